@@ -1,0 +1,191 @@
+"""What every door of the HTTP side does alike: dispatch, refusals, JSON answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, cast
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import RESPONSES
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from pushserver.accept import preferred
+from pushserver.formats import Format
+from pushserver.origin import allowed_origin
+from pushserver.site import PushSite
+
+JSON = "application/json"
+HTML = "text/html"
+EVENT_STREAM = "text/event-stream"
+
+Answer = bytes | int | Coroutine[Any, Any, bytes]
+
+# Takes a request over as a conversation: what it calls with the transport returns that.
+Open = Callable[[Request, Format, Callable[[Any], Any]], int]
+
+
+class Refusal(Exception):
+    """An answer that says no: the status, and a text that names what was wrong."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers or {}
+
+
+class Door(Resource):
+    """A resource whose `answer_get`, `answer_post`, ... return the body or raise Refusal.
+
+    They may also return NOT_DONE_YET, having seen to the answer themselves, or be
+    coroutines. HEAD is GET without the body. Anything else that they raise is logged, and
+    a 500 without a word of it.
+    """
+
+    isLeaf = True
+    _log = Logger()
+
+    def render(self, request: Request) -> bytes | int:
+        name = request.method.decode("ascii", "replace").lower()
+        method = getattr(self, f"answer_{'get' if name == 'head' else name}", None)
+        try:
+            if method is None:
+                raise Refusal(
+                    405, f"{name.upper()[:20]} is not for this URL", {"allow": self._allow()}
+                )
+            answer = method(request)
+        except Refusal as refusal:
+            answer = refuse(request, refusal)
+        except Exception:
+            self._log.failure("{path} failed", path=request.path)
+            answer = refuse(request, _INTERNAL)
+        if isinstance(answer, Coroutine):
+            return self._wait(request, answer)
+        return _without_body(request, answer) if name == "head" else answer
+
+    def _allow(self) -> str:
+        known = ("get", "head", "post", "delete", "options")
+        return ", ".join(
+            name.upper()
+            for name in known
+            if hasattr(self, f"answer_{'get' if name == 'head' else name}")
+        )
+
+    def _wait(self, request: Request, answer: Coroutine[Any, Any, bytes]) -> int:
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def failed(failure: Failure) -> bytes:
+            if isinstance(failure.value, Refusal):
+                return refuse(request, failure.value)
+            self._log.failure("{path} failed", failure, path=request.path)
+            return refuse(request, _INTERNAL)
+
+        def finish(body: bytes) -> None:
+            if not gone:
+                request.setHeader(b"content-length", b"%d" % len(body))
+                request.write(body)
+                request.finish()
+
+        Deferred.fromCoroutine(answer).addErrback(failed).addCallback(finish)
+        return NOT_DONE_YET
+
+
+class NotHere(Door):
+    """Answers 404 to whatever is asked."""
+
+    def __init__(self, message: str = "there is nothing at this URL"):
+        super().__init__()
+        self._message = message
+
+    def render(self, request: Request) -> bytes | int:
+        return refuse(request, Refusal(404, self._message))
+
+
+class Folder(Resource):
+    """A part of the tree that has children and no answer of its own."""
+
+    def __init__(self, children: Mapping[bytes, Resource] | None = None):
+        super().__init__()
+        for name, child in (children or {}).items():
+            self.putChild(name, child)
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return NotHere()
+
+    def render(self, request: Request) -> bytes | int:
+        return NotHere().render(request)
+
+
+_INTERNAL = Refusal(500, "internal server error")
+
+
+def refuse(request: Request, refusal: Refusal) -> bytes:
+    """The answer that says no: a page for a browser, else JSON."""
+    request.setResponseCode(refusal.status)
+    request.setHeader(b"cache-control", b"no-store")
+    for name, value in refusal.headers.items():
+        request.setHeader(name, value)
+    if wants(request, (JSON, HTML)) == HTML:
+        title = RESPONSES.get(refusal.status, b"Error").decode()
+        request.setHeader(b"content-type", b"text/html; charset=utf-8")
+        return cast(PushSite, request.site).error_page(refusal.status, title, refusal.message)
+    return answer_json(request, {"error": {"code": refusal.status, "message": refusal.message}})
+
+
+def answer_json(request: Request, value: object) -> bytes:
+    """The body of a JSON answer, and its headers."""
+    request.setHeader(b"content-type", JSON.encode())
+    request.setHeader(b"cache-control", b"no-store")
+    return msgspec.json.encode(value) + b"\n"
+
+
+def wants(request: Request, offers: tuple[str, ...]) -> str | None:
+    """Which of the offers the request's Accept header prefers; the answer varies by it."""
+    request.setHeader(b"vary", b"Accept")
+    return preferred(header(request, "accept") or "", offers)
+
+
+def header(request: Request, name: str) -> str | None:
+    """A header's value, several joined by commas; None without it."""
+    values = request.requestHeaders.getRawHeaders(name)
+    return None if values is None else ", ".join(values)
+
+
+def check_origin(request: Request, allowed: frozenset[str]) -> None:
+    """Refuse a request that a page of another origin makes."""
+    origin, host = header(request, "origin"), header(request, "host") or ""
+    if not allowed_origin(origin, host, request.isSecure(), allowed):
+        raise Refusal(
+            403,
+            f"a page of {origin!r} may not use {host!r}: same origin only, "
+            "or what allowed_origins lists",
+        )
+
+
+def is_upgrade(request: Request) -> bool:
+    """Whether the request wants to go on as a WebSocket."""
+    upgrade = (header(request, "upgrade") or "").lower()
+    return "websocket" in (part.strip() for part in upgrade.split(","))
+
+
+def number(request: Request, name: str, default: int | None, most: int) -> int | None:
+    """A query parameter that is a whole number from 0 to `most`."""
+    values = request.args.get(name.encode(), [])
+    if not values:
+        return default
+    text = values[-1].decode("utf-8", "replace")
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise Refusal(400, f"{name}={text[:40]}: expected a whole number from 0 to {most}")
+    return min(int(text), most)
+
+
+def _without_body(request: Request, answer: bytes | int) -> bytes | int:
+    if isinstance(answer, bytes):
+        request.setHeader(b"content-length", b"%d" % len(answer))
+        return b""
+    return answer

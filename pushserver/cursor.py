@@ -1,0 +1,54 @@
+"""The cursor of everything that reads several channels, or has room for one string only."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+CURSOR_RULE = "now, oldest, or the id of a publication such as 5f3a90c1:1042"
+
+_CURSOR = re.compile(r"([A-Za-z0-9_-]{1,64}):([0-9]{1,18})")
+
+
+class InvalidCursor(ValueError):
+    """What was given is no cursor; the text names the value and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """After the publication number `seq` of this epoch."""
+
+    epoch: str
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.seq}"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a reader begins: after `since`, or with the `last` so many publications, then live.
+
+    `last` None with no `since` is from now on; `oldest` is all that is retained.
+    """
+
+    since: Cursor | None = None
+    last: int | None = None
+    oldest: bool = False
+
+
+def parse_cursor(text: str) -> Cursor:
+    """`epoch:seq` as a Cursor; raises InvalidCursor."""
+    match = _CURSOR.fullmatch(text)
+    if match is None:
+        raise InvalidCursor(f"invalid cursor {text[:80]!r}: expected {CURSOR_RULE}")
+    return Cursor(match[1], int(match[2]))
+
+
+def parse_since(text: str) -> Start:
+    """The value of `since=`; raises InvalidCursor."""
+    if text == "now":
+        return Start()
+    if text == "oldest":
+        return Start(oldest=True)
+    return Start(since=parse_cursor(text))

@@ -1,0 +1,167 @@
+"""How things look on each transport: the publication object and the frames around texts.
+
+A server's WebSocket frames carry no mask (RFC 6455, 5.1), so one frame is the same bytes
+for everybody: what is encoded here is encoded once and sent to all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import Raw, Struct
+
+from pushserver import wire
+from pushserver.channel import Publication
+
+UNSUPPORTED = 1003
+
+_encode = msgspec.json.Encoder().encode
+
+
+class PublicationObject(Struct, omit_defaults=True):
+    """One publication on the raw WebSocket, in SSE, in NDJSON and in history answers.
+
+    `time` in Unix seconds; `id` is the cursor to go on from after this one.
+    """
+
+    channel: str
+    event: str
+    data: Raw
+    offset: int
+    id: str
+    time: float
+    tags: dict[str, str] | None = None
+
+
+class Subscribed(Struct):
+    """Where a stream begins in one channel: after `offset`."""
+
+    channel: str
+    epoch: str
+    offset: int
+    id: str
+    recovered: bool
+
+
+class Reset(Struct):
+    """The position that was asked for cannot be resumed from; `id` is where the stream begins."""
+
+    reason: str
+    epoch: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Format:
+    """How a publication leaves on one kind of connection. The hub encodes once for each format.
+
+    `binary_code` is the WebSocket close code that a binary frame is answered with.
+    """
+
+    name: str
+    publication: Callable[[Publication], bytes]
+    binary_code: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionFormat(Format):
+    """A transport of the Centrifuge protocol: `frame` makes a frame of one text."""
+
+    frame: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamFormat(Format):
+    """A one-way stream of publication objects; each part is a whole frame.
+
+    `begin` opens the stream: where it stands in each channel, why it could not go on from
+    where the reader was (if so), and after how many milliseconds a client that lost it
+    should come back. `heartbeat` is sent when there was nothing else to send; `answered`
+    says whether the peer answers it.
+    """
+
+    begin: Callable[[Sequence[Subscribed], Reset | None, int], bytes]
+    heartbeat: bytes
+    answered: bool
+
+
+def publication_object(publication: Publication) -> bytes:
+    """The publication object as JSON text."""
+    return _encode(
+        PublicationObject(
+            publication.channel,
+            publication.event,
+            Raw(publication.data),
+            publication.offset,
+            publication.id,
+            round(publication.time, 3),
+            publication.tags,
+        )
+    )
+
+
+def websocket_frame(text: bytes) -> bytes:
+    """One final, unmasked text frame (RFC 6455, 5.2)."""
+    length = len(text)
+    if length < 126:
+        return b"\x81" + length.to_bytes(1, "big") + text
+    if length < 65536:
+        return b"\x81\x7e" + length.to_bytes(2, "big") + text
+    return b"\x81\x7f" + length.to_bytes(8, "big") + text
+
+
+def sse_data(text: bytes) -> bytes:
+    """One event stream block; the text holds no line break."""
+    return b"data: " + text + b"\n\n"
+
+
+def line(text: bytes) -> bytes:
+    """One line of newline-delimited JSON."""
+    return text + b"\n"
+
+
+def _object_frame(publication: Publication) -> bytes:
+    return websocket_frame(publication_object(publication))
+
+
+def _object_block(publication: Publication) -> bytes:
+    # No `event:` field: a named event is heard only by listeners of that name, and a page
+    # with nothing but `onmessage` would stay empty. The name is in the object.
+    return b"id: %b\n%b" % (publication.id.encode(), sse_data(publication_object(publication)))
+
+
+def _begin_websocket(channels: Sequence[Subscribed], reset: Reset | None, retry: int) -> bytes:
+    notes = [{"subscribed": channel} for channel in channels]
+    return b"".join(
+        websocket_frame(_encode(note)) for note in (*notes, *([{"reset": reset}] if reset else ()))
+    )
+
+
+def _begin_sse(channels: Sequence[Subscribed], reset: Reset | None, retry: int) -> bytes:
+    # A block with an id and no data fires no event, but the browser keeps the id: a client
+    # that saw nothing yet resumes from here.
+    told = b"event: pushserver-reset\n" + sse_data(_encode(reset)) if reset else b"\n"
+    return b"retry: %d\nid: %b\n%b" % (retry, channels[0].id.encode(), told)
+
+
+SESSION_WEBSOCKET = SessionFormat(
+    "centrifuge-websocket",
+    lambda publication: websocket_frame(wire.publication_push(publication)),
+    # Final for the protocol's clients; after 1003 they would come back and send it again.
+    wire.BAD_FRAME,
+    websocket_frame,
+)
+STREAM_WEBSOCKET = StreamFormat(
+    "websocket",
+    _object_frame,
+    UNSUPPORTED,
+    _begin_websocket,
+    # A ping: the peer's pong is how a dead one is told from a quiet one.
+    heartbeat=b"\x89\x00",
+    answered=True,
+)
+STREAM_SSE = StreamFormat(
+    "sse", _object_block, UNSUPPORTED, _begin_sse, heartbeat=b":\n\n", answered=False
+)

@@ -1,0 +1,117 @@
+"""The log of all channels: one numbering over the server, one per channel."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+
+from pushserver.channel import Channel, ChannelOptions, Draft, Position, Publication, Resumption
+
+
+def new_epoch() -> str:
+    """An opaque name for one unbroken numbering; never compare it but for equality."""
+    return secrets.token_hex(4)
+
+
+class History:
+    """Every channel's log, and the two numberings.
+
+    A channel that was never published to and that nobody watches is not kept. One whose
+    rows are all gone may be forgotten: what remains of all of those is one pair of
+    numbers, the highest offset and seq among them. A channel that comes back begins
+    above it, so that no number is given twice in an epoch and a reader who was further
+    back is told `evicted`.
+    """
+
+    def __init__(self, options: Callable[[str], ChannelOptions], epoch: str = "", seq: int = 0):
+        self.epoch = epoch or new_epoch()
+        self.seq = seq
+        self.channels: dict[str, Channel] = {}
+        self.forgotten_top = 0
+        self.forgotten_seq = 0
+        self.evicted = 0
+        self._options = options
+
+    def options(self, name: str) -> ChannelOptions:
+        """What the channel of this name keeps and allows, whether it exists or not."""
+        channel = self.channels.get(name)
+        return self._options(name) if channel is None else channel.options
+
+    def channel(self, name: str) -> Channel:
+        """The channel of this name, begun if there is none; `release` gives it back."""
+        channel = self.channels.get(name)
+        if channel is None:
+            channel = self.peek(name)
+            self.channels[name] = channel
+        return channel
+
+    def peek(self, name: str) -> Channel:
+        """The channel of this name to read from; begins none."""
+        channel = self.channels.get(name)
+        if channel is None:
+            channel = Channel(name, self._options(name), self.forgotten_top, self.forgotten_seq)
+        return channel
+
+    def release(self, name: str) -> None:
+        """Drop the channel if nothing was ever published to it; nobody watches it any more."""
+        channel = self.channels.get(name)
+        if channel is not None and not len(channel) and channel.top <= self.forgotten_top:
+            del self.channels[name]
+
+    def number(self, draft: Draft, now: float) -> Publication:
+        """Give the draft the next numbers; the caller appends it."""
+        return Publication(
+            draft.channel,
+            self.epoch,
+            self.seq + 1,
+            self.peek(draft.channel).top + 1,
+            now,
+            draft.event,
+            draft.data,
+            draft.tags,
+            draft.info,
+        )
+
+    def append(self, publication: Publication) -> None:
+        """Retain what `number` numbered."""
+        self.seq = publication.seq
+        self.evicted += self.channel(publication.channel).append(publication)
+
+    def expire(self, now: float, watched: Callable[[str], bool]) -> None:
+        """Evict by age, and forget channels with no rows that nobody watches."""
+        for name, channel in list(self.channels.items()):
+            self.evicted += channel.expire(now)
+            if not len(channel) and not watched(name):
+                self.forgotten_top = max(self.forgotten_top, channel.top)
+                self.forgotten_seq = max(self.forgotten_seq, channel.floor_seq)
+                del self.channels[name]
+
+    def resume(self, name: str, position: Position, top: int | None = None) -> Resumption:
+        """What came after `position` in one channel, up to offset `top`.
+
+        An empty epoch is one that the reader does not know; only the offset counts then.
+        """
+        if position.epoch and position.epoch != self.epoch:
+            return Resumption(reason="epoch")
+        return self.peek(name).resume(position.offset, top)
+
+    def resume_seq(self, names: Iterable[str], epoch: str, seq: int, upto: int) -> Resumption:
+        """What came after the cursor `epoch:seq` in these channels up to seq `upto`, in order."""
+        if epoch != self.epoch:
+            return Resumption(reason="epoch")
+        if seq > upto:
+            return Resumption(reason="ahead")
+        channels = [self.peek(name) for name in names]
+        if any(seq < channel.floor_seq for channel in channels):
+            return Resumption(reason="evicted")
+        missed = [channel.after_seq(seq, upto) for channel in channels]
+        if any(
+            len(rows) > c.options.recovery_limit for rows, c in zip(missed, channels, strict=True)
+        ):
+            return Resumption(reason="limit")
+        return Resumption(in_order(missed))
+
+
+def in_order(rows: Iterable[list[Publication]]) -> list[Publication]:
+    """The publications of several channels in the order in which they were published."""
+    return sorted((row for part in rows for row in part), key=lambda row: row.seq)

@@ -1,0 +1,254 @@
+"""Who hears what: subscribers by channel, and the fan-out of each publication."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pushserver.broker import Broker
+from pushserver.channel import ClientInfo, Draft, Position, Publication, Resumption
+from pushserver.cursor import Cursor, Start
+from pushserver.formats import Format
+from pushserver.history import History, in_order
+
+
+class Subscriber(Protocol):
+    """What the hub delivers to: one connection, or something inside the server."""
+
+    @property
+    def info(self) -> ClientInfo:
+        """Who it is."""
+
+    @property
+    def format(self) -> Format:
+        """How publications are encoded for it; the hub encodes once for each format."""
+
+    def send(self, frame: bytes) -> None:
+        """Take one encoded publication; must not block, nor call back into the hub."""
+
+    def insufficient(self, channel: str) -> None:
+        """The channel has a gap for this subscriber, which the hub has taken out of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Where a subscriber begins in a channel: with `publications`, and live after `offset`."""
+
+    epoch: str
+    offset: int
+    publications: Sequence[Publication]
+    reason: str = ""
+    """Why the position that was asked for could not be resumed from; empty if it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Where a reader of several channels begins: after `cursor` with `publications`, then live.
+
+    `offsets` has each channel's position at `cursor`.
+    """
+
+    cursor: Cursor
+    offsets: dict[str, int]
+    publications: Sequence[Publication]
+    recovered: bool = False
+    """Whether it goes on from a cursor that was given."""
+    reason: str = ""
+
+
+class Audience:
+    """The subscribers of one channel, by format.
+
+    `delivered` is the offset of the publication whose pass began last: those who join
+    get what is behind it from the history and what is after it live, whatever passes
+    are under way or waiting.
+    """
+
+    __slots__ = ("delivered", "groups", "size")
+
+    def __init__(self, delivered: int):
+        self.delivered = delivered
+        self.groups: dict[Format, dict[Subscriber, None]] = {}
+        self.size = 0
+
+    def __iter__(self) -> Iterator[Subscriber]:
+        for group in self.groups.values():
+            yield from group
+
+    def add(self, subscriber: Subscriber) -> bool:
+        group = self.groups.setdefault(subscriber.format, {})
+        if subscriber in group:
+            return False
+        group[subscriber] = None
+        self.size += 1
+        return True
+
+    def discard(self, subscriber: Subscriber) -> bool:
+        group = self.groups.get(subscriber.format)
+        if group is None or subscriber not in group:
+            return False
+        del group[subscriber]
+        if not group:
+            del self.groups[subscriber.format]
+        self.size -= 1
+        return True
+
+
+Change = Callable[[str, Subscriber], None]
+
+
+class Hub:
+    """The local registry. Everything of one call happens in the caller's turn.
+
+    `report` is told of a subscriber that raised, from within the except clause. `on_join`
+    and `on_leave` are called with the channel and the subscriber, after the fact.
+    """
+
+    def __init__(self, broker: Broker, report: Callable[[str], None]):
+        self.on_join: list[Change] = []
+        self.on_leave: list[Change] = []
+        self.deliveries = 0
+        self._broker = broker
+        self._report = report
+        self._audiences: dict[str, Audience] = {}
+        self._waiting: deque[Publication] = deque()
+        self._passing = False
+        self._seq = broker.history.seq
+        broker.attach(self.deliver)
+
+    @property
+    def history(self) -> History:
+        """The log, to read from."""
+        return self._broker.history
+
+    async def publish(self, draft: Draft) -> Publication:
+        """Number, keep and deliver; raises what the broker raises, and then nothing happened."""
+        return await self._broker.publish(draft)
+
+    def deliver(self, publication: Publication) -> None:
+        """Send to everybody who watches the channel.
+
+        A publication that arrives while another is being delivered (a subscriber's `send`
+        that publishes) waits until that one has reached everybody.
+        """
+        self._waiting.append(publication)
+        if self._passing:
+            return
+        self._passing = True
+        try:
+            while self._waiting:
+                self._pass(self._waiting.popleft())
+        finally:
+            self._passing = False
+
+    async def subscribe(
+        self, subscriber: Subscriber, channel: str, position: Position | None, last: int
+    ) -> Joined:
+        """Add the subscriber, and say what it has to be sent before anything live.
+
+        That is what it missed since `position`, or else the `last` so many publications.
+        """
+        history = self._broker.history
+        audience = self._join(subscriber, channel)
+        if position is None:
+            rows = history.peek(channel).last(last, audience.delivered)
+            return Joined(history.epoch, audience.delivered, rows)
+        resumed = history.resume(channel, position, audience.delivered)
+        return Joined(history.epoch, audience.delivered, resumed.publications, resumed.reason)
+
+    async def follow(
+        self, subscriber: Subscriber, channels: Sequence[str], start: Start
+    ) -> Following:
+        """Add the subscriber to all these channels, as one stream with one cursor."""
+        history = self._broker.history
+        delivered = {name: self._join(subscriber, name).delivered for name in channels}
+        resumed = self._resume(delivered, start)
+        rows = resumed.publications
+        cursor = Cursor(history.epoch, rows[0].seq - 1 if rows else self._seq)
+        recovered = start.since is not None and resumed.recovered
+        if start.since is not None and recovered:
+            cursor = start.since
+        offsets = dict(delivered)
+        for row in reversed(rows):
+            offsets[row.channel] = row.offset - 1
+        return Following(cursor, offsets, rows, recovered, resumed.reason)
+
+    def unsubscribe(self, subscriber: Subscriber, channel: str) -> bool:
+        """Forget the subscriber in this channel; False if it was not there."""
+        audience = self._audiences.get(channel)
+        if audience is None or not audience.discard(subscriber):
+            return False
+        if not audience.size:
+            del self._audiences[channel]
+            self._broker.history.release(channel)
+        for left in self.on_leave:
+            left(channel, subscriber)
+        return True
+
+    def size(self, channel: str) -> int:
+        """How many watch the channel."""
+        audience = self._audiences.get(channel)
+        return 0 if audience is None else audience.size
+
+    def subscribers(self, channel: str) -> list[Subscriber]:
+        """Who watches the channel."""
+        audience = self._audiences.get(channel)
+        return [] if audience is None else list(audience)
+
+    def channels(self) -> dict[str, int]:
+        """The channels that somebody watches, and how many do."""
+        return {name: audience.size for name, audience in self._audiences.items()}
+
+    def _join(self, subscriber: Subscriber, channel: str) -> Audience:
+        audience = self._audiences.get(channel)
+        if audience is None:
+            # The channel's object holds its numbers still for as long as somebody watches.
+            top = self._broker.history.channel(channel).top
+            audience = Audience(top - sum(p.channel == channel for p in self._waiting))
+            self._audiences[channel] = audience
+        if audience.add(subscriber):
+            for joined in self.on_join:
+                joined(channel, subscriber)
+        return audience
+
+    def _resume(self, delivered: dict[str, int], start: Start) -> Resumption:
+        history = self._broker.history
+        if start.since is not None:
+            return history.resume_seq(delivered, start.since.epoch, start.since.seq, self._seq)
+        if start.oldest:
+            return Resumption(
+                in_order(history.peek(n).after(0, upto) for n, upto in delivered.items())
+            )
+        last = start.last or 0
+        rows = in_order(history.peek(n).last(last, upto) for n, upto in delivered.items())
+        return Resumption(rows[-last:] if last else ())
+
+    def _pass(self, publication: Publication) -> None:
+        self._seq = publication.seq
+        audience = self._audiences.get(publication.channel)
+        if audience is None or publication.offset <= audience.delivered:
+            return
+        expected = audience.delivered + 1
+        audience.delivered = publication.offset
+        if publication.offset != expected:
+            self._tell_gap(publication.channel, audience)
+            return
+        for shape, group in tuple(audience.groups.items()):
+            frame = shape.publication(publication)
+            for subscriber in tuple(group):
+                self._send(subscriber, frame)
+
+    def _send(self, subscriber: Subscriber, frame: bytes) -> None:
+        try:
+            subscriber.send(frame)
+            self.deliveries += 1
+        except Exception:
+            self._report("a subscriber failed; the others go on")
+
+    def _tell_gap(self, channel: str, audience: Audience) -> None:
+        """A broker that skipped an offset: nobody here may believe to have seen everything."""
+        for subscriber in tuple(audience):
+            self.unsubscribe(subscriber, channel)
+            subscriber.insufficient(channel)

@@ -1,0 +1,64 @@
+"""Listening on an endpoint, and saying clearly why not."""
+
+from __future__ import annotations
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+
+
+class StartFailed(SystemExit, Exception):
+    """Ends the start with one line and status 1.
+
+    As a SystemExit it leaves no traceback; as an Exception it makes twistd clear away its
+    pid file, and tell the shell that waits for the daemon.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(f"pushserver: {message}")
+
+
+class Listener(Service):
+    """One listening port, as a service.
+
+    Twisted's own does the same, but what `listen` fails with becomes a traceback of
+    twistd's.
+    """
+
+    def __init__(self, endpoint: IStreamServerEndpoint, text: str, factory: IProtocolFactory):
+        self._endpoint = endpoint
+        self._text = text
+        self._factory = factory
+        self._port: IListeningPort | None = None
+
+    def privilegedStartService(self) -> None:
+        """Listen; raises StartFailed."""
+        failed: list[str] = []
+        listening: Deferred[IListeningPort] = self._endpoint.listen(self._factory)
+        listening.addCallbacks(self._listens, lambda why: failed.append(why.getErrorMessage()))
+        if failed:
+            raise StartFailed(f"cannot listen on {self._text}: {failed[0]}")
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        super().startService()
+        if self._port is None:
+            self.privilegedStartService()
+
+    def stopService(self) -> Deferred[None] | None:
+        super().stopService()
+        port, self._port = self._port, None
+        return None if port is None else port.stopListening()
+
+    def url(self) -> str:
+        """Where a browser on this machine finds the server; the endpoint if it is no TCP port."""
+        address: object = None if self._port is None else self._port.getHost()
+        if not isinstance(address, (IPv4Address, IPv6Address)):
+            return self._text
+        scheme = "https" if self._text.startswith("ssl:") else "http"
+        host = {"0.0.0.0": "localhost", "::": "localhost"}.get(address.host, address.host)
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{address.port}/"
+
+    def _listens(self, port: IListeningPort) -> None:
+        self._port = port

@@ -1,0 +1,38 @@
+"""What every conversation of this process shares."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from pushserver.hub import Hub
+from pushserver.limits import Limits
+from pushserver.peers import Peers
+from pushserver.presence import Presence
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The collaborators of a conversation.
+
+    `clock` gives Unix seconds, `monotonic` seconds that never go back. `run` drives a
+    coroutine that nobody awaits, and sees to it that what it raises is logged. `report`
+    logs the exception at hand with a line of context.
+    """
+
+    hub: Hub
+    presence: Presence
+    peers: Peers
+    limits: Limits
+    version: str
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    run: Callable[[Coroutine[Any, Any, None]], None]
+    report: Callable[[str], None]
+
+
+def new_client() -> str:
+    """A connection's id: unguessable, since whoever knows it can name the connection."""
+    return secrets.token_urlsafe(12)

@@ -1,0 +1,251 @@
+"""WebSocket: Autobahn shakes hands, reads frames and closes; the conversation is elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from autobahn.twisted.resource import WebSocketResource
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.logger import Logger
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from pushserver.backlog import Backlog
+from pushserver.formats import Format
+from pushserver.limits import Limits
+from pushserver.site import PushRequest
+
+INTERNAL_ERROR = 1011
+REASON_BYTES = 120
+
+
+class Conversation(Protocol):
+    """What the shell hands its frames to."""
+
+    def received(self, text: bytes) -> None:
+        """A text message."""
+
+    def alive(self) -> None:
+        """A pong."""
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """End it from this side."""
+
+    def closed(self) -> None:
+        """The connection is gone."""
+
+
+def close_reason(text: str) -> bytes:
+    """A reason that fits into a close frame and that every client takes for a text.
+
+    centrifuge-js 5.8.0 parses the reason as JSON first: an empty one after a final code
+    makes it reconnect for ever, and one that is JSON (`7`) stops it for good.
+    """
+    text = text or "closed"
+    try:
+        json.loads(text)
+    except ValueError:
+        pass
+    else:
+        text = f"reason: {text}"
+    return text.encode()[:REASON_BYTES].decode(errors="ignore").encode()
+
+
+class _Transport(ITCPTransport, IConsumer):
+    """A TCP connection, as Twisted has it."""
+
+
+@implementer(IPushProducer)
+class WebSocketTransport:
+    """One peer's frames out, with a bound on what may wait for it.
+
+    It is the TCP transport's producer: being paused is the only word that one gets of a
+    slow reader.
+    """
+
+    __slots__ = ("_backlog", "_protocol", "format")
+
+    def __init__(self, protocol: WebSocketShell, format: Any, limits: Limits):
+        self.format = format
+        self._protocol = protocol
+        self._backlog = Backlog(limits.queue_bytes)
+        # Behind WebSocketResource the HTTP channel is still registered as the producer.
+        protocol.transport.unregisterProducer()
+        protocol.transport.registerProducer(self, True)
+
+    def write(self, frame: bytes) -> None:
+        """Send a ready frame; Autobahn's own frames take the same way in the same order."""
+        if self._protocol.state == WebSocketServerProtocol.STATE_OPEN:
+            self._protocol.transport.write(frame)
+            self.count(len(frame))
+
+    def count(self, size: int) -> None:
+        """Charge the peer with bytes written for it; drop it when it is over its budget."""
+        if not self._backlog.add(size):
+            self._protocol.ps_dropped(self._backlog.queued)
+            self.abort()
+
+    def close(self, code: int, reason: str) -> None:
+        # While a producer is registered and paused, a closing transport never closes.
+        self._protocol.transport.unregisterProducer()
+        # Autobahn's sendClose refuses the server's own codes (1001, 1003, 1008, 1011) by raising.
+        self._protocol.sendCloseFrame(code=code, reasonUtf8=close_reason(reason), isReply=False)
+
+    def abort(self) -> None:
+        # Autobahn would still take a frame for this peer while the loss is on its way here.
+        self._protocol.state = WebSocketServerProtocol.STATE_CLOSED
+        self._protocol.transport.abortConnection()
+
+    def pauseProducing(self) -> None:
+        self._backlog.pause()
+
+    def resumeProducing(self) -> None:
+        self._backlog.resume()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; onClose says so to the conversation."""
+
+
+Begin = Callable[[WebSocketTransport], Conversation]
+
+
+class WebSocketShell(WebSocketServerProtocol):
+    """Autobahn's protocol with nothing of ours but three attributes.
+
+    It owns 227 names (`log`, `state`, `data`, `peer`, ...), so ours begin with `ps_`.
+    Each callback is guarded: what one of them raises would drop the connection without a
+    close frame, or leave it open and mute.
+    """
+
+    # On the class, since Autobahn reads it before it copies the factory's option, and
+    # hides the AttributeError.
+    tcpNoDelay = True
+
+    transport: _Transport
+    ps_log: Logger
+    ps_begin: Begin
+    ps_format: Format
+    ps_conversation: Conversation | None = None
+    ps_transport: WebSocketTransport | None = None
+
+    def onConnect(self, request: Any) -> str | None:
+        return next((p for p in request.protocols if p == "centrifuge-json"), None)
+
+    def onOpen(self) -> None:
+        self.ps_guard(self.ps_open)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self.ps_transport is None or self.ps_conversation is None:
+            return
+        if isBinary:
+            self.ps_guard(self.ps_refuse_binary)
+        else:
+            self.ps_guard(self.ps_conversation.received, payload)
+
+    def onPing(self, payload: bytes) -> None:
+        super().onPing(payload)
+        if self.ps_transport is not None:
+            # Pongs are charged as well: a client that pings and never reads fills the buffer too.
+            self.ps_transport.count(len(payload) + 2)
+
+    def onPong(self, payload: bytes) -> None:
+        if self.ps_conversation is not None:
+            self.ps_conversation.alive()
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        # Comes also when the handshake failed: then there is no conversation.
+        conversation, self.ps_conversation, self.ps_transport = self.ps_conversation, None, None
+        if conversation is not None:
+            self.ps_log.debug(
+                "{peer} left: {code} {reason}", peer=self.peer, code=code, reason=reason
+            )
+            conversation.closed()
+
+    def ps_open(self) -> None:
+        self.ps_transport = WebSocketTransport(self, self.ps_format, self.factory.ps_limits)
+        self.ps_conversation = self.ps_begin(self.ps_transport)
+        self.ps_log.debug(
+            "{peer} came by {transport}", peer=self.peer, transport=self.ps_format.name
+        )
+
+    def ps_refuse_binary(self) -> None:
+        if self.ps_conversation is not None:
+            code = self.ps_format.binary_code
+            self.ps_conversation.disconnect(
+                code, "binary frames are not understood; send JSON text"
+            )
+
+    def ps_guard(self, call: Callable[..., None], *args: object) -> None:
+        try:
+            call(*args)
+        except Exception:
+            self.ps_log.failure("a WebSocket conversation failed")
+            if self.ps_conversation is not None:
+                self.ps_conversation.disconnect(INTERNAL_ERROR, "internal server error")
+            else:
+                self.sendCloseFrame(INTERNAL_ERROR, b"internal server error")
+
+    def ps_dropped(self, queued: int) -> None:
+        """A peer does not read."""
+        self.ps_log.info(
+            "{peer} is dropped: it left {queued} bytes unread (queue_bytes)",
+            peer=self.peer,
+            queued=queued,
+        )
+
+
+class WebSocketFactory(WebSocketServerFactory):
+    """Makes the shells."""
+
+    def __init__(self, reactor: IReactorTime, limits: Limits, log: Logger):
+        super().__init__(reactor=reactor, server="pushserver")
+        self.protocol = WebSocketShell
+        self.ps_limits = limits
+        self.ps_log = log
+        self.setProtocolOptions(
+            # The default for each of the sizes is no limit, and for webStatus a page that
+            # shows the version.
+            maxFramePayloadSize=limits.frame_bytes,
+            maxMessagePayloadSize=limits.frame_bytes,
+            webStatus=False,
+            # Close codes for what a peer does wrong, where the default is a dropped connection.
+            failByDrop=False,
+            closeHandshakeTimeout=2,
+            # Origins are checked at the door, before the handshake.
+            allowedOrigins=["*"],
+        )
+
+    def upgrade(self, request: Request, format: Format, begin: Begin) -> int:
+        """Take the request's connection over; `begin` gets the transport once it is open."""
+        cast(PushRequest, request).hand_over()
+        answer: int = WebSocketResource(_Prepared(self, format, begin)).render(request)
+        return answer
+
+    def prepare(self, address: IAddress, format: Format, begin: Begin) -> WebSocketShell:
+        """A shell that knows what to begin."""
+        shell = cast(WebSocketShell, self.buildProtocol(address))
+        shell.ps_log = self.ps_log
+        shell.ps_format = format
+        shell.ps_begin = begin
+        return shell
+
+
+class _Prepared:
+    """What WebSocketResource takes for a factory: one connection's, with its conversation."""
+
+    def __init__(self, factory: WebSocketFactory, format: Format, begin: Begin):
+        self._factory = factory
+        self._format = format
+        self._begin = begin
+
+    def buildProtocol(self, address: IAddress) -> WebSocketShell:
+        return self._factory.prepare(address, self._format, self._begin)

@@ -1,0 +1,89 @@
+"""Builds and installs pushserver.
+
+What pip and the build tools need lies here rather than in pyproject.toml
+because the asset folders lie beside the package, not in it: see
+``BuildWithAssets``.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ASSETS = ("templates", "static", "systemd")
+"""Top-level folders that an installed package carries inside itself."""
+
+
+class BuildWithAssets(build_py):
+    """Copies the asset folders into the package that is being built.
+
+    ``package_dir`` could name them instead, and wheels would come out the same.
+    But then setuptools makes an editable install with an import hook in place
+    of a path, and twistd, which looks for plugins in the folders on sys.path,
+    does not find ours (pypa/setuptools#3548).
+    """
+
+    def run(self) -> None:
+        """Build the modules, then put the assets beside them."""
+        super().run()
+        if not self.editable_mode:
+            for folder in ASSETS:
+                self.copy_tree(folder, str(Path(self.build_lib, "pushserver", folder)))
+
+    def get_source_files(self) -> list[str]:
+        """Name the assets as sources, so that a source distribution has them."""
+        return [*super().get_source_files(), *map(str, asset_files())]
+
+
+def asset_files() -> list[Path]:
+    """All files of the asset folders, relative to the checkout."""
+    return sorted(path for name in ASSETS for path in Path(name).rglob("*") if path.is_file())
+
+
+def version() -> str:
+    """The version that the package says it has, read without importing it."""
+    text = Path("pushserver/__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        raise SystemExit('pushserver/__init__.py has no line like: __version__ = "1.2.3"')
+    return found[1]
+
+
+def readme() -> str:
+    """The text for the project's page in a package index; empty where there is none."""
+    path = Path("README.md")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+setup(
+    name="pushserver",
+    version=version(),
+    description="Push events to browsers, live.",
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Environment :: No Input/Output (Daemon)",
+        "Framework :: Twisted",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Internet :: WWW/HTTP :: HTTP Servers",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",
+    install_requires=[
+        "autobahn[twisted]>=26.6",
+        "jinja2>=3.1",
+        "msgspec>=0.19",
+        "twisted[tls]>=24.10",
+    ],
+    packages=[*find_packages(include=["pushserver", "pushserver.*"]), "twisted.plugins"],
+    # This one key keeps the editable install a plain path: see BuildWithAssets.
+    package_dir={"": "."},
+    package_data={"pushserver": ["py.typed"]},
+    cmdclass={"build_py": BuildWithAssets},
+    zip_safe=False,
+)

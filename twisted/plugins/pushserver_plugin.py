@@ -1,0 +1,14 @@
+"""Tells twistd that ``pushserver`` exists.
+
+Nothing of the package is imported here: a plugin file that fails to import
+vanishes from ``twistd --help`` without a word.
+"""
+
+from twisted.application.service import ServiceMaker
+
+pushserver = ServiceMaker(
+    "pushserver",
+    "pushserver.service",
+    "Push events to browsers, live.",
+    "pushserver",
+)
