@@ -84,6 +84,7 @@ setup(
     # This one key keeps the editable install a plain path: see BuildWithAssets.
     package_dir={"": "."},
     package_data={"pushserver": ["py.typed"]},
+    entry_points={"console_scripts": ["pushserver = pushserver.cli:main"]},
     cmdclass={"build_py": BuildWithAssets},
     zip_safe=False,
 )

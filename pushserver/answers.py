@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -21,8 +21,9 @@ from pushserver.site import PushSite
 JSON = "application/json"
 HTML = "text/html"
 EVENT_STREAM = "text/event-stream"
+LINES = "application/x-ndjson"
 
-Answer = bytes | int | Coroutine[Any, Any, bytes]
+Answer = bytes | int | Awaitable[bytes]
 
 # Takes a request over as a conversation: what it calls with the transport returns that.
 Open = Callable[[Request, Format, Callable[[Any], Any]], int]
@@ -41,8 +42,8 @@ class Refusal(Exception):
 class Door(Resource):
     """A resource whose `answer_get`, `answer_post`, ... return the body or raise Refusal.
 
-    They may also return NOT_DONE_YET, having seen to the answer themselves, or be
-    coroutines. HEAD is GET without the body. Anything else that they raise is logged, and
+    They may also return NOT_DONE_YET, having seen to the answer themselves, or something
+    to await. HEAD is GET without the body. Anything else that they raise is logged, and
     a 500 without a word of it.
     """
 
@@ -53,6 +54,8 @@ class Door(Resource):
         name = request.method.decode("ascii", "replace").lower()
         method = getattr(self, f"answer_{'get' if name == 'head' else name}", None)
         try:
+            if _allow_origin(request) and name == "options":
+                return self._preflight(request)
             if method is None:
                 raise Refusal(
                     405, f"{name.upper()[:20]} is not for this URL", {"allow": self._allow()}
@@ -63,9 +66,17 @@ class Door(Resource):
         except Exception:
             self._log.failure("{path} failed", path=request.path)
             answer = refuse(request, _INTERNAL)
-        if isinstance(answer, Coroutine):
+        if not isinstance(answer, (bytes, int)):
             return self._wait(request, answer)
         return _without_body(request, answer) if name == "head" else answer
+
+    def _preflight(self, request: Request) -> bytes:
+        """Tell a page of an allowed origin what it may send (the Fetch standard, 3.2)."""
+        request.setResponseCode(204)
+        request.setHeader(b"access-control-allow-methods", self._allow())
+        request.setHeader(b"access-control-allow-headers", _CORS_HEADERS)
+        request.setHeader(b"access-control-max-age", b"600")
+        return b""
 
     def _allow(self) -> str:
         known = ("get", "head", "post", "delete", "options")
@@ -75,7 +86,7 @@ class Door(Resource):
             if hasattr(self, f"answer_{'get' if name == 'head' else name}")
         )
 
-    def _wait(self, request: Request, answer: Coroutine[Any, Any, bytes]) -> int:
+    def _wait(self, request: Request, answer: Awaitable[bytes]) -> int:
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
 
@@ -91,8 +102,25 @@ class Door(Resource):
                 request.write(body)
                 request.finish()
 
-        Deferred.fromCoroutine(answer).addErrback(failed).addCallback(finish)
+        Deferred.fromCoroutine(_await(answer)).addErrback(failed).addCallback(finish)
         return NOT_DONE_YET
+
+
+_CORS_HEADERS = b"content-type, x-api-key, idempotency-key, last-event-id"
+
+
+def _allow_origin(request: Request) -> bool:
+    """Let the browser give the answer to a page of one of `allowed_origins`."""
+    origin = header(request, "origin")
+    if origin is None or origin.lower() not in cast(PushSite, request.site).allowed_origins:
+        return False
+    request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
+    request.responseHeaders.addRawHeader(b"vary", b"Origin")
+    return True
+
+
+async def _await(answer: Awaitable[bytes]) -> bytes:
+    return await answer
 
 
 class NotHere(Door):
@@ -146,7 +174,7 @@ def answer_json(request: Request, value: object) -> bytes:
 
 def wants(request: Request, offers: tuple[str, ...]) -> str | None:
     """Which of the offers the request's Accept header prefers; the answer varies by it."""
-    request.setHeader(b"vary", b"Accept")
+    request.responseHeaders.addRawHeader(b"vary", b"Accept")
     return preferred(header(request, "accept") or "", offers)
 
 
@@ -171,17 +199,6 @@ def is_upgrade(request: Request) -> bool:
     """Whether the request wants to go on as a WebSocket."""
     upgrade = (header(request, "upgrade") or "").lower()
     return "websocket" in (part.strip() for part in upgrade.split(","))
-
-
-def number(request: Request, name: str, default: int | None, most: int) -> int | None:
-    """A query parameter that is a whole number from 0 to `most`."""
-    values = request.args.get(name.encode(), [])
-    if not values:
-        return default
-    text = values[-1].decode("utf-8", "replace")
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise Refusal(400, f"{name}={text[:40]}: expected a whole number from 0 to {most}")
-    return min(int(text), most)
 
 
 def _without_body(request: Request, answer: bytes | int) -> bytes | int:

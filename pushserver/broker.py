@@ -5,44 +5,144 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from pushserver.channel import Draft, Publication
+from pushserver.channel import Draft, Publication, Receipt
 from pushserver.history import History
+from pushserver.idempotency import Keys, Remembered, TooManyKeys
+from pushserver.metrics import Metrics
 
 Deliver = Callable[[Publication], None]
+
+
+class Unavailable(Exception):
+    """Nothing can be published now, and the text says why; the same may succeed later."""
 
 
 class Broker(Protocol):
     """Numbers each draft, keeps it, and hands it on for delivery in the order of its offsets.
 
-    `publish` answers when the publication is appended and kept to the degree that this
-    broker promises. `history` is the log to read from, complete up to what was delivered.
+    `history` is the log to read from, complete up to what was handed on.
     """
 
     history: History
+    metrics: Metrics
 
     def attach(self, deliver: Deliver) -> None:
         """Hand each publication on to `deliver`; called once, before the first publish."""
 
-    async def publish(self, draft: Draft) -> Publication:
-        """Append the draft; raises nothing but what says that it was not appended."""
+    async def publish(self, draft: Draft) -> Receipt:
+        """Append the draft; answer when it is kept to the degree that this broker promises.
+
+        Raises Unavailable when it was not appended.
+        """
+
+    async def clear(self, channel: str) -> None:
+        """Drop the channel's history; its numbers go on."""
+
+    def expire(self, now: float, watched: Callable[[str], bool]) -> None:
+        """Evict by age; forget channels that are empty and not `watched`, and old keys."""
+
+
+class Recorder(Protocol):
+    """What writes down, behind the memory."""
+
+    def check(self) -> None:
+        """Raise Unavailable if nothing can be recorded now."""
+
+    def append(self, publication: Publication, known: Remembered | None) -> None:
+        """Record soon; the same turn sees the publication delivered."""
+
+    def touch(self, channel: str) -> None:
+        """The channel lost rows, or is forgotten."""
+
+
+class NoRecorder:
+    """Memory is all there is."""
+
+    def check(self) -> None:
+        """Always."""
+
+    def append(self, publication: Publication, known: Remembered | None) -> None:
+        """Nowhere."""
+
+    def touch(self, channel: str) -> None:
+        """Nothing to change."""
 
 
 class MemoryBroker:
-    """One process, its memory: all of a publication happens in the publisher's own turn."""
+    """One process, its memory: all of a publication happens in the publisher's own turn.
 
-    def __init__(self, history: History, clock: Callable[[], float]):
+    A recorder may write down behind it what happened here.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        keys: Keys,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        recorder: Recorder | None = None,
+    ):
         self.history = history
+        self.metrics = metrics
+        self._keys = keys
         self._clock = clock
+        self._recorder = recorder or NoRecorder()
         self._deliver: Deliver = _to_nobody
 
     def attach(self, deliver: Deliver) -> None:
         self._deliver = deliver
 
-    async def publish(self, draft: Draft) -> Publication:
-        publication = self.history.number(draft, self._clock())
-        self.history.append(publication)
+    async def publish(self, draft: Draft) -> Receipt:
+        now = self._clock()
+        known = self.known(draft, now)
+        if known is not None:
+            return known
+        self._recorder.check()
+        publication = self.history.number(draft, now)
+        remembered = self.append(publication, draft.key)
+        self._recorder.append(publication, remembered)
         self._deliver(publication)
-        return publication
+        return publication.receipt
+
+    async def clear(self, channel: str) -> None:
+        self._recorder.check()
+        if channel in self.history.channels:
+            self.metrics.evictions += self.history.channels[channel].clear()
+            self._recorder.touch(channel)
+
+    def expire(self, now: float, watched: Callable[[str], bool]) -> None:
+        self._keys.expire(now)
+        evicted, changed = self.history.expire(now, watched)
+        self.metrics.evictions += evicted
+        for channel in changed:
+            self._recorder.touch(channel)
+
+    def known(self, draft: Draft, now: float) -> Receipt | None:
+        """The first answer, when this draft's key says that it is a repetition.
+
+        Raises Unavailable when another key could not be remembered.
+        """
+        if not draft.key:
+            return None
+        receipt = self._keys.find(draft.channel, draft.key, now)
+        if receipt is not None:
+            self.metrics.duplicates += 1
+            return receipt
+        try:
+            self._keys.check_room(now)
+        except TooManyKeys as error:
+            raise Unavailable(str(error)) from None
+        return None
+
+    def append(self, publication: Publication, key: str) -> Remembered | None:
+        """Retain the publication; remember its key, if it has one, and return that."""
+        self.metrics.publications += 1
+        self.metrics.evictions += self.history.append(publication)
+        if not key:
+            return None
+        known = Remembered(publication.channel, key, publication.receipt, publication.time)
+        self._keys.remember(known)
+        return known
 
 
 def _to_nobody(publication: Publication) -> None:

@@ -6,14 +6,19 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 _ . : @ -, beginning with a letter or digit"
 EVENT_RULE = "1 to 128 printable characters"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}")
 _COMPACT_AFTER = 64
+
+
+Count = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0)]
 
 
 class InvalidName(ValueError):
@@ -67,6 +72,21 @@ class Draft:
     event: str = "message"
     tags: dict[str, str] | None = None
     info: ClientInfo | None = None
+    key: str = ""
+    """The publisher's idempotency key: the same again within five minutes is no new draft."""
+
+
+class Receipt(Struct, frozen=True, gc=False):
+    """Where a draft ended up: what its publisher is answered."""
+
+    epoch: str
+    seq: int
+    offset: int
+
+    @property
+    def id(self) -> str:
+        """The cursor to go on from after this publication."""
+        return f"{self.epoch}:{self.seq}"
 
 
 class Publication(Struct, frozen=True, gc=False):
@@ -92,6 +112,11 @@ class Publication(Struct, frozen=True, gc=False):
         """The cursor to go on from after this publication."""
         return f"{self.epoch}:{self.seq}"
 
+    @property
+    def receipt(self) -> Receipt:
+        """What its publisher is answered."""
+        return Receipt(self.epoch, self.seq, self.offset)
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelOptions:
@@ -100,14 +125,16 @@ class ChannelOptions:
     `history_size` in publications and `history_bytes` in bytes of data, 0 of either for
     no history; `history_ttl` in seconds, 0 for no limit by age; `initial`: how many of the
     last publications a first subscribe on the Centrifuge protocol is answered with;
-    `recovery_limit`: the longest gap, in publications, that a resume fills.
+    `recovery_limit`: the longest gap, in publications, that a resume fills;
+    `client_publish`: whether browsers may publish over the Centrifuge protocol.
     """
 
-    history_size: int = 300
-    history_bytes: int = 1_000_000
-    history_ttl: float = 604_800.0
-    initial: int = 10
-    recovery_limit: int = 300
+    history_size: Count = 300
+    history_bytes: Count = 1_000_000
+    history_ttl: Seconds = 604_800.0
+    initial: Count = 10
+    recovery_limit: Count = 300
+    client_publish: bool = False
 
 
 @dataclass(frozen=True, slots=True)

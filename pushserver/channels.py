@@ -1,20 +1,18 @@
-"""A channel is a URL: what `/channels/{name}` answers."""
+"""A channel is a URL: what `/channels/{name}` and `/events` answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
-from msgspec import Raw
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from pushserver import formats
 from pushserver.answers import (
     EVENT_STREAM,
     HTML,
     JSON,
+    LINES,
     Answer,
     Door,
     Folder,
@@ -23,12 +21,13 @@ from pushserver.answers import (
     Refusal,
     check_origin,
     is_upgrade,
-    number,
     wants,
 )
-from pushserver.channel import InvalidName, Publication, check_name
-from pushserver.cursor import Cursor, Start
+from pushserver.channel import InvalidName, check_name
+from pushserver.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET
 from pushserver.node import Node
+from pushserver.publishing import Gate, publish
+from pushserver.reading import history, stream_start
 from pushserver.stream import Stream, Transport
 
 
@@ -46,7 +45,7 @@ class ChannelDoors:
     upgrade: Open
     respond: Open
     page: Callable[[str, str, int, bool], bytes]
-    allowed_origins: frozenset[str]
+    gate: Gate
 
 
 class Channels(Folder):
@@ -74,15 +73,19 @@ class ChannelDoor(Door):
     def answer_get(self, request: Request) -> Answer:
         name = self._check_name()
         if is_upgrade(request):
-            return self._websocket(request, name)
-        wanted = wants(request, (JSON, EVENT_STREAM, HTML))
+            return self._doors.upgrade(request, STREAM_WEBSOCKET, self._begin(request, name))
+        wanted = wants(request, (JSON, EVENT_STREAM, LINES, HTML))
         if wanted == HTML:
             return self._page(request)
-        if wanted == EVENT_STREAM:
-            return self._events(request, name)
+        if wanted in STREAMS:
+            return respond(self._doors, request, wanted, self._begin(request, name))
         if wanted == JSON:
-            return self._history(request, name)
-        raise Refusal(406, f"expected Accept to allow {JSON}, {EVENT_STREAM} or {HTML}")
+            check_origin(request, self._doors.gate.allowed_origins)
+            return history(request, name, self._doors.node)
+        raise Refusal(406, f"expected Accept to allow {JSON}, {EVENT_STREAM}, {LINES} or {HTML}")
+
+    def answer_post(self, request: Request) -> Answer:
+        return publish(request, self._check_name(), self._doors.node.hub, self._doors.gate)
 
     def _page(self, request: Request) -> bytes:
         size = self._doors.node.hub.history.options(self._name).history_size
@@ -91,45 +94,10 @@ class ChannelDoor(Door):
         return self._doors.page(self._name, self._root, size, self._root == ".")
 
     def _check_name(self) -> str:
-        try:
-            return check_name(self._name)
-        except InvalidName as error:
-            raise Refusal(400, str(error)) from None
-
-    def _history(self, request: Request, name: str) -> bytes:
-        history = self._doors.node.hub.history
-        channel = history.peek(name)
-        last = number(request, "last", channel.options.history_size, channel.options.history_size)
-        rows = channel.last(last or 0)
-        request.setHeader(b"content-type", JSON.encode())
-        request.setHeader(b"cache-control", b"no-store")
-        return _history_object(name, rows, history.epoch, channel.top, history.seq)
-
-    def _start(self, request: Request, name: str) -> Start:
-        size = self._doors.node.hub.history.options(name).history_size
-        return Start(last=number(request, "last", None, size))
-
-    def _websocket(self, request: Request, name: str) -> int:
-        begin = self._begin(request, name)
-        return self._doors.upgrade(request, formats.STREAM_WEBSOCKET, begin)
-
-    def _events(self, request: Request, name: str) -> Answer:
-        begin = self._begin(request, name)
-        request.setHeader(b"content-type", EVENT_STREAM.encode())
-        if request.method == b"HEAD":
-            return b""
-        return self._doors.respond(request, formats.STREAM_SSE, begin)
+        return valid_channel(self._name)
 
     def _begin(self, request: Request, name: str) -> Callable[[Transport], Stream]:
-        check_origin(request, self._doors.allowed_origins)
-        start, node = self._start(request, name), self._doors.node
-
-        def begin(transport: Transport) -> Stream:
-            stream = Stream(node, transport)
-            node.run(stream.follow((name,), start))
-            return stream
-
-        return begin
+        return begin_stream(self._doors, request, (name,))
 
 
 class FrontDoor(ChannelDoor):
@@ -142,19 +110,64 @@ class FrontDoor(ChannelDoor):
         return self._page(request)
 
 
-class HistoryObject(msgspec.Struct):
-    """A history answer; `offset` and `id` say where the channel stands now, to go on from."""
+class Events(Door):
+    """`/events?channel=a&channel=b`: several channels as one stream with one cursor."""
 
-    channel: str
-    publications: list[Raw]
-    epoch: str
-    offset: int
-    id: str
+    def __init__(self, doors: ChannelDoors):
+        super().__init__()
+        self._doors = doors
+
+    def answer_get(self, request: Request) -> Answer:
+        names = self._names(request)
+        if is_upgrade(request):
+            begin = begin_stream(self._doors, request, names)
+            return self._doors.upgrade(request, STREAM_WEBSOCKET, begin)
+        wanted = wants(request, (EVENT_STREAM, LINES))
+        if wanted is None:
+            raise Refusal(406, f"expected Accept to allow {EVENT_STREAM} or {LINES}")
+        return respond(self._doors, request, wanted, begin_stream(self._doors, request, names))
+
+    def _names(self, request: Request) -> tuple[str, ...]:
+        given = request.args.get(b"channel", [])
+        names = tuple(dict.fromkeys(valid_channel(n.decode("utf-8", "replace")) for n in given))
+        limit = self._doors.node.limits.channels_per_client
+        if not 0 < len(names) <= limit:
+            raise Refusal(400, f"{len(names)} channels, expected 1 to {limit} channel=NAME")
+        return names
 
 
-def _history_object(
-    name: str, rows: Sequence[Publication], epoch: str, offset: int, seq: int
-) -> bytes:
-    objects = [Raw(formats.publication_object(row)) for row in rows]
-    answer = HistoryObject(name, objects, epoch, offset, str(Cursor(epoch, seq)))
-    return msgspec.json.encode(answer) + b"\n"
+def valid_channel(name: str) -> str:
+    """The name of a channel; raises Refusal 400 with the rule."""
+    try:
+        return check_name(name)
+    except InvalidName as error:
+        raise Refusal(400, str(error)) from None
+
+
+def begin_stream(
+    doors: ChannelDoors, request: Request, names: tuple[str, ...]
+) -> Callable[[Transport], Stream]:
+    """What makes the stream that the request asks for, once it has its transport."""
+    check_origin(request, doors.gate.allowed_origins)
+    node = doors.node
+    start = stream_start(request, node.limits.read_limit)
+
+    def begin(transport: Transport) -> Stream:
+        stream = Stream(node, transport)
+        node.run(stream.follow(names, start))
+        return stream
+
+    return begin
+
+
+def respond(
+    doors: ChannelDoors, request: Request, media: str, begin: Callable[[Transport], Stream]
+) -> Answer:
+    """Answer with a stream of this media type."""
+    request.setHeader(b"content-type", media.encode())
+    if request.method == b"HEAD":
+        return b""
+    return doors.respond(request, STREAMS[media], begin)
+
+
+STREAMS = {EVENT_STREAM: STREAM_SSE, LINES: STREAM_LINES}

@@ -1,34 +1,152 @@
-"""`/connection/...`: where the official Centrifuge clients connect."""
+"""`/connection/...` and `/emulation`: where the official Centrifuge clients connect.
+
+Where WebSockets are blocked, a client reads the same session from a response without an
+end (SSE or NDJSON) and sends its commands as requests to `/emulation`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from pushserver.answers import Answer, Door, Open, Refusal, check_origin, header, is_upgrade
-from pushserver.formats import SESSION_WEBSOCKET
+from pushserver.answers import (
+    EVENT_STREAM,
+    Answer,
+    Door,
+    Open,
+    Refusal,
+    check_origin,
+    header,
+    is_upgrade,
+)
+from pushserver.formats import SESSION_LINES, SESSION_SSE, SESSION_WEBSOCKET, SessionFormat
 from pushserver.node import Node
 from pushserver.session import Session, Transport
 
 
-class WebSocketDoor(Door):
-    """`/connection/websocket`: one session over one WebSocket."""
+@dataclass(frozen=True, slots=True)
+class ConnectionDoors:
+    """What these doors share.
 
-    def __init__(self, node: Node, upgrade: Open, allowed_origins: frozenset[str]):
+    `upgrade` and `respond` take a request over; `sessions` are those that are read from a
+    response, by their secret.
+    """
+
+    node: Node
+    upgrade: Open
+    respond: Open
+    allowed_origins: frozenset[str]
+    sessions: dict[str, Session]
+
+    def children(self) -> dict[bytes, Resource]:
+        """The doors below `/connection`."""
+        return {
+            b"websocket": WebSocketDoor(self),
+            b"sse": SseDoor(self),
+            b"http_stream": HttpStreamDoor(self),
+        }
+
+
+class WebSocketDoor(Door):
+    """One session over one WebSocket."""
+
+    def __init__(self, doors: ConnectionDoors):
         super().__init__()
-        self._node = node
-        self._upgrade = upgrade
-        self._allowed_origins = allowed_origins
+        self._doors = doors
 
     def answer_get(self, request: Request) -> Answer:
         if not is_upgrade(request):
             wanted = {"upgrade": "websocket", "connection": "upgrade"}
             raise Refusal(426, "expected a WebSocket handshake", wanted)
-        check_origin(request, self._allowed_origins)
+        check_origin(request, self._doors.allowed_origins)
         _check_json(request)
-        return self._upgrade(request, SESSION_WEBSOCKET, self._begin)
+        return self._doors.upgrade(request, SESSION_WEBSOCKET, self._begin)
 
     def _begin(self, transport: Transport) -> Session:
-        return Session(self._node, transport)
+        return Session(self._doors.node, transport)
+
+
+class ResponseDoor(Door):
+    """One session read from one response; its first commands come with the request."""
+
+    def __init__(self, doors: ConnectionDoors):
+        super().__init__()
+        self._doors = doors
+
+    def open(self, request: Request, format: SessionFormat, media: str, commands: bytes) -> int:
+        """Begin the session, and answer with what it says."""
+        check_origin(request, self._doors.allowed_origins)
+        if len(commands) > self._doors.node.limits.frame_bytes:
+            limit = self._doors.node.limits.frame_bytes
+            raise Refusal(413, f"the commands have more than {limit} bytes (frame_bytes)")
+        request.setHeader(b"content-type", media.encode())
+        return self._doors.respond(request, format, self._begin(commands))
+
+    def _begin(self, commands: bytes) -> Callable[[Transport], Session]:
+        node, sessions = self._doors.node, self._doors.sessions
+
+        def begin(transport: Transport) -> Session:
+            session = Session(node, transport, sessions)
+            session.received(commands)
+            return session
+
+        return begin
+
+
+class SseDoor(ResponseDoor):
+    """`GET ?cf_connect=COMMANDS`, answered with events."""
+
+    def answer_get(self, request: Request) -> Answer:
+        commands = request.args.get(b"cf_connect", [b""])[-1]
+        if not commands:
+            raise Refusal(400, "expected cf_connect=, the connect command")
+        return self.open(request, SESSION_SSE, EVENT_STREAM, commands)
+
+
+class HttpStreamDoor(ResponseDoor):
+    """`POST COMMANDS`, answered with lines."""
+
+    def answer_post(self, request: Request) -> Answer:
+        assert request.content is not None
+        return self.open(request, SESSION_LINES, "application/json", request.content.read())
+
+
+class Emulated(msgspec.Struct):
+    """A request to `/emulation`: command lines for a session that is read elsewhere."""
+
+    session: str
+    data: str
+    node: str = ""
+
+
+class EmulationDoor(Door):
+    """`POST {"session", "node", "data"}`: commands for a session that is read from a response."""
+
+    def __init__(self, doors: ConnectionDoors):
+        super().__init__()
+        self._doors = doors
+
+    def answer_post(self, request: Request) -> Answer:
+        check_origin(request, self._doors.allowed_origins)
+        assert request.content is not None
+        body: bytes = request.content.read()
+        limit = self._doors.node.limits.frame_bytes
+        if len(body) > limit:
+            raise Refusal(413, f"the body has more than {limit} bytes (frame_bytes)")
+        try:
+            emulated = msgspec.json.decode(body, type=Emulated)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Refusal(400, f"not a command for a session: {error}") from None
+        session = self._doors.sessions.get(emulated.session)
+        if session is None:
+            raise Refusal(404, "unknown session")
+        session.received(emulated.data.encode("utf-8", "surrogatepass"))
+        request.setResponseCode(204)
+        return b""
 
 
 def _check_json(request: Request) -> None:

@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 
 from pushserver import wire
 from pushserver.channel import Publication
+from pushserver.cursor import Cursor
 
 UNSUPPORTED = 1003
 
@@ -67,9 +68,16 @@ class Format:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionFormat(Format):
-    """A transport of the Centrifuge protocol: `frame` makes a frame of one text."""
+    """A transport of the Centrifuge protocol: `frame` makes a frame of one text.
+
+    `says_why`: the transport's own close tells the code and the reason; else a push does.
+    """
 
     frame: Callable[[bytes], bytes]
+    says_why: bool
+
+
+Begin = Callable[[Sequence[Subscribed], Reset | None, int], bytes]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +90,7 @@ class StreamFormat(Format):
     says whether the peer answers it.
     """
 
-    begin: Callable[[Sequence[Subscribed], Reset | None, int], bytes]
+    begin: Begin
     heartbeat: bytes
     answered: bool
 
@@ -100,6 +108,36 @@ def publication_object(publication: Publication) -> bytes:
             publication.tags,
         )
     )
+
+
+class HistoryObject(Struct, omit_defaults=True):
+    """A history answer; `offset` and `id` are where to go on from.
+
+    `recovered` is there when the position that was asked for cannot be resumed from, and
+    false; `reason` says why.
+    """
+
+    channel: str
+    publications: list[Raw]
+    epoch: str
+    offset: int
+    id: str
+    recovered: bool | None = None
+    reason: str = ""
+
+
+def history_object(
+    name: str, rows: Sequence[Publication], cursor: Cursor, offset: int, reason: str
+) -> bytes:
+    """The answer to a request for a channel's history, as JSON text."""
+    objects = [Raw(publication_object(row)) for row in rows]
+    recovered = False if reason else None
+    answer = HistoryObject(name, objects, cursor.epoch, offset, str(cursor), recovered, reason)
+    return _encode(answer) + b"\n"
+
+
+def _history_of_one(row: Publication) -> bytes:
+    return history_object(row.channel, (row,), Cursor(row.epoch, row.seq), row.offset, "")
 
 
 def websocket_frame(text: bytes) -> bytes:
@@ -122,21 +160,20 @@ def line(text: bytes) -> bytes:
     return text + b"\n"
 
 
-def _object_frame(publication: Publication) -> bytes:
-    return websocket_frame(publication_object(publication))
-
-
 def _object_block(publication: Publication) -> bytes:
     # No `event:` field: a named event is heard only by listeners of that name, and a page
     # with nothing but `onmessage` would stay empty. The name is in the object.
     return b"id: %b\n%b" % (publication.id.encode(), sse_data(publication_object(publication)))
 
 
-def _begin_websocket(channels: Sequence[Subscribed], reset: Reset | None, retry: int) -> bytes:
-    notes = [{"subscribed": channel} for channel in channels]
-    return b"".join(
-        websocket_frame(_encode(note)) for note in (*notes, *([{"reset": reset}] if reset else ()))
-    )
+def _begin_objects(frame: Callable[[bytes], bytes]) -> Begin:
+    def begin(channels: Sequence[Subscribed], reset: Reset | None, retry: int) -> bytes:
+        notes: list[dict[str, Struct]] = [{"subscribed": channel} for channel in channels]
+        if reset is not None:
+            notes.append({"reset": reset})
+        return b"".join(frame(_encode(note)) for note in notes)
+
+    return begin
 
 
 def _begin_sse(channels: Sequence[Subscribed], reset: Reset | None, retry: int) -> bytes:
@@ -146,18 +183,22 @@ def _begin_sse(channels: Sequence[Subscribed], reset: Reset | None, retry: int) 
     return b"retry: %d\nid: %b\n%b" % (retry, channels[0].id.encode(), told)
 
 
-SESSION_WEBSOCKET = SessionFormat(
-    "centrifuge-websocket",
-    lambda publication: websocket_frame(wire.publication_push(publication)),
-    # Final for the protocol's clients; after 1003 they would come back and send it again.
-    wire.BAD_FRAME,
-    websocket_frame,
-)
+def _session(name: str, frame: Callable[[bytes], bytes], says_why: bool) -> SessionFormat:
+    # BAD_FRAME is final for the protocol's clients; after 1003 they would come back and
+    # send it again.
+    return SessionFormat(
+        name, lambda row: frame(wire.publication_push(row)), wire.BAD_FRAME, frame, says_why
+    )
+
+
+SESSION_WEBSOCKET = _session("centrifuge-websocket", websocket_frame, says_why=True)
+SESSION_SSE = _session("centrifuge-sse", sse_data, says_why=False)
+SESSION_LINES = _session("centrifuge-http-stream", line, says_why=False)
 STREAM_WEBSOCKET = StreamFormat(
     "websocket",
-    _object_frame,
+    lambda row: websocket_frame(publication_object(row)),
     UNSUPPORTED,
-    _begin_websocket,
+    _begin_objects(websocket_frame),
     # A ping: the peer's pong is how a dead one is told from a quiet one.
     heartbeat=b"\x89\x00",
     answered=True,
@@ -165,3 +206,12 @@ STREAM_WEBSOCKET = StreamFormat(
 STREAM_SSE = StreamFormat(
     "sse", _object_block, UNSUPPORTED, _begin_sse, heartbeat=b":\n\n", answered=False
 )
+STREAM_LINES = StreamFormat(
+    "lines",
+    lambda row: line(publication_object(row)),
+    UNSUPPORTED,
+    _begin_objects(line),
+    heartbeat=b"\n",
+    answered=False,
+)
+HISTORY = Format("history", _history_of_one, UNSUPPORTED)

@@ -29,7 +29,6 @@ class History:
         self.channels: dict[str, Channel] = {}
         self.forgotten_top = 0
         self.forgotten_seq = 0
-        self.evicted = 0
         self._options = options
 
     def options(self, name: str) -> ChannelOptions:
@@ -45,6 +44,11 @@ class History:
             self.channels[name] = channel
         return channel
 
+    def restore(self, name: str, floor: int, floor_seq: int) -> Channel:
+        """Begin a channel that stood here; its rows are appended next."""
+        channel = self.channels[name] = Channel(name, self._options(name), floor, floor_seq)
+        return channel
+
     def peek(self, name: str) -> Channel:
         """The channel of this name to read from; begins none."""
         channel = self.channels.get(name)
@@ -58,13 +62,22 @@ class History:
         if channel is not None and not len(channel) and channel.top <= self.forgotten_top:
             del self.channels[name]
 
-    def number(self, draft: Draft, now: float) -> Publication:
-        """Give the draft the next numbers; the caller appends it."""
+    def top(self, name: str) -> int:
+        """The last offset given in this channel."""
+        channel = self.channels.get(name)
+        return self.forgotten_top if channel is None else channel.top
+
+    def number(self, draft: Draft, now: float, ahead: int = 0, same: int = 0) -> Publication:
+        """Give the draft the next numbers; the caller appends it.
+
+        `ahead` so many are already numbered and not yet appended, `same` of them in this
+        channel.
+        """
         return Publication(
             draft.channel,
             self.epoch,
-            self.seq + 1,
-            self.peek(draft.channel).top + 1,
+            self.seq + 1 + ahead,
+            self.top(draft.channel) + 1 + same,
             now,
             draft.event,
             draft.data,
@@ -72,19 +85,28 @@ class History:
             draft.info,
         )
 
-    def append(self, publication: Publication) -> None:
-        """Retain what `number` numbered."""
+    def append(self, publication: Publication) -> int:
+        """Retain what `number` numbered; return how many rows that evicted."""
         self.seq = publication.seq
-        self.evicted += self.channel(publication.channel).append(publication)
+        return self.channel(publication.channel).append(publication)
 
-    def expire(self, now: float, watched: Callable[[str], bool]) -> None:
-        """Evict by age, and forget channels with no rows that nobody watches."""
+    def expire(self, now: float, watched: Callable[[str], bool]) -> tuple[int, list[str]]:
+        """Evict by age, and forget channels with no rows that nobody watches.
+
+        Returns how many rows that evicted, and the channels that are not as they were.
+        """
+        evicted, changed = 0, []
         for name, channel in list(self.channels.items()):
-            self.evicted += channel.expire(now)
-            if not len(channel) and not watched(name):
+            gone = channel.expire(now)
+            forget = not len(channel) and not watched(name)
+            if forget:
                 self.forgotten_top = max(self.forgotten_top, channel.top)
                 self.forgotten_seq = max(self.forgotten_seq, channel.floor_seq)
                 del self.channels[name]
+            if gone or forget:
+                changed.append(name)
+            evicted += gone
+        return evicted, changed
 
     def resume(self, name: str, position: Position, top: int | None = None) -> Resumption:
         """What came after `position` in one channel, up to offset `top`.

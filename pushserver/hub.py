@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pushserver.broker import Broker
-from pushserver.channel import ClientInfo, Draft, Position, Publication, Resumption
+from pushserver.broker import Broker, Unavailable
+from pushserver.channel import ClientInfo, Draft, Position, Publication, Receipt, Resumption
 from pushserver.cursor import Cursor, Start
 from pushserver.formats import Format
 from pushserver.history import History, in_order
+from pushserver.metrics import Metrics
 
 
 class Subscriber(Protocol):
@@ -109,23 +110,41 @@ class Hub:
     def __init__(self, broker: Broker, report: Callable[[str], None]):
         self.on_join: list[Change] = []
         self.on_leave: list[Change] = []
-        self.deliveries = 0
+        self._closed = False
         self._broker = broker
         self._report = report
         self._audiences: dict[str, Audience] = {}
         self._waiting: deque[Publication] = deque()
         self._passing = False
-        self._seq = broker.history.seq
         broker.attach(self.deliver)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The counters."""
+        return self._broker.metrics
 
     @property
     def history(self) -> History:
         """The log, to read from."""
         return self._broker.history
 
-    async def publish(self, draft: Draft) -> Publication:
-        """Number, keep and deliver; raises what the broker raises, and then nothing happened."""
+    async def publish(self, draft: Draft) -> Receipt:
+        """Number, keep and deliver; raises Unavailable, and then nothing happened."""
+        if self._closed:
+            raise Unavailable("the server is shutting down")
         return await self._broker.publish(draft)
+
+    async def clear(self, channel: str) -> None:
+        """Drop the channel's history; raises Unavailable."""
+        await self._broker.clear(channel)
+
+    def expire(self, now: float) -> None:
+        """Evict by age (`now` in Unix seconds), and forget what nobody needs any more."""
+        self._broker.expire(now, lambda channel: channel in self._audiences)
+
+    def close(self) -> None:
+        """Take no more publications."""
+        self._closed = True
 
     def deliver(self, publication: Publication) -> None:
         """Send to everybody who watches the channel.
@@ -156,6 +175,7 @@ class Hub:
             rows = history.peek(channel).last(last, audience.delivered)
             return Joined(history.epoch, audience.delivered, rows)
         resumed = history.resume(channel, position, audience.delivered)
+        self.metrics.resumed(resumed.reason)
         return Joined(history.epoch, audience.delivered, resumed.publications, resumed.reason)
 
     async def follow(
@@ -166,7 +186,7 @@ class Hub:
         delivered = {name: self._join(subscriber, name).delivered for name in channels}
         resumed = self._resume(delivered, start)
         rows = resumed.publications
-        cursor = Cursor(history.epoch, rows[0].seq - 1 if rows else self._seq)
+        cursor = Cursor(history.epoch, rows[0].seq - 1 if rows else self._delivered())
         recovered = start.since is not None and resumed.recovered
         if start.since is not None and recovered:
             cursor = start.since
@@ -213,10 +233,17 @@ class Hub:
                 joined(channel, subscriber)
         return audience
 
+    def _delivered(self) -> int:
+        """The seq of the last publication whose pass began."""
+        return self._waiting[0].seq - 1 if self._waiting else self._broker.history.seq
+
     def _resume(self, delivered: dict[str, int], start: Start) -> Resumption:
         history = self._broker.history
         if start.since is not None:
-            return history.resume_seq(delivered, start.since.epoch, start.since.seq, self._seq)
+            since, upto = start.since, self._delivered()
+            resumed = history.resume_seq(delivered, since.epoch, since.seq, upto)
+            self.metrics.resumed(resumed.reason)
+            return resumed
         if start.oldest:
             return Resumption(
                 in_order(history.peek(n).after(0, upto) for n, upto in delivered.items())
@@ -226,7 +253,6 @@ class Hub:
         return Resumption(rows[-last:] if last else ())
 
     def _pass(self, publication: Publication) -> None:
-        self._seq = publication.seq
         audience = self._audiences.get(publication.channel)
         if audience is None or publication.offset <= audience.delivered:
             return
@@ -243,12 +269,13 @@ class Hub:
     def _send(self, subscriber: Subscriber, frame: bytes) -> None:
         try:
             subscriber.send(frame)
-            self.deliveries += 1
+            self.metrics.deliveries += 1
         except Exception:
             self._report("a subscriber failed; the others go on")
 
     def _tell_gap(self, channel: str, audience: Audience) -> None:
         """A broker that skipped an offset: nobody here may believe to have seen everything."""
         for subscriber in tuple(audience):
+            self.metrics.gaps += 1
             self.unsubscribe(subscriber, channel)
             subscriber.insufficient(channel)

@@ -7,16 +7,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 
-
-class StartFailed(SystemExit, Exception):
-    """Ends the start with one line and status 1.
-
-    As a SystemExit it leaves no traceback; as an Exception it makes twistd clear away its
-    pid file, and tell the shell that waits for the daemon.
-    """
-
-    def __init__(self, message: str):
-        super().__init__(f"pushserver: {message}")
+from pushserver.startup import StartFailed
 
 
 class Listener(Service):

@@ -15,6 +15,10 @@ class InvalidData(ValueError):
     """What was to be published is no JSON value; the text says where and why."""
 
 
+class NotJSON(InvalidData):
+    """It is not even the syntax of JSON."""
+
+
 def encode(value: object) -> bytes:
     """The compact JSON text of a Python value.
 
@@ -51,7 +55,7 @@ def compact(text: bytes) -> bytes:
     except UnicodeEncodeError:
         raise InvalidData("a lone surrogate (\\ud800 to \\udfff) is no character") from None
     except json.JSONDecodeError as error:
-        raise InvalidData(f"{error.msg} at character {error.pos}") from None
+        raise NotJSON(f"{error.msg} at character {error.pos}") from None
     except InvalidData:
         raise
     except (ValueError, msgspec.DecodeError) as error:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
-from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.task import LoopingCall
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.logger import (
     FilteringLogObserver,
     Logger,
@@ -23,37 +23,39 @@ from twisted.web.resource import Resource
 
 from pushserver import __version__
 from pushserver.answers import Folder
+from pushserver.api import Api
 from pushserver.broker import MemoryBroker
-from pushserver.channel import ChannelOptions
-from pushserver.channels import ChannelDoors, Channels, FrontDoor
-from pushserver.connection import WebSocketDoor
+from pushserver.channels import ChannelDoors, Channels, Events, FrontDoor
+from pushserver.config import Config, InvalidConfig, load
+from pushserver.connection import ConnectionDoors, EmulationDoor
 from pushserver.history import History
 from pushserver.hub import Hub
+from pushserver.idempotency import Keys
 from pushserver.limits import Limits
-from pushserver.listening import Listener, StartFailed
+from pushserver.metrics import Metrics
 from pushserver.node import Node
-from pushserver.notify import notify
 from pushserver.pages import Pages, StaticFiles, asset_folder
 from pushserver.peers import Peers
 from pushserver.presence import Presence
+from pushserver.publishing import Gate
+from pushserver.server import PushService
 from pushserver.site import PushSite
 from pushserver.sources import TimerSource, random_number
+from pushserver.startup import StartFailed
+from pushserver.store import Committer, Storage, SyncBroker, Writer
 from pushserver.streaming import Responses
 from pushserver.websocket import WebSocketFactory
-
-DEFAULT_ENDPOINT = "tcp:8080:interface=127.0.0.1"
-FRONT_CHANNEL = "numbers"
-SWEEP_SECONDS = 60.0
 
 
 class Options(usage.Options):
     """The command line of `twistd pushserver`."""
 
-    synopsis = "[--listen ENDPOINT]..."
+    synopsis = "[--listen ENDPOINT]... [--config FILE.toml]"
     longdesc = (
         "Serves live pages: open the URL that the log names. ENDPOINT is any Twisted "
         "server endpoint, such as tcp:8080, ssl:..., unix:... or systemd:domain=INET:name=http."
     )
+    optParameters: ClassVar = [["config", "c", "", "The configuration, a TOML file."]]
     optFlags: ClassVar = [["debug", None, "Log connects and disconnects too."]]
 
     def __init__(self) -> None:
@@ -80,32 +82,68 @@ def makeService(options: Options) -> IService:
     """The service that `twistd pushserver` runs; raises StartFailed."""
     from twisted.internet import reactor
 
-    return build(options, reactor)
+    return build(configure(options, os.environ), reactor, options["debug"])
 
 
-def build(options: Options, reactor: Any) -> PushService:
-    """Put everything together; nothing listens or ticks before the service is started."""
-    limits = Limits()
-    log = connection_log(options["debug"])
-    node = make_node(limits, reactor)
+def configure(options: Options, environment: Mapping[str, str]) -> Config:
+    """The configuration: file, environment, flags, the later over the earlier."""
+    path = options["config"]
+    try:
+        text = Path(path).read_text() if path else ""
+        config = load(text, path or "", environment)
+    except (InvalidConfig, OSError, UnicodeDecodeError) as error:
+        raise StartFailed(str(error)) from None
+    if options["listen"]:
+        config = replace(config, server=replace(config.server, listen=options["listen"]))
+    return config
+
+
+def build(config: Config, reactor: Any, debug: bool = False) -> PushService:
+    """Put everything together; nothing listens, ticks or is opened before the start."""
+    limits = config.limits
+    log = connection_log(debug)
+    broker, storage = make_broker(config, reactor)
+    node = make_node(broker, limits, reactor)
     pages = Pages()
-    sockets = WebSocketFactory(reactor, limits, log)
-    doors = ChannelDoors(
-        node, sockets.upgrade, Responses(limits, log).open, pages.channel, frozenset()
-    )
-    site = PushSite(tree(doors), limits, pages.error, reactor)
-    service = PushService(node, site, reactor)
-    for text in options["listen"] or [DEFAULT_ENDPOINT]:
+    origins = frozenset(config.server.allowed_origins)
+    gate = Gate(frozenset(config.auth.api_keys), origins)
+    upgrade = WebSocketFactory(reactor, limits, log).upgrade
+    respond = Responses(limits, log).open
+    channels = ChannelDoors(node, upgrade, respond, pages.channel, gate)
+    connections = ConnectionDoors(node, upgrade, respond, origins, {})
+    root = tree(channels, connections, config.server.front_channel)
+    site = PushSite(root, limits, pages.error, reactor, origins)
+    service = PushService(node, site, reactor, storage)
+    for text in config.server.listen:
         service.listen(text)
-    service.add_source(
-        TimerSource(reactor, node.hub.publish, random_number, "numbers", "newnumber", every=2.0)
-    )
+    for source in config.sources.values():
+        service.add_source(
+            TimerSource(
+                reactor, node.hub.publish, random_number, source.channel, source.event, source.every
+            )
+        )
     return service
 
 
-def make_node(limits: Limits, reactor: Any) -> Node:
-    """What the conversations share, on the memory broker."""
-    broker = MemoryBroker(History(lambda name: ChannelOptions()), time.time)
+def make_broker(config: Config, reactor: Any) -> tuple[MemoryBroker, Storage | None]:
+    """The broker that the configuration asks for, and the store behind it, if any."""
+    history, metrics = History(config.channel_options()), Metrics()
+    keys = Keys(config.limits.idempotency_keys)
+    store = config.store
+    if not store.path:
+        return MemoryBroker(history, keys, metrics, time.time), None
+    committer = Committer(store.path, store.durability, reactor, history, metrics)
+    if store.durability == "sync":
+        broker = SyncBroker(history, keys, metrics, time.time, committer)
+        return broker, Storage(committer, broker, keys, time.time)
+    interval = store.commit_milliseconds / 1000
+    writer = Writer(committer, history, time.time, reactor, interval)
+    storage = Storage(committer, writer, keys, time.time)
+    return MemoryBroker(history, keys, metrics, time.time, writer), storage
+
+
+def make_node(broker: MemoryBroker, limits: Limits, reactor: Any) -> Node:
+    """What the conversations share."""
     hub = Hub(broker, _report)
     return Node(
         hub=hub,
@@ -120,14 +158,16 @@ def make_node(limits: Limits, reactor: Any) -> Node:
     )
 
 
-def tree(doors: ChannelDoors) -> Resource:
+def tree(doors: ChannelDoors, connections: ConnectionDoors, front_channel: str) -> Resource:
     """The resources by URL."""
-    websocket = WebSocketDoor(doors.node, doors.upgrade, doors.allowed_origins)
     return Folder(
         {
-            b"": FrontDoor(doors, FRONT_CHANNEL),
+            b"": FrontDoor(doors, front_channel),
             b"channels": Channels(doors),
-            b"connection": Folder({b"websocket": websocket}),
+            b"events": Events(doors),
+            b"api": Api(doors.node, doors.gate),
+            b"connection": Folder(connections.children()),
+            b"emulation": EmulationDoor(connections),
             b"static": StaticFiles(str(asset_folder("static"))),
         }
     )
@@ -139,93 +179,6 @@ def connection_log(debug: bool) -> Logger:
     predicate = LogLevelFilterPredicate(defaultLogLevel=level)
     observer = FilteringLogObserver(globalLogPublisher, [predicate])
     return Logger("pushserver.connections", observer=observer)
-
-
-class PushService(MultiService):
-    """The running server: its ports, its sources, its clocks, and an orderly end."""
-
-    _log = Logger()
-
-    def __init__(self, node: Node, site: PushSite, reactor: Any):
-        super().__init__()
-        self._node = node
-        self._site = site
-        self._reactor = reactor
-        self._listeners: list[Listener] = []
-        self._sources: list[Service] = []
-        self._clocks = [
-            self._clock(self._wake_peers, 1.0),
-            self._clock(self._sweep, SWEEP_SECONDS),
-        ]
-
-    def listen(self, text: str) -> None:
-        """Listen on this endpoint when started; raises StartFailed if it is none."""
-        try:
-            endpoint = serverFromString(self._reactor, text)
-        except Exception as error:
-            raise StartFailed(
-                f"--listen {text}: {error}, expected an endpoint such as tcp:8080"
-            ) from None
-        listener = Listener(endpoint, text, self._site)
-        listener.setServiceParent(self)
-        self._listeners.append(listener)
-
-    def add_source(self, source: Service) -> None:
-        """Run this source from the start to the end."""
-        source.setServiceParent(self)
-        self._sources.append(source)
-
-    def startService(self) -> None:
-        super().startService()
-        for clock, interval in self._clocks:
-            clock.start(interval, now=False)
-        self._reactor.callWhenRunning(self._started)
-
-    async def _stop(self) -> None:
-        notify("STOPPING=1", os.environ)
-        for service in (*self._listeners, *self._sources):
-            await maybeDeferred(service.stopService)
-        for peer in self._node.peers:
-            peer.shut_down()
-        await self._drained()
-        for clock, _ in self._clocks:
-            clock.stop()
-
-    def stopService(self) -> Deferred[None]:
-        """Close every connection with a word, and wait for them to go; fires when they are."""
-        self.running = False
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _drained(self) -> None:
-        gone: Deferred[None] = Deferred()
-        self._node.peers.when_empty(lambda: gone.callback(None))
-        both = DeferredList([gone, self._site.drain()])
-        late = self._reactor.callLater(self._node.limits.drain_seconds, self._abort)
-        await both
-        if late.active():
-            late.cancel()
-
-    def _abort(self) -> None:
-        for peer in self._node.peers:
-            peer.abort()
-        self._site.abort()
-
-    def _started(self) -> None:
-        urls = " or ".join(listener.url() for listener in self._listeners)
-        self._log.info("pushserver {version}: open {urls}", version=__version__, urls=urls)
-        notify("READY=1", os.environ)
-
-    def _clock(self, call: Callable[[], None], interval: float) -> tuple[LoopingCall, float]:
-        loop = LoopingCall(call)
-        loop.clock = self._reactor
-        return loop, interval
-
-    def _wake_peers(self) -> None:
-        self._node.peers.tick(self._node.monotonic())
-
-    def _sweep(self) -> None:
-        hub = self._node.hub
-        hub.history.expire(self._node.clock(), lambda channel: hub.size(channel) > 0)
 
 
 _log = Logger()

@@ -9,11 +9,20 @@ from typing import Protocol
 
 from msgspec import UNSET, Struct
 
-from pushserver import wire
-from pushserver.channel import ClientInfo, InvalidName, Position, Publication, check_name
+from pushserver import payload, wire
+from pushserver.broker import Unavailable
+from pushserver.channel import (
+    ClientInfo,
+    Draft,
+    InvalidName,
+    Position,
+    Publication,
+    check_name,
+)
 from pushserver.formats import SessionFormat
 from pushserver.history import History
 from pushserver.node import Node, new_client
+from pushserver.payload import InvalidData
 from pushserver.wire import Command, FrameError, WireError
 
 
@@ -50,14 +59,21 @@ class Session:
         "_node",
         "_ping_due",
         "_queue",
+        "_register",
         "_transport",
         "_working",
         "info",
+        "secret",
         "send",
     )
 
-    def __init__(self, node: Node, transport: Transport):
+    def __init__(
+        self, node: Node, transport: Transport, register: dict[str, Session] | None = None
+    ):
+        """`register` is where requests find the session by its `secret`, if they carry it."""
         self.info = ClientInfo(new_client())
+        self.secret = "" if register is None else new_client()
+        self._register = register
         self.send = transport.write
         self._node = node
         self._transport = transport
@@ -94,6 +110,8 @@ class Session:
         """The connection is gone."""
         self._leave_all()
         self._node.peers.remove(self)
+        if self._register is not None:
+            self._register.pop(self.secret, None)
 
     def push(self, text: bytes) -> None:
         """Send one push that is no publication."""
@@ -135,6 +153,8 @@ class Session:
         """End the conversation from this side; the connection follows."""
         if not self._ended:
             self._leave_all()
+            if not self.format.says_why:
+                self.push(wire.disconnect_push(code, reason))
             self._transport.close(code, reason)
 
     def abort(self) -> None:
@@ -197,6 +217,8 @@ class Session:
 
     async def _connect(self, text: bytes) -> Struct:
         wire.request(text, wire.ConnectRequest)
+        if self._register is not None:
+            self._register[self.secret] = self
         self._connected = True
         now, interval = self._node.monotonic(), self._node.limits.ping_seconds
         # The first ping at a random time, so that those who came together do not
@@ -208,6 +230,8 @@ class Session:
             self._node.version,
             ping=round(interval),
             pong=True,
+            session=self.secret,
+            node=self._node.hub.history.epoch if self.secret else "",
             time=int(self._node.clock() * 1000),
         )
 
@@ -270,8 +294,19 @@ class Session:
         return wire.Empty()
 
     async def _publish(self, text: bytes) -> Struct:
-        channel = _channel(wire.request(text, wire.PublishRequest).channel)
-        raise WireError(wire.PERMISSION_DENIED, f"clients may not publish to {channel}")
+        request = wire.request(text, wire.PublishRequest)
+        channel = _channel(request.channel)
+        if not self._node.hub.history.options(channel).client_publish:
+            message = f"clients may not publish to {channel} (client_publish)"
+            raise WireError(wire.PERMISSION_DENIED, message)
+        try:
+            data = payload.compact(bytes(request.data))
+            await self._node.hub.publish(Draft(channel, data, info=self.info))
+        except InvalidData as error:
+            raise WireError(wire.BAD_REQUEST, f"bad request: data: {error}") from None
+        except Unavailable as error:
+            raise WireError(wire.INTERNAL, str(error), temporary=True) from None
+        return wire.Empty()
 
     async def _history(self, text: bytes) -> Struct:
         request = wire.request(text, wire.HistoryRequest)

@@ -145,11 +145,17 @@ class PushSite(Site):
     requestFactory = PushRequest
 
     def __init__(
-        self, root: IResource, limits: Limits, error_page: ErrorPage, reactor: IReactorTime
+        self,
+        root: IResource,
+        limits: Limits,
+        error_page: ErrorPage,
+        reactor: IReactorTime,
+        allowed_origins: frozenset[str] = frozenset(),
     ):
         super().__init__(root, timeout=limits.request_seconds, reactor=reactor)
         self.limits = limits
         self.error_page = error_page
+        self.allowed_origins = allowed_origins
         self.channels: set[DeadlineChannel] = set()
         self._empty: Deferred[None] | None = None
 

@@ -12,9 +12,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pushserver import payload
-from pushserver.channel import Draft, Publication
+from pushserver.channel import Draft, Receipt
 
-Publish = Callable[[Draft], Awaitable[Publication]]
+Publish = Callable[[Draft], Awaitable[Receipt]]
 
 
 def random_number() -> dict[str, float]:

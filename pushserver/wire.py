@@ -8,10 +8,10 @@ command is `{"id": n, "<method>": {...}}`; the reply repeats the id and the meth
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from pushserver.channel import ClientInfo, Publication
 
@@ -112,7 +112,7 @@ class SubscribeRequest(Struct):
     data: Raw | UnsetType = UNSET
     recover: bool = False
     epoch: str = ""
-    offset: int = 0
+    offset: Annotated[int, Meta(ge=0)] = 0
     positioned: bool = False
     recoverable: bool = False
     join_leave: bool = False
@@ -138,7 +138,7 @@ class PublishRequest(Struct):
 
 
 class StreamPosition(Struct, omit_defaults=True):
-    offset: int = 0
+    offset: Annotated[int, Meta(ge=0)] = 0
     epoch: str = ""
 
 
@@ -146,7 +146,7 @@ class HistoryRequest(Struct):
     """`limit`: 0 for the position only, -1 for all."""
 
     channel: str
-    limit: int = 0
+    limit: Annotated[int, Meta(ge=-1)] = 0
     since: StreamPosition | None = None
     reverse: bool = False
 
@@ -330,7 +330,7 @@ def pub(publication: Publication) -> Pub:
         publication.offset,
         None if publication.info is None else info(publication.info),
         tags,
-        int(publication.time * 1000),
+        round(publication.time * 1000),
     )
 
 

@@ -1,0 +1,159 @@
+"""`pushserver`: publishing, watching and checking from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+from pushserver import __version__
+from pushserver.config import InvalidConfig, load
+from pushserver.publisher import PublishError, publish
+
+DEFAULT_URL = "http://localhost:8080"
+# The server is heard each 20 seconds, if only to say that it lives.
+SILENCE_SECONDS = 60.0
+RETRY_SECONDS = 1.0
+
+
+class CommandError(Exception):
+    """The command ends with this line and status 1."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options, sys.stdout)
+    except (CommandError, PublishError) as error:
+        print(f"pushserver: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read has read enough (`pushserver subscribe numbers | head`).
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pushserver", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"pushserver {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    server = argparse.ArgumentParser(add_help=False)
+    server.add_argument(
+        "--url",
+        default=os.environ.get("PUSHSERVER_URL", DEFAULT_URL),
+        help="the server [default: %(default)s, or PUSHSERVER_URL]",
+    )
+    server.add_argument(
+        "--key", default=os.environ.get("PUSHSERVER_KEY"), help="an API key [PUSHSERVER_KEY]"
+    )
+
+    command = commands.add_parser("publish", parents=[server], help="publish to a channel")
+    command.add_argument("channel")
+    command.add_argument("data", help="JSON, or else a text; - for each line of standard input")
+    command.add_argument("--event", default="message", help="[default: %(default)s]")
+    command.set_defaults(run=_publish)
+
+    command = commands.add_parser(
+        "subscribe", parents=[server], help="print publications, a line each, as they come"
+    )
+    command.add_argument("channel", nargs="+")
+    command.add_argument("--last", type=int, help="begin with so many that there are already")
+    command.add_argument("--since", help="begin after this id, or with `oldest`")
+    command.add_argument("--count", type=int, help="end after so many")
+    command.set_defaults(run=_subscribe)
+
+    command = commands.add_parser("check-config", help="say what is wrong with a configuration")
+    command.add_argument("file", type=Path)
+    command.set_defaults(run=_check_config)
+    return parser
+
+
+def _publish(options: Any, out: TextIO) -> None:
+    lines = [options.data] if options.data != "-" else (line.rstrip("\n") for line in sys.stdin)
+    for line in lines:
+        answer = publish(
+            options.url, options.channel, _value(line), event=options.event, key=options.key
+        )
+        print(json.dumps(answer), file=out, flush=True)
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except ValueError:
+        return text
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(word)
+
+
+def _subscribe(options: Any, out: TextIO) -> None:
+    if options.since and options.last is not None:
+        raise CommandError("--since and --last exclude each other")
+    where = {"since": options.since} if options.since else {}
+    if options.last is not None:
+        where = {"last": str(options.last)}
+    left = options.count
+    while left is None or left > 0:
+        try:
+            for line in _lines(options, where):
+                told = json.loads(line)
+                if "subscribed" in told:
+                    where = {"since": told["subscribed"]["id"]}
+                elif "reset" in told:
+                    print(f"pushserver: lost some: {told['reset']['reason']}", file=sys.stderr)
+                    where = {"since": told["reset"]["id"]}
+                else:
+                    print(line, file=out, flush=True)
+                    where = {"since": told["id"]}
+                    left = None if left is None else left - 1
+                    if left == 0:
+                        return
+        except (OSError, HTTPException) as error:
+            print(f"pushserver: {options.url}: {error}; trying again", file=sys.stderr)
+        time.sleep(RETRY_SECONDS)
+
+
+def _lines(options: Any, where: dict[str, str]) -> Iterator[str]:
+    query = urlencode([("channel", name) for name in options.channel] + list(where.items()))
+    url = f"{options.url.rstrip('/')}/events?{query}"
+    headers = {"Accept": "application/x-ndjson"}
+    if options.key is not None:
+        headers["X-API-Key"] = options.key
+    try:
+        request = Request(url, headers=headers)
+        response = urlopen(request, timeout=SILENCE_SECONDS)
+    except HTTPError as error:
+        with error:
+            raise CommandError(
+                f"{error.code}: {error.read(2000).decode(errors='replace')}"
+            ) from None
+    except ValueError as error:
+        raise CommandError(f"{options.url}: {error}") from None
+    with response:
+        for line in response:
+            text = line.decode().strip()
+            if text:
+                yield text
+
+
+def _check_config(options: Any, out: TextIO) -> None:
+    try:
+        load(options.file.read_text(), str(options.file), os.environ)
+    except (InvalidConfig, OSError, UnicodeDecodeError) as error:
+        raise CommandError(str(error)) from None
+    print(f"{options.file}: good", file=out)

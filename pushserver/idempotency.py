@@ -1,0 +1,78 @@
+"""A publisher that does not know whether it was heard may say the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pushserver.channel import Receipt
+
+REMEMBERED_SECONDS = 300.0
+KEY_RULE = "1 to 128 printable ASCII characters"
+
+
+class InvalidKey(ValueError):
+    """An idempotency key breaks its rule; the text names the value and the rule."""
+
+
+class TooManyKeys(Exception):
+    """No more keys can be remembered without forgetting one too early."""
+
+
+def check_key(key: str) -> str:
+    """Return `key` if it may be an idempotency key; raise InvalidKey if not."""
+    if not (0 < len(key) <= 128 and key.isascii() and key.isprintable()):
+        raise InvalidKey(f"invalid idempotency key {key[:140]!r}: expected {KEY_RULE}")
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What was answered to the first publication with a key, and when (Unix seconds)."""
+
+    channel: str
+    key: str
+    receipt: Receipt
+    time: float
+
+
+class Keys:
+    """The idempotency keys of the last five minutes, per channel, and what was answered."""
+
+    def __init__(self, most: int):
+        self._most = most
+        self._known: dict[tuple[str, str], Remembered] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, channel: str, key: str, now: float) -> Receipt | None:
+        """What was answered to this key in this channel, if it is remembered."""
+        known = self._known.get((channel, key))
+        if known is None or known.time + REMEMBERED_SECONDS <= now:
+            return None
+        return known.receipt
+
+    def check_room(self, now: float) -> None:
+        """Raise TooManyKeys if another key could not be remembered."""
+        if len(self._known) >= self._most:
+            self.expire(now)
+        if len(self._known) >= self._most:
+            raise TooManyKeys(
+                f"more than {self._most} idempotency keys in five minutes (idempotency_keys)"
+            )
+
+    def remember(self, known: Remembered) -> None:
+        """Remember this answer from now on."""
+        self._known.pop((known.channel, known.key), None)
+        self._known[known.channel, known.key] = known
+
+    def expire(self, now: float) -> None:
+        """Forget what is older than five minutes."""
+        for name, known in list(self._known.items()):
+            if known.time + REMEMBERED_SECONDS > now:
+                break
+            del self._known[name]
+
+    def __iter__(self) -> Iterator[Remembered]:
+        return iter(self._known.values())

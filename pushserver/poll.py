@@ -1,0 +1,85 @@
+"""One waiting request: answered with the next publication, or with nothing in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pushserver.channel import ClientInfo
+from pushserver.cursor import Cursor, Start
+from pushserver.formats import HISTORY, Format, history_object
+from pushserver.hub import Following
+from pushserver.node import Node, new_client
+
+
+class Poll:
+    """A subscriber for one publication, on behalf of a long-poll request.
+
+    `answer` is called once, with a history object as JSON text: what there is already, or
+    the first publication that comes, or nothing new when none comes or the server stops.
+    """
+
+    __slots__ = ("_answer", "_channel", "_node", "_nothing", "info")
+
+    def __init__(self, node: Node, channel: str, answer: Callable[[bytes], None]):
+        self.info = ClientInfo(new_client())
+        self._node = node
+        self._channel = channel
+        self._answer: Callable[[bytes], None] | None = answer
+        self._nothing = b""
+
+    @property
+    def format(self) -> Format:
+        return HISTORY
+
+    async def wait(self, start: Start, seconds: float) -> None:
+        """Answer with what there is; if that is nothing, wait.
+
+        The look and the waiting are in one turn: nothing is published between them.
+        """
+        following = await self._node.hub.follow(self, (self._channel,), start)
+        if following.publications or following.reason:
+            self._finish(self._found(following))
+            return
+        # Answered with the same cursor: the reader goes on from where it was.
+        self._nothing = history_object(
+            self._channel, (), following.cursor, following.offsets[self._channel], ""
+        )
+        self._node.peers.wake_at(self, self._node.monotonic() + seconds)
+
+    def _found(self, following: Following) -> bytes:
+        rows = following.publications
+        cursor, offset = following.cursor, following.offsets[self._channel]
+        if rows:
+            cursor, offset = Cursor(cursor.epoch, rows[-1].seq), rows[-1].offset
+        return history_object(self._channel, rows, cursor, offset, following.reason)
+
+    def leave(self) -> None:
+        """The request is answered or gone."""
+        self._answer = None
+        self._node.peers.remove(self)
+        self._node.hub.unsubscribe(self, self._channel)
+
+    def send(self, frame: bytes) -> None:
+        self._finish(frame)
+
+    def insufficient(self, channel: str) -> None:
+        self._finish(self._nothing)
+
+    def wake(self, now: float) -> float | None:
+        self._finish(self._nothing)
+        return None
+
+    def shut_down(self) -> None:
+        self._finish(self._nothing)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        self._finish(self._nothing)
+
+    def abort(self) -> None:
+        self._finish(self._nothing)
+
+    def _finish(self, body: bytes) -> None:
+        answer = self._answer
+        if answer is not None:
+            self.leave()
+            answer(body)

@@ -1,0 +1,107 @@
+"""Publishing by HTTP: who may, and what a body means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from twisted.internet.address import UNIXAddress
+from twisted.web.server import Request
+
+from pushserver import payload
+from pushserver.access import Caller, Denied, check_publisher
+from pushserver.answers import Refusal, answer_json, header
+from pushserver.broker import Unavailable
+from pushserver.channel import Draft, InvalidName, check_event
+from pushserver.hub import Hub
+from pushserver.idempotency import InvalidKey, check_key
+from pushserver.payload import InvalidData, NotJSON
+
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The configuration's word on who may publish."""
+
+    api_keys: frozenset[str]
+    allowed_origins: frozenset[str]
+
+    def check(self, request: Request) -> None:
+        """Return if this request may publish; raise Refusal."""
+        try:
+            check_publisher(_caller(request), self.api_keys, self.allowed_origins)
+        except Denied as denied:
+            challenge = {"www-authenticate": "ApiKey"} if denied.status == 401 else None
+            raise Refusal(denied.status, denied.message, challenge) from None
+
+
+async def publish(request: Request, channel: str, hub: Hub, gate: Gate) -> bytes:
+    """Publish the request's body to the channel: `201 {"offset", "epoch", "id"}`."""
+    gate.check(request)
+    try:
+        draft = Draft(channel, _data(request), _event(request), key=_key(request))
+        receipt = await hub.publish(draft)
+    except (InvalidData, InvalidName, InvalidKey) as error:
+        raise Refusal(400, str(error)) from None
+    except Unavailable as error:
+        raise Refusal(503, str(error), {"retry-after": "1"}) from None
+    request.setResponseCode(201)
+    return answer_json(
+        request, {"offset": receipt.offset, "epoch": receipt.epoch, "id": receipt.id}
+    )
+
+
+def _data(request: Request) -> bytes:
+    """The body as JSON text.
+
+    A JSON body as it is; any other as JSON if it is JSON, else as a string: what plain
+    `curl -d` sends says that it is a form.
+    """
+    assert request.content is not None
+    body: bytes = request.content.read()
+    if not body:
+        raise Refusal(400, "the body is empty, expected JSON or text")
+    media = (header(request, "content-type") or "").partition(";")[0].strip().lower()
+    if media.startswith("multipart/"):
+        raise Refusal(415, f"content-type {media[:80]} is not understood, expected JSON or text")
+    if media == "application/json" or media.endswith("+json"):
+        return payload.compact(body)
+    try:
+        return payload.compact(body)
+    except NotJSON:
+        return msgspec.json.encode(_text(body))
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidData(f"invalid UTF-8 at byte {error.start}") from None
+
+
+def _event(request: Request) -> str:
+    values = request.args.get(b"event", [b"message"])
+    return check_event(values[-1].decode("utf-8", "replace"))
+
+
+def _key(request: Request) -> str:
+    key = header(request, "idempotency-key") or header(request, "x-idempotency-key")
+    return "" if key is None else check_key(key)
+
+
+def _caller(request: Request) -> Caller:
+    address = request.getClientAddress()
+    key = header(request, "x-api-key")
+    authorization = header(request, "authorization") or ""
+    scheme, _, credentials = authorization.partition(" ")
+    if key is None and scheme.lower() in ("apikey", "bearer"):
+        key = credentials.strip()
+    return Caller(
+        address=None if isinstance(address, UNIXAddress) else getattr(address, "host", ""),
+        host=header(request, "host") or "",
+        origin=header(request, "origin"),
+        secure=request.isSecure(),
+        forwarded=any(header(request, name) is not None for name in _FORWARDED),
+        key=key,
+    )

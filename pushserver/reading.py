@@ -1,0 +1,106 @@
+"""Reading by HTTP: what the query asks for, and history answers."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.web.server import Request
+
+from pushserver import formats
+from pushserver.answers import JSON, Refusal, header
+from pushserver.cursor import Cursor, InvalidCursor, Start, parse_cursor, parse_since
+from pushserver.node import Node
+from pushserver.poll import Poll
+
+NO_EPOCH = Cursor("?", 0)
+
+
+def stream_start(request: Request, most: int) -> Start:
+    """Where a stream begins: `since=` or `last=` of the query.
+
+    A browser that comes back says by Last-Event-ID what it saw last, and that counts more.
+    An id that is none of ours is a position that cannot be resumed from; the stream says so.
+    """
+    last_id = header(request, "last-event-id") or _argument(request, "lastEventId")
+    if last_id:
+        try:
+            return Start(since=parse_cursor(last_id))
+        except InvalidCursor:
+            return Start(since=NO_EPOCH)
+    since, last = _argument(request, "since"), number(request, "last", most)
+    if since is None:
+        return Start(last=last)
+    if last is not None:
+        raise Refusal(400, "since and last exclude each other, expected one of them")
+    try:
+        return parse_since(since)
+    except InvalidCursor as error:
+        raise Refusal(400, f"since: {error}") from None
+
+
+def history(request: Request, name: str, node: Node) -> bytes | Deferred[bytes]:
+    """The answer to a GET of a channel's history; waits for it with `wait=`."""
+    limits = node.limits
+    start = stream_start(request, limits.read_limit)
+    limit = number(request, "limit", limits.read_limit)
+    wait = number(request, "wait", limits.wait_seconds) or 0
+    request.setHeader(b"content-type", JSON.encode())
+    request.setHeader(b"cache-control", b"no-store")
+    if wait and request.method != b"HEAD":
+        return _long_poll(request, name, node, start, wait)
+    return _read(name, node, start, limit)
+
+
+def _read(name: str, node: Node, start: Start, limit: int | None) -> bytes:
+    log = node.hub.history
+    channel = log.peek(name)
+    reason = ""
+    if start.since is not None:
+        reason = _unreadable(start.since, log.epoch, log.seq, channel.floor_seq)
+        rows = [] if reason else channel.after_seq(start.since.seq, log.seq)
+    elif start.last is not None:
+        rows = channel.last(start.last)
+    else:
+        rows = channel.after(0)
+    if limit is None or limit >= len(rows):
+        return formats.history_object(name, rows, Cursor(log.epoch, log.seq), channel.top, reason)
+    if limit == 0:
+        return formats.history_object(name, (), Cursor(log.epoch, log.seq), channel.top, reason)
+    # Not all of it: the next page goes on from the last of this one.
+    last = rows[limit - 1]
+    return formats.history_object(name, rows[:limit], Cursor(log.epoch, last.seq), last.offset, "")
+
+
+def _unreadable(since: Cursor, epoch: str, seq: int, floor_seq: int) -> str:
+    """Why what came after `since` cannot be told, empty if it can."""
+    if since.epoch != epoch:
+        return "epoch"
+    if since.seq > seq:
+        return "ahead"
+    return "evicted" if since.seq < floor_seq else ""
+
+
+def _long_poll(request: Request, name: str, node: Node, start: Start, wait: int) -> Deferred[bytes]:
+    answer: Deferred[bytes] = Deferred()
+    poll = Poll(node, name, answer.callback)
+
+    def gone(_: object) -> None:
+        poll.leave()
+
+    request.notifyFinish().addErrback(gone)
+    node.run(poll.wait(start, wait))
+    return answer
+
+
+def number(request: Request, name: str, most: int) -> int | None:
+    """A query parameter that is a whole number from 0 to `most`; None without it."""
+    text = _argument(request, name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) <= most):
+        raise Refusal(400, f"{name}={text[:40]}: expected a whole number from 0 to {most}")
+    return int(text)
+
+
+def _argument(request: Request, name: str) -> str | None:
+    values = request.args.get(name.encode(), [])
+    return values[-1].decode("utf-8", "replace") if values else None

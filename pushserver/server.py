@@ -1,0 +1,117 @@
+"""The running server: its ports, its sources, its clocks, and an orderly end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from pushserver import __version__
+from pushserver.listening import Listener
+from pushserver.node import Node
+from pushserver.notify import notify
+from pushserver.site import PushSite
+from pushserver.startup import StartFailed
+
+SWEEP_SECONDS = 60.0
+
+
+class PushService(MultiService):
+    """Everything that starts and stops with the server.
+
+    The store is the first to start and the last to stop.
+    """
+
+    _log = Logger()
+
+    def __init__(self, node: Node, site: PushSite, reactor: Any, storage: Service | None = None):
+        super().__init__()
+        self._node = node
+        self._site = site
+        self._reactor = reactor
+        self._listeners: list[Listener] = []
+        self._sources: list[Service] = []
+        self._storage = storage
+        if storage is not None:
+            storage.setServiceParent(self)
+        self._clocks = [
+            (self._clock(self._wake_peers), 1.0),
+            (self._clock(self._sweep), SWEEP_SECONDS),
+        ]
+
+    def listen(self, text: str) -> None:
+        """Listen on this endpoint when started; raises StartFailed if it is none."""
+        try:
+            endpoint = serverFromString(self._reactor, text)
+        except Exception as error:
+            problem = f"--listen {text}: {error}, expected an endpoint such as tcp:8080"
+            raise StartFailed(problem) from None
+        listener = Listener(endpoint, text, self._site)
+        listener.setServiceParent(self)
+        self._listeners.append(listener)
+
+    def add_source(self, source: Service) -> None:
+        """Run this source from the start to the end."""
+        source.setServiceParent(self)
+        self._sources.append(source)
+
+    def startService(self) -> None:
+        super().startService()
+        for clock, interval in self._clocks:
+            clock.start(interval, now=False)
+        self._reactor.callWhenRunning(self._started)
+
+    def stopService(self) -> Deferred[None]:
+        """Close every connection with a word, and wait for them to go; fires when they are."""
+        self.running = False
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        notify("STOPPING=1", os.environ)
+        for service in (*self._listeners, *self._sources):
+            await maybeDeferred(service.stopService)
+        self._node.hub.close()
+        for peer in self._node.peers:
+            peer.shut_down()
+        await self._drained()
+        for clock, _ in self._clocks:
+            if clock.running:
+                clock.stop()
+        if self._storage is not None:
+            await maybeDeferred(self._storage.stopService)
+
+    async def _drained(self) -> None:
+        gone: Deferred[None] = Deferred()
+        self._node.peers.when_empty(lambda: gone.callback(None))
+        both = DeferredList([gone, self._site.drain()])
+        late = self._reactor.callLater(self._node.limits.drain_seconds, self._abort)
+        await both
+        if late.active():
+            late.cancel()
+
+    def _abort(self) -> None:
+        for peer in self._node.peers:
+            peer.abort()
+        self._site.abort()
+
+    def _started(self) -> None:
+        urls = " or ".join(listener.url() for listener in self._listeners)
+        self._log.info("pushserver {version}: open {urls}", version=__version__, urls=urls)
+        notify("READY=1", os.environ)
+
+    def _clock(self, call: Callable[[], None]) -> LoopingCall:
+        loop = LoopingCall(call)
+        loop.clock = self._reactor
+        return loop
+
+    def _wake_peers(self) -> None:
+        self._node.peers.tick(self._node.monotonic())
+
+    def _sweep(self) -> None:
+        self._node.hub.expire(self._node.clock())

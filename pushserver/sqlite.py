@@ -1,0 +1,270 @@
+"""The history in one SQLite file: schema, reading it back, and commits.
+
+Nothing here knows threads or the reactor; `store` calls it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from pushserver.channel import Channel, ClientInfo, Publication, Receipt
+from pushserver.history import History, new_epoch
+from pushserver.idempotency import REMEMBERED_SECONDS, Keys, Remembered
+
+FORMAT = 1
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE channels (
+    name TEXT PRIMARY KEY, top INTEGER, floor INTEGER, floor_seq INTEGER
+) WITHOUT ROWID;
+CREATE TABLE publications (
+    channel TEXT, offset INTEGER, seq INTEGER, time REAL, event TEXT,
+    data BLOB, tags BLOB, info BLOB,
+    PRIMARY KEY (channel, offset)
+) WITHOUT ROWID;
+CREATE TABLE keys (
+    channel TEXT, key TEXT, epoch TEXT, seq INTEGER, offset INTEGER, time REAL,
+    PRIMARY KEY (channel, key)
+) WITHOUT ROWID;
+"""
+
+
+class StoreError(Exception):
+    """The file cannot be used, or could not be written; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelState:
+    """The numbers of a channel, kept even when all rows are gone."""
+
+    name: str
+    top: int
+    floor: int
+    floor_seq: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one commit changes."""
+
+    seq: int = 0
+    forgotten_top: int = 0
+    forgotten_seq: int = 0
+    rows: list[Publication] = field(default_factory=list)
+    keys: list[Remembered] = field(default_factory=list)
+    states: list[ChannelState] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    now: float = 0.0
+
+
+class SqliteFile:
+    """One open store. Locked for everybody else as long as it is open.
+
+    The mark `running` is set at the start and taken back by an orderly `close`. Found at
+    a start, it says that the last run was killed. In `batched` mode that run may have sent
+    numbers that the file does not know, so the numbering goes on under a new epoch; in
+    `sync` mode everything that was sent is in the file.
+    """
+
+    def __init__(self, path: str, durability: str):
+        """Open or begin the file; raises StoreError."""
+        self._path = path
+        self._durability = durability
+        try:
+            self._db = sqlite3.connect(
+                path, timeout=2.0, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot open {path}: {error}") from None
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise StoreError(f"cannot use {path}: {error}") from None
+        except StoreError:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        synchronous = "FULL" if self._durability == "sync" else "NORMAL"
+        self._db.execute(f"PRAGMA synchronous={synchronous}")
+        # Takes the lock that is then kept.
+        self._db.execute("BEGIN EXCLUSIVE")
+        try:
+            self._check_format()
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise StoreError(f"{self._path} is damaged: {problem}")
+
+    def _check_format(self) -> None:
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+        if not tables:
+            for statement in _SCHEMA.split(";"):
+                self._db.execute(statement)
+            self._set("format", FORMAT)
+        elif "meta" not in tables:
+            raise StoreError(f"{self._path} is a database of something else")
+        found = self._get("format")
+        if found != FORMAT:
+            raise StoreError(
+                f"{self._path} has format {found}; this version of pushserver reads {FORMAT}"
+            )
+
+    def load(self, history: History, keys: Keys, now: float) -> bool:
+        """Fill the history from the file, and mark it as running.
+
+        Returns whether the numbering goes on; if not, it goes on under a new epoch.
+        """
+        try:
+            return self._load(history, keys, now)
+        except (sqlite3.Error, msgspec.DecodeError, ValueError) as error:
+            raise StoreError(f"cannot read {self._path}: {error}") from None
+
+    def _load(self, history: History, keys: Keys, now: float) -> bool:
+        known = self._get("epoch")
+        unclean = self._get("running") == "batched"
+        history.epoch = known if known and not unclean else new_epoch()
+        history.seq = self._get("seq") or 0
+        history.forgotten_top = self._get("forgotten_top") or 0
+        history.forgotten_seq = self._get("forgotten_seq") or 0
+        self._load_channels(history)
+        self._load_keys(keys, now)
+        self._write([("epoch", history.epoch), ("running", self._durability)])
+        return not (known and unclean)
+
+    def _load_channels(self, history: History) -> None:
+        for name, top, floor, floor_seq in self._db.execute(
+            "SELECT name, top, floor, floor_seq FROM channels"
+        ).fetchall():
+            channel = history.restore(name, floor, floor_seq)
+            for row in self._db.execute(
+                "SELECT seq, offset, time, event, data, tags, info FROM publications"
+                " WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset",
+                (name, floor, top),
+            ):
+                channel.append(_publication(name, history.epoch, row))
+            if channel.top != top:
+                raise ValueError(f"channel {name} ends at {channel.top}, expected {top}")
+
+    def _load_keys(self, keys: Keys, now: float) -> None:
+        for channel, key, epoch, seq, offset, time in self._db.execute(
+            "SELECT channel, key, epoch, seq, offset, time FROM keys WHERE time > ? ORDER BY time",
+            (now - REMEMBERED_SECONDS,),
+        ):
+            keys.remember(Remembered(channel, key, Receipt(epoch, seq, offset), time))
+
+    def commit(self, batch: Batch) -> None:
+        """Write all of the batch, or nothing and raise StoreError."""
+        try:
+            self._db.execute("BEGIN")
+            try:
+                self._commit(batch)
+                self._db.execute("COMMIT")
+            except BaseException:
+                # A full disk has rolled back by itself already.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot write {self._path}: {error}") from None
+
+    def _commit(self, batch: Batch) -> None:
+        many = self._db.executemany
+        many("INSERT INTO publications VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, batch.rows))
+        many(
+            "INSERT OR REPLACE INTO channels VALUES (?, ?, ?, ?)",
+            ((s.name, s.top, s.floor, s.floor_seq) for s in batch.states),
+        )
+        many(
+            "DELETE FROM publications WHERE channel = ? AND offset <= ?",
+            ((s.name, s.floor) for s in batch.states),
+        )
+        many("DELETE FROM publications WHERE channel = ?", ((name,) for name in batch.forgotten))
+        many("DELETE FROM channels WHERE name = ?", ((name,) for name in batch.forgotten))
+        many(
+            "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (k.channel, k.key, k.receipt.epoch, k.receipt.seq, k.receipt.offset, k.time)
+                for k in batch.keys
+            ),
+        )
+        if batch.keys:
+            self._db.execute("DELETE FROM keys WHERE time < ?", (batch.now - REMEMBERED_SECONDS,))
+        for name in ("seq", "forgotten_top", "forgotten_seq"):
+            self._set(name, getattr(batch, name))
+
+    def close(self) -> None:
+        """Mark the end as orderly, and close; raises StoreError."""
+        try:
+            self._write([("running", "")])
+        finally:
+            self._db.close()
+
+    def abandon(self) -> None:
+        """Close without the mark."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+
+    def _write(self, values: Iterable[tuple[str, object]]) -> None:
+        try:
+            self._db.execute("BEGIN")
+            for name, value in values:
+                self._set(name, value)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot write {self._path}: {error}") from None
+
+    def _get(self, name: str) -> Any:
+        found = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if found is None else found[0]
+
+    def _set(self, name: str, value: object) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+
+def state(channel: Channel) -> ChannelState:
+    """The numbers of a channel as they are now."""
+    return ChannelState(channel.name, channel.top, channel.floor, channel.floor_seq)
+
+
+def _row(row: Publication) -> Sequence[object]:
+    tags = None if row.tags is None else msgspec.json.encode(row.tags)
+    info = None if row.info is None else msgspec.json.encode(row.info)
+    return row.channel, row.offset, row.seq, row.time, row.event, row.data, tags, info
+
+
+def _publication(channel: str, epoch: str, row: Sequence[object]) -> Publication:
+    seq, offset, time, event, data, tags, info = row
+    return msgspec.convert(
+        {
+            "channel": channel,
+            "epoch": epoch,
+            "seq": seq,
+            "offset": offset,
+            "time": time,
+            "event": event,
+            "data": data,
+            "tags": None if tags is None else msgspec.json.decode(_bytes(tags)),
+            "info": None if info is None else msgspec.json.decode(_bytes(info), type=ClientInfo),
+        },
+        Publication,
+        builtin_types=(bytes,),
+    )
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError(f"expected a blob, got {value!r:.40}")
+    return value

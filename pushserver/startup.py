@@ -1,0 +1,14 @@
+"""How a start ends that cannot go on."""
+
+from __future__ import annotations
+
+
+class StartFailed(SystemExit, Exception):
+    """Ends the start with one line and status 1.
+
+    As a SystemExit it leaves no traceback; as an Exception it makes twistd clear away its
+    pid file, and tell the shell that waits for the daemon.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(f"pushserver: {message}")

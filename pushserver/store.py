@@ -1,0 +1,390 @@
+"""The durable side of publishing: commits in a thread of their own.
+
+`Writer` commits behind the memory, in batches; `SyncBroker` answers and delivers only what
+is committed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from pushserver.broker import MemoryBroker, Unavailable
+from pushserver.channel import Draft, Publication, Receipt
+from pushserver.history import History
+from pushserver.idempotency import Keys, Remembered
+from pushserver.metrics import Metrics
+from pushserver.sqlite import Batch, SqliteFile, StoreError, state
+from pushserver.startup import StartFailed
+
+RETRY_SECONDS = 1.0
+MOST_WAITING_BYTES = 16 * 1024 * 1024
+
+
+class Committer:
+    """Runs commits one after the other in its thread, and counts them."""
+
+    _log = Logger()
+
+    def __init__(
+        self, path: str, durability: str, reactor: Any, history: History, metrics: Metrics
+    ):
+        self._path = path
+        self._durability = durability
+        self._reactor = reactor
+        self._history = history
+        self._metrics = metrics
+        self._pool = ThreadPool(1, 1, "store")
+        self.problem = ""
+        """Why the last commit failed; empty when it did not."""
+
+    def start(self, keys: Keys, now: float) -> None:
+        """Open the file, fill the history and the keys from it, and begin the thread.
+
+        Raises StartFailed. To be called in the process that will go on: a fork loses the
+        file's lock.
+        """
+        try:
+            self._file = SqliteFile(self._path, self._durability)
+            went_on = self._file.load(self._history, keys, now)
+        except StoreError as error:
+            raise StartFailed(str(error)) from None
+        if not went_on:
+            self._log.warn(
+                "{path} was not closed in order: what was published last may be lost, "
+                "and the numbering goes on under a new epoch",
+                path=self._path,
+            )
+        self._pool.start()
+
+    def commit(self, batch: Batch, now: float) -> Deferred[None]:
+        """Write the batch; fails with StoreError, and then nothing of it was written."""
+        batch.now = now
+        batch.forgotten_top = self._history.forgotten_top
+        batch.forgotten_seq = self._history.forgotten_seq
+        started = self._reactor.seconds()
+        done: Deferred[None] = deferToThreadPool(
+            self._reactor, self._pool, self._file.commit, batch
+        )
+
+        def committed(result: None) -> None:
+            self._metrics.committed(len(batch.rows), self._reactor.seconds() - started)
+            if self.problem:
+                self._log.info("the store can be written again")
+            self.problem = ""
+
+        def failed(failure: Failure) -> Failure:
+            self._metrics.store_errors += 1
+            problem = failure.getErrorMessage()
+            if problem != self.problem:
+                # Once, and not with each try.
+                self._log.error("{problem}", problem=problem)
+            self.problem = problem
+            return failure
+
+        return done.addCallbacks(committed, failed)
+
+    async def close(self, orderly: bool) -> None:
+        """End the thread and close the file, with the mark that all is in it."""
+        try:
+            call = self._file.close if orderly and not self.problem else self._file.abandon
+            await deferToThreadPool(self._reactor, self._pool, call)
+        except StoreError as error:
+            self._log.error("{error}", error=error)
+        self._pool.stop()
+
+
+class Writer:
+    """Records in batches what the memory has already answered for: a Recorder.
+
+    A commit begins at most `interval` seconds after what is in it was published. While the
+    file cannot be written, what is waiting is tried again each second, and nothing more
+    is taken; so it is when more than MOST_WAITING_BYTES wait.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        history: History,
+        clock: Callable[[], float],
+        reactor: Any,
+        interval: float,
+    ):
+        self._committer = committer
+        self._history = history
+        self._clock = clock
+        self._reactor = reactor
+        self._interval = interval
+        self._rows: list[Publication] = []
+        self._keys: list[Remembered] = []
+        self._touched: dict[str, None] = {}
+        self._bytes = 0
+        self._call: IDelayedCall | None = None
+        self._busy: Deferred[None] | None = None
+
+    def check(self) -> None:
+        if self._committer.problem:
+            raise Unavailable(f"the store failed: {self._committer.problem}")
+        if self._bytes > MOST_WAITING_BYTES:
+            raise Unavailable(f"the store is too slow: {self._bytes} bytes wait to be written")
+
+    def append(self, publication: Publication, known: Remembered | None) -> None:
+        self._rows.append(publication)
+        self._bytes += len(publication.data)
+        if known is not None:
+            self._keys.append(known)
+        self.touch(publication.channel)
+
+    def touch(self, channel: str) -> None:
+        self._touched[channel] = None
+        if self._call is None and self._busy is None:
+            self._call = self._reactor.callLater(self._interval, self._flush)
+
+    async def finish(self) -> bool:
+        """Commit what waits; False when that failed."""
+        while self._busy is not None or self._touched:
+            if self._busy is None:
+                self._flush()
+            assert self._busy is not None
+            await self._after(self._busy)
+            if self._committer.problem:
+                break
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        return not self._touched
+
+    def _after(self, busy: Deferred[None]) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred()
+        busy.addCallback(lambda _: waiting.callback(None))
+        return waiting
+
+    def _flush(self) -> None:
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call = None
+        batch, size = self._take()
+        self._busy = Deferred()
+        self._committer.commit(batch, self._clock()).addCallbacks(
+            lambda _: self._done(size), lambda _: self._put_back(batch)
+        )
+
+    def _take(self) -> tuple[Batch, int]:
+        batch = Batch(seq=self._history.seq, keys=self._keys)
+        floors: dict[str, int] = {}
+        for name in self._touched:
+            channel = self._history.channels.get(name)
+            if channel is None:
+                batch.forgotten.append(name)
+            else:
+                batch.states.append(state(channel))
+                floors[name] = channel.floor
+        # What was evicted meanwhile need not be written at all.
+        batch.rows = [r for r in self._rows if r.channel in floors and r.offset > floors[r.channel]]
+        size = self._bytes
+        self._rows, self._keys, self._touched = [], [], {}
+        return batch, size
+
+    def _done(self, size: int) -> None:
+        self._bytes -= size
+        self._free(self._interval)
+
+    def _put_back(self, batch: Batch) -> None:
+        self._rows = batch.rows + self._rows
+        self._keys = batch.keys + self._keys
+        names = [*(s.name for s in batch.states), *batch.forgotten]
+        self._touched = dict.fromkeys([*names, *self._touched])
+        self._free(RETRY_SECONDS)
+
+    def _free(self, interval: float) -> None:
+        busy, self._busy = self._busy, None
+        if self._touched:
+            self._call = self._reactor.callLater(interval, self._flush)
+        if busy is not None:
+            busy.callback(None)
+
+
+class SyncBroker(MemoryBroker):
+    """Nobody is told of a publication before it is committed.
+
+    Drafts that come while a commit is under way wait and are committed together; they get
+    their numbers then, so that a commit that fails leaves no hole.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        history: History,
+        keys: Keys,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        committer: Committer,
+    ):
+        super().__init__(history, keys, metrics, clock)
+        self._committer = committer
+        self._waiting: list[_Waiting] = []
+        self._first: dict[tuple[str, str], Deferred[Receipt]] = {}
+        self._touched: dict[str, None] = {}
+        self._idle: Deferred[None] | None = None
+        self._busy = False
+
+    async def publish(self, draft: Draft) -> Receipt:
+        known = self.known(draft, self._clock())
+        if known is not None:
+            return known
+        name = (draft.channel, draft.key)
+        if draft.key and name in self._first:
+            self.metrics.duplicates += 1
+            return await _share(self._first[name])
+        answer: Deferred[Receipt] = Deferred()
+        if draft.key:
+            self._first[name] = answer
+        self._waiting.append((draft, answer))
+        self._flush()
+        return await _share(answer)
+
+    async def clear(self, channel: str) -> None:
+        if channel in self.history.channels:
+            self.metrics.evictions += self.history.channels[channel].clear()
+            self._touched[channel] = None
+            self._flush()
+
+    def expire(self, now: float, watched: Callable[[str], bool]) -> None:
+        if self._busy:
+            # What is being committed has its numbers from channels that must not be
+            # forgotten meanwhile; the next sweep comes.
+            return
+        self._keys.expire(now)
+        evicted, changed = self.history.expire(now, watched)
+        self.metrics.evictions += evicted
+        self._touched.update(dict.fromkeys(changed))
+        self._flush()
+
+    async def finish(self) -> bool:
+        """Commit what waits; False when that failed."""
+        self._flush()
+        if self._busy:
+            self._idle = Deferred()
+            await self._idle
+        return not self._touched
+
+    def _flush(self) -> None:
+        if self._busy or not (self._waiting or self._touched):
+            return
+        self._busy = True
+        waiting, self._waiting = self._waiting, []
+        drafts, now = [draft for draft, _ in waiting], self._clock()
+        rows = self._number(drafts, now)
+        batch = self._batch(rows, drafts, now)
+        touched, self._touched = self._touched, {}
+        done = self._committer.commit(batch, now)
+        done.addCallbacks(
+            lambda _: self._committed(rows, waiting),
+            lambda why: self._failed(waiting, touched, why),
+        )
+        done.addErrback(lambda why: self._log.failure("after a commit", why))
+        done.addBoth(self._next)
+
+    def _number(self, drafts: list[Draft], now: float) -> list[Publication]:
+        rows: list[Publication] = []
+        ahead: Counter[str] = Counter()
+        for draft in drafts:
+            rows.append(self.history.number(draft, now, len(rows), ahead[draft.channel]))
+            ahead[draft.channel] += 1
+        return rows
+
+    def _batch(self, rows: list[Publication], drafts: list[Draft], now: float) -> Batch:
+        """The rows, and the numbers that their channels will have once they are appended.
+
+        What appending will evict is not known yet: a later batch takes it away, or a
+        start does.
+        """
+        batch = Batch(seq=self.history.seq + len(rows), rows=rows)
+        batch.keys = [
+            Remembered(row.channel, draft.key, row.receipt, now)
+            for row, draft in zip(rows, drafts, strict=True)
+            if draft.key
+        ]
+        tops = {row.channel: row.offset for row in rows}
+        for name in {**self._touched, **tops}:
+            channel = self.history.channels.get(name)
+            if channel is None and name not in tops:
+                batch.forgotten.append(name)
+            else:
+                known = state(self.history.peek(name))
+                batch.states.append(replace(known, top=tops.get(name, known.top)))
+        return batch
+
+    def _committed(self, rows: list[Publication], waiting: list[_Waiting]) -> None:
+        for row, (draft, answer) in zip(rows, waiting, strict=True):
+            self._first.pop((draft.channel, draft.key), None)
+            self.append(row, draft.key)
+            self._deliver(row)
+            answer.callback(row.receipt)
+
+    def _failed(self, waiting: list[_Waiting], touched: dict[str, None], failure: Failure) -> None:
+        self._touched = {**touched, **self._touched}
+        for draft, answer in waiting:
+            self._first.pop((draft.channel, draft.key), None)
+            answer.errback(Unavailable(f"the store failed: {failure.getErrorMessage()}"))
+
+    def _next(self, result: object) -> None:
+        self._busy = False
+        if self._waiting:
+            self._flush()
+        elif self._idle is not None:
+            idle, self._idle = self._idle, None
+            idle.callback(None)
+
+
+_Waiting = tuple[Draft, Deferred[Receipt]]
+
+
+def _share(answer: Deferred[Receipt]) -> Deferred[Receipt]:
+    """The same answer for one more who waits for it."""
+    mine: Deferred[Receipt] = Deferred()
+
+    def answered(receipt: Receipt) -> Receipt:
+        mine.callback(receipt)
+        return receipt
+
+    answer.addCallbacks(answered, mine.errback)
+    return mine
+
+
+class Storage(Service):
+    """The store as a part of the server: opened at the start, closed with all in it."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        finisher: Writer | SyncBroker,
+        keys: Keys,
+        clock: Callable[[], float],
+    ):
+        self._committer = committer
+        self._finisher = finisher
+        self._keys = keys
+        self._clock = clock
+
+    def startService(self) -> None:
+        self._committer.start(self._keys, self._clock())
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        await self._committer.close(await self._finisher.finish())
