@@ -6,6 +6,7 @@ Nothing here knows threads or the reactor; `store` calls it.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -70,6 +71,9 @@ class SqliteFile:
     a start, it says that the last run was killed. In `batched` mode that run may have sent
     numbers that the file does not know, so the numbering goes on under a new epoch; in
     `sync` mode everything that was sent is in the file.
+
+    A copy that was put in the file's place may be older than what was sent, and is not to
+    give those numbers again: a file with another inode than last time gets a new epoch too.
     """
 
     def __init__(self, path: str, durability: str):
@@ -133,16 +137,17 @@ class SqliteFile:
             raise StoreError(f"cannot read {self._path}: {error}") from None
 
     def _load(self, history: History, keys: Keys, now: float) -> bool:
-        known = self._get("epoch")
-        unclean = self._get("running") == "batched"
-        history.epoch = known if known and not unclean else new_epoch()
+        known, inode = self._get("epoch"), os.stat(self._path).st_ino
+        trusted = self._get("running") != "batched" and self._get("inode") == inode
+        history.epoch = known if known and trusted else new_epoch()
         history.seq = self._get("seq") or 0
         history.forgotten_top = self._get("forgotten_top") or 0
         history.forgotten_seq = self._get("forgotten_seq") or 0
         self._load_channels(history)
         self._load_keys(keys, now)
-        self._write([("epoch", history.epoch), ("running", self._durability)])
-        return not (known and unclean)
+        mark = {"epoch": history.epoch, "running": self._durability, "inode": inode}
+        self._write(mark.items())
+        return trusted or not known
 
     def _load_channels(self, history: History) -> None:
         for name, top, floor, floor_seq in self._db.execute(

@@ -61,8 +61,8 @@ class Committer:
             raise StartFailed(str(error)) from None
         if not went_on:
             self._log.warn(
-                "{path} was not closed in order: what was published last may be lost, "
-                "and the numbering goes on under a new epoch",
+                "{path} was not closed in order, or is a copy: what was published last may "
+                "be missing, and the numbering goes on under a new epoch",
                 path=self._path,
             )
         self._pool.start()
