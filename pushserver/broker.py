@@ -14,7 +14,14 @@ Deliver = Callable[[Publication], None]
 
 
 class Unavailable(Exception):
-    """Nothing can be published now, and the text says why; the same may succeed later."""
+    """Nothing can be published now, and the text says why; the same may succeed later.
+
+    `cause` is `stopping`, `store` or `idempotency_keys`, for counting.
+    """
+
+    def __init__(self, message: str, cause: str = "store"):
+        super().__init__(message)
+        self.cause = cause
 
 
 class Broker(Protocol):
@@ -131,7 +138,7 @@ class MemoryBroker:
         try:
             self._keys.check_room(now)
         except TooManyKeys as error:
-            raise Unavailable(str(error)) from None
+            raise Unavailable(str(error), "idempotency_keys") from None
         return None
 
     def append(self, publication: Publication, key: str) -> Remembered | None:

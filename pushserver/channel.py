@@ -157,14 +157,16 @@ class Channel:
     """The log of one channel: numbers given, publications retained.
 
     `top` is the last offset given and `floor` the highest one evicted: the retained
-    rows are exactly floor+1 ... top. `floor_seq` is the seq of the highest evicted row.
+    rows are exactly floor+1 ... top. `floor_seq` is the seq of the highest evicted row, and
+    `born` the offset that the channel began after.
     """
 
-    __slots__ = ("_rows", "_start", "bytes", "floor", "floor_seq", "name", "options", "top")
+    __slots__ = ("_rows", "_start", "born", "bytes", "floor", "floor_seq", "name", "options", "top")
 
     def __init__(self, name: str, options: ChannelOptions, top: int = 0, floor_seq: int = 0):
         self.name = name
         self.options = options
+        self.born = top
         self.top = top
         self.floor = top
         self.floor_seq = floor_seq
@@ -226,7 +228,8 @@ class Channel:
         return Resumption(self.after(offset, end))
 
     def _index(self, offset: int) -> int:
-        return self._start + offset - self.floor
+        """Where the rows after `offset` begin, wherever that offset is."""
+        return self._start + max(0, offset - self.floor)
 
     def _evict_over(self, size: int, max_bytes: int) -> int:
         evicted = 0

@@ -47,6 +47,8 @@ class History:
     def restore(self, name: str, floor: int, floor_seq: int) -> Channel:
         """Begin a channel that stood here; its rows are appended next."""
         channel = self.channels[name] = Channel(name, self._options(name), floor, floor_seq)
+        # Something was published to it, even if nothing of that is left.
+        channel.born = -1
         return channel
 
     def peek(self, name: str) -> Channel:
@@ -59,7 +61,7 @@ class History:
     def release(self, name: str) -> None:
         """Drop the channel if nothing was ever published to it; nobody watches it any more."""
         channel = self.channels.get(name)
-        if channel is not None and not len(channel) and channel.top <= self.forgotten_top:
+        if channel is not None and channel.top == channel.born:
             del self.channels[name]
 
     def top(self, name: str) -> int:

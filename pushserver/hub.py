@@ -130,9 +130,13 @@ class Hub:
 
     async def publish(self, draft: Draft) -> Receipt:
         """Number, keep and deliver; raises Unavailable, and then nothing happened."""
-        if self._closed:
-            raise Unavailable("the server is shutting down")
-        return await self._broker.publish(draft)
+        try:
+            if self._closed:
+                raise Unavailable("the server is shutting down", "stopping")
+            return await self._broker.publish(draft)
+        except Unavailable as error:
+            self.metrics.refusals[error.cause] += 1
+            raise
 
     async def clear(self, channel: str) -> None:
         """Drop the channel's history; raises Unavailable."""
@@ -261,10 +265,13 @@ class Hub:
         if publication.offset != expected:
             self._tell_gap(publication.channel, audience)
             return
-        for shape, group in tuple(audience.groups.items()):
+        # Those who are there now: who joins meanwhile has it from the history.
+        present = [(shape, group, tuple(group)) for shape, group in audience.groups.items()]
+        for shape, group, subscribers in present:
             frame = shape.publication(publication)
-            for subscriber in tuple(group):
-                self._send(subscriber, frame)
+            for subscriber in subscribers:
+                if subscriber in group:
+                    self._send(subscriber, frame)
 
     def _send(self, subscriber: Subscriber, frame: bytes) -> None:
         try:

@@ -14,8 +14,9 @@ class Metrics:
     that an idempotency key caught; `evictions` of a publication from a history;
     `recoveries` by how they ended: `recovered`, or the reason why not (`epoch`, `ahead`,
     `evicted`, `limit`); `gaps` that a subscriber was told of; `refusals` of a publication by
-    why; `dropped` connections by why; commits of the store, how many publications they
-    held, how long they took in seconds altogether and the last one, and how many failed.
+    why; connections `ended` by the server, by close code (3008 and 1013 too for those that
+    did not read); commits of the store, how many publications they held, how long they
+    took in seconds altogether and the last one, and how many failed.
     """
 
     publications: int = 0
@@ -25,7 +26,7 @@ class Metrics:
     gaps: int = 0
     recoveries: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
     store_commits: int = 0
     store_rows: int = 0
     store_seconds: float = 0.0

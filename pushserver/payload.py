@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -26,7 +29,10 @@ def encode(value: object) -> bytes:
     Raises InvalidData for what JSON cannot hold, NaN and Infinity included.
     """
     try:
-        return _ENCODER.encode(value).encode()
+        plain = _check_plain(value, MAX_DEPTH)
+        text = _ENCODER.encode(value).encode()
+        # Keys that were no strings may have become the same one.
+        return text if plain else compact(text)
     except RecursionError:
         raise InvalidData("the value is nested too deeply, or contains itself") from None
     except (TypeError, ValueError) as error:
@@ -42,7 +48,8 @@ def compact(text: bytes) -> bytes:
     deeper than MAX_DEPTH.
     """
     try:
-        value = _DECODER.decode(text.decode())
+        decoder = _CAREFUL if _LONG.search(text) else _DECODER
+        value = decoder.decode(text.decode())
         if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
             _check_depth(value)
         if b"\\u" in text:
@@ -82,19 +89,52 @@ def _finite(text: str) -> float:
     return value
 
 
+def _integer(text: str) -> int:
+    value = int(text)
+    if abs(value) > sys.float_info.max:
+        raise InvalidData(f"the number {text[:40]}... is beyond the range of a double")
+    return value
+
+
 def _check_depth(value: object) -> None:
-    level = [value]
+    level = _containers([value])
     for _ in range(MAX_DEPTH):
-        level = [
+        level = _containers(
             inner
             for outer in level
-            if isinstance(outer, (dict, list))
             for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
+        )
         if not level:
             return
     raise InvalidData(f"nested deeper than {MAX_DEPTH}")
 
+
+def _containers(values: Iterable[object]) -> list[dict[str, object] | list[object]]:
+    return [value for value in values if isinstance(value, (dict, list))]
+
+
+def _check_plain(value: object, depth: int) -> bool:
+    """Whether compact would take the value's text without a look; False if that is to be seen.
+
+    Raises InvalidData for what is nested deeper than `depth`.
+    """
+    kind = type(value)
+    if kind is float or kind is str or value is None or kind is bool:
+        return True
+    if kind is int:
+        return -_SAFE < value < _SAFE  # type: ignore[operator]
+    if kind is not dict and kind is not list and kind is not tuple:
+        return False
+    if not depth:
+        raise InvalidData(f"nested deeper than {MAX_DEPTH}")
+    if isinstance(value, dict):
+        return all(type(k) is str and _check_plain(v, depth - 1) for k, v in value.items())
+    return all(_check_plain(inner, depth - 1) for inner in value)  # type: ignore[attr-defined]
+
+
+_SAFE = 1 << 1000
+# A number has to be this long to be beyond a double, and looking at each takes its time.
+_LONG = re.compile(rb"[0-9]{309}")
 
 # Made once: a call of json.dumps or json.loads with options makes a new one each time,
 # which takes longer than a small value.
@@ -103,4 +143,10 @@ _ENCODER = json.JSONEncoder(
 )
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+)
+_CAREFUL = json.JSONDecoder(
+    object_pairs_hook=_unique,
+    parse_constant=_no_constant,
+    parse_float=_finite,
+    parse_int=_integer,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import ceil
 from typing import Protocol
 
 from pushserver.channel import ClientInfo
@@ -52,7 +53,7 @@ class Peers:
     def wake_at(self, peer: Peer, at: float) -> None:
         """Wake the peer at `at`, instead of when it was to be woken; the first time, add it."""
         self._unplan(peer)
-        second = int(at)
+        second = ceil(at)
         self._second[peer] = second
         self._due.setdefault(second, {})[peer] = None
 
@@ -69,7 +70,7 @@ class Peers:
 
     def tick(self, now: float) -> None:
         """Wake those whose time has come."""
-        for second in sorted(second for second in self._due if second < now):
+        for second in sorted(second for second in self._due if second <= now):
             for peer in self._due.pop(second, {}):
                 if self._second.get(peer) == second:
                     self._wake(peer, now)

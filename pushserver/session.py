@@ -153,9 +153,15 @@ class Session:
         """End the conversation from this side; the connection follows."""
         if not self._ended:
             self._leave_all()
+            self._node.hub.metrics.ended[str(code)] += 1
             if not self.format.says_why:
                 self.push(wire.disconnect_push(code, reason))
             self._transport.close(code, reason)
+
+    def slow(self) -> None:
+        """The peer leaves more unread than it may; no close frame would reach it."""
+        self._node.hub.metrics.ended[str(wire.SLOW)] += 1
+        self.abort()
 
     def abort(self) -> None:
         self._leave_all()
@@ -192,7 +198,7 @@ class Session:
                 self._pong()
             elif name == "send":
                 raise WireError(wire.NOT_AVAILABLE, "nothing on this server takes `send`")
-            elif not command.id:
+            elif command.id <= 0:
                 raise FrameError(f"{name} needs an id above 0")
             elif self._connected != (name != "connect"):
                 raise FrameError("connect comes first, and once")

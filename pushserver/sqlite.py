@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,11 +84,11 @@ class SqliteFile:
             self._db = sqlite3.connect(
                 path, timeout=2.0, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
             raise StoreError(f"cannot open {path}: {error}") from None
         try:
             self._prepare()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._db.close()
             raise StoreError(f"cannot use {path}: {error}") from None
         except StoreError:
@@ -97,34 +97,46 @@ class SqliteFile:
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        # Takes the lock that is then kept; what is somebody else's stays as it is.
+        with self._transaction("EXCLUSIVE"):
+            empty = self._check_format()
         self._db.execute("PRAGMA journal_mode=WAL")
         synchronous = "FULL" if self._durability == "sync" else "NORMAL"
         self._db.execute(f"PRAGMA synchronous={synchronous}")
-        # Takes the lock that is then kept.
-        self._db.execute("BEGIN EXCLUSIVE")
-        try:
-            self._check_format()
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
+        if empty:
+            with self._transaction():
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._set("format", FORMAT)
         problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise StoreError(f"{self._path} is damaged: {problem}")
 
-    def _check_format(self) -> None:
+    def _check_format(self) -> bool:
+        """Whether the file is still empty; raises StoreError if it is none of ours."""
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
         if not tables:
-            for statement in _SCHEMA.split(";"):
-                self._db.execute(statement)
-            self._set("format", FORMAT)
-        elif "meta" not in tables:
+            return True
+        if "meta" not in tables:
             raise StoreError(f"{self._path} is a database of something else")
         found = self._get("format")
         if found != FORMAT:
             raise StoreError(
                 f"{self._path} has format {found}; this version of pushserver reads {FORMAT}"
             )
+        return False
+
+    @contextlib.contextmanager
+    def _transaction(self, kind: str = "") -> Iterator[None]:
+        self._db.execute(f"BEGIN {kind}")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            # A full disk has rolled back by itself already.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     def load(self, history: History, keys: Keys, now: float) -> bool:
         """Fill the history from the file, and mark it as running.
@@ -173,15 +185,8 @@ class SqliteFile:
     def commit(self, batch: Batch) -> None:
         """Write all of the batch, or nothing and raise StoreError."""
         try:
-            self._db.execute("BEGIN")
-            try:
+            with self._transaction():
                 self._commit(batch)
-                self._db.execute("COMMIT")
-            except BaseException:
-                # A full disk has rolled back by itself already.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
         except sqlite3.Error as error:
             raise StoreError(f"cannot write {self._path}: {error}") from None
 
@@ -224,10 +229,9 @@ class SqliteFile:
 
     def _write(self, values: Iterable[tuple[str, object]]) -> None:
         try:
-            self._db.execute("BEGIN")
-            for name, value in values:
-                self._set(name, value)
-            self._db.execute("COMMIT")
+            with self._transaction():
+                for name, value in values:
+                    self._set(name, value)
         except sqlite3.Error as error:
             raise StoreError(f"cannot write {self._path}: {error}") from None
 

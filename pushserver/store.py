@@ -44,7 +44,7 @@ class Committer:
         self._reactor = reactor
         self._history = history
         self._metrics = metrics
-        self._pool = ThreadPool(1, 1, "store")
+        self._pool = ThreadPool(1, 1)
         self.problem = ""
         """Why the last commit failed; empty when it did not."""
 
@@ -136,7 +136,8 @@ class Writer:
         if self._committer.problem:
             raise Unavailable(f"the store failed: {self._committer.problem}")
         if self._bytes > MOST_WAITING_BYTES:
-            raise Unavailable(f"the store is too slow: {self._bytes} bytes wait to be written")
+            message = f"the store is too slow: {self._bytes} bytes wait to be written"
+            raise Unavailable(message)
 
     def append(self, publication: Publication, known: Remembered | None) -> None:
         self._rows.append(publication)
@@ -337,7 +338,7 @@ class SyncBroker(MemoryBroker):
         self._touched = {**touched, **self._touched}
         for draft, answer in waiting:
             self._first.pop((draft.channel, draft.key), None)
-            answer.errback(Unavailable(f"the store failed: {failure.getErrorMessage()}"))
+            answer.errback(Unavailable(f"the store failed: {failure.getErrorMessage()}", "store"))
 
     def _next(self, result: object) -> None:
         self._busy = False

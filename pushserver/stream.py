@@ -102,7 +102,13 @@ class Stream:
         """End the stream from this side; the connection follows."""
         if not self._ended:
             self._leave_all()
+            self._node.hub.metrics.ended[str(code)] += 1
             self._transport.close(code, reason)
+
+    def slow(self) -> None:
+        """The peer leaves more unread than it may; no close frame would reach it."""
+        self._node.hub.metrics.ended[str(OVERLOADED)] += 1
+        self.abort()
 
     def abort(self) -> None:
         self._leave_all()

@@ -20,6 +20,9 @@ from pushserver.site import PushRequest
 class Conversation(Protocol):
     """What is on the other side of the transport."""
 
+    def slow(self) -> None:
+        """The peer leaves more unread than it may: end it at once."""
+
     def closed(self) -> None:
         """The connection is gone."""
 
@@ -52,14 +55,17 @@ class ResponseTransport:
         self._request: Request | None = request
         self._backlog = Backlog(limits.queue_bytes)
         self._log = log
-        self._peer = str(request.getClientAddress())
+        address = request.getClientAddress()
+        self._peer = f"{getattr(address, 'host', 'unix')}:{getattr(address, 'port', '')}"
+        self._conversation: Conversation | None = None
         self._finished = request.notifyFinish()
         request.registerProducer(self, True)
 
     def attach(self, conversation: Conversation) -> None:
         """Tell the conversation when the peer is gone."""
         self._log.debug("{peer} came by {transport}", peer=self._peer, transport=self.format.name)
-        self._finished.addBoth(self._gone, conversation.closed)
+        self._conversation = conversation
+        self._finished.addBoth(self._gone)
 
     def write(self, frame: bytes) -> None:
         if self._request is not None:
@@ -70,7 +76,8 @@ class ResponseTransport:
                     peer=self._peer,
                     queued=self._backlog.queued,
                 )
-                self.abort()
+                if self._conversation is not None:
+                    self._conversation.slow()
 
     def close(self, code: int, reason: str) -> None:
         """End the response and the connection."""
@@ -95,7 +102,9 @@ class ResponseTransport:
     def stopProducing(self) -> None:
         """The connection is lost; the request's notifyFinish says so to the conversation."""
 
-    def _gone(self, result: Failure | None, closed: Callable[[], None]) -> None:
+    def _gone(self, result: Failure | None) -> None:
         self._request = None
+        conversation, self._conversation = self._conversation, None
         self._log.debug("{peer} left", peer=self._peer)
-        closed()
+        if conversation is not None:
+            conversation.closed()

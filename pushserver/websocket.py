@@ -40,6 +40,9 @@ class Conversation(Protocol):
     def disconnect(self, code: int, reason: str) -> None:
         """End it from this side."""
 
+    def slow(self) -> None:
+        """The peer leaves more unread than it may: end it at once."""
+
     def closed(self) -> None:
         """The connection is gone."""
 
@@ -91,8 +94,7 @@ class WebSocketTransport:
     def count(self, size: int) -> None:
         """Charge the peer with bytes written for it; drop it when it is over its budget."""
         if not self._backlog.add(size):
-            self._protocol.ps_dropped(self._backlog.queued)
-            self.abort()
+            self._protocol.ps_slow(self._backlog.queued)
 
     def close(self, code: int, reason: str) -> None:
         # While a producer is registered and paused, a closing transport never closes.
@@ -194,13 +196,15 @@ class WebSocketShell(WebSocketServerProtocol):
             else:
                 self.sendCloseFrame(INTERNAL_ERROR, b"internal server error")
 
-    def ps_dropped(self, queued: int) -> None:
-        """A peer does not read."""
+    def ps_slow(self, queued: int) -> None:
+        """The peer does not read."""
         self.ps_log.info(
             "{peer} is dropped: it left {queued} bytes unread (queue_bytes)",
             peer=self.peer,
             queued=queued,
         )
+        if self.ps_conversation is not None:
+            self.ps_conversation.slow()
 
 
 class WebSocketFactory(WebSocketServerFactory):

@@ -7,11 +7,11 @@ command is `{"id": n, "<method>": {...}}`; the reply repeats the id and the meth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from pushserver.channel import ClientInfo, Publication
 
@@ -191,13 +191,13 @@ class SubscribeResult(Struct, omit_defaults=True):
     positioned: bool = False
     epoch: str = ""
     offset: int = 0
-    publications: Sequence[Pub] = ()
+    publications: list[Pub] = field(default_factory=list)
     recovered: bool = False
     was_recovering: bool = False
 
 
 class HistoryResult(Struct, omit_defaults=True):
-    publications: Sequence[Pub] = ()
+    publications: list[Pub] = field(default_factory=list)
     epoch: str = ""
     offset: int = 0
 
