@@ -161,7 +161,9 @@ def refuse(request: Request, refusal: Refusal) -> bytes:
     if wants(request, (JSON, HTML)) == HTML:
         title = RESPONSES.get(refusal.status, b"Error").decode()
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
-        return cast(PushSite, request.site).error_page(refusal.status, title, refusal.message)
+        root = "/".join([".."] * (request.path.count(b"/") - 1)) or "."
+        site = cast(PushSite, request.site)
+        return site.error_page(refusal.status, title, refusal.message, root)
     return answer_json(request, {"error": {"code": refusal.status, "message": refusal.message}})
 
 

@@ -46,9 +46,9 @@ class Pages:
             front=front,
         )
 
-    def error(self, status: int, title: str, detail: str) -> bytes:
-        """The page that says no."""
-        return self._render("error.html", status=status, title=title, detail=detail)
+    def error(self, status: int, title: str, detail: str, root: str = ".") -> bytes:
+        """The page that says no; `root` is the way from its URL to the server's root."""
+        return self._render("error.html", status=status, title=title, detail=detail, root=root)
 
     def _render(self, template: str, **values: object) -> bytes:
         return self._templates.get_template(template).render(version=__version__, **values).encode()

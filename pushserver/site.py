@@ -17,7 +17,8 @@ from twisted.web.server import Request, Site
 from pushserver.limits import Limits
 from pushserver.origin import valid_host
 
-ErrorPage = Callable[[int, str, str], bytes]
+# Of the status, its name, what was wrong, and the way from here to the server's root.
+ErrorPage = Callable[[int, str, str, str], bytes]
 
 HEADERS = {
     b"server": b"pushserver",

@@ -1,0 +1,265 @@
+// One channel over the Centrifuge client protocol, with the official client; what happens is told
+// to the handlers given. The client reconnects and recovers; this file adds what a view needs
+// beside that: no duplicate, the history anew when recovery failed, and words for each state.
+
+import { closeReason, failureReason, reconnectReason } from "./reasons.js";
+import { Watching } from "./watching.js";
+
+/**
+ * Watches one channel.
+ *
+ * options: `channel`; `transports`, a list of `{transport, endpoint}` with absolute URLs in order
+ * of preference; `emulationEndpoint`; `last`, how many publications to begin with.
+ *
+ * handlers: `onState({name, reason, retryAt, canRetry})` with name connecting | live | reconnecting
+ * | closed, the instant of the next attempt or null, and whether retryNow() would end the wait;
+ * `onPublication({data, offset, event, time, live, again})`: live is false for one of the history,
+ * again is true for one handed on before; `onReset()`: forget what is shown, a history follows;
+ * `onNotice(text)`; `onWatching(count)`, null when the server does not tell.
+ */
+export class ChannelConnection {
+  constructor(options, handlers) {
+    this.options = options;
+    this.handlers = handlers;
+    this.reason = "";
+    this.epoch = null;
+    this.last = 0; // offset of the newest publication handed on
+    this.seen = 0; // the same, but kept while a history is handed on again
+    this.snapshot = false; // between a subscribe reply and the last publication in it
+    this.held = null; // publications that came while the history is on its way, or null
+    this.stale = false; // the history must be fetched: recovery failed
+    this.network = networkEvents();
+    this.client = this.#makeClient();
+    this.subscription = this.client.newSubscription(options.channel, {
+      data: { last: options.last },
+      joinLeave: true,
+      recoverable: true,
+      positioned: true,
+    });
+    this.watching = new Watching(this.subscription, handlers.onWatching);
+    this.#listenToClient();
+    this.#listenToSubscription();
+    this.#tellDelays();
+    keepTimes(this.client);
+  }
+
+  /** Begins, or begins again after a final close. */
+  open() {
+    this.reason = "";
+    this.subscription.subscribe();
+    this.#tell("connecting");
+    this.client.connect();
+  }
+
+  /** Ends the wait for the next attempt. */
+  retryNow() {
+    // The client has no method for it, but begins at once when the network comes back.
+    this.network.dispatchEvent(new Event("online"));
+    if (this.client.state === "connecting") this.#tell("reconnecting");
+  }
+
+  #makeClient() {
+    const { transports, emulationEndpoint } = this.options;
+    // With a list the client takes the next transport at once when one fails; with one there is
+    // nothing to take.
+    const only = transports.length === 1 && transports[0].transport === "websocket";
+    return new globalThis.Centrifuge(only ? transports[0].endpoint : transports, {
+      name: "pushserver-page",
+      emulationEndpoint,
+      networkEventTarget: this.network,
+    });
+  }
+
+  #tell(name, retryAt = null) {
+    // Once the subscription has ended for good, what the connection below it does changes nothing
+    // for the reader.
+    if (name !== "closed" && this.subscription.state === "unsubscribed") return;
+    const canRetry = retryAt !== null && this.client.state === "connecting";
+    this.handlers.onState({ name, reason: this.reason, retryAt, canRetry });
+  }
+
+  // --- the client's life ---------------------------------------
+
+  #listenToClient() {
+    this.client.on("connecting", (context) => {
+      if (context.code === 0) return; // our own call of connect()
+      this.reason = reconnectReason(context, navigator.onLine);
+      this.watching.forget();
+      this.#tell("reconnecting");
+    });
+    this.client.on("connected", ({ client }) => (this.watching.self = client));
+    // While the client is connecting an attempt that fails is told by an error only.
+    this.client.on("error", (context) => {
+      this.reason = failureReason(context, navigator.onLine);
+    });
+    this.client.on("disconnected", (context) => {
+      this.reason = closeReason(context);
+      this.watching.forget();
+      this.#tell("closed");
+    });
+  }
+
+  // The client draws the delay itself and tells it to nobody. If a later version names these
+  // methods otherwise, the page still says that it reconnects, without the seconds.
+  #tellDelays() {
+    const tell = (delay) => this.#tell("reconnecting", Date.now() + delay);
+    listenToResult(this.client, "_getReconnectDelay", tell);
+    listenToResult(this.subscription, "_getResubscribeDelay", (delay) => {
+      // Without a connection the subscription waits for that, not for its own delay.
+      if (this.client.state === "connected") tell(delay);
+    });
+  }
+
+  // --- the subscription's life ---------------------------------------
+
+  #listenToSubscription() {
+    const { subscription } = this;
+    subscription.on("subscribed", (context) => this.#subscribed(context));
+    subscription.on("publication", (publication) => this.#received(publication));
+    subscription.on("subscribing", ({ code, reason }) => {
+      if (code < 100) return; // our own call, or the connection went: the client's events tell
+      this.reason = reason;
+      this.#tell("reconnecting");
+    });
+    subscription.on("error", ({ error }) => {
+      this.reason = error.message;
+    });
+    subscription.on("unsubscribed", (context) => {
+      this.reason = closeReason(context);
+      this.watching.forget();
+      this.#tell("closed");
+    });
+  }
+
+  #subscribed(context) {
+    this.reason = "";
+    this.#tell("live");
+    const epoch = context.streamPosition?.epoch ?? "";
+    if (!context.recovered) this.#beginAgain(epoch, context.wasRecovering);
+    // The client hands out the publications of the reply in the same turn, right after this event.
+    this.snapshot = true;
+    queueMicrotask(() => (this.snapshot = false));
+    if (this.stale) this.#fetchHistory();
+    this.watching.begin();
+  }
+
+  // A first subscribe, or one that could not be recovered. After a failed recovery the reply holds
+  // nothing.
+  #beginAgain(epoch, wasRecovering) {
+    const first = this.epoch === null;
+    if (first || !wasRecovering) {
+      if (!first) this.handlers.onReset();
+      this.#enterEpoch(epoch);
+      return;
+    }
+    this.stale = true;
+    this.newEpoch = epoch;
+  }
+
+  // What follows is handed on from the beginning of the history; offsets of another epoch say nothing.
+  #enterEpoch(epoch) {
+    if (epoch !== this.epoch) this.seen = 0;
+    this.epoch = epoch;
+    this.last = 0;
+  }
+
+  // --- publications ---------------------------------------
+
+  #received(publication) {
+    if (this.held) this.#hold(publication);
+    else this.#handOn(publication, !this.snapshot);
+  }
+
+  #handOn({ data, offset, tags, time }, live) {
+    if (offset <= this.last) return;
+    const again = offset <= this.seen;
+    this.last = offset ?? this.last;
+    this.seen = Math.max(this.seen, this.last);
+    this.handlers.onPublication({
+      data,
+      offset,
+      event: tags?.event ?? "message",
+      time: time ?? Date.now(),
+      live,
+      again,
+    });
+  }
+
+  #hold(publication) {
+    this.held.push(publication);
+    if (this.held.length > this.options.last) this.held.shift();
+  }
+
+  async #fetchHistory() {
+    if (this.held) return;
+    this.held = [];
+    try {
+      const history = await this.subscription.history({ limit: this.options.last, reverse: true });
+      history.publications.sort((one, other) => one.offset - other.offset);
+      this.#redraw(history);
+    } catch {
+      // Still subscribed: the server keeps no history, or is too slow; go on from here. Else the
+      // connection went again, and the next subscribe asks once more.
+      if (this.subscription.state === "subscribed") {
+        this.#redraw({ epoch: this.newEpoch, offset: 0, publications: [] });
+      }
+    }
+    const held = this.held;
+    this.held = null;
+    if (!this.stale) for (const publication of held) this.#handOn(publication, true);
+  }
+
+  #redraw(history) {
+    const missed = this.#missed(history);
+    if (missed) this.handlers.onNotice(missed);
+    this.stale = false;
+    this.#enterEpoch(history.epoch);
+    this.handlers.onReset();
+    for (const publication of history.publications) this.#handOn(publication, false);
+  }
+
+  // What the reader must be told: nothing when the history reaches back to what this page has
+  // already shown.
+  #missed({ epoch, offset, publications }) {
+    if (this.last === 0) return "";
+    if (epoch !== this.epoch) {
+      return "The server began a new history; events of the time between may be missing here.";
+    }
+    const oldest = publications[0]?.offset ?? offset + 1;
+    const count = oldest - this.last - 1;
+    if (count <= 0) return "";
+    return count === 1
+      ? "One event came and went while this page was away."
+      : `${count.toLocaleString("en")} events came and went while this page was away.`;
+  }
+}
+
+// The browser's network events, on a target of our own so that retryNow() can send one too.
+function networkEvents() {
+  const target = new EventTarget();
+  for (const name of ["online", "offline"]) {
+    window.addEventListener(name, () => target.dispatchEvent(new Event(name)));
+  }
+  return target;
+}
+
+// centrifuge-js 5.8.0 leaves `time` out of what it hands to the application.
+function keepTimes(client) {
+  const original = client._getPublicationContext;
+  if (typeof original !== "function") return;
+  client._getPublicationContext = function (channel, publication) {
+    const context = original.call(this, channel, publication);
+    if (typeof publication.time === "number") context.time = publication.time;
+    return context;
+  };
+}
+
+function listenToResult(object, method, listener) {
+  const original = object[method];
+  if (typeof original !== "function") return;
+  object[method] = function (...values) {
+    const result = original.apply(this, values);
+    listener(result);
+    return result;
+  };
+}

@@ -1,0 +1,278 @@
+// The live graph: uPlot, our legend above it, redrawn at most once a frame by the caller.
+
+import { decimalsOf, formatNumber } from "./values.js";
+import { clock, tickLabels } from "./times.js";
+
+// The fifth line and on are dashed: colour alone must not tell lines apart.
+const SOLID_LINES = 4;
+const DASH = [6, 4];
+const X_AXIS_HEIGHT = 30;
+const MIN_SPAN = 0.02; // seconds
+
+/** Draws a Points table into `#graph`, with a legend in `#legend`. */
+export class Graph {
+  constructor(elements, points) {
+    this.elements = elements;
+    this.points = points;
+    this.plot = null;
+    this.hidden = new Set();
+    this.drawn = "[]"; // the names of the lines, as JSON
+    this.hovered = null;
+    this.items = new Map();
+    new ResizeObserver(() => this.#fit()).observe(elements.graph);
+    document.addEventListener("themechange", () => this.#rebuild());
+  }
+
+  /** Brings picture, legend and data attributes to what the table holds. */
+  render() {
+    const { points } = this;
+    points.trim();
+    const names = points.names;
+    if (JSON.stringify(names) !== this.drawn) this.#rebuild();
+    else if (this.plot) this.#redraw();
+    const { dataset } = this.elements.graph;
+    dataset.points = String(points.length);
+    dataset.series = names.join(",");
+    this.elements.more.hidden = !points.hasUndrawn;
+    this.#renderLegend();
+  }
+
+  /** The newest number of this line, as the legend writes it. */
+  latest(name) {
+    return this.#format(name, this.points.last(name));
+  }
+
+  /** What a screen reader is told instead of the picture. */
+  describe() {
+    const { points } = this;
+    const lines = points.names.map((name) => `${name} now ${this.latest(name)}`);
+    const words = this.plot
+      ? `Line graph, ${points.length} points: ${lines.join(", ")}`
+      : "Graph: no numbers to draw";
+    this.elements.graph.setAttribute("aria-label", words);
+  }
+
+  #data() {
+    return [this.points.times, ...this.points.columns.values()];
+  }
+
+  #rebuild() {
+    const { graph } = this.elements;
+    const { names } = this.points;
+    this.plot?.destroy();
+    this.plot = null;
+    this.drawn = JSON.stringify(names);
+    if (names.length > 0) {
+      this.colours = readColours(graph);
+      this.plot = new globalThis.uPlot(this.#options(names), this.#data(), graph);
+    }
+    this.#rebuildLegend(names);
+  }
+
+  #redraw() {
+    const width = this.#lineWidth();
+    for (const series of this.plot.series.slice(1)) series.width = width;
+    this.plot.setData(this.#data());
+  }
+
+  // Thin where points stand close: thick lines would run together to a block.
+  #lineWidth() {
+    return this.points.length * 4 > this.elements.graph.clientWidth ? 1.5 : 2;
+  }
+
+  #fit() {
+    this.plot?.setSize(this.#size());
+  }
+
+  #size() {
+    const { clientWidth, clientHeight } = this.elements.graph;
+    return { width: clientWidth, height: clientHeight };
+  }
+
+  #options(names) {
+    const { axis, grid } = this.colours;
+    const font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    const shared = { stroke: axis, font, grid: { stroke: grid, width: 1 }, ticks: { show: false } };
+    return {
+      ...this.#size(),
+      padding: [12, 22, 0, 4],
+      legend: { show: false },
+      cursor: { y: false, drag: { x: false, y: false }, points: { size: 8 } },
+      scales: { x: { time: true, range: timeRange } },
+      axes: [
+        {
+          ...shared,
+          grid: { show: false },
+          size: X_AXIS_HEIGHT,
+          space: 80,
+          values: (_, ticks, __, ___, step) => tickLabels(ticks, step),
+        },
+        { ...shared, size: axisWidth, gap: 8, space: 36, values: (_, ticks) => tickNumbers(ticks) },
+      ],
+      series: [{}, ...names.map((name, index) => this.#line(name, index, names.length))],
+      hooks: { setCursor: [(plot) => this.#hover(plot.cursor.idx)], draw: [drawEnds] },
+    };
+  }
+
+  #line(name, index, count) {
+    const stroke = this.colours.lines[index % this.colours.lines.length];
+    return {
+      label: name,
+      show: !this.hidden.has(name),
+      stroke,
+      width: this.#lineWidth(),
+      dash: index >= SOLID_LINES ? DASH : undefined,
+      // Only a single line gets a ground: several would cover each other.
+      fill: count === 1 ? (plot) => fade(plot, stroke) : undefined,
+      // Publications with other keys leave holes in this line; it is one line all the same.
+      spanGaps: true,
+      points: { size: 5, fill: stroke, stroke },
+    };
+  }
+
+  // --- the legend: names, newest values, and a switch for each line ---------------
+
+  #rebuildLegend(names) {
+    const { legend } = this.elements;
+    for (const [name, item] of this.items) {
+      if (names.includes(name)) continue;
+      item.button.remove();
+      this.items.delete(name);
+      this.hidden.delete(name);
+    }
+    names.forEach((name, index) => {
+      if (!this.items.has(name)) this.items.set(name, this.#legendItem(name));
+      const item = this.items.get(name);
+      item.swatch.style.borderColor = this.colours.lines[index % this.colours.lines.length];
+      item.swatch.style.borderStyle = index >= SOLID_LINES ? "dashed" : "solid";
+      legend.append(item.button);
+    });
+    this.#renderLegend();
+  }
+
+  #legendItem(name) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "legend-item";
+    button.title = "Show or hide this line";
+    button.setAttribute("aria-pressed", "true");
+    const swatch = span("legend-swatch", "");
+    const value = span("legend-value", "");
+    button.append(swatch, span("legend-name", name), value);
+    button.addEventListener("click", () => this.#toggle(name, button));
+    return { button, swatch, value };
+  }
+
+  #toggle(name, button) {
+    const show = this.hidden.delete(name);
+    if (!show) this.hidden.add(name);
+    button.setAttribute("aria-pressed", String(show));
+    this.plot?.setSeries(this.points.names.indexOf(name) + 1, { show });
+  }
+
+  #hover(index) {
+    this.hovered = index ?? null;
+    this.#renderLegend();
+  }
+
+  #renderLegend() {
+    const { points, hovered } = this;
+    const instant = hovered === null ? undefined : points.times[hovered];
+    setText(this.elements.at, instant === undefined ? "" : clock(instant * 1000, Date.now()));
+    for (const [name, item] of this.items) {
+      const number =
+        instant === undefined ? points.last(name) : points.columns.get(name)?.[hovered];
+      setText(
+        item.value,
+        number === null || number === undefined ? "–" : this.#format(name, number),
+      );
+    }
+  }
+
+  // As many decimals as the newest ten numbers of the line need, like the list beside it.
+  #format(name, number) {
+    const recent = (this.points.columns.get(name) ?? [])
+      .slice(-10)
+      .filter((value) => value !== null);
+    return formatNumber(number, Math.max(0, decimalsOf(number), ...recent.map(decimalsOf)));
+  }
+}
+
+function readColours(element) {
+  const style = getComputedStyle(element);
+  const read = (name) => style.getPropertyValue(name).trim();
+  return {
+    axis: read("--graph-axis"),
+    grid: read("--graph-grid"),
+    lines: Array.from({ length: 8 }, (_, index) => read(`--line-${index + 1}`)),
+  };
+}
+
+// Over a single point uPlot would draw years; over one burst, nanoseconds.
+function timeRange(plot) {
+  const times = plot.data[0];
+  const to = times[times.length - 1];
+  return times.length < 2 ? [to - 10, to + 1] : [Math.min(times[0], to - MIN_SPAN), to];
+}
+
+// As wide as its widest label, so that a line of 1,000,000s is not cut and one of 0.5s has its
+// room.
+function axisWidth(plot, labels, axisIndex) {
+  const widest = (labels ?? []).reduce((most, label) => Math.max(most, label.length), 0);
+  const axis = plot.axes[axisIndex];
+  return Math.max(36, Math.ceil(widest * 7.2) + axis.gap + 4);
+}
+
+function tickNumbers(ticks) {
+  const decimals = Math.max(0, ...ticks.map(decimalsOf));
+  return ticks.map((tick) =>
+    Math.abs(tick) >= 1e6 && Math.abs(tick) < 1e15 ? compact(tick) : formatNumber(tick, decimals),
+  );
+}
+
+function compact(number) {
+  return new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 }).format(
+    number,
+  );
+}
+
+function fade(plot, colour) {
+  const { top, height } = plot.bbox;
+  if (height <= 0) return "transparent"; // before the first layout
+  const gradient = plot.ctx.createLinearGradient(0, top, 0, top + height);
+  gradient.addColorStop(0, `${colour}38`);
+  gradient.addColorStop(1, `${colour}05`);
+  return gradient;
+}
+
+// A dot where each line is now.
+function drawEnds(plot) {
+  const { ctx, data } = plot;
+  const ratio = globalThis.devicePixelRatio || 1;
+  plot.series.forEach((series, index) => {
+    if (index === 0 || !series.show) return;
+    const last = data[index].findLastIndex((number) => number !== null);
+    if (last < 0) return;
+    ctx.beginPath();
+    ctx.arc(
+      plot.valToPos(data[0][last], "x", true),
+      plot.valToPos(data[index][last], "y", true),
+      4 * ratio,
+      0,
+      2 * Math.PI,
+    );
+    ctx.fillStyle = series.stroke(plot, index);
+    ctx.fill();
+  });
+}
+
+function span(className, text) {
+  const element = document.createElement("span");
+  element.className = className;
+  element.textContent = text;
+  return element;
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}

@@ -1,0 +1,140 @@
+// The running list of the newest publications. Rows are kept and moved down, not made anew, so that
+// the focus and a reader's selection stay where they are.
+
+import { alignment, describe, formatNumber } from "./values.js";
+import { clock, fullTime } from "./times.js";
+
+/** Shows the newest publications in `<ol id="list">`, which comes filled with placeholders. */
+export class List {
+  constructor(element, size, openWhole) {
+    this.element = element;
+    this.size = size;
+    this.openWhole = openWhole;
+    this.rows = []; // newest first
+    this.columns = "";
+  }
+
+  /** Brings the list to these publications, newest last. */
+  render(publications) {
+    const wanted = publications.slice(-this.size);
+    this.#drop(new Set(wanted));
+    const known = new Set(this.rows.map((row) => row.publication));
+    const fresh = wanted
+      .filter((publication) => !known.has(publication))
+      .map((publication) => this.#makeRow(publication));
+    if (fresh.length === 0 && this.rows.length === wanted.length && this.complete) return;
+    this.rows = [...fresh.reverse(), ...this.rows];
+    this.element.prepend(...fresh.map((row) => row.item));
+    this.#fill();
+    this.#align();
+    this.rows.forEach((row, index) => row.item.classList.toggle("newest", index === 0));
+    this.#findCut(fresh);
+    this.complete = true;
+  }
+
+  #drop(wanted) {
+    const [keep, gone] = [[], []];
+    for (const row of this.rows) (wanted.has(row.publication) ? keep : gone).push(row);
+    for (const row of gone) row.item.remove();
+    this.rows = keep;
+    if (gone.length > 0) this.complete = false;
+  }
+
+  // Placeholders keep the height of the list when it holds few rows. The topmost goes first: the
+  // others stay in place.
+  #fill() {
+    const missing = this.size - this.element.children.length;
+    for (let index = 0; index < missing; index++) this.element.append(placeholder());
+    for (let index = 0; index < -missing; index++)
+      this.element.querySelector(".placeholder-row").remove();
+  }
+
+  #makeRow(publication) {
+    const description = describe(publication.data);
+    const item = element("li", "row-item");
+    item.dataset.offset = String(publication.offset ?? "");
+    const value = element("span", "row-value");
+    const row = { publication, description, item, value, numbers: [] };
+    for (const part of description.parts) value.append(this.#makePart(part, row));
+    item.classList.toggle(
+      "numeric",
+      description.parts.every((part) => part.kind === "number"),
+    );
+    value.classList.toggle("columns", description.parts.length > 1);
+    item.append(whenceOf(publication), value, this.#more(publication));
+    return row;
+  }
+
+  #makePart(part, row) {
+    const box = element("span", "part");
+    // The space is for a reader who copies the row.
+    if (part.key) box.append(element("span", "part-key", part.key), " ");
+    const value = element("span", `part-${part.kind}`, part.kind === "number" ? "" : part.text);
+    if (part.kind === "number") row.numbers.push({ part, value });
+    box.append(value);
+    return box;
+  }
+
+  #more(publication) {
+    const button = element("button", "row-more", "all");
+    button.type = "button";
+    button.hidden = true;
+    button.setAttribute("aria-label", `Show all of event ${publication.offset ?? ""}`);
+    button.addEventListener("click", () => this.openWhole(publication));
+    return button;
+  }
+
+  // Decimals and widths hold for all rows: when a new row changes them, all numbers are written
+  // again.
+  #align() {
+    const columns = alignment(this.rows.map((row) => row.description));
+    const signature = JSON.stringify([...columns]);
+    for (const row of this.rows) {
+      if (row.aligned === signature) continue;
+      for (const { part, value } of row.numbers) {
+        const { decimals, width } = columns.get(part.key);
+        value.textContent = formatNumber(part.number, decimals);
+        value.style.minWidth = `${width}ch`;
+      }
+      row.aligned = signature;
+    }
+  }
+
+  // Whether the text fits is known only after layout; all are measured before any is changed.
+  #findCut(rows) {
+    const cut = rows.map(
+      (row) =>
+        row.description.cut ||
+        [row.value, ...row.value.querySelectorAll(".part-text, .part-code")].some(overflows),
+    );
+    rows.forEach((row, index) => (row.item.querySelector(".row-more").hidden = !cut[index]));
+  }
+}
+
+function overflows(box) {
+  return box.scrollWidth > box.clientWidth;
+}
+
+// The time, and below it the event's name unless it is the usual one.
+function whenceOf({ time, offset, event }) {
+  const whence = element("span", "row-whence");
+  const when = element("time", "row-when", clock(time, Date.now()));
+  when.dateTime = new Date(time).toISOString();
+  when.title = `${fullTime(time)}${offset === undefined ? "" : ` · offset ${offset}`}`;
+  whence.append(when);
+  if (event !== "message") whence.append(" ", element("span", "row-event", event));
+  return whence;
+}
+
+function placeholder() {
+  const item = element("li", "row-item placeholder-row");
+  item.setAttribute("aria-hidden", "true");
+  return item;
+}
+
+function element(name, className, text = "") {
+  const made = document.createElement(name);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}

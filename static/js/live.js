@@ -1,0 +1,280 @@
+// The live page of one channel: puts the parts together and decides when to draw.
+
+import { ChannelConnection } from "./connection.js";
+import { attachCopyButtons } from "./copying.js";
+import { Graph } from "./graph.js";
+import { List } from "./list.js";
+import { Points } from "./points.js";
+import { Speaker } from "./speaker.js";
+import { StateLine, stateText } from "./state.js";
+import { Tally } from "./tally.js";
+import { ago, clock, fullTime, rate } from "./times.js";
+import { numericLeaves, spokenText } from "./values.js";
+import { Whole } from "./whole.js";
+
+const MAX_LINES = 8;
+const MAX_POINTS = 5000; // what a page can redraw in a frame, whatever the server keeps
+const DRAW_MS = 50; // at most twenty pictures a second: the eye reads no more
+const TITLE_MS = 1000;
+const NOTICE_MS = 60_000;
+const SILENT_MS = 10_000;
+const SILENT_INTERVALS = 5;
+const FAST_PER_SECOND = 3; // from here on rows are not animated
+
+const byId = (id) => document.getElementById(id);
+
+class LivePage {
+  constructor(settings) {
+    this.settings = settings;
+    this.recent = []; // newest publications, newest last
+    this.points = new Points(settings.historySize, MAX_LINES);
+    this.tally = new Tally();
+    this.paused = false;
+    this.missedWhilePaused = 0;
+    this.drawnAt = -Infinity;
+    this.titledAt = -Infinity;
+    const whole = new Whole(byId("whole"));
+    this.list = new List(byId("list"), settings.listSize, (publication) => whole.open(publication));
+    this.graph = new Graph(
+      {
+        graph: byId("graph"),
+        legend: byId("legend"),
+        at: byId("legend-at"),
+        more: byId("legend-more"),
+      },
+      this.points,
+    );
+    this.speaker = new Speaker(byId("spoken"));
+    this.connection = new ChannelConnection(settings, {
+      onState: (state) => this.showState(state),
+      onPublication: (publication) => this.take(publication),
+      onReset: () => this.reset(),
+      onNotice: (text) => this.notice(text),
+      onWatching: (count) =>
+        setText(byId("watching"), count === null ? "–" : count.toLocaleString("en")),
+    });
+    this.stateLine = new StateLine(
+      { line: byId("state"), text: byId("state-text"), button: byId("state-button") },
+      { retry: () => this.connection.retryNow(), open: () => this.connection.open() },
+    );
+  }
+
+  start() {
+    byId("pause").addEventListener("click", () => this.togglePause());
+    byId("notice-close").addEventListener("click", () => this.notice(""));
+    document.addEventListener("visibilitychange", () => this.visibilityChanged());
+    setInterval(() => this.showAge(), 1000);
+    this.connection.open();
+  }
+
+  // --- what the connection tells ---------------------------------------
+
+  /** Takes one publication in. Cheap, as a busy channel has a thousand a second; drawn later. */
+  take({ data, offset, event, time, live, again }) {
+    if (!again) this.tally.add(time, live ? Date.now() : undefined);
+    this.recent.push({ data, offset, event, time });
+    const { listSize } = this.settings;
+    if (this.recent.length > listSize * 2) this.recent.splice(0, listSize);
+    this.points.add(time, numericLeaves(data));
+    if (this.paused) this.missedWhilePaused += 1;
+    this.schedule();
+  }
+
+  reset() {
+    this.recent = [];
+    this.points.clear();
+    this.schedule();
+  }
+
+  showState(state) {
+    const before = this.stateLine.state;
+    this.stateLine.show(state);
+    if (state.name === "live") {
+      this.everLive = true;
+      this.schedule(); // an empty channel says so once it is known to be empty
+    }
+    if (state.name !== before.name || state.reason !== before.reason) {
+      this.speaker.say(stateText({ ...state, retryAt: null }, 0));
+      this.showTitle();
+    }
+  }
+
+  notice(text) {
+    clearTimeout(this.noticeTimer);
+    byId("notice-box").hidden = text === "";
+    setText(byId("notice"), text);
+    if (!text) return;
+    this.speaker.say(text);
+    this.noticeTimer = setTimeout(() => this.notice(""), NOTICE_MS);
+  }
+
+  // --- drawing ---------------------------------------
+
+  schedule() {
+    if (document.hidden) this.showTitle(); // a hidden page gets no frames, but its title is seen
+    if (this.scheduled) return;
+    this.scheduled = true;
+    const wait = Math.max(0, DRAW_MS - (performance.now() - this.drawnAt));
+    const onFrame = () => requestAnimationFrame(() => this.draw());
+    if (wait > 0) setTimeout(onFrame, wait);
+    else onFrame();
+  }
+
+  draw() {
+    this.scheduled = false;
+    this.drawnAt = performance.now();
+    this.showCounts();
+    this.showAge();
+    this.showPause();
+    if (this.paused) return;
+    byId("list").classList.toggle("fast", (this.tally.rate ?? 0) > FAST_PER_SECOND);
+    this.list.render(this.recent);
+    this.graph.render();
+    this.showEmptiness();
+    this.speakNewest();
+    this.showTitle();
+  }
+
+  showCounts() {
+    setText(byId("events-seen"), this.tally.count.toLocaleString("en"));
+  }
+
+  // Not before the channel is known to be empty.
+  showEmptiness() {
+    const empty = this.recent.length === 0;
+    byId("empty").hidden = !empty || !this.everLive;
+    const words = empty
+      ? "The graph begins with the first number."
+      : "No numbers in this channel, so there is nothing to draw.";
+    setText(byId("graph-nothing"), this.everLive && this.points.length === 0 ? words : "");
+  }
+
+  showAge() {
+    const { last } = this.tally;
+    if (last === null) return;
+    const element = byId("last-event");
+    const now = Date.now();
+    const instant = new Date(last).toISOString();
+    if (element.dateTime !== instant) {
+      element.dateTime = instant;
+      element.title = fullTime(last);
+    }
+    setText(element, clock(last, now));
+    const age = this.tally.age(now);
+    setText(byId("last-age"), ago(age));
+    setText(byId("rate"), this.rateText(age));
+  }
+
+  // A rate of the past says nothing once the channel has fallen silent.
+  rateText(age) {
+    const perSecond = this.tally.rate;
+    const silent =
+      perSecond === null || age > Math.max(SILENT_MS, (SILENT_INTERVALS * 1000) / perSecond);
+    return silent ? "" : rate(perSecond);
+  }
+
+  speakNewest() {
+    const newest = this.recent[this.recent.length - 1];
+    if (!newest || newest === this.spoken) return;
+    this.spoken = newest;
+    this.speaker.value(`Newest: ${spokenText(newest.data)}`, performance.now());
+    this.graph.describe();
+  }
+
+  // The newest number of a channel with one line; else the plain name. Not more than once a second.
+  showTitle() {
+    if (this.titleTimer) return;
+    const wait = TITLE_MS - (performance.now() - this.titledAt);
+    this.titleTimer = setTimeout(() => this.writeTitle(), Math.max(0, wait));
+  }
+
+  writeTitle() {
+    this.titleTimer = null;
+    this.titledAt = performance.now();
+    const title = this.titleText();
+    if (document.title !== title) document.title = title;
+  }
+
+  titleText() {
+    const { channel } = this.settings;
+    if (this.stateLine.state.name === "reconnecting") return `${channel} (reconnecting)`;
+    if (this.stateLine.state.name === "closed") return `${channel} (closed)`;
+    const names = this.points.names;
+    if (names.length !== 1) return `${channel} · pushserver`;
+    return `${this.graph.latest(names[0])} · ${channel}`;
+  }
+
+  // --- the reader's wishes ---------------------------------------
+
+  togglePause() {
+    this.paused = !this.paused;
+    this.missedWhilePaused = 0;
+    this.drawnAt = -Infinity;
+    this.schedule();
+  }
+
+  showPause() {
+    const button = byId("pause");
+    const missed = this.missedWhilePaused;
+    setText(
+      button,
+      !this.paused
+        ? "Pause"
+        : missed > 0
+          ? `Resume (${missed.toLocaleString("en")} new)`
+          : "Resume",
+    );
+  }
+
+  visibilityChanged() {
+    if (document.visibilityState !== "visible") return;
+    this.connection.watching.ask();
+    // Somebody looks: do not let them wait for a delay that was drawn for an unseen page.
+    if (this.stateLine.waiting) this.connection.retryNow();
+  }
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Absolute URL of something below the server's root; `scheme` "ws" makes it ws: or wss:. */
+function absolute(root, path, scheme = "http") {
+  const url = new URL(`${root}/${path}`, window.location.href);
+  url.protocol = url.protocol.replace("http", scheme);
+  return url.href;
+}
+
+function readSettings({ dataset }) {
+  const { root, channel } = dataset;
+  const transports = JSON.parse(dataset.transports).map(({ transport, endpoint }) => ({
+    transport,
+    endpoint: absolute(root, endpoint, transport === "websocket" ? "ws" : "http"),
+  }));
+  const historySize = Math.min(MAX_POINTS, Number(dataset.historySize));
+  return {
+    channel,
+    transports,
+    emulationEndpoint: absolute(root, dataset.emulationEndpoint),
+    historySize,
+    listSize: Number(dataset.listSize),
+    last: Math.max(historySize, Number(dataset.listSize)),
+    url: absolute(root, `channels/${channel}`),
+  };
+}
+
+// Only a path in front of the server can bring a character that a shell would take for its own.
+function shellWord(url) {
+  return /^[\w.:/@%+,=-]+$/.test(url) ? url : `'${url.replaceAll("'", "%27")}'`;
+}
+
+function showCommands(url) {
+  for (const element of document.querySelectorAll("[data-command]")) {
+    element.textContent = element.dataset.command.replace("URL", shellWord(url));
+  }
+}
+
+const settings = readSettings(byId("live"));
+showCommands(settings.url);
+attachCopyButtons(document);
+new LivePage(settings).start();

@@ -1,0 +1,38 @@
+// Why a connection is not there, in words: pure functions, no DOM.
+
+// The codes that centrifuge-js gives itself (its build/codes.d.ts), and those of the server whose
+// own reason is too short for a reader. Any other code is shown with the reason that came with it.
+const CONNECTING = new Map([
+  [1, "the connection was lost"],
+  [2, "the server stopped answering"],
+  [3, "the server did not answer in time"],
+  [3001, "the server is shutting down"],
+  [3008, "this page could not keep up"],
+  [3012, "this page did not answer in time"],
+]);
+
+const DISCONNECTED = new Map([
+  [0, "disconnected"],
+  [1, "not authorized"],
+  [2, "the server answered in another protocol"],
+  [3, "a message was too large"],
+]);
+
+/** Why the page waits to connect again. */
+export function reconnectReason({ code, reason }, online) {
+  if (!online) return "this device is offline";
+  return CONNECTING.get(code) ?? reason ?? "the connection was lost";
+}
+
+/** Why an attempt to connect failed, from an error event of the client. */
+export function failureReason({ type, error }, online) {
+  if (!online) return "this device is offline";
+  if (type === "transport") return "no answer from the server";
+  return error?.message || "the server refused the connection";
+}
+
+/** Why the page does not try again. */
+export function closeReason({ code, reason }) {
+  const words = DISCONNECTED.get(code) ?? reason ?? "disconnected";
+  return code >= 100 ? `${words} (${code})` : words;
+}

@@ -1,0 +1,60 @@
+// The line that says how the connection is, with its countdown and its button.
+
+const TICK_MS = 250;
+
+const BUTTONS = { retry: "Try now", open: "Connect again" };
+
+/** The text of the line at this instant: "Reconnecting in 4 s: the server is shutting down". */
+export function stateText({ name, reason, retryAt }, now) {
+  const why = reason ? `: ${reason}` : "";
+  if (name === "live") return "Live";
+  if (name === "connecting") return "Connecting…";
+  if (name === "closed") return `Closed${why}`;
+  const seconds = Math.ceil((retryAt - now) / 1000);
+  return retryAt !== null && seconds > 0
+    ? `Reconnecting in ${seconds} s${why}`
+    : `Reconnecting…${why ? ` (${reason})` : ""}`;
+}
+
+/**
+ * Shows a connection's state; `actions` are `retry` (ends the wait) and `open` (after a final
+ * close).
+ */
+export class StateLine {
+  constructor(elements, actions) {
+    this.elements = elements;
+    this.actions = actions;
+    this.state = { name: "connecting", reason: "", retryAt: null, canRetry: false };
+    elements.button.addEventListener("click", () => actions[elements.button.dataset.action]());
+  }
+
+  show(state) {
+    this.state = state;
+    clearInterval(this.timer);
+    if (state.retryAt !== null) this.timer = setInterval(() => this.#render(), TICK_MS);
+    this.#render();
+  }
+
+  get waiting() {
+    return this.state.canRetry && this.state.retryAt > Date.now();
+  }
+
+  #render() {
+    const { line, text } = this.elements;
+    if (line.dataset.state !== this.state.name) line.dataset.state = this.state.name;
+    const words = stateText(this.state, Date.now());
+    if (text.textContent !== words) text.textContent = words;
+    this.#renderButton();
+  }
+
+  #renderButton() {
+    const { button } = this.elements;
+    const action = this.state.name === "closed" ? "open" : this.waiting ? "retry" : "";
+    // A button that goes must not take the keyboard's place on the page with it.
+    if (action === "" && document.activeElement === button) this.elements.line.focus();
+    button.hidden = action === "";
+    if (!action || button.dataset.action === action) return;
+    button.dataset.action = action;
+    button.textContent = BUTTONS[action];
+  }
+}

@@ -1,0 +1,25 @@
+// The dialog that shows all of one publication.
+
+import { fullTime } from "./times.js";
+import { wholeText } from "./values.js";
+
+/** Opens `<dialog id="whole">` for a publication. */
+export class Whole {
+  constructor(dialog) {
+    this.dialog = dialog;
+    dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
+    // A click on the backdrop has the dialog itself as its target.
+    dialog.addEventListener("click", (event) => {
+      if (event.target === dialog) dialog.close();
+    });
+  }
+
+  open({ data, event, offset, time }) {
+    const part = (name) => this.dialog.querySelector(`#whole-${name}`);
+    part("title").textContent =
+      `${event === "message" ? "Event" : event}${offset === undefined ? "" : ` #${offset}`}`;
+    part("time").textContent = fullTime(time);
+    part("data").textContent = wholeText(data);
+    this.dialog.showModal();
+  }
+}

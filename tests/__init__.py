@@ -1,0 +1,1 @@
+"""The tests; those marked slow start real servers, browsers and builds."""

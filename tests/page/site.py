@@ -1,0 +1,157 @@
+"""A pushserver as the page sees it: pages and files from the checkout, the protocol by hand.
+
+Everything is answered inside Playwright; nothing listens and nothing goes over a network. So a test
+can make the server do what a real one does seldom: lose its history, close for good, fall silent.
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, FileSystemLoader
+from playwright.sync_api import BrowserContext, Page, Route, WebSocketRoute
+
+ROOT = Path(__file__).resolve().parents[2]
+ORIGIN = "http://push.test"
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self' ws: wss:; font-src 'self'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'self'"
+)
+HISTORY_SIZE = 50
+EIGHT_O_CLOCK_MS = 1_795_334_400_000  # on 2026-11-22, UTC
+TEMPLATES = Environment(loader=FileSystemLoader(ROOT / "templates"), autoescape=True)
+
+# So that the files have their types on a machine without a table of its own, too.
+mimetypes.add_type("text/javascript", ".js")
+
+
+class Site:
+    """One channel, whichever the page asks for, and the pages that watch it."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.epoch = "one"
+        self.recovers = True
+        self.refusal: dict[str, Any] | None = None  # the error that answers a subscribe
+        self.down = False
+        self.watching = 1
+        self.problems: list[str] = []
+        self.allowed: tuple[str, ...] = ()
+        self._publications: list[dict[str, Any]] = []
+        self._top = 0
+        self._sockets: list[WebSocketRoute] = []
+        self._context = context
+        context.route(f"{ORIGIN}/**", self._serve)
+        context.route_web_socket("ws://push.test/**", self._accept)
+
+    # --- what a test does ---------------
+
+    def open(self, channel: str = "numbers") -> Page:
+        """Open the page of a channel and note all that goes wrong in it."""
+        page = self._context.new_page()
+        page.on("console", lambda message: self._note(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self._note(f"error: {error}"))
+        page.goto(f"{ORIGIN}/channels/{channel}")
+        return page
+
+    def publish(self, *data: object, event: str = "message") -> None:
+        """Publish each of these, a second apart by their times."""
+        for item in data:
+            self._top += 1
+            publication = {
+                "data": item,
+                "offset": self._top,
+                "tags": {"event": event},
+                "time": EIGHT_O_CLOCK_MS + self._top * 1000,
+            }
+            self._publications = [*self._publications, publication][-HISTORY_SIZE:]
+            self._push({"pub": publication})
+
+    def restart(self, epoch: str) -> None:
+        """Lose the history and begin another, with all connections closed."""
+        self.epoch, self._top, self._publications = epoch, 0, []
+        self.close(3001, "shutdown")
+
+    def close(self, code: int, reason: str) -> None:
+        """Close every connection."""
+        sockets, self._sockets = self._sockets, []
+        for socket in sockets:
+            socket.close(code=code, reason=reason)
+
+    def join(self, client: str) -> None:
+        """Let somebody else begin to watch."""
+        self.watching += 1
+        self._push({"join": {"info": {"client": client, "user": ""}}})
+
+    # --- what the page sees ---------------
+
+    def _note(self, problem: str) -> None:
+        if problem.startswith(("error", "warning")) and not problem.startswith(self.allowed):
+            self.problems.append(problem)
+
+    def _push(self, push: dict[str, Any]) -> None:
+        for socket in self._sockets:
+            socket.send(json.dumps({"push": {"channel": "", "id": 1, **push}}))
+
+    def _serve(self, route: Route) -> None:
+        path = urlsplit(route.request.url).path
+        if path.startswith("/static/"):
+            route.fulfill(path=ROOT / path[1:], content_type=mimetypes.guess_type(path)[0])
+            return
+        channel = path.rpartition("/")[2]
+        page = TEMPLATES.get_template("channel.html").render(
+            channel=channel,
+            root="..",
+            version="0",
+            history_size=HISTORY_SIZE,
+            list_size=10,
+            front=False,
+        )
+        headers = {"Content-Security-Policy": CSP, "Content-Type": "text/html; charset=utf-8"}
+        route.fulfill(body=page, headers=headers)
+
+    def _accept(self, socket: WebSocketRoute) -> None:
+        if self.down:
+            socket.close(code=1001, reason="down")
+            return
+        socket.on_message(lambda message: self._answer(socket, str(message)))
+
+    def _answer(self, socket: WebSocketRoute, message: str) -> None:
+        for line in message.splitlines():
+            command = json.loads(line)
+            if "id" not in command:
+                continue
+            socket.send(json.dumps({"id": command["id"], **self._reply(command)}))
+            if "subscribe" in command and self.refusal is None:
+                self._sockets.append(socket)
+
+    def _reply(self, command: dict[str, Any]) -> dict[str, Any]:
+        if "connect" in command:
+            return {"connect": {"client": "me", "ping": 25, "pong": True}}
+        if "subscribe" in command:
+            return self._subscribed(command["subscribe"])
+        if "history" in command:
+            newest_first = self._publications[::-1][: command["history"]["limit"]]
+            return {"history": {"publications": newest_first, **self._position()}}
+        return {"presence_stats": {"num_clients": self.watching, "num_users": 1}}
+
+    def _position(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "offset": self._top}
+
+    def _subscribed(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self.refusal is not None:
+            return {"error": self.refusal}
+        result = {"recoverable": True, "positioned": True, "id": 1, **self._position()}
+        if not request.get("recover"):
+            result["publications"] = self._publications[-request["data"]["last"] :]
+            return {"subscribe": result}
+        result["was_recovering"] = True
+        since = request.get("offset", 0)
+        if self.recovers and request.get("epoch") == self.epoch:
+            missed = [item for item in self._publications if item["offset"] > since]
+            result |= {"recovered": True, "offset": since, "publications": missed}
+        return {"subscribe": result}

@@ -1,0 +1,267 @@
+"""What the live page shows, for every kind of data and every state of its connection."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.page.site import Site
+
+
+def rows(page: Page) -> list[str]:
+    """The values in the list, newest first, their parts parted by one space."""
+    values = page.locator("#list li[data-offset] .row-value").all_inner_texts()
+    return [" ".join(value.split()) for value in values]
+
+
+def shows_rows(page: Page, *wanted: str) -> None:
+    expect(page.locator("#list li[data-offset]")).to_have_count(len(wanted))
+    assert rows(page) == list(wanted)
+
+
+def is_live(page: Page) -> None:
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+
+
+def shift_of_layout(page: Page) -> None:
+    """Count from now on how much of the page moves without being asked to."""
+    page.evaluate("""() => {
+      window.shift = 0;
+      const note = (list) => list.getEntries().forEach((entry) => (window.shift += entry.value));
+      new PerformanceObserver(note).observe({type: "layout-shift"});
+    }""")
+
+
+def test_the_history_is_there_at_once_newest_first_and_aligned(site: Site) -> None:
+    site.publish(*({"number": number} for number in (1, 2.5, 3.125, *range(4, 13))))
+    page = site.open()
+    shows_rows(page, *(f"number {n}.000" for n in range(12, 3, -1)), "number 3.125")
+    expect(page.locator("#list li.newest")).to_have_attribute("data-offset", "12")
+    expect(page.locator("#events-seen")).to_have_text("12")
+    expect(page.locator("#watching")).to_have_text("1")
+    expect(page.locator("#graph canvas")).to_be_visible()
+    expect(page.locator("#graph")).to_have_attribute("data-points", "12")
+    expect(page.locator("#last-event")).to_have_attribute("datetime", "2026-11-22T08:00:12.000Z")
+
+
+def test_the_title_holds_the_newest_number(site: Site) -> None:
+    site.publish({"number": 4.5}, {"number": 4.821})
+    page = site.open()
+    expect(page).to_have_title("4.821 · numbers")
+
+
+def test_an_event_that_comes_in_moves_the_others_down_by_one(site: Site) -> None:
+    site.publish(*range(10))
+    page = site.open()
+    expect(page.locator("#list li[data-offset]")).to_have_count(10)
+    site.publish(10, event="late")
+    expect(page.locator("#list li.newest .row-event")).to_have_text("late")
+    assert [int(row) for row in rows(page)] == list(range(10, 0, -1))
+
+
+def test_every_number_becomes_a_line_and_new_keys_new_lines(site: Site) -> None:
+    site.publish({"temp": 1, "room": {"hum": 40.5}, "name": "cellar"})
+    page = site.open()
+    expect(page.locator("#graph")).to_have_attribute("data-series", "temp,room.hum")
+    site.publish({"temp": 2, "wind": 3}, 7)
+    expect(page.locator("#graph")).to_have_attribute("data-series", "temp,room.hum,wind,value")
+    expect(page.locator(".legend-item")).to_have_text(["temp2", "room.hum40.5", "wind3", "value7"])
+
+
+def test_lines_are_bounded_and_the_page_says_so(site: Site) -> None:
+    site.publish({f"k{index}": index for index in range(12)})
+    page = site.open()
+    expect(page.locator(".legend-item")).to_have_count(8)
+    expect(page.locator("#legend-more")).to_be_visible()
+
+
+def test_a_line_can_be_hidden_with_the_keyboard(site: Site) -> None:
+    site.publish({"a": 1, "b": 2}, {"a": 2, "b": 3})
+    page = site.open()
+    item = page.locator(".legend-item").first
+    item.press("Enter")
+    expect(item).to_have_attribute("aria-pressed", "false")
+
+
+def test_data_of_any_kind_is_readable(site: Site) -> None:
+    kinds: list[tuple[object, str]] = [
+        ("plain <b>text</b>", "plain <b>text</b>"),
+        ("", '""'),
+        (None, "null"),
+        (True, "true"),
+        ([1, 2, {"x": 3}], '[1,2,{"x":3}]'),
+        ({}, "{}"),
+        ({"user": "ann", "ok": False}, "user ann ok false"),
+        ({"tiny": 1e-9}, "tiny 1.000e-9"),
+        (0.1 + 0.2, "0.3"),
+        ({"__proto__": 1, "a b": 2}, "__proto__ 1 a b 2"),
+    ]
+    site.publish(*(data for data, _ in kinds))
+    shows_rows(site.open("mixed"), *(shown for _, shown in reversed(kinds)))
+
+
+def test_a_channel_without_numbers_says_that_there_is_nothing_to_draw(site: Site) -> None:
+    site.publish("hello")
+    page = site.open("log")
+    expect(page.locator("#graph-nothing")).to_contain_text("nothing to draw")
+    expect(page.locator("#graph canvas")).to_have_count(0)
+
+
+def test_long_text_is_cut_and_reachable_in_full(site: Site) -> None:
+    text = "word " * 300
+    site.publish(text)
+    page = site.open("log")
+    page.locator(".row-more").press("Enter")
+    expect(page.locator("#whole-data")).to_have_text(text)
+    page.keyboard.press("Escape")
+    expect(page.locator("#whole")).to_be_hidden()
+    expect(page.locator(".row-more")).to_be_focused()
+
+
+def test_an_empty_channel_says_how_to_publish(site: Site) -> None:
+    page = site.open("new")
+    command = """curl -d '{"number": 3}' http://push.test/channels/new"""
+    expect(page.locator("#empty code")).to_have_text(command)
+    page.locator("#empty button").click()
+    expect(page.locator("#empty button")).to_have_text("Copied")
+    shift_of_layout(page)
+    site.publish({"number": 3})
+    expect(page.locator("#empty")).to_be_hidden()
+    shows_rows(page, "number 3")
+    assert page.evaluate("window.shift") < 0.01
+
+
+def test_the_page_counts_who_joins(site: Site) -> None:
+    page = site.open()
+    expect(page.locator("#watching")).to_have_text("1")
+    site.join("somebody")
+    expect(page.locator("#watching")).to_have_text("2")
+    site.join("me")  # oneself is in the count already
+    site.join("another")
+    expect(page.locator("#watching")).to_have_text("3")
+
+
+def test_a_lost_connection_is_told_with_a_countdown_and_recovered(site: Site) -> None:
+    site.publish(1)
+    page = site.open()
+    is_live(page)
+    site.down = True
+    site.close(3001, "shutdown")
+    words = r"^Reconnecting in \d s: the server is shutting down$"
+    expect(page.locator("#state-text")).to_have_text(re.compile(words))
+    expect(page.locator("#state")).to_have_attribute("data-state", "reconnecting")
+    expect(page.locator("#watching")).to_have_text("–")
+    site.publish(2)
+    site.down = False
+    page.locator("#state-button").click()
+    is_live(page)
+    shows_rows(page, "2", "1")
+    expect(page.locator("#events-seen")).to_have_text("2")
+    expect(page.locator("#notice-box")).to_be_hidden()
+
+
+def test_a_new_history_is_told_and_drawn(site: Site) -> None:
+    site.publish(1, 2, 3)
+    page = site.open()
+    is_live(page)
+    site.restart("two")
+    site.publish(10)
+    expect(page.locator("#notice")).to_contain_text("new history")
+    shows_rows(page, "10")
+    expect(page.locator("#events-seen")).to_have_text("4")
+    site.publish(11)
+    shows_rows(page, "11", "10")
+    page.locator("#notice-close").click()
+    expect(page.locator("#notice-box")).to_be_hidden()
+
+
+def test_a_history_that_reaches_back_far_enough_needs_no_notice(site: Site) -> None:
+    site.publish(1, 2)
+    page = site.open()
+    is_live(page)
+    site.recovers = False
+    site.close(3011, "force reconnect")
+    site.publish(3)
+    expect(page.locator("#list li[data-offset]")).to_have_count(3)
+    expect(page.locator("#events-seen")).to_have_text("3")
+    expect(page.locator("#notice-box")).to_be_hidden()
+
+
+def test_events_that_left_the_history_are_counted_in_the_notice(site: Site) -> None:
+    site.publish(1)
+    page = site.open()
+    is_live(page)
+    site.recovers = False
+    site.close(3011, "force reconnect")
+    site.publish(*range(54))
+    expect(page.locator("#notice")).to_have_text("4 events came and went while this page was away.")
+
+
+def test_a_final_close_is_told_and_can_be_undone(site: Site) -> None:
+    page = site.open()
+    is_live(page)
+    site.close(3503, "force no reconnect")
+    expect(page.locator("#state-text")).to_have_text("Closed: force no reconnect (3503)")
+    expect(page.locator("#state")).to_have_attribute("data-state", "closed")
+    page.get_by_role("button", name="Connect again").click()
+    is_live(page)
+
+
+def test_a_refused_channel_says_why(site: Site) -> None:
+    site.refusal = {"code": 103, "message": "permission denied"}
+    page = site.open("secret")
+    expect(page.locator("#state-text")).to_have_text("Closed: permission denied (103)")
+
+
+def test_a_burst_is_drawn_in_bounds(site: Site) -> None:
+    page = site.open("fast")
+    is_live(page)
+    site.publish(*range(800))
+    expect(page.locator("#events-seen")).to_have_text("800")
+    expect(page.locator("#graph")).to_have_attribute("data-points", "50")
+    assert [int(row) for row in rows(page)] == list(range(799, 789, -1))
+
+
+def test_paused_the_page_stands_still_and_counts(site: Site) -> None:
+    site.publish(1)
+    page = site.open()
+    is_live(page)
+    page.get_by_role("button", name="Pause").click()
+    site.publish(2, 3)
+    page.get_by_role("button", name="Resume (2 new)").click()
+    shows_rows(page, "3", "2", "1")
+
+
+def test_a_screen_reader_hears_the_connection_and_not_every_value(site: Site) -> None:
+    page = site.open()
+    page.evaluate("""() => {
+      window.spoken = [];
+      const note = () => window.spoken.push(document.getElementById("spoken").textContent);
+      new MutationObserver(note).observe(document.getElementById("spoken"), {childList: true});
+    }""")
+    site.publish(*range(30))
+    expect(page.locator("#events-seen")).to_have_text("30")
+    expect(page.locator("#spoken")).to_have_text("Live")
+    assert len(page.evaluate("window.spoken")) <= 2
+
+
+def test_an_invalid_name_is_explained(site: Site) -> None:
+    field = site.open().get_by_label("Open another channel")
+    for name, problem in (
+        ("", "Type the name of a channel."),
+        ("-x", "A channel name begins with a letter or a digit."),
+        ("a b", "A channel name is made of A-Z a-z 0-9 _ . : @ - only."),
+        ("x" * 129, "A channel name has at most 128 characters; this one has 129."),
+    ):
+        field.fill(name)
+        field.press("Enter")
+        assert field.evaluate("(field) => field.validationMessage") == problem
+
+
+def test_another_channel_is_opened_by_its_name(site: Site) -> None:
+    page = site.open()
+    page.get_by_label("Open another channel").fill("room:a.b@c-d_e")
+    page.get_by_role("button", name="Open").click()
+    expect(page).to_have_url("http://push.test/channels/room:a.b@c-d_e")
+    expect(page.get_by_role("heading", level=1)).to_have_text("room:a.b@c-d_e")
