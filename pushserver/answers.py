@@ -70,13 +70,12 @@ class Door(Resource):
             return self._wait(request, answer)
         return _without_body(request, answer) if name == "head" else answer
 
-    def _preflight(self, request: Request) -> bytes:
+    def _preflight(self, request: Request) -> int:
         """Tell a page of an allowed origin what it may send (the Fetch standard, 3.2)."""
-        request.setResponseCode(204)
         request.setHeader(b"access-control-allow-methods", self._allow())
         request.setHeader(b"access-control-allow-headers", _CORS_HEADERS)
         request.setHeader(b"access-control-max-age", b"600")
-        return b""
+        return no_content(request)
 
     def _allow(self) -> str:
         known = ("get", "head", "post", "delete", "options")
@@ -115,8 +114,13 @@ def _allow_origin(request: Request) -> bool:
     if origin is None or origin.lower() not in cast(PushSite, request.site).allowed_origins:
         return False
     request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
-    request.responseHeaders.addRawHeader(b"vary", b"Origin")
+    _vary(request, b"Origin")
     return True
+
+
+def _vary(request: Request, name: bytes) -> None:
+    if name not in request.responseHeaders.getRawHeaders(b"vary", []):
+        request.responseHeaders.addRawHeader(b"vary", name)
 
 
 async def _await(answer: Awaitable[bytes]) -> bytes:
@@ -150,21 +154,29 @@ class Folder(Resource):
 
 
 _INTERNAL = Refusal(500, "internal server error")
+_TITLES = {**RESPONSES, 426: b"Upgrade Required"}
 
 
 def refuse(request: Request, refusal: Refusal) -> bytes:
     """The answer that says no: a page for a browser, else JSON."""
-    request.setResponseCode(refusal.status)
+    title = _TITLES.get(refusal.status, b"Error")
+    request.setResponseCode(refusal.status, title)
     request.setHeader(b"cache-control", b"no-store")
     for name, value in refusal.headers.items():
         request.setHeader(name, value)
     if wants(request, (JSON, HTML)) == HTML:
-        title = RESPONSES.get(refusal.status, b"Error").decode()
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
         root = "/".join([".."] * (request.path.count(b"/") - 1)) or "."
         site = cast(PushSite, request.site)
-        return site.error_page(refusal.status, title, refusal.message, root)
+        return site.error_page(refusal.status, title.decode(), refusal.message, root)
     return answer_json(request, {"error": {"code": refusal.status, "message": refusal.message}})
+
+
+def no_content(request: Request) -> int:
+    """Answer 204, which has no body and says no length (RFC 9110, 8.6)."""
+    request.setResponseCode(204)
+    request.finish()
+    return NOT_DONE_YET
 
 
 def answer_json(request: Request, value: object) -> bytes:
@@ -176,7 +188,7 @@ def answer_json(request: Request, value: object) -> bytes:
 
 def wants(request: Request, offers: tuple[str, ...]) -> str | None:
     """Which of the offers the request's Accept header prefers; the answer varies by it."""
-    request.responseHeaders.addRawHeader(b"vary", b"Accept")
+    _vary(request, b"Accept")
     return preferred(header(request, "accept") or "", offers)
 
 

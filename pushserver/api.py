@@ -21,7 +21,7 @@ from pushserver.broker import Unavailable
 from pushserver.channel import Draft, InvalidName, check_event, check_name
 from pushserver.idempotency import InvalidKey, check_key
 from pushserver.node import Node
-from pushserver.payload import InvalidData
+from pushserver.payload import MALFORMED, InvalidData
 from pushserver.publishing import Gate
 from pushserver.session import Session, history_result
 from pushserver.wire import WireError
@@ -150,7 +150,7 @@ class ApiDoor(Door):
             raise Refusal(404, f"unknown method {self._name[:40]!r}, expected one of {KNOWN}")
         try:
             msgspec.json.decode(body, type=dict[str, Raw])
-        except (msgspec.DecodeError, RecursionError) as error:
+        except MALFORMED as error:
             raise Refusal(400, f"the body is no JSON object: {error}") from None
         return answer_json(request, await self._methods.call(self._name, body))
 
@@ -168,7 +168,7 @@ class Methods:
             kind, method = METHODS[name]
             call = msgspec.json.decode(body, type=kind)
             return {"result": await method(self, call)}
-        except (msgspec.DecodeError, RecursionError, InvalidName, InvalidData, InvalidKey) as error:
+        except (*MALFORMED, InvalidName, InvalidData, InvalidKey) as error:
             failed = WireError(wire.BAD_REQUEST, f"bad request: {error}")
         except Unavailable as error:
             failed = WireError(wire.INTERNAL, str(error), temporary=True)

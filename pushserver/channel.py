@@ -18,7 +18,7 @@ _COMPACT_AFTER = 64
 
 
 Count = Annotated[int, Meta(ge=0)]
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=3_153_600_000)]
 
 
 class InvalidName(ValueError):

@@ -64,11 +64,10 @@ class Channels(Folder):
 class ChannelDoor(Door):
     """One channel, as whatever the request prefers."""
 
-    def __init__(self, doors: ChannelDoors, name: str, root: str = ".."):
+    def __init__(self, doors: ChannelDoors, name: str):
         super().__init__()
         self._doors = doors
         self._name = name
-        self._root = root
 
     def answer_get(self, request: Request) -> Answer:
         name = self._check_name()
@@ -76,7 +75,7 @@ class ChannelDoor(Door):
             return self._doors.upgrade(request, STREAM_WEBSOCKET, self._begin(request, name))
         wanted = wants(request, (JSON, EVENT_STREAM, LINES, HTML))
         if wanted == HTML:
-            return self._page(request)
+            return live_page(self._doors, request, name, "..")
         if wanted in STREAMS:
             return respond(self._doors, request, wanted, self._begin(request, name))
         if wanted == JSON:
@@ -87,12 +86,6 @@ class ChannelDoor(Door):
     def answer_post(self, request: Request) -> Answer:
         return publish(request, self._check_name(), self._doors.node.hub, self._doors.gate)
 
-    def _page(self, request: Request) -> bytes:
-        size = self._doors.node.hub.history.options(self._name).history_size
-        request.setHeader(b"content-type", b"text/html; charset=utf-8")
-        request.setHeader(b"cache-control", b"no-cache")
-        return self._doors.page(self._name, self._root, size, self._root == ".")
-
     def _check_name(self) -> str:
         return valid_channel(self._name)
 
@@ -100,14 +93,16 @@ class ChannelDoor(Door):
         return begin_stream(self._doors, request, (name,))
 
 
-class FrontDoor(ChannelDoor):
+class FrontDoor(Door):
     """`/`: the live page of the front channel."""
 
     def __init__(self, doors: ChannelDoors, name: str):
-        super().__init__(doors, name, root=".")
+        super().__init__()
+        self._doors = doors
+        self._name = name
 
     def answer_get(self, request: Request) -> Answer:
-        return self._page(request)
+        return live_page(self._doors, request, self._name, ".")
 
 
 class Events(Door):
@@ -134,6 +129,14 @@ class Events(Door):
         if not 0 < len(names) <= limit:
             raise Refusal(400, f"{len(names)} channels, expected 1 to {limit} channel=NAME")
         return names
+
+
+def live_page(doors: ChannelDoors, request: Request, name: str, root: str) -> bytes:
+    """The live page of the channel; `root` is the way from its URL to the server's root."""
+    request.setHeader(b"content-type", b"text/html; charset=utf-8")
+    request.setHeader(b"cache-control", b"no-cache")
+    size = doors.node.hub.history.options(name).history_size
+    return doors.page(name, root, size, root == ".")
 
 
 def valid_channel(name: str) -> str:
@@ -165,6 +168,7 @@ def respond(
 ) -> Answer:
     """Answer with a stream of this media type."""
     request.setHeader(b"content-type", media.encode())
+    request.setHeader(b"cache-control", b"no-store")
     if request.method == b"HEAD":
         return b""
     return doors.respond(request, STREAMS[media], begin)

@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
-from pathlib import Path
 from typing import Any, TextIO
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from pushserver import __version__
-from pushserver.config import InvalidConfig, load
+from pushserver.config import InvalidConfig, read
 from pushserver.publisher import PublishError, publish
 
 DEFAULT_URL = "http://localhost:8080"
@@ -76,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_subscribe)
 
     command = commands.add_parser("check-config", help="say what is wrong with a configuration")
-    command.add_argument("file", type=Path)
+    command.add_argument("file")
     command.set_defaults(run=_check_config)
     return parser
 
@@ -111,21 +110,31 @@ def _subscribe(options: Any, out: TextIO) -> None:
     while left is None or left > 0:
         try:
             for line in _lines(options, where):
-                told = json.loads(line)
-                if "subscribed" in told:
-                    where = {"since": told["subscribed"]["id"]}
-                elif "reset" in told:
-                    print(f"pushserver: lost some: {told['reset']['reason']}", file=sys.stderr)
-                    where = {"since": told["reset"]["id"]}
-                else:
+                cursor, publication = _read(options, line)
+                where = {"since": cursor}
+                if publication:
                     print(line, file=out, flush=True)
-                    where = {"since": told["id"]}
                     left = None if left is None else left - 1
                     if left == 0:
                         return
         except (OSError, HTTPException) as error:
             print(f"pushserver: {options.url}: {error}; trying again", file=sys.stderr)
         time.sleep(RETRY_SECONDS)
+
+
+def _read(options: Any, line: str) -> tuple[str, bool]:
+    """The cursor after this line, and whether it is a publication."""
+    try:
+        told = json.loads(line)
+        if "subscribed" in told:
+            return str(told["subscribed"]["id"]), False
+        if "reset" in told:
+            reset = told["reset"]
+            print(f"pushserver: some are lost: {reset['reason']}", file=sys.stderr)
+            return str(reset["id"]), False
+        return str(told["id"]), True
+    except (ValueError, TypeError, KeyError):
+        raise CommandError(f"{options.url} is no pushserver: it says {line[:60]!r}") from None
 
 
 def _lines(options: Any, where: dict[str, str]) -> Iterator[str]:
@@ -153,7 +162,7 @@ def _lines(options: Any, where: dict[str, str]) -> Iterator[str]:
 
 def _check_config(options: Any, out: TextIO) -> None:
     try:
-        load(options.file.read_text(), str(options.file), os.environ)
-    except (InvalidConfig, OSError, UnicodeDecodeError) as error:
+        read(options.file, os.environ)
+    except InvalidConfig as error:
         raise CommandError(str(error)) from None
     print(f"{options.file}: good", file=out)

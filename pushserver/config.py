@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -27,7 +28,9 @@ class InvalidConfig(ValueError):
 class Server:
     """Where to listen (Twisted endpoint strings), for whom, and what `/` shows."""
 
-    listen: list[str] = field(default_factory=lambda: ["tcp:8080:interface=127.0.0.1"])
+    listen: Annotated[list[str], Meta(min_length=1)] = field(
+        default_factory=lambda: ["tcp:8080:interface=127.0.0.1"]
+    )
     allowed_origins: list[str] = field(default_factory=list)
     front_channel: str = "numbers"
 
@@ -131,7 +134,7 @@ def load(text: str, place: str, environment: Mapping[str, str]) -> Config:
     _check_known("", found, [*_SECTIONS, *_NAMED], place)
     origins: dict[str, str] = {}
     for variable, value in sorted(environment.items()):
-        _apply(found, variable, value, origins)
+        _apply(found, variable, value, origins, place)
     sections: dict[str, Any] = {}
     for name, content in found.items():
         where = _Where(place, name, origins)
@@ -188,13 +191,15 @@ def _named(content: object, section: str, where: _Where) -> dict[str, Any]:
             result[name] = made
         else:
             result[name] = {key: getattr(made, key) for key in values}
+            if section == "namespaces" and ":" in name:
+                raise inner.error("", "a namespace is what stands before the first colon")
             _check_channel_name(name if section == "channels" else f"{name}:x", inner)
     return result
 
 
 def _convert(value: object, hint: Any, key: str, where: _Where) -> Any:
     text = isinstance(value, _Text)
-    if text and get_origin(hint) is list:
+    if text and "list[" in str(hint):
         value = str(value).split()
     if get_origin(hint) is Literal and value not in get_args(hint):
         expected = " or ".join(get_args(hint))
@@ -205,14 +210,30 @@ def _convert(value: object, hint: Any, key: str, where: _Where) -> Any:
         )
     except msgspec.ValidationError as error:
         problem = re.sub(r" - at `\$.*", "", str(error)).replace("`", "")
-        raise where.error(key, f"{problem[:1].lower()}{problem[1:]}, value {value!r:.60}") from None
+        # A key is not to be read in a log.
+        shown = "" if where.section == "auth" else f", value {value!r:.60}"
+        raise where.error(key, f"{problem[:1].lower()}{problem[1:]}{shown}") from None
+
+
+def read(path: str, environment: Mapping[str, str]) -> Config:
+    """The configuration of this file, or of none (""), and the environment over it.
+
+    Raises InvalidConfig.
+    """
+    try:
+        text = Path(path).read_text() if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    return load(text, path, environment)
 
 
 class _Text(str):
     """A value that came as text, from the environment."""
 
 
-def _apply(found: dict[str, Any], variable: str, value: str, origins: dict[str, str]) -> None:
+def _apply(
+    found: dict[str, Any], variable: str, value: str, origins: dict[str, str], place: str
+) -> None:
     if not variable.startswith(PREFIX):
         return
     section, _, key = variable.removeprefix(PREFIX).lower().partition("_")
@@ -236,6 +257,9 @@ def _apply(found: dict[str, Any], variable: str, value: str, origins: dict[str, 
     table = found
     for part in path[:-1]:
         table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            problem = f"{part}: expected a table, got {table!r:.60}"
+            raise InvalidConfig(f"{place}: {problem} (and {variable} is set)")
     table[path[-1]] = _Text(value)
     origins[".".join(path)] = variable
 

@@ -22,9 +22,11 @@ from pushserver.answers import (
     check_origin,
     header,
     is_upgrade,
+    no_content,
 )
 from pushserver.formats import SESSION_LINES, SESSION_SSE, SESSION_WEBSOCKET, SessionFormat
 from pushserver.node import Node
+from pushserver.payload import MALFORMED
 from pushserver.session import Session, Transport
 
 
@@ -77,13 +79,15 @@ class ResponseDoor(Door):
         super().__init__()
         self._doors = doors
 
-    def open(self, request: Request, format: SessionFormat, media: str, commands: bytes) -> int:
+    def open(self, request: Request, format: SessionFormat, media: str, commands: bytes) -> Answer:
         """Begin the session, and answer with what it says."""
         check_origin(request, self._doors.allowed_origins)
         if len(commands) > self._doors.node.limits.frame_bytes:
             limit = self._doors.node.limits.frame_bytes
             raise Refusal(413, f"the commands have more than {limit} bytes (frame_bytes)")
         request.setHeader(b"content-type", media.encode())
+        if request.method == b"HEAD":
+            return b""
         return self._doors.respond(request, format, self._begin(commands))
 
     def _begin(self, commands: bytes) -> Callable[[Transport], Session]:
@@ -139,14 +143,13 @@ class EmulationDoor(Door):
             raise Refusal(413, f"the body has more than {limit} bytes (frame_bytes)")
         try:
             emulated = msgspec.json.decode(body, type=Emulated)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except MALFORMED as error:
             raise Refusal(400, f"not a command for a session: {error}") from None
         session = self._doors.sessions.get(emulated.session)
         if session is None:
             raise Refusal(404, "unknown session")
         session.received(emulated.data.encode("utf-8", "surrogatepass"))
-        request.setResponseCode(204)
-        return b""
+        return no_content(request)
 
 
 def _check_json(request: Request) -> None:

@@ -29,7 +29,8 @@ class Cursor:
 class Start:
     """Where a reader begins: after `since`, or with the `last` so many publications, then live.
 
-    `last` None with no `since` is from now on; `oldest` is all that is retained.
+    `last` 0 is from now on; `oldest` is all that is retained. With none of them it is the
+    reader's own default.
     """
 
     since: Cursor | None = None
@@ -48,7 +49,7 @@ def parse_cursor(text: str) -> Cursor:
 def parse_since(text: str) -> Start:
     """The value of `since=`; raises InvalidCursor."""
     if text == "now":
-        return Start()
+        return Start(last=0)
     if text == "oldest":
         return Start(oldest=True)
     return Start(since=parse_cursor(text))

@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0, le=31_536_000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class Limits:
     connect_seconds: Positive = 15.0
     """How long a connection may last without its first command."""
     ping_seconds: Positive = 25.0
-    """How long a connection may be silent before it is asked whether it is alive."""
+    """How often a connection is asked whether it is alive."""
     pong_seconds: Positive = 8.0
     """How long the answer to that may take on the Centrifuge protocol."""
     dead_seconds: Positive = 20.0
     """How long the answer to that may take on a raw WebSocket."""
     heartbeat_seconds: Positive = 20.0
-    """How often a silent SSE or NDJSON stream is shown to be alive."""
+    """How often an SSE or NDJSON stream is shown to be alive."""
     channels_per_client: AtLeastOne = 128
     """How many channels one connection may be subscribed to."""
     idempotency_keys: AtLeastOne = 100_000

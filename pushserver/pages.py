@@ -11,7 +11,7 @@ from twisted.web.server import Request
 from twisted.web.static import File
 
 from pushserver import __version__
-from pushserver.answers import NotHere
+from pushserver.answers import NotHere, Refusal, refuse
 
 LIST_SIZE = 10
 
@@ -77,6 +77,12 @@ class StaticFiles(File):
 
     def directoryListing(self) -> Resource:
         return self.childNotFound
+
+    def render(self, request: Request) -> bytes | int:
+        if request.method not in (b"GET", b"HEAD"):
+            return refuse(request, Refusal(405, "files are only read", {"allow": "GET, HEAD"}))
+        answer: bytes | int = super().render(request)
+        return answer
 
     def render_GET(self, request: Request) -> bytes | int:
         if not Path(self.path).resolve().is_relative_to(self._root) or not self.isfile():

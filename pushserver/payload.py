@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 MAX_DEPTH = 100
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a text that is not of the form that was asked for."""
 
 
 class InvalidData(ValueError):

@@ -5,53 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pushserver.channel import ClientInfo
-from pushserver.cursor import Cursor, Start
-from pushserver.formats import HISTORY, Format, history_object
-from pushserver.hub import Following
+from pushserver.cursor import Start
+from pushserver.formats import HISTORY, Format
 from pushserver.node import Node, new_client
 
 
 class Poll:
     """A subscriber for one publication, on behalf of a long-poll request.
 
-    `answer` is called once, with a history object as JSON text: what there is already, or
-    the first publication that comes, or nothing new when none comes or the server stops.
+    `answer` is called once, with a history object as JSON text: of the first publication
+    that comes, or `nothing` when none comes in time or the server stops.
     """
 
     __slots__ = ("_answer", "_channel", "_node", "_nothing", "info")
 
-    def __init__(self, node: Node, channel: str, answer: Callable[[bytes], None]):
+    def __init__(self, node: Node, channel: str, answer: Callable[[bytes], None], nothing: bytes):
         self.info = ClientInfo(new_client())
         self._node = node
         self._channel = channel
         self._answer: Callable[[bytes], None] | None = answer
-        self._nothing = b""
+        self._nothing = nothing
 
     @property
     def format(self) -> Format:
         return HISTORY
 
-    async def wait(self, start: Start, seconds: float) -> None:
-        """Answer with what there is; if that is nothing, wait.
-
-        The look and the waiting are in one turn: nothing is published between them.
-        """
-        following = await self._node.hub.follow(self, (self._channel,), start)
-        if following.publications or following.reason:
-            self._finish(self._found(following))
-            return
-        # Answered with the same cursor: the reader goes on from where it was.
-        self._nothing = history_object(
-            self._channel, (), following.cursor, following.offsets[self._channel], ""
-        )
+    async def wait(self, seconds: float) -> None:
+        """Wait so long at the most, from now on."""
+        await self._node.hub.follow(self, (self._channel,), Start(last=0))
         self._node.peers.wake_at(self, self._node.monotonic() + seconds)
-
-    def _found(self, following: Following) -> bytes:
-        rows = following.publications
-        cursor, offset = following.cursor, following.offsets[self._channel]
-        if rows:
-            cursor, offset = Cursor(cursor.epoch, rows[-1].seq), rows[-1].offset
-        return history_object(self._channel, rows, cursor, offset, following.reason)
 
     def leave(self) -> None:
         """The request is answered or gone."""

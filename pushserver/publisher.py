@@ -63,8 +63,8 @@ def _request(url: str, channel: str, data: object, event: str, key: str | None) 
         request = Request(address, body, headers, method="POST")
     except ValueError as error:
         raise PublishError(f"{url}: {error}") from None
-    if request.type not in ("http", "https"):
-        raise PublishError(f"{url}: expected an http or https URL")
+    if request.type not in ("http", "https") or not request.host or " " in request.host:
+        raise PublishError(f"{url}: expected a URL such as http://localhost:8080")
     return request
 
 

@@ -17,6 +17,8 @@ from pushserver.hub import Hub
 from pushserver.idempotency import InvalidKey, check_key
 from pushserver.payload import InvalidData, NotJSON
 
+# A text may begin so; only in JSON would these be numbers, and JSON does not have them.
+_WORDS = (b"NaN", b"Infinity", b"-Infinity")
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 
@@ -69,8 +71,11 @@ def _data(request: Request) -> bytes:
         return payload.compact(body)
     try:
         return payload.compact(body)
-    except NotJSON:
-        return msgspec.json.encode(_text(body))
+    except InvalidData as error:
+        word = body.strip()
+        if isinstance(error, NotJSON) or (word.startswith(_WORDS) and word not in _WORDS):
+            return msgspec.json.encode(_text(body))
+        raise
 
 
 def _text(body: bytes) -> str:
@@ -81,12 +86,17 @@ def _text(body: bytes) -> str:
 
 
 def _event(request: Request) -> str:
-    values = request.args.get(b"event", [b"message"])
-    return check_event(values[-1].decode("utf-8", "replace"))
+    name = request.args.get(b"event", [b"message"])[-1]
+    try:
+        return check_event(name.decode())
+    except UnicodeDecodeError:
+        raise InvalidName(f"invalid event name {name[:140]!r}: expected UTF-8") from None
 
 
 def _key(request: Request) -> str:
-    key = header(request, "idempotency-key") or header(request, "x-idempotency-key")
+    key = header(request, "idempotency-key")
+    if key is None:
+        key = header(request, "x-idempotency-key")
     return "" if key is None else check_key(key)
 
 

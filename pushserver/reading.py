@@ -5,9 +5,11 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
-from pushserver import formats
 from pushserver.answers import JSON, Refusal, header
+from pushserver.channel import Publication
 from pushserver.cursor import Cursor, InvalidCursor, Start, parse_cursor, parse_since
+from pushserver.formats import history_object
+from pushserver.history import History
 from pushserver.node import Node
 from pushserver.poll import Poll
 
@@ -45,29 +47,32 @@ def history(request: Request, name: str, node: Node) -> bytes | Deferred[bytes]:
     wait = number(request, "wait", limits.wait_seconds) or 0
     request.setHeader(b"content-type", JSON.encode())
     request.setHeader(b"cache-control", b"no-store")
-    if wait and request.method != b"HEAD":
+    rows, reason = _find(name, node.hub.history, start)
+    if wait and not rows and not reason and request.method != b"HEAD":
         return _long_poll(request, name, node, start, wait)
-    return _read(name, node, start, limit)
+    return _answer(name, node.hub.history, rows, limit, reason)
 
 
-def _read(name: str, node: Node, start: Start, limit: int | None) -> bytes:
-    log = node.hub.history
+def _find(name: str, log: History, start: Start) -> tuple[list[Publication], str]:
+    """What the reader asks for, or why that cannot be told."""
     channel = log.peek(name)
-    reason = ""
     if start.since is not None:
         reason = _unreadable(start.since, log.epoch, log.seq, channel.floor_seq)
-        rows = [] if reason else channel.after_seq(start.since.seq, log.seq)
-    elif start.last is not None:
-        rows = channel.last(start.last)
-    else:
-        rows = channel.after(0)
-    if limit is None or limit >= len(rows):
-        return formats.history_object(name, rows, Cursor(log.epoch, log.seq), channel.top, reason)
-    if limit == 0:
-        return formats.history_object(name, (), Cursor(log.epoch, log.seq), channel.top, reason)
+        return [] if reason else channel.after_seq(start.since.seq, log.seq), reason
+    if start.last is not None and not start.oldest:
+        return channel.last(start.last), ""
+    return channel.after(0), ""
+
+
+def _answer(
+    name: str, log: History, rows: list[Publication], limit: int | None, reason: str
+) -> bytes:
+    if limit is None or limit == 0 or limit >= len(rows):
+        rows = [] if limit == 0 else rows
+        return history_object(name, rows, Cursor(log.epoch, log.seq), log.top(name), reason)
     # Not all of it: the next page goes on from the last of this one.
     last = rows[limit - 1]
-    return formats.history_object(name, rows[:limit], Cursor(log.epoch, last.seq), last.offset, "")
+    return history_object(name, rows[:limit], Cursor(log.epoch, last.seq), last.offset, "")
 
 
 def _unreadable(since: Cursor, epoch: str, seq: int, floor_seq: int) -> str:
@@ -80,14 +85,19 @@ def _unreadable(since: Cursor, epoch: str, seq: int, floor_seq: int) -> str:
 
 
 def _long_poll(request: Request, name: str, node: Node, start: Start, wait: int) -> Deferred[bytes]:
+    """Wait for one publication. The look and the waiting are in one turn."""
     answer: Deferred[bytes] = Deferred()
-    poll = Poll(node, name, answer.callback)
+    log = node.hub.history
+    # In vain: answered with the same cursor, the reader goes on from where it was.
+    cursor = start.since or Cursor(log.epoch, log.seq)
+    nothing = history_object(name, (), cursor, log.top(name), "")
+    poll = Poll(node, name, answer.callback, nothing)
 
     def gone(_: object) -> None:
         poll.leave()
 
     request.notifyFinish().addErrback(gone)
-    node.run(poll.wait(start, wait))
+    node.run(poll.wait(wait))
     return answer
 
 

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
@@ -26,7 +25,7 @@ from pushserver.answers import Folder
 from pushserver.api import Api
 from pushserver.broker import MemoryBroker
 from pushserver.channels import ChannelDoors, Channels, Events, FrontDoor
-from pushserver.config import Config, InvalidConfig, load
+from pushserver.config import Config, InvalidConfig, read
 from pushserver.connection import ConnectionDoors, EmulationDoor
 from pushserver.history import History
 from pushserver.hub import Hub
@@ -42,8 +41,9 @@ from pushserver.server import PushService
 from pushserver.site import PushSite
 from pushserver.sources import TimerSource, random_number
 from pushserver.startup import StartFailed
-from pushserver.store import Committer, Storage, SyncBroker, Writer
+from pushserver.store import Committer, Storage, Writer
 from pushserver.streaming import Responses
+from pushserver.sync import SyncBroker
 from pushserver.websocket import WebSocketFactory
 
 
@@ -87,11 +87,9 @@ def makeService(options: Options) -> IService:
 
 def configure(options: Options, environment: Mapping[str, str]) -> Config:
     """The configuration: file, environment, flags, the later over the earlier."""
-    path = options["config"]
     try:
-        text = Path(path).read_text() if path else ""
-        config = load(text, path or "", environment)
-    except (InvalidConfig, OSError, UnicodeDecodeError) as error:
+        config = read(options["config"], environment)
+    except InvalidConfig as error:
         raise StartFailed(str(error)) from None
     if options["listen"]:
         config = replace(config, server=replace(config.server, listen=options["listen"]))
@@ -105,7 +103,7 @@ def build(config: Config, reactor: Any, debug: bool = False) -> PushService:
     broker, storage = make_broker(config, reactor)
     node = make_node(broker, limits, reactor)
     pages = Pages()
-    origins = frozenset(config.server.allowed_origins)
+    origins = frozenset(origin.lower() for origin in config.server.allowed_origins)
     gate = Gate(frozenset(config.auth.api_keys), origins)
     upgrade = WebSocketFactory(reactor, limits, log).upgrade
     respond = Responses(limits, log).open

@@ -234,7 +234,7 @@ class Session:
         return wire.ConnectResult(
             self.info.client,
             self._node.version,
-            ping=round(interval),
+            ping=max(1, round(interval)),
             pong=True,
             session=self.secret,
             node=self._node.hub.history.epoch if self.secret else "",
@@ -270,6 +270,8 @@ class Session:
     def _check_may_subscribe(self, channel: str, request: wire.SubscribeRequest) -> None:
         if request.type:
             raise WireError(wire.NOT_AVAILABLE, "type: this server has stream subscriptions only")
+        if request.tf is not UNSET:
+            raise WireError(wire.NOT_AVAILABLE, "tf: this server filters no publications")
         if channel in self._channels:
             raise WireError(wire.ALREADY_SUBSCRIBED, f"already subscribed to {channel}")
         limit = self._node.limits.channels_per_client

@@ -9,6 +9,13 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
+from twisted.logger import (
+    FilteringLogObserver,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogPublisher,
+)
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import IResource
@@ -40,6 +47,12 @@ class DeadlineChannel(http.HTTPChannel):
     """
 
     site: PushSite
+    # Without its line for each connection that timed out, as every idle one does.
+    _log = Logger(
+        observer=FilteringLogObserver(
+            globalLogPublisher, [LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)]
+        )
+    )
 
     def connectionMade(self) -> None:
         super().connectionMade()

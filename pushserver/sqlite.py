@@ -90,7 +90,7 @@ class SqliteFile:
             self._prepare()
         except (sqlite3.Error, OSError) as error:
             self._db.close()
-            raise StoreError(f"cannot use {path}: {error}") from None
+            raise StoreError(f"cannot use {path}: {error}{_hint(path)}") from None
         except StoreError:
             self._db.close()
             raise
@@ -277,3 +277,11 @@ def _bytes(value: object) -> bytes:
     if not isinstance(value, bytes):
         raise ValueError(f"expected a blob, got {value!r:.40}")
     return value
+
+
+def _hint(path: str) -> str:
+    """What SQLite does not say: that the file, or its folder, may not be written."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.access(path, os.W_OK) and os.access(folder, os.W_OK):
+        return ""
+    return " (the file and its folder must be writable)"

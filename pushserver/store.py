@@ -1,15 +1,9 @@
-"""The durable side of publishing: commits in a thread of their own.
-
-`Writer` commits behind the memory, in batches; `SyncBroker` answers and delivers only what
-is committed.
-"""
+"""The store: commits in a thread of their own, and the batches written behind the memory."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -19,8 +13,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from pushserver.broker import MemoryBroker, Unavailable
-from pushserver.channel import Draft, Publication, Receipt
+from pushserver.broker import Unavailable
+from pushserver.channel import Publication
 from pushserver.history import History
 from pushserver.idempotency import Keys, Remembered
 from pushserver.metrics import Metrics
@@ -215,153 +209,11 @@ class Writer:
             busy.callback(None)
 
 
-class SyncBroker(MemoryBroker):
-    """Nobody is told of a publication before it is committed.
-
-    Drafts that come while a commit is under way wait and are committed together; they get
-    their numbers then, so that a commit that fails leaves no hole.
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        history: History,
-        keys: Keys,
-        metrics: Metrics,
-        clock: Callable[[], float],
-        committer: Committer,
-    ):
-        super().__init__(history, keys, metrics, clock)
-        self._committer = committer
-        self._waiting: list[_Waiting] = []
-        self._first: dict[tuple[str, str], Deferred[Receipt]] = {}
-        self._touched: dict[str, None] = {}
-        self._idle: Deferred[None] | None = None
-        self._busy = False
-
-    async def publish(self, draft: Draft) -> Receipt:
-        known = self.known(draft, self._clock())
-        if known is not None:
-            return known
-        name = (draft.channel, draft.key)
-        if draft.key and name in self._first:
-            self.metrics.duplicates += 1
-            return await _share(self._first[name])
-        answer: Deferred[Receipt] = Deferred()
-        if draft.key:
-            self._first[name] = answer
-        self._waiting.append((draft, answer))
-        self._flush()
-        return await _share(answer)
-
-    async def clear(self, channel: str) -> None:
-        if channel in self.history.channels:
-            self.metrics.evictions += self.history.channels[channel].clear()
-            self._touched[channel] = None
-            self._flush()
-
-    def expire(self, now: float, watched: Callable[[str], bool]) -> None:
-        if self._busy:
-            # What is being committed has its numbers from channels that must not be
-            # forgotten meanwhile; the next sweep comes.
-            return
-        self._keys.expire(now)
-        evicted, changed = self.history.expire(now, watched)
-        self.metrics.evictions += evicted
-        self._touched.update(dict.fromkeys(changed))
-        self._flush()
+class Finisher(Protocol):
+    """What has something to commit at the end."""
 
     async def finish(self) -> bool:
         """Commit what waits; False when that failed."""
-        self._flush()
-        if self._busy:
-            self._idle = Deferred()
-            await self._idle
-        return not self._touched
-
-    def _flush(self) -> None:
-        if self._busy or not (self._waiting or self._touched):
-            return
-        self._busy = True
-        waiting, self._waiting = self._waiting, []
-        drafts, now = [draft for draft, _ in waiting], self._clock()
-        rows = self._number(drafts, now)
-        batch = self._batch(rows, drafts, now)
-        touched, self._touched = self._touched, {}
-        done = self._committer.commit(batch, now)
-        done.addCallbacks(
-            lambda _: self._committed(rows, waiting),
-            lambda why: self._failed(waiting, touched, why),
-        )
-        done.addErrback(lambda why: self._log.failure("after a commit", why))
-        done.addBoth(self._next)
-
-    def _number(self, drafts: list[Draft], now: float) -> list[Publication]:
-        rows: list[Publication] = []
-        ahead: Counter[str] = Counter()
-        for draft in drafts:
-            rows.append(self.history.number(draft, now, len(rows), ahead[draft.channel]))
-            ahead[draft.channel] += 1
-        return rows
-
-    def _batch(self, rows: list[Publication], drafts: list[Draft], now: float) -> Batch:
-        """The rows, and the numbers that their channels will have once they are appended.
-
-        What appending will evict is not known yet: a later batch takes it away, or a
-        start does.
-        """
-        batch = Batch(seq=self.history.seq + len(rows), rows=rows)
-        batch.keys = [
-            Remembered(row.channel, draft.key, row.receipt, now)
-            for row, draft in zip(rows, drafts, strict=True)
-            if draft.key
-        ]
-        tops = {row.channel: row.offset for row in rows}
-        for name in {**self._touched, **tops}:
-            channel = self.history.channels.get(name)
-            if channel is None and name not in tops:
-                batch.forgotten.append(name)
-            else:
-                known = state(self.history.peek(name))
-                batch.states.append(replace(known, top=tops.get(name, known.top)))
-        return batch
-
-    def _committed(self, rows: list[Publication], waiting: list[_Waiting]) -> None:
-        for row, (draft, answer) in zip(rows, waiting, strict=True):
-            self._first.pop((draft.channel, draft.key), None)
-            self.append(row, draft.key)
-            self._deliver(row)
-            answer.callback(row.receipt)
-
-    def _failed(self, waiting: list[_Waiting], touched: dict[str, None], failure: Failure) -> None:
-        self._touched = {**touched, **self._touched}
-        for draft, answer in waiting:
-            self._first.pop((draft.channel, draft.key), None)
-            answer.errback(Unavailable(f"the store failed: {failure.getErrorMessage()}", "store"))
-
-    def _next(self, result: object) -> None:
-        self._busy = False
-        if self._waiting:
-            self._flush()
-        elif self._idle is not None:
-            idle, self._idle = self._idle, None
-            idle.callback(None)
-
-
-_Waiting = tuple[Draft, Deferred[Receipt]]
-
-
-def _share(answer: Deferred[Receipt]) -> Deferred[Receipt]:
-    """The same answer for one more who waits for it."""
-    mine: Deferred[Receipt] = Deferred()
-
-    def answered(receipt: Receipt) -> Receipt:
-        mine.callback(receipt)
-        return receipt
-
-    answer.addCallbacks(answered, mine.errback)
-    return mine
 
 
 class Storage(Service):
@@ -370,7 +222,7 @@ class Storage(Service):
     def __init__(
         self,
         committer: Committer,
-        finisher: Writer | SyncBroker,
+        finisher: Finisher,
         keys: Keys,
         clock: Callable[[], float],
     ):

@@ -53,14 +53,20 @@ def close_reason(text: str) -> bytes:
     centrifuge-js 5.8.0 parses the reason as JSON first: an empty one after a final code
     makes it reconnect for ever, and one that is JSON (`7`) stops it for good.
     """
-    text = text or "closed"
+    text = _cut(text or "closed")
     try:
         json.loads(text)
+    except RecursionError:
+        text = _cut(f"reason: {text}")
     except ValueError:
         pass
     else:
-        text = f"reason: {text}"
-    return text.encode()[:REASON_BYTES].decode(errors="ignore").encode()
+        text = _cut(f"reason: {text}")
+    return text.encode()
+
+
+def _cut(text: str) -> str:
+    return text.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
 
 
 class _Transport(ITCPTransport, IConsumer):

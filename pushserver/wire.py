@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from pushserver.channel import ClientInfo, Publication
+from pushserver.payload import MALFORMED
 
 # Error codes of a reply.
 INTERNAL = 100
@@ -117,6 +118,7 @@ class SubscribeRequest(Struct):
     recoverable: bool = False
     join_leave: bool = False
     flag: int = 0
+    tf: Raw | UnsetType = UNSET
     type: int = 0
 
 
@@ -276,7 +278,7 @@ def commands(text: bytes) -> Iterator[Command]:
                 yield _command(line)
             except msgspec.ValidationError as error:
                 raise FrameError(f"not a command: {error}") from None
-            except (msgspec.DecodeError, RecursionError) as error:
+            except MALFORMED as error:
                 raise FrameError(f"not JSON: {error}") from None
 
 
@@ -302,7 +304,7 @@ def request(text: bytes, kind: type[Request]) -> Request:
     """The request of a command; raises WireError 107 that names the field."""
     try:
         found: Request = _decoders[kind].decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise WireError(BAD_REQUEST, f"bad request: {error}") from None
     return found
 
