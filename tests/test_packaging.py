@@ -1,0 +1,155 @@
+"""The package as others get it: built, installed into empty environments, and run there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pushserver
+from tests.e2e.server import CHECKOUT, Server, environment
+
+pytestmark = pytest.mark.slow
+
+ASSETS = ("templates", "static", "systemd")
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a program without the checkout on its path; its output."""
+    ended = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment(PYTHONPATH=""),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout
+    return ended.stdout
+
+
+def files_of(*folders: str) -> set[str]:
+    """The files under folders of the checkout, as the checkout names them."""
+    return {
+        str(path.relative_to(CHECKOUT))
+        for folder in folders
+        for path in (CHECKOUT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout to build in, since builds leave things behind."""
+    leave = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "build", "dist", "*.egg-*")
+    return shutil.copytree(CHECKOUT, tmp_path_factory.mktemp("tree") / "pushserver", ignore=leave)
+
+
+@pytest.fixture(scope="module")
+def built(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution, and the wheel that was built from that."""
+    folder = tmp_path_factory.mktemp("built")
+    run(sys.executable, "-m", "build", "--outdir", folder, tree, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    [path] = built.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def contents(wheel: Path) -> set[str]:
+    """The names of all files in the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if not name.endswith("/")}
+
+
+class TestTheWheel:
+    def test_has_every_asset(self, contents: set[str]) -> None:
+        assert files_of(*ASSETS) - {name.removeprefix("pushserver/") for name in contents} == set()
+
+    def test_has_every_module(self, contents: set[str]) -> None:
+        assert files_of("pushserver") - contents == set()
+
+    def test_puts_nothing_beside_the_package_but_the_plugin(self, contents: set[str]) -> None:
+        metadata = f"pushserver-{pushserver.__version__}.dist-info/"
+        others = {name for name in contents if not name.startswith(("pushserver/", metadata))}
+        assert others == {"twisted/plugins/pushserver_plugin.py"}
+
+    def test_needs_what_the_design_says_and_no_more(self, wheel: Path) -> None:
+        with zipfile.ZipFile(wheel) as archive:
+            name = f"pushserver-{pushserver.__version__}.dist-info/METADATA"
+            metadata = archive.read(name).decode()
+        assert re.findall(r"^Requires-Dist: ([\w\[\]]+)", metadata, re.MULTILINE) == [
+            "autobahn[twisted]",
+            "jinja2",
+            "msgspec",
+            "twisted[tls]",
+        ]
+        assert "Requires-Python: >=3.11" in metadata
+
+
+def test_the_source_distribution_has_all_that_a_build_needs(built: Path) -> None:
+    [path] = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = files_of("pushserver", *ASSETS) | {"setup.py", "pyproject.toml", "LICENSE"}
+    assert needed - names == set()
+
+
+@pytest.fixture(scope="module", params=["wheel", "editable"])
+def twistd(
+    request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The twistd of an environment that holds nothing but what an installation brings."""
+    folder = tmp_path_factory.mktemp(request.param)
+    run(sys.executable, "-m", "venv", "venv", cwd=folder)
+    editable = request.param == "editable"
+    what = ["--editable", str(tree)] if editable else [str(request.getfixturevalue("wheel"))]
+    pip = [str(folder / "venv/bin/python"), "-m", "pip", "install", "--quiet"]
+    run(*pip, "--constraint", str(CHECKOUT / "constraints.txt"), *what, cwd=folder)
+    return folder / "venv" / "bin" / "twistd"
+
+
+def test_twistd_lists_the_plugin(twistd: Path, tmp_path: Path) -> None:
+    assert re.search(r"^\s+pushserver\s+\S", run(twistd, "--help", cwd=tmp_path), re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def installed(twistd: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that runs from an installation, in a folder that is empty."""
+    folder = tmp_path_factory.mktemp("empty")
+    server = Server(folder, twistd=[str(twistd)], env=environment(PYTHONPATH=""))
+    try:
+        yield server.start()
+        server.stop()
+        assert server.problems == []
+        assert [path.name for path in folder.iterdir()] == ["log"]
+    finally:
+        server.kill()
+
+
+class TestTheInstalledServer:
+    def test_renders_the_page_from_its_template(self, installed: Server) -> None:
+        page = installed.get("", accept="text/html")
+        assert page.status == 200
+        assert page.headers.get_content_type() == "text/html"
+        assert 'id="list"' in page.text
+
+    def test_serves_every_file_that_the_page_names(self, installed: Server) -> None:
+        page = installed.get("", accept="text/html").text
+        named = re.findall(r'(?:src|href)="((?:\./)?static/[^"]+)"', page)
+        assert named
+        for path in named:
+            assert installed.get(path.removeprefix("./")).status == 200, path

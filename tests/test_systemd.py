@@ -1,0 +1,203 @@
+"""The units, and what the server does for systemd."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.server import CHECKOUT, PROBLEM, TWISTD, Server, environment, free_port, get
+from tests.e2e.sockets import closed_with, dial_channel
+from tests.e2e.supervisor import Supervisor, wait_for_end
+
+pytestmark = pytest.mark.slow
+
+UNITS = CHECKOUT / "systemd"
+SERVICE, SOCKET = "pushserver.service", "pushserver.socket"
+EXPOSURE_BY_SOCKET = 2
+"""In tenths, as `systemd-analyze security` counts: 0 is best, 100 worst."""
+EXPOSURE_LISTENING = 11
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """A folder with the units; what they start is a program that is there."""
+    for name in (SERVICE, SOCKET):
+        copy(UNITS / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def listening_units(units: Path) -> Path:
+    """The same as the documents tell those who want no socket unit."""
+    (units / SOCKET).unlink()
+    place = units / f"{SERVICE}.d"
+    place.mkdir()
+    copy(UNITS / "listen.conf", place / "listen.conf")
+    return units
+
+
+def copy(unit: Path, to: Path) -> None:
+    text = unit.read_text("utf-8")
+    to.write_text(text.replace("/opt/pushserver/bin/twistd", "/bin/true"), "utf-8")
+
+
+def analyze(units: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", *arguments],
+        cwd=units,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+class TestTheUnits:
+    def test_are_verified_without_a_word(self, units: Path) -> None:
+        ended = analyze(units, "verify", f"./{SERVICE}", f"./{SOCKET}")
+        assert (ended.returncode, ended.stdout) == (0, "")
+
+    def test_are_verified_without_the_socket_too(self, listening_units: Path) -> None:
+        ended = analyze(listening_units, "verify", f"./{SERVICE}")
+        assert (ended.returncode, ended.stdout) == (0, "")
+
+    def test_expose_next_to_nothing(self, units: Path) -> None:
+        self.exposes_at_most(units, EXPOSURE_BY_SOCKET)
+
+    def test_expose_little_when_the_server_listens_itself(self, listening_units: Path) -> None:
+        self.exposes_at_most(listening_units, EXPOSURE_LISTENING)
+
+    @staticmethod
+    def exposes_at_most(units: Path, threshold: int) -> None:
+        arguments = ["security", "--offline=yes", f"--threshold={threshold}", f"./{SERVICE}"]
+        ended = analyze(units, *arguments)
+        assert ended.returncode == 0, ended.stdout
+
+    def test_agree_on_the_name_of_the_socket(self) -> None:
+        passed = re.search(r"^FileDescriptorName=(\w+)$", (UNITS / SOCKET).read_text(), re.M)
+        taken = re.search(r"--listen systemd:domain=INET:name=(\w+)$", exec_start(SERVICE))
+        assert passed
+        assert taken
+        assert passed[1] == taken[1]
+
+
+def exec_start(unit: str) -> str:
+    """The command line in a unit."""
+    [line] = re.findall(r"^ExecStart=.+$", (UNITS / unit).read_text("utf-8"), re.MULTILINE)
+    return str(line).removeprefix("ExecStart=")
+
+
+def arguments_of(unit: str) -> list[str]:
+    """What the unit gives to twistd."""
+    return exec_start(unit).split()[1:]
+
+
+@contextmanager
+def activated(folder: Path, port: int, *sandbox: str) -> Iterator[Path]:
+    """What the socket unit does: hold the port, start the service's command when somebody comes.
+
+    Yields the file with all that it and the server say.
+    """
+    passed = environment()
+    command = [
+        "systemd-socket-activate",
+        f"--listen=127.0.0.1:{port}",
+        "--fdname=http",
+        *(f"--setenv={name}" for name in passed if name.startswith(("COVERAGE_", "PYTHON"))),
+        *sandbox,
+        *TWISTD,
+        *arguments_of(SERVICE),
+    ]
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=passed, stdout=output, stderr=subprocess.PIPE
+        )
+    assert process.stderr is not None
+    try:
+        assert b"Listening on" in process.stderr.readline()
+        yield log
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+        with log.open("ab") as output:
+            output.write(process.stderr.read())
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+class TestSocketActivation:
+    def test_serves_on_the_socket_that_it_was_given(self, tmp_path: Path) -> None:
+        port = free_port()
+        with activated(tmp_path, port) as log:
+            assert get(port, "").status == 200
+            assert get(port, "channels/numbers").status == 200
+        text = log.read_text()
+        assert text.count(f"http://127.0.0.1:{port}/") == 1
+        assert not PROBLEM.search(text)
+
+    def test_serves_in_a_sandbox_that_has_no_network(self, tmp_path: Path) -> None:
+        sandbox = ["unshare", "--net", "setpriv", "--no-new-privs"]
+        if subprocess.run([*sandbox, "true"], stderr=subprocess.DEVNULL, check=False).returncode:
+            pytest.skip("this user may not make network namespaces")
+        port = free_port()
+        with activated(tmp_path, port, *sandbox) as log:
+            assert get(port, "").status == 200
+        assert not PROBLEM.search(log.read_text())
+
+
+class TestNotification:
+    """READY=1 and STOPPING=1, on both kinds of address that NOTIFY_SOCKET can have."""
+
+    @pytest.fixture(params=["a path", "an abstract name"])
+    def supervisor(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Supervisor]:
+        path = str(tmp_path / "notify")
+        with closing(Supervisor(path if request.param == "a path" else "")) as supervisor:
+            yield supervisor
+
+    @pytest.fixture
+    def notifying(self, tmp_path: Path, supervisor: Supervisor) -> Iterator[Server]:
+        server = Server(tmp_path)
+        try:
+            yield server.start(supervisor)
+        finally:
+            server.kill()
+
+    def test_ready_is_said_when_it_listens(self, notifying: Server, supervisor: Supervisor) -> None:
+        socket.create_connection(("127.0.0.1", notifying.port)).close()
+        assert supervisor.listen() == ["READY=1"]
+
+    def test_stopping_is_said_before_anybody_is_sent_away(
+        self, notifying: Server, supervisor: Supervisor
+    ) -> None:
+        with dial_channel(notifying) as (client, _):
+            notifying.send(signal.SIGTERM)
+            assert closed_with(client).code == 1001
+            # One process says both, so what it said first is here by now.
+            assert "STOPPING=1" in supervisor.listen()
+        wait_for_end(notifying.pid)
+        assert supervisor.listen() == ["READY=1", "STOPPING=1"]
+
+    def test_nothing_is_said_when_the_start_fails(
+        self, tmp_path: Path, supervisor: Supervisor
+    ) -> None:
+        port = free_port()
+        with socket.create_server(("127.0.0.1", port)):
+            ended = subprocess.run(
+                [*TWISTD, "-n", "--pidfile=", "pushserver", "--listen", f"tcp:{port}"],
+                cwd=tmp_path,
+                env=environment(NOTIFY_SOCKET=supervisor.address),
+                capture_output=True,
+                timeout=20,
+                check=False,
+            )
+        assert ended.returncode > 0
+        assert "READY=1" not in supervisor.listen()
