@@ -19,11 +19,11 @@ def notify(state: str, environment: Mapping[str, str]) -> None:
     address = environment.get("NOTIFY_SOCKET", "")
     if not address:
         return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
+    # With an @ in front it is a name, and no file.
+    target = "\0" + address[1:] if address.startswith("@") else address
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.connect(address)
+            sender.connect(target)
             sender.send(state.encode())
     except OSError as error:
         _log.warn("NOTIFY_SOCKET {address!r}: {error}", address=address, error=error)
