@@ -7,7 +7,7 @@ for everybody: what is encoded here is encoded once and sent to all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from msgspec import Raw, Struct
@@ -215,3 +215,34 @@ STREAM_LINES = StreamFormat(
     answered=False,
 )
 HISTORY = Format("history", _history_of_one, UNSUPPORTED)
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of an HTTP/1.1 body (RFC 9112, 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _chunked_session(plain: SessionFormat) -> SessionFormat:
+    return replace(
+        plain,
+        publication=lambda row: chunk(plain.publication(row)),
+        frame=lambda text: chunk(plain.frame(text)),
+    )
+
+
+def _chunked_stream(plain: StreamFormat) -> StreamFormat:
+    return replace(
+        plain,
+        publication=lambda row: chunk(plain.publication(row)),
+        begin=lambda channels, reset, retry: chunk(plain.begin(channels, reset, retry)),
+        heartbeat=chunk(plain.heartbeat),
+    )
+
+
+CHUNKED: dict[Format, Format] = {
+    SESSION_SSE: _chunked_session(SESSION_SSE),
+    SESSION_LINES: _chunked_session(SESSION_LINES),
+    STREAM_SSE: _chunked_stream(STREAM_SSE),
+    STREAM_LINES: _chunked_stream(STREAM_LINES),
+}
+"""The formats of responses without an end, for clients of HTTP/1.1: as chunks."""

@@ -22,7 +22,9 @@ class Limits:
     request_seconds: AtLeastOne = 15
     """How long a request may take to arrive, head and body together."""
     queue_bytes: AtLeastOne = 1_048_576
-    """What may wait for one peer that does not read, before it is dropped."""
+    """What may wait for one peer that does not read; four times that at once drops it."""
+    queue_seconds: Positive = 10.0
+    """How long more than that may wait before the peer is dropped."""
     connect_seconds: Positive = 15.0
     """How long a connection may last without its first command."""
     ping_seconds: Positive = 25.0

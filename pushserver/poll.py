@@ -30,6 +30,13 @@ class Poll:
     def format(self) -> Format:
         return HISTORY
 
+    @property
+    def direct(self) -> None:
+        """What is sent is an answer to be made; there is no way past that."""
+
+    def held(self, rest: bytes) -> None:
+        """Never: there is no direct way."""
+
     async def wait(self, seconds: float) -> None:
         """Wait so long at the most, from now on."""
         await self._node.hub.follow(self, (self._channel,), Start(last=0))

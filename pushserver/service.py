@@ -37,6 +37,7 @@ from pushserver.pages import Pages, StaticFiles, asset_folder
 from pushserver.peers import Peers
 from pushserver.presence import Presence
 from pushserver.publishing import Gate
+from pushserver.quiet import hush
 from pushserver.server import PushService
 from pushserver.site import PushSite
 from pushserver.sources import TimerSource, random_number
@@ -100,13 +101,14 @@ def build(config: Config, reactor: Any, debug: bool = False) -> PushService:
     """Put everything together; nothing listens, ticks or is opened before the start."""
     limits = config.limits
     log = connection_log(debug)
+    hush()
     broker, storage = make_broker(config, reactor)
     node = make_node(broker, limits, reactor)
     pages = Pages()
     origins = frozenset(origin.lower() for origin in config.server.allowed_origins)
     gate = Gate(frozenset(config.auth.api_keys), origins)
     upgrade = WebSocketFactory(reactor, limits, log).upgrade
-    respond = Responses(limits, log).open
+    respond = Responses(limits, log, reactor).open
     channels = ChannelDoors(node, upgrade, respond, pages.channel, gate)
     connections = ConnectionDoors(node, upgrade, respond, origins, {})
     root = tree(channels, connections, config.server.front_channel)

@@ -21,6 +21,7 @@ from pushserver.channel import (
 )
 from pushserver.formats import SessionFormat
 from pushserver.history import History
+from pushserver.hub import Direct
 from pushserver.node import Node, new_client
 from pushserver.payload import InvalidData
 from pushserver.wire import Command, FrameError, WireError
@@ -33,8 +34,18 @@ class Transport(Protocol):
     def format(self) -> SessionFormat:
         """How texts become frames here."""
 
+    @property
+    def direct(self) -> Direct | None:
+        """Sends past everything, while nothing waits; see `hub.Subscriber.direct`."""
+
+    def attach(self, conversation: Session) -> None:
+        """Tell this conversation what becomes of the connection."""
+
     def write(self, frame: bytes) -> None:
         """Send one frame; nothing happens once the transport is closing."""
+
+    def hold(self, rest: bytes) -> None:
+        """Send what `direct` did not take."""
 
     def close(self, code: int, reason: str) -> None:
         """End with this code of the protocol; the peer sees it after all that was written."""
@@ -53,6 +64,7 @@ class Session:
 
     __slots__ = (
         "_awaiting_pong",
+        "_blocked",
         "_channels",
         "_connected",
         "_ended",
@@ -84,6 +96,8 @@ class Session:
         self._ping_due = 0.0
         self._queue: deque[Command] = deque()
         self._working = False
+        self._blocked = False
+        transport.attach(self)
         node.peers.wake_at(self, node.monotonic() + node.limits.connect_seconds)
 
     @property
@@ -99,9 +113,7 @@ class Session:
                 self._enqueue(command)
         except FrameError as error:
             self.disconnect(wire.BAD_FRAME, str(error))
-        if self._queue and not self._working:
-            self._working = True
-            self._node.run(self._work())
+        self._go_on()
 
     def alive(self) -> None:
         """A pong of the transport; this protocol has its own."""
@@ -116,6 +128,29 @@ class Session:
     def push(self, text: bytes) -> None:
         """Send one push that is no publication."""
         self._transport.write(self._transport.format.frame(text))
+
+    @property
+    def direct(self) -> Direct | None:
+        return self._transport.direct
+
+    def held(self, rest: bytes) -> None:
+        self._transport.hold(rest)
+
+    def blocked(self, direct: Direct | None) -> None:
+        """The peer has something to read first.
+
+        Nothing may go past that by `direct`; and no command is answered before it is read,
+        else a peer could ask for more than may wait for it.
+        """
+        self._blocked = True
+        if direct is not None:
+            self._node.hub.hold(self, self._channels, direct)
+
+    def drained(self) -> None:
+        """Everything was read."""
+        self._blocked = False
+        self._node.hub.release(self, self._channels)
+        self._go_on()
 
     def insufficient(self, channel: str) -> None:
         self._channels.discard(channel)
@@ -184,9 +219,14 @@ class Session:
         else:
             self._queue.append(command)
 
+    def _go_on(self) -> None:
+        if self._queue and not self._working and not self._blocked:
+            self._working = True
+            self._node.run(self._work())
+
     async def _work(self) -> None:
         try:
-            while self._queue and not self._ended:
+            while self._queue and not self._ended and not self._blocked:
                 await self._answer(self._queue.popleft())
         finally:
             self._working = False

@@ -9,7 +9,7 @@ from typing import Protocol
 from pushserver.channel import ClientInfo
 from pushserver.cursor import Start
 from pushserver.formats import Reset, StreamFormat, Subscribed
-from pushserver.hub import Following
+from pushserver.hub import Direct, Following
 from pushserver.node import Node, new_client
 
 GOING_AWAY = 1001
@@ -26,8 +26,18 @@ class Transport(Protocol):
     def format(self) -> StreamFormat:
         """How things look here."""
 
+    @property
+    def direct(self) -> Direct | None:
+        """Sends past everything, while nothing waits; see `hub.Subscriber.direct`."""
+
+    def attach(self, conversation: Stream) -> None:
+        """Tell this conversation what becomes of the connection."""
+
     def write(self, frame: bytes) -> None:
         """Send one frame; nothing happens once the transport is closing."""
+
+    def hold(self, rest: bytes) -> None:
+        """Send what `direct` did not take."""
 
     def close(self, code: int, reason: str) -> None:
         """End, with this WebSocket close code where there is such a thing."""
@@ -52,6 +62,7 @@ class Stream:
         self._channels: Sequence[str] = ()
         self._awaiting = False
         self._ended = False
+        transport.attach(self)
         node.peers.wake_at(self, node.monotonic() + self._interval())
 
     @property
@@ -79,6 +90,22 @@ class Stream:
         """The connection is gone."""
         self._leave_all()
         self._node.peers.remove(self)
+
+    @property
+    def direct(self) -> Direct | None:
+        return self._transport.direct
+
+    def held(self, rest: bytes) -> None:
+        self._transport.hold(rest)
+
+    def blocked(self, direct: Direct | None) -> None:
+        """The transport has something waiting: nothing may go past it by `direct`."""
+        if direct is not None:
+            self._node.hub.hold(self, self._channels, direct)
+
+    def drained(self) -> None:
+        """Nothing waits in the transport any more."""
+        self._node.hub.release(self, self._channels)
 
     def insufficient(self, channel: str) -> None:
         self.disconnect(OVERLOADED, "insufficient state; come back with the last id")

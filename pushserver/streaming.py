@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
-from zope.interface import implementer
 
-from pushserver.backlog import Backlog
-from pushserver.formats import Format
+from pushserver.formats import CHUNKED, Format
+from pushserver.hub import Direct
 from pushserver.limits import Limits
+from pushserver.outlet import Bounds, outlet
 from pushserver.site import PushRequest
 
 
 class Conversation(Protocol):
     """What is on the other side of the transport."""
+
+    def blocked(self, direct: Direct | None) -> None:
+        """Nothing may be sent past the transport by `direct`."""
+
+    def drained(self) -> None:
+        """It may again."""
 
     def slow(self) -> None:
         """The peer leaves more unread than it may: end it at once."""
@@ -30,8 +36,8 @@ class Conversation(Protocol):
 class Responses:
     """Makes transports of requests."""
 
-    def __init__(self, limits: Limits, log: Logger):
-        self._limits = limits
+    def __init__(self, limits: Limits, log: Logger, reactor: IReactorTime):
+        self._bounds = Bounds(limits.queue_bytes, limits.queue_seconds, reactor.seconds)
         self._log = log
 
     def open(
@@ -41,66 +47,84 @@ class Responses:
         request.setHeader(b"cache-control", b"no-store")
         # Else nginx keeps the answer until it has four kilobytes of it.
         request.setHeader(b"x-accel-buffering", b"no")
-        transport = ResponseTransport(request, format, self._limits, self._log)
-        transport.attach(begin(transport))
+        # The head; twisted.web says "chunked" in it where the client speaks HTTP/1.1.
+        request.write(b"")
+        if request.chunked:
+            format = CHUNKED[format]
+        begin(ResponseTransport(request, format, self._bounds, self._log))
         return NOT_DONE_YET
 
 
-@implementer(IPushProducer)
 class ResponseTransport:
-    """One peer's frames out, as the body of a response that has begun."""
+    """One peer's frames out, as the body of a response that has begun.
 
-    def __init__(self, request: Request, format: Any, limits: Limits, log: Logger):
+    They go past twisted.web: a frame is a whole chunk already.
+    """
+
+    def __init__(self, request: Request, format: Any, bounds: Bounds, log: Logger):
         self.format = format
         self._request: Request | None = request
-        self._backlog = Backlog(limits.queue_bytes)
         self._log = log
         address = request.getClientAddress()
         self._peer = f"{getattr(address, 'host', 'unix')}:{getattr(address, 'port', '')}"
         self._conversation: Conversation | None = None
         self._finished = request.notifyFinish()
-        request.registerProducer(self, True)
+        transport: Any = request.channel.transport
+        # The HTTP channel is its producer, and would stop reading while we write much.
+        transport.unregisterProducer()
+        self._outlet = outlet(transport, bounds, self)
+
+    @property
+    def direct(self) -> Direct | None:
+        """The socket's send, while nothing waits in front of it."""
+        return self._outlet.direct
 
     def attach(self, conversation: Conversation) -> None:
-        """Tell the conversation when the peer is gone."""
+        """Tell this conversation what becomes of the connection."""
         self._log.debug("{peer} came by {transport}", peer=self._peer, transport=self.format.name)
         self._conversation = conversation
         self._finished.addBoth(self._gone)
 
     def write(self, frame: bytes) -> None:
+        """Send a ready frame; nothing follows the end."""
         if self._request is not None:
-            self._request.write(frame)
-            if not self._backlog.add(len(frame)):
-                self._log.info(
-                    "{peer} is dropped: it left {queued} bytes unread (queue_bytes)",
-                    peer=self._peer,
-                    queued=self._backlog.queued,
-                )
-                if self._conversation is not None:
-                    self._conversation.slow()
+            self._outlet.write(frame)
+
+    def hold(self, rest: bytes) -> None:
+        """Send what a direct send did not take."""
+        self._outlet.hold(rest)
 
     def close(self, code: int, reason: str) -> None:
         """End the response and the connection."""
         request, self._request = self._request, None
         if request is not None:
+            self._outlet.finish()
             channel = request.channel
-            request.unregisterProducer()
             request.finish()
             channel.loseConnection()
 
     def abort(self) -> None:
         request, self._request = self._request, None
         if request is not None:
+            self._outlet.finish()
             cast(PushRequest, request).abort()
 
-    def pauseProducing(self) -> None:
-        self._backlog.pause()
+    def blocked(self, direct: Direct | None) -> None:
+        if self._conversation is not None:
+            self._conversation.blocked(direct)
 
-    def resumeProducing(self) -> None:
-        self._backlog.resume()
+    def drained(self) -> None:
+        if self._conversation is not None:
+            self._conversation.drained()
 
-    def stopProducing(self) -> None:
-        """The connection is lost; the request's notifyFinish says so to the conversation."""
+    def slow(self, queued: int) -> None:
+        self._log.info(
+            "{peer} is dropped: it left {queued} bytes unread (queue_bytes)",
+            peer=self._peer,
+            queued=queued,
+        )
+        if self._conversation is not None:
+            self._conversation.slow()
 
     def _gone(self, result: Failure | None) -> None:
         self._request = None

@@ -11,17 +11,16 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
-    IPushProducer,
     IReactorTime,
     ITCPTransport,
 )
 from twisted.logger import Logger
 from twisted.web.server import Request
-from zope.interface import implementer
 
-from pushserver.backlog import Backlog
 from pushserver.formats import Format
+from pushserver.hub import Direct
 from pushserver.limits import Limits
+from pushserver.outlet import Bounds, outlet
 from pushserver.site import PushRequest
 
 INTERNAL_ERROR = 1011
@@ -39,6 +38,12 @@ class Conversation(Protocol):
 
     def disconnect(self, code: int, reason: str) -> None:
         """End it from this side."""
+
+    def blocked(self, direct: Direct | None) -> None:
+        """Nothing may be sent past the transport by `direct`."""
+
+    def drained(self) -> None:
+        """It may again."""
 
     def slow(self) -> None:
         """The peer leaves more unread than it may: end it at once."""
@@ -73,54 +78,65 @@ class _Transport(ITCPTransport, IConsumer):
     """A TCP connection, as Twisted has it."""
 
 
-@implementer(IPushProducer)
 class WebSocketTransport:
-    """One peer's frames out, with a bound on what may wait for it.
+    """One peer's frames out."""
 
-    It is the TCP transport's producer: being paused is the only word that one gets of a
-    slow reader.
-    """
+    __slots__ = ("_conversation", "_outlet", "_protocol", "format")
 
-    __slots__ = ("_backlog", "_protocol", "format")
-
-    def __init__(self, protocol: WebSocketShell, format: Any, limits: Limits):
+    def __init__(self, protocol: WebSocketShell, format: Any, bounds: Bounds):
         self.format = format
         self._protocol = protocol
-        self._backlog = Backlog(limits.queue_bytes)
+        self._conversation: Conversation | None = None
         # Behind WebSocketResource the HTTP channel is still registered as the producer.
         protocol.transport.unregisterProducer()
-        protocol.transport.registerProducer(self, True)
+        self._outlet = outlet(protocol.transport, bounds, self)
+
+    @property
+    def direct(self) -> Direct | None:
+        """The socket's send, while nothing waits in front of it."""
+        return self._outlet.direct
+
+    def attach(self, conversation: Conversation) -> None:
+        """Tell this conversation what becomes of the connection."""
+        self._conversation = conversation
 
     def write(self, frame: bytes) -> None:
-        """Send a ready frame; Autobahn's own frames take the same way in the same order."""
+        """Send a ready frame; nothing follows a close frame."""
         if self._protocol.state == WebSocketServerProtocol.STATE_OPEN:
-            self._protocol.transport.write(frame)
-            self.count(len(frame))
+            self._outlet.write(frame)
 
-    def count(self, size: int) -> None:
-        """Charge the peer with bytes written for it; drop it when it is over its budget."""
-        if not self._backlog.add(size):
-            self._protocol.ps_slow(self._backlog.queued)
+    def hold(self, rest: bytes) -> None:
+        """Send what a direct send did not take."""
+        self._outlet.hold(rest)
+
+    def raw(self, data: bytes) -> None:
+        """Autobahn's own frames, in their place among ours."""
+        self._outlet.write(data)
+
+    def finish(self) -> None:
+        """The close frame is the next to leave, and the last."""
+        self._outlet.finish()
 
     def close(self, code: int, reason: str) -> None:
-        # While a producer is registered and paused, a closing transport never closes.
-        self._protocol.transport.unregisterProducer()
         # Autobahn's sendClose refuses the server's own codes (1001, 1003, 1008, 1011) by raising.
         self._protocol.sendCloseFrame(code=code, reasonUtf8=close_reason(reason), isReply=False)
 
     def abort(self) -> None:
+        self._outlet.finish()
         # Autobahn would still take a frame for this peer while the loss is on its way here.
         self._protocol.state = WebSocketServerProtocol.STATE_CLOSED
         self._protocol.transport.abortConnection()
 
-    def pauseProducing(self) -> None:
-        self._backlog.pause()
+    def blocked(self, direct: Direct | None) -> None:
+        if self._conversation is not None:
+            self._conversation.blocked(direct)
 
-    def resumeProducing(self) -> None:
-        self._backlog.resume()
+    def drained(self) -> None:
+        if self._conversation is not None:
+            self._conversation.drained()
 
-    def stopProducing(self) -> None:
-        """The connection is lost; onClose says so to the conversation."""
+    def slow(self, queued: int) -> None:
+        self._protocol.ps_slow(queued)
 
 
 Begin = Callable[[WebSocketTransport], Conversation]
@@ -159,11 +175,20 @@ class WebSocketShell(WebSocketServerProtocol):
         else:
             self.ps_guard(self.ps_conversation.received, payload)
 
-    def onPing(self, payload: bytes) -> None:
-        super().onPing(payload)
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        # All of Autobahn's frames come by here. Once the connection is open they go our
+        # way: in order, and charged (a client that pings and never reads is a slow one).
+        if self.ps_transport is None:
+            super().sendData(data, sync, chopsize)
+        else:
+            self.ps_transport.raw(data)
+
+    def sendCloseFrame(
+        self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
+    ) -> None:
         if self.ps_transport is not None:
-            # Pongs are charged as well: a client that pings and never reads fills the buffer too.
-            self.ps_transport.count(len(payload) + 2)
+            self.ps_transport.finish()
+        super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def onPong(self, payload: bytes) -> None:
         if self.ps_conversation is not None:
@@ -179,7 +204,7 @@ class WebSocketShell(WebSocketServerProtocol):
             conversation.closed()
 
     def ps_open(self) -> None:
-        self.ps_transport = WebSocketTransport(self, self.ps_format, self.factory.ps_limits)
+        self.ps_transport = WebSocketTransport(self, self.ps_format, self.factory.ps_bounds)
         self.ps_conversation = self.ps_begin(self.ps_transport)
         self.ps_log.debug(
             "{peer} came by {transport}", peer=self.peer, transport=self.ps_format.name
@@ -218,8 +243,7 @@ class WebSocketFactory(WebSocketServerFactory):
 
     def __init__(self, reactor: IReactorTime, limits: Limits, log: Logger):
         super().__init__(reactor=reactor, server="pushserver")
-        self.protocol = WebSocketShell
-        self.ps_limits = limits
+        self.ps_bounds = Bounds(limits.queue_bytes, limits.queue_seconds, reactor.seconds)
         self.ps_log = log
         self.setProtocolOptions(
             # The default for each of the sizes is no limit, and for webStatus a page that
@@ -233,6 +257,10 @@ class WebSocketFactory(WebSocketServerFactory):
             # Origins are checked at the door, before the handshake.
             allowedOrigins=["*"],
         )
+
+        # Autobahn copies each option to each new connection unless its class has it.
+        options = {name: getattr(self, name) for name in WebSocketShell.CONFIG_ATTRS}
+        self.protocol = cast(Any, type("WebSocketShell", (WebSocketShell,), options))
 
     def upgrade(self, request: Request, format: Format, begin: Begin) -> int:
         """Take the request's connection over; `begin` gets the transport once it is open."""
