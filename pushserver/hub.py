@@ -361,14 +361,16 @@ class Hub:
                 self._guard(subscriber.held, frame[taken:])
 
     def _send(self, subscriber: Subscriber, frame: bytes) -> None:
-        self.metrics.deliveries += 1
-        self._guard(subscriber.send, frame)
+        if self._guard(subscriber.send, frame):
+            self.metrics.deliveries += 1
 
-    def _guard(self, send: Callable[[bytes], None], frame: bytes) -> None:
+    def _guard(self, send: Callable[[bytes], None], frame: bytes) -> bool:
         try:
             send(frame)
         except Exception:
             self._report("a subscriber failed; the others go on")
+            return False
+        return True
 
     def _tell_gap(self, channel: str, audience: Audience) -> None:
         """A broker that skipped an offset: nobody here may believe to have seen everything."""

@@ -51,7 +51,13 @@ class Responses:
         request.write(b"")
         if request.chunked:
             format = CHUNKED[format]
-        begin(ResponseTransport(request, format, self._bounds, self._log))
+        transport = ResponseTransport(request, format, self._bounds, self._log)
+        try:
+            begin(transport)
+        except Exception:
+            # The head is on its way: what is left to say is the end.
+            self._log.failure("{path} failed", path=request.path)
+            transport.close(0, "")
         return NOT_DONE_YET
 
 

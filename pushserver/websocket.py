@@ -259,7 +259,7 @@ class WebSocketFactory(WebSocketServerFactory):
         )
 
         # Autobahn copies each option to each new connection unless its class has it.
-        options = {name: getattr(self, name) for name in WebSocketShell.CONFIG_ATTRS}
+        options = {name: _plain(getattr(self, name)) for name in WebSocketShell.CONFIG_ATTRS}
         self.protocol = cast(Any, type("WebSocketShell", (WebSocketShell,), options))
 
     def upgrade(self, request: Request, format: Format, begin: Begin) -> int:
@@ -275,6 +275,11 @@ class WebSocketFactory(WebSocketServerFactory):
         shell.ps_format = format
         shell.ps_begin = begin
         return shell
+
+
+def _plain(value: Any) -> Any:
+    """An option as it is on an instance; a function on a class would become a method."""
+    return staticmethod(value) if callable(value) else value
 
 
 class _Prepared:

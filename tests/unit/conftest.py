@@ -1,0 +1,49 @@
+"""How hypothesis searches, and what of the log a test has to expect.
+
+hypothesis takes the same examples on every machine, and has no opinion on its speed;
+`HYPOTHESIS_PROFILE=search` looks further, each time elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from twisted.internet import _producer_helpers
+from twisted.internet.task import Cooperator
+from twisted.logger import LogLevel
+
+from tests.unit.web import Log, Server, Trouble, set_autobahns_clock
+
+settings.register_profile(
+    "search", deadline=None, max_examples=2_000, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "same",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server that can send files: twisted.web pumps them on the global reactor's clock."""
+    server = Server()
+    cooperator = Cooperator(scheduler=lambda call: server.clock.callLater(0, call))
+    monkeypatch.setattr(_producer_helpers, "cooperate", cooperator.cooperate)
+    return server
+
+
+@pytest.fixture(autouse=True)
+def trouble() -> Iterator[Trouble]:
+    """Warnings and failures in the log; a test must take all that it causes."""
+    with Log(LogLevel.warn) as found:
+        yield found
+    set_autobahns_clock(None)
+    assert found.take() == []

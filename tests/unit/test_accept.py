@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushserver.accept import preferred
+
+JSON, EVENTS, HTML = OFFERS = ("application/json", "text/event-stream", "text/html")
+CHROMIUM = (
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,"
+    "*/*;q=0.8,application/signed-exchange;v=b3;q=0.7"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "best"),
+    [
+        ("", JSON),
+        (" , ", JSON),
+        ("*/*", JSON),
+        (CHROMIUM, HTML),
+        ("text/event-stream", EVENTS),
+        ("TEXT/HTML", HTML),
+        ("text/*", EVENTS),
+        ("text/html;q=0.2, application/json;q=0.8", JSON),
+        ("application/json;q=0.2, text/html;q=0.8", HTML),
+        ("text/*;q=0.9, text/event-stream;q=0.1", HTML),
+        ("*/*;q=0.1, text/html", HTML),
+        ("application/json;q=0, */*", EVENTS),
+        ("text/html; level=1 ; q = 0.7", HTML),
+        ("text/html;charset=utf-8", HTML),
+        ("text/html;q=0.5, application/json;q=0.5", JSON),
+        ("image/png", None),
+        ("text/html;q=0", None),
+        ("application/json;q=0, text/*;q=0, */*;q=0", None),
+        ("text/html;q=nonsense", None),
+        ("text/html;q=nan", None),
+        ("text/html;q=2", None),
+        ("text/html;q=-1", None),
+        ("text/html;q=inf, application/json;q=0.1", JSON),
+    ],
+)
+def test_the_most_liked_offer_is_given(accept: str, best: str | None) -> None:
+    assert preferred(accept, OFFERS) == best
+
+
+def test_the_first_of_equals_is_given() -> None:
+    assert preferred("*/*", (HTML, JSON)) == HTML
+    assert preferred("*/*", (JSON, HTML)) == JSON
+
+
+@given(st.text(alphabet="text/html*json;,q=0.19 \t\x00é", max_size=60))
+def test_any_header_at_all_has_an_answer(accept: str) -> None:
+    assert preferred(accept, OFFERS) in {*OFFERS, None}

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from pushserver import PublishError, __version__, cli
+from pushserver.cli import main
+
+POSITION = {"offset": 1, "epoch": "e", "id": "e:1"}
+Capture = pytest.CaptureFixture[str]
+
+
+def subscribed(seq: int) -> dict[str, Any]:
+    return {"subscribed": {"channel": "a", "epoch": "e", "offset": 0, "id": f"e:{seq}"}}
+
+
+def publication(seq: int) -> dict[str, Any]:
+    return {"channel": "a", "event": "m", "data": seq, "offset": seq, "id": f"e:{seq}", "time": 1.0}
+
+
+class Streams:
+    """A server whose streams say one list of objects each, and then end."""
+
+    def __init__(self) -> None:
+        self.lives: list[list[Any]] = []
+        self.queries: list[list[tuple[str, str]]] = []
+        self.headers: list[Any] = []
+        self.refusal: tuple[int, bytes] | None = None
+        streams = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                streams.queries.append(parse_qsl(urlsplit(self.path).query))
+                streams.headers.append(self.headers)
+                if streams.refusal is not None:
+                    status, body = streams.refusal
+                    self.send_response(status)
+                    self.end_headers()
+                    self.wfile.write(body)
+                    return
+                self.send_response(200)
+                self.end_headers()
+                for told in streams.lives.pop(0):
+                    text = told if isinstance(told, str) else json.dumps(told)
+                    self.wfile.write(text.encode() + b"\n\n")
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                """Nothing to say."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def streams() -> Iterator[Streams]:
+    streams = Streams()
+    yield streams
+    streams.close()
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said from outside, and nobody waits."""
+    for name in ("PUSHSERVER_URL", "PUSHSERVER_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pushserver.cli.time.sleep", lambda seconds: None)
+
+
+class Published(list[tuple[str, str, object, str, "str | None"]]):
+    """What was given to `publish`."""
+
+    def __call__(
+        self, url: str, channel: str, data: object, *, event: str, key: str | None
+    ) -> dict[str, object]:
+        if channel == "bad":
+            raise PublishError("400: no such name")
+        self.append((url, channel, data, event, key))
+        return dict(POSITION)
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> Published:
+    found = Published()
+    monkeypatch.setattr(cli, "publish", found)
+    return found
+
+
+class TestPublish:
+    @pytest.mark.parametrize(
+        ("text", "data"),
+        [
+            ('{"number": 3}', {"number": 3}),
+            ("7", 7),
+            ('"x"', "x"),
+            ("hello", "hello"),
+            ("", ""),
+            ("NaN", "NaN"),
+            ("[1", "[1"),
+            ("null", None),
+        ],
+    )
+    def test_takes_json_or_else_a_text(
+        self, published: Published, capsys: Capture, text: str, data: object
+    ) -> None:
+        assert main(["publish", "a", "--", text]) == 0
+        assert published == [("http://localhost:8080", "a", data, "message", None)]
+        assert json.loads(capsys.readouterr().out) == POSITION
+
+    def test_takes_where_and_who_from_its_options(self, published: Published) -> None:
+        main(["publish", "a", "1", "--url", "http://h", "--key", "k", "--event", "e"])
+        assert published == [("http://h", "a", 1, "e", "k")]
+
+    def test_takes_where_and_who_from_the_environment(
+        self, published: Published, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PUSHSERVER_URL", "http://env")
+        monkeypatch.setenv("PUSHSERVER_KEY", "k")
+        main(["publish", "a", "1"])
+        main(["publish", "a", "1", "--url", "http://flag", "--key", "l"])
+        assert [(url, key) for url, _, _, _, key in published] == [
+            ("http://env", "k"),
+            ("http://flag", "l"),
+        ]
+
+    def test_takes_each_line_of_standard_input(
+        self, published: Published, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    ) -> None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO('1\nhello\n{"a":2}'))
+        assert main(["publish", "a", "-"]) == 0
+        assert [data for _, _, data, _, _ in published] == [1, "hello", {"a": 2}]
+        assert len(capsys.readouterr().out.splitlines()) == 3
+
+    def test_that_fails_ends_with_one_line_and_status_1(
+        self, published: Published, capsys: Capture
+    ) -> None:
+        assert main(["publish", "bad", "1"]) == 1
+        assert capsys.readouterr() == ("", "pushserver: 400: no such name\n")
+
+
+class TestSubscribe:
+    def run(self, streams: Streams, *arguments: str) -> int:
+        return main(["subscribe", "a", "--url", streams.url, *arguments])
+
+    def told(self, capsys: Capture) -> list[Any]:
+        return [json.loads(line)["data"] for line in capsys.readouterr().out.splitlines()]
+
+    def test_prints_each_publication_on_a_line(self, streams: Streams, capsys: Capture) -> None:
+        streams.lives = [[subscribed(0), publication(1), "", publication(2)]]
+        assert self.run(streams, "--count", "2") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [json.loads(line) for line in lines] == [publication(1), publication(2)]
+        assert streams.queries == [[("channel", "a")]]
+        assert streams.headers[0]["Accept"] == "application/x-ndjson"
+
+    def test_ends_after_so_many(self, streams: Streams, capsys: Capture) -> None:
+        streams.lives = [[subscribed(0), *(publication(n) for n in range(1, 9))]]
+        assert self.run(streams, "--count", "3") == 0
+        assert self.told(capsys) == [1, 2, 3]
+
+    def test_none_is_an_end_at_once(self, streams: Streams) -> None:
+        assert self.run(streams, "--count", "0") == 0
+        assert streams.queries == []
+
+    def test_goes_on_where_it_was_when_the_stream_ends(
+        self, streams: Streams, capsys: Capture
+    ) -> None:
+        streams.lives = [
+            [subscribed(4)],
+            [subscribed(4), publication(5), publication(6)],
+            [subscribed(6)],
+            [publication(7)],
+        ]
+        assert self.run(streams, "--count", "3") == 0
+        assert self.told(capsys) == [5, 6, 7]
+        positions = [dict(query).get("since") for query in streams.queries]
+        assert positions == [None, "e:4", "e:6", "e:6"]
+
+    def test_says_what_it_lost(self, streams: Streams, capsys: Capture) -> None:
+        reset = {"reset": {"reason": "epoch", "epoch": "f", "id": "f:9"}}
+        streams.lives = [[subscribed(4), reset], [publication(10)]]
+        assert self.run(streams, "--since", "e:1", "--count", "1") == 0
+        assert capsys.readouterr().err == "pushserver: some are lost: epoch\n"
+        assert [dict(query)["since"] for query in streams.queries] == ["e:1", "f:9"]
+
+    def test_begins_where_it_is_told(self, streams: Streams) -> None:
+        streams.lives = [[publication(1)], [publication(1)]]
+        self.run(streams, "--last", "5", "--count", "1")
+        options = ["--since", "oldest", "--key", "k", "--count", "1"]
+        main(["subscribe", "a", "b", "--url", streams.url, *options])
+        assert streams.queries == [
+            [("channel", "a"), ("last", "5")],
+            [("channel", "a"), ("channel", "b"), ("since", "oldest")],
+        ]
+        assert streams.headers[1]["X-API-Key"] == "k"
+
+    def test_since_and_last_exclude_each_other(self, streams: Streams, capsys: Capture) -> None:
+        assert self.run(streams, "--since", "oldest", "--last", "1") == 1
+        assert "exclude each other" in capsys.readouterr().err
+
+    def test_a_refusal_ends_it_with_what_the_server_said(
+        self, streams: Streams, capsys: Capture
+    ) -> None:
+        streams.refusal = (400, b'{"error": "last=-1: expected a whole number"}')
+        assert self.run(streams) == 1
+        told = capsys.readouterr().err
+        assert told.startswith("pushserver: 400: ")
+        assert "expected a whole number" in told
+
+    def test_a_url_that_is_none_ends_it(self, capsys: Capture) -> None:
+        assert main(["subscribe", "a", "--url", "nowhere"]) == 1
+        assert "nowhere" in capsys.readouterr().err
+
+    def test_a_server_that_is_away_is_tried_again(
+        self, streams: Streams, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        streams.close()
+        tries = 0
+
+        def enough(seconds: float) -> None:
+            nonlocal tries
+            tries += 1
+            if tries == 3:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr("pushserver.cli.time.sleep", enough)
+        assert self.run(streams) == 130
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 3
+        assert all("trying again" in line for line in lines)
+        streams._server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+        streams._thread = threading.Thread(target=streams._server.serve_forever, args=(0.01,))
+        streams._thread.start()
+
+    @pytest.mark.parametrize("told", ["<html>", "[1]", "7", '{"x": 1}', '{"reset": 1}'])
+    def test_a_server_of_another_kind_is_told(
+        self, streams: Streams, capsys: Capture, told: str
+    ) -> None:
+        streams.lives = [[told]]
+        assert self.run(streams, "--count", "1") == 1
+        assert streams.url in capsys.readouterr().err
+
+
+class TestCheckConfig:
+    def test_a_good_file_is_good(self, tmp_path: Path, capsys: Capture) -> None:
+        path = tmp_path / "c.toml"
+        path.write_text("[limits]\nbody_bytes = 5")
+        assert main(["check-config", str(path)]) == 0
+        assert capsys.readouterr().out == f"{path}: good\n"
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("[limits]\nbody_byte = 5", "limits.body_byte: unknown key; did you mean body_bytes?"),
+            ("[limits]\nbody_bytes = 0", "limits.body_bytes: expected int >= 1, value 0"),
+            ("[limits", "Expected"),
+        ],
+    )
+    def test_a_bad_one_is_told_with_the_key(
+        self, tmp_path: Path, capsys: Capture, text: str, problem: str
+    ) -> None:
+        path = tmp_path / "c.toml"
+        path.write_text(text)
+        assert main(["check-config", str(path)]) == 1
+        told = capsys.readouterr().err
+        assert told.startswith(f"pushserver: {path}: ")
+        assert problem in told
+
+    def test_a_missing_one_is_told(self, tmp_path: Path, capsys: Capture) -> None:
+        assert main(["check-config", str(tmp_path / "c.toml")]) == 1
+        assert "c.toml" in capsys.readouterr().err
+
+    def test_the_environment_is_looked_at_too(
+        self, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "c.toml"
+        path.write_text("")
+        monkeypatch.setenv("PUSHSERVER_LIMITS_BODY_BYTES", "many")
+        assert main(["check-config", str(path)]) == 1
+        assert "PUSHSERVER_LIMITS_BODY_BYTES" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["bogus"], ["publish"], ["publish", "a"], ["subscribe"]])
+def test_what_is_no_command_is_answered_with_how_to_use_it(
+    arguments: list[str], capsys: Capture
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: pushserver" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"pushserver {__version__}\n"
+
+
+def test_a_reader_that_has_read_enough_is_no_failure(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pipe(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Pipe())
+    assert main(["publish", "a", "1"]) == 0
+    sys.stdout.close()

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushserver.cursor import Cursor, InvalidCursor, Start, parse_cursor, parse_since
+
+
+@pytest.mark.parametrize(
+    ("text", "cursor"),
+    [
+        ("5f3a90c1:1042", Cursor("5f3a90c1", 1042)),
+        ("e:0", Cursor("e", 0)),
+        ("A-z_9:007", Cursor("A-z_9", 7)),
+        ("x" * 64 + ":" + "9" * 18, Cursor("x" * 64, 10**18 - 1)),
+    ],
+)
+def test_a_cursor_is_an_epoch_and_a_number(text: str, cursor: Cursor) -> None:
+    assert parse_cursor(text) == cursor
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ":",
+        "e",
+        "e:",
+        ":1",
+        "e:-1",
+        "e:+1",
+        "e: 1",
+        " e:1",
+        "e:1\n",
+        "e:1.0",
+        "e:1e3",
+        "e:1:2",
+        "é:1",
+        "e:١",
+        "e e:1",
+        "x" * 65 + ":1",
+        "e:" + "9" * 19,
+        "now",
+        "null",
+        "x" * 100_000,
+    ],
+)
+def test_anything_else_is_refused_with_the_value_and_the_rule(text: str) -> None:
+    with pytest.raises(InvalidCursor) as refused:
+        parse_cursor(text)
+    assert repr(text[:80]) in str(refused.value)
+    assert "expected now, oldest, or the id of a publication" in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+@given(
+    st.builds(
+        Cursor,
+        st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True),
+        st.integers(0, 10**18 - 1),
+    )
+)
+def test_what_a_cursor_is_written_as_reads_as_the_same(cursor: Cursor) -> None:
+    assert parse_cursor(str(cursor)) == cursor
+
+
+def test_since_has_two_words_beside_cursors() -> None:
+    assert parse_since("now") == Start(last=0)
+    assert parse_since("oldest") == Start(oldest=True)
+    assert parse_since("e:5") == Start(since=Cursor("e", 5))
+    with pytest.raises(InvalidCursor):
+        parse_since("Oldest")

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+
+from pushserver.listening import Listener
+from pushserver.startup import StartFailed
+
+
+class Port:
+    """A port that listens."""
+
+    def __init__(self, address: IAddress):
+        self.address = address
+        self.stopped = 0
+
+    def getHost(self) -> IAddress:
+        return self.address
+
+    def stopListening(self) -> Deferred[None]:
+        self.stopped += 1
+        return succeed(None)
+
+
+class Endpoint:
+    """An endpoint that listens, or fails with what it is given."""
+
+    def __init__(self, result: Any):
+        self.result = result
+        self.listened = 0
+
+    def listen(self, factory: object) -> Deferred[Any]:
+        self.listened += 1
+        return fail(self.result) if isinstance(self.result, Exception) else succeed(self.result)
+
+
+def make(result: Any, text: str = "tcp:8080") -> tuple[Listener, Endpoint]:
+    endpoint: Any = Endpoint(result)
+    return Listener(endpoint, text, Factory()), endpoint
+
+
+TCP = IPv4Address("TCP", "127.0.0.1", 8080)
+
+
+def test_it_listens_once_with_the_rights_of_the_start() -> None:
+    listener, endpoint = make(Port(TCP))
+    listener.privilegedStartService()
+    listener.startService()
+    assert endpoint.listened == 1
+    assert listener.running
+
+
+def test_it_listens_also_when_it_is_just_started() -> None:
+    listener, endpoint = make(Port(TCP))
+    listener.startService()
+    assert endpoint.listened == 1
+
+
+def test_a_port_that_is_taken_ends_the_start_with_one_line() -> None:
+    listener, _ = make(CannotListenError("127.0.0.1", 8080, OSError(98, "Address in use")))
+    with pytest.raises(StartFailed) as failed:
+        listener.privilegedStartService()
+    text = str(failed.value)
+    assert text.startswith("pushserver: cannot listen on tcp:8080: ")
+    assert "Address in use" in text
+    assert "\n" not in text
+    assert isinstance(failed.value, SystemExit)
+
+
+def test_a_failed_start_has_status_1() -> None:
+    # Python's exit prints a code that is a text, and takes it for 1.
+    assert isinstance(StartFailed("no").code, str)
+
+
+def test_stopping_stops_the_port_once() -> None:
+    port = Port(TCP)
+    listener, _ = make(port)
+    assert listener.stopService() is None
+    listener.startService()
+    assert listener.stopService() is not None
+    assert listener.stopService() is None
+    assert port.stopped == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "url"),
+    [
+        ("tcp:8080", IPv4Address("TCP", "0.0.0.0", 8080), "http://localhost:8080/"),
+        ("tcp:0", IPv4Address("TCP", "127.0.0.1", 43210), "http://127.0.0.1:43210/"),
+        ("tcp6:8080", IPv6Address("TCP", "::", 8080), "http://localhost:8080/"),
+        ("tcp6:8080", IPv6Address("TCP", "::1", 8080), "http://[::1]:8080/"),
+        ("ssl:8443", IPv4Address("TCP", "0.0.0.0", 8443), "https://localhost:8443/"),
+        ("unix:/run/push", UNIXAddress("/run/push"), "unix:/run/push"),
+    ],
+)
+def test_the_url_is_where_a_browser_finds_it(text: str, address: IAddress, url: str) -> None:
+    listener, _ = make(Port(address), text)
+    assert listener.url() == text
+    listener.startService()
+    assert listener.url() == url

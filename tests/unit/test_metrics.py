@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pushserver.metrics import Metrics
+
+
+def test_resumptions_are_counted_by_how_they_ended() -> None:
+    metrics = Metrics()
+    for reason in ("", "evicted", "", "epoch"):
+        metrics.resumed(reason)
+    assert metrics.recoveries == {"recovered": 2, "evicted": 1, "epoch": 1}
+
+
+def test_commits_are_counted_with_their_rows_and_their_time() -> None:
+    metrics = Metrics()
+    metrics.committed(3, 0.5)
+    metrics.committed(1, 0.25)
+    assert (metrics.store_commits, metrics.store_rows) == (2, 4)
+    assert (metrics.store_seconds, metrics.store_last_seconds) == (0.75, 0.25)
+
+
+def test_counters_of_two_servers_are_two() -> None:
+    one, other = Metrics(), Metrics()
+    one.resumed("epoch")
+    assert not other.recoveries
+
+
+def test_each_counter_has_a_name_and_each_label_one_behind_it() -> None:
+    metrics = Metrics(publications=3, store_seconds=0.5)
+    metrics.resumed("")
+    metrics.resumed("epoch")
+    metrics.refusals["store"] += 2
+    items = metrics.items()
+    assert items["publications"] == 3
+    assert items["store_seconds"] == 0.5
+    labelled = {name: count for name, count in items.items() if "." in name}
+    assert labelled == {"recoveries.recovered": 1, "recoveries.epoch": 1, "refusals.store": 2}
+    assert {name for name in items if "." not in name} == set(Metrics.__slots__) - {
+        "recoveries",
+        "refusals",
+        "ended",
+    }

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.testing import MemoryReactorClock
+
+from pushserver.channel import ChannelOptions
+from pushserver.config import Config, Source
+from pushserver.config import Store as StoreConfig
+from pushserver.history import History
+from pushserver.service import (
+    Options,
+    _report,
+    _run,
+    build,
+    configure,
+    connection_log,
+    makeService,
+)
+from pushserver.startup import StartFailed
+from tests.unit.web import Log, Server, Trouble
+
+
+def parsed(*arguments: str) -> Options:
+    options = Options()
+    options.parseOptions(arguments)
+    return options
+
+
+def test_without_options_it_listens_on_this_machine_only() -> None:
+    config = configure(parsed(), {})
+    assert config == Config()
+    assert config.server.listen == ["tcp:8080:interface=127.0.0.1"]
+
+
+def test_it_listens_wherever_it_is_told() -> None:
+    options = parsed("--listen", "tcp:1", "--listen=tcp:2")
+    environment = {"PUSHSERVER_SERVER_LISTEN": "tcp:3"}
+    assert configure(options, environment).server.listen == ["tcp:1", "tcp:2"]
+    assert configure(parsed(), environment).server.listen == ["tcp:3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--nonsense"], "nonsense"),
+        (["--listen"], "listen"),
+        (["rest"], "unexpected argument 'rest'"),
+        (["--debug=1"], "debug"),
+    ],
+)
+def test_an_option_that_is_none_ends_the_start_with_one_line(
+    arguments: list[str], words: str
+) -> None:
+    with pytest.raises(StartFailed) as failed:
+        parsed(*arguments)
+    text = str(failed.value)
+    assert words in text
+    assert text.endswith("; see twistd pushserver --help")
+    assert "\n" not in text
+
+
+def test_help_is_not_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parsed("--help")
+    assert not isinstance(ended.value, StartFailed)
+    assert "--listen" in capsys.readouterr().out
+
+
+def test_the_file_is_read_and_what_is_wrong_in_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "push.toml"
+    path.write_text("[limits]\nbody_bytes = 7\n")
+    assert configure(parsed("--config", str(path)), {}).limits.body_bytes == 7
+    path.write_text("[limits]\nbody_byte = 7\n")
+    with pytest.raises(StartFailed, match="body_byte") as failed:
+        configure(parsed("-c", str(path)), {})
+    assert str(path) in str(failed.value)
+
+
+def test_a_file_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match=r"nothing\.toml"):
+        configure(parsed("-c", str(tmp_path / "nothing.toml")), {})
+    (tmp_path / "latin.toml").write_bytes(b'x = "\xff"')
+    with pytest.raises(StartFailed):
+        configure(parsed("-c", str(tmp_path / "latin.toml")), {})
+
+
+def test_a_service_that_is_built_neither_listens_nor_ticks_nor_opens_anything(
+    tmp_path: Path,
+) -> None:
+    clock = MemoryReactorClock()
+    build(Config(store=StoreConfig(path=str(tmp_path / "store"))), clock)
+    assert (clock.tcpServers, clock.getDelayedCalls(), list(tmp_path.iterdir())) == ([], [], [])
+
+
+@pytest.mark.parametrize("durability", ["batched", "sync"])
+def test_with_a_path_the_history_is_stored(tmp_path: Path, durability: Any) -> None:
+    store = StoreConfig(path=str(tmp_path / "store"), durability=durability)
+    service = build(Config(store=store), MemoryReactorClock())
+    assert service._storage is not None
+
+
+def test_sources_of_the_configuration_run() -> None:
+    sources = {"n": Source("random", "mine", "tick", every=3.0)}
+    clock = MemoryReactorClock()
+    service = build(Config(sources=sources), clock)
+    service.startService()
+    clock.advance(3)
+    history: History = service._node.hub.history
+    assert list(history.channels) == ["mine"]
+    assert [row.event for row in history.peek("mine").last(9)] == ["tick", "tick"]
+    service.stopService()
+
+
+def test_channels_have_the_options_of_the_configuration() -> None:
+    server = Server(config=Config(defaults=ChannelOptions(history_size=2)))
+    for _ in range(3):
+        server.publish("a")
+    assert len(server.hub.history.peek("a")) == 2
+
+
+def test_twistds_service_is_built_on_the_reactor_that_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("PUSHSERVER_SERVER_LISTEN",):
+        monkeypatch.delenv(name, raising=False)
+    service: Any = makeService(parsed("--listen", "tcp:0"))
+    assert service._reactor is reactor
+
+
+def test_the_connection_log_is_silent_unless_asked() -> None:
+    for debug in (False, True):
+        with Log() as events:
+            log = connection_log(debug)
+            log.debug("came")
+            log.info("dropped")
+        assert events.take() == (["came", "dropped"] if debug else ["dropped"])
+
+
+def test_what_fails_unattended_is_logged(trouble: Trouble) -> None:
+    try:
+        raise RuntimeError("one")
+    except RuntimeError:
+        _report("something failed")
+
+    async def work(waiting: Deferred[None]) -> None:
+        await waiting
+
+    waiting: Deferred[None] = Deferred()
+    _run(work(waiting))
+    assert len(trouble) == 1
+    waiting.errback(RuntimeError("two"))
+    assert trouble.take() == [
+        "something failed: RuntimeError('one')",
+        "a conversation failed: RuntimeError('two')",
+    ]
