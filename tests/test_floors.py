@@ -32,7 +32,7 @@ def floor(modules: str, libraries: Iterable[str] = (), one_another: bool = True)
 
 FLOORS = {
     "0: values and rules": floor(
-        "accept access backlog channel config cursor formats history idempotency limits metrics"
+        "accept access channel config cursor formats history idempotency limits metrics"
         " origin payload startup wire",
         {"msgspec"},
     ),
@@ -41,7 +41,7 @@ FLOORS = {
         {"msgspec"},
     ),
     "2: what doors share": floor(
-        "answers publishing reading site sqlite store",
+        "answers outlet publishing quiet reading site sqlite store",
         {"msgspec"} | NETWORK,
     ),
     "2: doors": floor(

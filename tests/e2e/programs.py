@@ -1,0 +1,182 @@
+"""What an example of a document runs: commands in a terminal, and scripts in a browser."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.e2e.lines import Lines
+from tests.e2e.server import TWISTD, environment
+
+PYTHON = (sys.executable, "-P", "-c")
+PUSHSERVER = (*PYTHON, "import pushserver.cli as c; raise SystemExit(c.main())")
+# After what a command that goes on has said, it says nothing more for so long.
+QUIET_SECONDS = 0.1
+
+
+class Program(Protocol):
+    """A command that was started."""
+
+    def next(self) -> str:
+        """The next line that it prints; raises EOFError after the last."""
+
+    def type(self, line: str) -> None:
+        """Give it a line."""
+
+    def finish(self) -> None:
+        """Raise AssertionError if it has more to say."""
+
+    def close(self) -> None:
+        """End it, if it has not ended by itself."""
+
+
+class Curl:
+    """A request, answered while other commands run."""
+
+    def __init__(self, arguments: Sequence[str]):
+        self._endless = any(re.fullmatch(r"-[A-Za-z]*N[A-Za-z]*", part) for part in arguments)
+        self._lines = Lines(["curl", "-sS", *arguments])
+
+    def next(self) -> str:
+        return self._lines.next()
+
+    def type(self, line: str) -> None:
+        raise AssertionError(f"curl takes no {line!r}")
+
+    def finish(self) -> None:
+        rest = self._more() if self._endless else self._lines.to_the_end()
+        assert not any(rest), f"the document does not have {rest}"
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def _more(self) -> list[str]:
+        lines = []
+        try:
+            while True:
+                lines.append(self._lines.next(QUIET_SECONDS))
+        except (AssertionError, EOFError):
+            return lines
+
+
+class WebSocket:
+    """The `websockets` command: a line for each message, and for how it began and ended."""
+
+    def __init__(self, url: str):
+        self._output = [f"Connected to {url}."]
+        self._client: ClientConnection | None = None
+        self._connection = ExitStack()
+        try:
+            self._client = self._connection.enter_context(connect(url, proxy=None))
+        except InvalidStatus as error:
+            self._output = [f"Failed to connect to {url}: {error}."]
+
+    def next(self) -> str:
+        if self._output:
+            return self._output.pop(0)
+        if self._client is None:
+            raise EOFError
+        try:
+            message = self._client.recv(timeout=10)
+        except ConnectionClosed:
+            close = self._client.protocol.close_rcvd
+            self._client = None
+            return f"Connection closed: {close}."
+        assert isinstance(message, str)
+        return "< " + message.replace("\n", "\\n")
+
+    def type(self, line: str) -> None:
+        assert self._client is not None, "the connection is closed"
+        self._client.send(line)
+
+    def finish(self) -> None:
+        assert self._output == []
+        if self._client is None:
+            return
+        try:
+            message = self._client.recv(timeout=QUIET_SECONDS)
+        except TimeoutError:
+            return
+        raise AssertionError(f"the document does not have {message!r}")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Script:
+    """A program in a browser; what it gives is what it has printed by now, or will."""
+
+    def __init__(self, printed: Generator[str, None, None]):
+        self._printed = printed
+
+    def next(self) -> str:
+        for line in self._printed:
+            return line
+        raise EOFError
+
+    def type(self, line: str) -> None:
+        raise AssertionError(f"a script takes no {line!r}")
+
+    def finish(self) -> None:
+        """Whether more is to come cannot be known."""
+
+    def close(self) -> None:
+        self._printed.close()
+
+
+class Finished:
+    """A command that has run to its end."""
+
+    def __init__(self, command: Sequence[str], folder: Path, more: Mapping[str, str] | None = None):
+        ended = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment(**(more or {})),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        self._lines = ended.stdout.splitlines()
+
+    def next(self) -> str:
+        if not self._lines:
+            raise EOFError
+        return self._lines.pop(0)
+
+    def type(self, line: str) -> None:
+        raise AssertionError(f"takes no {line!r}")
+
+    def finish(self) -> None:
+        assert self._lines == [], f"the document does not have {self._lines}"
+
+    def close(self) -> None:
+        """It has ended."""
+
+
+def start(command: str, folder: Path) -> Program:
+    """Start what somebody typed; files that it names are in the folder."""
+    words = shlex.split(command)
+    more: dict[str, str] = {}
+    while re.match(r"[A-Z_]+=", words[0]):
+        name, _, value = words.pop(0).partition("=")
+        more[name] = value
+    program, *arguments = words
+    if program == "curl":
+        return Curl(arguments)
+    if program == "websockets":
+        return WebSocket(*arguments)
+    commands = {"pushserver": PUSHSERVER, "twistd": TWISTD}
+    assert program in commands, f"{program} is not run"
+    return Finished([*commands[program], *arguments], folder, more)

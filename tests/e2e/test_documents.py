@@ -1,0 +1,224 @@
+"""What the documents say is what the server does."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+import tomllib
+from collections.abc import Generator, Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from playwright.sync_api import ConsoleMessage
+
+from pushserver import api, config, wire
+from pushserver.channel import ChannelOptions
+from pushserver.config import Config, load
+from pushserver.limits import Limits
+from tests.e2e.documents import EPOCH, Line, Names, Runner, sections, write
+from tests.e2e.server import CHECKOUT, Server
+from tests.e2e.visits import Visits
+
+PROTOCOLS = (CHECKOUT / "docs" / "protocols.md").read_text()
+CONFIGURATION = (CHECKOUT / "docs" / "configuration.md").read_text()
+EXAMPLES = "The examples"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the configuration that the examples are for."""
+    folder = tmp_path_factory.mktemp("documents")
+    [file] = sections(PROTOCOLS)[EXAMPLES]
+    server = Server(folder, "--config", str(write(file, folder)))
+    try:
+        yield server.start()
+        assert server.stop() == -signal.SIGTERM
+        assert server.problems == []
+    finally:
+        server.kill()
+
+
+class Console:
+    """Runs scripts in a page of the server, and gives what they log."""
+
+    def __init__(self, visits: Visits):
+        self._visits = visits
+
+    def run(self, script: str) -> Generator[str, None, None]:
+        page = self._visits.open("channels/elsewhere")
+        logged: list[ConsoleMessage] = []
+        page.on("console", lambda message: logged.append(message))
+        try:
+            page.evaluate(f"() => {{ {script} }}")
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                while logged:
+                    yield logged.pop(0).text
+                page.wait_for_timeout(20)
+        finally:
+            page.close()
+
+
+@pytest.mark.parametrize("section", [title for title in sections(PROTOCOLS) if title != EXAMPLES])
+def test_the_examples_of_the_protocols(
+    server: Server, visits: Visits, tmp_path: Path, section: str
+) -> None:
+    epoch = json.loads(server.get("channels/numbers").body)["epoch"]
+    address = f"127.0.0.1:{server.port}"
+    runner = Runner(Names(epoch), address, tmp_path, Console(visits).run)
+    for block in sections(PROTOCOLS)[section]:
+        runner.run(block)
+
+
+def no_browser(script: str) -> Generator[str, None, None]:
+    raise AssertionError("nothing here is run in a browser")
+
+
+def test_the_examples_of_the_configuration(tmp_path: Path) -> None:
+    runner = Runner(Names(""), "", tmp_path, no_browser)
+    for blocks in sections(CONFIGURATION).values():
+        for block in blocks:
+            runner.run(block)
+
+
+def test_the_sources_that_run_by_themselves_are_those_of_the_document() -> None:
+    [file] = sections(CONFIGURATION)["Sources"]
+    assert load(file.text, "", {}) == Config()
+
+
+SECTIONS: dict[str, type] = {
+    "Server": config.Server,
+    "Auth": config.Auth,
+    "Store": config.Store,
+    "Channels": ChannelOptions,
+    "Sources": config.Source,
+    "Limits": Limits,
+}
+
+
+def rows(document: str, heading: str) -> list[list[str]]:
+    """The cells of the tables below a heading, without their first lines."""
+    _, _, text = document.partition(f"\n## {heading}\n")
+    text, _, _ = text.partition("\n## ")
+    found = [line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in row] for row in found]
+    rules = [at for at, row in enumerate(cells) if set(row[0]) <= {"-", " "}]
+    return [row for at, row in enumerate(cells) if not {at, at + 1} & set(rules)]
+
+
+def default(kind: type, key: str) -> object:
+    """The default of a key as the document shows it."""
+    [field] = [field for field in fields(kind) if field.name == key]
+    if field.default is not MISSING:
+        return field.default
+    return "must be set" if field.default_factory is MISSING else field.default_factory()
+
+
+def bounds(kind: type, key: str) -> str | None:
+    """The range of a number as the document shows it; None for what is no number."""
+    hint = get_type_hints(kind, include_extras=True)[key]
+    for meta in getattr(hint, "__metadata__", ()):
+        if meta.gt is not None:
+            return f"more than {meta.gt:g}"
+        if meta.ge is not None:
+            return f"{meta.ge} or more" if meta.le is None else f"{meta.ge} to {meta.le}"
+    return None
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_every_key_is_there_with_its_default_and_its_range(heading: str) -> None:
+    kind = SECTIONS[heading]
+    table = rows(CONFIGURATION, heading)
+    assert [row[0] for row in table] == [f"`{field.name}`" for field in fields(kind)]
+    for cell, shown, values, meaning in table:
+        key = cell.strip("`")
+        value = default(kind, key)
+        if value == "must be set":
+            assert shown == value
+        else:
+            read = tomllib.loads(f"value = {shown.strip('`')}")["value"]
+            assert (type(read), read) == (type(value), value)
+        assert values == (bounds(kind, key) or values), key
+        assert meaning
+
+
+def test_no_section_is_missing() -> None:
+    named = set(re.findall(r"`\[([a-z]+)(?:\.NAME)?\]`", CONFIGURATION))
+    assert named == {field.name for field in fields(Config)}
+
+
+@pytest.mark.parametrize(
+    ("variable", "line"),
+    [pytest.param(*row, id=row[0].strip("`")) for row in rows(CONFIGURATION, "Environment")],
+)
+def test_a_variable_is_the_same_as_its_line(variable: str, line: str) -> None:
+    name, _, value = variable.strip("`").partition("=")
+    assert load("", "", {name: value}) == load(line.strip("`"), "", {}) != Config()
+
+
+def test_every_limit_of_the_protocols_is_a_setting_with_its_default() -> None:
+    table = {row[0].strip("`"): row[1] for row in rows(PROTOCOLS, "Limits")}
+    assert set(table) <= {field.name for field in fields(Limits)}
+    for key, shown in table.items():
+        assert float(shown) == default(Limits, key)
+
+
+def test_every_method_is_in_the_protocols() -> None:
+    _, _, server_api = PROTOCOLS.partition("\n## Server API\n")
+    titles = " ".join(re.findall(r"^### (.*)", server_api, re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", titles)) == set(api.METHODS)
+    for method in wire.METHODS:
+        assert f"`{method}`" in PROTOCOLS
+
+
+def test_a_link_leads_somewhere() -> None:
+    for document in (PROTOCOLS, CONFIGURATION):
+        for target in re.findall(r"\]\(((?!https:)[^)]+)\)", document):
+            name, _, anchor = target.partition("#")
+            text = (CHECKOUT / "docs" / name).read_text() if name else document
+            titles = re.findall(r"^##+ (.*)", text, re.MULTILINE)
+            assert not anchor or anchor in {
+                re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles
+            }
+
+
+OTHERWISE = [
+    ('{"offset":2}', '{"offset":3}'),
+    ('{"a":1,"b":2}', '{"b":2,"a":1}'),
+    ('{"a":1}', '{"a":1,"b":2}'),
+    (f'{{"epoch":"{EPOCH}"}}', '{"epoch":"11111111"}'),
+    (f'{{"id":"{EPOCH}:5"}}', '{"id":"0a0b0c0d:6"}'),
+    (f'{{"id":"{EPOCH}:4"}}', '{"id":"0a0b0c0d:18"}'),
+    (f'{{"id":"{EPOCH}:6"}}', '{"id":"0a0b0c0d:16"}'),
+    ('{"time":1795333977.099}', '{"time":1795333977099}'),
+    ('{"time":1795333977.099}', '{"time":1795333977.0991}'),
+    ('{"channel":"a","offset":1}', '{"channel":"a","offset":2}'),
+    ("retry: 2000", "retry: 9000"),
+    ('{"client":"thEPTzSxtg4kW-wj"}', '{"client":"short"}'),
+]
+
+
+@pytest.mark.parametrize(("expected", "actual"), OTHERWISE)
+def test_what_is_not_what_the_document_says_is_noticed(expected: str, actual: str) -> None:
+    names = Names("0a0b0c0d", seqs={5: 17})
+    with pytest.raises(AssertionError, match="line 7"):
+        names.match(Line(7, expected), actual)
+
+
+def test_what_differs_at_each_run_may_differ() -> None:
+    names = Names("0a0b0c0d", seqs={5: 17})
+    client = "thEPTzSxtg4kW-wj"
+    names.match(Line(1, f"id: {EPOCH}:9"), "id: 0a0b0c0d:20")
+    names.match(Line(2, '"time":1795333977.099'), '"time":1800000000.5')
+    names.match(Line(3, f'{{"client":"{client}"}}'), '{"client":"aaaaaaaaaaaaaaaa"}')
+    assert names.real(f'{EPOCH} {EPOCH}:9 "{client}"') == '0a0b0c0d 0a0b0c0d:20 "aaaaaaaaaaaaaaaa"'
+
+
+def test_a_block_that_nobody_runs_is_noticed() -> None:
+    for text in ("```json\n{}\n```", "```text\n1\n```", "```console\n$ curl x"):
+        with pytest.raises(AssertionError, match="line 1"):
+            sections(text)
