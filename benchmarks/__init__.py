@@ -1,0 +1,1 @@
+"""Measures what one publication costs, beside the limit of the machine and beside others."""

@@ -1,0 +1,102 @@
+"""`python -m benchmarks quick|full`: measures, prints the tables, keeps the results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import machine, measure, plan, report, results
+from benchmarks.build import BUILD, CHECKOUT, Missing
+from benchmarks.measure import Failed, Trial
+from benchmarks.processes import Cores, DidNotStart, choose_cores, raise_file_limit
+from benchmarks.results import Results
+
+PAGE = CHECKOUT / "docs" / "performance.md"
+
+
+def main() -> int:
+    """Do what the command line says; 1 if something was lost or could not be measured."""
+    options = _options()
+    if options.what == "page":
+        found = results.from_json(options.results.read_text("utf-8"))
+        PAGE.write_text(report.page(found), "utf-8")
+        say(f"{PAGE} written")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="pushserver-bench-") as folder:
+        trials = plan.quick() if options.what == "quick" else plan.full(Path(folder))
+        chosen = [t for t in trials if not options.only or options.only in label(t)]
+        found = run_all(chosen, options.what, choose_cores(options.nice))
+    BUILD.mkdir(exist_ok=True)
+    options.results.write_text(found.to_json(), "utf-8")
+    say("")
+    say(report.comparison(found))
+    say(report.goal_table(found))
+    for complaint in report.complaints(found):
+        say(f"NOT TO BE TRUSTED: {complaint}")
+    say(f"results: {options.results}")
+    return 1 if report.complaints(found) or found.missing else 0
+
+
+def run_all(trials: Iterable[Trial], kind: str, cores: Cores) -> Results:
+    """Carry out all that can be."""
+    raise_file_limit()
+    if cores.shared:
+        say("one core only: the load tool takes the server's time")
+    found = Results(kind, datetime.now(UTC).strftime("%Y-%m-%d"), machine.describe())
+    begun, code = time.monotonic(), machine.revision()
+    for trial in trials:
+        _try(trial, cores, found)
+    found.versions = {"pushserver": code, **machine.versions()}
+    if machine.revision() != code:
+        found.missing["one state of the code"] = "pushserver/ changed during the measurement"
+    say(f"{time.monotonic() - begun:.0f} s")
+    return found
+
+
+def _try(trial: Trial, cores: Cores, found: Results) -> None:
+    if trial.server.name in found.missing:
+        return
+    try:
+        run = measure.carry_out(trial, cores)
+    except (Missing, DidNotStart, Failed) as error:
+        say(f"{label(trial):62} MISSING: {error}")
+        # A server that cannot be had is not tried again; one that failed at one thing is.
+        what = label(trial) if isinstance(error, Failed) else trial.server.name
+        found.missing[what] = str(error).splitlines()[-1][:200]
+        return
+    found.runs.append(run)
+    costs = run.values(results.delivery_microseconds)
+    figures = f"{results.figure(costs).middle:7.2f} µs a delivery" if costs else ""
+    say(f"{label(trial):62} {figures} {'; '.join(run.complaints())}")
+
+
+def label(trial: Trial) -> str:
+    """A trial's name, for people."""
+    clients = trial.clients or trial.load.clients
+    return f"{trial.server.name}, {trial.protocol}, {trial.scenario}, {clients:,}"
+
+
+def say(text: str) -> None:
+    """One line, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", choices=("quick", "full", "page"))
+    parser.add_argument("--only", default="", help="only what has this in its name")
+    parser.add_argument(
+        "--nice", type=int, default=0, help="how server and tool are scheduled; below 0 needs root"
+    )
+    parser.add_argument("--results", type=Path, default=BUILD / "results.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,156 @@
+"""Who is measured: how each is started, and where its clients connect."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import build
+from benchmarks.build import CHECKOUT, HERE
+from benchmarks.scenario import Group
+
+SOCKETIO_PATH = "/socket.io/?EIO=4&transport=websocket"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server is to run: what its command needs to know.
+
+    `settings`: lines of TOML for the product alone.
+    """
+
+    port: int
+    feed: Path
+    folder: Path
+    channels: int = 1
+    settings: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A server. `command` raises Missing if it cannot be had here.
+
+    `groups`: by the name of a protocol, how one client connects. `cost`: microseconds for
+    each delivery, roughly; the rate of publications is chosen so that nobody is overrun.
+    `post`: where it is published to, if it cannot publish by itself.
+    """
+
+    name: str
+    command: Callable[[Place], list[str]]
+    groups: Mapping[str, Group]
+    cost: float
+    post: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    most_clients: int = 1_000_000
+
+
+def _limit(place: Place) -> list[str]:
+    return [str(build.limit()), str(place.port), str(place.feed)]
+
+
+def _product(place: Place) -> list[str]:
+    # The settings that matter are the defaults: history on, nothing loosened.
+    config = place.folder / "pushserver.toml"
+    config.write_text(
+        f"{place.settings}\n"
+        "[server]\n"
+        f'listen = ["tcp:{place.port}:interface=127.0.0.1"]\n'
+        "[sources.feed]\n"
+        'type = "random"\n'
+        'channel = "bench"\n',
+        "utf-8",
+    )
+    program = [sys.executable, "-m", "benchmarks.servers.product"]
+    return [*program, str(place.feed), str(place.channels), "--config", str(config)]
+
+
+def _python_peer(module: str, *arguments: str) -> Callable[[Place], list[str]]:
+    def command(place: Place) -> list[str]:
+        python = str(build.python_peers())
+        program = [python, "-m", f"benchmarks.servers.{module}"]
+        return [*program, str(place.feed), str(place.port), *arguments]
+
+    return command
+
+
+def _node_peer(script: str) -> Callable[[Place], list[str]]:
+    def command(place: Place) -> list[str]:
+        modules = str(build.node_peers())
+        return ["node", str(HERE / "servers" / script), modules, str(place.feed), str(place.port)]
+
+    return command
+
+
+def _nchan(place: Place) -> list[str]:
+    folder = build.nchan()
+    try:
+        # nchan 1.3.6 makes a folder in here whatever the configuration says, and calls
+        # its own setting for it (nchan_message_temp_path) a duplicate.
+        Path("/var/lib/nginx").mkdir(exist_ok=True)
+    except OSError as error:
+        raise build.Missing(f"nchan needs a folder that can be written: {error}") from None
+    text = (HERE / "servers" / "nchan.conf").read_text("utf-8")
+    values = {
+        "@MODULES@": str(folder / "usr/lib/nginx/modules"),
+        "@FOLDER@": str(place.folder),
+        "@PORT@": str(place.port),
+    }
+    for mark, value in values.items():
+        text = text.replace(mark, value)
+    config = place.folder / "nchan.conf"
+    config.write_text(text, "utf-8")
+    program = [str(folder / "usr/sbin/nginx"), "-p", str(place.folder)]
+    return [*program, "-c", str(config), "-e", str(place.folder / "nginx.log")]
+
+
+def _everywhere(path: str) -> dict[str, Group]:
+    return {"websocket": Group("websocket", 1, path)}
+
+
+def _socketio() -> dict[str, Group]:
+    return {"socketio": Group("socketio", 1, SOCKETIO_PATH)}
+
+
+LIMIT = Contestant(
+    "limit",
+    _limit,
+    {"websocket": Group("websocket", 1, "/"), "sse": Group("sse", 1, "/sse")},
+    cost=11,
+)
+PRODUCT = Contestant(
+    "pushserver",
+    _product,
+    {
+        "websocket": Group("stream", 1, "/channels/bench"),
+        "centrifuge": Group("centrifuge", 1, "/connection/websocket", "bench"),
+        "sse": Group("sse", 1, "/channels/bench"),
+    },
+    cost=35,
+    environment={"PYTHONPATH": str(CHECKOUT)},
+)
+PEERS = (
+    Contestant(
+        "nginx + nchan",
+        _nchan,
+        {"websocket": Group("websocket", 1, "/subscribe"), "sse": Group("sse", 1, "/subscribe")},
+        cost=15,
+        post="/publish",
+    ),
+    Contestant("Node ws", _node_peer("ws_peer.js"), _everywhere("/"), cost=20),
+    Contestant("websockets", _python_peer("websockets_peer"), _everywhere("/"), cost=22),
+    Contestant("Socket.IO (Node)", _node_peer("socketio_peer.js"), _socketio(), cost=25),
+    Contestant("python-socketio", _python_peer("socketio_peer"), _socketio(), cost=100),
+    Contestant(
+        "Flask-SocketIO, gevent", _python_peer("flask_peer", "gevent"), _socketio(), cost=80
+    ),
+    Contestant(
+        "Flask-SocketIO, threads",
+        _python_peer("flask_peer", "threading"),
+        _socketio(),
+        cost=400,
+        most_clients=1_000,
+    ),
+)
+ALL = (LIMIT, PRODUCT, *PEERS)

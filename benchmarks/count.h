@@ -1,0 +1,35 @@
+/* Counting: times in a histogram, publications as they become complete, the server's cost. */
+#ifndef COUNT_H
+#define COUNT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Times in microseconds, exact below 64 and within 3 % above. */
+enum { BUCKETS = 2048 };
+struct histogram {
+    uint64_t count, most, bucket[BUCKETS];
+};
+void histogram_add(struct histogram *histogram, uint64_t microseconds);
+uint64_t histogram_at(const struct histogram *histogram, double share);
+void histogram_clear(struct histogram *histogram);
+
+/* Publications of the measured group that have begun to arrive; complete once all have it. */
+struct passes {
+    uint64_t wanted; /* deliveries that make a publication complete; 0: nothing is followed */
+    uint64_t begun, complete;
+    struct histogram times; /* from the stamp until the last client has it */
+};
+void passes_arrived(struct passes *passes, uint64_t seq, uint64_t stamp_ns, uint64_t now_ns);
+
+/* The server's processes. */
+enum { PROCESSES = 16 };
+struct server {
+    int pid[PROCESSES];
+    int count;
+};
+uint64_t server_cpu_ns(const struct server *server);
+uint64_t server_rss_kb(const struct server *server);
+
+#endif

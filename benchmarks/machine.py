@@ -1,0 +1,76 @@
+"""On what, and with which versions, something was measured. No names of hosts or users."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from benchmarks import build
+
+PRODUCT_PACKAGES = ("Twisted", "autobahn", "msgspec", "click")
+"""click is not needed; where it is, Autobahn colours debug lines with it, and is slower."""
+
+
+def describe() -> dict[str, str]:
+    """The machine."""
+    processor = re.search(r"^model name\s*: (.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    memory = re.search(r"^MemTotal:\s*(\d+) kB$", _read("/proc/meminfo"), re.MULTILINE)
+    return {
+        "processor": processor[1] if processor else platform.machine(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{round(int(memory[1]) / 2**20)} GB" if memory else "?",
+        "kernel": platform.release(),
+        "load": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """The programs and packages, as far as they are there."""
+    found = {"Python": platform.python_version()}
+    for name in PRODUCT_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    found |= dict(map(_split, build.PYTHON_PEERS))
+    found |= dict(map(_split, build.NODE_PEERS))
+    found["gcc"] = _first_line("gcc", "-dumpfullversion")
+    found["node"] = _first_line("node", "--version")
+    for package in sorted((build.BUILD / "debs").glob("*.deb")):
+        name, version, _ = package.name.split("_", 2)
+        found[name] = version.replace("%3a", ":")
+    return found
+
+
+def revision() -> str:
+    """The commit that is measured, and a sum over the code if that is not what was committed."""
+    git = ("git", "-C", str(build.CHECKOUT))
+    commit = _first_line(*git, "rev-parse", "--short", "HEAD")
+    if _first_line(*git, "status", "--porcelain", "pushserver") == "":
+        return commit
+    code = hashlib.sha256()
+    for path in sorted((build.CHECKOUT / "pushserver").rglob("*.py")):
+        code.update(path.read_bytes())
+    return f"{commit}+{code.hexdigest()[:8]}"
+
+
+def _split(requirement: str) -> tuple[str, str]:
+    name, version = re.split("==|@", requirement)
+    return name, version
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text("utf-8")
+
+
+def _first_line(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        return "?"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return (done.stdout.splitlines() or [""])[0].strip() if done.returncode == 0 else "?"

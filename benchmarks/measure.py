@@ -1,0 +1,77 @@
+"""Starts a server and the load tool, and brings back what the tool says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import build
+from benchmarks.contestants import Contestant, Place
+from benchmarks.processes import Cores, free_port, pinned, running
+from benchmarks.results import Run
+from benchmarks.scenario import Load
+
+FEED_BYTES = 24
+
+
+class Failed(Exception):
+    """The load tool could not do its work; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run that is wanted."""
+
+    server: Contestant
+    protocol: str
+    scenario: str
+    load: Load
+    channels: int = 1
+    settings: str = ""
+    clients: int = 0
+    """What the figures are divided by, if not all clients of the load."""
+
+
+def carry_out(trial: Trial, cores: Cores) -> Run:
+    """Measure; raises Missing, DidNotStart and Failed."""
+    tool = build.load_tool()
+    with tempfile.TemporaryDirectory(prefix="pushserver-bench-") as name:
+        folder = Path(name)
+        feed = folder / "feed"
+        feed.write_bytes(bytes(FEED_BYTES))
+        place = Place(free_port(), feed, folder, trial.channels, trial.settings)
+        command = pinned(cores.server, cores.nice, trial.server.command(place))
+        log = folder / "server.log"
+        with running(command, place.port, log, trial.server.environment) as pids:
+            told = _drive(tool, place, pids, trial.load, cores)
+    clients = trial.clients or trial.load.clients
+    return Run(trial.server.name, trial.protocol, trial.scenario, clients, trial.load.rate, told)
+
+
+def _drive(tool: Path, place: Place, pids: list[int], load: Load, cores: Cores) -> dict[str, Any]:
+    command = [
+        str(tool),
+        f"--port={place.port}",
+        f"--feed={place.feed}",
+        f"--pid={','.join(map(str, pids))}",
+        *load.arguments(),
+    ]
+    try:
+        done = subprocess.run(
+            pinned(cores.tool, cores.nice, command),
+            capture_output=True,
+            text=True,
+            timeout=load.longest,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"the load tool did not end in {load.longest:.0f} s") from None
+    if done.returncode:
+        raise Failed(f"the load tool ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    told: dict[str, Any] = json.loads(done.stdout)
+    if done.stderr:
+        told["said"] = done.stderr.strip()[:2000]
+    return told

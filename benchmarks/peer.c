@@ -1,0 +1,444 @@
+#define _GNU_SOURCE
+#include "peer.h"
+
+#include "feed.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+
+enum {
+    ROOM = 20 << 20,      /* the longest frame */
+    READ_BYTES = 1 << 20, /* at one time */
+    CRAWL_BYTES = 2048,
+    CRAWL_NS = 50000000,
+    SOURCES = 8,
+};
+enum chunk_part { SIZE, EXTENSION, DATA, AFTER_DATA, PLAIN };
+
+int epoll_fd, server_port;
+uint32_t in_progress;
+
+static char raw[ROOM], lines[ROOM];
+
+/* The key of RFC 6455's example, whose answer is known. */
+static const char KEY[] = "dGhlIHNhbXBsZSBub25jZQ==";
+static const char ACCEPT[] = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/* The connection ended: `error` as errno has it, 0 if the server closed it in order. */
+static void ended(struct peer *peer, int error) {
+    static const char *const stages[] = {"idle",        "connecting",  "waiting for the answer",
+                                         "greeting",    "subscribing", "ready",
+                                         "closed"};
+    struct group *group = peer->group;
+    if (peer->state == READY)
+        group->closed++;
+    else {
+        if (group->failed++ < 3)
+            fprintf(stderr, "load: a connection ended while %s: %s\n", stages[peer->state],
+                    error ? strerror(error) : "closed by the server");
+        in_progress--;
+    }
+    peer_close(peer);
+}
+
+static void gone(struct peer *peer) { ended(peer, EPROTO); }
+
+void peer_close(struct peer *peer) {
+    if (peer->fd >= 0)
+        close(peer->fd);
+    free(peer->hold);
+    peer->hold = NULL;
+    peer->held = 0;
+    peer->fd = -1;
+    peer->state = CLOSED;
+}
+
+static void is_ready(struct peer *peer, uint64_t event) {
+    peer->state = READY;
+    peer->group->ready++;
+    in_progress--;
+    if (peer->group->behaviour == STALLS) {
+        struct epoll_event none = {.events = 0, .data.u64 = event};
+        epoll_ctl(epoll_fd, EPOLL_CTL_MOD, peer->fd, &none);
+    }
+}
+
+static bool transmit(struct peer *peer, const void *bytes, size_t length) {
+    return send(peer->fd, bytes, length, MSG_NOSIGNAL) == (ssize_t)length;
+}
+
+/* A masked frame whose mask is zero, so that the payload stays as it is. */
+static bool frame(struct peer *peer, int opcode, const char *payload, size_t length) {
+    char bytes[1024];
+    size_t head = length < 126 ? 2 : 4;
+    if (length + 8 > sizeof bytes)
+        return false;
+    bytes[0] = (char)(0x80 | opcode);
+    bytes[1] = (char)(0x80 | (head == 2 ? length : 126));
+    if (head == 4) {
+        bytes[2] = (char)(length >> 8);
+        bytes[3] = (char)length;
+    }
+    memset(bytes + head, 0, 4);
+    memcpy(bytes + head + 4, payload, length);
+    return transmit(peer, bytes, head + 4 + length);
+}
+
+static bool text(struct peer *peer, const char *payload) {
+    return frame(peer, 1, payload, strlen(payload));
+}
+
+/* `pattern` with the channel's number for its "%". */
+static void numbered(char *out, size_t room, const char *pattern, const struct peer *peer) {
+    const char *mark = strchr(pattern, '%');
+    if (mark == NULL)
+        snprintf(out, room, "%s", pattern);
+    else
+        snprintf(out, room, "%.*s%u%s", (int)(mark - pattern), pattern,
+                 peer->number % peer->group->channels, mark + 1);
+}
+
+void peer_connect(struct peer *peer, uint64_t event, const struct position *since) {
+    (void)since;
+    int yes = 1;
+    struct sockaddr_in here = {.sin_family = AF_INET};
+    struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons((uint16_t)server_port)};
+    here.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + peer->number % SOURCES);
+    there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    peer->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (peer->fd < 0) {
+        perror("socket");
+        exit(1);
+    }
+    peer->state = CONNECTING;
+    peer->chunk_part = SIZE;
+    peer->chunk_left = 0;
+    in_progress++;
+    setsockopt(peer->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    setsockopt(peer->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes);
+    if (peer->group->behaviour == STALLS) {
+        int bytes = 8192; /* else the kernel takes megabytes for one that never reads */
+        setsockopt(peer->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+    }
+    if (bind(peer->fd, (struct sockaddr *)&here, sizeof here) ||
+        (connect(peer->fd, (struct sockaddr *)&there, sizeof there) && errno != EINPROGRESS)) {
+        ended(peer, errno);
+        return;
+    }
+    struct epoll_event wanted = {.events = EPOLLOUT, .data.u64 = event};
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, peer->fd, &wanted);
+}
+
+static void greet(struct peer *peer, uint64_t event, const struct position *since) {
+    int error = 0;
+    socklen_t size = sizeof error;
+    getsockopt(peer->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error) {
+        ended(peer, error);
+        return;
+    }
+    char path[512], request[1024], query[192] = "";
+    numbered(path, sizeof path, peer->group->path, peer);
+    if (since && peer->group->protocol != CENTRIFUGE)
+        snprintf(query, sizeof query, "%ssince=%s", strchr(path, '?') ? "&" : "?", since->id);
+    const char *upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+                          "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ";
+    bool sse = peer->group->protocol == SSE;
+    int length = snprintf(request, sizeof request,
+                          "GET %s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s%s%s\r\n", path, query,
+                          server_port, sse ? "Accept: text/event-stream\r\n" : upgrade,
+                          sse ? "" : KEY, sse ? "" : "\r\n");
+    peer->state = HEAD;
+    struct epoll_event wanted = {.events = EPOLLIN, .data.u64 = event};
+    epoll_ctl(epoll_fd, EPOLL_CTL_MOD, peer->fd, &wanted);
+    if (!transmit(peer, request, (size_t)length))
+        ended(peer, errno);
+}
+
+static uint64_t digits(const char **at, const char *end) {
+    uint64_t value = 0;
+    while (*at < end && **at >= '0' && **at <= '9')
+        value = value * 10 + (uint64_t)(*(*at)++ - '0');
+    return value;
+}
+
+static void delivered(struct peer *peer, uint64_t seq, uint64_t stamp, uint64_t now) {
+    struct group *group = peer->group;
+    group->deliveries++;
+    histogram_add(&group->times, now > stamp ? (now - stamp) / 1000 : 0);
+    if (peer->expected && seq < peer->expected) {
+        group->duplicates++;
+        return;
+    }
+    if (peer->expected)
+        group->missing += seq - peer->expected;
+    peer->expected = seq + 1;
+    if (group->passes)
+        passes_arrived(group->passes, seq, stamp, now);
+    if (group->behaviour == PINGS && frame(peer, 9, "ping", 4))
+        group->pings++;
+}
+
+/* All events in a text, wherever in it they stand. */
+static void scan(struct peer *peer, const char *at, const char *end, uint64_t now) {
+    while (peer->fd >= 0 && (at = memmem(at, (size_t)(end - at), "\"seq\":", 6)) != NULL) {
+        at += 6;
+        uint64_t seq = digits(&at, end);
+        if (end - at < 9 || memcmp(at, ",\"stamp\":", 9) != 0) {
+            peer->group->bad++;
+            continue;
+        }
+        at += 9;
+        delivered(peer, seq, digits(&at, end), now);
+    }
+}
+
+static bool holds(const char *at, const char *end, const char *word) {
+    return memmem(at, (size_t)(end - at), word, strlen(word)) != NULL;
+}
+
+static void subscribe(struct peer *peer, const struct position *since) {
+    char channel[160], command[512], from[192] = "";
+    numbered(channel, sizeof channel, peer->group->channel, peer);
+    if (since)
+        snprintf(from, sizeof from, ",\"recover\":true,\"epoch\":\"%s\",\"offset\":%llu",
+                 since->epoch, (unsigned long long)since->offset);
+    snprintf(command, sizeof command, "{\"id\":2,\"subscribe\":{\"channel\":\"%s\"%s}}", channel,
+             from);
+    peer->state = SUBSCRIBING;
+    if (!text(peer, command))
+        gone(peer);
+}
+
+static void centrifuge_line(struct peer *peer, const char *at, const char *end, uint64_t event,
+                            const struct position *since, uint64_t now) {
+    if (end - at == 2 && memcmp(at, "{}", 2) == 0) {
+        if (text(peer, "{}"))
+            peer->group->pongs++;
+    } else if (peer->state == GREETING && holds(at, end, "\"connect\":"))
+        subscribe(peer, since);
+    else {
+        if (peer->state == SUBSCRIBING && holds(at, end, "\"subscribe\":"))
+            is_ready(peer, event);
+        if (holds(at, end, "\"error\":"))
+            peer->group->bad++;
+        scan(peer, at, end, now);
+    }
+}
+
+static void message(struct peer *peer, const char *at, const char *end, uint64_t event,
+                    const struct position *since, uint64_t now) {
+    switch (peer->group->protocol) {
+    case CENTRIFUGE:
+        while (at < end && peer->fd >= 0) {
+            const char *stop = memchr(at, '\n', (size_t)(end - at));
+            centrifuge_line(peer, at, stop ? stop : end, event, since, now);
+            at = stop ? stop + 1 : end;
+        }
+        break;
+    case SOCKETIO:
+        if (end > at && *at == '0')
+            peer->group->bad += !text(peer, "40");
+        else if (end > at && *at == '2')
+            peer->group->bad += !text(peer, "3");
+        else if (end - at > 1 && memcmp(at, "40", 2) == 0)
+            is_ready(peer, event);
+        else
+            scan(peer, at, end, now);
+        break;
+    case STREAM:
+        if (peer->state != READY && holds(at, end, "{\"subscribed\":"))
+            is_ready(peer, event);
+        if (holds(at, end < at + 16 ? end : at + 16, "{\"reset\":"))
+            peer->group->bad++;
+        scan(peer, at, end, now);
+        break;
+    default:
+        scan(peer, at, end, now);
+    }
+}
+
+/* Whole frames from `at`; returns how many bytes they took. */
+static size_t frames(struct peer *peer, const char *at, size_t length, uint64_t event,
+                     const struct position *since, uint64_t now) {
+    size_t used = 0;
+    while (peer->fd >= 0 && length - used >= 2) {
+        const unsigned char *head = (const unsigned char *)at + used;
+        size_t room = length - used, size = head[1] & 0x7f, skip = 2;
+        if (size == 126) {
+            skip = 4;
+            if (room < skip)
+                break;
+            size = (size_t)head[2] << 8 | head[3];
+        } else if (size == 127) {
+            skip = 10;
+            if (room < skip)
+                break;
+            size = 0;
+            for (int i = 2; i < 10; i++)
+                size = size << 8 | head[i];
+        }
+        if (room - skip < size)
+            break;
+        const char *payload = (const char *)head + skip;
+        used += skip + size;
+        int opcode = head[0] & 0x0f;
+        if (!(head[0] & 0x80) || head[0] & 0x70 || head[1] & 0x80)
+            peer->group->bad++;
+        else if (opcode == 1 || opcode == 2)
+            message(peer, payload, payload + size, event, since, now);
+        else if (opcode == 9)
+            peer->group->bad += !frame(peer, 10, payload, size);
+        else if (opcode == 10)
+            peer->group->pongs++;
+        else if (opcode != 8)
+            peer->group->bad++;
+    }
+    return used;
+}
+
+static void line(struct peer *peer, const char *at, const char *end, uint64_t now) {
+    if (end - at > 6 && memcmp(at, "data: ", 6) == 0)
+        scan(peer, at + 6, end, now);
+    if (end - at > 6 && memcmp(at, "event: pushserver-reset", 23) == 0)
+        peer->group->bad++;
+}
+
+/* Takes the chunks' frames off, and reads whole lines; what is left of a line is held. */
+static void chunks(struct peer *peer, const char *at, size_t length, uint64_t now) {
+    const char *end = at + length;
+    size_t have = peer->held;
+    memcpy(lines, peer->hold, have);
+    while (at < end) {
+        if (peer->chunk_part == DATA || peer->chunk_part == PLAIN) {
+            size_t take = (size_t)(end - at);
+            if (peer->chunk_part == DATA && take > peer->chunk_left)
+                take = peer->chunk_left;
+            memcpy(lines + have, at, take);
+            have += take;
+            at += take;
+            peer->chunk_left -= take;
+            if (peer->chunk_part == DATA && peer->chunk_left == 0)
+                peer->chunk_part = AFTER_DATA;
+            continue;
+        }
+        char byte = *at++;
+        if (peer->chunk_part == AFTER_DATA) {
+            if (byte == '\n')
+                peer->chunk_part = SIZE;
+        } else if (byte == '\n') {
+            peer->chunk_part = DATA;
+            if (peer->chunk_left == 0) {
+                gone(peer);
+                return;
+            }
+        } else if (peer->chunk_part == SIZE) {
+            int digit = byte >= '0' && byte <= '9'   ? byte - '0'
+                        : byte >= 'a' && byte <= 'f' ? byte - 'a' + 10
+                        : byte >= 'A' && byte <= 'F' ? byte - 'A' + 10
+                                                     : -1;
+            if (digit >= 0)
+                peer->chunk_left = peer->chunk_left * 16 + (uint64_t)digit;
+            else
+                peer->chunk_part = EXTENSION;
+        }
+    }
+    const char *from = lines, *all = lines + have, *stop;
+    while ((stop = memchr(from, '\n', (size_t)(all - from))) != NULL) {
+        line(peer, from, stop, now);
+        from = stop + 1;
+    }
+    peer->held = (uint32_t)(all - from);
+    if (peer->held) {
+        peer->hold = realloc(peer->hold, peer->held);
+        memcpy(peer->hold, from, peer->held);
+    }
+}
+
+/* The response's head; returns how many bytes it took, 0 if it is not all there. */
+static size_t head(struct peer *peer, size_t length, uint64_t event) {
+    char *end = memmem(raw, length, "\r\n\r\n", 4);
+    if (end == NULL)
+        return 0;
+    *end = 0;
+    bool sse = peer->group->protocol == SSE;
+    const char *status = sse ? "HTTP/1.1 200" : "HTTP/1.1 101";
+    if (strncmp(raw, status, 12) != 0 || !(sse || strcasestr(raw, ACCEPT))) {
+        if (peer->group->failed < 3)
+            fprintf(stderr, "load: refused: %.200s\n", raw);
+        gone(peer);
+        return length;
+    }
+    if (sse && !strcasestr(raw, "transfer-encoding: chunked"))
+        peer->chunk_part = PLAIN;
+    peer->state = GREETING;
+    if (sse || peer->group->protocol == WEBSOCKET)
+        is_ready(peer, event);
+    else if (peer->group->protocol == CENTRIFUGE && !text(peer, "{\"id\":1,\"connect\":{}}"))
+        gone(peer);
+    return (size_t)(end + 4 - raw);
+}
+
+static void receive(struct peer *peer, uint64_t event, const struct position *since) {
+    bool sse = peer->group->protocol == SSE && peer->state > HEAD;
+    size_t have = sse ? 0 : peer->held;
+    size_t room = peer->group->behaviour == CRAWLS ? CRAWL_BYTES : READ_BYTES;
+    if (have + room > ROOM) {
+        peer->group->bad++;
+        gone(peer);
+        return;
+    }
+    memcpy(raw, peer->hold, have);
+    ssize_t got = recv(peer->fd, raw + have, room, 0);
+    if (got <= 0) {
+        if (got == 0 || (errno != EAGAIN && errno != EINTR))
+            ended(peer, got == 0 ? 0 : errno);
+        return;
+    }
+    uint64_t now = monotonic_ns();
+    peer->group->bytes += (uint64_t)got;
+    size_t length = have + (size_t)got, used = 0;
+    if (peer->state == HEAD) {
+        used = head(peer, length, event);
+        if (used == 0)
+            goto keep;
+        peer->held = 0;
+    }
+    if (peer->fd < 0)
+        return;
+    if (peer->group->protocol == SSE) {
+        chunks(peer, raw + used, length - used, now);
+        return;
+    }
+    used += frames(peer, raw + used, length - used, event, since, now);
+    if (peer->fd < 0)
+        return;
+keep:
+    peer->held = (uint32_t)(length - used);
+    if (peer->held) {
+        peer->hold = realloc(peer->hold, peer->held);
+        memcpy(peer->hold, raw + used, peer->held);
+    }
+}
+
+void peer_ready(struct peer *peer, uint64_t event, const struct position *since) {
+    if (peer->state == CONNECTING)
+        greet(peer, event, since);
+    else if (peer->state == READY && peer->group->behaviour == STALLS)
+        gone(peer); /* nothing but its end is waited for */
+    else if (peer->state == READY && peer->group->behaviour == CRAWLS) {
+        uint64_t now = monotonic_ns();
+        if (now < peer->read_at)
+            return;
+        peer->read_at = now + CRAWL_NS;
+        receive(peer, event, since);
+    } else
+        receive(peer, event, since);
+}

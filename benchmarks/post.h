@@ -1,0 +1,20 @@
+/* Publishing by HTTP over connections that are kept. */
+#ifndef POST_H
+#define POST_H
+
+#include "feed.h"
+#include "peer.h"
+
+enum { POSTERS = 64, POSTER_EVENT = 1u << 31 };
+
+/* `count` connections that post events to `path`; a "%" in it stands for nothing. */
+void posters_open(uint32_t count, const char *path);
+/* Post what is due at the feed's rate, one request at a time on each connection. */
+void posters_post(struct feed *feed);
+/* An answer can be read. */
+void poster_ready(uint32_t number);
+uint64_t posters_failed(void);
+/* Post one event now, wait for the answer, and say where it stands. */
+struct position post_and_wait(const char *path, uint64_t seq, uint64_t size);
+
+#endif

@@ -1,0 +1,166 @@
+"""What was measured, and the figures that follow from it. Knows no clock, process or terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A median with the least and the most."""
+
+    middle: float
+    least: float
+    most: float
+
+    def over(self, other: Figure) -> float:
+        """How many times the other's median this one's is."""
+        return self.middle / other.middle if other.middle else float("nan")
+
+
+def figure(values: Iterable[float]) -> Figure:
+    """The figure of these values; not a number if there are none."""
+    found = list(values) or [float("nan")]
+    return Figure(median(found), min(found), max(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One start of one server, and what the load tool said of it (`told`, as load.c prints it)."""
+
+    server: str
+    protocol: str
+    scenario: str
+    clients: int
+    rate: float
+    told: Mapping[str, Any]
+
+    @property
+    def windows(self) -> Sequence[Mapping[str, Any]]:
+        """The measured spans, one for each repeat."""
+        found: Sequence[Mapping[str, Any]] = self.told.get("windows", ())
+        return found
+
+    def complaints(self) -> list[str]:
+        """What must not be: nothing of it leaves a figure honest."""
+        names = ("failed", "missing", "duplicates", "bad")
+        found = [
+            f"group {number}: {group[name]} {name}"
+            for number, group in enumerate(self.told["groups"])
+            for name in names
+            if group[name]
+        ]
+        if self.told.get("refused_posts"):
+            found.append(f"{self.told['refused_posts']} posts refused")
+        storm = self.told.get("storm")
+        if storm and storm["back"] != storm["clients"]:
+            found.append(f"{storm['clients'] - storm['back']} did not come back")
+        return found
+
+    def values(self, of: Callable[[Mapping[str, Any]], float | None]) -> list[float]:
+        """One value for each window that has it."""
+        return [value for window in self.windows if (value := of(window)) is not None]
+
+    def connect_microseconds(self) -> float:
+        """The server's CPU time for one connect and subscribe."""
+        return float(self.told["connect"]["cpu_seconds"] / self.clients * 1e6)
+
+    def connects_per_second(self) -> float:
+        """How many connected and subscribed in a second, 32 at a time."""
+        return float(self.clients / self.told["connect"]["seconds"])
+
+    def connection_kilobytes(self) -> float:
+        """What the server's resident memory grew by for each connection."""
+        return float((self.told["rss_kb"] - self.told["rss_before_kb"]) / self.clients)
+
+
+def delivery_microseconds(window: Mapping[str, Any]) -> float | None:
+    """The server's CPU time for each publication that reached a client."""
+    if not window["deliveries"]:
+        return None
+    return float(window["cpu_seconds"] / window["deliveries"] * 1e6)
+
+
+def pass_milliseconds(window: Mapping[str, Any]) -> float | None:
+    """From publishing until the last client has it, the median."""
+    times = window["passes"]
+    return times["p50_us"] / 1000 if times["count"] else None
+
+
+def deliveries_per_second(window: Mapping[str, Any]) -> float:
+    """What reached the clients."""
+    return float(window["deliveries"] / window["seconds"])
+
+
+def publications_per_second(window: Mapping[str, Any]) -> float:
+    """What was published."""
+    return float(window["published"] / window["seconds"])
+
+
+def core_share(span: Mapping[str, Any]) -> float:
+    """The part of a core that the server took."""
+    return float(span["cpu_seconds"] / span["seconds"])
+
+
+def delivery_p50_milliseconds(window: Mapping[str, Any]) -> float:
+    """The median time from publishing until a client has it, in the first group."""
+    return float(window["groups"][0]["times"]["p50_us"] / 1000)
+
+
+@dataclass(slots=True)
+class Results:
+    """All that one benchmark found. `missing`: who could not be measured, and why."""
+
+    kind: str
+    when: str
+    machine: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def find(
+        self, server: str, protocol: str, clients: int, scenario: str = "fan-out"
+    ) -> list[Run]:
+        """The runs of this kind, in their order."""
+        wanted = (server, protocol, clients, scenario)
+        return [r for r in self.runs if (r.server, r.protocol, r.clients, r.scenario) == wanted]
+
+    def first(self, server: str, scenario: str, protocol: str = "") -> Run | None:
+        """The first run of a scenario."""
+        for run in self.runs:
+            if (run.server, run.scenario) == (server, scenario) and protocol in ("", run.protocol):
+                return run
+        return None
+
+    def cost(self, server: str, protocol: str, clients: int) -> Figure | None:
+        """CPU microseconds for each delivered publication, over all windows."""
+        runs = self.find(server, protocol, clients)
+        values = [value for run in runs for value in run.values(delivery_microseconds)]
+        return figure(values) if values else None
+
+    def ratio(self, server: str, protocol: str, clients: int) -> float | None:
+        """That cost as a multiple of the limit's, measured with as many clients."""
+        limit = self.cost("limit", "sse" if protocol == "sse" else "websocket", clients)
+        own = self.cost(server, protocol, clients)
+        return own.over(limit) if own and limit else None
+
+    def completion(self, server: str, protocol: str, clients: int) -> Figure | None:
+        """Milliseconds until the last client has a lone publication."""
+        runs = self.find(server, protocol, clients)
+        values = [value for run in runs for value in run.values(pass_milliseconds)]
+        return figure(values) if values else None
+
+    def to_json(self) -> str:
+        """As a file keeps it."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+def from_json(text: str) -> Results:
+    """What to_json wrote."""
+    found = json.loads(text)
+    found["runs"] = [Run(**run) for run in found["runs"]]
+    return Results(**found)

@@ -1,0 +1,61 @@
+"""The real `twistd pushserver`, whose sources publish what the feed asks for.
+
+usage: python -m benchmarks.servers.product FEED CHANNELS [options of twistd pushserver]
+
+Everything but the number that a source makes is the product's own: the process, the site,
+the sessions, the log. With one channel its name is `bench`, else `bench:0`, `bench:1`, ...
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.scripts.twistd import run
+
+from benchmarks.servers.feed import Feed
+from pushserver import payload, service
+from pushserver.channel import Draft
+
+
+class FeedSource(Service):
+    """Takes the place of `sources.TimerSource`: the same steps for each event, at any rate."""
+
+    feed_path = ""
+    channels = 1
+
+    def __init__(self, clock: Any, publish: Any, *its_own: object):
+        self._clock = clock
+        self._publish = publish
+        self._feed = Feed(self.feed_path, self.channels)
+        several = self.channels > 1
+        self._names = [f"bench:{n}" if several else "bench" for n in range(self.channels)]
+
+    def startService(self) -> None:
+        super().startService()
+        self._turn()
+
+    def _turn(self) -> None:
+        if self.running:
+            for channel, event in self._feed.due():
+                Deferred.fromCoroutine(self._tick(self._names[channel], event))
+            self._clock.callLater(self._feed.wait(), self._turn)
+
+    async def _tick(self, channel: str, event: object) -> None:
+        await self._publish(Draft(channel, payload.encode(event), "message"))
+
+
+def main() -> None:
+    """Run twistd with the source in its place."""
+    FeedSource.feed_path, FeedSource.channels = sys.argv[1], int(sys.argv[2])
+    if not hasattr(service, "TimerSource"):
+        raise SystemExit("benchmarks/servers/product.py: service.TimerSource is gone; hook anew")
+    vars(service)["TimerSource"] = FeedSource
+    sys.argv = ["twistd", "--nodaemon", "--pidfile=", "pushserver", *sys.argv[3:]]
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Python `websockets`, by its own documentation's `broadcast()`.
+
+usage: websockets_peer FEED PORT
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+from websockets.asyncio.server import ServerConnection, broadcast, serve
+
+from benchmarks.servers.feed import Feed
+
+CLIENTS: set[ServerConnection] = set()
+
+
+async def hold(client: ServerConnection) -> None:
+    """Keep one client among those that are sent to."""
+    CLIENTS.add(client)
+    try:
+        await client.wait_closed()
+    finally:
+        CLIENTS.remove(client)
+
+
+async def main(feed: Feed, port: int) -> None:
+    """Serve and publish."""
+    async with serve(hold, "127.0.0.1", port, compression=None, backlog=4096):
+        while True:
+            for _, event in feed.due():
+                broadcast(CLIENTS, json.dumps(event, separators=(",", ":")))
+            await asyncio.sleep(feed.wait())
+
+
+asyncio.run(main(Feed(sys.argv[1]), int(sys.argv[2])))

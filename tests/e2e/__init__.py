@@ -1,0 +1,1 @@
+"""End to end: a real twistd, real clients, nothing replaced."""

@@ -1,0 +1,63 @@
+"""What every end-to-end test may ask for: servers, and browsers that watch for errors."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.e2e.server import Server
+from tests.e2e.visits import CHROMIUM, Visits
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
+def _run(folder: Path) -> Iterator[Server]:
+    server = Server(folder)
+    try:
+        yield server.start()
+        if server.running:
+            assert server.stop() == -signal.SIGTERM
+        assert server.problems == []
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that all tests of a module share; they leave it running."""
+    yield from _run(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture
+def fresh_server(tmp_path: Path) -> Iterator[Server]:
+    """A server of this test's own, to stop and start as it likes."""
+    yield from _run(tmp_path)
+
+
+# Not for the session: Playwright keeps an event loop running in this thread as
+# long as it is there, in which no other test could run its own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without its own traffic."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM.path, args=CHROMIUM.options)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visits(browser: Browser, server: Server) -> Iterator[Visits]:
+    """Opens pages of the module's server; fails the test for anything that went wrong in one."""
+    visits = Visits(browser, server.url)
+    yield visits
+    visits.close()
+    assert visits.problems == []

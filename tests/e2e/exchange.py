@@ -1,0 +1,109 @@
+"""Servers with a configuration of their own, and what is said to them by HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.server import Answer, Server
+
+SSE = "text/event-stream"
+LINES = "application/x-ndjson"
+
+
+def configured(folder: Path, text: str) -> Server:
+    """A server in this folder, not started, that this TOML text configures."""
+    path = folder / "pushserver.toml"
+    path.write_text(text)
+    return Server(folder, "--config", str(path))
+
+
+@contextmanager
+def serving(folder: Path, text: str = "[sources]") -> Iterator[Server]:
+    """Such a server, running; it ends in order and without a problem in its log."""
+    server = configured(folder, text)
+    try:
+        yield server.start()
+        if server.running:
+            assert server.stop() == -signal.SIGTERM
+        assert server.problems == []
+    finally:
+        server.kill()
+
+
+def ask(server: Server, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+    """One request; `_` in a header's name is `-`."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, f"/{path}", body or None, named)
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+    finally:
+        connection.close()
+
+
+def publish(server: Server, channel: str, data: object) -> Any:
+    """Publish a JSON value; the position that it got."""
+    answer = ask(server, "POST", f"channels/{channel}", json.dumps(data).encode())
+    assert answer.status == 201, answer
+    return json.loads(answer.body)
+
+
+def history(server: Server, channel: str, query: str = "") -> Any:
+    """A history answer."""
+    answer = server.get(f"channels/{channel}?{query}")
+    assert answer.status == 200, answer
+    return json.loads(answer.body)
+
+
+def data(answer: Any) -> list[Any]:
+    """The data of the publications of a history answer."""
+    return [publication["data"] for publication in answer["publications"]]
+
+
+class Reading:
+    """A response that has no end, read line by line."""
+
+    def __init__(self, server: Server, path: str, accept: str, **headers: str):
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._connection.request("GET", f"/{path}", headers={"Accept": accept, **named})
+        self._response = self._connection.getresponse()
+        assert self._response.status == 200, self._response.read()
+
+    def line(self) -> str:
+        """The next line that is not empty; raises EOFError after the last."""
+        while True:
+            line = self._response.readline()
+            if not line:
+                raise EOFError
+            if line.strip():
+                return line.decode().rstrip("\n")
+
+    def object(self) -> Any:
+        """The next line as JSON."""
+        return json.loads(self.line())
+
+    def block(self) -> dict[str, str]:
+        """The next block of an event stream."""
+        fields: dict[str, str] = {}
+        while True:
+            line = self._response.readline().decode()
+            if not line:
+                raise EOFError
+            line = line.rstrip("\n")
+            if not line and fields:
+                return fields
+            if line and not line.startswith(":"):
+                name, _, value = line.partition(": ")
+                fields[name] = value
+
+    def close(self) -> None:
+        """Read no more."""
+        self._connection.close()

@@ -1,0 +1,59 @@
+"""A program that prints a line whenever something happens."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class Lines:
+    """Runs a program and reads its output line by line, with a limit to each wait."""
+
+    def __init__(self, command: Sequence[str], folder: Path | None = None) -> None:
+        self._process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
+        self._rest = b""
+
+    @property
+    def pid(self) -> int:
+        """The running program."""
+        return self._process.pid
+
+    def next(self, seconds: float = 15.0) -> str:
+        """The next line without its end, as soon as it is there. Raises EOFError after the last."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._rest:
+            left = max(0.0, deadline - time.monotonic())
+            assert select.select([self._output], [], [], left)[0], f"no line in {seconds} s"
+            chunk = os.read(self._output.fileno(), 65_536)
+            if not chunk:
+                raise EOFError
+            self._rest += chunk
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode().rstrip("\r")
+
+    def to_the_end(self) -> list[str]:
+        """All lines that are left, once the program has closed its output."""
+        lines = []
+        try:
+            while True:
+                lines.append(self.next())
+        except EOFError:
+            return lines
+
+    def wait(self, seconds: float = 10.0) -> int:
+        """Wait for the program's end; its status."""
+        return self._process.wait(seconds)
+
+    def close(self) -> None:
+        """End the program, if it runs."""
+        self._process.kill()
+        self._process.wait()
+        self._output.close()

@@ -1,0 +1,204 @@
+"""A real server in a process of its own, for tests."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from signal import Signals
+
+from tests.e2e.supervisor import NotNotified, Supervisor
+
+CHECKOUT = Path(__file__).parents[2]
+TWISTD = (sys.executable, "-P", str(CHECKOUT / "tests" / "e2e" / "twistd.py"))
+"""The twistd of this environment, measured when the tests are."""
+
+PROBLEM = re.compile(r"Traceback|Unhandled|Error\b|Exception\b|Warning\b|#error|#critical")
+"""What no line of an ordinary log has."""
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on.
+
+    Not from the range of which the kernel gives ports to clients: a client that tries to
+    reach a stopped server there may be given the very port and connect to itself.
+    """
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a process under test: ours, without what would configure a server."""
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PUSHSERVER_", "LISTEN_", "NOTIFY_"))
+    }
+    return ours | {"PYTHONPATH": str(CHECKOUT)} | more
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one request."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body, as UTF-8."""
+        return self.body.decode()
+
+
+def get(port: int, path: str, accept: str = "*/*") -> Answer:
+    """One GET from a server on this machine; the path without its first slash."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", f"/{path}", headers={"Accept": accept})
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+    finally:
+        connection.close()
+
+
+def run_twistd(
+    folder: Path, *arguments: str, seconds: float = 20.0
+) -> subprocess.CompletedProcess[str]:
+    """Run twistd in `folder` to its end, and return that with all it said in `stdout`."""
+    return subprocess.run(
+        [*TWISTD, *arguments],
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+class Server:
+    """One `twistd -n pushserver` on a loopback port, run in `folder`.
+
+    May be stopped and started again: same port, same log.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        twistd: Sequence[str] = TWISTD,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._folder = folder
+        self._log = folder / "log"
+        self._env = environment() if env is None else dict(env)
+        self._command = [
+            *twistd,
+            "--nodaemon",
+            "--pidfile=",
+            "pushserver",
+            "--listen",
+            f"tcp:{self.port}:interface=127.0.0.1",
+            *arguments,
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._supervisor: Supervisor | None = None
+
+    @property
+    def pid(self) -> int:
+        """The running process."""
+        return self._running().pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._process is not None
+
+    @property
+    def log(self) -> str:
+        """All that it has said, over all its lives."""
+        return self._log.read_text(encoding="utf-8")
+
+    @property
+    def problems(self) -> list[str]:
+        """The lines of the log that an ordinary life does not leave."""
+        return [line for line in self.log.splitlines() if PROBLEM.search(line)]
+
+    def start(self, supervisor: Supervisor | None = None) -> Server:
+        """Start; it listens when this returns. `supervisor` hears what it says of itself."""
+        assert self._process is None, "runs already"
+        self._supervisor = supervisor or Supervisor()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                env=self._env | {"NOTIFY_SOCKET": self._supervisor.address},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self._supervisor.wait_for("READY=1", self._process.pid)
+        except NotNotified as error:
+            self.kill()
+            raise AssertionError(f"the server did not start: {error}\n{self.log}") from None
+        return self
+
+    def send(self, number: Signals) -> None:
+        """Send a signal to it."""
+        self._running().send_signal(number)
+
+    def wait(self, seconds: float = 10.0) -> int:
+        """Wait for its end, and return the status: -N when it was ended by signal N."""
+        status = self._running().wait(seconds)
+        self._forget()
+        return status
+
+    def stop(self, number: Signals = Signals.SIGTERM) -> int:
+        """Send a signal, and wait for the end as `wait` does."""
+        self.send(number)
+        return self.wait()
+
+    def kill(self) -> None:
+        """End it at once, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._forget()
+
+    def get(self, path: str, accept: str = "*/*") -> Answer:
+        """One GET of a path below the root."""
+        return get(self.port, path, accept)
+
+    def websocket(self, path: str) -> str:
+        """The URL of a WebSocket below this server's root."""
+        return f"ws://127.0.0.1:{self.port}/{path}"
+
+    def _forget(self) -> None:
+        self._process = None
+        if self._supervisor is not None:
+            self._supervisor.close()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "does not run"
+        return self._process

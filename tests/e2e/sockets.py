@@ -1,0 +1,62 @@
+"""WebSockets without a client library of the protocol above them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Close
+from websockets.sync.client import ClientConnection, connect
+
+from tests.e2e.server import Server
+
+CONNECT = '{"id":1,"connect":{}}'
+SUBSCRIBE = '{"id":2,"subscribe":{"channel":"numbers"}}'
+
+
+def dial(server: Server, path: str) -> AbstractContextManager[ClientConnection]:
+    """A WebSocket to a path of the server, as a context."""
+    return connect(server.websocket(path), proxy=None)
+
+
+def frame(client: ClientConnection, seconds: float = 15.0) -> Any:
+    """The next frame, which must be one JSON text."""
+    return json.loads(client.recv(timeout=seconds))
+
+
+@contextmanager
+def dial_channel(server: Server) -> Iterator[tuple[ClientConnection, Any]]:
+    """A raw WebSocket on `numbers`, and what its first frame says of where it begins."""
+    with dial(server, "channels/numbers") as client:
+        first = frame(client)
+        assert list(first) == ["subscribed"]
+        assert first["subscribed"]["channel"] == "numbers"
+        yield client, first["subscribed"]
+
+
+@contextmanager
+def dial_centrifuge(server: Server) -> Iterator[ClientConnection]:
+    """A WebSocket that is subscribed to `numbers` on the Centrifuge protocol."""
+    with dial(server, "connection/websocket") as client:
+        client.send(f"{CONNECT}\n{SUBSCRIBE}")
+        while not any(reply.get("id") == 2 for reply in objects(client)):
+            pass
+        yield client
+
+
+def objects(client: ClientConnection) -> list[Any]:
+    """The JSON objects of the next frame, one a line."""
+    return [json.loads(line) for line in str(client.recv(timeout=15)).splitlines()]
+
+
+def closed_with(client: ClientConnection, seconds: float = 15.0) -> Close:
+    """Read to the end; the close frame that came."""
+    with suppress(ConnectionClosed):
+        while True:
+            client.recv(timeout=seconds)
+    close = client.protocol.close_rcvd
+    assert close is not None, "ended without a close frame"
+    return close

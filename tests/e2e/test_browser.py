@@ -1,0 +1,255 @@
+"""The live page in a real Chromium."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, expect
+
+from tests.e2e.server import CHECKOUT, Server
+from tests.e2e.visits import Visits
+
+AXE = CHECKOUT / "tests" / "node" / "node_modules" / "axe-core" / "axe.min.js"
+
+HISTORY = 30_000
+"""Milliseconds in which ten numbers come, one in two seconds, and some to spare."""
+
+TICK = 10_000
+"""Milliseconds in which another number certainly comes."""
+
+
+def state(page: Page, name: str, timeout: int = 10_000) -> None:
+    """Wait for the connection state."""
+    expect(page.locator(f"#state[data-state={name}]")).to_have_count(1, timeout=timeout)
+
+
+def offsets(page: Page) -> list[int]:
+    """The offsets in the list, from its top."""
+    found: list[int] = page.eval_on_selector_all(
+        "#list li[data-offset]", "rows => rows.map(row => Number(row.dataset.offset))"
+    )
+    return found
+
+
+def newest(page: Page) -> tuple[int, str]:
+    """Offset and text of the row that is marked as the newest."""
+    row = page.locator("#list li.newest")
+    return int(row.get_attribute("data-offset") or 0), row.inner_text()
+
+
+def wait_for_newer(page: Page, than: int) -> int:
+    """Wait for a row that is newer; its offset."""
+    page.wait_for_function(
+        "than => Number(document.querySelector('#list li.newest')?.dataset.offset) > than",
+        arg=than,
+        timeout=TICK,
+    )
+    return newest(page)[0]
+
+
+def wait_for_graph(page: Page) -> None:
+    """Wait until the graph has the points of all ten numbers."""
+    page.wait_for_function("() => Number(document.querySelector('#graph').dataset.points) >= 10")
+
+
+def points(page: Page) -> int:
+    """How many points the graph says it has."""
+    return int(page.locator("#graph").get_attribute("data-points") or 0)
+
+
+def painted(page: Page) -> int:
+    """How many pixels of the graph's canvas are not transparent."""
+    count: int = page.eval_on_selector(
+        "#graph canvas",
+        """canvas => canvas.getContext('2d')
+            .getImageData(0, 0, canvas.width, canvas.height)
+            .data.filter((value, index) => index % 4 === 3 && value > 0).length""",
+    )
+    return count
+
+
+@pytest.fixture(scope="module")
+def _ten_numbers(server: Server, browser: Browser) -> None:
+    """The module's server has run for so long that it has ten numbers."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(server.url)
+        expect(page.locator("#list li[data-offset]")).to_have_count(10, timeout=HISTORY)
+
+
+@pytest.mark.usefixtures("_ten_numbers")
+class TestThePage:
+    def test_shows_the_last_ten_numbers_at_once(self, visits: Visits) -> None:
+        page = visits.open()
+        expect(page.locator("#list li[data-offset]")).to_have_count(10, timeout=2_000)
+        shown = offsets(page)
+        assert shown == list(range(shown[0], shown[0] - 10, -1))
+
+    def test_marks_the_newest_and_goes_on(self, visits: Visits) -> None:
+        page = visits.open()
+        state(page, "live")
+        expect(page.locator("#list li.newest")).to_have_count(1)
+        first = newest(page)[0]
+        assert first == offsets(page)[0]
+        assert wait_for_newer(page, first) == first + 1
+        assert len(offsets(page)) == 10
+
+    def test_formats_values_so_that_they_align(self, visits: Visits) -> None:
+        page = visits.open()
+        expect(page.locator("#list li[data-offset]")).to_have_count(10)
+        texts = page.locator("#list li").all_inner_texts()
+        decimals = {len(word.partition(".")[2]) for text in texts for word in values(text)}
+        assert decimals == {3}
+
+    def test_draws_the_graph(self, visits: Visits) -> None:
+        page = visits.open()
+        state(page, "live")
+        wait_for_graph(page)
+        assert painted(page) > 200
+        before = points(page)
+        wait_for_newer(page, newest(page)[0])
+        assert points(page) > before
+        assert page.locator("#graph[data-series]").count() == 1
+
+    def test_counts_the_events_it_saw_and_says_when_the_last_came(self, visits: Visits) -> None:
+        page = visits.open()
+        state(page, "live")
+        seen, last = page.locator("#events-seen"), page.locator("#last-event")
+        before = seen.inner_text()
+        wait_for_newer(page, newest(page)[0])
+        expect(seen).not_to_have_text(before)
+        expect(last).not_to_be_empty()
+
+    def test_is_in_step_with_every_other_page(self, visits: Visits) -> None:
+        one, other = visits.open(), visits.open()
+        for page in (one, other):
+            state(page, "live")
+            page.evaluate(RECORD)
+        for page in (one, other):
+            page.wait_for_function("() => window.rows.length >= 3", timeout=3 * TICK)
+        here, there = (
+            {row["offset"]: row for row in page.evaluate("window.rows")} for page in (one, other)
+        )
+        both = here.keys() & there.keys()
+        assert len(both) >= 2
+        for offset in both:
+            assert here[offset]["text"] == there[offset]["text"]
+            assert abs(here[offset]["time"] - there[offset]["time"]) < 500
+
+    def test_says_how_many_are_watching(self, visits: Visits) -> None:
+        one, other = visits.open(), visits.open()
+        for page in (one, other):
+            expect(page.locator("#watching")).to_contain_text("2")
+        other.close()
+        expect(one.locator("#watching")).to_contain_text("1")
+
+    def test_is_the_page_of_any_channel(self, visits: Visits) -> None:
+        page = visits.open("channels/numbers")
+        expect(page.locator("#list li[data-offset]")).to_have_count(10)
+        state(page, "live")
+        wait_for_newer(page, newest(page)[0])
+
+    def test_waits_on_a_channel_that_nothing_was_published_to(self, visits: Visits) -> None:
+        page = visits.open("channels/silence")
+        state(page, "live")
+        expect(page.locator("#list li[data-offset]")).to_have_count(0)
+
+    @pytest.mark.parametrize("width", [320, 390, 768, 1920])
+    def test_fits_the_screen(self, visits: Visits, width: int) -> None:
+        page = visits.open(viewport=ViewportSize(width=width, height=800))
+        state(page, "live")
+        wait_for_graph(page)
+        scroll, client = page.evaluate(
+            "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+        )
+        assert scroll <= client
+
+    def test_turns_with_a_phone(self, visits: Visits) -> None:
+        page = visits.open(viewport=ViewportSize(width=844, height=390), has_touch=True)
+        state(page, "live")
+        page.set_viewport_size(ViewportSize(width=390, height=844))
+        page.wait_for_function(
+            "() => document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        )
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_follows_the_colours_of_the_system(self, visits: Visits, scheme: str) -> None:
+        page = visits.open(color_scheme=scheme)
+        expect(page.locator(f"html[data-bs-theme={scheme}]")).to_have_count(1)
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_is_accessible(self, visits: Visits, scheme: str) -> None:
+        # Without motion: half way through its fading in, a row has less contrast.
+        page = visits.open(color_scheme=scheme, reduced_motion="reduce")
+        state(page, "live")
+        wait_for_graph(page)
+        page.evaluate(AXE.read_text("utf-8"))
+        found = page.evaluate("axe.run()")
+        assert [describe(violation) for violation in found["violations"]] == []
+        assert page.locator("[aria-live], [role=status], [role=log]").count() >= 1
+
+    def test_does_not_jump_while_it_fills(self, visits: Visits) -> None:
+        page = visits.open()
+        state(page, "live")
+        wait_for_newer(page, newest(page)[0])
+        shift = page.evaluate(LAYOUT_SHIFT)
+        assert shift < 0.05
+
+
+def values(text: str) -> list[str]:
+    """The decimal numbers in the text of one row."""
+    return [word for word in text.split() if word.replace(".", "", 1).isdigit() and "." in word]
+
+
+def describe(violation: Any) -> str:
+    """One finding of axe, and the first element that it is about."""
+    return f"{violation['id']}: {violation['help']}: {violation['nodes'][0]['html']}"
+
+
+# Notes every newest row as soon as it is there, in milliseconds since 1970.
+RECORD = """
+    window.rows = [];
+    new MutationObserver(() => {
+        const row = document.querySelector('#list li.newest');
+        const offset = Number(row?.dataset.offset);
+        if (row && offset !== window.rows.at(-1)?.offset) {
+            window.rows.push({ offset, text: row.innerText, time: Date.now() });
+        }
+    }).observe(document.querySelector('#list'), {
+        childList: true, subtree: true, attributes: true, characterData: true,
+    });
+"""
+
+LAYOUT_SHIFT = """
+    () => new Promise(resolve => {
+        new PerformanceObserver(list => resolve(
+            list.getEntries().reduce((sum, entry) => sum + entry.value, 0)
+        )).observe({ type: 'layout-shift', buffered: true });
+        setTimeout(() => resolve(0), 500);
+    })
+"""
+
+
+def test_the_page_goes_on_by_itself_after_a_restart_of_the_server(
+    browser: Browser, fresh_server: Server
+) -> None:
+    visits = Visits(browser, fresh_server.url)
+    visits.allow("ERR_CONNECTION_REFUSED")
+    page = visits.open()
+    state(page, "live")
+    wait_for_newer(page, 0)
+    page.evaluate("window.sameDocument = true")
+
+    fresh_server.stop()
+    state(page, "reconnecting")
+    expect(page.locator("#state-text")).not_to_be_empty()
+    assert offsets(page), "what was shown is gone"
+
+    fresh_server.start()
+    state(page, "live", timeout=30_000)
+    seen = page.locator("#events-seen")
+    expect(seen).not_to_have_text(seen.inner_text(), timeout=TICK)
+    assert page.evaluate("window.sameDocument")
+    visits.close()
+    assert visits.problems == []

@@ -1,0 +1,264 @@
+"""Clients that are not ours, and clients that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import centrifuge
+import pytest
+
+from tests.e2e.lines import Lines
+from tests.e2e.server import CHECKOUT, Server
+from tests.e2e.sockets import CONNECT, closed_with, dial, dial_channel, frame
+
+NODE = CHECKOUT / "tests" / "node"
+
+
+def number(data: Any) -> float:
+    """The number in the data of a publication of the built-in source."""
+    value = data["number"]
+    assert 0 <= value <= 10
+    assert round(value, 3) == value
+    return float(value)
+
+
+class Watcher:
+    """The official JavaScript client on one channel."""
+
+    def __init__(self, server: Server, channel: str) -> None:
+        url = server.websocket("connection/websocket")
+        self._lines = Lines(["node", "watch.mjs", url, channel], folder=NODE)
+
+    def next(self, event: str) -> Any:
+        """What came with the next event of this name; those before it are passed over."""
+        while True:
+            [(name, context)] = json.loads(self._lines.next()).items()
+            if name == event:
+                return context
+
+    def close(self) -> None:
+        self._lines.close()
+
+
+class TestTheOfficialJavaScriptClient:
+    def test_hears_what_was_before_it_and_what_comes(self, server: Server) -> None:
+        server.get("channels/numbers")
+        with closing(Watcher(server, "numbers")) as watcher:
+            watcher.next("subscribed")
+            publications = [watcher.next("publication") for _ in range(3)]
+            offsets = [publication["offset"] for publication in publications]
+            assert offsets == list(range(offsets[0], offsets[0] + 3))
+            for publication in publications:
+                number(publication["data"])
+                assert publication["tags"] == {"event": "newnumber"}
+
+    def test_gets_the_last_ones_at_once(self, server: Server) -> None:
+        with dial_channel(server) as (_, begin):
+            pass
+        with closing(Watcher(server, "numbers")) as watcher:
+            assert watcher.next("subscribed")["channel"] == "numbers"
+            assert watcher.next("publication")["offset"] <= max(1, begin["offset"])
+
+    def test_comes_back_by_itself_when_the_server_was_restarted(self, fresh_server: Server) -> None:
+        with closing(Watcher(fresh_server, "numbers")) as watcher:
+            watcher.next("subscribed")
+            fresh_server.stop()
+            connecting = watcher.next("connecting")
+            assert connecting["code"] == 3001
+            assert connecting["reason"]
+            fresh_server.start()
+            watcher.next("connected")
+            number(watcher.next("publication")["data"])
+
+    def test_is_told_that_a_name_is_invalid(self, server: Server) -> None:
+        with closing(Watcher(server, "no such name")) as watcher:
+            told = watcher.next("unsubscribed")
+            assert told["code"] == 107
+            assert "1 to 128" in told["reason"]
+
+
+class Heard(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
+    """Keeps what the official Python client reports."""
+
+    def __init__(self) -> None:
+        self.subscribed: asyncio.Queue[Any] = asyncio.Queue()
+        self.publications: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def on_subscribed(self, ctx: Any) -> None:
+        await self.subscribed.put(ctx)
+
+    async def on_publication(self, ctx: Any) -> None:
+        await self.publications.put(ctx.pub)
+
+
+def test_the_official_python_client_hears_publications_in_order(server: Server) -> None:
+    async def three() -> list[Any]:
+        heard = Heard()
+        client = centrifuge.Client(server.websocket("connection/websocket"))
+        await client.connect()
+        await client.new_subscription("numbers", events=heard).subscribe()
+        async with asyncio.timeout(15):
+            await heard.subscribed.get()
+            publications = [await heard.publications.get() for _ in range(3)]
+        await client.disconnect()
+        return publications
+
+    publications = asyncio.run(three())
+    offsets = [publication.offset for publication in publications]
+    assert offsets == list(range(offsets[0], offsets[0] + 3))
+    for publication in publications:
+        number(publication.data)
+
+
+def check_publication(publication: dict[str, Any], epoch: str) -> None:
+    assert set(publication) == {"channel", "event", "data", "offset", "id", "time"}
+    assert publication["channel"] == "numbers"
+    assert publication["event"] == "newnumber"
+    assert publication["id"].partition(":")[0] == epoch
+    assert publication["time"] > 1_700_000_000
+    number(publication["data"])
+
+
+class TestOneChannelOneUrl:
+    """`/channels/numbers`, asked for in each of the ways."""
+
+    def test_a_raw_websocket_gets_publication_objects(self, server: Server) -> None:
+        with dial_channel(server) as (client, begin):
+            publications = [frame(client) for _ in range(3)]
+        for publication in publications:
+            check_publication(publication, begin["epoch"])
+        offsets = [publication["offset"] for publication in publications]
+        assert offsets == list(range(offsets[0], offsets[0] + 3))
+
+    def test_curl_gets_the_history(self, server: Server) -> None:
+        history = self.history(server)
+        assert set(history) == {"channel", "publications", "epoch", "offset", "id"}
+        assert history["channel"] == "numbers"
+        for publication in history["publications"]:
+            check_publication(publication, history["epoch"])
+        offsets = [publication["offset"] for publication in history["publications"]]
+        assert offsets == list(range(1, history["offset"] + 1))[-len(offsets) :]
+
+    @staticmethod
+    def history(server: Server) -> Any:
+        with closing(Lines(["curl", "-sS", f"{server.url}channels/numbers"])) as curl:
+            return json.loads("\n".join(curl.to_the_end()))
+
+    def test_curl_gets_a_stream_of_events(self, server: Server) -> None:
+        url = f"{server.url}channels/numbers"
+        accept = "Accept: text/event-stream"
+        with closing(Lines(["curl", "-sSNi", "-H", accept, url])) as curl:
+            assert curl.next() == "HTTP/1.1 200 OK"
+            headers = dict(
+                line.lower().split(": ", 1) for line in itertools.takewhile(bool, lines(curl))
+            )
+            assert headers["content-type"].startswith("text/event-stream")
+            assert headers["cache-control"] == "no-store"
+            assert "accept" in headers["vary"]
+            for _ in range(2):
+                block = next_event(curl)
+                publication = json.loads(block["data"])
+                assert block["id"] == publication["id"]
+                check_publication(publication, publication["id"].partition(":")[0])
+
+    def test_all_ways_show_the_same_publications(self, server: Server) -> None:
+        with dial_channel(server) as (client, _):
+            publication = frame(client)
+        found = [p for p in self.history(server)["publications"] if p["id"] == publication["id"]]
+        assert found == [publication]
+
+
+def lines(program: Lines) -> Iterator[str]:
+    while True:
+        yield program.next()
+
+
+def next_event(curl: Lines) -> dict[str, str]:
+    """The fields of the next block of an event stream that has data."""
+    while True:
+        block = dict(
+            line.split(": ", 1)
+            for line in itertools.takewhile(bool, lines(curl))
+            if not line.startswith(":")
+        )
+        if "data" in block:
+            return block
+
+
+class TestBadFrames:
+    """Each gets a close code with a reason, and nobody else notices."""
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _bystander(cls, server: Server) -> Iterator[None]:
+        with dial_channel(server) as (bystander, begin):
+            yield
+            top = server.get("channels/numbers")
+            heard = [frame(bystander)["offset"]]
+            while heard[-1] <= json.loads(top.body)["offset"]:
+                heard.append(frame(bystander)["offset"])
+        assert heard == list(range(heard[0], heard[-1] + 1))
+        assert heard[0] <= begin["offset"] + 1
+        assert server.problems == []
+
+    @pytest.mark.parametrize(
+        ("frames", "code"),
+        [
+            pytest.param(["no JSON"], 3501, id="not JSON"),
+            pytest.param(["[1]"], 3501, id="not an object"),
+            pytest.param(["7"], 3501, id="a number"),
+            pytest.param(['{"id":1}'], 3501, id="no method"),
+            pytest.param(['{"id":"one","connect":{}}'], 3501, id="a field of another type"),
+            pytest.param(['{"id":1,"subscribe":{"channel":"a"}}'], 3501, id="not connect first"),
+            pytest.param([CONNECT, CONNECT], 3501, id="connect twice"),
+            pytest.param([CONNECT, b"\x00\x01"], 3501, id="binary"),
+            pytest.param([CONNECT, "x" * 70_000], 1009, id="too large"),
+        ],
+    )
+    def test_on_the_centrifuge_protocol(
+        self, server: Server, frames: list[str | bytes], code: int
+    ) -> None:
+        self.is_closed(server, "connection/websocket", frames, code)
+
+    @pytest.mark.parametrize(
+        ("frames", "code"),
+        [
+            pytest.param([b"\x00\x01"], 1003, id="binary"),
+            pytest.param(["x" * 70_000], 1009, id="too large"),
+        ],
+    )
+    def test_on_a_raw_websocket(self, server: Server, frames: list[str | bytes], code: int) -> None:
+        self.is_closed(server, "channels/numbers", frames, code)
+
+    @staticmethod
+    def is_closed(server: Server, path: str, frames: list[str | bytes], code: int) -> None:
+        with dial(server, path) as client:
+            for content in frames:
+                client.send(content)
+            close = closed_with(client)
+        assert close.code == code
+        assert close.reason
+        assert_reason_is_no_json(close.reason)
+
+
+def assert_reason_is_no_json(reason: str) -> None:
+    """The JavaScript client takes a reason that parses as JSON for something else."""
+    with pytest.raises(ValueError, match=r"Expecting value|Extra data"):
+        json.loads(reason)
+
+
+@pytest.mark.parametrize("name", ["%20", "-a", "a%20b", "a%2Fb", "x" * 129, "%C3%A9"])
+def test_an_invalid_channel_name_is_400_with_the_rule(server: Server, name: str) -> None:
+    answer = server.get(f"channels/{name}")
+    assert answer.status == 400
+    assert "1 to 128 characters" in answer.text
+
+
+@pytest.mark.parametrize("path", ["static/../setup.py", "static/%2e%2e/setup.py", "static/", "x"])
+def test_what_is_not_there_is_404(server: Server, path: str) -> None:
+    assert server.get(path).status == 404

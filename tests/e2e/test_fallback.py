@@ -1,0 +1,168 @@
+"""Where WebSockets are blocked, everything works nevertheless."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e.exchange import publish
+from tests.e2e.server import Server
+from tests.e2e.test_browser import TICK, offsets, state, wait_for_newer
+from tests.e2e.watcher import Watcher
+
+TRANSPORTS = ["http_stream", "sse"]
+
+# What a company's proxy does to it, seen from the page.
+REFUSED = """
+    window.refused = 0;
+    window.WebSocket = class extends EventTarget {
+        constructor() {
+            super();
+            window.refused += 1;
+            this.readyState = 0;
+            setTimeout(() => {
+                this.readyState = 3;
+                for (const type of ['error', 'close']) {
+                    const event = type === 'close'
+                        ? new CloseEvent('close', { code: 1006 }) : new Event('error');
+                    this['on' + type]?.(event);
+                    this.dispatchEvent(event);
+                }
+            });
+        }
+        close() {}
+        send() {}
+    };
+"""
+MISSING = "delete window.WebSocket;"
+NO_STREAMS = REFUSED + "delete window.ReadableStream;"
+
+
+class Visit:
+    """The page in a browser that was changed before it came."""
+
+    def __init__(self, browser: Browser, server: Server, script: str):
+        self._context = browser.new_context()
+        self._context.add_init_script(script)
+        self.page = self._context.new_page()
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(server.url)
+
+    def close(self) -> None:
+        self._context.close()
+
+    def asked(self, path: str) -> bool:
+        """Whether the page has requested this path."""
+        return any(f"/{path}" in url for url in self.requests)
+
+
+@pytest.fixture
+def _watching(server: Server) -> Iterator[None]:
+    yield
+    assert server.problems == []
+
+
+@pytest.mark.usefixtures("_watching")
+class TestThePage:
+    @pytest.mark.parametrize(
+        ("script", "path"),
+        [
+            pytest.param(REFUSED, "connection/http_stream", id="WebSockets are refused"),
+            pytest.param(MISSING, "connection/http_stream", id="there are none"),
+            pytest.param(NO_STREAMS, "connection/sse", id="responses cannot be streamed either"),
+        ],
+    )
+    def test_falls_back_by_itself_and_is_live(
+        self, server: Server, browser: Browser, script: str, path: str
+    ) -> None:
+        with closing(Visit(browser, server, script)) as visit:
+            page = visit.page
+            state(page, "live", timeout=20_000)
+            assert visit.asked(path)
+            first = wait_for_newer(page, 0)
+            assert wait_for_newer(page, first) == first + 1
+            assert offsets(page)[0] == first + 1
+            assert visit.problems == []
+
+    def test_tells_who_watches(self, server: Server, browser: Browser) -> None:
+        """Which is asked for over /emulation."""
+        with (
+            closing(Visit(browser, server, REFUSED)) as one,
+            closing(Visit(browser, server, "")) as other,
+        ):
+            for visit in (one, other):
+                state(visit.page, "live", timeout=20_000)
+            expect(one.page.locator("#watching")).to_contain_text("2", timeout=TICK)
+            assert one.asked("emulation")
+            assert not other.asked("emulation")
+
+    def test_goes_on_after_a_restart_of_the_server(
+        self, browser: Browser, fresh_server: Server
+    ) -> None:
+        with closing(Visit(browser, fresh_server, REFUSED)) as visit:
+            page = visit.page
+            state(page, "live", timeout=20_000)
+            wait_for_newer(page, 0)
+            fresh_server.stop()
+            state(page, "reconnecting")
+            fresh_server.start()
+            state(page, "live", timeout=30_000)
+            self.hears_something(page)
+
+    @staticmethod
+    def hears_something(page: Page) -> None:
+        seen = page.locator("#events-seen")
+        expect(seen).not_to_have_text(seen.inner_text(), timeout=TICK)
+
+
+@pytest.mark.usefixtures("_watching")
+class TestTheOfficialJavaScriptClient:
+    """Recovery over these transports is in test_recovery, publishing in test_publishing."""
+
+    @pytest.mark.parametrize("transport", TRANSPORTS)
+    def test_hears_what_was_before_it_and_what_comes(self, server: Server, transport: str) -> None:
+        channel = f"c-{transport}"
+        publish(server, channel, 1)
+        with closing(Watcher(server, transport, channel)) as watcher:
+            connected = watcher.next("connected")
+            assert connected["transport"] == transport
+            watcher.next("subscribed")
+            assert watcher.next("publication")["data"] == 1
+            publish(server, channel, {"text": "a\nb", "ü": "✓"})
+            heard = watcher.next("publication")
+            assert (heard["offset"], heard["data"]) == (2, {"text": "a\nb", "ü": "✓"})
+
+    @pytest.mark.parametrize("transport", TRANSPORTS)
+    def test_hears_who_comes_and_goes(self, server: Server, transport: str) -> None:
+        channel = f"p-{transport}"
+        with closing(Watcher(server, transport, channel)) as watcher:
+            me = watcher.next("connected")["client"]
+            watcher.next("subscribed")
+            with closing(Watcher(server, "websocket", channel)) as other:
+                visitor = other.next("connected")["client"]
+                assert visitor != me
+                while (joined := watcher.next("join")["info"]["client"]) == me:
+                    """Its own coming may be told as well."""
+                assert joined == visitor
+            assert watcher.next("leave")["info"]["client"] == visitor
+
+    @pytest.mark.parametrize("transport", TRANSPORTS)
+    def test_is_told_that_a_name_is_invalid(self, server: Server, transport: str) -> None:
+        with closing(Watcher(server, transport, "no such name")) as watcher:
+            told = watcher.next("unsubscribed")
+            assert told["code"] == 107
+            assert "1 to 128" in told["reason"]
+
+    @pytest.mark.parametrize("transport", TRANSPORTS)
+    def test_is_told_why_the_server_goes(self, fresh_server: Server, transport: str) -> None:
+        with closing(Watcher(fresh_server, transport, "a")) as watcher:
+            watcher.next("subscribed")
+            fresh_server.stop()
+            told = watcher.next("connecting")
+            assert (told["code"], bool(told["reason"])) == (3001, True)

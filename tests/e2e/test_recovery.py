@@ -1,0 +1,334 @@
+"""Nothing is lost when the server is restarted, and who lost something is told."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import centrifuge
+import pytest
+from playwright.sync_api import Browser
+
+from tests.e2e.exchange import LINES, SSE, Reading, data, history, publish, serving
+from tests.e2e.lines import Lines
+from tests.e2e.programs import PUSHSERVER
+from tests.e2e.server import Server
+from tests.e2e.sockets import dial, frame
+from tests.e2e.watcher import Watcher
+
+STORE = '[store]\npath = "s.db"\n[sources]'
+MEMORY = "[sources]"
+TRANSPORTS = ["websocket", "http_stream", "sse"]
+
+
+class TestTheOfficialJavaScriptClient:
+    @pytest.mark.parametrize("transport", TRANSPORTS)
+    def test_gets_everything_it_missed_in_order(self, tmp_path: Path, transport: str) -> None:
+        with (
+            serving(tmp_path, STORE) as server,
+            closing(Watcher(server, transport, "a")) as watcher,
+        ):
+            first = watcher.next("subscribed")
+            assert (first["recoverable"], first["positioned"]) == (True, True)
+            publish(server, "a", 1)
+            assert watcher.next("publication")["data"] == 1
+            watcher.pause()
+            publish(server, "a", 2)
+            server.stop()
+            server.start()
+            for n in (3, 4, 5):
+                publish(server, "a", n)
+            watcher.go_on()
+            assert watcher.next("publication")["data"] == 2
+            again = watcher.next("subscribed")
+            assert (again["wasRecovering"], again["recovered"]) == (True, True)
+            publish(server, "a", 6)
+            heard = [watcher.next("publication") for _ in range(4)]
+            assert [(row["offset"], row["data"]) for row in heard] == [(n, n) for n in (3, 4, 5, 6)]
+
+    @pytest.mark.parametrize("transport", TRANSPORTS)
+    def test_is_told_when_that_cannot_be(self, tmp_path: Path, transport: str) -> None:
+        with (
+            serving(tmp_path, MEMORY) as server,
+            closing(Watcher(server, transport, "a")) as watcher,
+        ):
+            watcher.next("subscribed")
+            publish(server, "a", 1)
+            watcher.next("publication")
+            server.stop()
+            server.start()
+            again = watcher.next("subscribed")
+            assert (again["wasRecovering"], again["recovered"]) == (True, False)
+            publish(server, "a", 2)
+            assert watcher.next("publication")["data"] == 2
+
+
+class Heard(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
+    """What the official Python client reports, in its order."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+
+    async def on_subscribed(self, context: Any) -> None:
+        await self.events.put(("subscribed", context))
+
+    async def on_publication(self, context: Any) -> None:
+        await self.events.put(("publication", context.pub))
+
+    async def next(self, name: str) -> Any:
+        """The next event, which must be of this name."""
+        found, context = await self.events.get()
+        assert found == name, context
+        return context
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+class TestTheOfficialPythonClient:
+    """While the test itself does something, the client does nothing."""
+
+    def watch(self, server: Server, story: Callable[[Heard], Any]) -> None:
+        asyncio.run(self._watch(server, story))
+        # centrifuge-python 0.7.0 leaves a connection that it lost to the garbage collector,
+        # which would else come in the middle of another test.
+        gc.collect()
+
+    @staticmethod
+    async def _watch(server: Server, story: Callable[[Heard], Any]) -> None:
+        heard = Heard()
+        client = centrifuge.Client(
+            server.websocket("connection/websocket"), min_reconnect_delay=0.1
+        )
+        await client.connect()
+        await client.new_subscription("a", events=heard).subscribe()
+        try:
+            async with asyncio.timeout(30):
+                await story(heard)
+        finally:
+            await client.disconnect()
+
+    def test_gets_everything_it_missed_in_order(self, tmp_path: Path) -> None:
+        with serving(tmp_path, STORE) as server:
+
+            async def story(heard: Heard) -> None:
+                await heard.next("subscribed")
+                publish(server, "a", 1)
+                assert (await heard.next("publication")).data == 1
+                server.stop()
+                server.start()
+                for n in (2, 3):
+                    publish(server, "a", n)
+                again = await heard.next("subscribed")
+                assert (again.was_recovering, again.recovered) == (True, True)
+                publish(server, "a", 4)
+                rows = [await heard.next("publication") for _ in range(3)]
+                assert [(row.offset, row.data) for row in rows] == [(2, 2), (3, 3), (4, 4)]
+
+            self.watch(server, story)
+
+    def test_is_told_when_that_cannot_be(self, tmp_path: Path) -> None:
+        with serving(tmp_path, MEMORY) as server:
+
+            async def story(heard: Heard) -> None:
+                await heard.next("subscribed")
+                publish(server, "a", 1)
+                await heard.next("publication")
+                server.stop()
+                server.start()
+                again = await heard.next("subscribed")
+                assert (again.was_recovering, again.recovered) == (True, False)
+                publish(server, "a", 2)
+                assert (await heard.next("publication")).data == 2
+
+            self.watch(server, story)
+
+
+@dataclass
+class Resumed:
+    """How a reader went on: what it missed and what came live, or why it could not."""
+
+    reason: str
+    data: list[Any]
+
+
+def by_sse(server: Server, path: str, cursor: str, count: int) -> Resumed:
+    with closing(Reading(server, path, SSE, last_event_id=cursor)) as stream:
+        first = stream.block()
+        reason = json.loads(first["data"])["reason"] if "data" in first else ""
+        assert first.get("event") == ("pushserver-reset" if reason else None)
+        assert (first["id"] == cursor) is (not reason)
+        publish(server, "a", "live")
+        return Resumed(reason, [json.loads(stream.block()["data"])["data"] for _ in range(count)])
+
+
+def by_lines(server: Server, path: str, cursor: str, count: int) -> Resumed:
+    sign = "&" if "?" in path else "?"
+    with closing(Reading(server, f"{path}{sign}since={cursor}", LINES)) as stream:
+        return told(server, stream.object, count)
+
+
+def by_websocket(server: Server, path: str, cursor: str, count: int) -> Resumed:
+    sign = "&" if "?" in path else "?"
+    with dial(server, f"{path}{sign}since={cursor}") as client:
+        return told(server, lambda: frame(client), count)
+
+
+def told(server: Server, following: Callable[[], Any], count: int) -> Resumed:
+    """Read a stream of objects: first where it stands in each channel."""
+    reason, recovered, note = "", [], following()
+    publish(server, "a", "live")
+    while "subscribed" in note:
+        recovered.append(note["subscribed"]["recovered"])
+        note = following()
+    if "reset" in note:
+        reason, note = note["reset"]["reason"], following()
+    assert recovered == [not reason] * len(recovered)
+    return Resumed(reason, [note["data"], *(following()["data"] for _ in range(count - 1))])
+
+
+def by_polling(server: Server, path: str, cursor: str, count: int) -> Resumed:
+    found: list[Any] = []
+    answer = history(server, "a", f"since={cursor}&wait=10")
+    reason, since = answer.get("reason", ""), answer["id"]
+    found += data(answer)
+    publish(server, "a", "live")
+    while len(found) < count:
+        answer = history(server, "a", f"since={since}&wait=10")
+        found, since = found + data(answer), answer["id"]
+    return Resumed(reason, found)
+
+
+WAYS = [
+    pytest.param(by_sse, "channels/a", id="an event stream"),
+    pytest.param(by_lines, "channels/a", id="lines"),
+    pytest.param(by_websocket, "channels/a", id="a raw WebSocket"),
+    pytest.param(by_polling, "channels/a", id="long-poll"),
+    pytest.param(by_sse, "events?channel=a&channel=b", id="an event stream of two channels"),
+    pytest.param(by_lines, "events?channel=b&channel=a", id="lines of two channels"),
+    pytest.param(by_websocket, "events?channel=a&channel=b", id="a raw WebSocket on two channels"),
+]
+
+
+class TestAReaderOf:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stored(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+        """A restarted server with a store, and the cursor of one who saw two before that."""
+        with serving(tmp_path_factory.mktemp("stored"), STORE) as server:
+            publish(server, "a", 1)
+            cursor = publish(server, "b", 2)["id"]
+            publish(server, "a", 3)
+            server.stop()
+            server.start()
+            publish(server, "b", 4)
+            publish(server, "a", 5)
+            yield server, cursor
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def forgetful(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+        """A restarted server without one."""
+        with serving(tmp_path_factory.mktemp("forgetful"), MEMORY) as server:
+            cursor = publish(server, "a", 1)["id"]
+            server.stop()
+            server.start()
+            publish(server, "a", 2)
+            yield server, cursor
+
+    @pytest.mark.parametrize(("read", "path"), WAYS)
+    def test_goes_on_where_it_was(
+        self, stored: tuple[Server, str], read: Callable[..., Resumed], path: str
+    ) -> None:
+        server, cursor = stored
+        missed: list[Any] = [3, 4, 5] if "b" in path else [3, 5]
+        lives = data(history(server, "a")).count("live")
+        found = read(server, path, cursor, len(missed) + lives + 1)
+        assert found == Resumed("", [*missed, *["live"] * (lives + 1)])
+
+    @pytest.mark.parametrize(("read", "path"), WAYS)
+    def test_is_told_when_it_cannot(
+        self, forgetful: tuple[Server, str], read: Callable[..., Resumed], path: str
+    ) -> None:
+        server, cursor = forgetful
+        assert read(server, path, cursor, 1) == Resumed("epoch", ["live"])
+
+
+def test_the_command_line_goes_on_by_itself(tmp_path: Path) -> None:
+    with serving(tmp_path, STORE) as server:
+        publish(server, "a", 1)
+        command = [
+            *PUSHSERVER,
+            "subscribe",
+            "a",
+            "--url",
+            server.url,
+            "--last",
+            "1",
+            "--count",
+            "5",
+        ]
+        with closing(Lines(command)) as program:
+            assert json.loads(program.next())["data"] == 1
+            publish(server, "a", 2)
+            assert json.loads(program.next())["data"] == 2
+            server.stop()
+            server.start()
+            for n in (3, 4, 5):
+                publish(server, "a", n)
+            assert [json.loads(line)["data"] for line in program.to_the_end()] == [3, 4, 5]
+            assert program.wait() == 0
+
+
+def test_an_eventsource_of_a_browser_goes_on_by_itself(tmp_path: Path, browser: Browser) -> None:
+    with serving(tmp_path, STORE) as server, browser.new_context() as context:
+        page = context.new_page()
+        # A page of the same origin with no script of its own.
+        page.goto(f"{server.url}static/favicon.svg")
+        page.evaluate(LISTEN)
+        page.wait_for_function("() => window.opened === 1")
+        publish(server, "a", 1)
+        page.wait_for_function("() => window.heard.length === 1")
+        server.stop()
+        server.start()
+        for n in (2, 3):
+            publish(server, "a", n)
+        # A stream that was lost comes back after one to four seconds.
+        page.wait_for_function("() => window.heard.length === 3")
+        publish(server, "a", 4)
+        page.wait_for_function("() => window.heard.length === 4")
+        assert page.evaluate("window.heard") == [1, 2, 3, 4]
+        assert page.evaluate("window.resets") == []
+
+
+def test_an_eventsource_of_a_browser_is_told_what_it_lost(tmp_path: Path, browser: Browser) -> None:
+    with serving(tmp_path, MEMORY) as server, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{server.url}static/favicon.svg")
+        page.evaluate(LISTEN)
+        # It saw nothing yet, and knows nevertheless where it was.
+        page.wait_for_function("() => window.opened === 1")
+        server.stop()
+        server.start()
+        page.wait_for_function("() => window.resets.length === 1")
+        assert page.evaluate("window.resets") == ["epoch"]
+        publish(server, "a", 1)
+        page.wait_for_function("() => window.heard.length === 1")
+
+
+LISTEN = """
+    () => {
+        window.heard = [];
+        window.resets = [];
+        window.opened = 0;
+        const source = new EventSource('/channels/a');
+        source.onopen = () => { window.opened += 1; };
+        source.onmessage = event => window.heard.push(JSON.parse(event.data).data);
+        source.addEventListener('pushserver-reset',
+            event => window.resets.push(JSON.parse(event.data).reason));
+    }
+"""

@@ -1,0 +1,147 @@
+"""Starts and stops, as a person and a service manager see them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import pushserver
+from tests.e2e.lines import Lines
+from tests.e2e.server import PROBLEM, Server, free_port, get, run_twistd
+from tests.e2e.sockets import closed_with, dial_centrifuge, dial_channel
+from tests.e2e.supervisor import wait_for_end
+
+STOP_SECONDS = 5.0
+
+
+def own_lines(log: str) -> list[str]:
+    return [line for line in log.splitlines() if f"pushserver {pushserver.__version__}" in line]
+
+
+def test_the_log_says_once_which_url_to_open(fresh_server: Server) -> None:
+    urls = [line for line in fresh_server.log.splitlines() if fresh_server.url in line]
+    assert len(urls) == 1
+    assert urls == own_lines(fresh_server.log)
+
+
+def test_the_log_is_silent_about_publications_and_visitors(fresh_server: Server) -> None:
+    before = fresh_server.log
+    with dial_channel(fresh_server) as (client, _):
+        client.recv(timeout=15)
+        client.recv(timeout=15)
+    assert fresh_server.get("channels/numbers").status == 200
+    assert fresh_server.log == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_ends_every_connection_properly(
+    fresh_server: Server, number: signal.Signals
+) -> None:
+    stream = Lines(
+        ["curl", "-sSN", "-H", "Accept: text/event-stream", f"{fresh_server.url}channels/numbers"]
+    )
+    with (
+        closing(stream),
+        dial_channel(fresh_server) as (raw, _),
+        dial_centrifuge(fresh_server) as centrifuge,
+    ):
+        stream.next()
+        started = time.monotonic()
+        status = fresh_server.stop(number)
+        assert time.monotonic() - started < STOP_SECONDS
+        assert status == -number
+        assert closed_with(raw).code == 1001
+        close = closed_with(centrifuge)
+        assert close.code == 3001
+        assert close.reason
+        stream.to_the_end()
+        assert stream.wait() == 0, "the stream did not end, it was cut"
+    assert fresh_server.problems == []
+
+
+def test_a_stop_does_not_wait_for_a_peer_that_does_not_answer(fresh_server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", fresh_server.port)) as mute:
+        mute.sendall(
+            b"GET /channels/numbers HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert mute.recv(12) == b"HTTP/1.1 101"
+        started = time.monotonic()
+        fresh_server.stop()
+        assert time.monotonic() - started < STOP_SECONDS
+    assert fresh_server.problems == []
+
+
+def test_a_stopped_server_starts_again_on_the_same_port(fresh_server: Server) -> None:
+    with dial_channel(fresh_server) as _:
+        fresh_server.stop()
+    fresh_server.start()
+    assert fresh_server.get("").status == 200
+
+
+class TestAStartThatCannotBe:
+    """Ends with a status and one clear line."""
+
+    def test_on_a_busy_port(self, tmp_path: Path) -> None:
+        port = free_port()
+        with socket.create_server(("127.0.0.1", port)):
+            self.ends_saying(tmp_path, "in use", "--listen", f"tcp:{port}:interface=127.0.0.1")
+
+    def test_with_an_unknown_option(self, tmp_path: Path) -> None:
+        self.ends_saying(tmp_path, "bogus", "--bogus")
+
+    def test_with_an_endpoint_of_no_kind(self, tmp_path: Path) -> None:
+        self.ends_saying(tmp_path, "nonsense", "--listen", "nonsense:1")
+
+    def test_with_an_endpoint_that_is_incomplete(self, tmp_path: Path) -> None:
+        self.ends_saying(tmp_path, "tcp:", "--listen", "tcp:")
+
+    def test_with_a_port_that_is_no_number(self, tmp_path: Path) -> None:
+        self.ends_saying(tmp_path, "http-alt", "--listen", "tcp:http-alt")
+
+    def test_without_the_socket_that_systemd_should_have_passed(self, tmp_path: Path) -> None:
+        endpoint = "systemd:domain=INET:name=http"
+        self.ends_saying(tmp_path, endpoint, "--listen", endpoint)
+
+    @staticmethod
+    def ends_saying(folder: Path, word: str, *arguments: str) -> None:
+        ended = run_twistd(folder, "--nodaemon", "--pidfile=", "pushserver", *arguments)
+        assert ended.returncode > 0
+        saying = [line for line in ended.stdout.splitlines() if word in line]
+        assert len(saying) == 1, ended.stdout
+        assert "Traceback" not in ended.stdout
+        assert "Unhandled" not in ended.stdout
+
+
+def test_twistd_makes_a_daemon_of_it_that_is_stopped_through_its_pidfile(tmp_path: Path) -> None:
+    port = free_port()
+    listen = f"tcp:{port}:interface=127.0.0.1"
+    arguments = ["--pidfile=x.pid", "--logfile=y.log", "pushserver", "--listen", listen]
+    assert run_twistd(tmp_path, *arguments).returncode == 0
+    pid = int((tmp_path / "x.pid").read_text())
+    try:
+        assert get(port, "").status == 200
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        wait_for_end(pid)
+    log = (tmp_path / "y.log").read_text()
+    assert len(own_lines(log)) == 1
+    assert not PROBLEM.search(log)
+    assert not (tmp_path / "x.pid").exists()
+
+
+def test_a_pipe_that_nobody_reads_any_more_does_not_stop_the_log_of_others(
+    fresh_server: Server,
+) -> None:
+    """`curl | head -1`: the peer goes without a word while it is written to."""
+    command = f"curl -sSN {fresh_server.url}channels/numbers -H 'Accept: text/event-stream'"
+    subprocess.run(["bash", "-c", f"{command} 2>/dev/null | head -n 1"], check=True, timeout=20)
+    assert fresh_server.get("channels/numbers").status == 200
