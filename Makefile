@@ -4,9 +4,9 @@
 
 SHELL := /bin/bash
 BIN := .venv/bin
-CODE := pushserver twisted tests tools setup.py
+CODE := pushserver twisted tests tools benchmarks setup.py
 
-.PHONY: help run test unit lint format pins clean
+.PHONY: help run test unit lint format pins bench bench-quick clean
 
 help:
 	@echo "make run      serve http://localhost:8080/     (ARGS=... go to twistd pushserver)"
@@ -14,6 +14,7 @@ help:
 	@echo "make unit     the quick tests only"
 	@echo "make lint     formatting, ruff and mypy"
 	@echo "make format   let ruff format and fix what it can"
+	@echo "make bench    what a publication costs, beside the limit and others (bench-quick: two minutes)"
 	@echo "make pins     renew the versions in constraints.txt"
 	@echo "make clean    remove all that make has made"
 
@@ -40,6 +41,15 @@ format:
 	@tools/venv test
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+bench:
+	@tools/venv run
+	-$(BIN)/python -m benchmarks full
+	$(BIN)/python -m benchmarks page
+
+bench-quick:
+	@tools/venv run
+	$(BIN)/python -m benchmarks quick
 
 pins:
 	@tools/pins

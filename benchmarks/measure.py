@@ -24,7 +24,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run that is wanted."""
+    """One run that is wanted. `channels`: how many the server publishes to by itself."""
 
     server: Contestant
     protocol: str

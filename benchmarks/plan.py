@@ -73,7 +73,7 @@ def goals(folder: Path) -> Iterator[Trial]:
     store = folder / "history.db"
     yield nobody("SQLite", f'[store]\npath = "{store}"\n')
     posts = Load((), UNBOUNDED, windows=3, window=2, post="/channels/bench", posters=8)
-    yield Trial(PRODUCT, "http", "post", posts)
+    yield Trial(PRODUCT, "http", "post", posts, channels=0)
     yield many_channels()
 
 

@@ -152,7 +152,19 @@ class ApiDoor(Door):
             msgspec.json.decode(body, type=dict[str, Raw])
         except MALFORMED as error:
             raise Refusal(400, f"the body is no JSON object: {error}") from None
-        return answer_json(request, await self._methods.call(self._name, body))
+        try:
+            # As a whole: from here on every part of it is known to be compact and sound.
+            body = payload.compact(body)
+        except InvalidData as error:
+            return answer_json(
+                request, _error(WireError(wire.BAD_REQUEST, f"bad request: {error}"))
+            )
+        answer = await self._methods.call(self._name, body)
+        # The replies of a batch stand for themselves; so `cent` expects it.
+        return answer_json(request, answer.get("result") if self._is_batch(answer) else answer)
+
+    def _is_batch(self, answer: dict[str, object]) -> bool:
+        return self._name == "batch" and "result" in answer
 
 
 class Methods:
@@ -174,7 +186,7 @@ class Methods:
             failed = WireError(wire.INTERNAL, str(error), temporary=True)
         except WireError as error:
             failed = error
-        return {"error": {"code": failed.code, "message": failed.message}}
+        return _error(failed)
 
     async def publish(self, call: Publish) -> object:
         receipt = await self._node.hub.publish(_draft(call, call.channel))
@@ -306,6 +318,10 @@ METHODS: dict[str, tuple[type[Call], Method]] = {
 KNOWN = ", ".join(METHODS)
 
 
+def _error(failed: WireError) -> dict[str, object]:
+    return {"error": {"code": failed.code, "message": failed.message}}
+
+
 def _draft(call: Publish | Broadcast, channel: str) -> Draft:
     if call.skip_history:
         raise WireError(wire.NOT_AVAILABLE, "skip_history: every publication has its offset here")
@@ -315,7 +331,7 @@ def _draft(call: Publish | Broadcast, channel: str) -> Draft:
     event = tags.pop("event", None) if call.event is None else call.event
     return Draft(
         check_name(channel),
-        payload.compact(bytes(call.data)),
+        bytes(call.data),
         check_event("message" if event is None else event),
         tags or None,
         key=check_key(call.idempotency_key) if call.idempotency_key else "",

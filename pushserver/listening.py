@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 
 from pushserver.startup import StartFailed
+
+BACKLOG = 4096
+"""How many connections may wait to be accepted; the kernel's own bound is net.core.somaxconn."""
 
 
 class Listener(Service):
@@ -53,3 +58,9 @@ class Listener(Service):
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
+        # Twisted asks for 50 connections to wait, and lets somebody else's setting stand for
+        # a socket that was handed over; when a thousand come back at once, the kernel
+        # would drop most of them, to try again a second later. Saying it again changes it.
+        waiting = getattr(port, "socket", None)
+        if isinstance(waiting, socket.socket):
+            waiting.listen(BACKLOG)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +65,7 @@ class PushService(MultiService):
 
     def startService(self) -> None:
         super().startService()
+        _allow_all_descriptors()
         for clock, interval in self._clocks:
             clock.start(interval, now=False)
         self._reactor.callWhenRunning(self._started)
@@ -104,6 +107,9 @@ class PushService(MultiService):
         urls = " or ".join(listener.url() for listener in self._listeners)
         self._log.info("pushserver {version}: open {urls}", version=__version__, urls=urls)
         notify("READY=1", os.environ)
+        # What is there now is there to stay: no collection needs to look at it again.
+        gc.collect()
+        gc.freeze()
 
     def _clock(self, call: Callable[[], None]) -> LoopingCall:
         loop = LoopingCall(call)
@@ -115,3 +121,9 @@ class PushService(MultiService):
 
     def _sweep(self) -> None:
         self._node.hub.expire(self._node.clock())
+
+
+def _allow_all_descriptors() -> None:
+    """Raise the soft limit of open files to the hard one: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

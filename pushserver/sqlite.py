@@ -101,8 +101,7 @@ class SqliteFile:
         with self._transaction("EXCLUSIVE"):
             empty = self._check_format()
         self._db.execute("PRAGMA journal_mode=WAL")
-        synchronous = "FULL" if self._durability == "sync" else "NORMAL"
-        self._db.execute(f"PRAGMA synchronous={synchronous}")
+        self._db.execute("PRAGMA synchronous=FULL")
         if empty:
             with self._transaction():
                 for statement in _SCHEMA.split(";"):
@@ -145,7 +144,7 @@ class SqliteFile:
         """
         try:
             return self._load(history, keys, now)
-        except (sqlite3.Error, msgspec.DecodeError, ValueError) as error:
+        except (sqlite3.Error, msgspec.DecodeError, ValueError, OSError) as error:
             raise StoreError(f"cannot read {self._path}: {error}") from None
 
     def _load(self, history: History, keys: Keys, now: float) -> bool:
@@ -158,7 +157,10 @@ class SqliteFile:
         self._load_channels(history)
         self._load_keys(keys, now)
         mark = {"epoch": history.epoch, "running": self._durability, "inode": inode}
+        # Synced in either mode: after a power cut the mark has to be there.
         self._write(mark.items())
+        if self._durability == "batched":
+            self._db.execute("PRAGMA synchronous=NORMAL")
         return trusted or not known
 
     def _load_channels(self, history: History) -> None:
@@ -282,6 +284,6 @@ def _bytes(value: object) -> bytes:
 def _hint(path: str) -> str:
     """What SQLite does not say: that the file, or its folder, may not be written."""
     folder = os.path.dirname(os.path.abspath(path))
-    if os.access(path, os.W_OK) and os.access(folder, os.W_OK):
+    if all(os.access(place, os.W_OK, effective_ids=True) for place in (path, folder)):
         return ""
-    return " (the file and its folder must be writable)"
+    return " (permission: the file and its folder must be writable)"

@@ -3,11 +3,14 @@
 usage: python -m benchmarks.servers.product FEED CHANNELS [options of twistd pushserver]
 
 Everything but the number that a source makes is the product's own: the process, the site,
-the sessions, the log. With one channel its name is `bench`, else `bench:0`, `bench:1`, ...
+the sessions, the log. With one channel its name is `bench`, else `bench:0`, `bench:1`, ...;
+with none nothing is published from inside. TWISTD in the environment has more options for
+twistd itself, such as those of its profiler.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -35,7 +38,8 @@ class FeedSource(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._turn()
+        if self.channels:
+            self._turn()
 
     def _turn(self) -> None:
         if self.running:
@@ -53,7 +57,8 @@ def main() -> None:
     if not hasattr(service, "TimerSource"):
         raise SystemExit("benchmarks/servers/product.py: service.TimerSource is gone; hook anew")
     vars(service)["TimerSource"] = FeedSource
-    sys.argv = ["twistd", "--nodaemon", "--pidfile=", "pushserver", *sys.argv[3:]]
+    more = os.environ.get("TWISTD", "").split()
+    sys.argv = ["twistd", "--nodaemon", "--pidfile=", *more, "pushserver", *sys.argv[3:]]
     run()
 
 

@@ -365,7 +365,7 @@ class TestSendingAway:
 def replies(server: Server, *commands: object, **more: object) -> Any:
     """What became of each command of a batch."""
     answer = call(server, "batch", commands=commands, **more)
-    return answer.get("replies") or answer["result"]["replies"]
+    return answer["replies"]
 
 
 class TestBatch:

@@ -552,6 +552,28 @@ class TestBeforeAnybodyIsTold:
         assert again.offset == 1
         assert run.metrics.duplicates == 0
 
+    def test_a_key_is_free_again_after_five_minutes(self, path: Path) -> None:
+        run = Run(path)
+        for offset in (1, 2):
+            answer = run.publish(1, key="k")
+            THREAD.finish()
+            assert answer.offset == offset
+            run.time.now += 300
+
+    def test_what_a_failed_commit_should_have_changed_is_changed_by_the_next(
+        self, path: Path
+    ) -> None:
+        run = Run(path)
+        run.publish(1)
+        THREAD.work()
+        cleared = run.clear()
+        THREAD.fail()
+        assert cleared.refused == "the store failed: the disk is full"
+        run.publish(2, "b")
+        THREAD.work()
+        run.kill()
+        assert in_file(path) == {"a": [], "b": [2]}
+
     def test_a_repetition_while_the_first_is_pending_gets_its_answer(self, path: Path) -> None:
         run = Run(path)
         busy = run.publish(0)
