@@ -334,17 +334,33 @@ class Hub:
         if publication.offset != expected:
             self._tell_gap(publication.channel, audience)
             return
-        # Those who are there now: who joins meanwhile has it from the history.
-        present = [(shape, group, tuple(group.others)) for shape, group in audience.groups.items()]
-        for shape, group, others in present:
-            frame = shape.publication(publication)
+        # Those who are there now: who joins meanwhile has it from the history, and who is
+        # drained or blocked meanwhile is sent to once all the same.
+        present = [
+            (group, frame, tuple(group.others))
+            for shape, group in audience.groups.items()
+            if (frame := self._encode(shape, publication)) is not None
+        ]
+        for group, frame, _ in present:
             self._send_ready(group, frame)
+        for group, frame, others in present:
             for subscriber in others:
                 if subscriber in group:
                     self._send(subscriber, frame)
 
+    def _encode(self, shape: Format, publication: Publication) -> bytes | None:
+        try:
+            return shape.publication(publication)
+        except Exception:
+            self._report("a publication could not be encoded; the other formats go on")
+            return None
+
     def _send_ready(self, group: Group, frame: bytes) -> None:
-        """The fast way: nothing of ours runs between two sends."""
+        """The fast way: nothing of ours runs between two sends.
+
+        Nor does anything before what a socket did not take is in its place: nobody's first
+        bytes to wait are too many, so `held` has nobody to drop.
+        """
         size = len(frame)
         short: list[tuple[Direct, int]] = []
         for direct in group.ready:
@@ -356,9 +372,7 @@ class Hub:
                 short.append((direct, taken))
         self.metrics.deliveries += len(group.ready)
         for direct, taken in short:
-            subscriber = group.ready.get(direct)
-            if subscriber is not None:
-                self._guard(subscriber.held, frame[taken:])
+            self._guard(group.ready[direct].held, frame[taken:])
 
     def _send(self, subscriber: Subscriber, frame: bytes) -> None:
         if self._guard(subscriber.send, frame):

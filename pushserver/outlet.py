@@ -72,19 +72,26 @@ class Outlet(Protocol):
 
 
 class Backlog:
-    """What waits for one peer, and since when it is more than may (rule 4)."""
+    """What waits for one peer, and since when it is more than may (rule 4).
 
-    __slots__ = ("_bounds", "_since", "bytes")
+    What was written since the buffer was empty is counted; only when that is too much is
+    looked how much of it is still there. A peer may always be a little behind.
+    """
 
-    def __init__(self, bounds: Bounds):
+    __slots__ = ("_bounds", "_since", "_transport", "bytes")
+
+    def __init__(self, bounds: Bounds, transport: Any):
         self.bytes = 0
         self._bounds = bounds
+        self._transport = transport
         self._since: float | None = None
 
     def add(self, size: int) -> bool:
         """Count what is about to wait as well; False when the peer is slow."""
         before = self.bytes
-        self.bytes += size
+        if before > self._bounds.bytes:
+            before = min(before, unsent(self._transport, before))
+        self.bytes = before + size
         if before <= self._bounds.bytes:
             self._since = None
             return True
@@ -97,6 +104,20 @@ class Backlog:
         """Everything was read."""
         self.bytes = 0
         self._since = None
+
+
+def unsent(transport: Any, default: int) -> int:
+    """How many bytes wait in a transport's buffer, or `default` where that cannot be seen.
+
+    Twisted has no public word for it; these are the names in `abstract.FileDescriptor`.
+    Under TLS the buffer is that of the transport below.
+    """
+    while not hasattr(transport, "dataBuffer"):
+        transport = getattr(transport, "transport", None)
+        if transport is None:
+            return default
+    waiting: int = len(transport.dataBuffer) - transport.offset
+    return waiting + getattr(transport, "_tempDataLen", default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +147,7 @@ class DirectOutlet:
         self.direct: Direct | None = None
         self._send: Direct | None = transport.socket.send
         self._transport = transport
-        self._backlog = Backlog(bounds)
+        self._backlog = Backlog(bounds, transport)
         self._owner = owner
         self._registering = False
         # The answer to the handshake, or the head of the response, is still in the buffer.
@@ -198,7 +219,7 @@ class PlainOutlet:
 
     def __init__(self, transport: Any, bounds: Bounds, owner: Owner):
         self._transport = transport
-        self._backlog = Backlog(bounds)
+        self._backlog = Backlog(bounds, transport)
         self._owner = owner
         self._paused = False
         self._finished = False

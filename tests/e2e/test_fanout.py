@@ -113,7 +113,7 @@ class Subscriber:
         try:
             while self.read():
                 pass
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLEOFError):
             pass
 
     def numbers(self) -> list[int]:
