@@ -24,11 +24,12 @@ from pushserver.answers import (
     wants,
 )
 from pushserver.channel import InvalidName, check_name
-from pushserver.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET
+from pushserver.conversation import Transport
+from pushserver.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET, StreamFormat
 from pushserver.node import Node
 from pushserver.publishing import Gate, publish
 from pushserver.reading import history, stream_start
-from pushserver.stream import Stream, Transport
+from pushserver.stream import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class ChannelDoor(Door):
     def _check_name(self) -> str:
         return valid_channel(self._name)
 
-    def _begin(self, request: Request, name: str) -> Callable[[Transport], Stream]:
+    def _begin(self, request: Request, name: str) -> Callable[[Transport[StreamFormat]], Stream]:
         return begin_stream(self._doors, request, (name,))
 
 
@@ -149,13 +150,13 @@ def valid_channel(name: str) -> str:
 
 def begin_stream(
     doors: ChannelDoors, request: Request, names: tuple[str, ...]
-) -> Callable[[Transport], Stream]:
+) -> Callable[[Transport[StreamFormat]], Stream]:
     """What makes the stream that the request asks for, once it has its transport."""
     check_origin(request, doors.gate.allowed_origins)
     node = doors.node
     start = stream_start(request, node.limits.read_limit)
 
-    def begin(transport: Transport) -> Stream:
+    def begin(transport: Transport[StreamFormat]) -> Stream:
         stream = Stream(node, transport)
         node.run(stream.follow(names, start))
         return stream
@@ -164,7 +165,10 @@ def begin_stream(
 
 
 def respond(
-    doors: ChannelDoors, request: Request, media: str, begin: Callable[[Transport], Stream]
+    doors: ChannelDoors,
+    request: Request,
+    media: str,
+    begin: Callable[[Transport[StreamFormat]], Stream],
 ) -> Answer:
     """Answer with a stream of this media type."""
     request.setHeader(b"content-type", media.encode())

@@ -24,10 +24,11 @@ from pushserver.answers import (
     is_upgrade,
     no_content,
 )
+from pushserver.conversation import Transport
 from pushserver.formats import SESSION_LINES, SESSION_SSE, SESSION_WEBSOCKET, SessionFormat
 from pushserver.node import Node
 from pushserver.payload import MALFORMED
-from pushserver.session import Session, Transport
+from pushserver.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class WebSocketDoor(Door):
         _check_json(request)
         return self._doors.upgrade(request, SESSION_WEBSOCKET, self._begin)
 
-    def _begin(self, transport: Transport) -> Session:
+    def _begin(self, transport: Transport[SessionFormat]) -> Session:
         return Session(self._doors.node, transport)
 
 
@@ -90,10 +91,10 @@ class ResponseDoor(Door):
             return b""
         return self._doors.respond(request, format, self._begin(commands))
 
-    def _begin(self, commands: bytes) -> Callable[[Transport], Session]:
+    def _begin(self, commands: bytes) -> Callable[[Transport[SessionFormat]], Session]:
         node, sessions = self._doors.node, self._doors.sessions
 
-        def begin(transport: Transport) -> Session:
+        def begin(transport: Transport[SessionFormat]) -> Session:
             session = Session(node, transport, sessions)
             session.received(commands)
             return session

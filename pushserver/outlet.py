@@ -35,7 +35,7 @@ from twisted.internet.tcp import Server as TCPServer
 from twisted.internet.unix import Server as UnixServer
 from zope.interface import implementer
 
-from pushserver.hub import Direct
+from pushserver.audience import Direct
 
 # What the kernel may hold for one peer beside `queue_bytes`; left alone it takes 4 MB.
 KERNEL_BYTES = 262_144

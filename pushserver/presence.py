@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pushserver import wire
+from pushserver.audience import Subscriber
 from pushserver.channel import ClientInfo
-from pushserver.hub import Hub, Subscriber
+from pushserver.hub import Hub
 
 
 class Observer(Subscriber, Protocol):

@@ -5,104 +5,60 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
 
 from msgspec import UNSET, Struct
 
 from pushserver import payload, wire
 from pushserver.broker import Unavailable
 from pushserver.channel import (
-    ClientInfo,
     Draft,
     InvalidName,
     Position,
     Publication,
     check_name,
 )
+from pushserver.conversation import Conversation, Transport
 from pushserver.formats import SessionFormat
 from pushserver.history import History
-from pushserver.hub import Direct
 from pushserver.node import Node, new_client
 from pushserver.payload import InvalidData
 from pushserver.wire import Command, FrameError, WireError
 
 
-class Transport(Protocol):
-    """How a session's frames reach its peer."""
-
-    @property
-    def format(self) -> SessionFormat:
-        """How texts become frames here."""
-
-    @property
-    def direct(self) -> Direct | None:
-        """Sends past everything, while nothing waits; see `hub.Subscriber.direct`."""
-
-    def attach(self, conversation: Session) -> None:
-        """Tell this conversation what becomes of the connection."""
-
-    def write(self, frame: bytes) -> None:
-        """Send one frame; nothing happens once the transport is closing."""
-
-    def hold(self, rest: bytes) -> None:
-        """Send what `direct` did not take."""
-
-    def close(self, code: int, reason: str) -> None:
-        """End with this code of the protocol; the peer sees it after all that was written."""
-
-    def abort(self) -> None:
-        """Drop the connection at once."""
-
-
-class Session:
+class Session(Conversation[SessionFormat]):
     """Commands in, replies and pushes out.
 
-    Commands are answered one after the other, in their order. The transport calls
-    `received` for each frame and `closed` once, when the connection is gone; the session
-    calls the transport's `close` when it is the one that ends.
+    Commands are answered one after the other, in their order.
     """
 
     __slots__ = (
         "_awaiting_pong",
-        "_blocked",
-        "_channels",
         "_connected",
-        "_ended",
-        "_node",
         "_ping_due",
         "_queue",
         "_register",
-        "_transport",
         "_working",
-        "info",
         "secret",
-        "send",
     )
 
+    slow_code = wire.SLOW
+
     def __init__(
-        self, node: Node, transport: Transport, register: dict[str, Session] | None = None
+        self,
+        node: Node,
+        transport: Transport[SessionFormat],
+        register: dict[str, Session] | None = None,
     ):
         """`register` is where requests find the session by its `secret`, if they carry it."""
-        self.info = ClientInfo(new_client())
         self.secret = "" if register is None else new_client()
         self._register = register
-        self.send = transport.write
-        self._node = node
-        self._transport = transport
-        self._channels: set[str] = set()
         self._connected = False
-        self._ended = False
         self._awaiting_pong = False
         self._ping_due = 0.0
         self._queue: deque[Command] = deque()
         self._working = False
-        self._blocked = False
-        transport.attach(self)
+        super().__init__(node, transport)
         node.peers.wake_at(self, node.monotonic() + node.limits.connect_seconds)
-
-    @property
-    def format(self) -> SessionFormat:
-        return self._transport.format
 
     def received(self, text: bytes) -> None:
         """Take one frame: commands separated by newlines."""
@@ -110,18 +66,13 @@ class Session:
             return
         try:
             for command in wire.commands(text):
-                self._enqueue(command)
+                self._take(command)
         except FrameError as error:
             self.disconnect(wire.BAD_FRAME, str(error))
         self._go_on()
 
-    def alive(self) -> None:
-        """A pong of the transport; this protocol has its own."""
-
     def closed(self) -> None:
-        """The connection is gone."""
-        self._leave_all()
-        self._node.peers.remove(self)
+        super().closed()
         if self._register is not None:
             self._register.pop(self.secret, None)
 
@@ -129,27 +80,8 @@ class Session:
         """Send one push that is no publication."""
         self._transport.write(self._transport.format.frame(text))
 
-    @property
-    def direct(self) -> Direct | None:
-        return self._transport.direct
-
-    def held(self, rest: bytes) -> None:
-        self._transport.hold(rest)
-
-    def blocked(self, direct: Direct | None) -> None:
-        """The peer has something to read first.
-
-        Nothing may go past that by `direct`; and no command is answered before it is read,
-        else a peer could ask for more than may wait for it.
-        """
-        self._blocked = True
-        if direct is not None:
-            self._node.hub.hold(self, self._channels, direct)
-
     def drained(self) -> None:
-        """Everything was read."""
-        self._blocked = False
-        self._node.hub.release(self, self._channels)
+        super().drained()
         self._go_on()
 
     def insufficient(self, channel: str) -> None:
@@ -168,8 +100,13 @@ class Session:
     def wake(self, now: float) -> float | None:
         if self._ended:
             return None
-        if not self._connected:
+        if self.is_stuck(now):
+            self.slow()
+        elif not self._connected:
             self.disconnect(wire.STALE, "no connect command came in time")
+        elif self._blocked_at is not None:
+            # A ping would have to wait behind what it has to read first, and its answer too.
+            return now + self._node.limits.pong_seconds
         elif self._awaiting_pong:
             self.disconnect(wire.NO_PONG, "no pong")
         elif now < self._ping_due:
@@ -184,49 +121,41 @@ class Session:
     def shut_down(self) -> None:
         self.disconnect(wire.SHUTDOWN, "the server is shutting down")
 
-    def disconnect(self, code: int, reason: str) -> None:
-        """End the conversation from this side; the connection follows."""
-        if not self._ended:
-            self._leave_all()
-            self._node.hub.metrics.ended[str(code)] += 1
-            if not self.format.says_why:
-                self.push(wire.disconnect_push(code, reason))
-            self._transport.close(code, reason)
-
-    def slow(self) -> None:
-        """The peer leaves more unread than it may; no close frame would reach it."""
-        self._node.hub.metrics.ended[str(wire.SLOW)] += 1
-        self.abort()
-
-    def abort(self) -> None:
-        self._leave_all()
-        self._transport.abort()
+    def _close(self, code: int, reason: str) -> None:
+        if not self.format.says_why:
+            self.push(wire.disconnect_push(code, reason))
+        super()._close(code, reason)
 
     def _leave_all(self) -> None:
-        self._ended = True
+        super()._leave_all()
         self._queue.clear()
-        while self._channels:
-            self._node.hub.unsubscribe(self, self._channels.pop())
 
-    def _enqueue(self, command: Command) -> None:
+    def _take(self, command: Command) -> None:
+        """Queue a command; but a pong does not wait behind what the peer has to read first."""
+        limit = self._node.limits.queued_commands
         if self._ended:
             return
-        if len(self._queue) >= self._node.limits.queued_commands:
-            limit = self._node.limits.queued_commands
-            self.disconnect(
-                wire.TOO_MANY_REQUESTS, f"more than {limit} commands wait (queued_commands)"
-            )
+        if self._blocked_at is not None and not wire.method(command)[0]:
+            self._pong()
+        elif len(self._queue) >= limit:
+            reason = f"more than {limit} commands wait (queued_commands)"
+            self.disconnect(wire.TOO_MANY_REQUESTS, reason)
         else:
             self._queue.append(command)
 
     def _go_on(self) -> None:
-        if self._queue and not self._working and not self._blocked:
+        if self._queue and not self._working and self._blocked_at is None:
             self._working = True
             self._node.run(self._work())
 
     async def _work(self) -> None:
+        """Answer what is in the queue.
+
+        Nothing is answered before what was answered last is read, else a peer could ask for
+        more than may wait for it.
+        """
         try:
-            while self._queue and not self._ended and not self._blocked:
+            while self._queue and not self._ended and self._blocked_at is None:
                 await self._answer(self._queue.popleft())
         finally:
             self._working = False
@@ -236,16 +165,16 @@ class Session:
             name, text = wire.method(command)
             if not name:
                 self._pong()
-            elif name == "send":
+                return
+            if name == "send":
                 raise WireError(wire.NOT_AVAILABLE, "nothing on this server takes `send`")
-            elif command.id <= 0:
+            if command.id <= 0:
                 raise FrameError(f"{name} needs an id above 0")
-            elif self._connected != (name != "connect"):
+            if self._connected != (name != "connect"):
                 raise FrameError("connect comes first, and once")
-            else:
-                result = await _METHODS[name](self, text)
-                if not self._ended:
-                    self.push(wire.reply(command.id, name, result))
+            result = await _METHODS[name](self, text)
+            if not self._ended:
+                self.push(wire.reply(command.id, name, result))
         except FrameError as error:
             self.disconnect(wire.BAD_FRAME, str(error))
         except WireError as error:

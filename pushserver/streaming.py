@@ -10,8 +10,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
+from pushserver.audience import Direct
 from pushserver.formats import CHUNKED, Format
-from pushserver.hub import Direct
 from pushserver.limits import Limits
 from pushserver.outlet import Bounds, outlet
 from pushserver.site import PushRequest

@@ -17,8 +17,8 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.web.server import Request
 
+from pushserver.audience import Direct
 from pushserver.formats import Format
-from pushserver.hub import Direct
 from pushserver.limits import Limits
 from pushserver.outlet import Bounds, outlet
 from pushserver.site import PushRequest

@@ -37,7 +37,7 @@ FLOORS = {
         {"msgspec"},
     ),
     "1: the conversation": floor(
-        "broker hub node peers poll presence session stream",
+        "audience broker conversation hub node peers poll presence session stream",
         {"msgspec"},
     ),
     "2: what doors share": floor(

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.tcp import Server as TCPServer
 
+from pushserver.audience import Direct
 from pushserver.channel import ClientInfo, Draft, Publication
 from pushserver.formats import Format
-from pushserver.hub import Direct, Hub
+from pushserver.hub import Hub
 from pushserver.limits import Limits
 from pushserver.outlet import PlainOutlet, outlet
 from tests.unit.test_outlet import PLENTY, Derived, Peer, Wire, make_transport, turn, waiting
@@ -378,6 +379,7 @@ class Plug:
     def drain(self) -> None:
         """Read all there is."""
         self.wire.room = self.wire.bite = PLENTY
+        self.turn()
         for _ in range(1000):
             if self.transport not in self.server.clock.writers:
                 return

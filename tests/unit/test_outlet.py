@@ -25,7 +25,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from pushserver.hub import Direct
+from pushserver.audience import Direct
 from pushserver.outlet import KERNEL_BYTES, Bounds, DirectOutlet, Outlet, PlainOutlet, outlet
 from tests.unit.tools import programs
 

@@ -692,3 +692,40 @@ def test_a_session_that_carries_a_secret_is_found_by_it_until_it_is_gone() -> No
     assert list(register.values()) == [session]
     session.closed()
     assert register == {}
+
+
+def test_a_client_that_reads_slowly_is_not_taken_for_dead() -> None:
+    time = Time()
+    node = make_node(time=time)
+    client = Client(node)
+    while not client.transport.take():
+        wait(node, time, 1)
+    client.session.blocked(None)
+    # It has read the ping, and answers while there is still much for it to read.
+    assert client.say({}) == []
+    assert client.closed is None
+    wait(node, time, 40)
+    assert client.closed is None
+    # No ping waits behind what it has to read first.
+    assert client.transport.take() == []
+    client.session.drained()
+    wait(node, time, 20)
+    assert client.transport.take() == [{}]
+
+
+def test_a_client_that_does_not_read_on_at_all_is_dropped_even_when_nothing_more_is_sent() -> None:
+    time = Time()
+    node = make_node(time=time)
+    client = Client(node)
+    client.session.blocked(None)
+    wait(node, time, 70)
+    assert client.transport.aborted
+    assert node.hub.metrics.ended["3008"] == 1
+
+
+def test_a_command_is_answered_when_what_was_answered_last_is_read() -> None:
+    client = Client(make_node())
+    client.session.blocked(None)
+    assert client.say({"id": 7, "ping": {}}) == []
+    client.session.drained()
+    assert client.transport.take() == [{"id": 7, "ping": {}}]

@@ -195,3 +195,32 @@ def test_a_reader_that_goes_leaves_nothing_behind(channels: str) -> None:
     gc.collect()
     assert not [o for o in gc.get_objects() if isinstance(o, Stream) and o._node is node]
     assert (node.hub.channels(), len(node.peers), node.hub.history.channels) == ({}, 0, {})
+
+
+def test_no_ping_waits_behind_what_a_slow_reader_has_to_read_first() -> None:
+    time = Time()
+    node = make_node(time=time)
+    reader = Reader(node)
+    reader.stream.blocked(None)
+    for _ in range(40):
+        time.now += 1
+        node.peers.tick(node.monotonic())
+    assert reader.take() == []
+    assert not reader.transport.aborted
+    reader.stream.drained()
+    for _ in range(30):
+        time.now += 1
+        node.peers.tick(node.monotonic())
+    assert reader.take() == ["ping"]
+
+
+def test_a_reader_that_does_not_read_on_at_all_is_dropped() -> None:
+    time = Time()
+    node = make_node(time=time)
+    reader = Reader(node)
+    reader.stream.blocked(None)
+    for _ in range(90):
+        time.now += 1
+        node.peers.tick(node.monotonic())
+    assert reader.transport.aborted
+    assert node.hub.metrics.ended["1013"] == 1

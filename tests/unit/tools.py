@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 
 from pushserver import wire
+from pushserver.audience import Direct
 from pushserver.broker import Broker, MemoryBroker
 from pushserver.channel import ChannelOptions, ClientInfo, Draft, Publication, Receipt
+from pushserver.conversation import Conversation
 from pushserver.formats import (
     SESSION_WEBSOCKET,
     STREAM_WEBSOCKET,
@@ -23,7 +25,7 @@ from pushserver.formats import (
     publication_object,
 )
 from pushserver.history import History
-from pushserver.hub import Direct, Hub
+from pushserver.hub import Hub
 from pushserver.idempotency import Keys
 from pushserver.limits import Limits
 from pushserver.metrics import Metrics
@@ -210,9 +212,9 @@ class FakeTransport:
         self.aborted = False
         self.on_write: Callable[[bytes], None] = lambda frame: None
         self.direct: Direct | None = None
-        self.conversation: Session | Stream | None = None
+        self.conversation: Conversation[Any] | None = None
 
-    def attach(self, conversation: Session | Stream) -> None:
+    def attach(self, conversation: Conversation[Any]) -> None:
         self.conversation = conversation
 
     def write(self, frame: bytes) -> None:
