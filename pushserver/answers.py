@@ -159,6 +159,8 @@ _TITLES = {**RESPONSES, 426: b"Upgrade Required"}
 
 def refuse(request: Request, refusal: Refusal) -> bytes:
     """The answer that says no: a page for a browser, else JSON."""
+    if refusal.status in (401, 403):
+        cast(PushSite, request.site).log_refusal(refusal.message)
     title = _TITLES.get(refusal.status, b"Error")
     request.setResponseCode(refusal.status, title)
     request.setHeader(b"cache-control", b"no-store")

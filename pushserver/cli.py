@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 from pushserver import __version__
 from pushserver.config import InvalidConfig, read
-from pushserver.publisher import PublishError, publish
+from pushserver.publisher import PublishError, publish, refusal
 
 DEFAULT_URL = "http://localhost:8080"
 # The server is heard each 20 seconds, if only to say that it lives.
@@ -118,7 +118,8 @@ def _subscribe(options: Any, out: TextIO) -> None:
                     if left == 0:
                         return
         except (OSError, HTTPException) as error:
-            print(f"pushserver: {options.url}: {error}; trying again", file=sys.stderr)
+            why = getattr(error, "reason", None) or error
+            print(f"pushserver: {options.url}: {why}; trying again", file=sys.stderr)
         time.sleep(RETRY_SECONDS)
 
 
@@ -147,10 +148,7 @@ def _lines(options: Any, where: dict[str, str]) -> Iterator[str]:
         request = Request(url, headers=headers)
         response = urlopen(request, timeout=SILENCE_SECONDS)
     except HTTPError as error:
-        with error:
-            raise CommandError(
-                f"{error.code}: {error.read(2000).decode(errors='replace')}"
-            ) from None
+        raise CommandError(refusal(error)) from None
     except ValueError as error:
         raise CommandError(f"{options.url}: {error}") from None
     with response:

@@ -253,6 +253,8 @@ def _apply(
     else:
         # Not ours: a container's host sets PUSHSERVER_PORT and the like for its service links.
         return
+    if not path[-1]:
+        raise InvalidConfig(f"{variable}: unknown key, expected {PREFIX}{section.upper()}_KEY")
     _check_known(section, {path[-1]: value}, [f.name for f in known], variable)
     table = found
     for part in path[:-1]:

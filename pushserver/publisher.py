@@ -74,7 +74,7 @@ def _send(request: Request, timeout: float) -> dict[str, object]:
             answer: dict[str, object] = json.load(response)
             return answer
     except HTTPError as error:
-        message = _message(error)
+        message = refusal(error)
         if error.code == 503:
             raise _TryAgain(message) from None
         raise PublishError(message) from None
@@ -85,7 +85,8 @@ def _send(request: Request, timeout: float) -> dict[str, object]:
         raise PublishError(f"{request.host} gave no answer of pushserver: {error}") from None
 
 
-def _message(error: HTTPError) -> str:
+def refusal(error: HTTPError) -> str:
+    """What the server says of why it refused."""
     with error:
         try:
             return f"{error.code}: {json.load(error)['error']['message']}"

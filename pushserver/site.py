@@ -27,6 +27,7 @@ from pushserver.origin import valid_host
 # Of the status, its name, what was wrong, and the way from here to the server's root.
 ErrorPage = Callable[[int, str, str, str], bytes]
 
+MOST_REFUSALS = 100
 HEADERS = {
     b"server": b"pushserver",
     b"x-content-type-options": b"nosniff",
@@ -154,6 +155,7 @@ class PushRequest(Request):
 class PushSite(Site):
     """The tree of resources behind a port; logs no requests."""
 
+    _log = Logger()
     noisy = False
     protocol = DeadlineChannel  # type: ignore[assignment]
     requestFactory = PushRequest
@@ -172,6 +174,13 @@ class PushSite(Site):
         self.allowed_origins = allowed_origins
         self.channels: set[DeadlineChannel] = set()
         self._empty: Deferred[None] | None = None
+        self._refused: set[str] = set()
+
+    def log_refusal(self, message: str) -> None:
+        """Log why somebody was refused: once for each reason, and no more than so many."""
+        if message not in self._refused and len(self._refused) < MOST_REFUSALS:
+            self._refused.add(message)
+            self._log.info("refused: {message}", message=message)
 
     def release(self, channel: DeadlineChannel) -> None:
         """The connection is gone, or is no longer one of HTTP."""

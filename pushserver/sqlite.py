@@ -85,12 +85,14 @@ class SqliteFile:
                 path, timeout=2.0, isolation_level=None, check_same_thread=False
             )
         except (sqlite3.Error, ValueError) as error:
-            raise StoreError(f"cannot open {path}: {error}") from None
+            folder = os.path.dirname(os.path.abspath(path))
+            why = error if os.path.isdir(folder) else f"there is no folder {folder}"
+            raise StoreError(f"cannot open {path}: {why}") from None
         try:
             self._prepare()
         except (sqlite3.Error, OSError) as error:
             self._db.close()
-            raise StoreError(f"cannot use {path}: {error}{_hint(path)}") from None
+            raise StoreError(f"cannot use {path}: {error}{_hint(path, error)}") from None
         except StoreError:
             self._db.close()
             raise
@@ -281,8 +283,10 @@ def _bytes(value: object) -> bytes:
     return value
 
 
-def _hint(path: str) -> str:
-    """What SQLite does not say: that the file, or its folder, may not be written."""
+def _hint(path: str, error: Exception) -> str:
+    """What SQLite does not say."""
+    if "locked" in str(error):
+        return " (another server has it open)"
     folder = os.path.dirname(os.path.abspath(path))
     if all(os.access(place, os.W_OK, effective_ids=True) for place in (path, folder)):
         return ""

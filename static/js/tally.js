@@ -46,6 +46,7 @@ export class Tally {
     while (start > 0 && (end - start < FEWEST || instants[start - 1] >= instants[end] - WINDOW_MS))
       start--;
     const span = instants[end] - instants[start];
-    return span > 0 ? ((end - start) * 1000) / span : null;
+    // Of less than a second nothing can be said: eight at once are a burst and no rate.
+    return span >= 1000 ? ((end - start) * 1000) / span : null;
   }
 }

@@ -6,7 +6,7 @@ const MAX_LEAVES = 64;
 const MAX_DEPTH = 6;
 const MAX_PARTS = 8;
 const MAX_CHARACTERS = 200;
-const MAX_DECIMALS = 6;
+const MAX_DECIMALS = 4;
 
 /** The name of the only line of a channel whose data are bare numbers. */
 export const BARE = "value";

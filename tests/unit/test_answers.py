@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pushserver.answers import Answer, Door, Folder, NotHere, Refusal, is_upgrade
-from tests.unit.web import BROWSER, Server, Trouble
+from tests.unit.web import BROWSER, Log, Server, Trouble
 
 
 class Desk(Door):
@@ -184,3 +185,15 @@ def test_what_asks_for_a_websocket_is_known_by_its_upgrade(
     server.get("/desk", **headers)
     (request,) = server.site.resource.children[b"desk"].seen
     assert is_upgrade(request) is expected
+
+
+def test_a_refusal_is_logged_once_for_each_reason() -> None:
+    server = Server()
+    with Log(LogLevel.info) as log:
+        for origin in ("http://a.example", "http://b.example", "http://a.example"):
+            for path in ("/channels/x", "/channels/y"):
+                assert server.get(path, origin=origin).status == 403
+    told = log.take()
+    assert len(told) == 2
+    assert "allowed_origins" in told[0]
+    assert "a.example" in told[0]

@@ -217,7 +217,7 @@ class TestSubscribe:
     def test_a_refusal_ends_it_with_what_the_server_said(
         self, streams: Streams, capsys: Capture
     ) -> None:
-        streams.refusal = (400, b'{"error": "last=-1: expected a whole number"}')
+        streams.refusal = (400, b'{"error":{"code":400,"message":"expected a whole number"}}')
         assert self.run(streams) == 1
         told = capsys.readouterr().err
         assert told.startswith("pushserver: 400: ")
