@@ -50,8 +50,10 @@ class LivePage {
       onPublication: (publication) => this.take(publication),
       onReset: () => this.reset(),
       onNotice: (text) => this.notice(text),
-      onWatching: (count) =>
-        setText(byId("watching"), count === null ? "–" : count.toLocaleString("en")),
+      onWatching: (count, who) => {
+        setText(byId("watching"), count === null ? "–" : count.toLocaleString("en"));
+        setText(byId("watching-who"), who);
+      },
     });
     this.stateLine = new StateLine(
       { line: byId("state"), text: byId("state-text"), button: byId("state-button") },

@@ -82,10 +82,10 @@ class Site:
         for socket in sockets:
             socket.close(code=code, reason=reason)
 
-    def join(self, client: str) -> None:
+    def join(self, client: str, user: str = "") -> None:
         """Let somebody else begin to watch."""
         self.watching += 1
-        self._push({"join": {"info": {"client": client, "user": ""}}})
+        self._push({"join": {"info": {"client": client, "user": user}}})
 
     # --- what the page sees ---------------
 
@@ -137,6 +137,10 @@ class Site:
         if "history" in command:
             newest_first = self._publications[::-1][: command["history"]["limit"]]
             return {"history": {"publications": newest_first, **self._position()}}
+        if "presence" in command:
+            names = ["me", *(f"watcher{n}" for n in range(1, self.watching))]
+            clients = {name: {"client": name, "user": ""} for name in names}
+            return {"presence": {"presence": clients}}
         return {"presence_stats": {"num_clients": self.watching, "num_users": 1}}
 
     def _position(self) -> dict[str, Any]:

@@ -132,14 +132,17 @@ def test_an_empty_channel_says_how_to_publish(site: Site) -> None:
     assert page.evaluate("window.shift") < 0.01
 
 
-def test_the_page_counts_who_joins(site: Site) -> None:
+def test_the_page_tells_who_watches_and_how_many(site: Site) -> None:
     page = site.open()
     expect(page.locator("#watching")).to_have_text("1")
+    expect(page.locator("#watching-who")).to_have_text("only you")
     site.join("somebody")
     expect(page.locator("#watching")).to_have_text("2")
+    expect(page.locator("#watching-who")).to_have_text("you and 1 other")
     site.join("me")  # oneself is in the count already
-    site.join("another")
+    site.join("another", user="ann")
     expect(page.locator("#watching")).to_have_text("3")
+    expect(page.locator("#watching-who")).to_have_text("you, ann and 1 other")
 
 
 def test_a_lost_connection_is_told_with_a_countdown_and_recovered(site: Site) -> None:
