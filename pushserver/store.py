@@ -50,8 +50,12 @@ class Committer:
         """
         try:
             self._file = SqliteFile(self._path, self._durability)
+        except StoreError as error:
+            raise StartFailed(str(error)) from None
+        try:
             went_on = self._file.load(self._history, keys, now)
         except StoreError as error:
+            self._file.abandon()
             raise StartFailed(str(error)) from None
         if not went_on:
             self._log.warn(

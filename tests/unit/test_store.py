@@ -91,6 +91,9 @@ class Pool:
 THREAD = Thread()
 
 
+RUNS: list[Run] = []
+
+
 @pytest.fixture(autouse=True)
 def thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[Thread]:
     monkeypatch.setattr(store, "ThreadPool", Pool)
@@ -98,6 +101,8 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[Thread]:
     THREAD.jobs.clear()
     yield THREAD
     THREAD.jobs.clear()
+    while RUNS:
+        RUNS.pop().close()
 
 
 @pytest.fixture
@@ -140,6 +145,7 @@ class Run:
         time: Time | None = None,
         keys: int = 100,
     ):
+        RUNS.append(self)
         self.reactor = Clock()
         self.time = time or Time()
         self.history = History(lambda name: options)
@@ -180,6 +186,12 @@ class Run:
         THREAD.finish()
         assert done.result is None
         assert not self.reactor.getDelayedCalls()
+
+    def close(self) -> None:
+        """Let go of the file, whatever became of the run."""
+        file = getattr(self.committer, "_file", None)
+        if file is not None:
+            file.abandon()
 
     def kill(self) -> None:
         """The process ends here; what the thread was to do is not done."""
