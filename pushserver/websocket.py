@@ -150,10 +150,6 @@ class WebSocketShell(WebSocketServerProtocol):
     close frame, or leave it open and mute.
     """
 
-    # On the class, since Autobahn reads it before it copies the factory's option, and
-    # hides the AttributeError.
-    tcpNoDelay = True
-
     transport: _Transport
     ps_log: Logger
     ps_begin: Begin
@@ -258,7 +254,8 @@ class WebSocketFactory(WebSocketServerFactory):
             allowedOrigins=["*"],
         )
 
-        # Autobahn copies each option to each new connection unless its class has it.
+        # Autobahn copies each option to each new connection unless its class has it; and it
+        # reads tcpNoDelay before it copies, and hides the AttributeError.
         options = {name: _plain(getattr(self, name)) for name in WebSocketShell.CONFIG_ATTRS}
         self.protocol = cast(Any, type("WebSocketShell", (WebSocketShell,), options))
 

@@ -18,7 +18,6 @@ from pushserver.payload import MALFORMED
 
 # Error codes of a reply.
 INTERNAL = 100
-UNKNOWN_CHANNEL = 102
 PERMISSION_DENIED = 103
 METHOD_NOT_FOUND = 104
 ALREADY_SUBSCRIBED = 105
@@ -35,7 +34,6 @@ TOO_MANY_REQUESTS = 3013
 BAD_FRAME = 3501
 STALE = 3502
 FORCE_NO_RECONNECT = 3503
-NOT_AVAILABLE_CLOSE = 3508
 
 # Codes of an unsubscribe push: from 2500 the client subscribes again.
 UNSUBSCRIBED = 2000
