@@ -28,6 +28,10 @@ Answer = bytes | int | Awaitable[bytes]
 # Takes a request over as a conversation: what it calls with the transport returns that.
 Open = Callable[[Request, Format, Callable[[Any], Any]], int]
 
+# What a door opens to a WebSocket handshake: its `websocket(request)` returns this, or raises
+# Refusal, and changes nothing; it may be asked twice (see `entrance`).
+WebSocket = tuple[Format, Callable[[Any], Any]]
+
 
 class Refusal(Exception):
     """An answer that says no: the status, and a text that names what was wrong."""

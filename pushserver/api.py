@@ -19,11 +19,12 @@ from pushserver import payload, wire
 from pushserver.answers import Answer, Door, Folder, Refusal, answer_json
 from pushserver.broker import Unavailable
 from pushserver.channel import Draft, InvalidName, check_event, check_name
+from pushserver.commands import history_result
 from pushserver.idempotency import InvalidKey, check_key
 from pushserver.node import Node
 from pushserver.payload import MALFORMED, InvalidData
 from pushserver.publishing import Gate
-from pushserver.session import Session, history_result
+from pushserver.session import Session
 from pushserver.wire import WireError
 
 

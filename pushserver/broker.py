@@ -16,7 +16,7 @@ Deliver = Callable[[Publication], None]
 class Unavailable(Exception):
     """Nothing can be published now, and the text says why; the same may succeed later.
 
-    `cause` is `stopping`, `store` or `idempotency_keys`, for counting.
+    `cause` is `stopping`, `store`, `idempotency_keys` or `overloaded`, for counting.
     """
 
     def __init__(self, message: str, cause: str = "store"):

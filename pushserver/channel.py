@@ -201,35 +201,27 @@ class Channel:
         """Evict all rows; the numbers go on. Return how many there were."""
         return self._evict_over(0, 0)
 
-    def last(self, count: int, top: int | None = None) -> list[Publication]:
-        """The newest `count` rows in order, of those up to offset `top`."""
-        end = self._index(self.top if top is None else top)
-        return self._rows[max(self._start, end - count) : end] if count > 0 else []
+    def last(self, count: int) -> list[Publication]:
+        """The newest `count` rows in order."""
+        return self.after(self.top - count) if count > 0 else []
 
-    def after(self, offset: int, top: int | None = None) -> list[Publication]:
-        """The retained rows after `offset` in order, up to offset `top`."""
-        end = self._index(self.top if top is None else top)
-        return self._rows[self._index(max(offset, self.floor)) : end]
+    def after(self, offset: int) -> list[Publication]:
+        """The retained rows after `offset` in order."""
+        return self._rows[self._start + max(0, offset - self.floor) :]
 
-    def after_seq(self, seq: int, upto: int) -> list[Publication]:
-        """The retained rows after seq up to seq `upto`, in order."""
-        begin = bisect_right(self._rows, seq, self._start, key=_seq)
-        return self._rows[begin : bisect_right(self._rows, upto, begin, key=_seq)]
+    def after_seq(self, seq: int) -> list[Publication]:
+        """The retained rows after seq `seq` in order."""
+        return self._rows[bisect_right(self._rows, seq, self._start, key=_seq) :]
 
-    def resume(self, offset: int, top: int | None = None) -> Resumption:
-        """What came after `offset`, up to offset `top`; the epoch was compared before."""
-        end = self.top if top is None else top
-        if offset > end:
+    def resume(self, offset: int) -> Resumption:
+        """What came after `offset`; the epoch was compared before."""
+        if offset > self.top:
             return Resumption(reason="ahead")
         if offset < self.floor:
             return Resumption(reason="evicted")
-        if end - offset > self.options.recovery_limit:
+        if self.top - offset > self.options.recovery_limit:
             return Resumption(reason="limit")
-        return Resumption(self.after(offset, end))
-
-    def _index(self, offset: int) -> int:
-        """Where the rows after `offset` begin, wherever that offset is."""
-        return self._start + max(0, offset - self.floor)
+        return Resumption(self.after(offset))
 
     def _evict_over(self, size: int, max_bytes: int) -> int:
         evicted = 0

@@ -19,6 +19,7 @@ from pushserver.answers import (
     NotHere,
     Open,
     Refusal,
+    WebSocket,
     check_origin,
     is_upgrade,
     wants,
@@ -73,7 +74,7 @@ class ChannelDoor(Door):
     def answer_get(self, request: Request) -> Answer:
         name = self._check_name()
         if is_upgrade(request):
-            return self._doors.upgrade(request, STREAM_WEBSOCKET, self._begin(request, name))
+            return self._doors.upgrade(request, *self.websocket(request))
         wanted = wants(request, (JSON, EVENT_STREAM, LINES, HTML))
         if wanted == HTML:
             return live_page(self._doors, request, name, "..")
@@ -83,6 +84,10 @@ class ChannelDoor(Door):
             check_origin(request, self._doors.gate.allowed_origins)
             return history(request, name, self._doors.node)
         raise Refusal(406, f"expected Accept to allow {JSON}, {EVENT_STREAM}, {LINES} or {HTML}")
+
+    def websocket(self, request: Request) -> WebSocket:
+        """What a handshake begins."""
+        return STREAM_WEBSOCKET, self._begin(request, self._check_name())
 
     def answer_post(self, request: Request) -> Answer:
         return publish(request, self._check_name(), self._doors.node.hub, self._doors.gate)
@@ -114,14 +119,17 @@ class Events(Door):
         self._doors = doors
 
     def answer_get(self, request: Request) -> Answer:
-        names = self._names(request)
         if is_upgrade(request):
-            begin = begin_stream(self._doors, request, names)
-            return self._doors.upgrade(request, STREAM_WEBSOCKET, begin)
+            return self._doors.upgrade(request, *self.websocket(request))
+        names = self._names(request)
         wanted = wants(request, (EVENT_STREAM, LINES))
         if wanted is None:
             raise Refusal(406, f"expected Accept to allow {EVENT_STREAM} or {LINES}")
         return respond(self._doors, request, wanted, begin_stream(self._doors, request, names))
+
+    def websocket(self, request: Request) -> WebSocket:
+        """What a handshake begins."""
+        return STREAM_WEBSOCKET, begin_stream(self._doors, request, self._names(request))
 
     def _names(self, request: Request) -> tuple[str, ...]:
         given = request.args.get(b"channel", [])

@@ -26,13 +26,17 @@ class InvalidConfig(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where to listen (Twisted endpoint strings), for whom, and what `/` shows."""
+    """Where to listen (Twisted endpoint strings), for whom, and what `/` shows.
+
+    `compress`: whether WebSocket clients that offer permessage-deflate get it.
+    """
 
     listen: Annotated[list[str], Meta(min_length=1)] = field(
         default_factory=lambda: ["tcp:8080:interface=127.0.0.1"]
     )
     allowed_origins: list[str] = field(default_factory=list)
     front_channel: str = "numbers"
+    compress: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pushserver.answers import (
     Door,
     Open,
     Refusal,
+    WebSocket,
     check_origin,
     header,
     is_upgrade,
@@ -65,9 +66,13 @@ class WebSocketDoor(Door):
         if not is_upgrade(request):
             wanted = {"upgrade": "websocket", "connection": "upgrade"}
             raise Refusal(426, "expected a WebSocket handshake", wanted)
+        return self._doors.upgrade(request, *self.websocket(request))
+
+    def websocket(self, request: Request) -> WebSocket:
+        """What the handshake begins."""
         check_origin(request, self._doors.allowed_origins)
         _check_json(request)
-        return self._doors.upgrade(request, SESSION_WEBSOCKET, self._begin)
+        return SESSION_WEBSOCKET, self._begin
 
     def _begin(self, transport: Transport[SessionFormat]) -> Session:
         return Session(self._doors.node, transport)

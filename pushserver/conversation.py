@@ -11,6 +11,9 @@ from pushserver.node import Node, new_client
 
 FormatT = TypeVar("FormatT", bound=Format)
 
+CLOSING_SECONDS = 5.0
+"""How long the end of a conversation may take to reach the peer."""
+
 
 class Transport(Protocol[FormatT]):
     """How frames reach the peer."""
@@ -29,8 +32,8 @@ class Transport(Protocol[FormatT]):
     def write(self, frame: bytes) -> None:
         """Send one frame; nothing happens once the transport is closing."""
 
-    def hold(self, rest: bytes) -> None:
-        """Send what `direct` did not take."""
+    def hold(self, frame: bytes, taken: int) -> None:
+        """Send what `direct` did not take: all but the first `taken` bytes."""
 
     def close(self, code: int, reason: str) -> None:
         """End, with this code where there is such a thing, after all that was written."""
@@ -46,7 +49,7 @@ class Conversation(Generic[FormatT]):
     the transport's `close` or `abort` when it is the one that ends.
     """
 
-    __slots__ = ("_blocked_at", "_channels", "_ended", "_node", "_transport", "info", "send")
+    __slots__ = ("_audiences", "_blocked_at", "_ended", "_transport", "info", "node", "send")
 
     slow_code: ClassVar[int]
     """The close code that says: too slow. For counting; no close frame would reach the peer."""
@@ -54,9 +57,10 @@ class Conversation(Generic[FormatT]):
     def __init__(self, node: Node, transport: Transport[FormatT]):
         self.info = ClientInfo(new_client())
         self.send = transport.write
-        self._node = node
+        self.node = node
         self._transport = transport
-        self._channels: set[str] = set()
+        # By name: each channel's, or one of several channels together.
+        self._audiences: set[str] = set()
         self._blocked_at: float | None = None
         self._ended = False
         transport.attach(self)
@@ -69,23 +73,23 @@ class Conversation(Generic[FormatT]):
     def direct(self) -> Direct | None:
         return self._transport.direct
 
-    def held(self, rest: bytes) -> None:
-        self._transport.hold(rest)
+    def held(self, frame: bytes, taken: int) -> None:
+        self._transport.hold(frame, taken)
 
     def blocked(self, direct: Direct | None) -> None:
         """The peer has something to read first; nothing may go past that by `direct`."""
-        self._blocked_at = self._node.monotonic()
+        self._blocked_at = self.node.monotonic()
         if direct is not None:
-            self._node.hub.hold(self, self._channels, direct)
+            self.node.hub.hold(self, self._audiences, direct)
 
     def drained(self) -> None:
         """Everything was read."""
         self._blocked_at = None
-        self._node.hub.release(self, self._channels)
+        self.node.hub.release(self, self._audiences)
 
     def is_stuck(self, now: float) -> bool:
         """Whether the peer has had something to read for so long that it must be dead."""
-        limits = self._node.limits
+        limits = self.node.limits
         since = self._blocked_at
         return since is not None and now - since > limits.ping_seconds + limits.dead_seconds
 
@@ -97,6 +101,16 @@ class Conversation(Generic[FormatT]):
         raise NotImplementedError
 
     def wake(self, now: float) -> float | None:
+        if self._ended:
+            self.abort()
+            return None
+        if self.is_stuck(now):
+            self.slow()
+            return None
+        return self.due(now)
+
+    def due(self, now: float) -> float | None:
+        """Do what is due of an open conversation; see `peers.Peer.wake`."""
         raise NotImplementedError
 
     def shut_down(self) -> None:
@@ -108,18 +122,20 @@ class Conversation(Generic[FormatT]):
     def closed(self) -> None:
         """The connection is gone."""
         self._leave_all()
-        self._node.peers.remove(self)
+        self.node.peers.remove(self)
 
     def disconnect(self, code: int, reason: str) -> None:
         """End the conversation from this side; the connection follows."""
         if not self._ended:
             self._leave_all()
-            self._node.hub.metrics.ended[str(code)] += 1
+            self.node.hub.metrics.ended[str(code)] += 1
+            # A peer that does not read does not read the end either.
+            self.node.peers.wake_at(self, self.node.monotonic() + CLOSING_SECONDS)
             self._close(code, reason)
 
     def slow(self) -> None:
         """The peer leaves more unread than it may."""
-        self._node.hub.metrics.ended[str(self.slow_code)] += 1
+        self.node.hub.metrics.ended[str(self.slow_code)] += 1
         self.abort()
 
     def abort(self) -> None:
@@ -132,5 +148,5 @@ class Conversation(Generic[FormatT]):
 
     def _leave_all(self) -> None:
         self._ended = True
-        while self._channels:
-            self._node.hub.unsubscribe(self, self._channels.pop())
+        while self._audiences:
+            self.node.hub.unsubscribe(self, self._audiences.pop())

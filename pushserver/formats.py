@@ -1,7 +1,6 @@
 """How things look on each transport: the publication object and the frames around texts.
 
-A server's WebSocket frames carry no mask (RFC 6455, 5.1), so one frame is the same bytes
-for everybody: what is encoded here is encoded once and sent to all.
+What is encoded here is encoded once for each format, and the same bytes are sent to all.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from msgspec import Raw, Struct
 from pushserver import wire
 from pushserver.channel import Publication
 from pushserver.cursor import Cursor
+from pushserver.frames import deflated_frame, websocket_frame
 
 UNSUPPORTED = 1003
 
@@ -54,15 +54,19 @@ class Reset(Struct):
     id: str
 
 
+Encode = Callable[[Sequence[Publication]], bytes]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Format:
-    """How a publication leaves on one kind of connection. The hub encodes once for each format.
+    """How publications leave on one kind of connection. The hub encodes once for each format.
 
+    `publications` makes one piece of one or several, each a frame (event, line) of its own.
     `binary_code` is the WebSocket close code that a binary frame is answered with.
     """
 
     name: str
-    publication: Callable[[Publication], bytes]
+    publications: Encode
     binary_code: int
 
 
@@ -70,10 +74,12 @@ class Format:
 class SessionFormat(Format):
     """A transport of the Centrifuge protocol: `frame` makes a frame of one text.
 
-    `says_why`: the transport's own close tells the code and the reason; else a push does.
+    `ping` is the frame that asks whether the peer is alive. `says_why`: the transport's own
+    close tells the code and the reason; else a push does.
     """
 
     frame: Callable[[bytes], bytes]
+    ping: bytes
     says_why: bool
 
 
@@ -136,18 +142,18 @@ def history_object(
     return _encode(answer) + b"\n"
 
 
-def _history_of_one(row: Publication) -> bytes:
-    return history_object(row.channel, (row,), Cursor(row.epoch, row.seq), row.offset, "")
+def _history(rows: Sequence[Publication]) -> bytes:
+    last = rows[-1]
+    return history_object(last.channel, rows, Cursor(last.epoch, last.seq), last.offset, "")
 
 
-def websocket_frame(text: bytes) -> bytes:
-    """One final, unmasked text frame (RFC 6455, 5.2)."""
-    length = len(text)
-    if length < 126:
-        return b"\x81" + length.to_bytes(1, "big") + text
-    if length < 65536:
-        return b"\x81\x7e" + length.to_bytes(2, "big") + text
-    return b"\x81\x7f" + length.to_bytes(8, "big") + text
+def each(encode: Callable[[Publication], bytes]) -> Encode:
+    """Several publications one behind the other, of how one is encoded."""
+
+    def publications(rows: Sequence[Publication]) -> bytes:
+        return b"".join(map(encode, rows))
+
+    return publications
 
 
 def sse_data(text: bytes) -> bytes:
@@ -187,34 +193,50 @@ def _session(name: str, frame: Callable[[bytes], bytes], says_why: bool) -> Sess
     # BAD_FRAME is final for the protocol's clients; after 1003 they would come back and
     # send it again.
     return SessionFormat(
-        name, lambda row: frame(wire.publication_push(row)), wire.BAD_FRAME, frame, says_why
+        name,
+        each(lambda row: frame(wire.publication_push(row))),
+        wire.BAD_FRAME,
+        frame,
+        frame(wire.PING),
+        says_why,
+    )
+
+
+def _stream_of_frames(name: str, frame: Callable[[bytes], bytes]) -> StreamFormat:
+    return StreamFormat(
+        name,
+        each(lambda row: frame(publication_object(row))),
+        UNSUPPORTED,
+        _begin_objects(frame),
+        # A ping: the peer's pong is how a dead one is told from a quiet one.
+        heartbeat=b"\x89\x00",
+        answered=True,
     )
 
 
 SESSION_WEBSOCKET = _session("centrifuge-websocket", websocket_frame, says_why=True)
 SESSION_SSE = _session("centrifuge-sse", sse_data, says_why=False)
 SESSION_LINES = _session("centrifuge-http-stream", line, says_why=False)
-STREAM_WEBSOCKET = StreamFormat(
-    "websocket",
-    lambda row: websocket_frame(publication_object(row)),
-    UNSUPPORTED,
-    _begin_objects(websocket_frame),
-    # A ping: the peer's pong is how a dead one is told from a quiet one.
-    heartbeat=b"\x89\x00",
-    answered=True,
-)
+STREAM_WEBSOCKET = _stream_of_frames("websocket", websocket_frame)
 STREAM_SSE = StreamFormat(
-    "sse", _object_block, UNSUPPORTED, _begin_sse, heartbeat=b":\n\n", answered=False
+    "sse", each(_object_block), UNSUPPORTED, _begin_sse, heartbeat=b":\n\n", answered=False
 )
 STREAM_LINES = StreamFormat(
     "lines",
-    lambda row: line(publication_object(row)),
+    each(lambda row: line(publication_object(row))),
     UNSUPPORTED,
     _begin_objects(line),
     heartbeat=b"\n",
     answered=False,
 )
-HISTORY = Format("history", _history_of_one, UNSUPPORTED)
+HISTORY = Format("history", _history, UNSUPPORTED)
+
+
+DEFLATED: dict[Format, Format] = {
+    SESSION_WEBSOCKET: _session("centrifuge-websocket-deflate", deflated_frame, says_why=True),
+    STREAM_WEBSOCKET: _stream_of_frames("websocket-deflate", deflated_frame),
+}
+"""The formats of WebSockets that agreed to permessage-deflate."""
 
 
 def chunk(data: bytes) -> bytes:
@@ -225,15 +247,16 @@ def chunk(data: bytes) -> bytes:
 def _chunked_session(plain: SessionFormat) -> SessionFormat:
     return replace(
         plain,
-        publication=lambda row: chunk(plain.publication(row)),
+        publications=lambda rows: chunk(plain.publications(rows)),
         frame=lambda text: chunk(plain.frame(text)),
+        ping=chunk(plain.ping),
     )
 
 
 def _chunked_stream(plain: StreamFormat) -> StreamFormat:
     return replace(
         plain,
-        publication=lambda row: chunk(plain.publication(row)),
+        publications=lambda rows: chunk(plain.publications(rows)),
         begin=lambda channels, reset, retry: chunk(plain.begin(channels, reset, retry)),
         heartbeat=chunk(plain.heartbeat),
     )

@@ -110,25 +110,25 @@ class History:
             evicted += gone
         return evicted, changed
 
-    def resume(self, name: str, position: Position, top: int | None = None) -> Resumption:
-        """What came after `position` in one channel, up to offset `top`.
+    def resume(self, name: str, position: Position) -> Resumption:
+        """What came after `position` in one channel.
 
         An empty epoch is one that the reader does not know; only the offset counts then.
         """
         if position.epoch and position.epoch != self.epoch:
             return Resumption(reason="epoch")
-        return self.peek(name).resume(position.offset, top)
+        return self.peek(name).resume(position.offset)
 
-    def resume_seq(self, names: Iterable[str], epoch: str, seq: int, upto: int) -> Resumption:
-        """What came after the cursor `epoch:seq` in these channels up to seq `upto`, in order."""
+    def resume_seq(self, names: Iterable[str], epoch: str, seq: int) -> Resumption:
+        """What came after the cursor `epoch:seq` in these channels, in order."""
         if epoch != self.epoch:
             return Resumption(reason="epoch")
-        if seq > upto:
+        if seq > self.seq:
             return Resumption(reason="ahead")
         channels = [self.peek(name) for name in names]
         if any(seq < channel.floor_seq for channel in channels):
             return Resumption(reason="evicted")
-        missed = [channel.after_seq(seq, upto) for channel in channels]
+        missed = [channel.after_seq(seq) for channel in channels]
         if any(
             len(rows) > c.options.recovery_limit for rows, c in zip(missed, channels, strict=True)
         ):

@@ -1,16 +1,15 @@
-"""Who hears what: subscribers by channel, and the fan-out of each publication."""
+"""Who hears what: subscribers by channel, and the way of each publication to them."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pushserver.audience import Audience, Direct, Group, Subscriber
+from pushserver.audience import Audience, Direct, Subscriber
 from pushserver.broker import Broker, Unavailable
 from pushserver.channel import Draft, Position, Publication, Receipt, Resumption
 from pushserver.cursor import Cursor, Start
-from pushserver.formats import Format
+from pushserver.fanout import Clock, FanOut
 from pushserver.history import History, in_order
 from pushserver.metrics import Metrics
 
@@ -30,9 +29,10 @@ class Joined:
 class Following:
     """Where a reader of several channels begins: after `cursor` with `publications`, then live.
 
-    `offsets` has each channel's position at `cursor`.
+    `audience` is what it is in now; `offsets` has each channel's position at `cursor`.
     """
 
+    audience: str
     cursor: Cursor
     offsets: dict[str, int]
     publications: Sequence[Publication]
@@ -41,27 +41,27 @@ class Following:
     reason: str = ""
 
 
-_GONE = object()
-
 Change = Callable[[str, Subscriber], None]
 
 
 class Hub:
-    """The local registry. Everything of one call happens in the caller's turn.
+    """The local registry.
 
-    `report` is told of a subscriber that raised, from within the except clause. `on_join`
-    and `on_leave` are called with the channel and the subscriber, after the fact.
+    A subscriber is in audiences: that of each of its channels, by the channel's name, or one of
+    all of them together (`follow`), whose publications come in one order. `report` is told
+    of a subscriber that raised, from within the except clause. `on_join` and `on_leave`
+    are called with the channel and the subscriber, after the fact.
     """
 
-    def __init__(self, broker: Broker, report: Callable[[str], None]):
+    def __init__(self, broker: Broker, clock: Clock, report: Callable[[str], None]):
         self.on_join: list[Change] = []
         self.on_leave: list[Change] = []
         self._closed = False
         self._broker = broker
         self._report = report
+        self._fan_out = FanOut(broker.metrics, clock, report)
         self._audiences: dict[str, Audience] = {}
-        self._waiting: deque[Publication] = deque()
-        self._passing = False
+        self._by_channel: dict[str, list[Audience]] = {}
         broker.attach(self.deliver)
 
     @property
@@ -79,6 +79,10 @@ class Hub:
         try:
             if self._closed:
                 raise Unavailable("the server is shutting down", "stopping")
+            for audience in self._by_channel.get(draft.channel, ()):
+                if not self._fan_out.room(audience):
+                    message = f"{draft.channel} has more to deliver than can be sent"
+                    raise Unavailable(message, "overloaded")
             return await self._broker.publish(draft)
         except Unavailable as error:
             self.metrics.refusals[error.cause] += 1
@@ -90,27 +94,29 @@ class Hub:
 
     def expire(self, now: float) -> None:
         """Evict by age (`now` in Unix seconds), and forget what nobody needs any more."""
-        self._broker.expire(now, lambda channel: channel in self._audiences)
+        self._broker.expire(now, lambda channel: channel in self._by_channel)
 
     def close(self) -> None:
-        """Take no more publications."""
+        """Take no more publications, and deliver all that were taken."""
         self._closed = True
+        self._fan_out.flush()
 
     def deliver(self, publication: Publication) -> None:
-        """Send to everybody who watches the channel.
-
-        A publication that arrives while another is being delivered (a subscriber's `send`
-        that publishes) waits until that one has reached everybody.
-        """
-        self._waiting.append(publication)
-        if self._passing:
-            return
-        self._passing = True
-        try:
-            while self._waiting:
-                self._pass(self._waiting.popleft())
-        finally:
-            self._passing = False
+        """Send to everybody who watches the channel; see `fanout` for when."""
+        channel = publication.channel
+        gapped: list[Audience] = []
+        for audience in tuple(self._by_channel.get(channel, ())):
+            expected = audience.tops[channel] + 1
+            if publication.offset < expected:
+                continue
+            audience.tops[channel] = publication.offset
+            if publication.offset == expected:
+                self._fan_out.put(audience, publication)
+            else:
+                gapped.append(audience)
+        if gapped:
+            self._tell_gap(channel, gapped)
+        self._fan_out.go_on()
 
     async def subscribe(
         self, subscriber: Subscriber, channel: str, position: Position | None, last: int
@@ -120,171 +126,120 @@ class Hub:
         That is what it missed since `position`, or else the `last` so many publications.
         """
         history = self._broker.history
-        audience = self._join(subscriber, channel)
+        self._join(subscriber, channel, (channel,))
+        top = history.top(channel)
         if position is None:
-            rows = history.peek(channel).last(last, audience.delivered)
-            return Joined(history.epoch, audience.delivered, rows)
-        resumed = history.resume(channel, position, audience.delivered)
+            return Joined(history.epoch, top, history.peek(channel).last(last))
+        resumed = history.resume(channel, position)
         self.metrics.resumed(resumed.reason)
-        return Joined(history.epoch, audience.delivered, resumed.publications, resumed.reason)
+        return Joined(history.epoch, top, resumed.publications, resumed.reason)
 
     async def follow(
         self, subscriber: Subscriber, channels: Sequence[str], start: Start
     ) -> Following:
         """Add the subscriber to all these channels, as one stream with one cursor."""
         history = self._broker.history
-        delivered = {name: self._join(subscriber, name).delivered for name in channels}
-        resumed = self._resume(delivered, start)
+        # No channel's name has a space in it.
+        name = " ".join(sorted(channels))
+        self._join(subscriber, name, channels)
+        resumed = self._resume(channels, start)
         rows = resumed.publications
-        cursor = Cursor(history.epoch, rows[0].seq - 1 if rows else self._delivered())
+        cursor = Cursor(history.epoch, rows[0].seq - 1 if rows else history.seq)
         recovered = start.since is not None and resumed.recovered
         if start.since is not None and recovered:
             cursor = start.since
-        offsets = dict(delivered)
+        offsets = {channel: history.top(channel) for channel in channels}
         for row in reversed(rows):
             offsets[row.channel] = row.offset - 1
-        return Following(cursor, offsets, rows, recovered, resumed.reason)
+        return Following(name, cursor, offsets, rows, recovered, resumed.reason)
 
-    def unsubscribe(self, subscriber: Subscriber, channel: str) -> bool:
-        """Forget the subscriber in this channel; False if it was not there."""
-        audience = self._audiences.get(channel)
+    def unsubscribe(self, subscriber: Subscriber, name: str) -> bool:
+        """Forget the subscriber in this audience; False if it was not there."""
+        audience = self._audiences.get(name)
         if audience is None or not audience.discard(subscriber):
             return False
         if not audience.size:
-            del self._audiences[channel]
-            self._broker.history.release(channel)
-        for left in self.on_leave:
-            left(channel, subscriber)
+            self._dissolve(audience)
+        for channel in audience.tops:
+            for left in self.on_leave:
+                left(channel, subscriber)
         return True
 
-    def hold(self, subscriber: Subscriber, channels: Iterable[str], direct: Direct) -> None:
+    def hold(self, subscriber: Subscriber, names: Iterable[str], direct: Direct) -> None:
         """From now on `send` is called for this subscriber, and no longer `direct`."""
-        for group in self._groups(subscriber, channels):
-            if group.ready.pop(direct, None) is not None:
-                group.others[subscriber] = None
+        for name in names:
+            audience = self._audiences.get(name)
+            if audience is not None:
+                audience.hold(subscriber, direct)
 
-    def release(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
+    def release(self, subscriber: Subscriber, names: Iterable[str]) -> None:
         """From now on the subscriber's `direct` may be called again."""
-        for group in self._groups(subscriber, channels):
-            if group.others.pop(subscriber, _GONE) is not _GONE:
-                group.add(subscriber)
-
-    def _groups(self, subscriber: Subscriber, channels: Iterable[str]) -> Iterator[Group]:
-        for channel in channels:
-            audience = self._audiences.get(channel)
-            group = None if audience is None else audience.groups.get(subscriber.format)
-            if group is not None:
-                yield group
+        for name in names:
+            audience = self._audiences.get(name)
+            if audience is not None:
+                audience.release(subscriber)
 
     def size(self, channel: str) -> int:
         """How many watch the channel."""
-        audience = self._audiences.get(channel)
-        return 0 if audience is None else audience.size
+        return sum(audience.size for audience in self._by_channel.get(channel, ()))
 
     def subscribers(self, channel: str) -> list[Subscriber]:
         """Who watches the channel."""
-        audience = self._audiences.get(channel)
-        return [] if audience is None else list(audience)
+        return [s for audience in self._by_channel.get(channel, ()) for s in audience]
 
     def channels(self) -> dict[str, int]:
         """The channels that somebody watches, and how many do."""
-        return {name: audience.size for name, audience in self._audiences.items()}
+        return {channel: self.size(channel) for channel in self._by_channel}
 
-    def _join(self, subscriber: Subscriber, channel: str) -> Audience:
-        audience = self._audiences.get(channel)
+    def _join(self, subscriber: Subscriber, name: str, channels: Sequence[str]) -> None:
+        audience = self._audiences.get(name)
         if audience is None:
-            # The channel's object holds its numbers still for as long as somebody watches.
-            top = self._broker.history.channel(channel).top
-            audience = Audience(top - sum(p.channel == channel for p in self._waiting))
-            self._audiences[channel] = audience
+            audience = self._convene(name, channels)
         if audience.add(subscriber):
-            for joined in self.on_join:
-                joined(channel, subscriber)
+            for channel in channels:
+                for joined in self.on_join:
+                    joined(channel, subscriber)
+
+    def _convene(self, name: str, channels: Sequence[str]) -> Audience:
+        # The channel's object holds its numbers still for as long as somebody watches.
+        tops = {channel: self._broker.history.channel(channel).top for channel in channels}
+        audience = self._audiences[name] = Audience(name, tops)
+        for channel in tops:
+            self._by_channel.setdefault(channel, []).append(audience)
         return audience
 
-    def _delivered(self) -> int:
-        """The seq of the last publication whose pass began."""
-        return self._waiting[0].seq - 1 if self._waiting else self._broker.history.seq
+    def _dissolve(self, audience: Audience) -> None:
+        del self._audiences[audience.name]
+        audience.queue.clear()
+        for channel in audience.tops:
+            watching = self._by_channel[channel]
+            watching.remove(audience)
+            if not watching:
+                del self._by_channel[channel]
+                self._broker.history.release(channel)
 
-    def _resume(self, delivered: dict[str, int], start: Start) -> Resumption:
+    def _resume(self, channels: Sequence[str], start: Start) -> Resumption:
         history = self._broker.history
         if start.since is not None:
-            since, upto = start.since, self._delivered()
-            resumed = history.resume_seq(delivered, since.epoch, since.seq, upto)
+            resumed = history.resume_seq(channels, start.since.epoch, start.since.seq)
             self.metrics.resumed(resumed.reason)
             return resumed
         if start.oldest:
-            return Resumption(
-                in_order(history.peek(n).after(0, upto) for n, upto in delivered.items())
-            )
+            return Resumption(in_order(history.peek(name).after(0) for name in channels))
         last = start.last or 0
-        rows = in_order(history.peek(n).last(last, upto) for n, upto in delivered.items())
+        rows = in_order(history.peek(name).last(last) for name in channels)
         return Resumption(rows[-last:] if last else ())
 
-    def _pass(self, publication: Publication) -> None:
-        audience = self._audiences.get(publication.channel)
-        if audience is None or publication.offset <= audience.delivered:
-            return
-        expected = audience.delivered + 1
-        audience.delivered = publication.offset
-        if publication.offset != expected:
-            self._tell_gap(publication.channel, audience)
-            return
-        # Those who are there now: who joins meanwhile has it from the history, and who is
-        # drained or blocked meanwhile is sent to once all the same.
-        present = [
-            (group, frame, tuple(group.others))
-            for shape, group in audience.groups.items()
-            if (frame := self._encode(shape, publication)) is not None
-        ]
-        for group, frame, _ in present:
-            self._send_ready(group, frame)
-        for group, frame, others in present:
-            for subscriber in others:
-                if subscriber in group:
-                    self._send(subscriber, frame)
+    def _tell_gap(self, channel: str, audiences: list[Audience]) -> None:
+        """A broker that skipped an offset: nobody here may believe to have seen everything.
 
-    def _encode(self, shape: Format, publication: Publication) -> bytes | None:
-        try:
-            return shape.publication(publication)
-        except Exception:
-            self._report("a publication could not be encoded; the other formats go on")
-            return None
-
-    def _send_ready(self, group: Group, frame: bytes) -> None:
-        """The fast way: nothing of ours runs between two sends.
-
-        Nor does anything before what a socket did not take is in its place: nobody's first
-        bytes to wait are too many, so `held` has nobody to drop.
+        They are told when all of them are out: what one does about it may be to publish.
         """
-        size = len(frame)
-        short: list[tuple[Direct, int]] = []
-        for direct in group.ready:
-            try:
-                taken = direct(frame)
-            except OSError:
-                taken = 0
-            if taken != size:
-                short.append((direct, taken))
-        self.metrics.deliveries += len(group.ready)
-        for direct, taken in short:
-            self._guard(group.ready[direct].held, frame[taken:])
-
-    def _send(self, subscriber: Subscriber, frame: bytes) -> None:
-        if self._guard(subscriber.send, frame):
-            self.metrics.deliveries += 1
-
-    def _guard(self, send: Callable[[bytes], None], frame: bytes) -> bool:
-        try:
-            send(frame)
-        except Exception:
-            self._report("a subscriber failed; the others go on")
-            return False
-        return True
-
-    def _tell_gap(self, channel: str, audience: Audience) -> None:
-        """A broker that skipped an offset: nobody here may believe to have seen everything."""
-        for subscriber in tuple(audience):
+        there = [(subscriber, a.name) for a in audiences for subscriber in a]
+        out = [subscriber for subscriber, name in there if self.unsubscribe(subscriber, name)]
+        for subscriber in out:
             self.metrics.gaps += 1
-            self.unsubscribe(subscriber, channel)
-            subscriber.insufficient(channel)
+            try:
+                subscriber.insufficient(channel)
+            except Exception:
+                self._report("a subscriber failed; the others go on")

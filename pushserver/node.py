@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from pushserver.handlers import Handlers, NoHandlers
 from pushserver.hub import Hub
 from pushserver.limits import Limits
 from pushserver.peers import Peers
 from pushserver.presence import Presence
+from pushserver.replay import Replays
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Node:
 
     `clock` gives Unix seconds, `monotonic` seconds that never go back. `run` drives a
     coroutine that nobody awaits, and sees to it that what it raises is logged. `report`
-    logs the exception at hand with a line of context.
+    logs the exception at hand with a line of context. `handlers` is the application.
     """
 
     hub: Hub
@@ -31,6 +33,8 @@ class Node:
     monotonic: Callable[[], float]
     run: Callable[[Coroutine[Any, Any, None]], None]
     report: Callable[[str], None]
+    handlers: Handlers = field(default_factory=NoHandlers)
+    replays: Replays = field(default_factory=Replays)
 
 
 def new_client() -> str:

@@ -6,15 +6,14 @@
 1. Only past a transport that is the socket's own: exactly Twisted's TCP or Unix server, with
    no TLS. TLS and protocol wrappers hand out the raw socket too, and a send there would
    put plain text into the encrypted stream. Decided once, when the connection opens.
-2. Only while nothing waits in the transport's buffer. Everything that is written to this
-   peer comes through its outlet (Autobahn's pongs and close frames too), so the outlet knows.
-3. What the socket does not take goes to `transport.write`, and from then on everything else
-   behind it, until the transport asks for more: then its buffer is empty. A pull producer
-   is how it asks; it is registered only while something waits, and asks once too often, at
-   the registration itself.
-4. What waits is bounded: a peer that leaves more than `queue_bytes` unread for longer than
-   `queue_seconds`, or four times as much at once, is slow. What is written in one piece (a
-   long recovery) is not asked for its size; but who is over the bound gets nothing more.
+2. Only while nothing waits, here or in the transport's buffer. Everything that is written to
+   this peer comes through its outlet (Autobahn's pongs and close frames too), so it knows.
+3. What the socket does not take waits here, and everything else behind it; the transport is
+   given a portion whenever it asks, which it does when its buffer is empty. A pull producer is
+   how it asks; it is registered only while something waits.
+4. What waits is shared: a frame that a thousand wait for is there once. So its size is not
+   held against anybody, but a peer that leaves more than `queue_bytes` unread for longer than
+   `queue_seconds`, or four times as much behind the frame that is on its way, is slow.
 5. After `finish` nothing goes past the transport: what Autobahn or twisted.web write to end
    the connection comes last, and no producer keeps a closing transport open.
 6. An error of the socket is not ours to handle: the frame goes to the transport, whose own
@@ -26,7 +25,9 @@ Where rule 1 forbids it, `PlainOutlet` gives the same order and the same bounds.
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,8 +38,11 @@ from zope.interface import implementer
 
 from pushserver.audience import Direct
 
-# What the kernel may hold for one peer beside `queue_bytes`; left alone it takes 4 MB.
 KERNEL_BYTES = 262_144
+"""What the kernel may hold for one peer; left alone it takes 4 MB."""
+
+PORTION = 65_536
+"""What a transport is given at once."""
 
 
 class Owner(Protocol):
@@ -64,60 +68,14 @@ class Outlet(Protocol):
     def write(self, data: bytes) -> None:
         """Send the data, behind all that was written before."""
 
-    def hold(self, rest: bytes) -> None:
-        """Send what a direct send did not take."""
+    def hold(self, frame: bytes, taken: int) -> None:
+        """Send what a direct send did not take: all but the first `taken` bytes."""
 
-    def finish(self) -> None:
-        """The connection is being closed: what comes now is the end of it."""
+    def finish(self) -> bool:
+        """The connection is being closed: what comes now is the end of it.
 
-
-class Backlog:
-    """What waits for one peer, and since when it is more than may (rule 4).
-
-    What was written since the buffer was empty is counted; only when that is too much is
-    looked how much of it is still there. A peer may always be a little behind.
-    """
-
-    __slots__ = ("_bounds", "_since", "_transport", "bytes")
-
-    def __init__(self, bounds: Bounds, transport: Any):
-        self.bytes = 0
-        self._bounds = bounds
-        self._transport = transport
-        self._since: float | None = None
-
-    def add(self, size: int) -> bool:
-        """Count what is about to wait as well; False when the peer is slow."""
-        before = self.bytes
-        if before > self._bounds.bytes:
-            before = min(before, unsent(self._transport, before))
-        self.bytes = before + size
-        if before <= self._bounds.bytes:
-            self._since = None
-            return True
-        now = self._bounds.clock()
-        if self._since is None:
-            self._since = now
-        return before <= 4 * self._bounds.bytes and now - self._since <= self._bounds.seconds
-
-    def clear(self) -> None:
-        """Everything was read."""
-        self.bytes = 0
-        self._since = None
-
-
-def unsent(transport: Any, default: int) -> int:
-    """How many bytes wait in a transport's buffer, or `default` where that cannot be seen.
-
-    Twisted has no public word for it; these are the names in `abstract.FileDescriptor`.
-    Under TLS the buffer is that of the transport below.
-    """
-    while not hasattr(transport, "dataBuffer"):
-        transport = getattr(transport, "transport", None)
-        if transport is None:
-            return default
-    waiting: int = len(transport.dataBuffer) - transport.offset
-    return waiting + getattr(transport, "_tempDataLen", default)
+        False when so much waits that the peer is not to be waited for: abort instead.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,72 +87,160 @@ class Bounds:
     clock: Callable[[], float]
 
 
-def outlet(transport: Any, bounds: Bounds, owner: Owner) -> Outlet:
-    """The outlet for a transport."""
-    if type(transport) in (TCPServer, UnixServer) and not getattr(transport, "TLS", False):
-        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
-        return DirectOutlet(transport, bounds, owner)
+class Backlog:
+    """What waits for one peer, in order, and since when it is more than may (rule 4)."""
+
+    __slots__ = ("_begun", "_bounds", "_pieces", "_since", "bytes")
+
+    def __init__(self, bounds: Bounds):
+        self.bytes = 0
+        self._bounds = bounds
+        self._pieces: deque[bytes] = deque()
+        self._begun = 0
+        self._since: float | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def add(self, piece: bytes, begun: int = 0) -> bool:
+        """Let all but the first `begun` bytes wait as well; False when the peer is slow.
+
+        Only what has nothing in front of it may have begun.
+        """
+        if self.bytes > self._bounds.bytes and not self._bears_more():
+            return False
+        if not self._pieces:
+            self._begun = begun
+        self._pieces.append(piece)
+        self.bytes += len(piece) - begun
+        return True
+
+    def _bears_more(self) -> bool:
+        now = self._bounds.clock()
+        if self._since is None:
+            self._since = now
+        behind = self.bytes - (len(self._pieces[0]) - self._begun)
+        return behind <= 4 * self._bounds.bytes and now - self._since <= self._bounds.seconds
+
+    def take(self) -> bytes:
+        """The next portion."""
+        portion: list[bytes] = []
+        left = PORTION
+        while self._pieces and left:
+            first, begun = self._pieces[0], self._begun
+            end = min(len(first), begun + left)
+            portion.append(first[begun:end])
+            left -= end - begun
+            if end < len(first):
+                self._begun = end
+            else:
+                self._pieces.popleft()
+                self._begun = 0
+        self.bytes -= PORTION - left
+        if self.bytes <= self._bounds.bytes:
+            self._since = None
+        return b"".join(portion)
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._pieces.clear()
+        self.bytes = 0
+
+
+def outlet(transport: Any, bounds: Bounds, owner: Owner, empty: bool = False) -> Outlet:
+    """The outlet for a transport; `empty` if it is known to have nothing in its buffer."""
+    own = getattr(transport, "socket", None)
+    if own is not None:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
+    if _is_the_sockets_own(transport):
+        return DirectOutlet(transport, bounds, owner, empty)
     return PlainOutlet(transport, bounds, owner)
+
+
+def send_first(transport: Any, data: bytes) -> bool:
+    """Send what is the first on a connection; whether the transport's buffer is empty still."""
+    taken = 0
+    if _is_the_sockets_own(transport):
+        with suppress(OSError):
+            taken = transport.socket.send(data)
+    if taken != len(data):
+        transport.write(data[taken:])
+    return taken == len(data)
+
+
+def _is_the_sockets_own(transport: Any) -> bool:
+    """Rule 1."""
+    return type(transport) in (TCPServer, UnixServer) and not getattr(transport, "TLS", False)
 
 
 @implementer(IPullProducer)
 class DirectOutlet:
     """Into the socket while nothing waits."""
 
-    __slots__ = ("_backlog", "_owner", "_registering", "_send", "_transport", "direct")
+    __slots__ = ("_backlog", "_bounds", "_open", "_owner", "_send", "_transport", "direct")
 
-    def __init__(self, transport: Any, bounds: Bounds, owner: Owner):
-        self.direct: Direct | None = None
+    def __init__(self, transport: Any, bounds: Bounds, owner: Owner, empty: bool):
         self._send: Direct | None = transport.socket.send
+        self.direct = self._send if empty else None
         self._transport = transport
-        self._backlog = Backlog(bounds, transport)
+        self._bounds = bounds
         self._owner = owner
-        self._registering = False
-        # The answer to the handshake, or the head of the response, is still in the buffer.
-        self._register()
-        transport.startWriting()
+        # Most never have one.
+        self._backlog: Backlog | None = None
+        self._open = empty
+        if not empty:
+            # The answer to the handshake, or the head of the response, is still in the buffer;
+            # and the transport asks once at the registration itself.
+            transport.registerProducer(self, False)
+            self._open = True
+            transport.startWriting()
 
     def write(self, data: bytes) -> None:
         if self.direct is None:
-            self.hold(data)
+            self._wait(data, 0)
             return
         try:
             taken = self.direct(data)
         except OSError:
             taken = 0
         if taken != len(data):
-            self.hold(data[taken:])
+            self._wait(data, taken)
 
-    def hold(self, rest: bytes) -> None:
-        if self._send is not None and not self._backlog.add(len(rest)):
-            self._owner.slow(self._backlog.bytes)
-            return
-        self._transport.write(rest)
-        if self.direct is not None:
-            self._block(self.direct)
-            self._register()
+    def hold(self, frame: bytes, taken: int) -> None:
+        self._wait(frame, taken)
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         if self._send is None:
-            return
+            return True
         self._send = None
         if self.direct is not None:
             self._block(self.direct)
-        else:
-            self._transport.unregisterProducer()
+            return True
+        self._transport.unregisterProducer()
+        return _hand_over(self._backlog, self._transport, self._bounds)
 
     def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
-        if not self._registering:
-            self._backlog.clear()
+        if self._backlog:
+            self._transport.write(self._backlog.take())
+        elif self._open:
+            self._backlog = None
             self._transport.unregisterProducer()
             self.direct = self._send
             self._owner.drained()
 
-    def _register(self) -> None:
-        self._registering = True
-        self._transport.registerProducer(self, False)
-        self._registering = False
+    def _wait(self, data: bytes, taken: int) -> None:
+        if self._send is None:
+            self._transport.write(data[taken:])
+            return
+        if self._backlog is None:
+            self._backlog = Backlog(self._bounds)
+        if not self._backlog.add(data, taken):
+            self._owner.slow(self._backlog.bytes)
+        elif self.direct is not None:
+            self._block(self.direct)
+            # It asks at once.
+            self._transport.registerProducer(self, False)
 
     def _block(self, direct: Direct) -> None:
         self.direct = None
@@ -202,53 +248,79 @@ class DirectOutlet:
 
     def stopProducing(self) -> None:
         """The connection is lost; the protocol says so to the owner."""
+        self._backlog = None
 
 
 @implementer(IPushProducer)
 class PlainOutlet:
-    """By the transport's own buffer.
+    """By the transport's own buffer, as long as it does not ask for a pause.
 
-    A pause is advice and bounds nothing: the buffer takes whatever is written (12.8 MB for
-    one socket that nobody read, in a trial). So what is written from the pause on is
-    counted. The transport says it again with each write while it is over its own mark.
+    That is advice and bounds nothing: the buffer takes whatever is written (12.8 MB for
+    one socket that nobody read, in a trial). The transport says it again with each write
+    while it is over its own mark.
     """
 
-    __slots__ = ("_backlog", "_finished", "_owner", "_paused", "_transport")
+    __slots__ = ("_backlog", "_blocked", "_bounds", "_finished", "_owner", "_paused", "_transport")
 
     direct = None
 
     def __init__(self, transport: Any, bounds: Bounds, owner: Owner):
         self._transport = transport
-        self._backlog = Backlog(bounds, transport)
+        self._bounds = bounds
+        self._backlog = Backlog(bounds)
         self._owner = owner
         self._paused = False
+        self._blocked = False
         self._finished = False
         transport.registerProducer(self, True)
 
     def write(self, data: bytes) -> None:
-        if self._paused and not self._finished and not self._backlog.add(len(data)):
+        if self._finished:
+            self._transport.write(data)
+        elif not self._backlog.add(data):
             self._owner.slow(self._backlog.bytes)
-            return
-        self._transport.write(data)
+        else:
+            self._go_on()
 
-    def hold(self, rest: bytes) -> None:
-        self.write(rest)
+    def hold(self, frame: bytes, taken: int) -> None:
+        self.write(frame[taken:])
 
-    def finish(self) -> None:
-        if not self._finished:
-            self._finished = True
-            self._transport.unregisterProducer()
+    def finish(self) -> bool:
+        if self._finished:
+            return True
+        self._finished = True
+        self._transport.unregisterProducer()
+        return _hand_over(self._backlog, self._transport, self._bounds)
 
     def pauseProducing(self) -> None:
-        if not self._paused:
-            self._paused = True
+        self._paused = True
+        if not self._blocked:
+            self._blocked = True
             self._owner.blocked(None)
 
     def resumeProducing(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._backlog.clear()
+        self._paused = False
+        self._go_on()
+        if self._blocked and not self._paused:
+            self._blocked = False
             self._owner.drained()
+
+    def _go_on(self) -> None:
+        while self._backlog and not self._paused:
+            self._transport.write(self._backlog.take())
 
     def stopProducing(self) -> None:
         """The connection is lost; the protocol says so to the owner."""
+        self._backlog.clear()
+
+
+def _hand_over(backlog: Backlog | None, transport: Any, bounds: Bounds) -> bool:
+    """Let the transport have all that waits, unless it is too much to be kept once for each."""
+    if backlog is None:
+        return True
+    if backlog.bytes > bounds.bytes:
+        backlog.clear()
+        return False
+    while backlog:
+        transport.write(backlog.take())
+    return True

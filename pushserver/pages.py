@@ -92,6 +92,9 @@ class StaticFiles(File):
         vendored = b"vendor" in (request.prepath or ())
         cache = b"max-age=31536000, immutable" if vendored else b"no-cache"
         request.setHeader(b"cache-control", cache)
+        # twisted.web logs a range that it does not understand, as the ASCII that it takes it for.
+        if not (request.getHeader(b"range") or b"").isascii():
+            request.requestHeaders.removeHeader(b"range")
         answer: bytes | int = super().render_GET(request)
         return answer
 

@@ -11,10 +11,10 @@ from pushserver.node import Node, new_client
 
 
 class Poll:
-    """A subscriber for one publication, on behalf of a long-poll request.
+    """A subscriber for what is published next, on behalf of a long-poll request.
 
-    `answer` is called once, with a history object as JSON text: of the first publication
-    that comes, or `nothing` when none comes in time or the server stops.
+    `answer` is called once, with a history object as JSON text: of what
+    comes first, or `nothing` when none comes in time or the server stops.
     """
 
     __slots__ = ("_answer", "_channel", "_node", "_nothing", "info")
@@ -34,7 +34,7 @@ class Poll:
     def direct(self) -> None:
         """What is sent is an answer to be made; there is no way past that."""
 
-    def held(self, rest: bytes) -> None:
+    def held(self, frame: bytes, taken: int) -> None:
         """Never: there is no direct way."""
 
     async def wait(self, seconds: float) -> None:

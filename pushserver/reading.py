@@ -58,7 +58,7 @@ def _find(name: str, log: History, start: Start) -> tuple[list[Publication], str
     channel = log.peek(name)
     if start.since is not None:
         reason = _unreadable(start.since, log.epoch, log.seq, channel.floor_seq)
-        return [] if reason else channel.after_seq(start.since.seq, log.seq), reason
+        return [] if reason else channel.after_seq(start.since.seq), reason
     if start.last is not None and not start.oldest:
         return channel.last(start.last), ""
     return channel.after(0), ""

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import coroutine as coroutine_of_generator
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
-from twisted.logger import (
-    FilteringLogObserver,
-    Logger,
-    LogLevel,
-    LogLevelFilterPredicate,
-    globalLogPublisher,
-)
+from twisted.logger import Logger
 from twisted.python import usage
 from twisted.web.resource import Resource
 
@@ -107,12 +103,13 @@ def build(config: Config, reactor: Any, debug: bool = False) -> PushService:
     pages = Pages()
     origins = frozenset(origin.lower() for origin in config.server.allowed_origins)
     gate = Gate(frozenset(config.auth.api_keys), origins)
-    upgrade = WebSocketFactory(reactor, limits, log).upgrade
+    websockets = WebSocketFactory(reactor, limits, log, config.server.compress)
+    upgrade = websockets.upgrade
     respond = Responses(limits, log, reactor).open
     channels = ChannelDoors(node, upgrade, respond, pages.channel, gate)
     connections = ConnectionDoors(node, upgrade, respond, origins, {})
     root = tree(channels, connections, config.server.front_channel)
-    site = PushSite(root, limits, pages.error, reactor, origins)
+    site = PushSite(root, limits, pages.error, reactor, websockets.shortcut(root), origins)
     service = PushService(node, site, reactor, storage)
     for text in config.server.listen:
         service.listen(text)
@@ -144,7 +141,7 @@ def make_broker(config: Config, reactor: Any) -> tuple[MemoryBroker, Storage | N
 
 def make_node(broker: MemoryBroker, limits: Limits, reactor: Any) -> Node:
     """What the conversations share."""
-    hub = Hub(broker, _report)
+    hub = Hub(broker, reactor, _report)
     return Node(
         hub=hub,
         presence=Presence(hub, limits.announced_audience),
@@ -153,7 +150,7 @@ def make_node(broker: MemoryBroker, limits: Limits, reactor: Any) -> Node:
         version=f"pushserver {__version__}",
         clock=time.time,
         monotonic=reactor.seconds,
-        run=_run,
+        run=run,
         report=_report,
     )
 
@@ -173,12 +170,16 @@ def tree(doors: ChannelDoors, connections: ConnectionDoors, front_channel: str) 
     )
 
 
+class _Terse(Logger):
+    """A logger whose debug events are not even made."""
+
+    def debug(self, format: str | None = None, **kwargs: object) -> None:
+        """Nothing: twistd's own observer would write each."""
+
+
 def connection_log(debug: bool) -> Logger:
-    """A logger for connects and disconnects; twistd's own observer would write each debug event."""
-    level = LogLevel.debug if debug else LogLevel.info
-    predicate = LogLevelFilterPredicate(defaultLogLevel=level)
-    observer = FilteringLogObserver(globalLogPublisher, [predicate])
-    return Logger("pushserver.connections", observer=observer)
+    """A logger for connects and disconnects, which are debug events."""
+    return (Logger if debug else _Terse)("pushserver.connections")
 
 
 _log = Logger()
@@ -188,7 +189,38 @@ def _report(what: str) -> None:
     _log.failure("{what}", what=what)
 
 
-def _run(coroutine: Coroutine[Any, Any, None]) -> None:
-    Deferred.fromCoroutine(coroutine).addErrback(
-        lambda failure: _log.failure("a conversation failed", failure)
-    )
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Drive the coroutine; what it raises is logged.
+
+    Most wait for nothing, and for those a Deferred would be half of what they cost.
+    """
+    try:
+        awaited = coroutine.send(None)
+    except StopIteration:
+        pass
+    except Exception:
+        _report("a conversation failed")
+    else:
+        Deferred.fromCoroutine(_go_on(coroutine, awaited)).addErrback(
+            lambda failure: _log.failure("a conversation failed", failure)
+        )
+
+
+@coroutine_of_generator
+def _go_on(coroutine: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+    """The rest of a coroutine that waits for its first time."""
+    while True:
+        try:
+            result = yield awaited
+        except GeneratorExit:
+            # What it waits for is gone, and it may have been collected before us.
+            coroutine.close()
+            raise
+        except BaseException as error:
+            step = partial(coroutine.throw, error)
+        else:
+            step = partial(coroutine.send, result)
+        try:
+            awaited = step()
+        except StopIteration:
+            return

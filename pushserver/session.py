@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Mapping
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw
 
-from pushserver import payload, wire
-from pushserver.broker import Unavailable
-from pushserver.channel import (
-    Draft,
-    InvalidName,
-    Position,
-    Publication,
-    check_name,
-)
+from pushserver import wire
+from pushserver.channel import Position
+from pushserver.commands import METHODS
 from pushserver.conversation import Conversation, Transport
 from pushserver.formats import SessionFormat
-from pushserver.history import History
+from pushserver.handlers import HandlerFailed, NotHandled, Refused
+from pushserver.hub import Joined
 from pushserver.node import Node, new_client
-from pushserver.payload import InvalidData
-from pushserver.wire import Command, FrameError, WireError
+from pushserver.wire import Command, FrameError, SubscribePosition, SubscribeResult, WireError
 
 
 class Session(Conversation[SessionFormat]):
     """Commands in, replies and pushes out.
 
-    Commands are answered one after the other, in their order.
+    Commands are answered one after the other, in their order; `commands` says how.
     """
 
     __slots__ = (
         "_awaiting_pong",
-        "_connected",
+        "_ended_by",
+        "_invited",
         "_ping_due",
         "_queue",
         "_register",
         "_working",
+        "connected",
         "secret",
     )
 
@@ -52,11 +47,15 @@ class Session(Conversation[SessionFormat]):
         """`register` is where requests find the session by its `secret`, if they carry it."""
         self.secret = "" if register is None else new_client()
         self._register = register
-        self._connected = False
+        self.connected = False
         self._awaiting_pong = False
         self._ping_due = 0.0
-        self._queue: deque[Command] = deque()
+        # No deque: an empty one takes 760 bytes.
+        self._queue: list[Command] = []
         self._working = False
+        self._ended_by = ""
+        # The channels that the server has put the peer into, or will when it is connected.
+        self._invited: set[str] = _NONE
         super().__init__(node, transport)
         node.peers.wake_at(self, node.monotonic() + node.limits.connect_seconds)
 
@@ -65,16 +64,47 @@ class Session(Conversation[SessionFormat]):
         if self._ended:
             return
         try:
+            if text == wire.PONG:
+                # It waits for nothing, as what the peer has to read first may hold up the rest.
+                self._pong()
+                return
             for command in wire.commands(text):
                 self._take(command)
         except FrameError as error:
             self.disconnect(wire.BAD_FRAME, str(error))
         self._go_on()
 
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that the peer is in."""
+        return frozenset(self._audiences)
+
+    def begin(self) -> None:
+        """The peer is connected."""
+        if self._ended:
+            # It went while the application was asked.
+            self.node.handlers.disconnect(self, self._ended_by)
+            raise _GONE
+        self.connected = True
+        if self._register is not None:
+            self._register[self.secret] = self
+        # The first ping at a random time, so that those who came together do not
+        # answer together for ever.
+        interval = self.node.limits.ping_seconds
+        self._ping_due = self.node.monotonic() + interval * random.uniform(0.5, 1.0)
+        self.node.peers.wake_at(self, self._ping_due)
+
     def closed(self) -> None:
         super().closed()
         if self._register is not None:
             self._register.pop(self.secret, None)
+        if self.connected:
+            self.connected = False
+            self.node.handlers.disconnect(self, self._ended_by)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        self._ended_by = self._ended_by or reason
+        super().disconnect(code, reason)
 
     def push(self, text: bytes) -> None:
         """Send one push that is no publication."""
@@ -84,38 +114,98 @@ class Session(Conversation[SessionFormat]):
         super().drained()
         self._go_on()
 
+    def message(self, data: bytes) -> None:
+        """Tell the peer something that is no publication; `data` is JSON text."""
+        if self.connected and not self._ended:
+            self.push(wire.message_push(data))
+
     def insufficient(self, channel: str) -> None:
-        self._channels.discard(channel)
-        self.push(wire.unsubscribe_push(channel, wire.INSUFFICIENT, "insufficient state"))
+        self._audiences.discard(channel)
+        if channel in self._invited:
+            # The peer did not ask for the channel and cannot ask again; but it comes back.
+            self.disconnect(wire.INSUFFICIENT_STATE, "insufficient state")
+        else:
+            self.push(wire.unsubscribe_push(channel, wire.INSUFFICIENT, "insufficient state"))
+
+    async def join(self, channel: str, position: Position | None, last: int) -> Joined:
+        """Put the peer into the channel; what it has to be sent is in the answer."""
+        if self._ended:
+            raise _GONE
+        self._audiences.add(channel)
+        return await self.node.hub.subscribe(self, channel, position, last)
+
+    def leave(self, channel: str) -> bool:
+        """Take the peer out of the channel; False if it was not in it."""
+        if channel not in self._audiences:
+            return False
+        self._audiences.discard(channel)
+        if self._invited:
+            self._invited.discard(channel)
+        return self.node.hub.unsubscribe(self, channel)
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
         """The server takes the peer out of the channel; False if it was not in it."""
-        if channel not in self._channels:
+        if not self.leave(channel):
             return False
-        self._channels.discard(channel)
-        self._node.hub.unsubscribe(self, channel)
         self.push(wire.unsubscribe_push(channel, code, reason))
         return True
 
-    def wake(self, now: float) -> float | None:
-        if self._ended:
-            return None
-        if self.is_stuck(now):
-            self.slow()
-        elif not self._connected:
+    async def invite(self, channel: str) -> None:
+        """The server puts the peer into a channel; once it is connected, if it is not yet."""
+        if self._ended or channel in self._audiences:
+            return
+        self._invited = {*self._invited, channel}
+        if self.connected:
+            joined = await self.join(channel, None, 0)
+            self.push(wire.subscribe_push(channel, joined.epoch, joined.offset))
+
+    async def welcome(self, before: Mapping[str, SubscribePosition]) -> dict[str, SubscribeResult]:
+        """Put the peer into the channels that it was invited to.
+
+        `before` is where it stood in them when it was last here.
+        """
+        subs = {}
+        for channel in self._invited:
+            at = before.get(channel)
+            position = Position(at.epoch, at.offset) if at is not None and at.recover else None
+            last = 0 if position else self.node.hub.history.options(channel).initial
+            subs[channel] = self.subscribed(
+                channel, await self.join(channel, position, last), position
+            )
+        return subs
+
+    def subscribed(
+        self, channel: str, joined: Joined, position: Position | None
+    ) -> SubscribeResult:
+        """What a peer is told that joined, coming from `position`."""
+        recovered = position is not None and not joined.reason
+        rows, encode = joined.publications, self.node.replays.encode
+        return SubscribeResult(
+            recoverable=True,
+            positioned=True,
+            epoch=joined.epoch,
+            # The client takes its position from here and then from each publication.
+            offset=position.offset if position and recovered else joined.offset,
+            publications=Raw(encode(channel, rows, wire.publications)) if rows else UNSET,
+            recovered=recovered,
+            was_recovering=position is not None,
+        )
+
+    def due(self, now: float) -> float | None:
+        if not self.connected:
             self.disconnect(wire.STALE, "no connect command came in time")
         elif self._blocked_at is not None:
             # A ping would have to wait behind what it has to read first, and its answer too.
-            return now + self._node.limits.pong_seconds
+            return now + self.node.limits.pong_seconds
         elif self._awaiting_pong:
             self.disconnect(wire.NO_PONG, "no pong")
         elif now < self._ping_due:
             return self._ping_due
         else:
             self._awaiting_pong = True
-            self._ping_due = now + self._node.limits.ping_seconds
-            self.push(wire.PING)
-            return now + self._node.limits.pong_seconds
+            self._ping_due = now + self.node.limits.ping_seconds
+            self._transport.write(self.format.ping)
+            return now + self.node.limits.pong_seconds
         return None
 
     def shut_down(self) -> None:
@@ -132,7 +222,7 @@ class Session(Conversation[SessionFormat]):
 
     def _take(self, command: Command) -> None:
         """Queue a command; but a pong does not wait behind what the peer has to read first."""
-        limit = self._node.limits.queued_commands
+        limit = self.node.limits.queued_commands
         if self._ended:
             return
         if self._blocked_at is not None and not wire.method(command)[0]:
@@ -146,7 +236,7 @@ class Session(Conversation[SessionFormat]):
     def _go_on(self) -> None:
         if self._queue and not self._working and self._blocked_at is None:
             self._working = True
-            self._node.run(self._work())
+            self.node.run(self._work())
 
     async def _work(self) -> None:
         """Answer what is in the queue.
@@ -156,7 +246,7 @@ class Session(Conversation[SessionFormat]):
         """
         try:
             while self._queue and not self._ended and self._blocked_at is None:
-                await self._answer(self._queue.popleft())
+                await self._answer(self._queue.pop(0))
         finally:
             self._working = False
 
@@ -166,193 +256,37 @@ class Session(Conversation[SessionFormat]):
             if not name:
                 self._pong()
                 return
-            if name == "send":
-                raise WireError(wire.NOT_AVAILABLE, "nothing on this server takes `send`")
-            if command.id <= 0:
+            if command.id <= 0 and name != "send":
                 raise FrameError(f"{name} needs an id above 0")
-            if self._connected != (name != "connect"):
+            if self.connected != (name != "connect"):
                 raise FrameError("connect comes first, and once")
-            result = await _METHODS[name](self, text)
-            if not self._ended:
+            result = await METHODS[name](self, text)
+            if command.id and not self._ended:
                 self.push(wire.reply(command.id, name, result))
         except FrameError as error:
             self.disconnect(wire.BAD_FRAME, str(error))
-        except WireError as error:
-            if command.id:
-                self.push(wire.error_reply(command.id, error))
-        except Exception:
-            self._node.report("a command failed")
-            failed = WireError(wire.INTERNAL, "internal server error", temporary=True)
-            self.push(wire.error_reply(command.id, failed))
+        except Exception as error:
+            self._fail(command, error)
+
+    def _fail(self, command: Command, error: Exception) -> None:
+        """Answer with the error, if the command wants an answer."""
+        if isinstance(error, NotHandled):
+            error = WireError(wire.NOT_AVAILABLE, str(error))
+        elif isinstance(error, Refused):
+            error = WireError(error.code or wire.PERMISSION_DENIED, error.reason)
+        elif isinstance(error, HandlerFailed):
+            error = WireError(wire.INTERNAL, str(error), temporary=True)
+        elif not isinstance(error, WireError):
+            self.node.report("a command failed")
+            error = WireError(wire.INTERNAL, "internal server error", temporary=True)
+        if command.id and not self._ended:
+            self.push(wire.error_reply(command.id, error))
 
     def _pong(self) -> None:
         if not self._awaiting_pong:
             raise FrameError("a pong that no ping asked for")
         self._awaiting_pong = False
 
-    async def _connect(self, text: bytes) -> Struct:
-        wire.request(text, wire.ConnectRequest)
-        if self._register is not None:
-            self._register[self.secret] = self
-        self._connected = True
-        now, interval = self._node.monotonic(), self._node.limits.ping_seconds
-        # The first ping at a random time, so that those who came together do not
-        # answer together for ever.
-        self._ping_due = now + interval * random.uniform(0.5, 1.0)
-        self._node.peers.wake_at(self, self._ping_due)
-        return wire.ConnectResult(
-            self.info.client,
-            self._node.version,
-            ping=max(1, round(interval)),
-            pong=True,
-            session=self.secret,
-            node=self._node.hub.history.epoch if self.secret else "",
-            time=int(self._node.clock() * 1000),
-        )
 
-    async def _subscribe(self, text: bytes) -> Struct:
-        request = wire.request(text, wire.SubscribeRequest)
-        channel = _channel(request.channel)
-        self._check_may_subscribe(channel, request)
-        # Found out first: from here to the reply everything happens in one turn.
-        last = self._initial(request)
-        position = Position(request.epoch, request.offset) if request.recover else None
-        self._channels.add(channel)
-        joined = await self._node.hub.subscribe(self, channel, position, last)
-        if joined.reason and request.flag & wire.FLAG_REJECT_UNRECOVERED:
-            self._leave(channel)
-            raise WireError(wire.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
-        if request.join_leave:
-            self._node.presence.observe(channel, self)
-        recovered = request.recover and not joined.reason
-        return wire.SubscribeResult(
-            recoverable=True,
-            positioned=True,
-            epoch=joined.epoch,
-            # The client takes its position from here and then from each publication.
-            offset=request.offset if recovered else joined.offset,
-            publications=_pubs(joined.publications),
-            recovered=recovered,
-            was_recovering=request.recover,
-        )
-
-    def _check_may_subscribe(self, channel: str, request: wire.SubscribeRequest) -> None:
-        if request.type:
-            raise WireError(wire.NOT_AVAILABLE, "type: this server has stream subscriptions only")
-        if request.tf is not UNSET:
-            raise WireError(wire.NOT_AVAILABLE, "tf: this server filters no publications")
-        if channel in self._channels:
-            raise WireError(wire.ALREADY_SUBSCRIBED, f"already subscribed to {channel}")
-        limit = self._node.limits.channels_per_client
-        if len(self._channels) >= limit:
-            message = f"more than {limit} channels on one connection (channels_per_client)"
-            raise WireError(wire.LIMIT_EXCEEDED, message)
-
-    def _initial(self, request: wire.SubscribeRequest) -> int:
-        """How many of the last publications a first subscribe is answered with."""
-        options = self._node.hub.history.options(request.channel)
-        asked = None
-        if request.data is not UNSET and request.data != b"null":
-            asked = _subscribe_data(bytes(request.data)).last
-        if asked is None:
-            return options.initial
-        if asked < 0:
-            raise WireError(
-                wire.BAD_REQUEST, f"bad request: data.last is {asked}, expected 0 or more"
-            )
-        return min(asked, options.history_size)
-
-    def _leave(self, channel: str) -> bool:
-        self._channels.discard(channel)
-        return self._node.hub.unsubscribe(self, channel)
-
-    async def _unsubscribe(self, text: bytes) -> Struct:
-        self._leave(_channel(wire.request(text, wire.ChannelRequest).channel))
-        return wire.Empty()
-
-    async def _publish(self, text: bytes) -> Struct:
-        request = wire.request(text, wire.PublishRequest)
-        channel = _channel(request.channel)
-        if not self._node.hub.history.options(channel).client_publish:
-            message = f"clients may not publish to {channel} (client_publish)"
-            raise WireError(wire.PERMISSION_DENIED, message)
-        try:
-            data = payload.compact(bytes(request.data))
-            await self._node.hub.publish(Draft(channel, data, info=self.info))
-        except InvalidData as error:
-            raise WireError(wire.BAD_REQUEST, f"bad request: data: {error}") from None
-        except Unavailable as error:
-            raise WireError(wire.INTERNAL, str(error), temporary=True) from None
-        return wire.Empty()
-
-    async def _history(self, text: bytes) -> Struct:
-        request = wire.request(text, wire.HistoryRequest)
-        channel = _channel(request.channel)
-        return history_result(self._node.hub.history, channel, request)
-
-    async def _presence(self, text: bytes) -> Struct:
-        channel = _channel(wire.request(text, wire.ChannelRequest).channel)
-        clients = self._node.presence.clients(channel)
-        return wire.PresenceResult({name: wire.info(client) for name, client in clients.items()})
-
-    async def _presence_stats(self, text: bytes) -> Struct:
-        channel = _channel(wire.request(text, wire.ChannelRequest).channel)
-        return wire.PresenceStatsResult(*self._node.presence.stats(channel))
-
-    async def _ping(self, text: bytes) -> Struct:
-        return wire.Empty()
-
-    async def _not_available(self, text: bytes) -> Struct:
-        raise WireError(wire.NOT_AVAILABLE, "not available on this server")
-
-
-_METHODS: dict[str, Callable[[Session, bytes], Awaitable[Struct]]] = {
-    "connect": Session._connect,
-    "subscribe": Session._subscribe,
-    "unsubscribe": Session._unsubscribe,
-    "publish": Session._publish,
-    "history": Session._history,
-    "presence": Session._presence,
-    "presence_stats": Session._presence_stats,
-    "ping": Session._ping,
-    "rpc": Session._not_available,
-    "refresh": Session._not_available,
-    "sub_refresh": Session._not_available,
-}
-
-
-def history_result(history: History, name: str, request: wire.HistoryRequest) -> wire.HistoryResult:
-    """What the history method answers; raises WireError for a position of another epoch."""
-    channel = history.peek(name)
-    since = request.since
-    if since is not None and since.epoch and since.epoch != history.epoch:
-        raise WireError(wire.UNRECOVERABLE, f"unrecoverable position: epoch {since.epoch[:40]!r}")
-    if since is None:
-        rows = channel.after(0)
-    elif request.reverse:
-        rows = [row for row in channel.after(0) if row.offset < since.offset]
-    else:
-        rows = channel.after(since.offset)
-    if request.reverse:
-        rows.reverse()
-    if request.limit >= 0:
-        rows = rows[: request.limit]
-    return wire.HistoryResult(_pubs(rows), history.epoch, channel.top)
-
-
-def _channel(name: str) -> str:
-    try:
-        return check_name(name)
-    except InvalidName as error:
-        raise WireError(wire.BAD_REQUEST, f"bad request: {error}") from None
-
-
-def _subscribe_data(text: bytes) -> wire.SubscribeData:
-    """Other people's data is none of our business; only an object's `last` counts."""
-    if not text.lstrip().startswith(b"{"):
-        return wire.SubscribeData()
-    return wire.request(text, wire.SubscribeData)
-
-
-def _pubs(publications: Iterable[Publication]) -> list[wire.Pub]:
-    return [wire.pub(publication) for publication in publications]
+_NONE: set[str] = set()
+_GONE = WireError(wire.INTERNAL, "the connection is closed")

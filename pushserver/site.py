@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import (
     FilteringLogObserver,
@@ -18,9 +18,11 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 from twisted.web import http
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from pushserver.entrance import Entrance, Shortcut
 from pushserver.limits import Limits
 from pushserver.origin import valid_host
 
@@ -63,12 +65,32 @@ class DeadlineChannel(http.HTTPChannel):
         self.site.release(self)
         super().connectionLost(reason)
 
+    def end(self) -> None:
+        """Close the connection when all is sent, which may take as long as a request may."""
+        self.setTimeout(self.site.limits.request_seconds)
+        self.loseConnection()
+
     def abort(self) -> None:
         """Drop the connection at once."""
         cast(ITCPTransport, self.transport).abortConnection()
 
+    def setTimeout(self, period: float | None) -> float | None:
+        # What is returned is what the next request gets. The first had what was left of it.
+        before = super().setTimeout(period)
+        return None if before is None else self.site.limits.request_seconds
+
     def resetTimeout(self) -> None:
         """A byte came; the time runs on."""
+
+
+class Fields(Headers):
+    """A request's headers; those that are asked for as text are one, whatever bytes they are."""
+
+    def getRawHeaders(self, name: Any, default: Any = None) -> Any:
+        if isinstance(name, bytes):
+            return super().getRawHeaders(name, default)
+        values = super().getRawHeaders(name.encode())
+        return default if values is None else [value.decode("utf-8", "replace") for value in values]
 
 
 class PushRequest(Request):
@@ -79,6 +101,7 @@ class PushRequest(Request):
     def __init__(self, *args: Any, **kwargs: Any):
         # A form is what `curl -d` says that it sends; here it is a body like any other.
         super().__init__(*args, **kwargs, parsePOSTFormSubmission=False)
+        self.requestHeaders = Fields()
         self._refused = False
 
     def gotLength(self, length: int | None) -> None:
@@ -166,15 +189,35 @@ class PushSite(Site):
         limits: Limits,
         error_page: ErrorPage,
         reactor: IReactorTime,
+        shortcut: Shortcut,
         allowed_origins: frozenset[str] = frozenset(),
     ):
         super().__init__(root, timeout=limits.request_seconds, reactor=reactor)
         self.limits = limits
         self.error_page = error_page
         self.allowed_origins = allowed_origins
-        self.channels: set[DeadlineChannel] = set()
+        self.channels: set[DeadlineChannel | Entrance] = set()
+        self._shortcut = shortcut
         self._empty: Deferred[None] | None = None
         self._refused: set[str] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        entrance = Entrance(
+            addr,
+            self.reactor,
+            self.limits.request_seconds,
+            self._shortcut,
+            self._web,
+            self.release,
+        )
+        self.channels.add(entrance)
+        return entrance
+
+    def _web(self, address: IAddress | None, seconds: float) -> Any:
+        """twisted.web's protocol for a connection; its first request has so many seconds."""
+        protocol: Any = super().buildProtocol(address)
+        protocol.timeOut = seconds
+        return protocol
 
     def log_refusal(self, message: str) -> None:
         """Log why somebody was refused: once for each reason, and no more than so many."""
@@ -182,7 +225,7 @@ class PushSite(Site):
             self._refused.add(message)
             self._log.info("refused: {message}", message=message)
 
-    def release(self, channel: DeadlineChannel) -> None:
+    def release(self, channel: DeadlineChannel | Entrance) -> None:
         """The connection is gone, or is no longer one of HTTP."""
         self.channels.discard(channel)
         if not self.channels and self._empty is not None:

@@ -35,12 +35,15 @@ class Stream(Conversation[StreamFormat]):
 
     async def follow(self, channels: Sequence[str], start: Start) -> None:
         """Begin: say where the stream stands, send what was missed, go on live."""
-        self._channels.update(channels)
-        following = await self._node.hub.follow(self, channels, start)
+        following = await self.node.hub.follow(self, channels, start)
+        self._audiences.add(following.audience)
         retry = random.randint(*RETRY_MILLISECONDS)
         begin = self.format.begin(_subscribed(following), _reset(following), retry)
-        replay = map(self.format.publication, following.publications)
-        self.send(b"".join((begin, *replay)))
+        rows = following.publications
+        if rows:
+            replays, encode = self.node.replays, self.format.publications
+            begin += replays.encode(following.audience, rows, encode)
+        self.send(begin)
 
     def received(self, text: bytes) -> None:
         """A text from the peer; there is nothing that it could say here."""
@@ -53,15 +56,10 @@ class Stream(Conversation[StreamFormat]):
     def insufficient(self, channel: str) -> None:
         self.disconnect(OVERLOADED, "insufficient state; come back with the last id")
 
-    def wake(self, now: float) -> float | None:
-        if self._ended:
-            return None
-        if self.is_stuck(now):
-            self.slow()
-            return None
+    def due(self, now: float) -> float | None:
         if self._blocked_at is not None:
             # A ping would have to wait behind what it has to read first, and its answer too.
-            return now + self._node.limits.dead_seconds
+            return now + self.node.limits.dead_seconds
         if self._awaiting:
             self.disconnect(POLICY, "no pong")
             return None
@@ -69,13 +67,13 @@ class Stream(Conversation[StreamFormat]):
         if not self.format.answered:
             return now + self._interval()
         self._awaiting = True
-        return now + self._node.limits.dead_seconds
+        return now + self.node.limits.dead_seconds
 
     def shut_down(self) -> None:
         self.disconnect(GOING_AWAY, "the server is shutting down")
 
     def _interval(self) -> float:
-        limits = self._node.limits
+        limits = self.node.limits
         seconds = limits.ping_seconds if self.format.answered else limits.heartbeat_seconds
         return seconds * random.uniform(0.75, 1.0)
 

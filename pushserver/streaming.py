@@ -69,13 +69,15 @@ class ResponseTransport:
 
     def __init__(self, request: Request, format: Any, bounds: Bounds, log: Logger):
         self.format = format
-        self._request: Request | None = request
+        self._request = request
+        self._channel = cast(PushRequest, request).channel
+        self._open = True
         self._log = log
         address = request.getClientAddress()
         self._peer = f"{getattr(address, 'host', 'unix')}:{getattr(address, 'port', '')}"
         self._conversation: Conversation | None = None
         self._finished = request.notifyFinish()
-        transport: Any = request.channel.transport
+        transport: Any = self._channel.transport
         # The HTTP channel is its producer, and would stop reading while we write much.
         transport.unregisterProducer()
         self._outlet = outlet(transport, bounds, self)
@@ -93,27 +95,27 @@ class ResponseTransport:
 
     def write(self, frame: bytes) -> None:
         """Send a ready frame; nothing follows the end."""
-        if self._request is not None:
+        if self._open:
             self._outlet.write(frame)
 
-    def hold(self, rest: bytes) -> None:
+    def hold(self, frame: bytes, taken: int) -> None:
         """Send what a direct send did not take."""
-        self._outlet.hold(rest)
+        self._outlet.hold(frame, taken)
 
     def close(self, code: int, reason: str) -> None:
         """End the response and the connection."""
-        request, self._request = self._request, None
-        if request is not None:
-            self._outlet.finish()
-            channel = request.channel
-            request.finish()
-            channel.loseConnection()
+        if self._open:
+            self._open = False
+            if self._outlet.finish():
+                self._request.finish()
+                self._channel.end()
+            else:
+                self._channel.abort()
 
     def abort(self) -> None:
-        request, self._request = self._request, None
-        if request is not None:
-            self._outlet.finish()
-            cast(PushRequest, request).abort()
+        self._open = False
+        self._outlet.finish()
+        self._channel.abort()
 
     def blocked(self, direct: Direct | None) -> None:
         if self._conversation is not None:
@@ -133,7 +135,7 @@ class ResponseTransport:
             self._conversation.slow()
 
     def _gone(self, result: Failure | None) -> None:
-        self._request = None
+        self._open = False
         conversation, self._conversation = self._conversation, None
         self._log.debug("{peer} left", peer=self._peer)
         if conversation is not None:

@@ -15,12 +15,16 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.logger import Logger
+from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Request
 
 from pushserver.audience import Direct
-from pushserver.formats import Format
+from pushserver.compression import Inflater, accept
+from pushserver.entrance import Head, Shortcut, install
+from pushserver.formats import DEFLATED, Format
+from pushserver.lean import LeanProtocol, lean
 from pushserver.limits import Limits
-from pushserver.outlet import Bounds, outlet
+from pushserver.outlet import Bounds, outlet, send_first
 from pushserver.site import PushRequest
 
 INTERNAL_ERROR = 1011
@@ -89,7 +93,7 @@ class WebSocketTransport:
         self._conversation: Conversation | None = None
         # Behind WebSocketResource the HTTP channel is still registered as the producer.
         protocol.transport.unregisterProducer()
-        self._outlet = outlet(protocol.transport, bounds, self)
+        self._outlet = outlet(protocol.transport, bounds, self, protocol.ps_empty)
 
     @property
     def direct(self) -> Direct | None:
@@ -105,17 +109,17 @@ class WebSocketTransport:
         if self._protocol.state == WebSocketServerProtocol.STATE_OPEN:
             self._outlet.write(frame)
 
-    def hold(self, rest: bytes) -> None:
+    def hold(self, frame: bytes, taken: int) -> None:
         """Send what a direct send did not take."""
-        self._outlet.hold(rest)
+        self._outlet.hold(frame, taken)
 
     def raw(self, data: bytes) -> None:
         """Autobahn's own frames, in their place among ours."""
         self._outlet.write(data)
 
-    def finish(self) -> None:
-        """The close frame is the next to leave, and the last."""
-        self._outlet.finish()
+    def finish(self) -> bool:
+        """The close frame is the next to leave, and the last; False if it cannot be waited for."""
+        return self._outlet.finish()
 
     def close(self, code: int, reason: str) -> None:
         # Autobahn's sendClose refuses the server's own codes (1001, 1003, 1008, 1011) by raising.
@@ -142,8 +146,8 @@ class WebSocketTransport:
 Begin = Callable[[WebSocketTransport], Conversation]
 
 
-class WebSocketShell(WebSocketServerProtocol):
-    """Autobahn's protocol with nothing of ours but three attributes.
+class WebSocketShell(LeanProtocol):
+    """Autobahn's protocol with nothing of ours but a few attributes.
 
     It owns 227 names (`log`, `state`, `data`, `peer`, ...), so ours begin with `ps_`.
     Each callback is guarded: what one of them raises would drop the connection without a
@@ -154,6 +158,10 @@ class WebSocketShell(WebSocketServerProtocol):
     ps_log: Logger
     ps_begin: Begin
     ps_format: Format
+    ps_empty = False
+    """Whether all that was written to the transport is in the socket."""
+    ps_direct = False
+    """Whether the answer to the handshake is the first that is written to the transport."""
     ps_conversation: Conversation | None = None
     ps_transport: WebSocketTransport | None = None
 
@@ -174,17 +182,21 @@ class WebSocketShell(WebSocketServerProtocol):
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         # All of Autobahn's frames come by here. Once the connection is open they go our
         # way: in order, and charged (a client that pings and never reads is a slow one).
-        if self.ps_transport is None:
-            super().sendData(data, sync, chopsize)
-        else:
+        if self.ps_transport is not None:
             self.ps_transport.raw(data)
+        elif self.ps_direct:
+            self.ps_direct = False
+            self.ps_empty = send_first(self.transport, data)
+        else:
+            self.transport.write(data)
 
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
     ) -> None:
-        if self.ps_transport is not None:
-            self.ps_transport.finish()
-        super().sendCloseFrame(code, reasonUtf8, isReply)
+        if self.ps_transport is not None and not self.ps_transport.finish():
+            self.ps_transport.abort()
+        else:
+            super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def onPong(self, payload: bytes) -> None:
         if self.ps_conversation is not None:
@@ -200,6 +212,10 @@ class WebSocketShell(WebSocketServerProtocol):
             conversation.closed()
 
     def ps_open(self) -> None:
+        autobahn: Any = self
+        if autobahn._perMessageCompress is not None:
+            autobahn._perMessageCompress = Inflater(autobahn.maxMessagePayloadSize)
+            self.ps_format = DEFLATED[self.ps_format]
         self.ps_transport = WebSocketTransport(self, self.ps_format, self.factory.ps_bounds)
         self.ps_conversation = self.ps_begin(self.ps_transport)
         self.ps_log.debug(
@@ -237,7 +253,8 @@ class WebSocketShell(WebSocketServerProtocol):
 class WebSocketFactory(WebSocketServerFactory):
     """Makes the shells."""
 
-    def __init__(self, reactor: IReactorTime, limits: Limits, log: Logger):
+    def __init__(self, reactor: IReactorTime, limits: Limits, log: Logger, compress: bool = False):
+        """`compress`: whether permessage-deflate is agreed to."""
         super().__init__(reactor=reactor, server="pushserver")
         self.ps_bounds = Bounds(limits.queue_bytes, limits.queue_seconds, reactor.seconds)
         self.ps_log = log
@@ -252,18 +269,42 @@ class WebSocketFactory(WebSocketServerFactory):
             closeHandshakeTimeout=2,
             # Origins are checked at the door, before the handshake.
             allowedOrigins=["*"],
+            # The handshake is there, whole, before Autobahn gets it.
+            openHandshakeTimeout=0,
         )
+        if compress:
+            self.setProtocolOptions(perMessageCompressionAccept=accept(limits.frame_bytes))
 
         # Autobahn copies each option to each new connection unless its class has it; and it
         # reads tcpNoDelay before it copies, and hides the AttributeError.
         options = {name: _plain(getattr(self, name)) for name in WebSocketShell.CONFIG_ATTRS}
-        self.protocol = cast(Any, type("WebSocketShell", (WebSocketShell,), options))
+        self.protocol = cast(Any, lean(WebSocketShell, self, options))
 
     def upgrade(self, request: Request, format: Format, begin: Begin) -> int:
         """Take the request's connection over; `begin` gets the transport once it is open."""
         cast(PushRequest, request).hand_over()
         answer: int = WebSocketResource(_Prepared(self, format, begin)).render(request)
         return answer
+
+    def shortcut(self, root: IResource) -> Shortcut:
+        """What takes over handshakes that a door below `root` lets in."""
+
+        def take(transport: Any, head: Head, data: bytes) -> bool:
+            request = cast(Request, head)
+            ask = getattr(getChildForRequest(root, request), "websocket", None)
+            if ask is None:
+                return False
+            try:
+                format, begin = ask(request)
+            except Exception:
+                # It is raised once more on the long way, and answered there.
+                return False
+            shell = self.prepare(transport.getPeer(), format, begin)
+            shell.ps_direct = True
+            install(transport, shell, data)
+            return True
+
+        return take
 
     def prepare(self, address: IAddress, format: Format, begin: Begin) -> WebSocketShell:
         """A shell that knows what to begin."""

@@ -7,7 +7,7 @@ command is `{"id": n, "<method>": {...}}`; the reply repeats the id and the meth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -29,11 +29,13 @@ UNRECOVERABLE = 112
 # Close codes: from 3000 the client reconnects, from 3500 it does not.
 SHUTDOWN = 3001
 SLOW = 3008
+INSUFFICIENT_STATE = 3010
 NO_PONG = 3012
 TOO_MANY_REQUESTS = 3013
 BAD_FRAME = 3501
 STALE = 3502
 FORCE_NO_RECONNECT = 3503
+REFUSED = 4500
 
 # Codes of an unsubscribe push: from 2500 the client subscribes again.
 UNSUBSCRIBED = 2000
@@ -137,6 +139,15 @@ class PublishRequest(Struct):
     data: Raw
 
 
+class RpcRequest(Struct):
+    method: str = ""
+    data: Raw | UnsetType = UNSET
+
+
+class SendRequest(Struct):
+    data: Raw | UnsetType = UNSET
+
+
 class StreamPosition(Struct, omit_defaults=True):
     offset: Annotated[int, Meta(ge=0)] = 0
     epoch: str = ""
@@ -179,6 +190,8 @@ class ConnectResult(Struct, omit_defaults=True):
 
     client: str
     version: str
+    data: Raw | UnsetType = UNSET
+    subs: dict[str, SubscribeResult] = {}
     ping: int = 0
     pong: bool = False
     session: str = ""
@@ -187,13 +200,19 @@ class ConnectResult(Struct, omit_defaults=True):
 
 
 class SubscribeResult(Struct, omit_defaults=True):
+    """`publications`: a list of Pub as JSON text."""
+
     recoverable: bool = False
     positioned: bool = False
     epoch: str = ""
     offset: int = 0
-    publications: list[Pub] = field(default_factory=list)
+    publications: Raw | UnsetType = UNSET
     recovered: bool = False
     was_recovering: bool = False
+
+
+class RpcResult(Struct):
+    data: Raw | UnsetType = UNSET
 
 
 class HistoryResult(Struct, omit_defaults=True):
@@ -222,6 +241,19 @@ class Unsubscribe(Struct):
     reason: str
 
 
+class Subscribe(Struct, omit_defaults=True):
+    """The server put the peer into a channel."""
+
+    recoverable: bool
+    positioned: bool
+    epoch: str
+    offset: int = 0
+
+
+class Message(Struct):
+    data: Raw
+
+
 class Disconnect(Struct):
     code: int
     reason: str
@@ -240,6 +272,8 @@ class PushBody(Struct, omit_defaults=True):
     join: Change | None = None
     leave: Change | None = None
     unsubscribe: Unsubscribe | None = None
+    subscribe: Subscribe | None = None
+    message: Message | None = None
     disconnect: Disconnect | None = None
 
 
@@ -259,6 +293,8 @@ _decoders: dict[type[Struct], msgspec.json.Decoder[Any]] = {
         SubscribeData,
         ChannelRequest,
         PublishRequest,
+        RpcRequest,
+        SendRequest,
         HistoryRequest,
     )
 }
@@ -318,6 +354,7 @@ def error_reply(command_id: int, error: WireError) -> bytes:
 
 
 PING = b"{}"
+PONG = b"{}"
 
 
 def pub(publication: Publication) -> Pub:
@@ -332,6 +369,11 @@ def pub(publication: Publication) -> Pub:
         tags,
         round(publication.time * 1000),
     )
+
+
+def publications(rows: Sequence[Publication]) -> bytes:
+    """Several publications as a JSON list."""
+    return _encode([pub(row) for row in rows])
 
 
 def info(client: ClientInfo) -> Info:
@@ -362,6 +404,16 @@ def leave_push(channel: str, client: ClientInfo) -> bytes:
 def unsubscribe_push(channel: str, code: int, reason: str) -> bytes:
     """The server ended the subscription; from code 2500 the client subscribes again."""
     return _encode(Push(PushBody(channel, unsubscribe=Unsubscribe(code, reason))))
+
+
+def subscribe_push(channel: str, epoch: str, offset: int) -> bytes:
+    """The server put the peer into the channel, where it begins after `offset`."""
+    return _encode(Push(PushBody(channel, subscribe=Subscribe(True, True, epoch, offset))))
+
+
+def message_push(data: bytes) -> bytes:
+    """Something for this peer alone."""
+    return _encode(Push(PushBody(message=Message(Raw(data)))))
 
 
 def disconnect_push(code: int, reason: str) -> bytes:

@@ -32,16 +32,17 @@ def floor(modules: str, libraries: Iterable[str] = (), one_another: bool = True)
 
 FLOORS = {
     "0: values and rules": floor(
-        "accept access channel config cursor formats history idempotency limits metrics"
+        "accept access channel config cursor formats frames history idempotency limits metrics"
         " origin payload startup wire",
         {"msgspec"},
     ),
     "1: the conversation": floor(
-        "audience broker conversation hub node peers poll presence session stream",
+        "audience broker commands conversation fanout handlers hub node peers poll presence"
+        " replay session stream",
         {"msgspec"},
     ),
     "2: what doors share": floor(
-        "answers outlet publishing quiet reading site sqlite store",
+        "answers compression entrance lean outlet publishing quiet reading site sqlite store",
         {"msgspec"} | NETWORK,
     ),
     "2: doors": floor(

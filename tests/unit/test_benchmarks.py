@@ -10,6 +10,8 @@ import struct
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,15 @@ import pytest
 from twisted.application.service import Service
 
 from benchmarks import build, plan, report, results
-from benchmarks.contestants import ALL, LIMIT
+from benchmarks.contestants import ALL, LIMIT, PRODUCT, Place
+from benchmarks.goals import Goal, goals
 from benchmarks.results import Figure, Results, Run
 from benchmarks.scenario import Group, Load
 from benchmarks.servers import product
 from benchmarks.servers.feed import BYTES, Feed
-from pushserver import service
+from pushserver import config, service
+from pushserver.limits import Limits
+from pushserver.outlet import KERNEL_BYTES
 
 
 def window(cpu: float, deliveries: int, **more: Any) -> dict[str, Any]:
@@ -36,24 +41,33 @@ def window(cpu: float, deliveries: int, **more: Any) -> dict[str, Any]:
         "bytes": deliveries * 100,
         "rss_kb": 50_000,
         "passes": times,
-        "groups": [{"times": times}],
+        "peak_rss_kb": 51_000,
+        "peak_tcp_kb": 2_048,
+        "groups": [{"times": times, "closed": 0}],
         **more,
     }
 
 
-def run(server: str, protocol: str, *windows: dict[str, Any], **more: Any) -> Run:
+def group(**more: Any) -> dict[str, Any]:
+    """What the load tool says of one group at the end."""
+    counts = ("failed", "missing", "duplicates", "bad", "closed", "deflated")
+    return {**dict.fromkeys(counts, 0), "behaviour": "reads", "channels": 1, **more}
+
+
+def run(
+    server: str, protocol: str, *windows: dict[str, Any], scenario: str = "fan-out", **more: Any
+) -> Run:
     """One run with a thousand clients and no loss."""
-    group = dict.fromkeys(("failed", "missing", "duplicates", "bad", "closed"), 0)
     told = {
         "connect": {"seconds": 0.5, "cpu_seconds": 0.25},
         "rss_before_kb": 40_000,
         "rss_kb": 48_000,
         "windows": list(windows),
         "refused_posts": 0,
-        "groups": [group],
+        "groups": [group()],
         **more,
     }
-    return Run(server, protocol, "fan-out", 1_000, 10.0, told)
+    return Run(server, protocol, scenario, 1_000, 10.0, told)
 
 
 @pytest.fixture
@@ -109,14 +123,27 @@ class TestLosses:
     def test_a_whole_run_has_no_complaints(self, found: Results) -> None:
         assert report.complaints(found) == []
 
-    @pytest.mark.parametrize("what", ["failed", "missing", "duplicates", "bad"])
+    @pytest.mark.parametrize("what", ["failed", "missing", "duplicates", "bad", "closed"])
     def test_whatever_is_lost_is_complained_about(self, what: str) -> None:
-        group = dict.fromkeys(("failed", "missing", "duplicates", "bad"), 0) | {what: 3}
-        assert run("ours", "sse", groups=[group]).complaints() == [f"group 0: 3 {what}"]
+        lossy = run("ours", "sse", groups=[group(**{what: 3})])
+        assert lossy.complaints() == [f"group 0: 3 {what}"]
+
+    def test_who_never_reads_may_be_dropped(self) -> None:
+        assert run("ours", "sse", groups=[group(behaviour="stalls", closed=3)]).complaints() == []
 
     def test_refused_posts_and_those_who_stay_away_are_complained_about(self) -> None:
         lossy = run("ours", "sse", refused_posts=2, storm={"clients": 9, "back": 7})
         assert lossy.complaints() == ["2 posts refused", "2 did not come back"]
+
+    def test_who_did_not_get_the_long_publication_is_complained_about(self) -> None:
+        lossy = run("ours", "websocket", once={"clients": 9, "have": 6})
+        assert lossy.complaints() == ["3 did not get the long publication"]
+
+    def test_a_run_with_compression_in_which_nothing_is_compressed_is_complained_about(
+        self,
+    ) -> None:
+        assert run("ours", "deflate").complaints() == ["nothing came compressed"]
+        assert run("ours", "deflate", groups=[group(deflated=9)]).complaints() == []
 
 
 class TestPage:
@@ -135,14 +162,123 @@ class TestPage:
         found.missing["nginx + nchan"] = "this is no Debian"
         assert "| nginx + nchan | missing: this is no Debian |" in report.comparison(found)
 
+    def test_the_page_says_on_what_and_against_what(self, found: Results) -> None:
+        page = report.page(found)
+        assert "The limit is no server" in page
+        assert "2026-01-01, a quick run: ours and the limit only; cores: 2." in page
+        assert "Python 3.11." in page
+
+    def test_what_falls_short_stands_on_the_page(self, found: Results) -> None:
+        assert report.shortcomings(found) == []
+        assert "Every goal is met, and no peer is better" in report.page(found)
+        found.runs.append(run("pushserver", "websocket", *[window(9.0, 100_000)] * 3))
+        found.missing["picows"] = "pip failed"
+        short = report.page(found).partition("## Where it falls short")[2].partition("##")[0]
+        assert "- CPU for each delivery, 1,000, websocket: 9.00 × limit, must be ≤ 1.25" in short
+        assert "- Not measured: picows: pip failed." in short
+
+    def test_a_peer_that_is_better_is_named_with_what_it_is_better_in(self, found: Results) -> None:
+        lean = run("picows", "websocket", window(1.0, 100_000), rss_kb=44_000)
+        found.runs.append(lean)
+        assert " ".join(report.shortcomings(found)) == (
+            "picows at 1,000 clients is better in CPU a delivery: 10.0 µs, ours 11.5; "
+            "memory a connection: 4.0 KB, ours 8.0."
+        )
+
+    def test_compression_has_a_row_with_its_ratio_to_the_limit(self, found: Results) -> None:
+        found.runs.append(run("pushserver", "deflate", window(1.5, 100_000)))
+        row = next(x for x in report.comparison(found).splitlines() if "deflate" in x)
+        assert row.split(" | ")[2] == "1.50"
+
     def test_losses_stand_on_the_page(self, found: Results) -> None:
         assert "every publication reached every client" in report.page(found)
-        group = dict.fromkeys(("failed", "duplicates", "bad"), 0) | {"missing": 4}
-        found.runs.append(run("pushserver", "sse", groups=[group]))
+        found.runs.append(run("pushserver", "sse", groups=[group(missing=4)]))
         assert "- pushserver, sse, fan-out, 1,000 clients: group 0: 4 missing" in report.page(found)
 
     def test_nothing_measured_makes_a_page_too(self) -> None:
         assert "# How fast it is" in report.page(Results("full", "2026-01-01"))
+
+
+class TestGoals:
+    def row(self, found: Results, name: str) -> Goal:
+        return next(goal for goal in goals(found) if name in goal.name)
+
+    def test_an_idle_connection_costs_so_much_a_ping(self, found: Results) -> None:
+        idle = {"cpu_seconds": 0.3, "seconds": 30.0, "answered": 12_000}
+        found.runs.append(run("pushserver", "centrifuge", window(1.0, 100_000), idle=idle))
+        assert self.row(found, "idle").measured == "1.0%, 25 µs for each ping and its pong"
+
+    @pytest.mark.parametrize(
+        ("dropped", "missing", "peak", "met"),
+        [
+            (100, 0, 148_000, True),
+            (99, 0, 148_000, False),
+            (100, 1, 148_000, False),
+            (100, 0, 500_000, False),
+        ],
+    )
+    def test_a_tenth_stalled_is_each_dropped_within_its_memory(
+        self, found: Results, dropped: int, missing: int, peak: int, met: bool
+    ) -> None:
+        stalled = group(behaviour="stalls", closed=dropped, clients=100)
+        windows = [window(1.0, 100_000, peak_rss_kb=peak) for _ in range(2)]
+        for each in windows:
+            each["groups"] = [each["groups"][0], {"closed": 0}]
+        windows[1]["groups"][1]["closed"] = dropped
+        beside = [group(clients=900, missing=missing), stalled]
+        name = "nine tenths alone"
+        found.runs += [
+            run("pushserver", "websocket", window(1.0, 100_000), scenario=name),
+            run("pushserver", "websocket", *windows, scenario="a tenth stalled", groups=beside),
+        ]
+        goal = self.row(found, "never read")
+        assert (goal.name, goal.met) == ("100 never read beside 900 that do", met)
+        assert f"readers lost {missing}, p99 20 ms (alone 20) at 5 MB/s, {dropped} dropped" in (
+            goal.measured
+        )
+        assert f"memory {(peak - 48_000) / 1024:+.0f} MB (alone +3)" in goal.measured
+
+    def test_a_long_publication_reaches_everybody(self, found: Results) -> None:
+        others = {"times": {"count": 100, "p50_us": 1_000, "p99_us": 30_000, "max_us": 40_000}}
+        once: dict[str, Any] = {
+            "clients": 1_000,
+            "have": 1_000,
+            "size": 16 * 2**20,
+            "seconds": 17.3,
+        }
+        once |= {"peak_rss_kb": 148_000, "groups": [others, others]}
+        told = {"once": once, "groups": [group(clients=100), group(clients=1_000)]}
+        found.runs.append(run("pushserver", "websocket", scenario="long publication", **told))
+        goal = self.row(found, "one publication of")
+        assert goal.name == "one publication of 16 MB to 1,000, small ones to 100"
+        assert goal.measured == (
+            "all have it after 17.3 s, others' p99 30 ms, memory +98 MB, lost 0"
+        )
+        assert goal.met
+        once["have"] = 999
+        assert not self.row(found, "one publication of").met
+
+    @pytest.mark.parametrize(
+        ("channels", "name"),
+        [
+            (100, "100 channels × 10 subscribers, beside one with 10,000 (more than that this"),
+            (10_000, "10,000 channels × 10 subscribers, beside one with 10,000"),
+        ],
+    )
+    def test_many_channels_are_named_by_what_was_run(
+        self, found: Results, channels: int, name: str
+    ) -> None:
+        one = run("pushserver", "websocket", window(1.0, 100_000))
+        many = run(
+            "pushserver", "websocket", window(1.6, 100_000), groups=[group(channels=channels)]
+        )
+        found.runs += [
+            replace(one, clients=10_000),
+            replace(many, scenario="many channels", clients=channels * 10),
+        ]
+        goal = self.row(found, "channels ×")
+        assert goal.name.startswith(name)
+        assert (goal.measured, goal.met) == ("1.60 × (16.0 µs)", False)
 
 
 class TestPlan:
@@ -157,6 +293,40 @@ class TestPlan:
         measured = sum(2 * load.settle + load.warmup + load.windows * load.window for load in loads)
         assert measured <= 90, "the rest is for starting, connecting and draining"
 
+    def test_the_full_plan_fits_into_twenty_five_minutes(self, tmp_path: Path) -> None:
+        assert plan.seconds(plan.full(tmp_path, files=101_000)) / 60 < 25
+
+    def test_there_are_as_many_channels_as_there_may_be_files(self) -> None:
+        assert (plan.many_channels(101_000).channels, plan.many_channels(10**6).channels) == (
+            10_000,
+            10_000,
+        )
+        few = plan.many_channels(20_000)
+        assert (few.channels, few.load.clients) == (1_900, 19_000)
+        assert few.load.clients + plan.OWN_FILES <= 20_000
+
+    def test_who_never_reads_is_over_the_budget_in_time(self) -> None:
+        alone, beside = plan.tenth_stalled()
+        stalls = beside.load.groups[1].clients
+        assert (alone.load.clients, stalls) == (beside.load.groups[0].clients, 1_000)
+        seconds = beside.load.windows * beside.load.window
+        waiting = seconds * beside.load.rate * beside.load.size - KERNEL_BYTES * 2
+        patience = Limits().queue_seconds * beside.load.rate * beside.load.size
+        assert waiting > Limits().queue_bytes + patience
+
+    def test_the_product_takes_the_settings_of_every_trial(self, tmp_path: Path) -> None:
+        for trial in plan.full(tmp_path):
+            if trial.server is not PRODUCT:
+                assert trial.settings == {}
+                continue
+            place = Place(8_000, tmp_path / "feed", tmp_path, trial.channels, trial.settings)
+            found = config.read(PRODUCT.command(place)[-1], {})
+            assert found.server.listen == ["tcp:8000:interface=127.0.0.1"]
+            assert found.sources["feed"].channel == "bench"
+            assert found.server.compress == (trial.protocol == "deflate")
+            assert bool(found.store.path) == (trial.scenario == "SQLite")
+            assert found.limits.body_bytes >= trial.load.once
+
     def test_nobody_is_asked_for_more_than_it_can_do(self) -> None:
         for server in ALL:
             busy = plan.rate(server, 1_000) * 1_000 * server.cost / 1e6
@@ -167,8 +337,8 @@ class TestPlan:
 
 
 def test_a_load_is_spelled_as_the_tool_reads_it() -> None:
-    group = Group("centrifuge", 10, "/connection/websocket", "bench", "stalls", storms=True)
-    arguments = list(Load((group,), 10.0, storm=21, storm_ramp=5).arguments())
+    stormers = Group("centrifuge", 10, "/connection/websocket", "bench", "stalls", storms=True)
+    arguments = list(Load((stormers,), 10.0, storm=21, storm_ramp=5).arguments())
     assert arguments[0] == (
         "--group=protocol=centrifuge,clients=10,path=/connection/websocket,"
         "behaviour=stalls,channels=1,channel=bench,storms=1"
@@ -181,53 +351,103 @@ SCRIPT = [1, 2, 4, 4, 3, 5, 6]
 """What a bad server sends: 3 comes late, 4 twice, 7 to 9 never."""
 
 
-def frame(text: bytes) -> bytes:
-    return b"\x81" + bytes([len(text)]) + text
+def frame(text: bytes, kind: int = 0x81) -> bytes:
+    length = len(text)
+    if length < 126:
+        return bytes([kind, length]) + text
+    return bytes([kind, 126]) + length.to_bytes(2, "big") + text
 
 
-def misbehave(listener: socket.socket, feed: Path) -> None:
-    """Serve one client badly, in pieces of three bytes, once the feed is on."""
+def event(seq: int, size: int = 0) -> bytes:
+    return b'{"seq":%d,"stamp":%d,"pad":"%b"}' % (seq, time.monotonic_ns(), b"x" * size)
+
+
+def serve_one(
+    listener: socket.socket, feed: Path, extension: bytes, frames: Sequence[bytes], published: int
+) -> None:
+    """Serve one client with these frames, in small pieces, once the feed is on."""
     client, _ = listener.accept()
     with client:
         client.recv(4096)
-        accept = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        client.sendall(b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n\r\n" % accept)
+        accept = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+        client.sendall(b"HTTP/1.1 101 Switching Protocols\r\n%b%b\r\n" % (accept, extension))
         while struct.unpack("=d", feed.read_bytes()[:8])[0] == 0:
             time.sleep(0.01)
-        events = [b'{"seq":%d,"stamp":%d,"pad":""}' % (n, time.monotonic_ns()) for n in SCRIPT]
-        fragment, no_stamp = b"\x01\x02hi", frame(b'{"seq":7}')
-        sent = b"".join([*map(frame, events), fragment, no_stamp])
-        for start in range(0, len(sent), 3):
-            client.sendall(sent[start : start + 3])
+        for sent in frames:
+            step = 3 if len(sent) < 1_000 else 997
+            for start in range(0, len(sent), step):
+                client.sendall(sent[start : start + step])
         with feed.open("r+b") as file:
             file.seek(8)
-            file.write(struct.pack("=Q", PUBLISHED))
+            file.write(struct.pack("=Q", published))
         while client.recv(4096):
             pass
 
 
-@pytest.mark.slow
-def test_the_load_tool_counts_every_loss_and_repetition(tmp_path: Path) -> None:
+def counted_by_the_tool(
+    folder: Path, group: Group, frames: Sequence[bytes], published: int, extension: bytes = b""
+) -> dict[str, Any]:
+    """What the load tool says of its one client of such a server."""
     try:
         tool = build.load_tool()
     except build.Missing as reason:
         pytest.skip(str(reason))
-    feed = tmp_path / "feed"
+    feed = folder / "feed"
     feed.write_bytes(bytes(BYTES))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = threading.Thread(target=misbehave, args=(listener, feed))
+        server = threading.Thread(
+            target=serve_one, args=(listener, feed, extension, frames, published)
+        )
         server.start()
-        load = Load((Group("websocket", 1, "/"),), 1.0, windows=1, window=0.5, drain=0.1)
+        load = Load((group,), 1.0, windows=1, window=0.5, drain=0.1)
         here = [f"--port={listener.getsockname()[1]}", f"--feed={feed}", f"--pid={os.getpid()}"]
         done = subprocess.run(
             [str(tool), *here, *load.arguments()], capture_output=True, check=True, timeout=60
         )
         server.join(10)
-    group = json.loads(done.stdout)["groups"][0]
-    assert (group["ready"], group["deliveries"]) == (1, len(SCRIPT))
-    assert group["missing"] == 1 + 3
-    assert group["duplicates"] == 2
-    assert group["bad"] == 2
+    counted: dict[str, Any] = json.loads(done.stdout)["groups"][0]
+    return counted
+
+
+@pytest.mark.slow
+def test_the_load_tool_counts_every_loss_and_repetition(tmp_path: Path) -> None:
+    fragment, no_stamp = b"\x01\x02hi", frame(b'{"seq":7}')
+    frames = [*(frame(event(n)) for n in SCRIPT), fragment, no_stamp]
+    counted = counted_by_the_tool(tmp_path, Group("websocket", 1, "/"), frames, PUBLISHED)
+    assert (counted["ready"], counted["deliveries"]) == (1, len(SCRIPT))
+    assert counted["missing"] == 1 + 3
+    assert counted["duplicates"] == 2
+    assert counted["bad"] == 2
+
+
+@pytest.mark.slow
+def test_of_a_long_frame_the_load_tool_reads_the_beginning_and_counts_the_rest(
+    tmp_path: Path,
+) -> None:
+    long, no_event = frame(event(1, size=40_000)), frame(b"y" * 40_000)
+    frames = [long, no_event, frame(event(2)), frame(event(3, size=50_000))[:-1]]
+    counted = counted_by_the_tool(tmp_path, Group("websocket", 1, "/"), frames, 3)
+    assert (counted["deliveries"], counted["missing"], counted["bad"]) == (2, 1, 1)
+
+
+OFFER = b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n"
+
+
+@pytest.mark.slow
+def test_the_load_tool_takes_a_compressed_frame_for_the_next_publication(tmp_path: Path) -> None:
+    packed, long = frame(b"\x00" * 9, kind=0xC1), frame(b"\x00" * 30_000, kind=0xC1)
+    frames = [packed, frame(event(2)), long, frame(b"\x00", kind=0xA1)]
+    group = Group("websocket", 1, "/", deflate=True)
+    counted = counted_by_the_tool(tmp_path, group, frames, 4, OFFER)
+    assert (counted["deliveries"], counted["deflated"]) == (3, 2)
+    assert (counted["missing"], counted["duplicates"], counted["bad"]) == (1, 0, 1)
+
+
+@pytest.mark.slow
+def test_the_load_tool_takes_nothing_compressed_that_it_did_not_ask_for(tmp_path: Path) -> None:
+    packed = frame(b"\x00" * 9, kind=0xC1)
+    counted = counted_by_the_tool(tmp_path, Group("websocket", 1, "/"), [packed], 1)
+    assert (counted["deliveries"], counted["missing"], counted["bad"]) == (0, 1, 1)
 
 
 class TestFeed:

@@ -71,20 +71,18 @@ def test_the_newest_rows_are_given_in_order() -> None:
     channel = filled(5)
     assert [r.offset for r in channel.last(2)] == [4, 5]
     assert [r.offset for r in channel.last(100)] == [1, 2, 3, 4, 5]
-    assert channel.last(0) == []
-    assert [r.offset for r in channel.last(2, top=3)] == [2, 3]
-    assert channel.last(2, top=0) == []
+    assert channel.last(0) == channel.last(-1) == []
 
 
 def test_the_rows_after_an_offset_or_a_seq_are_given_in_order() -> None:
     channel = filled(6, history_size=4)
     assert [r.offset for r in channel.after(4)] == [5, 6]
     assert [r.offset for r in channel.after(0)] == [3, 4, 5, 6]
-    assert [r.offset for r in channel.after(3, top=5)] == [4, 5]
     assert channel.after(6) == channel.after(99) == []
-    assert [r.offset for r in channel.after_seq(40, 60)] == [5, 6]
-    assert [r.offset for r in channel.after_seq(0, 45)] == [3, 4]
-    assert channel.after_seq(60, 100) == []
+    assert [r.offset for r in channel.after_seq(45)] == [5, 6]
+    assert [r.offset for r in channel.after_seq(50)] == [6]
+    assert [r.offset for r in channel.after_seq(0)] == [3, 4, 5, 6]
+    assert channel.after_seq(60) == channel.after_seq(99) == []
 
 
 def test_resuming_is_all_or_nothing_and_says_why_not() -> None:
@@ -232,22 +230,13 @@ def test_whatever_is_appended_and_evicted_the_rest_is_what_a_naive_log_has(
         assert resumed.reason == model.reason(offset)
         missed = [] if resumed.reason else [r for r in model.all if r.offset > offset]
         assert list(resumed.publications) == missed
-        top = max(0, offset)
-        if channel.floor <= top <= channel.top:
-            assert channel.after(0, top) == [r for r in rows if r.offset <= top]
-            assert channel.last(3, top) == [r for r in rows if r.offset <= top][-3:]
+        assert channel.after(offset) == [r for r in rows if r.offset > offset]
+        assert channel.last(offset) == (rows[-offset:] if offset > 0 else [])
+    for after in range(-1, seq + 2):
+        assert channel.after_seq(after) == [r for r in rows if r.seq > after]
 
 
 def test_a_long_life_leaves_no_more_in_memory_than_what_is_retained() -> None:
     channel = filled(10_000, history_size=5)
     assert len(channel._rows) <= 2 * 64 + 5
     assert [r.offset for r in channel.last(5)] == [9996, 9997, 9998, 9999, 10000]
-
-
-def test_up_to_an_offset_that_is_evicted_there_is_nothing() -> None:
-    channel = filled(3)
-    channel.clear()
-    for offset in range(4, 9):
-        channel.append(row(offset, seq=offset * 10))
-    assert channel.last(10, top=1) == []
-    assert channel.after(0, top=1) == []

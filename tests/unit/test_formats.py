@@ -8,15 +8,23 @@ import pytest
 from pushserver import formats
 from pushserver.channel import Publication
 from pushserver.formats import (
+    CHUNKED,
+    DEFLATED,
+    HISTORY,
+    SESSION_LINES,
+    SESSION_SSE,
     SESSION_WEBSOCKET,
+    STREAM_LINES,
     STREAM_SSE,
     STREAM_WEBSOCKET,
+    Format,
     Reset,
     Subscribed,
+    chunk,
     publication_object,
-    websocket_frame,
 )
-from tests.unit.tools import EPOCH
+from pushserver.frames import websocket_frame
+from tests.unit.tools import EPOCH, row
 from tests.unit.web import frames
 
 EVENT = Publication("numbers", EPOCH, 1042, 41, 1795333977.0994, "newnumber", b'{"number":4.821}')
@@ -55,11 +63,11 @@ def test_a_frame_uses_the_shortest_form_of_its_length() -> None:
 
 
 def test_on_the_raw_websocket_a_publication_is_one_frame_of_its_object() -> None:
-    assert texts(STREAM_WEBSOCKET.publication(EVENT)) == [publication_object(EVENT)]
+    assert texts(STREAM_WEBSOCKET.publications([EVENT])) == [publication_object(EVENT)]
 
 
 def test_on_the_centrifuge_protocol_a_publication_is_one_frame_of_its_push() -> None:
-    (text,) = texts(SESSION_WEBSOCKET.publication(EVENT))
+    (text,) = texts(SESSION_WEBSOCKET.publications([EVENT]))
     assert json.loads(text)["push"]["pub"]["offset"] == 41
     assert texts(SESSION_WEBSOCKET.frame(b"{}")) == [b"{}"]
 
@@ -100,9 +108,45 @@ def test_an_event_stream_that_could_not_go_on_says_so_by_an_event() -> None:
 
 
 def test_in_an_event_stream_a_publication_is_an_id_and_one_line_of_data() -> None:
-    block = STREAM_SSE.publication(EVENT)
+    block = STREAM_SSE.publications([EVENT])
     assert block == b"id: e1:1042\ndata: " + publication_object(EVENT) + b"\n\n"
     assert block.count(b"\n") == 3
+
+
+SEVERAL = [row(offset, data=b'"%b"' % (b"x" * 300 * offset)) for offset in (1, 2, 3)]
+PLAIN = [
+    SESSION_WEBSOCKET,
+    SESSION_SSE,
+    SESSION_LINES,
+    STREAM_WEBSOCKET,
+    STREAM_SSE,
+    STREAM_LINES,
+    *DEFLATED.values(),
+]
+
+
+def named(shape: Format) -> str:
+    return shape.name
+
+
+@pytest.mark.parametrize("shape", PLAIN, ids=named)
+def test_several_publications_are_one_piece_in_which_each_is_a_frame_of_its_own(
+    shape: Format,
+) -> None:
+    assert shape.publications(SEVERAL) == b"".join(shape.publications([one]) for one in SEVERAL)
+
+
+@pytest.mark.parametrize("plain", CHUNKED, ids=named)
+def test_in_a_response_that_is_sent_in_chunks_several_are_one_chunk(plain: Format) -> None:
+    chunked = CHUNKED[plain]
+    for rows in (SEVERAL[:1], SEVERAL):
+        assert chunked.publications(rows) == chunk(plain.publications(rows))
+
+
+def test_who_waits_for_the_next_publication_gets_several_in_one_answer() -> None:
+    answer = json.loads(HISTORY.publications(SEVERAL))
+    assert [one["offset"] for one in answer["publications"]] == [1, 2, 3]
+    assert (answer["offset"], answer["id"]) == (3, "e1:3")
 
 
 def test_heartbeats_are_a_ping_and_a_comment() -> None:

@@ -82,35 +82,35 @@ def test_a_position_of_another_epoch_is_refused_and_one_of_none_is_compared_by_o
     assert history.resume("a", Position("other", 1)).reason == "epoch"
     assert history.resume("a", Position("", 1)).recovered
     assert history.resume("a", Position(EPOCH.upper(), 1)).reason == "epoch"
-    assert history.resume_seq(["a"], "other", 1, 1).reason == "epoch"
-    assert history.resume_seq(["a"], "", 1, 1).reason == "epoch"
+    assert history.resume_seq(["a"], "other", 1).reason == "epoch"
+    assert history.resume_seq(["a"], "", 1).reason == "epoch"
 
 
 def test_a_cursor_over_channels_gives_all_of_them_in_the_order_of_publication() -> None:
     history = make()
     rows = [add(history, name) for name in "abcab"]
-    missed = history.resume_seq(["b", "a"], EPOCH, 1, history.seq)
+    missed = history.resume_seq(["b", "a"], EPOCH, 1)
     assert list(missed.publications) == [rows[1], rows[3], rows[4]]
-    assert history.resume_seq(["a"], EPOCH, 6, history.seq).reason == "ahead"
-    assert [r.seq for r in history.resume_seq(["a", "b"], EPOCH, 0, 4).publications] == [1, 2, 4]
+    assert history.resume_seq(["a"], EPOCH, 6).reason == "ahead"
+    assert [r.seq for r in history.resume_seq(["a", "b"], EPOCH, 2).publications] == [4, 5]
 
 
 def test_a_cursor_before_what_one_of_the_channels_lost_is_refused() -> None:
     history = make(history_size=1)
     for name in "abab":
         add(history, name)
-    assert history.resume_seq(["a", "b"], EPOCH, 1, 4).reason == "evicted"
-    assert history.resume_seq(["a"], EPOCH, 1, 4).recovered
-    assert history.resume_seq(["a", "b"], EPOCH, 2, 4).recovered
-    assert history.resume_seq(["c"], EPOCH, 0, 4).recovered
+    assert history.resume_seq(["a", "b"], EPOCH, 1).reason == "evicted"
+    assert history.resume_seq(["a"], EPOCH, 1).recovered
+    assert history.resume_seq(["a", "b"], EPOCH, 2).recovered
+    assert history.resume_seq(["c"], EPOCH, 0).recovered
 
 
 def test_a_gap_that_is_too_long_in_one_channel_is_refused() -> None:
     history = make(recovery_limit=2)
     for name in "aaab":
         add(history, name)
-    assert history.resume_seq(["a", "b"], EPOCH, 0, 4).reason == "limit"
-    assert history.resume_seq(["a", "b"], EPOCH, 1, 4).recovered
+    assert history.resume_seq(["a", "b"], EPOCH, 0).reason == "limit"
+    assert history.resume_seq(["a", "b"], EPOCH, 1).recovered
 
 
 def test_channels_that_are_empty_and_unwatched_are_forgotten_and_their_numbers_not_reused() -> None:
@@ -124,8 +124,8 @@ def test_channels_that_are_empty_and_unwatched_are_forgotten_and_their_numbers_n
     assert again.offset == 4
     assert history.resume("a", Position(EPOCH, 2)).reason == "evicted"
     assert history.resume("a", Position(EPOCH, 3)).recovered
-    assert history.resume_seq(["a"], EPOCH, 2, history.seq).reason == "evicted"
-    assert [r.offset for r in history.resume_seq(["a"], EPOCH, 3, history.seq).publications] == [4]
+    assert history.resume_seq(["a"], EPOCH, 2).reason == "evicted"
+    assert [r.offset for r in history.resume_seq(["a"], EPOCH, 3).publications] == [4]
 
 
 def test_expiring_names_the_channels_that_changed() -> None:
@@ -216,7 +216,7 @@ def test_who_goes_on_from_an_offset_gets_all_that_it_missed_or_is_told(
 
 def missed_or_told(history: History, log: list[Publication], names: list[str]) -> None:
     for seq in range(history.seq + 1):
-        resumed = history.resume_seq(names, EPOCH, seq, history.seq)
+        resumed = history.resume_seq(names, EPOCH, seq)
         if resumed.recovered:
             missed = [r for r in log if r.seq > seq and r.channel in names]
             assert list(resumed.publications) == missed, f"from {seq}"

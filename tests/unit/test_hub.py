@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import weakref
 from typing import Any
 
@@ -36,7 +35,7 @@ def test_everybody_who_watches_gets_each_publication_in_order_and_nobody_else() 
     join(hub, elsewhere, "other")
     receipts = [publish(hub, data=n) for n in range(5)]
     assert [r.offset for r in receipts] == one.offsets == two.offsets == [1, 2, 3, 4, 5]
-    assert [json.loads(frame)["data"] for frame in one.frames] == [0, 1, 2, 3, 4]
+    assert [publication["data"] for publication in one.publications] == [0, 1, 2, 3, 4]
     assert elsewhere.frames == []
     assert hub.metrics.deliveries == 10
 
@@ -175,9 +174,9 @@ def test_a_subscriber_that_goes_away_leaves_nothing_behind() -> None:
     gone = weakref.ref(watcher)
     for channel in ("a", "b"):
         join(hub, watcher, channel)
-    drive(hub.follow(watcher, ["c", "d"], Start(last=1)))
-    for channel in "abcd":
-        hub.unsubscribe(watcher, channel)
+    followed = drive(hub.follow(watcher, ["c", "d"], Start(last=1))).audience
+    for name in ("a", "b", followed):
+        assert hub.unsubscribe(watcher, name)
     del watcher
     gc.collect()
     assert gone() is None
@@ -199,34 +198,38 @@ def test_what_a_subscriber_publishes_from_within_send_waits_for_its_turn() -> No
     answering, other = Watcher("1"), Watcher("2")
 
     def answer(frame: bytes) -> None:
-        if json.loads(frame)["offset"] < 3:
-            assert publish(hub).offset == json.loads(frame)["offset"] + 1
+        if len(answering.frames) < 3:
+            assert publish(hub).offset == len(answering.frames) + 1
 
     answering.on_send = answer
     join(hub, answering)
     join(hub, other)
     publish(hub)
     assert answering.offsets == other.offsets == [1, 2, 3]
+    assert len(answering.frames) == len(other.frames) == 3
 
 
 def test_who_joins_from_within_a_pass_gets_everything_once() -> None:
-    """One publication is under way, two wait: from the history comes one, live come two."""
+    """One publication is under way, two wait: all three are in the history."""
     hub = make_hub()
     host, guest = Watcher("host"), Watcher("guest")
     joined: list[Joined] = []
 
     def on_send(frame: bytes) -> None:
-        if json.loads(frame)["offset"] == 1:
+        if len(host.frames) == 1:
             publish(hub)
             publish(hub)
             joined.append(join(hub, guest, last=10))
+            publish(hub)
 
     host.on_send = on_send
     join(hub, host)
     publish(hub)
-    assert offsets(joined[0].publications) == [1]
-    assert joined[0].offset == 1
-    assert guest.offsets == [2, 3]
+    assert offsets(joined[0].publications) == [1, 2, 3]
+    assert joined[0].offset == 3
+    assert guest.offsets == [4]
+    assert host.offsets == [1, 2, 3, 4]
+    assert len(host.frames) == 2
 
 
 def test_who_joins_another_format_from_within_a_pass_gets_everything_once() -> None:
@@ -253,13 +256,14 @@ def test_who_leaves_in_a_pass_gets_nothing_more() -> None:
         hub.unsubscribe(guest, "numbers")
 
     host.on_send = on_send
-    join(hub, host)
+    # Who came last is sent to first.
     join(hub, guest)
+    join(hub, host)
     publish(hub)
-    assert guest.offsets == []
+    assert (host.offsets, guest.offsets) == ([1], [])
 
 
-def test_a_channel_is_joined_behind_what_waits_to_be_delivered_in_it() -> None:
+def test_who_joins_a_channel_in_which_something_waits_has_it_from_the_history() -> None:
     hub, host, guest = make_hub(), Watcher("host"), Watcher("guest")
     joined: list[Joined] = []
 
@@ -268,12 +272,15 @@ def test_a_channel_is_joined_behind_what_waits_to_be_delivered_in_it() -> None:
             publish(hub, "other")
             publish(hub, "other")
             joined.append(join(hub, guest, "other", last=5))
+            publish(hub, "other")
 
     host.on_send = on_send
+    there = Watcher("there")
+    join(hub, there, "other")
     join(hub, host)
     publish(hub)
-    assert joined[0].publications == []
-    assert guest.offsets == [1, 2]
+    assert offsets(joined[0].publications) == [1, 2]
+    assert (there.offsets, guest.offsets) == ([1, 2, 3], [3])
 
 
 def test_a_channel_that_skips_a_number_is_ended_for_all_and_they_are_told() -> None:
@@ -304,10 +311,10 @@ def test_a_failure_while_encoding_does_not_hold_up_what_comes_after() -> None:
     hub, bad, good = make_hub(report=reports.append), Shape(), Watcher("good")
     broken = Watcher("bad", bad.format)
 
-    def fail(publication: object) -> bytes:
+    def fail(rows: object) -> bytes:
         raise RuntimeError("no")
 
-    object.__setattr__(bad.format, "publication", fail)
+    object.__setattr__(bad.format, "publications", fail)
     join(hub, good)
     join(hub, broken)
     for _ in range(2):
@@ -333,11 +340,8 @@ def test_a_stream_from_now_begins_where_each_channel_stands() -> None:
     assert (list(begun.publications), begun.recovered, begun.reason) == ([], False, "")
     for name in "cab":
         publish(hub, name)
-    assert [(json.loads(f)["channel"], json.loads(f)["offset"]) for f in watcher.frames] == [
-        ("c", 1),
-        ("a", 3),
-        ("b", 2),
-    ]
+    came = [(publication["channel"], publication["offset"]) for publication in watcher.publications]
+    assert came == [("c", 1), ("a", 3), ("b", 2)]
 
 
 def test_a_stream_with_the_last_few_has_the_newest_of_all_its_channels() -> None:
@@ -397,7 +401,7 @@ def test_a_stream_that_cannot_go_on_is_told_and_begins_now(cursor: Cursor, reaso
     assert hub.metrics.recoveries == {reason: 1}
 
 
-def test_a_stream_that_begins_in_a_pass_has_what_is_behind_it_and_gets_the_rest_live() -> None:
+def test_a_stream_that_begins_in_a_pass_has_all_that_is_published_and_gets_the_rest_live() -> None:
     hub, host, guest = make_hub(), Watcher("host"), Watcher("guest")
     begun: list[Any] = []
 
@@ -406,15 +410,17 @@ def test_a_stream_that_begins_in_a_pass_has_what_is_behind_it_and_gets_the_rest_
             publish(hub, "a")
             publish(hub, "b")
             begun.append(follow(hub, guest, "ab", Start(oldest=True)))
+            publish(hub, "b")
+            publish(hub, "a")
 
     host.on_send = on_send
     join(hub, host, "a")
     publish(hub, "a")
-    assert [r.seq for r in begun[0].publications] == [1]
-    assert [json.loads(frame)["id"] for frame in guest.frames] == ["e1:2", "e1:3"]
+    assert [r.seq for r in begun[0].publications] == [1, 2, 3]
+    assert [publication["id"] for publication in guest.publications] == ["e1:4", "e1:5"]
 
 
-def test_the_cursor_of_a_stream_that_begins_in_a_pass_is_behind_what_waits() -> None:
+def test_the_cursor_of_a_stream_that_begins_in_a_pass_is_at_the_last_that_was_published() -> None:
     hub, host, guest = make_hub(), Watcher("host"), Watcher("guest")
     begun: list[Any] = []
 
@@ -423,14 +429,15 @@ def test_the_cursor_of_a_stream_that_begins_in_a_pass_is_behind_what_waits() -> 
             publish(hub, "a")
             publish(hub, "b")
             begun.append(follow(hub, guest, "ab", Start()))
-            begun.append(follow(hub, guest, "ab", Start(since=Cursor(EPOCH, 1))))
+            begun.append(follow(hub, guest, "ab", Start(since=Cursor(EPOCH, 3))))
 
     host.on_send = on_send
     join(hub, host, "a")
     publish(hub, "a")
     assert [(b.cursor, b.offsets, list(b.publications)) for b in begun] == [
-        (Cursor(EPOCH, 1), {"a": 1, "b": 0}, [])
+        (Cursor(EPOCH, 3), {"a": 2, "b": 1}, [])
     ] * 2
+    assert guest.frames == []
 
 
 def test_a_closed_hub_takes_nothing_more_and_says_why() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import tracemalloc
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -25,13 +26,29 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+import pushserver.outlet
 from pushserver.audience import Direct
-from pushserver.outlet import KERNEL_BYTES, Bounds, DirectOutlet, Outlet, PlainOutlet, outlet
+from pushserver.outlet import (
+    KERNEL_BYTES,
+    Backlog,
+    Bounds,
+    DirectOutlet,
+    Outlet,
+    PlainOutlet,
+    outlet,
+)
 from tests.unit.tools import programs
 
 PLENTY = 1 << 40
 MARK = 64
 """From so many bytes on the transport pauses a producer, in these tests."""
+PORTION = 100
+"""What it is given at once, in these tests."""
+
+
+@pytest.fixture(autouse=True)
+def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushserver.outlet, "PORTION", PORTION)
 
 
 class Wire:
@@ -109,6 +126,11 @@ def waiting(transport: Any) -> int:
     return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
 
 
+def backlog(made: Any) -> int:
+    """How many bytes wait in an outlet."""
+    return 0 if made._backlog is None else int(made._backlog.bytes)
+
+
 class Peer:
     """One connection, and its owner, who does with the outlet what hub and shells do.
 
@@ -129,11 +151,13 @@ class Peer:
         self.transport = make_transport(self.wire, self.reactor, self.protocol)
         self.transport.bufferSize = MARK
         self.transport.SEND_LIMIT = 48
+        self.queue = queue
         self.said = bytearray(head)
         self.largest = 0
         self.ready: Direct | None = None
         self.slowness: list[int] = []
         self.finished = False
+        self.dropped = False
         self.later: list[bytes] = []
         if head:
             self.transport.write(head)
@@ -145,14 +169,17 @@ class Peer:
 
     def drained(self) -> None:
         assert not self.finished, "nothing goes past the transport after the end"
-        assert waiting(self.transport) == 0
+        assert backlog(self.outlet) == 0
+        assert waiting(self.transport) <= (MARK if self.outlet.direct is None else 0)
         self.ready = self.outlet.direct
         later, self.later = self.later, []
         for piece in later:
             self.write(piece)
 
     def slow(self, queued: int) -> None:
+        assert queued == backlog(self.outlet) > self.queue
         self.slowness.append(queued)
+        self.dropped = True
         self.finish()
         self.transport.abortConnection()
 
@@ -172,7 +199,7 @@ class Peer:
         except OSError:
             taken = 0
         if taken != len(frame):
-            self.outlet.hold(frame[taken:])
+            self.outlet.hold(frame, taken)
 
     def write(self, piece: bytes) -> None:
         """A reply, a pong, whatever is not a publication; or one that is sent in its turn."""
@@ -180,13 +207,20 @@ class Peer:
         if not self.slowness:
             self._say(piece)
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         self.finished = True
-        self.outlet.finish()
+        waited = self.outlet.finish()
+        assert backlog(self.outlet) == 0, "nobody would ask for it any more"
+        return waited
 
     def close(self, last: bytes, by_hand: bool) -> None:
         """The end: as Autobahn writes it, or as twisted.web does, past the outlet."""
-        self.finish()
+        waits = backlog(self.outlet)
+        if not self.finish():
+            assert waits > self.queue
+            self.dropped = True
+            self.transport.abortConnection()
+            return
         self._say(last)
         if by_hand:
             self.transport.write(last)
@@ -211,9 +245,13 @@ class Peer:
         assert not self.reactor.writers, "the transport writes for ever"
         self.turn()
 
+    def compare(self) -> None:
+        """What came with what was said."""
+        assert self.said.startswith(self.wire.taken), "cut, repeated or out of order"
+
     def check(self) -> None:
         """What holds at every moment."""
-        assert self.said.startswith(self.wire.taken), "cut, repeated or out of order"
+        self.compare()
         assert self.ready == self.outlet.direct, "who sends past it does not know"
         assert self.ready is None or waiting(self.transport) == 0, "past what waits"
         if isinstance(self.outlet, DirectOutlet) and not self.protocol.reasons:
@@ -344,17 +382,16 @@ def test_what_waits_is_bounded_and_nothing_follows_once_it_is_too_much(
 ) -> None:
     peer = Peer(make, QUEUE, 5.0, head, Wire(room))
     peer.turn()
-    uncounted = len(head) if make is direct else len(head) + MARK
+    given = len(head) + PORTION + (0 if make is direct else MARK)
     for number, op in enumerate(ops):
         do(peer, number, op)
         if not peer.finished:
-            most = uncounted + 4 * QUEUE + (1 if make is direct else 2) * peer.largest
-            assert waiting(peer.transport) <= most
+            assert waiting(peer.transport) <= given
+            # One frame is on its way, and one is the last that was let in.
+            assert backlog(peer.outlet) <= 4 * QUEUE + 2 * peer.largest
     peer.drain()
-    if peer.slowness:
-        [queued] = peer.slowness
-        assert queued > QUEUE
-        assert len(peer.protocol.reasons) == 1
+    if peer.dropped:
+        assert len(peer.slowness) <= len(peer.protocol.reasons) == 1
     elif not peer.wire.error:
         assert peer.wire.taken == peer.said
 
@@ -383,12 +420,23 @@ def fill(peer: Peer, pieces: int) -> int:
 @BOTH
 def test_four_times_the_bound_at_once_is_slow(make: Any) -> None:
     peer = stuck(make)
-    taken = fill(peer, 100)
-    # The ordinary way counts from the first pause on, which comes with the first piece.
-    assert taken == (41 if make is direct else 42)
+    # One is in the transport's buffer, and one on its way.
+    assert fill(peer, 100) == 43
     assert peer.slowness == [4200]
     peer.turn()
     assert peer.protocol.reasons == [ConnectionAborted]
+
+
+@BOTH
+def test_four_times_the_bound_is_counted_behind_the_frame_that_is_on_its_way(make: Any) -> None:
+    peer = stuck(make)
+    peer.publish(b"." * 50_000)
+    assert fill(peer, 100) == 41
+    peer.reactor.advance(10)
+    peer.wire.room = 1000
+    for _ in range(100):
+        peer.turn()
+    assert len(peer.slowness) == 1
 
 
 @BOTH
@@ -436,7 +484,8 @@ def test_one_piece_is_not_asked_for_its_size(make: Any) -> None:
 @BOTH
 def test_the_end_is_not_asked_for_its_size_and_closes_what_waits(make: Any) -> None:
     peer = stuck(make)
-    fill(peer, 40)
+    fill(peer, 11)
+    assert backlog(peer.outlet) == 1000
     peer.reactor.advance(100)
     peer.close(b"." * 50_000, by_hand=False)
     peer.transport.loseConnection()
@@ -458,7 +507,112 @@ def test_who_is_always_a_little_behind_is_not_slow(make: Any) -> None:
         peer.turn()
         peer.turn()
         peer.turn()
-        assert waiting(peer.transport) <= 200
+        assert waiting(peer.transport) + backlog(peer.outlet) <= 200
+
+
+@BOTH
+def test_the_end_of_one_that_leaves_more_than_the_bound_is_not_waited_for(make: Any) -> None:
+    peer = stuck(make)
+    fill(peer, 12)
+    assert backlog(peer.outlet) == 1100
+    peer.close(b"<the end>", by_hand=True)
+    assert peer.dropped
+    assert peer.slowness == []
+    peer.drain()
+    assert peer.protocol.reasons == [ConnectionAborted]
+
+
+@BOTH
+def test_patience_begins_again_for_one_that_has_read_down_to_the_bound(make: Any) -> None:
+    peer = stuck(make)
+    for _ in range(3):
+        while backlog(peer.outlet) <= 2000:
+            assert fill(peer, 1) == 1
+        peer.reactor.advance(9)
+        while backlog(peer.outlet) > 1000:
+            peer.wire.room = 100
+            peer.turn()
+        peer.wire.room = 0
+    assert peer.slowness == []
+
+
+@BOTH
+def test_who_never_comes_down_to_the_bound_is_slow_however_much_it_reads(make: Any) -> None:
+    peer = stuck(make)
+    fill(peer, 14)
+    for second in range(12):
+        fill(peer, 1)
+        assert len(peer.slowness) == (second > 10)
+        peer.wire.room = 100
+        peer.turn()
+        peer.turn()
+        peer.reactor.advance(1)
+
+
+# -- what waits -----------------------------------------------------------------------------------
+
+
+BACKLOGS = programs(
+    st.tuples(st.just("add"), st.integers(1, 350), st.integers(0, 350)) | st.just(("take", 0, 0))
+)
+
+
+@given(BACKLOGS)
+def test_what_is_taken_in_portions_is_what_was_added_and_counted(
+    steps: list[tuple[str, int, int]],
+) -> None:
+    backlog = Backlog(Bounds(PLENTY, 1.0, float))
+    added, taken = bytearray(), bytearray()
+    for number, (what, size, begun) in enumerate(steps):
+        if what == "add":
+            piece = (b"<%d" % number).ljust(size, b".")
+            # Only the first may have begun, and not be at its end.
+            begun = 0 if backlog else min(begun, len(piece) - 1)
+            assert backlog.add(piece, begun)
+            added += piece[begun:]
+        else:
+            portion = backlog.take()
+            assert len(portion) == min(PORTION, len(added) - len(taken))
+            taken += portion
+        assert added.startswith(taken)
+        assert backlog.bytes == len(added) - len(taken)
+        assert bool(backlog) == bool(backlog.bytes)
+    while backlog:
+        taken += backlog.take()
+    assert taken == added
+    assert backlog.take() == b""
+
+
+def test_what_is_forgotten_is_not_taken() -> None:
+    backlog = Backlog(Bounds(PLENTY, 1.0, float))
+    backlog.add(b"<1>" * 100, 50)
+    backlog.add(b"<2>")
+    backlog.clear()
+    assert (backlog.bytes, bool(backlog), backlog.take()) == (0, False, b"")
+    backlog.add(b"<3>")
+    assert backlog.take() == b"<3>"
+
+
+@BOTH
+def test_a_frame_that_many_wait_for_is_in_memory_once(make: Any) -> None:
+    peers = [stuck(make) for _ in range(50)]
+    for peer in peers:
+        peer.wire.room = 10
+    frame = bytes(16_000_000)
+    tracemalloc.start()
+    try:
+        for peer in peers:
+            if peer.ready is None:
+                peer.outlet.write(frame)
+            else:
+                peer.outlet.hold(frame, peer.ready(frame))
+        for peer in peers:
+            peer.turn()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(backlog(peer.outlet) > 15_000_000 for peer in peers)
+    assert most < 1_000_000
 
 
 # -- its life -------------------------------------------------------------------------------------

@@ -96,6 +96,7 @@ def test_the_options_on_the_class_are_what_autobahn_would_have_copied(
         failByDrop=False,
         closeHandshakeTimeout=2,
         allowedOrigins=["*"],
+        openHandshakeTimeout=0,
     )
     shell: Any = factory.buildProtocol(ADDRESS)
     assert WebSocketShell.CONFIG_ATTRS

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 
 from pushserver.channel import ChannelOptions
@@ -15,7 +14,6 @@ from pushserver.history import History
 from pushserver.service import (
     Options,
     _report,
-    _run,
     build,
     configure,
     connection_log,
@@ -146,15 +144,4 @@ def test_what_fails_unattended_is_logged(trouble: Trouble) -> None:
         raise RuntimeError("one")
     except RuntimeError:
         _report("something failed")
-
-    async def work(waiting: Deferred[None]) -> None:
-        await waiting
-
-    waiting: Deferred[None] = Deferred()
-    _run(work(waiting))
-    assert len(trouble) == 1
-    waiting.errback(RuntimeError("two"))
-    assert trouble.take() == [
-        "something failed: RuntimeError('one')",
-        "a conversation failed: RuntimeError('two')",
-    ]
+    assert trouble.take() == ["something failed: RuntimeError('one')"]

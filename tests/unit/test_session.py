@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pushserver import wire
 from pushserver.channel import ChannelOptions
+from pushserver.conversation import CLOSING_SECONDS
 from pushserver.limits import Limits
 from pushserver.node import Node
 from pushserver.session import Session
@@ -129,7 +130,7 @@ def test_fewer_than_none_is_refused(last: int, why: str) -> None:
     reply = client.command("subscribe", channel="numbers", data={"last": last})
     assert error(reply) == (107, f"bad request: {why}")
     assert error(client.command("subscribe", channel="numbers", data={"last": "x"}))[0] == 107
-    assert client.session._node.hub.channels() == {}
+    assert client.session.node.hub.channels() == {}
 
 
 def test_a_client_that_comes_back_gets_what_it_missed_and_its_own_position() -> None:
@@ -541,6 +542,19 @@ def test_at_the_end_of_the_server_clients_are_told_to_come_back() -> None:
     assert len(node.peers) == 0
 
 
+def test_a_client_that_was_told_the_end_and_stays_is_dropped() -> None:
+    time = Time()
+    node = make_node(time=time)
+    client = Client(node)
+    client.session.blocked(None)
+    client.session.shut_down()
+    wait(node, time, int(CLOSING_SECONDS) - 1)
+    assert not client.transport.aborted
+    wait(node, time, 2)
+    assert client.transport.aborted
+    assert node.hub.metrics.ended == {"3001": 1}
+
+
 def test_dropping_a_connection_leaves_the_hub_at_once() -> None:
     node = make_node()
     client = Client(node)
@@ -570,7 +584,7 @@ def test_a_client_that_goes_leaves_nothing_behind() -> None:
     gone = {come_and_go() for _ in range(3)}
     assert gone
     gc.collect()
-    assert not [o for o in gc.get_objects() if isinstance(o, Session) and o._node is node]
+    assert not [o for o in gc.get_objects() if isinstance(o, Session) and o.node is node]
     assert (node.hub.channels(), len(node.peers), node.hub.history.channels) == ({}, 0, {})
     assert node.presence._observers == {}
 

@@ -183,6 +183,43 @@ def test_a_request_names_its_host_once_and_as_a_host(lines: str, words: str) -> 
     assert line.lost
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Accept",
+        "Authorization",
+        "Content-Type",
+        "Cookie",
+        "Host",
+        "Idempotency-Key",
+        "If-Modified-Since",
+        "If-None-Match",
+        "Last-Event-ID",
+        "Origin",
+        "Range",
+        "Sec-WebSocket-Protocol",
+        "Upgrade",
+        "User-Agent",
+        "X-API-Key",
+        "X-Forwarded-For",
+        "X-Idempotency-Key",
+    ],
+)
+def test_a_field_that_is_no_text_is_no_failure_of_ours(
+    server: Server, name: str, method: str
+) -> None:
+    for path in ("/", "/channels/a", "/connection/websocket", "/api/info", "/static/app.css"):
+        fields = {"Host": b"localhost", "Content-Length": b"2", name: b"\xff\xfe"}
+        lines = [b"%b: %b" % (key.encode(), value) for key, value in fields.items()]
+        line = server.connect()
+        line.send(b"\r\n".join([f"{method} {path} HTTP/1.1".encode(), *lines, b"", b"{}"]))
+        status = line.response(method).status
+        assert status < 500
+        assert status == 400 or name != "Host"
+        line.vanish()
+
+
 def test_an_old_client_need_not_name_a_host() -> None:
     line = Server().connect()
     line.send(b"GET /channels/a HTTP/1.0\r\n\r\n")

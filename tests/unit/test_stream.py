@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from pushserver.channel import ChannelOptions
+from pushserver.conversation import CLOSING_SECONDS
 from pushserver.cursor import Cursor, Start
 from pushserver.limits import Limits
 from pushserver.node import Node
@@ -174,6 +175,25 @@ def test_a_gap_ends_the_stream_so_that_the_reader_comes_back_with_its_cursor() -
     assert node.hub.channels() == {}
 
 
+def test_a_stream_that_has_ended_and_is_still_there_is_dropped() -> None:
+    time = Time()
+    node = make_node(time=time)
+    gone, stays = Reader(node), Reader(node)
+    for reader in (gone, stays):
+        follow(reader, "ab")
+        reader.stream.disconnect(1008, "enough")
+    gone.stream.closed()
+    time.now += CLOSING_SECONDS - 1
+    node.peers.tick(node.monotonic())
+    assert not stays.transport.aborted
+    time.now += 2
+    node.peers.tick(node.monotonic())
+    assert (gone.transport.aborted, stays.transport.aborted) == (False, True)
+    assert node.hub.metrics.ended == {"1008": 2}
+    stays.stream.closed()
+    assert len(node.peers) == 0
+
+
 def test_dropping_a_reader_leaves_the_hub_at_once() -> None:
     node = make_node()
     reader = Reader(node)
@@ -193,7 +213,7 @@ def test_a_reader_that_goes_leaves_nothing_behind(channels: str) -> None:
         reader.stream.closed()
         del reader
     gc.collect()
-    assert not [o for o in gc.get_objects() if isinstance(o, Stream) and o._node is node]
+    assert not [o for o in gc.get_objects() if isinstance(o, Stream) and o.node is node]
     assert (node.hub.channels(), len(node.peers), node.hub.history.channels) == ({}, 0, {})
 
 

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from pushserver.channel import Draft
 from pushserver.limits import Limits
+from tests.unit.tools import drive
 from tests.unit.web import Line, Response, Server, Trouble, parse
 
 SSE = "text/event-stream"
@@ -118,6 +120,48 @@ def test_a_reader_that_does_not_read_can_be_ended_too() -> None:
     server.site.abort()
     server.clock.advance(0)
     assert line.lost
+    assert server.is_empty()
+
+
+def unread(size: int) -> tuple[Server, Line]:
+    """A reader that does not read, for which so much waits that its transport does not take."""
+    server = Server(Limits(queue_bytes=1_000))
+    line, _ = open_stream(server)
+    line.reading = False
+    line.unread = 100_000
+    for length in (10, size):
+        drive(server.hub.publish(Draft("numbers", b'"%b"' % (b"x" * length))))
+    for peer in server.node.peers:
+        peer.shut_down()
+    return server, line
+
+
+def test_the_end_comes_behind_what_waits_when_that_is_no_more_than_may() -> None:
+    server, line = unread(500)
+    assert not line.aborted
+    line.read()
+    data = line.take()
+    assert data.endswith(b"\r\n0\r\n\r\n")
+    assert chunks(data).count(b"data: ") == 2
+    assert line.lost
+    assert server.is_empty()
+
+
+def test_a_reader_that_leaves_more_unread_than_may_is_dropped_instead_of_told_the_end() -> None:
+    server, line = unread(1_100)
+    assert line.aborted
+    assert chunks(line.take()).count(b"data: ") == 1
+    assert line.lost
+    assert server.is_empty()
+
+
+def test_a_reader_that_does_not_read_its_end_is_dropped() -> None:
+    server, line = unread(500)
+    server.advance(14)
+    assert not line.aborted
+    # Its time, and what twisted.web adds.
+    server.advance(17)
+    assert line.aborted
     assert server.is_empty()
 
 

@@ -415,7 +415,9 @@ def test_after_an_abort_what_still_comes_from_the_peer_is_not_heard() -> None:
     socket.line.reading = False
     socket.line.unread = 100_000
     with Log(LogLevel.info) as log:
-        for _ in range(4):
+        # One in the transport's buffer, one on its way, and more than four times the bound.
+        for _ in range(5):
+            assert not socket.line.aborted
             drive(server.hub.publish(Draft("numbers", b'"%b"' % (b"x" * 2_100))))
         assert socket.line.aborted
         for _ in range(3):
@@ -423,6 +425,59 @@ def test_after_an_abort_what_still_comes_from_the_peer_is_not_heard() -> None:
             socket.line.protocol.dataReceived(masked(b'{"id":3,"ping":{}}'))
         server.clock.advance(0)
     assert len(log.take()) == 1
+    assert server.is_empty()
+
+
+def unread(size: int, path: str = RAW) -> tuple[Server, Socket]:
+    """A client that does not read, for which so much waits that its transport does not take."""
+    server = Server(Limits(queue_bytes=1_000))
+    socket = server.websocket(path)
+    if path != RAW:
+        socket.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "numbers"}})
+    socket.line.reading = False
+    socket.line.unread = 100_000
+    for length in (10, size):
+        drive(server.hub.publish(Draft("numbers", b'"%b"' % (b"x" * length))))
+    return server, socket
+
+
+ENDS = pytest.mark.parametrize("by_client", [False, True])
+PATHS = pytest.mark.parametrize("path", ["/connection/websocket", RAW])
+
+
+def end(server: Server, socket: Socket, by_client: bool) -> None:
+    if by_client:
+        socket.line.send(masked(b"\x03\xe8", opcode=8))
+    else:
+        for peer in server.node.peers:
+            peer.disconnect(3000, "enough")
+
+
+@ENDS
+@PATHS
+def test_the_end_comes_behind_what_waits_when_that_is_no_more_than_may(
+    path: str, by_client: bool
+) -> None:
+    server, socket = unread(500, path)
+    end(server, socket, by_client)
+    assert not socket.line.aborted
+    socket.line.read()
+    *texts, last = socket.take()
+    assert [b"x" * 10 in text.payload for text in texts] == [True, True]
+    assert last.close == ((1000, "") if by_client else (3000, "enough"))
+
+
+@ENDS
+@PATHS
+def test_a_client_that_leaves_more_unread_than_may_is_dropped_instead_of_told_the_end(
+    path: str, by_client: bool
+) -> None:
+    server, socket = unread(1_100, path)
+    end(server, socket, by_client)
+    assert socket.line.aborted
+    assert [frame.opcode for frame in socket.take()] == [1]
+    assert socket.line.lost
+    assert server.hub.metrics.ended == ({} if by_client else {"3000": 1})
     assert server.is_empty()
 
 

@@ -108,14 +108,6 @@ def test_replies_repeat_the_id_and_the_method_and_leave_zeroes_out() -> None:
     assert wire.reply(6, "ping", wire.Empty()) == b'{"id":6,"ping":{}}'
 
 
-def test_no_publications_are_left_out_like_any_other_zero() -> None:
-    result = wire.SubscribeResult(epoch=EPOCH, publications=[])
-    assert json.loads(wire.reply(5, "subscribe", result)) == {
-        "id": 5,
-        "subscribe": {"epoch": EPOCH},
-    }
-
-
 def test_an_error_reply_says_temporary_only_when_it_is() -> None:
     error = wire.error_reply(3, WireError(107, "bad"))
     assert json.loads(error) == {"id": 3, "error": {"code": 107, "message": "bad"}}

@@ -22,6 +22,7 @@ from pushserver.formats import (
     SessionFormat,
     StreamFormat,
     Subscribed,
+    each,
     publication_object,
 )
 from pushserver.history import History
@@ -56,6 +57,7 @@ class Time:
 
     def __init__(self, now: float = 1_795_000_000.0):
         self.now = now
+        self.calls: list[tuple[float, Callable[[], object]]] = []
 
     def __call__(self) -> float:
         return self.now
@@ -63,6 +65,23 @@ class Time:
     def seconds(self) -> float:
         """The same as seconds since something else, as a reactor counts."""
         return self.now - 1_794_999_000.0
+
+    def callLater(self, delay: float, call: Callable[[], object]) -> None:
+        """Call when the time has come and `turn` is called."""
+        self.calls.append((self.now + delay, call))
+
+    def turn(self) -> None:
+        """One turn: what is due is called."""
+        due = sorted((c for c in self.calls if c[0] <= self.now), key=lambda c: c[0])
+        self.calls = [c for c in self.calls if c[0] > self.now]
+        for _, call in due:
+            call()
+
+    def pass_on(self) -> None:
+        """Turns until nothing is to come, however late."""
+        while self.calls:
+            self.now = max(self.now, min(c[0] for c in self.calls))
+            self.turn()
 
 
 def programs(steps: st.SearchStrategy[Item], most: int = 60) -> st.SearchStrategy[list[Item]]:
@@ -90,9 +109,10 @@ def make_broker(
 def make_hub(
     options: ChannelOptions | Callable[[str], ChannelOptions] = ChannelOptions(),
     report: Callable[[str], None] = unexpected,
+    time: Time | None = None,
 ) -> Hub:
     """A hub on a memory broker."""
-    return Hub(make_broker(options), report)
+    return Hub(make_broker(options), time or Time(), report)
 
 
 def make_node(
@@ -105,7 +125,7 @@ def make_node(
 ) -> Node:
     """What conversations share, with a report that fails the test unless another is given."""
     time = time or Time()
-    hub = Hub(broker or make_broker(options, time=time), report)
+    hub = Hub(broker or make_broker(options, time=time), time, report)
     return Node(
         hub=hub,
         presence=Presence(hub, limits.announced_audience),
@@ -132,15 +152,15 @@ def row(offset: int, seq: int | None = None, time: float = 0.0, data: bytes = b"
 
 
 class Shape:
-    """A format that counts how often it encodes."""
+    """A format of publication objects, one a line, that counts how many it encodes."""
 
     def __init__(self, name: str = "plain"):
         self.calls = 0
-        self.format = Format(name, self._encode, 1003)
+        self.format = Format(name, each(self._encode), 1003)
 
     def _encode(self, publication: Publication) -> bytes:
         self.calls += 1
-        return publication_object(publication)
+        return publication_object(publication) + b"\n"
 
 
 PLAIN = Shape().format
@@ -162,8 +182,8 @@ class Watcher:
         self.frames.append(frame)
         self.on_send(frame)
 
-    def held(self, rest: bytes) -> None:
-        self.send(rest)
+    def held(self, frame: bytes, taken: int) -> None:
+        self.send(frame[taken:])
 
     def insufficient(self, channel: str) -> None:
         self.gaps.append(channel)
@@ -174,11 +194,19 @@ class Watcher:
     @property
     def offsets(self) -> list[int]:
         """The offsets of what came live."""
-        return [json.loads(frame)["offset"] for frame in self.frames]
+        return [publication["offset"] for publication in self.publications]
+
+    @property
+    def publications(self) -> list[Any]:
+        """What came live."""
+        return [json.loads(line) for line in b"".join(self.frames).splitlines()]
 
 
 TEXT: SessionFormat = replace(
-    SESSION_WEBSOCKET, publication=wire.publication_push, frame=lambda text: text
+    SESSION_WEBSOCKET,
+    publications=each(wire.publication_push),
+    frame=lambda text: text,
+    ping=wire.PING,
 )
 """The Centrifuge protocol with one text for each frame."""
 
@@ -195,7 +223,7 @@ def _fields(note: Subscribed | Reset) -> dict[str, Any]:
 
 LINES: StreamFormat = replace(
     STREAM_WEBSOCKET,
-    publication=lambda publication: publication_object(publication) + b"\n",
+    publications=each(lambda publication: publication_object(publication) + b"\n"),
     begin=_begin,
     heartbeat=b'"ping"\n',
 )
@@ -222,8 +250,8 @@ class FakeTransport:
             self.frames.append(frame)
             self.on_write(frame)
 
-    def hold(self, rest: bytes) -> None:
-        self.write(rest)
+    def hold(self, frame: bytes, taken: int) -> None:
+        self.write(frame[taken:])
 
     def close(self, code: int, reason: str) -> None:
         assert self.closed is None, "closed twice"

@@ -1,0 +1,200 @@
+"""What each command of the Centrifuge client protocol means for the session that it came on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from pushserver import payload, wire
+from pushserver.broker import Unavailable
+from pushserver.channel import Draft, InvalidName, Position, check_name
+from pushserver.handlers import Refused
+from pushserver.history import History
+from pushserver.payload import InvalidData
+from pushserver.wire import WireError
+
+if TYPE_CHECKING:
+    from pushserver.session import Session
+
+
+async def connect(session: Session, text: bytes) -> Struct:
+    request = wire.request(text, wire.ConnectRequest)
+    node = session.node
+    try:
+        answer = await node.handlers.connect(session, _text(request.data))
+    except Refused as refused:
+        session.disconnect(refused.code or wire.REFUSED, refused.reason)
+        return wire.Empty()
+    subs = await session.welcome(request.subs)
+    session.begin()
+    return wire.ConnectResult(
+        session.info.client,
+        node.version,
+        data=Raw(answer) if answer else UNSET,
+        subs=subs,
+        ping=max(1, round(node.limits.ping_seconds)),
+        pong=True,
+        session=session.secret,
+        node=node.hub.history.epoch if session.secret else "",
+        time=int(node.clock() * 1000),
+    )
+
+
+async def subscribe(session: Session, text: bytes) -> Struct:
+    request = wire.request(text, wire.SubscribeRequest)
+    channel = _channel(request.channel)
+    _check_may_subscribe(session, channel, request)
+    last = _initial(session, request)
+    await session.node.handlers.subscribe(session, channel, _text(request.data))
+    position = Position(request.epoch, request.offset) if request.recover else None
+    # From here to the reply everything happens in one turn.
+    joined = await session.join(channel, position, last)
+    if joined.reason and request.flag & wire.FLAG_REJECT_UNRECOVERED:
+        session.leave(channel)
+        raise WireError(wire.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
+    if request.join_leave:
+        session.node.presence.observe(channel, session)
+    return session.subscribed(channel, joined, position)
+
+
+def _check_may_subscribe(session: Session, channel: str, request: wire.SubscribeRequest) -> None:
+    if request.type:
+        raise WireError(wire.NOT_AVAILABLE, "type: this server has stream subscriptions only")
+    if request.tf is not UNSET:
+        raise WireError(wire.NOT_AVAILABLE, "tf: this server filters no publications")
+    if channel in session.channels:
+        raise WireError(wire.ALREADY_SUBSCRIBED, f"already subscribed to {channel}")
+    limit = session.node.limits.channels_per_client
+    if len(session.channels) >= limit:
+        message = f"more than {limit} channels on one connection (channels_per_client)"
+        raise WireError(wire.LIMIT_EXCEEDED, message)
+
+
+def _initial(session: Session, request: wire.SubscribeRequest) -> int:
+    """How many of the last publications a first subscribe is answered with."""
+    options = session.node.hub.history.options(request.channel)
+    asked = None
+    if request.data is not UNSET and request.data != b"null":
+        asked = _subscribe_data(bytes(request.data)).last
+    if asked is None:
+        return options.initial
+    if asked < 0:
+        raise WireError(wire.BAD_REQUEST, f"bad request: data.last is {asked}, expected 0 or more")
+    return min(asked, options.history_size)
+
+
+async def unsubscribe(session: Session, text: bytes) -> Struct:
+    session.leave(_channel(wire.request(text, wire.ChannelRequest).channel))
+    return wire.Empty()
+
+
+async def publish(session: Session, text: bytes) -> Struct:
+    request = wire.request(text, wire.PublishRequest)
+    channel = _channel(request.channel)
+    hub = session.node.hub
+    try:
+        data = payload.compact(bytes(request.data))
+        allowed = await session.node.handlers.publish(session, channel, data)
+        if not allowed and not hub.history.options(channel).client_publish:
+            message = f"clients may not publish to {channel} (client_publish)"
+            raise WireError(wire.PERMISSION_DENIED, message)
+        await hub.publish(Draft(channel, data, info=session.info))
+    except InvalidData as error:
+        raise WireError(wire.BAD_REQUEST, f"bad request: data: {error}") from None
+    except Unavailable as error:
+        raise WireError(wire.INTERNAL, str(error), temporary=True) from None
+    return wire.Empty()
+
+
+async def history(session: Session, text: bytes) -> Struct:
+    request = wire.request(text, wire.HistoryRequest)
+    channel = _channel(request.channel)
+    return history_result(session.node.hub.history, channel, request)
+
+
+async def presence(session: Session, text: bytes) -> Struct:
+    channel = _channel(wire.request(text, wire.ChannelRequest).channel)
+    clients = session.node.presence.clients(channel)
+    return wire.PresenceResult({name: wire.info(client) for name, client in clients.items()})
+
+
+async def presence_stats(session: Session, text: bytes) -> Struct:
+    channel = _channel(wire.request(text, wire.ChannelRequest).channel)
+    return wire.PresenceStatsResult(*session.node.presence.stats(channel))
+
+
+async def rpc(session: Session, text: bytes) -> Struct:
+    request = wire.request(text, wire.RpcRequest)
+    data = await session.node.handlers.rpc(session, request.method, _text(request.data))
+    return wire.RpcResult(Raw(data) if data else UNSET)
+
+
+async def send(session: Session, text: bytes) -> Struct:
+    request = wire.request(text, wire.SendRequest)
+    await session.node.handlers.message(session, _text(request.data))
+    return wire.Empty()
+
+
+async def ping(session: Session, text: bytes) -> Struct:
+    return wire.Empty()
+
+
+async def not_available(session: Session, text: bytes) -> Struct:
+    raise WireError(wire.NOT_AVAILABLE, "not available on this server")
+
+
+METHODS: dict[str, Callable[[Session, bytes], Awaitable[Struct]]] = {
+    "connect": connect,
+    "subscribe": subscribe,
+    "unsubscribe": unsubscribe,
+    "publish": publish,
+    "history": history,
+    "presence": presence,
+    "presence_stats": presence_stats,
+    "ping": ping,
+    "rpc": rpc,
+    "send": send,
+    "refresh": not_available,
+    "sub_refresh": not_available,
+}
+"""What answers a method: the result, or it raises WireError, Refused or NotHandled."""
+
+
+def history_result(log: History, name: str, request: wire.HistoryRequest) -> wire.HistoryResult:
+    """What the history method answers; raises WireError for a position of another epoch."""
+    channel = log.peek(name)
+    since = request.since
+    if since is not None and since.epoch and since.epoch != log.epoch:
+        raise WireError(wire.UNRECOVERABLE, f"unrecoverable position: epoch {since.epoch[:40]!r}")
+    if since is None:
+        rows = channel.after(0)
+    elif request.reverse:
+        rows = [row for row in channel.after(0) if row.offset < since.offset]
+    else:
+        rows = channel.after(since.offset)
+    if request.reverse:
+        rows.reverse()
+    if request.limit >= 0:
+        rows = rows[: request.limit]
+    pubs = [wire.pub(row) for row in rows]
+    return wire.HistoryResult(pubs, log.epoch, channel.top)
+
+
+def _channel(name: str) -> str:
+    try:
+        return check_name(name)
+    except InvalidName as error:
+        raise WireError(wire.BAD_REQUEST, f"bad request: {error}") from None
+
+
+def _subscribe_data(text: bytes) -> wire.SubscribeData:
+    """Other people's data is none of our business; only an object's `last` counts."""
+    if not text.lstrip().startswith(b"{"):
+        return wire.SubscribeData()
+    return wire.request(text, wire.SubscribeData)
+
+
+def _text(data: Raw | UnsetType) -> bytes:
+    return b"" if data is UNSET else bytes(data)

@@ -1,0 +1,40 @@
+"""WebSocket frames of text, as a server sends them: without a mask, the same for everybody."""
+
+from __future__ import annotations
+
+import zlib
+
+WORTH_BYTES = 128
+"""A shorter text does not get shorter by much, and is sent as it is."""
+
+_TEXT = b"\x81"
+_DEFLATED_TEXT = b"\xc1"
+_TAIL = b"\x00\x00\xff\xff"
+
+
+def websocket_frame(text: bytes) -> bytes:
+    """One final, unmasked text frame (RFC 6455, 5.2)."""
+    return _frame(_TEXT, text)
+
+
+def deflated_frame(text: bytes) -> bytes:
+    """The same compressed (RFC 7692, 7.2.1), if that makes it shorter.
+
+    It refers to nothing that was sent before (`server_no_context_takeover`), so one frame serves
+    all who agreed to permessage-deflate on those terms.
+    """
+    if len(text) < WORTH_BYTES:
+        return websocket_frame(text)
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    data = deflate.compress(text) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    data = data.removesuffix(_TAIL)
+    return _frame(_DEFLATED_TEXT, data) if len(data) < len(text) else websocket_frame(text)
+
+
+def _frame(kind: bytes, payload: bytes) -> bytes:
+    length = len(payload)
+    if length < 126:
+        return kind + length.to_bytes(1, "big") + payload
+    if length < 65536:
+        return kind + b"\x7e" + length.to_bytes(2, "big") + payload
+    return kind + b"\x7f" + length.to_bytes(8, "big") + payload
