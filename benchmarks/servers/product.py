@@ -20,7 +20,10 @@ from twisted.scripts.twistd import run
 
 from benchmarks.servers.feed import Feed
 from pushserver import payload, service
+from pushserver.broker import Unavailable
 from pushserver.channel import Draft
+
+RETRY_SECONDS = 0.005
 
 
 class FeedSource(Service):
@@ -35,6 +38,7 @@ class FeedSource(Service):
         self._feed = Feed(self.feed_path, self.channels)
         several = self.channels > 1
         self._names = [f"bench:{n}" if several else "bench" for n in range(self.channels)]
+        self._refused: list[Draft] = []
 
     def startService(self) -> None:
         super().startService()
@@ -42,13 +46,25 @@ class FeedSource(Service):
             self._turn()
 
     def _turn(self) -> None:
-        if self.running:
-            for channel, event in self._feed.due():
-                Deferred.fromCoroutine(self._tick(self._names[channel], event))
-            self._clock.callLater(self._feed.wait(), self._turn)
+        if not self.running:
+            return
+        again, self._refused = self._refused, []
+        for draft in again:
+            Deferred.fromCoroutine(self._tick(draft))
+        if self._refused:
+            # There is more to deliver than can be sent: a publisher waits, and tries again.
+            self._clock.callLater(RETRY_SECONDS, self._turn)
+            return
+        for channel, event in self._feed.due():
+            draft = Draft(self._names[channel], payload.encode(event), "message")
+            Deferred.fromCoroutine(self._tick(draft))
+        self._clock.callLater(self._feed.wait(), self._turn)
 
-    async def _tick(self, channel: str, event: object) -> None:
-        await self._publish(Draft(channel, payload.encode(event), "message"))
+    async def _tick(self, draft: Draft) -> None:
+        try:
+            await self._publish(draft)
+        except Unavailable:
+            self._refused.append(draft)
 
 
 def main() -> None:
