@@ -33,7 +33,7 @@ def floor(modules: str, libraries: Iterable[str] = (), one_another: bool = True)
 FLOORS = {
     "0: values and rules": floor(
         "accept access channel config cursor formats history idempotency limits metrics"
-        " origin payload startup wire",
+        " environment memory origin payload schema startup tables wire",
         {"msgspec"},
     ),
     "1: the conversation": floor(
@@ -44,8 +44,12 @@ FLOORS = {
         "answers outlet publishing quiet reading site sqlite store",
         {"msgspec"} | NETWORK,
     ),
+    "2: sources": floor(
+        "sources",
+        {"cronsim", "feedparser", "msgspec"} | NETWORK,
+    ),
     "2: doors": floor(
-        "api channels connection pages sources streaming sync websocket",
+        "api channels connection hooks pages streaming sync websocket",
         {"msgspec"} | NETWORK,
         one_another=False,
     ),
