@@ -80,6 +80,10 @@ setup(
         "msgspec>=0.19",
         "twisted[tls]>=24.10",
     ],
+    extras_require={
+        "cron": ["cronsim>=2.6", "tzdata"],
+        "feed": ["feedparser>=6.0.12"],
+    },
     packages=[*find_packages(include=["pushserver", "pushserver.*"]), "twisted.plugins"],
     # This one key keeps the editable install a plain path: see BuildWithAssets.
     package_dir={"": "."},

@@ -117,9 +117,9 @@ class Batch(Call):
 class Api(Folder):
     """`/api/`: a door for each method."""
 
-    def __init__(self, node: Node, gate: Gate):
+    def __init__(self, node: Node, gate: Gate, sources: Callable[[], list[Any]]):
         super().__init__()
-        self._methods = Methods(node)
+        self._methods = Methods(node, sources)
         self._gate = gate
 
     def getChild(self, path: bytes, request: Request) -> Resource:
@@ -171,8 +171,9 @@ class ApiDoor(Door):
 class Methods:
     """What each method does."""
 
-    def __init__(self, node: Node):
+    def __init__(self, node: Node, sources: Callable[[], list[Any]]):
         self._node = node
+        self._sources = sources
         self._started = node.monotonic()
 
     async def call(self, name: str, body: bytes) -> dict[str, object]:
@@ -268,6 +269,7 @@ class Methods:
                     "num_channels": len(watched),
                     "uptime": int(node.monotonic() - self._started),
                     "metrics": {"interval": 0.0, "items": hub.metrics.items()},
+                    "sources": self._sources(),
                 }
             ]
         }

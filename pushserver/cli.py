@@ -159,8 +159,11 @@ def _lines(options: Any, where: dict[str, str]) -> Iterator[str]:
 
 
 def _check_config(options: Any, out: TextIO) -> None:
+    # Only here: what looks for types of sources needs Twisted, and takes its time.
+    from pushserver.sources.kinds import SourceTypes
+
     try:
-        read(options.file, os.environ)
+        read(options.file, os.environ, SourceTypes())
     except InvalidConfig as error:
         raise CommandError(str(error)) from None
     print(f"{options.file}: good", file=out)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Protocol
 
-import msgspec
 from msgspec import Meta
 
+from pushserver import environment as variables
 from pushserver.channel import ChannelOptions, InvalidName, check_event, check_name
-from pushserver.limits import Limits, Positive
+from pushserver.limits import Limits
+from pushserver.tables import (
+    InvalidConfig,
+    Where,
+    check_known,
+    check_table,
+    convert,
+    made,
+    made_of_known,
+    suggestion,
+)
 
-PREFIX = "PUSHSERVER_"
-
-
-class InvalidConfig(ValueError):
-    """The configuration cannot be used; the text names the place, the key and what is wrong."""
+__all__ = ["Config", "InvalidConfig", "load", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,40 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source that the server runs: `type` says which, `every` in seconds."""
+    """A source that the server runs: `type` says which, with `options` of its own.
 
-    type: Literal["random"]
+    `on_demand` runs it only while somebody watches its channel, and `linger_seconds` longer.
+    `max_rate` is in publications a second. A source that failed is started again after
+    `retry_seconds`, later twice that and so on, up to `retry_max_seconds`.
+    """
+
+    type: str
     channel: str
     event: str = "message"
-    every: Positive = 2.0
+    on_demand: bool = False
+    linger_seconds: Annotated[float, Meta(ge=0, le=31_536_000)] = 30.0
+    max_rate: Annotated[float, Meta(gt=0, le=1_000_000)] = 100.0
+    retry_seconds: Annotated[float, Meta(ge=0.01, le=31_536_000)] = 1.0
+    retry_max_seconds: Annotated[float, Meta(ge=0.01, le=31_536_000)] = 60.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class SourceType(Protocol):
+    """What is to be known of a type of sources.
+
+    `options` is a dataclass, and `make` checks what no type says; both raise ValueError.
+    """
+
+    @property
+    def options(self) -> type:
+        """A dataclass: its fields are the keys beside those of every source."""
+
+    def make(self, options: Any) -> object:
+        """Raise ValueError, with the key in its text, if these cannot be."""
+
+
+Types = Mapping[str, SourceType]
+"""The types of sources, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +118,9 @@ class Config:
     namespaces: dict[str, dict[str, Any]] = field(default_factory=dict)
     channels: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, Source] = field(
-        default_factory=lambda: {"numbers": Source("random", "numbers", "newnumber")}
+        default_factory=lambda: {
+            "numbers": Source("random", "numbers", "newnumber", options={"every": 2.0})
+        }
     )
 
     def channel_options(self) -> Callable[[str], ChannelOptions]:
@@ -105,11 +140,7 @@ class Config:
 
 
 # Sections whose keys are names that the user chooses, and what stands under each.
-_NAMED: dict[str, type] = {
-    "namespaces": ChannelOptions,
-    "channels": ChannelOptions,
-    "sources": Source,
-}
+_NAMED: dict[str, type] = {"namespaces": ChannelOptions, "channels": ChannelOptions}
 _SECTIONS: dict[str, type] = {
     "server": Server,
     "limits": Limits,
@@ -117,6 +148,7 @@ _SECTIONS: dict[str, type] = {
     "store": Store,
     "defaults": ChannelOptions,
 }
+_COMMON = [f.name for f in dataclasses.fields(Source) if f.name != "options"]
 
 
 def namespace(channel: str) -> str:
@@ -124,102 +156,103 @@ def namespace(channel: str) -> str:
     return channel.partition(":")[0] if ":" in channel else ""
 
 
-def load(text: str, place: str, environment: Mapping[str, str]) -> Config:
+def load(text: str, place: str, environment: Mapping[str, str], types: Types) -> Config:
     """The configuration of this TOML text and the environment over it.
 
     `place` is how errors name the text. Each key is also PUSHSERVER_SECTION_KEY, or
-    PUSHSERVER_SECTION_NAME_KEY; a list is separated by white space there. Raises
-    InvalidConfig.
+    PUSHSERVER_SECTION_NAME_KEY; a list is separated by white space there. `types` are those
+    that a source may have. Raises InvalidConfig.
     """
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidConfig(f"{place}: {error}") from None
-    _check_known("", found, [*_SECTIONS, *_NAMED], place)
     origins: dict[str, str] = {}
-    for variable, value in sorted(environment.items()):
-        _apply(found, variable, value, origins, place)
+    top = Where(place, "", origins)
+    check_known(found, [*_SECTIONS, *_NAMED, variables.SOURCES], top)
+    variables.apply(found, environment, _keys(types), top)
     sections: dict[str, Any] = {}
     for name, content in found.items():
-        where = _Where(place, name, origins)
+        where = top.inner(name)
         if name in _SECTIONS:
-            sections[name] = _section(content, _SECTIONS[name], where)
-        else:
+            sections[name] = made(content, _SECTIONS[name], where)
+        elif name in _NAMED:
             sections[name] = _named(content, name, where)
+        else:
+            tables = check_table(content, where, " of tables").items()
+            sections[name] = {key: _source(value, where.inner(key), types) for key, value in tables}
     config = Config(**sections)
     _check(config, place)
     return config
 
 
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """The place of a section, for errors."""
-
-    place: str
-    section: str
-    origins: Mapping[str, str]
-
-    def error(self, key: str, problem: str) -> InvalidConfig:
-        path = f"{self.section}.{key}" if key else self.section
-        place = self.origins.get(path, f"{self.place}: {path}" if self.place else path)
-        return InvalidConfig(f"{place}: {problem}")
-
-
-def _section(content: object, kind: type, where: _Where) -> Any:
-    if not isinstance(content, dict):
-        raise where.error("", f"expected a table, got {content!r:.60}")
-    _check_known(where.section, content, [f.name for f in dataclasses.fields(kind)], where.place)
-    hints = get_type_hints(kind, include_extras=True)
-    values = {key: _convert(value, hints[key], key, where) for key, value in content.items()}
-    try:
-        return kind(**values)
-    except TypeError:
-        missing = [
-            f.name
-            for f in dataclasses.fields(kind)
-            if f.name not in values
-            and f.default is dataclasses.MISSING
-            and f.default_factory is dataclasses.MISSING
-        ]
-        raise where.error(missing[0], "must be set") from None
-
-
-def _named(content: object, section: str, where: _Where) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise where.error("", f"expected a table of tables, got {content!r:.60}")
+def _named(content: object, section: str, where: Where) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    for name, values in content.items():
-        inner = _Where(where.place, f"{section}.{name}", where.origins)
-        made = _section(values, _NAMED[section], inner)
-        if section == "sources":
-            result[name] = made
-        else:
-            result[name] = {key: getattr(made, key) for key in values}
-            if section == "namespaces" and ":" in name:
-                raise inner.error("", "a namespace is what stands before the first colon")
-            _check_channel_name(name if section == "channels" else f"{name}:x", inner)
+    for name, values in check_table(content, where, " of tables").items():
+        inner = where.inner(name)
+        options = made(values, _NAMED[section], inner)
+        result[name] = {key: getattr(options, key) for key in values}
+        if section == "namespaces" and ":" in name:
+            raise inner.error("", "a namespace is what stands before the first colon")
+        _check_channel_name(name if section == "channels" else f"{name}:x", inner)
     return result
 
 
-def _convert(value: object, hint: Any, key: str, where: _Where) -> Any:
-    text = isinstance(value, _Text)
-    if text and "list[" in str(hint):
-        value = str(value).split()
-    if get_origin(hint) is Literal and value not in get_args(hint):
-        expected = " or ".join(get_args(hint))
-        raise where.error(key, f"expected {expected}, got {value!r:.60}")
+def _source(content: object, where: Where, types: Types) -> Source:
+    content = check_table(content, where)
+    kind = _kind(content, where, types)
+    options_type = _options_type(kind, where)
+    keys = _field_names(options_type)
+    check_known(content, [*_COMMON, *keys], where)
+    own = {key: value for key, value in content.items() if key in keys}
+    common = {key: value for key, value in content.items() if key not in own}
+    source: Source = made_of_known(common, Source, where)
+    options = made_of_known(own, options_type, where)
     try:
-        return msgspec.convert(
-            str(value) if isinstance(value, _Text) else value, hint, strict=not text
-        )
-    except msgspec.ValidationError as error:
-        problem = re.sub(r" - at `\$.*", "", str(error)).replace("`", "")
-        # A key is not to be read in a log.
-        shown = "" if where.section == "auth" else f", value {value!r:.60}"
-        raise where.error(key, f"{problem[:1].lower()}{problem[1:]}{shown}") from None
+        kind.make(options)
+    except ValueError as error:
+        raise where.error("", str(error)) from None
+    return dataclasses.replace(source, options={key: getattr(options, key) for key in own})
 
 
-def read(path: str, environment: Mapping[str, str]) -> Config:
+def _kind(content: Mapping[str, Any], where: Where, types: Types) -> SourceType:
+    if "type" not in content:
+        raise where.error("type", "must be set")
+    name: str = convert(content["type"], str, "type", where)
+    if name not in types:
+        raise where.error("type", f"there is no type {name!r:.60}; {suggestion(name, types)}")
+    return types[name]
+
+
+def _options_type(kind: SourceType, where: Where) -> type:
+    try:
+        return kind.options
+    except ValueError as error:
+        raise where.error("type", str(error)) from None
+
+
+def _field_names(kind: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind)]
+
+
+def _keys(types: Types) -> variables.Keys:
+    """Which keys there are, for the environment."""
+
+    def of_source(content: object, where: Where) -> list[str]:
+        kind = content.get("type") if isinstance(content, dict) else None
+        if not isinstance(kind, str) or kind not in types:
+            return _COMMON
+        return [*_COMMON, *_field_names(_options_type(types[kind], where))]
+
+    return variables.Keys(
+        sections={name: _field_names(kind) for name, kind in _SECTIONS.items()},
+        named={name: _field_names(kind) for name, kind in _NAMED.items()},
+        common=_COMMON,
+        of_source=of_source,
+    )
+
+
+def read(path: str, environment: Mapping[str, str], types: Types) -> Config:
     """The configuration of this file, or of none (""), and the environment over it.
 
     Raises InvalidConfig.
@@ -228,58 +261,10 @@ def read(path: str, environment: Mapping[str, str]) -> Config:
         text = Path(path).read_text() if path else ""
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    return load(text, path, environment)
+    return load(text, path, environment, types)
 
 
-class _Text(str):
-    """A value that came as text, from the environment."""
-
-
-def _apply(
-    found: dict[str, Any], variable: str, value: str, origins: dict[str, str], place: str
-) -> None:
-    if not variable.startswith(PREFIX):
-        return
-    section, _, key = variable.removeprefix(PREFIX).lower().partition("_")
-    path: tuple[str, ...]
-    if section in _SECTIONS:
-        path = (section, key)
-        known = dataclasses.fields(_SECTIONS[section])
-    elif section in _NAMED:
-        fields = sorted((f.name for f in dataclasses.fields(_NAMED[section])), key=len)
-        last = next((f for f in reversed(fields) if key.endswith("_" + f)), "")
-        if not last:
-            raise InvalidConfig(
-                f"{variable}: unknown key, expected {PREFIX}{section.upper()}_NAME_KEY"
-            )
-        path = (section, key.removesuffix("_" + last), last)
-        known = dataclasses.fields(_NAMED[section])
-    else:
-        # Not ours: a container's host sets PUSHSERVER_PORT and the like for its service links.
-        return
-    if not path[-1]:
-        raise InvalidConfig(f"{variable}: unknown key, expected {PREFIX}{section.upper()}_KEY")
-    _check_known(section, {path[-1]: value}, [f.name for f in known], variable)
-    table = found
-    for part in path[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            problem = f"{part}: expected a table, got {table!r:.60}"
-            raise InvalidConfig(f"{place}: {problem} (and {variable} is set)")
-    table[path[-1]] = _Text(value)
-    origins[".".join(path)] = variable
-
-
-def _check_known(section: str, content: Mapping[str, object], known: list[str], place: str) -> None:
-    for key in content:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
-            path = f"{section}.{key}" if section else key
-            raise InvalidConfig(f"{place}: {path}: unknown key; {hint}")
-
-
-def _check_channel_name(name: str, where: _Where) -> None:
+def _check_channel_name(name: str, where: Where) -> None:
     try:
         check_name(name)
     except InvalidName as error:
@@ -288,15 +273,18 @@ def _check_channel_name(name: str, where: _Where) -> None:
 
 def _check(config: Config, place: str) -> None:
     """What no type says."""
-    _check_channel_name(config.server.front_channel, _Where(place, "server.front_channel", {}))
+    _check_channel_name(config.server.front_channel, Where(place, "server.front_channel", {}))
     for name, source in config.sources.items():
-        where = _Where(place, f"sources.{name}", {})
+        where = Where(place, f"sources.{name}", {})
         _check_channel_name(source.channel, where)
         try:
             check_event(source.event)
         except InvalidName as error:
             raise where.error("event", str(error)) from None
+        if source.retry_max_seconds < source.retry_seconds:
+            problem = f"expected retry_seconds ({source.retry_seconds:g}) or more"
+            raise where.error("retry_max_seconds", problem)
     for origin in config.server.allowed_origins:
         if re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin) is None:
             problem = f"{origin!r} is no origin, expected such as https://app.example:8443"
-            raise _Where(place, "server", {}).error("allowed_origins", problem)
+            raise Where(place, "server", {}).error("allowed_origins", problem)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -19,6 +19,7 @@ from pushserver.listening import Listener
 from pushserver.node import Node
 from pushserver.notify import notify
 from pushserver.site import PushSite
+from pushserver.sources.runner import Runner, Status
 from pushserver.startup import StartFailed
 
 SWEEP_SECONDS = 60.0
@@ -63,6 +64,11 @@ class PushService(MultiService):
         source.setServiceParent(self)
         self._sources.append(source)
 
+    @property
+    def sources(self) -> list[Status]:
+        """How each source of the configuration is."""
+        return [source.status() for source in self._sources if isinstance(source, Runner)]
+
     def startService(self) -> None:
         super().startService()
         _allow_all_descriptors()
@@ -77,23 +83,30 @@ class PushService(MultiService):
 
     async def _stop(self) -> None:
         notify("STOPPING=1", os.environ)
-        for service in (*self._listeners, *self._sources):
-            await maybeDeferred(service.stopService)
+        deadline = self._reactor.seconds() + self._node.limits.drain_seconds
+        for listener in self._listeners:
+            await maybeDeferred(listener.stopService)
+        # All at once: each of them may take its time to end.
+        await gatherResults([self._stopped(source) for source in self._sources])
         self._node.hub.close()
         for peer in self._node.peers:
             peer.shut_down()
-        await self._drained()
+        await self._drained(deadline - self._reactor.seconds())
         for clock, _ in self._clocks:
             if clock.running:
                 clock.stop()
         if self._storage is not None:
             await maybeDeferred(self._storage.stopService)
 
-    async def _drained(self) -> None:
+    def _stopped(self, service: Service) -> Deferred[Any]:
+        stopped = maybeDeferred(service.stopService)
+        return stopped.addErrback(lambda why: self._log.failure("a source did not stop", why))
+
+    async def _drained(self, seconds: float) -> None:
         gone: Deferred[None] = Deferred()
         self._node.peers.when_empty(lambda: gone.callback(None))
         both = DeferredList([gone, self._site.drain()])
-        late = self._reactor.callLater(self._node.limits.drain_seconds, self._abort)
+        late = self._reactor.callLater(max(0.0, seconds), self._abort)
         await both
         if late.active():
             late.cancel()

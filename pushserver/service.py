@@ -21,12 +21,14 @@ from pushserver.answers import Folder
 from pushserver.api import Api
 from pushserver.broker import MemoryBroker
 from pushserver.channels import ChannelDoors, Channels, Events, FrontDoor
-from pushserver.config import Config, InvalidConfig, read
+from pushserver.config import Config, InvalidConfig, Types, read
 from pushserver.connection import ConnectionDoors, EmulationDoor
 from pushserver.history import History
+from pushserver.hooks import Hooks
 from pushserver.hub import Hub
 from pushserver.idempotency import Keys
 from pushserver.limits import Limits
+from pushserver.memory import Memory
 from pushserver.metrics import Metrics
 from pushserver.node import Node
 from pushserver.pages import Pages, StaticFiles, asset_folder
@@ -36,7 +38,10 @@ from pushserver.publishing import Gate
 from pushserver.quiet import hush
 from pushserver.server import PushService
 from pushserver.site import PushSite
-from pushserver.sources import TimerSource, random_number
+from pushserver.sources.interface import IHook
+from pushserver.sources.kinds import SourceTypes, make
+from pushserver.sources.place import Place
+from pushserver.sources.runner import Runner
 from pushserver.startup import StartFailed
 from pushserver.store import Committer, Storage, Writer
 from pushserver.streaming import Responses
@@ -79,13 +84,16 @@ def makeService(options: Options) -> IService:
     """The service that `twistd pushserver` runs; raises StartFailed."""
     from twisted.internet import reactor
 
-    return build(configure(options, os.environ), reactor, options["debug"])
+    types = SourceTypes()
+    return build(configure(options, os.environ, types), reactor, options["debug"], types)
 
 
-def configure(options: Options, environment: Mapping[str, str]) -> Config:
+def configure(
+    options: Options, environment: Mapping[str, str], types: Types | None = None
+) -> Config:
     """The configuration: file, environment, flags, the later over the earlier."""
     try:
-        config = read(options["config"], environment)
+        config = read(options["config"], environment, SourceTypes() if types is None else types)
     except InvalidConfig as error:
         raise StartFailed(str(error)) from None
     if options["listen"]:
@@ -93,7 +101,9 @@ def configure(options: Options, environment: Mapping[str, str]) -> Config:
     return config
 
 
-def build(config: Config, reactor: Any, debug: bool = False) -> PushService:
+def build(
+    config: Config, reactor: Any, debug: bool = False, types: Types | None = None
+) -> PushService:
     """Put everything together; nothing listens, ticks or is opened before the start."""
     limits = config.limits
     log = connection_log(debug)
@@ -108,17 +118,16 @@ def build(config: Config, reactor: Any, debug: bool = False) -> PushService:
     respond = Responses(limits, log, reactor).open
     channels = ChannelDoors(node, upgrade, respond, pages.channel, gate)
     connections = ConnectionDoors(node, upgrade, respond, origins, {})
-    root = tree(channels, connections, config.server.front_channel)
+    memory = Memory() if storage is None else storage.memory
+    place = Place(reactor, node.hub.publish, node.hub, memory, time.time, limits.drain_seconds / 2)
+    runners = make_runners(config, place, SourceTypes() if types is None else types)
+    root = tree(channels, connections, runners, config.server.front_channel)
     site = PushSite(root, limits, pages.error, reactor, websockets.shortcut(root), origins)
     service = PushService(node, site, reactor, storage)
     for text in config.server.listen:
         service.listen(text)
-    for source in config.sources.values():
-        service.add_source(
-            TimerSource(
-                reactor, node.hub.publish, random_number, source.channel, source.event, source.every
-            )
-        )
+    for runner in runners:
+        service.add_source(runner)
     return service
 
 
@@ -155,14 +164,37 @@ def make_node(broker: MemoryBroker, limits: Limits, reactor: Any) -> Node:
     )
 
 
-def tree(doors: ChannelDoors, connections: ConnectionDoors, front_channel: str) -> Resource:
+def make_runners(config: Config, place: Place, types: Types) -> list[Runner]:
+    """The sources of the configuration; raises StartFailed."""
+    runners = []
+    for name, table in config.sources.items():
+        try:
+            source, plan = make(name, table, types)
+        except ValueError as error:
+            raise StartFailed(f"sources.{name}: {error}") from None
+        runners.append(Runner(source, plan, place))
+    return runners
+
+
+def tree(
+    doors: ChannelDoors,
+    connections: ConnectionDoors,
+    runners: Sequence[Runner],
+    front_channel: str,
+) -> Resource:
     """The resources by URL."""
+    hooks = {
+        runner.plan.name: runner.source.receive
+        for runner in runners
+        if IHook.providedBy(runner.source)
+    }
     return Folder(
         {
             b"": FrontDoor(doors, front_channel),
             b"channels": Channels(doors),
             b"events": Events(doors),
-            b"api": Api(doors.node, doors.gate),
+            b"api": Api(doors.node, doors.gate, lambda: [runner.status() for runner in runners]),
+            b"hooks": Hooks(hooks),
             b"connection": Folder(connections.children()),
             b"emulation": EmulationDoor(connections),
             b"static": StaticFiles(str(asset_folder("static"))),

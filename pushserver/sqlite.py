@@ -1,4 +1,4 @@
-"""The history in one SQLite file: schema, reading it back, and commits.
+"""The history in one SQLite file: opening it, reading it back, and commits.
 
 Nothing here knows threads or the reactor; `store` calls it.
 """
@@ -17,23 +17,8 @@ import msgspec
 from pushserver.channel import Channel, ClientInfo, Publication, Receipt
 from pushserver.history import History, new_epoch
 from pushserver.idempotency import REMEMBERED_SECONDS, Keys, Remembered
-
-FORMAT = 1
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE channels (
-    name TEXT PRIMARY KEY, top INTEGER, floor INTEGER, floor_seq INTEGER
-) WITHOUT ROWID;
-CREATE TABLE publications (
-    channel TEXT, offset INTEGER, seq INTEGER, time REAL, event TEXT,
-    data BLOB, tags BLOB, info BLOB,
-    PRIMARY KEY (channel, offset)
-) WITHOUT ROWID;
-CREATE TABLE keys (
-    channel TEXT, key TEXT, epoch TEXT, seq INTEGER, offset INTEGER, time REAL,
-    PRIMARY KEY (channel, key)
-) WITHOUT ROWID;
-"""
+from pushserver.memory import Memory
+from pushserver.schema import FORMAT, WrongFormat, migrate, read_format
 
 
 class StoreError(Exception):
@@ -61,6 +46,7 @@ class Batch:
     keys: list[Remembered] = field(default_factory=list)
     states: list[ChannelState] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    memory: dict[str, bytes] = field(default_factory=dict)
     now: float = 0.0
 
 
@@ -93,6 +79,9 @@ class SqliteFile:
         except (sqlite3.Error, OSError) as error:
             self._db.close()
             raise StoreError(f"cannot use {path}: {error}{_hint(path, error)}") from None
+        except WrongFormat as error:
+            self._db.close()
+            raise StoreError(f"{path} {error}") from None
         except StoreError:
             self._db.close()
             raise
@@ -101,31 +90,15 @@ class SqliteFile:
         self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
         # Takes the lock that is then kept; what is somebody else's stays as it is.
         with self._transaction("EXCLUSIVE"):
-            empty = self._check_format()
+            found = read_format(self._db)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
-        if empty:
-            with self._transaction():
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._set("format", FORMAT)
         problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise StoreError(f"{self._path} is damaged: {problem}")
-
-    def _check_format(self) -> bool:
-        """Whether the file is still empty; raises StoreError if it is none of ours."""
-        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
-        if not tables:
-            return True
-        if "meta" not in tables:
-            raise StoreError(f"{self._path} is a database of something else")
-        found = self._get("format")
-        if found != FORMAT:
-            raise StoreError(
-                f"{self._path} has format {found}; this version of pushserver reads {FORMAT}"
-            )
-        return False
+        if found < FORMAT:
+            with self._transaction():
+                migrate(self._db, found)
 
     @contextlib.contextmanager
     def _transaction(self, kind: str = "") -> Iterator[None]:
@@ -139,17 +112,17 @@ class SqliteFile:
                 self._db.execute("ROLLBACK")
             raise
 
-    def load(self, history: History, keys: Keys, now: float) -> bool:
-        """Fill the history from the file, and mark it as running.
+    def load(self, history: History, keys: Keys, memory: Memory, now: float) -> bool:
+        """Fill these three from the file, and mark it as running.
 
         Returns whether the numbering goes on; if not, it goes on under a new epoch.
         """
         try:
-            return self._load(history, keys, now)
+            return self._load(history, keys, memory, now)
         except (sqlite3.Error, msgspec.DecodeError, ValueError, OSError) as error:
             raise StoreError(f"cannot read {self._path}: {error}") from None
 
-    def _load(self, history: History, keys: Keys, now: float) -> bool:
+    def _load(self, history: History, keys: Keys, memory: Memory, now: float) -> bool:
         known, inode = self._get("epoch"), os.stat(self._path).st_ino
         trusted = self._get("running") != "batched" and self._get("inode") == inode
         history.epoch = known if known and trusted else new_epoch()
@@ -158,6 +131,7 @@ class SqliteFile:
         history.forgotten_seq = self._get("forgotten_seq") or 0
         self._load_channels(history)
         self._load_keys(keys, now)
+        memory.restore(map(_remembered, self._db.execute("SELECT source, value FROM memory")))
         mark = {"epoch": history.epoch, "running": self._durability, "inode": inode}
         # Synced in either mode: after a power cut the mark has to be there.
         self._write(mark.items())
@@ -214,6 +188,7 @@ class SqliteFile:
                 for k in batch.keys
             ),
         )
+        many("INSERT OR REPLACE INTO memory VALUES (?, ?)", batch.memory.items())
         if batch.keys:
             self._db.execute("DELETE FROM keys WHERE time < ?", (batch.now - REMEMBERED_SECONDS,))
         for name in ("seq", "forgotten_top", "forgotten_seq"):
@@ -275,6 +250,12 @@ def _publication(channel: str, epoch: str, row: Sequence[object]) -> Publication
         Publication,
         builtin_types=(bytes,),
     )
+
+
+def _remembered(row: Sequence[object]) -> tuple[str, bytes]:
+    name, value = str(row[0]), _bytes(row[1])
+    msgspec.json.decode(value)
+    return name, value
 
 
 def _bytes(value: object) -> bytes:

@@ -17,6 +17,7 @@ from pushserver.broker import Unavailable
 from pushserver.channel import Publication
 from pushserver.history import History
 from pushserver.idempotency import Keys, Remembered
+from pushserver.memory import Memory
 from pushserver.metrics import Metrics
 from pushserver.sqlite import Batch, SqliteFile, StoreError, state
 from pushserver.startup import StartFailed
@@ -39,11 +40,13 @@ class Committer:
         self._history = history
         self._metrics = metrics
         self._pool = ThreadPool(1, 1)
+        self.memory = Memory()
+        """What the sources remember; each commit takes it along."""
         self.problem = ""
         """Why the last commit failed; empty when it did not."""
 
     def start(self, keys: Keys, now: float) -> None:
-        """Open the file, fill the history and the keys from it, and begin the thread.
+        """Open the file, fill history, keys and memory from it, and begin the thread.
 
         Raises StartFailed. To be called in the process that will go on: a fork loses the
         file's lock.
@@ -53,7 +56,7 @@ class Committer:
         except StoreError as error:
             raise StartFailed(str(error)) from None
         try:
-            went_on = self._file.load(self._history, keys, now)
+            went_on = self._file.load(self._history, keys, self.memory, now)
         except StoreError as error:
             self._file.abandon()
             raise StartFailed(str(error)) from None
@@ -70,6 +73,7 @@ class Committer:
         batch.now = now
         batch.forgotten_top = self._history.forgotten_top
         batch.forgotten_seq = self._history.forgotten_seq
+        batch.memory = self.memory.take()
         started = self._reactor.seconds()
         done: Deferred[None] = deferToThreadPool(
             self._reactor, self._pool, self._file.commit, batch
@@ -82,6 +86,7 @@ class Committer:
             self.problem = ""
 
         def failed(failure: Failure) -> Failure:
+            self.memory.put_back(batch.memory)
             self._metrics.store_errors += 1
             problem = failure.getErrorMessage()
             if problem != self.problem:
@@ -91,6 +96,11 @@ class Committer:
             return failure
 
         return done.addCallbacks(committed, failed)
+
+    def soon(self, call: Callable[[], None]) -> IDelayedCall:
+        """Call this in the reactor's next turn."""
+        soon: IDelayedCall = self._reactor.callLater(0, call)
+        return soon
 
     async def close(self, orderly: bool) -> None:
         """End the thread and close the file, with the mark that all is in it."""
@@ -129,6 +139,7 @@ class Writer:
         self._bytes = 0
         self._call: IDelayedCall | None = None
         self._busy: Deferred[None] | None = None
+        committer.memory.changed = self._schedule
 
     def check(self) -> None:
         if self._committer.problem:
@@ -146,12 +157,19 @@ class Writer:
 
     def touch(self, channel: str) -> None:
         self._touched[channel] = None
+        self._schedule()
+
+    def _schedule(self) -> None:
         if self._call is None and self._busy is None:
             self._call = self._reactor.callLater(self._interval, self._flush)
 
+    @property
+    def _waits(self) -> bool:
+        return bool(self._touched) or self._committer.memory.waits
+
     async def finish(self) -> bool:
         """Commit what waits; False when that failed."""
-        while self._busy is not None or self._touched:
+        while self._busy is not None or self._waits:
             if self._busy is None:
                 self._flush()
             assert self._busy is not None
@@ -161,7 +179,7 @@ class Writer:
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        return not self._touched
+        return not self._waits
 
     def _after(self, busy: Deferred[None]) -> Deferred[None]:
         waiting: Deferred[None] = Deferred()
@@ -207,7 +225,7 @@ class Writer:
 
     def _free(self, interval: float) -> None:
         busy, self._busy = self._busy, None
-        if self._touched:
+        if self._waits:
             self._call = self._reactor.callLater(interval, self._flush)
         if busy is not None:
             busy.callback(None)
@@ -234,6 +252,7 @@ class Storage(Service):
         self._finisher = finisher
         self._keys = keys
         self._clock = clock
+        self.memory = committer.memory
 
     def startService(self) -> None:
         self._committer.start(self._keys, self._clock())

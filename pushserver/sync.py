@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -58,6 +59,8 @@ class SyncBroker(MemoryBroker):
         self._clears: list[Deferred[None]] = []
         self._idle: list[Deferred[None]] = []
         self._busy = False
+        self._call: IDelayedCall | None = None
+        committer.memory.changed = self._schedule
 
     async def publish(self, draft: Draft) -> Receipt:
         known = self.known(draft, self._clock())
@@ -98,15 +101,28 @@ class SyncBroker(MemoryBroker):
 
     async def finish(self) -> bool:
         """Commit what waits; False when that failed."""
-        while self._busy or (self._touched and not self._committer.problem):
+        while self._busy or (self._unwritten and not self._committer.problem):
             self._flush()
             idle: Deferred[None] = Deferred()
             self._idle.append(idle)
             await idle
-        return not self._touched
+        return not self._unwritten
+
+    @property
+    def _unwritten(self) -> bool:
+        return bool(self._touched) or self._committer.memory.waits
+
+    def _schedule(self) -> None:
+        # A source that remembers publishes on in the same turn, if it has more: one
+        # commit for both.
+        if self._call is None and not self._busy:
+            self._call = self._committer.soon(self._flush)
 
     def _flush(self) -> None:
-        if self._busy or not (self._waiting or self._touched):
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call = None
+        if self._busy or not (self._waiting or self._unwritten):
             return
         self._busy = True
         waiting, self._waiting = self._waiting, []
@@ -182,7 +198,8 @@ class SyncBroker(MemoryBroker):
 
     def _next(self, result: object) -> None:
         self._busy = False
-        if self._waiting or self._clears:
+        remembered = self._committer.memory.waits and not self._committer.problem
+        if self._waiting or self._clears or remembered:
             self._flush()
             return
         idle, self._idle = self._idle, []

@@ -32,8 +32,8 @@ def floor(modules: str, libraries: Iterable[str] = (), one_another: bool = True)
 
 FLOORS = {
     "0: values and rules": floor(
-        "accept access channel config cursor formats frames history idempotency limits metrics"
-        " origin payload startup wire",
+        "accept access channel config cursor environment formats frames history idempotency"
+        " limits memory metrics origin payload schema startup tables wire",
         {"msgspec"},
     ),
     "1: the conversation": floor(
@@ -45,8 +45,12 @@ FLOORS = {
         "answers compression entrance lean outlet publishing quiet reading site sqlite store",
         {"msgspec"} | NETWORK,
     ),
+    "2: sources": floor(
+        "sources",
+        {"cronsim", "feedparser", "msgspec"} | NETWORK,
+    ),
     "2: doors": floor(
-        "api channels connection pages sources streaming sync websocket",
+        "api channels connection hooks pages streaming sync websocket",
         {"msgspec"} | NETWORK,
         one_another=False,
     ),

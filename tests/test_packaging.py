@@ -82,21 +82,30 @@ class TestTheWheel:
     def test_has_every_module(self, contents: set[str]) -> None:
         assert files_of("pushserver") - contents == set()
 
-    def test_puts_nothing_beside_the_package_but_the_plugin(self, contents: set[str]) -> None:
+    def test_puts_nothing_beside_the_package_but_the_plugins(self, contents: set[str]) -> None:
         metadata = f"pushserver-{pushserver.__version__}.dist-info/"
         others = {name for name in contents if not name.startswith(("pushserver/", metadata))}
-        assert others == {"twisted/plugins/pushserver_plugin.py"}
+        assert others == {
+            "twisted/plugins/pushserver_plugin.py",
+            "twisted/plugins/pushserver_sources.py",
+        }
 
     def test_needs_what_the_design_says_and_no_more(self, wheel: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             name = f"pushserver-{pushserver.__version__}.dist-info/METADATA"
             metadata = archive.read(name).decode()
-        assert re.findall(r"^Requires-Dist: ([\w\[\]]+)", metadata, re.MULTILINE) == [
+        needed = re.findall(r"^Requires-Dist: ([\w\[\]]+)(.*)", metadata, re.MULTILINE)
+        assert [name for name, condition in needed if "extra" not in condition] == [
             "autobahn[twisted]",
             "jinja2",
             "msgspec",
             "twisted[tls]",
         ]
+        assert {(name, condition.partition("extra == ")[2]) for name, condition in needed[4:]} == {
+            ("cronsim", '"cron"'),
+            ("tzdata", '"cron"'),
+            ("feedparser", '"feed"'),
+        }
         assert "Requires-Python: >=3.11" in metadata
 
 
@@ -124,6 +133,30 @@ def twistd(
 
 def test_twistd_lists_the_plugin(twistd: Path, tmp_path: Path) -> None:
     assert re.search(r"^\s+pushserver\s+\S", run(twistd, "--help", cwd=tmp_path), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [("cron", "expression = '@daily'"), ("feed", "url = 'http://localhost/'")]
+)
+def test_a_type_whose_extra_is_missing_says_how_to_get_it(
+    twistd: Path, tmp_path: Path, kind: str, key: str
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f"[sources.s]\ntype = '{kind}'\nchannel = 'c'\n{key}\n")
+    ended = subprocess.run(
+        [twistd, "--nodaemon", "--pidfile=", "pushserver", "--config", config],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=""),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = ended.stderr.splitlines()
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert len(told) == 1
+    assert told[0].startswith(f"pushserver: {config}: sources.s")
+    assert f": {kind} needs the library " in told[0]
+    assert told[0].endswith(f": pip install pushserver[{kind}]")
 
 
 @pytest.fixture(scope="module")

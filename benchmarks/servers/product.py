@@ -27,14 +27,16 @@ RETRY_SECONDS = 0.005
 
 
 class FeedSource(Service):
-    """Takes the place of `sources.TimerSource`: the same steps for each event, at any rate."""
+    """Takes the place of `sources.runner.Runner`: the same steps for each event, at any rate."""
 
     feed_path = ""
     channels = 1
 
-    def __init__(self, clock: Any, publish: Any, *its_own: object):
-        self._clock = clock
-        self._publish = publish
+    def __init__(self, source: Any, plan: Any, place: Any):
+        self.source = source
+        self.plan = plan
+        self._clock = place.reactor
+        self._publish = place.publish
         self._feed = Feed(self.feed_path, self.channels)
         several = self.channels > 1
         self._names = [f"bench:{n}" if several else "bench" for n in range(self.channels)]
@@ -70,9 +72,9 @@ class FeedSource(Service):
 def main() -> None:
     """Run twistd with the source in its place."""
     FeedSource.feed_path, FeedSource.channels = sys.argv[1], int(sys.argv[2])
-    if not hasattr(service, "TimerSource"):
-        raise SystemExit("benchmarks/servers/product.py: service.TimerSource is gone; hook anew")
-    vars(service)["TimerSource"] = FeedSource
+    if not hasattr(service, "Runner"):
+        raise SystemExit("benchmarks/servers/product.py: service.Runner is gone; hook anew")
+    vars(service)["Runner"] = FeedSource
     more = os.environ.get("TWISTD", "").split()
     sys.argv = ["twistd", "--nodaemon", "--pidfile=", *more, "pushserver", *sys.argv[3:]]
     run()

@@ -170,6 +170,7 @@ _SHAPED = {
     "version": (r"pushserver [0-9][0-9a-z.]*", r"pushserver [0-9][0-9a-z.]*"),
     "uptime": (r'"uptime":[0-9]+', r'"uptime":[0-9]+'),
     "count": (r'"num_(?:clients|users|subs|channels)":[0-9]+,"', r'"num_[a-z]+":[0-9]+,"'),
+    "sources": (r'"sources":\[[^\]]*\]', r'"sources":\[\{"name":"numbers",[^\]]*\}\]'),
     "items": (r'"items":\{[^}]*\}', r'"items":\{(?:"[a-z_.0-9]+":[0-9.e-]+,?)+\}'),
 }
 _RANDOM = {

@@ -5,26 +5,37 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 import time
 import tomllib
 from collections.abc import Generator, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import get_type_hints
+from types import ModuleType
+from typing import Any, get_type_hints
 
 import pytest
 from playwright.sync_api import ConsoleMessage
+from zope.interface.verify import verifyObject
 
 from pushserver import api, config, wire
 from pushserver.channel import ChannelOptions
 from pushserver.config import Config, load
 from pushserver.limits import Limits
+from pushserver.sources.interface import ISourceType
+from pushserver.sources.kinds import SourceTypes
+from pushserver.sources.place import Plan
+from pushserver.sources.runner import Runner as SourceRunner
+from pushserver.sources.runner import Status
 from tests.e2e.documents import EPOCH, Line, Names, Runner, sections, write
 from tests.e2e.server import CHECKOUT, Server
 from tests.e2e.visits import Visits
+from tests.unit.source_tools import Desk
 
 PROTOCOLS = (CHECKOUT / "docs" / "protocols.md").read_text()
 CONFIGURATION = (CHECKOUT / "docs" / "configuration.md").read_text()
+SOURCES = (CHECKOUT / "docs" / "sources.md").read_text()
+TYPES = SourceTypes()
 EXAMPLES = "The examples"
 
 
@@ -87,7 +98,7 @@ def test_the_examples_of_the_configuration(tmp_path: Path) -> None:
 
 def test_the_sources_that_run_by_themselves_are_those_of_the_document() -> None:
     [file] = sections(CONFIGURATION)["Sources"]
-    assert load(file.text, "", {}) == Config()
+    assert load(file.text, "", {}, TYPES) == Config()
 
 
 SECTIONS: dict[str, type] = {
@@ -118,6 +129,13 @@ def default(kind: type, key: str) -> object:
     return "must be set" if field.default_factory is MISSING else field.default_factory()
 
 
+def keys(kind: type) -> list[str]:
+    """The keys of a table; a source has those of its type in place of `options`."""
+    return [
+        field.name for field in fields(kind) if (kind, field.name) != (config.Source, "options")
+    ]
+
+
 def bounds(kind: type, key: str) -> str | None:
     """The range of a number as the document shows it; None for what is no number."""
     hint = get_type_hints(kind, include_extras=True)[key]
@@ -129,21 +147,65 @@ def bounds(kind: type, key: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("heading", SECTIONS)
-def test_every_key_is_there_with_its_default_and_its_range(heading: str) -> None:
-    kind = SECTIONS[heading]
-    table = rows(CONFIGURATION, heading)
-    assert [row[0] for row in table] == [f"`{field.name}`" for field in fields(kind)]
+def check_table(kind: type, table: list[list[str]]) -> None:
+    assert [row[0] for row in table] == [f"`{key}`" for key in keys(kind)]
     for cell, shown, values, meaning in table:
         key = cell.strip("`")
         value = default(kind, key)
+        value = list(value) if isinstance(value, tuple) else value
         if value == "must be set":
             assert shown == value
+        elif value is None:
+            assert not shown.startswith("`")
         else:
             read = tomllib.loads(f"value = {shown.strip('`')}")["value"]
             assert (type(read), read) == (type(value), value)
         assert values == (bounds(kind, key) or values), key
         assert meaning
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_every_key_is_there_with_its_default_and_its_range(heading: str) -> None:
+    check_table(SECTIONS[heading], rows(CONFIGURATION, heading))
+
+
+class TestTheDocumentOfTheSources:
+    def test_has_the_keys_of_every_source(self) -> None:
+        begin, _, _ = SOURCES.partition("\n## ")
+        table, _, _ = begin.partition("| type | publishes |")
+        check_table(config.Source, rows(f"\n## x\n{table}", "x"))
+
+    @pytest.mark.parametrize("name", TYPES)
+    def test_has_every_type_with_its_keys(self, name: str) -> None:
+        check_table(TYPES[name].options, rows(SOURCES, f"`{name}`"))
+
+    def test_names_every_field_of_a_status(self) -> None:
+        _, _, text = SOURCES.partition("\n### What it is doing\n")
+        named = re.findall(r"^\| (`.*?`) \|", text.partition("\n## ")[0], re.MULTILINE)
+        words = " ".join(named).replace(",", "").replace("`", "").split()
+        assert sorted(words) == sorted(field.name for field in fields(Status))
+
+    def test_has_examples_that_can_be_used(self) -> None:
+        examples = re.findall(r"^```toml\n(.*?)^```", SOURCES, re.MULTILINE | re.DOTALL)
+        assert len(examples) >= 2
+        for text in examples:
+            assert load(text, "the example", {}, TYPES) != Config()
+
+    def test_has_a_type_of_ones_own_that_works(self) -> None:
+        [text] = re.findall(r"^```python\n(.*?)^```", SOURCES, re.MULTILINE | re.DOTALL)
+        module = ModuleType("dice_source")
+        sys.modules["dice_source"] = module
+        exec(text, vars(module))
+        kind: Any = module.dice
+        verifyObject(ISourceType, kind)
+        table = "[sources.s]\ntype = 'dice'\nchannel = 'c'\nsides = 2"
+        assert load(table, "", {}, SourceTypes([kind])).sources["s"].options == {"sides": 2}
+        desk = Desk()
+        runner = SourceRunner(kind.make(kind.options()), Plan("s", "dice", "c"), desk.place)
+        runner.startService()
+        desk.clock.pump([1.0] * 2)
+        assert [1 <= data["rolled"] <= 6 for data in desk.published] == [True] * 3
+        runner.stopService()
 
 
 def test_no_section_is_missing() -> None:
@@ -157,7 +219,7 @@ def test_no_section_is_missing() -> None:
 )
 def test_a_variable_is_the_same_as_its_line(variable: str, line: str) -> None:
     name, _, value = variable.strip("`").partition("=")
-    assert load("", "", {name: value}) == load(line.strip("`"), "", {}) != Config()
+    assert load("", "", {name: value}, TYPES) == load(line.strip("`"), "", {}, TYPES) != Config()
 
 
 def test_every_limit_of_the_protocols_is_a_setting_with_its_default() -> None:
@@ -176,7 +238,7 @@ def test_every_method_is_in_the_protocols() -> None:
 
 
 def test_a_link_leads_somewhere() -> None:
-    for document in (PROTOCOLS, CONFIGURATION):
+    for document in (PROTOCOLS, CONFIGURATION, SOURCES):
         for target in re.findall(r"\]\(((?!https:)[^)]+)\)", document):
             name, _, anchor = target.partition("#")
             text = (CHECKOUT / "docs" / name).read_text() if name else document

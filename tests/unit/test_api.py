@@ -298,6 +298,7 @@ def test_info_counts_what_there_is() -> None:
         "num_subs": 3,
         "num_channels": 2,
         "uptime": 5,
+        "sources": [],
     }
     assert all(client.closed is None for client in clients)
 

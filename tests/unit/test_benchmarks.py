@@ -480,5 +480,5 @@ class TestFeed:
 
 
 def test_the_product_still_has_the_place_that_the_benchmark_publishes_from() -> None:
-    assert hasattr(service, "TimerSource")
+    assert hasattr(service, "Runner")
     assert issubclass(product.FeedSource, Service)

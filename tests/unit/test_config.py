@@ -11,13 +11,42 @@ from pushserver.channel import ChannelOptions
 from pushserver.config import Auth, Config, InvalidConfig, Server, Source, Store, load
 from pushserver.limits import Limits
 from pushserver.service import Options, configure
+from pushserver.sources.kinds import BuiltIn, SourceTypes
 from pushserver.startup import StartFailed
 
 FILE = "/etc/pushserver.toml"
 
 
+@dataclasses.dataclass(frozen=True)
+class KindOptions:
+    """Those of a type of somebody else's."""
+
+    media_type: str = ""
+    every_day: bool = False
+    words: list[str] = dataclasses.field(default_factory=list)
+    pair: tuple[int, int] = (1, 2)
+    secret: str = ""
+    b_words: str = ""
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.pair[0] > self.pair[1]:
+            raise ValueError(f"pair: {self.pair} goes down")
+
+
+class Kind:
+    """A type of somebody else's."""
+
+    options: type = KindOptions
+
+    def make(self, options: KindOptions) -> object:
+        if options.pair[0] == 0:
+            raise ValueError("pair: not from 0")
+        return self
+
+
 def loaded(text: str = "", **environment: str) -> Config:
-    return load(text, FILE, environment)
+    return load(text, FILE, environment, SourceTypes())
 
 
 def problem(text: str = "", **environment: str) -> str:
@@ -33,7 +62,8 @@ def test_nothing_said_is_safe() -> None:
     assert config.server.allowed_origins == []
     assert config.auth.api_keys == []
     assert config.store.path == ""
-    assert config.sources == {"numbers": Source("random", "numbers", "newnumber", 2.0)}
+    numbers = Source("random", "numbers", "newnumber", options={"every": 2.0})
+    assert config.sources == {"numbers": numbers}
     assert not config.defaults.client_publish
 
 
@@ -68,7 +98,7 @@ def test_everything_can_be_said() -> None:
         Auth(["k1", "k2"]),
         Store("/var/lib/s.db", "sync", 10),
         ChannelOptions(history_size=7),
-        sources={"s": Source("random", "c:d", "tick", 3.0)},
+        sources={"s": Source("random", "c:d", "tick", options={"every": 3.0})},
     )
 
 
@@ -123,7 +153,42 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
             ("[limits]\nbody_byte = 1", ["limits.body_byte", "did you mean body_bytes?"]),
             ("[channels.a]\nhistory = 1", ["channels.a.history: unknown key", "history_"]),
             ("[namespaces.n]\nttl = 1", ["namespaces.n.ttl: unknown key"]),
-            ("[sources.s]\nkind = 'x'", ["sources.s.kind: unknown key"]),
+            ("[sources.s]\nkind = 'x'", ["sources.s.type: must be set"]),
+            ("[sources.s]\ntype = 5", ["sources.s.type: expected str, got int"]),
+            ("[sources.s]\ntype = []", ["sources.s.type: expected str, got array"]),
+            (
+                "[sources.s]\ntype = 'random'\nchannel = 'c'\nevry = 1",
+                ["sources.s.evry: unknown key; did you mean every?"],
+            ),
+            (
+                "[sources.s]\ntype = 'random'\nchannel = 'c'\nexpression = ''",
+                ["sources.s.expression: unknown key; expected one of type, channel, ", "every"],
+            ),
+            ("[sources.s]\ntype = 'random'\nchannel = 'c'\noptions = 5", ["unknown key"]),
+            (
+                "[sources.s]\ntype = 'cron'\nchannel = 'c'",
+                ["sources.s.expression: must be set"],
+            ),
+            (
+                "[sources.s]\ntype = 'cron'\nchannel = 'c'\nexpression = '* *'",
+                ["sources.s: expression: '* *'", "five fields"],
+            ),
+            (
+                "[sources.s]\ntype = 'random'\nchannel = 'c'\nmax_rate = 0",
+                ["sources.s.max_rate: expected float > 0"],
+            ),
+            (
+                "[sources.s]\ntype = 'random'\nchannel = 'c'\non_demand = 1",
+                ["sources.s.on_demand: expected bool, got int"],
+            ),
+            (
+                "[sources.s]\ntype = 'random'\nchannel = 'c'\nlinger_seconds = -1",
+                ["sources.s.linger_seconds: expected float >= 0"],
+            ),
+            (
+                "[sources.s]\ntype = 'random'\nchannel = 'c'\nretry_seconds = 100",
+                ["sources.s.retry_max_seconds: expected retry_seconds (100) or more"],
+            ),
             ("[server]\nlisten = 'tcp:1'", ["server.listen: expected array, got str", "'tcp:1'"]),
             ("[server]\nlisten = [1]", ["server.listen: expected str, got int"]),
             ("[server]\nfront_channel = 'a b'", ["server.front_channel", "'a b'", "1 to 128"]),
@@ -146,7 +211,14 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
             ("[namespaces.'-']\ninitial = 1", ["namespaces.-", "invalid channel name"]),
             ("[sources.s]\nchannel = 'c'", ["sources.s.type: must be set"]),
             ("[sources.s]\ntype = 'random'", ["sources.s.channel: must be set"]),
-            ("[sources.s]\ntype = 'rss'\nchannel = 'c'", ["sources.s.type", "random", "'rss'"]),
+            (
+                "[sources.s]\ntype = 'xyz'\nchannel = 'c'",
+                ["sources.s.type: there is no type 'xyz'; expected one of command, cron", "random"],
+            ),
+            (
+                "[sources.s]\ntype = 'randon'\nchannel = 'c'",
+                ["there is no type 'randon'; did you mean random?"],
+            ),
             ("[sources.s]\ntype = 'random'\nchannel = '!'", ["sources.s", "invalid channel name"]),
             (
                 "[sources.s]\ntype = 'random'\nchannel = 'c'\nevent = ''",
@@ -187,6 +259,9 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
             ("PUSHSERVER_DEFAULTS_CLIENT_PUBLISH", "perhaps", ["expected bool"]),
             ("PUSHSERVER_CHANNELS_A_TTL", "1", ["unknown key", "PUSHSERVER_CHANNELS_NAME_KEY"]),
             ("PUSHSERVER_CHANNELS_A_HISTORY_SIZE", "-1", [">= 0"]),
+            ("PUSHSERVER_SOURCES_A_EVERY", "1", ["unknown key", "PUSHSERVER_SOURCES_NAME_KEY"]),
+            ("PUSHSERVER_SOURCES_TYPE", "random", ["unknown key", "SOURCES_NAME_KEY"]),
+            ("PUSHSERVER_SOURCES_A_TYPE", "rss", ["there is no type 'rss'"]),
         ],
     )
     def test_in_the_environment(self, variable: str, value: str, parts: list[str]) -> None:
@@ -195,8 +270,25 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
         for part in parts:
             assert part in told, told
 
-    def test_and_says_no_secret(self) -> None:
-        assert "s3cret" not in problem("[auth]\napi_keys = 's3cret'")
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[auth]\napi_keys = 's3cret'",
+            "[sources.s]\ntype = 'kind'\nchannel = 'c'\nsecret = ['s3cret']",
+            "[sources.s]\ntype = 'kind'\nchannel = 'c'\nheaders = {A = ['s3cret']}",
+        ],
+    )
+    def test_and_says_no_secret(self, text: str) -> None:
+        with pytest.raises(InvalidConfig) as caught:
+            load(text, FILE, {}, {"kind": Kind()})
+        assert "s3cret" not in str(caught.value)
+
+    def test_for_what_the_options_of_a_type_refuse(self) -> None:
+        text = "[sources.s]\ntype = 'kind'\nchannel = 'c'\npair = "
+        for pair, told in (("[2, 1]", "pair: (2, 1) goes down"), ("[0, 1]", "pair: not from 0")):
+            with pytest.raises(InvalidConfig) as caught:
+                load(text + pair, FILE, {}, {"kind": Kind()})
+            assert str(caught.value) == f"{FILE}: sources.s: {told}"
 
     @pytest.mark.parametrize(
         "text",
@@ -269,8 +361,51 @@ class TestTheEnvironment:
 
     def test_changes_one_option_of_a_source(self) -> None:
         text = "[sources.s]\ntype = 'random'\nchannel = 'c'"
-        config = loaded(text, PUSHSERVER_SOURCES_S_EVERY="9")
-        assert config.sources == {"s": Source("random", "c", every=9.0)}
+        config = loaded(text, PUSHSERVER_SOURCES_S_EVERY="9", PUSHSERVER_SOURCES_S_MAX_RATE="5")
+        assert config.sources == {"s": Source("random", "c", max_rate=5.0, options={"every": 9.0})}
+
+    def test_says_what_is_wrong_with_a_key_of_a_source(self) -> None:
+        text = "[sources.s]\ntype = 'random'\nchannel = 'c'"
+        told = problem(text, PUSHSERVER_SOURCES_S_EVRY="9")
+        assert told == "PUSHSERVER_SOURCES_S_EVRY: sources.s.evry: unknown key; did you mean every?"
+        told = problem(text, PUSHSERVER_SOURCES_S_EVERY="often")
+        assert told.startswith("PUSHSERVER_SOURCES_S_EVERY: expected float")
+
+    def test_declares_whole_sources_whose_names_begin_alike(self) -> None:
+        variables = {
+            "A_TYPE": "kind",
+            "A_CHANNEL": "c1",
+            "A_MEDIA_TYPE": "a/b",
+            "Z_TYPE": "random",
+            "Z_CHANNEL": "c3",
+            "Z_EVERY": "1",
+            "A_B_TYPE": "kind",
+            "A_B_CHANNEL": "c2",
+            "A_B_MEDIA_TYPE": "text/plain",
+            "A_B_EVERY_DAY": "true",
+            "A_B_WORDS": "x y",
+            "A_B_PAIR": "1 2",
+            "A_B_LINGER_SECONDS": "0",
+        }
+        environment = {f"PUSHSERVER_SOURCES_{name}": value for name, value in variables.items()}
+        types = {"random": SourceTypes()["random"], "kind": Kind()}
+        options = {
+            "media_type": "text/plain",
+            "every_day": True,
+            "words": ["x", "y"],
+            "pair": (1, 2),
+        }
+        assert load("", FILE, environment, types).sources == {
+            "a": Source("kind", "c1", options={"media_type": "a/b"}),
+            "z": Source("random", "c3", options={"every": 1.0}),
+            "a_b": Source("kind", "c2", linger_seconds=0.0, options=options),
+        }
+
+    def test_of_a_source_whose_library_is_missing_says_how_to_get_it(self) -> None:
+        types = {"x": BuiltIn("x", "no_such_module.X", "ex")}
+        environment = {"PUSHSERVER_SOURCES_S_TYPE": "x", "PUSHSERVER_SOURCES_S_URL": "y"}
+        with pytest.raises(InvalidConfig, match=r"pip install pushserver\[ex\]"):
+            load("", FILE, environment, types)
 
     def test_may_have_what_is_not_for_us(self) -> None:
         others = {"PATH": "/bin", "PUSHSERVER_PORT": "tcp://10.0.0.1:80", "PUSHSERVER_URL": "x"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,11 +17,16 @@ from pushserver.channel import ChannelOptions
 from pushserver.config import Config, Source
 from pushserver.config import Server as ServerSection
 from pushserver.limits import Limits
+from pushserver.memory import Memory
 from pushserver.server import SWEEP_SECONDS, PushService
 from pushserver.service import build
+from pushserver.sources.interface import Feed
+from pushserver.sources.place import Place, Plan
+from pushserver.sources.runner import Runner
 from pushserver.startup import StartFailed
+from tests.unit.source_tools import Script
 from tests.unit.tools import Client
-from tests.unit.web import Server
+from tests.unit.web import Server, Trouble
 
 QUIET = Config(server=ServerSection(listen=[]), sources={})
 SSE = "text/event-stream"
@@ -96,7 +102,7 @@ class TestTheStart:
 
     def test_runs_each_source(self) -> None:
         reactor = MemoryReactorClock()
-        sources = {name: Source("random", name, "tick", 2.0) for name in "ab"}
+        sources = {name: Source("random", name, "tick", options={"every": 2.0}) for name in "ab"}
         service = build(Config(server=ServerSection(listen=[]), sources=sources), reactor)
         history = service._node.hub.history
         assert history.seq == 0
@@ -104,6 +110,10 @@ class TestTheStart:
         for _ in range(4):
             reactor.advance(1)
         assert [history.top(name) for name in "ab"] == [3, 3]
+        assert [(one.name, one.state, one.published) for one in service.sources] == [
+            ("a", "running", 3),
+            ("b", "running", 3),
+        ]
         assert history.peek("a").after(0)[0].event == "tick"
 
     def test_opens_the_store_before_a_source_publishes(self) -> None:
@@ -233,6 +243,45 @@ class TestTheEnd:
         socket.line.vanish()
         server.clock.advance(0)
         assert over == [None]
+
+    def test_waits_for_deaf_sources_all_at_once_and_then_for_slow_peers_no_longer(
+        self, trouble: Trouble
+    ) -> None:
+        server = Server(Limits(drain_seconds=4.0))
+        place = Place(server.clock, server.hub.publish, server.hub, Memory(), lambda: 0.0, 2.0)
+
+        async def deaf(feed: Feed) -> None:
+            while True:
+                with suppress(Exception):
+                    await Deferred()
+
+        for name in "abc":
+            server.service.add_source(Runner(Script(deaf), Plan(name, "x", "c"), place))
+        started(server)
+        line = server.connect()
+        line.reading = False
+        line.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        over = stop(server)
+        server.clock.advance(1.9)
+        server.publish("a")
+        server.clock.advance(0.2)
+        assert server.get("/channels/a", "POST", b"1").status == 503
+        assert (over, len(trouble.take())) == ([], 3)
+        server.clock.advance(1.8)
+        assert not line.aborted
+        server.clock.advance(0.2)
+        server.clock.advance(0)
+        assert (line.aborted, over) == (True, [None])
+
+    def test_is_not_held_by_a_source_that_cannot_be_stopped(self, trouble: Trouble) -> None:
+        class Broken(Service):
+            def stopService(self) -> None:
+                raise LookupError("x")
+
+        server = Server()
+        server.service.add_source(Broken())
+        assert stop(started(server)) == [None]
+        assert trouble.take() == ["a source did not stop: LookupError('x')"]
 
     def test_can_come_before_anything_began(self) -> None:
         assert stop(Server()) == [None]

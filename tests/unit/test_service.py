@@ -19,6 +19,7 @@ from pushserver.service import (
     connection_log,
     makeService,
 )
+from pushserver.sources.runner import Runner
 from pushserver.startup import StartFailed
 from tests.unit.web import Log, Server, Trouble
 
@@ -103,7 +104,7 @@ def test_with_a_path_the_history_is_stored(tmp_path: Path, durability: Any) -> N
 
 
 def test_sources_of_the_configuration_run() -> None:
-    sources = {"n": Source("random", "mine", "tick", every=3.0)}
+    sources = {"n": Source("random", "mine", "tick", options={"every": 3.0})}
     clock = MemoryReactorClock()
     service = build(Config(sources=sources), clock)
     service.startService()
@@ -112,6 +113,23 @@ def test_sources_of_the_configuration_run() -> None:
     assert list(history.channels) == ["mine"]
     assert [row.event for row in history.peek("mine").last(9)] == ["tick", "tick"]
     service.stopService()
+
+
+def test_a_source_that_cannot_be_made_ends_the_start_and_is_named() -> None:
+    table = Source("cron", "c", options={"expression": "* *"})
+    with pytest.raises(StartFailed, match=r"^pushserver: sources\.x: expression: .*five fields"):
+        build(Config(sources={"x": table}), MemoryReactorClock())
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_sources_remember_where_the_history_is(tmp_path: Path, stored: bool) -> None:
+    store = StoreConfig(path=str(tmp_path / "store")) if stored else StoreConfig()
+    service = build(Config(store=store), MemoryReactorClock())
+    [runner] = service._sources
+    assert isinstance(runner, Runner)
+    assert (runner._place.memory is getattr(service._storage, "memory", None)) is stored
+    runner._place.memory.set("numbers", 1)
+    assert runner._place.memory.get("numbers") == 1
 
 
 def test_channels_have_the_options_of_the_configuration() -> None:

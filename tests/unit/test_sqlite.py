@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from pushserver.channel import ChannelOptions, ClientInfo, Publication, Receipt
 from pushserver.history import History
 from pushserver.idempotency import REMEMBERED_SECONDS, Keys, Remembered
-from pushserver.sqlite import FORMAT, Batch, ChannelState, SqliteFile, StoreError, state
+from pushserver.memory import Memory
+from pushserver.schema import FORMAT
+from pushserver.sqlite import Batch, ChannelState, SqliteFile, StoreError, state
 from tests.unit.tools import EPOCH
 
 NOW = 1_795_000_000.0
@@ -28,8 +30,17 @@ def options(name: str) -> ChannelOptions:
 def load(file: SqliteFile, now: float = NOW) -> tuple[History, Keys, bool]:
     """What the file holds, and whether its numbering goes on."""
     history, keys = History(options), Keys(100)
-    went_on = file.load(history, keys, now)
+    went_on = file.load(history, keys, Memory(), now)
     return history, keys, went_on
+
+
+def remembered(path: Path, *names: str) -> list[object]:
+    """What a file that nobody has open remembers under these names."""
+    memory = Memory()
+    file = SqliteFile(str(path), "batched")
+    file.load(History(options), Keys(1), memory, NOW)
+    file.close()
+    return [memory.get(name) for name in names]
 
 
 @contextmanager
@@ -133,6 +144,12 @@ class TestWhatIsWrittenIsReadBack:
         with closing(sqlite3.connect(path)) as database:
             assert database.execute("SELECT key FROM keys").fetchall() == [("new",)]
 
+    def test_with_what_the_sources_remember(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(Batch(memory={"a": b'{"n":1}', "b": '"grün"'.encode()}))
+            file.commit(Batch(memory={"a": b'{"n":2}'}))
+        assert remembered(path, "a", "b", "c") == [{"n": 2}, "grün", None]
+
     def test_but_not_what_was_evicted(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(rows(5))
@@ -155,7 +172,7 @@ class TestWhatIsWrittenIsReadBack:
             file.commit(rows(5))
         file = SqliteFile(str(path), "batched")
         history = History(lambda name: ChannelOptions(history_size=2))
-        file.load(history, Keys(1), NOW)
+        file.load(history, Keys(1), Memory(), NOW)
         file.close()
         channel = history.channels["a"]
         assert (offsets(history), channel.floor, channel.floor_seq) == ([4, 5], 3, 3)
@@ -291,12 +308,14 @@ class TestAFullDisk:
             fill(file)
             batch = rows(50, floor=3, size=1_000)
             batch.keys = [Remembered("a", "k", Receipt(EPOCH, 4, 4), NOW)]
+            batch.memory = {"a": b"4"}
             with pytest.raises(StoreError):
                 file.commit(batch)
         file = SqliteFile(str(path), "batched")
         history, keys, _ = load(file)
         file.close()
         assert (offsets(history), history.seq, len(keys)) == ([1, 2, 3], 3, 0)
+        assert remembered(path, "a") == [None]
 
     def test_is_not_alone_in_that(self, path: Path) -> None:
         """Whatever a commit fails with, all of the batch is undone."""
@@ -372,6 +391,13 @@ class TestAFileThatCannotBeUsed:
         message = rf"s\.db has format {FORMAT + 1}; this version of pushserver reads {FORMAT}"
         self.is_refused(path, message)
 
+    @pytest.mark.parametrize("found", ["0", "-1", "'1'", "NULL", "1.5"])
+    def test_since_its_format_is_none(self, path: Path, found: str) -> None:
+        with opened(path):
+            pass
+        self.change(path, f"UPDATE meta SET value = {found} WHERE name = 'format'")
+        self.is_refused(path, r"s\.db has format ")
+
     @pytest.mark.parametrize(
         "schema",
         [
@@ -407,6 +433,9 @@ class TestAFileThatCannotBeUsed:
             "UPDATE publications SET event = NULL WHERE offset = 2",
             "UPDATE publications SET time = 'noon' WHERE offset = 2",
             "DROP TABLE keys",
+            "DROP TABLE memory",
+            "INSERT INTO memory VALUES ('a', x'7b')",
+            "INSERT INTO memory VALUES ('a', 'text')",
         ],
     )
     def test_since_a_value_is_not_what_it_should_be(self, path: Path, statement: str) -> None:
@@ -518,3 +547,84 @@ def as_nobody() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+FIRST = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE channels (
+    name TEXT PRIMARY KEY, top INTEGER, floor INTEGER, floor_seq INTEGER
+) WITHOUT ROWID;
+CREATE TABLE publications (
+    channel TEXT, offset INTEGER, seq INTEGER, time REAL, event TEXT,
+    data BLOB, tags BLOB, info BLOB,
+    PRIMARY KEY (channel, offset)
+) WITHOUT ROWID;
+CREATE TABLE keys (
+    channel TEXT, key TEXT, epoch TEXT, seq INTEGER, offset INTEGER, time REAL,
+    PRIMARY KEY (channel, key)
+) WITHOUT ROWID;
+INSERT INTO meta VALUES ('format', 1), ('epoch', 'e1'), ('running', ''), ('seq', 2);
+INSERT INTO meta VALUES ('forgotten_top', 0), ('forgotten_seq', 0);
+INSERT INTO channels VALUES ('a', 2, 0, 0);
+INSERT INTO publications VALUES ('a', 1, 1, 1.5, 'message', x'31', NULL, NULL);
+INSERT INTO publications VALUES ('a', 2, 2, 2.5, 'message', x'32', NULL, NULL);
+INSERT INTO keys VALUES ('a', 'k', 'e1', 2, 2, 1795000000.0);
+"""
+"""What a server before the sources had a memory left behind, word for word."""
+
+
+class TestAFileOfTheFirstFormat:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "s.db"
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.executescript(FIRST)
+            inode = path.stat().st_ino
+            database.execute("INSERT INTO meta VALUES ('inode', ?)", (inode,))
+            database.commit()
+        return path
+
+    def test_goes_on_with_all_that_is_in_it(self, path: Path) -> None:
+        file = SqliteFile(str(path), "batched")
+        history, keys, went_on = load(file)
+        file.close()
+        assert (went_on, history.epoch, history.seq) == (True, "e1", 2)
+        assert [(r.offset, r.data) for r in history.channels["a"].after(0)] == [
+            (1, b"1"),
+            (2, b"2"),
+        ]
+        assert [k.key for k in keys] == ["k"]
+
+    def test_remembers_from_now_on(self, path: Path) -> None:
+        assert remembered(path, "a") == [None]
+        with opened(path) as (file, _):
+            file.commit(Batch(seq=2, memory={"a": b"7"}))
+        assert remembered(path, "a") == [7]
+
+    def test_has_the_present_format_and_tables_after_that(self, path: Path, tmp_path: Path) -> None:
+        new = tmp_path / "new.db"
+        with opened(path), opened(new):
+            pass
+        assert tables(path) == tables(new)
+        with closing(sqlite3.connect(path)) as database:
+            found = database.execute("SELECT value FROM meta WHERE name = 'format'")
+            assert found.fetchone() == (FORMAT,)
+
+    def test_that_cannot_be_written_stays_one(self, path: Path) -> None:
+        """A start that fails half way leaves a file that an older version still reads."""
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("CREATE TABLE memory (mine)")
+        before = tables(path)
+        with pytest.raises(StoreError, match=r"cannot use .*s\.db: table memory already exists"):
+            SqliteFile(str(path), "batched")
+        assert tables(path) == before
+        with closing(sqlite3.connect(path)) as database:
+            found = database.execute("SELECT value FROM meta WHERE name = 'format'")
+            assert found.fetchone() == (1,)
+
+
+def tables(path: Path) -> dict[str, str]:
+    """The statements that made the tables, by name."""
+    with closing(sqlite3.connect(path)) as database:
+        return dict(database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))

@@ -165,6 +165,7 @@ class Run:
         self.committer = committer
         self.broker.attach(self.delivered.append)
         self.storage = Storage(committer, finisher, self.keys, self.time)
+        self.memory = self.storage.memory
         self.storage.startService()
 
     def publish(self, data: int, channel: str = "a", key: str = "") -> Answer:
@@ -234,6 +235,14 @@ class Answer:
     def offset(self) -> int:
         receipt: Receipt = self.result
         return receipt.offset
+
+
+def remembered(path: Path) -> object:
+    """What the source `s` remembers in a file that nobody has open."""
+    run = Run(path)
+    found = run.memory.get("s")
+    run.stop()
+    return found
 
 
 def in_file(path: Path) -> dict[str, list[int]]:
@@ -382,6 +391,96 @@ class TestBehindTheMemory:
         THREAD.work()
         run.kill()
         assert Run(path, "batched").publish(1, key="k").result == first
+
+
+@pytest.mark.usefixtures("_trouble_with_the_disk")
+class TestWhatSourcesRememberBehindTheMemory:
+    def test_is_written_with_the_publications_before_it(self, path: Path) -> None:
+        run = Run(path, "batched")
+        run.publish(1)
+        run.memory.set("s", 1)
+        run.publish(2)
+        run.memory.set("s", 2)
+        run.tick()
+        assert len(THREAD.jobs) == 1
+        THREAD.work()
+        assert run.metrics.store_commits == 1
+        run.kill()
+        assert (in_file(path), remembered(path)) == ({"a": [1, 2]}, 2)
+
+    def test_is_written_though_nothing_is_published(self, path: Path) -> None:
+        run = Run(path, "batched")
+        run.memory.set("s", 1)
+        run.tick()
+        THREAD.work()
+        run.tick(100)
+        assert not THREAD.jobs
+        run.kill()
+        assert remembered(path) == 1
+
+    def test_is_lost_with_the_publications_before_it(self, path: Path) -> None:
+        run = Run(path, "batched")
+        run.publish(1)
+        run.memory.set("s", 1)
+        run.tick()
+        THREAD.work()
+        run.publish(2)
+        run.memory.set("s", 2)
+        run.kill()
+        assert (in_file(path), remembered(path)) == ({"a": [1]}, 1)
+
+    def test_waits_with_them_while_the_file_cannot_be_written(self, path: Path) -> None:
+        run = Run(path, "batched")
+        run.publish(1)
+        run.memory.set("s", 1)
+        run.tick()
+        run.memory.set("s", 2)
+        THREAD.fail()
+        run.tick(RETRY_SECONDS)
+        THREAD.work()
+        run.kill()
+        assert (in_file(path), remembered(path)) == ({"a": [1]}, 2)
+
+    def test_set_during_a_commit_is_in_the_next(self, path: Path) -> None:
+        run = Run(path, "batched")
+        run.publish(1)
+        run.tick()
+        run.memory.set("s", 1)
+        THREAD.work()
+        run.tick()
+        THREAD.work()
+        run.kill()
+        assert remembered(path) == 1
+
+    @pytest.mark.parametrize("durability", ["batched", "sync"])
+    def test_is_written_at_an_end(self, path: Path, durability: str) -> None:
+        run = Run(path, durability)
+        run.memory.set("s", 1)
+        run.stop()
+        assert remembered(path) == 1
+
+    @pytest.mark.parametrize("durability", ["batched", "sync"])
+    def test_keeps_an_end_that_cannot_write_from_being_orderly(
+        self, path: Path, durability: str
+    ) -> None:
+        run = Run(path, durability)
+        run.memory.set("s", 1)
+        done = Answer(run.storage.stopService())
+        THREAD.fail()
+        THREAD.finish()
+        assert done.result is None
+        assert remembered(path) is None
+
+    def test_stays_though_nobody_asks_for_it(self, path: Path) -> None:
+        """A source that is no longer configured may come back."""
+        run = Run(path, "batched")
+        run.memory.set("s", 1)
+        run.stop()
+        for _ in range(2):
+            run = Run(path, "batched")
+            run.memory.set("other", 1)
+            run.stop()
+        assert remembered(path) == 1
 
 
 @pytest.mark.usefixtures("_trouble_with_the_disk")
@@ -747,6 +846,64 @@ class TestBeforeAnybodyIsTold:
         assert run.metrics.store_errors == 3
 
 
+@pytest.mark.usefixtures("_trouble_with_the_disk")
+class TestWhatSourcesRememberBeforeAnybodyIsTold:
+    def test_is_written_with_the_next_publication_of_the_same_turn(self, path: Path) -> None:
+        run = Run(path)
+
+        async def source() -> None:
+            for n in (1, 2, 3):
+                await run.broker.publish(Draft("a", str(n).encode()))
+                run.memory.set("s", n)
+
+        done = Answer(Deferred.fromCoroutine(source()))
+        THREAD.finish()
+        assert done.result is None
+        assert run.metrics.store_commits == 4
+        run.kill()
+        assert (in_file(path), remembered(path)) == ({"a": [1, 2, 3]}, 3)
+
+    def test_is_written_though_nothing_is_published(self, path: Path) -> None:
+        run = Run(path)
+        run.memory.set("s", 1)
+        assert not THREAD.jobs
+        run.tick(0)
+        THREAD.work()
+        assert not THREAD.jobs
+        assert not run.reactor.getDelayedCalls()
+        run.kill()
+        assert remembered(path) == 1
+
+    def test_set_during_a_commit_is_written_after_it(self, path: Path) -> None:
+        run = Run(path)
+        run.publish(1)
+        run.memory.set("s", 1)
+        THREAD.work()
+        assert len(THREAD.jobs) == 1
+        THREAD.work()
+        run.kill()
+        assert remembered(path) == 1
+
+    def test_is_lost_rather_than_newer_than_the_publications(self, path: Path) -> None:
+        run = Run(path)
+        run.publish(1)
+        THREAD.work()
+        run.memory.set("s", 1)
+        run.kill()
+        assert (in_file(path), remembered(path)) == ({"a": [1]}, None)
+
+    def test_waits_for_the_next_commit_after_one_that_failed(self, path: Path) -> None:
+        run = Run(path)
+        run.memory.set("s", 1)
+        run.tick(0)
+        THREAD.fail()
+        assert not THREAD.jobs
+        run.publish(1)
+        THREAD.work()
+        run.kill()
+        assert remembered(path) == 1
+
+
 class TestAStartThatCannotBe:
     """Says which file and why; nothing else of it is begun."""
 
@@ -790,6 +947,8 @@ PLAIN = st.sampled_from(
         ("clear", "a"),
         ("expire",),
         ("later",),
+        ("remember",),
+        ("remember",),
         ("stop",),
         ("kill",),
         ("kill untold",),
@@ -849,6 +1008,10 @@ class Story:
         getattr(self, f"do_{what.replace(' ', '_')}")(*arguments)
         self._hear()
         self.ledger.check(self.run)
+        # Never newer than the publications that are kept.
+        remembered = self.run.memory.get("s") or 0
+        assert isinstance(remembered, int)
+        assert remembered <= self.run.history.seq
 
     def do_publish(self, channel: str, key: str) -> None:
         self._count += 1
@@ -872,6 +1035,10 @@ class Story:
     def do_clear(self, channel: str) -> None:
         self.run.clear(channel)
 
+    def do_remember(self) -> None:
+        """A source does, when it has been answered."""
+        self.run.memory.set("s", self.run.history.seq)
+
     def do_expire(self) -> None:
         self.run.broker.expire(self._time.now, lambda name: False)
 
@@ -890,6 +1057,7 @@ class Story:
             n: c.top for n, c in kept.items()
         }
         assert self._read(self.run) == self._read(before)
+        assert self.run.memory.get("s") == before.memory.get("s")
 
     def do_kill(self) -> None:
         before = self._read(self.run)

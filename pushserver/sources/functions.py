@@ -1,0 +1,335 @@
+"""Makes a source of a function, a generator, an async generator or a coroutine function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pushserver.payload import InvalidData
+from pushserver.sources.awaiting import awaited
+from pushserver.sources.interface import Feed, ISource
+from pushserver.sources.worker import Worker
+
+SLOW_TICKS = 10
+SLOW_SECONDS = 30.0
+"""A tick is told to hang after so many intervals, but not before so many seconds."""
+_STEPS_PER_TURN = 50
+
+
+class Ended(Exception):
+    """The generator has no more values."""
+
+
+class TickFeed(Feed, Protocol):
+    """The feed of a runner, which also takes the failure of a tick."""
+
+    def failed(self, what: str, failure: Failure) -> None:
+        """What the user's code raised; logged with its traceback, and the last error."""
+
+
+def adapt(target: Any, every: float | None = None, thread: bool | None = None) -> Any:
+    """An ISource of what it is given; raises ValueError when that can be none.
+
+    `every` is in seconds. What is not async runs in a thread of its own, unless `thread` is
+    False; what is async runs on the reactor's thread.
+    """
+    name = getattr(target, "__qualname__", None) or type(target).__name__
+    source = _own_source(target)
+    if source is not None:
+        if every is not None or thread is not None:
+            raise ValueError(f"{name} is a source by itself: it takes neither every nor thread")
+        return source
+    if not callable(target) or isinstance(target, type):
+        raise ValueError(f"{name} is no source: expected a function, or what provides ISource")
+    if every is not None and not 0 < every < float("inf"):
+        raise ValueError(f"every of {name} is {every!r}, expected seconds, more than 0")
+    calls, code = Calls(target, name), _code(target)
+    if inspect.isasyncgenfunction(code) or inspect.iscoroutinefunction(code):
+        if thread:
+            raise ValueError(f"{name} is async, and runs on the reactor: it takes no thread=True")
+        if inspect.isasyncgenfunction(code):
+            return AsyncValues(calls, every)
+        if every is not None:
+            return Timer(calls, every, OnReactor())
+        if not calls.takes_feed:
+            raise ValueError(f"{name} needs every=SECONDS, or an argument for the feed")
+        return Loop(calls)
+    place = OnReactor() if thread is False else InThread(name)
+    if inspect.isgeneratorfunction(code):
+        return Values(calls, every, place)
+    if every is None:
+        raise ValueError(f"{name} needs every=SECONDS; without, it has to yield its values")
+    return Timer(calls, every, place)
+
+
+def _own_source(target: Any) -> Any:
+    if isinstance(target, type):
+        made: Any = target
+        return made() if ISource.implementedBy(target) else None
+    return target if ISource.providedBy(target) else None
+
+
+def _code(target: Any) -> Any:
+    """What says whether it is async or a generator."""
+    function = inspect.isroutine(target) or isinstance(target, functools.partial)
+    return target if function else target.__call__
+
+
+class Calls:
+    """A function that takes the feed or nothing."""
+
+    def __init__(self, function: Callable[..., Any], name: str):
+        self.name = name
+        self._function = function
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):
+            # Some that are written in C say nothing.
+            parameters = {}.values()
+        positional = [p for p in parameters if p.kind in _POSITIONAL]
+        required = [p for p in parameters if p.default is p.empty and p.kind not in _COLLECTING]
+        if len(required) > 1 or any(p not in positional for p in required):
+            raise ValueError(f"{name} takes {len(required)} arguments, expected none or the feed")
+        self.takes_feed = bool(required)
+
+    def __call__(self, feed: Feed) -> Any:
+        return self._function(feed) if self.takes_feed else self._function()
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class OnReactor:
+    """Where calls are made: at once, on the reactor's thread; what can be awaited is."""
+
+    busy = False
+
+    async def call(self, reactor: Any, function: Callable[[], Any]) -> Any:
+        """What it returns."""
+        found = function()
+        return await awaited(found) if inspect.isawaitable(found) else found
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class InThread:
+    """Where calls are made: in a thread for this source."""
+
+    def __init__(self, name: str):
+        self._name = name
+        self._worker = Worker(f"source {name}")
+
+    @property
+    def busy(self) -> bool:
+        """Whether the last call has not returned."""
+        return self._worker.busy
+
+    async def call(self, reactor: Any, function: Callable[[], Any]) -> Any:
+        """What it returns, which is no Deferred and no coroutine."""
+        found = await self._worker.call(reactor, function)
+        if isinstance(found, Deferred):
+            found.addErrback(lambda _: None)
+        elif inspect.iscoroutine(found):
+            found.close()
+        elif not inspect.isawaitable(found):
+            return found
+        raise TypeError(
+            f"{self._name} returned a {type(found).__name__} in a thread, where nothing waits"
+            " for it: write `async def`, or thread=False"
+        )
+
+    def close(self) -> None:
+        """Let the thread go."""
+        self._worker.close()
+
+
+@implementer(ISource)
+class Loop:
+    """A coroutine function that publishes by the feed, called once."""
+
+    def __init__(self, calls: Calls):
+        self._calls = calls
+
+    def run(self, feed: Feed) -> Awaitable[None]:
+        made: Awaitable[None] = self._calls(feed)
+        return made
+
+
+@implementer(ISource)
+class Timer:
+    """Publishes what a function returns, at once and then each `every` seconds.
+
+    No tick begins before the last one is over: those that are missed are skipped. One that
+    fails is logged, and the next one comes: a LoopingCall on its own stops for good at the
+    first exception.
+    """
+
+    def __init__(self, calls: Calls, every: float, place: OnReactor | InThread):
+        self._calls = calls
+        self._every = every
+        self._place = place
+
+    async def run(self, feed: Any) -> None:
+        async def tick() -> None:
+            made = self._place.call(feed.reactor, lambda: self._calls(feed))
+            try:
+                value = await in_time(feed, self._every, made)
+            except CancelledError:
+                raise
+            except (Exception, SystemExit) as error:
+                _tell(feed, error)
+            else:
+                await publish(feed, value)
+
+        try:
+            await ticking(feed, self._every, tick)
+        finally:
+            self._place.close()
+
+
+@implementer(ISource)
+class Values:
+    """Publishes what a generator yields, and ends with it; with `every` one a tick."""
+
+    def __init__(self, calls: Calls, every: float | None, place: OnReactor | InThread):
+        self._calls = calls
+        self._every = every
+        self._place = place
+
+    async def run(self, feed: Any) -> None:
+        generator: Generator[Any, Any, Any] = self._calls(feed)
+
+        async def step() -> None:
+            made = self._place.call(feed.reactor, lambda: _following(generator))
+            await publish(feed, await in_time(feed, self._every, made))
+
+        try:
+            await repeating(feed, self._every, step)
+        finally:
+            await self._close(feed, generator)
+
+    async def _close(self, feed: Feed, generator: Generator[Any, Any, Any]) -> None:
+        stuck = self._place.busy
+        closed = Deferred.fromCoroutine(self._place.call(feed.reactor, generator.close))
+        self._place.close()
+        if stuck:
+            # It is closed if it ever comes back; nobody waits for that.
+            closed.addErrback(lambda _: None)
+        else:
+            await closed
+
+
+@implementer(ISource)
+class AsyncValues:
+    """Publishes what an async generator yields, and ends with it; with `every` one a tick."""
+
+    def __init__(self, calls: Calls, every: float | None):
+        self._calls = calls
+        self._every = every
+
+    async def run(self, feed: Any) -> None:
+        generator: AsyncGenerator[Any, Any] = self._calls(feed)
+
+        async def step() -> None:
+            await publish(feed, await in_time(feed, self._every, _anext(generator)))
+
+        try:
+            await repeating(feed, self._every, step)
+        finally:
+            await awaited(generator.aclose())
+
+
+def _following(generator: Generator[Any, Any, Any]) -> Any:
+    try:
+        return next(generator)
+    except StopIteration:
+        raise Ended from None
+
+
+async def _anext(generator: AsyncGenerator[Any, Any]) -> Any:
+    try:
+        return await awaited(anext(generator))
+    except StopAsyncIteration:
+        raise Ended from None
+
+
+async def publish(feed: TickFeed, value: object) -> None:
+    """Publish a value, unless it is None; what JSON cannot hold is told."""
+    if value is None:
+        return
+    try:
+        await feed.publish(value)
+    except InvalidData as error:
+        _tell(feed, error)
+
+
+def _tell(feed: TickFeed, error: BaseException) -> None:
+    feed.failed("a tick failed, and the next one comes", Failure(error))
+
+
+async def repeating(
+    feed: TickFeed, every: float | None, step: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """Take steps, with `every` one a tick, until one raises; Ended is the end."""
+    try:
+        if every is not None:
+            await ticking(feed, every, step)
+        while True:
+            for _ in range(_STEPS_PER_TURN):
+                await step()
+            # Who waits for nothing, and publishes nothing, must give the others a turn too.
+            await feed.sleep(0)
+    except Ended:
+        return
+
+
+async def ticking(
+    feed: TickFeed, every: float, tick: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """Run a tick at once and then each `every` seconds, until one raises."""
+    current: list[Deferred[None]] = []
+
+    def begin() -> Deferred[None]:
+        current[:] = [Deferred.fromCoroutine(tick())]
+        return current[0]
+
+    def failed(why: Failure) -> None:
+        if current:
+            done.errback(why)
+
+    loop = LoopingCall(begin)
+    loop.clock = feed.reactor
+    done: Deferred[None] = Deferred()
+    try:
+        loop.start(every).addErrback(failed)
+        await done
+    finally:
+        begun, current = current, []
+        if loop.running:
+            loop.stop()
+        for last in begun:
+            last.cancel()
+
+
+async def in_time(feed: TickFeed, every: float | None, made: Awaitable[Any]) -> Any:
+    """What it gives; it is told when that takes too long for something `every` so often."""
+    if every is None:
+        # A generator that sleeps as it likes.
+        return await made
+    seconds = max(SLOW_TICKS * every, SLOW_SECONDS)
+    told = f"a tick has not returned after {seconds:g} s; there is none until it does"
+    late = feed.reactor.callLater(seconds, feed.trouble, told)
+    try:
+        return await made
+    finally:
+        if late.active():
+            late.cancel()

@@ -1,0 +1,44 @@
+"""Finds what in a value JSON cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+from pushserver import payload
+from pushserver.payload import MAX_DEPTH, InvalidData
+
+_SHOWN_STEPS = 8
+
+
+def encode(value: object) -> bytes:
+    """The compact JSON text of a value; raises InvalidData that says what in it is wrong."""
+    try:
+        return payload.encode(value)
+    except InvalidData as error:
+        steps, inner, problem = list[str](), value, error
+        while len(steps) <= MAX_DEPTH and (found := _inside(inner)) is not None:
+            step, inner, problem = found
+            steps.append(step)
+        if not steps or len(steps) > MAX_DEPTH:
+            raise
+        more = "..." if len(steps) > _SHOWN_STEPS else ""
+        place = "".join(islice(steps, _SHOWN_STEPS)) + more
+        raise InvalidData(f"{problem} (at {place} of what was to be published)") from None
+
+
+def _inside(value: object) -> tuple[str, object, InvalidData] | None:
+    """The first part of a container that does not fit, where it is, and why."""
+    for key, part in _parts(value):
+        try:
+            payload.encode(part)
+        except InvalidData as error:
+            return f"[{key!r:.40}]", part, error
+    return None
+
+
+def _parts(value: object) -> Iterator[tuple[object, object]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, (list, tuple)):
+        yield from enumerate(value)

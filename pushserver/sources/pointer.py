@@ -1,0 +1,44 @@
+"""JSON Pointer (RFC 6901): a path into a JSON document."""
+
+from __future__ import annotations
+
+import re
+
+_INDEX = re.compile(r"0|[1-9][0-9]*")
+_LONGEST_INDEX = 18
+
+
+class NotThere(LookupError):
+    """The document has nothing at that path; the text says from where on."""
+
+
+class Pointer:
+    """A path such as `/rates/EUR`, or empty for the whole document.
+
+    Each step is a key, or an index into a list from 0; `~1` stands for a slash in a key, `~0`
+    for a tilde. Raises ValueError for a text that is none.
+    """
+
+    def __init__(self, text: str):
+        if text and not text.startswith("/"):
+            raise ValueError(f"{text!r:.80}, expected a path that begins with a slash, or none")
+        if re.search(r"~(?![01])", text):
+            raise ValueError(f"{text!r:.80}, expected ~ only as ~0 (a tilde) or ~1 (a slash)")
+        self.text = text
+        self._steps = [step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:]]
+
+    def look(self, document: object) -> object:
+        """The value at this path; raises NotThere."""
+        value = document
+        for number, step in enumerate(self._steps, 1):
+            if isinstance(value, dict) and step in value:
+                value = value[step]
+            elif isinstance(value, list) and _is_index(step) and int(step) < len(value):
+                value = value[int(step)]
+            else:
+                raise NotThere("/".join(self.text.split("/")[: number + 1]))
+        return value
+
+
+def _is_index(step: str) -> bool:
+    return len(step) <= _LONGEST_INDEX and _INDEX.fullmatch(step) is not None

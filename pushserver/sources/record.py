@@ -1,0 +1,104 @@
+"""What a source has done: its counts, its last error, and what the log is told of it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.reflect import safe_str
+
+from pushserver.broker import Unavailable
+from pushserver.sources.interface import SourceFailed
+from pushserver.sources.pace import Meter, Rate
+from pushserver.sources.place import Place, Plan
+
+REMINDER_SECONDS = 60.0
+LOGGED_AT_ONCE = 10
+"""So many troubles are logged at once, and so many a minute in the long run."""
+_KNOWN = 100
+_MOST_CHARACTERS = 500
+
+
+class Record:
+    """Times in Unix seconds; `last_error` is empty once the source works again."""
+
+    _log = Logger()
+
+    def __init__(self, plan: Plan, place: Place):
+        self.published = Meter()
+        self.last_event: float | None = None
+        self.last_error = ""
+        self.error_time: float | None = None
+        self.errors = 0
+        self._plan = plan
+        self._place = place
+        self._slowed_at: float | None = None
+        self._known: deque[str] = deque(maxlen=_KNOWN)
+        self._room = Rate(LOGGED_AT_ONCE / 60, LOGGED_AT_ONCE)
+        self._unsaid = 0
+
+    def publication(self) -> None:
+        """It has published."""
+        self.published.add(self._place.now())
+        self.last_event = self._place.clock()
+        self.works()
+
+    def works(self) -> None:
+        """The last error is over."""
+        self.last_error = ""
+
+    def slowed(self) -> None:
+        """It has to wait, since it publishes too much."""
+        now = self._place.now()
+        if self._slowed_at is None or now - self._slowed_at >= REMINDER_SECONDS:
+            self._slowed_at = now
+            self._log.warn(
+                "source {name} publishes more than its max_rate ({rate:g} a second) allows,"
+                " and is slowed",
+                name=self._plan.name,
+                rate=self._plan.max_rate,
+            )
+
+    def trouble(self, message: str) -> None:
+        """Something failed that is known by its message: logged once."""
+        self._note(message)
+        if message not in self._known:
+            self._known.append(message)
+            self._say(message)
+
+    def failed(self, what: str, failure: Failure) -> None:
+        """Something failed: logged each time, with its traceback if that says more."""
+        self._note(describe(failure.value))
+        expected = failure.check(SourceFailed, Unavailable)
+        if expected is None:
+            self._say(what, failure)
+        else:
+            self._say(f"{what}: {describe(failure.value)}")
+
+    def _note(self, message: str) -> None:
+        self.errors += 1
+        self.last_error = message[:_MOST_CHARACTERS]
+        self.error_time = self._place.clock()
+
+    def _say(self, what: str, failure: Failure | None = None) -> None:
+        """Log it; when there is too much of that only the number, with the next one."""
+        if self._room.delay(self._place.now()):
+            self._unsaid += 1
+            return
+        self._room.take()
+        more = f" (and {self._unsaid} that were not logged)" if self._unsaid else ""
+        self._unsaid = 0
+        told = "source {name}: {what}{more}"
+        if failure is None:
+            self._log.warn(told, name=self._plan.name, what=what, more=more)
+        else:
+            self._log.failure(told, failure, name=self._plan.name, what=what, more=more)
+
+
+def describe(error: BaseException | None) -> str:
+    """An exception in one line."""
+    text = " ".join(safe_str(error).split())[:_MOST_CHARACTERS]
+    if isinstance(error, (SourceFailed, Unavailable)):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

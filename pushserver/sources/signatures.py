@@ -1,0 +1,117 @@
+"""Whether a webhook's request is from who it says: what services put into a header."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Encoding = Literal["hex", "base64"]
+
+_SECONDS = re.compile(r"[0-9]{1,12}")
+
+
+class NotSigned(Exception):
+    """The request is not from who it says; the text names the header and what is wrong."""
+
+
+class Scheme(Protocol):
+    """One way of signing."""
+
+    def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
+        """Raise NotSigned, or return what this very request is known by, if it is signed too.
+
+        The names of the headers are in lower case.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A header with the HMAC-SHA256 of the body, behind a prefix."""
+
+    header: str
+    prefix: str = ""
+    encoding: Encoding = "hex"
+
+    def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
+        given = _value(headers, self.header, self.prefix)
+        mac = hmac.digest(secret, body, "sha256")
+        if self.encoding == "hex":
+            expected, given = mac.hex(), given.lower()
+        else:
+            expected = base64.b64encode(mac).decode()
+        if not _same(given, expected):
+            raise NotSigned(f"the signature in {self.header} does not fit the body and the secret")
+        # The same body is signed the same each time.
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """`Stripe-Signature: t=SECONDS,v1=HEX`: the HMAC-SHA256 of the time, a dot and the body.
+
+    There may be several of v1, while a secret is replaced by another. `clock` gives Unix
+    seconds.
+    """
+
+    tolerance_seconds: float
+    clock: Callable[[], float]
+    header: str = "Stripe-Signature"
+
+    def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
+        pairs = [part.strip().partition("=") for part in _value(headers, self.header).split(",")]
+        times = [value for name, _, value in pairs if name == "t"]
+        given = [value for name, _, value in pairs if name == "v1"]
+        if len(times) != 1 or _SECONDS.fullmatch(times[0]) is None or not given:
+            raise NotSigned(f"{self.header} is not of the form t=SECONDS,v1=HEX")
+        signed = b"%b.%b" % (times[0].encode(), body)
+        expected = hmac.digest(secret, signed, "sha256").hex()
+        if not any(_same(value.lower(), expected) for value in given):
+            raise NotSigned(f"the signature in {self.header} does not fit the body and the secret")
+        if abs(self.clock() - int(times[0])) > self.tolerance_seconds:
+            raise NotSigned(
+                f"the time in {self.header} is more than {self.tolerance_seconds:g} s"
+                " (tolerance_seconds) from the time here"
+            )
+        return expected
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A header with the secret itself, behind a prefix."""
+
+    header: str
+    prefix: str = ""
+
+    def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
+        if not hmac.compare_digest(_bytes(_value(headers, self.header, self.prefix)), secret):
+            raise NotSigned(f"the token in {self.header} is another one")
+        return ""
+
+
+class Unsigned:
+    """Anybody may post."""
+
+    def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
+        return ""
+
+
+def _value(headers: Mapping[str, str], header: str, prefix: str = "") -> str:
+    value = headers.get(header.lower())
+    if value is None:
+        raise NotSigned(f"there is no {header} header")
+    if not value.startswith(prefix):
+        raise NotSigned(f"{header} does not begin with {prefix!r}")
+    return value.removeprefix(prefix)
+
+
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(_bytes(given), expected.encode())
+
+
+def _bytes(text: str) -> bytes:
+    # A header is bytes, and comes as latin-1; what is not is the same as nothing.
+    return text.encode("latin-1", "replace")

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+
+from pushserver.memory import MOST_BYTES, Memory
+from pushserver.payload import InvalidData
+
+
+def test_what_is_set_last_is_remembered() -> None:
+    memory = Memory()
+    assert memory.get("a") is None
+    memory.set("a", {"position": 1})
+    memory.set("a", {"position": 2, "name": "grün"})
+    memory.set("b", [1.5, None, True])
+    assert memory.get("a") == {"position": 2, "name": "grün"}
+    assert memory.get("b") == [1.5, None, True]
+
+
+def test_it_is_a_copy() -> None:
+    memory = Memory()
+    value = {"seen": ["x"]}
+    memory.set("a", value)
+    value["seen"].append("y")
+    found = memory.get("a")
+    assert isinstance(found, dict)
+    found.clear()
+    assert memory.get("a") == {"seen": ["x"]}
+
+
+@pytest.mark.parametrize("value", [float("nan"), object(), {"a": b"\xff"}.keys(), "\ud800"])
+def test_what_json_cannot_hold_is_refused_and_the_value_before_stays(value: object) -> None:
+    memory = Memory()
+    memory.set("a", 1)
+    with pytest.raises(InvalidData):
+        memory.set("a", value)
+    assert memory.get("a") == 1
+
+
+def test_more_than_the_bound_is_refused_by_name_and_figures() -> None:
+    memory = Memory()
+    memory.set("a", "x" * (MOST_BYTES - 2))
+    message = rf"^a is to remember {MOST_BYTES + 1} bytes of JSON; expected at most {MOST_BYTES}$"
+    with pytest.raises(InvalidData, match=message):
+        memory.set("a", "x" * (MOST_BYTES - 1))
+    assert memory.get("a") == "x" * (MOST_BYTES - 2)
+
+
+class TestWhatIsToBeWritten:
+    def test_is_each_value_once(self) -> None:
+        memory = Memory()
+        assert not memory.waits
+        memory.set("a", 1)
+        memory.set("b", 2)
+        memory.set("a", 3)
+        assert memory.waits
+        assert memory.take() == {"a": b"3", "b": b"2"}
+        assert not memory.waits
+        assert memory.take() == {}
+
+    def test_is_told_of_when_it_changed(self) -> None:
+        memory = Memory()
+        calls = []
+        memory.changed = lambda: calls.append(memory.get("a"))
+        for value in (1, 1, 2, 2):
+            memory.set("a", value)
+        assert calls == [1, 2]
+
+    def test_does_not_become_older_when_it_comes_back(self) -> None:
+        memory = Memory()
+        memory.set("a", 1)
+        memory.set("b", 1)
+        taken = memory.take()
+        memory.set("a", 2)
+        memory.put_back(taken)
+        assert memory.take() == {"a": b"2", "b": b"1"}
+
+    def test_is_not_what_was_read_back(self) -> None:
+        memory = Memory()
+        memory.restore(iter([("a", b'{"n":1}')]))
+        assert memory.get("a") == {"n": 1}
+        memory.set("a", {"n": 1})
+        assert not memory.waits
