@@ -1,6 +1,29 @@
 """A web page that updates itself: channels, sources and live pages on Twisted."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from pushserver.publisher import PublishError, publish
 
-__all__ = ["PublishError", "__version__", "publish"]
+if TYPE_CHECKING:
+    from pushserver.app import PushServer
+    from pushserver.client import Client
+    from pushserver.handlers import Refused
+
+__all__ = ["Client", "PublishError", "PushServer", "Refused", "__version__", "publish"]
 __version__ = "0.1.0"
+
+# Imported when they are asked for: a script that publishes needs no Twisted.
+_LATER = {
+    "Client": "pushserver.client",
+    "PushServer": "pushserver.app",
+    "Refused": "pushserver.handlers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)

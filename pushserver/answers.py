@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -15,8 +15,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from pushserver.accept import preferred
 from pushserver.formats import Format
+from pushserver.mount import depth, surroundings
 from pushserver.origin import allowed_origin
-from pushserver.site import PushSite
 
 JSON = "application/json"
 HTML = "text/html"
@@ -115,7 +115,7 @@ _CORS_HEADERS = b"content-type, x-api-key, idempotency-key, last-event-id"
 def _allow_origin(request: Request) -> bool:
     """Let the browser give the answer to a page of one of `allowed_origins`."""
     origin = header(request, "origin")
-    if origin is None or origin.lower() not in cast(PushSite, request.site).allowed_origins:
+    if origin is None or origin.lower() not in surroundings(request).allowed_origins:
         return False
     request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
     _vary(request, b"Origin")
@@ -164,7 +164,7 @@ _TITLES = {**RESPONSES, 426: b"Upgrade Required"}
 def refuse(request: Request, refusal: Refusal) -> bytes:
     """The answer that says no: a page for a browser, else JSON."""
     if refusal.status in (401, 403):
-        cast(PushSite, request.site).log_refusal(refusal.message)
+        surroundings(request).log_refusal(refusal.message)
     title = _TITLES.get(refusal.status, b"Error")
     request.setResponseCode(refusal.status, title)
     request.setHeader(b"cache-control", b"no-store")
@@ -172,8 +172,8 @@ def refuse(request: Request, refusal: Refusal) -> bytes:
         request.setHeader(name, value)
     if wants(request, (JSON, HTML)) == HTML:
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
-        root = "/".join([".."] * (request.path.count(b"/") - 1)) or "."
-        site = cast(PushSite, request.site)
+        root = "/".join([".."] * depth(request)) or "."
+        site = surroundings(request)
         return site.error_page(refusal.status, title.decode(), refusal.message, root)
     return answer_json(request, {"error": {"code": refusal.status, "message": refusal.message}})
 

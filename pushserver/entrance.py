@@ -130,7 +130,7 @@ class Entrance(Protocol):
         self._leave()
 
     def loseConnection(self) -> None:
-        """Nothing was asked, nothing is owed. TLS waits for the peer's consent, but not for ever."""
+        """Nothing was asked, nothing is owed; a peer under TLS is waited for a while."""
         if not self._closing:
             self._closing = True
             self._stop_waiting()

@@ -41,6 +41,10 @@ class Limits:
     """How many publications with an idempotency key there may be in five minutes."""
     queued_commands: AtLeastOne = 256
     """How many commands of one connection may wait for their turn."""
+    handler_seconds: Positive = 30.0
+    """How long a handler of the application may take to answer a client."""
+    handler_threads: AtLeastOne = 16
+    """How many plain functions of the application may answer clients at one time."""
     announced_audience: AtLeastOne = 100
     """Joins and leaves are told to everybody only in channels that at most so many watch."""
     read_limit: AtLeastOne = 10_000

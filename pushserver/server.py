@@ -13,9 +13,11 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeD
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.web.resource import Resource
 
 from pushserver import __version__
 from pushserver.listening import Listener
+from pushserver.mount import Mounted
 from pushserver.node import Node
 from pushserver.notify import notify
 from pushserver.site import PushSite
@@ -33,9 +35,16 @@ class PushService(MultiService):
 
     _log = Logger()
 
-    def __init__(self, node: Node, site: PushSite, reactor: Any, storage: Service | None = None):
+    def __init__(
+        self,
+        node: Node,
+        site: PushSite,
+        reactor: Any,
+        storage: Service | None = None,
+        app: Service | None = None,
+    ):
         super().__init__()
-        self._node = node
+        self.node = node
         self._site = site
         self._reactor = reactor
         self._listeners: list[Listener] = []
@@ -43,6 +52,9 @@ class PushService(MultiService):
         self._storage = storage
         if storage is not None:
             storage.setServiceParent(self)
+        self._app = app
+        if app is not None:
+            app.setServiceParent(self)
         self._clocks = [
             (self._clock(self._wake_peers), 1.0),
             (self._clock(self._sweep), SWEEP_SECONDS),
@@ -65,6 +77,11 @@ class PushService(MultiService):
         self._sources.append(source)
 
     @property
+    def resource(self) -> Resource:
+        """All that is served, to be put into another site."""
+        return Mounted(self._site.resource, self._site)
+
+    @property
     def sources(self) -> list[Status]:
         """How each source of the configuration is."""
         return [source.status() for source in self._sources if isinstance(source, Runner)]
@@ -83,18 +100,20 @@ class PushService(MultiService):
 
     async def _stop(self) -> None:
         notify("STOPPING=1", os.environ)
-        deadline = self._reactor.seconds() + self._node.limits.drain_seconds
+        deadline = self._reactor.seconds() + self.node.limits.drain_seconds
         for listener in self._listeners:
             await maybeDeferred(listener.stopService)
         # All at once: each of them may take its time to end.
         await gatherResults([self._stopped(source) for source in self._sources])
-        self._node.hub.close()
-        for peer in self._node.peers:
+        self.node.hub.close()
+        for peer in self.node.peers:
             peer.shut_down()
         await self._drained(deadline - self._reactor.seconds())
         for clock, _ in self._clocks:
             if clock.running:
                 clock.stop()
+        if self._app is not None:
+            await maybeDeferred(self._app.stopService)
         if self._storage is not None:
             await maybeDeferred(self._storage.stopService)
 
@@ -104,7 +123,7 @@ class PushService(MultiService):
 
     async def _drained(self, seconds: float) -> None:
         gone: Deferred[None] = Deferred()
-        self._node.peers.when_empty(lambda: gone.callback(None))
+        self.node.peers.when_empty(lambda: gone.callback(None))
         both = DeferredList([gone, self._site.drain()])
         late = self._reactor.callLater(max(0.0, seconds), self._abort)
         await both
@@ -112,7 +131,7 @@ class PushService(MultiService):
             late.cancel()
 
     def _abort(self) -> None:
-        for peer in self._node.peers:
+        for peer in self.node.peers:
             peer.abort()
         self._site.abort()
 
@@ -130,10 +149,10 @@ class PushService(MultiService):
         return loop
 
     def _wake_peers(self) -> None:
-        self._node.peers.tick(self._node.monotonic())
+        self.node.peers.tick(self.node.monotonic())
 
     def _sweep(self) -> None:
-        self._node.hub.expire(self._node.clock())
+        self.node.hub.expire(self.node.clock())
 
 
 def _allow_all_descriptors() -> None:

@@ -65,11 +65,6 @@ class DeadlineChannel(http.HTTPChannel):
         self.site.release(self)
         super().connectionLost(reason)
 
-    def end(self) -> None:
-        """Close the connection when all is sent, which may take as long as a request may."""
-        self.setTimeout(self.site.limits.request_seconds)
-        self.loseConnection()
-
     def abort(self) -> None:
         """Drop the connection at once."""
         cast(ITCPTransport, self.transport).abortConnection()
@@ -134,14 +129,6 @@ class PushRequest(Request):
         if name in (b"Server", "Server"):
             value = HEADERS[b"server"]
         super().setHeader(name, value)
-
-    def hand_over(self) -> None:
-        """The connection goes on in another protocol."""
-        self.channel.site.release(self.channel)
-
-    def abort(self) -> None:
-        """Drop the connection at once."""
-        self.channel.abort()
 
     def _problem(self) -> str:
         hosts = self.requestHeaders.getRawHeaders("host", [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -13,8 +13,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 from pushserver.audience import Direct
 from pushserver.formats import CHUNKED, Format
 from pushserver.limits import Limits
+from pushserver.mount import abort, end
 from pushserver.outlet import Bounds, outlet
-from pushserver.site import PushRequest
 
 
 class Conversation(Protocol):
@@ -70,7 +70,7 @@ class ResponseTransport:
     def __init__(self, request: Request, format: Any, bounds: Bounds, log: Logger):
         self.format = format
         self._request = request
-        self._channel = cast(PushRequest, request).channel
+        self._channel: Any = request.channel
         self._open = True
         self._log = log
         address = request.getClientAddress()
@@ -108,14 +108,14 @@ class ResponseTransport:
             self._open = False
             if self._outlet.finish():
                 self._request.finish()
-                self._channel.end()
+                end(self._channel)
             else:
-                self._channel.abort()
+                abort(self._channel)
 
     def abort(self) -> None:
         self._open = False
         self._outlet.finish()
-        self._channel.abort()
+        abort(self._channel)
 
     def blocked(self, direct: Direct | None) -> None:
         if self._conversation is not None:

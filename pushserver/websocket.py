@@ -25,7 +25,7 @@ from pushserver.formats import DEFLATED, Format
 from pushserver.lean import LeanProtocol, lean
 from pushserver.limits import Limits
 from pushserver.outlet import Bounds, outlet, send_first
-from pushserver.site import PushRequest
+from pushserver.site import PushSite
 
 INTERNAL_ERROR = 1011
 REASON_BYTES = 120
@@ -282,7 +282,8 @@ class WebSocketFactory(WebSocketServerFactory):
 
     def upgrade(self, request: Request, format: Format, begin: Begin) -> int:
         """Take the request's connection over; `begin` gets the transport once it is open."""
-        cast(PushRequest, request).hand_over()
+        if isinstance(request.site, PushSite):
+            request.site.release(cast(Any, request.channel))
         answer: int = WebSocketResource(_Prepared(self, format, begin)).render(request)
         return answer
 

@@ -42,7 +42,7 @@ FLOORS = {
         {"msgspec"},
     ),
     "2: what doors share": floor(
-        "answers compression entrance lean outlet publishing quiet reading site sqlite store",
+        "answers compression entrance lean mount outlet publishing quiet reading site sqlite store",
         {"msgspec"} | NETWORK,
     ),
     "2: sources": floor(
@@ -55,7 +55,8 @@ FLOORS = {
         one_another=False,
     ),
     "3: where all is put together": floor(
-        "listening notify server service",
+        "app assembly calls client events listening loading notify published reloading running"
+        " server service testing",
         {"msgspec"} | NETWORK,
     ),
     "4: the face": floor(

@@ -176,11 +176,11 @@ class Timer:
     def __init__(self, calls: Calls, every: float, place: OnReactor | InThread):
         self._calls = calls
         self._every = every
-        self._place = place
+        self.place = place
 
     async def run(self, feed: Any) -> None:
         async def tick() -> None:
-            made = self._place.call(feed.reactor, lambda: self._calls(feed))
+            made = self.place.call(feed.reactor, lambda: self._calls(feed))
             try:
                 value = await in_time(feed, self._every, made)
             except CancelledError:
@@ -193,7 +193,7 @@ class Timer:
         try:
             await ticking(feed, self._every, tick)
         finally:
-            self._place.close()
+            self.place.close()
 
 
 @implementer(ISource)
@@ -203,13 +203,13 @@ class Values:
     def __init__(self, calls: Calls, every: float | None, place: OnReactor | InThread):
         self._calls = calls
         self._every = every
-        self._place = place
+        self.place = place
 
     async def run(self, feed: Any) -> None:
         generator: Generator[Any, Any, Any] = self._calls(feed)
 
         async def step() -> None:
-            made = self._place.call(feed.reactor, lambda: _following(generator))
+            made = self.place.call(feed.reactor, lambda: _following(generator))
             await publish(feed, await in_time(feed, self._every, made))
 
         try:
@@ -218,9 +218,9 @@ class Values:
             await self._close(feed, generator)
 
     async def _close(self, feed: Feed, generator: Generator[Any, Any, Any]) -> None:
-        stuck = self._place.busy
-        closed = Deferred.fromCoroutine(self._place.call(feed.reactor, generator.close))
-        self._place.close()
+        stuck = self.place.busy
+        closed = Deferred.fromCoroutine(self.place.call(feed.reactor, generator.close))
+        self.place.close()
         if stuck:
             # It is closed if it ever comes back; nobody waits for that.
             closed.addErrback(lambda _: None)

@@ -28,6 +28,7 @@ from benchmarks.servers.feed import BYTES, Feed
 from pushserver import config, service
 from pushserver.limits import Limits
 from pushserver.outlet import KERNEL_BYTES
+from pushserver.sources.kinds import SourceTypes
 
 
 def window(cpu: float, deliveries: int, **more: Any) -> dict[str, Any]:
@@ -320,7 +321,7 @@ class TestPlan:
                 assert trial.settings == {}
                 continue
             place = Place(8_000, tmp_path / "feed", tmp_path, trial.channels, trial.settings)
-            found = config.read(PRODUCT.command(place)[-1], {})
+            found = config.read(PRODUCT.command(place)[-1], {}, SourceTypes())
             assert found.server.listen == ["tcp:8000:interface=127.0.0.1"]
             assert found.sources["feed"].channel == "bench"
             assert found.server.compress == (trial.protocol == "deflate")

@@ -10,12 +10,12 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from pushserver.assembly import build
 from pushserver.broker import Unavailable
 from pushserver.config import Config, Source
 from pushserver.idempotency import InvalidKey
 from pushserver.limits import Limits
 from pushserver.payload import InvalidData
-from pushserver.service import build
 from pushserver.sources.interface import Feed, IHook, ISource, ISourceType, SourceFailed
 from pushserver.sources.kinds import SourceTypes
 from tests.unit.web import Server, Trouble, set_autobahns_clock
@@ -73,7 +73,7 @@ class HookServer(Server):
         config = replace(Config(limits=limits), sources=sources)
         types = SourceTypes([Hooked(hook), *SourceTypes().values()])
         self.service = build(config, self.clock, types=types)
-        self.node = self.service._node
+        self.node = self.service.node
         self.site = self.service._site
         self.hub = self.node.hub
 

@@ -344,6 +344,15 @@ def test_a_stream_from_now_begins_where_each_channel_stands() -> None:
     assert came == [("c", 1), ("a", 3), ("b", 2)]
 
 
+def test_streams_of_the_same_channels_are_one_audience_whatever_their_order() -> None:
+    hub, shape = make_hub(), Shape()
+    watchers = [Watcher(names, shape.format) for names in ("ab", "ba")]
+    assert {follow(hub, w, w.info.client, Start()).audience for w in watchers} == {"a b"}
+    publish(hub, "b")
+    assert [watcher.offsets for watcher in watchers] == [[1], [1]]
+    assert (shape.calls, hub.channels()) == (1, {"a": 2, "b": 2})
+
+
 def test_a_stream_with_the_last_few_has_the_newest_of_all_its_channels() -> None:
     hub = make_hub()
     for name in "aabab":

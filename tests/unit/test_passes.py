@@ -639,9 +639,10 @@ def test_what_is_queued_for_an_audience_that_is_gone_goes_to_nobody(rests: bool)
     crowd = resting() if rests else Crowd(2 * SLICE)
     crowd.publish(3)
     sent = crowd.time.sends
-    first = crowd.members
-    for member in first:
+    audience = crowd.hub._audiences["numbers"]
+    for member in crowd.members:
         member.leave()
+    assert audience.queue == []
     # An audience of the same name is another one, and does not rest.
     crowd.members = []
     crowd.add(SLICE)
@@ -650,7 +651,6 @@ def test_what_is_queued_for_an_audience_that_is_gone_goes_to_nobody(rests: bool)
     crowd.end()
     assert crowd.offsets == [[4 + rests]] * SLICE
     assert crowd.time.sends == sent + SLICE + 1
-    assert crowd.hub._audiences["numbers"].queue == []
 
 
 # -- bounded --------------------------------------------------------------------------------------

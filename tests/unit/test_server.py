@@ -13,13 +13,13 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from zope.interface import provider
 
 from pushserver import server as module
+from pushserver.assembly import build
 from pushserver.channel import ChannelOptions
 from pushserver.config import Config, Source
 from pushserver.config import Server as ServerSection
 from pushserver.limits import Limits
 from pushserver.memory import Memory
 from pushserver.server import SWEEP_SECONDS, PushService
-from pushserver.service import build
 from pushserver.sources.interface import Feed
 from pushserver.sources.place import Place, Plan
 from pushserver.sources.runner import Runner
@@ -104,7 +104,7 @@ class TestTheStart:
         reactor = MemoryReactorClock()
         sources = {name: Source("random", name, "tick", options={"every": 2.0}) for name in "ab"}
         service = build(Config(server=ServerSection(listen=[]), sources=sources), reactor)
-        history = service._node.hub.history
+        history = service.node.hub.history
         assert history.seq == 0
         service.startService()
         for _ in range(4):

@@ -7,18 +7,12 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.testing import MemoryReactorClock
 
+from pushserver.assembly import _report, build, connection_log
 from pushserver.channel import ChannelOptions
 from pushserver.config import Config, Source
 from pushserver.config import Store as StoreConfig
 from pushserver.history import History
-from pushserver.service import (
-    Options,
-    _report,
-    build,
-    configure,
-    connection_log,
-    makeService,
-)
+from pushserver.service import Options, configure, makeService
 from pushserver.sources.runner import Runner
 from pushserver.startup import StartFailed
 from tests.unit.web import Log, Server, Trouble
@@ -109,7 +103,7 @@ def test_sources_of_the_configuration_run() -> None:
     service = build(Config(sources=sources), clock)
     service.startService()
     clock.advance(3)
-    history: History = service._node.hub.history
+    history: History = service.node.hub.history
     assert list(history.channels) == ["mine"]
     assert [row.event for row in history.peek("mine").last(9)] == ["tick", "tick"]
     service.stopService()

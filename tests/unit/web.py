@@ -16,11 +16,11 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.python.failure import Failure
 from zope.interface import directlyProvidedBy, directlyProvides, implementer
 
+from pushserver.assembly import build
 from pushserver.channel import ChannelOptions, Draft
 from pushserver.config import Config
 from pushserver.limits import Limits
 from pushserver.server import PushService
-from pushserver.service import build
 from tests.unit.tools import drive
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -309,7 +309,7 @@ class Server:
         set_autobahns_clock(self.clock)
         config = config or Config(limits=limits, defaults=options)
         self.service: PushService = build(replace(config, sources={}), self.clock, debug)
-        self.node = self.service._node
+        self.node = self.service.node
         self.site = self.service._site
         self.hub = self.node.hub
 

@@ -1,0 +1,261 @@
+"""The one place where everything is put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from dataclasses import replace
+from functools import partial
+from types import coroutine as coroutine_of_generator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+
+from pushserver import __version__
+from pushserver.answers import Folder
+from pushserver.api import Api
+from pushserver.app import PushServer
+from pushserver.broker import MemoryBroker
+from pushserver.calls import Pool, Threads
+from pushserver.channels import ChannelDoors, Channels, Events, FrontDoor
+from pushserver.config import Config, Types
+from pushserver.connection import ConnectionDoors, EmulationDoor
+from pushserver.events import AppHandlers
+from pushserver.handlers import Handlers, NoHandlers
+from pushserver.history import History
+from pushserver.hooks import Hooks
+from pushserver.hub import Hub
+from pushserver.idempotency import Keys
+from pushserver.limits import Limits
+from pushserver.memory import Memory
+from pushserver.metrics import Metrics
+from pushserver.node import Node
+from pushserver.pages import Pages, StaticFiles, asset_folder
+from pushserver.peers import Peers
+from pushserver.presence import Presence
+from pushserver.publishing import Gate
+from pushserver.quiet import hush
+from pushserver.running import AppService
+from pushserver.server import PushService
+from pushserver.site import PushSite
+from pushserver.sources.interface import IHook
+from pushserver.sources.kinds import SourceTypes, make
+from pushserver.sources.place import Place
+from pushserver.sources.runner import Runner
+from pushserver.startup import StartFailed
+from pushserver.store import Committer, Storage, Writer
+from pushserver.streaming import Responses
+from pushserver.sync import SyncBroker
+from pushserver.websocket import WebSocketFactory
+
+
+def build(
+    config: Config,
+    reactor: Any,
+    debug: bool = False,
+    types: Types | None = None,
+    app: PushServer | None = None,
+    threads: Threads | None = None,
+    clock: Callable[[], float] = time.time,
+) -> PushService:
+    """Put everything together; nothing listens, ticks or is opened before the start.
+
+    `types` are those that sources may have, all that are installed if it is None; `threads`
+    is where the application's plain functions are called; `clock` gives Unix seconds.
+    """
+    limits = config.limits
+    log = connection_log(debug)
+    hush()
+    broker, storage = make_broker(config, reactor, clock)
+    handlers = make_handlers(app, limits, reactor, threads)
+    node = make_node(broker, limits, reactor, clock, handlers or NoHandlers())
+    pages = Pages()
+    origins = frozenset(origin.lower() for origin in config.server.allowed_origins)
+    gate = Gate(frozenset(config.auth.api_keys), origins)
+    websockets = WebSocketFactory(reactor, limits, log, config.server.compress)
+    upgrade = websockets.upgrade
+    respond = Responses(limits, log, reactor).open
+    channels = ChannelDoors(node, upgrade, respond, pages.channel, gate)
+    connections = ConnectionDoors(node, upgrade, respond, origins, {})
+    memory = Memory() if storage is None else storage.memory
+    place = Place(reactor, node.hub.publish, node.hub, memory, clock, limits.drain_seconds / 2)
+    runners = make_runners(config, place, SourceTypes() if types is None else types, app)
+    root = tree(channels, connections, runners, config.server.front_channel)
+    site = PushSite(root, limits, pages.error, reactor, websockets.shortcut(root), origins)
+    run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
+    service = PushService(node, site, reactor, storage, run_by)
+    for text in config.server.listen:
+        service.listen(text)
+    for runner in runners:
+        service.add_source(runner)
+    return service
+
+
+def with_app(config: Config, app: PushServer) -> Config:
+    """The configuration for an application: its defaults are for a server without one.
+
+    No random numbers; and the page at `/` is that of the application's first channel.
+    """
+    default, server = Config(), config.server
+    if config.sources == default.sources:
+        config = replace(config, sources={})
+    channels = [own.plan.channel for own in app.sources]
+    if channels and server.front_channel == default.server.front_channel not in channels:
+        config = replace(config, server=replace(server, front_channel=channels[0]))
+    return config
+
+
+def make_broker(
+    config: Config, reactor: Any, clock: Callable[[], float]
+) -> tuple[MemoryBroker, Storage | None]:
+    """The broker that the configuration asks for, and the store behind it, if any."""
+    history, metrics = History(config.channel_options()), Metrics()
+    keys = Keys(config.limits.idempotency_keys)
+    store = config.store
+    if not store.path:
+        return MemoryBroker(history, keys, metrics, clock), None
+    committer = Committer(store.path, store.durability, reactor, history, metrics)
+    if store.durability == "sync":
+        broker = SyncBroker(history, keys, metrics, clock, committer)
+        return broker, Storage(committer, broker, keys, clock)
+    interval = store.commit_milliseconds / 1000
+    writer = Writer(committer, history, clock, reactor, interval)
+    storage = Storage(committer, writer, keys, clock)
+    return MemoryBroker(history, keys, metrics, clock, writer), storage
+
+
+def make_handlers(
+    app: PushServer | None, limits: Limits, reactor: Any, threads: Threads | None
+) -> AppHandlers | None:
+    """What asks the application, if there is one."""
+    if app is None:
+        return None
+    if threads is None:
+        threads = Pool(reactor, limits.handler_threads)
+    return AppHandlers(app.events, threads, reactor, limits.handler_seconds)
+
+
+def make_node(
+    broker: MemoryBroker,
+    limits: Limits,
+    reactor: Any,
+    clock: Callable[[], float],
+    handlers: Handlers,
+) -> Node:
+    """What the conversations share."""
+    hub = Hub(broker, reactor, _report)
+    return Node(
+        hub=hub,
+        presence=Presence(hub, limits.announced_audience),
+        peers=Peers(_report),
+        limits=limits,
+        version=f"pushserver {__version__}",
+        clock=clock,
+        monotonic=reactor.seconds,
+        run=run,
+        report=_report,
+        handlers=handlers,
+    )
+
+
+def make_runners(
+    config: Config, place: Place, types: Types, app: PushServer | None
+) -> list[Runner]:
+    """The sources of the configuration and of the application; raises StartFailed."""
+    runners = []
+    for own in () if app is None else app.sources:
+        if own.plan.name in config.sources:
+            problem = "the application has a source of this name too"
+            raise StartFailed(f"sources.{own.plan.name}: {problem}")
+        runners.append(Runner(own.source, own.plan, place))
+    for name, table in config.sources.items():
+        try:
+            source, plan = make(name, table, types)
+        except ValueError as error:
+            raise StartFailed(f"sources.{name}: {error}") from None
+        runners.append(Runner(source, plan, place))
+    return runners
+
+
+def tree(
+    doors: ChannelDoors,
+    connections: ConnectionDoors,
+    runners: Sequence[Runner],
+    front_channel: str,
+) -> Resource:
+    """The resources by URL."""
+    hooks = {
+        runner.plan.name: runner.source.receive
+        for runner in runners
+        if IHook.providedBy(runner.source)
+    }
+    return Folder(
+        {
+            b"": FrontDoor(doors, front_channel),
+            b"channels": Channels(doors),
+            b"events": Events(doors),
+            b"api": Api(doors.node, doors.gate, lambda: [runner.status() for runner in runners]),
+            b"hooks": Hooks(hooks),
+            b"connection": Folder(connections.children()),
+            b"emulation": EmulationDoor(connections),
+            b"static": StaticFiles(str(asset_folder("static"))),
+        }
+    )
+
+
+class _Terse(Logger):
+    """A logger whose debug events are not even made."""
+
+    def debug(self, format: str | None = None, **kwargs: object) -> None:
+        """Nothing: twistd's own observer would write each."""
+
+
+def connection_log(debug: bool) -> Logger:
+    """A logger for connects and disconnects, which are debug events."""
+    return (Logger if debug else _Terse)("pushserver.connections")
+
+
+_log = Logger()
+
+
+def _report(what: str) -> None:
+    _log.failure("{what}", what=what)
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Drive the coroutine; what it raises is logged.
+
+    Most wait for nothing, and for those a Deferred would be half of what they cost.
+    """
+    try:
+        awaited = coroutine.send(None)
+    except StopIteration:
+        pass
+    except Exception:
+        _report("a conversation failed")
+    else:
+        Deferred.fromCoroutine(_go_on(coroutine, awaited)).addErrback(
+            lambda failure: _log.failure("a conversation failed", failure)
+        )
+
+
+@coroutine_of_generator
+def _go_on(coroutine: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+    """The rest of a coroutine that waits for its first time."""
+    while True:
+        try:
+            result = yield awaited
+        except GeneratorExit:
+            # What it waits for is gone, and it may have been collected before us.
+            coroutine.close()
+            raise
+        except BaseException as error:
+            step = partial(coroutine.throw, error)
+        else:
+            step = partial(coroutine.send, result)
+        try:
+            awaited = step()
+        except StopIteration:
+            return

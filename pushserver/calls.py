@@ -1,0 +1,82 @@
+"""Calls of an application's handlers: plain functions in threads, as they may take their time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from pushserver.sources.worker import Worker
+
+WAITING = 1_000
+"""How many calls may wait for a thread."""
+
+
+class Busy(Exception):
+    """So many calls wait for a thread that no other may."""
+
+
+class Threads(Protocol):
+    """Where plain functions are called."""
+
+    def call(self, function: Callable[[], Any]) -> Deferred[Any]:
+        """What it returns or raises, on the reactor's thread; raises Busy."""
+
+    def close(self) -> None:
+        """Let the threads go; those that hang keep nobody."""
+
+
+class Pool:
+    """So many daemon threads at the most, begun when they are needed.
+
+    A call that is cancelled goes on; only when it has returned does its thread take another.
+    """
+
+    def __init__(self, reactor: Any, most: int):
+        self._reactor = reactor
+        self._most = most
+        self._workers: list[Worker] = []
+        self._idle: list[Worker] = []
+        self._waiting: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
+
+    def call(self, function: Callable[[], Any]) -> Deferred[Any]:
+        answer: Deferred[Any] = Deferred(lambda _: None)
+        if self._idle:
+            self._begin(self._idle.pop(), function, answer)
+        elif len(self._workers) < self._most:
+            worker = Worker(f"handler {len(self._workers)}")
+            self._workers.append(worker)
+            self._begin(worker, function, answer)
+        elif len(self._waiting) < WAITING:
+            self._waiting.append((function, answer))
+        else:
+            raise Busy
+        return answer
+
+    def close(self) -> None:
+        self._waiting.clear()
+        for worker in self._workers:
+            worker.close()
+
+    def _begin(self, worker: Worker, function: Callable[[], Any], answer: Deferred[Any]) -> None:
+        worker.call(self._reactor, function).addBoth(self._done, worker, answer)
+
+    def _done(self, result: Any, worker: Worker, answer: Deferred[Any]) -> None:
+        if self._waiting:
+            self._begin(worker, *self._waiting.popleft())
+        else:
+            self._idle.append(worker)
+        if not answer.called:
+            answer.callback(result)
+
+
+class Inline:
+    """No thread at all, for tests: a call has returned when it is made."""
+
+    def call(self, function: Callable[[], Any]) -> Deferred[Any]:
+        return maybeDeferred(function)
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,78 @@
+"""A connected client, as an application's handlers see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pushserver import payload, wire
+from pushserver.channel import check_event, check_name
+from pushserver.running import Running
+from pushserver.session import Session
+
+
+class Client:
+    """One connection of the Centrifuge protocol. All of it may be called from any thread.
+
+    `id` is unguessable and new for each connection; `state` is for the application, which may
+    keep there what it likes.
+    """
+
+    def __init__(self, session: Session, running: Running):
+        self.id = session.info.client
+        self.state: dict[str, Any] = {}
+        self._session = session
+        self._running = running
+
+    def __repr__(self) -> str:
+        return f"<Client {self.id}>"
+
+    @property
+    def user(self) -> str:
+        """Who it is; empty for somebody who did not say."""
+        return self._session.info.user
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that it is in."""
+        return self._session.channels
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is still there."""
+        return self._session.connected
+
+    def send(self, data: object, event: str = "") -> None:
+        """Tell this client alone: its `message` handler gets the data.
+
+        With an event what it gets is `{"event": ..., "data": ...}`. Raises InvalidData for what
+        JSON cannot hold. Nothing happens when it is gone.
+        """
+        text = encoded(data, event)
+        self._running.soon(lambda: self._session.message(text))
+
+    def join(self, channel: str) -> None:
+        """Put it into the channel, as if it had subscribed itself; raises InvalidName.
+
+        In a `connect` handler: from the beginning, and with what it missed when it comes back.
+        """
+        check_name(channel)
+        node = self._running.node
+        self._running.soon(lambda: node.run(self._session.invite(channel)))
+
+    def leave(self, channel: str) -> None:
+        """Take it out of the channel; nothing happens when it is not in it."""
+        check_name(channel)
+        self._running.soon(
+            lambda: self._session.unsubscribe(channel, wire.UNSUBSCRIBED, "taken out by the server")
+        )
+
+    def disconnect(self, reason: str = "disconnected by the application", code: int = 4500) -> None:
+        """End the connection; from 4500 to 4999 the client does not come back."""
+        if not 4000 <= code <= 4999:
+            raise ValueError(f"code {code}: expected 4000 to 4999")
+        self._running.soon(lambda: self._session.disconnect(code, reason))
+
+
+def encoded(data: object, event: str) -> bytes:
+    """The text of something sent; raises InvalidData and InvalidName."""
+    return payload.encode({"event": check_event(event), "data": data} if event else data)

@@ -1,0 +1,227 @@
+"""The handlers of an application: which there are, and how each is called."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pushserver import payload, wire
+from pushserver.calls import Busy, Threads
+from pushserver.client import Client
+from pushserver.handlers import HandlerFailed, NotHandled, Refused
+from pushserver.running import Running
+from pushserver.session import Session
+from pushserver.sources.awaiting import awaited
+
+RESERVED = ("connect", "disconnect", "subscribe", "publish")
+"""What happens to a connection; no client can name these as events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A function of the application's for one event.
+
+    `takes`: with how many of the arguments there are it is called. `thread`: where.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    takes: int
+    thread: bool
+
+
+def handler(event: str, function: Callable[..., Any], thread: bool | None) -> Handler:
+    """The handler that a function is; raises ValueError if it can be none.
+
+    What is not async is called in a thread, unless `thread` is False.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    if not callable(function):
+        raise ValueError(f"{name} is no handler of {event}: expected a function")
+    is_async = inspect.iscoroutinefunction(function)
+    if is_async and thread:
+        raise ValueError(f"{name} is async, and runs on the reactor: it takes no thread=True")
+    return Handler(name, function, _takes(function), not is_async if thread is None else thread)
+
+
+def _takes(function: Callable[..., Any]) -> int:
+    positional = 0
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return 99
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            positional += 1
+    return positional
+
+
+class Events:
+    """The handlers by namespace and event, to look up and to call."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[tuple[str, str], Handler] = {}
+
+    def add(self, namespace: str, event: str, made: Handler) -> None:
+        """Raises ValueError when there is one already."""
+        if (namespace, event) in self._handlers:
+            where = f" in {namespace}" if namespace else ""
+            first = self._handlers[namespace, event].name
+            raise ValueError(f"{event}{where} has a handler already: {first}")
+        self._handlers[namespace, event] = made
+
+    def find(self, event: str, namespace: str = "") -> Handler | None:
+        """The handler of this namespace, or else the one of all."""
+        return self._handlers.get((namespace, event)) or self._handlers.get(("", event))
+
+    def named(self, method: str) -> Handler | None:
+        """The handler that a client means: `event`, or `namespace:event`."""
+        namespace, _, event = method.rpartition(":")
+        if event in RESERVED:
+            return None
+        return self._handlers.get((namespace, event)) or self._handlers.get(("", method))
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{space}:{event}" if space else event for space, event in self._handlers)
+
+
+class AppHandlers:
+    """The application, as sessions ask it (`handlers.Handlers`).
+
+    A handler that raises is logged with its traceback, and the client learns that it failed.
+    One that takes longer than `seconds` is not waited for.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        events: Events,
+        threads: Threads,
+        clock: IReactorTime,
+        seconds: float,
+    ):
+        self.clients: dict[Session, Client] = {}
+        self._events = events
+        self._running: Running | None = None
+        self._threads = threads
+        self._clock = clock
+        self._seconds = seconds
+
+    def begin(self, running: Running) -> None:
+        """A server runs the application from now on."""
+        self._running = running
+
+    def end(self) -> None:
+        """The server has stopped."""
+        self._threads.close()
+
+    async def connect(self, session: Session, data: bytes) -> bytes:
+        assert self._running is not None, "a session before the start"
+        client = self.clients[session] = Client(session, self._running)
+        found = self._events.find("connect")
+        if found is None:
+            return b""
+        try:
+            answer = await self._call(found, client, _value(data))
+            if answer is False:
+                raise Refused
+            return b"" if answer is None or answer is True else self._encoded(found, answer)
+        except BaseException:
+            self.clients.pop(session, None)
+            raise
+
+    def disconnect(self, session: Session, reason: str) -> None:
+        client = self.clients.pop(session, None)
+        found = self._events.find("disconnect")
+        if client is not None and found is not None:
+            Deferred.fromCoroutine(self._call(found, client, reason)).addErrback(lambda _: None)
+
+    async def subscribe(self, session: Session, channel: str, data: bytes) -> None:
+        found = self._events.find("subscribe", _namespace(channel))
+        if found is not None:
+            client = self.clients[session]
+            if await self._call(found, client, channel, _value(data)) is False:
+                raise Refused(f"subscribing to {channel} was refused by the application")
+
+    async def publish(self, session: Session, channel: str, data: bytes) -> bool:
+        found = self._events.find("publish", _namespace(channel))
+        if found is None:
+            return False
+        if await self._call(found, self.clients[session], channel, _value(data)) is False:
+            raise Refused(f"publishing to {channel} was refused by the application")
+        return True
+
+    async def rpc(self, session: Session, method: str, data: bytes) -> bytes:
+        found = self._events.named(method)
+        if found is None:
+            raise NotHandled(f"the application has no handler for {method[:80]!r}")
+        answer = await self._call(found, self.clients[session], _value(data))
+        return self._encoded(found, answer)
+
+    async def message(self, session: Session, data: bytes) -> None:
+        value = _value(data)
+        found, value = self._meant(value)
+        if found is None:
+            raise NotHandled("the application has no handler for what was sent")
+        await self._call(found, self.clients[session], value)
+
+    def _meant(self, value: Any) -> tuple[Handler | None, Any]:
+        """Who takes something that was sent: a named event's handler, `message` or `json`."""
+        if isinstance(value, dict) and value.keys() == {"event", "data"}:
+            name = value["event"]
+            found = self._events.named(name) if isinstance(name, str) else None
+            if found is not None:
+                return found, value["data"]
+        kind = "message" if isinstance(value, str) else "json"
+        return self._events.find(kind) or self._events.find("message"), value
+
+    async def _call(self, found: Handler, *arguments: Any) -> Any:
+        """What the handler answers; raises Refused, or HandlerFailed, which has been logged."""
+        made = Deferred.fromCoroutine(self._answer(found, arguments))
+        made.addTimeout(self._seconds, self._clock)
+        try:
+            return await made
+        except Refused:
+            raise
+        except Busy:
+            raise HandlerFailed("too many calls wait for the application") from None
+        except TimeoutError:
+            message = f"{found.name} has not answered in {self._seconds:g} s (handler_seconds)"
+            self._log.error("{message}", message=message)
+            raise HandlerFailed("the application did not answer in time") from None
+        except (Exception, CancelledError, SystemExit) as error:
+            self._log.failure("the handler {name} failed", Failure(error), name=found.name)
+            raise HandlerFailed("the application failed") from None
+
+    async def _answer(self, found: Handler, arguments: tuple[Any, ...]) -> Any:
+        given = arguments[: found.takes]
+        if found.thread:
+            answer = await self._threads.call(lambda: found.function(*given))
+        else:
+            answer = found.function(*given)
+        return await awaited(answer) if inspect.isawaitable(answer) else answer
+
+    def _encoded(self, found: Handler, answer: object) -> bytes:
+        try:
+            return payload.encode(answer)
+        except ValueError as error:
+            self._log.error("the handler {name} answered: {error}", name=found.name, error=error)
+            raise HandlerFailed("the application answered what JSON cannot hold") from None
+
+
+def _value(data: bytes) -> Any:
+    try:
+        return json.loads(payload.compact(data)) if data else None
+    except payload.InvalidData as error:
+        raise Refused(f"bad request: data: {error}", wire.BAD_REQUEST) from None
+
+
+def _namespace(channel: str) -> str:
+    return channel.partition(":")[0] if ":" in channel else ""

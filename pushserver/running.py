@@ -1,0 +1,113 @@
+"""An application's way into the server that runs it, from whatever thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from pushserver.broker import Unavailable
+from pushserver.channel import Draft, Receipt
+from pushserver.node import Node
+from pushserver.published import Published
+
+Result = TypeVar("Result")
+
+LOOK_SECONDS = 0.5
+"""How often a thread that waits for an answer looks whether the server has stopped."""
+
+
+class NotRunning(RuntimeError):
+    """The application is not being run by a server."""
+
+
+class Running:
+    """One server, for as long as it runs."""
+
+    def __init__(self, node: Node, reactor: Any):
+        self.node = node
+        self._reactor = reactor
+        self._thread = threading.get_ident()
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """The server has stopped: nobody waits for it any more."""
+        self._stopped.set()
+
+    def publish(self, draft: Draft) -> Published:
+        """Publish from any thread; raises Unavailable."""
+        if threading.get_ident() == self._thread:
+            return _checked(Deferred.fromCoroutine(self.node.hub.publish(draft)))
+        receipt = self._wait_for(lambda: Deferred.fromCoroutine(self.node.hub.publish(draft)))
+        done: Deferred[Receipt] = Deferred()
+        done.callback(receipt)
+        return Published(done)
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Call on the reactor's thread: at once if this is it."""
+        if threading.get_ident() == self._thread:
+            call()
+        elif self._stopped.is_set():
+            raise Unavailable("the server has stopped", "stopping")
+        else:
+            self._reactor.callFromThread(call)
+
+    def _wait_for(self, begin: Callable[[], Deferred[Result]]) -> Result:
+        answers: SimpleQueue[Any] = SimpleQueue()
+        self.soon(lambda: begin().addBoth(answers.put))
+        while True:
+            try:
+                answer = answers.get(timeout=LOOK_SECONDS)
+            except Empty:
+                if self._stopped.is_set():
+                    raise Unavailable("the server has stopped", "stopping") from None
+                continue
+            if isinstance(answer, Failure):
+                answer.raiseException()
+            result: Result = answer
+            return result
+
+
+class Application(Protocol):
+    """What is told that a server runs it."""
+
+    def begin(self, running: Running, handlers: Any) -> None:
+        """From now on."""
+
+    def end(self) -> None:
+        """No longer."""
+
+
+class AppService(Service):
+    """Runs an application from the start of the server to its end."""
+
+    def __init__(self, app: Application, handlers: Any, node: Node, reactor: Any):
+        self._app = app
+        self._handlers = handlers
+        self._node = node
+        self._reactor = reactor
+
+    def startService(self) -> None:
+        super().startService()
+        running = Running(self._node, self._reactor)
+        self._app.begin(running, self._handlers)
+        self._handlers.begin(running)
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._app.end()
+        self._handlers.end()
+
+
+def _checked(receipt: Deferred[Receipt]) -> Published:
+    """What failed at once is raised at once."""
+    failures: list[Failure] = []
+    if receipt.called and isinstance(receipt.result, Failure):
+        receipt.addErrback(failures.append)
+        failures[0].raiseException()
+    return Published(receipt)
