@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -86,27 +87,27 @@ class Attempt:
         self._throttle = throttle
         self._tell = over
         self._works_since: float | None = None
+        self._running = self._run()
         self._done: Deferred[None] | None = None
         self._deadline: Any = None
 
     def start(self) -> None:
         """Run it; nothing is raised."""
-        done = Deferred.fromCoroutine(self._run())
-        self._done = done
-        done.addCallbacks(lambda _: self._end(None), self._failed)
-        if self.cancelled:
-            # In its very first turn.
-            done.cancel()
+        self._done = Deferred.fromCoroutine(self._running)
+        self._done.addCallbacks(lambda _: self._end(None), self._failed)
 
     def cancel(self) -> None:
         """Ask it to end; `over` is called at once, later, or when it is left behind."""
         if self.cancelled or self.over:
             return
         self.cancelled = True
-        seconds = self._throttle.place.stop_seconds
-        self._deadline = self._throttle.place.reactor.callLater(seconds, self.leave)
-        if self._done is not None:
-            self._done.cancel()
+        reactor = self._throttle.place.reactor
+        self._deadline = reactor.callLater(self._patience(), self.leave)
+        if inspect.getcoroutinestate(self._running) == inspect.CORO_RUNNING:
+            # By what it published just now: it awaits nothing that could be cancelled.
+            reactor.callLater(0, self._cancel)
+        else:
+            self._cancel()
 
     def leave(self) -> None:
         """Wait for it no longer."""
@@ -126,6 +127,14 @@ class Attempt:
         """For how many seconds it has worked; None if it never did."""
         since = self._works_since
         return None if since is None else self._throttle.place.now() - since
+
+    def _cancel(self) -> None:
+        if self._done is not None and not self.over:
+            self._done.cancel()
+
+    def _patience(self) -> float:
+        own: float = getattr(self._source, "stop_seconds", 0.0)
+        return own + self._throttle.place.stop_seconds
 
     async def _run(self) -> None:
         await awaited(ISource(self._source).run(RunnerFeed(self._throttle, self)))

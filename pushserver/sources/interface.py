@@ -27,7 +27,8 @@ class ISource(Interface):
         Returning ends the source for good; raising ends this attempt, and it is started
         again after a back-off. It runs on the reactor's thread and must not block. It is
         cancelled (CancelledError out of what it awaits) when the server stops or, on demand,
-        when nobody watches any more.
+        when nobody watches any more. It is left behind when it then does not end; a source
+        that needs longer for that than others has an attribute `stop_seconds`.
         """
 
 

@@ -62,6 +62,7 @@ class Runner(Service):
         self._wakes: Any = None
         self._lingers: Any = None
         self._stopping: list[Deferred[None]] = []
+        self._hurries: Any = None
 
     def status(self) -> Status:
         """How it is now."""
@@ -89,7 +90,10 @@ class Runner(Service):
         self._adjust()
 
     def stopService(self) -> Deferred[None]:
-        """Cancel it; fires when it has ended, or when that has taken `stop_seconds`."""
+        """Cancel it; fires when it has ended, or when that has taken `stop_seconds`.
+
+        One that asks for more time than that goes on for so long.
+        """
         super().stopService()
         if self._joined in self._place.watch.on_join:
             self._place.watch.on_join.remove(self._joined)
@@ -98,7 +102,18 @@ class Runner(Service):
         done: Deferred[None] = Deferred()
         self._stopping.append(done)
         self._adjust()
+        if self._stopping and self._hurries is None:
+            seconds = self._place.stop_seconds
+            self._hurries = self._place.reactor.callLater(seconds, self._stopped)
         return done
+
+    def _stopped(self) -> None:
+        if self._hurries is not None and self._hurries.active():
+            self._hurries.cancel()
+        self._hurries = None
+        stopping, self._stopping = self._stopping, []
+        for done in stopping:
+            done.callback(None)
 
     def _state(self) -> str:
         if self._ended:
@@ -162,9 +177,7 @@ class Runner(Service):
             else:
                 self._begin()
         if self._attempt is None and not self.running:
-            stopping, self._stopping = self._stopping, []
-            for done in stopping:
-                done.callback(None)
+            self._stopped()
 
     def _begin(self) -> None:
         if self._not_before is not None:

@@ -56,6 +56,8 @@ class ThreadClock(Clock):
 class Script:
     """A source that runs a coroutine function."""
 
+    stop_seconds = 0.0
+
     def __init__(self, run: Callable[[Feed], Awaitable[None]]):
         self.run = run
 

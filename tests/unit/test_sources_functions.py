@@ -14,10 +14,11 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from zope.interface import implementer
 
 from pushserver.broker import Unavailable
-from pushserver.sources.functions import SLOW_SECONDS, SLOW_TICKS, adapt
+from pushserver.sources.functions import adapt
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.number import RANDOM, Options, random_number
 from pushserver.sources.runner import Runner
+from pushserver.sources.ticks import SLOW_SECONDS, SLOW_TICKS
 from tests.unit.source_tools import WAIT_SECONDS, Desk, stopped
 from tests.unit.tools import Watcher
 from tests.unit.web import Trouble

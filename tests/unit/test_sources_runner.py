@@ -613,17 +613,70 @@ class TestTheStop:
         assert desk.clock.getDelayedCalls() == []
         trouble.take()
 
-    def test_may_come_in_its_first_turn(self, desk: Desk) -> None:
+    @pytest.mark.parametrize("seconds", [0, 1])
+    def test_may_be_caused_by_what_it_publishes(self, desk: Desk, seconds: int) -> None:
         over: list[Any] = []
+        ended: list[str] = []
+        watcher = Watcher()
+        watcher.on_send = lambda frame: over.append(stopped(runner))
+        desk.watch(watcher)
 
         async def run(feed: Feed) -> None:
-            over.append(stopped(runner))
-            await Deferred()
+            if seconds:
+                await feed.sleep(seconds)
+            await feed.publish(1)
+            try:
+                await Deferred()
+            finally:
+                ended.append("clean")
 
         runner = desk.runner(Script(run))
         runner.startService()
-        assert over == [[None]]
+        desk.clock.advance(seconds)
+        desk.clock.advance(0)
+        assert (over, ended) == ([[None]], ["clean"])
         assert runner.status().state == "stopped"
+        assert desk.clock.getDelayedCalls() == []
+
+    def test_gives_a_source_the_time_that_it_asks_for_but_holds_nobody(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
+        puppet = Puppet()
+        source = Script(puppet)
+        source.stop_seconds = 10.0
+        puppet.deaf = True
+        runner = desk.started(source)
+        over = stopped(runner)
+        desk.clock.advance(1.9)
+        assert over == []
+        desk.clock.advance(0.2)
+        assert over == [None]
+        desk.clock.advance(7)
+        assert trouble.take() == []
+        puppet.end()
+        assert desk.clock.getDelayedCalls() == []
+        runner.startService()
+        stopped(runner)
+        desk.clock.advance(11.9)
+        assert trouble.take() == []
+        desk.clock.advance(0.2)
+        assert "left behind" in trouble.take()[0]
+
+    def test_with_another_start_in_between_waits_for_the_last_attempt(self, desk: Desk) -> None:
+        puppet = Puppet()
+        puppet.deaf = True
+        source = Script(puppet)
+        source.stop_seconds = 10.0
+        runner = desk.started(source)
+        stopped(runner)
+        runner.startService()
+        desk.clock.advance(5)
+        assert (len(puppet.feeds), puppet.live) == (1, 1)
+        puppet.end()
+        assert (len(puppet.feeds), puppet.live) == (2, 1)
+        puppet.deaf = False
+        assert stopped(runner) == [None]
+        assert desk.clock.getDelayedCalls() == []
 
     def test_may_come_twice_and_before_anything_began(self, desk: Desk) -> None:
         runner = desk.runner(Script(Puppet()))
