@@ -45,6 +45,7 @@ from pushserver.sources.kinds import SourceTypes, make
 from pushserver.sources.place import Place
 from pushserver.sources.runner import Runner
 from pushserver.startup import StartFailed
+from pushserver.status import StatusDoor
 from pushserver.store import Committer, Storage, Writer
 from pushserver.streaming import Responses
 from pushserver.sync import SyncBroker
@@ -82,7 +83,13 @@ def build(
     memory = Memory() if storage is None else storage.memory
     place = Place(reactor, node.hub.publish, node.hub, memory, clock, limits.drain_seconds / 2)
     runners = make_runners(config, place, SourceTypes() if types is None else types, app)
-    root = tree(channels, connections, runners, config.server.front_channel)
+    status = StatusDoor(
+        gate,
+        lambda: [runner.status() for runner in runners],
+        (lambda channel: []) if handlers is None else handlers.failures,
+        clock,
+    )
+    root = tree(channels, connections, runners, status, config.server.front_channel)
     site = PushSite(root, limits, pages.error, reactor, websockets.shortcut(root), origins)
     run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
     service = PushService(node, site, reactor, storage, run_by)
@@ -183,6 +190,7 @@ def tree(
     doors: ChannelDoors,
     connections: ConnectionDoors,
     runners: Sequence[Runner],
+    status: StatusDoor,
     front_channel: str,
 ) -> Resource:
     """The resources by URL."""
@@ -198,6 +206,7 @@ def tree(
             b"events": Events(doors),
             b"api": Api(doors.node, doors.gate, lambda: [runner.status() for runner in runners]),
             b"hooks": Hooks(hooks),
+            b"status": status,
             b"connection": Folder(connections.children()),
             b"emulation": EmulationDoor(connections),
             b"static": StaticFiles(str(asset_folder("static"))),

@@ -40,13 +40,14 @@ class ChannelDoors:
     `upgrade` and `respond` take a request over as a WebSocket or as a response without an
     end, and call what they are given with the transport; `page` renders the live page
     from the channel's name, the way to the server's root, how many publications the
-    history holds, and whether this is the front page.
+    history holds, whether this is the front page, and whether it is for somebody who is
+    told what fails.
     """
 
     node: Node
     upgrade: Open
     respond: Open
-    page: Callable[[str, str, int, bool], bytes]
+    page: Callable[[str, str, int, bool, bool], bytes]
     gate: Gate
 
 
@@ -145,7 +146,7 @@ def live_page(doors: ChannelDoors, request: Request, name: str, root: str) -> by
     request.setHeader(b"content-type", b"text/html; charset=utf-8")
     request.setHeader(b"cache-control", b"no-cache")
     size = doors.node.hub.history.options(name).history_size
-    return doors.page(name, root, size, root == ".")
+    return doors.page(name, root, size, root == ".", doors.gate.allows(request))
 
 
 def valid_channel(name: str) -> str:

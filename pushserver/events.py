@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
@@ -20,6 +20,7 @@ from pushserver.handlers import HandlerFailed, NotHandled, Refused
 from pushserver.running import Running
 from pushserver.session import Session
 from pushserver.sources.awaiting import awaited
+from pushserver.sources.record import describe
 
 RESERVED = ("connect", "disconnect", "subscribe", "publish")
 """What happens to a connection; no client can name these as events."""
@@ -29,13 +30,25 @@ RESERVED = ("connect", "disconnect", "subscribe", "publish")
 class Handler:
     """A function of the application's for one event.
 
-    `takes`: with how many of the arguments there are it is called. `thread`: where.
+    `takes`: with how many of the arguments there are it is called. `thread`: where. `place`
+    is the namespace and the event that it is for, once it has one.
     """
 
     name: str
     function: Callable[..., Any]
     takes: int
     thread: bool
+    place: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerFailure:
+    """How a handler failed the last time; `time` in Unix seconds."""
+
+    name: str
+    event: str
+    error: str
+    time: float
 
 
 def handler(event: str, function: Callable[..., Any], thread: bool | None) -> Handler:
@@ -74,7 +87,7 @@ class Events:
             where = f" in {namespace}" if namespace else ""
             first = self._handlers[namespace, event].name
             raise ValueError(f"{event}{where} has a handler already: {first}")
-        self._handlers[namespace, event] = made
+        self._handlers[namespace, event] = replace(made, place=(namespace, event))
 
     def find(self, event: str, namespace: str = "") -> Handler | None:
         """The handler of this namespace, or else the one of all."""
@@ -88,7 +101,7 @@ class Events:
         return self._handlers.get((namespace, event)) or self._handlers.get(("", method))
 
     def __iter__(self) -> Iterator[str]:
-        return (f"{space}:{event}" if space else event for space, event in self._handlers)
+        return (_full(space, event) for space, event in self._handlers)
 
 
 class AppHandlers:
@@ -109,6 +122,7 @@ class AppHandlers:
     ):
         self.clients: dict[Session, Client] = {}
         self._events = events
+        self._failures: dict[tuple[str, str], HandlerFailure] = {}
         self._running: Running | None = None
         self._threads = threads
         self._clock = clock
@@ -121,6 +135,11 @@ class AppHandlers:
     def end(self) -> None:
         """The server has stopped."""
         self._threads.close()
+
+    def failures(self, channel: str) -> list[HandlerFailure]:
+        """The last failure of each handler of the channel's namespace, and of none."""
+        spaces = ("", _namespace(channel))
+        return [failed for (space, _), failed in self._failures.items() if space in spaces]
 
     async def connect(self, session: Session, data: bytes) -> bytes:
         assert self._running is not None, "a session before the start"
@@ -193,10 +212,12 @@ class AppHandlers:
         except Busy:
             raise HandlerFailed("too many calls wait for the application") from None
         except TimeoutError:
-            message = f"{found.name} has not answered in {self._seconds:g} s (handler_seconds)"
-            self._log.error("{message}", message=message)
+            problem = f"has not answered in {self._seconds:g} s (handler_seconds)"
+            self._failed(found, problem)
+            self._log.error("{name} {problem}", name=found.name, problem=problem)
             raise HandlerFailed("the application did not answer in time") from None
         except (Exception, CancelledError, SystemExit) as error:
+            self._failed(found, describe(error))
             self._log.failure("the handler {name} failed", Failure(error), name=found.name)
             raise HandlerFailed("the application failed") from None
 
@@ -212,8 +233,20 @@ class AppHandlers:
         try:
             return payload.encode(answer)
         except ValueError as error:
+            self._failed(found, f"answered what JSON cannot hold: {describe(error)}")
             self._log.error("the handler {name} answered: {error}", name=found.name, error=error)
             raise HandlerFailed("the application answered what JSON cannot hold") from None
+
+    def _failed(self, found: Handler, error: str) -> None:
+        """Keep it; there is one for each handler at the most."""
+        assert self._running is not None, "a call before the start"
+        now = round(self._running.node.clock(), 3)
+        self._failures[found.place] = HandlerFailure(found.name, _full(*found.place), error, now)
+
+
+def _full(namespace: str, event: str) -> str:
+    """As a client names it."""
+    return f"{namespace}:{event}" if namespace else event
 
 
 def _value(data: bytes) -> Any:

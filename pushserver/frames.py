@@ -1,4 +1,4 @@
-"""WebSocket frames of text, as a server sends them: without a mask, the same for everybody."""
+"""WebSocket frames: of text, as a server sends them to all alike; and two that clients send."""
 
 from __future__ import annotations
 
@@ -38,3 +38,18 @@ def _frame(kind: bytes, payload: bytes) -> bytes:
     if length < 65536:
         return kind + b"\x7e" + length.to_bytes(2, "big") + payload
     return kind + b"\x7f" + length.to_bytes(8, "big") + payload
+
+
+def is_pong_frame(data: bytes) -> bool:
+    """Whether these bytes are one pong of a client's without a payload (RFC 6455, 5.5.3)."""
+    return len(data) == 6 and data[:2] == b"\x8a\x80"
+
+
+def is_empty_object(data: bytes) -> bool:
+    """Whether these bytes are one text of a client's that is `{}`: the Centrifuge pong."""
+    return (
+        len(data) == 8
+        and data[:2] == b"\x81\x82"
+        and data[2] ^ data[6] == 0x7B
+        and data[3] ^ data[7] == 0x7D
+    )

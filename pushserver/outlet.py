@@ -41,8 +41,8 @@ from pushserver.audience import Direct
 KERNEL_BYTES = 262_144
 """What the kernel may hold for one peer; left alone it takes 4 MB."""
 
-PORTION = 65_536
-"""What a transport is given at once."""
+PORTION = 16_384
+"""What a transport is given at once: a turn in which a thousand ask is to be a short one."""
 
 
 class Owner(Protocol):

@@ -35,8 +35,13 @@ class Pages:
             undefined=StrictUndefined,
         )
 
-    def channel(self, name: str, root: str, history_size: int, front: bool) -> bytes:
-        """The live page of a channel; `root` is the way from its URL to the server's root."""
+    def channel(
+        self, name: str, root: str, history_size: int, front: bool, operator: bool = False
+    ) -> bytes:
+        """The live page of a channel; `root` is the way from its URL to the server's root.
+
+        `operator`: whether it is for somebody who is told what fails.
+        """
         return self._render(
             "channel.html",
             channel=name,
@@ -44,6 +49,7 @@ class Pages:
             history_size=history_size,
             list_size=LIST_SIZE,
             front=front,
+            operator=operator,
         )
 
     def error(self, status: int, title: str, detail: str, root: str = ".") -> bytes:

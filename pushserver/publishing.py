@@ -37,6 +37,14 @@ class Gate:
             challenge = {"www-authenticate": "ApiKey"} if denied.status == 401 else None
             raise Refusal(denied.status, denied.message, challenge) from None
 
+    def allows(self, request: Request) -> bool:
+        """Whether this request may publish."""
+        try:
+            self.check(request)
+        except Refusal:
+            return False
+        return True
+
 
 async def publish(request: Request, channel: str, hub: Hub, gate: Gate) -> bytes:
     """Publish the request's body to the channel: `201 {"offset", "epoch", "id"}`."""

@@ -21,7 +21,10 @@ _MOST_CHARACTERS = 500
 
 
 class Record:
-    """Times in Unix seconds; `last_error` is empty once the source works again."""
+    """Times in Unix seconds; `last_error` is empty once the source works again.
+
+    `last_failure` is the same, but stays.
+    """
 
     _log = Logger()
 
@@ -29,6 +32,7 @@ class Record:
         self.published = Meter()
         self.last_event: float | None = None
         self.last_error = ""
+        self.last_failure = ""
         self.error_time: float | None = None
         self.errors = 0
         self._plan = plan
@@ -78,7 +82,7 @@ class Record:
 
     def _note(self, message: str) -> None:
         self.errors += 1
-        self.last_error = message[:_MOST_CHARACTERS]
+        self.last_error = self.last_failure = _shown(message)
         self.error_time = self._place.clock()
 
     def _say(self, what: str, failure: Failure | None = None) -> None:
@@ -98,7 +102,12 @@ class Record:
 
 def describe(error: BaseException | None) -> str:
     """An exception in one line."""
-    text = " ".join(safe_str(error).split())[:_MOST_CHARACTERS]
+    text = _shown(" ".join(safe_str(error).split()))
     if isinstance(error, (SourceFailed, Unavailable)):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _shown(text: str) -> str:
+    """Not too much of it, and nothing that UTF-8 cannot hold (names of files may be such)."""
+    return text[:_MOST_CHARACTERS].encode("utf-8", "replace").decode()

@@ -22,8 +22,9 @@ class Status:
     """How a source is; times in Unix seconds.
 
     `state` is `running`, `waiting` (for somebody who watches), `backing off`, `ended` or
-    `stopped`. `last_error` is empty once the source works again, `error_time` stays.
-    `rate` is in publications a second over the last minute.
+    `stopped`. `last_error` is empty once the source works again, `last_failure` and
+    `error_time` stay. `next_attempt` is there while it backs off. `rate` is in publications a
+    second over the last minute.
     """
 
     name: str
@@ -33,9 +34,11 @@ class Status:
     published: int
     last_event: float | None
     last_error: str
+    last_failure: str
     error_time: float | None
     errors: int
     restarts: int
+    next_attempt: float | None
     rate: float
 
 
@@ -75,9 +78,11 @@ class Runner(Service):
             published=record.published.count,
             last_event=record.last_event,
             last_error=record.last_error,
+            last_failure=record.last_failure,
             error_time=record.error_time,
             errors=record.errors,
             restarts=self._restarts,
+            next_attempt=self._next_attempt(),
             rate=round(record.published.rate(self._place.now()), 3),
         )
 
@@ -123,6 +128,12 @@ class Runner(Service):
         if not self._wanted():
             return "waiting"
         return "running" if self._not_before is None else "backing off"
+
+    def _next_attempt(self) -> float | None:
+        if self._not_before is None or not self._wanted():
+            return None
+        left = max(0.0, self._not_before - self._place.now())
+        return round(self._place.clock() + left, 3)
 
     def _wanted(self) -> bool:
         """Whether there is to be an attempt."""

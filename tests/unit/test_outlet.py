@@ -155,6 +155,7 @@ class Peer:
         self.said = bytearray(head)
         self.largest = 0
         self.ready: Direct | None = None
+        self.held_back = False
         self.slowness: list[int] = []
         self.finished = False
         self.dropped = False
@@ -165,13 +166,16 @@ class Peer:
 
     def blocked(self, direct: Direct | None) -> None:
         assert direct == self.ready, "it holds back what was not let go"
+        assert not self.held_back, "that was said"
         self.ready = None
+        self.held_back = True
 
     def drained(self) -> None:
         assert not self.finished, "nothing goes past the transport after the end"
         assert backlog(self.outlet) == 0
         assert waiting(self.transport) <= (MARK if self.outlet.direct is None else 0)
         self.ready = self.outlet.direct
+        self.held_back = False
         later, self.later = self.later, []
         for piece in later:
             self.write(piece)
@@ -674,6 +678,22 @@ def test_finishing_twice_is_finishing_once(make: Any) -> None:
     peer.transport.loseConnection()
     peer.drain()
     assert peer.protocol.reasons == [ConnectionDone]
+
+
+@BOTH
+@pytest.mark.parametrize("finished", [False, True])
+def test_of_what_a_direct_send_did_not_take_all_comes_and_nothing_twice(
+    make: Any, finished: bool
+) -> None:
+    peer = Peer(make)
+    peer.turn()
+    taken = peer.wire.send(b"<1>")
+    if finished:
+        peer.finish()
+    peer.outlet.hold(b"<1><2>", taken)
+    peer.outlet.write(b"<3>")
+    peer.drain()
+    assert peer.wire.taken == b"<1><2><3>"
 
 
 @BOTH

@@ -7,15 +7,29 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.logger import LogLevel
+from twisted.internet.address import IPv4Address
+from twisted.logger import Logger, LogLevel
 
 from pushserver.channel import ChannelOptions, Draft
+from pushserver.formats import SESSION_WEBSOCKET
+from pushserver.lean import LeanProtocol
 from pushserver.limits import Limits
 from pushserver.session import Session
 from pushserver.stream import Stream
-from pushserver.websocket import WebSocketShell, close_reason
+from pushserver.websocket import WebSocketFactory, WebSocketShell, close_reason
 from tests.unit.tools import drive
-from tests.unit.web import Log, Server, Socket, Trouble, frames, handshake, masked, parse, patched
+from tests.unit.web import (
+    Log,
+    Server,
+    Socket,
+    Trouble,
+    frames,
+    handshake,
+    masked,
+    parse,
+    patched,
+    request,
+)
 
 RAW = "/channels/numbers"
 
@@ -559,3 +573,91 @@ def test_whatever_bytes_one_peer_sends_another_is_not_disturbed(
     quiet.line.vanish()
     assert server.is_empty()
     trouble.clear()
+
+
+# -- the answers to pings, which do not go through Autobahn ---------------------------------------
+
+SMALL = st.binary(max_size=8) | st.builds(
+    masked,
+    st.sampled_from([b"", b"{}", b"[]", b"{", b"}{"]),
+    st.sampled_from([0, 1, 2, 9, 10]),
+    st.booleans(),
+    st.binary(min_size=4, max_size=4),
+)
+
+
+class Told:
+    """A conversation that notes what it is told."""
+
+    def __init__(self, transport: Any):
+        self.heard: list[Any] = []
+        transport.attach(self)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *values: self.heard.append((name, *values))
+
+
+def heard(pieces: list[bytes], short: bool, trouble: Trouble) -> tuple[Any, bytes]:
+    """What a conversation is told of these bytes, and what the peer is answered."""
+    server = Server()
+    told: list[Told] = []
+
+    def begin(transport: Any) -> Told:
+        told.append(Told(transport))
+        return told[0]
+
+    factory = WebSocketFactory(server.clock, Limits(), Logger())
+    line = server.connect()
+    shell: Any = factory.prepare(line.getPeer(), SESSION_WEBSOCKET, begin)
+    if not short:
+        patched(shell, "ps_between_frames", lambda: False)
+    line.protocol = shell
+    shell.makeConnection(line)
+    line.send(request("/", **handshake()))
+    line.take()
+    for piece in pieces:
+        line.send(piece)
+    answered = line.take()
+    server.clock.advance(5)
+    trouble.take()
+    return told[0].heard, answered
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(SMALL, max_size=6))
+def test_the_answers_to_pings_are_understood_as_autobahn_understands_them(
+    trouble: Trouble, pieces: list[bytes]
+) -> None:
+    assert heard(pieces, True, trouble) == heard(pieces, False, trouble)
+
+
+def test_the_answers_to_pings_are_not_looked_at_twice(
+    monkeypatch: pytest.MonkeyPatch, trouble: Trouble
+) -> None:
+    seen: list[bytes] = []
+    monkeypatch.setattr(LeanProtocol, "dataReceived", lambda self, data: seen.append(data))
+    for frame in (masked(b"{}"), masked(b"", opcode=10)):
+        server = Server()
+        factory = WebSocketFactory(server.clock, Limits(), Logger())
+        shell: Any = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 50000))
+        shell.state, shell.inside_message, shell.current_frame = 3, False, None
+        shell.data = b""
+        shell.ps_log = Logger()
+        shell.ps_conversation = _Quiet()
+        shell.dataReceived(frame)
+        assert shell.ps_conversation.calls == 1
+    assert seen == []
+
+
+class _Quiet:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def alive(self) -> None:
+        self.calls += 1
+
+    def received(self, text: bytes) -> None:
+        assert text == b"{}"
+        self.calls += 1
