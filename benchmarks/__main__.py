@@ -27,9 +27,11 @@ def main() -> int:
         PAGE.write_text(report.page(found), "utf-8")
         say(f"{PAGE} written")
         return 0
+    files = raise_file_limit(plan.CHANNELS * plan.EACH + plan.OWN_FILES)
     with tempfile.TemporaryDirectory(prefix="pushserver-bench-") as folder:
-        trials = plan.quick() if options.what == "quick" else plan.full(Path(folder))
+        trials = plan.quick() if options.what == "quick" else plan.full(Path(folder), files)
         chosen = [t for t in trials if not options.only or options.only in label(t)]
+        say(f"{len(chosen)} runs, about {_duration(plan.seconds(chosen))}")
         found = run_all(chosen, options.what, choose_cores(options.nice))
     BUILD.mkdir(exist_ok=True)
     options.results.write_text(found.to_json(), "utf-8")
@@ -44,7 +46,6 @@ def main() -> int:
 
 def run_all(trials: Iterable[Trial], kind: str, cores: Cores) -> Results:
     """Carry out all that can be."""
-    raise_file_limit()
     if cores.shared:
         say("one core only: the load tool takes the server's time")
     found = Results(kind, datetime.now(UTC).strftime("%Y-%m-%d"), machine.describe())
@@ -70,8 +71,8 @@ def _try(trial: Trial, cores: Cores, found: Results) -> None:
         found.missing[what] = str(error).splitlines()[-1][:200]
         return
     found.runs.append(run)
-    costs = run.values(results.delivery_microseconds)
-    figures = f"{results.figure(costs).middle:7.2f} µs a delivery" if costs else ""
+    cost = run.cost()
+    figures = f"{cost.middle:7.2f} µs a delivery" if cost else ""
     say(f"{label(trial):62} {figures} {'; '.join(run.complaints())}")
 
 
@@ -79,6 +80,10 @@ def label(trial: Trial) -> str:
     """A trial's name, for people."""
     clients = trial.clients or trial.load.clients
     return f"{trial.server.name}, {trial.protocol}, {trial.scenario}, {clients:,}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 100 else f"{seconds:.0f} seconds"
 
 
 def say(text: str) -> None:

@@ -22,6 +22,7 @@ PYTHON_PEERS = (
     "gevent-websocket==0.10.1",
     "simple-websocket==1.1.0",
 )
+PICOWS = ("picows==2.3.1", "uvloop==0.23.0")
 NODE_PEERS = ("ws@8.23.0", "socket.io@4.8.4")
 DEBIAN_PEERS = ("nginx", "libnginx-mod-nchan")
 
@@ -32,7 +33,7 @@ class Missing(Exception):
 
 def load_tool() -> Path:
     """The load tool, compiled if it is not."""
-    return _compile("load", ["load.c", "peer.c", "post.c", "count.c"])
+    return _compile("load", ["load.c", "options.c", "told.c", "peer.c", "post.c", "count.c"])
 
 
 def limit() -> Path:
@@ -40,16 +41,29 @@ def limit() -> Path:
     return _compile("limit", ["limit.c"])
 
 
-def python_peers() -> Path:
-    """The interpreter of an environment with the Python peers; raises Missing."""
-    folder = BUILD / "peers"
+def python_peers(wanted: Sequence[str] = PYTHON_PEERS) -> Path:
+    """The interpreter of an environment with these packages; raises Missing."""
+    folder = _environment(wanted)
     python = folder / "bin" / "python"
-    if not _made(folder, PYTHON_PEERS):
+    if not _made(folder, wanted):
         _run([sys.executable, "-m", "venv", "--clear", str(folder)], "venv")
         pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-        _run([*pip, *PYTHON_PEERS], "pip")
-        _mark(folder, PYTHON_PEERS)
+        _run([*pip, *wanted], "pip")
+        _mark(folder, wanted)
     return python
+
+
+def installed() -> list[str]:
+    """What was installed to measure against, each with its version."""
+    made = ((_environment(peers), peers) for peers in (PYTHON_PEERS, PICOWS))
+    folders = [*made, (BUILD / "node", NODE_PEERS)]
+    there = [peer for folder, peers in folders if _made(folder, peers) for peer in peers]
+    return list(dict.fromkeys(there))
+
+
+def _environment(wanted: Sequence[str]) -> Path:
+    # One of its own, so that what has no wheel here takes nobody else with it.
+    return BUILD / ("picows" if wanted == PICOWS else "peers")
 
 
 def node_peers() -> Path:

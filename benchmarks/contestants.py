@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,14 +19,14 @@ SOCKETIO_PATH = "/socket.io/?EIO=4&transport=websocket"
 class Place:
     """Where a server is to run: what its command needs to know.
 
-    `settings`: lines of TOML for the product alone.
+    `settings`: of the product alone, by section.
     """
 
     port: int
     feed: Path
     folder: Path
     channels: int = 1
-    settings: str = ""
+    settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,15 @@ class Contestant:
 
     `groups`: by the name of a protocol, how one client connects. `cost`: microseconds for
     each delivery, roughly; the rate of publications is chosen so that nobody is overrun.
-    `post`: where it is published to, if it cannot publish by itself.
+    `connects`: a second, as roughly, to say how long it will take. `post`: where it is
+    published to, if it cannot publish by itself.
     """
 
     name: str
     command: Callable[[Place], list[str]]
     groups: Mapping[str, Group]
     cost: float
+    connects: float = 1_000
     post: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     most_clients: int = 1_000_000
@@ -52,23 +55,42 @@ def _limit(place: Place) -> list[str]:
 
 def _product(place: Place) -> list[str]:
     # The settings that matter are the defaults: history on, nothing loosened.
+    sections: dict[str, Mapping[str, object]] = {
+        "server": {"listen": [f"tcp:{place.port}:interface=127.0.0.1"]},
+        "sources.feed": {"type": "random", "channel": "bench"},
+    }
+    for name, values in place.settings.items():
+        sections[name] = {**sections.get(name, {}), **values}
     config = place.folder / "pushserver.toml"
-    config.write_text(
-        f"{place.settings}\n"
-        "[server]\n"
-        f'listen = ["tcp:{place.port}:interface=127.0.0.1"]\n'
-        "[sources.feed]\n"
-        'type = "random"\n'
-        'channel = "bench"\n',
-        "utf-8",
-    )
+    config.write_text(toml(sections), "utf-8")
     program = [sys.executable, "-m", "benchmarks.servers.product"]
     return [*program, str(place.feed), str(place.channels), "--config", str(config)]
 
 
-def _python_peer(module: str, *arguments: str) -> Callable[[Place], list[str]]:
+def toml(sections: Mapping[str, Mapping[str, object]]) -> str:
+    """Texts, numbers, truths and lists of them: what JSON and TOML write alike."""
+    lines: list[str] = []
+    for name, values in sections.items():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _own_peer(module: str) -> Callable[[Place], list[str]]:
+    """One that runs on the packages that the product runs on."""
+
     def command(place: Place) -> list[str]:
-        python = str(build.python_peers())
+        program = [sys.executable, "-m", f"benchmarks.servers.{module}"]
+        return [*program, str(place.feed), str(place.port)]
+
+    return command
+
+
+def _python_peer(
+    module: str, *arguments: str, needs: Sequence[str] = build.PYTHON_PEERS
+) -> Callable[[Place], list[str]]:
+    def command(place: Place) -> list[str]:
+        python = str(build.python_peers(needs))
         program = [python, "-m", f"benchmarks.servers.{module}"]
         return [*program, str(place.feed), str(place.port), *arguments]
 
@@ -118,6 +140,7 @@ LIMIT = Contestant(
     _limit,
     {"websocket": Group("websocket", 1, "/"), "sse": Group("sse", 1, "/sse")},
     cost=11,
+    connects=10_000,
 )
 PRODUCT = Contestant(
     "pushserver",
@@ -126,8 +149,10 @@ PRODUCT = Contestant(
         "websocket": Group("stream", 1, "/channels/bench"),
         "centrifuge": Group("centrifuge", 1, "/connection/websocket", "bench"),
         "sse": Group("sse", 1, "/channels/bench"),
+        "deflate": Group("stream", 1, "/channels/bench", deflate=True),
     },
     cost=35,
+    connects=2_500,
     environment={"PYTHONPATH": str(CHECKOUT)},
 )
 PEERS = (
@@ -136,20 +161,36 @@ PEERS = (
         _nchan,
         {"websocket": Group("websocket", 1, "/subscribe"), "sse": Group("sse", 1, "/subscribe")},
         cost=15,
+        connects=10_000,
         post="/publish",
     ),
-    Contestant("Node ws", _node_peer("ws_peer.js"), _everywhere("/"), cost=20),
-    Contestant("websockets", _python_peer("websockets_peer"), _everywhere("/"), cost=22),
+    Contestant(
+        "picows",
+        _python_peer("picows_peer", needs=build.PICOWS),
+        _everywhere("/"),
+        cost=15,
+        connects=4_000,
+    ),
+    Contestant("Node ws", _node_peer("ws_peer.js"), _everywhere("/"), cost=20, connects=4_000),
+    Contestant(
+        "websockets", _python_peer("websockets_peer"), _everywhere("/"), cost=22, connects=1_500
+    ),
     Contestant("Socket.IO (Node)", _node_peer("socketio_peer.js"), _socketio(), cost=25),
+    Contestant("Autobahn", _own_peer("autobahn_peer"), _everywhere("/"), cost=50),
     Contestant("python-socketio", _python_peer("socketio_peer"), _socketio(), cost=100),
     Contestant(
-        "Flask-SocketIO, gevent", _python_peer("flask_peer", "gevent"), _socketio(), cost=80
+        "Flask-SocketIO, gevent",
+        _python_peer("flask_peer", "gevent"),
+        _socketio(),
+        cost=80,
+        connects=700,
     ),
     Contestant(
         "Flask-SocketIO, threads",
         _python_peer("flask_peer", "threading"),
         _socketio(),
         cost=400,
+        connects=400,
         most_clients=1_000,
     ),
 )

@@ -57,7 +57,8 @@ void passes_arrived(struct passes *passes, uint64_t seq, uint64_t stamp_ns, uint
     }
     if (++followed[place].count == passes->wanted) {
         passes->complete++;
-        histogram_add(&passes->times, (now_ns - stamp_ns) / 1000);
+        if (stamp_ns)
+            histogram_add(&passes->times, (now_ns - stamp_ns) / 1000);
     }
 }
 
@@ -87,4 +88,19 @@ uint64_t server_rss_kb(const struct server *server) {
         fclose(file);
     }
     return sum;
+}
+
+uint64_t kernel_tcp_kb(void) {
+    char line[256];
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/net/sockstat", "r");
+    if (file == NULL)
+        return 0;
+    while (fgets(line, sizeof line, file)) {
+        char *at = strncmp(line, "TCP:", 4) == 0 ? strstr(line, " mem ") : NULL;
+        if (at && sscanf(at, " mem %lu", &pages) == 1)
+            break;
+    }
+    fclose(file);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE) / 1024;
 }

@@ -21,6 +21,7 @@ struct passes {
     uint64_t begun, complete;
     struct histogram times; /* from the stamp until the last client has it */
 };
+/* A stamp of 0 is one that could not be read: counted, not timed. */
 void passes_arrived(struct passes *passes, uint64_t seq, uint64_t stamp_ns, uint64_t now_ns);
 
 /* The server's processes. */
@@ -31,5 +32,7 @@ struct server {
 };
 uint64_t server_cpu_ns(const struct server *server);
 uint64_t server_rss_kb(const struct server *server);
+/* What the kernel holds in the queues of all TCP sockets of the machine. */
+uint64_t kernel_tcp_kb(void);
 
 #endif

@@ -1,6 +1,7 @@
 /* The load tool: N clients of one server in one thread, everything counted.
  *
  * usage: load --port=P --feed=FILE --pid=PID[,PID...] [--group=KEY=VALUE,...]... [options]
+ * (options.c has them)
  *
  * Connects all groups, looks at the server idle, has it publish (through the feed, or by
  * posting itself), measures windows, lets everything arrive, and prints one JSON line.
@@ -10,47 +11,21 @@
 #define _GNU_SOURCE
 #include "count.h"
 #include "feed.h"
+#include "options.h"
 #include "peer.h"
 #include "post.h"
+#include "told.h"
 
-#include <math.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
-enum { GROUPS = 8, WINDOWS = 64, EVENTS = 8192, POLL_NS = 200000, PATIENCE_S = 180 };
+enum { EVENTS = 8192, POLL_NS = 200000, PATIENCE_S = 180 };
 
-static struct {
-    double settle, idle, rate, warmup, window, drain;
-    uint64_t size, storm;
-    uint32_t windows, ramp, storm_ramp, posters;
-    const char *post;
-} wanted = {.settle = 0.5, .rate = 10, .warmup = 1, .window = 3, .size = 98,
-            .windows = 3, .ramp = 32, .storm_ramp = 2000, .posters = 1};
-
-static struct feed *feed;
-static struct server server;
-static struct group groups[GROUPS];
-static uint32_t group_count, peer_count, next_connect;
+static uint32_t peer_count, next_connect;
 static struct peer *peers;
-static struct passes passes;
 static struct position position;
 static const struct position *since;
-
-/* What had happened at one moment. */
-struct moment {
-    uint64_t at, cpu, rss, published, deliveries, bytes;
-};
-
-static struct moment look(void) {
-    struct moment moment = {monotonic_ns(), server_cpu_ns(&server), server_rss_kb(&server),
-                            feed->published, 0, 0};
-    for (uint32_t i = 0; i < group_count; i++) {
-        moment.deliveries += groups[i].deliveries;
-        moment.bytes += groups[i].bytes;
-    }
-    return moment;
-}
 
 static void turn(void) {
     static struct epoll_event events[EVENTS];
@@ -69,6 +44,7 @@ static void turn(void) {
         next_connect++;
     }
     posters_post(feed);
+    sample_memory();
     if (count < EVENTS) {
         struct timespec pause = {0, POLL_NS};
         nanosleep(&pause, NULL);
@@ -97,38 +73,6 @@ static struct moment edge(uint64_t at) {
     return look();
 }
 
-static void clear_times(void) {
-    histogram_clear(&passes.times);
-    for (uint32_t i = 0; i < group_count; i++)
-        histogram_clear(&groups[i].times);
-}
-
-static void print_times(const char *name, const struct histogram *times) {
-    printf("\"%s\":{\"count\":%llu,\"p50_us\":%llu,\"p99_us\":%llu,\"max_us\":%llu}", name,
-           (unsigned long long)times->count, (unsigned long long)histogram_at(times, 0.5),
-           (unsigned long long)histogram_at(times, 0.99), (unsigned long long)times->most);
-}
-
-static void print_span(const struct moment *from, const struct moment *to) {
-    printf("\"seconds\":%.6f,\"cpu_seconds\":%.9f,\"published\":%llu,\"deliveries\":%llu,"
-           "\"bytes\":%llu,\"rss_kb\":%llu",
-           (double)(to->at - from->at) / 1e9, (double)(to->cpu - from->cpu) / 1e9,
-           (unsigned long long)(to->published - from->published),
-           (unsigned long long)(to->deliveries - from->deliveries),
-           (unsigned long long)(to->bytes - from->bytes), (unsigned long long)to->rss);
-}
-
-static void print_all_times(void) {
-    print_times("passes", &passes.times);
-    printf(",\"groups\":[");
-    for (uint32_t i = 0; i < group_count; i++) {
-        printf("%s{", i ? "," : "");
-        print_times("times", &groups[i].times);
-        printf("}");
-    }
-    printf("]");
-}
-
 static bool reads_all(const struct peer *peer) {
     return peer->state == READY && peer->group->behaviour != STALLS && peer->group->channels == 1;
 }
@@ -140,7 +84,7 @@ static void begin_to_publish(void) {
         struct peer *peer = &peers[i];
         if (!reads_all(peer) || peer->group->storms)
             continue;
-        peer->expected = feed->published + 1;
+        peer->expected = peer->group->once ? 1 : feed->published + 1;
         if (peer->group == groups) {
             groups->passes = &passes;
             passes.wanted++;
@@ -150,11 +94,22 @@ static void begin_to_publish(void) {
 }
 
 static uint64_t last_of(const struct peer *peer) {
-    return peer->group->storms ? wanted.storm : feed->published;
+    return peer->group->storms ? wanted.storm : peer->group->once ? 1 : feed->published;
+}
+
+/* What is published in all of a group's channels goes to an equal share of it; how much has not. */
+static uint64_t lacks(const struct group *group) {
+    if (group->channels == 1 || group->behaviour == STALLS || group->storms || group->once)
+        return 0;
+    uint64_t all = feed->published * (group->count / group->channels);
+    uint64_t have = group->deliveries - group->duplicates;
+    return all > have ? all - have : 0;
 }
 
 static uint64_t outstanding(void) {
     uint64_t sum = 0;
+    for (uint32_t i = 0; i < group_count; i++)
+        sum += lacks(&groups[i]);
     for (uint32_t i = 0; i < peer_count; i++)
         if (reads_all(&peers[i]) && peers[i].expected && peers[i].expected <= last_of(&peers[i]))
             sum += last_of(&peers[i]) + 1 - peers[i].expected;
@@ -231,112 +186,54 @@ static void measure_storm(void) {
     printf("}");
 }
 
+/* One long publication to those who wait for it, while the others get theirs. */
+static void measure_once(void) {
+    uint64_t clients = 0, have = 0, answered_at = 0;
+    for (uint32_t i = 0; i < group_count; i++)
+        clients += groups[i].once ? groups[i].count : 0;
+    begin_to_publish();
+    turn_for(wanted.warmup);
+    struct moment from = edge(monotonic_ns());
+    clear_times();
+    post_begin(wanted.post, 1, wanted.once);
+    uint64_t end = after(PATIENCE_S);
+    while ((have < clients || !answered_at) && !posters_failed() && monotonic_ns() < end) {
+        if (!answered_at && post_goes_on())
+            answered_at = monotonic_ns();
+        turn();
+        have = 0;
+        for (uint32_t i = 0; i < group_count; i++)
+            have += groups[i].once ? groups[i].deliveries : 0;
+    }
+    struct moment to = look();
+    if (!answered_at)
+        answered_at = to.at;
+    printf(",\"once\":{\"clients\":%llu,\"have\":%llu,\"size\":%llu,\"posting_seconds\":%.6f,",
+           (unsigned long long)clients, (unsigned long long)have,
+           (unsigned long long)wanted.once, (double)(answered_at - from.at) / 1e9);
+    print_span(&from, &to);
+    printf(",");
+    print_all_times();
+    printf("}");
+}
+
 static void print_group(const struct group *group, bool first) {
-    uint64_t missing = group->missing;
+    /* Gaps are among what a group of many channels lacks. */
+    uint64_t missing = lacks(group) > group->missing ? lacks(group) : group->missing;
     for (uint32_t i = 0; i < peer_count; i++)
         if (peers[i].group == group && reads_all(&peers[i]) && peers[i].expected &&
             peers[i].expected <= last_of(&peers[i]))
             missing += last_of(&peers[i]) + 1 - peers[i].expected;
-    printf("%s{\"clients\":%u,\"ready\":%llu,\"failed\":%llu,\"closed\":%llu,\"deliveries\":%llu,"
-           "\"missing\":%llu,\"duplicates\":%llu,\"bad\":%llu,\"pings\":%llu,\"pongs\":%llu}",
-           first ? "" : ",", group->count, (unsigned long long)group->ready,
+    printf("%s{\"behaviour\":\"%s\",\"channels\":%u,\"clients\":%u,\"ready\":%llu,"
+           "\"failed\":%llu,\"closed\":%llu,\"deliveries\":%llu,\"missing\":%llu,"
+           "\"duplicates\":%llu,\"bad\":%llu,\"pings\":%llu,\"pongs\":%llu,\"deflated\":%llu}",
+           first ? "" : ",", behaviours[group->behaviour], group->channels, group->count,
+           (unsigned long long)group->ready,
            (unsigned long long)group->failed, (unsigned long long)group->closed,
            (unsigned long long)group->deliveries, (unsigned long long)missing,
            (unsigned long long)group->duplicates, (unsigned long long)group->bad,
-           (unsigned long long)group->pings, (unsigned long long)group->pongs);
-}
-
-static int choice(const char *text, const char *const *names, const char *what) {
-    for (int i = 0; names[i]; i++)
-        if (strcmp(text, names[i]) == 0)
-            return i;
-    fprintf(stderr, "load: unknown %s: %s\n", what, text);
-    exit(2);
-}
-
-static void add_group(char *text) {
-    static const char *const protocols[] = {"websocket", "stream",   "centrifuge",
-                                            "sse",       "socketio", NULL};
-    static const char *const behaviours[] = {"reads", "stalls", "crawls", "pings", NULL};
-    if (group_count == GROUPS) {
-        fprintf(stderr, "load: more than %d groups\n", GROUPS);
-        exit(2);
-    }
-    struct group *group = &groups[group_count++];
-    group->channels = 1;
-    for (char *part = strtok(text, ","); part; part = strtok(NULL, ",")) {
-        char *equals = strchr(part, '=');
-        char *value = equals ? equals + 1 : part + strlen(part);
-        if (equals)
-            *equals = 0;
-        if (strcmp(part, "protocol") == 0)
-            group->protocol = (enum protocol)choice(value, protocols, "protocol");
-        else if (strcmp(part, "behaviour") == 0)
-            group->behaviour = (enum behaviour)choice(value, behaviours, "behaviour");
-        else if (strcmp(part, "clients") == 0)
-            group->count = (uint32_t)atoi(value);
-        else if (strcmp(part, "channels") == 0)
-            group->channels = (uint32_t)atoi(value);
-        else if (strcmp(part, "path") == 0)
-            snprintf(group->path, sizeof group->path, "%s", value);
-        else if (strcmp(part, "channel") == 0)
-            snprintf(group->channel, sizeof group->channel, "%s", value);
-        else if (strcmp(part, "storms") == 0)
-            group->storms = true;
-        else {
-            fprintf(stderr, "load: unknown key of a group: %s\n", part);
-            exit(2);
-        }
-    }
-}
-
-static void option(char *text) {
-    char *value = strchr(text, '=');
-    if (strncmp(text, "--", 2) != 0 || value == NULL) {
-        fprintf(stderr, "load: expected --NAME=VALUE, got %s\n", text);
-        exit(2);
-    }
-    *value++ = 0;
-    const char *name = text + 2;
-    struct {
-        const char *name;
-        double *value;
-    } numbers[] = {{"settle", &wanted.settle}, {"idle", &wanted.idle},     {"rate", &wanted.rate},
-                   {"warmup", &wanted.warmup}, {"window", &wanted.window},
-                   {"drain", &wanted.drain},   {NULL, NULL}};
-    for (int i = 0; numbers[i].name; i++)
-        if (strcmp(name, numbers[i].name) == 0) {
-            *numbers[i].value = strtod(value, NULL);
-            return;
-        }
-    if (strcmp(name, "port") == 0)
-        server_port = atoi(value);
-    else if (strcmp(name, "feed") == 0)
-        feed = feed_open(value);
-    else if (strcmp(name, "pid") == 0)
-        for (char *pid = strtok(value, ","); pid && server.count < PROCESSES;
-             pid = strtok(NULL, ","))
-            server.pid[server.count++] = atoi(pid);
-    else if (strcmp(name, "group") == 0)
-        add_group(value);
-    else if (strcmp(name, "windows") == 0)
-        wanted.windows = (uint32_t)atoi(value);
-    else if (strcmp(name, "ramp") == 0)
-        wanted.ramp = (uint32_t)atoi(value);
-    else if (strcmp(name, "storm-ramp") == 0)
-        wanted.storm_ramp = (uint32_t)atoi(value);
-    else if (strcmp(name, "size") == 0)
-        wanted.size = strtoull(value, NULL, 10);
-    else if (strcmp(name, "storm") == 0)
-        wanted.storm = strtoull(value, NULL, 10);
-    else if (strcmp(name, "post") == 0)
-        wanted.post = value;
-    else if (strcmp(name, "posters") == 0)
-        wanted.posters = (uint32_t)atoi(value);
-    else {
-        fprintf(stderr, "load: unknown option --%s\n", name);
-        exit(2);
-    }
+           (unsigned long long)group->pings, (unsigned long long)group->pongs,
+           (unsigned long long)group->deflated);
 }
 
 static void make_peers(void) {
@@ -352,12 +249,7 @@ static void make_peers(void) {
 }
 
 int main(int argc, char **argv) {
-    for (int i = 1; i < argc; i++)
-        option(argv[i]);
-    if (!server_port || feed == NULL) {
-        fprintf(stderr, "load: --port and --feed are needed\n");
-        return 2;
-    }
+    options_read(argc, argv);
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
@@ -387,6 +279,8 @@ int main(int argc, char **argv) {
     }
     if (wanted.storm)
         measure_storm();
+    else if (wanted.once)
+        measure_once();
     else {
         if (wanted.post)
             posters_open(wanted.posters, wanted.post);
@@ -397,6 +291,6 @@ int main(int argc, char **argv) {
     printf(",\"refused_posts\":%llu,\"groups\":[", (unsigned long long)posters_failed());
     for (uint32_t i = 0; i < group_count; i++)
         print_group(&groups[i], i == 0);
-    printf("]}\n");
+    printf("],\"rss_end_kb\":%llu}\n", (unsigned long long)server_rss_kb(&server));
     return 0;
 }

@@ -38,8 +38,7 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    found |= dict(map(_split, build.PYTHON_PEERS))
-    found |= dict(map(_split, build.NODE_PEERS))
+    found |= dict(map(_split, build.installed()))
     found["gcc"] = _first_line("gcc", "-dumpfullversion")
     found["node"] = _first_line("node", "--version")
     for package in sorted((build.BUILD / "debs").glob("*.deb")):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,17 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run that is wanted. `channels`: how many the server publishes to by itself."""
+    """One run that is wanted.
+
+    `channels`: how many the server publishes to by itself; `settings`: of the product, by section.
+    """
 
     server: Contestant
     protocol: str
     scenario: str
     load: Load
     channels: int = 1
-    settings: str = ""
+    settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     clients: int = 0
     """What the figures are divided by, if not all clients of the load."""
 

@@ -16,11 +16,15 @@
 enum {
     ROOM = 20 << 20,      /* the longest frame */
     READ_BYTES = 1 << 20, /* at one time */
+    LONG = 16 << 10,      /* of a frame longer than this only the beginning is looked at */
+    BEGINNING = 1024,
     CRAWL_BYTES = 2048,
     CRAWL_NS = 50000000,
     SOURCES = 8,
 };
 enum chunk_part { SIZE, EXTENSION, DATA, AFTER_DATA, PLAIN };
+
+static const uint64_t NO_EVENT = UINT64_MAX;
 
 int epoll_fd, server_port;
 uint32_t in_progress;
@@ -56,6 +60,7 @@ void peer_close(struct peer *peer) {
     free(peer->hold);
     peer->hold = NULL;
     peer->held = 0;
+    peer->long_left = 0;
     peer->fd = -1;
     peer->state = CLOSED;
 }
@@ -144,17 +149,20 @@ static void greet(struct peer *peer, uint64_t event, const struct position *sinc
         ended(peer, error);
         return;
     }
-    char path[512], request[1024], query[192] = "";
+    char path[512], request[1280], query[192] = "";
     numbered(path, sizeof path, peer->group->path, peer);
     if (since && peer->group->protocol != CENTRIFUGE)
         snprintf(query, sizeof query, "%ssince=%s", strchr(path, '?') ? "&" : "?", since->id);
     const char *upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
                           "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ";
+    const char *more = peer->group->deflate
+                           ? "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
+                           : "\r\n";
     bool sse = peer->group->protocol == SSE;
     int length = snprintf(request, sizeof request,
                           "GET %s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s%s%s\r\n", path, query,
                           server_port, sse ? "Accept: text/event-stream\r\n" : upgrade,
-                          sse ? "" : KEY, sse ? "" : "\r\n");
+                          sse ? "" : KEY, sse ? "" : more);
     peer->state = HEAD;
     struct epoll_event wanted = {.events = EPOLLIN, .data.u64 = event};
     epoll_ctl(epoll_fd, EPOLL_CTL_MOD, peer->fd, &wanted);
@@ -169,10 +177,12 @@ static uint64_t digits(const char **at, const char *end) {
     return value;
 }
 
+/* A publication is here; a `stamp` of 0 is one that could not be read. */
 static void delivered(struct peer *peer, uint64_t seq, uint64_t stamp, uint64_t now) {
     struct group *group = peer->group;
     group->deliveries++;
-    histogram_add(&group->times, now > stamp ? (now - stamp) / 1000 : 0);
+    if (stamp)
+        histogram_add(&group->times, now > stamp ? (now - stamp) / 1000 : 0);
     if (peer->expected && seq < peer->expected) {
         group->duplicates++;
         return;
@@ -186,18 +196,29 @@ static void delivered(struct peer *peer, uint64_t seq, uint64_t stamp, uint64_t 
         group->pings++;
 }
 
-/* All events in a text, wherever in it they stand. */
-static void scan(struct peer *peer, const char *at, const char *end, uint64_t now) {
-    while (peer->fd >= 0 && (at = memmem(at, (size_t)(end - at), "\"seq\":", 6)) != NULL) {
-        at += 6;
-        uint64_t seq = digits(&at, end);
-        if (end - at < 9 || memcmp(at, ",\"stamp\":", 9) != 0) {
+/* The next event from `at`, which is moved behind its numbers; false if there is none. */
+static bool event_in(struct peer *peer, const char **at, const char *end, uint64_t *seq,
+                     uint64_t *stamp) {
+    const char *found;
+    while ((found = memmem(*at, (size_t)(end - *at), "\"seq\":", 6)) != NULL) {
+        *at = found + 6;
+        *seq = digits(at, end);
+        if (end - *at < 9 || memcmp(*at, ",\"stamp\":", 9) != 0) {
             peer->group->bad++;
             continue;
         }
-        at += 9;
-        delivered(peer, seq, digits(&at, end), now);
+        *at += 9;
+        *stamp = digits(at, end);
+        return true;
     }
+    return false;
+}
+
+/* All events in a text, wherever in it they stand. */
+static void scan(struct peer *peer, const char *at, const char *end, uint64_t now) {
+    uint64_t seq, stamp;
+    while (peer->fd >= 0 && event_in(peer, &at, end, &seq, &stamp))
+        delivered(peer, seq, stamp, now);
 }
 
 static bool holds(const char *at, const char *end, const char *word) {
@@ -221,7 +242,7 @@ static void centrifuge_line(struct peer *peer, const char *at, const char *end, 
                             const struct position *since, uint64_t now) {
     if (end - at == 2 && memcmp(at, "{}", 2) == 0) {
         if (text(peer, "{}"))
-            peer->group->pongs++;
+            peer->group->answered++;
     } else if (peer->state == GREETING && holds(at, end, "\"connect\":"))
         subscribe(peer, since);
     else {
@@ -265,11 +286,45 @@ static void message(struct peer *peer, const char *at, const char *end, uint64_t
     }
 }
 
+/* A compressed frame is taken for the next publication: what is in it is not looked at. */
+static void compressed(struct peer *peer, uint64_t event, uint64_t now) {
+    peer->group->deflated++;
+    if (peer->state != READY)
+        is_ready(peer, event); /* the first is where it stands */
+    else
+        delivered(peer, peer->expected, 0, now);
+}
+
+/* A long frame begins: its event is read now, and the rest only counted. */
+static void begin_long(struct peer *peer, const char *at, uint64_t size, bool deflated) {
+    peer->long_left = size;
+    peer->long_seq = peer->expected;
+    peer->long_stamp = 0;
+    peer->group->deflated += deflated;
+    if (!deflated && !event_in(peer, &at, at + BEGINNING, &peer->long_seq, &peer->long_stamp)) {
+        peer->long_seq = NO_EVENT;
+        peer->group->bad++;
+    }
+}
+
+/* The rest of a long frame; returns how many bytes were of it. */
+static size_t go_on_long(struct peer *peer, size_t length, uint64_t now) {
+    size_t taken = length < peer->long_left ? length : (size_t)peer->long_left;
+    peer->long_left -= taken;
+    if (peer->long_left == 0 && peer->long_seq != NO_EVENT)
+        delivered(peer, peer->long_seq, peer->long_stamp, now);
+    return taken;
+}
+
 /* Whole frames from `at`; returns how many bytes they took. */
 static size_t frames(struct peer *peer, const char *at, size_t length, uint64_t event,
                      const struct position *since, uint64_t now) {
     size_t used = 0;
-    while (peer->fd >= 0 && length - used >= 2) {
+    while (peer->fd >= 0) {
+        if (peer->long_left)
+            used += go_on_long(peer, length - used, now);
+        if (length - used < 2)
+            break;
         const unsigned char *head = (const unsigned char *)at + used;
         size_t room = length - used, size = head[1] & 0x7f, skip = 2;
         if (size == 126) {
@@ -285,17 +340,28 @@ static size_t frames(struct peer *peer, const char *at, size_t length, uint64_t 
             for (int i = 2; i < 10; i++)
                 size = size << 8 | head[i];
         }
-        if (room - skip < size)
+        int opcode = head[0] & 0x0f, reserved = head[0] & 0x70;
+        bool data = opcode == 1 || opcode == 2;
+        bool deflated = data && reserved == 0x40 && peer->group->deflate;
+        bool good = head[0] & 0x80 && !(head[1] & 0x80) && (deflated || !reserved);
+        bool is_long = good && data && size > LONG;
+        if (room - skip < (is_long ? BEGINNING : size))
             break;
         const char *payload = (const char *)head + skip;
-        used += skip + size;
-        int opcode = head[0] & 0x0f;
-        if (!(head[0] & 0x80) || head[0] & 0x70 || head[1] & 0x80)
+        used += skip;
+        if (is_long) {
+            begin_long(peer, payload, size, deflated);
+            continue;
+        }
+        used += size;
+        if (!good)
             peer->group->bad++;
-        else if (opcode == 1 || opcode == 2)
+        else if (deflated)
+            compressed(peer, event, now);
+        else if (data)
             message(peer, payload, payload + size, event, since, now);
-        else if (opcode == 9)
-            peer->group->bad += !frame(peer, 10, payload, size);
+        else if (opcode == 9 && frame(peer, 10, payload, size))
+            peer->group->answered++;
         else if (opcode == 10)
             peer->group->pongs++;
         else if (opcode != 8)
@@ -373,6 +439,12 @@ static size_t head(struct peer *peer, size_t length, uint64_t event) {
     if (strncmp(raw, status, 12) != 0 || !(sse || strcasestr(raw, ACCEPT))) {
         if (peer->group->failed < 3)
             fprintf(stderr, "load: refused: %.200s\n", raw);
+        gone(peer);
+        return length;
+    }
+    if (peer->group->deflate && !strcasestr(raw, "permessage-deflate")) {
+        if (peer->group->failed < 3)
+            fprintf(stderr, "load: the server does not compress: %.300s\n", raw);
         gone(peer);
         return length;
     }

@@ -26,8 +26,12 @@ struct group {
     enum behaviour behaviour;
     uint32_t count, channels;
     bool storms;
+    bool once;    /* gets the one long publication that is posted, and nothing else */
+    bool deflate; /* offers permessage-deflate */
     char path[256], channel[128]; /* with "%" for the number of the channel, if there are several */
     uint64_t ready, failed, closed, deliveries, missing, duplicates, bad, pings, pongs, bytes;
+    uint64_t answered; /* pings of the server */
+    uint64_t deflated; /* frames */
     struct histogram times; /* of the window: from the stamp until read */
     struct passes *passes;
 };
@@ -43,6 +47,7 @@ struct peer {
     uint64_t chunk_left;
     uint64_t expected; /* the next sequence number; 0: whichever comes */
     uint64_t read_at;  /* of one that crawls */
+    uint64_t long_left, long_seq, long_stamp; /* of a frame that is too long to be held */
     uint32_t held;     /* bytes of an unfinished frame or line */
     char *hold;
 };

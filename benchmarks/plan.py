@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +15,22 @@ SOME = 1_000
 FEW = 100
 MOST = 19_000
 """Bounded by RLIMIT_NOFILE, which often is 20,000."""
+FILES = 20_000
+OWN_FILES = 1_000
+"""What a process has open beside its clients, generously."""
+CHANNELS, EACH = 10_000, 10
 
 DELIVERIES = 10_000
 """How many a second are asked for, so that nobody but the slowest is busy half of the time."""
 BUSY = 0.4
+START_AND_END = 3.0
+"""Seconds for the start of a server and for the end of one."""
+LOOPBACK = 1e9
+"""Bytes a second, roughly."""
 UNBOUNDED = 1e9
 """A rate that nobody reaches: publish all that you can."""
 STORM = 20
+LONG = 16 * 2**20
 
 
 def quick() -> Iterator[Trial]:
@@ -36,14 +45,17 @@ def quick() -> Iterator[Trial]:
     yield storm("centrifuge", SOME)
 
 
-def full(folder: Path) -> Iterator[Trial]:
-    """Everything, the limit first and last of each size. `folder` is for the store's file."""
+def full(folder: Path, files: int = FILES) -> Iterator[Trial]:
+    """Everything, the limit first and last of each size.
+
+    `folder` is for the store's file; `files`: how many a process may have open.
+    """
     for clients in (SOME, MANY):
         yield from compared(clients)
     for clients in (FEW, MOST):
         yield fan_out(LIMIT, "websocket", clients)
         yield fan_out(PRODUCT, "centrifuge", clients)
-    yield from goals(folder)
+    yield from goals(folder, files)
 
 
 def compared(clients: int) -> Iterator[Trial]:
@@ -52,6 +64,8 @@ def compared(clients: int) -> Iterator[Trial]:
     yield fan_out(PRODUCT, "websocket", clients)
     idle = 30.0 if clients == MANY else 0.0
     yield fan_out(PRODUCT, "centrifuge", clients, idle=idle)
+    if clients == SOME:
+        yield fan_out(PRODUCT, "deflate", clients)
     for peer in PEERS:
         if clients <= peer.most_clients:
             yield fan_out(peer, next(iter(peer.groups)), clients)
@@ -60,21 +74,37 @@ def compared(clients: int) -> Iterator[Trial]:
     yield fan_out(LIMIT, "websocket", clients)
 
 
-def goals(folder: Path) -> Iterator[Trial]:
+def goals(folder: Path, files: int) -> Iterator[Trial]:
     """What is no row of the comparison."""
     yield flood(PRODUCT, "websocket", 1_000)
-    yield flood(PRODUCT, "websocket", UNBOUNDED)
+    yield flood(PRODUCT, "websocket", 2_500)
     nchan = PEERS[0]
     yield flood(nchan, "websocket", UNBOUNDED)
     yield from stalled()
+    yield from tenth_stalled()
+    yield long_publication()
     yield storm("centrifuge", MANY)
     yield storm("websocket", MANY)
     yield nobody("in process")
-    store = folder / "history.db"
-    yield nobody("SQLite", f'[store]\npath = "{store}"\n')
+    yield nobody("SQLite", {"store": {"path": str(folder / "history.db")}})
     posts = Load((), UNBOUNDED, windows=3, window=2, post="/channels/bench", posters=8)
     yield Trial(PRODUCT, "http", "post", posts, channels=0)
-    yield many_channels()
+    yield many_channels(files)
+
+
+def seconds(trials: Iterable[Trial]) -> float:
+    """About how long it takes to carry these out, once everything is installed."""
+    return sum(map(_expected, trials))
+
+
+def _expected(trial: Trial) -> float:
+    load = trial.load
+    taken = START_AND_END + load.planned + load.clients / trial.server.connects
+    if load.storm:
+        taken += 1.5 * load.clients / trial.server.connects
+    if load.once:
+        taken += load.once * load.clients / LOOPBACK
+    return taken
 
 
 def rate(server: Contestant, clients: int) -> float:
@@ -94,13 +124,14 @@ def fan_out(server: Contestant, protocol: str, clients: int, **more: float) -> T
         "warmup": max(1.0, 1.0 / often),
     }
     load = Load((group,), often, post=server.post, **(times | more))  # type: ignore[arg-type]
-    return Trial(server, protocol, "fan-out", load)
+    settings = {"server": {"compress": True}} if protocol == "deflate" else {}
+    return Trial(server, protocol, "fan-out", load, settings=settings)
 
 
 def flood(server: Contestant, protocol: str, often: float) -> Trial:
     """More publications than there is time to send one by one."""
     group = replace(server.groups[protocol], clients=SOME)
-    name = "flood" if often < UNBOUNDED else "maximum"
+    name = "flood" if often == 1_000 else "maximum"
     load = Load((group,), often, warmup=2, post=server.post, posters=32)
     return Trial(server, protocol, name, load)
 
@@ -113,6 +144,28 @@ def stalled() -> Iterator[Trial]:
         # 8 MB for each in all: the kernel takes up to 4 MB before anything waits in the server.
         load = Load(groups, 20, size=32_768, warmup=1, windows=4, window=3)
         yield Trial(PRODUCT, "websocket", name, load, clients=475)
+
+
+def tenth_stalled(clients: int = MANY, size: int = 32_768, often: float = 1.2) -> Iterator[Trial]:
+    """Readers alone, and beside a ninth as many that never read, for long enough to drop them."""
+    stalls = clients // 10
+    readers = replace(PRODUCT.groups["websocket"], clients=clients - stalls)
+    others = replace(readers, clients=stalls, behaviour="stalls")
+    alone = Load((readers,), often, size=size, settle=1.0, windows=3, window=5.0)
+    yield Trial(PRODUCT, "websocket", "nine tenths alone", alone)
+    # 39 KB a second for each: half a megabyte in the kernel and a whole one in the queue take
+    # 42 seconds, and then there are ten of patience.
+    load = replace(alone, groups=(readers, others), windows=10, window=6.0)
+    yield Trial(PRODUCT, "websocket", "a tenth stalled", load, clients=readers.clients)
+
+
+def long_publication(clients: int = SOME, size: int = LONG) -> Trial:
+    """One publication of many megabytes in one channel, small ones in another."""
+    others = replace(PRODUCT.groups["websocket"], clients=FEW)
+    waiting = Group("stream", clients, "/channels/long", once=True)
+    load = Load((others, waiting), 10, once=size, post="/channels/long", drain=60.0)
+    settings = {"limits": {"body_bytes": size}}
+    return Trial(PRODUCT, "websocket", "long publication", load, settings=settings, clients=clients)
 
 
 def storm(protocol: str, clients: int) -> Trial:
@@ -132,13 +185,19 @@ def storm(protocol: str, clients: int) -> Trial:
     return Trial(PRODUCT, protocol, "storm", load, clients=clients)
 
 
-def nobody(name: str, settings: str = "") -> Trial:
+def nobody(name: str, settings: Mapping[str, Mapping[str, object]] | None = None) -> Trial:
     """Publications that nobody watches."""
-    return Trial(PRODUCT, "none", name, Load((), UNBOUNDED, windows=3, window=2), settings=settings)
+    load = Load((), UNBOUNDED, windows=3, window=2)
+    return Trial(PRODUCT, "none", name, load, settings=settings or {})
 
 
-def many_channels(channels: int = 1_000, each: int = 10) -> Trial:
-    """Many channels with a few subscribers each; the next publication is in any of them."""
-    group = Group("stream", channels * each, "/channels/bench:%", channels=channels)
-    load = Load((group,), 500, settle=1.0)
+def many_channels(files: int = FILES) -> Trial:
+    """As many channels with a few subscribers each as there may be files, up to 10,000.
+
+    The next publication is in any of them, and there are more than there is time for: an idle
+    process that wakes up for ten deliveries spends most of its time on waking up.
+    """
+    channels = min(CHANNELS, (files - OWN_FILES) // EACH)
+    group = Group("stream", channels * EACH, "/channels/bench:%", channels=channels)
+    load = Load((group,), UNBOUNDED, settle=1.0, warmup=2.0)
     return Trial(PRODUCT, "websocket", "many channels", load, channels)

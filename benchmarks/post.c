@@ -21,6 +21,10 @@ static const char *posted_path;
 static uint64_t failed, due;
 static char event[EVENT_BYTES], request[EVENT_BYTES + 512];
 
+/* The one that posts one event at a time, and how much of its request is sent. */
+static struct poster single = {.fd = -1};
+static size_t single_length, single_sent;
+
 static int connected(void) {
     int fd = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
     struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons((uint16_t)server_port)};
@@ -33,19 +37,28 @@ static int connected(void) {
     return fd;
 }
 
-static void post(struct poster *poster, const char *path, uint64_t seq, uint64_t size) {
+/* Writes the request; returns its length. */
+static size_t format(const char *path, uint64_t seq, uint64_t size) {
     size_t length = feed_event(event, seq, size);
     int head = sprintf(request,
                        "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n"
                        "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
                        path, server_port, length);
     memcpy(request + head, event, length);
+    return (size_t)head + length;
+}
+
+static void broken(void) {
+    perror("load: a post failed");
+    exit(1);
+}
+
+static void post(struct poster *poster, const char *path, uint64_t seq, uint64_t size) {
+    size_t length = format(path, seq, size);
     poster->busy = true;
     poster->have = 0;
-    if (send(poster->fd, request, (size_t)head + length, MSG_NOSIGNAL) < 0) {
-        perror("load: a post failed");
-        exit(1);
-    }
+    if (send(poster->fd, request, length, MSG_NOSIGNAL) < 0)
+        broken();
 }
 
 /* Whether the answer is complete; counts it if it is no success. */
@@ -63,9 +76,9 @@ static bool answered(struct poster *poster) {
     return true;
 }
 
-static void read_answer(struct poster *poster) {
+static void read_answer(struct poster *poster, int flags) {
     ssize_t got = recv(poster->fd, poster->answer + poster->have,
-                       ANSWER_BYTES - 1 - poster->have, 0);
+                       ANSWER_BYTES - 1 - poster->have, flags);
     if (got <= 0) {
         if (got < 0 && errno == EAGAIN)
             return;
@@ -104,9 +117,31 @@ void posters_post(struct feed *feed) {
     }
 }
 
-void poster_ready(uint32_t number) { read_answer(&posters[number]); }
+void poster_ready(uint32_t number) { read_answer(&posters[number], 0); }
 
 uint64_t posters_failed(void) { return failed; }
+
+void post_begin(const char *path, uint64_t seq, uint64_t size) {
+    if (single.fd < 0)
+        single.fd = connected();
+    single_length = format(path, seq, size);
+    single_sent = 0;
+    single.busy = true;
+    single.have = 0;
+}
+
+bool post_goes_on(void) {
+    if (single_sent < single_length) {
+        ssize_t sent = send(single.fd, request + single_sent, single_length - single_sent,
+                            MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && errno != EAGAIN)
+            broken();
+        single_sent += sent > 0 ? (size_t)sent : 0;
+    }
+    /* Who refuses it answers before all of it is there. */
+    read_answer(&single, MSG_DONTWAIT);
+    return !single.busy;
+}
 
 static void value(char *out, size_t room, const char *json, const char *key) {
     const char *at = strstr(json, key);
@@ -119,17 +154,16 @@ static void value(char *out, size_t room, const char *json, const char *key) {
 }
 
 struct position post_and_wait(const char *path, uint64_t seq, uint64_t size) {
-    static struct poster once = {.fd = -1};
     struct position position = {0};
     char offset[32];
-    if (once.fd < 0)
-        once.fd = connected();
-    post(&once, path, seq, size);
-    while (once.busy)
-        read_answer(&once);
-    value(position.id, sizeof position.id, once.answer, "\"id\":\"");
-    value(position.epoch, sizeof position.epoch, once.answer, "\"epoch\":\"");
-    value(offset, sizeof offset, once.answer, "\"offset\":");
+    if (single.fd < 0)
+        single.fd = connected();
+    post(&single, path, seq, size);
+    while (single.busy)
+        read_answer(&single, 0);
+    value(position.id, sizeof position.id, single.answer, "\"id\":\"");
+    value(position.epoch, sizeof position.epoch, single.answer, "\"epoch\":\"");
+    value(offset, sizeof offset, single.answer, "\"offset\":");
     position.offset = strtoull(offset, NULL, 10);
     return position;
 }

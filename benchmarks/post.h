@@ -14,6 +14,9 @@ void posters_post(struct feed *feed);
 /* An answer can be read. */
 void poster_ready(uint32_t number);
 uint64_t posters_failed(void);
+/* Begin to post one event, however long; `post_goes_on` is called until it says that it ended. */
+void post_begin(const char *path, uint64_t seq, uint64_t size);
+bool post_goes_on(void);
 /* Post one event now, wait for the answer, and say where it stands. */
 struct position post_and_wait(const char *path, uint64_t seq, uint64_t size);
 

@@ -44,11 +44,17 @@ def choose_cores(nice: int = 0) -> Cores:
     return Cores(usable[0], usable[-1] if len(usable) < 2 else usable[1], nice)
 
 
-def raise_file_limit() -> int:
-    """Let this process and its children open all the files that they may; returns how many."""
+def raise_file_limit(wanted: int) -> int:
+    """Let this process and its children open as many files; returns how many they may."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        # Needs CAP_SYS_RESOURCE.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return wanted
+    files = wanted if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return files
 
 
 def pinned(core: int, nice: int, command: Sequence[str]) -> list[str]:

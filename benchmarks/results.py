@@ -47,23 +47,34 @@ class Run:
 
     def complaints(self) -> list[str]:
         """What must not be: nothing of it leaves a figure honest."""
-        names = ("failed", "missing", "duplicates", "bad")
+        names = ("failed", "missing", "duplicates", "bad", "closed")
         found = [
             f"group {number}: {group[name]} {name}"
             for number, group in enumerate(self.told["groups"])
             for name in names
-            if group[name]
+            # Who never reads is to be dropped.
+            if group[name] and (name != "closed" or group["behaviour"] != "stalls")
         ]
+        if self.protocol == "deflate" and not any(g["deflated"] for g in self.told["groups"]):
+            found.append("nothing came compressed")
         if self.told.get("refused_posts"):
             found.append(f"{self.told['refused_posts']} posts refused")
         storm = self.told.get("storm")
         if storm and storm["back"] != storm["clients"]:
             found.append(f"{storm['clients'] - storm['back']} did not come back")
+        once = self.told.get("once")
+        if once and once["have"] != once["clients"]:
+            found.append(f"{once['clients'] - once['have']} did not get the long publication")
         return found
 
     def values(self, of: Callable[[Mapping[str, Any]], float | None]) -> list[float]:
         """One value for each window that has it."""
         return [value for window in self.windows if (value := of(window)) is not None]
+
+    def cost(self) -> Figure | None:
+        """CPU microseconds for each delivered publication, if anything was delivered."""
+        values = self.values(delivery_microseconds)
+        return figure(values) if values else None
 
     def connect_microseconds(self) -> float:
         """The server's CPU time for one connect and subscribe."""
@@ -106,9 +117,9 @@ def core_share(span: Mapping[str, Any]) -> float:
     return float(span["cpu_seconds"] / span["seconds"])
 
 
-def delivery_p50_milliseconds(window: Mapping[str, Any]) -> float:
-    """The median time from publishing until a client has it, in the first group."""
-    return float(window["groups"][0]["times"]["p50_us"] / 1000)
+def peak_kilobytes(run: Run) -> float:
+    """The most resident memory that was seen while it was measured."""
+    return float(max(window["peak_rss_kb"] for window in run.windows))
 
 
 @dataclass(slots=True)
@@ -128,6 +139,10 @@ class Results:
         """The runs of this kind, in their order."""
         wanted = (server, protocol, clients, scenario)
         return [r for r in self.runs if (r.server, r.protocol, r.clients, r.scenario) == wanted]
+
+    def fan_outs(self) -> list[Run]:
+        """The runs of the comparison."""
+        return [run for run in self.runs if run.scenario == "fan-out"]
 
     def first(self, server: str, scenario: str, protocol: str = "") -> Run | None:
         """The first run of a scenario."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 class Group:
     """Clients of one kind; the terms are those of load.c.
 
-    With several `channels` a "%" in the path or channel stands for the number of one.
+    With several `channels` a "%" in the path or channel stands for the number of one. `once`:
+    they get the one long publication of the load. `deflate`: they offer permessage-deflate.
     """
 
     protocol: str
@@ -20,13 +21,15 @@ class Group:
     behaviour: str = "reads"
     channels: int = 1
     storms: bool = False
+    once: bool = False
+    deflate: bool = False
 
     def argument(self) -> str:
         """As the load tool reads it."""
         words = [f"protocol={self.protocol}", f"clients={self.clients}", f"path={self.path}"]
         words += [f"behaviour={self.behaviour}", f"channels={self.channels}"]
         words += [f"channel={self.channel}"] if self.channel else []
-        words += ["storms=1"] if self.storms else []
+        words += [f"{flag}=1" for flag in ("storms", "once", "deflate") if getattr(self, flag)]
         return ",".join(words)
 
 
@@ -37,7 +40,8 @@ class Load:
     `post`: the path that the tool itself posts to, over `posters` connections, in place of a
     server that publishes by itself. `storm`: how many publications those that storm are
     sent, of which they miss all but the first. `ramp` and `storm_ramp`: how many connects are
-    under way at one time.
+    under way at one time. `once`: how many bytes the one publication has that is posted when
+    everything runs, in place of windows.
     """
 
     groups: tuple[Group, ...]
@@ -52,6 +56,7 @@ class Load:
     ramp: int = 32
     storm: int = 0
     storm_ramp: int = 2_000
+    once: int = 0
     post: str = ""
     posters: int = 1
 
@@ -61,11 +66,16 @@ class Load:
         return sum(group.clients for group in self.groups)
 
     @property
+    def planned(self) -> float:
+        """Seconds that it takes once all are connected, if nothing is late."""
+        measured = 0.0 if self.storm or self.once else self.windows * (self.window + 0.3)
+        return 2 * self.settle + self.idle + self.warmup + measured
+
+    @property
     def longest(self) -> float:
         """Seconds after which the tool has certainly ended by itself, and a few more."""
-        measured = self.warmup + self.windows * (self.window + 0.3)
-        # 180 to connect and 180 for a storm, as in load.c.
-        return 2 * self.settle + self.idle + self.drain + measured + 180 + 180 + 20
+        # 180 to connect, and 180 for a storm or the long one, as in load.c.
+        return self.planned + self.drain + 180 + 180 + 20
 
     def arguments(self) -> Iterator[str]:
         """As the load tool reads them."""

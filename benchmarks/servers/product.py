@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.scripts.twistd import run
 
 from benchmarks.servers.feed import Feed
-from pushserver import payload, service
+from pushserver import assembly, payload
 from pushserver.broker import Unavailable
 from pushserver.channel import Draft
 
@@ -72,9 +72,9 @@ class FeedSource(Service):
 def main() -> None:
     """Run twistd with the source in its place."""
     FeedSource.feed_path, FeedSource.channels = sys.argv[1], int(sys.argv[2])
-    if not hasattr(service, "Runner"):
-        raise SystemExit("benchmarks/servers/product.py: service.Runner is gone; hook anew")
-    vars(service)["Runner"] = FeedSource
+    if not hasattr(assembly, "Runner"):
+        raise SystemExit("benchmarks/servers/product.py: assembly.Runner is gone; hook anew")
+    vars(assembly)["Runner"] = FeedSource
     more = os.environ.get("TWISTD", "").split()
     sys.argv = ["twistd", "--nodaemon", "--pidfile=", *more, "pushserver", *sys.argv[3:]]
     run()

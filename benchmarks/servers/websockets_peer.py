@@ -1,4 +1,4 @@
-"""Python `websockets`, by its own documentation's `broadcast()`.
+"""Python `websockets`, by its own documentation's `broadcast()`, and on uvloop as it says.
 
 usage: websockets_peer FEED PORT
 """
@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 
+import uvloop  # type: ignore[import-not-found]
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 from benchmarks.servers.feed import Feed
@@ -34,4 +35,4 @@ async def main(feed: Feed, port: int) -> None:
             await asyncio.sleep(feed.wait())
 
 
-asyncio.run(main(Feed(sys.argv[1]), int(sys.argv[2])))
+uvloop.run(main(Feed(sys.argv[1]), int(sys.argv[2])))
