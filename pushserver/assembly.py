@@ -49,7 +49,7 @@ from pushserver.status import StatusDoor
 from pushserver.store import Committer, Storage, Writer
 from pushserver.streaming import Responses
 from pushserver.sync import SyncBroker
-from pushserver.websocket import WebSocketFactory
+from pushserver.upgrade import WebSocketFactory
 
 
 def build(

@@ -196,7 +196,9 @@ class Audience:
         """Begin a pass with what is queued, up to about so many bytes, one at the least."""
         batch = self._take(most_bytes)
         for shape, group in self.groups.items():
-            self._part(shape, batch, group.copy(), encode)
+            frame = encode(shape, batch)
+            if frame:
+                self.parts.append(Part(shape, frame, len(batch), group.copy()))
         if self.newcomers:
             self._let_in(batch, encode)
 
@@ -216,27 +218,35 @@ class Audience:
         self, batch: list[Publication], encode: Callable[[Format, list[Publication]], bytes]
     ) -> None:
         newcomers, self.newcomers = self.newcomers, {}
-        late: dict[tuple[Format, int], Group] = {}
+        late: dict[Format, dict[int, Group]] = {}
         for subscriber, spared in newcomers.items():
             if spared > len(batch):
                 self.newcomers[subscriber] = spared - len(batch)
                 continue
             self._admit(subscriber)
             if spared < len(batch):
-                late.setdefault((subscriber.format, spared), Group()).add(subscriber)
-        for (shape, spared), group in late.items():
-            self._part(shape, batch[spared:], group, encode)
+                by_place = late.setdefault(subscriber.format, {})
+                by_place.setdefault(spared, Group()).add(subscriber)
+        for shape, by_place in late.items():
+            self._let_late_in(shape, batch, by_place, encode)
 
-    def _part(
+    def _let_late_in(
         self,
         shape: Format,
         batch: list[Publication],
-        group: Group,
+        late: dict[int, Group],
         encode: Callable[[Format, list[Publication]], bytes],
     ) -> None:
-        frame = encode(shape, batch)
-        if frame:
-            self.parts.append(Part(shape, frame, len(batch), group))
+        """The end of the batch for each, from where it joined; nothing is encoded twice."""
+        frame, after = b"", len(batch)
+        for spared in sorted(late, reverse=True):
+            if shape.joins:
+                frame = encode(shape, batch[spared:after]) + frame
+            else:
+                frame = encode(shape, batch[spared:])
+            after = spared
+            if frame:
+                self.parts.append(Part(shape, frame, len(batch) - spared, late[spared]))
 
     def _admit(self, subscriber: Subscriber) -> None:
         self.groups.setdefault(subscriber.format, Group()).add(subscriber)

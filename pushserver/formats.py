@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -62,9 +63,12 @@ class Format:
     """How publications leave on one kind of connection. The hub encodes once for each format.
 
     `publications` makes one piece of one or several, each a frame (event, line) of its own.
-    `binary_code` is the WebSocket close code that a binary frame is answered with.
+    What it makes of some and of the next ones is, one behind the other, what it makes of all
+    of them, unless `joins` is False. `binary_code` is the WebSocket close code that a binary
+    frame is answered with.
     """
 
+    joins: ClassVar[bool] = True
     name: str
     publications: Encode
     binary_code: int
@@ -229,7 +233,15 @@ STREAM_LINES = StreamFormat(
     heartbeat=b"\n",
     answered=False,
 )
-HISTORY = Format("history", _history, UNSUPPORTED)
+
+
+class AnswerFormat(Format):
+    """An answer, which is one value whatever it holds."""
+
+    joins: ClassVar[bool] = False
+
+
+HISTORY = AnswerFormat("history", _history, UNSUPPORTED)
 
 
 DEFLATED: dict[Format, Format] = {

@@ -42,7 +42,8 @@ FLOORS = {
         {"msgspec"},
     ),
     "2: what doors share": floor(
-        "answers compression entrance lean mount outlet publishing quiet reading site sqlite store",
+        "answers compression entrance lean mount outlet publishing quiet reading site sqlite store"
+        " websocket",
         {"msgspec"} | NETWORK,
     ),
     "2: sources": floor(
@@ -50,7 +51,7 @@ FLOORS = {
         {"cronsim", "feedparser", "msgspec"} | NETWORK,
     ),
     "2: doors": floor(
-        "api channels connection hooks pages streaming sync websocket",
+        "api channels connection hooks pages status streaming sync upgrade",
         {"msgspec"} | NETWORK,
         one_another=False,
     ),

@@ -52,9 +52,9 @@ def test_chromium_agrees_and_reads_and_is_read(server: Server, browser: Browser)
         })"""
     )
     assert page.evaluate("socket.extensions").startswith("permessage-deflate")
-    page.wait_for_function("texts.length >= 2")
+    page.wait_for_function("() => texts.length >= 2")
     publish(server, "numbers", {"text": TEXT})
-    page.wait_for_function("texts.length >= 3")
+    page.wait_for_function("() => texts.length >= 3")
     told = [json.loads(text) for text in page.evaluate("texts")]
     assert [value.get("id") for value in told] == [1, 2, None]
     assert told[2]["push"]["pub"]["data"] == {"text": TEXT}

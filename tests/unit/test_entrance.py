@@ -26,7 +26,8 @@ from zope.interface import implementer
 from pushserver.entrance import LEAST_SECONDS, Entrance
 from pushserver.limits import Limits
 from pushserver.site import DeadlineChannel
-from pushserver.websocket import WebSocketFactory, WebSocketShell
+from pushserver.upgrade import WebSocketFactory
+from pushserver.websocket import WebSocketShell
 from tests.unit.heads import FIELDS, TRANSPORTS, connect, head
 from tests.unit.web import Frame, Line, Server, frames, masked, parse, request
 

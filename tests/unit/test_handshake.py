@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel
 from twisted.web.http import HTTPChannel
 
+from pushserver.assembly import build
 from pushserver.config import Config
 from pushserver.config import Server as ServerSection
 from pushserver.entrance import MOST_BYTES, MOST_FIELDS, Head, read_head
@@ -33,6 +34,9 @@ class Visit:
     closing: bool
     aborted: bool
     log: list[str]
+
+
+_CHANCE = re.compile(rb"\r\nDate: [^\r]*|retry: [0-9]+")
 
 
 class Way:
@@ -61,7 +65,7 @@ class Way:
             self.server.publish("numbers", "live")
             wire = line.take()
             found = Visit(
-                re.sub(rb"\r\nDate: [^\r]*", b"", wire),
+                _CHANCE.sub(b"", wire),
                 line.disconnecting,
                 line.aborted,
                 log.take(),
@@ -75,7 +79,7 @@ class Way:
 @pytest.fixture(autouse=True)
 def _same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is published is always published now."""
-    monkeypatch.setattr("pushserver.service.time", SimpleNamespace(time=lambda: 1_000.0))
+    monkeypatch.setattr("tests.unit.web.build", partial(build, clock=lambda: 1_000.0))
 
 
 def compare(*chunks: bytes, kind: str = "tcp") -> tuple[Visit, bool]:

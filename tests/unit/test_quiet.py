@@ -16,7 +16,8 @@ from twisted.logger import Logger
 
 from pushserver import quiet
 from pushserver.limits import Limits
-from pushserver.websocket import WebSocketFactory, WebSocketShell
+from pushserver.upgrade import WebSocketFactory
+from pushserver.websocket import WebSocketShell
 from tests.unit.web import Server, set_autobahns_clock
 
 PAIRS = [(module, name) for module, names in quiet.FORMATTERS.items() for name in names]

@@ -16,7 +16,8 @@ from pushserver.lean import LeanProtocol
 from pushserver.limits import Limits
 from pushserver.session import Session
 from pushserver.stream import Stream
-from pushserver.websocket import WebSocketFactory, WebSocketShell, close_reason
+from pushserver.upgrade import WebSocketFactory
+from pushserver.websocket import WebSocketShell, close_reason
 from tests.unit.tools import drive
 from tests.unit.web import (
     Log,
