@@ -9,6 +9,7 @@ import { Speaker } from "./speaker.js";
 import { StateLine, stateText } from "./state.js";
 import { Tally } from "./tally.js";
 import { ago, clock, fullTime, rate } from "./times.js";
+import { Trouble } from "./trouble.js";
 import { numericLeaves, spokenText } from "./values.js";
 import { Whole } from "./whole.js";
 
@@ -55,6 +56,7 @@ class LivePage {
         setText(byId("watching-who"), who);
       },
     });
+    this.trouble = new Trouble(byId, settings.statusUrl, (...parts) => whole.show(...parts));
     this.stateLine = new StateLine(
       { line: byId("state"), text: byId("state-text"), button: byId("state-button") },
       { retry: () => this.connection.retryNow(), open: () => this.connection.open() },
@@ -67,6 +69,7 @@ class LivePage {
     document.addEventListener("visibilitychange", () => this.visibilityChanged());
     setInterval(() => this.showAge(), 1000);
     this.connection.open();
+    this.trouble.begin();
   }
 
   // --- what the connection tells ---------------------------------------
@@ -94,6 +97,7 @@ class LivePage {
     if (state.name === "live") {
       this.everLive = true;
       this.schedule(); // an empty channel says so once it is known to be empty
+      this.trouble.begin();
     }
     if (state.name !== before.name || state.reason !== before.reason) {
       this.speaker.say(stateText({ ...state, retryAt: null }, 0));
@@ -231,6 +235,7 @@ class LivePage {
   visibilityChanged() {
     if (document.visibilityState !== "visible") return;
     this.connection.watching.ask();
+    this.trouble.seen();
     // Somebody looks: do not let them wait for a delay that was drawn for an unseen page.
     if (this.stateLine.waiting) this.connection.retryNow();
   }
@@ -262,6 +267,7 @@ function readSettings({ dataset }) {
     listSize: Number(dataset.listSize),
     last: Math.max(historySize, Number(dataset.listSize)),
     url: absolute(root, `channels/${channel}`),
+    statusUrl: absolute(root, `status?channel=${channel}`),
   };
 }
 

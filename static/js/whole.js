@@ -15,11 +15,16 @@ export class Whole {
   }
 
   open({ data, event, offset, time }) {
+    const title = `${event === "message" ? "Event" : event}${offset === undefined ? "" : ` #${offset}`}`;
+    this.show(title, fullTime(time), wholeText(data));
+  }
+
+  /** Opens it for any other text. */
+  show(title, aside, text) {
     const part = (name) => this.dialog.querySelector(`#whole-${name}`);
-    part("title").textContent =
-      `${event === "message" ? "Event" : event}${offset === undefined ? "" : ` #${offset}`}`;
-    part("time").textContent = fullTime(time);
-    part("data").textContent = wholeText(data);
+    part("title").textContent = title;
+    part("time").textContent = aside;
+    part("data").textContent = text;
     this.dialog.showModal();
   }
 }

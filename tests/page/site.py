@@ -39,6 +39,8 @@ class Site:
         self.refusal: dict[str, Any] | None = None  # the error that answers a subscribe
         self.down = False
         self.watching = 1
+        self.status: dict[str, Any] | None = None  # what fails; None: it is not told
+        self.asked = 0  # how often that was asked for
         self.problems: list[str] = []
         self.allowed: tuple[str, ...] = ()
         self._publications: list[dict[str, Any]] = []
@@ -57,6 +59,10 @@ class Site:
         page.on("pageerror", lambda error: self._note(f"error: {error}"))
         page.goto(f"{ORIGIN}/channels/{channel}")
         return page
+
+    def hold_time(self) -> None:
+        """Let a test move the time of the pages, by `page.clock`."""
+        self._context.clock.install()
 
     def publish(self, *data: object, event: str = "message") -> None:
         """Publish each of these, a second apart by their times."""
@@ -102,6 +108,9 @@ class Site:
         if path.startswith("/static/"):
             route.fulfill(path=ROOT / path[1:], content_type=mimetypes.guess_type(path)[0])
             return
+        if path == "/status":
+            self._tell(route)
+            return
         channel = path.rpartition("/")[2]
         page = TEMPLATES.get_template("channel.html").render(
             channel=channel,
@@ -110,9 +119,17 @@ class Site:
             history_size=HISTORY_SIZE,
             list_size=10,
             front=False,
+            operator=self.status is not None,
         )
         headers = {"Content-Security-Policy": CSP, "Content-Type": "text/html; charset=utf-8"}
         route.fulfill(body=page, headers=headers)
+
+    def _tell(self, route: Route) -> None:
+        self.asked += 1
+        if self.status is None:
+            route.fulfill(status=403, json={"error": {"code": 403, "message": "no"}})
+        else:
+            route.fulfill(json=self.status)
 
     def _accept(self, socket: WebSocketRoute) -> None:
         if self.down:

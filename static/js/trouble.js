@@ -1,0 +1,135 @@
+// What fails on the server behind this channel, asked now and then: a line for it, and all of it on
+// request. Only pages of those who may publish are told, and have the line.
+
+import { ago, fullTime } from "./times.js";
+
+const ASK_MS = 5000;
+const SOURCE_MS = 2 * ASK_MS; // a source that fails now and then must not come and go with its luck
+const HANDLER_MS = 60_000;
+const TICK_MS = 1000;
+
+/**
+ * What fails, newest first, from the server's answer: `{who, error, at, lastsMs, state, retryAt}`,
+ * instants in milliseconds on the clock here, which is at `now` as the answer comes.
+ */
+export function troubles({ time, sources, handlers }, now) {
+  const here = (seconds) => now + (seconds - time) * 1000;
+  const failing = sources
+    .filter((source) => source.error_time !== null)
+    .map((source) => ({
+      who: `Source ${source.name}`,
+      error: source.last_failure,
+      at: here(source.error_time),
+      lastsMs: source.last_error ? Infinity : SOURCE_MS,
+      state: source.last_error ? source.state : "works again",
+      retryAt: source.next_attempt === null ? null : here(source.next_attempt),
+    }));
+  const failed = handlers.map(({ name, event, error, time: seconds }) => ({
+    who: name === event ? `Handler ${name}` : `Handler ${name} of ${event}`,
+    error,
+    at: here(seconds),
+    lastsMs: HANDLER_MS,
+    state: "",
+    retryAt: null,
+  }));
+  return [...failing, ...failed].sort((one, other) => other.at - one.at);
+}
+
+/** When it failed and what happens next: "3 s ago, tried again in 4 s". */
+export function whenText({ at, state, retryAt }, now) {
+  const when = ago(Math.max(0, now - at));
+  if (retryAt === null) return [when, NEXT[state] ?? state].filter(Boolean).join(", ");
+  const seconds = Math.ceil((retryAt - now) / 1000);
+  return `${when}, tried again ${seconds > 0 ? `in ${seconds} s` : "now"}`;
+}
+
+const NEXT = {
+  running: "goes on",
+  waiting: "waits for somebody to watch",
+  ended: "has ended",
+  stopped: "stopped with the server",
+};
+
+/** Asks, and shows the newest trouble; `openWhole(title, aside, text)` shows all that there is. */
+export class Trouble {
+  constructor(byId, url, openWhole) {
+    this.elements = {
+      line: byId("trouble"),
+      what: byId("trouble-what"),
+      when: byId("trouble-when"),
+      button: byId("trouble-more"),
+      spoken: byId("trouble-spoken"),
+      state: byId("state"),
+    };
+    this.url = url;
+    this.found = [];
+    this.asking = false;
+    this.elements.button?.addEventListener("click", () => openWhole(...this.#whole()));
+  }
+
+  /** Asks, and goes on as long as it is answered. */
+  begin() {
+    if (this.asking || !this.elements.line) return;
+    this.asking = true;
+    this.#ask();
+  }
+
+  /** Somebody looks at the page again. */
+  seen() {
+    if (this.unseen) this.#ask();
+  }
+
+  async #ask() {
+    this.unseen = document.visibilityState !== "visible";
+    if (this.unseen) return;
+    const status = await answer(this.url);
+    this.asking = status !== null;
+    if (this.asking) setTimeout(() => this.#ask(), ASK_MS);
+    this.found = status === null ? [] : troubles(status, Date.now());
+    this.#render();
+  }
+
+  #render() {
+    clearTimeout(this.timer);
+    const { line, what, when, button, spoken } = this.elements;
+    const now = Date.now();
+    const current = this.#current(now);
+    const [newest] = current;
+    // A button that goes must not take the keyboard's place on the page with it.
+    if (!newest && document.activeElement === button) this.elements.state.focus();
+    line.classList.toggle("shown", Boolean(newest));
+    button.hidden = !newest;
+    setText(what, newest ? `${newest.who}: ${newest.error}` : "");
+    const more = current.length > 1 ? ` (and ${current.length - 1} more)` : "";
+    setText(when, newest ? whenText(newest, now) + more : "");
+    // Not what it says: that may be another each time.
+    const names = current.map(({ who }) => who).sort();
+    setText(spoken, names.length > 0 ? `Failing: ${names.join(", ")}` : "");
+    if (newest) this.timer = setTimeout(() => this.#render(), TICK_MS);
+  }
+
+  #current(now) {
+    return this.found.filter(({ at, lastsMs }) => now - at < lastsMs);
+  }
+
+  #whole() {
+    const now = Date.now();
+    const parts = this.#current(now).map(
+      (one) => `${one.who}\n${one.error}\n${fullTime(one.at)}: ${whenText(one, now)}`,
+    );
+    return ["What fails", "The log of the server has the tracebacks.", parts.join("\n\n")];
+  }
+}
+
+async function answer(url) {
+  try {
+    const response = await fetch(url, { headers: { Accept: "application/json" } });
+    return response.ok ? await response.json() : null;
+  } catch {
+    return null;
+  }
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
