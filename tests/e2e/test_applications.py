@@ -1,0 +1,266 @@
+"""The documents of applications, and the examples, do what they say."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+import signal
+import sys
+import tomllib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from pushserver import PushServer, events
+from pushserver.config import load
+from pushserver.sources.kinds import SourceTypes
+from tests.e2e.following import Programs, run, sections, visits_at, wait_until
+from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port
+from tests.e2e.test_browser import AXE, describe
+from tests.e2e.visits import Visits
+
+with warnings.catch_warnings():
+    # twisted.web.static warns of itself.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from pushserver.testing import TestServer
+
+README = CHECKOUT / "README.md"
+TUTORIAL = CHECKOUT / "docs" / "tutorial.md"
+APPLICATIONS = CHECKOUT / "docs" / "applications.md"
+FROM_FLASK_SOCKETIO = CHECKOUT / "docs" / "from-flask-socketio.md"
+EXAMPLES = CHECKOUT / "examples"
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    programs = Programs(tmp_path)
+    yield programs
+    programs.close()
+
+
+def test_the_five_lines_are_the_same_everywhere() -> None:
+    [block] = sections(README)["Five lines of Python"]
+    [tutorial, *_] = sections(TUTORIAL)["Five lines"]
+    example = (EXAMPLES / "ticker.py").read_text("utf-8")
+    assert block.text.split() == tutorial.text.split() == example.partition('"""\n\n')[2].split()
+
+
+def test_the_sources_of_the_readme_can_be_used() -> None:
+    [block] = sections(README)["Sources without Python"]
+    for options in tomllib.loads(block.text)["sources"].values():
+        kind = SourceTypes()[options["type"]]
+        own = {k: v for k, v in options.items() if k not in ("type", "channel", "event")}
+        kind.make(kind.options(**own))
+
+
+@pytest.mark.parametrize(
+    "document", [README, TUTORIAL, APPLICATIONS, FROM_FLASK_SOCKETIO], ids=lambda path: path.stem
+)
+def test_a_link_leads_somewhere(document: Path) -> None:
+    text = document.read_text("utf-8")
+    for target in re.findall(r"\]\(((?!https?:)[^)]+)\)", text):
+        name, _, anchor = target.partition("#")
+        there = document.parent / name if name else document
+        assert there.exists(), target
+        if anchor:
+            titles = re.findall(r"^##+ (.*)", there.read_text("utf-8"), re.MULTILINE)
+            assert anchor in {
+                re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles
+            }, target
+
+
+class TestTheReferenceOfApplications:
+    @pytest.fixture
+    def module(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        """All of its Python but that of another program."""
+        module = ModuleType("shop")
+        monkeypatch.setitem(sys.modules, "shop", module)
+        blocks = sections(APPLICATIONS)
+        texts = [
+            block.text
+            for title in blocks
+            for block in blocks[title]
+            if block.language == "python" and title != "Embedding"
+        ]
+        for text in texts:
+            exec(compile(text, "applications.md", "exec"), vars(module))
+        return module
+
+    def test_has_sources_that_publish(self, module: ModuleType) -> None:
+        app: PushServer = module.app
+        assert [own.plan.name for own in app.sources] == [
+            "random_number",
+            "walk",
+            "free_space",
+            "ticks",
+        ]
+        with TestServer(app) as server:
+            server.advance(2)
+            assert [len(server.history(name)) for name in ("numbers", "walk")] == [2, 5]
+
+    def test_has_tests_that_pass(self, module: ModuleType) -> None:
+        module.test_votes_are_counted()
+        module.test_nobody_votes_for_beer()
+
+    def test_has_every_argument_of_a_source_with_its_default(self) -> None:
+        parameters = dict(inspect.signature(PushServer.source).parameters)
+        del parameters["self"]
+        shown = {row[0]: row[1] for row in table("argument")}
+        assert list(shown) == [
+            parameters["channel"].name,
+            *(n for n in parameters if n != "channel"),
+        ]
+        for name, parameter in parameters.items():
+            default = shown[name].strip("`").replace('"', "'")
+            assert default in ("must be set", repr(parameter.default))
+
+    def test_has_every_event_that_is_not_the_applications_own(self) -> None:
+        shown = [row[0] for row in table("event")]
+        assert shown == [*events.ARGUMENTS, "message", "json", "any other"]
+        for name, arguments, *_ in table("event"):
+            if name in events.ARGUMENTS:
+                assert len(arguments.split(",")) == events.ARGUMENTS[name]
+
+    def test_embeds_a_server_beside_pages(
+        self, browser: Browser, tmp_path: Path, programs: Programs
+    ) -> None:
+        program, script = sections(APPLICATIONS)["Embedding"]
+        port = free_port()
+        (tmp_path / "together.py").write_text(program.text.replace("tcp:8080", f"tcp:{port}"))
+        (tmp_path / "pages").mkdir()
+        [tag] = re.findall("`(<script src=.*?</script>)`", APPLICATIONS.read_text())
+        (tmp_path / "pages" / "index.html").write_text(
+            f"<!doctype html><h1>-</h1>{tag}<script>{script.text}"
+            'const news = client.newSubscription("news");'
+            'news.on("publication", ({data}) => document.querySelector("h1").textContent = data);'
+            "news.subscribe(); client.connect();</script>"
+        )
+        programs.start([*TWISTD, "-n", "--pidfile=", "-y", "together.py"], port)
+        url = f"http://localhost:{port}/"
+        visits = visits_at(browser, url)
+        page = visits.open()
+        run(["curl", "-sS", "-d", "rye again", f"{url}push/channels/news"], tmp_path)
+        expect(page.locator("h1")).to_have_text("rye again")
+        visits.close()
+        assert visits.problems == []
+
+
+def table(first: str) -> list[list[str]]:
+    """The rows of a table of the reference, by its first title; names without their marks."""
+    text = APPLICATIONS.read_text("utf-8")
+    _, _, rest = text.partition(f"\n| {first} |")
+    lines = rest.partition("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return [[row[0].strip("` "), *row[1:]] for row in cells]
+
+
+def test_the_same_votes_are_counted_as_with_flask_socketio() -> None:
+    there, here = [
+        block
+        for blocks in sections(FROM_FLASK_SOCKETIO).values()
+        for block in blocks
+        if block.language == "python"
+    ]
+    compile(there.text, "there", "exec")
+    module: dict[str, Any] = {"__name__": "live"}
+    exec(compile(here.text, "here", "exec"), module)
+    with TestServer(module["app"]) as server:
+        one, other = server.connect(), server.connect()
+        other.subscribe("votes")
+        assert one.rpc("vote", "tea") == 1
+        assert other.publications[-1].data == {"tea": 1, "coffee": 0}
+
+
+class TestTheExamples:
+    def test_a_chat(self, browser: Browser, tmp_path: Path, programs: Programs) -> None:
+        port = free_port()
+        program = (EXAMPLES / "chat.py").read_text("utf-8")
+        (tmp_path / "chat.py").write_text(program.replace("tcp:8080", f"tcp:{port}"))
+        (tmp_path / "chat.html").write_text((EXAMPLES / "chat.html").read_text("utf-8"))
+        programs.start([*TWISTD, "-n", "--pidfile=", "-y", "chat.py"], port)
+        visits = visits_at(browser, f"http://localhost:{port}/")
+        ann = enter(visits, "Ann", color_scheme="dark")
+        ben = enter(visits, "Ben", viewport={"width": 390, "height": 844}, has_touch=True)
+        for page in (ann, ben):
+            expect(page.locator("#people")).to_have_text("Here: Ann, Ben")
+        say(ann, "hello <b>")
+        say(ben, "hello Ann")
+        expect(ann.locator("#talk p")).to_have_text(["Annhello <b>", "Benhello Ann"])
+        cleo = enter(visits, "Cleo", color_scheme="light")
+        expect(cleo.locator("#talk p")).to_have_count(2)
+        say(cleo, "x" * 400)
+        for page in (ann, ben, cleo):
+            expect(page.locator("#talk p")).to_have_count(3)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            page.evaluate(AXE.read_text("utf-8"))
+            found = page.evaluate("axe.run()")
+            assert [describe(violation) for violation in found["violations"]] == []
+        nobody = enter(visits, "   ", inside=False)
+        expect(nobody.locator("#state")).to_have_text("You are out: a name has 1 to 30 characters.")
+        ben.close()
+        expect(ann.locator("#people")).to_have_text("Here: Ann, Cleo")
+        visits.close()
+        assert visits.problems == []
+
+    def test_a_library_with_a_thread_of_its_own(self, tmp_path: Path) -> None:
+        with example(tmp_path, "thread.py", "--app", "thread:app") as server:
+            wait_until(lambda: server.get("channels/temperature").text.count('"degrees"') > 1)
+
+    def test_five_lines(self, tmp_path: Path) -> None:
+        with example(tmp_path, "ticker.py", "--app", "ticker:app") as server:
+            wait_until(lambda: server.get("channels/numbers").text.count('"newnumber"') > 1)
+
+    def test_sources_without_python(self, tmp_path: Path) -> None:
+        with example(tmp_path, "sources.toml", "--config", "sources.toml") as server:
+            wait_until(lambda: '"15 min":' in server.get("channels/machine").text)
+            with (tmp_path / "notes.txt").open("a") as file:
+                file.write("hello\n")
+            wait_until(lambda: '"data":"hello"' in server.get("channels/notes").text)
+            text = (EXAMPLES / "sources.toml").read_text("utf-8")
+            [command] = re.findall(r"^# (curl .*)", text, re.MULTILINE)
+            output = run(
+                shlex.split(command.replace("localhost:8080", f"localhost:{server.port}")), tmp_path
+            )
+            assert '"offset":1' in output
+            assert '"data":{"open":true}' in server.get("channels/door").text
+            assert server.get("channels/numbers").text.count('"data"') == 0
+        commented = re.sub(r"^# (?=\[sources|[a-z]+ = )", "", text, flags=re.MULTILINE)
+        assert len(tomllib.loads(commented)["sources"]) == 6
+        load(commented, "", {}, SourceTypes())
+
+
+@contextmanager
+def example(folder: Path, file: str, *options: str) -> Iterator[Server]:
+    """A server that runs an example."""
+    (folder / file).write_text((EXAMPLES / file).read_text("utf-8"))
+    server = Server(folder, *options)
+    try:
+        yield server.start()
+        assert server.stop() == -signal.SIGTERM
+        assert server.problems == []
+    finally:
+        server.kill()
+
+
+def enter(visits: Visits, name: str, inside: bool = True, **options: Any) -> Page:
+    """Come into the chat."""
+    page = visits.open(**options)
+    page.fill("#name", name)
+    page.click("text=Come in")
+    if inside:
+        expect(page.locator("#state")).to_have_text("Connected.")
+    return page
+
+
+def say(page: Page, text: str) -> None:
+    """Say something, and wait until it was taken."""
+    page.fill("#text", text)
+    page.keyboard.press("Enter")
+    expect(page.locator("#text")).to_have_value("")
