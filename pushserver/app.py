@@ -71,6 +71,12 @@ class PushServer:
         """
         check_name(channel)
         check_event(event)
+        _check_times(
+            max_rate,
+            linger_seconds=linger_seconds,
+            retry_seconds=retry_seconds,
+            retry_max_seconds=retry_max_seconds,
+        )
 
         def decorate(target: Function) -> Function:
             called = name or getattr(target, "__name__", type(target).__name__)
@@ -137,7 +143,7 @@ class PushServer:
             check_name(channel),
             payload.encode(data),
             check_event(event),
-            None if tags is None else dict(tags),
+            _checked(tags),
             key=check_key(key) if key else "",
         )
         return self._server().publish(draft)
@@ -148,14 +154,17 @@ class PushServer:
 
         def send() -> None:
             for peer in running.node.peers:
-                if isinstance(peer, Session):
+                if isinstance(peer, Session) and peer.connected:
                     peer.message(text)
 
         running.soon(send)
 
     @property
     def clients(self) -> list[Client]:
-        """Those who are connected over the Centrifuge protocol, now."""
+        """Those who are connected over the Centrifuge protocol, now.
+
+        In its `connect` handler a client is among them already, in that of `disconnect` no more.
+        """
         return [] if self._handlers is None else list(self._handlers.clients.values())
 
     def service(self, *listen: str, config: str = "", reactor: Any = None) -> Any:
@@ -193,8 +202,28 @@ class PushServer:
             running.stop()
 
     def _server(self) -> Running:
-        if self._running is None:
+        running = self._running
+        if running is None:
             raise NotRunning(
-                "no server runs this application: start it with twistd pushserver --app MODULE:NAME"
+                "no server runs this application: start it with twistd pushserver --app"
+                " MODULE:NAME, or start its service()"
             )
-        return self._running
+        return running
+
+
+def _checked(tags: Any) -> dict[str, str] | None:
+    """Texts by texts; raises InvalidData."""
+    for name, value in (tags or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise payload.InvalidData(f"tags are texts by texts, got {name!r:.60}: {value!r:.60}")
+        payload.encode([name, value])
+    return dict(tags) if tags else None
+
+
+def _check_times(max_rate: float, **seconds: float) -> None:
+    if not 0 < max_rate < float("inf"):
+        raise ValueError(f"max_rate is {max_rate!r}, expected publications a second, more than 0")
+    for name, value in seconds.items():
+        least = 0.01 if name.startswith("retry") else 0.0
+        if not least <= value < float("inf"):
+            raise ValueError(f"{name} is {value!r}, expected seconds, {least:g} or more")

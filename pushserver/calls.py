@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from pushserver.sources.worker import Worker
 
@@ -21,8 +23,11 @@ class Busy(Exception):
 class Threads(Protocol):
     """Where plain functions are called."""
 
-    def call(self, function: Callable[[], Any]) -> Deferred[Any]:
-        """What it returns or raises, on the reactor's thread; raises Busy."""
+    def call(self, function: Callable[[], Any], must: bool = False) -> Deferred[Any]:
+        """What it returns or raises, on the reactor's thread; raises Busy.
+
+        `must`: call it whoever waits already, and even when nobody waits for it any more.
+        """
 
     def close(self) -> None:
         """Let the threads go; those that hang keep nobody."""
@@ -31,31 +36,36 @@ class Threads(Protocol):
 class Pool:
     """So many daemon threads at the most, begun when they are needed.
 
-    A call that is cancelled goes on; only when it has returned does its thread take another.
+    A call that is cancelled while it waits for a thread is not made. One that is made goes on;
+    only when it has returned does its thread take another.
     """
+
+    _log = Logger()
 
     def __init__(self, reactor: Any, most: int):
         self._reactor = reactor
         self._most = most
         self._workers: list[Worker] = []
         self._idle: list[Worker] = []
-        self._waiting: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
+        self._waiting: OrderedDict[Deferred[Any], Callable[[], Any]] = OrderedDict()
 
-    def call(self, function: Callable[[], Any]) -> Deferred[Any]:
-        answer: Deferred[Any] = Deferred(lambda _: None)
+    def call(self, function: Callable[[], Any], must: bool = False) -> Deferred[Any]:
+        answer: Deferred[Any] = Deferred(None if must else self._forget)
         if self._idle:
             self._begin(self._idle.pop(), function, answer)
         elif len(self._workers) < self._most:
             worker = Worker(f"handler {len(self._workers)}")
             self._workers.append(worker)
             self._begin(worker, function, answer)
-        elif len(self._waiting) < WAITING:
-            self._waiting.append((function, answer))
+        elif must or len(self._waiting) < WAITING:
+            self._waiting[answer] = function
         else:
             raise Busy
         return answer
 
     def close(self) -> None:
+        if self._waiting:
+            self._log.warn("{n} calls of handlers are not made any more", n=len(self._waiting))
         self._waiting.clear()
         for worker in self._workers:
             worker.close()
@@ -65,17 +75,23 @@ class Pool:
 
     def _done(self, result: Any, worker: Worker, answer: Deferred[Any]) -> None:
         if self._waiting:
-            self._begin(worker, *self._waiting.popleft())
+            waiting, function = self._waiting.popitem(last=False)
+            self._begin(worker, function, waiting)
         else:
             self._idle.append(worker)
         if not answer.called:
             answer.callback(result)
+        elif isinstance(result, Failure):
+            self._log.failure("a call that was late has failed", result)
+
+    def _forget(self, answer: Deferred[Any]) -> None:
+        self._waiting.pop(answer, None)
 
 
 class Inline:
     """No thread at all, for tests: a call has returned when it is made."""
 
-    def call(self, function: Callable[[], Any]) -> Deferred[Any]:
+    def call(self, function: Callable[[], Any], must: bool = False) -> Deferred[Any]:
         return maybeDeferred(function)
 
     def close(self) -> None:

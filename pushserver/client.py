@@ -38,14 +38,15 @@ class Client:
 
     @property
     def connected(self) -> bool:
-        """Whether it is still there."""
+        """Whether it is there; not yet in its `connect` handler."""
         return self._session.connected
 
     def send(self, data: object, event: str = "") -> None:
         """Tell this client alone: its `message` handler gets the data.
 
-        With an event what it gets is `{"event": ..., "data": ...}`. Raises InvalidData for what
-        JSON cannot hold. Nothing happens when it is gone.
+        With an event what it gets is `{"event": ..., "data": ...}`. What a `connect` handler
+        sends comes as soon as the client is connected. Raises InvalidData for what JSON cannot
+        hold. Nothing happens when it is gone.
         """
         text = encoded(data, event)
         self._running.soon(lambda: self._session.message(text))

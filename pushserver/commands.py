@@ -19,16 +19,23 @@ if TYPE_CHECKING:
     from pushserver.session import Session
 
 
+_CLOSE_CODES = 3000
+
+
 async def connect(session: Session, text: bytes) -> Struct:
     request = wire.request(text, wire.ConnectRequest)
     node = session.node
+    session.arrive()
     try:
         answer = await node.handlers.connect(session, _text(request.data))
     except Refused as refused:
-        session.disconnect(refused.code or wire.REFUSED, refused.reason)
+        code = refused.code or wire.REFUSED
+        if code < _CLOSE_CODES:
+            # It is none: the client ends the connection when it is answered with it.
+            raise
+        session.disconnect(code, refused.reason)
         return wire.Empty()
-    subs = await session.welcome(request.subs)
-    session.begin()
+    subs = await session.admit(request.subs)
     return wire.ConnectResult(
         session.info.client,
         node.version,
@@ -48,6 +55,9 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     _check_may_subscribe(session, channel, request)
     last = _initial(session, request)
     await session.node.handlers.subscribe(session, channel, _text(request.data))
+    if channel in session.channels:
+        # The application has put it there meanwhile.
+        raise _already(channel)
     position = Position(request.epoch, request.offset) if request.recover else None
     # From here to the reply everything happens in one turn.
     joined = await session.join(channel, position, last)
@@ -65,11 +75,15 @@ def _check_may_subscribe(session: Session, channel: str, request: wire.Subscribe
     if request.tf is not UNSET:
         raise WireError(wire.NOT_AVAILABLE, "tf: this server filters no publications")
     if channel in session.channels:
-        raise WireError(wire.ALREADY_SUBSCRIBED, f"already subscribed to {channel}")
+        raise _already(channel)
     limit = session.node.limits.channels_per_client
     if len(session.channels) >= limit:
         message = f"more than {limit} channels on one connection (channels_per_client)"
         raise WireError(wire.LIMIT_EXCEEDED, message)
+
+
+def _already(channel: str) -> WireError:
+    return WireError(wire.ALREADY_SUBSCRIBED, f"already subscribed to {channel}")
 
 
 def _initial(session: Session, request: wire.SubscribeRequest) -> int:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushserver import payload, wire
+from pushserver.broker import Unavailable
 from pushserver.calls import Busy, Threads
 from pushserver.client import Client
 from pushserver.handlers import HandlerFailed, NotHandled, Refused
@@ -22,8 +23,13 @@ from pushserver.session import Session
 from pushserver.sources.awaiting import awaited
 from pushserver.sources.record import describe
 
-RESERVED = ("connect", "disconnect", "subscribe", "publish")
-"""What happens to a connection; no client can name these as events."""
+ARGUMENTS = {"connect": 2, "disconnect": 2, "subscribe": 3, "publish": 3}
+"""What happens to a connection, which no client can name as an event, and how many arguments
+its handler gets."""
+OTHERS = 2
+"""How many it gets for an event of the application's own."""
+BUSY_SECONDS = 60.0
+"""How often it is logged that calls are turned away, at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +68,19 @@ def handler(event: str, function: Callable[..., Any], thread: bool | None) -> Ha
     is_async = inspect.iscoroutinefunction(function)
     if is_async and thread:
         raise ValueError(f"{name} is async, and runs on the reactor: it takes no thread=True")
-    return Handler(name, function, _takes(function), not is_async if thread is None else thread)
+    signature, given = inspect.signature(function), ARGUMENTS.get(event, OTHERS)
+    takes = min(_takes(signature), given)
+    try:
+        signature.bind(*[None] * takes)
+    except TypeError as error:
+        problem = f"{name} cannot be called with the {given} arguments of {event}: {error}"
+        raise ValueError(problem) from None
+    return Handler(name, function, takes, not is_async if thread is None else thread)
 
 
-def _takes(function: Callable[..., Any]) -> int:
+def _takes(signature: inspect.Signature) -> int:
     positional = 0
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
             return 99
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
@@ -96,7 +109,7 @@ class Events:
     def named(self, method: str) -> Handler | None:
         """The handler that a client means: `event`, or `namespace:event`."""
         namespace, _, event = method.rpartition(":")
-        if event in RESERVED:
+        if event in ARGUMENTS:
             return None
         return self._handlers.get((namespace, event)) or self._handlers.get(("", method))
 
@@ -109,6 +122,8 @@ class AppHandlers:
 
     A handler that raises is logged with its traceback, and the client learns that it failed.
     One that takes longer than `seconds` is not waited for.
+
+    For each `connect` that was let in `disconnect` is called once.
     """
 
     _log = Logger()
@@ -127,13 +142,23 @@ class AppHandlers:
         self._threads = threads
         self._clock = clock
         self._seconds = seconds
+        self._leaving = 0
+        self._when_left: Deferred[None] | None = None
+        self._told_busy: float | None = None
 
     def begin(self, running: Running) -> None:
         """A server runs the application from now on."""
         self._running = running
 
-    def end(self) -> None:
-        """The server has stopped."""
+    async def end(self, seconds: float) -> None:
+        """The server has stopped: what is called for those who left is waited for so long."""
+        if self._leaving:
+            left = self._when_left = Deferred()
+            try:
+                await left.addTimeout(seconds, self._clock)
+            except TimeoutError:
+                self._log.warn("{n} handlers of disconnect are left behind", n=self._leaving)
+            self._when_left = None
         self._threads.close()
 
     def failures(self, channel: str) -> list[HandlerFailure]:
@@ -160,7 +185,14 @@ class AppHandlers:
         client = self.clients.pop(session, None)
         found = self._events.find("disconnect")
         if client is not None and found is not None:
-            Deferred.fromCoroutine(self._call(found, client, reason)).addErrback(lambda _: None)
+            self._leaving += 1
+            # What it raises has been logged.
+            Deferred.fromCoroutine(self._call(found, client, reason)).addBoth(self._left)
+
+    def _left(self, _: object) -> None:
+        self._leaving -= 1
+        if not self._leaving and self._when_left is not None:
+            self._when_left.callback(None)
 
     async def subscribe(self, session: Session, channel: str, data: bytes) -> None:
         found = self._events.find("subscribe", _namespace(channel))
@@ -203,31 +235,67 @@ class AppHandlers:
 
     async def _call(self, found: Handler, *arguments: Any) -> Any:
         """What the handler answers; raises Refused, or HandlerFailed, which has been logged."""
-        made = Deferred.fromCoroutine(self._answer(found, arguments))
-        made.addTimeout(self._seconds, self._clock)
         try:
-            return await made
+            return await self._in_time(Deferred.fromCoroutine(self._answer(found, arguments)))
         except Refused:
             raise
         except Busy:
+            self._tell_busy(found)
             raise HandlerFailed("too many calls wait for the application") from None
-        except TimeoutError:
+        except _Late:
             problem = f"has not answered in {self._seconds:g} s (handler_seconds)"
             self._failed(found, problem)
             self._log.error("{name} {problem}", name=found.name, problem=problem)
             raise HandlerFailed("the application did not answer in time") from None
-        except (Exception, CancelledError, SystemExit) as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            # asyncio's CancelledError and SystemExit are no reason to leave a client waiting.
             self._failed(found, describe(error))
-            self._log.failure("the handler {name} failed", Failure(error), name=found.name)
+            if isinstance(error, Unavailable) and error.cause == "stopping":
+                # For each client that is there when the server stops.
+                self._log.info("{name}: {error}", name=found.name, error=error)
+            else:
+                self._log.failure("the handler {name} failed", Failure(error), name=found.name)
             raise HandlerFailed("the application failed") from None
+
+    def _in_time(self, made: Deferred[Any]) -> Deferred[Any]:
+        """What it gives, or _Late; then it is cancelled, which it may take as it likes."""
+        if made.called:
+            return made
+        answer: Deferred[Any] = Deferred()
+
+        def late() -> None:
+            answer.errback(_Late())
+            made.cancel()
+
+        def over(result: Any) -> None:
+            if call.active():
+                call.cancel()
+                answer.callback(result)
+            elif isinstance(result, Failure) and result.check(CancelledError) is None:
+                self._log.failure("a handler that was late has failed", result)
+
+        call = self._clock.callLater(self._seconds, late)
+        made.addBoth(over)
+        return answer
 
     async def _answer(self, found: Handler, arguments: tuple[Any, ...]) -> Any:
         given = arguments[: found.takes]
         if found.thread:
-            answer = await self._threads.call(lambda: found.function(*given))
+            must = found.place[1] == "disconnect"
+            answer = await self._threads.call(lambda: found.function(*given), must)
         else:
             answer = found.function(*given)
         return await awaited(answer) if inspect.isawaitable(answer) else answer
+
+    def _tell_busy(self, found: Handler) -> None:
+        now, told = self._clock.seconds(), self._told_busy
+        if told is None or now - told >= BUSY_SECONDS:
+            self._told_busy = now
+            problem = "is not called: too many calls wait for a thread (handler_threads)"
+            self._failed(found, problem)
+            self._log.error("{name} {problem}", name=found.name, problem=problem)
 
     def _encoded(self, found: Handler, answer: object) -> bytes:
         try:
@@ -244,6 +312,10 @@ class AppHandlers:
         self._failures[found.place] = HandlerFailure(found.name, _full(*found.place), error, now)
 
 
+class _Late(Exception):
+    """A handler has not answered in time."""
+
+
 def _full(namespace: str, event: str) -> str:
     """As a client names it."""
     return f"{namespace}:{event}" if namespace else event
@@ -253,7 +325,7 @@ def _value(data: bytes) -> Any:
     try:
         return json.loads(payload.compact(data)) if data else None
     except payload.InvalidData as error:
-        raise Refused(f"bad request: data: {error}", wire.BAD_REQUEST) from None
+        raise wire.WireError(wire.BAD_REQUEST, f"bad request: data: {error}") from None
 
 
 def _namespace(channel: str) -> str:

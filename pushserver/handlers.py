@@ -12,13 +12,15 @@ class Refused(Exception):
     """A handler says no; the text is for the client.
 
     `code`: of the reply, 103 (permission denied) unless another is given (400 to 1999 are the
-    application's own); of the close, when it is a connect that is refused: 4500 (the client
-    does not come back), or another from 3500 to 4999.
+    application's own). A connect that is refused ends the connection: with 4500 (the client
+    does not come back), or with another from 3500 to 4999. Raises ValueError for other codes.
     """
 
     def __init__(self, reason: str = "refused by the application", code: int = 0):
+        if code and not (400 <= code <= 1999 or 3500 <= code <= 4999):
+            raise ValueError(f"code {code}: expected 400 to 1999 or, for connect, 3500 to 4999")
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)
         self.code = code
 
 

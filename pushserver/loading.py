@@ -45,11 +45,13 @@ def _import(text: str, module: str) -> ModuleType:
 
 
 def _told(text: str, error: BaseException) -> str:
-    """What happened, from the user's first line on."""
+    """What happened, from the user's first line to the last, without what is ours behind it."""
     told = traceback.TracebackException.from_exception(error)
     own = next((n for n, frame in enumerate(told.stack) if not _passed(frame.filename)), None)
     if own is not None:
         del told.stack[:own]
+        while len(told.stack) > 1 and told.stack[-1].filename.startswith(_PACKAGE):
+            del told.stack[-1]
     else:
         told.stack.clear()
     return f"--app {text} cannot be imported:\n{''.join(told.format()).rstrip()}"
@@ -61,3 +63,4 @@ def _passed(filename: str) -> bool:
 
 
 _IMPORTLIB = import_module.__code__.co_filename
+_PACKAGE = os.path.join(os.path.dirname(__file__), "")

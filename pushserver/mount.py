@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import ITCPTransport
+from twisted.web.http import parse_qs
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
+
+from pushserver.site import HEADERS, Fields
 
 CLOSING_SECONDS = 15
 
@@ -35,6 +38,12 @@ class Mounted(Resource):
         self._site = site
 
     def getChildWithDefault(self, path: bytes, request: Any) -> Any:
+        # A site has there the fields of a form too, which are what is published here.
+        request.args = parse_qs(request.uri.partition(b"?")[2], True)
+        request.requestHeaders = Fields(dict(request.requestHeaders.getAllRawHeaders()))
+        for name, value in HEADERS.items():
+            if name != b"server":
+                request.setHeader(name, value)
         request.surroundings = self._site
         request.above = len(request.prepath) - 1
         return self._root.getChildWithDefault(path, request)

@@ -24,9 +24,9 @@ class Published:
     _log = Logger()
 
     def __init__(self, receipt: Deferred[Receipt]):
-        self._deferred = receipt
         self._receipt: Receipt | None = None
-        self._awaited = False
+        self._failure: Failure | None = None
+        self._waiting: list[Deferred[Receipt]] = []
         receipt.addCallbacks(self._keep, self._failed)
 
     @property
@@ -36,7 +36,9 @@ class Published:
 
     @property
     def receipt(self) -> Receipt:
-        """Where it ended up; raises RuntimeError while that is not known."""
+        """Where it ended up; raises RuntimeError while that is not known, or Unavailable."""
+        if self._failure is not None:
+            self._failure.raiseException()
         if self._receipt is None:
             raise RuntimeError("not committed yet: await the publication")
         return self._receipt
@@ -52,29 +54,27 @@ class Published:
         return self.receipt.id
 
     def __await__(self) -> Generator[Any, Any, Receipt]:
-        self._awaited = True
-        if self._receipt is not None:
-            return self._receipt
+        if self._receipt is not None or self._failure is not None:
+            return self.receipt
         waiting: Deferred[Receipt] = Deferred()
-        self._deferred.addBoth(_copy, waiting)
+        self._waiting.append(waiting)
         if _in_asyncio():
             return (yield from waiting.asFuture(asyncio.get_running_loop()).__await__())
         return (yield from waiting.__await__())
 
-    def _keep(self, receipt: Receipt) -> Receipt:
+    def _keep(self, receipt: Receipt) -> None:
         self._receipt = receipt
-        return receipt
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(receipt)
 
-    def _failed(self, failure: Failure) -> Failure | None:
-        if self._awaited:
-            return failure
-        self._log.failure("a publication failed, and nobody awaited it", failure)
-        return None
-
-
-def _copy(result: Any, to: Deferred[Receipt]) -> Any:
-    to.callback(result)
-    return None if isinstance(result, Failure) else result
+    def _failed(self, failure: Failure) -> None:
+        self._failure = failure
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            self._log.failure("a publication failed, and nobody awaited it", failure)
+        for one in waiting:
+            one.errback(failure)
 
 
 def _in_asyncio() -> bool:

@@ -11,7 +11,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +35,18 @@ class Reloader(Service):
     _log = Logger()
 
     def __init__(self, reactor: Any, root: Path, more: tuple[Path, ...] = ()):
-        """`more`: files elsewhere that count too."""
+        """`more`: files elsewhere that count too. What changes from now on is seen."""
         self._reactor = reactor
         self._root = root
         self._more = more
-        self._seen: dict[Path, int] = {}
+        self._seen = self._times()
         self._loop = LoopingCall(self._look)
         self._loop.clock = reactor
         self._restarting = False
 
     def startService(self) -> None:
         super().startService()
-        self._seen = self._times()
-        self._reactor.addSystemEventTrigger("after", "shutdown", self._tidy)
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._end)
         self._loop.start(LOOK_SECONDS, now=False)
 
     def stopService(self) -> None:
@@ -61,7 +61,6 @@ class Reloader(Service):
             self._log.info("{path} has changed: starting again", path=str(changed[0]))
             self._restarting = True
             self._loop.stop()
-            atexit.register(_start_again)
             self._reactor.stop()
 
     def _times(self) -> dict[Path, int]:
@@ -73,10 +72,12 @@ class Reloader(Service):
                 continue
         return times
 
-    def _tidy(self) -> None:
-        folder = os.environ.get(FOLDER)
-        if folder and not self._restarting:
-            shutil.rmtree(folder, ignore_errors=True)
+    def _end(self) -> None:
+        # A signal that came meanwhile counts more; with it twistd ends without atexit.
+        if self._restarting and getattr(self._reactor, "_exitSignal", None) is None:
+            _at_end(_start_again)
+        else:
+            _tidy()
 
 
 class Retrier(MultiService):
@@ -99,6 +100,8 @@ def history_file() -> str:
     folder = os.environ.get(FOLDER)
     if not folder:
         folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="pushserver-reload-")
+    # For a start that fails; what ends the reactor sees to it itself.
+    atexit.register(_tidy)
     return str(Path(folder, "history.db"))
 
 
@@ -116,6 +119,22 @@ def _sources(root: Path) -> Iterator[Path]:
         for file in files:
             if file.endswith(".py"):
                 yield inside / file
+
+
+def _tidy() -> None:
+    """Nobody goes on with the history."""
+    folder = os.environ.pop(FOLDER, None)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_at_end: Callable[[Callable[[], None]], object] = getattr(
+    threading, "_register_atexit", atexit.register
+)
+"""As atexit, but before the threads of the application are waited for, which may be for ever.
+
+concurrent.futures has no other way either.
+"""
 
 
 def _start_again() -> None:

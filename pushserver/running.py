@@ -22,6 +22,10 @@ LOOK_SECONDS = 0.5
 """How often a thread that waits for an answer looks whether the server has stopped."""
 
 
+LAST_SECONDS = 2.0
+"""How long a stopping server waits for the handlers of those who left."""
+
+
 class NotRunning(RuntimeError):
     """The application is not being run by a server."""
 
@@ -84,7 +88,7 @@ class Application(Protocol):
 
 
 class AppService(Service):
-    """Runs an application from the start of the server to its end."""
+    """Runs an application from the start of the server to its end, and what that calls."""
 
     def __init__(self, app: Application, handlers: Any, node: Node, reactor: Any):
         self._app = app
@@ -98,10 +102,13 @@ class AppService(Service):
         self._app.begin(running, self._handlers)
         self._handlers.begin(running)
 
-    def stopService(self) -> None:
+    def stopService(self) -> Deferred[None]:
         super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._handlers.end(LAST_SECONDS)
         self._app.end()
-        self._handlers.end()
 
 
 def _checked(receipt: Deferred[Receipt]) -> Published:

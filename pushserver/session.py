@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 
 from msgspec import UNSET, Raw
 
@@ -27,6 +28,7 @@ class Session(Conversation[SessionFormat]):
     __slots__ = (
         "_awaiting_pong",
         "_ended_by",
+        "_held",
         "_invited",
         "_ping_due",
         "_queue",
@@ -56,6 +58,8 @@ class Session(Conversation[SessionFormat]):
         self._ended_by = ""
         # The channels that the server has put the peer into, or will when it is connected.
         self._invited: set[str] = _NONE
+        # What follows the reply that is being made.
+        self._held: tuple[bytes, ...] = ()
         super().__init__(node, transport)
         node.peers.wake_at(self, node.monotonic() + node.limits.connect_seconds)
 
@@ -79,12 +83,28 @@ class Session(Conversation[SessionFormat]):
         """The channels that the peer is in."""
         return frozenset(self._audiences)
 
-    def begin(self) -> None:
-        """The peer is connected."""
-        if self._ended:
-            # It went while the application was asked.
+    def arrive(self) -> None:
+        """The application is asked whether it lets the peer in."""
+        # What it said and did before it failed to answer does not count.
+        self._invited, self._held = _NONE, ()
+
+    async def admit(self, before: Mapping[str, SubscribePosition]) -> dict[str, SubscribeResult]:
+        """The application lets the peer in: into the channels too that it was invited to.
+
+        `before` is where the peer stood in them when it was last here.
+        """
+        try:
+            if self._ended:
+                # It went while the application was asked.
+                raise _gone()
+            subs = {name: await self._begin_in(name, before) for name in tuple(self._invited)}
+        except BaseException:
             self.node.handlers.disconnect(self, self._ended_by)
-            raise _GONE
+            raise
+        self._begin()
+        return subs
+
+    def _begin(self) -> None:
         self.connected = True
         if self._register is not None:
             self._register[self.secret] = self
@@ -95,12 +115,14 @@ class Session(Conversation[SessionFormat]):
         self.node.peers.wake_at(self, self._ping_due)
 
     def closed(self) -> None:
-        super().closed()
+        self._leave_all()
         if self._register is not None:
             self._register.pop(self.secret, None)
         if self.connected:
             self.connected = False
             self.node.handlers.disconnect(self, self._ended_by)
+        # A server that stops goes on when the last has gone; that is to be after the above.
+        super().closed()
 
     def disconnect(self, code: int, reason: str) -> None:
         self._ended_by = self._ended_by or reason
@@ -115,9 +137,16 @@ class Session(Conversation[SessionFormat]):
         self._go_on()
 
     def message(self, data: bytes) -> None:
-        """Tell the peer something that is no publication; `data` is JSON text."""
-        if self.connected and not self._ended:
+        """Tell the peer something that is no publication; `data` is JSON text.
+
+        It hears of it when it is connected, if it is about to be.
+        """
+        if self._ended:
+            return
+        if self.connected:
             self.push(wire.message_push(data))
+        else:
+            self._held = (*self._held, wire.message_push(data))
 
     def insufficient(self, channel: str) -> None:
         self._audiences.discard(channel)
@@ -130,17 +159,16 @@ class Session(Conversation[SessionFormat]):
     async def join(self, channel: str, position: Position | None, last: int) -> Joined:
         """Put the peer into the channel; what it has to be sent is in the answer."""
         if self._ended:
-            raise _GONE
+            raise _gone()
         self._audiences.add(channel)
         return await self.node.hub.subscribe(self, channel, position, last)
 
     def leave(self, channel: str) -> bool:
         """Take the peer out of the channel; False if it was not in it."""
+        self._invited.discard(channel)
         if channel not in self._audiences:
             return False
         self._audiences.discard(channel)
-        if self._invited:
-            self._invited.discard(channel)
         return self.node.hub.unsubscribe(self, channel)
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
@@ -156,23 +184,24 @@ class Session(Conversation[SessionFormat]):
             return
         self._invited = {*self._invited, channel}
         if self.connected:
-            joined = await self.join(channel, None, 0)
+            joined, rows = _apart(await self.join(channel, None, self._initial(channel)))
             self.push(wire.subscribe_push(channel, joined.epoch, joined.offset))
+            for text in rows:
+                self.push(text)
 
-    async def welcome(self, before: Mapping[str, SubscribePosition]) -> dict[str, SubscribeResult]:
-        """Put the peer into the channels that it was invited to.
+    async def _begin_in(
+        self, channel: str, before: Mapping[str, SubscribePosition]
+    ) -> SubscribeResult:
+        at = before.get(channel)
+        if at is not None and at.recover:
+            position = Position(at.epoch, at.offset)
+            return self.subscribed(channel, await self.join(channel, position, 0), position)
+        joined, rows = _apart(await self.join(channel, None, self._initial(channel)))
+        self._held += rows
+        return self.subscribed(channel, joined, None)
 
-        `before` is where it stood in them when it was last here.
-        """
-        subs = {}
-        for channel in self._invited:
-            at = before.get(channel)
-            position = Position(at.epoch, at.offset) if at is not None and at.recover else None
-            last = 0 if position else self.node.hub.history.options(channel).initial
-            subs[channel] = self.subscribed(
-                channel, await self.join(channel, position, last), position
-            )
-        return subs
+    def _initial(self, channel: str) -> int:
+        return self.node.hub.history.options(channel).initial
 
     def subscribed(
         self, channel: str, joined: Joined, position: Position | None
@@ -192,6 +221,9 @@ class Session(Conversation[SessionFormat]):
         )
 
     def due(self, now: float) -> float | None:
+        if not self.connected and self._working:
+            # The application takes its time, which has its own bound.
+            return now + self.node.limits.connect_seconds
         if not self.connected:
             self.disconnect(wire.STALE, "no connect command came in time")
         elif self._blocked_at is not None:
@@ -221,11 +253,11 @@ class Session(Conversation[SessionFormat]):
         self._queue.clear()
 
     def _take(self, command: Command) -> None:
-        """Queue a command; but a pong does not wait behind what the peer has to read first."""
+        """Queue a command; but a pong waits for nothing, as others may take their time."""
         limit = self.node.limits.queued_commands
         if self._ended:
             return
-        if self._blocked_at is not None and not wire.method(command)[0]:
+        if self._awaiting_pong and command == _PONG:
             self._pong()
         elif len(self._queue) >= limit:
             reason = f"more than {limit} commands wait (queued_commands)"
@@ -263,6 +295,9 @@ class Session(Conversation[SessionFormat]):
             result = await METHODS[name](self, text)
             if command.id and not self._ended:
                 self.push(wire.reply(command.id, name, result))
+                held, self._held = self._held, ()
+                for text in held:
+                    self.push(text)
         except FrameError as error:
             self.disconnect(wire.BAD_FRAME, str(error))
         except Exception as error:
@@ -288,5 +323,21 @@ class Session(Conversation[SessionFormat]):
         self._awaiting_pong = False
 
 
+def _gone() -> WireError:
+    """Nobody is answered with it. Each time another: with its traceback it holds the session."""
+    return WireError(wire.INTERNAL, "the connection is closed")
+
+
+def _apart(joined: Joined) -> tuple[Joined, tuple[bytes, ...]]:
+    """A beginning without publications, and those as pushes that follow it.
+
+    The official client (5.8.0) passes over those in an answer when it was put into a channel,
+    unless it recovered.
+    """
+    rows = joined.publications
+    first = replace(joined, offset=joined.offset - len(rows), publications=())
+    return first, tuple(wire.publication_push(row) for row in rows)
+
+
 _NONE: set[str] = set()
-_GONE = WireError(wire.INTERNAL, "the connection is closed")
+_PONG = Command()

@@ -6,12 +6,15 @@
             assert guest.rpc("greet", "Ada") == "hello Ada"
 
 Handlers and sources run in the test's own thread, one after the other, and time passes when
-the test says so; everything else is as in the real server.
+the test says so; everything else is as in the real server. Threads that a test begins by itself
+may publish.
 """
 
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +34,9 @@ from pushserver.sources.functions import InThread, OnReactor
 
 __test__ = False
 
+_MOST_CALLS = 10_000
+"""How much may happen at one point in time."""
+
 
 class ServerError(Exception):
     """The server answered a command with an error."""
@@ -39,6 +45,34 @@ class ServerError(Exception):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+
+
+class _Reactor(MemoryReactorClock):
+    """A clock that also takes what threads bring, and notices when it goes round in circles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.RLock()
+
+    def advance(self, amount: float) -> None:
+        # Clock's own never returns when a call asks for the next at once.
+        with self.lock:
+            self.rightNow += amount
+            for _ in range(_MOST_CALLS):
+                calls: Any = self.getDelayedCalls()
+                due = [call for call in calls if call.getTime() <= self.rightNow]
+                if not due:
+                    return
+                first = min(due, key=lambda call: call.getTime())
+                self.calls.remove(first)
+                first.called = 1
+                first.func(*first.args, **first.kw)
+        raise AssertionError("something is called again and again, and no time passes")
+
+    def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
+        """In that thread, so that a test may wait for it to end; never at the same time."""
+        with self.lock:
+            call(*arguments)
 
 
 class TestServer:
@@ -53,7 +87,7 @@ class TestServer:
     def __init__(self, app: PushServer | None = None, config: Config | None = None):
         config = config or Config(sources={})
         self.app = app
-        self.reactor: Any = MemoryReactorClock()
+        self.reactor: Any = _Reactor()
         self.reactor.advance(1_000)
         self.service = build(
             replace(config, server=replace(config.server, listen=[])),
@@ -266,7 +300,8 @@ class TestClient:
     def _say(self, command: dict[str, Any]) -> None:
         if self.closed is not None:
             raise Disconnected(*self.closed)
-        self._session.received(json.dumps(command).encode())
+        with self._server.reactor.lock:
+            self._session.received(json.dumps(command).encode())
         self._server.advance(0)
 
     def _told(self, value: Any) -> None:

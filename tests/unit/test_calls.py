@@ -1,0 +1,305 @@
+"""Handlers in threads: real ones, which wait for events and never for time."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+
+from pushserver import Client as AppClient
+from pushserver import PushServer, calls
+from pushserver.assembly import build
+from pushserver.calls import Busy, Inline, Pool
+from pushserver.config import Config
+from pushserver.config import Server as ServerSection
+from pushserver.limits import Limits
+from tests.unit.source_tools import WAIT_SECONDS, ThreadClock
+from tests.unit.tools import Client
+from tests.unit.web import Trouble
+
+
+class Gate:
+    """A function that does not return until it is let; it notes who calls it, and where."""
+
+    def __init__(self, result: Any = None):
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+        self.threads: list[threading.Thread] = []
+        self._result = result
+
+    def __call__(self) -> Any:
+        self.threads.append(threading.current_thread())
+        self.entered.set()
+        assert self.opened.wait(WAIT_SECONDS)
+        if isinstance(self._result, BaseException):
+            raise self._result
+        return self._result
+
+
+class Reactor(ThreadClock):
+    """A clock for a whole server."""
+
+    def callWhenRunning(self, call: Callable[..., object]) -> None: ...
+
+
+def results(deferred: Deferred[Any]) -> list[Any]:
+    """What it gives: nothing yet, one value, or one exception."""
+    found: list[Any] = []
+    deferred.addCallbacks(found.append, lambda failure: found.append(failure.value))
+    return found
+
+
+@pytest.fixture
+def clock() -> ThreadClock:
+    return ThreadClock()
+
+
+@pytest.fixture(autouse=True)
+def no_threads_left() -> Iterator[None]:
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("handler "):
+            thread.join(WAIT_SECONDS)
+            assert not thread.is_alive()
+
+
+class TestAPool:
+    @pytest.fixture
+    @staticmethod
+    def pool(clock: ThreadClock) -> Iterator[Pool]:
+        pool = Pool(clock, 2)
+        yield pool
+        pool.close()
+
+    def test_brings_what_is_returned_or_raised_to_the_reactor(
+        self, pool: Pool, clock: ThreadClock
+    ) -> None:
+        gate, error = Gate(7), LookupError("x")
+
+        def fails() -> None:
+            raise error
+
+        value, failure = results(pool.call(gate)), results(pool.call(fails))
+        clock.take()
+        assert (value, failure) == ([], [error])
+        gate.opened.set()
+        clock.take()
+        assert value == [7]
+        assert gate.threads[0] is not threading.current_thread()
+        assert gate.threads[0].daemon
+
+    def test_has_no_thread_before_it_needs_one_and_then_not_more_than_it_may(
+        self, pool: Pool, clock: ThreadClock
+    ) -> None:
+        assert not [t for t in threading.enumerate() if t.name.startswith("handler ")]
+        gates = [Gate(n) for n in range(5)]
+        found = [results(pool.call(gate)) for gate in gates]
+        for gate in gates[:2]:
+            assert gate.entered.wait(WAIT_SECONDS)
+        for gate in gates[2:]:
+            assert not gate.entered.is_set()
+            gate.opened.set()
+        gates[1].opened.set()
+        clock.take(4)
+        assert found == [[], [1], [2], [3], [4]]
+        gates[0].opened.set()
+        clock.take()
+        assert found[0] == [0]
+        assert len({thread for gate in gates for thread in gate.threads}) == 2
+
+    def test_uses_a_thread_that_is_free_again(self, pool: Pool, clock: ThreadClock) -> None:
+        gates = [Gate() for _ in range(3)]
+        for gate in gates:
+            gate.opened.set()
+            pool.call(gate)
+            clock.take()
+        assert len({thread for gate in gates for thread in gate.threads}) == 1
+
+    def test_lets_so_many_wait_and_no_more(
+        self, pool: Pool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(calls, "WAITING", 3)
+        gate, made = Gate(), list[int]()
+        for _ in range(2):
+            pool.call(gate)
+        for n in range(3):
+            pool.call(functools.partial(made.append, n))
+        with pytest.raises(Busy):
+            pool.call(lambda: made.append(99))
+        pool.call(lambda: made.append(3), must=True)
+        gate.opened.set()
+        clock.take(6)
+        assert sorted(made) == [0, 1, 2, 3]
+
+    def test_makes_no_call_that_was_cancelled_while_it_waited(
+        self, pool: Pool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(calls, "WAITING", 2)
+        gate, made = Gate(), list[str]()
+        for _ in range(2):
+            pool.call(gate)
+        waiting = pool.call(lambda: made.append("cancelled"))
+        found = results(waiting)
+        must = pool.call(lambda: made.append("must"), must=True)
+        results(must)
+        waiting.cancel()
+        must.cancel()
+        assert isinstance(found[0], CancelledError)
+        # There is room for another in its place.
+        pool.call(lambda: made.append("last"))
+        gate.opened.set()
+        clock.take(4)
+        assert sorted(made) == ["last", "must"]
+
+    def test_goes_on_when_a_call_is_left_behind(
+        self, pool: Pool, clock: ThreadClock, trouble: Trouble
+    ) -> None:
+        error = LookupError("late")
+        gates = [Gate(error), Gate(5)]
+        made = [pool.call(gate) for gate in gates]
+        found = [results(answer) for answer in made]
+        for gate in gates:
+            assert gate.entered.wait(WAIT_SECONDS)
+        for answer in made:
+            answer.cancel()
+        assert [type(one) for [one] in found] == [CancelledError] * 2
+        # Both threads are still in there.
+        last = results(pool.call(lambda: 6))
+        assert clock.waiting == 0
+        for gate in gates:
+            gate.opened.set()
+        clock.take(3)
+        assert last == [6]
+        assert trouble.take() == ["a call that was late has failed: LookupError('late')"]
+
+    def test_that_is_closed_leaves_nobody_waiting_unsaid(
+        self, pool: Pool, clock: ThreadClock, trouble: Trouble
+    ) -> None:
+        gate = Gate()
+        for _ in range(3):
+            pool.call(gate)
+        pool.close()
+        assert trouble.take() == ["1 calls of handlers are not made any more"]
+        gate.opened.set()
+        clock.take(2)
+        # A server that is started again goes on with it.
+        found = results(pool.call(lambda: 7))
+        clock.take()
+        assert found == [7]
+
+
+def test_without_threads_a_call_has_returned_when_it_is_made() -> None:
+    inline = Inline()
+    error = LookupError("x")
+
+    def fails() -> None:
+        raise error
+
+    assert results(inline.call(lambda: 7)) == [7]
+    assert results(inline.call(fails, must=True)) == [error]
+    inline.close()
+
+
+class TestAServerWithThreads:
+    """A client does not wait for another's handler, and the reactor for none."""
+
+    @pytest.fixture
+    @staticmethod
+    def app() -> PushServer:
+        return PushServer()
+
+    @pytest.fixture
+    @staticmethod
+    def reactor() -> Reactor:
+        return Reactor()
+
+    @pytest.fixture
+    @staticmethod
+    def clients(app: PushServer, reactor: Reactor) -> Iterator[Callable[[], Client]]:
+        """Makes clients of a server with two threads for handlers."""
+        limits = Limits(handler_threads=2, ping_seconds=10_000.0)
+        config = Config(server=ServerSection(listen=[]), limits=limits, sources={})
+        service = build(config, reactor, app=app, clock=reactor.seconds)
+        service.startService()
+        made: list[Client] = []
+
+        def make() -> Client:
+            made.append(Client(service.node, connect=False))
+            return made[-1]
+
+        yield make
+        for client in made:
+            client.session.closed()
+        assert results(service.stopService()) == [None]
+
+    def test_calls_handlers_side_by_side_and_lets_others_wait(
+        self, app: PushServer, reactor: Reactor, clients: Callable[[], Client]
+    ) -> None:
+        gates = {name: Gate(name) for name in "abc"}
+        app.on("ask")(lambda client, data: gates[data]())
+        guests = {name: clients() for name in "abc"}
+        for name, guest in guests.items():
+            guest.say({"id": 1, "connect": {}})
+            assert guest.say({"id": 2, "rpc": {"method": "ask", "data": name}}) == []
+        for name in "ab":
+            assert gates[name].entered.wait(WAIT_SECONDS)
+        gates["b"].opened.set()
+        reactor.take()
+        assert guests["b"].transport.take() == [{"id": 2, "rpc": {"data": "b"}}]
+        assert gates["c"].entered.wait(WAIT_SECONDS)
+        for name in "ca":
+            gates[name].opened.set()
+        reactor.take(2)
+        for name in "ca":
+            assert guests[name].transport.take() == [{"id": 2, "rpc": {"data": name}}]
+
+    def test_leaves_a_handler_behind_that_takes_a_minute(
+        self,
+        app: PushServer,
+        reactor: Reactor,
+        clients: Callable[[], Client],
+        trouble: Trouble,
+    ) -> None:
+        gate, gone = Gate(), list[AppClient]()
+        app.on("ask")(lambda client, data: gate())
+        app.on("disconnect", thread=False)(gone.append)
+        guest = clients()
+        guest.say({"id": 1, "connect": {}})
+        guest.say({"id": 2, "rpc": {"method": "ask"}})
+        assert gate.entered.wait(WAIT_SECONDS)
+        reactor.advance(30)
+        [reply] = guest.transport.take()
+        assert reply["error"]["message"] == "the application did not answer in time"
+        assert "has not answered in 30 s" in trouble.take()[0]
+        guest.session.closed()
+        reactor.advance(30)
+        assert len(gone) == 1
+        gate.opened.set()
+        reactor.take()
+        assert guest.transport.take() == []
+
+    def test_does_what_a_handler_asks_for_in_its_order(
+        self, app: PushServer, reactor: Reactor, clients: Callable[[], Client]
+    ) -> None:
+        seen: list[Any] = []
+
+        @app.on("connect")
+        def come(client: AppClient) -> None:
+            client.join("one")
+            client.send("hello")
+            client.join("two")
+            client.leave("one")
+            seen.append(app.publish("two", 1).offset)
+
+        guest = clients()
+        assert guest.say({"id": 1, "connect": {}}) == []
+        reactor.take(6)
+        reply, hello, *rows = guest.transport.take()
+        assert list(reply["connect"]["subs"]) == ["two"]
+        assert hello["push"]["message"]["data"] == "hello"
+        assert [push["push"]["pub"]["data"] for push in rows] == [1]
+        assert seen == [1]

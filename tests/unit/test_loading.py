@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pushserver import PushServer
+from pushserver.loading import load
+from pushserver.startup import StartFailed
+
+APP = "from pushserver import PushServer\napp = PushServer()\nother = 7\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder; what is imported from it is forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def failure(text: str) -> str:
+    """Why it cannot be loaded."""
+    with pytest.raises(StartFailed) as failed:
+        load(text)
+    return str(failed.value).removeprefix("pushserver: ")
+
+
+def test_a_module_in_the_current_folder_is_found(here: Path) -> None:
+    (here / "pushtest_a.py").write_text(APP)
+    app = load("pushtest_a:app")
+    assert isinstance(app, PushServer)
+    assert load("pushtest_a:app") is app
+    assert sys.path.count(str(here)) == 1
+
+
+def test_a_module_in_a_package_is_found_and_may_import_its_neighbours(here: Path) -> None:
+    (here / "pushtest_p").mkdir()
+    (here / "pushtest_p" / "__init__.py").write_text("")
+    (here / "pushtest_p" / "app.py").write_text("from .more import made as app\n")
+    (here / "pushtest_p" / "more.py").write_text(APP.replace("app", "made"))
+    assert isinstance(load("pushtest_p.app:app"), PushServer)
+
+
+@pytest.mark.parametrize("text", ["ticker", "ticker:", ":app", "", ":"])
+def test_a_module_and_a_name_are_expected(text: str) -> None:
+    assert failure(text) == f"--app {text}: expected MODULE:NAME, such as ticker:app"
+
+
+@pytest.mark.parametrize("text", ["pushtest_x:app", "pushtest_x.y:app", "pushtest/x:app"])
+def test_a_module_that_is_not_there_is_named_with_the_folder(here: Path, text: str) -> None:
+    module = text.partition(":")[0].partition(".")[0]
+    place = f"neither in {here} nor installed"
+    assert failure(text) == f"--app {text}: there is no module {module}, {place}"
+
+
+def test_a_file_name_is_no_module_name(here: Path) -> None:
+    (here / "pushtest_b.py").write_text(APP)
+    assert "there is no module pushtest_b.py" in failure("pushtest_b.py:app")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ap", "pushtest_c has no ap, expected a PushServer; there is pushtest_c:app"),
+        ("other", "pushtest_c other is 7, expected a PushServer; there is pushtest_c:app"),
+        ("PushServer", "PushServer is <class 'pushserver.app.PushServer'>, expected a PushServer"),
+        ("app.source", "has no app.source, expected a PushServer"),
+    ],
+)
+def test_a_name_that_is_none_is_shown_beside_one_that_is(here: Path, name: str, words: str) -> None:
+    (here / "pushtest_c.py").write_text(APP)
+    text = f"pushtest_c:{name}"
+    told = failure(text)
+    assert told.startswith(f"--app {text}: ")
+    assert words in told
+    assert "\n" not in told
+
+
+def test_without_any_nothing_is_proposed(here: Path) -> None:
+    (here / "pushtest_d.py").write_text("")
+    assert failure("pushtest_d:app").endswith("pushtest_d has no app, expected a PushServer")
+
+
+class TestAModuleThatCannotBeImported:
+    """Is told with the user's own lines, and none of ours or of Python's import."""
+
+    def told(self, here: Path, code: str, *more: str) -> list[str]:
+        (here / "pushtest_e.py").write_text(code)
+        for number, text in enumerate(more):
+            (here / f"pushtest_e{number}.py").write_text(text)
+        first, *lines = failure("pushtest_e:app").splitlines()
+        assert first == "--app pushtest_e:app cannot be imported:"
+        shown = [line for line in lines if line.startswith("  File ")]
+        assert all(f'File "{here}/pushtest_e' in line for line in shown), lines
+        return lines
+
+    def test_because_of_its_syntax(self, here: Path) -> None:
+        lines = self.told(here, "def f(:\n")
+        assert lines[-1].startswith("SyntaxError: ")
+        assert f'File "{here}/pushtest_e.py", line 1' in lines[-4]
+        assert "def f(:" in lines[-3]
+
+    def test_because_of_what_it_does(self, here: Path) -> None:
+        lines = self.told(here, "import pushtest_e0\n", "def f():\n    1 / 0\n\n\nf()\n")
+        assert lines[0] == "Traceback (most recent call last):"
+        assert [line.split(", ")[1] for line in lines if "File" in line] == [
+            "line 1",
+            "line 5",
+            "line 2",
+        ]
+        assert lines[-1] == "ZeroDivisionError: division by zero"
+
+    def test_because_it_imports_what_is_not_there(self, here: Path) -> None:
+        lines = self.told(here, "\nimport pushtest_nothing\n")
+        assert 'pushtest_e.py", line 2' in lines[1]
+        assert lines[-1] == "ModuleNotFoundError: No module named 'pushtest_nothing'"
+
+    def test_because_it_imports_a_name_that_is_not_there(self, here: Path) -> None:
+        lines = self.told(here, "from pushserver import PushSever\n")
+        assert lines[-1].startswith("ImportError: cannot import name 'PushSever'")
+
+    def test_because_it_exits(self, here: Path) -> None:
+        assert self.told(here, "import sys\n\nsys.exit(3)\n")[-1] == "SystemExit: 3"
+
+    def test_because_of_a_source_that_is_none(self, here: Path) -> None:
+        code = f"{APP}\n@app.source('a')\ndef tick():\n    return 1\n"
+        lines = self.told(here, code)
+        assert 'pushtest_e.py", line 5' in lines[1]
+        problem = "tick needs every=SECONDS; without, it has to yield its values"
+        assert lines[-1] == f"ValueError: {problem}"
+
+    def test_but_is_when_it_is_mended(self, here: Path) -> None:
+        self.told(here, "1 / 0\n")
+        (here / "pushtest_e.py").write_text(APP)
+        assert isinstance(load("pushtest_e:app"), PushServer)
