@@ -124,18 +124,18 @@ async def publish(session: Session, text: bytes) -> Struct:
 
 async def history(session: Session, text: bytes) -> Struct:
     request = wire.request(text, wire.HistoryRequest)
-    channel = _channel(request.channel)
+    channel = await _readable(session, request.channel)
     return history_result(session.node.hub.history, channel, request)
 
 
 async def presence(session: Session, text: bytes) -> Struct:
-    channel = _channel(wire.request(text, wire.ChannelRequest).channel)
+    channel = await _readable(session, wire.request(text, wire.ChannelRequest).channel)
     clients = session.node.presence.clients(channel)
     return wire.PresenceResult({name: wire.info(client) for name, client in clients.items()})
 
 
 async def presence_stats(session: Session, text: bytes) -> Struct:
-    channel = _channel(wire.request(text, wire.ChannelRequest).channel)
+    channel = await _readable(session, wire.request(text, wire.ChannelRequest).channel)
     return wire.PresenceStatsResult(*session.node.presence.stats(channel))
 
 
@@ -194,6 +194,14 @@ def history_result(log: History, name: str, request: wire.HistoryRequest) -> wir
         rows = rows[: request.limit]
     pubs = [wire.pub(row) for row in rows]
     return wire.HistoryResult(pubs, log.epoch, channel.top)
+
+
+async def _readable(session: Session, name: str) -> str:
+    """A channel that the peer is in, or that the application would let it into."""
+    channel = _channel(name)
+    if channel not in session.channels:
+        await session.node.handlers.subscribe(session, channel, b"")
+    return channel
 
 
 def _channel(name: str) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
-from twisted.web.static import File
 
 from pushserver import __version__
 from pushserver.answers import NotHere, Refusal, refuse
+
+with warnings.catch_warnings():
+    # Twisted 26.10's static module calls what it deprecates itself, when it is imported.
+    warnings.filterwarnings("ignore", "twisted.web.resource._Unsafe", DeprecationWarning)
+    from twisted.web.static import File
 
 LIST_SIZE = 10
 

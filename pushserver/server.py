@@ -137,7 +137,8 @@ class PushService(MultiService):
 
     def _started(self) -> None:
         urls = " or ".join(listener.url() for listener in self._listeners)
-        self._log.info("pushserver {version}: open {urls}", version=__version__, urls=urls)
+        what = f"open {urls}" if urls else "running"
+        self._log.info("pushserver {version}: {what}", version=__version__, what=what)
         notify("READY=1", os.environ)
         # What is there now is there to stay: no collection needs to look at it again.
         gc.collect()

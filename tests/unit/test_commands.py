@@ -467,3 +467,22 @@ class TestACommand:
         client.session.closed()
         doorman.let()
         assert (len(doorman.said), len(doorman.gone)) == (1, 1)
+
+
+class TestReading:
+    @pytest.mark.parametrize("method", ["history", "presence", "presence_stats"])
+    def test_a_channel_that_one_is_not_in_asks_the_application(
+        self, doorman: Doorman, method: str
+    ) -> None:
+        node = replace(make_node(), handlers=doorman)
+        publish(node.hub)
+        client = Client(node)
+        doorman.raises = Refused("members only")
+        assert client.command(method, channel="numbers")["error"] == {
+            "code": 103,
+            "message": "members only",
+        }
+        doorman.raises = None
+        assert "error" not in client.command("subscribe", channel="numbers")
+        doorman.raises = Refused("members only")
+        assert method in client.command(method, channel="numbers")
