@@ -23,6 +23,7 @@ from pushserver.notify import notify
 from pushserver.site import PushSite
 from pushserver.sources.runner import Runner, Status
 from pushserver.startup import StartFailed
+from pushserver.turns import bound
 
 SWEEP_SECONDS = 60.0
 
@@ -89,6 +90,7 @@ class PushService(MultiService):
     def startService(self) -> None:
         super().startService()
         _allow_all_descriptors()
+        bound(self._reactor)
         for clock, interval in self._clocks:
             clock.start(interval, now=False)
         self._reactor.callWhenRunning(self._started)

@@ -1,0 +1,84 @@
+"""What is ready beyond a bound waits for the next turn, and gets it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import select
+from typing import Any
+
+import pytest
+from twisted.internet import epollreactor
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.testing import MemoryReactorClock
+
+from pushserver import turns
+
+
+@pytest.fixture
+def epoll() -> Any:
+    poller = select.epoll()
+    yield poller
+    poller.close()
+
+
+class Stand:
+    """Has what `bound` looks at."""
+
+    def __init__(self, poller: Any):
+        self._poller = poller
+
+
+def test_the_reactor_asks_its_poller_as_it_is_taken_to() -> None:
+    source = inspect.getsource(epollreactor)
+    assert "self._poller.poll(timeout, len(self._selectables))" in source
+    used = {part.split("(")[0] for part in source.split("self._poller.")[1:]}
+    assert used <= {"poll", "register", "modify", "unregister", "close", "fileno"}
+
+
+def test_everybody_gets_a_turn(epoll: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "EVENTS", 4)
+    reactor: Any = type("EPollReactor", (Stand,), {})(epoll)
+    turns.bound(reactor)
+    pipes = [os.pipe() for _ in range(10)]
+    for reads, writes in pipes:
+        os.write(writes, b"x")
+        reactor._poller.register(reads, select.EPOLLIN)
+    seen: set[int] = set()
+    for _ in range(5):
+        ready = reactor._poller.poll(0, 100)
+        assert len(ready) <= 4
+        seen |= {fd for fd, _ in ready}
+    assert seen == {reads for reads, _ in pipes}
+    assert len(reactor._poller.poll(0, 2)) == 2
+    for pair in pipes:
+        for fd in pair:
+            os.close(fd)
+
+
+def test_it_is_bounded_once(epoll: Any) -> None:
+    reactor: Any = type("EPollReactor", (Stand,), {})(epoll)
+    turns.bound(reactor)
+    bounded = reactor._poller
+    turns.bound(reactor)
+    assert reactor._poller is bounded
+
+
+def test_other_reactors_are_left_as_they_are(epoll: Any) -> None:
+    clock = MemoryReactorClock()
+    turns.bound(clock)
+    assert not hasattr(clock, "_poller")
+    other = Stand(epoll)
+    turns.bound(other)
+    assert other._poller is epoll
+
+
+def test_the_real_reactor_has_such_a_poller() -> None:
+    reactor: Any = EPollReactor()
+    try:
+        turns.bound(reactor)
+        assert isinstance(reactor._poller, turns._Bounded)
+        reactor.doIteration(0)
+    finally:
+        reactor.disconnectAll()
+        reactor._poller.close()
