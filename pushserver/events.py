@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
@@ -256,7 +258,8 @@ class AppHandlers:
                 # For each client that is there when the server stops.
                 self._log.info("{name}: {error}", name=found.name, error=error)
             else:
-                self._log.failure("the handler {name} failed", Failure(error), name=found.name)
+                failure = Failure(error, type(error), _own_part(error.__traceback__))
+                self._log.failure("the handler {name} failed", failure, name=found.name)
             raise HandlerFailed("the application failed") from None
 
     def _in_time(self, made: Deferred[Any]) -> Deferred[Any]:
@@ -310,6 +313,18 @@ class AppHandlers:
         assert self._running is not None, "a call before the start"
         now = round(self._running.node.clock(), 3)
         self._failures[found.place] = HandlerFailure(found.name, _full(*found.place), error, now)
+
+
+def _own_part(trace: TracebackType | None) -> TracebackType | None:
+    """From the application's first frame on, if it has one; what is before that is not its own."""
+    part = trace
+    while part is not None and part.tb_frame.f_code.co_filename.startswith(_OURS):
+        part = part.tb_next
+    return part or trace
+
+
+_TWISTED = os.path.dirname(os.path.dirname(inspect.getfile(Deferred)))
+_OURS = tuple(os.path.join(folder, "") for folder in (os.path.dirname(__file__), _TWISTED))
 
 
 class _Late(Exception):

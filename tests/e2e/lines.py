@@ -13,11 +13,18 @@ from pathlib import Path
 class Lines:
     """Runs a program and reads its output line by line, with a limit to each wait."""
 
-    def __init__(self, command: Sequence[str], folder: Path | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], folder: Path | None = None, typed: bool = False
+    ) -> None:
+        """`typed`: whether it is given lines."""
         self._process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            command,
+            cwd=folder,
+            stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
         )
         assert self._process.stdout is not None
+        self._input = self._process.stdin
         self._output = self._process.stdout
         self._rest = b""
 
@@ -48,6 +55,12 @@ class Lines:
         except EOFError:
             return lines
 
+    def type(self, line: str) -> None:
+        """Give it a line."""
+        assert self._input is not None
+        self._input.write(f"{line}\n".encode())
+        self._input.flush()
+
     def wait(self, seconds: float = 10.0) -> int:
         """Wait for the program's end; its status."""
         return self._process.wait(seconds)
@@ -57,3 +70,5 @@ class Lines:
         self._process.kill()
         self._process.wait()
         self._output.close()
+        if self._input is not None:
+            self._input.close()

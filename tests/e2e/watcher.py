@@ -38,3 +38,33 @@ class Watcher:
     def close(self) -> None:
         """End it."""
         self._lines.close()
+
+
+class Commanded:
+    """The client of an application, which does what it is told; see tests/node/app.mjs."""
+
+    def __init__(self, server: Server, data: object = None):
+        command = ["node", "app.mjs", server.websocket("connection/websocket")]
+        if data is not None:
+            command.append(json.dumps(data))
+        self._lines = Lines(command, folder=NODE, typed=True)
+
+    def do(self, *call: Any) -> None:
+        """Call a method of the client."""
+        self._lines.type(json.dumps(call))
+
+    def ask(self, *call: Any) -> Any:
+        """Call one; what it answers, or how it is refused."""
+        self.do(*call)
+        return self.next("answer", "refused")
+
+    def next(self, *names: str) -> Any:
+        """The next event of one of these names; others are passed over."""
+        while True:
+            [(name, context)] = json.loads(self._lines.next()).items()
+            if name in names:
+                return context
+
+    def close(self) -> None:
+        """End it."""
+        self._lines.close()

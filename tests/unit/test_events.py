@@ -365,6 +365,24 @@ class TestAHandlerThat:
         assert trouble.take() == ["a handler that was late has failed: Oops('at last')"]
         assert client.transport.take() == []
 
+    @pytest.mark.parametrize("thread", [True, False])
+    def test_raises_is_logged_from_its_own_first_line_on(
+        self, app: PushServer, trouble: Trouble, thread: bool
+    ) -> None:
+        def outer() -> None:
+            inner()
+
+        def inner() -> None:
+            # What is ours below it is shown.
+            app.publish("a b", 1)
+
+        app.on("fail", thread=thread)(outer)
+        with TestServer(app) as server, pytest.raises(ServerError):
+            call(server, "fail")
+        frames = [frame[0] for frame in trouble[0]["log_failure"].frames]
+        assert frames == ["outer", "inner", "publish", "check_name"]
+        trouble.clear()
+
     def test_answers_in_time_leaves_no_timer(self, app: PushServer, guests: Guests) -> None:
         waits: Deferred[int] = Deferred()
         app.on("slow", thread=False)(lambda: waits)

@@ -1,0 +1,43 @@
+// The official JavaScript client, told what to do: `node app.mjs WEBSOCKET_URL [CONNECT_DATA]`.
+// Takes one JSON list a line, the name of a method of the client and its arguments, such as
+// ["rpc", "greet", "Ada"]; ["subscribe", "news"] is a subscription of its own.
+// Prints one JSON object a line for each answer and for each thing that happens.
+
+import { createInterface } from 'node:readline';
+import { Centrifuge } from 'centrifuge';
+import WebSocket from 'ws';
+
+const [url, data] = process.argv.slice(2);
+const say = (what, context) => console.log(JSON.stringify({ [what]: context }));
+
+const client = new Centrifuge(url, {
+  websocket: WebSocket,
+  minReconnectDelay: 100,
+  maxReconnectDelay: 500,
+  data: data === undefined ? undefined : JSON.parse(data),
+});
+const events = ['connecting', 'connected', 'disconnected', 'message', 'publication', 'error'];
+for (const event of [...events, 'subscribed', 'unsubscribed']) {
+  client.on(event, (context) => say(event, context));
+}
+
+function subscribe(channel) {
+  const subscription = client.newSubscription(channel);
+  for (const event of ['subscribed', 'publication', 'unsubscribed']) {
+    subscription.on(event, (context) => say(`own ${event}`, context));
+  }
+  subscription.subscribe();
+}
+
+client.connect();
+for await (const line of createInterface({ input: process.stdin })) {
+  const [method, ...args] = JSON.parse(line);
+  if (method === 'subscribe') {
+    subscribe(...args);
+  } else {
+    Promise.resolve(client[method](...args)).then(
+      (answer) => say('answer', answer ?? null),
+      (error) => say('refused', { code: error.code, message: error.message }),
+    );
+  }
+}
