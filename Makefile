@@ -25,7 +25,7 @@ run:
 test: lint
 	@tools/system-packages --for-tests
 	@tools/node-clients
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --cov -n 3 --dist loadfile
 
 unit:
 	@tools/venv test
