@@ -46,11 +46,16 @@ class Reloader(Service):
 
     def startService(self) -> None:
         super().startService()
+        # Its parent takes its time to stop, and tells it last.
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._look_no_more)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._end)
         self._loop.start(LOOK_SECONDS, now=False)
 
     def stopService(self) -> None:
         super().stopService()
+        self._look_no_more()
+
+    def _look_no_more(self) -> None:
         if self._loop.running:
             self._loop.stop()
 

@@ -7,12 +7,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
 
 from pushserver import reloading
 from pushserver.reloading import FOLDER, LOOK_SECONDS, Reloader, Retrier, history_file
+from pushserver.service import Options, makeService
 from pushserver.startup import StartFailed
 from tests.unit.web import Log, Trouble
 
@@ -25,19 +27,23 @@ class Reactor(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.stopped = 0
-        self.after: list[Callable[[], None]] = []
+        self.calls_at: dict[str, list[Callable[[], None]]] = {"before": [], "after": []}
 
     def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:
-        assert (phase, event) == ("after", "shutdown")
-        self.after.append(call)
+        assert event == "shutdown"
+        self.calls_at[phase].append(call)
 
     def stop(self) -> None:
         self.stopped += 1
 
+    def begin_to_stop(self) -> None:
+        for call in self.calls_at["before"]:
+            call()
+
     def end(self, number: int | None = None) -> None:
         """It has stopped, perhaps by this signal."""
         self._exitSignal = number
-        for call in self.after:
+        for call in self.calls_at["after"]:
             call()
 
 
@@ -153,6 +159,13 @@ class TestAChange:
         reactor.advance(LOOK_SECONDS)
         assert reactor.stopped == 1
 
+    def test_while_the_server_stops_is_none(self, reactor: Reactor, root: Path) -> None:
+        started(reactor, root)
+        reactor.begin_to_stop()
+        touch(root / "app.py", "2")
+        reactor.pump([LOOK_SECONDS] * 2)
+        assert reactor.stopped == 0
+
     def test_after_the_end_is_none(self, reactor: Reactor, root: Path) -> None:
         reloader = started(reactor, root)
         reloader.stopService()
@@ -239,3 +252,51 @@ def test_in_place_of_a_server_that_cannot_start_a_change_is_waited_for(
     reactor.advance(LOOK_SECONDS)
     assert reactor.stopped == 1
     service.stopService()
+
+
+class TestTheCommandLine:
+    APP = "from pushserver import PushServer\napp = PushServer()\n"
+
+    @pytest.fixture
+    @staticmethod
+    def options(
+        root: Path,
+        kept: Path,
+        at_end: list[Callable[[], None]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Options:
+        monkeypatch.chdir(root)
+        monkeypatch.syspath_prepend(str(root))
+        (root / "pushtest_reload.py").write_text(TestTheCommandLine.APP)
+        monkeypatch.delitem(sys.modules, "pushtest_reload", raising=False)
+        options = Options()
+        options.parseOptions(["--app", "pushtest_reload:app", "--reload", "--listen", "tcp:0"])
+        return options
+
+    def test_looks_at_the_current_folder_and_keeps_the_history(
+        self, options: Options, root: Path, kept: Path
+    ) -> None:
+        service: Any = makeService(options)
+        [reloader] = [one for one in service if isinstance(one, Reloader)]
+        assert reloader._root == root
+        [folder] = kept.iterdir()
+        assert service._storage is not None
+        assert str(folder) == os.environ[FOLDER]
+
+    def test_leaves_the_history_where_the_configuration_has_it(
+        self, options: Options, root: Path, kept: Path
+    ) -> None:
+        config = root / "push.toml"
+        config.write_text('[store]\npath = "mine.db"\n')
+        options["config"] = str(config)
+        service: Any = makeService(options)
+        assert (service._storage is not None, list(kept.iterdir())) == (True, [])
+        [reloader] = [one for one in service if isinstance(one, Reloader)]
+        assert reloader._more == (config,)
+
+    def test_waits_where_it_would_end(self, options: Options, root: Path) -> None:
+        (root / "pushtest_reload.py").write_text("def broken(:")
+        assert isinstance(makeService(options), Retrier)
+        options["reload"] = False
+        with pytest.raises(StartFailed, match="SyntaxError"):
+            makeService(options)
