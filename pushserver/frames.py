@@ -1,4 +1,4 @@
-"""WebSocket frames: of text, as a server sends them to all alike; and two that clients send."""
+"""WebSocket frames: of text, as a server sends them to all alike; and what clients send most."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import zlib
 
 WORTH_BYTES = 128
 """A shorter text does not get shorter by much, and is sent as it is."""
+
+SHORT_BYTES = 4_096
+"""A text of a client's that is longer is no short one."""
 
 _TEXT = b"\x81"
 _DEFLATED_TEXT = b"\xc1"
@@ -45,11 +48,34 @@ def is_pong_frame(data: bytes) -> bool:
     return len(data) == 6 and data[:2] == b"\x8a\x80"
 
 
-def is_empty_object(data: bytes) -> bool:
-    """Whether these bytes are one text of a client's that is `{}`: the Centrifuge pong."""
-    return (
-        len(data) == 8
-        and data[:2] == b"\x81\x82"
-        and data[2] ^ data[6] == 0x7B
-        and data[3] ^ data[7] == 0x7D
-    )
+def whole_text(data: bytes) -> bytes | None:
+    """The text of a client, if these bytes are one frame with all of it, and no long one.
+
+    That is: final, masked, the length in as few bytes as it takes, valid UTF-8 (RFC 6455, 5.2
+    and 8.1). None if they are anything else, right or wrong.
+    """
+    if len(data) < 6 or data[0] != 0x81:
+        return None
+    length, begin = data[1] - 0x80, 2
+    if length == 126:
+        length, begin = int.from_bytes(data[2:4], "big"), 4
+        if length < 126:
+            return None
+    elif not 0 <= length < 126:
+        return None
+    if length > SHORT_BYTES or len(data) != begin + 4 + length:
+        return None
+    mask = (data[begin : begin + 4] * (length // 4 + 1))[:length]
+    number = int.from_bytes(data[begin + 4 :], "little") ^ int.from_bytes(mask, "little")
+    text = number.to_bytes(length, "little")
+    return text if _is_utf8(text) else None
+
+
+def _is_utf8(text: bytes) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

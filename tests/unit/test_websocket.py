@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import gc
 import json
+from functools import partial
 from typing import Any
 
 import pytest
+from autobahn.websocket.protocol import WebSocketProtocol
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.internet.address import IPv4Address
 from twisted.logger import Logger, LogLevel
 
 from pushserver.channel import ChannelOptions, Draft
 from pushserver.formats import SESSION_WEBSOCKET
+from pushserver.frames import SHORT_BYTES
 from pushserver.lean import LeanProtocol
 from pushserver.limits import Limits
 from pushserver.session import Session
@@ -576,14 +578,44 @@ def test_whatever_bytes_one_peer_sends_another_is_not_disturbed(
     trouble.clear()
 
 
-# -- the answers to pings, which do not go through Autobahn ---------------------------------------
+# -- pongs and short texts, which do not go through Autobahn -------------------------------------
 
-SMALL = st.binary(max_size=8) | st.builds(
-    masked,
-    st.sampled_from([b"", b"{}", b"[]", b"{", b"}{"]),
-    st.sampled_from([0, 1, 2, 9, 10]),
-    st.booleans(),
-    st.binary(min_size=4, max_size=4),
+SIZES = st.sampled_from([0, 1, 2, 6, 124, 125, 126, 127, 300, SHORT_BYTES, SHORT_BYTES + 1])
+TEXTS = SIZES.map(lambda size: b"x" * size) | st.sampled_from(
+    [
+        b"{}",
+        b"[]",
+        b"{",
+        "\u20ac".encode(),
+        "\u20ac".encode()[:2],
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+    ]
+)
+
+
+def odd_frame(frame: bytes, first: int, second: int) -> bytes:
+    """The frame with other flags, or with a length that it does not have."""
+    return bytes([first, second or frame[1]]) + frame[2:]
+
+
+FRAMES = (
+    st.binary(max_size=8)
+    | st.builds(
+        masked,
+        TEXTS,
+        st.sampled_from([0, 1, 1, 1, 2, 9, 10]),
+        st.sampled_from([True, True, True, False]),
+        st.binary(min_size=4, max_size=4),
+    )
+    | st.builds(
+        odd_frame,
+        TEXTS.map(masked),
+        st.sampled_from([0x81, 0x81, 0x80, 0x01, 0xC1, 0x91, 0x8A]),
+        st.sampled_from([0, 0, 0, 0x80, 0x82, 0x02, 0x06, 0x7E, 0xFD, 0xFE, 0xFF]),
+    )
+    | TEXTS.map(lambda text: b"\x81\xfe" + len(text).to_bytes(2, "big") + b"\0\0\0\0" + text)
+    | TEXTS.map(lambda text: b"\x81\xff" + len(text).to_bytes(8, "big") + b"\0\0\0\0" + text)
 )
 
 
@@ -598,7 +630,9 @@ class Told:
         return lambda *values: self.heard.append((name, *values))
 
 
-def heard(pieces: list[bytes], short: bool, trouble: Trouble) -> tuple[Any, bytes]:
+def heard(
+    pieces: list[bytes], short: bool, trouble: Trouble, limits: Limits | None = None
+) -> tuple[Any, bytes]:
     """What a conversation is told of these bytes, and what the peer is answered."""
     server = Server()
     told: list[Told] = []
@@ -607,11 +641,11 @@ def heard(pieces: list[bytes], short: bool, trouble: Trouble) -> tuple[Any, byte
         told.append(Told(transport))
         return told[0]
 
-    factory = WebSocketFactory(server.clock, Limits(), Logger())
+    factory = WebSocketFactory(server.clock, limits or Limits(), Logger())
     line = server.connect()
     shell: Any = factory.prepare(line.getPeer(), SESSION_WEBSOCKET, begin)
     if not short:
-        patched(shell, "ps_between_frames", lambda: False)
+        patched(shell, "dataReceived", partial(LeanProtocol.dataReceived, shell))
     line.protocol = shell
     shell.makeConnection(line)
     line.send(request("/", **handshake()))
@@ -625,40 +659,83 @@ def heard(pieces: list[bytes], short: bool, trouble: Trouble) -> tuple[Any, byte
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(SMALL, max_size=6))
-def test_the_answers_to_pings_are_understood_as_autobahn_understands_them(
+@given(st.lists(FRAMES, max_size=6), st.booleans())
+def test_what_clients_send_is_understood_as_autobahn_understands_it(
+    trouble: Trouble, pieces: list[bytes], together: bool
+) -> None:
+    if together:
+        pieces = [b"".join(pieces)]
+    assert heard(pieces, True, trouble) == heard(pieces, False, trouble)
+
+
+PART = masked(b"a", final=False)
+LONG = 126
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [masked(b"\xed\xa0\x80")],
+        [masked(b"\xff")],
+        [odd_frame(masked(b"ab"), 0xC1, 0)],
+        [odd_frame(masked(b"ab"), 0x91, 0)],
+        [odd_frame(masked(b"ab"), 0x01, 0)],
+        [odd_frame(masked(b"ab"), 0x80, 0)],
+        [odd_frame(masked(b"ab"), 0x82, 0)],
+        [odd_frame(masked(b"ab"), 0x89, 0)],
+        # Not masked.
+        [b"\x81\x02ab"],
+        [b"\x81\x7e\0\x7e" + b"a" * LONG],
+        # The length in more bytes than it takes.
+        [b"\x81\xfe\0\x05\0\0\0\0hello"],
+        [b"\x81\xff" + b"\0" * 7 + b"\x05" + b"\0\0\0\0hello"],
+        [b"\x81\xff" + b"\0" * 131],
+        # Two at once, one in two pieces, more than one, less than one.
+        [masked(b"a") + masked(b"b")],
+        [masked(b"ab")[:3], masked(b"ab")[3:]],
+        [masked(b"ab") + b"\x81", masked(b"cd")[1:]],
+        [b"\x81", masked(b"ab")[1:]],
+        [b"\x81\x80", b"\0\0\0\0"],
+        [b"\x81\x82\0\0\0\0"],
+        [b"\x81\xfe", b"\0\x7e\0\0\0\0" + b"a" * LONG],
+        [b"\x81\xfe\0\x7e\0\0\0\0" + b"a" * LONG],
+        # Within a message, where a text may not begin; and within a frame, where none does.
+        [PART, masked(b"b")],
+        [PART, masked(b"b", opcode=0)],
+        [masked(b"\x81\x81\0\0\0\0" * 2)[:6], masked(b"a"), masked(b"b")],
+        # After the end.
+        [masked(b"\x03\xe8", opcode=8), masked(b"a")],
+        [masked(b"\xff"), masked(b"a")],
+    ],
+)
+def test_whatever_is_no_whole_short_text_is_autobahns(
     trouble: Trouble, pieces: list[bytes]
 ) -> None:
     assert heard(pieces, True, trouble) == heard(pieces, False, trouble)
 
 
-def test_the_answers_to_pings_are_not_looked_at_twice(
-    monkeypatch: pytest.MonkeyPatch, trouble: Trouble
+@pytest.mark.parametrize("size", [10, 11, 200])
+def test_a_short_text_is_held_to_the_limit_too(trouble: Trouble, size: int) -> None:
+    pieces = [masked(b"x" * size), masked(b"{}")]
+    limits = Limits(frame_bytes=10)
+    told, answered = heard(pieces, True, trouble, limits)
+    assert (told, answered) == heard(pieces, False, trouble, limits)
+    assert (("received", b"x" * size) in told) == (size <= 10)
+
+
+@pytest.mark.parametrize(
+    ("frame", "told"),
+    [
+        (masked(b"{}"), ("received", b"{}")),
+        (masked(b"", opcode=10), ("alive",)),
+        (masked(b"x" * 125), ("received", b"x" * 125)),
+        (masked(b"x" * 126), ("received", b"x" * 126)),
+        (masked(b"x" * SHORT_BYTES), ("received", b"x" * SHORT_BYTES)),
+        (masked("\u20ac".encode()), ("received", "\u20ac".encode())),
+    ],
+)
+def test_a_pong_or_a_short_text_is_not_looked_at_twice(
+    monkeypatch: pytest.MonkeyPatch, trouble: Trouble, frame: bytes, told: Any
 ) -> None:
-    seen: list[bytes] = []
-    monkeypatch.setattr(LeanProtocol, "dataReceived", lambda self, data: seen.append(data))
-    for frame in (masked(b"{}"), masked(b"", opcode=10)):
-        server = Server()
-        factory = WebSocketFactory(server.clock, Limits(), Logger())
-        shell: Any = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 50000))
-        shell.state, shell.inside_message, shell.current_frame = 3, False, None
-        shell.data = b""
-        shell.ps_log = Logger()
-        shell.ps_conversation = _Quiet()
-        shell.dataReceived(frame)
-        assert shell.ps_conversation.calls == 1
-    assert seen == []
-
-
-class _Quiet:
-    """Counts what it is told."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def alive(self) -> None:
-        self.calls += 1
-
-    def received(self, text: bytes) -> None:
-        assert text == b"{}"
-        self.calls += 1
+    monkeypatch.setattr(WebSocketProtocol, "processData", None)
+    assert heard([frame], True, trouble) == ([told], b"")
