@@ -46,9 +46,12 @@ class Head:
         self.prepath: list[bytes] = []
         self.postpath = path[1:].split(b"/")
         self.args: dict[bytes, list[bytes]] = parse_qs(query, True) if query else {}
-        self.requestHeaders = self
         self._fields = fields
         self._transport = transport
+
+    @property
+    def requestHeaders(self) -> Head:
+        return self
 
     def getRawHeaders(self, name: str, default: Any = None) -> Any:
         """The values of a header, as `http_headers.Headers` gives them."""

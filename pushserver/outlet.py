@@ -314,6 +314,26 @@ class PlainOutlet:
         self._backlog.clear()
 
 
+class _Gone:
+    """The outlet of a connection that is no more: nothing leaves, and nobody is told."""
+
+    direct = None
+
+    def write(self, data: bytes) -> None:
+        """Nowhere."""
+
+    def hold(self, frame: bytes, taken: int) -> None:
+        """Nowhere."""
+
+    def finish(self) -> bool:
+        return True
+
+
+GONE = _Gone()
+"""In the place of an outlet when the connection is lost: outlet and owner know each other, and
+without one of them knowing, both are freed at once."""
+
+
 def _hand_over(backlog: Backlog | None, transport: Any, bounds: Bounds) -> bool:
     """Let the transport have all that waits, unless it is too much to be kept once for each."""
     if backlog is None:

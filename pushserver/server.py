@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 
 from pushserver import __version__
+from pushserver.collector import Collector
 from pushserver.listening import Listener
 from pushserver.mount import Mounted
 from pushserver.node import Node
@@ -56,6 +56,7 @@ class PushService(MultiService):
         self._app = app
         if app is not None:
             app.setServiceParent(self)
+        self._collector = Collector(node.peers.__len__)
         self._clocks = [
             (self._clock(self._wake_peers), 1.0),
             (self._clock(self._sweep), SWEEP_SECONDS),
@@ -114,6 +115,7 @@ class PushService(MultiService):
         for clock, _ in self._clocks:
             if clock.running:
                 clock.stop()
+        self._collector.stop()
         if self._app is not None:
             await maybeDeferred(self._app.stopService)
         if self._storage is not None:
@@ -142,9 +144,7 @@ class PushService(MultiService):
         what = f"open {urls}" if urls else "running"
         self._log.info("pushserver {version}: {what}", version=__version__, what=what)
         notify("READY=1", os.environ)
-        # What is there now is there to stay: no collection needs to look at it again.
-        gc.collect()
-        gc.freeze()
+        self._collector.start()
 
     def _clock(self, call: Callable[[], None]) -> LoopingCall:
         loop = LoopingCall(call)

@@ -14,7 +14,7 @@ from pushserver.audience import Direct
 from pushserver.formats import CHUNKED, Format
 from pushserver.limits import Limits
 from pushserver.mount import abort, end
-from pushserver.outlet import Bounds, outlet
+from pushserver.outlet import GONE, Bounds, Outlet, outlet
 
 
 class Conversation(Protocol):
@@ -80,7 +80,7 @@ class ResponseTransport:
         transport: Any = self._channel.transport
         # The HTTP channel is its producer, and would stop reading while we write much.
         transport.unregisterProducer()
-        self._outlet = outlet(transport, bounds, self)
+        self._outlet: Outlet = outlet(transport, bounds, self)
 
     @property
     def direct(self) -> Direct | None:
@@ -140,3 +140,4 @@ class ResponseTransport:
         self._log.debug("{peer} left", peer=self._peer)
         if conversation is not None:
             conversation.closed()
+        self._outlet = GONE

@@ -18,7 +18,7 @@ from pushserver.compression import Inflater
 from pushserver.formats import DEFLATED, Format
 from pushserver.frames import is_pong_frame, whole_text
 from pushserver.lean import LeanProtocol
-from pushserver.outlet import Bounds, outlet, send_first
+from pushserver.outlet import GONE, Bounds, Outlet, outlet, send_first
 
 INTERNAL_ERROR = 1011
 REASON_BYTES = 120
@@ -86,7 +86,7 @@ class WebSocketTransport:
         self._conversation: Conversation | None = None
         # Behind WebSocketResource the HTTP channel is still registered as the producer.
         protocol.transport.unregisterProducer()
-        self._outlet = outlet(protocol.transport, bounds, self, protocol.ps_empty)
+        self._outlet: Outlet = outlet(protocol.transport, bounds, self, protocol.ps_empty)
 
     @property
     def direct(self) -> Direct | None:
@@ -123,6 +123,11 @@ class WebSocketTransport:
         # Autobahn would still take a frame for this peer while the loss is on its way here.
         self._protocol.state = WebSocketServerProtocol.STATE_CLOSED
         self._protocol.transport.abortConnection()
+
+    def lost(self) -> None:
+        """The connection is gone: what is left is freed without a collection."""
+        self._conversation = None
+        self._outlet = GONE
 
     def blocked(self, direct: Direct | None) -> None:
         if self._conversation is not None:
@@ -220,12 +225,15 @@ class WebSocketShell(LeanProtocol):
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         # Comes also when the handshake failed: then there is no conversation.
-        conversation, self.ps_conversation, self.ps_transport = self.ps_conversation, None, None
+        conversation, self.ps_conversation = self.ps_conversation, None
+        transport, self.ps_transport = self.ps_transport, None
         if conversation is not None:
             self.ps_log.debug(
                 "{peer} left: {code} {reason}", peer=self.peer, code=code, reason=reason
             )
             conversation.closed()
+        if transport is not None:
+            transport.lost()
 
     def ps_open(self) -> None:
         autobahn: Any = self

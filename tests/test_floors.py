@@ -32,7 +32,7 @@ def floor(modules: str, libraries: Iterable[str] = (), one_another: bool = True)
 
 FLOORS = {
     "0: values and rules": floor(
-        "accept access channel config cursor environment formats frames history idempotency"
+        "accept access channel collector config cursor environment formats frames history idempotency"
         " limits memory metrics origin payload schema startup tables wire",
         {"msgspec"},
     ),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.logger import Logger, LogLevel
 
 from pushserver.channel import ChannelOptions, Draft
+from pushserver.entrance import Head
 from pushserver.formats import SESSION_WEBSOCKET
 from pushserver.frames import SHORT_BYTES
 from pushserver.lean import LeanProtocol
@@ -547,15 +548,46 @@ def test_what_comes_and_goes_leaves_no_object_behind() -> None:
     server.advance(30)
     del socket
     gc.collect()
-    kinds = (WebSocketShell, Session, Stream)
-    assert not [o for o in gc.get_objects() if isinstance(o, kinds) and _reactor(o) is server.clock]
+    assert not left_of(server)
 
 
-def _reactor(thing: Any) -> object:
-    if isinstance(thing, WebSocketShell):
-        return getattr(thing.factory, "reactor", None)
-    node = getattr(thing, "_node", None)
-    return getattr(node and node.monotonic, "__self__", None)
+@pytest.mark.parametrize("path", [RAW, "/connection/websocket"])
+def test_a_connection_that_ends_is_freed_without_a_collection(path: str) -> None:
+    server = Server()
+    gc.collect()
+    gc.disable()
+    heads = count(Head)
+    try:
+        socket = server.websocket(path)
+        assert left_of(server)
+        assert count(Head) == heads
+        socket.line.vanish()
+        server.advance(30)
+        # As a real transport does at its end.
+        del socket.line.protocol
+        socket.line.producer = None
+        del socket
+        assert not left_of(server)
+    finally:
+        gc.enable()
+
+
+def count(kind: type) -> int:
+    return sum(isinstance(thing, kind) for thing in gc.get_objects())
+
+
+def left_of(server: Server) -> list[object]:
+    """What there is of its connections."""
+    found: list[object] = []
+    node = server.node
+    for thing in gc.get_objects():
+        if isinstance(thing, WebSocketShell):
+            ours = getattr(thing.factory, "reactor", None) is server.clock
+        else:
+            ours = isinstance(thing, Session | Stream) and getattr(thing, "node", 0) is node
+        if ours:
+            found.append(thing)
+    return found
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

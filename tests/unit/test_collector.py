@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from weakref import ref
+
+import pytest
+
+from pushserver import collector
+from pushserver.collector import Collector
+
+
+@pytest.fixture(autouse=True)
+def _left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(collector, "LOOK", 1)
+    monkeypatch.setattr(collector, "SUSPECT", 3_000)
+    before = list(gc.callbacks), gc.get_threshold(), gc.get_freeze_count()
+    gc.disable()
+    yield
+    gc.enable()
+    assert (list(gc.callbacks), gc.get_threshold(), gc.get_freeze_count()) == before
+    assert gc.get_freeze_count() == 0
+
+
+class Peers:
+    """So many are connected."""
+
+    def __init__(self, count: int = 0):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+
+class Circle:
+    """What no reference count frees."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+def circles(count: int) -> tuple[list[Circle], Callable[[], int]]:
+    """So many, each with a weak reference to it, and how many of them are still there."""
+    made = [Circle() for _ in range(count)]
+    weak = [ref(circle) for circle in made]
+    return made, lambda: sum(circle() is not None for circle in weak)
+
+
+def test_what_is_there_at_the_start_is_not_looked_at_again() -> None:
+    ours = Collector(Peers().__len__)
+    ours.start()
+    assert gc.get_freeze_count() > 1_000
+    ours.stop()
+
+
+def test_what_survived_a_full_collection_is_frozen_and_what_is_garbage_goes() -> None:
+    ours = Collector(Peers().__len__)
+    ours.start()
+    (kept, _), (dropped, left) = circles(50), circles(70)
+    before = gc.get_freeze_count()
+    del dropped
+    assert gc.collect() >= 70
+    assert gc.get_freeze_count() >= before + len(kept)
+    assert left() == 0
+    ours.stop()
+
+
+def test_a_young_collection_freezes_nothing() -> None:
+    ours = Collector(Peers().__len__)
+    ours.start()
+    before = gc.get_freeze_count()
+    kept, _ = circles(50)
+    gc.collect(1)
+    assert gc.get_freeze_count() <= before
+    del kept
+    ours.stop()
+
+
+def test_what_is_garbage_after_it_was_frozen_goes_when_there_may_be_much_of_it() -> None:
+    ours = Collector(Peers().__len__)
+    ours.start()
+    held, left = circles(1_000)
+    gc.collect()
+    del held
+    gc.collect()
+    assert left() == 1_000, "too few to be worth a look"
+    more, _ = circles(1_000)
+    gc.collect()
+    gc.collect()
+    assert left() == 0
+    before = gc.get_freeze_count()
+    gc.collect()
+    # What is left is explained now, and is not looked at each time.
+    assert gc.get_freeze_count() >= before
+    assert len(more) == 1_000
+    ours.stop()
+
+
+def test_what_connections_explain_is_not_suspected() -> None:
+    peers = Peers()
+    ours = Collector(peers.__len__)
+    ours.start()
+    peers.count = 10
+    held, left = circles(1_800)
+    gc.collect()
+    del held
+    gc.collect()
+    assert left() == 1_800
+    peers.count = 0
+    gc.collect()
+    assert left() == 0
+    ours.stop()
+
+
+def test_it_stops_once_and_without_a_start() -> None:
+    ours = Collector(Peers().__len__)
+    ours.stop()
+    ours.start()
+    ours.stop()
+    ours.stop()
+
+
+def test_the_frozen_are_not_counted_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "LOOK", 3)
+    ours = Collector(Peers().__len__)
+    ours.start()
+    held, left = circles(2_000)
+    gc.collect()
+    del held
+    gc.collect()
+    assert left() == 2_000
+    gc.collect()
+    assert left() == 0
+    ours.stop()
+
+
+def test_there_are_more_and_shorter_full_collections_while_it_runs() -> None:
+    young, middle, old = gc.get_threshold()
+    ours = Collector(Peers().__len__)
+    ours.start()
+    assert gc.get_threshold() == (young, middle, collector.OFTEN)
+    assert old > collector.OFTEN
+    ours.stop()
