@@ -17,7 +17,7 @@ uint64_t posters_failed(void);
 /* Begin to post one event, however long; `post_goes_on` is called until it says that it ended. */
 void post_begin(const char *path, uint64_t seq, uint64_t size);
 bool post_goes_on(void);
-/* Post one event now, wait for the answer, and say where it stands. */
-struct position post_and_wait(const char *path, uint64_t seq, uint64_t size);
+/* Where the publication of the last post that went on to its end stands. */
+struct position posted(void);
 
 #endif
