@@ -6,6 +6,7 @@ hypothesis takes the same examples on every machine, and has no opinion on its s
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from twisted.internet import _producer_helpers
 from twisted.internet.task import Cooperator
 from twisted.logger import LogLevel
 
+from pushserver.collector import Collector
 from tests.unit.web import Log, Server, Trouble, set_autobahns_clock
 
 settings.register_profile(
@@ -47,3 +49,13 @@ def trouble() -> Iterator[Trouble]:
         yield found
     set_autobahns_clock(None)
     assert found.take() == []
+
+
+@pytest.fixture(autouse=True)
+def _collected_as_before() -> Iterator[None]:
+    """Python's collector is the process's: a server that a test has left running lets go of it."""
+    yield
+    for told in tuple(gc.callbacks):
+        ours = getattr(told, "__self__", None)
+        if isinstance(ours, Collector):
+            ours.stop()
