@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from ipaddress import ip_address
 
 _HOST = re.compile(
@@ -11,6 +12,7 @@ _HOST = re.compile(
 )
 
 
+@lru_cache(256)
 def valid_host(host: str) -> bool:
     """Whether this is a name or an address, with or without a port (RFC 9110, 7.2)."""
     match = _HOST.fullmatch(host)
@@ -47,6 +49,7 @@ def loopback_host(host: str) -> bool:
     return name == "localhost" or name.endswith(".localhost") or loopback_address(name)
 
 
+@lru_cache(256)
 def loopback_address(address: str) -> bool:
     """Whether this is an IP address of the machine itself."""
     try:

@@ -31,10 +31,10 @@ def encode(value: object) -> bytes:
     Raises InvalidData for what JSON cannot hold, NaN and Infinity included.
     """
     try:
-        plain = _check_plain(value, MAX_DEPTH)
-        text = _ENCODER.encode(value).encode()
+        if _is_plain(value, MAX_DEPTH):
+            return _encode_plain(value)
         # Keys that were no strings may have become the same one.
-        return text if plain else compact(text)
+        return compact(_ENCODER.encode(value).encode())
     except RecursionError:
         raise InvalidData("the value is nested too deeply, or contains itself") from None
     except (TypeError, ValueError) as error:
@@ -115,26 +115,32 @@ def _containers(values: Iterable[object]) -> list[dict[str, object] | list[objec
     return [value for value in values if isinstance(value, (dict, list))]
 
 
-def _check_plain(value: object, depth: int) -> bool:
-    """Whether compact would take the value's text without a look; False if that is to be seen.
-
-    Raises InvalidData for what is nested deeper than `depth`.
-    """
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether msgspec's text of it is what compact would give, at a quarter of the time."""
     kind = type(value)
-    if kind is float or kind is str or value is None or kind is bool:
+    if kind is str or kind is bool or value is None:
         return True
     if kind is int:
-        return -_SAFE < value < _SAFE  # type: ignore[operator]
-    if kind is not dict and kind is not list and kind is not tuple:
-        return False
+        return bool(-_SAFE <= value < _SAFE)
+    if kind is float:
+        return math.isfinite(value)
     if not depth:
-        raise InvalidData(f"nested deeper than {MAX_DEPTH}")
-    if isinstance(value, dict):
-        return all(type(k) is str and _check_plain(v, depth - 1) for k, v in value.items())
-    return all(_check_plain(inner, depth - 1) for inner in value)  # type: ignore[attr-defined]
+        return False
+    if kind is dict:
+        for key, inner in value.items():
+            if type(key) is not str or not _is_plain(inner, depth - 1):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        for inner in value:  # noqa: SIM110
+            if not _is_plain(inner, depth - 1):
+                return False
+        return True
+    return False
 
 
-_SAFE = 1 << 1000
+_SAFE = 1 << 63
+_encode_plain = msgspec.json.Encoder().encode
 # A number has to be this long to be beyond a double, and looking at each takes its time.
 _LONG = re.compile(rb"[0-9]{309}")
 

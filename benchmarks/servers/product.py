@@ -15,7 +15,6 @@ import sys
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
 from twisted.scripts.twistd import run
 
 from benchmarks.servers.feed import Feed
@@ -52,14 +51,14 @@ class FeedSource(Service):
             return
         again, self._refused = self._refused, []
         for draft in again:
-            Deferred.fromCoroutine(self._tick(draft))
+            assembly.run(self._tick(draft))
         if self._refused:
             # There is more to deliver than can be sent: a publisher waits, and tries again.
             self._clock.callLater(RETRY_SECONDS, self._turn)
             return
         for channel, event in self._feed.due():
             draft = Draft(self._names[channel], payload.encode(event), "message")
-            Deferred.fromCoroutine(self._tick(draft))
+            assembly.run(self._tick(draft))
         self._clock.callLater(self._feed.wait(), self._turn)
 
     async def _tick(self, draft: Draft) -> None:
