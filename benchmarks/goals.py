@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from benchmarks.results import (
     Results,
+    Run,
     core_share,
     deliveries_per_second,
     delivery_microseconds,
@@ -27,7 +28,7 @@ class Goal(NamedTuple):
 def goals(results: Results) -> list[Goal]:
     """All that these results say something about."""
     costs = (_cost_goals, _peer_goals, _flat, _alone, _flood, _connection_goals)
-    others = (_storms, _stalls, _tenth, _long, _publishing, _channels)
+    others = (_turns, _storms, _stalls, _tenth, _long, _publishing, _channels)
     return [row for part in (*costs, *others) for row in part(results)]
 
 
@@ -111,15 +112,19 @@ def _flood(results: Results) -> list[Goal]:
 
 
 def _connection_goals(results: Results) -> list[Goal]:
-    largest = [r for r in results.fan_outs() if (r.server, r.protocol) == _CENTRIFUGE]
-    if not largest:
-        return []
-    run = max(largest, key=lambda found: found.clients if found.clients <= 10_000 else 0)
-    size, cost = run.connection_kilobytes(), run.connect_microseconds()
-    rows = [
-        Goal(f"memory a connection, {run.clients:,}", "≤ 8 KB", f"{size:.1f} KB", size <= 8),
-        Goal("CPU a connect and subscribe", "≤ 300 µs", f"{cost:.0f} µs", cost <= 300),
-    ]
+    rows = []
+    for protocol in ("websocket", "centrifuge"):
+        run = _largest(results, protocol)
+        if run is not None:
+            cost = run.connect_microseconds()
+            name = f"CPU a connect and subscribe, {protocol}"
+            rows.append(Goal(name, "≤ 300 µs", f"{cost:.0f} µs", cost <= 300))
+    run = _largest(results, "centrifuge")
+    if run is None:
+        return rows
+    size = run.connection_kilobytes()
+    name = f"memory a connection, {run.clients:,}"
+    rows.append(Goal(name, "≤ 8 KB", f"{size:.1f} KB", size <= 8))
     if "idle" in run.told:
         idle = run.told["idle"]
         share = core_share(idle)
@@ -130,6 +135,24 @@ def _connection_goals(results: Results) -> list[Goal]:
         name = f"idle, {run.clients:,} connections"
         rows.append(Goal(name, "≤ 2 % of a core", measured, share <= 0.02))
     return rows
+
+
+def _largest(results: Results, protocol: str) -> Run | None:
+    """The fan-out with the most clients, up to 10,000 if there is one."""
+    found = [r for r in results.fan_outs() if (r.server, r.protocol) == ("pushserver", protocol)]
+    return max(found, key=lambda run: run.clients if run.clients <= 10_000 else 0, default=None)
+
+
+def _turns(results: Results) -> list[Goal]:
+    found = [run.told["turns"] for run in results.find(*_CENTRIFUGE, 10_000) if "turns" in run.told]
+    if not found:
+        return []
+    turn, collection = (
+        max(told[name] for told in found) * 1000 for name in ("longest_turn", "longest_collection")
+    )
+    measured = f"{turn:.0f} and {collection:.0f} ms"
+    name = "the longest turn of the reactor at 10,000, and the longest collection"
+    return [Goal(name, "≤ 15 and 20 ms", measured, turn <= 15 and collection <= 20)]
 
 
 def _storms(results: Results) -> list[Goal]:

@@ -52,6 +52,10 @@ def carry_out(trial: Trial, cores: Cores) -> Run:
         log = folder / "server.log"
         with running(command, place.port, log, trial.server.environment) as pids:
             told = _drive(tool, place, pids, trial.load, cores)
+        turns = folder / "turns"
+        if turns.exists():
+            # The server's own word, at its end: see servers/turns.py.
+            told["turns"] = json.loads(turns.read_text("ascii"))
     clients = trial.clients or trial.load.clients
     return Run(trial.server.name, trial.protocol, trial.scenario, clients, trial.load.rate, told)
 

@@ -49,6 +49,10 @@ class Feed:
             self._next += 1.0 / rate
             now = time.monotonic()
 
+    def publishes(self) -> bool:
+        """Whether anything is asked for."""
+        return self._rate() > 0
+
     def wait(self) -> float:
         """Seconds until the next turn."""
         if not self._rate() > 0:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.scripts.twistd import run
 
 from benchmarks.servers.feed import Feed
+from benchmarks.servers.turns import Turns
 from pushserver import assembly, payload
 from pushserver.broker import Unavailable
 from pushserver.channel import Draft
@@ -40,11 +42,18 @@ class FeedSource(Service):
         several = self.channels > 1
         self._names = [f"bench:{n}" if several else "bench" for n in range(self.channels)]
         self._refused: list[Draft] = []
+        self._turns = Turns(self._feed.publishes)
 
     def startService(self) -> None:
         super().startService()
+        self._turns.watch(self._clock)
         if self.channels:
             self._turn()
+
+    def stopService(self) -> None:
+        self._turns.stop()
+        self._turns.write(Path(self.feed_path).with_name("turns"))
+        super().stopService()
 
     def _turn(self) -> None:
         if not self.running:

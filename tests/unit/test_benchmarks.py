@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from benchmarks.results import Figure, Results, Run
 from benchmarks.scenario import Group, Load
 from benchmarks.servers import product
 from benchmarks.servers.feed import BYTES, Feed
+from benchmarks.servers.turns import Turns
 from pushserver import assembly, config
 from pushserver.limits import Limits
 from pushserver.outlet import KERNEL_BYTES
@@ -208,6 +210,27 @@ class TestGoals:
         idle = {"cpu_seconds": 0.3, "seconds": 30.0, "answered": 12_000}
         found.runs.append(run("pushserver", "centrifuge", window(1.0, 100_000), idle=idle))
         assert self.row(found, "idle").measured == "1.0%, 25 µs for each ping and its pong"
+
+    def test_a_connect_has_its_cost_for_each_protocol(self, found: Results) -> None:
+        cheap = {"seconds": 0.5, "cpu_seconds": 0.35}
+        found.runs.append(run("pushserver", "centrifuge", window(1.0, 100_000), connect=cheap))
+        for protocol, measured, met in (("websocket", "250", True), ("centrifuge", "350", False)):
+            row = self.row(found, f"connect and subscribe, {protocol}")
+            assert (row.measured, row.met) == (f"{measured} µs", met)
+
+    @pytest.mark.parametrize(
+        ("turn", "collection", "met"),
+        [(0.0149, 0.019, True), (0.02, 0.01, False), (0.01, 0.03, False)],
+    )
+    def test_turns_and_collections_are_bounded(
+        self, found: Results, turn: float, collection: float, met: bool
+    ) -> None:
+        told = {"longest_turn": turn, "longest_collection": collection}
+        ours = run("pushserver", "centrifuge", window(1.0, 100_000), turns=told)
+        found.runs.append(replace(ours, clients=10_000))
+        row = self.row(found, "turn")
+        assert row.met == met
+        assert row.measured == f"{turn * 1000:.0f} and {collection * 1000:.0f} ms"
 
     @pytest.mark.parametrize(
         ("dropped", "missing", "peak", "met"),
@@ -484,3 +507,38 @@ class TestFeed:
 def test_the_product_still_has_the_place_that_the_benchmark_publishes_from() -> None:
     assert hasattr(assembly, "Runner")
     assert issubclass(product.FeedSource, Service)
+
+
+def test_the_longest_turn_and_collection_of_a_process_are_noted(tmp_path: Path) -> None:
+    class Poller:
+        def poll(self, timeout: float, most: int) -> list[int]:
+            return [most]
+
+        def fileno(self) -> int:
+            return 7
+
+    class Reactor:
+        _poller: Any = Poller()
+
+    counting = False
+    turns, reactor = Turns(lambda: counting), Reactor()
+    turns.watch(reactor)
+    try:
+        assert reactor._poller.poll(0.0, 3) == [3]
+        assert reactor._poller.fileno() == 7
+        sum(range(20_000))
+        reactor._poller.poll(0.0, 3)
+        assert turns.longest_turn == 0.0, "not counted"
+        counting = True
+        sum(range(20_000))
+        gc.collect()
+        reactor._poller.poll(0.0, 3)
+        assert 0.0 < turns.longest_collection < turns.longest_turn
+    finally:
+        turns.stop()
+    assert not [told for told in gc.callbacks if getattr(told, "__self__", None) is turns]
+    turns.write(tmp_path / "turns")
+    assert json.loads((tmp_path / "turns").read_text()).keys() == {
+        "longest_turn",
+        "longest_collection",
+    }

@@ -1,0 +1,62 @@
+"""How much CPU the longest turn of the reactor and the longest collection took in this process."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class Turns:
+    """Counts turns while `counts` says so, and collections from the beginning."""
+
+    def __init__(self, counts: Callable[[], bool]):
+        self.longest_turn = 0.0
+        self.longest_collection = 0.0
+        self._counts = counts
+        self._turn_began: float | None = None
+        self._collection_began = 0.0
+
+    def watch(self, reactor: Any) -> None:
+        """From now on; the reactor is one that has a poller."""
+        poller, watching = reactor._poller, self
+
+        class Watched:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(poller, name)
+
+            def poll(self, timeout: float, most: int) -> Any:
+                watching._ended()
+                events = poller.poll(timeout, most)
+                watching._turn_began = time.thread_time()
+                return events
+
+        reactor._poller = Watched()
+        gc.callbacks.append(self._collects)
+
+    def stop(self) -> None:
+        """No longer; the poller is left as it is."""
+        gc.callbacks.remove(self._collects)
+
+    def write(self, path: Path) -> None:
+        """`{"longest_turn": SECONDS, "longest_collection": SECONDS}`."""
+        found = {
+            "longest_turn": self.longest_turn,
+            "longest_collection": self.longest_collection,
+        }
+        path.write_text(json.dumps(found), "ascii")
+
+    def _ended(self) -> None:
+        if self._turn_began is not None and self._counts():
+            took = time.thread_time() - self._turn_began
+            self.longest_turn = max(self.longest_turn, took)
+
+    def _collects(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._collection_began = time.thread_time()
+        else:
+            took = time.thread_time() - self._collection_began
+            self.longest_collection = max(self.longest_collection, took)
