@@ -131,22 +131,23 @@ def _named(headers: Mapping[str, str], header: str, check: Callable[[str], str])
 
 
 def _value(content_type: str, body: bytes) -> object:
-    """What the body says: JSON, a form with JSON in the field `payload`, or text."""
+    """What the body says: JSON, a form with JSON in the field `payload`, or text.
+
+    Whatever can be read as JSON is that: what plain `curl -d` sends says that it is a form.
+    """
     media = content_type.partition(";")[0].strip().lower()
     if not body:
         raise Refused(400, "the body is empty, expected JSON or text")
+    if media.startswith("multipart/"):
+        raise Refused(415, f"content-type {media:.80} is not understood, expected JSON or text")
     if media == "application/json" or media.endswith("+json"):
         return _json(body)
-    if media == _FORM:
-        return _json(_payload(body))
-    if media.startswith("text/"):
-        return _text(body)
-    if media:
-        raise Refused(415, f"content-type {media!r:.80}, expected application/json or text/plain")
     try:
         return _json(body)
     except InvalidData:
-        return _text(body)
+        text = _text(body)
+    payload = _payload(text) if media == _FORM else None
+    return text if payload is None else _json(payload)
 
 
 def _json(text: bytes) -> object:
@@ -156,15 +157,16 @@ def _json(text: bytes) -> object:
         raise InvalidData(f"the body is not JSON: {error}") from None
 
 
-def _payload(body: bytes) -> bytes:
+def _payload(form: str) -> bytes | None:
+    """The field `payload`; None where there is none."""
     try:
-        fields = parse_qs(body.decode(), max_num_fields=100, errors="strict")
+        fields = parse_qs(form, keep_blank_values=True, max_num_fields=100, errors="strict")
     except ValueError as error:
         raise InvalidData(f"the body is no form: {error}") from None
     values = fields.get("payload", [])
-    if len(values) != 1:
+    if len(values) > 1:
         raise InvalidData(f"the form has {len(values)} fields payload, expected one with JSON")
-    return values[0].encode()
+    return values[0].encode() if values else None
 
 
 def _text(body: bytes) -> str:

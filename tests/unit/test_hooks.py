@@ -165,5 +165,6 @@ def test_a_body_is_bounded(hook: Hook) -> None:
 
 def test_the_source_publishes_by_its_feed(server: HookServer, hook: Hook) -> None:
     server.service.startService()
+    server.clock.advance(0)
     assert hook.feed is not None
     assert hook.feed.channel == "c"
