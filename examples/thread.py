@@ -33,13 +33,16 @@ def measured(degrees):
     app.publish("temperature", {"degrees": degrees}, event="measured")
 
 
-@app.source("temperature")
-async def thermometer(feed):
-    """Runs as long as the server does: the place to start such a library, and to stop it."""
-    library = Thermometer(measured)
+library = Thermometer(measured)
+
+
+@app.on("start")
+def start():
+    """The server runs: from now on there may be publications."""
     library.start()
-    try:
-        while True:
-            await feed.sleep(3600)
-    finally:
-        library.stop()
+
+
+@app.on("stop")
+def stop():
+    """The server stops, and publishes no more after this."""
+    library.stop()

@@ -9,17 +9,30 @@ from pushserver.publisher import PublishError, publish
 
 if TYPE_CHECKING:
     from pushserver.app import PushServer
+    from pushserver.broker import Unavailable
     from pushserver.client import Client
     from pushserver.handlers import Refused
+    from pushserver.running import NotRunning
 
-__all__ = ["Client", "PublishError", "PushServer", "Refused", "__version__", "publish"]
+__all__ = [
+    "Client",
+    "NotRunning",
+    "PublishError",
+    "PushServer",
+    "Refused",
+    "Unavailable",
+    "__version__",
+    "publish",
+]
 __version__ = "0.1.0"
 
 # Imported when they are asked for: a script that publishes needs no Twisted.
 _LATER = {
     "Client": "pushserver.client",
+    "NotRunning": "pushserver.running",
     "PushServer": "pushserver.app",
     "Refused": "pushserver.handlers",
+    "Unavailable": "pushserver.broker",
 }
 
 

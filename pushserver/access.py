@@ -1,4 +1,4 @@
-"""Who may publish over HTTP, and use the server API."""
+"""Who may publish over HTTP, use the server API, and read what is not for everybody."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def check_publisher(caller: Caller, keys: Collection[str], origins: Collection[s
     passed the request on (then the peer is the proxy), or a browser made it for a page of
     somebody else's (which its Origin tells, or its Host when a name was pointed here).
     """
-    if caller.key is not None:
-        if not _known(caller.key, keys):
-            raise Denied(401, "the API key is not one of auth.api_keys")
+    if has_key(caller, keys):
         return
     if caller.address is not None and not loopback_address(caller.address):
         raise Denied(401, "publishing from another machine needs an X-API-Key (auth.api_keys)")
@@ -53,6 +51,13 @@ def check_publisher(caller: Caller, keys: Collection[str], origins: Collection[s
         raise Denied(403, f"publishing without a key goes to localhost, not to {caller.host!r:.80}")
     if not allowed_origin(caller.origin, caller.host, caller.secure, origins):
         raise Denied(403, f"a page of {caller.origin!r:.80} may not publish (allowed_origins)")
+
+
+def has_key(caller: Caller, keys: Collection[str]) -> bool:
+    """Whether the caller gave a key; raises Denied for one that is none."""
+    if caller.key is not None and not _known(caller.key, keys):
+        raise Denied(401, "the API key is not one of auth.api_keys")
+    return caller.key is not None
 
 
 def _known(key: str, keys: Collection[str]) -> bool:

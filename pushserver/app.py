@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from os import PathLike, fspath
 from typing import Any, TypeVar
 
 from pushserver import payload
+from pushserver.application import AppHandlers
 from pushserver.channel import Draft, check_event, check_name
 from pushserver.client import Client, encoded
-from pushserver.events import AppHandlers, Events, handler
+from pushserver.events import Events, handler
 from pushserver.idempotency import check_key
 from pushserver.published import Published
 from pushserver.running import NotRunning, Running
@@ -33,9 +35,14 @@ class PushServer:
 
     Nothing happens when one is made, nor by its decorators; a server that runs it makes it
     live. One application is run by one server at a time.
+
+    `pages`: a folder whose files are served beside the server's own URLs, `index.html` at `/`. A
+    relative one is in the current folder, as is the module that `--app` names; what the
+    configuration says (`[server] pages`) counts more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, pages: str | PathLike[str] = "") -> None:
+        self.pages = fspath(pages)
         self.sources: list[AppSource] = []
         self.events = Events()
         self._running: Running | None = None
@@ -101,17 +108,19 @@ class PushServer:
     def on(
         self, event: str, *, namespace: str = "", thread: bool | None = None
     ) -> Callable[[Function], Function]:
-        """Let what is decorated answer an event of a client's.
+        """Let what is decorated answer an event of a client's, or of the server's.
 
-        `connect` is called with `(client, data)`, `disconnect` with `(client, reason)`,
-        `subscribe` and `publish` with `(client, channel, data)`, everything else with `(client,
-        data)`; a function that takes fewer gets the first ones. A client sends `message` (a
-        text) and `json` (anything else) without an answer; it calls any other event by name, or
-        by `namespace:name`, and what the function returns is the answer that it gets. With a
-        namespace, `subscribe` and `publish` are for the channels whose names begin with it and a
-        colon.
+        `start` and `stop` are called without arguments, once: before any source runs and any
+        client is connected, and before publishing ends. `connect` is called with `(client,
+        data)`, `disconnect` with `(client, reason)`, `subscribe` and `publish` with `(client,
+        channel, data)`, everything else with `(client, data)`; a function that takes fewer gets
+        the first ones. A client sends `message` (a text) and `json` (anything else) without an
+        answer; it calls any other event by name, or by `namespace:name`, and what the function
+        returns is the answer that it gets. With a namespace, `subscribe` and `publish` are for
+        the channels whose names begin with it and a colon.
 
-        `connect`, `subscribe` and `publish` say no by raising Refused, or by returning False.
+        `connect`, `subscribe` and `publish` say no by raising Refused, or by returning False. A
+        channel that has a handler of `subscribe` is not read by plain HTTP without an API key.
         What is not async runs in a thread, unless `thread` is False. Raises ValueError for a
         second handler of the same event.
         """

@@ -17,12 +17,12 @@ from pushserver import __version__
 from pushserver.answers import Folder
 from pushserver.api import Api
 from pushserver.app import PushServer
+from pushserver.application import AppHandlers
 from pushserver.broker import MemoryBroker
 from pushserver.calls import Pool, Threads
 from pushserver.channels import ChannelDoors, Channels, Events, FrontDoor
 from pushserver.config import Config, Types
 from pushserver.connection import ConnectionDoors, EmulationDoor
-from pushserver.events import AppHandlers
 from pushserver.handlers import Handlers, NoHandlers
 from pushserver.history import History
 from pushserver.hooks import Hooks

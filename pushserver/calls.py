@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -86,13 +86,3 @@ class Pool:
 
     def _forget(self, answer: Deferred[Any]) -> None:
         self._waiting.pop(answer, None)
-
-
-class Inline:
-    """No thread at all, for tests: a call has returned when it is made."""
-
-    def call(self, function: Callable[[], Any], must: bool = False) -> Deferred[Any]:
-        return maybeDeferred(function)
-
-    def close(self) -> None:
-        """Nothing is open."""

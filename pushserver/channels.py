@@ -82,7 +82,7 @@ class ChannelDoor(Door):
         if wanted in STREAMS:
             return respond(self._doors, request, wanted, self._begin(request, name))
         if wanted == JSON:
-            check_origin(request, self._doors.gate.allowed_origins)
+            check_reader(self._doors, request, (name,))
             return history(request, name, self._doors.node)
         raise Refusal(406, f"expected Accept to allow {JSON}, {EVENT_STREAM}, {LINES} or {HTML}")
 
@@ -157,11 +157,27 @@ def valid_channel(name: str) -> str:
         raise Refusal(400, str(error)) from None
 
 
+def check_reader(doors: ChannelDoors, request: Request, names: tuple[str, ...]) -> None:
+    """Refuse a foreign page, and channels of which the application says who may read them.
+
+    Everybody is asked for a key for those, also on this machine: it is to be here as it will be
+    where the server is reached from elsewhere.
+    """
+    check_origin(request, doors.gate.allowed_origins)
+    for name in names:
+        if doors.node.handlers.guards(name) and not doors.gate.has_key(request):
+            raise Refusal(
+                403,
+                f"{name} is for clients that subscribe: the application decides who may;"
+                " reading it by plain HTTP needs an X-API-Key (auth.api_keys)",
+            )
+
+
 def begin_stream(
     doors: ChannelDoors, request: Request, names: tuple[str, ...]
 ) -> Callable[[Transport[StreamFormat]], Stream]:
     """What makes the stream that the request asks for, once it has its transport."""
-    check_origin(request, doors.gate.allowed_origins)
+    check_reader(doors, request, names)
     node = doors.node
     start = stream_start(request, node.limits.read_limit)
 

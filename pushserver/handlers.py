@@ -48,6 +48,9 @@ class Handlers(Protocol):
     async def subscribe(self, session: Session, channel: str, data: bytes) -> None:
         """A client wants to subscribe."""
 
+    def guards(self, channel: str) -> bool:
+        """Whether `subscribe` decides who may read this channel; the answer raises nothing."""
+
     async def publish(self, session: Session, channel: str, data: bytes) -> bool:
         """A client wants to publish; False when nobody here says so or so."""
 
@@ -69,6 +72,9 @@ class NoHandlers:
 
     async def subscribe(self, session: Session, channel: str, data: bytes) -> None:
         """Everybody may."""
+
+    def guards(self, channel: str) -> bool:
+        return False
 
     async def publish(self, session: Session, channel: str, data: bytes) -> bool:
         return False

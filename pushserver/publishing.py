@@ -9,7 +9,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.web.server import Request
 
 from pushserver import payload
-from pushserver.access import Caller, Denied, check_publisher
+from pushserver.access import Caller, Denied, check_publisher, has_key
 from pushserver.answers import Refusal, answer_json, header
 from pushserver.broker import Unavailable
 from pushserver.channel import Draft, InvalidName, check_event
@@ -24,7 +24,7 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-p
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The configuration's word on who may publish."""
+    """The configuration's word on who may publish, and read what is not for everybody."""
 
     api_keys: frozenset[str]
     allowed_origins: frozenset[str]
@@ -34,8 +34,7 @@ class Gate:
         try:
             check_publisher(_caller(request), self.api_keys, self.allowed_origins)
         except Denied as denied:
-            challenge = {"www-authenticate": "ApiKey"} if denied.status == 401 else None
-            raise Refusal(denied.status, denied.message, challenge) from None
+            raise _refusal(denied) from None
 
     def allows(self, request: Request) -> bool:
         """Whether this request may publish."""
@@ -44,6 +43,18 @@ class Gate:
         except Refusal:
             return False
         return True
+
+    def has_key(self, request: Request) -> bool:
+        """Whether this request gives an API key; raises Refusal for a wrong one."""
+        try:
+            return has_key(_caller(request), self.api_keys)
+        except Denied as denied:
+            raise _refusal(denied) from None
+
+
+def _refusal(denied: Denied) -> Refusal:
+    challenge = {"www-authenticate": "ApiKey"} if denied.status == 401 else None
+    return Refusal(denied.status, denied.message, challenge)
 
 
 async def publish(request: Request, channel: str, hub: Hub, gate: Gate) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
@@ -23,7 +24,7 @@ LOOK_SECONDS = 0.5
 
 
 LAST_SECONDS = 2.0
-"""How long a stopping server waits for the handlers of those who left."""
+"""How long a stopping server waits for the handler of `stop`, and for those of who left."""
 
 
 class NotRunning(RuntimeError):
@@ -35,8 +36,9 @@ class Running:
 
     def __init__(self, node: Node, reactor: Any):
         self.node = node
+        self.here: Callable[[], bool] = partial(_is_thread, threading.get_ident())
+        """Whether this is the reactor's thread."""
         self._reactor = reactor
-        self._thread = threading.get_ident()
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -45,7 +47,7 @@ class Running:
 
     def publish(self, draft: Draft) -> Published:
         """Publish from any thread; raises Unavailable."""
-        if threading.get_ident() == self._thread:
+        if self.here():
             return _checked(Deferred.fromCoroutine(self.node.hub.publish(draft)))
         receipt = self._wait_for(lambda: Deferred.fromCoroutine(self.node.hub.publish(draft)))
         done: Deferred[Receipt] = Deferred()
@@ -54,7 +56,7 @@ class Running:
 
     def soon(self, call: Callable[[], object]) -> None:
         """Call on the reactor's thread: at once if this is it."""
-        if threading.get_ident() == self._thread:
+        if self.here():
             call()
         elif self._stopped.is_set():
             raise Unavailable("the server has stopped", "stopping")
@@ -75,6 +77,10 @@ class Running:
                 answer.raiseException()
             result: Result = answer
             return result
+
+
+def _is_thread(thread: int) -> bool:
+    return threading.get_ident() == thread
 
 
 class Application(Protocol):
@@ -101,6 +107,14 @@ class AppService(Service):
         running = Running(self._node, self._reactor)
         self._app.begin(running, self._handlers)
         self._handlers.begin(running)
+
+    async def tell_start(self) -> None:
+        """The reactor runs: call what there is for `start`; fires when that is over."""
+        await self._handlers.start()
+
+    async def tell_stop(self) -> None:
+        """The server stops, but still publishes: call what there is for `stop`."""
+        await self._handlers.stop(LAST_SECONDS)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()

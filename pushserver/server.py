@@ -20,6 +20,7 @@ from pushserver.listening import Listener
 from pushserver.mount import Mounted
 from pushserver.node import Node
 from pushserver.notify import notify
+from pushserver.running import AppService
 from pushserver.site import PushSite
 from pushserver.sources.runner import Runner, Status
 from pushserver.startup import StartFailed
@@ -42,7 +43,7 @@ class PushService(MultiService):
         site: PushSite,
         reactor: Any,
         storage: Service | None = None,
-        app: Service | None = None,
+        app: AppService | None = None,
     ):
         super().__init__()
         self.node = node
@@ -53,6 +54,7 @@ class PushService(MultiService):
         self._storage = storage
         if storage is not None:
             storage.setServiceParent(self)
+        self._begins: Any = None
         self._app = app
         if app is not None:
             app.setServiceParent(self)
@@ -74,8 +76,7 @@ class PushService(MultiService):
         self._listeners.append(listener)
 
     def add_source(self, source: Service) -> None:
-        """Run this source from the start to the end."""
-        source.setServiceParent(self)
+        """Run this source from the start of the application to the end."""
         self._sources.append(source)
 
     @property
@@ -95,6 +96,8 @@ class PushService(MultiService):
         for clock, interval in self._clocks:
             clock.start(interval, now=False)
         self._reactor.callWhenRunning(self._started)
+        # Before its first turn asyncio's reactor has no loop that runs.
+        self._begins = self._reactor.callLater(0, self._begin)
 
     def stopService(self) -> Deferred[None]:
         """Close every connection with a word, and wait for them to go; fires when they are."""
@@ -108,6 +111,7 @@ class PushService(MultiService):
             await maybeDeferred(listener.stopService)
         # All at once: each of them may take its time to end.
         await gatherResults([self._stopped(source) for source in self._sources])
+        deadline += await self._stop_app()
         self.node.hub.close()
         for peer in self.node.peers:
             peer.shut_down()
@@ -120,6 +124,26 @@ class PushService(MultiService):
             await maybeDeferred(self._app.stopService)
         if self._storage is not None:
             await maybeDeferred(self._storage.stopService)
+
+    def _begin(self) -> None:
+        begun = Deferred.fromCoroutine(self._start_sources())
+        begun.addErrback(lambda why: self._log.failure("the sources did not start", why))
+
+    async def _start_sources(self) -> None:
+        if self._app is not None:
+            await self._app.tell_start()
+        if self.running:
+            for source in self._sources:
+                source.startService()
+
+    async def _stop_app(self) -> float:
+        """Tell the application, if it was told of the start; how many seconds that took."""
+        began: float = self._reactor.seconds()
+        if self._begins is not None and self._begins.active():
+            self._begins.cancel()
+        elif self._app is not None:
+            await self._app.tell_stop()
+        return float(self._reactor.seconds()) - began
 
     def _stopped(self, service: Service) -> Deferred[Any]:
         stopped = maybeDeferred(service.stopService)

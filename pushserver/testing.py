@@ -6,36 +6,31 @@
             assert guest.rpc("greet", "Ada") == "hello Ada"
 
 Handlers and sources run in the test's own thread, one after the other, and time passes when
-the test says so; everything else is as in the real server. Threads that a test begins by itself
-may publish.
+the test says so; everything else is as in the real server. Threads that a test or a handler
+begins may publish, and be waited for. Only a generator without `every`, which waits for what it
+likes, has a thread and real time here too.
 """
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-from twisted.internet.testing import MemoryReactorClock
 
 from pushserver import payload, wire
 from pushserver.app import PushServer
 from pushserver.assembly import build
 from pushserver.audience import Direct
-from pushserver.calls import Inline
 from pushserver.channel import Draft
 from pushserver.config import Config
 from pushserver.conversation import Conversation
 from pushserver.formats import SESSION_LINES, SessionFormat
+from pushserver.rehearsal import Aside, Beside, Inline, Stage
 from pushserver.session import Session
-from pushserver.sources.functions import InThread, OnReactor
+from pushserver.sources.functions import InThread, Values
+from pushserver.sources.worker import Caller
 
 __test__ = False
-
-_MOST_CALLS = 10_000
-"""How much may happen at one point in time."""
 
 
 class ServerError(Exception):
@@ -45,34 +40,6 @@ class ServerError(Exception):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
-
-
-class _Reactor(MemoryReactorClock):
-    """A clock that also takes what threads bring, and notices when it goes round in circles."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lock = threading.RLock()
-
-    def advance(self, amount: float) -> None:
-        # Clock's own never returns when a call asks for the next at once.
-        with self.lock:
-            self.rightNow += amount
-            for _ in range(_MOST_CALLS):
-                calls: Any = self.getDelayedCalls()
-                due = [call for call in calls if call.getTime() <= self.rightNow]
-                if not due:
-                    return
-                first = min(due, key=lambda call: call.getTime())
-                self.calls.remove(first)
-                first.called = 1
-                first.func(*first.args, **first.kw)
-        raise AssertionError("something is called again and again, and no time passes")
-
-    def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
-        """In that thread, so that a test may wait for it to end; never at the same time."""
-        with self.lock:
-            call(*arguments)
 
 
 class TestServer:
@@ -87,21 +54,26 @@ class TestServer:
     def __init__(self, app: PushServer | None = None, config: Config | None = None):
         config = config or Config(sources={})
         self.app = app
-        self.reactor: Any = _Reactor()
+        self.reactor: Any = Stage()
         self.reactor.advance(1_000)
         self.service = build(
             replace(config, server=replace(config.server, listen=[])),
             self.reactor,
             app=app,
-            threads=Inline(),
+            threads=Inline(self.reactor.baton),
             clock=self.reactor.seconds,
         )
         self._node = self.service.node
-        self._threaded = _in_threads(app)
-        for source in self._threaded:
-            source.place = OnReactor()
-        self.service.startService()
-        self.advance(0)
+        with self.reactor.baton:
+            self.service.startService()
+        if app is not None:
+            app._server().here = self.reactor.baton.held
+        self._workers = self._replace_workers(app)
+        try:
+            self.advance(0)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> TestServer:
         return self
@@ -110,15 +82,12 @@ class TestServer:
         self.close()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass; whatever becomes due meanwhile happens at its own time."""
-        end = self.reactor.seconds() + seconds
-        while True:
-            due = [call.getTime() for call in self.reactor.getDelayedCalls()]
-            coming = min((time for time in due if time <= end), default=None)
-            if coming is None:
-                break
-            self.reactor.advance(max(0.0, coming - self.reactor.seconds()))
-        self.reactor.advance(end - self.reactor.seconds())
+        """Let time pass; whatever becomes due meanwhile happens at its own time.
+
+        What a generator without `every` has yielded is published.
+        """
+        self.reactor.glance()
+        self.reactor.pass_on(seconds)
 
     def connect(self, data: object = None) -> TestClient:
         """A client that is connected; raises ServerError, or Disconnected, if it is refused."""
@@ -129,8 +98,9 @@ class TestServer:
     def publish(self, channel: str, data: object, event: str = "message") -> None:
         """Publish, as somebody by HTTP does."""
         draft = Draft(channel, payload.encode(data), event)
-        self._node.run(_published(self._node.hub.publish(draft)))
-        self.advance(0)
+        with self.reactor.baton:
+            self._node.run(_published(self._node.hub.publish(draft)))
+        self.settle()
 
     def history(self, channel: str) -> list[Publication]:
         """What the channel retains."""
@@ -139,19 +109,33 @@ class TestServer:
             Publication(row.channel, row.event, json.loads(row.data), row.offset) for row in rows
         ]
 
+    def settle(self) -> None:
+        """Let all happen that is due."""
+        self.reactor.pass_on(0)
+
     def close(self) -> None:
         """Stop the server."""
         if self.service.running:
-            self.service.stopService()
-            self.advance(10)
-            for source, place in self._threaded.items():
-                source.place = place
+            with self.reactor.baton:
+                self.service.stopService()
+            try:
+                self.advance(10)
+            finally:
+                for place, worker in self._workers.items():
+                    place.worker = worker
 
-
-def _in_threads(app: PushServer | None) -> dict[Any, InThread]:
-    """The sources whose calls are made in threads."""
-    sources = [] if app is None else [own.source for own in app.sources]
-    return {s: s.place for s in sources if isinstance(getattr(s, "place", None), InThread)}
+    def _replace_workers(self, app: PushServer | None) -> dict[InThread, Caller]:
+        """Let no source have a thread but a generator that waits as it likes; what they had."""
+        before = {}
+        for own in [] if app is None else app.sources:
+            source, place = own.source, getattr(own.source, "place", None)
+            if isinstance(place, InThread):
+                before[place] = place.worker
+                waits = isinstance(source, Values) and source.every is None
+                place.worker = (
+                    Aside(self.reactor, place.worker) if waits else Beside(self.reactor.baton)
+                )
+        return before
 
 
 async def _published(publishing: Any) -> None:
@@ -282,8 +266,9 @@ class TestClient:
         """Close the connection."""
         if self.closed is None:
             self.closed = (1000, "")
-            self._session.closed()
-            self._server.advance(0)
+            with self._server.reactor.baton:
+                self._session.closed()
+            self._server.settle()
 
     def take(self, frame: bytes) -> None:
         """What the server sends."""
@@ -300,9 +285,9 @@ class TestClient:
     def _say(self, command: dict[str, Any]) -> None:
         if self.closed is not None:
             raise Disconnected(*self.closed)
-        with self._server.reactor.lock:
+        with self._server.reactor.baton:
             self._session.received(json.dumps(command).encode())
-        self._server.advance(0)
+        self._server.settle()
 
     def _told(self, value: Any) -> None:
         if "id" in value:

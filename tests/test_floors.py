@@ -32,8 +32,8 @@ def floor(modules: str, libraries: Iterable[str] = (), one_another: bool = True)
 
 FLOORS = {
     "0: values and rules": floor(
-        "accept access channel collector config cursor environment formats frames history idempotency"
-        " limits memory metrics origin payload schema startup tables wire",
+        "accept access channel collector config cursor environment formats frames history"
+        " idempotency limits memory metrics origin payload schema startup tables wire",
         {"msgspec"},
     ),
     "1: the conversation": floor(
@@ -56,8 +56,8 @@ FLOORS = {
         one_another=False,
     ),
     "3: where all is put together": floor(
-        "app assembly calls client events listening loading notify published reloading running"
-        " server service testing",
+        "app application assembly calls client events listening loading notify published rehearsal"
+        " reloading running server service testing",
         {"msgspec"} | NETWORK,
     ),
     "4: the face": floor(

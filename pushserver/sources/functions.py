@@ -13,7 +13,7 @@ from zope.interface import implementer
 from pushserver.sources.awaiting import awaited
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.ticks import Ended, in_time, publish, repeating, tell, ticking
-from pushserver.sources.worker import Worker
+from pushserver.sources.worker import Caller, Worker
 
 
 def adapt(target: Any, every: float | None = None, thread: bool | None = None) -> Any:
@@ -108,16 +108,16 @@ class InThread:
 
     def __init__(self, name: str):
         self._name = name
-        self._worker = Worker(f"source {name}")
+        self.worker: Caller = Worker(f"source {name}")
 
     @property
     def busy(self) -> bool:
         """Whether the last call has not returned."""
-        return self._worker.busy
+        return self.worker.busy
 
     async def call(self, reactor: Any, function: Callable[[], Any]) -> Any:
         """What it returns, which is no Deferred and no coroutine."""
-        found = await self._worker.call(reactor, function)
+        found = await self.worker.call(reactor, function)
         if isinstance(found, Deferred):
             found.addErrback(lambda _: None)
         elif inspect.iscoroutine(found):
@@ -131,7 +131,7 @@ class InThread:
 
     def close(self) -> None:
         """Let the thread go."""
-        self._worker.close()
+        self.worker.close()
 
 
 @implementer(ISource)
@@ -184,7 +184,7 @@ class Values:
 
     def __init__(self, calls: Calls, every: float | None, place: OnReactor | InThread):
         self._calls = calls
-        self._every = every
+        self.every = every
         self.place = place
 
     async def run(self, feed: Any) -> None:
@@ -192,10 +192,10 @@ class Values:
 
         async def step() -> None:
             made = self.place.call(feed.reactor, lambda: _following(generator))
-            await publish(feed, await in_time(feed, self._every, made))
+            await publish(feed, await in_time(feed, self.every, made))
 
         try:
-            await repeating(feed, self._every, step)
+            await repeating(feed, self.every, step)
         finally:
             await self._close(feed, generator)
 

@@ -12,6 +12,7 @@ from pushserver.broker import Unavailable
 from pushserver.sources.interface import SourceFailed
 from pushserver.sources.pace import Meter, Rate
 from pushserver.sources.place import Place, Plan
+from pushserver.sources.traces import own_part
 
 REMINDER_SECONDS = 60.0
 LOGGED_AT_ONCE = 10
@@ -97,7 +98,7 @@ class Record:
         if failure is None:
             self._log.warn(told, name=self._plan.name, what=what, more=more)
         else:
-            self._log.failure(told, failure, name=self._plan.name, what=what, more=more)
+            self._log.failure(told, own_part(failure), name=self._plan.name, what=what, more=more)
 
 
 def describe(error: BaseException | None) -> str:

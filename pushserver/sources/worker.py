@@ -6,10 +6,24 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+
+
+class Caller(Protocol):
+    """Makes calls somewhere, one at a time; `Worker` is one."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is being made, or waits to be."""
+
+    def call(self, reactor: Any, function: Callable[[], object]) -> Deferred[Any]:
+        """What the function returns or raises, on the reactor's thread."""
+
+    def close(self) -> None:
+        """There are no more calls."""
 
 
 class Worker:

@@ -161,6 +161,11 @@ class TestInNode:
                 "code": 1403,
                 "reason": "members only",
             }
+            # And nobody reads it past the application, on this machine too.
+            assert chat.get("channels/secret:plans").status == 403
+            assert chat.get("channels/secret:plans", "text/event-stream").status == 403
+            assert chat.get("channels/secret:plans", "text/html").status == 200
+            assert chat.get("channels/chat:lobby").status == 200
             assert ada.ask("rpc", "nothing", None)["code"] == 108
             failed = {"code": 100, "message": "the application failed"}
             assert ada.ask("rpc", "fail", None) == failed
@@ -374,10 +379,31 @@ async def wrong(client):
         return str(error)
 
 
+@app.on("start")
+async def start():
+    global lock
+    lock = asyncio.Lock()
+    await asyncio.sleep(0.05)
+    await app.publish("life", "start")
+
+
+@app.on("stop")
+async def stop():
+    await asyncio.sleep(0.05)
+    await app.publish("life", "stop")
+
+
 @app.source("ticks", every=0.05)
 async def tick():
-    await asyncio.sleep(0.001)
+    async with lock:
+        await asyncio.sleep(0.001)
     return threading.current_thread().name
+
+
+@app.source("values")
+async def values():
+    await asyncio.sleep(0)
+    yield 1
 
 
 @app.on("cancelled")
@@ -402,8 +428,14 @@ def test_on_its_reactor_asyncio_goes_with_everything(tmp_path: Path) -> None:
         assert offsets[-1] == 6
         assert sorted(data(history(server, "counted"))) == [0, 1, 2, 3, 4, 5]
         assert "does not fit into JSON" in client.ask("rpc", "wrong", None)["data"]
+        assert data(history(server, "values")) == [1]
+        # From the first tick on.
+        assert server.problems == []
         assert client.ask("rpc", "cancelled", None)["message"] == "the application failed"
         assert set(data(history(server, "ticks"))) == {"MainThread"}
+        server.stop()
+        server.start()
+        assert data(history(server, "life"))[:2] == ["start", "stop"]
 
 
 class TestAnApplicationThatCannotBeLoaded:

@@ -16,8 +16,8 @@ from twisted.logger import LogLevel
 
 from pushserver import Client as AppClient
 from pushserver import PushServer, Refused
+from pushserver.application import AppHandlers
 from pushserver.config import Config
-from pushserver.events import AppHandlers
 from pushserver.limits import Limits
 from pushserver.testing import TestServer
 from tests.unit.tools import Client, programs

@@ -13,10 +13,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from pushserver import Client as AppClient
 from pushserver import PushServer, calls
 from pushserver.assembly import build
-from pushserver.calls import Busy, Inline, Pool
+from pushserver.calls import Busy, Pool
 from pushserver.config import Config
 from pushserver.config import Server as ServerSection
 from pushserver.limits import Limits
+from pushserver.rehearsal import Inline
 from tests.unit.source_tools import WAIT_SECONDS, ThreadClock
 from tests.unit.tools import Client
 from tests.unit.web import Trouble

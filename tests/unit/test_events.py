@@ -13,11 +13,13 @@ from twisted.python.failure import Failure
 
 from pushserver import Client as AppClient
 from pushserver import PushServer, Refused
+from pushserver.application import BUSY_SECONDS, AppHandlers
 from pushserver.broker import Unavailable
-from pushserver.calls import Busy, Inline
+from pushserver.calls import Busy
 from pushserver.config import Config
-from pushserver.events import BUSY_SECONDS, AppHandlers, Events, handler
+from pushserver.events import Events, handler
 from pushserver.limits import Limits
+from pushserver.rehearsal import Inline
 from pushserver.running import LAST_SECONDS
 from pushserver.testing import Disconnected, ServerError, TestServer
 from tests.unit.tools import Client

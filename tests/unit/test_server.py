@@ -107,7 +107,9 @@ class TestTheStart:
         history = service.node.hub.history
         assert history.seq == 0
         service.startService()
-        for _ in range(4):
+        # Not before the reactor runs: asyncio has no loop then.
+        assert (history.seq, {one.state for one in service.sources}) == (0, {"stopped"})
+        for _ in range(5):
             reactor.advance(1)
         assert [history.top(name) for name in "ab"] == [3, 3]
         assert [(one.name, one.state, one.published) for one in service.sources] == [
@@ -132,7 +134,23 @@ class TestTheStart:
 
         service.add_source(Ticker())
         service.startService()
+        assert order == ["open"]
+        server.clock.advance(0)
         assert order == ["open", "tick"]
+
+    def test_runs_no_source_when_it_is_stopped_at_once(self) -> None:
+        server = Server(config=QUIET)
+        ticked: list[int] = []
+
+        class Ticker(Service):
+            def startService(self) -> None:
+                ticked.append(1)
+
+        server.service.add_source(Ticker())
+        server.service.startService()
+        assert stop(server) == [None]
+        server.clock.advance(0)
+        assert ticked == []
 
 
 class TestTheClocks:

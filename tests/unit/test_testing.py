@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
-from pushserver import Client, PushServer, Refused, testing
+from pushserver import Client, PushServer, Refused, rehearsal
+from pushserver.channel import ChannelOptions
 from pushserver.config import Config, Source
 from pushserver.limits import Limits
-from pushserver.sources.functions import InThread
+from pushserver.rehearsal import Aside, Beside
 from pushserver.sources.interface import Feed
+from pushserver.sources.worker import Worker
 from pushserver.testing import (
     Disconnected,
     Publication,
@@ -20,7 +25,33 @@ from pushserver.testing import (
     TestClient,
     TestServer,
 )
+from tests.unit.source_tools import WAIT_SECONDS
 from tests.unit.web import Trouble
+
+THREADS = 4
+EACH = 50
+MANY = Config(sources={}, defaults=ChannelOptions(history_size=9_999))
+
+
+def publish_many(app: PushServer, name: object) -> None:
+    for number in range(EACH):
+        app.publish("c", [name, number])
+
+
+def check_all(guest: TestClient, names: list[Any]) -> None:
+    """It got all that these have published, each in its order, and nothing twice."""
+    for name in names:
+        assert [row.data[1] for row in guest.publications if row.data[0] == name] == [*range(EACH)]
+    offsets = [row.offset for row in guest.publications]
+    assert offsets == [*range(1, len(names) * EACH + 1)]
+
+
+def wait_until(server: TestServer, happened: Callable[[], bool]) -> None:
+    """Let real time pass, and none of the test's."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not happened():
+        server.advance(0)
+        assert time.monotonic() < end
 
 
 def test_the_example_of_its_documentation_holds() -> None:
@@ -54,7 +85,7 @@ class TestTime:
     def test_that_does_not_pass_is_an_error_and_no_hang(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(testing, "_MOST_CALLS", 100)
+        monkeypatch.setattr(rehearsal, "MOST_CALLS", 100)
         app = PushServer()
 
         @app.source("c")
@@ -65,7 +96,11 @@ class TestTime:
         with pytest.raises(AssertionError, match="no time passes"):
             TestServer(app)
 
-    def test_may_be_long_for_a_flood(self, trouble: Trouble) -> None:
+    def test_may_be_long_for_a_flood(
+        self, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # It is at one point in time that not more may happen.
+        monkeypatch.setattr(rehearsal, "MOST_CALLS", 200)
         app = PushServer()
 
         @app.source("c", max_rate=50.0)
@@ -83,7 +118,7 @@ class TestTime:
 
 
 class TestThreads:
-    def test_are_none(self) -> None:
+    def test_are_none_for_handlers_and_what_has_an_interval(self) -> None:
         app = PushServer()
         seen: list[threading.Thread] = []
 
@@ -91,27 +126,30 @@ class TestThreads:
             seen.append(threading.current_thread())
             return 1
 
+        def notes() -> Iterator[int]:
+            while True:
+                yield note()
+
         app.source("a", every=1.0, name="timer")(note)
-        app.on("note")(note)
-
-        @app.source("b")
-        def generator() -> Iterator[int]:
-            yield note()
-
+        app.source("b", every=1.0)(notes)
+        for event in ("start", "stop", "connect", "note"):
+            app.on(event)(note)
         with TestServer(app) as server:
             server.connect().rpc("note")
-        assert seen == [threading.current_thread()] * 3
+        assert seen == [threading.current_thread()] * 6
 
     def test_are_there_again_for_a_real_server(self) -> None:
         app = PushServer()
         app.source("a", every=1.0, name="timer")(lambda: 1)
-        [own] = app.sources
-        assert isinstance(own.source.place, InThread)
+        app.source("b")(lambda: (yield 1))
+        places = [own.source.place for own in app.sources]
+        before = [place.worker for place in places]
+        assert [type(worker) for worker in before] == [Worker, Worker]
         for _ in range(2):
             with TestServer(app) as server:
-                assert not isinstance(own.source.place, InThread)
-                assert len(server.history("a")) == 1
-            assert isinstance(own.source.place, InThread)
+                assert [type(place.worker) for place in places] == [Beside, Aside]
+                assert (len(server.history("a")), len(server.history("b"))) == (1, 1)
+            assert [place.worker for place in places] == before
         server.close()
 
     def test_of_the_tests_own_may_publish(self) -> None:
@@ -127,8 +165,239 @@ class TestThreads:
             thread = threading.Thread(target=work)
             thread.start()
             thread.join()
-            server.advance(0)
             assert (offsets, [row.data for row in guest.publications]) == ([1], [1])
+
+    def test_of_a_pool_may_publish_at_the_same_time_as_the_test(self) -> None:
+        app = PushServer()
+        with TestServer(app, MANY) as server, ThreadPoolExecutor(THREADS) as pool:
+            guest = server.connect()
+            guest.subscribe("c")
+            futures = [pool.submit(publish_many, app, name) for name in range(THREADS)]
+            publish_many(app, "test")
+            for _ in range(EACH):
+                server.connect().leave()
+                server.advance(0.01)
+            for future in futures:
+                future.result(WAIT_SECONDS)
+            check_all(guest, [*range(THREADS), "test"])
+
+    @pytest.mark.parametrize("how", ["handler", "timer", "start", "generator"])
+    def test_may_be_waited_for_by_what_began_them(self, how: str) -> None:
+        app = PushServer()
+
+        def work() -> str:
+            with ThreadPoolExecutor(THREADS) as pool:
+                futures = [pool.submit(publish_many, app, name) for name in range(THREADS)]
+                app.send("begun")
+                publish_many(app, how)
+                for future in futures:
+                    future.result(WAIT_SECONDS)
+            thread = threading.Thread(target=lambda: app.publish("c", "last"))
+            thread.start()
+            thread.join()
+            return "done"
+
+        def works() -> Iterator[str]:
+            yield work()
+
+        if how == "timer":
+            app.source("own", every=5.0)(work)
+        elif how == "generator":
+            app.source("own")(works)
+        else:
+            app.on(how if how == "start" else "work")(work)
+        with TestServer(app, MANY) as server:
+            guest = server.connect()
+            if how == "handler":
+                assert guest.rpc("work") == "done"
+                assert guest.messages == ["begun"]
+            server.advance(1)
+            guest.subscribe("c", {"last": 9_999})
+            assert guest.publications.pop().data == "last"
+            check_all(guest, [*range(THREADS), how])
+            if how in ("timer", "generator"):
+                assert [row.data for row in server.history("own")] == ["done"]
+
+    def test_do_nothing_at_the_same_time(self) -> None:
+        app = PushServer()
+        order: list[str] = []
+        begun = threading.Event()
+
+        def work() -> None:
+            order.append("begins")
+            begun.set()
+            time.sleep(0.05)
+            order.append("ends")
+
+        @app.on("work")
+        def publish() -> None:
+            thread = threading.Thread(target=server.reactor.callFromThread, args=(work,))
+            thread.start()
+            assert begun.wait(WAIT_SECONDS)
+            app.publish("c", 1)
+            order.append("published")
+            thread.join()
+
+        with TestServer(app) as server:
+            server.connect().rpc("work")
+        assert order == ["begins", "ends", "published"]
+
+    def test_that_something_async_waits_for_are_an_error_and_no_hang(
+        self, monkeypatch: pytest.MonkeyPatch, trouble: Trouble
+    ) -> None:
+        monkeypatch.setattr(rehearsal, "STUCK_SECONDS", 0.05)
+        app = PushServer()
+
+        @app.on("work")
+        async def work() -> None:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(app.publish, "c", 1).result()
+
+        with TestServer(app) as server:
+            with pytest.raises(ServerError, match="the application failed"):
+                server.connect().rpc("work")
+            assert "must not block it" in trouble.take()[0]
+            assert server.history("c") == []
+            assert app.publish("c", 1).offset == 1
+
+
+class TestAGeneratorThatWaitsAsItLikes:
+    """One without an interval: it has its thread."""
+
+    def test_has_yielded_all_that_it_has_when_the_server_is_there(self) -> None:
+        app = PushServer()
+        threads: set[str] = set()
+
+        @app.source("c")
+        def values() -> Iterator[int]:
+            for number in range(90):
+                threads.add(threading.current_thread().name)
+                yield number
+
+        with TestServer(app) as server:
+            assert [row.data for row in server.history("c")] == list(range(90))
+            [status] = server.service.sources
+            assert status.state == "ended"
+        [name] = threads
+        assert name.startswith("source ")
+
+    def test_may_sleep_for_ever(self) -> None:
+        app = PushServer()
+
+        @app.source("c")
+        def values() -> Iterator[int]:
+            number = 0
+            while True:
+                number += 1
+                yield number
+                time.sleep(0.3)
+
+        began = time.monotonic()
+        with TestServer(app) as server:
+            assert server.history("c")[0].data == 1
+            # It sleeps in real time, however much passes here.
+            server.advance(3_600)
+            wait_until(server, lambda: len(server.history("c")) >= 3)
+            took = time.monotonic() - began
+            assert took >= 0.6
+            assert server.history("c")[-1].data <= took / 0.3 + 1
+
+    def test_may_wait_for_ever(self) -> None:
+        app = PushServer()
+        queue: SimpleQueue[Any] = SimpleQueue()
+
+        @app.source("c")
+        def values() -> Iterator[int]:
+            while (value := queue.get()) is not None:
+                yield value
+
+        @app.on("put")
+        def put(client: Client, data: Any) -> None:
+            queue.put(data)
+
+        with TestServer(app) as server:
+            guest = server.connect()
+            guest.subscribe("c")
+            for number in range(3):
+                guest.rpc("put", number)
+                queue.put(number)
+            wait_until(server, lambda: len(guest.publications) == 6)
+            assert [row.data for row in guest.publications] == [0, 0, 1, 1, 2, 2]
+        # And it ends with the test, whatever it waits for.
+        assert not server.service.running
+        queue.put(None)
+
+    def test_is_waited_for_a_moment_when_time_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rehearsal, "GLANCE_SECONDS", WAIT_SECONDS)
+        app = PushServer()
+        queue: SimpleQueue[Any] = SimpleQueue()
+
+        @app.source("c")
+        def values() -> Iterator[int]:
+            yield queue.get()
+
+        with TestServer(app) as server:
+            assert server.history("c") == []
+            threading.Timer(0.1, queue.put, [1]).start()
+            server.advance(0)
+            assert [row.data for row in server.history("c")] == [1]
+
+    def test_may_publish_by_itself(self) -> None:
+        app = PushServer()
+
+        @app.source("c")
+        def values() -> Iterator[None]:
+            for number in range(3):
+                app.publish("c", number)
+                yield None
+
+        with TestServer(app) as server:
+            assert [row.data for row in server.history("c")] == [0, 1, 2]
+
+    def test_is_told_that_the_feed_does_not_sleep_there(self, trouble: Trouble) -> None:
+        app = PushServer()
+
+        @app.source("c")
+        def values(feed: Feed) -> Iterator[int]:
+            yield 1
+            feed.sleep(1)  # type: ignore[unused-coroutine]
+            yield 2
+
+        with TestServer(app) as server:
+            assert [row.data for row in server.history("c")] == [1]
+            assert "is for the reactor's thread" in trouble.take()[0]
+
+    def test_that_is_async_sleeps_in_the_time_of_the_test(self) -> None:
+        app = PushServer()
+
+        @app.source("c")
+        async def values(feed: Feed) -> AsyncIterator[int]:
+            for number in range(100):
+                yield number
+                await feed.sleep(10)
+
+        with TestServer(app) as server:
+            server.advance(25)
+            assert [row.data for row in server.history("c")] == [0, 1, 2]
+
+    def test_that_goes_round_in_circles_is_an_error_and_no_hang(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rehearsal, "MOST_CALLS", 200)
+        app = PushServer()
+        stopped = threading.Event()
+
+        @app.source("c")
+        def nothing() -> Iterator[None]:
+            while not stopped.is_set():
+                yield None
+
+        with pytest.raises(AssertionError, match="no time passes"):
+            TestServer(app)
+        # The application may be run again.
+        stopped.set()
+        with TestServer(app) as server:
+            assert server.history("c") == []
 
 
 class TestAServer:

@@ -1,0 +1,30 @@
+"""Tracebacks that begin with the code that failed, and not with what called it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from twisted.python.failure import Failure
+
+_OURS = "pushserver."
+_SOURCES = "pushserver.sources."
+_CALLERS = frozenset(
+    _SOURCES + name for name in ("attempt", "awaiting", "functions", "ticks", "worker")
+)
+"""What of the sources calls them; all other modules there are sources themselves."""
+
+
+def own_part(failure: Failure) -> Failure:
+    """The same failure without the frames before those of the application or the source."""
+    part: TracebackType | None = failure.tb
+    while part is not None and _calls_others(part.tb_frame.f_globals.get("__name__", "")):
+        part = part.tb_next
+    return failure if part is None else Failure(failure.value, failure.type, part)
+
+
+def _calls_others(module: str) -> bool:
+    if module.startswith(_SOURCES):
+        return module in _CALLERS
+    # A type of somebody's own is a module of twisted.plugins.
+    twisted = module.startswith("twisted.") and not module.startswith("twisted.plugins.")
+    return twisted or module.startswith(_OURS)
