@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import replace
@@ -21,8 +22,9 @@ from pushserver.application import AppHandlers
 from pushserver.broker import MemoryBroker
 from pushserver.calls import Pool, Threads
 from pushserver.channels import ChannelDoors, Channels, Events, FrontDoor
-from pushserver.config import Config, Types
+from pushserver.config import Config, Server, Types
 from pushserver.connection import ConnectionDoors, EmulationDoor
+from pushserver.files import Root, StaticFiles, UserPages
 from pushserver.handlers import Handlers, NoHandlers
 from pushserver.history import History
 from pushserver.hooks import Hooks
@@ -32,7 +34,7 @@ from pushserver.limits import Limits
 from pushserver.memory import Memory
 from pushserver.metrics import Metrics
 from pushserver.node import Node
-from pushserver.pages import Pages, StaticFiles, asset_folder
+from pushserver.pages import CLIENT, Pages, asset_folder
 from pushserver.peers import Peers
 from pushserver.presence import Presence
 from pushserver.publishing import Gate
@@ -89,7 +91,7 @@ def build(
         (lambda channel: []) if handlers is None else handlers.failures,
         clock,
     )
-    root = tree(channels, connections, runners, status, config.server.front_channel)
+    root = tree(channels, connections, runners, status, config.server)
     site = PushSite(root, limits, pages.error, reactor, websockets.shortcut(root), origins)
     run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
     service = PushService(node, site, reactor, storage, run_by)
@@ -103,8 +105,11 @@ def build(
 def with_app(config: Config, app: PushServer) -> Config:
     """The configuration for an application: its defaults are for a server without one.
 
-    No random numbers; and the page at `/` is that of the application's first channel.
+    No random numbers; the page at `/` is that of the application's first channel; and its pages
+    are served, unless the configuration says which.
     """
+    if app.pages and not config.server.pages:
+        config = replace(config, server=replace(config.server, pages=app.pages))
     default, server = Config(), config.server
     if config.sources == default.sources:
         config = replace(config, sources={})
@@ -191,17 +196,21 @@ def tree(
     connections: ConnectionDoors,
     runners: Sequence[Runner],
     status: StatusDoor,
-    front_channel: str,
+    server: Server,
 ) -> Resource:
     """The resources by URL."""
+    static = str(asset_folder("static"))
+    files = StaticFiles(static)
+    # Its name in the pages of users, which has no version in it.
+    files.putChild(b"centrifuge.js", StaticFiles(os.path.join(static, CLIENT)))
     hooks = {
         runner.plan.name: runner.source.receive
         for runner in runners
         if IHook.providedBy(runner.source)
     }
-    return Folder(
+    return Root(
         {
-            b"": FrontDoor(doors, front_channel),
+            b"": FrontDoor(doors, server.front_channel),
             b"channels": Channels(doors),
             b"events": Events(doors),
             b"api": Api(doors.node, doors.gate, lambda: [runner.status() for runner in runners]),
@@ -209,8 +218,9 @@ def tree(
             b"status": status,
             b"connection": Folder(connections.children()),
             b"emulation": EmulationDoor(connections),
-            b"static": StaticFiles(str(asset_folder("static"))),
-        }
+            b"static": files,
+        },
+        UserPages(server.pages) if server.pages else None,
     )
 
 

@@ -33,6 +33,7 @@ __all__ = ["Config", "InvalidConfig", "load", "read"]
 class Server:
     """Where to listen (Twisted endpoint strings), for whom, and what `/` shows.
 
+    `pages`: the folder of the user's own pages, if there is one, beside the server's URLs.
     `compress`: whether WebSocket clients that offer permessage-deflate get it.
     """
 
@@ -41,6 +42,7 @@ class Server:
     )
     allowed_origins: list[str] = field(default_factory=list)
     front_channel: str = "numbers"
+    pages: str = ""
     compress: bool = False
 
 

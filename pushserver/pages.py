@@ -1,24 +1,17 @@
-"""The pages: Jinja2 templates and the files that they load."""
+"""The server's own pages: Jinja2 templates, and where the files lie that they load."""
 
 from __future__ import annotations
 
-import warnings
 from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from twisted.web.resource import IResource, Resource
-from twisted.web.server import Request
 
 from pushserver import __version__
-from pushserver.answers import NotHere, Refusal, refuse
-
-with warnings.catch_warnings():
-    # Twisted 26.10's static module calls what it deprecates itself, when it is imported.
-    warnings.filterwarnings("ignore", "twisted.web.resource._Unsafe", DeprecationWarning)
-    from twisted.web.static import File
 
 LIST_SIZE = 10
+CLIENT = "vendor/centrifuge-5.8.0/centrifuge.js"
+"""The client of the Centrifuge protocol, below `static`."""
 
 
 def asset_folder(name: str) -> Path:
@@ -63,50 +56,3 @@ class Pages:
 
     def _render(self, template: str, **values: object) -> bytes:
         return self._templates.get_template(template).render(version=__version__, **values).encode()
-
-
-class StaticFiles(File):
-    """The files below `static/`, and nothing else: no listing, no way out."""
-
-    def __init__(self, path: str, root: Path | None = None):
-        super().__init__(path)
-        self._root = Path(path).resolve() if root is None else root
-        self.childNotFound = NotHere()  # type: ignore[assignment]
-
-    def createSimilarFile(self, path: str) -> StaticFiles:
-        return StaticFiles(path, self._root)
-
-    def getChild(self, path: bytes, request: Request) -> IResource:
-        try:
-            name = path.decode("utf-8")
-        except UnicodeDecodeError:
-            return self.childNotFound
-        if "\0" in name:
-            return self.childNotFound
-        child: IResource = super().getChild(path, request)
-        return child
-
-    def directoryListing(self) -> Resource:
-        return self.childNotFound
-
-    def render(self, request: Request) -> bytes | int:
-        if request.method not in (b"GET", b"HEAD"):
-            return refuse(request, Refusal(405, "files are only read", {"allow": "GET, HEAD"}))
-        answer: bytes | int = super().render(request)
-        return answer
-
-    def render_GET(self, request: Request) -> bytes | int:
-        if not Path(self.path).resolve().is_relative_to(self._root) or not self.isfile():
-            return NotHere().render(request)
-        # A vendored file's URL has its version in it; ours are asked for again each time,
-        # and answered 304.
-        vendored = b"vendor" in (request.prepath or ())
-        cache = b"max-age=31536000, immutable" if vendored else b"no-cache"
-        request.setHeader(b"cache-control", cache)
-        # twisted.web logs a range that it does not understand, as the ASCII that it takes it for.
-        if not (request.getHeader(b"range") or b"").isascii():
-            request.requestHeaders.removeHeader(b"range")
-        answer: bytes | int = super().render_GET(request)
-        return answer
-
-    render_HEAD = render_GET

@@ -44,6 +44,10 @@ class Reloader(Service):
         self._loop.clock = reactor
         self._restarting = False
 
+    def watch(self, path: Path) -> None:
+        """Look at this one too, which is not there yet."""
+        self._more = (*self._more, path)
+
     def startService(self) -> None:
         super().startService()
         # Its parent takes its time to stop, and tells it last.
@@ -93,6 +97,8 @@ class Retrier(MultiService):
     def __init__(self, reloader: Reloader, error: StartFailed):
         super().__init__()
         self._error = error
+        if error.missing is not None:
+            reloader.watch(error.missing)
         reloader.setServiceParent(self)
 
     def startService(self) -> None:

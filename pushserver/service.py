@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from twisted.python import usage
 from pushserver.app import PushServer
 from pushserver.assembly import build, with_app
 from pushserver.config import Config, InvalidConfig, Types, read
+from pushserver.files import pages_folder
 from pushserver.loading import load
 from pushserver.reloading import Reloader, Retrier, history_file
 from pushserver.server import PushService
@@ -82,6 +84,7 @@ def make(options: Options, environment: Mapping[str, str], reactor: Any) -> Push
     config = configure(options, environment, types)
     if app is not None:
         config = with_app(config, app)
+    config = with_pages(config, options["config"], _file(options["app"]))
     if options["reload"] and not config.store.path:
         config = replace(config, store=replace(config.store, path=history_file()))
     return build(config, reactor, options["debug"], types, app)
@@ -93,9 +96,26 @@ def embedded(app: PushServer, listen: Sequence[str], config: str, reactor: Any) 
         from twisted.internet import reactor
     options = Options()
     options["config"] = config
-    found = with_app(configure(options, os.environ), app)
+    found = with_pages(with_app(configure(options, os.environ), app), config)
     found = replace(found, server=replace(found.server, listen=list(listen)))
     return build(found, reactor, app=app)
+
+
+def with_pages(config: Config, *private: str) -> Config:
+    """The configuration with the folder of the user's pages as it is, if there is one.
+
+    Raises StartFailed, also if one of the files that are private is in it.
+    """
+    if not config.server.pages:
+        return config
+    folder = pages_folder(config.server.pages, (config.store.path, *private))
+    return replace(config, server=replace(config.server, pages=folder))
+
+
+def _file(app: str) -> str:
+    """Where the module of an application is, as far as it is a file."""
+    module = sys.modules.get(app.partition(":")[0])
+    return getattr(module, "__file__", None) or ""
 
 
 def configure(

@@ -51,7 +51,7 @@ FLOORS = {
         {"cronsim", "feedparser", "msgspec"} | NETWORK,
     ),
     "2: doors": floor(
-        "api channels connection hooks pages status streaming sync turns upgrade",
+        "api channels connection files hooks pages status streaming sync turns upgrade",
         {"msgspec"} | NETWORK,
         one_another=False,
     ),

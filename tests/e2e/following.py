@@ -18,7 +18,8 @@ from tests.e2e.documents import EPOCH, Line, Names
 from tests.e2e.server import Server, environment, free_port, get
 from tests.e2e.visits import Visits
 
-FILE = re.compile(r"\b(put|add) this (?:into|to) `([a-z_.]+)`:$", re.IGNORECASE)
+FILE = re.compile(r"\b(put|add) this (?:into|to) `([a-z_./]+)`:$", re.IGNORECASE)
+LINE = re.compile(r"\bput this in place of `(.+)` in `([a-z_./]+)`:$", re.IGNORECASE)
 LANGUAGES = {"console", "html", "js", "python", "toml"}
 
 
@@ -104,14 +105,27 @@ class Follower:
     def write(self, section: str) -> None:
         """Write the files of this section; what follows is done by a server that knows them."""
         for block in self._take(section, lambda block: block.language != "console"):
-            found = FILE.search(block.before)
-            assert found is not None, f"into which file? {block.before}"
-            verb, name = found.groups()
             starts = self._starts()
-            with (self._folder / name).open("w" if verb.lower() == "put" else "a") as file:
-                file.write(self._real(block.text))
+            name = self._save(block)
             if self.server is not None and name.endswith(".py"):
                 wait_until(lambda starts=starts: self._starts() > starts)  # type: ignore[misc]
+
+    def _save(self, block: Block) -> str:
+        """Do with a file what stands above the block, and return its name."""
+        line, text = LINE.search(block.before), self.real(block.text)
+        if line is not None:
+            file = self._folder / line[2]
+            old = file.read_text()
+            assert old.count(f"{line[1]}\n") == 1, f"there is no line {line[1]}"
+            file.write_text(old.replace(f"{line[1]}\n", text))
+            return line[2]
+        found = FILE.search(block.before)
+        assert found is not None, f"into which file? {block.before}"
+        verb, name = found.groups()
+        (self._folder / name).parent.mkdir(exist_ok=True)
+        with (self._folder / name).open("w" if verb.lower() == "put" else "a") as opened:
+            opened.write(text)
+        return name
 
     def run(self, section: str) -> None:
         """Run the commands of this section."""
@@ -122,7 +136,7 @@ class Follower:
                 printed = []
                 while lines and not lines[0].startswith("$ "):
                     printed.append(lines.pop(0))
-                self._type(self._real(command), printed)
+                self._type(self.real(command), printed)
 
     def left(self) -> list[str]:
         """The sections with blocks that nobody has done."""
@@ -140,7 +154,8 @@ class Follower:
             self._left.remove((section, block))
             yield block
 
-    def _real(self, text: str) -> str:
+    def real(self, text: str) -> str:
+        """The text with the ports that are used."""
         text = text.replace("localhost:8080", f"localhost:{self.port}")
         return text.replace("localhost:8099", f"localhost:{self.page_port}")
 
@@ -160,7 +175,10 @@ class Follower:
                 self.server = Server(self._folder, *listen, *options, env=env)
                 self.server.start()
             case ["curl", *_]:
-                self._compare(run(["curl", "-sS", *words[1:]], self._folder), printed)
+                # Who types it takes longer, and the first number is there by then.
+                if "-d" not in words:
+                    wait_until(lambda: '"offset":0' not in self._curl(words))
+                self._compare(self._curl(words), printed)
             case ["python3", "-m", "http.server", "8099", *options]:
                 command_line = [sys.executable, "-m", "http.server", str(self.page_port), *options]
                 self._programs.start(command_line, self.page_port)
@@ -171,6 +189,9 @@ class Follower:
                 assert re.search(r"\b2 passed\b", output.splitlines()[-1]), output
             case _:
                 raise AssertionError(f"nobody runs {command}")
+
+    def _curl(self, words: Sequence[str]) -> str:
+        return run(["curl", "-sS", *words[1:]], self._folder)
 
     def _compare(self, output: str, printed: Sequence[str]) -> None:
         assert self.server is not None

@@ -9,7 +9,8 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -202,3 +203,15 @@ class Server:
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "does not run"
         return self._process
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """The server, started, and stopped in order; it has nothing to complain of."""
+    try:
+        yield server.start()
+        if server.running:
+            assert server.stop() == -Signals.SIGTERM
+        assert server.problems == []
+    finally:
+        server.kill()

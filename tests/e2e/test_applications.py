@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-import signal
 import sys
 import tomllib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import copytree
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +22,7 @@ from pushserver import PushServer, events
 from pushserver.config import load
 from pushserver.sources.kinds import SourceTypes
 from tests.e2e.following import Programs, run, sections, visits_at, wait_until
-from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port
+from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port, running
 from tests.e2e.test_browser import AXE, describe
 from tests.e2e.visits import Visits
 
@@ -79,7 +79,7 @@ def test_a_link_leads_somewhere(document: Path) -> None:
 class TestTheReferenceOfApplications:
     @pytest.fixture
     def module(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        """All of its Python but that of another program."""
+        """All of its Python but that of other programs."""
         module = ModuleType("shop")
         monkeypatch.setitem(sys.modules, "shop", module)
         blocks = sections(APPLICATIONS)
@@ -87,7 +87,7 @@ class TestTheReferenceOfApplications:
             block.text
             for title in blocks
             for block in blocks[title]
-            if block.language == "python" and title != "Embedding"
+            if block.language == "python" and title not in ("Pages", "Embedding")
         ]
         for text in texts:
             exec(compile(text, "applications.md", "exec"), vars(module))
@@ -99,7 +99,6 @@ class TestTheReferenceOfApplications:
             "random_number",
             "walk",
             "free_space",
-            "ticks",
         ]
         with TestServer(app) as server:
             server.advance(2)
@@ -108,6 +107,8 @@ class TestTheReferenceOfApplications:
     def test_has_tests_that_pass(self, module: ModuleType) -> None:
         module.test_votes_are_counted()
         module.test_nobody_votes_for_beer()
+        module.test_an_order_is_published()
+        module.queue.put(None)
 
     def test_has_every_argument_of_a_source_with_its_default(self) -> None:
         parameters = dict(inspect.signature(PushServer.source).parameters)
@@ -126,7 +127,8 @@ class TestTheReferenceOfApplications:
         assert shown == [*events.ARGUMENTS, "message", "json", "any other"]
         for name, arguments, *_ in table("event"):
             if name in events.ARGUMENTS:
-                assert len(arguments.split(",")) == events.ARGUMENTS[name]
+                taken = [] if arguments == "nothing" else arguments.split(",")
+                assert len(taken) == events.ARGUMENTS[name]
 
     def test_embeds_a_server_beside_pages(
         self, browser: Browser, tmp_path: Path, programs: Programs
@@ -179,13 +181,14 @@ def test_the_same_votes_are_counted_as_with_flask_socketio() -> None:
 
 
 class TestTheExamples:
-    def test_a_chat(self, browser: Browser, tmp_path: Path, programs: Programs) -> None:
-        port = free_port()
-        program = (EXAMPLES / "chat.py").read_text("utf-8")
-        (tmp_path / "chat.py").write_text(program.replace("tcp:8080", f"tcp:{port}"))
-        (tmp_path / "chat.html").write_text((EXAMPLES / "chat.html").read_text("utf-8"))
-        programs.start([*TWISTD, "-n", "--pidfile=", "-y", "chat.py"], port)
-        visits = visits_at(browser, f"http://localhost:{port}/")
+    def test_a_chat(self, browser: Browser, tmp_path: Path) -> None:
+        copytree(EXAMPLES / "chat", tmp_path, dirs_exist_ok=True)
+        text = (tmp_path / "chat.py").read_text("utf-8")
+        [command] = re.findall(r"twistd -n pushserver (.*) \(in this folder\)", text)
+        with running(Server(tmp_path, *command.split())) as server:
+            self.talk(visits_at(browser, server.url))
+
+    def talk(self, visits: Visits) -> None:
         ann = enter(visits, "Ann", color_scheme="dark")
         ben = enter(visits, "Ben", viewport={"width": 390, "height": 844}, has_touch=True)
         for page in (ann, ben):
@@ -240,13 +243,8 @@ class TestTheExamples:
 def example(folder: Path, file: str, *options: str) -> Iterator[Server]:
     """A server that runs an example."""
     (folder / file).write_text((EXAMPLES / file).read_text("utf-8"))
-    server = Server(folder, *options)
-    try:
-        yield server.start()
-        assert server.stop() == -signal.SIGTERM
-        assert server.problems == []
-    finally:
-        server.kill()
+    with running(Server(folder, *options)) as server:
+        yield server
 
 
 def enter(visits: Visits, name: str, inside: bool = True, **options: Any) -> Page:

@@ -57,10 +57,8 @@ def test_the_tutorial_from_its_first_line_to_its_last(browser: Browser, follower
 
     follower.write("People who click")
     follower.write("A page of your own")
-    follower.run("A page of your own")
-    pages = visits_at(browser, f"http://localhost:{follower.page_port}/")
-    pages.allow(f"request to another host: http://localhost:{follower.port}/static/")
-    ann, ben = pages.open("page.html"), pages.open("page.html")
+    state(own.open("channels/numbers"), "live")
+    ann, ben = own.open(), own.open()
     ann.click("#clap")
     expect(ann.locator("#mine")).to_have_text("1 of them yours")
     ben.click("#clap")
@@ -77,7 +75,7 @@ def test_the_tutorial_from_its_first_line_to_its_last(browser: Browser, follower
     ann.click("#clap")
     expect(ben.locator("#claps")).to_have_text("1", timeout=SOON)
     ann.click("#begin")
-    cleo = pages.open("page.html")
+    cleo = own.open()
     for page in (ann, cleo):
         expect(page.locator("#left")).to_have_text("0", timeout=SOON)
     follower.run("From a thread")
@@ -86,7 +84,6 @@ def test_the_tutorial_from_its_first_line_to_its_last(browser: Browser, follower
     follower.write("A test")
     follower.run("A test")
     assert follower.left() == []
-    for visits in (own, pages):
-        visits.close()
-        assert visits.problems == []
+    own.close()
+    assert own.problems == []
     follower.stop()

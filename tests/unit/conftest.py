@@ -12,8 +12,6 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
-from twisted.internet import _producer_helpers
-from twisted.internet.task import Cooperator
 from twisted.logger import LogLevel
 
 from pushserver.collector import Collector
@@ -35,10 +33,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    """A server that can send files: twisted.web pumps them on the global reactor's clock."""
+    """A server that can send files."""
     server = Server()
-    cooperator = Cooperator(scheduler=lambda call: server.clock.callLater(0, call))
-    monkeypatch.setattr(_producer_helpers, "cooperate", cooperator.cooperate)
+    server.send_files(monkeypatch)
     return server
 
 

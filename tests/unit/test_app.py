@@ -390,6 +390,15 @@ class TestTheServerOfAnApplication:
             app.source(channel, every=1.0, name=channel)(lambda: 1)
         assert with_app(Config(), app).server.front_channel == "numbers"
 
+    def test_has_its_pages_unless_the_configuration_says_which(self) -> None:
+        app = PushServer(pages=Path("here"))
+        assert with_app(Config(), app).server.pages == "here"
+        own = Config(server=ServerSection(pages="there"))
+        assert with_app(own, app).server.pages == "there"
+        assert with_app(own, PushServer()).server.pages == "there"
+        with pytest.raises(TypeError):
+            PushServer(pages=5)  # type: ignore[arg-type]
+
     def test_has_no_two_sources_of_a_name(self, app: PushServer) -> None:
         app.source("a", every=1.0, name="tick")(lambda: 1)
         config = Config(sources={"tick": Source("random", "r")})
@@ -445,6 +454,9 @@ class TestTheServerOfAnApplication:
 def test_the_names_of_the_package_are_these() -> None:
     assert pushserver.Client is Client
     assert pushserver.PushServer is PushServer
+    assert pushserver.NotRunning is NotRunning
+    assert pushserver.Unavailable is Unavailable
+    assert {name for name in pushserver.__all__ if not hasattr(pushserver, name)} == set()
     with pytest.raises(AttributeError, match="has no attribute 'PushSever'"):
         pushserver.PushSever  # noqa: B018
     _: Callable[..., Any] = pushserver.publish

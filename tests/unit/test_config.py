@@ -74,6 +74,7 @@ def test_everything_can_be_said() -> None:
         listen = ["tcp:9000", "unix:/run/p"]
         allowed_origins = ["https://app.example:8443"]
         front_channel = "news"
+        pages = "/srv/pages"
         [limits]
         body_bytes = 5
         ping_seconds = 1.5
@@ -93,7 +94,7 @@ def test_everything_can_be_said() -> None:
         """
     )
     assert config == Config(
-        Server(["tcp:9000", "unix:/run/p"], ["https://app.example:8443"], "news"),
+        Server(["tcp:9000", "unix:/run/p"], ["https://app.example:8443"], "news", "/srv/pages"),
         Limits(body_bytes=5, ping_seconds=1.5),
         Auth(["k1", "k2"]),
         Store("/var/lib/s.db", "sync", 10),
@@ -192,6 +193,7 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
             ("[server]\nlisten = 'tcp:1'", ["server.listen: expected array, got str", "'tcp:1'"]),
             ("[server]\nlisten = [1]", ["server.listen: expected str, got int"]),
             ("[server]\nfront_channel = 'a b'", ["server.front_channel", "'a b'", "1 to 128"]),
+            ("[server]\npages = ['a']", ["server.pages: expected str, got array"]),
             ("[limits]\nbody_bytes = 0", ["limits.body_bytes: expected int >= 1", "0"]),
             ("[limits]\nbody_bytes = 1.5", ["limits.body_bytes: expected int, got float"]),
             ("[limits]\nbody_bytes = true", ["limits.body_bytes: expected int, got bool"]),
@@ -335,6 +337,7 @@ class TestTheEnvironment:
         [
             ("SERVER_LISTEN", "tcp:1 unix:/x", Config(Server(["tcp:1", "unix:/x"]))),
             ("SERVER_FRONT_CHANNEL", "42", Config(Server(front_channel="42"))),
+            ("SERVER_PAGES", "my pages", Config(Server(pages="my pages"))),
             ("AUTH_API_KEYS", "k1\tk2", Config(auth=Auth(["k1", "k2"]))),
             ("STORE_PATH", "/x y.db", Config(store=Store("/x y.db"))),
             ("STORE_DURABILITY", "sync", Config(store=Store(durability="sync"))),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import pytest
-from twisted.internet import _producer_helpers
-from twisted.internet.task import Cooperator
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -29,10 +28,9 @@ FORM = "application/x-www-form-urlencoded"
 class Guest(Server):
     """A server that another site has at a path."""
 
-    def __init__(self, path: str):
-        super().__init__(
-            config=Config(auth=Auth([KEY]), server=ServerSection(allowed_origins=[APP]))
-        )
+    def __init__(self, path: str, pages: str = ""):
+        section = ServerSection(allowed_origins=[APP], pages=pages)
+        super().__init__(config=Config(auth=Auth([KEY]), server=section))
         self.path = path
         *above, name = path.encode().split(b"/")[1:] or [b""]
         root = here = Resource()
@@ -54,8 +52,7 @@ class Guest(Server):
 @pytest.fixture(params=PATHS, ids=lambda path: path or "at the root")
 def guest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guest]:
     guest = Guest(request.param)
-    cooperator = Cooperator(scheduler=lambda call: guest.clock.callLater(0, call))
-    monkeypatch.setattr(_producer_helpers, "cooperate", cooperator.cooperate)
+    guest.send_files(monkeypatch)
     yield guest
     assert guest.is_empty()
 
@@ -102,6 +99,37 @@ class TestAPage:
             assert answer.status == 302
             where = urljoin(f"http://localhost{guest.path}", answer["location"])
             assert urlsplit(where).path == f"{guest.path}/"
+
+
+class TestAPageOfTheUsers:
+    @pytest.fixture
+    @staticmethod
+    def guest(
+        request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> Guest:
+        (tmp_path / "help").mkdir()
+        (tmp_path / "index.html").write_text("<h1>home</h1>")
+        (tmp_path / "help" / "index.html").write_text("<h1>help</h1>")
+        guest = Guest(request.param, str(tmp_path))
+        guest.send_files(monkeypatch)
+        return guest
+
+    @pytest.mark.parametrize("guest", PATHS, indirect=True, ids=lambda path: path or "at the root")
+    def test_is_below_the_path_too(self, guest: Guest) -> None:
+        page = guest.get(f"{guest.path}/", accept=BROWSER)
+        assert (page.status, page.body) == (200, b"<h1>home</h1>")
+        assert page["content-security-policy"] == "frame-ancestors 'self'"
+        url = f"{guest.path}/help"
+        answer = guest.get(url, accept=BROWSER)
+        assert answer.status == 302
+        where = urlsplit(urljoin(f"http://localhost{url}", answer["location"])).path
+        assert where == f"{url}/"
+        assert guest.get(where).body == b"<h1>help</h1>"
+        assert guest.get(f"{guest.path}/static/centrifuge.js").status == 200
+        missing = guest.get(f"{guest.path}/help/nothing", accept=BROWSER)
+        assert missing.status == 404
+        for link in links(missing.body, f"{guest.path}/help/nothing"):
+            assert guest.get(link).status == 200, link
 
 
 class TestPublishing:

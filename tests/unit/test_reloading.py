@@ -152,6 +152,19 @@ class TestAChange:
         reactor.advance(LOOK_SECONDS)
         assert reactor.stopped == 1
 
+    def test_is_also_what_was_looked_for_and_is_there_now(
+        self, reactor: Reactor, root: Path, tmp_path: Path, trouble: Trouble
+    ) -> None:
+        folder = tmp_path / "pages"
+        retrier = Retrier(Reloader(reactor, root), StartFailed("no pages", folder))
+        retrier.startService()
+        trouble.clear()
+        reactor.pump([LOOK_SECONDS] * 2)
+        assert reactor.stopped == 0
+        folder.mkdir()
+        reactor.advance(LOOK_SECONDS)
+        assert reactor.stopped == 1
+
     def test_while_the_application_is_imported_is_seen(self, reactor: Reactor, root: Path) -> None:
         reloader = Reloader(reactor, root)
         touch(root / "app.py", "2")

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from twisted.internet import reactor
 from twisted.internet.testing import MemoryReactorClock
+from twisted.web.resource import getChildForRequest
 
+from pushserver import PushServer
 from pushserver.assembly import _report, build, connection_log
 from pushserver.channel import ChannelOptions
+from pushserver.channels import FrontDoor
 from pushserver.config import Config, Source
 from pushserver.config import Store as StoreConfig
+from pushserver.files import UserPages
 from pushserver.history import History
-from pushserver.service import Options, configure, makeService
+from pushserver.server import PushService
+from pushserver.service import Options, configure, make, makeService
 from pushserver.sources.runner import Runner
 from pushserver.startup import StartFailed
 from tests.unit.web import Log, Server, Trouble
@@ -102,6 +109,7 @@ def test_sources_of_the_configuration_run() -> None:
     clock = MemoryReactorClock()
     service = build(Config(sources=sources), clock)
     service.startService()
+    clock.advance(0)
     clock.advance(3)
     history: History = service.node.hub.history
     assert list(history.channels) == ["mine"]
@@ -131,6 +139,74 @@ def test_channels_have_the_options_of_the_configuration() -> None:
     for _ in range(3):
         server.publish("a")
     assert len(server.hub.history.peek("a")) == 2
+
+
+class TestTheFolderOfPages:
+    APP = "from pushserver import PushServer\napp = PushServer(pages={!r})\n"
+
+    @pytest.fixture(autouse=True)
+    @staticmethod
+    def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "pages").mkdir()
+        (tmp_path / "pages" / "index.html").touch()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        for module in ("pushtest_pages", "pushtest_open"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+
+    @staticmethod
+    def front(service: PushService) -> object:
+        request: Any = SimpleNamespace(prepath=[], postpath=[b""])
+        return getChildForRequest(service._site.resource, request)
+
+    def test_is_looked_for_in_the_current_one_and_stays_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "pushtest_pages.py").write_text(self.APP.format("pages"))
+        service = make(parsed("--app", "pushtest_pages:app"), {}, MemoryReactorClock())
+        monkeypatch.chdir("/")
+        front = self.front(service)
+        assert isinstance(front, UserPages)
+        assert front.path == str(tmp_path / "pages" / "index.html")
+
+    def test_may_be_said_by_the_configuration_alone(self, tmp_path: Path) -> None:
+        variables = {"PUSHSERVER_SERVER_PAGES": "pages"}
+        assert isinstance(self.front(make(parsed(), variables, MemoryReactorClock())), UserPages)
+        assert isinstance(self.front(make(parsed(), {}, MemoryReactorClock())), FrontDoor)
+
+    def test_counts_for_a_program_of_ones_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("PUSHSERVER_SERVER_PAGES", raising=False)
+        service = PushServer(pages="pages").service(reactor=MemoryReactorClock())
+        assert isinstance(self.front(service), UserPages)
+        with pytest.raises(StartFailed, match="no folder"):
+            PushServer(pages="page").service(reactor=MemoryReactorClock())
+
+    @pytest.mark.parametrize("name", ["nothing", "pages/index.html"])
+    def test_that_is_none_ends_the_start_and_is_named(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(StartFailed) as failed:
+            make(parsed(), {"PUSHSERVER_SERVER_PAGES": name}, MemoryReactorClock())
+        path = tmp_path / name
+        assert str(failed.value) == f"pushserver: pages = {name!r}: there is no folder {path}"
+        assert failed.value.missing == path
+
+    def test_has_nothing_in_it_that_is_nobodys_business(self, tmp_path: Path) -> None:
+        (tmp_path / "pushtest_open.py").write_text(self.APP.format("."))
+        (tmp_path / "push.toml").write_text("")
+        (tmp_path / "pages" / "push.toml").symlink_to(tmp_path / "push.toml")
+        here, elsewhere = {"PUSHSERVER_SERVER_PAGES": "."}, {"PUSHSERVER_SERVER_PAGES": "pages"}
+        for options, variables, private in (
+            (["--app", "pushtest_open:app"], {}, "pushtest_open.py"),
+            (["--config", "push.toml"], here, "push.toml"),
+            ([], here | {"PUSHSERVER_STORE_PATH": "h.db"}, "h.db"),
+        ):
+            with pytest.raises(StartFailed) as failed:
+                make(parsed(*options), variables, MemoryReactorClock())
+            assert str(failed.value) == (
+                f"pushserver: pages = '.': everybody could read {tmp_path / private};"
+                " take a folder with pages only"
+            )
+        # A link leads out of the folder, and nobody there.
+        make(parsed("--config", "pages/push.toml"), elsewhere, MemoryReactorClock())
 
 
 def test_twistds_service_is_built_on_the_reactor_that_runs(

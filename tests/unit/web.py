@@ -7,19 +7,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+import pytest
 import txaio
+from twisted.internet import _producer_helpers
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IAddress, ISSLTransport
+from twisted.internet.task import Cooperator
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import directlyProvidedBy, directlyProvides, implementer
 
+from pushserver.app import PushServer
 from pushserver.assembly import build
 from pushserver.channel import ChannelOptions, Draft
 from pushserver.config import Config
 from pushserver.limits import Limits
+from pushserver.rehearsal import Inline
 from pushserver.server import PushService
 from tests.unit.tools import drive
 
@@ -236,6 +241,9 @@ class Line(StringTransport):
     def _lose(self, why: Exception) -> None:
         if not self.lost:
             self.lost = True
+            producer, self.producer = self.producer, None
+            if producer is not None:
+                producer.stopProducing()
             self.protocol.connectionLost(Failure(why))
 
     def vanish(self) -> None:
@@ -304,14 +312,22 @@ class Server:
         options: ChannelOptions = ChannelOptions(),
         config: Config | None = None,
         debug: bool = False,
+        app: PushServer | None = None,
     ):
         self.clock = MemoryReactorClock()
         set_autobahns_clock(self.clock)
         config = config or Config(limits=limits, defaults=options)
-        self.service: PushService = build(replace(config, sources={}), self.clock, debug)
+        self.service: PushService = build(
+            replace(config, sources={}), self.clock, debug, app=app, threads=Inline()
+        )
         self.node = self.service.node
         self.site = self.service._site
         self.hub = self.node.hub
+
+    def send_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let it: twisted.web pumps them on the global reactor's clock."""
+        cooperator = Cooperator(scheduler=lambda call: self.clock.callLater(0, call))
+        monkeypatch.setattr(_producer_helpers, "cooperate", cooperator.cooperate)
 
     def publish(self, channel: str = "numbers", data: object = 1, event: str = "message") -> None:
         drive(self.hub.publish(Draft(channel, json.dumps(data).encode(), event)))
