@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from functools import partial
-from types import coroutine as coroutine_of_generator
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
@@ -24,6 +21,7 @@ from pushserver.calls import Pool, Threads
 from pushserver.channels import ChannelDoors, Channels, Events, FrontDoor
 from pushserver.config import Config, Server, Types
 from pushserver.connection import ConnectionDoors, EmulationDoor
+from pushserver.coroutines import begin
 from pushserver.files import Root, StaticFiles, UserPages
 from pushserver.handlers import Handlers, NoHandlers
 from pushserver.history import History
@@ -244,37 +242,11 @@ def _report(what: str) -> None:
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Drive the coroutine; what it raises is logged.
-
-    Most wait for nothing, and for those a Deferred would be half of what they cost.
-    """
+    """Drive the coroutine; what it raises is logged."""
     try:
-        awaited = coroutine.send(None)
-    except StopIteration:
-        pass
+        rest = begin(coroutine)
     except Exception:
         _report("a conversation failed")
     else:
-        Deferred.fromCoroutine(_go_on(coroutine, awaited)).addErrback(
-            lambda failure: _log.failure("a conversation failed", failure)
-        )
-
-
-@coroutine_of_generator
-def _go_on(coroutine: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
-    """The rest of a coroutine that waits for its first time."""
-    while True:
-        try:
-            result = yield awaited
-        except GeneratorExit:
-            # What it waits for is gone, and it may have been collected before us.
-            coroutine.close()
-            raise
-        except BaseException as error:
-            step = partial(coroutine.throw, error)
-        else:
-            step = partial(coroutine.send, result)
-        try:
-            awaited = step()
-        except StopIteration:
-            return
+        if rest is not None:
+            rest.addErrback(lambda failure: _log.failure("a conversation failed", failure))

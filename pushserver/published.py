@@ -23,11 +23,14 @@ class Published:
 
     _log = Logger()
 
-    def __init__(self, receipt: Deferred[Receipt]):
+    def __init__(self, receipt: Receipt | Deferred[Receipt]):
         self._receipt: Receipt | None = None
         self._failure: Failure | None = None
         self._waiting: list[Deferred[Receipt]] = []
-        receipt.addCallbacks(self._keep, self._failed)
+        if isinstance(receipt, Deferred):
+            receipt.addCallbacks(self._keep, self._failed)
+        else:
+            self._receipt = receipt
 
     @property
     def done(self) -> bool:

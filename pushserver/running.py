@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from pushserver.broker import Unavailable
-from pushserver.channel import Draft, Receipt
+from pushserver.channel import Draft
+from pushserver.coroutines import begin
 from pushserver.node import Node
 from pushserver.published import Published
 
@@ -48,11 +49,9 @@ class Running:
     def publish(self, draft: Draft) -> Published:
         """Publish from any thread; raises Unavailable."""
         if self.here():
-            return _checked(Deferred.fromCoroutine(self.node.hub.publish(draft)))
-        receipt = self._wait_for(lambda: Deferred.fromCoroutine(self.node.hub.publish(draft)))
-        done: Deferred[Receipt] = Deferred()
-        done.callback(receipt)
-        return Published(done)
+            return Published(begin(self.node.hub.publish(draft)))
+        publishing = partial(self.node.hub.publish, draft)
+        return Published(self._wait_for(lambda: Deferred.fromCoroutine(publishing())))
 
     def soon(self, call: Callable[[], object]) -> None:
         """Call on the reactor's thread: at once if this is it."""
@@ -123,12 +122,3 @@ class AppService(Service):
     async def _stop(self) -> None:
         await self._handlers.end(LAST_SECONDS)
         self._app.end()
-
-
-def _checked(receipt: Deferred[Receipt]) -> Published:
-    """What failed at once is raised at once."""
-    failures: list[Failure] = []
-    if receipt.called and isinstance(receipt.result, Failure):
-        receipt.addErrback(failures.append)
-        failures[0].raiseException()
-    return Published(receipt)
