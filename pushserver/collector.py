@@ -3,8 +3,8 @@
 A collection of the oldest generation looks at every object that it may have to free: with 10,000
 connections that took 146 ms, in which nobody got anything. Here what has survived one is
 frozen, so the next looks only at what has come since. Connections that end are freed by their
-reference counts; what was frozen and is garbage in circles waits until there may be so much of
-it that the look at everything is worth its time.
+reference counts; what was frozen and is garbage in circles waits for a look at everything. That
+comes when it is cheap, when there may be much garbage, and else once in a long while.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ come together that one takes 30 ms."""
 
 LOOK = 32
 """At each such collection the frozen objects are counted, which takes some milliseconds too."""
+
+CHEAP = 100_000
+"""So many frozen objects are looked at in some 15 ms."""
+
+SELDOM = 1_024
+"""At each such collection everything is looked at: few objects may be many bytes."""
 
 
 class Collector:
@@ -57,7 +63,7 @@ class Collector:
             return
         if phase == "start":
             self._count += 1
-            self._everything = self._count % LOOK == 0 and self._is_suspicious()
+            self._everything = self._count % LOOK == 0 and self._is_due()
             if self._everything:
                 gc.unfreeze()
             return
@@ -65,8 +71,10 @@ class Collector:
         if self._everything:
             self._note()
 
-    def _is_suspicious(self) -> bool:
-        return gc.get_freeze_count() - self._base - EACH * self._connections() > SUSPECT
+    def _is_due(self) -> bool:
+        frozen = gc.get_freeze_count()
+        unexplained = frozen - self._base - EACH * self._connections()
+        return frozen < CHEAP or unexplained > SUSPECT or self._count % SELDOM == 0
 
     def _note(self) -> None:
         """What is frozen now is not to be suspected again."""

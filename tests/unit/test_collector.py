@@ -14,6 +14,7 @@ from pushserver.collector import Collector
 def _left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(collector, "LOOK", 1)
     monkeypatch.setattr(collector, "SUSPECT", 3_000)
+    monkeypatch.setattr(collector, "CHEAP", 0)
     before = list(gc.callbacks), gc.get_threshold(), gc.get_freeze_count()
     gc.disable()
     yield
@@ -140,4 +141,30 @@ def test_there_are_more_and_shorter_full_collections_while_it_runs() -> None:
     ours.start()
     assert gc.get_threshold() == (young, middle, collector.OFTEN)
     assert old > collector.OFTEN
+    ours.stop()
+
+
+def test_few_frozen_objects_are_looked_at_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "CHEAP", 10_000_000)
+    ours = Collector(Peers().__len__)
+    ours.start()
+    held, left = circles(10)
+    gc.collect()
+    del held
+    gc.collect()
+    assert left() == 0
+    ours.stop()
+
+
+def test_once_in_a_while_everything_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "SELDOM", 3)
+    ours = Collector(Peers().__len__)
+    ours.start()
+    held, left = circles(10)
+    gc.collect()
+    del held
+    gc.collect()
+    assert left() == 10
+    gc.collect()
+    assert left() == 0
     ours.stop()
