@@ -1,6 +1,6 @@
 # `make run` and `make test` need nothing before them but Python 3.11+ (and, for
 # what is missing by apt, root or sudo).
-#   make run ARGS="--listen tcp:9000"
+#   make run ARGS="--listen tcp:9000:interface=127.0.0.1"
 
 SHELL := /bin/bash
 BIN := .venv/bin

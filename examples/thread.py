@@ -1,4 +1,7 @@
-"""A library with a thread of its own: twistd -n pushserver --app thread:app (in this folder)."""
+"""A library with a thread of its own: twistd -n pushserver --app thread:app (in this folder).
+
+What it measures is on http://localhost:8080/channels/temperature.
+"""
 
 import random
 import threading

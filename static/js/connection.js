@@ -5,6 +5,8 @@
 import { closeReason, failureReason, reconnectReason } from "./reasons.js";
 import { Watching } from "./watching.js";
 
+const MAX_DELAY_MS = 5000; // the client's own is 20 s, too long to look at a page that stands still
+
 /**
  * Watches one channel.
  *
@@ -66,6 +68,7 @@ export class ChannelConnection {
     return new globalThis.Centrifuge(only ? transports[0].endpoint : transports, {
       name: "pushserver-page",
       emulationEndpoint,
+      maxReconnectDelay: MAX_DELAY_MS,
       networkEventTarget: this.network,
     });
   }

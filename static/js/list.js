@@ -12,6 +12,8 @@ export class List {
     this.openWhole = openWhole;
     this.rows = []; // newest first
     this.columns = "";
+    // With another width other rows are cut.
+    new ResizeObserver(() => this.#findCut(this.rows)).observe(element);
   }
 
   /** Brings the list to these publications, newest last. */
@@ -102,11 +104,13 @@ export class List {
 
   // Whether the text fits is known only after layout; all are measured before any is changed.
   #findCut(rows) {
+    this.element.classList.add("measuring");
     const cut = rows.map(
       (row) =>
         row.description.cut ||
         [row.value, ...row.value.querySelectorAll(".part-text, .part-code")].some(overflows),
     );
+    this.element.classList.remove("measuring");
     rows.forEach((row, index) => (row.item.querySelector(".row-more").hidden = !cut[index]));
   }
 }

@@ -54,6 +54,7 @@ class LivePage {
       onWatching: (count, who) => {
         setText(byId("watching"), count === null ? "–" : count.toLocaleString("en"));
         setText(byId("watching-who"), who);
+        byId("watching-who").title = who; // of a long one a phone shows the beginning
       },
     });
     this.trouble = new Trouble(byId, settings.statusUrl, (...parts) => whole.show(...parts));
@@ -134,6 +135,7 @@ class LivePage {
     this.showPause();
     if (this.paused) return;
     byId("list").classList.toggle("fast", (this.tally.rate ?? 0) > FAST_PER_SECOND);
+    this.foldGraph(); // first: what is drawn takes the room it has
     this.list.render(this.recent);
     this.graph.render();
     this.showEmptiness();
@@ -145,14 +147,18 @@ class LivePage {
     setText(byId("events-seen"), this.tally.count.toLocaleString("en"));
   }
 
+  // Away once something came and none of it is a number. An empty channel leaves it as it is: from
+  // the beginning it is there, so that nothing moves when the first number comes.
+  foldGraph() {
+    if (this.points.length > 0) byId("graph-panel").hidden = false;
+    else if (this.recent.length > 0) byId("graph-panel").hidden = true;
+  }
+
   // Not before the channel is known to be empty.
   showEmptiness() {
-    const empty = this.recent.length === 0;
-    byId("empty").hidden = !empty || !this.everLive;
-    const words = empty
-      ? "The graph begins with the first number."
-      : "No numbers in this channel, so there is nothing to draw.";
-    setText(byId("graph-nothing"), this.everLive && this.points.length === 0 ? words : "");
+    byId("empty").hidden = this.recent.length > 0 || !this.everLive;
+    const begins = this.everLive && this.points.length === 0;
+    setText(byId("graph-nothing"), begins ? "The graph begins with the first number." : "");
   }
 
   showAge() {

@@ -65,8 +65,18 @@ def test_the_tutorial_from_its_first_line_to_its_last(browser: Browser, follower
     for page in (ann, ben):
         expect(page.locator("#claps")).to_have_text("2")
     expect(ann.locator("#mine")).to_have_text("1 of them yours")
+    assert follower.server is not None
+    follower.server.stop()
+    expect(ann.locator("#state")).to_have_text("connecting")
+    expect(ann.locator("#clap")).to_be_disabled()
     ann.fill("#text", "<b>hello</b>")
+    ann.press("#text", "Enter")
+    follower.server.start()
+    for page in (ann, ben):
+        expect(page.locator("#state")).to_have_text("connected", timeout=SOON)
+    expect(ann.locator("#text")).to_have_value("<b>hello</b>")
     ann.click("text=Send")
+    expect(ann.locator("#text")).to_have_value("")
     expect(ben.locator("#talk li")).to_have_text(["<b>hello</b>"])
 
     follower.write("From a thread")

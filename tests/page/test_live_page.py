@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.page.site import Site
 
@@ -22,6 +22,12 @@ def shows_rows(page: Page, *wanted: str) -> None:
 
 def is_live(page: Page) -> None:
     expect(page.locator("#state")).to_have_attribute("data-state", "live")
+
+
+def width(part: Locator) -> float:
+    box = part.bounding_box()
+    assert box is not None
+    return box["width"]
 
 
 def shift_of_layout(page: Page) -> None:
@@ -101,11 +107,27 @@ def test_data_of_any_kind_is_readable(site: Site) -> None:
     shows_rows(site.open("mixed"), *(shown for _, shown in reversed(kinds)))
 
 
-def test_a_channel_without_numbers_says_that_there_is_nothing_to_draw(site: Site) -> None:
-    site.publish("hello")
+def test_a_channel_without_numbers_has_no_graph_until_one_comes(site: Site) -> None:
+    text = "the list has the width as long as there is nothing to draw"
+    site.publish(text)
     page = site.open("log")
-    expect(page.locator("#graph-nothing")).to_contain_text("nothing to draw")
-    expect(page.locator("#graph canvas")).to_have_count(0)
+    graph, panel, more = (page.locator(at) for at in ("#graph-panel", ".panel-list", ".row-more"))
+    expect(graph).to_be_hidden()
+    alone = width(panel)
+    assert alone == width(page.locator(".figures"))
+    expect(more).to_be_hidden()
+    site.publish(1)
+    expect(page.locator("#graph canvas")).to_be_visible()
+    assert width(page.locator("#graph canvas")) > width(panel)
+    expect(more.last).to_be_visible()
+    site.publish("and a text again")
+    expect(page.locator("#events-seen")).to_have_text("3")
+    expect(graph).to_be_visible()
+    site.restart("two")
+    site.publish(text)
+    expect(graph).to_be_hidden()
+    assert width(panel) == alone
+    expect(more).to_be_hidden()
 
 
 def test_long_text_is_cut_and_reachable_in_full(site: Site) -> None:
@@ -145,6 +167,19 @@ def test_the_page_tells_who_watches_and_how_many(site: Site) -> None:
     expect(page.locator("#watching-who")).to_have_text("you, ann and 1 other")
 
 
+def test_on_a_phone_nothing_moves_when_others_watch(site: Site) -> None:
+    page = site.open()
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(page.locator("#watching-who")).to_have_text("only you")
+    shift_of_layout(page)
+    site.join("somebody", user="a-name-of-some-length")
+    expect(page.locator("#watching-who")).to_have_text("you and a-name-of-some-length")
+    for number in range(3):
+        site.join(f"another {number}", user=f"somebody {number}")
+    expect(page.locator("#watching")).to_have_text("5")
+    assert page.evaluate("window.shift") < 0.01
+
+
 def test_a_lost_connection_is_told_with_a_countdown_and_recovered(site: Site) -> None:
     site.publish(1)
     page = site.open()
@@ -162,6 +197,18 @@ def test_a_lost_connection_is_told_with_a_countdown_and_recovered(site: Site) ->
     shows_rows(page, "2", "1")
     expect(page.locator("#events-seen")).to_have_text("2")
     expect(page.locator("#notice-box")).to_be_hidden()
+
+
+def test_a_page_waits_five_seconds_at_most_for_the_next_attempt(site: Site) -> None:
+    page = site.open()
+    is_live(page)
+    page.evaluate("Math.random = () => 0.999")
+    site.down = True
+    site.close(3001, "shutdown")
+    for _ in range(5):
+        expect(page.locator("#state-text")).to_have_text(re.compile(r"in \d+ s"))
+        page.locator("#state-button").click()
+    expect(page.locator("#state-text")).to_have_text(re.compile(r"in [45] s"))
 
 
 def test_a_new_history_is_told_and_drawn(site: Site) -> None:
