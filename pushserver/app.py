@@ -12,12 +12,14 @@ from pushserver.application import AppHandlers
 from pushserver.channel import Draft, check_event, check_name
 from pushserver.client import Client, encoded
 from pushserver.events import Events, handler
+from pushserver.formats import SessionFormat
 from pushserver.idempotency import check_key
 from pushserver.published import Published
 from pushserver.running import NotRunning, Running
 from pushserver.session import Session
-from pushserver.sources.functions import adapt
+from pushserver.sources.functions import adapt, is_number
 from pushserver.sources.place import Plan
+from pushserver.wire import message_push
 
 Function = TypeVar("Function", bound=Callable[..., Any] | type)
 
@@ -76,6 +78,8 @@ class PushServer:
         again after `retry_seconds`, later twice that, and so on up to `retry_max_seconds`.
         Raises ValueError for what can be no source.
         """
+        if not isinstance(channel, str):
+            raise ValueError('@app.source needs the channel: @app.source("numbers")')
         check_name(channel)
         check_event(event)
         _check_times(
@@ -86,6 +90,8 @@ class PushServer:
         )
 
         def decorate(target: Function) -> Function:
+            if self._running is not None or self._service is not None:
+                raise RuntimeError(f"the server is made already, without {target!r:.80}")
             called = name or getattr(target, "__name__", type(target).__name__)
             if any(called == other.plan.name for other in self.sources):
                 raise ValueError(f"there is a source {called!r} already: give this one a name=")
@@ -124,6 +130,8 @@ class PushServer:
         What is not async runs in a thread, unless `thread` is False. Raises ValueError for a
         second handler of the same event.
         """
+        if not isinstance(event, str):
+            raise ValueError('@app.on needs the event: @app.on("message")')
         check_event(event)
 
         def decorate(function: Function) -> Function:
@@ -159,12 +167,13 @@ class PushServer:
 
     def send(self, data: object, event: str = "") -> None:
         """Tell every connected client; see `Client.send`."""
-        text, running = encoded(data, event), self._server()
+        text, running = message_push(encoded(data, event)), self._server()
 
         def send() -> None:
+            frames: dict[SessionFormat, bytes] = {}
             for peer in running.node.peers:
                 if isinstance(peer, Session) and peer.connected:
-                    peer.message(text)
+                    peer.broadcast(text, frames)
 
         running.soon(send)
 
@@ -207,6 +216,8 @@ class PushServer:
     def end(self) -> None:
         """The server has stopped."""
         running, self._running = self._running, None
+        # It does not start again.
+        self._service = None
         if running is not None:
             running.stop()
 
@@ -230,9 +241,11 @@ def _checked(tags: Any) -> dict[str, str] | None:
 
 
 def _check_times(max_rate: float, **seconds: float) -> None:
-    if not 0 < max_rate < float("inf"):
+    if not is_number(max_rate) or not 0 < max_rate < float("inf"):
         raise ValueError(f"max_rate is {max_rate!r}, expected publications a second, more than 0")
     for name, value in seconds.items():
         least = 0.01 if name.startswith("retry") else 0.0
-        if not least <= value < float("inf"):
-            raise ValueError(f"{name} is {value!r}, expected seconds, {least:g} or more")
+        if not is_number(value) or not least <= value < float("inf"):
+            raise ValueError(
+                f"{name} is {value!r}, expected a number of seconds, {least:g} or more"
+            )

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushserver import payload, wire
-from pushserver.broker import Unavailable
 from pushserver.calls import Busy, Threads
 from pushserver.client import Client
-from pushserver.events import Events, Handler, full_name
+from pushserver.events import Events, Handler
+from pushserver.faults import Faults, HandlerFailure
 from pushserver.handlers import HandlerFailed, NotHandled, Refused
 from pushserver.running import Running
 from pushserver.session import Session
 from pushserver.sources.awaiting import awaited
-from pushserver.sources.record import describe
-from pushserver.sources.traces import own_part
-
-BUSY_SECONDS = 60.0
-"""How often it is logged that calls are turned away, at the most."""
-
-
-@dataclass(frozen=True, slots=True)
-class HandlerFailure:
-    """How a handler failed the last time; `time` in Unix seconds."""
-
-    name: str
-    event: str
-    error: str
-    time: float
 
 
 class AppHandlers:
@@ -58,7 +42,7 @@ class AppHandlers:
     ):
         self.clients: dict[Session, Client] = {}
         self._events = events
-        self._failures: dict[tuple[str, str], HandlerFailure] = {}
+        self._faults = Faults(clock)
         self._running: Running | None = None
         self._threads = threads
         self._clock = clock
@@ -66,16 +50,17 @@ class AppHandlers:
         self._starting: list[Deferred[None]] | None = None
         self._leaving = 0
         self._when_left: Deferred[None] | None = None
-        self._told_busy: float | None = None
+        self._timers: set[IDelayedCall] = set()
 
     def begin(self, running: Running) -> None:
         """A server runs the application from now on; nobody is connected before `start`."""
         self._running = running
+        self._faults.clock = running.node.clock
         self._starting = None if self._events.find("start") is None else []
 
     async def start(self) -> None:
         """Call what the application has for it."""
-        await self._tell("start", self._seconds)
+        await self._tell_all("start", self._seconds)
         waiting, self._starting = self._starting or [], None
         for one in waiting:
             one.callback(None)
@@ -88,7 +73,7 @@ class AppHandlers:
         except TimeoutError:
             self._log.warn("the server stops before the handler of start is over")
         else:
-            await self._tell("stop", max(0.001, until - self._clock.seconds()))
+            await self._tell_all("stop", max(0.001, until - self._clock.seconds()))
 
     def _started(self) -> Deferred[None]:
         """Fires when `start` is over."""
@@ -100,7 +85,10 @@ class AppHandlers:
         return started
 
     async def end(self, seconds: float) -> None:
-        """The server has stopped: what is called for those who left is waited for so long."""
+        """The server has stopped: what is called for those who left is waited for so long.
+
+        Nothing is waited for after that.
+        """
         if self._leaving:
             left = self._when_left = Deferred()
             try:
@@ -108,17 +96,21 @@ class AppHandlers:
             except TimeoutError:
                 self._log.warn("{n} handlers of disconnect are left behind", n=self._leaving)
             self._when_left = None
+        while self._timers:
+            self._timers.pop().cancel()
         self._threads.close()
 
     def failures(self, channel: str) -> list[HandlerFailure]:
         """The last failure of each handler of the channel's namespace, and of none."""
-        spaces = ("", _namespace(channel))
-        return [failed for (space, _), failed in self._failures.items() if space in spaces]
+        return self._faults.last(_namespace(channel))
 
     async def connect(self, session: Session, data: bytes) -> bytes:
         assert self._running is not None, "a session before the start"
         if self._starting is not None:
             await self._started()
+        if self._threads.crowded:
+            self._faults.crowded()
+            raise HandlerFailed("too many calls wait for the application")
         client = self.clients[session] = Client(session, self._running)
         found = self._events.find("connect")
         if found is None:
@@ -137,8 +129,9 @@ class AppHandlers:
         found = self._events.find("disconnect")
         if client is not None and found is not None:
             self._leaving += 1
-            # What it raises has been logged.
-            Deferred.fromCoroutine(self._call(found, client, reason)).addBoth(self._left)
+            Deferred.fromCoroutine(self._tell(found, self._seconds, client, reason)).addBoth(
+                self._left
+            )
 
     def _left(self, _: object) -> None:
         self._leaving -= 1
@@ -174,28 +167,32 @@ class AppHandlers:
         value = _value(data)
         found, value = self._meant(value)
         if found is None:
+            self._faults.unheard(value, sorted(self._events))
             raise NotHandled("the application has no handler for what was sent")
         await self._call(found, self.clients[session], value)
 
     def _meant(self, value: Any) -> tuple[Handler | None, Any]:
         """Who takes something that was sent: a named event's handler, `message` or `json`."""
-        if isinstance(value, dict) and value.keys() == {"event", "data"}:
+        if isinstance(value, dict) and "event" in value and value.keys() <= {"event", "data"}:
             name = value["event"]
             found = self._events.named(name) if isinstance(name, str) else None
             if found is not None:
-                return found, value["data"]
+                return found, value.get("data")
         kind = "message" if isinstance(value, str) else "json"
         return self._events.find(kind) or self._events.find("message"), value
 
-    async def _tell(self, event: str, seconds: float) -> None:
-        """Call what there is for something to which nobody wants an answer."""
+    async def _tell_all(self, event: str, seconds: float) -> None:
+        """Call what there is for something that happens to the server."""
         found = self._events.find(event)
-        if found is None:
-            return
+        if found is not None:
+            await self._tell(found, min(seconds, self._seconds))
+
+    async def _tell(self, found: Handler, seconds: float, *arguments: Any) -> None:
+        """Call it for something to which nobody wants an answer."""
         try:
-            await self._call(found, seconds=min(seconds, self._seconds))
+            await self._call(found, *arguments, seconds=seconds)
         except Refused as error:
-            self._fault(found, error)
+            self._faults.raised(found, error)
         except HandlerFailed:
             # It has been logged.
             pass
@@ -203,87 +200,84 @@ class AppHandlers:
     async def _call(self, found: Handler, *arguments: Any, seconds: float = 0.0) -> Any:
         """What the handler answers; raises Refused, or HandlerFailed, which has been logged."""
         seconds = seconds or self._seconds
-        answer = Deferred.fromCoroutine(self._answer(found, arguments))
+        made = _Made(found, arguments[: found.takes])
+        answer = Deferred.fromCoroutine(self._answer(made))
         try:
-            return await self._in_time(answer, seconds)
+            return await self._in_time(made, answer, seconds)
         except Refused:
             raise
         except Busy:
-            self._tell_busy(found)
+            self._faults.busy(found)
             raise HandlerFailed("too many calls wait for the application") from None
         except _Late:
             limit = " (handler_seconds)" if seconds == self._seconds else ""
-            problem = f"has not answered in {seconds:g} s{limit}"
-            self._failed(found, problem)
-            self._log.error("{name} {problem}", name=found.name, problem=problem)
+            self._faults.late(found, made.late(seconds) + limit)
             raise HandlerFailed("the application did not answer in time") from None
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
             # asyncio's CancelledError and SystemExit are no reason to leave a client waiting.
-            self._fault(found, error)
+            self._faults.raised(found, error)
             raise HandlerFailed("the application failed") from None
 
-    def _fault(self, found: Handler, error: BaseException) -> None:
-        self._failed(found, describe(error))
-        if isinstance(error, Unavailable) and error.cause == "stopping":
-            # For each client that is there when the server stops.
-            self._log.info("{name}: {error}", name=found.name, error=error)
-        else:
-            failure = own_part(Failure(error))
-            self._log.failure("the handler {name} failed", failure, name=found.name)
-
-    def _in_time(self, made: Deferred[Any], seconds: float) -> Deferred[Any]:
+    def _in_time(self, made: _Made, giving: Deferred[Any], seconds: float) -> Deferred[Any]:
         """What it gives, or _Late; then it is cancelled, which it may take as it likes."""
-        if made.called:
-            return made
+        if giving.called:
+            return giving
         answer: Deferred[Any] = Deferred()
 
         def late() -> None:
+            self._timers.discard(timer)
             answer.errback(_Late())
-            made.cancel()
+            giving.cancel()
 
         def over(result: Any) -> None:
-            if call.active():
-                call.cancel()
+            self._timers.discard(timer)
+            if timer.active():
+                timer.cancel()
                 answer.callback(result)
             elif isinstance(result, Failure) and result.check(CancelledError) is None:
-                self._log.failure("a handler that was late has failed", result)
+                self._faults.raised_late(made.found, result)
 
-        call = self._clock.callLater(seconds, late)
-        made.addBoth(over)
+        timer: IDelayedCall = self._clock.callLater(seconds, late)
+        self._timers.add(timer)
+        giving.addBoth(over)
         return answer
 
-    async def _answer(self, found: Handler, arguments: tuple[Any, ...]) -> Any:
-        given = arguments[: found.takes]
-        if found.thread:
-            must = found.place[1] in ("start", "stop", "disconnect")
-            answer = await self._threads.call(lambda: found.function(*given), must)
+    async def _answer(self, made: _Made) -> Any:
+        if made.found.thread:
+            place = made.found.place
+            must = place[1] in ("start", "stop", "disconnect")
+            answer = await self._threads.call(made, place, must)
         else:
-            answer = found.function(*given)
+            answer = made()
         return await awaited(answer) if inspect.isawaitable(answer) else answer
-
-    def _tell_busy(self, found: Handler) -> None:
-        now, told = self._clock.seconds(), self._told_busy
-        if told is None or now - told >= BUSY_SECONDS:
-            self._told_busy = now
-            problem = "is not called: too many calls wait for a thread (handler_threads)"
-            self._failed(found, problem)
-            self._log.error("{name} {problem}", name=found.name, problem=problem)
 
     def _encoded(self, found: Handler, answer: object) -> bytes:
         try:
             return payload.encode(answer)
         except ValueError as error:
-            self._failed(found, f"answered what JSON cannot hold: {describe(error)}")
-            self._log.error("the handler {name} answered: {error}", name=found.name, error=error)
+            self._faults.answered(found, error)
             raise HandlerFailed("the application answered what JSON cannot hold") from None
 
-    def _failed(self, found: Handler, error: str) -> None:
-        """Keep it; there is one for each handler at the most."""
-        assert self._running is not None, "a call before the start"
-        now, event = round(self._running.node.clock(), 3), full_name(*found.place)
-        self._failures[found.place] = HandlerFailure(found.name, event, error, now)
+
+class _Made:
+    """One call of a handler; `begun` is set in its thread."""
+
+    def __init__(self, found: Handler, arguments: tuple[Any, ...]):
+        self.found = found
+        self.begun = False
+        self._arguments = arguments
+
+    def __call__(self) -> Any:
+        self.begun = True
+        return self.found.function(*self._arguments)
+
+    def late(self, seconds: float) -> str:
+        """What is wrong with it after so long."""
+        if self.begun:
+            return f"has not answered in {seconds:g} s"
+        return f"was not called: it waited for a thread (handler_threads) for {seconds:g} s"
 
 
 class _Late(Exception):

@@ -32,6 +32,16 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_namespace(name: str) -> str:
+    """Return `name` if it may stand before the colon of a channel's name; raise InvalidName."""
+    if ":" in name or _NAME.fullmatch(f"{name}:") is None:
+        raise InvalidName(
+            f"invalid namespace {name[:140]!r}: expected what stands before the first colon of a"
+            " channel's name, as chess in chess:12"
+        )
+    return name
+
+
 def check_event(event: str) -> str:
     """Return `event` if it may name an event; raise InvalidName if not."""
     if not (0 < len(event) <= 128 and event.isprintable()):

@@ -33,7 +33,7 @@ class Client:
 
     @property
     def channels(self) -> frozenset[str]:
-        """The channels that it is in."""
+        """The channels that it is in; for another thread than the reactor's a moment ago."""
         return self._session.channels
 
     @property
@@ -54,6 +54,7 @@ class Client:
     def join(self, channel: str) -> None:
         """Put it into the channel, as if it had subscribed itself; raises InvalidName.
 
+        Should it subscribe itself, that takes the place of this.
         In a `connect` handler: from the beginning, and with what it missed when it comes back.
         """
         check_name(channel)
@@ -71,7 +72,8 @@ class Client:
         """End the connection; from 4500 to 4999 the client does not come back."""
         if not 4000 <= code <= 4999:
             raise ValueError(f"code {code}: expected 4000 to 4999")
-        self._running.soon(lambda: self._session.disconnect(code, reason))
+        text = str(reason).encode("utf-8", "replace").decode()
+        self._running.soon(lambda: self._session.disconnect(code, text))
 
 
 def encoded(data: object, event: str) -> bytes:

@@ -53,10 +53,17 @@ class Collector:
 
     def stop(self) -> None:
         """As it was before; nothing happens when it was not started."""
-        if self._told in gc.callbacks:
-            gc.callbacks.remove(self._told)
-            gc.set_threshold(*self._thresholds)
-            gc.unfreeze()
+        if self._told not in gc.callbacks:
+            return
+        gc.callbacks.remove(self._told)
+        for told in gc.callbacks:
+            # Another server in this process goes on; it is the one to put things back.
+            other = getattr(told, "__self__", None)
+            if isinstance(other, Collector):
+                other._thresholds = max(other._thresholds, self._thresholds)
+                return
+        gc.set_threshold(*self._thresholds)
+        gc.unfreeze()
 
     def _told(self, phase: str, info: dict[str, int]) -> None:
         if info["generation"] < 2:

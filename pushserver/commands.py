@@ -55,9 +55,8 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     _check_may_subscribe(session, channel, request)
     last = _initial(session, request)
     await session.node.handlers.subscribe(session, channel, _text(request.data))
-    if channel in session.channels:
-        # The application has put it there meanwhile.
-        raise _already(channel)
+    # What the peer asks for itself takes the place of what the application did for it.
+    session.leave(channel)
     position = Position(request.epoch, request.offset) if request.recover else None
     # From here to the reply everything happens in one turn.
     joined = await session.join(channel, position, last)
@@ -75,15 +74,14 @@ def _check_may_subscribe(session: Session, channel: str, request: wire.Subscribe
     if request.tf is not UNSET:
         raise WireError(wire.NOT_AVAILABLE, "tf: this server filters no publications")
     if channel in session.channels:
-        raise _already(channel)
+        if channel in session.invited:
+            return
+        message = f"already subscribed to {channel}"
+        raise WireError(wire.ALREADY_SUBSCRIBED, message)
     limit = session.node.limits.channels_per_client
     if len(session.channels) >= limit:
         message = f"more than {limit} channels on one connection (channels_per_client)"
         raise WireError(wire.LIMIT_EXCEEDED, message)
-
-
-def _already(channel: str) -> WireError:
-    return WireError(wire.ALREADY_SUBSCRIBED, f"already subscribed to {channel}")
 
 
 def _initial(session: Session, request: wire.SubscribeRequest) -> int:

@@ -7,13 +7,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-ARGUMENTS = {"start": 0, "stop": 0, "connect": 2, "disconnect": 2, "subscribe": 3, "publish": 3}
-"""What happens to the server and to a connection, which no client can name as an event, and how
-many arguments its handler gets."""
+from pushserver.channel import check_namespace
+
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "start": (),
+    "stop": (),
+    "connect": ("client", "data"),
+    "disconnect": ("client", "reason"),
+    "subscribe": ("client", "channel", "data"),
+    "publish": ("client", "channel", "data"),
+}
+"""What happens to the server and to a connection, which no client can name as an event, and what
+its handler gets."""
 OF_ALL = frozenset({"start", "stop", "connect", "disconnect"})
 """Those that have to do with no channel and no namespace."""
-OTHERS = 2
-"""How many it gets for an event of the application's own."""
+OTHERS = ("client", "data")
+"""What it gets for an event of the application's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +52,12 @@ def handler(event: str, function: Callable[..., Any], thread: bool | None) -> Ha
     if is_async and thread:
         raise ValueError(f"{name} is async, and runs on the reactor: it takes no thread=True")
     signature, given = inspect.signature(function), ARGUMENTS.get(event, OTHERS)
-    takes = min(_takes(signature), given)
+    takes = min(_takes(signature), len(given))
     try:
         signature.bind(*[None] * takes)
     except TypeError as error:
-        problem = f"{name} cannot be called with the {given} arguments of {event}: {error}"
+        called = f"with ({', '.join(given)})" if given else "without arguments"
+        problem = f"the handler {name} of {event} is called {called}: {error}"
         raise ValueError(problem) from None
     return Handler(name, function, takes, not is_async if thread is None else thread)
 
@@ -70,6 +80,12 @@ class Events:
 
     def add(self, namespace: str, event: str, made: Handler) -> None:
         """Raises ValueError when there is one already, or can be none."""
+        if namespace:
+            check_namespace(namespace)
+        of, _, named = event.rpartition(":")
+        if of and named in ARGUMENTS:
+            meant = f"on({named!r}, namespace={of!r})" if named not in OF_ALL else f"on({named!r})"
+            raise ValueError(f"no client can call {event}, for which {made.name} is: say {meant}")
         if namespace and event in OF_ALL:
             raise ValueError(f"{event} is of no namespace, and {made.name} is for {namespace}")
         if (namespace, event) in self._handlers:

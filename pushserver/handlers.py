@@ -20,7 +20,8 @@ class Refused(Exception):
         if code and not (400 <= code <= 1999 or 3500 <= code <= 4999):
             raise ValueError(f"code {code}: expected 400 to 1999 or, for connect, 3500 to 4999")
         super().__init__(reason)
-        self.reason = str(reason)
+        # A lone surrogate, as in the name of a file, is no text that could be sent.
+        self.reason = str(reason).encode("utf-8", "replace").decode()
         self.code = code
 
 

@@ -56,7 +56,7 @@ class Hub:
     def __init__(self, broker: Broker, clock: Clock, report: Callable[[str], None]):
         self.on_join: list[Change] = []
         self.on_leave: list[Change] = []
-        self._closed = False
+        self.closed = False
         self._broker = broker
         self._report = report
         self._fan_out = FanOut(broker.metrics, clock, report)
@@ -77,7 +77,7 @@ class Hub:
     async def publish(self, draft: Draft) -> Receipt:
         """Number, keep and deliver; raises Unavailable, and then nothing happened."""
         try:
-            if self._closed:
+            if self.closed:
                 raise Unavailable("the server is shutting down", "stopping")
             for audience in self._by_channel.get(draft.channel, ()):
                 if not self._fan_out.room(audience):
@@ -98,7 +98,7 @@ class Hub:
 
     def close(self) -> None:
         """Take no more publications, and deliver all that were taken."""
-        self._closed = True
+        self.closed = True
         self._fan_out.flush()
 
     def deliver(self, publication: Publication) -> None:

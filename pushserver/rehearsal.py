@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -151,7 +151,13 @@ class Inline:
     def __init__(self, baton: Baton | None = None):
         self._baton = baton or Baton()
 
-    def call(self, function: Callable[[], Any], must: bool = False) -> Deferred[Any]:
+    @property
+    def crowded(self) -> bool:
+        return False
+
+    def call(
+        self, function: Callable[[], Any], place: Hashable, must: bool = False
+    ) -> Deferred[Any]:
         with self._baton.lent():
             return maybeDeferred(function)
 

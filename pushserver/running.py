@@ -66,10 +66,12 @@ class Running:
         answers: SimpleQueue[Any] = SimpleQueue()
         self.soon(lambda: begin().addBoth(answers.put))
         while True:
+            # All that began before the stop has its answer when that is over.
+            stopped = self._stopped.is_set()
             try:
-                answer = answers.get(timeout=LOOK_SECONDS)
+                answer = answers.get(timeout=0 if stopped else LOOK_SECONDS)
             except Empty:
-                if self._stopped.is_set():
+                if stopped:
                     raise Unavailable("the server has stopped", "stopping") from None
                 continue
             if isinstance(answer, Failure):
@@ -121,4 +123,7 @@ class AppService(Service):
 
     async def _stop(self) -> None:
         await self._handlers.end(LAST_SECONDS)
+
+    def end(self) -> None:
+        """Everything has stopped: who waits for a commit that has not come waits in vain."""
         self._app.end()

@@ -90,6 +90,8 @@ class PushService(MultiService):
         return [source.status() for source in self._sources if isinstance(source, Runner)]
 
     def startService(self) -> None:
+        if self.node.hub.closed:
+            raise RuntimeError("a server that was stopped does not start again: make another")
         super().startService()
         _allow_all_descriptors()
         bound(self._reactor)
@@ -124,6 +126,8 @@ class PushService(MultiService):
             await maybeDeferred(self._app.stopService)
         if self._storage is not None:
             await maybeDeferred(self._storage.stopService)
+        if self._app is not None:
+            self._app.end()
 
     def _begin(self) -> None:
         begun = Deferred.fromCoroutine(self._start_sources())

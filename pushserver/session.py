@@ -29,12 +29,13 @@ class Session(Conversation[SessionFormat]):
         "_awaiting_pong",
         "_ended_by",
         "_held",
-        "_invited",
+        "_left",
         "_ping_due",
         "_queue",
         "_register",
         "_working",
         "connected",
+        "invited",
         "secret",
     )
 
@@ -55,9 +56,11 @@ class Session(Conversation[SessionFormat]):
         # No deque: an empty one takes 760 bytes.
         self._queue: list[Command] = []
         self._working = False
+        self._left = False
         self._ended_by = ""
-        # The channels that the server has put the peer into, or will when it is connected.
-        self._invited: set[str] = _NONE
+        # The channels that the server has put the peer into, or will when it is connected, and
+        # that it did not ask for itself.
+        self.invited: set[str] = _NONE
         # What follows the reply that is being made.
         self._held: tuple[bytes, ...] = ()
         super().__init__(node, transport)
@@ -86,7 +89,7 @@ class Session(Conversation[SessionFormat]):
     def arrive(self) -> None:
         """The application is asked whether it lets the peer in."""
         # What it said and did before it failed to answer does not count.
-        self._invited, self._held = _NONE, ()
+        self.invited, self._held = _NONE, ()
 
     async def admit(self, before: Mapping[str, SubscribePosition]) -> dict[str, SubscribeResult]:
         """The application lets the peer in: into the channels too that it was invited to.
@@ -97,7 +100,7 @@ class Session(Conversation[SessionFormat]):
             if self._ended:
                 # It went while the application was asked.
                 raise _gone()
-            subs = {name: await self._begin_in(name, before) for name in tuple(self._invited)}
+            subs = {name: await self._begin_in(name, before) for name in tuple(self.invited)}
         except BaseException:
             self.node.handlers.disconnect(self, self._ended_by)
             raise
@@ -120,7 +123,11 @@ class Session(Conversation[SessionFormat]):
             self._register.pop(self.secret, None)
         if self.connected:
             self.connected = False
-            self.node.handlers.disconnect(self, self._ended_by)
+            if not self._working or self.node.hub.closed:
+                self.node.handlers.disconnect(self, self._ended_by)
+            else:
+                # What it said last is being handled: one after the other.
+                self._left = True
         # A server that stops goes on when the last has gone; that is to be after the above.
         super().closed()
 
@@ -131,6 +138,13 @@ class Session(Conversation[SessionFormat]):
     def push(self, text: bytes) -> None:
         """Send one push that is no publication."""
         self._transport.write(self._transport.format.frame(text))
+
+    def broadcast(self, text: bytes, frames: dict[SessionFormat, bytes]) -> None:
+        """As `push`, for a text that many get; `frames` has it in the formats that were needed."""
+        shape = self._transport.format
+        if shape not in frames:
+            frames[shape] = shape.frame(text)
+        self._transport.write(frames[shape])
 
     def drained(self) -> None:
         super().drained()
@@ -150,7 +164,7 @@ class Session(Conversation[SessionFormat]):
 
     def insufficient(self, channel: str) -> None:
         self._audiences.discard(channel)
-        if channel in self._invited:
+        if channel in self.invited:
             # The peer did not ask for the channel and cannot ask again; but it comes back.
             self.disconnect(wire.INSUFFICIENT_STATE, "insufficient state")
         else:
@@ -165,7 +179,7 @@ class Session(Conversation[SessionFormat]):
 
     def leave(self, channel: str) -> bool:
         """Take the peer out of the channel; False if it was not in it."""
-        self._invited.discard(channel)
+        self.invited.discard(channel)
         if channel not in self._audiences:
             return False
         self._audiences.discard(channel)
@@ -182,7 +196,7 @@ class Session(Conversation[SessionFormat]):
         """The server puts the peer into a channel; once it is connected, if it is not yet."""
         if self._ended or channel in self._audiences:
             return
-        self._invited = {*self._invited, channel}
+        self.invited = {*self.invited, channel}
         if self.connected:
             joined, rows = _apart(await self.join(channel, None, self._initial(channel)))
             self.push(wire.subscribe_push(channel, joined.epoch, joined.offset))
@@ -281,6 +295,9 @@ class Session(Conversation[SessionFormat]):
                 await self._answer(self._queue.pop(0))
         finally:
             self._working = False
+            if self._left:
+                self._left = False
+                self.node.handlers.disconnect(self, self._ended_by)
 
     async def _answer(self, command: Command) -> None:
         try:

@@ -46,13 +46,16 @@ class TestServer:
     """A server that runs an application, or none; leave it by `close`, or use it as a context.
 
     `config` is as for a real one, but nothing is listened to, and the default source does not
-    run. Time begins at 1,000 seconds and passes by `advance`.
+    run. Time begins at 1,000 seconds and passes by `advance`. Raises ValueError for a `config`
+    with a store, whose thread knows nothing of that time.
     """
 
     __test__ = False
 
     def __init__(self, app: PushServer | None = None, config: Config | None = None):
         config = config or Config(sources={})
+        if config.store.path:
+            raise ValueError("a TestServer has no store: leave [store] out of its configuration")
         self.app = app
         self.reactor: Any = Stage()
         self.reactor.advance(1_000)

@@ -56,8 +56,8 @@ FLOORS = {
         one_another=False,
     ),
     "3: where all is put together": floor(
-        "app application assembly calls client events listening loading notify published rehearsal"
-        " reloading running server service testing",
+        "app application assembly calls client events faults listening loading notify published"
+        " rehearsal reloading running server service testing",
         {"msgspec"} | NETWORK,
     ),
     "4: the face": floor(

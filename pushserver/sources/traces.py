@@ -16,10 +16,19 @@ _CALLERS = frozenset(
 
 def own_part(failure: Failure) -> Failure:
     """The same failure without the frames before those of the application or the source."""
-    part: TracebackType | None = failure.tb
+    part: TracebackType | None = _origin(failure)
     while part is not None and _calls_others(part.tb_frame.f_globals.get("__name__", "")):
         part = part.tb_next
     return failure if part is None else Failure(failure.value, failure.type, part)
+
+
+def _origin(failure: Failure) -> TracebackType | None:
+    error = failure.value
+    cause = None if error is None else error.__cause__
+    if isinstance(cause, StopIteration) and str(error).endswith("raised StopIteration"):
+        # What Python makes of a `next(it)` has a traceback from the coroutine on, and that is ours.
+        return cause.__traceback__
+    return failure.tb
 
 
 def _calls_others(module: str) -> bool:

@@ -51,17 +51,18 @@ class Worker:
         """What the function returns or raises, brought over to the reactor's thread.
 
         A call that is cancelled before it has begun is not made; after that only its
-        result is forgotten.
+        result is forgotten. Raises RuntimeError if there can be no thread now; the call is
+        not made then.
         """
         job = _Job(reactor, function)
         with self._changed:
             self._closing = False
-            self._jobs.append(job)
-            if self._alive:
-                self._changed.notify()
-            else:
-                self._alive = True
+            if not self._alive:
                 threading.Thread(target=self._work, name=self._name, daemon=True).start()
+                # It has begun; until we let go of the lock it looks for nothing.
+                self._alive = True
+            self._jobs.append(job)
+            self._changed.notify()
         return job.result
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
 import pushserver
-from pushserver import Client, PushServer
+from pushserver import Client, PushServer, Refused
 from pushserver.assembly import build, with_app
 from pushserver.broker import Unavailable
 from pushserver.channel import InvalidName
@@ -24,7 +25,7 @@ from pushserver.service import Options, embedded, make, makeService
 from pushserver.sources.interface import Feed, ISource
 from pushserver.startup import StartFailed
 from pushserver.testing import Disconnected, Publication, ServerError, TestServer
-from tests.unit.web import Trouble
+from tests.unit.web import Server, Trouble
 
 TICKER = """
 from pushserver import PushServer
@@ -111,12 +112,17 @@ class TestASource:
         [
             ({"channel": "a b"}, "invalid channel name 'a b'"),
             ({"event": "a\nb"}, "invalid event name"),
-            ({"every": 0}, "tick is 0, expected seconds, more than 0"),
+            ({"every": 0}, "tick is 0, expected a number of seconds, more than 0"),
+            ({"every": "2"}, "tick is '2', expected a number of seconds, more than 0"),
+            ({"channel": print}, r"@app.source needs the channel: @app.source\(\"numbers\"\)"),
+            ({"channel": 5}, "@app.source needs the channel"),
             ({"every": None}, "tick needs every=SECONDS"),
             ({"max_rate": 0}, "max_rate is 0, expected publications a second, more than 0"),
+            ({"max_rate": "5"}, "max_rate is '5', expected publications a second"),
             ({"max_rate": float("nan")}, "max_rate is nan"),
-            ({"linger_seconds": -1}, "linger_seconds is -1, expected seconds, 0 or more"),
-            ({"retry_seconds": 0}, "retry_seconds is 0, expected seconds, 0.01 or more"),
+            ({"linger_seconds": -1}, "linger_seconds is -1, expected a number of seconds, 0 or"),
+            ({"retry_seconds": "1"}, "retry_seconds is '1', expected a number of seconds, 0.01 or"),
+            ({"retry_seconds": 0}, "retry_seconds is 0, expected a number of seconds, 0.01 or"),
             ({"retry_max_seconds": float("inf")}, "retry_max_seconds is inf"),
         ],
     )
@@ -377,18 +383,35 @@ class TestTheServerOfAnApplication:
         app.source("mine", every=1.0, name="tick")(lambda: 1)
         config = with_app(Config(), app)
         assert config.sources == {}
-        assert config.server.front_channel == "mine"
         own = {"r": Source("random", "r", options={"every": 1.0})}
-        config = with_app(Config(sources=own, server=ServerSection(front_channel="r")), app)
-        assert (config.sources, config.server.front_channel) == (own, "r")
+        assert with_app(Config(sources=own), app).sources == own
 
-    def test_has_the_usual_front_page_where_that_is_a_channel_of_its_own(
-        self, app: PushServer
+    @pytest.mark.parametrize(
+        ("chosen", "of_app", "of_file", "front"),
+        [
+            ("", "", "", "numbers"),
+            ("", "mine", "", "mine"),
+            ("", "mine other", "numbers", "numbers"),
+            ("", "mine numbers", "", "numbers"),
+            ("", "mine", "one two", "mine"),
+            ("", "", "two one", "two"),
+            ("", "", "two numbers", "numbers"),
+            ("one", "mine", "two", "one"),
+            ("numbers", "mine", "two", "numbers"),
+        ],
+    )
+    def test_has_the_page_of_its_first_source_at_the_front(
+        self, app: PushServer, chosen: str, of_app: str, of_file: str, front: str
     ) -> None:
-        assert with_app(Config(), app).server.front_channel == "numbers"
-        for channel in ("mine", "numbers"):
-            app.source(channel, every=1.0, name=channel)(lambda: 1)
-        assert with_app(Config(), app).server.front_channel == "numbers"
+        for channel in of_app.split():
+            app.source(channel, every=1.0, name=f"app {channel}")(lambda: 1)
+        own = {c: Source("random", c, options={"every": 1.0}) for c in of_file.split()}
+        config = Config(sources=own, server=ServerSection(front_channel=chosen))
+        for tried in [app] if of_app else [app, None]:
+            server = Server()
+            server.site = build(config, server.clock, app=tried)._site
+            page = server.get("/", accept="text/html")
+            assert f'data-channel="{front}"'.encode() in page.body
 
     def test_has_its_pages_unless_the_configuration_says_which(self) -> None:
         app = PushServer(pages=Path("here"))
@@ -461,3 +484,50 @@ def test_the_names_of_the_package_are_these() -> None:
         pushserver.PushSever  # noqa: B018
     _: Callable[..., Any] = pushserver.publish
     assert Auth([]).api_keys == []
+
+
+def test_a_source_that_comes_too_late_is_refused() -> None:
+    app = PushServer()
+    with TestServer(app), pytest.raises(RuntimeError, match="the server is made already"):
+        app.source("late", every=1.0)(lambda: 1)
+    app.source("late", every=1.0)(lambda: 1)
+
+
+def test_what_is_sent_to_all_is_encoded_once_for_each_format(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app, made = PushServer(), []
+    with TestServer(app) as server:
+        guests = [server.connect() for _ in range(3)]
+        shape = guests[0]._session.format
+
+        def frame(text: bytes) -> bytes:
+            made.append(text)
+            return shape.frame(text)
+
+        counting = replace(shape, frame=frame)
+        for guest in guests:
+            guest._session._transport.format = counting  # type: ignore[misc]
+        app.send("hello")
+        assert [guest.messages for guest in guests] == [["hello"]] * 3
+    assert len(made) == 1
+
+
+def test_a_refusal_may_have_a_surrogate_in_its_reason() -> None:
+    app = PushServer()
+
+    @app.on("read")
+    def read(client: Client) -> None:
+        raise Refused("no such file caf\udce9.txt")
+
+    @app.on("out")
+    def out(client: Client) -> None:
+        client.disconnect("caf\udce9")
+
+    with TestServer(app) as server:
+        guest = server.connect()
+        with pytest.raises(ServerError, match=r"103: no such file caf\?.txt"):
+            guest.rpc("read")
+        with pytest.raises(Disconnected):
+            guest.rpc("out")
+        assert guest.closed == (4500, "caf?")

@@ -12,12 +12,14 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from pushserver import Client as AppClient
 from pushserver import PushServer, calls
+from pushserver.application import AppHandlers
 from pushserver.assembly import build
 from pushserver.calls import Busy, Pool
 from pushserver.config import Config
 from pushserver.config import Server as ServerSection
 from pushserver.limits import Limits
 from pushserver.rehearsal import Inline
+from pushserver.sources.worker import Worker
 from tests.unit.source_tools import WAIT_SECONDS, ThreadClock
 from tests.unit.tools import Client
 from tests.unit.web import Trouble
@@ -54,6 +56,22 @@ def results(deferred: Deferred[Any]) -> list[Any]:
     return found
 
 
+def call(pool: Pool, function: Callable[[], Any], place: object = None) -> Deferred[Any]:
+    """A call; of a place of its own unless one is given."""
+    return pool.call(function, object() if place is None else place)
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """No thread can be begun until what this gives is called."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    return lambda: monkeypatch.setattr(threading.Thread, "start", before)
+
+
 @pytest.fixture
 def clock() -> ThreadClock:
     return ThreadClock()
@@ -84,7 +102,7 @@ class TestAPool:
         def fails() -> None:
             raise error
 
-        value, failure = results(pool.call(gate)), results(pool.call(fails))
+        value, failure = results(call(pool, gate)), results(call(pool, fails))
         clock.take()
         assert (value, failure) == ([], [error])
         gate.opened.set()
@@ -98,7 +116,7 @@ class TestAPool:
     ) -> None:
         assert not [t for t in threading.enumerate() if t.name.startswith("handler ")]
         gates = [Gate(n) for n in range(5)]
-        found = [results(pool.call(gate)) for gate in gates]
+        found = [results(call(pool, gate)) for gate in gates]
         for gate in gates[:2]:
             assert gate.entered.wait(WAIT_SECONDS)
         for gate in gates[2:]:
@@ -116,7 +134,7 @@ class TestAPool:
         gates = [Gate() for _ in range(3)]
         for gate in gates:
             gate.opened.set()
-            pool.call(gate)
+            call(pool, gate)
             clock.take()
         assert len({thread for gate in gates for thread in gate.threads}) == 1
 
@@ -124,34 +142,46 @@ class TestAPool:
         self, pool: Pool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(calls, "WAITING", 3)
-        gate, made = Gate(), list[int]()
-        for _ in range(2):
-            pool.call(gate)
+        gates = {place: Gate() for place in ("a", "must")}
+        made: list[object] = []
+        call(pool, gates["a"], "a")
+        pool.call(gates["must"], "must", must=True)
         for n in range(3):
-            pool.call(functools.partial(made.append, n))
+            call(pool, functools.partial(made.append, n), "a")
         with pytest.raises(Busy):
-            pool.call(lambda: made.append(99))
-        pool.call(lambda: made.append(3), must=True)
-        gate.opened.set()
-        clock.take(6)
-        assert sorted(made) == [0, 1, 2, 3]
+            call(pool, lambda: made.append(99), "a")
+        assert not pool.crowded
+        for n in range(10, 14):
+            pool.call(functools.partial(made.append, n), "must", must=True)
+        # Those of others have their own room.
+        call(pool, lambda: made.append("b"), "b")
+        assert pool.crowded
+        for gate in gates.values():
+            gate.opened.set()
+        clock.take(10)
+        assert not pool.crowded
+        # Each kind in its order; the kinds side by side.
+        made.remove("b")
+        numbers = [n for n in made if isinstance(n, int)]
+        assert [n for n in numbers if n < 10] == [0, 1, 2]
+        assert [n for n in numbers if n >= 10] == [10, 11, 12, 13]
 
     def test_makes_no_call_that_was_cancelled_while_it_waited(
         self, pool: Pool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(calls, "WAITING", 2)
+        monkeypatch.setattr(calls, "WAITING", 1)
         gate, made = Gate(), list[str]()
-        for _ in range(2):
-            pool.call(gate)
-        waiting = pool.call(lambda: made.append("cancelled"))
+        call(pool, gate, "a")
+        pool.call(gate, "must", must=True)
+        waiting = call(pool, lambda: made.append("cancelled"), "a")
         found = results(waiting)
-        must = pool.call(lambda: made.append("must"), must=True)
+        must = pool.call(lambda: made.append("must"), "must", must=True)
         results(must)
         waiting.cancel()
         must.cancel()
         assert isinstance(found[0], CancelledError)
         # There is room for another in its place.
-        pool.call(lambda: made.append("last"))
+        call(pool, lambda: made.append("last"), "a")
         gate.opened.set()
         clock.take(4)
         assert sorted(made) == ["last", "must"]
@@ -161,7 +191,7 @@ class TestAPool:
     ) -> None:
         error = LookupError("late")
         gates = [Gate(error), Gate(5)]
-        made = [pool.call(gate) for gate in gates]
+        made = [call(pool, gate) for gate in gates]
         found = [results(answer) for answer in made]
         for gate in gates:
             assert gate.entered.wait(WAIT_SECONDS)
@@ -169,7 +199,7 @@ class TestAPool:
             answer.cancel()
         assert [type(one) for [one] in found] == [CancelledError] * 2
         # Both threads are still in there.
-        last = results(pool.call(lambda: 6))
+        last = results(call(pool, lambda: 6))
         assert clock.waiting == 0
         for gate in gates:
             gate.opened.set()
@@ -182,15 +212,109 @@ class TestAPool:
     ) -> None:
         gate = Gate()
         for _ in range(3):
-            pool.call(gate)
+            call(pool, gate)
         pool.close()
         assert trouble.take() == ["1 calls of handlers are not made any more"]
         gate.opened.set()
         clock.take(2)
         # A server that is started again goes on with it.
-        found = results(pool.call(lambda: 7))
+        found = results(call(pool, lambda: 7))
         clock.take()
         assert found == [7]
+
+
+class TestAHandlerThatIsSlow:
+    @pytest.mark.parametrize(("threads", "most"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2)])
+    def test_has_half_of_the_threads(self, clock: ThreadClock, threads: int, most: int) -> None:
+        pool = Pool(clock, threads)
+        slow = [Gate() for _ in range(threads + 1)]
+        for gate in slow:
+            call(pool, gate, "slow")
+        others = [Gate() for _ in range(threads - most)]
+        for gate in others:
+            call(pool, gate)
+        for gate in [*slow[:most], *others]:
+            assert gate.entered.wait(WAIT_SECONDS)
+        assert not any(gate.entered.is_set() for gate in slow[most:])
+        last = Gate()
+        call(pool, last)
+        assert not last.entered.is_set()
+        # What is free goes to who has waited longest, and may.
+        for gate in [*slow, *others, last]:
+            gate.opened.set()
+        clock.take(len(slow) + len(others) + 1)
+        assert all(gate.entered.is_set() for gate in [*slow, last])
+        pool.close()
+
+    @pytest.mark.parametrize("threads", [1, 2, 4])
+    def test_keeps_nothing_that_must_be_called_waiting(
+        self, clock: ThreadClock, threads: int
+    ) -> None:
+        pool = Pool(clock, threads)
+        slow, gone, stop = Gate(), Gate(), Gate()
+        for place in ("a", "a", "b", "b"):
+            call(pool, slow, place)
+        pool.call(gone, "disconnect", must=True)
+        assert gone.entered.wait(WAIT_SECONDS)
+        # One of a kind: this one waits with the others.
+        later = Gate()
+        pool.call(later, "disconnect", must=True)
+        pool.call(stop, "stop", must=True)
+        assert stop.entered.wait(WAIT_SECONDS)
+        stop.opened.set()
+        clock.take()
+        assert not later.entered.is_set()
+        # The thread that is left over is for none of the others.
+        assert len(slow.threads) == threads
+        for gate in (slow, gone, later):
+            gate.opened.set()
+        clock.take(6)
+        assert (len(slow.threads), later.entered.is_set()) == (4, True)
+        pool.close()
+
+
+class TestWithoutANewThread:
+    def test_a_call_fails_and_the_next_one_has_one(
+        self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pool = Pool(clock, 2)
+        again = refuse_threads(monkeypatch)
+        for _ in range(3):
+            [error] = results(call(pool, lambda: 7))
+            assert str(error) == "can't start new thread"
+        again()
+        found = [results(call(pool, lambda: 7)) for _ in range(2)]
+        clock.take(2)
+        assert found == [[7], [7]]
+        pool.close()
+
+    def test_a_call_waits_for_one_that_there_is(
+        self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pool, gate = Pool(clock, 4), Gate()
+        call(pool, gate)
+        refuse_threads(monkeypatch)
+        found = results(call(pool, lambda: 7))
+        assert found == []
+        gate.opened.set()
+        clock.take(2)
+        assert found == [7]
+        pool.close()
+
+    def test_a_source_goes_on_with_the_next_tick(
+        self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        worker = Worker("handler of a test")
+        again = refuse_threads(monkeypatch)
+        made: list[int] = []
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            worker.call(clock, lambda: made.append(1))
+        assert not worker.busy
+        again()
+        worker.call(clock, lambda: made.append(2))
+        clock.take()
+        assert made == [2]
+        worker.close()
 
 
 def test_without_threads_a_call_has_returned_when_it_is_made() -> None:
@@ -200,8 +324,8 @@ def test_without_threads_a_call_has_returned_when_it_is_made() -> None:
     def fails() -> None:
         raise error
 
-    assert results(inline.call(lambda: 7)) == [7]
-    assert results(inline.call(fails, must=True)) == [error]
+    assert results(inline.call(lambda: 7, 1)) == [7]
+    assert results(inline.call(fails, 1, must=True)) == [error]
     inline.close()
 
 
@@ -221,8 +345,8 @@ class TestAServerWithThreads:
     @pytest.fixture
     @staticmethod
     def clients(app: PushServer, reactor: Reactor) -> Iterator[Callable[[], Client]]:
-        """Makes clients of a server with two threads for handlers."""
-        limits = Limits(handler_threads=2, ping_seconds=10_000.0)
+        """Makes clients of a server with four threads, so that two are for one handler."""
+        limits = Limits(handler_threads=4, ping_seconds=10_000.0)
         config = Config(server=ServerSection(listen=[]), limits=limits, sources={})
         service = build(config, reactor, app=app, clock=reactor.seconds)
         service.startService()
@@ -282,6 +406,83 @@ class TestAServerWithThreads:
         gate.opened.set()
         reactor.take()
         assert guest.transport.take() == []
+
+    def test_says_what_was_late_before_it_had_a_thread(
+        self,
+        app: PushServer,
+        reactor: Reactor,
+        clients: Callable[[], Client],
+        trouble: Trouble,
+    ) -> None:
+        gate = Gate()
+        app.on("ask")(lambda client: gate())
+        for _ in range(3):
+            guest = clients()
+            guest.say({"id": 1, "connect": {}})
+            guest.say({"id": 2, "rpc": {"method": "ask"}})
+            reactor.advance(1)
+        handlers: AppHandlers = guest.session.node.handlers  # type: ignore[assignment]
+        reactor.advance(28.5)
+        assert "has not answered in 30 s (handler_seconds)" in trouble.take()[0]
+        reactor.advance(0.5)
+        [failed] = handlers.failures("c")
+        told = "was not called: it waited for a thread (handler_threads) for 30 s (handler_seconds)"
+        # It is the same handler, two seconds later.
+        assert (failed.error, trouble.take()) == (told, [])
+        gate.opened.set()
+        reactor.take(2)
+        assert len(gate.threads) == 2
+
+    def test_lets_nobody_in_while_too_many_have_left(
+        self,
+        app: PushServer,
+        reactor: Reactor,
+        clients: Callable[[], Client],
+        trouble: Trouble,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(calls, "WAITING", 3)
+        gate = Gate()
+        app.on("disconnect")(gate)
+        for _ in range(5):
+            guest = clients()
+            assert "connect" in guest.say({"id": 1, "connect": {}})[0]
+            guest.session.closed()
+        for _ in range(10):
+            guest = clients()
+            [reply] = guest.say({"id": 1, "connect": {}})
+            assert reply["error"]["temporary"] is True
+            guest.session.closed()
+        assert app.clients == []
+        [told] = trouble.take()
+        assert told.startswith("no client is let in: too many calls of the disconnect handler")
+        # One line for all that are late.
+        reactor.advance(30)
+        assert len(trouble.take()) == 1
+        gate.opened.set()
+        reactor.take(5)
+        guest = clients()
+        assert "connect" in guest.say({"id": 1, "connect": {}})[0]
+        guest.session.closed()
+        reactor.take()
+
+    def test_leaves_no_timer_when_it_has_stopped(self, app: PushServer) -> None:
+        gate, reactor = Gate(), Reactor()
+        app.on("hang")(lambda client: gate())
+        config = Config(server=ServerSection(listen=[]), sources={})
+        service = build(config, reactor, app=app, clock=reactor.seconds)
+        service.startService()
+        guest = Client(service.node, connect=False)
+        guest.say({"id": 1, "connect": {}})
+        guest.say({"id": 2, "rpc": {"method": "hang"}})
+        assert gate.entered.wait(WAIT_SECONDS)
+        over = results(service.stopService())
+        guest.session.closed()
+        reactor.advance(5)
+        assert over == [None]
+        assert [call for call in reactor.getDelayedCalls() if "late" in str(call)] == []
+        gate.opened.set()
+        reactor.take()
 
     def test_does_what_a_handler_asks_for_in_its_order(
         self, app: PushServer, reactor: Reactor, clients: Callable[[], Client]

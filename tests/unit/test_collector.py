@@ -144,6 +144,20 @@ def test_there_are_more_and_shorter_full_collections_while_it_runs() -> None:
     ours.stop()
 
 
+@pytest.mark.parametrize("first_stops_first", [True, False])
+def test_of_two_servers_the_last_puts_things_back(first_stops_first: bool) -> None:
+    before = gc.get_threshold()
+    one, two = Collector(Peers().__len__), Collector(Peers().__len__)
+    one.start()
+    two.start()
+    first, last = (one, two) if first_stops_first else (two, one)
+    first.stop()
+    assert gc.get_threshold() != before
+    assert gc.get_freeze_count() > 0
+    last.stop()
+    assert gc.get_threshold() == before
+
+
 def test_few_frozen_objects_are_looked_at_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collector, "CHEAP", 10_000_000)
     ours = Collector(Peers().__len__)

@@ -239,8 +239,40 @@ class TestAChannelThatTheServerChose:
         assert [(r["pub"]["offset"], r["pub"]["data"]) for r in rows] == [(2, 1), (3, 2), (4, 3)]
         drive(client.session.invite("numbers"))
         assert client.pushes() == []
+
+    def test_is_the_clients_own_once_it_subscribes_itself(self, doorman: Doorman) -> None:
+        node = node_of(doorman)
+        doorman.invite = ("numbers",)
+        client, _ = come(node)
+        publish(node.hub, data="before")
+        client.pushes()
+        reply = client.command("subscribe", channel="numbers", data={"last": 1})
+        assert [row["data"] for row in reply["subscribe"]["publications"]] == ["before"]
+        assert node.hub.size("numbers") == 1
+        publish(node.hub, data="after")
+        [push] = client.pushes()
+        assert push["pub"]["data"] == "after"
+        # It asked for the channel, so it can ask again.
+        node.hub.deliver(row(7))
+        assert client.closed is None
+        [push] = client.pushes()
+        assert push["unsubscribe"]["code"] == 2500
+        client.command("subscribe", channel="numbers")
         reply = client.command("subscribe", channel="numbers")
         assert reply["error"]["code"] == 105
+
+    def test_stays_when_the_application_refuses_to_let_it_subscribe(self, doorman: Doorman) -> None:
+        node = node_of(doorman)
+        doorman.invite = ("numbers",)
+        client, _ = come(node)
+        doorman.held = Deferred()
+        assert client.say({"id": 2, "subscribe": {"channel": "numbers"}}) == []
+        doorman.held.errback(Refused("no"))
+        [reply] = client.transport.take()
+        assert reply["error"] == {"code": 103, "message": "no"}
+        publish(node.hub, data="after")
+        [push] = client.pushes()
+        assert push["pub"]["data"] == "after"
 
     def test_is_left_by_a_push_and_with_another_it_begins_anew(self, doorman: Doorman) -> None:
         node = node_of(doorman)
@@ -298,7 +330,7 @@ class TestAChannelThatTheServerChose:
         doorman.let()
         first, second = client.transport.take()
         assert "subscribe" in first["push"]
-        assert second["error"]["code"] == 105
+        assert "subscribe" in second
         assert node.hub.size("a") == 1
 
 
@@ -369,10 +401,22 @@ class TestAClientThatLeavesWhileTheApplicationIsAsked:
         doorman.held = Deferred()
         client.say({"id": 2, **command}, {"id": 3, "ping": {}})
         client.session.closed()
-        assert doorman.gone == [""]
+        # One after the other: what it said last is being handled.
+        assert doorman.gone == []
         doorman.let()
         assert (client.transport.take(), doorman.gone) == ([], [""])
         assert nothing_is_left(node)
+
+    def test_is_gone_at_once_when_the_server_stops(self, doorman: Doorman) -> None:
+        node = node_of(doorman)
+        client, _ = come(node)
+        doorman.held = Deferred()
+        client.say({"id": 2, "rpc": {"method": "x"}})
+        node.hub.close()
+        client.session.closed()
+        assert doorman.gone == [""]
+        doorman.let()
+        assert doorman.gone == [""]
 
     def test_is_collected(self, doorman: Doorman) -> None:
         doorman.held, doorman.invite = Deferred(), ("a",)

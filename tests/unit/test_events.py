@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import pytest
@@ -13,14 +13,16 @@ from twisted.python.failure import Failure
 
 from pushserver import Client as AppClient
 from pushserver import PushServer, Refused
-from pushserver.application import BUSY_SECONDS, AppHandlers
+from pushserver.application import AppHandlers
 from pushserver.broker import Unavailable
 from pushserver.calls import Busy
 from pushserver.config import Config
 from pushserver.events import Events, handler
+from pushserver.faults import SELDOM_SECONDS
 from pushserver.limits import Limits
 from pushserver.rehearsal import Inline
 from pushserver.running import LAST_SECONDS
+from pushserver.sources.record import LOGGED_AT_ONCE
 from pushserver.testing import Disconnected, ServerError, TestServer
 from tests.unit.tools import Client
 from tests.unit.web import Trouble
@@ -121,11 +123,28 @@ class TestAHandler:
     @pytest.mark.parametrize(
         ("event", "function", "words"),
         [
-            ("connect", lambda a, b, c: 0, "2 arguments of connect: missing .* 'c'"),
-            ("disconnect", lambda a, b, c: 0, "2 arguments of disconnect"),
-            ("subscribe", lambda a, b, c, d: 0, "3 arguments of subscribe"),
-            ("publish", lambda a, b, c, d: 0, "3 arguments of publish"),
-            ("say", lambda a, b, c: 0, "2 arguments of say"),
+            (
+                "connect",
+                lambda a, b, c: 0,
+                r"of connect is called with \(client, data\): missing .* 'c'",
+            ),
+            (
+                "disconnect",
+                lambda a, b, c: 0,
+                r"of disconnect is called with \(client, reason\): missing",
+            ),
+            (
+                "subscribe",
+                lambda a, b, c, d: 0,
+                r"subscribe is called with \(client, channel, data\): missing",
+            ),
+            (
+                "publish",
+                lambda a, b, c, d: 0,
+                r"publish is called with \(client, channel, data\): missing",
+            ),
+            ("say", lambda a, b, c: 0, r"of say is called with \(client, data\): missing"),
+            ("start", lambda a: 0, "start is called without arguments: missing"),
             ("say", lambda a, *, b: 0, "missing .* 'b'"),
             ("say", 7, "expected a function"),
         ],
@@ -133,6 +152,12 @@ class TestAHandler:
     def test_that_cannot_be_called_is_none(self, event: str, function: Any, words: str) -> None:
         with pytest.raises(ValueError, match=words):
             handler(event, function, None)
+
+    @pytest.mark.parametrize("event", [print, 5])
+    def test_is_of_an_event(self, app: PushServer, event: Any) -> None:
+        with pytest.raises(ValueError, match=r'^@app.on needs the event: @app.on\("message"\)$'):
+            app.on(event)
+        assert list(app.events) == []
 
     def test_that_is_async_takes_no_thread(self) -> None:
         async def answer() -> None: ...
@@ -150,6 +175,20 @@ class TestAHandler:
         with pytest.raises(ValueError, match="say in chat has a handler already: call"):
             app.on("say", namespace="chat")(call)
         assert list(app.events) == ["say", "chat:say"]
+
+    @pytest.mark.parametrize("namespace", ["chat:", "/chat", "chat:room", " chat", "x" * 128, "é"])
+    def test_is_for_a_namespace_that_channels_can_have(
+        self, app: PushServer, namespace: str
+    ) -> None:
+        with pytest.raises(ValueError, match=r"invalid namespace .*: expected what stands before"):
+            app.on("subscribe", namespace=namespace)(call)
+        app.on("subscribe", namespace="x" * 127)(call)
+
+    def test_that_could_be_taken_for_a_guard_is_none(self, app: PushServer) -> None:
+        with pytest.raises(ValueError, match="say on\\('subscribe', namespace='chat'\\)"):
+            app.on("chat:subscribe")(call)
+        with pytest.raises(ValueError, match="say on\\('start'\\)"):
+            app.on("chat:start")(call)
 
     def test_is_given_back_as_it_was(self, app: PushServer) -> None:
         assert app.on("say")(call) is call
@@ -313,8 +352,9 @@ class TestAHandlerThat:
                 with pytest.raises(ServerError, match="100: the application failed"):
                     do()
                 do()
-            guest.send("x")
-            guest.send("y")
+            if event == "message":
+                guest.send("x")
+                guest.send("y")
             guest.leave()
             assert guest.closed == (1000, "")
         assert len(trouble.take()) == 1
@@ -494,6 +534,7 @@ class TestWhatIsSent:
             guest.send(3, "unknown")
             guest.send(4, "connect")
             guest.send({"event": "say"})
+            guest.send({"event": "unknown"})
             guest.send({"event": 5, "data": 6})
             guest.send({"event": "say", "data": 7, "more": 8})
         assert seen == [
@@ -505,7 +546,8 @@ class TestWhatIsSent:
             ("chat:say", 2),
             ("json", {"event": "unknown", "data": 3}),
             ("json", {"event": "connect", "data": 4}),
-            ("json", {"event": "say"}),
+            ("say", None),
+            ("json", {"event": "unknown"}),
             ("json", {"event": 5, "data": 6}),
             ("json", {"event": "say", "data": 7, "more": 8}),
         ]
@@ -517,15 +559,75 @@ class TestWhatIsSent:
             server.connect().send({"a": 1})
         assert seen == [{"a": 1}]
 
-    def test_for_nobody_does_no_harm(self, app: PushServer, guests: Guests) -> None:
+    def test_for_nobody_does_no_harm_and_is_told_now_and_then(
+        self, app: PushServer, guests: Guests, trouble: Trouble
+    ) -> None:
+        app.on("clap")(lambda client: None)
         client = guests.connected()
-        assert client.say({"send": {"data": 1}}) == []
+        assert client.say({"send": {"data": {"event": "klap"}}}) == []
+        [told] = trouble.take()
+        assert "a client sent {'event': 'klap'}, for which there is no handler; there" in told
+        assert told.endswith(": clap")
         [reply] = client.say({"id": 5, "send": {"data": 1}})
         assert reply["error"]["code"] == 108
         assert client.closed is None
+        assert trouble.take() == []
+        guests.server.advance(SELDOM_SECONDS)
+        client = guests.connected()
+        client.say({"send": {"data": "x" * 500}})
+        [told] = trouble.take()
+        assert len(told) < 250
+
+
+class TestTheLog:
+    """Clients cannot fill it."""
+
+    @pytest.mark.parametrize("how", ["raises", "answers what JSON cannot hold"])
+    def test_has_some_failures_of_each_handler_and_how_many_there_were(
+        self, app: PushServer, guests: Guests, trouble: Trouble, how: str
+    ) -> None:
+        @app.on("vote")
+        def vote(client: AppClient, drink: str) -> Any:
+            return {"tea": 1}[drink] if how == "raises" else {1j}
+
+        app.on("other")(lambda: 1 / 0)
+        client = guests.connected()
+        for _ in range(1_000):
+            reply = guests.ask(client, "vote", "beer")
+            assert reply["error"]["code"] == 100
+        assert len(trouble.take()) == LOGGED_AT_ONCE
+        guests.ask(client, "other")
+        assert len(trouble.take()) == 1
+        guests.server.advance(SELDOM_SECONDS / LOGGED_AT_ONCE)
+        client = guests.connected()
+        for _ in range(10):
+            guests.ask(client, "vote", "beer")
+        [told] = trouble.take()
+        assert f"(and {1_000 - LOGGED_AT_ONCE} that were not logged)" in told
+
+    def test_has_one_that_is_late_each_minute(
+        self, app: PushServer, guests: Guests, trouble: Trouble
+    ) -> None:
+        app.on("hang", thread=False)(lambda: Deferred())
+        for _ in range(3):
+            for _ in range(50):
+                guests.ask(guests.connected(), "hang")
+            guests.server.advance(SECONDS)
+        first, last = trouble.take()
+        assert first.endswith("has not answered in 30 s (handler_seconds)")
+        assert last == first + " (and 99 that were not logged)"
 
 
 class TestWhoLeaves:
+    def test_cannot_be_refused(self, app: PushServer, guests: Guests, trouble: Trouble) -> None:
+        @app.on("disconnect")
+        def gone(client: AppClient) -> None:
+            raise Refused("stay")
+
+        guests.connected().session.closed()
+        assert trouble.take()[0].endswith("gone failed: Refused('stay')")
+        assert [failed.event for failed in guests.handlers.failures("c")] == ["disconnect"]
+
     def test_is_told_once_with_the_reason(self, app: PushServer) -> None:
         gone: list[tuple[str, str]] = []
         app.on("disconnect")(lambda client, reason: gone.append((client.state["name"], reason)))
@@ -557,10 +659,12 @@ class TestWhoLeaves:
         client = guests.connected()
 
         class Full(Inline):
-            def call(self, function: Callable[[], Any], must: bool = False) -> Deferred[Any]:
+            def call(
+                self, function: Callable[[], Any], place: Hashable, must: bool = False
+            ) -> Deferred[Any]:
                 if not must:
                     raise Busy
-                return super().call(function)
+                return super().call(function, place)
 
         guests.handlers._threads = Full()
         for _ in range(3):
@@ -570,7 +674,7 @@ class TestWhoLeaves:
         assert "too many calls wait for a thread (handler_threads)" in told
         [failed] = guests.handlers.failures("")
         assert failed.error in told
-        guests.server.advance(BUSY_SECONDS)
+        guests.server.advance(SELDOM_SECONDS)
         guests.ask(client, "ask")
         client.session.closed()
         assert (len(gone), len(trouble.take())) == (1, 1)
@@ -606,7 +710,7 @@ class TestWhoLeaves:
         assert over == [None]
         assert trouble.take() == ["2 handlers of disconnect are left behind"]
         guests.server.advance(SECONDS)
-        assert len(trouble.take()) == 2
+        assert trouble.take() == []
 
     def test_and_publishes_when_the_server_stops_raises_but_fills_no_log(
         self, app: PushServer

@@ -72,7 +72,9 @@ class Stage:
         return committed
 
     def stop(self) -> None:
-        self.service.stopService()
+        """As the server does."""
+        stopped: Any = self.service.stopService()
+        stopped.addBoth(lambda _: self.service.end())
         self.threads.shutdown()
 
 
@@ -178,21 +180,32 @@ class TestInAnotherThread:
         with pytest.raises(Unavailable, match="the disk is full"):
             settled(future)
 
-    @pytest.mark.parametrize("taken", [False, True])
-    def test_one_that_waits_is_told_when_the_server_stops(
-        self, stage: Stage, taken: bool, monkeypatch: pytest.MonkeyPatch
+    def test_one_that_waits_is_told_when_the_server_has_stopped_before_it_was_heard(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(running, "LOOK_SECONDS", 0.001)
         stage.hold()
         future = stage.in_thread(stage.app.publish, "c", 1)
-        if taken:
-            stage.clock.take()
-        else:
-            while not stage.clock.waiting:
-                threading.Event().wait(0.001)
+        while not stage.clock.waiting:
+            threading.Event().wait(0.001)
         stage.service.stopService()
+        stage.service.end()
         with pytest.raises(Unavailable, match="the server has stopped"):
             settled(future)
+
+    def test_one_that_was_heard_has_its_commit_before_the_server_has_stopped(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(running, "LOOK_SECONDS", 0.001)
+        committed = stage.hold()
+        future = stage.in_thread(stage.app.publish, "c", 1)
+        stage.clock.take()
+        stage.service.stopService()
+        assert not future.done()
+        # What the store does at its end.
+        committed.callback(Receipt("e1", 1, 5))
+        stage.service.end()
+        assert settled(future).offset == 5
 
     def test_clients_are_told_on_the_reactors(self, stage: Stage) -> None:
         told: list[threading.Thread] = []
@@ -207,6 +220,7 @@ class TestInAnotherThread:
         stage.clock.take()
         assert told == [threading.current_thread()] * 2
         stage.service.stopService()
+        stage.service.end()
         with pytest.raises(Unavailable, match="the server has stopped"):
             settled(stage.in_thread(here.soon, tell))
 
@@ -238,6 +252,8 @@ class TestAnApplicationThatNobodyRuns:
         with pytest.raises(RuntimeError, match="being run by a server already"):
             second.startService()
         stage.service.stopService()
+        assert stage.app.publish("c", 1).done
+        stage.service.end()
         with pytest.raises(NotRunning):
             stage.app.publish("c", 1)
         stage.service.startService()
@@ -253,5 +269,6 @@ class TestAnApplicationThatNobodyRuns:
         held.callback(None)
         assert (over, stage.handlers.told) == ([None], ["begin", "end"])
         stage.handlers.held = None
+        stage.service.end()
         with pytest.raises(NotRunning):
             stage.app.publish("c", 1)

@@ -10,10 +10,12 @@ from twisted.internet.defer import succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pushserver import PushServer
 from pushserver.sources.functions import adapt
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.traces import own_part
-from tests.unit.source_tools import Desk
+from pushserver.testing import ServerError, TestServer
+from tests.unit.source_tools import Desk, stopped
 from tests.unit.web import Trouble
 
 
@@ -53,6 +55,14 @@ async def async_generator() -> AsyncIterator[int]:
     await succeed(None)
     inner()
     yield 1
+
+
+def runs_dry() -> Any:
+    return next(iter([]))
+
+
+async def runs_dry_too() -> Any:
+    return next(iter([]))
 
 
 @implementer(ISource)
@@ -156,3 +166,39 @@ def test_where_nothing_is_left_all_is_kept() -> None:
     assert own_part(failure) is failure
     failure.cleanFailure()
     assert own_part(failure) is failure
+
+
+@pytest.mark.parametrize("thread", [True, False])
+@pytest.mark.parametrize("event", ["ask", "connect"])
+def test_a_stop_iteration_of_a_handler_has_its_own_line(
+    trouble: Trouble, event: str, thread: bool
+) -> None:
+    app = PushServer()
+    app.on(event, thread=thread)(runs_dry)
+    with TestServer(app) as server, pytest.raises(ServerError, match="application failed"):
+        server.connect().rpc(event)
+    [failed] = trouble
+    assert [frame[0] for frame in failed["log_failure"].frames] == ["runs_dry"]
+    trouble.clear()
+
+
+def test_a_stop_iteration_of_an_async_handler_has_its_own_line(trouble: Trouble) -> None:
+    app = PushServer()
+    app.on("ask")(runs_dry_too)
+    with TestServer(app) as server, pytest.raises(ServerError, match="application failed"):
+        server.connect().rpc("ask")
+    [failed] = trouble
+    assert [frame[0] for frame in failed["log_failure"].frames] == ["runs_dry_too"]
+    trouble.clear()
+
+
+@pytest.mark.parametrize("thread", [True, False])
+def test_a_stop_iteration_of_a_source_has_its_own_line(trouble: Trouble, thread: bool) -> None:
+    desk = Desk()
+    runner = desk.started(adapt(runs_dry, 1.0, thread))
+    if thread:
+        desk.clock.take()
+    [failed] = trouble
+    assert [frame[0] for frame in failed["log_failure"].frames] == ["runs_dry"]
+    trouble.clear()
+    stopped(runner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import pytest
@@ -10,10 +10,11 @@ from twisted.internet.defer import Deferred
 
 from pushserver import PushServer, Refused
 from pushserver.application import AppHandlers
+from pushserver.assembly import build
 from pushserver.calls import Busy
 from pushserver.config import Config
 from pushserver.limits import Limits
-from pushserver.rehearsal import Inline
+from pushserver.rehearsal import Inline, Stage
 from pushserver.running import LAST_SECONDS
 from pushserver.testing import ServerError, TestServer
 from tests.unit.tools import Client
@@ -234,21 +235,31 @@ def test_neither_is_called_by_a_server_that_stops_at_once(app: PushServer) -> No
     called: list[str] = []
     for event in ("start", "stop"):
         app.on(event, thread=False)(lambda event=event: called.append(event))
-    with TestServer(app) as server:
-        service = server.service
-    assert called == ["start", "stop"]
+    stage = Stage()
+    config = Config(sources={})
+    config.server.listen.clear()
+    service = build(config, stage, app=app, threads=Inline(), clock=stage.seconds)
     service.startService()
     service.stopService()
-    server.advance(10)
-    assert called == ["start", "stop"]
+    stage.advance(10)
+    assert called == []
+
+
+def test_a_server_that_was_stopped_does_not_start_again(app: PushServer) -> None:
+    with TestServer(app) as server:
+        service = server.service
+    with pytest.raises(RuntimeError, match="does not start again"):
+        service.startService()
 
 
 def test_both_are_called_even_when_others_must_wait(app: PushServer) -> None:
     class Full(Inline):
-        def call(self, function: Callable[[], Any], must: bool = False) -> Deferred[Any]:
+        def call(
+            self, function: Callable[[], Any], place: Hashable, must: bool = False
+        ) -> Deferred[Any]:
             if not must:
                 raise Busy
-            return super().call(function)
+            return super().call(function, place)
 
     called: list[str] = []
     for event in ("start", "stop"):
@@ -261,7 +272,7 @@ def test_both_are_called_even_when_others_must_wait(app: PushServer) -> None:
 
 class TestAClient:
     @pytest.mark.parametrize("event", ["start", "stop"])
-    def test_cannot_call_them(self, app: PushServer, event: str) -> None:
+    def test_cannot_call_them(self, app: PushServer, trouble: Trouble, event: str) -> None:
         called: list[str] = []
         app.on(event, thread=False)(lambda: called.append(event))
         with TestServer(app) as server:
@@ -273,6 +284,8 @@ class TestAClient:
                 guest.send(1, name)
             assert called == before
             assert guest.closed is None
+        [told] = trouble.take()
+        assert "there is no handler" in told
 
 
 @pytest.mark.parametrize("event", ["start", "stop", "connect", "disconnect"])
@@ -284,6 +297,6 @@ def test_what_is_of_no_namespace_has_no_handler_there(app: PushServer, event: st
 
 @pytest.mark.parametrize("event", ["start", "stop"])
 def test_they_take_no_arguments(app: PushServer, event: str) -> None:
-    with pytest.raises(ValueError, match=f"cannot be called with the 0 arguments of {event}"):
+    with pytest.raises(ValueError, match=f"of {event} is called without arguments"):
         app.on(event)(lambda client: None)
     app.on(event)(lambda *arguments: None)

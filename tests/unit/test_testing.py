@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from pushserver import Client, PushServer, Refused, rehearsal
 from pushserver.channel import ChannelOptions
-from pushserver.config import Config, Source
+from pushserver.config import Config, Source, Store
 from pushserver.limits import Limits
 from pushserver.rehearsal import Aside, Beside
 from pushserver.sources.interface import Feed
@@ -416,6 +417,12 @@ class TestAServer:
             guest.subscribe("a")
             with pytest.raises(ServerError, match="channels_per_client"):
                 guest.subscribe("b")
+
+    def test_has_no_store(self, tmp_path: Path) -> None:
+        config = Config(sources={}, store=Store(path=str(tmp_path / "history.db")))
+        with pytest.raises(ValueError, match=r"has no store: leave \[store\] out"):
+            TestServer(PushServer(), config)
+        assert list(tmp_path.iterdir()) == []
 
     def test_takes_publications_as_by_http(self) -> None:
         with TestServer() as server:
