@@ -96,7 +96,8 @@ def embedded(app: PushServer, listen: Sequence[str], config: str, reactor: Any) 
         from twisted.internet import reactor
     options = Options()
     options["config"] = config
-    found = with_pages(with_app(configure(options, os.environ), app), config)
+    found = with_app(configure(options, os.environ), app)
+    found = with_pages(found, config, _file("__main__"))
     found = replace(found, server=replace(found.server, listen=list(listen)))
     return build(found, reactor, app=app)
 
@@ -104,16 +105,18 @@ def embedded(app: PushServer, listen: Sequence[str], config: str, reactor: Any) 
 def with_pages(config: Config, *private: str) -> Config:
     """The configuration with the folder of the user's pages as it is, if there is one.
 
-    Raises StartFailed, also if one of the files that are private is in it.
+    Raises StartFailed, also if one of the files that are private is in it, or the store, or
+    a secret.
     """
     if not config.server.pages:
         return config
-    folder = pages_folder(config.server.pages, (config.store.path, *private))
+    secrets = [source.options.get("secret_file", "") for source in config.sources.values()]
+    folder = pages_folder(config.server.pages, (config.store.path, *secrets, *private))
     return replace(config, server=replace(config.server, pages=folder))
 
 
 def _file(app: str) -> str:
-    """Where the module of an application is, as far as it is a file."""
+    """Where the module of an application is, as far as it is a file; `__main__` is a program's."""
     module = sys.modules.get(app.partition(":")[0])
     return getattr(module, "__file__", None) or ""
 

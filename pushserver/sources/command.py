@@ -130,7 +130,16 @@ class Complaints:
         self.last = ""
 
     def hear(self, data: bytes) -> None:
-        """More of it."""
+        """More of it. Of many lines at once only the first and the last are looked at."""
+        if data.count(b"\n") > 2 * _LOGGED_AT_ONCE:
+            *first, data = data.split(b"\n", _LOGGED_AT_ONCE)
+            middle, *last = data.rsplit(b"\n", _LOGGED_AT_ONCE)
+            self._hear(b"\n".join((*first, b"")))
+            self._unsaid += middle.count(b"\n") + 1 if self._logged else 0
+            data = b"\n".join(last)
+        self._hear(data)
+
+    def _hear(self, data: bytes) -> None:
         for line in self._splitter.feed(data):
             self._take(line.text)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from numbers import Real
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -30,8 +32,8 @@ def adapt(target: Any, every: float | None = None, thread: bool | None = None) -
         return source
     if not callable(target) or isinstance(target, type):
         raise ValueError(f"{name} is no source: expected a function, or what provides ISource")
-    if every is not None and not 0 < every < float("inf"):
-        raise ValueError(f"every of {name} is {every!r}, expected seconds, more than 0")
+    if every is not None and (not is_number(every) or not 0 < every < float("inf")):
+        raise ValueError(f"every of {name} is {every!r}, expected a number of seconds, more than 0")
     calls, code = Calls(target, name), _code(target)
     if inspect.isasyncgenfunction(code) or inspect.iscoroutinefunction(code):
         if thread:
@@ -49,6 +51,11 @@ def adapt(target: Any, every: float | None = None, thread: bool | None = None) -
     if every is None:
         raise ValueError(f"{name} needs every=SECONDS; without, it has to yield its values")
     return Timer(calls, every, place)
+
+
+def is_number(value: object) -> bool:
+    """Whether it can be compared with numbers, as the text "2" cannot."""
+    return isinstance(value, Real)
 
 
 def _own_source(target: Any) -> Any:
@@ -96,7 +103,13 @@ class OnReactor:
 
     async def call(self, reactor: Any, function: Callable[[], Any]) -> Any:
         """What it returns."""
-        found = function()
+        try:
+            found = function()
+        except StopIteration as error:
+            # Python would raise this too, but without the line that raised the other.
+            raise RuntimeError("StopIteration was raised, and not in a generator").with_traceback(
+                error.__traceback__
+            ) from error
         return await awaited(found) if inspect.isawaitable(found) else found
 
     def close(self) -> None:
@@ -180,24 +193,38 @@ class Timer:
 
 @implementer(ISource)
 class Values:
-    """Publishes what a generator yields, and ends with it; with `every` one a tick."""
+    """Publishes what a generator yields, and ends with it; with `every` one a tick.
+
+    What a generator in a thread waited for when it was stopped is published by the next run:
+    it has been taken, out of a queue maybe.
+    """
 
     def __init__(self, calls: Calls, every: float | None, place: OnReactor | InThread):
         self._calls = calls
         self.every = every
         self.place = place
+        self._taken: deque[Any] = deque(maxlen=1)
 
     async def run(self, feed: Any) -> None:
         generator: Generator[Any, Any, Any] = self._calls(feed)
 
         async def step() -> None:
-            made = self.place.call(feed.reactor, lambda: _following(generator))
-            await publish(feed, await in_time(feed, self.every, made))
+            made = self.place.call(feed.reactor, lambda: self._take(generator))
+            await in_time(feed, self.every, made)
+            await publish(feed, self._taken.popleft())
 
         try:
             await repeating(feed, self.every, step)
         finally:
             await self._close(feed, generator)
+
+    def _take(self, generator: Generator[Any, Any, Any]) -> None:
+        """Have a value; in the thread, where there is one call at a time."""
+        if not self._taken:
+            try:
+                self._taken.append(next(generator))
+            except StopIteration:
+                raise Ended from None
 
     async def _close(self, feed: Feed, generator: Generator[Any, Any, Any]) -> None:
         stuck = self.place.busy
@@ -228,13 +255,6 @@ class AsyncValues:
             await repeating(feed, self._every, step)
         finally:
             await awaited(generator.aclose())
-
-
-def _following(generator: Generator[Any, Any, Any]) -> Any:
-    try:
-        return next(generator)
-    except StopIteration:
-        raise Ended from None
 
 
 async def _anext(generator: AsyncGenerator[Any, Any]) -> Any:

@@ -21,6 +21,8 @@ STDOUT, STDERR = 1, 2
 POLL_SECONDS = 0.05
 LAST_SECONDS = 1.0
 """How long after the last signal the end is waited for, and output after the end."""
+HEARD_BYTES = 65_536
+"""After so many bytes of standard error the program waits for POLL_SECONDS."""
 
 # spawnProcess begins no session without a terminal, and changes the folder only by a fork of
 # the whole server. A C locale and two signals are not as Python has them.
@@ -64,6 +66,8 @@ def find_program(name: str, folder: str, environment: Mapping[str, str]) -> str:
 class Process(ProcessProtocol):
     """Runs once. What it writes is read as fast as it is taken by `read`.
 
+    With `on_stderr` its standard error goes there, no more than 1.3 MB a second.
+
     It ends when the program does, or by `stop`; what the program leaves behind in its
     process group is ended too. A shutdown of the reactor ends it, and waits for that.
     """
@@ -87,6 +91,8 @@ class Process(ProcessProtocol):
         self._reader: Deferred[None] | None = None
         self._stoppers: list[Deferred[None]] = []
         self._timer: Any = None
+        self._heard = 0
+        self._rest: Any = None
         self._trigger: Any = None
         self._signalled = False
         self._killed = False
@@ -120,8 +126,9 @@ class Process(ProcessProtocol):
         while not self._chunks:
             if self.over:
                 return None
-            for pipe in self._pipes():
-                pipe.resumeProducing()
+            for descriptor, pipe in self._pipes().items():
+                if descriptor == STDOUT or self._rest is None:
+                    pipe.resumeProducing()
             self._idle_since = self._reactor.seconds()
             self._reader = Deferred()
             try:
@@ -140,9 +147,10 @@ class Process(ProcessProtocol):
         if not self.stopped:
             self.stopped = True
             self._chunks.clear()
-            for pipe in self._pipes():
+            for descriptor, pipe in self._pipes().items():
                 # So that it does not wait for somebody to read its last words.
-                pipe.resumeProducing()
+                if descriptor == STDOUT or self._rest is None:
+                    pipe.resumeProducing()
             self._end_group()
         over: Deferred[None] = Deferred()
         self._stoppers.append(over)
@@ -155,10 +163,20 @@ class Process(ProcessProtocol):
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         if childFD == STDERR and self._on_stderr is not None:
             self._on_stderr(data)
+            self._heard += len(data)
+            if self._heard >= HEARD_BYTES and self._rest is None:
+                self._heard = 0
+                self.transport.pipes[STDERR].pauseProducing()
+                self._rest = self._reactor.callLater(POLL_SECONDS, self._go_on_hearing)
         elif not self.stopped:
             self._chunks.append((childFD, data))
             self.transport.pipes[childFD].pauseProducing()
             self._wake()
+
+    def _go_on_hearing(self) -> None:
+        self._rest = None
+        if STDERR in self.transport.pipes:
+            self.transport.pipes[STDERR].resumeProducing()
 
     def processExited(self, reason: Failure) -> None:
         self.result = reason.value
@@ -216,6 +234,9 @@ class Process(ProcessProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         if self._trigger is not None:
             self._reactor.removeSystemEventTrigger(self._trigger)
             self._trigger = None
@@ -234,8 +255,8 @@ class Process(ProcessProtocol):
         if self._reader is not None and not self._reader.called:
             self._reader.callback(None)
 
-    def _pipes(self) -> list[Any]:
-        return [pipe for fd, pipe in self.transport.pipes.items() if fd in (STDOUT, STDERR)]
+    def _pipes(self) -> dict[int, Any]:
+        return {fd: pipe for fd, pipe in self.transport.pipes.items() if fd in (STDOUT, STDERR)}
 
     def _group_lives(self) -> bool:
         """Whether there is anybody in it; to be asked when the program itself has ended."""

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from pushserver.broker import Unavailable
 from pushserver.channel import InvalidName, Receipt, check_event
-from pushserver.idempotency import InvalidKey, check_key
+from pushserver.idempotency import REMEMBERED_SECONDS, InvalidKey, check_key
 from pushserver.limits import Positive
 from pushserver.payload import MALFORMED, InvalidData
 from pushserver.sources.interface import Feed, IHook, ISource, ISourceType, SourceFailed
@@ -32,6 +32,9 @@ from pushserver.sources.signatures import (
 )
 
 MOST_SECRET_BYTES = 4_096
+MOST_TOLERANCE_SECONDS = REMEMBERED_SECONDS / 2 - 5.0
+"""A request is valid twice so long, if the sender's clock is ahead, and must be remembered
+until then; the rest is for its way from the check to the publication."""
 
 _FORM = "application/x-www-form-urlencoded"
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -52,7 +55,7 @@ class Options:
     """Of `plain` and `token`: what stands before it."""
     encoding: Encoding = "hex"
     """Of `plain`: how the signature is written."""
-    tolerance_seconds: Positive = 300.0
+    tolerance_seconds: Positive = MOST_TOLERANCE_SECONDS
     """Of `stripe`: how far the time of a request may be from ours."""
     id_header: str = ""
     """The header that names the delivery: the same name again is published once."""
@@ -202,6 +205,14 @@ class WebhookType:
     def make(self, options: Options) -> Webhook:
         _check_secret(options)
         _check_headers(options)
+        if options.signature == "stripe" and not (
+            0 < options.tolerance_seconds <= MOST_TOLERANCE_SECONDS
+        ):
+            raise ValueError(
+                f"tolerance_seconds: {options.tolerance_seconds:g}, expected more than 0 and at"
+                f" most {MOST_TOLERANCE_SECONDS:g}: what came before is remembered for"
+                f" {REMEMBERED_SECONDS:g} s"
+            )
         return Webhook(options, _scheme(options))
 
 

@@ -353,6 +353,7 @@ ASYNCIO = """
 import asyncio
 import threading
 from pushserver import PushServer
+from twisted.internet.defer import Deferred
 
 app = PushServer()
 
@@ -377,6 +378,38 @@ async def wrong(client):
         await asyncio.create_task(publish())
     except ValueError as error:
         return str(error)
+
+
+@app.on("in a task")
+async def in_a_task(client):
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        one = group.create_task(asyncio.sleep(0.001, 1))
+    offset = (await app.publish("grouped", one.result())).offset
+    try:
+        async with asyncio.timeout(0.001):
+            await Deferred()
+    except TimeoutError:
+        return offset
+
+
+@app.source("grouped_source")
+async def grouped(feed):
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        one = group.create_task(asyncio.sleep(0.001, 1))
+    await feed.publish(one.result())
+
+
+@app.source("grouped_values", every=0.05)
+async def grouped_values():
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        one = group.create_task(asyncio.sleep(0.001, 1))
+    yield one.result()
+    try:
+        await asyncio.sleep(60)
+    finally:
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0)
+        app.publish("life", "closed")
 
 
 @app.on("start")
@@ -429,13 +462,16 @@ def test_on_its_reactor_asyncio_goes_with_everything(tmp_path: Path) -> None:
         assert sorted(data(history(server, "counted"))) == [0, 1, 2, 3, 4, 5]
         assert "does not fit into JSON" in client.ask("rpc", "wrong", None)["data"]
         assert data(history(server, "values")) == [1]
+        assert client.ask("rpc", "in a task", None)["data"] == 1
+        assert data(history(server, "grouped_source")) == [1]
+        assert data(history(server, "grouped_values")) == [1]
         # From the first tick on.
         assert server.problems == []
         assert client.ask("rpc", "cancelled", None)["message"] == "the application failed"
         assert set(data(history(server, "ticks"))) == {"MainThread"}
         server.stop()
         server.start()
-        assert data(history(server, "life"))[:2] == ["start", "stop"]
+        assert data(history(server, "life"))[:3] == ["start", "closed", "stop"]
 
 
 class TestAnApplicationThatCannotBeLoaded:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -181,6 +181,16 @@ class TestTheFolderOfPages:
         with pytest.raises(StartFailed, match="no folder"):
             PushServer(pages="page").service(reactor=MemoryReactorClock())
 
+    def test_has_not_the_program_in_it_that_it_is_part_of(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program = ModuleType("__main__")
+        monkeypatch.setitem(sys.modules, "__main__", program)
+        PushServer(pages=".").service(reactor=MemoryReactorClock())
+        program.__file__ = str(tmp_path / "program.py")
+        with pytest.raises(StartFailed, match=r"everybody could read .*/program\.py"):
+            PushServer(pages=".").service(reactor=MemoryReactorClock())
+
     @pytest.mark.parametrize("name", ["nothing", "pages/index.html"])
     def test_that_is_none_ends_the_start_and_is_named(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(StartFailed) as failed:
@@ -192,12 +202,18 @@ class TestTheFolderOfPages:
     def test_has_nothing_in_it_that_is_nobodys_business(self, tmp_path: Path) -> None:
         (tmp_path / "pushtest_open.py").write_text(self.APP.format("."))
         (tmp_path / "push.toml").write_text("")
+        config = tmp_path.parent / f"{tmp_path.name}.toml"
+        config.write_text(
+            '[sources.hook]\ntype = "webhook"\nchannel = "c"\n'
+            'signature = "token"\nheader = "X"\nsecret_file = "secret"\n'
+        )
         (tmp_path / "pages" / "push.toml").symlink_to(tmp_path / "push.toml")
         here, elsewhere = {"PUSHSERVER_SERVER_PAGES": "."}, {"PUSHSERVER_SERVER_PAGES": "pages"}
         for options, variables, private in (
             (["--app", "pushtest_open:app"], {}, "pushtest_open.py"),
             (["--config", "push.toml"], here, "push.toml"),
             ([], here | {"PUSHSERVER_STORE_PATH": "h.db"}, "h.db"),
+            (["--config", str(config)], here, "secret"),
         ):
             with pytest.raises(StartFailed) as failed:
                 make(parsed(*options), variables, MemoryReactorClock())

@@ -380,6 +380,29 @@ class TestStandardError(RealProcesses):
         more = [int(text.split()[0]) for text in said if text.endswith(" more lines")]
         assert len(lines) + sum(more) == 10_000
 
+    async def test_of_a_flood_is_counted_and_its_last_line_kept(self) -> None:
+        feed = Recorder(Clock())
+        complaints = Complaints(feed, True)
+        looked_at: list[bytes] = []
+        take = complaints._take
+
+        def look_at(text: bytes) -> None:
+            looked_at.append(text)
+            take(text)
+
+        self.monkeypatch.setattr(complaints, "_take", look_at)
+        complaints.hear(b"half ")
+        complaints.hear(b"".join(b"%d\n" % n for n in range(1_000)) + b"last\n\nopen")
+        assert len(looked_at) == 19
+        complaints.end()
+        assert complaints.last == "open"
+        shown = ["half 0", *map(str, range(1, 10)), "992 more lines"]
+        assert self.trouble.take() == [f"source log: stderr: {line}" for line in shown]
+        silent = Complaints(feed, False)
+        silent.hear(b"x\n" * 1_000 + b"last\n")
+        silent.end()
+        assert silent.last == "last"
+
     async def test_may_be_published(self) -> None:
         code = "say('out')\ncomplain('err')\nsys.stderr.write('last')\nsys.exit(2)"
         feed, done = self.source(code, stderr="publish")

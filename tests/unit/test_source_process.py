@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from pushserver.sources.process import (
+    HEARD_BYTES,
     LAST_SECONDS,
     POLL_SECONDS,
     STDERR,
@@ -162,6 +163,29 @@ class TestOutput:
             reactor.say(b"b", STDERR)
         assert heard == [b"b"] * 3
         assert read(process) == (STDOUT, b"a")
+
+    def test_of_a_flood_on_standard_error_is_heard_so_much_in_a_while(self) -> None:
+        heard: list[bytes] = []
+        reactor, process = running(heard.append)
+        chunk = b"x" * (HEARD_BYTES // 2)
+        for _ in range(3):
+            reactor.say(chunk, STDERR)
+            assert not reactor.pipes[STDERR].paused
+            reactor.say(chunk, STDERR)
+            assert reactor.pipes[STDERR].paused
+            # Whoever waits for the output, or for the end, changes nothing about that.
+            begun(process.read())
+            assert reactor.pipes[STDERR].paused
+            begun(process.stop())
+            assert reactor.pipes[STDERR].paused
+            reactor.wait(POLL_SECONDS)
+        for _ in range(2):
+            reactor.say(chunk, STDERR)
+        reactor.close()
+        reactor.exit()
+        assert process.over
+        assert reactor.getDelayedCalls() == []
+        assert len(heard) == 8
 
     def test_that_was_not_taken_yet_is_there_after_the_end(self) -> None:
         reactor, process = running()

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
 from pushserver.broker import Unavailable
+from pushserver.channel import Receipt
+from pushserver.idempotency import Keys, Remembered
 from pushserver.payload import InvalidData
 from pushserver.sources.interface import IHook, ISource, ISourceType, SourceFailed
 from pushserver.sources.signatures import NotSigned, Signed, Stamped, Token, Unsigned
-from pushserver.sources.webhook import WEBHOOK, Options, Webhook
+from pushserver.sources.webhook import MOST_TOLERANCE_SECONDS, WEBHOOK, Options, Webhook
 from tests.unit.remote import Desk
 from tests.unit.tools import EPOCH, drive
 
@@ -352,6 +354,21 @@ class TestAStampedSignature:
             assert hook.post(self.BODY, {**headers, "x-id": str(number)})[0] == 201
         assert hook.desk.keys == [self.mac()] * 2
 
+    @pytest.mark.parametrize("ahead", [-MOST_TOLERANCE_SECONDS, 0, MOST_TOLERANCE_SECONDS])
+    def test_is_remembered_as_long_as_it_is_valid(self, ahead: float) -> None:
+        now = [float(NOW)]
+        keys = Keys(10)
+        made = Stamped(Options("stripe").tolerance_seconds, lambda: now[0])
+        stamp = NOW + round(ahead)
+        headers = {"stripe-signature": f"t={stamp},v1={self.mac(stamp)}"}
+        key = made.check(b"whsec_x", headers, self.BODY)
+        # Its way to the hub takes a while, and that of the other none.
+        keys.remember(Remembered("c", key, Receipt("e", 1, 1), now[0]))
+        while keys.find("c", key, now[0] + 5.0):
+            now[0] += 1
+        with pytest.raises(NotSigned, match="tolerance_seconds"):
+            made.check(b"whsec_x", headers, self.BODY)
+
     @given(st.text(st.sampled_from("tv01=, 5a\0ä")))
     def test_of_any_header_is_refused_in_words(self, header: str) -> None:
         with pytest.raises(NotSigned):
@@ -431,6 +448,10 @@ class TestTheSecret:
         ({"signature": "plain", "secret": "a", "header": "a b"}, "^header: 'a b', expected the"),
         ({"signature": "stripe", "secret": "a", "header": "x"}, '^header: is for signature = "p'),
         ({"signature": "stripe", "secret": "a", "prefix": "x"}, '^prefix: is for signature = "p'),
+        (
+            {"signature": "stripe", "secret": "a", "tolerance_seconds": 146.0},
+            "^tolerance_seconds: 146, expected more than 0 and at most 145: .* for 300 s",
+        ),
         ({"signature": "none", "id_header": "a:"}, "^id_header: 'a:', expected the name"),
         ({"signature": "none", "event_header": "ä"}, "^event_header: 'ä', expected the name"),
     ],

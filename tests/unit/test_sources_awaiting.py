@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import traceback
-from collections.abc import Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock, succeed
 
 from pushserver.sources.awaiting import awaited
 
@@ -119,18 +121,228 @@ class TestOnTheLoopOfAsyncio:
 
         assert self.run(work()) == "caught"
 
-    def test_a_cancel_cancels_the_future(self) -> None:
-        futures: list[asyncio.Future[None]] = []
+    def test_what_waits_for_nothing_has_its_answer_at_once(self) -> None:
+        async def work() -> object:
+            async with asyncio.timeout(1):
+                return await succeed(asyncio.current_task())
 
-        async def work() -> None:
-            futures.append(asyncio.get_running_loop().create_future())
-            await futures[0]
+        async def fails() -> None:
+            raise SystemExit(3)
 
         async def main() -> None:
-            done = begun(work())
-            done.cancel()
-            assert isinstance(result(done), CancelledError)
-            assert futures[0].cancelled()
+            around = asyncio.current_task()
+            assert result(begun(work())) not in (None, around)
+            assert asyncio.current_task() is around
+            assert isinstance(result(begun(fails())), SystemExit)
             await asyncio.sleep(0)
 
         asyncio.run(main())
+
+    def test_it_runs_in_one_task_with_what_needs_that(self) -> None:
+        async def work() -> list[object]:
+            task = asyncio.current_task()
+            async with asyncio.TaskGroup() as group:
+                child = group.create_task(asyncio.sleep(0.001, "child"))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await Deferred()
+            await later(1)
+            assert asyncio.current_task() is task
+            return [child.result(), await later(2)]
+
+        assert self.run(work()) == ["child", 2]
+
+    def test_a_deferred_gives_its_failure_and_may_be_awaited_again(self) -> None:
+        async def work() -> list[object]:
+            fails: Deferred[None] = Deferred()
+            asyncio.get_running_loop().call_soon(fails.errback, LookupError("x"))
+            for _ in range(2):
+                with pytest.raises(LookupError):
+                    await fails
+            deferred: Deferred[int] = Deferred()
+            asyncio.get_running_loop().call_soon(deferred.callback, 1)
+            return [await deferred, await deferred]
+
+        assert self.run(work()) == [1, 1]
+
+    @pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt()])
+    def test_what_would_end_the_loop_comes_out(self, raised: BaseException) -> None:
+        async def work() -> None:
+            await asyncio.sleep(0)
+            raise raised
+
+        async def main() -> None:
+            done = begun(work())
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert result(done) is raised
+
+        asyncio.run(main())
+
+    def test_context_variables_are_kept_and_do_not_leak(self) -> None:
+        variable: ContextVar[int] = ContextVar("variable", default=0)
+
+        async def work() -> int:
+            before = variable.get()
+            variable.set(before + 1)
+            await asyncio.sleep(0)
+            await later(None)
+            return variable.get()
+
+        async def main() -> int:
+            variable.set(5)
+            inside: int = await begun(work()).asFuture(asyncio.get_running_loop())
+            assert variable.get() == 5
+            return inside
+
+        assert asyncio.run(main()) == 6
+
+    def test_one_begun_in_another_has_a_task_of_its_own(self) -> None:
+        async def inner() -> object:
+            await asyncio.sleep(0)
+            return asyncio.current_task()
+
+        async def work() -> None:
+            outer = asyncio.current_task()
+            assert await awaited(inner()) is not outer
+            assert asyncio.current_task() is outer
+
+        self.run(work())
+
+    @pytest.mark.parametrize("turns", [0, 1, 2])
+    @pytest.mark.parametrize("kind", ["future", "deferred", "turn", "inner"])
+    def test_a_cancel_cancels_what_it_waits_for(self, kind: str, turns: int) -> None:
+        seen: list[BaseException] = []
+        waits: list[Any] = []
+
+        async def work() -> None:
+            loop = asyncio.get_running_loop()
+            waits.append(loop.create_future() if kind in ("future", "inner") else Deferred())
+            try:
+                for _ in range(100 if kind == "turn" else 0):
+                    await asyncio.sleep(0)
+                await waits[0]
+            except BaseException as error:
+                seen.append(error)
+                # The end is waited for.
+                await later(None)
+                seen.append(error)
+                raise
+
+        async def main() -> None:
+            made = awaited(work()) if kind == "inner" else work()
+            done = begun(made)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            done.cancel()
+            await cancelled(done)
+            assert [type(error) for error in seen] == [asyncio.CancelledError] * 2
+            if kind != "turn":
+                waited = waits[0]
+                assert waited.called if kind == "deferred" else waited.cancelled()
+
+        asyncio.run(main())
+
+    def test_a_deferred_that_has_fired_is_not_lost_by_a_cancel(self) -> None:
+        lock = DeferredLock()
+
+        async def work() -> None:
+            await lock.acquire()
+            try:
+                await Deferred()
+            finally:
+                lock.release()
+
+        async def main() -> None:
+            await lock.acquire()
+            done = begun(work())
+            await asyncio.sleep(0)
+            lock.release()
+            done.cancel()
+            await cancelled(done)
+            assert not lock.locked
+
+        asyncio.run(main())
+
+    def test_what_takes_no_cancel_goes_on_and_may_be_cancelled_again(self) -> None:
+        async def work() -> str:
+            try:
+                await Deferred()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return "at last"
+            return ""
+
+        async def main() -> object:
+            done = begun(work())
+            for _ in range(2):
+                done.cancel()
+                for _ in range(5):
+                    await asyncio.sleep(0)
+            return result(done)
+
+        assert asyncio.run(main()) == "at last"
+
+    def test_an_async_generator_can_be_closed_after_a_cancel(self) -> None:
+        closed: list[bool] = []
+
+        async def values() -> AsyncIterator[int]:
+            try:
+                await asyncio.sleep(60)
+                yield 1
+            finally:
+                await asyncio.sleep(0)
+                closed.append(True)
+
+        generator: Any = values()
+
+        async def work() -> None:
+            try:
+                await awaited(anext(generator))
+            finally:
+                await awaited(generator.aclose())
+
+        async def main() -> None:
+            done = begun(work())
+            await asyncio.sleep(0)
+            done.cancel()
+            await cancelled(done)
+            assert closed == [True]
+
+        asyncio.run(main())
+
+    def test_what_is_left_when_the_loop_ends_is_silent(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        loop = asyncio.new_event_loop()
+
+        async def work() -> None:
+            await Deferred()
+
+        def begin() -> None:
+            begun(work()).cancel()
+            begun(work())
+            begun(later(None))
+            loop.stop()
+
+        loop.call_soon(begin)
+        loop.run_forever()
+        loop.close()
+        gc.collect()
+        assert caplog.records == []
+
+
+async def cancelled(done: Deferred[Any]) -> None:
+    """It ends so, in a while."""
+    with pytest.raises(CancelledError):
+        await done.asFuture(asyncio.get_running_loop())
+
+
+async def later(value: object) -> Any:
+    """The value, out of a Deferred that fires a turn later."""
+    deferred: Deferred[object] = Deferred()
+    asyncio.get_running_loop().call_soon(deferred.callback, value)
+    return await deferred

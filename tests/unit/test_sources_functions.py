@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -94,6 +95,19 @@ class TestATimer:
         desk.clock.advance(10)
         assert len(desk.drafts) == 3
 
+    def test_that_raises_stopiteration_is_told_with_its_line(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
+        def tick() -> object:
+            return next(iter([]))
+
+        runner = start(desk, tick, 2.0, thread=False)
+        assert "StopIteration" in runner.status().last_error
+        shown = trouble[0]["log_failure"].getTraceback()
+        assert "return next(iter([]))" in shown
+        trouble.take()
+        stopped(runner)
+
     def test_whose_tick_fails_logs_it_and_goes_on(self, desk: Desk, trouble: Trouble) -> None:
         runner = start(desk, Values(1, RuntimeError("broken"), sys.exit, 4), 2.0, thread=False)
         desk.clock.advance(2)
@@ -109,6 +123,42 @@ class TestATimer:
         assert "builtin_function_or_method does not fit into JSON" in told[1]
         stopped(runner)
 
+    def test_that_fails_the_same_each_time_is_counted_and_told_once_a_minute(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
+        raised: list[Exception] = [LookupError("one")]
+
+        def fails() -> None:
+            raise raised[0]
+
+        def fails_too() -> None:
+            raise LookupError("one")
+
+        places = [fails]
+        runner = start(desk, lambda: places[0](), 0.5, thread=False)
+        desk.clock.pump([0.5] * 119)
+        assert ["log_failure" in event for event in trouble] == [True]
+        assert trouble.take() == [f"{TICK}: LookupError('one')"]
+        status = runner.status()
+        assert (status.errors, status.last_error) == (120, "LookupError: one")
+        assert status.error_time == desk.clock.seconds()
+        desk.clock.pump([0.5] * 241)
+        assert ["log_failure" in event for event in trouble] == [False] * 3
+        again = f"{TICK}: LookupError: one (the same 120 times more in 60 s)"
+        assert trouble.take() == [again] * 3
+        desk.clock.pump([0.5] * 7)
+        # The same words, from another line.
+        places[0] = fails_too
+        desk.clock.pump([0.5, 0.5])
+        places[0], raised[0] = fails, LookupError("two")
+        desk.clock.pump([0.5, 0.5])
+        assert ["log_failure" in event for event in trouble] == [True, True]
+        assert trouble.take() == [
+            f"{TICK} (and 7 that were not logged): LookupError('one')",
+            f"{TICK} (and 1 that were not logged): LookupError('two')",
+        ]
+        stopped(runner)
+
     def test_that_exits_fails_in_that_tick_only(self, desk: Desk, trouble: Trouble) -> None:
         runner = start(desk, Values(SystemExit(3), 2), 2.0, thread=False)
         desk.clock.advance(2)
@@ -121,6 +171,7 @@ class TestATimer:
         [
             ({"a": [0, object()]}, "object", "['a'][1]"),
             ([float("nan")], "float", "[0]"),
+            ({object()}, "object", "[0]"),
             ({"f": lambda: 0}, "function", "['f']"),
             (iter([1]), "list_iterator", ""),
         ],
@@ -129,8 +180,11 @@ class TestATimer:
         self, desk: Desk, trouble: Trouble, value: object, kind: str, place: str
     ) -> None:
         runner = start(desk, Values(value, 2), 2.0, thread=False)
-        assert runner.status().last_error.startswith(f"InvalidData: {kind} does not fit into JSON")
+        assert runner.status().last_error.startswith(f"{kind} does not fit into JSON")
+        # No lines of ours, and there are no others.
+        assert "log_failure" not in trouble[0]
         [told] = trouble.take()
+        assert told.startswith(f"{TICK}: {kind} does not fit into JSON")
         assert place in told
         desk.clock.advance(2)
         assert desk.published == [2]
@@ -507,6 +561,44 @@ class TestAFunctionInAThread:
 
 
 class TestAGeneratorInAThread:
+    def test_keeps_what_it_takes_after_its_stop_for_the_next_run(self, desk: Desk) -> None:
+        queue: SimpleQueue[int] = SimpleQueue()
+        waits = threading.Semaphore(0)
+        watcher = Watcher()
+
+        def values() -> Iterator[int]:
+            while True:
+                waits.release()
+                yield queue.get(timeout=WAIT_SECONDS)
+
+        runner = desk.started(adapt(values), on_demand=True, linger_seconds=0.0)
+        desk.watch(watcher)
+        assert waits.acquire(timeout=WAIT_SECONDS)
+        queue.put(1)
+        desk.clock.take()
+        assert waits.acquire(timeout=WAIT_SECONDS)
+        # Taken when nobody runs it: the value, and the close of the generator.
+        desk.leave(watcher)
+        queue.put(2)
+        desk.clock.take(2)
+        desk.watch(watcher)
+        desk.clock.take()
+        assert desk.published == [1, 2]
+        assert waits.acquire(timeout=WAIT_SECONDS)
+        # Taken by the one of the run before when the next one runs.
+        desk.leave(watcher)
+        desk.watch(watcher)
+        queue.put(3)
+        desk.clock.take(3)
+        assert waits.acquire(timeout=WAIT_SECONDS)
+        queue.put(4)
+        desk.clock.take()
+        assert desk.published == [1, 2, 3, 4]
+        assert waits.acquire(timeout=WAIT_SECONDS)
+        stopped(runner)
+        queue.put(5)
+        desk.clock.take(2)
+
     def test_is_iterated_and_ends_with_its_last_value(self, desk: Desk) -> None:
         def values() -> Iterator[object]:
             yield from (0, None, 2)
@@ -646,7 +738,12 @@ class TestWhatIsASource:
             (Own, {"every": 1.0}, "neither every nor thread"),
             (Own, {"thread": True}, "neither every nor thread"),
             (random_number, {}, "random_number needs every=SECONDS"),
-            (random_number, {"every": 0}, "every of random_number is 0, expected seconds"),
+            (random_number, {"every": "2"}, "every of random_number is '2', expected a number of"),
+            (
+                random_number,
+                {"every": 0},
+                "every of random_number is 0, expected a number of seconds",
+            ),
             (random_number, {"every": float("inf")}, "is inf"),
             (random_number, {"every": float("nan")}, "is nan"),
             (lambda a, b: 0, {"every": 1}, "takes 2 arguments, expected none or the feed"),
