@@ -89,7 +89,8 @@ def build(
         (lambda channel: []) if handlers is None else handlers.failures,
         clock,
     )
-    root = tree(channels, connections, runners, status, config.server)
+    server = replace(config.server, front_channel=front_channel(config.server, runners))
+    root = tree(channels, connections, runners, status, server)
     site = PushSite(root, limits, pages.error, reactor, websockets.shortcut(root), origins)
     run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
     service = PushService(node, site, reactor, storage, run_by)
@@ -103,18 +104,23 @@ def build(
 def with_app(config: Config, app: PushServer) -> Config:
     """The configuration for an application: its defaults are for a server without one.
 
-    No random numbers; the page at `/` is that of the application's first channel; and its pages
-    are served, unless the configuration says which.
+    No random numbers; and its pages are served, unless the configuration says which.
     """
     if app.pages and not config.server.pages:
         config = replace(config, server=replace(config.server, pages=app.pages))
-    default, server = Config(), config.server
-    if config.sources == default.sources:
+    if config.sources == Config().sources:
         config = replace(config, sources={})
-    channels = [own.plan.channel for own in app.sources]
-    if channels and server.front_channel == default.server.front_channel not in channels:
-        config = replace(config, server=replace(server, front_channel=channels[0]))
     return config
+
+
+def front_channel(server: Server, runners: Sequence[Runner]) -> str:
+    """The channel whose page is at `/`, unless the configuration says which.
+
+    `numbers` if a source publishes there, or if there are none; else that of the first.
+    """
+    channels = [runner.plan.channel for runner in runners]
+    usual = "numbers" if "numbers" in channels or not channels else channels[0]
+    return server.front_channel or usual
 
 
 def make_broker(

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -33,6 +34,7 @@ __all__ = ["Config", "InvalidConfig", "load", "read"]
 class Server:
     """Where to listen (Twisted endpoint strings), for whom, and what `/` shows.
 
+    `front_channel`: empty for that of the first source (`assembly.front_channel`).
     `pages`: the folder of the user's own pages, if there is one, beside the server's URLs.
     `compress`: whether WebSocket clients that offer permessage-deflate get it.
     """
@@ -41,7 +43,7 @@ class Server:
         default_factory=lambda: ["tcp:8080:interface=127.0.0.1"]
     )
     allowed_origins: list[str] = field(default_factory=list)
-    front_channel: str = "numbers"
+    front_channel: str = ""
     pages: str = ""
     compress: bool = False
 
@@ -184,7 +186,7 @@ def load(text: str, place: str, environment: Mapping[str, str], types: Types) ->
             tables = check_table(content, where, " of tables").items()
             sections[name] = {key: _source(value, where.inner(key), types) for key, value in tables}
     config = Config(**sections)
-    _check(config, place)
+    _check(config, top)
     return config
 
 
@@ -219,7 +221,7 @@ def _source(content: object, where: Where, types: Types) -> Source:
 
 def _kind(content: Mapping[str, Any], where: Where, types: Types) -> SourceType:
     if "type" not in content:
-        raise where.error("type", "must be set")
+        raise where.missing("type")
     name: str = convert(content["type"], str, "type", where)
     if name not in types:
         raise where.error("type", f"there is no type {name!r:.60}; {suggestion(name, types)}")
@@ -246,11 +248,20 @@ def _keys(types: Types) -> variables.Keys:
             return _COMMON
         return [*_COMMON, *_field_names(_options_type(types[kind], where))]
 
+    def of_types() -> list[str]:
+        found: list[str] = []
+        for kind in types.values():
+            # One that lacks a library has keys that nobody knows.
+            with suppress(ValueError):
+                found += _field_names(kind.options)
+        return found
+
     return variables.Keys(
         sections={name: _field_names(kind) for name, kind in _SECTIONS.items()},
         named={name: _field_names(kind) for name, kind in _NAMED.items()},
         common=_COMMON,
         of_source=of_source,
+        of_types=of_types,
     )
 
 
@@ -273,20 +284,38 @@ def _check_channel_name(name: str, where: Where) -> None:
         raise where.error("", str(error)) from None
 
 
-def _check(config: Config, place: str) -> None:
+def _check(config: Config, top: Where) -> None:
     """What no type says."""
-    _check_channel_name(config.server.front_channel, Where(place, "server.front_channel", {}))
+    server = top.inner("server")
+    if config.server.front_channel:
+        _check_channel_name(config.server.front_channel, server.inner("front_channel"))
+    for origin in config.server.allowed_origins:
+        if problem := _no_origin(origin):
+            raise server.error("allowed_origins", problem)
     for name, source in config.sources.items():
-        where = Where(place, f"sources.{name}", {})
-        _check_channel_name(source.channel, where)
+        where = top.inner(variables.SOURCES).inner(name)
+        _check_channel_name(source.channel, where.inner("channel"))
         try:
             check_event(source.event)
         except InvalidName as error:
             raise where.error("event", str(error)) from None
-        if source.retry_max_seconds < source.retry_seconds:
-            problem = f"expected retry_seconds ({source.retry_seconds:g}) or more"
-            raise where.error("retry_max_seconds", problem)
-    for origin in config.server.allowed_origins:
-        if re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin) is None:
-            problem = f"{origin!r} is no origin, expected such as https://app.example:8443"
-            raise Where(place, "server", {}).error("allowed_origins", problem)
+        least, most = source.retry_seconds, source.retry_max_seconds
+        if most < least and where.is_variable("retry_seconds"):
+            raise where.error("retry_seconds", f"expected retry_max_seconds ({most:g}) or less")
+        if most < least:
+            raise where.error("retry_max_seconds", f"expected retry_seconds ({least:g}) or more")
+
+
+def _no_origin(text: str) -> str:
+    """Why it is none; empty if it is one."""
+    if re.fullmatch(_ORIGIN, text):
+        return ""
+    if text == "*":
+        return f"{text!r} would be every page there is: name each origin, such as {_EXAMPLE}"
+    if text.endswith("/") and re.fullmatch(_ORIGIN, text.rstrip("/")):
+        return f"{text!r} is no origin, which ends without a slash: {text.rstrip('/')}"
+    return f"{text!r} is no origin, expected such as {_EXAMPLE}"
+
+
+_ORIGIN = r"[a-z][a-z0-9+.-]*://[^/\s]+"
+_EXAMPLE = "https://app.example:8443"

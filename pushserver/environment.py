@@ -16,13 +16,14 @@ SOURCES = "sources"
 class Keys:
     """The keys that there are: of each section, of the tables in a section of names, of a source.
 
-    `of_source` gives those of a source's table, which has its type at least.
+    `of_source` gives those of a source's table, by its type; `of_types` those that the types have.
     """
 
     sections: Mapping[str, Sequence[str]]
     named: Mapping[str, Sequence[str]]
     common: Sequence[str]
     of_source: Callable[[object, Where], Sequence[str]]
+    of_types: Callable[[], Sequence[str]]
 
 
 def apply(found: dict[str, Any], environment: Mapping[str, str], keys: Keys, top: Where) -> None:
@@ -67,12 +68,19 @@ def _key(key: str, known: Sequence[str], variable: str) -> str:
 
 def _split(text: str, known: Sequence[str], variable: str) -> tuple[str, str]:
     """The name and the key in `name_key`."""
+    found = _found(text, known)
+    if found is None:
+        expected = f"{PREFIX}{_parts(variable)[0].upper()}_NAME_KEY"
+        raise InvalidConfig(f"{variable}: unknown key, expected {expected}")
+    return found
+
+
+def _found(text: str, known: Sequence[str]) -> tuple[str, str] | None:
     for key in sorted(known, key=len, reverse=True):
         name = text.removesuffix(f"_{key}")
         if name and name != text:
             return name, key
-    expected = f"{PREFIX}{_parts(variable)[0].upper()}_NAME_KEY"
-    raise InvalidConfig(f"{variable}: unknown key, expected {expected}")
+    return None
 
 
 def _split_source(
@@ -87,6 +95,14 @@ def _split_source(
         if key in known:
             return name, key
         near = near or (key, known, where)
+    found = _found(text, keys.common)
+    if found is None and (typed := _found(text, keys.of_types())) is not None:
+        name = typed[0]
+        content = tables.get(name, {})
+        if isinstance(content, dict) and "type" not in content:
+            setting = f"{PREFIX}{SOURCES}_{name}_type".upper()
+            problem = f"{SOURCES}.{name} has no type, which says what keys there are"
+            raise InvalidConfig(f"{variable}: {problem}: set {setting} too")
     if near is not None and not text.endswith("_type"):
         check_known([near[0]], near[1], near[2])
     return _split(text, keys.common, variable)

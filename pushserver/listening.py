@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.python.failure import Failure
 
 from pushserver.startup import StartFailed
 
@@ -30,11 +32,11 @@ class Listener(Service):
 
     def privilegedStartService(self) -> None:
         """Listen; raises StartFailed."""
-        failed: list[str] = []
+        failed: list[Failure] = []
         listening: Deferred[IListeningPort] = self._endpoint.listen(self._factory)
-        listening.addCallbacks(self._listens, lambda why: failed.append(why.getErrorMessage()))
+        listening.addCallbacks(self._listens, failed.append)
         if failed:
-            raise StartFailed(f"cannot listen on {self._text}: {failed[0]}")
+            raise StartFailed(f"cannot listen on {self._text}: {self._problem(failed[0])}")
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -55,6 +57,15 @@ class Listener(Service):
         scheme = "https" if self._text.startswith("ssl:") else "http"
         host = {"0.0.0.0": "localhost", "::": "localhost"}.get(address.host, address.host)
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{address.port}/"
+
+    def _problem(self, why: Failure) -> str:
+        """What it failed with, and what to do about it."""
+        told, error = why.getErrorMessage(), getattr(why.value, "socketError", None)
+        if getattr(error, "errno", None) != errno.EADDRINUSE or self._text.startswith("unix:"):
+            return told
+        port = 8082 if "8081" in self._text else 8081
+        elsewhere = f"--listen tcp:{port}:interface=127.0.0.1"
+        return f"{told.rstrip('.')}; end what listens there, or choose another port: {elsewhere}"
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port

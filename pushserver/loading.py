@@ -21,6 +21,9 @@ def load(text: str) -> PushServer:
     module, _, name = text.partition(":")
     if not module or not name:
         raise StartFailed(f"--app {text}: expected MODULE:NAME, such as ticker:app")
+    if os.sep in module or module.startswith(".") or module.endswith(".py"):
+        meant = _dotted(module) or "ticker"
+        raise StartFailed(f"--app {text}: expected MODULE:NAME, such as {meant}:{name}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     found = getattr(_import(text, module), name, None)
@@ -28,8 +31,15 @@ def load(text: str) -> PushServer:
         return found
     there = [n for n, v in vars(sys.modules[module]).items() if isinstance(v, PushServer)]
     hint = f"; there is {module}:{there[0]}" if there else ""
-    problem = f"has no {name}" if found is None else f"{name} is {found!r:.60}"
-    raise StartFailed(f"--app {text}: {module} {problem}, expected a PushServer{hint}")
+    problem = f" has no {name}" if found is None else f":{name} is {found!r:.60}"
+    raise StartFailed(f"--app {text}: {module}{problem}, expected a PushServer{hint}")
+
+
+def _dotted(path: str) -> str:
+    """The module that somebody means by a file; that of the current folder if it is elsewhere."""
+    parts = path.removesuffix(".py").split(os.sep)
+    inside = not os.path.isabs(path) and ".." not in parts
+    return ".".join(p.strip(".") for p in (parts if inside else parts[-1:]) if p.strip("."))
 
 
 def _import(text: str, module: str) -> ModuleType:

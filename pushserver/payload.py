@@ -28,7 +28,7 @@ def encode(value: object) -> bytes:
     """The compact JSON text of a Python value.
 
     Beside what JSON has, whatever msgspec knows: dataclasses, datetimes, UUIDs, sets.
-    Raises InvalidData for what JSON cannot hold, NaN and Infinity included.
+    Raises InvalidData for what JSON cannot hold: bytes, NaN and Infinity among others.
     """
     try:
         if _is_plain(value, MAX_DEPTH):
@@ -139,6 +139,14 @@ def _is_plain(value: Any, depth: int) -> bool:
     return False
 
 
+def _simpler(value: object) -> Any:
+    """What json does not know, of what it does; msgspec would make base64 of bytes."""
+    if isinstance(value, _BINARY):
+        raise TypeError("bytes have to be decoded first, or encoded as base64 by yourself")
+    return msgspec.to_builtins(value, builtin_types=_BINARY)
+
+
+_BINARY = (bytes, bytearray, memoryview)
 _SAFE = 1 << 63
 _encode_plain = msgspec.json.Encoder().encode
 # A number has to be this long to be beyond a double, and looking at each takes its time.
@@ -147,7 +155,7 @@ _LONG = re.compile(rb"[0-9]{309}")
 # Made once: a call of json.dumps or json.loads with options makes a new one each time,
 # which takes longer than a small value.
 _ENCODER = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=msgspec.to_builtins
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_simpler
 )
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite

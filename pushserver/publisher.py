@@ -26,7 +26,7 @@ def publish(
     key: str | None = None,
     timeout: float = 10.0,
 ) -> dict[str, object]:
-    """Publish `data` (whatever JSON can hold) to a channel of the server at `url`.
+    """Publish `data` (whatever an application may) to a channel of the server at `url`.
 
     Returns `{"offset", "epoch", "id"}`. `key` is the API key, not needed on the server's
     own machine. A server that cannot be reached, or that says to come again, is tried three
@@ -53,7 +53,9 @@ class _TryAgain(Exception):
 def _request(url: str, channel: str, data: object, event: str, key: str | None) -> Request:
     try:
         body = json.dumps(data, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
+    except TypeError:
+        body = _encoded(data)
+    except (ValueError, RecursionError) as error:
         raise PublishError(f"the data does not fit into JSON: {error}") from None
     address = f"{url.rstrip('/')}/channels/{quote(channel, safe='')}?{urlencode({'event': event})}"
     headers = {"Content-Type": "application/json", "Idempotency-Key": secrets.token_hex(16)}
@@ -66,6 +68,16 @@ def _request(url: str, channel: str, data: object, event: str, key: str | None) 
     if request.type not in ("http", "https") or not request.host or " " in request.host:
         raise PublishError(f"{url}: expected a URL such as http://localhost:8080")
     return request
+
+
+def _encoded(data: object) -> bytes:
+    """What the standard library does not know and an application may publish, as there."""
+    from pushserver import payload
+
+    try:
+        return payload.encode(data)
+    except payload.InvalidData as error:
+        raise PublishError(str(error)) from None
 
 
 def _send(request: Request, timeout: float) -> dict[str, object]:

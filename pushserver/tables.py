@@ -42,9 +42,22 @@ class Where:
     def error(self, key: str, problem: str) -> InvalidConfig:
         """What to raise for one of its keys, or for the table itself."""
         path = self.path(key)
-        return InvalidConfig(
-            f"{self.origins.get(path, f'{self.place}: {path}' if self.place else path)}: {problem}"
-        )
+        of_file = f"{self.place}: {path}" if self.place else path
+        behind = "" if key else self._behind()
+        return InvalidConfig(f"{self.origins.get(path, of_file)}: {problem}{behind}")
+
+    def missing(self, key: str) -> InvalidConfig:
+        """What to raise for a key that is not there."""
+        return self.error(key, f"must be set{self._behind()}")
+
+    def is_variable(self, key: str) -> bool:
+        """Whether one of its keys came from the environment."""
+        return self.path(key) in self.origins
+
+    def _behind(self) -> str:
+        """The variables that made the table, or something in it."""
+        found = [name for path, name in self.origins.items() if path.startswith(f"{self.section}.")]
+        return f" ({', '.join(found)} {'are' if len(found) > 1 else 'is'} set)" if found else ""
 
 
 def check_table(content: object, where: Where, of: str = "") -> dict[str, Any]:
@@ -84,7 +97,7 @@ def made_of_known(content: Mapping[str, Any], kind: type, where: Where) -> Any:
     for field in dataclasses.fields(kind):
         has_default = {field.default, field.default_factory} != {dataclasses.MISSING}
         if field.name not in values and not has_default:
-            raise where.error(field.name, "must be set")
+            raise where.missing(field.name)
     try:
         return kind(**values)
     except ValueError as error:

@@ -156,7 +156,7 @@ def test_a_type_whose_extra_is_missing_says_how_to_get_it(
     assert len(told) == 1
     assert told[0].startswith(f"pushserver: {config}: sources.s")
     assert f": {kind} needs the library " in told[0]
-    assert told[0].endswith(f": pip install pushserver[{kind}]")
+    assert told[0].endswith(f": pip install 'pushserver[{kind}]'")
 
 
 @pytest.fixture(scope="module")

@@ -47,9 +47,8 @@ class BuiltIn:
         except ModuleNotFoundError as error:
             if not self.extra or (error.name or "").partition(".")[0] == "pushserver":
                 raise
-            raise ValueError(
-                f"{self.name} needs the library {error.name}: pip install pushserver[{self.extra}]"
-            ) from None
+            install = f"pip install 'pushserver[{self.extra}]'"
+            raise ValueError(f"{self.name} needs the library {error.name}: {install}") from None
 
 
 class SourceTypes(Mapping[str, Any]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
@@ -33,12 +34,19 @@ def _inside(value: object) -> tuple[str, object, InvalidData] | None:
         try:
             payload.encode(part)
         except InvalidData as error:
-            return f"[{key!r:.40}]", part, error
+            return key, part, error
     return None
 
 
-def _parts(value: object) -> Iterator[tuple[object, object]]:
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """What is in it, with the step to it."""
     if isinstance(value, Mapping):
-        yield from value.items()
+        yield from ((f"[{key!r:.40}]", part) for key, part in value.items())
     elif isinstance(value, (list, tuple)):
-        yield from enumerate(value)
+        yield from ((f"[{number}]", part) for number, part in enumerate(value))
+    elif isinstance(value, (set, frozenset)):
+        # No number: it would be another one each time, and so another failure for the log.
+        yield from (("{...}", part) for part in value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield f".{field.name}", getattr(value, field.name, None)

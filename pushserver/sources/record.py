@@ -41,6 +41,9 @@ class Record:
         self._slowed_at: float | None = None
         self._known: deque[str] = deque(maxlen=_KNOWN)
         self._room = Rate(LOGGED_AT_ONCE / 60, LOGGED_AT_ONCE)
+        self._failure: object = None
+        self._said_at = 0.0
+        self._same = 0
         self._unsaid = 0
 
     def publication(self) -> None:
@@ -73,13 +76,28 @@ class Record:
             self._say(message)
 
     def failed(self, what: str, failure: Failure) -> None:
-        """Something failed: logged each time, with its traceback if that says more."""
-        self._note(describe(failure.value))
-        expected = failure.check(SourceFailed, Unavailable)
-        if expected is None:
-            self._say(what, failure)
-        else:
-            self._say(f"{what}: {describe(failure.value)}")
+        """Something failed: logged, with its traceback if that says more.
+
+        The same failure again is counted, and once in a while the log has how often.
+        """
+        message, now = describe(failure.value), self._place.now()
+        self._note(message)
+        expected = failure.check(SourceFailed, Unavailable) is not None
+        raised = [] if expected else [frame[:3] for frame in failure.frames[-1:]]
+        known = (message, raised)
+        if known != self._failure:
+            self._unsaid += self._same
+            self._failure, self._said_at, self._same = known, now, 0
+            if expected:
+                self._say(f"{what}: {message}")
+            else:
+                self._say(what, failure)
+            return
+        self._same += 1
+        if (passed := now - self._said_at) >= REMINDER_SECONDS:
+            times = "once" if self._same == 1 else f"{self._same} times"
+            self._said_at, self._same = now, 0
+            self._say(f"{what}: {message} (the same {times} more in {passed:.0f} s)")
 
     def _note(self, message: str) -> None:
         self.errors += 1

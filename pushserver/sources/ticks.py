@@ -10,7 +10,7 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from pushserver.payload import InvalidData
-from pushserver.sources.interface import Feed
+from pushserver.sources.interface import Feed, SourceFailed
 
 SLOW_TICKS = 10
 SLOW_SECONDS = 30.0
@@ -26,7 +26,7 @@ class TickFeed(Feed, Protocol):
     """The feed of a runner, which also takes the failure of a tick."""
 
     def failed(self, what: str, failure: Failure) -> None:
-        """What the user's code raised; logged with its traceback, and the last error."""
+        """What the user's code raised; the last error, logged with its traceback if it is new."""
 
 
 async def publish(feed: TickFeed, value: object) -> None:
@@ -36,7 +36,8 @@ async def publish(feed: TickFeed, value: object) -> None:
     try:
         await feed.publish(value)
     except InvalidData as error:
-        tell(feed, error)
+        # No traceback: it would have our own lines only.
+        tell(feed, SourceFailed(str(error)))
 
 
 def tell(feed: TickFeed, error: BaseException) -> None:

@@ -128,7 +128,7 @@ class TestTheReferenceOfApplications:
         for name, arguments, *_ in table("event"):
             if name in events.ARGUMENTS:
                 taken = [] if arguments == "nothing" else arguments.split(",")
-                assert len(taken) == events.ARGUMENTS[name]
+                assert len(taken) == len(events.ARGUMENTS[name])
 
     def test_embeds_a_server_beside_pages(
         self, browser: Browser, tmp_path: Path, programs: Programs

@@ -236,7 +236,14 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
                 ["server.allowed_origins", "'app.example' is no origin", "https://"],
             ),
             ("[server]\nallowed_origins = ['https://a/b']", ["server.allowed_origins"]),
-            ("[server]\nallowed_origins = ['*']", ["server.allowed_origins", "'*'"]),
+            (
+                "[server]\nallowed_origins = ['*']",
+                ["server.allowed_origins", "'*' would be every page", "name each origin, such as"],
+            ),
+            (
+                "[server]\nallowed_origins = ['http://localhost:8099/']",
+                ["'http://localhost:8099/' is no", "ends without a slash: http://localhost:8099"],
+            ),
             ("[server", ["Expected ']'"]),
             ("a = 1\nb = \n", ["line 2"]),
             ("[server]\nlisten = []\nlisten = []", ["Cannot overwrite"]),
@@ -261,7 +268,19 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
             ("PUSHSERVER_DEFAULTS_CLIENT_PUBLISH", "perhaps", ["expected bool"]),
             ("PUSHSERVER_CHANNELS_A_TTL", "1", ["unknown key", "PUSHSERVER_CHANNELS_NAME_KEY"]),
             ("PUSHSERVER_CHANNELS_A_HISTORY_SIZE", "-1", [">= 0"]),
-            ("PUSHSERVER_SOURCES_A_EVERY", "1", ["unknown key", "PUSHSERVER_SOURCES_NAME_KEY"]),
+            ("PUSHSERVER_SOURCES_A_EVRY", "1", ["unknown key", "PUSHSERVER_SOURCES_NAME_KEY"]),
+            (
+                "PUSHSERVER_SOURCES_A_EVERY",
+                "1",
+                ["sources.a has no type", "set PUSHSERVER_SOURCES_A_TYPE too"],
+            ),
+            (
+                "PUSHSERVER_SOURCES_DOOR_BELL_MAX_LINE_BYTES",
+                "1",
+                ["sources.door_bell has no type", "set PUSHSERVER_SOURCES_DOOR_BELL_TYPE too"],
+            ),
+            ("PUSHSERVER_SERVER_ALLOWED_ORIGINS", "*", ["'*' would be every page"]),
+            ("PUSHSERVER_SERVER_FRONT_CHANNEL", "a b", ["invalid channel name 'a b'"]),
             ("PUSHSERVER_SOURCES_TYPE", "random", ["unknown key", "SOURCES_NAME_KEY"]),
             ("PUSHSERVER_SOURCES_A_TYPE", "rss", ["there is no type 'rss'"]),
         ],
@@ -271,6 +290,41 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
         assert told.startswith(f"{variable}: "), told
         for part in parts:
             assert part in told, told
+
+    @pytest.mark.parametrize(
+        ("key", "value", "told"),
+        [
+            ("CHANNEL", "a b", "PUSHSERVER_SOURCES_S_CHANNEL: invalid channel name 'a b'"),
+            ("EVENT", "", "PUSHSERVER_SOURCES_S_EVENT: "),
+            (
+                "RETRY_SECONDS",
+                "99",
+                "PUSHSERVER_SOURCES_S_RETRY_SECONDS: expected retry_max_seconds",
+            ),
+            (
+                "RETRY_MAX_SECONDS",
+                "0.5",
+                "PUSHSERVER_SOURCES_S_RETRY_MAX_SECONDS: expected retry_seconds (1) or more",
+            ),
+            ("EXPRESSION", "* *", "(PUSHSERVER_SOURCES_S_EXPRESSION is set)"),
+        ],
+    )
+    def test_that_no_type_says_names_the_variable_too(
+        self, key: str, value: str, told: str
+    ) -> None:
+        text = "[sources.s]\ntype = 'cron'\nchannel = 'c'\nexpression = '* * * * *'"
+        assert told in problem(text, **{f"PUSHSERVER_SOURCES_S_{key}": value})
+
+    def test_in_the_file_names_no_variable_of_something_else(self) -> None:
+        text = "[sources.s]\ntype = 'cron'\nchannel = 'c'\nexpression = '* *'"
+        assert "PUSHSERVER" not in problem(text, PUSHSERVER_SERVER_LISTEN="x")
+
+    def test_for_what_is_missing_beside_a_variable(self) -> None:
+        a_channel = "PUSHSERVER_SOURCES_A_CHANNEL"
+        told = problem(**{a_channel: "c"})
+        assert told == f"{FILE}: sources.a.type: must be set ({a_channel} is set)"
+        told = problem("[sources.a]\nchannel = 'c'", PUSHSERVER_SOURCES_A_EVERY="1")
+        assert told.startswith("PUSHSERVER_SOURCES_A_EVERY: sources.a has no type")
 
     @pytest.mark.parametrize(
         "text",
@@ -407,7 +461,7 @@ class TestTheEnvironment:
     def test_of_a_source_whose_library_is_missing_says_how_to_get_it(self) -> None:
         types = {"x": BuiltIn("x", "no_such_module.X", "ex")}
         environment = {"PUSHSERVER_SOURCES_S_TYPE": "x", "PUSHSERVER_SOURCES_S_URL": "y"}
-        with pytest.raises(InvalidConfig, match=r"pip install pushserver\[ex\]"):
+        with pytest.raises(InvalidConfig, match=r"pip install 'pushserver\[ex\]'"):
             load("", FILE, environment, types)
 
     def test_may_have_what_is_not_for_us(self) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -71,6 +72,25 @@ def test_a_port_that_is_taken_ends_the_start_with_one_line() -> None:
     assert "Address in use" in text
     assert "\n" not in text
     assert isinstance(failed.value, SystemExit)
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "advice"),
+    [
+        ("tcp:8080", errno.EADDRINUSE, "--listen tcp:8081:interface=127.0.0.1"),
+        ("tcp:8081", errno.EADDRINUSE, "--listen tcp:8082:interface=127.0.0.1"),
+        ("tcp:80", errno.EACCES, ""),
+        ("unix:/run/push", errno.EADDRINUSE, ""),
+    ],
+)
+def test_a_port_that_is_taken_is_told_with_another_one(text: str, number: int, advice: str) -> None:
+    error = CannotListenError("127.0.0.1", 1, OSError(number, "No"))
+    listener, _ = make(error, text)
+    with pytest.raises(StartFailed) as failed:
+        listener.privilegedStartService()
+    told = str(failed.value)
+    assert told.endswith(advice or f"{error}")
+    assert ("--listen" in told) is bool(advice)
 
 
 def test_a_failed_start_has_status_1() -> None:

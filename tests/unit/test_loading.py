@@ -53,23 +53,35 @@ def test_a_module_and_a_name_are_expected(text: str) -> None:
     assert failure(text) == f"--app {text}: expected MODULE:NAME, such as ticker:app"
 
 
-@pytest.mark.parametrize("text", ["pushtest_x:app", "pushtest_x.y:app", "pushtest/x:app"])
+@pytest.mark.parametrize("text", ["pushtest_x:app", "pushtest_x.y:app"])
 def test_a_module_that_is_not_there_is_named_with_the_folder(here: Path, text: str) -> None:
     module = text.partition(":")[0].partition(".")[0]
     place = f"neither in {here} nor installed"
     assert failure(text) == f"--app {text}: there is no module {module}, {place}"
 
 
-def test_a_file_name_is_no_module_name(here: Path) -> None:
-    (here / "pushtest_b.py").write_text(APP)
-    assert "there is no module pushtest_b.py" in failure("pushtest_b.py:app")
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("good.py:app", "good:app"),
+        ("./good:app", "good:app"),
+        ("./part/good.py:web", "part.good:web"),
+        ("part/good:app", "part.good:app"),
+        ("../good:app", "good:app"),
+        ("/srv/good.py:app", "good:app"),
+        (".good:app", "good:app"),
+        ("./:app", "ticker:app"),
+    ],
+)
+def test_a_file_name_is_no_module_name(here: Path, text: str, meant: str) -> None:
+    assert failure(text) == f"--app {text}: expected MODULE:NAME, such as {meant}"
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("ap", "pushtest_c has no ap, expected a PushServer; there is pushtest_c:app"),
-        ("other", "pushtest_c other is 7, expected a PushServer; there is pushtest_c:app"),
+        ("other", "pushtest_c:other is 7, expected a PushServer; there is pushtest_c:app"),
         ("PushServer", "PushServer is <class 'pushserver.app.PushServer'>, expected a PushServer"),
         ("app.source", "has no app.source, expected a PushServer"),
     ],

@@ -182,6 +182,7 @@ def test_python_values_that_msgspec_knows_become_json() -> None:
     assert encode(reading) == b'{"number":1.5,"at":"2026-11-22T00:00:00Z"}'
     assert encode(UUID(int=1)) == b'"00000000-0000-0000-0000-000000000001"'
     assert encode({"set": {1}}) == b'{"set":[1]}'
+    assert encode({(1, 2)}) == b"[[1,2]]"
     assert encode((1, "ü")) == '[1,"ü"]'.encode()
     assert encode({1: None}) == b'{"1":null}'
 
@@ -243,3 +244,19 @@ def test_what_encode_gives_out_compact_would_take(value: object) -> None:
     except InvalidData:
         return
     assert compact(text) == text
+
+
+@dataclass
+class Picture:
+    name: str
+    body: object
+
+
+@pytest.mark.parametrize("made", [bytes, bytearray, memoryview])
+def test_bytes_are_no_json_value_and_no_base64_in_secret(made: Any) -> None:
+    body = made(b"x")
+    for value in (body, {"a": body}, [1, (body,)], Picture("a", body), {"p": [Picture("a", body)]}):
+        with pytest.raises(InvalidData) as refused:
+            encode(value)
+        advice = "bytes have to be decoded first, or encoded as base64 by yourself"
+        assert str(refused.value) == f"{type(value).__name__} does not fit into JSON: {advice}"

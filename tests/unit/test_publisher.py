@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -166,10 +167,23 @@ class Loop:
 Loop.data.append(Loop.data)
 
 
-@pytest.mark.parametrize("data", [float("nan"), float("inf"), {1, 2}, object(), Loop.data, b"x"])
+@pytest.mark.parametrize(
+    "data", [float("nan"), float("inf"), {object()}, object(), Loop.data, b"x"]
+)
 def test_data_that_json_cannot_hold_is_told_before_anything_is_sent(data: object) -> None:
     with pytest.raises(PublishError, match="does not fit into JSON"):
         publish("http://127.0.0.1:1", "a", data)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"), [({1}, b"[1]"), ({"when": date(2026, 11, 20)}, b'{"when":"2026-11-20"}')]
+)
+def test_what_an_application_may_publish_a_script_may_too(
+    data: object, text: bytes, listener: Listener
+) -> None:
+    listener.answers = [(200, json.dumps(POSITION).encode())]
+    publish(listener.url, "a", data)
+    assert listener.requests[0]["body"] == text
 
 
 @pytest.mark.parametrize(

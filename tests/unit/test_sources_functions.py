@@ -171,7 +171,7 @@ class TestATimer:
         [
             ({"a": [0, object()]}, "object", "['a'][1]"),
             ([float("nan")], "float", "[0]"),
-            ({object()}, "object", "[0]"),
+            ({object()}, "object", "(at {...} of what"),
             ({"f": lambda: 0}, "function", "['f']"),
             (iter([1]), "list_iterator", ""),
         ],

@@ -118,9 +118,11 @@ class TestATypeThatIsBuiltIn:
     def test_whose_library_is_missing_says_how_to_get_it(self, folder: Path) -> None:
         (folder / "lazy_one.py").write_text("import no_such_library.part\n")
         kind = BuiltIn("x", "lazy_one.X", "ex")
-        told = "x needs the library no_such_library.*: pip install pushserver[ex]"
+        told = "x needs the library no_such_library.*: pip install 'pushserver[ex]'"
         for use in (lambda: kind.options, lambda: kind.make(1)):
-            with pytest.raises(ValueError, match=re.escape("pip install pushserver[ex]")) as caught:
+            with pytest.raises(
+                ValueError, match=re.escape("pip install 'pushserver[ex]'")
+            ) as caught:
                 use()
             assert re.fullmatch(told.replace("[", r"\["), str(caught.value))
 
@@ -150,7 +152,7 @@ class TestATypeThatIsBuiltIn:
         with pytest.raises(InvalidConfig) as caught:
             load(f"{text}'x'", "f", {}, types)
         assert str(caught.value) == (
-            "f: sources.s.type: x needs the library no_such_library: pip install pushserver[ex]"
+            "f: sources.s.type: x needs the library no_such_library: pip install 'pushserver[ex]'"
         )
 
 

@@ -40,7 +40,9 @@ def test_what_fits_is_encoded(value: object, text: bytes) -> None:
         ({"k": {1: 2, "1": 3}}, "dict", "['k']"),
         ({"k": {(1, 2): 3}}, "dict", "['k']"),
         ({"s": "\ud800"}, "str", "['s']"),
-        ([[[{1, Odd()}]]], "set", "[0][0][0]"),
+        ([[[{Odd()}]]], "Odd", "[0][0][0]{...}"),
+        ([frozenset([3j])], "complex", "[0]{...}"),
+        ({"p": Point(Odd())}, "Odd", "['p'].x"),  # type: ignore[arg-type]
         ([lambda: 0], "function", "[0]"),
         (LOOP, "list", ""),
     ],
@@ -63,3 +65,12 @@ def test_a_place_that_is_deep_or_long_is_told_shortly() -> None:
         misfit.encode(value)
     assert len(str(caught.value)) < 600
     assert "..." in str(caught.value)
+
+
+def test_bytes_are_named_with_their_place_too() -> None:
+    with pytest.raises(InvalidData) as caught:
+        misfit.encode({"a": [1, b"x"]})
+    assert str(caught.value) == (
+        "bytes does not fit into JSON: bytes have to be decoded first, or encoded as base64 by"
+        " yourself (at ['a'][1] of what was to be published)"
+    )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -279,6 +280,18 @@ class TestASourceThatFails:
         texts = trouble.take()
         assert texts[1].endswith(": nobody answers")
         assert texts[2].endswith(": the disk is full")
+        stopped(runner)
+
+    def test_is_told_once_a_minute_while_it_is_the_same(self, desk: Desk, trouble: Trouble) -> None:
+        async def run(feed: Feed) -> None:
+            raise SourceFailed("nobody answers")
+
+        runner = desk.script(run, retry_seconds=1.0, retry_max_seconds=1.0)
+        desk.clock.pump([0.5] * 150)
+        told = trouble.take()
+        assert len(told) == 2
+        assert told[1].startswith("source s: failed, and is started again in ")
+        assert re.search(r"nobody answers \(the same [0-9]{2,3} times more in 60 s\)$", told[1])
         stopped(runner)
 
     def test_of_what_the_hub_refuses_is_started_again(self, desk: Desk, trouble: Trouble) -> None:
