@@ -511,4 +511,4 @@ class TestAnApplicationThatCannotBeLoaded:
     def test_because_of_its_name(self, tmp_path: Path) -> None:
         code = "from pushserver import PushServer\nserver = PushServer()\napp = 80\n"
         [line] = self.told(tmp_path, "mine:app", code)
-        assert line.endswith("mine app is 80, expected a PushServer; there is mine:server")
+        assert line.endswith("mine:app is 80, expected a PushServer; there is mine:server")
