@@ -77,7 +77,7 @@ def compared(clients: int) -> Iterator[Trial]:
 def goals(folder: Path, files: int) -> Iterator[Trial]:
     """What is no row of the comparison."""
     yield flood(PRODUCT, "websocket", 1_000)
-    yield flood(PRODUCT, "websocket", 2_500)
+    yield flood(PRODUCT, "websocket", 5_000)
     nchan = PEERS[0]
     yield flood(nchan, "websocket", UNBOUNDED)
     yield from stalled()
