@@ -61,19 +61,22 @@ _ONE = 1.0 - 1e-6
 
 
 class Remarks:
-    """Says how often the same is logged: so many at once, and so many a minute in the long run."""
+    """Says how often the same is logged: so many at once, and so many a minute in the long run.
+
+    `unsaid` is how many were not since the last that was.
+    """
 
     def __init__(self, most: int = 1):
+        self.unsaid = 0
         self._room = Rate(most / WINDOW_SECONDS, most)
-        self._unsaid = 0
 
     def more(self, now: float) -> str | None:
         """What goes behind a remark: how many were not made before it; None if it is not made."""
         if self._room.delay(now):
-            self._unsaid += 1
+            self.unsaid += 1
             return None
         self._room.take()
-        unsaid, self._unsaid = self._unsaid, 0
+        unsaid, self.unsaid = self.unsaid, 0
         return f" (and {unsaid} that were not logged)" if unsaid else ""
 
 

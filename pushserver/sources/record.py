@@ -10,7 +10,7 @@ from twisted.python.reflect import safe_str
 
 from pushserver.broker import Unavailable
 from pushserver.sources.interface import SourceFailed
-from pushserver.sources.pace import Meter, Rate
+from pushserver.sources.pace import Meter, Remarks
 from pushserver.sources.place import Place, Plan
 from pushserver.sources.traces import own_part
 
@@ -40,11 +40,10 @@ class Record:
         self._place = place
         self._slowed_at: float | None = None
         self._known: deque[str] = deque(maxlen=_KNOWN)
-        self._room = Rate(LOGGED_AT_ONCE / 60, LOGGED_AT_ONCE)
+        self._remarks = Remarks(LOGGED_AT_ONCE)
         self._failure: object = None
         self._said_at = 0.0
         self._same = 0
-        self._unsaid = 0
 
     def publication(self) -> None:
         """It has published."""
@@ -86,7 +85,7 @@ class Record:
         raised = [] if expected else [frame[:3] for frame in failure.frames[-1:]]
         known = (message, raised)
         if known != self._failure:
-            self._unsaid += self._same
+            self._remarks.unsaid += self._same
             self._failure, self._said_at, self._same = known, now, 0
             if expected:
                 self._say(f"{what}: {message}")
@@ -106,12 +105,9 @@ class Record:
 
     def _say(self, what: str, failure: Failure | None = None) -> None:
         """Log it; when there is too much of that only the number, with the next one."""
-        if self._room.delay(self._place.now()):
-            self._unsaid += 1
+        more = self._remarks.more(self._place.now())
+        if more is None:
             return
-        self._room.take()
-        more = f" (and {self._unsaid} that were not logged)" if self._unsaid else ""
-        self._unsaid = 0
         told = "source {name}: {what}{more}"
         if failure is None:
             self._log.warn(told, name=self._plan.name, what=what, more=more)

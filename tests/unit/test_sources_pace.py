@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.sources.pace import Backoff, Meter, Rate
+from pushserver.sources.pace import Backoff, Meter, Rate, Remarks
 
 SECONDS = st.floats(0.01, 1_000)
 
@@ -135,3 +135,12 @@ class TestTheMeter:
             assert meter.rate(now) >= recent * 0.98
         assert meter.count == len(seen)
         assert len(meter._seconds) <= 61
+
+
+def test_remarks_are_made_so_often_and_the_others_counted() -> None:
+    remarks = Remarks(2)
+    assert [remarks.more(0.0) for _ in range(5)] == ["", "", None, None, None]
+    assert remarks.more(29.0) is None
+    assert remarks.unsaid == 4
+    assert remarks.more(30.0) == " (and 4 that were not logged)"
+    assert remarks.more(60.0) == ""
