@@ -246,16 +246,17 @@ class TestAHandlerThatIsSlow:
         assert all(gate.entered.is_set() for gate in [*slow, last])
         pool.close()
 
-    @pytest.mark.parametrize("threads", [1, 2, 4])
+    @pytest.mark.parametrize(("threads", "running"), [(1, [0]), (2, [0, 2]), (4, [0, 1, 2, 3])])
     def test_keeps_nothing_that_must_be_called_waiting(
-        self, clock: ThreadClock, threads: int
+        self, clock: ThreadClock, threads: int, running: list[int]
     ) -> None:
         pool = Pool(clock, threads)
-        slow, gone, stop = Gate(), Gate(), Gate()
-        for place in ("a", "a", "b", "b"):
-            call(pool, slow, place)
+        slow, gone, stop = [Gate() for _ in range(4)], Gate(), Gate()
+        for gate, place in zip(slow, ("a", "a", "b", "b"), strict=True):
+            call(pool, gate, place)
         pool.call(gone, "disconnect", must=True)
-        assert gone.entered.wait(WAIT_SECONDS)
+        for gate in (*(slow[n] for n in running), gone):
+            assert gate.entered.wait(WAIT_SECONDS)
         # One of a kind: this one waits with the others.
         later = Gate()
         pool.call(later, "disconnect", must=True)
@@ -265,11 +266,11 @@ class TestAHandlerThatIsSlow:
         clock.take()
         assert not later.entered.is_set()
         # The thread that is left over is for none of the others.
-        assert len(slow.threads) == threads
-        for gate in (slow, gone, later):
+        assert [n for n, gate in enumerate(slow) if gate.entered.is_set()] == running
+        for gate in (*slow, gone, later):
             gate.opened.set()
         clock.take(6)
-        assert (len(slow.threads), later.entered.is_set()) == (4, True)
+        assert all(gate.entered.is_set() for gate in (*slow, later))
         pool.close()
 
 
