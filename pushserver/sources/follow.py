@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from contextlib import suppress
+from operator import itemgetter
 
 from pushserver.sources.logfile import LogFile, Mark, NoFile, NotNow, Step
 
 GRACE_LOOKS = 4
 MOST_FILES = 16
+ROTATED = re.compile(r"[.-]\d[\dTZ:._-]*(\.(gz|bz2|xz|zst))?")
+"""What follows the name of a file that was rotated: a number or a time, maybe `.gz`."""
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
 class Follower:
@@ -122,28 +128,63 @@ class Follower:
             old = None if self._searched else self._renamed(mark)
             self._searched = True
             if old is not None:
-                self._files.insert(0, old)
+                self._files[:0] = [old, *self._rotated_since(old)]
             elif self._files:
                 self.told.append("replaced or truncated meanwhile; lines may be missing")
         self._limit(self._files)
 
     def _renamed(self, mark: Mark) -> LogFile | None:
         """The file of the mark under another name in the same folder."""
-        folder = os.path.dirname(os.path.realpath(self._path))
-        try:
-            with os.scandir(folder) as entries:
-                names = [entry.path for entry in entries if entry.inode() == mark.inode]
-        except OSError:
-            return None
-        for name in names:
-            try:
-                file = LogFile(name, self._most)
-            except NotNow:
-                continue
-            if file.resume(mark):
-                return file
-            file.close()
+        for entry in self._folder():
+            if entry.inode() == mark.inode and (file := self._opened(entry.path)):
+                if file.resume(mark):
+                    return file
+                file.close()
         return None
+
+    def _rotated_since(self, old: LogFile) -> list[LogFile]:
+        """What had the name after this one, and was rotated too; in the order of their ends."""
+        base = os.path.basename(os.path.realpath(self._path))
+        newer: list[tuple[int, os.DirEntry[str]]] = []
+        for entry in self._folder():
+            if entry.name.startswith(base) and ROTATED.fullmatch(entry.name, len(base)):
+                with suppress(OSError):
+                    modified = entry.stat().st_mtime_ns
+                    if modified > old.modified and entry.is_file():
+                        newer.append((modified, entry))
+        known = {file.identity for file in self._files}
+        files: list[LogFile] = []
+        missing: list[str] = []
+        for _, entry in sorted(newer, key=itemgetter(0), reverse=True):
+            file = None
+            if len(files) < MOST_FILES - 2 and not entry.name.endswith(COMPRESSED):
+                file = self._opened(entry.path)
+            if file is None:
+                missing.insert(0, entry.name)
+            elif file.identity in known:
+                file.close()
+            else:
+                files.insert(0, file)
+        if missing:
+            self.told.append(
+                "lines are missing: rotated meanwhile, and compressed, not readable or more than "
+                f"{MOST_FILES - 2}: {', '.join(missing)}"
+            )
+        return files
+
+    def _opened(self, path: str) -> LogFile | None:
+        try:
+            return LogFile(path, self._most)
+        except NotNow:
+            return None
+
+    def _folder(self) -> list[os.DirEntry[str]]:
+        """What is beside the file that has the name."""
+        try:
+            with os.scandir(os.path.dirname(os.path.realpath(self._path))) as entries:
+                return list(entries)
+        except OSError:
+            return []
 
     def _limit(self, files: list[LogFile]) -> None:
         """Leave out what is more than may be caught up with."""

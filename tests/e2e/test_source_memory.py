@@ -149,8 +149,8 @@ def test_after_a_kill_no_line_is_missing_and_none_is_out_of_order(
             repeated += number < expected
             expected = number + 1
         assert expected == count
-        # Those of one commit, and what was published while it ran.
-        assert repeated <= KILLS * 200
+        # With the line goes the place before it: of each life the last line at most.
+        assert repeated <= KILLS
     finally:
         server.kill()
 

@@ -44,6 +44,16 @@ def rotate(path: Path, text: str | bytes | None = None) -> Path:
     return old
 
 
+AGES = itertools.count(1_000_000_000)
+
+
+def aged(path: Path) -> Path:
+    """The file; it was last written to after all that are like it, by more than a clock's tick."""
+    age = next(AGES)
+    os.utime(path, (age, age))
+    return path
+
+
 class Desk:
     """A source, and what it published; it remembers from one run to the next."""
 
@@ -485,6 +495,47 @@ class TestAfterARestart:
         assert desk.take() == ["3", "4"]
         assert desk.trouble() == []
 
+    @pytest.mark.parametrize(
+        "names",
+        [("log.2", "log.1"), ("log-20261121", "log-20261122"), ("kept", "log.2026-11-22T10")],
+    )
+    def test_so_are_those_that_were_rotated_after_it(
+        self, path: Path, names: tuple[str, str]
+    ) -> None:
+        def change() -> None:
+            append(path, "3\n")
+            for name, text in zip(names, ("4\n", "5\n"), strict=True):
+                aged(path.rename(path.with_name(name)))
+                append(path, text)
+            # Of another, or not a log of this name.
+            for name in ("log.err", "log.1.bak", "other.1", "logs.1"):
+                append(path.with_name(name), "x\n")
+            # One that was read long ago.
+            append(path.with_name("log.0"), "0\n")
+            os.utime(path.with_name("log.0"), (1, 1))
+
+        desk = self.restarted(path, change)
+        assert desk.take(3 * GRACE_LOOKS) == ["3", "4", "5"]
+        assert desk.trouble() == []
+
+    def test_of_those_what_is_left_out_is_told(self, path: Path) -> None:
+        names = ["log.9", *(f"log.{n}" for n in range(10, 10 + MOST_FILES)), "log.8.gz"]
+
+        def change() -> None:
+            for name in names:
+                aged(path.rename(path.with_name(name)))
+                append(path, f"after {name}\n")
+            path.with_name("log.30").mkdir()
+
+        desk = self.restarted(path, change)
+        assert desk.take(MOST_FILES * GRACE_LOOKS) == [f"after {name}" for name in names[2:-2]] + [
+            "after log.8.gz"
+        ]
+        assert desk.trouble() == [
+            "lines are missing: rotated meanwhile, and compressed, not readable or more than 14: "
+            "log.10, log.11, log.8.gz"
+        ]
+
     def test_also_when_there_is_no_new_one_yet(self, path: Path) -> None:
         def change() -> None:
             append(path, "3\n")
@@ -614,6 +665,7 @@ class Written:
     def __init__(self, path: Path):
         self._file = path.open("ab")
         self.inode = os.fstat(self._file.fileno()).st_ino
+        self.age()
         self.lines: list[str] = []
         self.excused: set[str] = set()
         self.half = ""
@@ -623,6 +675,7 @@ class Written:
     def write(self, text: str, ends: bool) -> None:
         self._file.write(f"{text}\n".encode() if ends else text.encode())
         self._file.flush()
+        self.age()
         self.half += text
         if ends:
             self.lines.append(self.half)
@@ -630,7 +683,13 @@ class Written:
 
     def truncate(self) -> None:
         self._file.truncate(0)
+        self.age()
         self.half = ""
+
+    def age(self) -> None:
+        """It was last written to after every other file, by more than a tick of a clock."""
+        self.modified = next(AGES)
+        os.utime(self._file.fileno(), (self.modified, self.modified))
 
     def close(self) -> None:
         self._file.close()
@@ -728,10 +787,13 @@ class Story:
 
     def do_start(self) -> None:
         if self._follower is None:
+            # Under another name only a file that is as it was can be told.
+            old = self._marked
+            if old is not None and (old is self._current or old.deleted or old.changed):
+                old = None
             for file in self._files:
-                # Under another name only a file that is as it was can be told.
-                found = file is self._marked and not file.deleted and not file.changed
-                if file is not self._current and not found:
+                since = old is not None and not file.deleted and file.modified > old.modified
+                if not since and file not in (old, self._current):
                     self._excuse(file)
             self._follower = Follower(str(self._path), 1_000, self._mark, True, 1_000_000)
             self._look()
