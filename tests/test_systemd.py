@@ -110,7 +110,7 @@ def activated(folder: Path, port: int, *sandbox: str) -> Iterator[Path]:
         "systemd-socket-activate",
         f"--listen=127.0.0.1:{port}",
         "--fdname=http",
-        *(f"--setenv={name}" for name in passed if name.startswith(("COVERAGE_", "PYTHON"))),
+        *(f"--setenv={name}" for name in passed if name.startswith("PYTHON")),
         *sandbox,
         *TWISTD,
         *arguments_of(SERVICE),

@@ -20,7 +20,7 @@ from tests.e2e.supervisor import NotNotified, Supervisor
 
 CHECKOUT = Path(__file__).parents[2]
 TWISTD = (sys.executable, "-P", str(CHECKOUT / "tests" / "e2e" / "twistd.py"))
-"""The twistd of this environment, measured when the tests are."""
+"""The twistd of this environment."""
 
 PROBLEM = re.compile(r"Traceback|Unhandled|Error\b|Exception\b|Warning\b|#error|#critical")
 """What no line of an ordinary log has."""
