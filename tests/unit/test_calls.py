@@ -415,13 +415,15 @@ class TestAServerWithThreads:
         clients: Callable[[], Client],
         trouble: Trouble,
     ) -> None:
-        gate = Gate()
-        app.on("ask")(lambda client: gate())
-        for _ in range(3):
+        gates = [Gate() for _ in range(3)]
+        app.on("ask")(lambda client, data: gates[data]())
+        for n in range(3):
             guest = clients()
             guest.say({"id": 1, "connect": {}})
-            guest.say({"id": 2, "rpc": {"method": "ask"}})
+            guest.say({"id": 2, "rpc": {"method": "ask", "data": n}})
             reactor.advance(1)
+        for gate in gates[:2]:
+            assert gate.entered.wait(WAIT_SECONDS)
         handlers: AppHandlers = guest.session.node.handlers  # type: ignore[assignment]
         reactor.advance(28.5)
         assert "has not answered in 30 s (handler_seconds)" in trouble.take()[0]
@@ -430,9 +432,10 @@ class TestAServerWithThreads:
         told = "was not called: it waited for a thread (handler_threads) for 30 s (handler_seconds)"
         # It is the same handler, two seconds later.
         assert (failed.error, trouble.take()) == (told, [])
-        gate.opened.set()
+        for gate in gates:
+            gate.opened.set()
         reactor.take(2)
-        assert len(gate.threads) == 2
+        assert not gates[2].entered.is_set()
 
     def test_lets_nobody_in_while_too_many_have_left(
         self,
