@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from math import ceil
 from typing import Protocol
 
 from pushserver.channel import ClientInfo
+
+WAKES = 64
+"""Peers a turn: two or three milliseconds, if all of them are pinged."""
 
 
 class Peer(Protocol):
@@ -35,13 +39,14 @@ class Peers:
     One tick a second serves all their timers (pings, deadlines): two timers of its own
     for each of 10,000 connections cost 12 % of a core, a look at those whose second has
     come next to nothing. Times are in seconds of one monotonic clock; a peer is woken up
-    to one tick late.
+    to one tick late, and a little later if WAKES of them are due before it.
     """
 
     def __init__(self, report: Callable[[str], None]):
         self._report = report
         self._second: dict[Peer, int] = {}
         self._due: dict[int, dict[Peer, None]] = {}
+        self._waking: deque[tuple[int, Peer]] = deque()
         self._when_empty: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
@@ -68,12 +73,15 @@ class Peers:
             for call in waiting:
                 call()
 
-    def tick(self, now: float) -> None:
-        """Wake those whose time has come."""
+    def tick(self, now: float) -> bool:
+        """Wake WAKES of those whose time has come; whether others are left for another turn."""
         for second in sorted(second for second in self._due if second <= now):
-            for peer in self._due.pop(second, {}):
-                if self._second.get(peer) == second:
-                    self._wake(peer, now)
+            self._waking.extend((second, peer) for peer in self._due.pop(second))
+        for _ in range(min(WAKES, len(self._waking))):
+            second, peer = self._waking.popleft()
+            if self._second.get(peer) == second:
+                self._wake(peer, now)
+        return bool(self._waking)
 
     def when_empty(self, call: Callable[[], None]) -> None:
         """Call once nobody is here any more; at once if nobody is."""

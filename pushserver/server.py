@@ -10,7 +10,7 @@ from typing import Any
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
@@ -174,13 +174,14 @@ class PushService(MultiService):
         notify("READY=1", os.environ)
         self._collector.start()
 
-    def _clock(self, call: Callable[[], None]) -> LoopingCall:
+    def _clock(self, call: Callable[[], object]) -> LoopingCall:
         loop = LoopingCall(call)
         loop.clock = self._reactor
         return loop
 
-    def _wake_peers(self) -> None:
-        self.node.peers.tick(self.node.monotonic())
+    async def _wake_peers(self) -> None:
+        while self.node.peers.tick(self.node.monotonic()):
+            await deferLater(self._reactor, 0)
 
     def _sweep(self) -> None:
         self.node.hub.expire(self.node.clock())

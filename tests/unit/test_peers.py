@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushserver.channel import ClientInfo
-from pushserver.peers import Peers
+from pushserver.peers import WAKES, Peers
 from tests.unit.tools import unexpected
 
 
@@ -35,7 +35,8 @@ class Sleeper:
 def tick_until(peers: Peers, end: float, begin: float = 0.0) -> None:
     now = begin
     while now <= end:
-        peers.tick(now)
+        while peers.tick(now):
+            pass
         now += 1.0
 
 
@@ -97,6 +98,39 @@ def test_a_late_tick_wakes_everybody_who_was_due_in_order() -> None:
         peers.wake_at(peer, due)
     peers.tick(100.0)
     assert order == [3, 5, 7]
+
+
+def test_no_tick_wakes_more_than_so_many_and_says_that_there_are_others() -> None:
+    peers, sleepers = Peers(unexpected), [Sleeper(again=5.0) for _ in range(2 * WAKES + 1)]
+    for peer in sleepers:
+        peers.wake_at(peer, 1.0)
+    counts = []
+    for more in (True, True, False):
+        assert peers.tick(1.0) is more
+        counts.append(sum(len(peer.woken) for peer in sleepers))
+    assert counts == [WAKES, 2 * WAKES, 2 * WAKES + 1]
+    assert all(len(peer.woken) == 1 for peer in sleepers)
+
+
+def test_who_goes_or_is_put_off_before_its_turn_is_not_woken() -> None:
+    peers, sleepers = Peers(unexpected), [Sleeper() for _ in range(WAKES + 3)]
+    for peer in sleepers:
+        peers.wake_at(peer, 1.0)
+    assert peers.tick(1.0)
+    gone, later, last = sleepers[-3:]
+    peers.remove(gone)
+    peers.wake_at(later, 9.0)
+    assert not peers.tick(1.5)
+    assert (len(gone.woken), len(later.woken), len(last.woken)) == (0, 0, 1)
+    tick_until(peers, 9.0, begin=2.0)
+    assert (len(gone.woken), len(later.woken), len(last.woken)) == (0, 1, 1)
+
+
+def test_who_is_due_again_at_once_waits_for_the_next_tick() -> None:
+    peers, peer = Peers(unexpected), Sleeper(again=0.0)
+    peers.wake_at(peer, 1.0)
+    assert [peers.tick(now) for now in (1.0, 2.0, 3.0)] == [False] * 3
+    assert peer.woken == [1.0, 2.0, 3.0]
 
 
 def test_a_peer_with_nothing_due_stays_to_be_found() -> None:

@@ -19,6 +19,7 @@ from pushserver.config import Config, Source
 from pushserver.config import Server as ServerSection
 from pushserver.limits import Limits
 from pushserver.memory import Memory
+from pushserver.peers import WAKES
 from pushserver.server import SWEEP_SECONDS, PushService
 from pushserver.sources.interface import Feed
 from pushserver.sources.place import Place, Plan
@@ -161,6 +162,24 @@ class TestTheClocks:
             assert client.closed is None or client.closed[0] == 3502
             server.clock.advance(1)
         assert client.closed is not None
+
+    def test_wake_many_of_them_in_several_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = started(Server(Limits(connect_seconds=3.0)))
+        clients = [Client(server.node, connect=False) for _ in range(2 * WAKES + 1)]
+        turns: list[float] = []
+        call_later = server.clock.callLater
+
+        def noted(seconds: float, *rest: Any) -> object:
+            if not seconds:
+                turns.append(server.clock.seconds())
+            return call_later(seconds, *rest)
+
+        monkeypatch.setattr(server.clock, "callLater", noted)
+        for _ in range(5):
+            server.clock.advance(1)
+        assert all(client.closed is not None for client in clients)
+        assert len(turns) == 2
+        assert turns[0] == turns[1]
 
     def test_sweep_old_publications(self, monkeypatch: pytest.MonkeyPatch) -> None:
         server = started(Server(options=ChannelOptions(history_ttl=1e-9)))
