@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -19,10 +19,12 @@ MOST_CALLS = 10_000
 """How much may happen at one point in time."""
 STUCK_SECONDS = 10.0
 """How long a thread waits for its turn."""
-PATIENCE_SECONDS = 0.2
-GLANCE_SECONDS = 0.05
-"""How long, of real time, a generator is waited for that has a thread: when it is called, and
-later, each time that time passes, when it has not yielded by then."""
+LOOK_SECONDS = 0.01
+PATIENCE = 20
+GLANCE = 5
+"""How often a generator is looked for that has a thread: when it is called, and later, each time
+that time passes, when it has not yielded by then. A look takes LOOK_SECONDS of real time, and
+longer on a machine that is too busy for it, and so for the thread too."""
 
 
 class Baton:
@@ -75,7 +77,7 @@ class Stage(MemoryReactorClock):
     def __init__(self) -> None:
         super().__init__()
         self.baton = Baton()
-        self._waiting: dict[Aside, float] = {}
+        self._waiting: dict[Aside, int] = {}
         self._brought: SimpleQueue[tuple[Aside, Callable[[], object]]] = SimpleQueue()
 
     def advance(self, amount: float) -> None:
@@ -113,8 +115,8 @@ class Stage(MemoryReactorClock):
 
     def glance(self) -> None:
         """Look again for what generators yield that were waited for in vain."""
-        for worker, seconds in self._waiting.items():
-            self._waiting[worker] = max(seconds, GLANCE_SECONDS)
+        for worker, looks in self._waiting.items():
+            self._waiting[worker] = max(looks, GLANCE)
 
     def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
         with self.baton:
@@ -122,7 +124,7 @@ class Stage(MemoryReactorClock):
 
     def expect(self, worker: Aside) -> None:
         """It has been given a call, whose result it will bring."""
-        self._waiting[worker] = PATIENCE_SECONDS
+        self._waiting[worker] = PATIENCE
 
     def bring(self, worker: Aside, result: Callable[[], object]) -> None:
         """From its thread."""
@@ -131,14 +133,21 @@ class Stage(MemoryReactorClock):
     def _take(self) -> bool:
         """Take what a generator has yielded, or is about to; False when there is nothing."""
         try:
-            worker, result = self._brought.get(timeout=max(self._waiting.values(), default=0.0))
+            worker, result = self._next()
         except Empty:
-            self._waiting = dict.fromkeys(self._waiting, 0.0)
+            self._waiting = dict.fromkeys(self._waiting, 0)
             return False
         self._waiting.pop(worker, None)
         with self.baton:
             result()
         return True
+
+    def _next(self) -> tuple[Aside, Callable[[], object]]:
+        """What was brought; raises Empty after so many looks."""
+        for _ in range(max(self._waiting.values(), default=0)):
+            with suppress(Empty):
+                return self._brought.get(timeout=LOOK_SECONDS)
+        return self._brought.get_nowait()
 
 
 def _round_in_circles() -> AssertionError:

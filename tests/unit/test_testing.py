@@ -329,7 +329,7 @@ class TestAGeneratorThatWaitsAsItLikes:
         queue.put(None)
 
     def test_is_waited_for_a_moment_when_time_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rehearsal, "GLANCE_SECONDS", WAIT_SECONDS)
+        monkeypatch.setattr(rehearsal, "GLANCE", int(WAIT_SECONDS / rehearsal.LOOK_SECONDS))
         app = PushServer()
         queue: SimpleQueue[Any] = SimpleQueue()
 
