@@ -9,8 +9,8 @@ from typing import Protocol
 
 from pushserver.channel import ClientInfo
 
-WAKES = 64
-"""Peers a turn: two or three milliseconds, if all of them are pinged."""
+WAKES = 32
+"""Peers a turn: some two milliseconds, if all of them are pinged."""
 
 
 class Peer(Protocol):

@@ -1,4 +1,7 @@
-"""How much CPU the longest turn of the reactor and the longest collection took in this process."""
+"""How much CPU the longest turn of the reactor and the longest collection took in this process.
+
+A collection comes in the middle of a turn; what it took is not counted as the turn's.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ class Turns:
         self._counts = counts
         self._turn_began: float | None = None
         self._collection_began = 0.0
+        self._collected = 0.0
 
     def watch(self, reactor: Any) -> None:
         """From now on; the reactor is one that has a poller."""
@@ -32,6 +36,7 @@ class Turns:
                 watching._ended()
                 events = poller.poll(timeout, most)
                 watching._turn_began = time.thread_time()
+                watching._collected = 0.0
                 return events
 
         reactor._poller = Watched()
@@ -51,7 +56,7 @@ class Turns:
 
     def _ended(self) -> None:
         if self._turn_began is not None and self._counts():
-            took = time.thread_time() - self._turn_began
+            took = time.thread_time() - self._turn_began - self._collected
             self.longest_turn = max(self.longest_turn, took)
 
     def _collects(self, phase: str, info: dict[str, int]) -> None:
@@ -60,3 +65,4 @@ class Turns:
         else:
             took = time.thread_time() - self._collection_began
             self.longest_collection = max(self.longest_collection, took)
+            self._collected += took
