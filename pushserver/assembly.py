@@ -224,6 +224,7 @@ def tree(
             b"emulation": EmulationDoor(connections),
             b"static": files,
         },
+        StaticFiles(os.path.join(static, "favicon.svg")),
         UserPages(server.pages) if server.pages else None,
     )
 

@@ -26,6 +26,7 @@ with warnings.catch_warnings():
     from twisted.web.static import File
 
 INDEX = "index.html"
+ICON = b"favicon.ico"
 LATER = frozenset({b"health", b"metrics", b"socket.io"})
 """URLs of versions to come, which no page of a user's may have until then."""
 
@@ -173,13 +174,17 @@ class UserPages(StaticFiles):
 class Root(Folder):
     """All URLs of the server, and beside them the pages of the user, if there are any.
 
-    Ours win; the page at `/` is the user's if there is one.
+    Ours win; the page at `/`, and the icon that browsers ask for when a page names none, are
+    the user's if there are such.
     """
 
     _log = Logger()
 
-    def __init__(self, children: Mapping[bytes, Resource], pages: UserPages | None = None):
+    def __init__(
+        self, children: Mapping[bytes, Resource], icon: Resource, pages: UserPages | None = None
+    ):
         super().__init__(children)
+        self._icon = icon
         self._pages = pages
         for name in sorted(part.decode() for part in LATER.union(children) if part):
             if pages is not None and pages.has(name):
@@ -197,6 +202,8 @@ class Root(Folder):
         return super().getChildWithDefault(path, request)
 
     def getChild(self, path: bytes, request: Request) -> Any:
+        if path == ICON and not (self._pages is not None and self._pages.has(ICON.decode())):
+            return self._icon
         if self._pages is None or path in LATER:
             return NotHere()
         return self._pages.getChild(path, request)

@@ -212,7 +212,6 @@ def run(command: Sequence[str], folder: Path) -> str:
 
 def visits_at(browser: Browser, url: str) -> Visits:
     visits = Visits(browser, url)
-    # While the server starts again, and a browser asks for the icon of a page without one.
+    # While the server starts again.
     visits.allow("ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|WebSocket connection to")
-    visits.allow("favicon.ico|status of 404")
     return visits

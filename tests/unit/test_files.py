@@ -357,6 +357,13 @@ def site(pages: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     return server
 
 
+def test_the_icon_that_browsers_ask_for_is_ours(server: Server) -> None:
+    answer = server.get("/favicon.ico", accept=BROWSER)
+    assert (answer.status, answer["content-type"]) == (200, "image/svg+xml")
+    assert answer.body == (asset_folder("static") / "favicon.svg").read_bytes()
+    assert server.get("/favicon.ico/x").status == 404
+
+
 class TestThePagesOfAUser:
     def test_begin_at_the_root(self, site: Server) -> None:
         for path in ("/", "/?a=b", "/index.html"):
@@ -391,6 +398,12 @@ class TestThePagesOfAUser:
         assert site.get("//style.css", accept=BROWSER).status == 404
         (pages / "index.html").write_text("back")
         assert site.get("/").body == b"back"
+
+    def test_may_have_an_icon(self, site: Server, pages: Path) -> None:
+        assert site.get("/favicon.ico")["content-type"] == "image/svg+xml"
+        (pages / "favicon.ico").write_bytes(b"icon")
+        answer = site.get("/favicon.ico")
+        assert (answer.body, answer["content-type"]) == (b"icon", "image/vnd.microsoft.icon")
 
     def test_may_lie_in_folders(self, site: Server) -> None:
         assert site.get("/help/").body == b"help"
