@@ -95,7 +95,8 @@ export class Graph {
     const shared = { stroke: axis, font, grid: { stroke: grid, width: 1 }, ticks: { show: false } };
     return {
       ...this.#size(),
-      padding: [12, 22, 0, 4],
+      // On the right there is room for half a time, whose point may be the last.
+      padding: [12, 30, 0, 4],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 8 } },
       scales: { x: { time: true, range: timeRange } },
