@@ -25,7 +25,7 @@ run:
 test: lint
 	@tools/system-packages --for-tests
 	@tools/node-clients
-	$(BIN)/python -m pytest --cov -n 3 --dist loadfile
+	$(BIN)/python -m pytest --cov -n 3 --dist loadfile --no-loadscope-reorder
 
 unit:
 	@tools/venv test

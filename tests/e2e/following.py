@@ -20,6 +20,8 @@ from tests.e2e.visits import Visits
 
 FILE = re.compile(r"\b(put|add) this (?:into|to) `([a-z_./]+)`:$", re.IGNORECASE)
 LINE = re.compile(r"\bput this in place of `(.+)` in `([a-z_./]+)`:$", re.IGNORECASE)
+NO_ICON = "favicon.ico|status of 404"
+"""What a browser says of a page without an icon, unless it is our server that it asks for one."""
 LANGUAGES = {"console", "html", "js", "python", "toml"}
 
 

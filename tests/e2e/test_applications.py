@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page, expect
 from pushserver import PushServer, events
 from pushserver.config import load
 from pushserver.sources.kinds import SourceTypes
-from tests.e2e.following import Programs, run, sections, visits_at, wait_until
+from tests.e2e.following import NO_ICON, Programs, run, sections, visits_at, wait_until
 from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port, running
 from tests.e2e.test_browser import AXE, describe
 from tests.e2e.visits import Visits
@@ -147,6 +147,7 @@ class TestTheReferenceOfApplications:
         programs.start([*TWISTD, "-n", "--pidfile=", "-y", "together.py"], port)
         url = f"http://localhost:{port}/"
         visits = visits_at(browser, url)
+        visits.allow(NO_ICON)
         page = visits.open()
         run(["curl", "-sS", "-d", "rye again", f"{url}push/channels/news"], tmp_path)
         expect(page.locator("h1")).to_have_text("rye again")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.following import answers, wait_until
+from tests.e2e.following import NO_ICON, answers, wait_until
 from tests.e2e.lines import Lines
 from tests.e2e.server import CHECKOUT, PROBLEM, TWISTD, environment, free_port, get
 from tests.e2e.test_browser import state
@@ -71,5 +71,5 @@ def test_the_example_of_embedding(port: int, browser: Browser) -> None:
     assert '"visits":' in line
     expect(live.locator("#list li.newest")).to_contain_text("visits")
     visits.close()
-    visits.allow("favicon.ico|status of 404")
+    visits.allow(NO_ICON)
     assert visits.problems == []

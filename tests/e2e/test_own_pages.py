@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.exchange import publish
-from tests.e2e.following import Follower, Programs, run, sections, visits_at, wait_until
+from tests.e2e.following import NO_ICON, Follower, Programs, run, sections, visits_at, wait_until
 from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port, run_twistd, running
 from tests.e2e.supervisor import Supervisor
 
@@ -113,6 +113,7 @@ def test_pages_are_right_below_a_path(browser: Browser, folder: Path, programs: 
     (folder / "program.py").write_text(EMBEDDED.format(port))
     programs.start([*TWISTD, "-n", "--pidfile=", "-y", "program.py"], port)
     visits = visits_at(browser, f"http://localhost:{port}/a/b/")
+    visits.allow(NO_ICON)
     pages = [visits.open(), visits.open("help")]
     run(["curl", "-sS", "-d", "rye", f"http://localhost:{port}/a/b/channels/news"], folder)
     for page in pages:
@@ -130,6 +131,7 @@ def test_a_page_of_another_origin_is_let_in(
     follower.run("Pages")
     assert follower.server is not None
     allowed = visits_at(browser, f"http://localhost:{follower.page_port}/")
+    allowed.allow(NO_ICON)
     allowed.allow(f"request to another host: http://localhost:{follower.port}/static/")
     other = visits_at(browser, f"http://127.0.0.1:{follower.page_port}/")
     page, refused = allowed.open("page.html"), other.open("page.html")
