@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from contextlib import suppress
-from operator import itemgetter
 
 from pushserver.sources.logfile import LogFile, Mark, NoFile, NotNow, Step
+from pushserver.sources.rotation import is_compressed, later
 
 GRACE_LOOKS = 4
 MOST_FILES = 16
-ROTATED = re.compile(r"[.-]\d[\dTZ:._-]*(\.(gz|bz2|xz|zst))?")
-"""What follows the name of a file that was rotated: a number or a time, maybe `.gz`."""
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+MOST_BETWEEN = MOST_FILES - 2
+"""Beside the file that is gone on with and the one that has the name."""
 
 
 class Follower:
@@ -125,58 +122,58 @@ class Follower:
     def _resume(self, mark: Mark) -> None:
         """Go on from the mark, in the file that it is of, if there still is one."""
         if mark.inode and not (self._files and self._files[0].resume(mark)):
-            old = None if self._searched else self._renamed(mark)
+            before = [] if self._searched else self._renamed(mark)
             self._searched = True
-            if old is not None:
-                self._files[:0] = [old, *self._rotated_since(old)]
+            if before:
+                self._files[:0] = before
             elif self._files:
                 self.told.append("replaced or truncated meanwhile; lines may be missing")
         self._limit(self._files)
 
-    def _renamed(self, mark: Mark) -> LogFile | None:
-        """The file of the mark under another name in the same folder."""
-        for entry in self._folder():
-            if entry.inode() == mark.inode and (file := self._opened(entry.path)):
+    def _renamed(self, mark: Mark) -> list[LogFile]:
+        """The file of the mark under another name in the same folder, and those after it."""
+        entries = self._folder()
+        for entry in entries:
+            if entry.inode() == mark.inode and (file := self._opened(entry)):
                 if file.resume(mark):
-                    return file
+                    return [file, *self._between(file, entry.name, entries)]
                 file.close()
-        return None
+        return []
 
-    def _rotated_since(self, old: LogFile) -> list[LogFile]:
-        """What had the name after this one, and was rotated too; in the order of their ends."""
-        base = os.path.basename(os.path.realpath(self._path))
-        newer: list[tuple[int, os.DirEntry[str]]] = []
-        for entry in self._folder():
-            if entry.name.startswith(base) and ROTATED.fullmatch(entry.name, len(base)):
-                with suppress(OSError):
-                    modified = entry.stat().st_mtime_ns
-                    if modified > old.modified and entry.is_file():
-                        newer.append((modified, entry))
-        known = {file.identity for file in self._files}
+    def _between(self, old: LogFile, name: str, entries: list[os.DirEntry[str]]) -> list[LogFile]:
+        """The files that had the name after this one, which is called `name` now."""
+        there = {e.name: e for e in entries if e.is_file(follow_symlinks=False)}
+        bases = [os.path.basename(path) for path in (self._path, os.path.realpath(self._path))]
+        known = {file.identity for file in (old, *self._files)}
         files: list[LogFile] = []
         missing: list[str] = []
-        for _, entry in sorted(newer, key=itemgetter(0), reverse=True):
-            file = None
-            if len(files) < MOST_FILES - 2 and not entry.name.endswith(COMPRESSED):
-                file = self._opened(entry.path)
+        for entry in map(there.__getitem__, reversed(later(name, there, bases))):
+            read = len(files) < MOST_BETWEEN and not is_compressed(entry.name)
+            file = self._opened(entry) if read else None
             if file is None:
-                missing.insert(0, entry.name)
+                missing.append(entry.name)
             elif file.identity in known:
                 file.close()
             else:
-                files.insert(0, file)
+                known.add(file.identity)
+                files.append(file)
         if missing:
             self.told.append(
                 "lines are missing: rotated meanwhile, and compressed, not readable or more than "
-                f"{MOST_FILES - 2}: {', '.join(missing)}"
+                f"{MOST_BETWEEN}: {', '.join(reversed(missing))}"
             )
-        return files
+        return files[::-1]
 
-    def _opened(self, path: str) -> LogFile | None:
+    def _opened(self, entry: os.DirEntry[str]) -> LogFile | None:
+        """This file; None when it cannot be read, or another one has its name by now."""
         try:
-            return LogFile(path, self._most)
+            file = LogFile(entry.path, self._most)
         except NotNow:
             return None
+        if file.identity[1] == entry.inode():
+            return file
+        file.close()
+        return None
 
     def _folder(self) -> list[os.DirEntry[str]]:
         """What is beside the file that has the name."""

@@ -77,11 +77,6 @@ class LogFile:
         return os.fstat(self._fd).st_size
 
     @property
-    def modified(self) -> int:
-        """When it was last written to, in nanoseconds since 1970."""
-        return os.fstat(self._fd).st_mtime_ns
-
-    @property
     def left(self) -> int:
         """How many of them come after the last whole line."""
         return self.size - self.position

@@ -92,7 +92,7 @@ class Writer:
     def rotate(self) -> None:
         """Go over to a new file."""
         with self._lock:
-            (self._folder / "app.log").rename(self._folder / f"app.log.{self.count}")
+            (self._folder / "app.log").rename(self._folder / f"app.log-{20_000_000 + self.count}")
             self._append()
 
     def end(self) -> int:

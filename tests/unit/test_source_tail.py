@@ -17,9 +17,11 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from pushserver.broker import Unavailable
+from pushserver.sources import follow
 from pushserver.sources.follow import GRACE_LOOKS, MOST_FILES, Follower
 from pushserver.sources.interface import ISource, ISourceType, SourceFailed
 from pushserver.sources.logfile import HEAD_BYTES, READ_BYTES, Mark, Step
+from pushserver.sources.rotation import later
 from pushserver.sources.tail import TAIL, Options
 from tests.unit.recorder import Recorder
 from tests.unit.tools import programs
@@ -42,16 +44,6 @@ def rotate(path: Path, text: str | bytes | None = None) -> Path:
     if text is not None:
         append(path, text)
     return old
-
-
-AGES = itertools.count(1_000_000_000)
-
-
-def aged(path: Path) -> Path:
-    """The file; it was last written to after all that are like it, by more than a clock's tick."""
-    age = next(AGES)
-    os.utime(path, (age, age))
-    return path
 
 
 class Desk:
@@ -496,8 +488,7 @@ class TestAfterARestart:
         assert desk.trouble() == []
 
     @pytest.mark.parametrize(
-        "names",
-        [("log.2", "log.1"), ("log-20261121", "log-20261122"), ("kept", "log.2026-11-22T10")],
+        "names", [("log.2", "log.1"), ("log-20261121", "log-20261122"), ("log.9", "log.10")]
     )
     def test_so_are_those_that_were_rotated_after_it(
         self, path: Path, names: tuple[str, str]
@@ -505,37 +496,98 @@ class TestAfterARestart:
         def change() -> None:
             append(path, "3\n")
             for name, text in zip(names, ("4\n", "5\n"), strict=True):
-                aged(path.rename(path.with_name(name)))
+                path.rename(path.with_name(name))
                 append(path, text)
-            # Of another, or not a log of this name.
-            for name in ("log.err", "log.1.bak", "other.1", "logs.1"):
+            # Of another, or no log of this name, or rotated before.
+            for name in ("log.err", "log.1.bak", "other.1", "logs.1", "log.11", "log-20261120"):
                 append(path.with_name(name), "x\n")
-            # One that was read long ago.
-            append(path.with_name("log.0"), "0\n")
-            os.utime(path.with_name("log.0"), (1, 1))
+            path.with_name("log-20261231").mkdir()
 
         desk = self.restarted(path, change)
-        assert desk.take(3 * GRACE_LOOKS) == ["3", "4", "5"]
+        # One whose number is smaller is the newer one.
+        expected = ["3", "5"] if names == ("log.9", "log.10") else ["3", "4", "5"]
+        assert desk.take(3 * GRACE_LOOKS) == expected
         assert desk.trouble() == []
 
-    def test_of_those_what_is_left_out_is_told(self, path: Path) -> None:
-        names = ["log.9", *(f"log.{n}" for n in range(10, 10 + MOST_FILES)), "log.8.gz"]
+    def test_those_of_a_link_are_known_by_its_name(self, path: Path) -> None:
+        days = [path.with_name(f"log-2026112{n}") for n in range(3)]
 
+        def put(day: Path) -> None:
+            append(day, f"{day.name}\n")
+            path.unlink(missing_ok=True)
+            path.symlink_to(day)
+
+        put(days[0])
+        desk = tailing(path, from_start=True)
+        desk.stop()
+        for day in days[1:]:
+            put(day)
+        desk.start()
+        assert desk.take(3 * GRACE_LOOKS) == [day.name for day in days]
+        assert desk.trouble() == []
+
+    def test_one_with_two_names_is_read_once(self, path: Path) -> None:
         def change() -> None:
-            for name in names:
-                aged(path.rename(path.with_name(name)))
-                append(path, f"after {name}\n")
-            path.with_name("log.30").mkdir()
+            path.rename(path.with_name("log.3"))
+            append(path, "3\n")
+            path.rename(path.with_name("log.2"))
+            path.with_name("log.1").hardlink_to(path.with_name("log.2"))
+            append(path, "4\n")
+            path.with_name("log.0").symlink_to(path)
 
         desk = self.restarted(path, change)
-        assert desk.take(MOST_FILES * GRACE_LOOKS) == [f"after {name}" for name in names[2:-2]] + [
-            "after log.8.gz"
-        ]
+        assert desk.take(3 * GRACE_LOOKS) == ["3", "4"]
+        assert desk.trouble() == []
+
+    def test_one_that_is_written_to_later_is_not_after_it(self, path: Path) -> None:
+        append(path, "1\n")
+        desk = tailing(path, from_start=True)
+        first = path.rename(path.with_name("log.2"))
+        append(path, "2\n")
+        assert desk.take() == ["1", "2"]
+        desk.stop()
+        append(first, "late\n")
+        path.rename(path.with_name("log.1"))
+        append(path, "3\n")
+        desk.start()
+        assert desk.take() == ["3"]
+
+    def test_what_is_left_out_is_told(self, path: Path) -> None:
+        names = [f"log.{n}" for n in range(MOST_FILES + 2, 1, -1)]
+
+        def change() -> None:
+            for name in [*names, "log.1.gz"]:
+                path.rename(path.with_name(name))
+                append(path, f"after {name}\n")
+
+        desk = self.restarted(path, change)
+        read = [f"after {name}" for name in names[2:-1]]
+        assert desk.take(MOST_FILES * GRACE_LOOKS) == [*read, "after log.1.gz"]
         [told] = desk.trouble()
         assert told == (
             "lines are missing: rotated meanwhile, and compressed, not readable or more than 14: "
-            "log.10, log.11, log.8.gz"
+            "log.17, log.16, log.1.gz"
         )
+
+    def test_so_is_what_was_rotated_once_more_at_that_moment(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def change() -> None:
+            for name in ("log.2", "log.1"):
+                path.rename(path.with_name(name))
+                append(path, f"after {name}\n")
+
+        def between(name: str, *rest: Any) -> list[str]:
+            found = later(name, *rest)
+            path.with_name("log.1").rename(path.with_name("log.2"))
+            append(path.with_name("log.1"), "another\n")
+            return found
+
+        monkeypatch.setattr(follow, "later", between)
+        desk = self.restarted(path, change)
+        assert desk.take(3 * GRACE_LOOKS) == ["after log.1"]
+        [told] = desk.trouble()
+        assert told.endswith(": log.1")
 
     def test_also_when_there_is_no_new_one_yet(self, path: Path) -> None:
         def change() -> None:
@@ -666,7 +718,6 @@ class Written:
     def __init__(self, path: Path):
         self._file = path.open("ab")
         self.inode = os.fstat(self._file.fileno()).st_ino
-        self.age()
         self.lines: list[str] = []
         self.excused: set[str] = set()
         self.half = ""
@@ -676,7 +727,6 @@ class Written:
     def write(self, text: str, ends: bool) -> None:
         self._file.write(f"{text}\n".encode() if ends else text.encode())
         self._file.flush()
-        self.age()
         self.half += text
         if ends:
             self.lines.append(self.half)
@@ -684,13 +734,7 @@ class Written:
 
     def truncate(self) -> None:
         self._file.truncate(0)
-        self.age()
         self.half = ""
-
-    def age(self) -> None:
-        """It was last written to after every other file, by more than a tick of a clock."""
-        self.modified = next(AGES)
-        os.utime(self._file.fileno(), (self.modified, self.modified))
 
     def close(self) -> None:
         self._file.close()
@@ -731,7 +775,7 @@ class Story:
 
     def do_rename(self) -> None:
         if self._current is not None:
-            self._path.rename(f"{self._path}.{self._number}.{len(self._files)}")
+            self._path.rename(f"{self._path}-{20_000_000 + len(self._files)}")
             self._gone()
 
     def do_delete(self) -> None:
@@ -792,10 +836,11 @@ class Story:
             old = self._marked
             if old is not None and (old is self._current or old.deleted or old.changed):
                 old = None
+            after = False
             for file in self._files:
-                since = old is not None and not file.deleted and file.modified > old.modified
-                if not since and file not in (old, self._current):
+                if file not in (old, self._current) and (file.deleted or not after):
                     self._excuse(file)
+                after = after or file is old
             self._follower = Follower(str(self._path), 1_000, self._mark, True, 1_000_000)
             self._look()
 

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushserver.sources.rotation import COMPRESSED, is_compressed, later
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # logrotate, Python's RotatingFileHandler, Twisted's LogFile.
+        ("a.log.3", ["a.log.2", "a.log.1", "a.log.0"]),
+        ("a.log.10", ["a.log.9", "a.log.2"]),
+        # dateext; the hour and a second rotation within it make a name longer.
+        ("a.log-20261121", ["a.log-20261121-1", "a.log-20261122"]),
+        ("a.log-2026112109", ["a.log-2026112110"]),
+        ("a.log-1795378647", ["a.log-1795378648"]),
+        # TimedRotatingFileHandler, DailyLogFile, ISO 8601.
+        ("a.log.2026-11-21", ["a.log.2026-11-21.2", "a.log.2026-11-22_10"]),
+        ("a.log.2026_11_21", ["a.log.2026_11_22"]),
+        ("a.log.2026-11-21T10:00:00Z", ["a.log.2026-11-21T10:00:01Z"]),
+        ("a.log-12", ["a.log-9"]),
+    ],
+)
+def test_files_that_are_rotated_as_others_do_it_have_an_order(
+    name: str, expected: list[str]
+) -> None:
+    others = [
+        "a.log",
+        "b.log.1",
+        "a.log.bak",
+        "a.log.err",
+        "a.log.",
+        "a.log.-",
+        "a.log1",
+        "a.log.1a",
+    ]
+    assert later(name, [name, *expected, *others], ["a.log"]) == expected
+    for one in expected:
+        assert name not in later(one, [name, *expected, *others], ["a.log"])
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("kept", ["a.log.1", "a.log-20261122"]),
+        ("a.log", ["a.log.1"]),
+        ("a.log.3", ["a.log-20261122", "a.log-2", "a.log.20261122", "a.log.3", "a.log.4"]),
+        ("a.log-20261122", ["a.log.1", "a.log-1", "a.log.20261123"]),
+    ],
+)
+def test_what_is_called_in_another_way_is_not_compared(name: str, others: list[str]) -> None:
+    assert later(name, [name, *others], ["a.log"]) == []
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_what_is_compressed_counts_unless_it_is_there_plain(suffix: str) -> None:
+    packed = f"a.log.1{suffix}"
+    assert is_compressed(packed)
+    assert not is_compressed("a.log.1")
+    assert later("a.log.2", ["a.log.2", packed], ["a.log"]) == [packed]
+    assert later("a.log.2", ["a.log.2", packed, "a.log.1"], ["a.log"]) == ["a.log.1"]
+
+
+def test_a_link_has_two_names() -> None:
+    names = ["a.log-20261120", "a.log-20261121", "a.log-20261122"]
+    assert later(names[0], names, ["a.log", names[2]]) == names[1:]
+    assert later("today.1", ["today.1", "today.0"], ["a.log", "today"]) == ["today.0"]
+
+
+@given(st.lists(st.integers(0, 9999), unique=True, min_size=1), st.sampled_from(".-"))
+def test_numbers_are_counted_down(numbers: list[int], separator: str) -> None:
+    names = [f"x{separator}{n}" for n in numbers]
+    down = [f"x{separator}{n}" for n in sorted(numbers, reverse=True)]
+    assert later(down[0], names, ["x"]) == down[1:]
+
+
+@given(st.text(alphabet="x.-0123TZ:_gz"), st.lists(st.text(alphabet="x.-0123TZ:_gz")))
+def test_whatever_names_there_are_nothing_comes_after_itself(name: str, names: list[str]) -> None:
+    found = later(name, names, ["x", "x.1"])
+    assert name not in found
+    assert set(found) <= set(names)
+    assert len(found) == len(set(found))
