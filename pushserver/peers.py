@@ -75,8 +75,9 @@ class Peers:
 
     def tick(self, now: float) -> bool:
         """Wake WAKES of those whose time has come; whether others are left for another turn."""
-        for second in sorted(second for second in self._due if second <= now):
-            self._waking.extend((second, peer) for peer in self._due.pop(second))
+        if not self._waking:
+            for second in sorted(second for second in self._due if second <= now):
+                self._waking.extend((second, peer) for peer in self._due.pop(second))
         for _ in range(min(WAKES, len(self._waking))):
             second, peer = self._waking.popleft()
             if self._second.get(peer) == second:

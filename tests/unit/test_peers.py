@@ -126,11 +126,12 @@ def test_who_goes_or_is_put_off_before_its_turn_is_not_woken() -> None:
     assert (len(gone.woken), len(later.woken), len(last.woken)) == (0, 1, 1)
 
 
-def test_who_is_due_again_at_once_waits_for_the_next_tick() -> None:
-    peers, peer = Peers(unexpected), Sleeper(again=0.0)
-    peers.wake_at(peer, 1.0)
-    assert [peers.tick(now) for now in (1.0, 2.0, 3.0)] == [False] * 3
-    assert peer.woken == [1.0, 2.0, 3.0]
+def test_who_is_due_again_at_once_waits_until_everybody_has_been_woken() -> None:
+    peers, sleepers = Peers(unexpected), [Sleeper(again=0.0) for _ in range(WAKES + 1)]
+    for peer in sleepers:
+        peers.wake_at(peer, 1.0)
+    assert [peers.tick(1.0) for _ in range(4)] == [True, False, True, False]
+    assert {len(peer.woken) for peer in sleepers} == {2}
 
 
 def test_a_peer_with_nothing_due_stays_to_be_found() -> None:

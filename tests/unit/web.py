@@ -377,7 +377,8 @@ class Server:
         """Let time pass, second by second, without the service's own clocks."""
         for _ in range(seconds):
             self.clock.advance(1)
-            self.node.peers.tick(self.node.monotonic())
+            while self.node.peers.tick(self.node.monotonic()):
+                pass
         self.clock.advance(0)
 
     def is_empty(self) -> bool:
