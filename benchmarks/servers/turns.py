@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +24,10 @@ class Turns:
         self._turn_began: float | None = None
         self._collection_began = 0.0
         self._collected = 0.0
+        self._thread = threading.get_ident()
 
     def watch(self, reactor: Any) -> None:
-        """From now on; the reactor is one that has a poller."""
+        """From now on; the reactor is one that has a poller, and runs in this thread."""
         poller, watching = reactor._poller, self
 
         class Watched:
@@ -65,4 +67,5 @@ class Turns:
         else:
             took = time.thread_time() - self._collection_began
             self.longest_collection = max(self.longest_collection, took)
-            self._collected += took
+            if threading.get_ident() == self._thread:
+                self._collected += took
