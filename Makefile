@@ -25,6 +25,7 @@ run:
 test: lint
 	@tools/system-packages --for-tests
 	@tools/node-clients
+	@# In their order: the files that take long come first, however few tests they have.
 	$(BIN)/python -m pytest --cov -n 3 --dist loadfile --no-loadscope-reorder
 
 unit:
