@@ -142,8 +142,8 @@ def test_a_page_of_another_origin_is_let_in(
     show(refused, "-")
     allowed.close()
     other.close()
-    assert allowed.problems == []
     follower.stop()
+    assert allowed.problems == []
 
 
 class TestAFolderThatIsNotThere:
