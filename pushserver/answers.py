@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from pushserver.accept import preferred
 from pushserver.formats import Format
 from pushserver.mount import depth, surroundings
-from pushserver.origin import allowed_origin
+from pushserver.origin import allowed_origin, foreign_site
 
 JSON = "application/json"
 HTML = "text/html"
@@ -131,15 +131,23 @@ async def _await(answer: Awaitable[bytes]) -> bytes:
     return await answer
 
 
-class NotHere(Door):
-    """Answers 404 to whatever is asked."""
+class Refusing(Door):
+    """Answers every request with this refusal."""
 
-    def __init__(self, message: str = "there is nothing at this URL"):
+    def __init__(self, refusal: Refusal):
         super().__init__()
-        self._message = message
+        self._refusal = refusal
 
     def render(self, request: Request) -> bytes | int:
-        return refuse(request, Refusal(404, self._message))
+        body = refuse(request, self._refusal)
+        return _without_body(request, body) if request.method == b"HEAD" else body
+
+
+class NotHere(Refusing):
+    """Answers 404 to every request."""
+
+    def __init__(self, message: str = "there is nothing at this URL"):
+        super().__init__(Refusal(404, message))
 
 
 class Folder(Resource):
@@ -205,7 +213,13 @@ def header(request: Request, name: str) -> str | None:
 
 
 def check_origin(request: Request, allowed: frozenset[str]) -> None:
-    """Refuse a request that a page of another origin makes."""
+    """Refuse a request that a page of another origin causes.
+
+    The browser names the page's origin in Origin or, where it sends none (pictures, links,
+    no-cors fetches), says in Sec-Fetch-Site that it is another. A request with neither header
+    passes: it does not come from a page, or from one in a browser that sends neither, and so
+    nothing that GET does may depend on this check alone.
+    """
     origin, host = header(request, "origin"), header(request, "host") or ""
     if not allowed_origin(origin, host, request.isSecure(), allowed):
         raise Refusal(
@@ -213,6 +227,50 @@ def check_origin(request: Request, allowed: frozenset[str]) -> None:
             f"a page of {origin!r} may not use {host!r}: same origin only, "
             "or what allowed_origins lists",
         )
+    site = header(request, "sec-fetch-site")
+    if origin is None and foreign_site(site):
+        raise Refusal(
+            403,
+            f"a page of another origin (Sec-Fetch-Site: {site:.40}) may not use {host!r} in this"
+            " way: it has to send its Origin, which allowed_origins lists",
+        )
+
+
+_FORWARDING = (
+    "forwarded",
+    "via",
+    "x-forwarded",
+    "x-forwarded-by",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-external-address",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "true-client-ip",
+)
+
+
+def forwarded_by(request: Request) -> str:
+    """What shows that a proxy passed the request on: a header's name or `HTTP/1.0`; empty if not.
+
+    nginx speaks HTTP/1.0 to a server behind a bare `proxy_pass` (before nginx 1.29.7), where it
+    sends none of these headers; no browser does.
+    """
+    if getattr(request, "clientproto", b"HTTP/1.1") != b"HTTP/1.1":
+        return "HTTP/1.0"
+    return next((name for name in _FORWARDING if header(request, name) is not None), "")
 
 
 def is_upgrade(request: Request) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from pushserver import wire
 from pushserver.answers import (
     EVENT_STREAM,
     Answer,
@@ -85,12 +86,15 @@ class ResponseDoor(Door):
         super().__init__()
         self._doors = doors
 
+    def check(self, request: Request, commands: bytes) -> None:
+        """Refuse a page of another origin, and more commands than a frame may hold."""
+        check_origin(request, self._doors.allowed_origins)
+        limit = self._doors.node.limits.frame_bytes
+        if len(commands) > limit:
+            raise Refusal(413, f"the commands have more than {limit} bytes (frame_bytes)")
+
     def open(self, request: Request, format: SessionFormat, media: str, commands: bytes) -> Answer:
         """Begin the session, and answer with what it says."""
-        check_origin(request, self._doors.allowed_origins)
-        if len(commands) > self._doors.node.limits.frame_bytes:
-            limit = self._doors.node.limits.frame_bytes
-            raise Refusal(413, f"the commands have more than {limit} bytes (frame_bytes)")
         request.setHeader(b"content-type", media.encode())
         if request.method == b"HEAD":
             return b""
@@ -108,13 +112,18 @@ class ResponseDoor(Door):
 
 
 class SseDoor(ResponseDoor):
-    """`GET ?cf_connect=COMMANDS`, answered with events."""
+    """`GET ?cf_connect=COMMAND`, answered with events.
+
+    A page of another origin can cause a GET without an Origin (a picture, a link), so the request
+    begins a session and carries out nothing else.
+    """
 
     def answer_get(self, request: Request) -> Answer:
-        commands = request.args.get(b"cf_connect", [b""])[-1]
-        if not commands:
-            raise Refusal(400, "expected cf_connect=, the connect command")
-        return self.open(request, SESSION_SSE, EVENT_STREAM, commands)
+        given = request.args.get(b"cf_connect", [])
+        if len(given) != 1:
+            raise Refusal(400, f"{len(given)} cf_connect=, expected one with the connect command")
+        self.check(request, given[0])
+        return self.open(request, SESSION_SSE, EVENT_STREAM, _only_connect(given[0]))
 
 
 class HttpStreamDoor(ResponseDoor):
@@ -122,7 +131,9 @@ class HttpStreamDoor(ResponseDoor):
 
     def answer_post(self, request: Request) -> Answer:
         assert request.content is not None
-        return self.open(request, SESSION_LINES, "application/json", request.content.read())
+        commands = request.content.read()
+        self.check(request, commands)
+        return self.open(request, SESSION_LINES, "application/json", commands)
 
 
 class Emulated(msgspec.Struct):
@@ -156,6 +167,18 @@ class EmulationDoor(Door):
             raise Refusal(404, "unknown session")
         session.received(emulated.data.encode("utf-8", "surrogatepass"))
         return no_content(request)
+
+
+def _only_connect(text: bytes) -> bytes:
+    """The text, if it is one connect command; raises Refusal 400."""
+    try:
+        methods = [wire.method(command)[0] for command in wire.commands(text)]
+    except wire.FrameError as error:
+        raise Refusal(400, f"cf_connect: {error}") from None
+    if methods != ["connect"]:
+        found = ", ".join(method or "a pong" for method in methods[:4]) or "none"
+        raise Refusal(400, f"cf_connect: expected one command, connect; got {found}")
+    return text
 
 
 def _check_json(request: Request) -> None:

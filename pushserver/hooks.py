@@ -7,10 +7,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from pushserver.answers import Answer, Door, Folder, NotHere, Refusal, answer_json
+from pushserver.answers import (
+    Answer,
+    Door,
+    Folder,
+    NotHere,
+    Refusal,
+    answer_json,
+    check_origin,
+)
 from pushserver.broker import Unavailable
 from pushserver.channel import InvalidName
 from pushserver.idempotency import InvalidKey
+from pushserver.mount import surroundings
 from pushserver.payload import InvalidData
 from pushserver.sources.interface import SourceFailed
 
@@ -44,6 +53,9 @@ class HookDoor(Door):
         return self._answer(request)
 
     async def _answer(self, request: Request) -> bytes:
+        # Services send no Origin; a page in a browser cannot be told from them where nothing is
+        # signed.
+        check_origin(request, surroundings(request).allowed_origins)
         assert request.content is not None
         body: bytes = request.content.read()
         try:

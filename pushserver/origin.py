@@ -10,13 +10,42 @@ from ipaddress import ip_address
 _HOST = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?)(?::([0-9]{1,5}))?"
 )
+MOST_HOST = 255
+"""The longest Host that is looked at, in characters: a name of DNS has 253."""
+
+
+def valid_host(host: str) -> bool:
+    """Whether this is a name or an address, with or without a port (RFC 9110, 7.2)."""
+    return len(host) <= MOST_HOST and _valid_host(host)
 
 
 @lru_cache(256)
-def valid_host(host: str) -> bool:
-    """Whether this is a name or an address, with or without a port (RFC 9110, 7.2)."""
+def _valid_host(host: str) -> bool:
     match = _HOST.fullmatch(host)
-    return match is not None and len(host) <= 255 and int(match[2] or 0) < 65536
+    return match is not None and int(match[2] or 0) < 65536
+
+
+def host_name(host: str) -> str:
+    """The name or address in a Host, as it is compared; empty if it is not valid."""
+    match = _HOST.fullmatch(host) if len(host) <= MOST_HOST else None
+    return "" if match is None else match[1].strip("[]").lower().removesuffix(".")
+
+
+def host_port(host: str, secure: bool) -> int:
+    """The port in a valid Host, or the default one of http or https."""
+    match = _HOST.fullmatch(host) if len(host) <= MOST_HOST else None
+    port = None if match is None else match[2]
+    return (443 if secure else 80) if port is None else int(port)
+
+
+def foreign_site(site: str | None) -> bool:
+    """Whether a browser says that a page of another origin caused the request.
+
+    `site` is the value of Sec-Fetch-Site (Fetch Metadata, 2.3); no page can set it. A request
+    for a picture and a no-cors fetch carry it where they have no Origin. `none` is a person that
+    typed the URL. No header: no browser, an old one, or plain http to another machine.
+    """
+    return site not in (None, "same-origin", "none")
 
 
 def allowed_origin(origin: str | None, host: str, secure: bool, allowed: Collection[str]) -> bool:
@@ -42,10 +71,7 @@ def loopback_host(host: str) -> bool:
     A page of somebody else's whose name was pointed at 127.0.0.1 (DNS rebinding) is of the
     same origin as we are; its Host gives it away.
     """
-    match = _HOST.fullmatch(host)
-    if match is None:
-        return False
-    name = match[1].strip("[]").lower().removesuffix(".")
+    name = host_name(host)
     return name == "localhost" or name.endswith(".localhost") or loopback_address(name)
 
 

@@ -28,9 +28,16 @@ class Fallback:
     def __init__(self, server: Server, how: str, *commands: Any, **headers: str):
         self.server = server
         self.how = how
-        self.line = open_fallback(server, how, lines(*(commands or (CONNECT,))), **headers)
+        first, *rest = commands or (CONNECT,)
+        if how == "http_stream":
+            first, rest = lines(first, *rest), []
+        self.line = open_fallback(server, how, lines(first), **headers)
         self._data = b""
         self._read = 0
+        if rest:
+            # By GET a session is begun, and nothing else.
+            [reply] = json.loads(b"[" + self.response().body.removeprefix(b"data: ") + b"]")
+            assert self.send(reply["connect"]["session"], *rest).status == 204
 
     def response(self) -> Response:
         """The answer as far as it has come."""
@@ -155,6 +162,9 @@ class TestWhereWebSocketsAreBlocked:
     )
     def test_what_is_no_conversation_ends_it_with_3501(self, how: str, commands: bytes) -> None:
         server = Server()
+        if how == "sse":
+            assert open_fallback(server, how, commands).response().error[0] == 400
+            return
         client = Fallback(server, how, commands)
         [push] = client.take()
         told = push["push"]["disconnect"]
@@ -165,13 +175,20 @@ class TestWhereWebSocketsAreBlocked:
         assert server.is_empty()
 
     def test_invalid_utf8_is_the_clients_fault(self, how: str) -> None:
-        client = Fallback(Server(), how, CONNECT, b'{"id":2,"subscribe":{"channel":"\xff"}}')
+        commands = lines(CONNECT, b'{"id":2,"subscribe":{"channel":"\xff"}}')
+        if how == "sse":
+            assert open_fallback(Server(), how, commands).response().error[0] == 400
+            return
+        client = Fallback(Server(), how, commands)
         told = client.take()[-1]
         code = told["error"]["code"] if "error" in told else told["push"]["disconnect"]["code"]
         assert code in (107, 3501)
 
     def test_no_command_at_all_is_stale_in_time(self, how: str) -> None:
         server = Server(Limits(connect_seconds=5.0))
+        if how == "sse":
+            assert open_fallback(server, how, b"\n").response().error[0] == 400
+            return
         client = Fallback(server, how, b"\n")
         server.advance(7)
         assert client.take()[-1]["push"]["disconnect"]["code"] == 3502
@@ -301,6 +318,41 @@ class TestTheDoors:
         status, message = Server().get(f"/connection/sse{query}", accept=SSE).error
         assert status == 400
         assert "cf_connect" in message
+
+    @pytest.mark.parametrize(
+        "commands",
+        [
+            lines(CONNECT, {"id": 2, "rpc": {"method": "order"}}),
+            lines(CONNECT, {"send": {"data": 1}}),
+            lines(CONNECT, CONNECT),
+            lines(CONNECT, {}),
+            lines({"id": 1, "connect": {}, "publish": {"channel": "a", "data": 1}}),
+            lines({"id": 1, "publish": {"channel": "a", "data": 1}}),
+            lines({}),
+            lines({"id": 1}),
+            b"\n\n",
+            b"x",
+        ],
+    )
+    def test_a_get_begins_a_session_and_carries_out_nothing_else(self, commands: bytes) -> None:
+        server = Server(options=ChannelOptions(client_publish=True))
+        status, message = open_fallback(server, "sse", commands).response().error
+        assert (status, "cf_connect" in message) == (400, True)
+        assert len(server.node.peers) == 0
+        assert server.hub.history.top("a") == 0
+
+    def test_a_get_has_one_cf_connect(self) -> None:
+        once = urlencode({"cf_connect": lines(CONNECT)})
+        answer = Server().get(f"/connection/sse?{once}&{once}", accept=SSE)
+        assert answer.error == (400, "2 cf_connect=, expected one with the connect command")
+
+    @pytest.mark.parametrize("how", ["sse", "http_stream"])
+    @pytest.mark.parametrize("site", ["cross-site", "same-site"])
+    def test_what_a_page_elsewhere_causes_begins_nothing(self, how: str, site: str) -> None:
+        server = Server()
+        line = open_fallback(server, how, lines(CONNECT), sec_fetch_site=site)
+        assert line.response().error[0] == 403
+        assert len(server.node.peers) == 0
 
     def test_head_begins_no_session(self) -> None:
         server = Server()
