@@ -1,12 +1,12 @@
-"""Who may publish over HTTP, use the server API, and read what is not for everybody."""
+"""The rules for publishing over HTTP, the server API, and channels that an application guards."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from pushserver.origin import allowed_origin, loopback_address, loopback_host
+from pushserver.origin import allowed_origin, foreign_site, loopback_address, loopback_host
 
 
 class Denied(Exception):
@@ -20,41 +20,74 @@ class Denied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What a request says of who makes it.
+    """The facts of a request that decide what its sender may do.
 
-    `address` is the peer's IP address, None on a Unix socket; `key` what it gave as its
-    API key; `forwarded`: whether a proxy says that it passed the request on.
+    `address`: the peer's IP address, None on a Unix socket. `site`: the value of Sec-Fetch-Site.
+    `forwarded`: what shows that a proxy passed the request on, such as the name of a header; empty
+    if nothing does. `key`: the API key that was given. `is_own` tells whether the program at the
+    other end belongs to the server's own user or to root; None where the system does not say.
     """
 
     address: str | None
     host: str
     origin: str | None
+    site: str | None
     secure: bool
-    forwarded: bool
+    forwarded: str
     key: str | None
+    is_own: Callable[[], bool | None]
 
 
-def check_publisher(caller: Caller, keys: Collection[str], origins: Collection[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the configuration says about API keys and origins.
+
+    `local_without_key`: whether programs on this machine need no key although there are keys.
+    """
+
+    keys: frozenset[str]
+    origins: frozenset[str]
+    local_without_key: bool = False
+
+
+def check_publisher(caller: Caller, rules: Rules, proven: bool = False) -> None:
     """Return if the caller may publish; raise Denied with the reason and the setting.
 
-    That is whoever has a key; and without one whoever is on this machine, unless a proxy
-    passed the request on (then the peer is the proxy), or a browser made it for a page of
-    somebody else's (which its Origin tells, or its Host when a name was pointed here).
+    A valid key is always enough. Without one, and only where no keys are configured (or
+    `local_without_key` is set), a program on this machine may: the request came over loopback or a
+    Unix socket, no proxy passed it on, no page of another origin caused it (its Origin or
+    Sec-Fetch-Site tells, or its Host when a name was pointed here), and the program belongs to the
+    server's own user or root, as a proxy does not. `proven`: the last must be certain, not only
+    not known to be false.
     """
-    if has_key(caller, keys):
+    if has_key(caller, rules.keys):
         return
+    if rules.keys and not rules.local_without_key:
+        raise Denied(401, "an X-API-Key is needed (auth.api_keys), also on this machine")
     if caller.address is not None and not loopback_address(caller.address):
-        raise Denied(401, "publishing from another machine needs an X-API-Key (auth.api_keys)")
+        raise Denied(401, "a request from another machine needs an X-API-Key (auth.api_keys)")
     if caller.forwarded:
-        raise Denied(401, "publishing through a proxy needs an X-API-Key (auth.api_keys)")
+        raise Denied(
+            401,
+            f"a request through a proxy ({caller.forwarded}) needs an X-API-Key (auth.api_keys)",
+        )
     if not loopback_host(caller.host):
-        raise Denied(403, f"publishing without a key goes to localhost, not to {caller.host!r:.80}")
-    if not allowed_origin(caller.origin, caller.host, caller.secure, origins):
+        raise Denied(403, f"a request without a key goes to localhost, not to {caller.host!r:.80}")
+    if not allowed_origin(caller.origin, caller.host, caller.secure, rules.origins):
         raise Denied(403, f"a page of {caller.origin!r:.80} may not publish (allowed_origins)")
+    if caller.origin is None and foreign_site(caller.site):
+        raise Denied(403, f"a page of another origin ({caller.site!r:.40}) may not publish")
+    own = caller.is_own()
+    if own is False or (own is None and proven):
+        raise Denied(
+            401,
+            "a program that is not known to be the server's own user's or root's may be a proxy,"
+            " and needs an X-API-Key (auth.api_keys)",
+        )
 
 
 def has_key(caller: Caller, keys: Collection[str]) -> bool:
-    """Whether the caller gave a key; raises Denied for one that is none."""
+    """Whether the caller gave a valid API key; raises Denied for an invalid one."""
     if caller.key is not None and not _known(caller.key, keys):
         raise Denied(401, "the API key is not one of auth.api_keys")
     return caller.key is not None

@@ -20,10 +20,10 @@ from pushserver.answers import Answer, Door, Folder, Refusal, answer_json
 from pushserver.broker import Unavailable
 from pushserver.channel import Draft, InvalidName, check_event, check_name
 from pushserver.commands import history_result
+from pushserver.gate import Gate
 from pushserver.idempotency import InvalidKey, check_key
 from pushserver.node import Node
 from pushserver.payload import MALFORMED, InvalidData
-from pushserver.publishing import Gate
 from pushserver.session import Session
 from pushserver.wire import WireError
 
@@ -144,7 +144,7 @@ class ApiDoor(Door):
         return self._answer(request)
 
     async def _answer(self, request: Request) -> bytes:
-        self._gate.check(request)
+        self._gate.check(request, proven=self._name not in WITHOUT_PROOF)
         assert request.content is not None
         body: bytes = request.content.read() or b"{}"
         if self._name not in METHODS:
@@ -319,6 +319,11 @@ METHODS: dict[str, tuple[type[Call], Method]] = {
     "unsubscribe": (Unsubscribe, Methods.unsubscribe),
 }
 KNOWN = ", ".join(METHODS)
+WITHOUT_PROOF = frozenset(
+    {"publish", "broadcast", "history", "presence", "presence_stats", "channels", "info"}
+)
+"""Methods that take nothing away from anybody. Without a key all others (`batch` may hold them) are
+for a caller that is known to be a program of the server's own user."""
 
 
 def _error(failed: WireError) -> dict[str, object]:

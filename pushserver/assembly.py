@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 
 from pushserver import __version__
+from pushserver.access import Rules
 from pushserver.answers import Folder
 from pushserver.api import Api
 from pushserver.app import PushServer
@@ -23,19 +25,22 @@ from pushserver.config import Config, Server, Types
 from pushserver.connection import ConnectionDoors, EmulationDoor
 from pushserver.coroutines import begin
 from pushserver.files import Root, StaticFiles, UserPages
+from pushserver.gate import Gate, IsOwn
 from pushserver.handlers import Handlers, NoHandlers
 from pushserver.history import History
 from pushserver.hooks import Hooks
+from pushserver.hosts import Hosts
 from pushserver.hub import Hub
 from pushserver.idempotency import Keys
 from pushserver.limits import Limits
 from pushserver.memory import Memory
 from pushserver.metrics import Metrics
 from pushserver.node import Node
+from pushserver.origin import host_name
+from pushserver.owner import is_own
 from pushserver.pages import CLIENT, Pages, asset_folder
 from pushserver.peers import Peers
 from pushserver.presence import Presence
-from pushserver.publishing import Gate
 from pushserver.quiet import hush
 from pushserver.running import AppService
 from pushserver.server import PushService
@@ -60,11 +65,13 @@ def build(
     app: PushServer | None = None,
     threads: Threads | None = None,
     clock: Callable[[], float] = time.time,
+    is_own: IsOwn = is_own,
 ) -> PushService:
     """Put everything together; nothing listens, ticks or is opened before the start.
 
     `types` are those that sources may have, all that are installed if it is None; `threads`
-    is where the application's plain functions are called; `clock` gives Unix seconds.
+    is where the application's plain functions are called; `clock` gives Unix seconds; `is_own`
+    tells whether a request comes from a program of the server's own user (`gate.IsOwn`).
     """
     limits = config.limits
     log = connection_log(debug)
@@ -74,7 +81,8 @@ def build(
     node = make_node(broker, limits, reactor, clock, handlers or NoHandlers())
     pages = Pages()
     origins = frozenset(origin.lower() for origin in config.server.allowed_origins)
-    gate = Gate(frozenset(config.auth.api_keys), origins)
+    auth = config.auth
+    gate = Gate(Rules(frozenset(auth.api_keys), origins, auth.local_without_key), is_own)
     websockets = WebSocketFactory(reactor, limits, log, config.server.compress)
     upgrade = websockets.upgrade
     respond = Responses(limits, log, reactor).open
@@ -121,6 +129,13 @@ def front_channel(server: Server, runners: Sequence[Runner]) -> str:
     channels = [runner.plan.channel for runner in runners]
     usual = "numbers" if "numbers" in channels or not channels else channels[0]
     return server.front_channel or usual
+
+
+def names(server: Server) -> set[str]:
+    """The names of the server beside those of loopback: configured, of its pages, the machine's."""
+    hosts = [*server.names, socket.gethostname()]
+    hosts += [origin.partition("://")[2] for origin in server.allowed_origins]
+    return {name for name in map(host_name, hosts) if name}
 
 
 def make_broker(
@@ -225,6 +240,7 @@ def tree(
             b"static": files,
         },
         StaticFiles(os.path.join(static, "favicon.svg")),
+        Hosts(names(server)),
         UserPages(server.pages) if server.pages else None,
     )
 

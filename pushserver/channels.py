@@ -27,8 +27,9 @@ from pushserver.answers import (
 from pushserver.channel import InvalidName, check_name
 from pushserver.conversation import Transport
 from pushserver.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET, StreamFormat
+from pushserver.gate import Gate
 from pushserver.node import Node
-from pushserver.publishing import Gate, publish
+from pushserver.publishing import publish
 from pushserver.reading import history, stream_start
 from pushserver.stream import Stream
 

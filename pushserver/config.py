@@ -16,6 +16,7 @@ from msgspec import Meta
 from pushserver import environment as variables
 from pushserver.channel import ChannelOptions, InvalidName, check_event, check_name
 from pushserver.limits import Limits
+from pushserver.origin import host_name
 from pushserver.tables import (
     InvalidConfig,
     Where,
@@ -34,6 +35,8 @@ __all__ = ["Config", "InvalidConfig", "load", "read"]
 class Server:
     """Where to listen (Twisted endpoint strings), for whom, and what `/` shows.
 
+    `names`: what the server is called in the Host of requests that a proxy on this machine passes
+    on without a forwarding header.
     `front_channel`: empty for that of the first source (`assembly.front_channel`).
     `pages`: the folder of the user's own pages, if there is one, beside the server's URLs.
     `compress`: whether WebSocket clients that offer permessage-deflate get it.
@@ -43,6 +46,7 @@ class Server:
         default_factory=lambda: ["tcp:8080:interface=127.0.0.1"]
     )
     allowed_origins: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     front_channel: str = ""
     pages: str = ""
     compress: bool = False
@@ -50,9 +54,13 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Who may publish from elsewhere, and use `/api/`: whoever has one of these keys."""
+    """The keys for publishing by HTTP and for `/api/`.
+
+    `local_without_key`: whether programs on this machine need none although there are keys.
+    """
 
     api_keys: list[Annotated[str, Meta(min_length=1)]] = field(default_factory=list)
+    local_without_key: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +300,11 @@ def _check(config: Config, top: Where) -> None:
     for origin in config.server.allowed_origins:
         if problem := _no_origin(origin):
             raise server.error("allowed_origins", problem)
+    for name in config.server.names:
+        if not host_name(name) or host_name(f"{name}:1") == "":
+            raise server.error(
+                "names", f"{name!r:.80} is no host name, expected such as push.example, no port"
+            )
     for name, source in config.sources.items():
         where = top.inner(variables.SOURCES).inner(name)
         _check_channel_name(source.channel, where.inner("channel"))

@@ -64,6 +64,9 @@ class Head:
     def getClientAddress(self) -> Any:
         return self._transport.getPeer()
 
+    def getHost(self) -> Any:
+        return self._transport.getHost()
+
 
 def read_head(data: bytes, transport: Any) -> Head | None:
     """The handshake that these bytes are, if they are one, whole, and nothing else."""

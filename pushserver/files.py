@@ -16,7 +16,8 @@ from twisted.web.http import CACHED, NOT_MODIFIED
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.answers import Folder, NotHere, Refusal, refuse
+from pushserver.answers import Folder, NotHere, Refusal, Refusing, refuse
+from pushserver.hosts import Hosts
 from pushserver.mount import abort, surroundings
 from pushserver.startup import StartFailed
 
@@ -174,6 +175,8 @@ class UserPages(StaticFiles):
 class Root(Folder):
     """All URLs of the server, and beside them the pages of the user, if there are any.
 
+    Requests are served where `hosts` allows the host that they name.
+
     Ours win; the page at `/`, and the icon that browsers ask for when a page names none, are
     the user's if there are such.
     """
@@ -181,9 +184,14 @@ class Root(Folder):
     _log = Logger()
 
     def __init__(
-        self, children: Mapping[bytes, Resource], icon: Resource, pages: UserPages | None = None
+        self,
+        children: Mapping[bytes, Resource],
+        icon: Resource,
+        hosts: Hosts,
+        pages: UserPages | None = None,
     ):
         super().__init__(children)
+        self._hosts = hosts
         self._icon = icon
         self._pages = pages
         for name in sorted(part.decode() for part in LATER.union(children) if part):
@@ -195,6 +203,9 @@ class Root(Folder):
                 )
 
     def getChildWithDefault(self, path: bytes, request: Request) -> Any:
+        refusal = self._hosts.refusal(request)
+        if refusal is not None:
+            return Refusing(refusal)
         if not path and request.postpath:
             return NotHere()
         if not path and self._pages is not None and self._pages.has(INDEX):

@@ -1,60 +1,21 @@
-"""Publishing by HTTP: who may, and what a body means."""
+"""Publishing by HTTP: what a body means."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
-from twisted.internet.address import UNIXAddress
 from twisted.web.server import Request
 
 from pushserver import payload
-from pushserver.access import Caller, Denied, check_publisher, has_key
 from pushserver.answers import Refusal, answer_json, header
 from pushserver.broker import Unavailable
 from pushserver.channel import Draft, InvalidName, check_event
+from pushserver.gate import Gate
 from pushserver.hub import Hub
 from pushserver.idempotency import InvalidKey, check_key
 from pushserver.payload import InvalidData, NotJSON
 
 # A text may begin so; only in JSON would these be numbers, and JSON does not have them.
 _WORDS = (b"NaN", b"Infinity", b"-Infinity")
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """The configuration's word on who may publish, and read what is not for everybody."""
-
-    api_keys: frozenset[str]
-    allowed_origins: frozenset[str]
-
-    def check(self, request: Request) -> None:
-        """Return if this request may publish; raise Refusal."""
-        try:
-            check_publisher(_caller(request), self.api_keys, self.allowed_origins)
-        except Denied as denied:
-            raise _refusal(denied) from None
-
-    def allows(self, request: Request) -> bool:
-        """Whether this request may publish."""
-        try:
-            self.check(request)
-        except Refusal:
-            return False
-        return True
-
-    def has_key(self, request: Request) -> bool:
-        """Whether this request gives an API key; raises Refusal for a wrong one."""
-        try:
-            return has_key(_caller(request), self.api_keys)
-        except Denied as denied:
-            raise _refusal(denied) from None
-
-
-def _refusal(denied: Denied) -> Refusal:
-    challenge = {"www-authenticate": "ApiKey"} if denied.status == 401 else None
-    return Refusal(denied.status, denied.message, challenge)
 
 
 async def publish(request: Request, channel: str, hub: Hub, gate: Gate) -> bytes:
@@ -117,20 +78,3 @@ def _key(request: Request) -> str:
     if key is None:
         key = header(request, "x-idempotency-key")
     return "" if key is None else check_key(key)
-
-
-def _caller(request: Request) -> Caller:
-    address = request.getClientAddress()
-    key = header(request, "x-api-key")
-    authorization = header(request, "authorization") or ""
-    scheme, _, credentials = authorization.partition(" ")
-    if key is None and scheme.lower() in ("apikey", "bearer"):
-        key = credentials.strip()
-    return Caller(
-        address=None if isinstance(address, UNIXAddress) else getattr(address, "host", ""),
-        host=header(request, "host") or "",
-        origin=header(request, "origin"),
-        secure=request.isSecure(),
-        forwarded=any(header(request, name) is not None for name in _FORWARDED),
-        key=key,
-    )

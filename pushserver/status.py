@@ -9,7 +9,7 @@ from twisted.web.server import Request
 
 from pushserver.answers import Answer, Door, Refusal, answer_json
 from pushserver.channel import InvalidName, check_name
-from pushserver.publishing import Gate
+from pushserver.gate import Gate
 
 
 class StatusDoor(Door):

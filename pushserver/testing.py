@@ -65,6 +65,7 @@ class TestServer:
             app=app,
             threads=Inline(self.reactor.baton),
             clock=self.reactor.seconds,
+            is_own=lambda request: True,
         )
         self._node = self.service.node
         with self.reactor.baton:

@@ -27,6 +27,7 @@ KEY = "s3cret"
 CONFIG = f"""
     [auth]
     api_keys = ["{KEY}"]
+    local_without_key = true
     [sources]
     [namespaces.chat]
     client_publish = true

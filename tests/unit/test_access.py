@@ -4,28 +4,40 @@ from dataclasses import replace
 
 import pytest
 
-from pushserver.access import Caller, Denied, check_publisher
+from pushserver.access import Caller, Denied, Rules, check_publisher
 
-KEYS = ("s3cret", "other", "schlüssel")
+KEYS = frozenset({"s3cret", "other", "schlüssel"})
 LOCAL = Caller(
     address="127.0.0.1",
     host="localhost:8080",
     origin=None,
+    site=None,
     secure=False,
-    forwarded=False,
+    forwarded="",
     key=None,
+    is_own=lambda: True,
 )
 
 
-def check(caller: Caller, origins: tuple[str, ...] = ()) -> None:
-    check_publisher(caller, KEYS, origins)
+def check(caller: Caller, origins: tuple[str, ...] = (), proven: bool = False) -> None:
+    """By the rules for programs on this machine, which count without keys or by a setting."""
+    keys = KEYS if caller.key is not None else frozenset[str]()
+    check_publisher(caller, Rules(keys, frozenset(origins)), proven)
+    check_publisher(caller, Rules(KEYS, frozenset(origins), True), proven)
 
 
 def denied(caller: Caller, origins: tuple[str, ...] = ()) -> tuple[int, str]:
-    with pytest.raises(Denied) as caught:
-        check(caller, origins)
-    assert str(caught.value) == caught.value.message
-    return caught.value.status, caught.value.message
+    found = set()
+    for rules in (
+        Rules(KEYS if caller.key is not None else frozenset(), frozenset(origins)),
+        Rules(KEYS, frozenset(origins), local_without_key=True),
+    ):
+        with pytest.raises(Denied) as caught:
+            check_publisher(caller, rules)
+        assert str(caught.value) == caught.value.message
+        found.add((caught.value.status, caught.value.message))
+    [one] = found
+    return one
 
 
 @pytest.mark.parametrize(
@@ -47,10 +59,59 @@ def test_without_a_key_no_other_machine_may(address: str) -> None:
     assert "auth.api_keys" in message
 
 
-def test_without_a_key_nobody_may_through_a_proxy() -> None:
-    status, message = denied(replace(LOCAL, forwarded=True))
+@pytest.mark.parametrize("sign", ["x-forwarded-for", "via", "HTTP/1.0"])
+def test_without_a_key_nobody_may_through_a_proxy(sign: str) -> None:
+    status, message = denied(replace(LOCAL, forwarded=sign))
     assert status == 401
-    assert "proxy" in message
+    assert f"proxy ({sign})" in message
+
+
+def test_where_there_are_keys_nobody_may_without_one() -> None:
+    with pytest.raises(Denied) as caught:
+        check_publisher(LOCAL, Rules(KEYS, frozenset()))
+    assert caught.value.status == 401
+    assert "auth.api_keys" in caught.value.message
+
+
+def test_without_a_key_the_program_of_another_user_may_not() -> None:
+    status, message = denied(replace(LOCAL, is_own=lambda: False))
+    assert status == 401
+    assert "may be a proxy" in message
+
+
+def test_where_the_user_is_not_known_it_depends_on_what_is_asked() -> None:
+    unknown = replace(LOCAL, is_own=lambda: None)
+    check(unknown)
+    with pytest.raises(Denied):
+        check(unknown, proven=True)
+    check(LOCAL, proven=True)
+
+
+def test_whose_program_it_is_is_asked_last_and_only_without_a_key() -> None:
+    def never() -> bool:
+        raise AssertionError("asked")
+
+    check(replace(LOCAL, key="other", is_own=never))
+    for change in (
+        {"address": "10.0.0.1"},
+        {"forwarded": "via"},
+        {"host": "evil.example"},
+        {"origin": "null"},
+        {"site": "cross-site"},
+    ):
+        denied(replace(LOCAL, is_own=never, **change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "", "none, cross-site", "new-value"])
+def test_without_a_key_a_page_elsewhere_is_refused_by_what_its_browser_says(site: str) -> None:
+    status, message = denied(replace(LOCAL, site=site))
+    assert status == 403
+    assert repr(site) in message
+
+
+@pytest.mark.parametrize("site", [None, "same-origin", "none"])
+def test_a_page_of_our_own_may_and_a_person_at_the_address_bar(site: str | None) -> None:
+    check(replace(LOCAL, site=site))
 
 
 @pytest.mark.parametrize(
@@ -96,9 +157,19 @@ def test_an_allowed_origin_opens_nothing_to_another_machine() -> None:
     assert denied(caller, ("https://app.example",))[0] == 401
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", sorted(KEYS))
 def test_with_a_key_everybody_may_from_everywhere(key: str) -> None:
-    check(Caller("10.0.0.1", "evil.example", "http://evil.example", True, True, key))
+    elsewhere = Caller(
+        "10.0.0.1",
+        "evil.example",
+        "http://evil.example",
+        "cross-site",
+        True,
+        "via",
+        key,
+        lambda: False,
+    )
+    check(elsewhere, proven=True)
 
 
 @pytest.mark.parametrize("key", ["", "S3cret", "s3cret ", "s3cre", "s3crets", "ü", "\udcff"])
@@ -111,7 +182,7 @@ def test_a_wrong_key_is_worse_than_none(key: str) -> None:
 
 def test_no_key_is_right_where_there_are_none() -> None:
     with pytest.raises(Denied):
-        check_publisher(replace(LOCAL, key=""), (), ())
+        check_publisher(replace(LOCAL, key=""), Rules(frozenset(), frozenset()))
 
 
 def test_what_a_refusal_quotes_has_a_bound() -> None:

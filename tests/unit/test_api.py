@@ -476,7 +476,7 @@ class TestTheDoor:
         ],
     )
     def test_is_open_to_whom_publishing_is(self, headers: dict[str, str], status: int) -> None:
-        server = Server(config=Config(auth=Auth([KEY])))
+        server = Server(config=Config(auth=Auth([KEY], local_without_key=True)))
         assert post(server, "info", b"{}", **headers).status == status
 
     def test_is_closed_to_other_machines_without_a_key(self) -> None:

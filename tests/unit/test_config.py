@@ -73,6 +73,7 @@ def test_everything_can_be_said() -> None:
         [server]
         listen = ["tcp:9000", "unix:/run/p"]
         allowed_origins = ["https://app.example:8443"]
+        names = ["push.example", "10.0.0.1", "[fd00::1]"]
         front_channel = "news"
         pages = "/srv/pages"
         [limits]
@@ -80,6 +81,7 @@ def test_everything_can_be_said() -> None:
         ping_seconds = 1.5
         [auth]
         api_keys = ["k1", "k2"]
+        local_without_key = true
         [store]
         path = "/var/lib/s.db"
         durability = "sync"
@@ -94,9 +96,15 @@ def test_everything_can_be_said() -> None:
         """
     )
     assert config == Config(
-        Server(["tcp:9000", "unix:/run/p"], ["https://app.example:8443"], "news", "/srv/pages"),
+        Server(
+            ["tcp:9000", "unix:/run/p"],
+            ["https://app.example:8443"],
+            ["push.example", "10.0.0.1", "[fd00::1]"],
+            "news",
+            "/srv/pages",
+        ),
         Limits(body_bytes=5, ping_seconds=1.5),
-        Auth(["k1", "k2"]),
+        Auth(["k1", "k2"], True),
         Store("/var/lib/s.db", "sync", 10),
         ChannelOptions(history_size=7),
         sources={"s": Source("random", "c:d", "tick", options={"every": 3.0})},

@@ -161,7 +161,7 @@ class TestAFileThatChangesWhileItIsSent:
         file.write_bytes(b"x" * self.SIZE)
         line = server.connect()
         line.reading = False
-        line.send(b"GET /files/long.bin HTTP/1.1\r\nhost: a\r\n\r\n")
+        line.send(b"GET /files/long.bin HTTP/1.1\r\nhost: localhost\r\n\r\n")
         with file.open("ab") as more:
             more.write(b"y" * 1_000)
         line.read()
@@ -178,7 +178,9 @@ class TestAFileThatChangesWhileItIsSent:
         file.write_bytes(b"x" * self.SIZE)
         line = server.connect()
         line.reading = False
-        line.send(f"GET /files/long.bin HTTP/1.1\r\nhost: a\r\nrange: {asked}\r\n\r\n".encode())
+        line.send(
+            f"GET /files/long.bin HTTP/1.1\r\nhost: localhost\r\nrange: {asked}\r\n\r\n".encode()
+        )
         os.truncate(file, 10)
         line.read()
         assert not line.response().whole
@@ -486,7 +488,7 @@ class TestThePagesOfAUser:
             (pages / "folder").symlink_to(pages.parent)
         line = site.connect()
         path = between.join(parts).encode("latin-1", "replace")
-        line.send(b"GET /" + path + b" HTTP/1.1\r\nhost: a\r\n\r\n")
+        line.send(b"GET /" + path + b" HTTP/1.1\r\nhost: localhost\r\n\r\n")
         wire = line.take()
         line.vanish()
         assert wire[9:12] in (b"200", b"302", b"400", b"404"), wire

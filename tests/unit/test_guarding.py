@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -46,7 +48,9 @@ def app() -> PushServer:
 
 @pytest.fixture
 def server(app: PushServer) -> Iterator[Server]:
-    config = Config(auth=Auth([KEY]), server=ServerSection(allowed_origins=[APP]))
+    config = Config(
+        auth=Auth([KEY], local_without_key=True), server=ServerSection(allowed_origins=[APP])
+    )
     server = Server(config=config, app=app)
     for name in ("room:1", "room", "open", "other:1"):
         server.publish(name, "what was said")
@@ -180,12 +184,15 @@ def test_who_subscribes_is_asked_by_the_handler_and_for_no_key(server: Server, w
             told = b"".join(frame.payload for frame in socket.say(commands))
             line = socket.line
         else:
-            query = urlencode({"cf_connect": commands.decode()})
+            query = urlencode({"cf_connect": CONNECT.decode()})
             line = (
-                server.open("/connection/http_stream", "POST", commands)
+                server.open("/connection/http_stream", "POST", CONNECT)
                 if way == "http_stream"
                 else server.open(f"/connection/sse?{query}")
             )
+            [session] = re.findall(rb'"session":"([^"]+)"', line.take())
+            body = {"session": session.decode(), "data": (SUBSCRIBE % word).decode()}
+            assert server.get("/emulation", "POST", json.dumps(body).encode()).status == 204
             told = line.take()
         assert expected in told
         line.vanish()

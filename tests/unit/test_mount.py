@@ -30,7 +30,7 @@ class Guest(Server):
 
     def __init__(self, path: str, pages: str = ""):
         section = ServerSection(allowed_origins=[APP], pages=pages)
-        super().__init__(config=Config(auth=Auth([KEY]), server=section))
+        super().__init__(config=Config(auth=Auth([KEY], local_without_key=True), server=section))
         self.path = path
         *above, name = path.encode().split(b"/")[1:] or [b""]
         root = here = Resource()

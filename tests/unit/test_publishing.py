@@ -15,6 +15,7 @@ from tests.unit.web import Server, Trouble, request
 
 KEY = "s3cret"
 KEYED = Config(auth=Auth([KEY]))
+LENIENT = Config(auth=Auth([KEY], local_without_key=True))
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -238,6 +239,11 @@ class TestWhoMay:
             ({"x_forwarded_host": "a.example"}, 401),
             ({"x_forwarded_proto": "https"}, 401),
             ({"x_real_ip": "127.0.0.1"}, 401),
+            ({"via": "1.1 proxy"}, 401),
+            ({"sec_fetch_site": "cross-site"}, 403),
+            ({"sec_fetch_site": "same-site"}, 403),
+            ({"sec_fetch_site": "same-origin"}, 201),
+            ({"sec_fetch_site": "none"}, 201),
             ({"x_api_key": KEY}, 201),
             ({"x_api_key": KEY, "host": "evil.example", "x_forwarded_for": "1.2.3.4"}, 201),
             ({"x_api_key": KEY, "origin": "http://evil.example"}, 201),
@@ -250,11 +256,49 @@ class TestWhoMay:
         ],
     )
     def test_on_this_machine(self, headers: dict[str, str], status: int) -> None:
-        server = Server(config=KEYED)
+        server = Server(config=LENIENT)
         answer = server.get("/channels/a", "POST", b"1", **headers)
         assert answer.status == status
         assert ("www-authenticate" in answer) is (status == 401)
         assert len(data(server)) == (status == 201)
+
+    @pytest.mark.parametrize("headers", [{}, {"authorization": "Basic dTpw"}])
+    def test_with_a_key_configured_nobody_without_one(self, headers: dict[str, str]) -> None:
+        server = Server(config=KEYED)
+        status, message = server.get("/channels/a", "POST", b"1", **headers).error
+        assert (status, "auth.api_keys" in message) == (401, True)
+        assert server.get("/channels/a", "POST", b"1", x_api_key=KEY).status == 201
+        assert len(data(server)) == 1
+
+    @pytest.mark.parametrize(("own", "status"), [(True, 201), (False, 401), (None, 201)])
+    def test_without_one_a_program_that_may_be_a_proxy_does_not(
+        self, own: bool | None, status: int
+    ) -> None:
+        server = Server()
+        server.own = own
+        assert server.get("/channels/a", "POST", b"1").status == status
+        assert len(data(server)) == (status == 201)
+
+    def test_not_in_http_1_0_as_a_bare_nginx_speaks_it(self, trouble: Trouble) -> None:
+        line = Server().connect()
+        line.send(
+            b"POST /channels/a HTTP/1.0\r\nHost: 127.0.0.1:8080\r\nContent-Length: 1\r\n\r\n1"
+        )
+        answer = line.take()
+        assert answer.startswith(b"HTTP/1.0 401")
+        assert b"through a proxy (HTTP/1.0)" in answer
+        assert len(trouble.take()) == 1
+
+    def test_a_proxy_in_front_of_a_server_without_keys_is_a_warning_once(
+        self, trouble: Trouble
+    ) -> None:
+        server = Server()
+        for _ in range(2):
+            assert server.get("/", x_forwarded_for="1.2.3.4").status == 200
+        [warning] = trouble.take()
+        assert "x-forwarded-for" in warning
+        assert "auth.api_keys" in warning
+        assert Server(config=KEYED).get("/", x_forwarded_for="1.2.3.4").status == 200
 
     @pytest.mark.parametrize(
         ("headers", "status"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.testing import MemoryReactorClock
+from twisted.web.http_headers import Headers
 from twisted.web.resource import getChildForRequest
 
 from pushserver import PushServer
@@ -156,7 +157,7 @@ class TestTheFolderOfPages:
 
     @staticmethod
     def front(service: PushService) -> object:
-        request: Any = SimpleNamespace(prepath=[], postpath=[b""])
+        request: Any = SimpleNamespace(prepath=[], postpath=[b""], requestHeaders=Headers())
         return getChildForRequest(service._site.resource, request)
 
     def test_is_looked_for_in_the_current_one_and_stays_there(

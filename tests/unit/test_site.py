@@ -207,7 +207,7 @@ def test_a_request_names_its_host_once_and_as_a_host(lines: str, words: str) -> 
     ],
 )
 def test_a_field_that_is_no_text_is_no_failure_of_ours(
-    server: Server, name: str, method: str
+    server: Server, name: str, method: str, trouble: Trouble
 ) -> None:
     for path in ("/", "/channels/a", "/connection/websocket", "/api/info", "/static/app.css"):
         fields = {"Host": b"localhost", "Content-Length": b"2", name: b"\xff\xfe"}
@@ -218,6 +218,9 @@ def test_a_field_that_is_no_text_is_no_failure_of_ours(
         assert status < 500
         assert status == 400 or name != "Host"
         line.vanish()
+    told = trouble.take()
+    assert [text for text in told if not text.startswith("a proxy on this machine")] == []
+    assert len(told) == (name == "X-Forwarded-For" and method != "OPTIONS")
 
 
 def test_an_old_client_need_not_name_a_host() -> None:

@@ -22,7 +22,9 @@ APP = "https://app.example"
 FOREIGN = "http://evil.example"
 KEY = "s3cret"
 CONFIG = Config(
-    sources={}, auth=Auth([KEY]), server=ServerSection(listen=[], allowed_origins=[APP])
+    sources={},
+    auth=Auth([KEY], local_without_key=True),
+    server=ServerSection(listen=[], allowed_origins=[APP]),
 )
 HERE = IPv4Address("TCP", "127.0.0.1", 50000)
 PATH = "/status?channel=numbers"
@@ -159,7 +161,7 @@ class TestWhoIsTold:
             ({}, IPv4Address("TCP", "192.0.2.1", 1)),
             ({"x_forwarded_for": "192.0.2.1"}, HERE),
             ({"forwarded": "for=192.0.2.1"}, HERE),
-            ({"host": "push.example"}, HERE),
+            ({"host": "push.example", "via": "1.1 proxy"}, HERE),
             ({"origin": FOREIGN}, HERE),
             ({"origin": "null"}, HERE),
             ({"x_api_key": "guessed"}, HERE),

@@ -315,10 +315,17 @@ class Server:
         app: PushServer | None = None,
     ):
         self.clock = MemoryReactorClock()
+        self.own: bool | None = True
+        """Whether requests come from a program of the server's own user; see `owner.is_own`."""
         set_autobahns_clock(self.clock)
         config = config or Config(limits=limits, defaults=options)
         self.service: PushService = build(
-            replace(config, sources={}), self.clock, debug, app=app, threads=Inline()
+            replace(config, sources={}),
+            self.clock,
+            debug,
+            app=app,
+            threads=Inline(),
+            is_own=lambda request: self.own,
         )
         self.node = self.service.node
         self.site = self.service._site

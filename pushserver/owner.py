@@ -1,0 +1,89 @@
+"""The user whose program is at the other end of a connection on this machine.
+
+A proxy on this machine can look like any other program on it. What tells them apart is the user:
+proxies run as users of their own (`www-data`, `nginx`, `haproxy`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.web.server import Request
+
+# linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
+_HEADER = struct.Struct("=IHHII")
+_ADDRESSES = struct.Struct("!HH16s16s")
+_UID_AT = _HEADER.size + 4 + 48 + 3 * 4
+_ANY = 0xFFFFFFFF
+_ANSWER_SECONDS = 1.0
+
+
+def is_own(request: Request) -> bool | None:
+    """Whether the request comes from a program of the server's own user, or of root.
+
+    False if it is another user's, or cannot be found (a proxy of another network namespace);
+    None where the system does not tell: on others than Linux.
+    """
+    if not hasattr(socket, "AF_NETLINK"):
+        return None
+    try:
+        user = _user(request)
+    except (OSError, ValueError, AttributeError, struct.error):
+        return False
+    return user in (0, os.geteuid())
+
+
+def _user(request: Request) -> int | None:
+    here, there = request.getHost(), request.getClientAddress()
+    if isinstance(here, UNIXAddress):
+        return _unix_user(request.channel.transport)
+    if not isinstance(there, (IPv4Address, IPv6Address)):
+        return None
+    # The other end's own socket: its local address is what is remote to us. The socket of a
+    # client that speaks IPv4 is an IPv4 one, also where ours listens on both.
+    mine, theirs = _plain(here.host), _plain(there.host)
+    family = socket.AF_INET6 if ":" in theirs else socket.AF_INET
+    return tcp_user(family, (theirs, there.port), (mine, here.port))
+
+
+def _plain(host: str) -> str:
+    return host.partition("%")[0].removeprefix("::ffff:")
+
+
+def _unix_user(transport: Any) -> int:
+    credentials = transport.getHandle().getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("=3i")
+    )
+    user: int = struct.unpack("=3i", credentials)[1]
+    return user
+
+
+def tcp_user(family: int, local: tuple[str, int], remote: tuple[str, int]) -> int | None:
+    """The user of the TCP socket between these two addresses; None if there is no such socket.
+
+    Asks the kernel for this one socket (sock_diag(7)), which takes some 20 microseconds however
+    many there are; /proc/net/tcp lists them all. Raises OSError where that is not allowed.
+    """
+    addresses = [socket.inet_pton(family, host).ljust(16, b"\0") for host, _ in (local, remote)]
+    body = (
+        struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, _ANY)
+        + _ADDRESSES.pack(local[1], remote[1], *addresses)
+        + struct.pack("=III", 0, _ANY, _ANY)
+    )
+    head = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.settimeout(_ANSWER_SECONDS)
+        netlink.sendto(head + body, (0, 0))
+        answer = netlink.recv(4096)
+    kind = _HEADER.unpack_from(answer)[1]
+    if kind != _SOCK_DIAG_BY_FAMILY:
+        return None
+    user: int = struct.unpack_from("=I", answer, _UID_AT)[0]
+    return user

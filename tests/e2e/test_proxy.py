@@ -1,0 +1,156 @@
+"""A real nginx on the server's machine: whoever reaches it is not a program on this machine."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.nginx import nginx
+from tests.e2e.server import Server, running
+
+KEY = "s3cret"
+BARE = "location / {{ proxy_pass http://127.0.0.1:{port}/; }}"
+HTTP_1_1 = """
+location / {{
+    proxy_pass http://127.0.0.1:{port};
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    {more}
+}}
+"""
+DESTRUCTIVE = {
+    "disconnect": {"user": ""},
+    "unsubscribe": {"user": "", "channel": "numbers"},
+    "history_remove": {"channel": "numbers"},
+    "batch": {"commands": [{"history_remove": {"channel": "numbers"}}]},
+}
+
+
+def ask(
+    port: int, path: str, method: str = "GET", body: object = None, **headers: str
+) -> tuple[int, Any]:
+    """Status and body of the answer; `_` in a header's name is `-`."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        text = None if body is None else json.dumps(body)
+        connection.request(method, path, text, fields)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        return answer.status, json.loads(text) if text.startswith("{") else text
+    finally:
+        connection.close()
+
+
+@contextmanager
+def behind(folder: Path, rules: str, *arguments: str, **more: str) -> Iterator[tuple[Server, int]]:
+    """A server, and the port of an nginx in front of it."""
+    server = Server(folder, *arguments)
+    try:
+        server.start()
+        with nginx(folder, rules.format(port=server.port, **more)) as port:
+            yield server, port
+        assert "Traceback" not in server.log
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> str:
+    """The options of a server that has a key."""
+    (tmp_path / "keys.toml").write_text(f'[auth]\napi_keys = ["{KEY}"]\n')
+    return "--config=keys.toml"
+
+
+def refused_without_a_key(port: int, **headers: str) -> None:
+    """Nothing is published and nothing of the API is done."""
+    before = ask(port, "/channels/numbers?since=oldest", x_api_key=KEY, **headers)[1]["offset"]
+    assert ask(port, "/channels/talk", "POST", 1, **headers)[0] == 401
+    for method, body in DESTRUCTIVE.items():
+        assert ask(port, f"/api/{method}", "POST", body, **headers)[0] == 401, method
+    assert ask(port, "/api/publish", "POST", {"channel": "talk", "data": 1}, **headers)[0] == 401
+    assert ask(port, "/status?channel=numbers", **headers)[0] == 403
+    status, talk = ask(port, "/channels/talk", **headers)
+    assert (status, talk["offset"]) == (200, 0)
+    after = ask(port, "/channels/numbers?since=oldest", **headers)[1]
+    assert after["offset"] >= before
+    assert len(after["publications"]) == after["offset"]
+
+
+@pytest.mark.parametrize("rules", [BARE, HTTP_1_1], ids=["bare", "http 1.1"])
+def test_with_a_key_nothing_is_done_without_it(tmp_path: Path, keyed: str, rules: str) -> None:
+    with behind(tmp_path, rules, keyed, more="") as (server, port):
+        refused_without_a_key(port)
+        refused_without_a_key(port, Host="localhost")
+        # Nor past the proxy: what it passes on looks the same.
+        refused_without_a_key(server.port)
+        assert ask(port, "/channels/talk", "POST", 1, x_api_key=KEY)[0] == 201
+        assert ask(port, "/api/disconnect", "POST", {"user": ""}, x_api_key=KEY)[0] == 200
+
+
+def test_without_a_key_a_bare_proxy_opens_nothing(tmp_path: Path) -> None:
+    with behind(tmp_path, BARE) as (server, port):
+        refused_without_a_key(port)
+        assert ask(port, "/", accept="text/html")[0] == 200
+        assert ask(server.port, "/channels/talk", "POST", 1)[0] == 201
+        assert server.log.count("a proxy on this machine passes requests on (HTTP/1.0)") == 1
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "localhost:80"])
+@pytest.mark.parametrize("more", ["", "proxy_set_header Host $http_host;"])
+def test_without_a_key_the_user_of_a_proxy_gives_it_away(
+    tmp_path: Path, host: str, more: str
+) -> None:
+    """It says nothing in its headers, and its clients choose the Host."""
+    with behind(tmp_path, HTTP_1_1, more=more) as (_, port):
+        if os.geteuid() == 0:
+            refused_without_a_key(port, Host=host)
+        else:
+            # One that runs as the server's own user is not told from other programs of that.
+            assert ask(port, "/channels/talk", "POST", 1, Host=host)[0] == 201
+
+
+def test_a_proxy_that_says_so_passes_any_host_on(tmp_path: Path) -> None:
+    more = (
+        "proxy_set_header Host $http_host;"
+        "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
+    )
+    with behind(tmp_path, HTTP_1_1, more=more) as (_, port):
+        assert ask(port, "/channels/numbers", Host="push.example")[0] == 200
+        refused_without_a_key(port, Host="push.example")
+        refused_without_a_key(port, Host="localhost")
+
+
+def test_a_proxy_that_does_not_needs_the_names_of_the_server(tmp_path: Path) -> None:
+    more = "proxy_set_header Host $http_host;"
+    with behind(tmp_path, HTTP_1_1, more=more) as (server, port):
+        status, answer = ask(port, "/channels/numbers", Host="push.example")
+        assert (status, "server.names" in answer["error"]["message"]) == (403, True)
+        assert "'push.example' is not a name of this server" in server.log
+    (tmp_path / "names.toml").write_text('[server]\nnames = ["push.example"]\n')
+    with behind(tmp_path, HTTP_1_1, "--config=names.toml", more=more) as (_, port):
+        assert ask(port, "/channels/numbers", Host="push.example")[0] == 200
+
+
+def test_a_switch_lets_programs_on_this_machine_do_without_a_key(tmp_path: Path) -> None:
+    (tmp_path / "local.toml").write_text(
+        f'[auth]\napi_keys = ["{KEY}"]\nlocal_without_key = true\n'
+    )
+    with behind(tmp_path, BARE, "--config=local.toml") as (server, port):
+        assert ask(server.port, "/channels/talk", "POST", 1)[0] == 201
+        assert ask(server.port, "/api/history_remove", "POST", {"channel": "talk"})[0] == 200
+        assert ask(port, "/channels/talk", "POST", 1)[0] == 401
+
+
+def test_a_program_of_this_user_needs_no_key_where_there_are_none(tmp_path: Path) -> None:
+    with running(Server(tmp_path)) as server:
+        assert ask(server.port, "/channels/talk", "POST", 1)[0] == 201
+        for method, body in DESTRUCTIVE.items():
+            assert ask(server.port, f"/api/{method}", "POST", body)[0] == 200, method
