@@ -236,29 +236,21 @@ def check_origin(request: Request, allowed: frozenset[str]) -> None:
         )
 
 
-_FORWARDING = (
-    "forwarded",
-    "via",
-    "x-forwarded",
-    "x-forwarded-by",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-forwarded-scheme",
-    "x-forwarded-server",
-    "x-forwarded-ssl",
-    "x-original-forwarded-for",
-    "x-original-host",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-envoy-external-address",
-    "cf-connecting-ip",
-    "fastly-client-ip",
-    "fly-client-ip",
-    "true-client-ip",
+_FORWARDING = frozenset(
+    {
+        b"forwarded",
+        b"via",
+        b"x-original-forwarded-for",
+        b"x-original-host",
+        b"x-real-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-envoy-external-address",
+        b"cf-connecting-ip",
+        b"fastly-client-ip",
+        b"fly-client-ip",
+        b"true-client-ip",
+    }
 )
 
 
@@ -270,7 +262,11 @@ def forwarded_by(request: Request) -> str:
     """
     if getattr(request, "clientproto", b"HTTP/1.1") != b"HTTP/1.1":
         return "HTTP/1.0"
-    return next((name for name in _FORWARDING if header(request, name) is not None), "")
+    for name, _ in request.requestHeaders.getAllRawHeaders():
+        name = name.lower()
+        if name in _FORWARDING or name.startswith(b"x-forwarded"):
+            return name.decode("latin-1")
+    return ""
 
 
 def is_upgrade(request: Request) -> bool:

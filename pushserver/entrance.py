@@ -10,7 +10,7 @@ beginning, where it is answered. So both ways accept the same, and refuse in one
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from twisted.internet.interfaces import IAddress, IReactorTime, ISSLTransport, ITCPTransport
@@ -57,6 +57,10 @@ class Head:
         """The values of a header, as `http_headers.Headers` gives them."""
         value = self._fields.get(name.lower())
         return default if value is None else [value]
+
+    def getAllRawHeaders(self) -> Iterator[tuple[bytes, list[bytes]]]:
+        """The names and values of all headers, as `http_headers.Headers` gives them."""
+        return ((name.encode(), [value.encode()]) for name, value in self._fields.items())
 
     def isSecure(self) -> bool:
         return bool(ISSLTransport.providedBy(self._transport))
