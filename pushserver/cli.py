@@ -12,16 +12,20 @@ from http.client import HTTPException
 from typing import Any, TextIO
 from urllib.error import HTTPError
 from urllib.parse import urlencode
-from urllib.request import Request, urlopen
 
 from pushserver import __version__
 from pushserver.config import InvalidConfig, read
-from pushserver.publisher import PublishError, publish, refusal
+from pushserver.opener import make_request, printable, refusal, send
+from pushserver.publisher import PublishError, publish
 
 DEFAULT_URL = "http://localhost:8080"
 # The server is heard each 20 seconds, if only to say that it lives.
 SILENCE_SECONDS = 60.0
 RETRY_SECONDS = 1.0
+LINE_BYTES = 67_108_864
+"""The longest line of a stream; a publication has `body_bytes` (1 MiB) unless configured."""
+
+_LINES = "application/x-ndjson"
 
 
 class CommandError(Exception):
@@ -119,6 +123,7 @@ def _subscribe(options: Any, out: TextIO) -> None:
                         return
         except (OSError, HTTPException) as error:
             why = getattr(error, "reason", None) or error
+            why = printable(str(why))
             print(f"pushserver: {options.url}: {why}; trying again", file=sys.stderr)
         time.sleep(RETRY_SECONDS)
 
@@ -131,29 +136,34 @@ def _read(options: Any, line: str) -> tuple[str, bool]:
             return str(told["subscribed"]["id"]), False
         if "reset" in told:
             reset = told["reset"]
-            print(f"pushserver: some are lost: {reset['reason']}", file=sys.stderr)
+            lost = printable(str(reset["reason"]))
+            print(f"pushserver: some are lost: {lost}", file=sys.stderr)
             return str(reset["id"]), False
         return str(told["id"]), True
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise CommandError(f"{options.url} is no pushserver: it says {line[:60]!r}") from None
 
 
 def _lines(options: Any, where: dict[str, str]) -> Iterator[str]:
     query = urlencode([("channel", name) for name in options.channel] + list(where.items()))
-    url = f"{options.url.rstrip('/')}/events?{query}"
-    headers = {"Accept": "application/x-ndjson"}
-    if options.key is not None:
-        headers["X-API-Key"] = options.key
     try:
-        request = Request(url, headers=headers)
-        response = urlopen(request, timeout=SILENCE_SECONDS)
+        request = make_request(options.url, f"/events?{query}", {"Accept": _LINES}, options.key)
+        response = send(request, SILENCE_SECONDS)
     except HTTPError as error:
-        raise CommandError(refusal(error)) from None
+        raise CommandError(refusal(request, error, SILENCE_SECONDS)) from None
     except ValueError as error:
-        raise CommandError(f"{options.url}: {error}") from None
+        raise CommandError(printable(str(error))) from None
     with response:
-        for line in response:
-            text = line.decode().strip()
+        media = response.headers.get("Content-Type") or "no Content-Type"
+        if response.status != 200 or media.partition(";")[0].strip().lower() != _LINES:
+            raise CommandError(
+                f"{options.url}: expected status 200 and {_LINES}, got {response.status}"
+                f" and {printable(media)}"
+            )
+        while line := response.readline(LINE_BYTES + 1):
+            if len(line) > LINE_BYTES:
+                raise CommandError(f"{options.url} sent a line of more than {LINE_BYTES} bytes")
+            text = line.decode("utf-8", "replace").strip()
             if text:
                 yield text
 

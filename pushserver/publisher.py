@@ -6,9 +6,19 @@ import json
 import secrets
 import time
 from http.client import HTTPException
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode
-from urllib.request import Request, urlopen
+
+from pushserver.opener import (
+    MOST_BYTES,
+    ServerRequest,
+    make_request,
+    printable,
+    read_body,
+    refusal,
+    send,
+)
 
 RETRY_SECONDS = (0.2, 1.0, 3.0)
 
@@ -32,7 +42,7 @@ def publish(
     own machine. A server that cannot be reached, or that says to come again, is tried three
     times more within some seconds; one idempotency key goes with all the tries, so that
     the publication is there once whatever happens. `timeout` is in seconds, for each try.
-    Raises PublishError.
+    A redirect is not followed. Raises PublishError.
     """
     request = _request(url, channel, data, event, key)
     for pause in RETRY_SECONDS:
@@ -50,24 +60,19 @@ class _TryAgain(Exception):
     pass
 
 
-def _request(url: str, channel: str, data: object, event: str, key: str | None) -> Request:
+def _request(url: str, channel: str, data: object, event: str, key: str | None) -> ServerRequest:
     try:
         body = json.dumps(data, allow_nan=False).encode()
     except TypeError:
         body = _encoded(data)
     except (ValueError, RecursionError) as error:
         raise PublishError(f"the data does not fit into JSON: {error}") from None
-    address = f"{url.rstrip('/')}/channels/{quote(channel, safe='')}?{urlencode({'event': event})}"
+    path = f"/channels/{quote(channel, safe='')}?{urlencode({'event': event})}"
     headers = {"Content-Type": "application/json", "Idempotency-Key": secrets.token_hex(16)}
-    if key is not None:
-        headers["X-API-Key"] = key
     try:
-        request = Request(address, body, headers, method="POST")
+        return make_request(url, path, headers, key, body)
     except ValueError as error:
-        raise PublishError(f"{url}: {error}") from None
-    if request.type not in ("http", "https") or not request.host or " " in request.host:
-        raise PublishError(f"{url}: expected a URL such as http://localhost:8080")
-    return request
+        raise PublishError(str(error)) from None
 
 
 def _encoded(data: object) -> bytes:
@@ -80,27 +85,41 @@ def _encoded(data: object) -> bytes:
         raise PublishError(str(error)) from None
 
 
-def _send(request: Request, timeout: float) -> dict[str, object]:
+def _send(request: ServerRequest, timeout: float) -> dict[str, object]:
     try:
-        with urlopen(request, timeout=timeout) as response:
-            answer: dict[str, object] = json.load(response)
-            return answer
+        with send(request, timeout) as response:
+            return _position(request.host, response, read_body(response, timeout))
     except HTTPError as error:
-        message = refusal(error)
+        message = refusal(request, error, timeout)
         if error.code == 503:
             raise _TryAgain(message) from None
         raise PublishError(message) from None
     except (URLError, OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise _TryAgain(f"{request.host}: {reason}") from None
+        raise _TryAgain(f"{request.host}: {printable(str(reason))}") from None
     except ValueError as error:
-        raise PublishError(f"{request.host} gave no answer of pushserver: {error}") from None
+        raise PublishError(f"{request.host}: {printable(str(error))}") from None
 
 
-def refusal(error: HTTPError) -> str:
-    """What the server says of why it refused."""
-    with error:
+def _position(host: str, response: Any, body: bytes) -> dict[str, object]:
+    """Where the publication is; raises PublishError for anything but the answer to one."""
+    if response.status == 201 and len(body) <= MOST_BYTES:
         try:
-            return f"{error.code}: {json.load(error)['error']['message']}"
-        except (ValueError, LookupError, TypeError, OSError):
-            return f"{error.code} {error.reason}"
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            answer = None
+        if isinstance(answer, dict) and _is_position(answer):
+            return answer
+    media = response.headers.get("Content-Type") or "no Content-Type"
+    text = body.decode("utf-8", "replace")
+    raise PublishError(
+        f"{host}: expected status 201 and JSON with offset, epoch and id, got"
+        f" {response.status} and {printable(media)}: {printable(text) or 'nothing'}"
+    )
+
+
+def _is_position(answer: dict[str, object]) -> bool:
+    # A bool is an int to Python.
+    return type(answer.get("offset")) is int and all(
+        isinstance(answer.get(name), str) for name in ("epoch", "id")
+    )

@@ -61,7 +61,7 @@ FLOORS = {
         {"msgspec"} | NETWORK,
     ),
     "4: the face": floor(
-        "__init__ cli publisher",
+        "__init__ cli opener publisher",
     ),
 }
 """From the ground up. A new module gets its place here when it is written."""

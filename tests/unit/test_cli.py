@@ -35,6 +35,8 @@ class Streams:
         self.queries: list[list[tuple[str, str]]] = []
         self.headers: list[Any] = []
         self.refusal: tuple[int, bytes] | None = None
+        self.more_headers: dict[str, str] = {}
+        self.media = "application/x-ndjson"
         streams = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -44,14 +46,18 @@ class Streams:
                 if streams.refusal is not None:
                     status, body = streams.refusal
                     self.send_response(status)
+                    for name, value in streams.more_headers.items():
+                        self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(body)
                     return
                 self.send_response(200)
+                if streams.media:
+                    self.send_header("Content-Type", streams.media)
                 self.end_headers()
                 for told in streams.lives.pop(0):
                     text = told if isinstance(told, str) else json.dumps(told)
-                    self.wfile.write(text.encode() + b"\n\n")
+                    self.wfile.write(text.encode("utf-8", "surrogateescape") + b"\n\n")
 
             def log_message(self, format: str, *arguments: object) -> None:
                 """Nothing to say."""
@@ -223,9 +229,79 @@ class TestSubscribe:
         assert told.startswith("pushserver: 400: ")
         assert "expected a whole number" in told
 
-    def test_a_url_that_is_none_ends_it(self, capsys: Capture) -> None:
-        assert main(["subscribe", "a", "--url", "nowhere"]) == 1
-        assert "nowhere" in capsys.readouterr().err
+    @pytest.mark.parametrize(
+        "url", ["nowhere", "ftp://a", "file:///etc/passwd", "http://a:b", "http://a b", "http://"]
+    )
+    def test_a_url_that_is_none_ends_it(self, capsys: Capture, url: str) -> None:
+        assert main(["subscribe", "a", "--url", url]) == 1
+        assert url in capsys.readouterr().err
+
+    @pytest.mark.parametrize("key", ["s3cret€", "s3cret\nX-A: b"])
+    def test_a_key_that_no_header_holds_ends_it(
+        self, streams: Streams, capsys: Capture, key: str
+    ) -> None:
+        assert self.run(streams, "--key", key) == 1
+        told = capsys.readouterr().err
+        assert "the API key cannot be sent" in told
+        assert "s3cret" not in told
+
+    @pytest.mark.parametrize("location", ["", "/elsewhere", "http://a/\x1b[2J"])
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_a_redirect_ends_it(
+        self, streams: Streams, capsys: Capture, status: int, location: str
+    ) -> None:
+        streams.refusal = (status, b"")
+        streams.more_headers = {"Location": location}
+        assert self.run(streams, "--key", "s3cret") == 1
+        [told] = capsys.readouterr().err.splitlines()
+        assert f"answered {status}, a redirect" in told
+        assert told.isprintable()
+        assert len(streams.queries) == 1
+
+    def test_a_redirect_to_another_server_does_not_take_the_key_there(
+        self, streams: Streams, capsys: Capture
+    ) -> None:
+        other = Streams()
+        try:
+            streams.refusal = (307, b"")
+            streams.more_headers = {"Location": f"{other.url}/events?channel=a"}
+            assert self.run(streams, "--key", "s3cret") == 1
+            assert other.headers == []
+            assert f"give {other.url} as the URL of the server" in capsys.readouterr().err
+        finally:
+            other.close()
+
+    @pytest.mark.parametrize("media", ["text/html", "", "application/json", "text/x-ndjson"])
+    def test_an_answer_of_another_type_ends_it(
+        self, streams: Streams, capsys: Capture, media: str
+    ) -> None:
+        streams.media = media
+        streams.lives = [[publication(1)]]
+        assert self.run(streams, "--count", "1") == 1
+        [told] = capsys.readouterr().err.splitlines()
+        assert f"got 200 and {media or 'no Content-Type'}" in told
+
+    @pytest.mark.parametrize("status", [201, 202, 204])
+    def test_an_answer_of_another_status_ends_it(
+        self, streams: Streams, capsys: Capture, status: int
+    ) -> None:
+        streams.refusal = (status, b"")
+        streams.more_headers = {"Content-Type": "application/x-ndjson"}
+        assert self.run(streams, "--count", "1") == 1
+        assert f"got {status} and" in capsys.readouterr().err
+
+    def test_the_type_may_be_written_in_another_way(self, streams: Streams) -> None:
+        streams.media = "Application/X-NDJSON ; charset=utf-8"
+        streams.lives = [[publication(1)]]
+        assert self.run(streams, "--count", "1") == 0
+
+    def test_a_line_without_end_ends_it(
+        self, streams: Streams, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cli, "LINE_BYTES", 1_000)
+        streams.lives = [["1" * 2_000]]
+        assert self.run(streams, "--count", "1") == 1
+        assert "a line of more than 1000 bytes" in capsys.readouterr().err
 
     def test_a_server_that_is_away_is_tried_again(
         self, streams: Streams, capsys: Capture, monkeypatch: pytest.MonkeyPatch
@@ -248,7 +324,9 @@ class TestSubscribe:
         streams._thread = threading.Thread(target=streams._server.serve_forever, args=(0.01,))
         streams._thread.start()
 
-    @pytest.mark.parametrize("told", ["<html>", "[1]", "7", '{"x": 1}', '{"reset": 1}'])
+    @pytest.mark.parametrize(
+        "told", ["<html>", "\udcff", "[" * 60_000, "[1]", "7", '{"x": 1}', '{"reset": 1}']
+    )
     def test_a_server_of_another_kind_is_told(
         self, streams: Streams, capsys: Capture, told: str
     ) -> None:

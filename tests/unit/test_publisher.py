@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -17,11 +20,20 @@ from pushserver import PublishError, publish
 POSITION = {"offset": 1, "epoch": "e", "id": "e:1"}
 
 
+class Answer(NamedTuple):
+    """What is answered; an endless one sends its body again and again, without a length."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = MappingProxyType({})
+    endless: bool = False
+
+
 class Listener:
     """A server that answers each request with the next of its answers."""
 
     def __init__(self) -> None:
-        self.answers: list[tuple[int, bytes]] = []
+        self.answers: list[tuple[int, bytes] | Answer] = []
         self.requests: list[dict[str, Any]] = []
         listener = self
 
@@ -29,16 +41,25 @@ class Listener:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                listener.requests.append({"path": self.path, "body": body, "headers": self.headers})
-                status, answer = listener.answers.pop(0)
-                if not status:
+                body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+                request = {"path": self.path, "body": body, "headers": self.headers}
+                listener.requests.append(request)
+                answer = Answer(*listener.answers.pop(0))
+                if not answer.status:
                     self.close_connection = True
                     return
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(answer)))
+                self.send_response(answer.status)
+                if not answer.endless and "Content-Length" not in answer.headers:
+                    self.send_header("Content-Length", str(len(answer.body)))
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(answer.body)
+                with suppress(OSError):
+                    while answer.endless:
+                        self.wfile.write(answer.body)
+
+            do_GET = do_POST
 
             def log_message(self, format: str, *arguments: object) -> None:
                 """Nothing to say."""
@@ -61,6 +82,13 @@ class Pauses(list[float]):
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
+    listener = Listener()
+    yield listener
+    listener.close()
+
+
+@pytest.fixture
+def other() -> Iterator[Listener]:
     listener = Listener()
     yield listener
     listener.close()
@@ -145,7 +173,9 @@ def test_a_server_that_is_not_there_is_told_with_its_name(pauses: Pauses) -> Non
         (404, b"<html>", "404 Not Found"),
         (500, b'{"error": 5}', "500 Internal Server Error"),
         (500, b"[]", "500 Internal Server Error"),
-        (200, b"<html>", "gave no answer of pushserver"),
+        (500, b"[" * 60_000, "500 Internal Server Error"),
+        (500, b'{"error": {"message": "a\\u001b[2Jb"}}', "500: a\\x1b[2Jb"),
+        (500, b'{"error": {"message": "' + b"x" * 5_000 + b'"}}', "x" * 300 + "..."),
     ],
 )
 def test_a_refusal_is_told_at_once(
@@ -181,9 +211,142 @@ def test_data_that_json_cannot_hold_is_told_before_anything_is_sent(data: object
 def test_what_an_application_may_publish_a_script_may_too(
     data: object, text: bytes, listener: Listener
 ) -> None:
-    listener.answers = [(200, json.dumps(POSITION).encode())]
+    listener.answers = [taken()]
     publish(listener.url, "a", data)
     assert listener.requests[0]["body"] == text
+
+
+class TestARedirect:
+    """Of a POST; a GET at its target would answer 201 too, without a publication."""
+
+    @pytest.mark.parametrize("key", [None, "s3cret"])
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_to_another_server_is_told_and_not_followed(
+        self, listener: Listener, other: Listener, pauses: Pauses, status: int, key: str | None
+    ) -> None:
+        target = f"{other.url}/channels/a?event=message"
+        listener.answers = [Answer(status, b"moved", {"Location": target})]
+        other.answers = [taken()]
+        with pytest.raises(PublishError) as caught:
+            publish(listener.url, "a", 1, key=key)
+        host = listener.url.removeprefix("http://")
+        assert str(caught.value) == (
+            f"{host} answered {status}, a redirect to {target}, which is not followed:"
+            f" give {other.url} as the URL of the server"
+        )
+        assert (len(listener.requests), other.requests, pauses) == (1, [], [])
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_within_the_server_is_not_followed(self, listener: Listener, status: int) -> None:
+        listener.answers = [Answer(status, b"", {"Location": "/login"}), taken()]
+        with pytest.raises(PublishError, match=f"{status}, a redirect to /login, which is not"):
+            publish(listener.url, "a", 1)
+        assert len(listener.requests) == 1
+
+    def test_to_itself_is_asked_once(self, listener: Listener) -> None:
+        listener.answers = [Answer(302, b"", {"Location": ""}), taken()]
+        with pytest.raises(PublishError, match="302, a redirect without a Location"):
+            publish(listener.url, "a", 1)
+        assert len(listener.requests) == 1
+
+    def test_keeps_the_path_of_the_server_in_what_it_says(self, listener: Listener) -> None:
+        target = "https://example.org/live/channels/a?event=message"
+        listener.answers = [Answer(308, b"", {"Location": target})]
+        with pytest.raises(PublishError, match=r"give https://example\.org/live as the URL"):
+            publish(f"{listener.url}/live/", "a", 1)
+
+    @pytest.mark.parametrize(
+        ("location", "shown"),
+        [
+            ("http://a/\x1b[2J\x07", r"http://a/\x1b[2J\x07"),
+            ("http://[", "http://["),
+            ("http://a:99999999/", "http://a:99999999/"),
+            ("file:///etc/passwd", "file:///etc/passwd"),
+            ("http://a/\x85\x9b1m", r"http://a/\x85\x9b1m"),
+            ("http://a/" + "b" * 9_000, "http://a/" + "b" * 291 + "..."),
+        ],
+    )
+    def test_anywhere_is_told_on_one_printable_line(
+        self, listener: Listener, location: str, shown: str
+    ) -> None:
+        listener.answers = [Answer(301, b"", {"Location": location})]
+        with pytest.raises(PublishError) as caught:
+            publish(listener.url, "a", 1)
+        assert f"a redirect to {shown}, which" in str(caught.value)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 500
+
+    @pytest.mark.parametrize("status", [300, 304, 305])
+    def test_of_another_kind_is_a_refusal(self, listener: Listener, status: int) -> None:
+        listener.answers = [Answer(status, b"", {"Location": listener.url}), taken()]
+        with pytest.raises(PublishError, match=f"^{status} "):
+            publish(listener.url, "a", 1)
+        assert len(listener.requests) == 1
+
+
+class TestSuccess:
+    @pytest.mark.parametrize(
+        ("status", "body", "told"),
+        [
+            (200, json.dumps(POSITION).encode(), "got 200 and no Content-Type: {"),
+            (202, json.dumps(POSITION).encode(), "got 202"),
+            (204, b"", "got 204 and no Content-Type: nothing"),
+            (201, b"", "got 201 and no Content-Type: nothing"),
+            (201, b"<html>\x1b[31m\n</html>", r"<html>\x1b[31m\n</html>"),
+            (201, b"[1]", "[1]"),
+            (201, b"{}", "{}"),
+            (201, b"null", "null"),
+            (201, b"[" * 60_000, "[[["),
+            (201, b'{"offset": 1e999}', "1e999"),
+            (201, b'{"offset": ' + b"1" * 9_000 + b"}", "111"),
+            (201, b'{"offset": 1, "epoch": "e"}', "got 201"),
+            (201, b'{"offset": "1", "epoch": "e", "id": "e:1"}', "got 201"),
+            (201, b'{"offset": true, "epoch": "e", "id": "e:1"}', "got 201"),
+            (201, b'{"offset": 1.0, "epoch": "e", "id": "e:1"}', "got 201"),
+            (201, b'{"offset": 1, "epoch": 5, "id": "e:1"}', "got 201"),
+            (201, b'{"offset": 1, "epoch": "e", "id": null}', "got 201"),
+            (201, b"\xff\xfe\xfd", "got 201"),
+        ],
+    )
+    def test_is_nothing_but_a_201_with_a_position(
+        self, listener: Listener, pauses: Pauses, status: int, body: bytes, told: str
+    ) -> None:
+        listener.answers = [(status, body), taken()]
+        with pytest.raises(PublishError) as caught:
+            publish(listener.url, "a", 1)
+        assert "expected status 201 and JSON with offset, epoch and id, got" in str(caught.value)
+        assert told in str(caught.value)
+        assert len(str(caught.value)) < 600
+        assert str(caught.value).isprintable()
+        assert (len(listener.requests), pauses) == (1, [])
+
+    def test_may_say_more_than_we_know(self, listener: Listener) -> None:
+        listener.answers = [(201, json.dumps({**POSITION, "more": [1]}).encode())]
+        assert publish(listener.url, "a", 1)["offset"] == 1
+
+    @pytest.mark.parametrize("status", [200, 201, 400, 301])
+    def test_is_not_waited_for_in_a_body_without_end(self, listener: Listener, status: int) -> None:
+        listener.answers = [Answer(status, b" " * 10_000, {"Location": "/"}, endless=True)]
+        with pytest.raises(PublishError, match=str(status)):
+            publish(listener.url, "a", 1)
+
+    def test_that_comes_in_drops_is_not_waited_for(
+        self, listener: Listener, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = itertools.count(step=4.0)
+        monkeypatch.setattr("pushserver.opener.time.monotonic", lambda: next(now))
+        listener.answers = [Answer(201, b" ", endless=True)] * 4
+        with pytest.raises(PublishError, match="timed out"):
+            publish(listener.url, "a", 1, timeout=10.0)
+
+    def test_that_was_cut_short_is_asked_for_again(
+        self, listener: Listener, pauses: Pauses
+    ) -> None:
+        status, body = taken()
+        cut = Answer(status, body[:-1], {"Content-Length": str(len(body))})
+        listener.answers = [cut, taken()]
+        assert publish(listener.url, "a", 1) == POSITION
+        assert len(pauses) == 1
 
 
 @pytest.mark.parametrize(
@@ -196,17 +359,26 @@ def test_a_url_that_is_none_is_told(url: str, pauses: Pauses) -> None:
     assert pauses == []
 
 
-@pytest.mark.parametrize("url", ["http://", "http:///x", "http://a b/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://", "http:///x", "http://a b/", "http://a:b/", "http://a:99999/", "http://a:0/"),
+        *("http://me:s3cret@a/", "http://a/\x1b[2J", "http://a/b c"),
+    ],
+)
 def test_a_url_without_a_host_is_told_at_once(url: str, pauses: Pauses) -> None:
-    with pytest.raises(PublishError):
+    with pytest.raises(PublishError) as caught:
         publish(url, "a", 1)
     assert pauses == []
+    assert "s3cret" not in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("key", ["€", "a\nb"])
-def test_a_key_that_no_header_holds_is_told(key: str, listener: Listener) -> None:
-    with pytest.raises(PublishError):
+@pytest.mark.parametrize("key", ["s3cret€", "s3cret\nb", "s3cret\x00", "s3cret\r\nX-A: b"])
+def test_a_key_that_no_header_holds_is_told_without_it(key: str, listener: Listener) -> None:
+    with pytest.raises(PublishError, match="the API key cannot be sent") as caught:
         publish(listener.url, "a", 1, key=key)
+    assert "s3cret" not in str(caught.value)
     assert listener.requests == []
 
 

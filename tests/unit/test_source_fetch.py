@@ -23,7 +23,7 @@ from twisted.internet.task import deferLater
 import pushserver
 from pushserver.sources.answer import MOST_RETRY_SECONDS, Unusable, retry_after
 from pushserver.sources.dial import HEAD_BYTES
-from pushserver.sources.fetch import MOST_REDIRECTS, Document, Fetcher
+from pushserver.sources.fetch import MOST_REDIRECTS, Document, Fetcher, _origin
 from pushserver.sources.interface import SourceFailed
 from tests.unit.remote import Remote, RemoteCase, StillReactor, Visit, failure_of, reactor
 from tests.unit.web import Log
@@ -461,6 +461,18 @@ class TestTLS(FetchCase):
         assert (await got).body == b"hello"
         await visit.gone
 
+    async def test_that_redirects_to_plain_http_takes_no_secrets_along(self) -> None:
+        here, there = self.serve("127.0.0.1"), self.remote()
+        got = self.fetch(here.url, {"Authorization": "Bearer x", "X-Token": "y"})
+        visit = await here.visit()
+        assert visit.headers["authorization"] == "Bearer x"
+        visit.answer(b"", 301, location=there.url)
+        visit = await there.visit()
+        assert not {"authorization", "x-token"} & visit.headers.keys()
+        visit.answer(b"hello")
+        assert await got
+        await visit.gone
+
     async def test_of_a_certificate_that_nobody_knows_is_refused(self) -> None:
         remote = self.serve("127.0.0.1", trusted=False)
         told = str(await failure_of(self.fetch(remote.url)))
@@ -520,6 +532,22 @@ def certificate_for(address: str) -> bytes:
 def test_a_url_that_cannot_be_asked_for_is_told_by_its_key(url: str) -> None:
     with pytest.raises(ValueError, match=r"^url: "):
         Fetcher(url, {}, 1)
+
+
+@pytest.mark.parametrize(
+    ("url", "other", "same"),
+    [
+        ("https://a/", "https://A:443/b", True),
+        ("http://a:80", "http://a/?c", True),
+        ("https://a/", "http://a/", False),
+        ("https://a:8443/", "http://a:8443/", False),
+        ("http://a/", "http://a:8080/", False),
+        ("http://a/", "http://b.a/", False),
+        ("http://a/", "http://a./", False),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(url: str, other: str, same: bool) -> None:
+    assert (_origin(url) == _origin(other)) == same
 
 
 def test_a_password_in_a_url_is_not_repeated() -> None:
