@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushserver import payload, wire
+from pushserver import fork, payload, wire
 from pushserver.calls import Busy, Threads
 from pushserver.client import Client
 from pushserver.events import Events, Handler
@@ -271,7 +271,7 @@ class _Made:
 
     def __call__(self) -> Any:
         self.begun = True
-        return self.found.function(*self._arguments)
+        return fork.call(self.found.function, *self._arguments)
 
     def late(self, seconds: float) -> str:
         """What is wrong with it after so long."""

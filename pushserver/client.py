@@ -13,6 +13,8 @@ from pushserver.session import Session
 class Client:
     """One connection of the Centrifuge protocol. All of it may be called from any thread.
 
+    In a forked process of the server all that would change something raises NotRunning.
+
     `id` is unguessable and new for each connection; `state` is for the application, which may
     keep there what it likes.
     """

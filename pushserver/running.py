@@ -15,6 +15,8 @@ from twisted.python.failure import Failure
 from pushserver.broker import Unavailable
 from pushserver.channel import Draft
 from pushserver.coroutines import begin
+from pushserver.fork import NotRunning as NotRunning
+from pushserver.fork import Process
 from pushserver.node import Node
 from pushserver.published import Published
 
@@ -28,17 +30,17 @@ LAST_SECONDS = 2.0
 """How long a stopping server waits for the handler of `stop`, and for those of who left."""
 
 
-class NotRunning(RuntimeError):
-    """The application is not being run by a server."""
-
-
 class Running:
-    """One server, for as long as it runs."""
+    """One server, for as long as it runs; made in the process that runs it.
+
+    A fork of that process has it too, and gets NotRunning for all that it asks of it.
+    """
 
     def __init__(self, node: Node, reactor: Any):
         self.node = node
         self.here: Callable[[], bool] = partial(_is_thread, threading.get_ident())
         """Whether this is the reactor's thread."""
+        self._process = Process()
         self._reactor = reactor
         self._stopped = threading.Event()
 
@@ -47,14 +49,16 @@ class Running:
         self._stopped.set()
 
     def publish(self, draft: Draft) -> Published:
-        """Publish from any thread; raises Unavailable."""
+        """Publish from any thread; raises Unavailable and NotRunning."""
+        self._process.check()
         if self.here():
             return Published(begin(self.node.hub.publish(draft)))
         publishing = partial(self.node.hub.publish, draft)
         return Published(self._wait_for(lambda: Deferred.fromCoroutine(publishing())))
 
     def soon(self, call: Callable[[], object]) -> None:
-        """Call on the reactor's thread: at once if this is it."""
+        """Call on the reactor's thread: at once if this is it; raises as `publish` does."""
+        self._process.check()
         if self.here():
             call()
         elif self._stopped.is_set():

@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pushserver import fork
 from pushserver.channel import Draft, Receipt, check_event, check_name
 from pushserver.idempotency import check_key
 from pushserver.payload import InvalidData
@@ -137,7 +138,8 @@ class Attempt:
         return own + self._throttle.place.stop_seconds
 
     async def _run(self) -> None:
-        await awaited(ISource(self._source).run(RunnerFeed(self._throttle, self)))
+        feed = RunnerFeed(self._throttle, self)
+        await awaited(fork.call(ISource(self._source).run, feed))
 
     def _failed(self, failure: Failure) -> None:
         if self.cancelled and failure.check(CancelledError, Stopped) is not None:
@@ -163,6 +165,7 @@ class RunnerFeed:
         self.reactor = throttle.place.reactor
         self._throttle = throttle
         self._attempt = attempt
+        self._process = fork.Process()
         self._thread = threading.get_ident()
         self._refused = 0
 
@@ -175,7 +178,7 @@ class RunnerFeed:
         key: str = "",
     ) -> Coroutine[Any, Any, Receipt]:
         # No coroutine itself: in a foreign thread nobody would await it, and hear the error.
-        self._check_thread()
+        self._check_place()
         return self._publish(data, event, channel, tags, key)
 
     async def _publish(
@@ -197,7 +200,7 @@ class RunnerFeed:
         return self._throttle.delay()
 
     def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
-        self._check_thread()
+        self._check_place()
         return self._sleep(seconds)
 
     async def _sleep(self, seconds: float) -> None:
@@ -209,13 +212,13 @@ class RunnerFeed:
         return self._throttle.place.memory.get(self.name)
 
     def remember(self, value: object) -> None:
-        self._check_thread()
+        self._check_place()
         if self._attempt.over:
             raise self._stopped()
         self._throttle.place.memory.set(self.name, value)
 
     def trouble(self, message: str) -> None:
-        self._check_thread()
+        self._check_place()
         self._throttle.record.trouble(message)
 
     def failed(self, what: str, failure: Failure) -> None:
@@ -223,9 +226,13 @@ class RunnerFeed:
         self._throttle.record.failed(what, failure)
 
     def ok(self) -> None:
-        self._check_thread()
+        self._check_place()
         self._throttle.record.works()
         self._attempt.works()
+
+    def _check_place(self) -> None:
+        self._process.check()
+        self._check_thread()
 
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from pushserver import fork
+
 Result = TypeVar("Result")
 
 NO_LOOP = "no running event loop"
@@ -61,7 +63,7 @@ def _steps(awaitable: Awaitable[Any]) -> Generator[Deferred[Any], Any, Any]:
     argument: Any = None
     while True:
         try:
-            waits_for = step(argument)
+            waits_for = fork.call(step, argument)
         except StopIteration as stop:
             return stop.value
         except RuntimeError as error:
@@ -175,7 +177,7 @@ class _TaskSteps(Coroutine[Any, Any, None]):
 
     def _step(self, step: Callable[[Any], Any], argument: Any) -> Any:
         try:
-            waits_for = step(argument)
+            waits_for = fork.call(step, argument)
         except StopIteration as stop:
             self._result = stop.value
         except BaseException as error:

@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
+from pushserver import fork
 from pushserver.sources.awaiting import awaited
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.ticks import Ended, in_time, publish, repeating, tell, ticking
@@ -104,7 +105,7 @@ class OnReactor:
     async def call(self, reactor: Any, function: Callable[[], Any]) -> Any:
         """What it returns."""
         try:
-            found = function()
+            found = fork.call(function)
         except StopIteration as error:
             # Python would raise this too, but without the line that raised the other.
             raise RuntimeError("StopIteration was raised, and not in a generator").with_traceback(
@@ -130,7 +131,7 @@ class InThread:
 
     async def call(self, reactor: Any, function: Callable[[], Any]) -> Any:
         """What it returns, which is no Deferred and no coroutine."""
-        found = await self.worker.call(reactor, function)
+        found = await self.worker.call(reactor, functools.partial(fork.call, function))
         if isinstance(found, Deferred):
             found.addErrback(lambda _: None)
         elif inspect.iscoroutine(found):
