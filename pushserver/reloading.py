@@ -20,6 +20,7 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from pushserver import signals
 from pushserver.startup import StartFailed
 
 LOOK_SECONDS = 0.5
@@ -151,4 +152,6 @@ concurrent.futures has no other way either.
 def _start_again() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
+    # Python starts without our handlers.
+    signals.hold()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

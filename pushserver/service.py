@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from twisted.application.service import IService
 from twisted.python import usage
 
+from pushserver import signals
 from pushserver.app import PushServer
 from pushserver.assembly import build, with_app
 from pushserver.config import Config, InvalidConfig, Types, read
@@ -65,8 +66,11 @@ def makeService(options: Options) -> IService:
     """The service that `twistd pushserver` runs; raises StartFailed."""
     from twisted.internet import reactor
 
+    # Before the application: what that does with signals counts more.
+    signals.install(reactor)
     if not options["reload"]:
         return make(options, os.environ, reactor)
+    signals.release()
     watched = (Path(options["config"]),) if options["config"] else ()
     reloader = Reloader(reactor, Path.cwd(), watched)
     try:

@@ -57,7 +57,7 @@ FLOORS = {
     ),
     "3: where all is put together": floor(
         "app application assembly calls client events faults listening loading notify published"
-        " rehearsal reloading running server service testing",
+        " rehearsal reloading running server service signals testing",
         {"msgspec"} | NETWORK,
     ),
     "4: the face": floor(

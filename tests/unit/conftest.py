@@ -49,6 +49,13 @@ def trouble() -> Iterator[Trouble]:
 
 
 @pytest.fixture(autouse=True)
+def _signals_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done on a signal is the process's too."""
+    monkeypatch.setattr("pushserver.signals.install", lambda reactor: None)
+    monkeypatch.setattr("pushserver.signals.hold", lambda: None)
+
+
+@pytest.fixture(autouse=True)
 def _collected_as_before() -> Iterator[None]:
     """Python's collector is the process's: a server that a test has left running lets go of it."""
     yield

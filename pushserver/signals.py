@@ -1,0 +1,176 @@
+"""What signals do to the process that twistd runs, where the default is to end it at once.
+
+An end at once leaves the store as it happens to be, and the next start begins a new epoch: all
+clients lose their place. Twisted itself sees to SIGTERM and SIGINT.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger
+
+from pushserver.sources.pace import Remarks
+from pushserver.sources.record import LOGGED_AT_ONCE
+
+ANSWERED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""They are logged, and change nothing."""
+_ENDING = (
+    *("SIGQUIT", "SIGALRM", "SIGVTALRM", "SIGPROF"),
+    *("SIGIO", "SIGPWR", "SIGXCPU", "SIGSTKFLT"),
+)
+
+
+def ending() -> tuple[int, ...]:
+    """The signals that end the server in order, as far as this system has them."""
+    named = [int(getattr(signal, name)) for name in _ENDING if hasattr(signal, name)]
+    if hasattr(signal, "SIGRTMIN"):
+        named += range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
+    return tuple(named)
+
+
+def name_of(number: int) -> str:
+    """SIGHUP, SIGRTMIN+3, ..."""
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+
+
+def has_terminal() -> bool:
+    """Whether the process has a terminal, and that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def install(reactor: Any) -> None:
+    """Handle the signals of this process from now on, if this is its main thread.
+
+    A signal that is ignored (nohup), or that has a handler already, keeps that.
+    """
+    if threading.current_thread() is threading.main_thread():
+        Handlers(reactor, signal, has_terminal).install()
+
+
+def hold() -> None:
+    """Let the signals wait that are only answered, until `release` in the program that follows."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ANSWERED)
+
+
+def release() -> None:
+    """Take the signals that have waited."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ANSWERED)
+
+
+class Handlers:
+    """The handlers of one process; `system` is the module `signal`.
+
+    They do nothing but call the reactor, as those of Twisted do: whatever the main thread is
+    just doing is half done.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, system: Any, has_terminal: Callable[[], bool]):
+        self._reactor = reactor
+        self._system = system
+        self._has_terminal = has_terminal
+        # A daemon has another session than what it was started from.
+        self._session = os.getsid(0) if has_terminal() else None
+        self._waiting: set[int] = set()
+        self._remarks = {int(number): Remarks(LOGGED_AT_ONCE) for number in ANSWERED}
+        self._process: int | None = None
+
+    def install(self) -> None:
+        """Take the signals whose disposition is the default one."""
+        for number in self._remarks:
+            self._take(number, _Answering(self._answer_soon))
+        for number in ending():
+            self._take(number, self._end_soon)
+        # The reactor runs in the daemon, after twistd's forks; from then on it can be stopped.
+        self._reactor.callWhenRunning(self._begin)
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._leave)
+
+    def _take(self, number: int, handler: Callable[[int, Any], None]) -> None:
+        if self._system.getsignal(number) == signal.SIG_DFL:
+            # Some systems keep some real-time signals to themselves.
+            with suppress(OSError, ValueError):
+                self._system.signal(number, handler)
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+
+    def _leave(self) -> None:
+        """All is closed, but the process may still wait for threads: it can be ended at once."""
+        self._process = None
+
+    def _answer_soon(self, number: int, _: object) -> None:
+        if self._process is not None and os.getpid() != self._process:
+            self._default(number)
+        elif number not in self._waiting:
+            self._waiting.add(number)
+            self._reactor.callFromThread(self._answer, number)
+
+    def _end_soon(self, number: int, _: object) -> None:
+        if self._process is None or os.getpid() != self._process:
+            # Before and after the reactor runs, and in a fork, nothing is to be closed.
+            self._default(number)
+        elif number not in self._waiting:
+            self._waiting.add(number)
+            self._reactor.callFromThread(self._end, number)
+
+    def _default(self, number: int) -> None:
+        """What the signal does without us."""
+        self._system.signal(number, signal.SIG_DFL)
+        self._system.raise_signal(number)
+
+    def _answer(self, number: int) -> None:
+        self._waiting.discard(number)
+        if number == signal.SIGHUP and self._terminal_is_gone():
+            self._end(number)
+            return
+        more = self._remarks[number].more(self._reactor.seconds())
+        if more is not None:
+            self._log.info(
+                "received {signal}, which changes nothing: to apply a changed configuration"
+                " restart the server{more}",
+                signal=name_of(number),
+                more=more,
+            )
+
+    def _terminal_is_gone(self) -> bool:
+        """Whether the terminal in which the server ran, no daemon, was closed."""
+        return self._session == os.getsid(0) and not self._has_terminal()
+
+    def _end(self, number: int) -> None:
+        self._waiting.discard(number)
+        self._log.info("received {signal}, shutting down", signal=name_of(number))
+        # By this twistd ends the process at last, so that whoever waits for it sees why.
+        self._reactor._exitSignal = number
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
+
+
+class _Answering:
+    """A handler that is false, as the default is.
+
+    twistd has its own for SIGUSR1, which rotates the file of `--logfile`. It is installed later,
+    and only where there is none that is true.
+    """
+
+    def __init__(self, call: Callable[[int, Any], None]):
+        self._call = call
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        self._call(number, frame)
