@@ -223,7 +223,11 @@ class TestTheEnd:
         monkeypatch.setattr(os, "execv", lambda path, arguments: begun.append((path, arguments)))
         monkeypatch.setattr(sys, "orig_argv", ["python", "-P", "twistd", "-n", "pushserver"])
         [start_again] = at_end
+        held: list[int] = []
+        monkeypatch.setattr("pushserver.signals.hold", lambda: held.append(len(begun)))
         start_again()
+        # Signals wait from before the next program is there.
+        assert held == [0]
         assert begun == [(sys.executable, [sys.executable, "-P", "twistd", "-n", "pushserver"])]
         assert Path(history_file()).read_text() == "history"
 
@@ -306,6 +310,15 @@ class TestTheCommandLine:
         assert (service._storage is not None, list(kept.iterdir())) == (True, [])
         [reloader] = [one for one in service if isinstance(one, Reloader)]
         assert reloader._more == (config,)
+
+    def test_takes_the_signals_that_waited_once_there_are_handlers(
+        self, options: Options, root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[str] = []
+        monkeypatch.setattr("pushserver.signals.install", lambda reactor: told.append("install"))
+        monkeypatch.setattr("pushserver.signals.release", lambda: told.append("release"))
+        makeService(options)
+        assert told == ["install", "release"]
 
     def test_waits_where_it_would_end(self, options: Options, root: Path) -> None:
         (root / "pushtest_reload.py").write_text("def broken(:")
