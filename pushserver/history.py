@@ -30,6 +30,7 @@ class History:
         self.forgotten_top = 0
         self.forgotten_seq = 0
         self._options = options
+        self._pinned: dict[str, bool] = {}
 
     def options(self, name: str) -> ChannelOptions:
         """What the channel of this name keeps and allows, whether it exists or not."""
@@ -38,6 +39,8 @@ class History:
 
     def channel(self, name: str) -> Channel:
         """The channel of this name, begun if there is none; `release` gives it back."""
+        if name in self._pinned:
+            self._pinned[name] = False
         channel = self.channels.get(name)
         if channel is None:
             channel = self.peek(name)
@@ -60,9 +63,34 @@ class History:
 
     def release(self, name: str) -> None:
         """Drop the channel if nothing was ever published to it; nobody watches it any more."""
+        if name in self._pinned:
+            self._pinned[name] = True
+            return
         channel = self.channels.get(name)
         if channel is not None and channel.top == channel.born:
             del self.channels[name]
+
+    def pin(self, name: str) -> None:
+        """Keep this channel until `unpin`, since rows that are not appended yet have its numbers.
+
+        Begins the channel if there is none. A `release` meanwhile takes effect at `unpin`.
+        """
+        if name not in self._pinned:
+            held = name in self.channels
+            self.channel(name)
+            self._pinned[name] = not held
+
+    def unpin(self) -> None:
+        """All rows that were numbered are appended, or are given up."""
+        pinned, self._pinned = self._pinned, {}
+        for name, released in pinned.items():
+            if released:
+                self.release(name)
+
+    def skip(self, publication: Publication) -> None:
+        """Count a publication that could not be retained: its channel continues after it, empty."""
+        self.seq = max(self.seq, publication.seq)
+        self.restore(publication.channel, publication.offset, publication.seq)
 
     def top(self, name: str) -> int:
         """The last offset given in this channel."""
@@ -90,17 +118,20 @@ class History:
     def append(self, publication: Publication) -> int:
         """Retain what `number` numbered; return how many rows that evicted."""
         self.seq = publication.seq
-        return self.channel(publication.channel).append(publication)
+        channel = self.channels.get(publication.channel)
+        if channel is None:
+            channel = self.channel(publication.channel)
+        return channel.append(publication)
 
     def expire(self, now: float, watched: Callable[[str], bool]) -> tuple[int, list[str]]:
-        """Evict by age, and forget channels with no rows that nobody watches.
+        """Evict by age, and forget channels with no rows that are neither watched nor pinned.
 
         Returns how many rows that evicted, and the channels that are not as they were.
         """
         evicted, changed = 0, []
         for name, channel in list(self.channels.items()):
             gone = channel.expire(now)
-            forget = not len(channel) and not watched(name)
+            forget = not len(channel) and not watched(name) and name not in self._pinned
             if forget:
                 self.forgotten_top = max(self.forgotten_top, channel.top)
                 self.forgotten_seq = max(self.forgotten_seq, channel.floor_seq)

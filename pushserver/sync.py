@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -16,7 +16,7 @@ from pushserver.channel import Draft, Publication, Receipt
 from pushserver.history import History
 from pushserver.idempotency import Keys, Remembered
 from pushserver.metrics import Metrics
-from pushserver.sqlite import Batch, state
+from pushserver.sqlite import Batch, StoreError, state
 from pushserver.store import Committer
 
 
@@ -34,11 +34,26 @@ class Waiting:
         return answer
 
 
+@dataclass(slots=True, eq=False)
+class Round:
+    """One commit: the drafts and clears that it answers, and the channels that lost rows.
+
+    `rows` are the drafts with their numbers, in the same order.
+    """
+
+    waiting: list[Waiting]
+    clears: list[Deferred[None]]
+    touched: dict[str, None]
+    rows: list[Publication] = field(default_factory=list)
+
+
 class SyncBroker(MemoryBroker):
     """Delivers and answers only what is in the file.
 
     Drafts that come while a commit is under way wait and are committed together; they get
-    their numbers then, so that a commit that fails leaves no hole.
+    their numbers then, so that a commit that fails leaves no hole. The channels of a commit
+    are pinned until its rows are appended, so that watchers may leave and sweeps be made
+    meanwhile.
     """
 
     _log = Logger()
@@ -59,6 +74,7 @@ class SyncBroker(MemoryBroker):
         self._clears: list[Deferred[None]] = []
         self._idle: list[Deferred[None]] = []
         self._busy = False
+        self._failing = False
         self._call: IDelayedCall | None = None
         committer.memory.changed = self._schedule
 
@@ -89,10 +105,6 @@ class SyncBroker(MemoryBroker):
         await done
 
     def expire(self, now: float, watched: Callable[[str], bool]) -> None:
-        if self._busy:
-            # What is being committed has its numbers from channels that must not be
-            # forgotten meanwhile; the next sweep comes.
-            return
         self._keys.expire(now)
         evicted, changed = self.history.expire(now, watched)
         self.metrics.evictions += evicted
@@ -101,11 +113,12 @@ class SyncBroker(MemoryBroker):
 
     async def finish(self) -> bool:
         """Commit what waits; False when that failed."""
-        while self._busy or (self._unwritten and not self._committer.problem):
+        while self._busy or (self._unwritten and not self._failing):
             self._flush()
-            idle: Deferred[None] = Deferred()
-            self._idle.append(idle)
-            await idle
+            if self._busy:
+                idle: Deferred[None] = Deferred()
+                self._idle.append(idle)
+                await idle
         return not self._unwritten
 
     @property
@@ -125,83 +138,90 @@ class SyncBroker(MemoryBroker):
         if self._busy or not (self._waiting or self._unwritten):
             return
         self._busy = True
-        waiting, self._waiting = self._waiting, []
-        clears, self._clears = self._clears, []
-        now = self._clock()
-        rows = self._number([one.draft for one in waiting], now)
-        batch = self._batch(rows, waiting, now)
-        touched, self._touched = self._touched, {}
-        done = self._committer.commit(batch, now)
-        done.addCallbacks(
-            lambda _: self._committed(rows, waiting, clears),
-            lambda why: self._failed(waiting, clears, touched, why),
-        )
+        one = Round(self._waiting, self._clears, self._touched)
+        self._waiting, self._clears, self._touched = [], [], {}
+        done = maybeDeferred(self._commit, one)
+        done.addCallbacks(lambda _: self._committed(one), lambda why: self._failed(one, why))
         done.addErrback(lambda why: self._log.failure("after a commit", why))
-        done.addBoth(self._next)
+        done.addBoth(lambda _: self._next())
 
-    def _number(self, drafts: list[Draft], now: float) -> list[Publication]:
-        rows: list[Publication] = []
+    def _commit(self, one: Round) -> Deferred[None]:
+        now = self._clock()
         ahead: Counter[str] = Counter()
-        for draft in drafts:
-            rows.append(self.history.number(draft, now, len(rows), ahead[draft.channel]))
+        for draft in (waiting.draft for waiting in one.waiting):
+            self.history.pin(draft.channel)
+            one.rows.append(self.history.number(draft, now, len(one.rows), ahead[draft.channel]))
             ahead[draft.channel] += 1
-        return rows
+        return self._committer.commit(self._batch(one, now), now)
 
-    def _batch(self, rows: list[Publication], waiting: list[Waiting], now: float) -> Batch:
+    def _batch(self, one: Round, now: float) -> Batch:
         """The rows, and the numbers that their channels will have once they are appended.
 
         What appending will evict is not known yet: a later batch takes it away, or a
         start does.
         """
-        batch = Batch(seq=self.history.seq + len(rows), rows=rows)
+        batch = Batch(seq=self.history.seq + len(one.rows), rows=one.rows)
         batch.keys = [
-            Remembered(row.channel, one.draft.key, row.receipt, now)
-            for row, one in zip(rows, waiting, strict=True)
-            if one.draft.key
+            Remembered(row.channel, waiting.draft.key, row.receipt, now)
+            for row, waiting in zip(one.rows, one.waiting, strict=True)
+            if waiting.draft.key
         ]
-        tops = {row.channel: row.offset for row in rows}
-        for name in {**self._touched, **tops}:
-            if name not in tops and name not in self.history.channels:
+        tops = {row.channel: row.offset for row in one.rows}
+        for name in {**one.touched, **tops}:
+            if name not in self.history.channels:
                 batch.forgotten.append(name)
             else:
                 known = state(self.history.peek(name))
                 batch.states.append(replace(known, top=tops.get(name, known.top)))
         return batch
 
-    def _committed(
-        self, rows: list[Publication], waiting: list[Waiting], clears: list[Deferred[None]]
-    ) -> None:
-        for row, one in zip(rows, waiting, strict=True):
-            self._pending.pop((row.channel, one.draft.key), None)
-            self.append(row, one.draft.key)
-            self._deliver(row)
-            for answer in one.answers:
-                answer.callback(row.receipt)
-        for done in clears:
+    def _committed(self, one: Round) -> None:
+        self._failing = False
+        for row, waiting in zip(one.rows, one.waiting, strict=True):
+            self._settle(row, waiting)
+        for done in one.clears:
             done.callback(None)
 
-    def _failed(
-        self,
-        waiting: list[Waiting],
-        clears: list[Deferred[None]],
-        touched: dict[str, None],
-        failure: Failure,
-    ) -> None:
-        self._touched = {**touched, **self._touched}
+    def _settle(self, row: Publication, waiting: Waiting) -> None:
+        """Retain, deliver and answer a committed row.
+
+        Each step is guarded: the file has the row and its numbers, so that the next rows must
+        follow it whatever fails here.
+        """
+        self._pending.pop((row.channel, waiting.draft.key), None)
+        try:
+            self.append(row, waiting.draft.key)
+        except Exception:
+            self._log.failure("{channel} lost its history in memory", channel=row.channel)
+            self.history.skip(row)
+            self._touched[row.channel] = None
+        try:
+            self._deliver(row)
+        except Exception:
+            self._log.failure("a publication to {channel} was not delivered", channel=row.channel)
+        for answer in waiting.answers:
+            answer.callback(row.receipt)
+
+    def _failed(self, one: Round, failure: Failure) -> None:
+        self._failing = True
+        if failure.check(StoreError) is None:
+            self._log.failure("a commit could not begin", failure)
+        self._touched = {**one.touched, **self._touched}
         message = f"the store failed: {failure.getErrorMessage()}"
-        for one in waiting:
-            self._pending.pop((one.draft.channel, one.draft.key), None)
-            for answer in one.answers:
+        for waiting in one.waiting:
+            self._pending.pop((waiting.draft.channel, waiting.draft.key), None)
+            for answer in waiting.answers:
                 answer.errback(Unavailable(message))
-        for done in clears:
+        for done in one.clears:
             done.errback(Unavailable(message))
 
-    def _next(self, result: object) -> None:
+    def _next(self) -> None:
         self._busy = False
-        remembered = self._committer.memory.waits and not self._committer.problem
-        if self._waiting or self._clears or remembered:
+        self.history.unpin()
+        # After a failure only another publication or clear tries again, not what is left over.
+        if self._waiting or self._clears or (self._unwritten and not self._failing):
             self._flush()
             return
         idle, self._idle = self._idle, []
-        for one in idle:
-            one.callback(None)
+        for done in idle:
+            done.callback(None)

@@ -76,6 +76,36 @@ def test_a_channel_that_was_watched_and_never_published_to_is_dropped() -> None:
     assert list(history.channels) == ["a"]
 
 
+def test_a_pinned_channel_is_neither_released_nor_forgotten() -> None:
+    history = make(history_ttl=10)
+    add(history, "b")
+    history.channel("watched")
+    for name in ("watched", "b", "begun"):
+        history.pin(name)
+    history.release("watched")
+    assert history.expire(10.0, nobody) == (1, ["b"])
+    assert set(history.channels) == {"watched", "b", "begun"}
+    add(history, "begun")
+    history.unpin()
+    assert set(history.channels) == {"b", "begun"}
+
+
+def test_a_channel_that_is_watched_again_while_it_is_pinned_stays() -> None:
+    history = make()
+    history.pin("begun")
+    history.channel("begun")
+    history.unpin()
+    assert list(history.channels) == ["begun"]
+
+
+def test_a_skipped_publication_is_counted_and_not_retained() -> None:
+    history = make()
+    lost = [add(history), history.number(Draft("a", b"1"), 0.0)][1]
+    history.skip(lost)
+    assert history.resume("a", Position(EPOCH, 1)).reason == "evicted"
+    assert (add(history).offset, history.seq) == (3, 3)
+
+
 def test_a_position_of_another_epoch_is_refused_and_one_of_none_is_compared_by_offset() -> None:
     history = make()
     add(history)
