@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
@@ -26,7 +27,7 @@ class AppHandlers:
     """The application, as sessions ask it (`handlers.Handlers`).
 
     A handler that raises is logged with its traceback, and the client learns that it failed.
-    One that takes longer than `seconds` is not waited for.
+    One that takes longer than `seconds` is not waited for. `monotonic` is the steady clock.
 
     For each `connect` that was let in `disconnect` is called once.
     """
@@ -37,15 +38,17 @@ class AppHandlers:
         self,
         events: Events,
         threads: Threads,
-        clock: IReactorTime,
+        timer: IReactorTime,
+        monotonic: Callable[[], float],
         seconds: float,
     ):
         self.clients: dict[Session, Client] = {}
         self._events = events
-        self._faults = Faults(clock)
+        self._faults = Faults(monotonic)
         self._running: Running | None = None
         self._threads = threads
-        self._clock = clock
+        self._timer = timer
+        self._monotonic = monotonic
         self._seconds = seconds
         self._starting: list[Deferred[None]] | None = None
         self._leaving = 0
@@ -67,13 +70,13 @@ class AppHandlers:
 
     async def stop(self, seconds: float) -> None:
         """Call what the application has for it, once `start` is over; so long at the most."""
-        until = self._clock.seconds() + seconds
+        until = self._monotonic() + seconds
         try:
-            await self._started().addTimeout(seconds, self._clock)
+            await self._started().addTimeout(seconds, self._timer)
         except TimeoutError:
             self._log.warn("the server stops before the handler of start is over")
         else:
-            await self._tell_all("stop", max(0.001, until - self._clock.seconds()))
+            await self._tell_all("stop", max(0.001, until - self._monotonic()))
 
     def _started(self) -> Deferred[None]:
         """Fires when `start` is over."""
@@ -92,7 +95,7 @@ class AppHandlers:
         if self._leaving:
             left = self._when_left = Deferred()
             try:
-                await left.addTimeout(seconds, self._clock)
+                await left.addTimeout(seconds, self._timer)
             except TimeoutError:
                 self._log.warn("{n} handlers of disconnect are left behind", n=self._leaving)
             self._when_left = None
@@ -239,7 +242,7 @@ class AppHandlers:
             elif isinstance(result, Failure) and result.check(CancelledError) is None:
                 self._faults.raised_late(made.found, result)
 
-        timer: IDelayedCall = self._clock.callLater(seconds, late)
+        timer: IDelayedCall = self._timer.callLater(seconds, late)
         self._timers.add(timer)
         giving.addBoth(over)
         return answer

@@ -51,6 +51,7 @@ from pushserver.sources.place import Place
 from pushserver.sources.runner import Runner
 from pushserver.startup import StartFailed
 from pushserver.status import StatusDoor
+from pushserver.steady import steady
 from pushserver.store import Committer, Storage, Writer
 from pushserver.streaming import Responses
 from pushserver.sync import SyncBroker
@@ -71,25 +72,28 @@ def build(
 
     `types` are those that sources may have, all that are installed if it is None; `threads`
     is where the application's plain functions are called; `clock` gives Unix seconds; `is_own`
-    tells whether a request comes from a program of the server's own user (`gate.IsOwn`).
+    tells whether a request comes from a program of the server's own user (`gate.IsOwn`). All else
+    that is measured is by the reactor's clock, which is made steady.
     """
+    monotonic = steady(reactor)
     limits = config.limits
     log = connection_log(debug)
     hush()
-    broker, storage = make_broker(config, reactor, clock)
-    handlers = make_handlers(app, limits, reactor, threads)
-    node = make_node(broker, limits, reactor, clock, handlers or NoHandlers())
+    broker, storage = make_broker(config, reactor, clock, monotonic)
+    handlers = make_handlers(app, limits, reactor, monotonic, threads)
+    node = make_node(broker, limits, reactor, clock, monotonic, handlers or NoHandlers())
     pages = Pages()
     origins = frozenset(origin.lower() for origin in config.server.allowed_origins)
     auth = config.auth
     gate = Gate(Rules(frozenset(auth.api_keys), origins, auth.local_without_key), is_own)
-    websockets = WebSocketFactory(reactor, limits, log, config.server.compress)
+    websockets = WebSocketFactory(reactor, monotonic, limits, log, config.server.compress)
     upgrade = websockets.upgrade
-    respond = Responses(limits, log, reactor).open
+    respond = Responses(limits, log, monotonic).open
     channels = ChannelDoors(node, upgrade, respond, pages.channel, gate)
     connections = ConnectionDoors(node, upgrade, respond, origins, {})
     memory = Memory() if storage is None else storage.memory
-    place = Place(reactor, node.hub.publish, node.hub, memory, clock, limits.drain_seconds / 2)
+    stop_seconds = limits.drain_seconds / 2
+    place = Place(reactor, node.hub.publish, node.hub, memory, clock, monotonic, stop_seconds)
     runners = make_runners(config, place, SourceTypes() if types is None else types, app)
     status = StatusDoor(
         gate,
@@ -99,7 +103,8 @@ def build(
     )
     server = replace(config.server, front_channel=front_channel(config.server, runners))
     root = tree(channels, connections, runners, status, server)
-    site = PushSite(root, limits, pages.error, reactor, websockets.shortcut(root), origins)
+    shortcut = websockets.shortcut(root)
+    site = PushSite(root, limits, pages.error, reactor, monotonic, shortcut, origins)
     run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
     service = PushService(node, site, reactor, storage, run_by)
     for text in config.server.listen:
@@ -139,33 +144,37 @@ def names(server: Server) -> set[str]:
 
 
 def make_broker(
-    config: Config, reactor: Any, clock: Callable[[], float]
+    config: Config, reactor: Any, clock: Callable[[], float], monotonic: Callable[[], float]
 ) -> tuple[MemoryBroker, Storage | None]:
     """The broker that the configuration asks for, and the store behind it, if any."""
     history, metrics = History(config.channel_options()), Metrics()
     keys = Keys(config.limits.idempotency_keys)
     store = config.store
     if not store.path:
-        return MemoryBroker(history, keys, metrics, clock), None
-    committer = Committer(store.path, store.durability, reactor, history, metrics)
+        return MemoryBroker(history, keys, metrics, clock, monotonic), None
+    committer = Committer(store.path, store.durability, reactor, monotonic, history, keys, metrics)
     if store.durability == "sync":
-        broker = SyncBroker(history, keys, metrics, clock, committer)
-        return broker, Storage(committer, broker, keys, clock)
+        broker = SyncBroker(history, keys, metrics, clock, monotonic, committer)
+        return broker, Storage(committer, broker, clock)
     interval = store.commit_milliseconds / 1000
-    writer = Writer(committer, history, clock, reactor, interval)
-    storage = Storage(committer, writer, keys, clock)
-    return MemoryBroker(history, keys, metrics, clock, writer), storage
+    writer = Writer(committer, history, reactor, interval)
+    storage = Storage(committer, writer, clock)
+    return MemoryBroker(history, keys, metrics, clock, monotonic, writer), storage
 
 
 def make_handlers(
-    app: PushServer | None, limits: Limits, reactor: Any, threads: Threads | None
+    app: PushServer | None,
+    limits: Limits,
+    reactor: Any,
+    monotonic: Callable[[], float],
+    threads: Threads | None,
 ) -> AppHandlers | None:
     """What asks the application, if there is one."""
     if app is None:
         return None
     if threads is None:
-        threads = Pool(reactor, limits.handler_threads)
-    return AppHandlers(app.events, threads, reactor, limits.handler_seconds)
+        threads = Pool(reactor, monotonic, limits.handler_threads)
+    return AppHandlers(app.events, threads, reactor, monotonic, limits.handler_seconds)
 
 
 def make_node(
@@ -173,10 +182,11 @@ def make_node(
     limits: Limits,
     reactor: Any,
     clock: Callable[[], float],
+    monotonic: Callable[[], float],
     handlers: Handlers,
 ) -> Node:
     """What the conversations share."""
-    hub = Hub(broker, reactor, _report)
+    hub = Hub(broker, reactor, monotonic, _report)
     return Node(
         hub=hub,
         presence=Presence(hub, limits.announced_audience),
@@ -184,7 +194,7 @@ def make_node(
         limits=limits,
         version=f"pushserver {__version__}",
         clock=clock,
-        monotonic=reactor.seconds,
+        monotonic=monotonic,
         run=run,
         report=_report,
         handlers=handlers,

@@ -46,7 +46,10 @@ class Broker(Protocol):
         """Drop the channel's history; its numbers go on."""
 
     def expire(self, now: float, watched: Callable[[str], bool]) -> None:
-        """Evict by age; forget channels that are empty and not `watched`, and old keys."""
+        """Evict by age; forget channels that are empty and not `watched`, and old keys.
+
+        `now` is by the steady clock.
+        """
 
 
 class Recorder(Protocol):
@@ -78,7 +81,8 @@ class NoRecorder:
 class MemoryBroker:
     """One process, its memory: all of a publication happens in the publisher's own turn.
 
-    A recorder may write down behind it what happened here.
+    A recorder may write down behind it what happened here. `clock` gives Unix seconds, which
+    publications are stamped with; `monotonic` is the steady clock, which ages are measured by.
     """
 
     def __init__(
@@ -87,12 +91,14 @@ class MemoryBroker:
         keys: Keys,
         metrics: Metrics,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         recorder: Recorder | None = None,
     ):
         self.history = history
         self.metrics = metrics
         self._keys = keys
         self._clock = clock
+        self._monotonic = monotonic
         self._recorder = recorder or NoRecorder()
         self._deliver: Deliver = _to_nobody
 
@@ -100,14 +106,17 @@ class MemoryBroker:
         self._deliver = deliver
 
     async def publish(self, draft: Draft) -> Receipt:
-        now = self._clock()
-        known = self.known(draft, now)
-        if known is not None:
-            return known
+        now = self._monotonic()
+        if draft.key:
+            known = self.known(draft, now)
+            if known is not None:
+                return known
         self._recorder.check()
-        publication = self.history.number(draft, now)
-        remembered = self.append(publication, draft.key)
-        self._recorder.append(publication, remembered)
+        time = self._clock()
+        publication = self.history.number(draft, time)
+        answer = remembered(publication, draft.key, time) if draft.key else None
+        self.append(publication, answer, now)
+        self._recorder.append(publication, answer)
         self._deliver(publication)
         return publication.receipt
 
@@ -125,12 +134,10 @@ class MemoryBroker:
             self._recorder.touch(channel)
 
     def known(self, draft: Draft, now: float) -> Receipt | None:
-        """The first answer, when this draft's key says that it is a repetition.
+        """The first answer, when this draft's key says at `now` that it is a repetition.
 
         Raises Unavailable when another key could not be remembered.
         """
-        if not draft.key:
-            return None
         receipt = self._keys.find(draft.channel, draft.key, now)
         if receipt is not None:
             self.metrics.duplicates += 1
@@ -141,15 +148,17 @@ class MemoryBroker:
             raise Unavailable(str(error), "idempotency_keys") from None
         return None
 
-    def append(self, publication: Publication, key: str) -> Remembered | None:
-        """Retain the publication; remember its key, if it has one, and return that."""
+    def append(self, publication: Publication, answer: Remembered | None, born: float) -> None:
+        """Retain the publication, made at `born`, and the answer to its key, if it has one."""
         self.metrics.publications += 1
-        self.metrics.evictions += self.history.append(publication)
-        if not key:
-            return None
-        known = Remembered(publication.channel, key, publication.receipt, publication.time)
-        self._keys.remember(known)
-        return known
+        self.metrics.evictions += self.history.append(publication, born)
+        if answer is not None:
+            self._keys.remember(answer, born)
+
+
+def remembered(publication: Publication, key: str, time: float) -> Remembered:
+    """The answer to a key, given at `time` (Unix seconds)."""
+    return Remembered(publication.channel, key, publication.receipt, time)
 
 
 def _to_nobody(publication: Publication) -> None:

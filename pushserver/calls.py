@@ -63,13 +63,14 @@ class Pool:
     called already.
 
     A call that is cancelled while it waits for a thread is not made. One that is made goes on;
-    only when it has returned does its thread take another.
+    only when it has returned does its thread take another. `monotonic` is the steady clock.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, most: int):
+    def __init__(self, reactor: Any, monotonic: Callable[[], float], most: int):
         self._reactor = reactor
+        self._monotonic = monotonic
         self._most = most
         self._share = max(1, most // 2)
         self._workers: list[Worker] = []
@@ -148,7 +149,7 @@ class Pool:
         if not call.answer.called:
             call.answer.callback(result)
         elif isinstance(result, Failure):
-            more = self._late.more(self._reactor.seconds())
+            more = self._late.more(self._monotonic())
             if more is not None:
                 self._log.failure("a call that was late has failed{more}", result, more=more)
 

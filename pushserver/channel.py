@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ class Publication(Struct, frozen=True, gc=False):
 
     A msgspec struct rather than a dataclass: making a frozen dataclass of this
     size takes 2.0 us, making this 0.3 us, and one is made for each publication.
-    `time` is in Unix seconds; `data` is compact JSON text.
+    `time` is in Unix seconds, and within a channel never less than before; `data` is
+    compact JSON text.
     """
 
     channel: str
@@ -168,10 +170,23 @@ class Channel:
 
     `top` is the last offset given and `floor` the highest one evicted: the retained
     rows are exactly floor+1 ... top. `floor_seq` is the seq of the highest evicted row, and
-    `born` the offset that the channel began after.
+    `born` the offset that the channel began after. `time` is that of the newest retained row, in
+    Unix seconds, or minus infinity.
     """
 
-    __slots__ = ("_rows", "_start", "born", "bytes", "floor", "floor_seq", "name", "options", "top")
+    __slots__ = (
+        "_births",
+        "_rows",
+        "_start",
+        "born",
+        "bytes",
+        "floor",
+        "floor_seq",
+        "name",
+        "options",
+        "time",
+        "top",
+    )
 
     def __init__(self, name: str, options: ChannelOptions, top: int = 0, floor_seq: int = 0):
         self.name = name
@@ -181,28 +196,36 @@ class Channel:
         self.floor = top
         self.floor_seq = floor_seq
         self.bytes = 0
+        self.time = float("-inf")
         # A list with a moving start, so that any row is reached by its index; a deque
         # is walked from its end.
         self._rows: list[Publication] = []
+        # Of each row. A publication's own time is the wall clock's, which may have been set since.
+        self._births = array("d")
         self._start = 0
 
     def __len__(self) -> int:
         return self.top - self.floor
 
-    def append(self, publication: Publication) -> int:
-        """Retain the next publication; return how many rows that evicted."""
+    def append(self, publication: Publication, born: float) -> int:
+        """Retain the next publication; return how many rows that evicted.
+
+        `born` is when it was made by the steady clock, not before the row before it.
+        """
         if publication.offset != self.top + 1:
             raise ValueError(f"{self.name}: offset {publication.offset} after {self.top}")
         self.top = publication.offset
+        self.time = publication.time
         self._rows.append(publication)
+        self._births.append(born)
         self.bytes += len(publication.data)
         return self._evict_over(self.options.history_size, self.options.history_bytes)
 
     def expire(self, now: float) -> int:
-        """Evict what is older than `history_ttl` at `now` (Unix seconds); return how many."""
+        """Evict what is older than `history_ttl` at `now` (steady clock); return how many."""
         ttl = self.options.history_ttl
         evicted = 0
-        while ttl and self.floor < self.top and self._rows[self._start].time + ttl <= now:
+        while ttl and self.floor < self.top and self._births[self._start] + ttl <= now:
             self._evict()
             evicted += 1
         return evicted
@@ -246,8 +269,11 @@ class Channel:
         self.floor = row.offset
         self.floor_seq = row.seq
         self._start += 1
+        if row.offset == self.top:
+            self.time = float("-inf")
         if self._start == len(self._rows) or self._start >= _COMPACT_AFTER + len(self):
             del self._rows[: self._start]
+            del self._births[: self._start]
             self._start = 0
 
 

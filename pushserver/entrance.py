@@ -104,13 +104,15 @@ class Entrance(Protocol):
     """Waits for the first bytes, as long as for a request, and then hands the connection over.
 
     `shortcut` takes the transport, the head and its bytes, and returns False if it does not
-    want them. `web` makes twisted.web's protocol, which has so many seconds left.
+    want them. `web` makes twisted.web's protocol, which has so many seconds left. `monotonic` is
+    the steady clock.
     """
 
     def __init__(
         self,
         address: IAddress | None,
         reactor: IReactorTime,
+        monotonic: Callable[[], float],
         seconds: float,
         shortcut: Shortcut,
         web: Callable[[IAddress | None, float], Protocol],
@@ -118,18 +120,20 @@ class Entrance(Protocol):
     ):
         self._address = address
         self._reactor = reactor
+        self._monotonic = monotonic
         self._seconds = seconds
         self._shortcut = shortcut
         self._web = web
         self._gone = gone
         self._closing = False
+        self._until = monotonic() + seconds
         self._deadline = reactor.callLater(seconds, self.loseConnection)
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
             return
         # Less than nothing is left where the reactor came late to what was there in time.
-        left = max(self._deadline.getTime() - self._reactor.seconds(), LEAST_SECONDS)
+        left = max(self._until - self._monotonic(), LEAST_SECONDS)
         self._leave()
         transport: Any = self.transport
         head = read_head(data, transport)

@@ -36,29 +36,36 @@ JOINED_BYTES = 131_072
 
 REST = 0.5
 LONGEST_REST = 1.0
-"""In seconds, whatever a clock says that was set meanwhile: a reactor's is the system's."""
+"""In seconds."""
 
 QUEUE_BYTES = 4_194_304
 
 _FLUSHED = object()
 
 
-class Clock(Protocol):
-    """Time, in seconds that never go back, and a later turn."""
-
-    def seconds(self) -> float:
-        """Now."""
+class Timer(Protocol):
+    """A later turn."""
 
     def callLater(self, delay: float, call: Callable[[], object]) -> object:
         """Call after so many seconds; after 0, in the next turn."""
 
 
 class FanOut:
-    """The passes of all audiences. `report` is told what failed, from within the except clause."""
+    """The passes of all audiences. `report` is told what failed, from within the except clause.
 
-    def __init__(self, metrics: Metrics, clock: Clock, report: Callable[[str], None]):
+    `monotonic` is the steady clock.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        timer: Timer,
+        monotonic: Callable[[], float],
+        report: Callable[[str], None],
+    ):
         self._metrics = metrics
-        self._clock = clock
+        self._timer = timer
+        self._monotonic = monotonic
         self._report = report
         self._line: deque[Audience] = deque()
         self._left = SLICE
@@ -88,7 +95,7 @@ class FanOut:
             self._sending = False
         if self._left <= 0 and not self._turn_comes:
             self._turn_comes = True
-            self._clock.callLater(0, self._turn)
+            self._timer.callLater(0, self._turn)
 
     def flush(self) -> None:
         """Send everything that waits, without a rest."""
@@ -106,10 +113,10 @@ class FanOut:
     def _plan(self, audience: Audience) -> None:
         """Arrange for the next pass."""
         audience.planned = True
-        rest = min(audience.rests_until - self._clock.seconds(), LONGEST_REST)
+        rest = min(audience.rests_until - self._monotonic(), LONGEST_REST)
         if rest > 0:
             self._resting[audience] = None
-            self._clock.callLater(rest, lambda: self._rested(audience))
+            self._timer.callLater(rest, lambda: self._rested(audience))
         else:
             self._line.append(audience)
 
@@ -120,12 +127,12 @@ class FanOut:
 
     def _slice(self, audience: Audience) -> None:
         """Send to some of an audience, beginning a pass if none is under way."""
-        began = self._clock.seconds()
+        began = self._monotonic()
         if not audience.parts and audience.queue:
             audience.begin(JOINED_BYTES, self._encode)
         self._left -= self._send(audience.parts)
         audience.parts = [part for part in audience.parts if part.group]
-        now = self._clock.seconds()
+        now = self._monotonic()
         audience.seconds += now - began
         if audience.parts:
             self._line.append(audience)

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -34,14 +33,14 @@ class HandlerFailure:
 class Faults:
     """What clients can bring about is logged now and then, and the rest counted.
 
-    `clock` gives Unix seconds.
+    `clock` gives Unix seconds, `monotonic` is the steady clock.
     """
 
     _log = Logger()
 
-    def __init__(self, timer: IReactorTime):
+    def __init__(self, monotonic: Callable[[], float]):
         self.clock: Callable[[], float] = time.time
-        self._timer = timer
+        self._monotonic = monotonic
         self._last: dict[tuple[str, str], HandlerFailure] = {}
         self._raised: defaultdict[tuple[str, str], Remarks] = defaultdict(
             lambda: Remarks(LOGGED_AT_ONCE)
@@ -118,7 +117,7 @@ class Faults:
             self._log.error("{name} {problem}{more}", name=found.name, problem=problem, more=more)
 
     def _more(self, remarks: Remarks) -> str | None:
-        return remarks.more(self._timer.seconds())
+        return remarks.more(self._monotonic())
 
     def _keep(self, found: Handler, error: str) -> None:
         """There is one for each handler at the most."""

@@ -98,35 +98,38 @@ class History:
         return self.forgotten_top if channel is None else channel.top
 
     def number(self, draft: Draft, now: float, ahead: int = 0, same: int = 0) -> Publication:
-        """Give the draft the next numbers; the caller appends it.
+        """Give the draft the next numbers and its time; the caller appends it.
 
-        `ahead` so many are already numbered and not yet appended, `same` of them in this
-        channel.
+        `now` is in Unix seconds; where the wall clock was set back, the time is that of the
+        channel's newest row. `ahead` so many are already numbered and not yet appended, `same` of
+        them in this channel.
         """
+        channel = self.channels.get(draft.channel)
         return Publication(
             draft.channel,
             self.epoch,
             self.seq + 1 + ahead,
-            self.top(draft.channel) + 1 + same,
-            now,
+            (self.forgotten_top if channel is None else channel.top) + 1 + same,
+            now if channel is None or now > channel.time else channel.time,
             draft.event,
             draft.data,
             draft.tags,
             draft.info,
         )
 
-    def append(self, publication: Publication) -> int:
-        """Retain what `number` numbered; return how many rows that evicted."""
+    def append(self, publication: Publication, born: float) -> int:
+        """Retain what `number` numbered, made at `born`; return how many rows that evicted."""
         self.seq = publication.seq
         channel = self.channels.get(publication.channel)
         if channel is None:
             channel = self.channel(publication.channel)
-        return channel.append(publication)
+        return channel.append(publication, born)
 
     def expire(self, now: float, watched: Callable[[str], bool]) -> tuple[int, list[str]]:
         """Evict by age, and forget channels with no rows that are neither watched nor pinned.
 
-        Returns how many rows that evicted, and the channels that are not as they were.
+        `now` is by the steady clock. Returns how many rows that evicted, and the channels that
+        are not as they were.
         """
         evicted, changed = 0, []
         for name, channel in list(self.channels.items()):

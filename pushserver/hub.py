@@ -9,7 +9,7 @@ from pushserver.audience import Audience, Direct, Subscriber
 from pushserver.broker import Broker, Unavailable
 from pushserver.channel import Draft, Position, Publication, Receipt, Resumption
 from pushserver.cursor import Cursor, Start
-from pushserver.fanout import Clock, FanOut
+from pushserver.fanout import FanOut, Timer
 from pushserver.history import History, in_order
 from pushserver.metrics import Metrics
 
@@ -53,13 +53,19 @@ class Hub:
     are called with the channel and the subscriber, after the fact.
     """
 
-    def __init__(self, broker: Broker, clock: Clock, report: Callable[[str], None]):
+    def __init__(
+        self,
+        broker: Broker,
+        timer: Timer,
+        monotonic: Callable[[], float],
+        report: Callable[[str], None],
+    ):
         self.on_join: list[Change] = []
         self.on_leave: list[Change] = []
         self.closed = False
         self._broker = broker
         self._report = report
-        self._fan_out = FanOut(broker.metrics, clock, report)
+        self._fan_out = FanOut(broker.metrics, timer, monotonic, report)
         self._audiences: dict[str, Audience] = {}
         self._by_channel: dict[str, list[Audience]] = {}
         broker.attach(self.deliver)
@@ -93,7 +99,7 @@ class Hub:
         await self._broker.clear(channel)
 
     def expire(self, now: float) -> None:
-        """Evict by age (`now` in Unix seconds), and forget what nobody needs any more."""
+        """Evict by age (`now` by the steady clock), and forget what nobody needs any more."""
         self._broker.expire(now, lambda channel: channel in self._by_channel)
 
     def close(self) -> None:

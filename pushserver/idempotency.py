@@ -37,11 +37,16 @@ class Remembered:
 
 
 class Keys:
-    """The idempotency keys of the last five minutes, per channel, and what was answered."""
+    """The idempotency keys of the last five minutes, per channel, and what was answered.
+
+    Five minutes by the steady clock, as `now` and `born` are; `Remembered.time` is for the store.
+    Keys are remembered in the order of their seqs: `forgotten_seq` is the last that was forgotten.
+    """
 
     def __init__(self, most: int):
+        self.forgotten_seq = 0
         self._most = most
-        self._known: dict[tuple[str, str], Remembered] = {}
+        self._known: dict[tuple[str, str], tuple[Remembered, float]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -49,9 +54,9 @@ class Keys:
     def find(self, channel: str, key: str, now: float) -> Receipt | None:
         """What was answered to this key in this channel, if it is remembered."""
         known = self._known.get((channel, key))
-        if known is None or known.time + REMEMBERED_SECONDS <= now:
+        if known is None or known[1] + REMEMBERED_SECONDS <= now:
             return None
-        return known.receipt
+        return known[0].receipt
 
     def check_room(self, now: float) -> None:
         """Raise TooManyKeys if another key could not be remembered."""
@@ -62,17 +67,18 @@ class Keys:
                 f"more than {self._most} idempotency keys in five minutes (idempotency_keys)"
             )
 
-    def remember(self, known: Remembered) -> None:
-        """Remember this answer from now on."""
+    def remember(self, known: Remembered, born: float) -> None:
+        """Remember this answer, given at `born`, which is not before that of another."""
         self._known.pop((known.channel, known.key), None)
-        self._known[known.channel, known.key] = known
+        self._known[known.channel, known.key] = known, born
 
     def expire(self, now: float) -> None:
         """Forget what is older than five minutes."""
-        for name, known in list(self._known.items()):
-            if known.time + REMEMBERED_SECONDS > now:
+        for name, (known, born) in list(self._known.items()):
+            if born + REMEMBERED_SECONDS > now:
                 break
+            self.forgotten_seq = known.receipt.seq
             del self._known[name]
 
     def __iter__(self) -> Iterator[Remembered]:
-        return iter(self._known.values())
+        return (known for known, _ in self._known.values())

@@ -19,7 +19,7 @@ from pushserver.replay import Replays
 class Node:
     """The collaborators of a conversation.
 
-    `clock` gives Unix seconds, `monotonic` seconds that never go back. `run` drives a
+    `clock` gives Unix seconds, which may step; `monotonic` is the steady clock. `run` drives a
     coroutine that nobody awaits, and sees to it that what it raises is logged. `report`
     logs the exception at hand with a line of context. `handlers` is the application.
     """

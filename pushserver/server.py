@@ -108,7 +108,7 @@ class PushService(MultiService):
 
     async def _stop(self) -> None:
         notify("STOPPING=1", os.environ)
-        deadline = self._reactor.seconds() + self.node.limits.drain_seconds
+        deadline = self.node.monotonic() + self.node.limits.drain_seconds
         for listener in self._listeners:
             await maybeDeferred(listener.stopService)
         # All at once: each of them may take its time to end.
@@ -117,7 +117,7 @@ class PushService(MultiService):
         self.node.hub.close()
         for peer in self.node.peers:
             peer.shut_down()
-        await self._drained(deadline - self._reactor.seconds())
+        await self._drained(deadline - self.node.monotonic())
         for clock, _ in self._clocks:
             if clock.running:
                 clock.stop()
@@ -142,12 +142,12 @@ class PushService(MultiService):
 
     async def _stop_app(self) -> float:
         """Tell the application, if it was told of the start; how many seconds that took."""
-        began: float = self._reactor.seconds()
+        began = self.node.monotonic()
         if self._begins is not None and self._begins.active():
             self._begins.cancel()
         elif self._app is not None:
             await self._app.tell_stop()
-        return float(self._reactor.seconds()) - began
+        return self.node.monotonic() - began
 
     def _stopped(self, service: Service) -> Deferred[Any]:
         stopped = maybeDeferred(service.stopService)
@@ -184,7 +184,7 @@ class PushService(MultiService):
             await deferLater(self._reactor, 0)
 
     def _sweep(self) -> None:
-        self.node.hub.expire(self.node.clock())
+        self.node.hub.expire(self.node.monotonic())
 
 
 def _allow_all_descriptors() -> None:

@@ -22,6 +22,7 @@ from pushserver.reloading import Reloader, Retrier, history_file
 from pushserver.server import PushService
 from pushserver.sources.kinds import SourceTypes
 from pushserver.startup import StartFailed
+from pushserver.steady import steady
 
 
 class Options(usage.Options):
@@ -68,6 +69,8 @@ def makeService(options: Options) -> IService:
 
     # Before the application: what that does with signals counts more.
     signals.install(reactor)
+    # Before anything waits, also for files to change after a start that failed.
+    steady(reactor)
     if not options["reload"]:
         return make(options, os.environ, reactor)
     signals.release()

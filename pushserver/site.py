@@ -163,7 +163,7 @@ class PushRequest(Request):
 
 
 class PushSite(Site):
-    """The tree of resources behind a port; logs no requests."""
+    """The tree of resources behind a port; logs no requests. `monotonic` is the steady clock."""
 
     _log = Logger()
     noisy = False
@@ -176,6 +176,7 @@ class PushSite(Site):
         limits: Limits,
         error_page: ErrorPage,
         reactor: IReactorTime,
+        monotonic: Callable[[], float],
         shortcut: Shortcut,
         allowed_origins: frozenset[str] = frozenset(),
     ):
@@ -184,6 +185,7 @@ class PushSite(Site):
         self.error_page = error_page
         self.allowed_origins = allowed_origins
         self.channels: set[DeadlineChannel | Entrance] = set()
+        self._monotonic = monotonic
         self._shortcut = shortcut
         self._empty: Deferred[None] | None = None
         self._refused: set[str] = set()
@@ -192,6 +194,7 @@ class PushSite(Site):
         entrance = Entrance(
             addr,
             self.reactor,
+            self._monotonic,
             self.limits.request_seconds,
             self._shortcut,
             self._web,

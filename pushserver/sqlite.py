@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from pushserver.channel import Channel, ClientInfo, Publication, Receipt
+from pushserver.channel import Channel, ClientInfo, Publication
 from pushserver.history import History, new_epoch
-from pushserver.idempotency import REMEMBERED_SECONDS, Keys, Remembered
+from pushserver.idempotency import Keys, Remembered
 from pushserver.memory import Memory
 from pushserver.schema import FORMAT, WrongFormat, migrate, read_format
+from pushserver.steady import births
 
 
 class StoreError(Exception):
@@ -47,7 +48,8 @@ class Batch:
     states: list[ChannelState] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     memory: dict[str, bytes] = field(default_factory=dict)
-    now: float = 0.0
+    forgotten_keys: int = 0
+    """Keys up to this seq are forgotten."""
 
 
 class SqliteFile:
@@ -112,53 +114,64 @@ class SqliteFile:
                 self._db.execute("ROLLBACK")
             raise
 
-    def load(self, history: History, keys: Keys, memory: Memory, now: float) -> bool:
+    def load(self, history: History, keys: Keys, memory: Memory, wall: float, now: float) -> bool:
         """Fill these three from the file, and mark it as running.
 
-        Returns whether the numbering goes on; if not, it goes on under a new epoch.
+        The file has Unix times: `wall` is the present as such, `now` by the steady clock. What is
+        too old by them is left out, and goes from the file. Returns whether the numbering goes
+        on; if not, it goes on under a new epoch.
         """
         try:
-            return self._load(history, keys, memory, now)
+            return self._load(history, keys, memory, wall, now)
         except (sqlite3.Error, msgspec.DecodeError, ValueError, OSError) as error:
             raise StoreError(f"cannot read {self._path}: {error}") from None
 
-    def _load(self, history: History, keys: Keys, memory: Memory, now: float) -> bool:
+    def _load(self, history: History, keys: Keys, memory: Memory, wall: float, now: float) -> bool:
         known, inode = self._get("epoch"), os.stat(self._path).st_ino
         trusted = self._get("running") != "batched" and self._get("inode") == inode
         history.epoch = known if known and trusted else new_epoch()
         history.seq = self._get("seq") or 0
         history.forgotten_top = self._get("forgotten_top") or 0
         history.forgotten_seq = self._get("forgotten_seq") or 0
-        self._load_channels(history)
-        self._load_keys(keys, now)
+        expired = self._load_channels(history, wall, now)
+        self._load_keys(keys, wall, now)
         memory.restore(map(_remembered, self._db.execute("SELECT source, value FROM memory")))
         mark = {"epoch": history.epoch, "running": self._durability, "inode": inode}
         # Synced in either mode: after a power cut the mark has to be there.
-        self._write(mark.items())
+        self._write(mark.items(), expired)
         if self._durability == "batched":
             self._db.execute("PRAGMA synchronous=NORMAL")
         return trusted or not known
 
-    def _load_channels(self, history: History) -> None:
+    def _load_channels(self, history: History, wall: float, now: float) -> list[ChannelState]:
+        """Fill the channels; the states of those that have lost rows by their age."""
+        expired = []
         for name, top, floor, floor_seq in self._db.execute(
             "SELECT name, top, floor, floor_seq FROM channels"
         ).fetchall():
             channel = history.restore(name, floor, floor_seq)
-            for row in self._db.execute(
-                "SELECT seq, offset, time, event, data, tags, info FROM publications"
-                " WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset",
-                (name, floor, top),
-            ):
-                channel.append(_publication(name, history.epoch, row))
+            rows = [
+                _publication(name, history.epoch, row)
+                for row in self._db.execute(
+                    "SELECT seq, offset, time, event, data, tags, info FROM publications"
+                    " WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset",
+                    (name, floor, top),
+                )
+            ]
+            for row, born in zip(rows, births([r.time for r in rows], wall, now), strict=True):
+                channel.append(row, born)
             if channel.top != top:
                 raise ValueError(f"channel {name} ends at {channel.top}, expected {top}")
+            if channel.expire(now):
+                expired.append(state(channel))
+        return expired
 
-    def _load_keys(self, keys: Keys, now: float) -> None:
-        for channel, key, epoch, seq, offset, time in self._db.execute(
-            "SELECT channel, key, epoch, seq, offset, time FROM keys WHERE time > ? ORDER BY time",
-            (now - REMEMBERED_SECONDS,),
-        ):
-            keys.remember(Remembered(channel, key, Receipt(epoch, seq, offset), time))
+    def _load_keys(self, keys: Keys, wall: float, now: float) -> None:
+        select = "SELECT channel, key, epoch, seq, offset, time FROM keys ORDER BY seq"
+        found = [_key(row) for row in self._db.execute(select)]
+        for known, born in zip(found, births([k.time for k in found], wall, now), strict=True):
+            keys.remember(known, born)
+        keys.expire(now)
 
     def commit(self, batch: Batch) -> None:
         """Write all of the batch, or nothing and raise StoreError."""
@@ -171,14 +184,7 @@ class SqliteFile:
     def _commit(self, batch: Batch) -> None:
         many = self._db.executemany
         many("INSERT INTO publications VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, batch.rows))
-        many(
-            "INSERT OR REPLACE INTO channels VALUES (?, ?, ?, ?)",
-            ((s.name, s.top, s.floor, s.floor_seq) for s in batch.states),
-        )
-        many(
-            "DELETE FROM publications WHERE channel = ? AND offset <= ?",
-            ((s.name, s.floor) for s in batch.states),
-        )
+        self._set_states(batch.states)
         many("DELETE FROM publications WHERE channel = ?", ((name,) for name in batch.forgotten))
         many("DELETE FROM channels WHERE name = ?", ((name,) for name in batch.forgotten))
         many(
@@ -190,9 +196,20 @@ class SqliteFile:
         )
         many("INSERT OR REPLACE INTO memory VALUES (?, ?)", batch.memory.items())
         if batch.keys:
-            self._db.execute("DELETE FROM keys WHERE time < ?", (batch.now - REMEMBERED_SECONDS,))
+            # Not by their times: the wall clock may have been set since.
+            self._db.execute("DELETE FROM keys WHERE seq <= ?", (batch.forgotten_keys,))
         for name in ("seq", "forgotten_top", "forgotten_seq"):
             self._set(name, getattr(batch, name))
+
+    def _set_states(self, states: Sequence[ChannelState]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO channels VALUES (?, ?, ?, ?)",
+            ((s.name, s.top, s.floor, s.floor_seq) for s in states),
+        )
+        self._db.executemany(
+            "DELETE FROM publications WHERE channel = ? AND offset <= ?",
+            ((s.name, s.floor) for s in states),
+        )
 
     def close(self) -> None:
         """Mark the end as orderly, and close; raises StoreError."""
@@ -206,11 +223,14 @@ class SqliteFile:
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
 
-    def _write(self, values: Iterable[tuple[str, object]]) -> None:
+    def _write(
+        self, values: Iterable[tuple[str, object]], states: Sequence[ChannelState] = ()
+    ) -> None:
         try:
             with self._transaction():
                 for name, value in values:
                     self._set(name, value)
+                self._set_states(states)
         except sqlite3.Error as error:
             raise StoreError(f"cannot write {self._path}: {error}") from None
 
@@ -250,6 +270,13 @@ def _publication(channel: str, epoch: str, row: Sequence[object]) -> Publication
         Publication,
         builtin_types=(bytes,),
     )
+
+
+def _key(row: Sequence[object]) -> Remembered:
+    channel, key, epoch, seq, offset, time = row
+    receipt = {"epoch": epoch, "seq": seq, "offset": offset}
+    fields = {"channel": channel, "key": key, "receipt": receipt, "time": time}
+    return msgspec.convert(fields, Remembered)
 
 
 def _remembered(row: Sequence[object]) -> tuple[str, bytes]:

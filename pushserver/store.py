@@ -32,12 +32,21 @@ class Committer:
     _log = Logger()
 
     def __init__(
-        self, path: str, durability: str, reactor: Any, history: History, metrics: Metrics
+        self,
+        path: str,
+        durability: str,
+        reactor: Any,
+        monotonic: Callable[[], float],
+        history: History,
+        keys: Keys,
+        metrics: Metrics,
     ):
         self._path = path
         self._durability = durability
         self._reactor = reactor
+        self._monotonic = monotonic
         self._history = history
+        self._keys = keys
         self._metrics = metrics
         self._pool = ThreadPool(1, 1)
         self.memory = Memory()
@@ -45,18 +54,20 @@ class Committer:
         self.problem = ""
         """Why the last commit failed; empty when it did not."""
 
-    def start(self, keys: Keys, now: float) -> None:
+    def start(self, now: float) -> None:
         """Open the file, fill history, keys and memory from it, and begin the thread.
 
-        Raises StartFailed. To be called in the process that will go on: a fork loses the
-        file's lock.
+        `now` is in Unix seconds, as the times in the file. Raises StartFailed. To be called in
+        the process that will go on: a fork loses the file's lock.
         """
         try:
             self._file = SqliteFile(self._path, self._durability)
         except StoreError as error:
             raise StartFailed(str(error)) from None
         try:
-            went_on = self._file.load(self._history, keys, self.memory, now)
+            went_on = self._file.load(
+                self._history, self._keys, self.memory, now, self._monotonic()
+            )
         except StoreError as error:
             self._file.abandon()
             raise StartFailed(str(error)) from None
@@ -68,19 +79,19 @@ class Committer:
             )
         self._pool.start()
 
-    def commit(self, batch: Batch, now: float) -> Deferred[None]:
+    def commit(self, batch: Batch) -> Deferred[None]:
         """Write the batch; fails with StoreError, and then nothing of it was written."""
-        batch.now = now
+        batch.forgotten_keys = self._keys.forgotten_seq
         batch.forgotten_top = self._history.forgotten_top
         batch.forgotten_seq = self._history.forgotten_seq
         batch.memory = self.memory.take()
-        started = self._reactor.seconds()
+        started = self._monotonic()
         done: Deferred[None] = deferToThreadPool(
             self._reactor, self._pool, self._file.commit, batch
         )
 
         def committed(result: None) -> None:
-            self._metrics.committed(len(batch.rows), self._reactor.seconds() - started)
+            self._metrics.committed(len(batch.rows), self._monotonic() - started)
             if self.problem:
                 self._log.info("the store can be written again")
             self.problem = ""
@@ -124,13 +135,11 @@ class Writer:
         self,
         committer: Committer,
         history: History,
-        clock: Callable[[], float],
         reactor: Any,
         interval: float,
     ):
         self._committer = committer
         self._history = history
-        self._clock = clock
         self._reactor = reactor
         self._interval = interval
         self._rows: list[Publication] = []
@@ -192,7 +201,7 @@ class Writer:
         self._call = None
         batch, size = self._take()
         self._busy = Deferred()
-        self._committer.commit(batch, self._clock()).addCallbacks(
+        self._committer.commit(batch).addCallbacks(
             lambda _: self._done(size), lambda _: self._put_back(batch)
         )
 
@@ -239,23 +248,19 @@ class Finisher(Protocol):
 
 
 class Storage(Service):
-    """The store as a part of the server: opened at the start, closed with all in it."""
+    """The store as a part of the server: opened at the start, closed with all in it.
 
-    def __init__(
-        self,
-        committer: Committer,
-        finisher: Finisher,
-        keys: Keys,
-        clock: Callable[[], float],
-    ):
+    `clock` gives Unix seconds.
+    """
+
+    def __init__(self, committer: Committer, finisher: Finisher, clock: Callable[[], float]):
         self._committer = committer
         self._finisher = finisher
-        self._keys = keys
         self._clock = clock
         self.memory = committer.memory
 
     def startService(self) -> None:
-        self._committer.start(self._keys, self._clock())
+        self._committer.start(self._clock())
         super().startService()
 
     def stopService(self) -> Deferred[None]:

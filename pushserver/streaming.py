@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
@@ -34,10 +33,10 @@ class Conversation(Protocol):
 
 
 class Responses:
-    """Makes transports of requests."""
+    """Makes transports of requests; `monotonic` is the steady clock."""
 
-    def __init__(self, limits: Limits, log: Logger, reactor: IReactorTime):
-        self._bounds = Bounds(limits.queue_bytes, limits.queue_seconds, reactor.seconds)
+    def __init__(self, limits: Limits, log: Logger, monotonic: Callable[[], float]):
+        self._bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic)
         self._log = log
 
     def open(

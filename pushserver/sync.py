@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushserver.broker import MemoryBroker, Unavailable
+from pushserver.broker import MemoryBroker, Unavailable, remembered
 from pushserver.channel import Draft, Publication, Receipt
 from pushserver.history import History
 from pushserver.idempotency import Keys, Remembered
@@ -38,13 +38,16 @@ class Waiting:
 class Round:
     """One commit: the drafts and clears that it answers, and the channels that lost rows.
 
-    `rows` are the drafts with their numbers, in the same order.
+    `rows` are the drafts with their numbers and `answers` what is remembered of their keys, in
+    the same order; they were made at `born`, by the steady clock.
     """
 
     waiting: list[Waiting]
     clears: list[Deferred[None]]
     touched: dict[str, None]
+    born: float
     rows: list[Publication] = field(default_factory=list)
+    answers: list[Remembered | None] = field(default_factory=list)
 
 
 class SyncBroker(MemoryBroker):
@@ -64,9 +67,10 @@ class SyncBroker(MemoryBroker):
         keys: Keys,
         metrics: Metrics,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         committer: Committer,
     ):
-        super().__init__(history, keys, metrics, clock)
+        super().__init__(history, keys, metrics, clock, monotonic)
         self._committer = committer
         self._waiting: list[Waiting] = []
         self._pending: dict[tuple[str, str], Waiting] = {}
@@ -79,16 +83,15 @@ class SyncBroker(MemoryBroker):
         committer.memory.changed = self._schedule
 
     async def publish(self, draft: Draft) -> Receipt:
-        known = self.known(draft, self._clock())
-        if known is not None:
-            return known
-        first = self._pending.get((draft.channel, draft.key)) if draft.key else None
-        if first is not None:
-            self.metrics.duplicates += 1
-            return await first.wait()
         waiting = Waiting(draft)
         if draft.key:
-            self._pending[draft.channel, draft.key] = waiting
+            known = self.known(draft, self._monotonic())
+            if known is not None:
+                return known
+            first = self._pending.setdefault((draft.channel, draft.key), waiting)
+            if first is not waiting:
+                self.metrics.duplicates += 1
+                return await first.wait()
         self._waiting.append(waiting)
         answer = waiting.wait()
         self._flush()
@@ -138,7 +141,7 @@ class SyncBroker(MemoryBroker):
         if self._busy or not (self._waiting or self._unwritten):
             return
         self._busy = True
-        one = Round(self._waiting, self._clears, self._touched)
+        one = Round(self._waiting, self._clears, self._touched, self._monotonic())
         self._waiting, self._clears, self._touched = [], [], {}
         done = maybeDeferred(self._commit, one)
         done.addCallbacks(lambda _: self._committed(one), lambda why: self._failed(one, why))
@@ -150,22 +153,20 @@ class SyncBroker(MemoryBroker):
         ahead: Counter[str] = Counter()
         for draft in (waiting.draft for waiting in one.waiting):
             self.history.pin(draft.channel)
-            one.rows.append(self.history.number(draft, now, len(one.rows), ahead[draft.channel]))
+            row = self.history.number(draft, now, len(one.rows), ahead[draft.channel])
             ahead[draft.channel] += 1
-        return self._committer.commit(self._batch(one, now), now)
+            one.rows.append(row)
+            one.answers.append(remembered(row, draft.key, now) if draft.key else None)
+        return self._committer.commit(self._batch(one))
 
-    def _batch(self, one: Round, now: float) -> Batch:
+    def _batch(self, one: Round) -> Batch:
         """The rows, and the numbers that their channels will have once they are appended.
 
         What appending will evict is not known yet: a later batch takes it away, or a
         start does.
         """
         batch = Batch(seq=self.history.seq + len(one.rows), rows=one.rows)
-        batch.keys = [
-            Remembered(row.channel, waiting.draft.key, row.receipt, now)
-            for row, waiting in zip(one.rows, one.waiting, strict=True)
-            if waiting.draft.key
-        ]
+        batch.keys = [answer for answer in one.answers if answer is not None]
         tops = {row.channel: row.offset for row in one.rows}
         for name in {**one.touched, **tops}:
             if name not in self.history.channels:
@@ -177,12 +178,14 @@ class SyncBroker(MemoryBroker):
 
     def _committed(self, one: Round) -> None:
         self._failing = False
-        for row, waiting in zip(one.rows, one.waiting, strict=True):
-            self._settle(row, waiting)
+        for row, known, waiting in zip(one.rows, one.answers, one.waiting, strict=True):
+            self._settle(row, known, waiting, one.born)
         for done in one.clears:
             done.callback(None)
 
-    def _settle(self, row: Publication, waiting: Waiting) -> None:
+    def _settle(
+        self, row: Publication, known: Remembered | None, waiting: Waiting, born: float
+    ) -> None:
         """Retain, deliver and answer a committed row.
 
         Each step is guarded: the file has the row and its numbers, so that the next rows must
@@ -190,7 +193,7 @@ class SyncBroker(MemoryBroker):
         """
         self._pending.pop((row.channel, waiting.draft.key), None)
         try:
-            self.append(row, waiting.draft.key)
+            self.append(row, known, born)
         except Exception:
             self._log.failure("{channel} lost its history in memory", channel=row.channel)
             self.history.skip(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from autobahn.twisted.resource import WebSocketResource
@@ -24,10 +25,17 @@ from pushserver.websocket import Begin, WebSocketShell
 class WebSocketFactory(WebSocketServerFactory):
     """Makes the shells."""
 
-    def __init__(self, reactor: IReactorTime, limits: Limits, log: Logger, compress: bool = False):
-        """`compress`: whether permessage-deflate is agreed to."""
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        monotonic: Callable[[], float],
+        limits: Limits,
+        log: Logger,
+        compress: bool = False,
+    ):
+        """`monotonic` is the steady clock; `compress`: whether permessage-deflate is agreed to."""
         super().__init__(reactor=reactor, server="pushserver")
-        self.ps_bounds = Bounds(limits.queue_bytes, limits.queue_seconds, reactor.seconds)
+        self.ps_bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic)
         self.ps_log = log
         self.setProtocolOptions(
             # The default for each of the sizes is no limit, and for webStatus a page that

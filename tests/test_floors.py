@@ -43,7 +43,7 @@ FLOORS = {
     ),
     "2: what doors share": floor(
         "answers compression coroutines entrance gate hosts lean mount outlet owner publishing"
-        " quiet reading site sqlite store websocket",
+        " quiet reading site sqlite steady store websocket",
         {"msgspec"} | NETWORK,
     ),
     "2: sources": floor(

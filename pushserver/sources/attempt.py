@@ -163,6 +163,7 @@ class RunnerFeed:
         self.channel = throttle.plan.channel
         self.event = throttle.plan.event
         self.reactor = throttle.place.reactor
+        self.monotonic = throttle.place.now
         self._throttle = throttle
         self._attempt = attempt
         self._process = fork.Process()

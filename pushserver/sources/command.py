@@ -69,7 +69,7 @@ class Command:
         options = self._options
         complaints = Complaints(feed, options.stderr == "log")
         on_stderr = None if options.stderr == "publish" else complaints.hear
-        process = Process(feed.reactor, options.stop_seconds, on_stderr)
+        process = Process(feed.reactor, feed.monotonic, options.stop_seconds, on_stderr)
         environment = inherited(os.environ) | options.environment
         try:
             process.start(self._command, options.directory, environment)
@@ -159,7 +159,7 @@ class Complaints:
         self.last = line
         if not self._logged:
             return
-        if self._room.delay(self._feed.reactor.seconds()):
+        if self._room.delay(self._feed.monotonic()):
             self._unsaid += 1
             return
         self._room.take()

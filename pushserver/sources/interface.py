@@ -83,6 +83,9 @@ class Feed(Protocol):
         is an idempotency key. Raises InvalidData for what JSON cannot hold, and Unavailable.
         """
 
+    def monotonic(self) -> float:
+        """Seconds to measure with: where the wall clock is set, these go on as before."""
+
     def delay(self) -> float:
         """For how many seconds `publish` would wait now; 0: not at all."""
 

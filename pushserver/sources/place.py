@@ -49,8 +49,8 @@ class Plan:
 class Place:
     """What all sources of a server share.
 
-    `reactor` has IReactorTime and whatever else a source needs; `clock` gives Unix seconds;
-    `stop_seconds` says how long the end of a source is waited for.
+    `reactor` has IReactorTime and whatever else a source needs; `clock` gives Unix seconds, `now`
+    the seconds of the steady clock; `stop_seconds` says how long the end of a source is waited for.
     """
 
     reactor: Any
@@ -58,9 +58,5 @@ class Place:
     watch: Watch
     memory: Memory
     clock: Callable[[], float]
+    now: Callable[[], float]
     stop_seconds: float = 2.0
-
-    def now(self) -> float:
-        """Seconds as the reactor counts."""
-        now: float = self.reactor.seconds()
-        return now

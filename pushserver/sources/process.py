@@ -78,11 +78,13 @@ class Process(ProcessProtocol):
     def __init__(
         self,
         reactor: Any,
+        monotonic: Callable[[], float],
         stop_seconds: float,
         on_stderr: Callable[[bytes], None] | None = None,
         kill: Callable[[int, int], None] = os.killpg,
     ):
         self._reactor = reactor
+        self._monotonic = monotonic
         self._stop_seconds = stop_seconds
         self._on_stderr = on_stderr
         self._kill = kill
@@ -129,7 +131,7 @@ class Process(ProcessProtocol):
             for descriptor, pipe in self._pipes().items():
                 if descriptor == STDOUT or self._rest is None:
                     pipe.resumeProducing()
-            self._idle_since = self._reactor.seconds()
+            self._idle_since = self._monotonic()
             self._reader = Deferred()
             try:
                 await self._reader
@@ -193,13 +195,13 @@ class Process(ProcessProtocol):
             return
         self._signalled = True
         self._signal(signal.SIGTERM)
-        self._deadline = self._reactor.seconds() + self._stop_seconds
+        self._deadline = self._monotonic() + self._stop_seconds
         self._timer = self._reactor.callLater(POLL_SECONDS, self._look)
 
     def _look(self) -> None:
         """Until nothing of the group is left; with SIGKILL when the time is over."""
         self._timer = None
-        now = self._reactor.seconds()
+        now = self._monotonic()
         if self.result is not None and not self._group_lives():
             if not self.transport.pipes:
                 return self._finish()
@@ -216,7 +218,7 @@ class Process(ProcessProtocol):
     def _close(self) -> None:
         """Wait no longer, unless what it has written is still being taken."""
         self._timer = None
-        idle = self._reactor.seconds() - self._idle_since >= LAST_SECONDS
+        idle = self._monotonic() - self._idle_since >= LAST_SECONDS
         if not self.stopped and not (idle and self._reader is not None and not self._chunks):
             return self._wait(LAST_SECONDS, self._close)
         self.transport.loseConnection()

@@ -24,8 +24,7 @@ class Rounds:
         self._max_bytes = max_bytes
         self._conditional = conditional
         self._validators: dict[str, str] = {}
-        self._due = 0.0
-        self._pause = 0.0
+        self._due = float("-inf")
 
     async def run(self, feed: Feed, take: Take) -> None:
         """Give `take` each document, but what it has taken again only unless `conditional`.
@@ -34,20 +33,18 @@ class Rounds:
         been time.
         """
         while True:
-            # The time may be set back; that must not make the pause longer.
-            left = min(self._due - feed.reactor.seconds(), self._pause)
+            left = self._due - feed.monotonic()
             if left > 0:
                 await feed.sleep(left)
-            began = feed.reactor.seconds()
+            began = feed.monotonic()
             try:
                 await self._look(feed, take)
             except Unusable as error:
                 feed.trouble(str(error))
-                self._pause = max(self._every, error.retry_seconds)
+                self._due = began + max(self._every, error.retry_seconds)
             else:
                 feed.ok()
-                self._pause = self._every
-            self._due = began + self._pause
+                self._due = began + self._every
 
     async def _look(self, feed: Feed, take: Take) -> None:
         document = await self._fetcher.fetch(feed.reactor, self._validators, self._max_bytes)

@@ -168,14 +168,14 @@ class RemoteStream:
 
     def _saw(self, feed: Feed, last_id: str) -> None:
         self._last_id = last_id
-        if not 0 <= feed.reactor.seconds() - self._kept_at < KEEP_SECONDS:
+        if feed.monotonic() - self._kept_at >= KEEP_SECONDS:
             self._keep(feed)
 
     def _keep(self, feed: Feed) -> None:
         if self._last_id != self._kept_id:
             feed.remember({"url": self._fetcher.mark, "id": self._last_id})
             self._kept_id = self._last_id
-            self._kept_at = feed.reactor.seconds()
+            self._kept_at = feed.monotonic()
 
 
 def _check(answer: Answer) -> None:

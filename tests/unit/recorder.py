@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,6 +21,7 @@ class Recorder:
         self.channel = "lines"
         self.event = "message"
         self.reactor = Clock() if reactor is None else reactor
+        self.monotonic: Callable[[], float] = self.reactor.seconds
         self.published: list[Any] = []
         self.tags: list[dict[str, str] | None] = []
         self.troubles: list[str] = []

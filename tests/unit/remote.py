@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
 from twisted.internet import reactor as _reactor
@@ -165,6 +165,7 @@ class Desk:
 
     def __init__(self, reactor: Any = None, memory: object = None, event: str = "message"):
         self.reactor: Any = StillReactor() if reactor is None else reactor
+        self.monotonic: Callable[[], float] = self.reactor.seconds
         self.event = event
         self.memory = memory
         self.kept: list[object] = []

@@ -63,9 +63,9 @@ class Script:
 
 
 class Desk:
-    """A place for sources, and what they publish there."""
+    """A place for sources, and what they publish there; `wall` is a wall clock beside its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, wall: Callable[[], float] | None = None) -> None:
         self.clock = ThreadClock()
         self.clock.rightNow = NOW
         self.hub: Hub = make_hub()
@@ -74,9 +74,8 @@ class Desk:
         self.times: list[float] = []
         self.refusal: Exception | None = None
         self.held: Deferred[None] | None = None
-        self.place = Place(
-            self.clock, self.publish, self.hub, self.memory, lambda: self.clock.seconds(), 2.0
-        )
+        now = self.monotonic = self.clock.seconds
+        self.place = Place(self.clock, self.publish, self.hub, self.memory, wall or now, now, 2.0)
 
     async def publish(self, draft: Draft) -> Receipt:
         """What the hub does; as long as `refusal` is set it is raised, and `held` awaited."""

@@ -34,7 +34,7 @@ class Notebook:
 def recorded(keys: int = 100, **options: Any) -> tuple[MemoryBroker, Notebook, Time]:
     notebook, time = Notebook(), Time(1000.0)
     history = History(lambda name: ChannelOptions(**options), EPOCH)
-    return MemoryBroker(history, Keys(keys), Metrics(), time, notebook), notebook, time
+    return MemoryBroker(history, Keys(keys), Metrics(), time, time, notebook), notebook, time
 
 
 def test_a_publication_is_numbered_kept_and_handed_on_before_the_publisher_is_answered() -> None:

@@ -90,7 +90,7 @@ class TestAPool:
     @pytest.fixture
     @staticmethod
     def pool(clock: ThreadClock) -> Iterator[Pool]:
-        pool = Pool(clock, 2)
+        pool = Pool(clock, clock.seconds, 2)
         yield pool
         pool.close()
 
@@ -226,7 +226,7 @@ class TestAPool:
 class TestAHandlerThatIsSlow:
     @pytest.mark.parametrize(("threads", "most"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2)])
     def test_has_half_of_the_threads(self, clock: ThreadClock, threads: int, most: int) -> None:
-        pool = Pool(clock, threads)
+        pool = Pool(clock, clock.seconds, threads)
         slow = [Gate() for _ in range(threads + 1)]
         for gate in slow:
             call(pool, gate, "slow")
@@ -250,7 +250,7 @@ class TestAHandlerThatIsSlow:
     def test_keeps_nothing_that_must_be_called_waiting(
         self, clock: ThreadClock, threads: int, running: list[int]
     ) -> None:
-        pool = Pool(clock, threads)
+        pool = Pool(clock, clock.seconds, threads)
         slow, gone, stop = [Gate() for _ in range(4)], Gate(), Gate()
         for gate, place in zip(slow, ("a", "a", "b", "b"), strict=True):
             call(pool, gate, place)
@@ -278,7 +278,7 @@ class TestWithoutANewThread:
     def test_a_call_fails_and_the_next_one_has_one(
         self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pool = Pool(clock, 2)
+        pool = Pool(clock, clock.seconds, 2)
         again = refuse_threads(monkeypatch)
         for _ in range(3):
             [error] = results(call(pool, lambda: 7))
@@ -292,7 +292,7 @@ class TestWithoutANewThread:
     def test_a_call_waits_for_one_that_there_is(
         self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pool, gate = Pool(clock, 4), Gate()
+        pool, gate = Pool(clock, clock.seconds, 4), Gate()
         call(pool, gate)
         refuse_threads(monkeypatch)
         found = results(call(pool, lambda: 7))

@@ -55,7 +55,7 @@ def test_a_publications_id_is_its_cursor_and_its_receipt_has_the_same_numbers() 
 def filled(count: int, **options: Any) -> Channel:
     channel = Channel("numbers", ChannelOptions(**options))
     for offset in range(1, count + 1):
-        channel.append(row(offset, seq=offset * 10))
+        channel.append(row(offset, seq=offset * 10), 0.0)
     return channel
 
 
@@ -63,7 +63,7 @@ def test_a_number_that_leaves_a_hole_is_an_error_and_changes_nothing() -> None:
     channel = filled(2)
     for offset in (1, 2, 4):
         with pytest.raises(ValueError, match=f"numbers: offset {offset} after 2"):
-            channel.append(row(offset))
+            channel.append(row(offset), 0.0)
     assert (channel.top, len(channel), channel.bytes) == (2, 2, 2)
 
 
@@ -109,11 +109,11 @@ def test_an_offset_below_zero_or_beyond_belief_is_no_position() -> None:
 
 def test_rows_go_when_their_bytes_are_too_many_the_newest_too_if_it_alone_is() -> None:
     channel = Channel("numbers", ChannelOptions(history_bytes=10))
-    assert channel.append(row(1, data=b"12345")) == 0
-    assert channel.append(row(2, data=b"12345")) == 0
-    assert channel.append(row(3, data=b"1")) == 1
+    assert channel.append(row(1, data=b"12345"), 0.0) == 0
+    assert channel.append(row(2, data=b"12345"), 0.0) == 0
+    assert channel.append(row(3, data=b"1"), 0.0) == 1
     assert channel.bytes == 6
-    assert channel.append(row(4, data=b"x" * 11)) == 3
+    assert channel.append(row(4, data=b"x" * 11), 0.0) == 3
     assert (channel.top, channel.floor, len(channel), channel.bytes) == (4, 4, 0, 0)
 
 
@@ -127,7 +127,7 @@ def test_without_history_the_numbers_still_go_on() -> None:
 def test_rows_go_by_age_and_never_without_a_limit_of_age() -> None:
     channel = Channel("numbers", ChannelOptions(history_ttl=10))
     for offset in (1, 2, 3):
-        channel.append(row(offset, time=100.0 + offset))
+        channel.append(row(offset), 100.0 + offset)
     assert channel.expire(110.9) == 0
     assert channel.expire(112.0) == 2
     assert channel.floor == 2
@@ -141,7 +141,7 @@ def test_clearing_drops_the_rows_and_keeps_the_numbers() -> None:
     assert channel.clear() == 3
     assert channel.clear() == 0
     assert (channel.top, channel.floor, channel.floor_seq, channel.bytes) == (3, 3, 30, 0)
-    channel.append(row(4, seq=99))
+    channel.append(row(4, seq=99), 0.0)
     assert [r.offset for r in channel.last(9)] == [4]
 
 
@@ -208,7 +208,7 @@ def test_whatever_is_appended_and_evicted_the_rest_is_what_a_naive_log_has(
         if what == "append":
             seq += amount
             publication = row(channel.top + 1, seq, now, b"x" * amount)
-            evicted = channel.append(publication)
+            evicted = channel.append(publication, now)
             model.append(publication)
             before += 1
         elif what == "expire":

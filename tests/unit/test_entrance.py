@@ -75,7 +75,7 @@ def witnessed(data: bytes, kind: str = "tcp") -> list[dict[str, Any]]:
     server = Server()
     witness, tree = Witness(), Resource()
     tree.putChild(b"a", witness)
-    factory = WebSocketFactory(server.clock, Limits(), server.site._log)
+    factory = WebSocketFactory(server.clock, server.clock.seconds, Limits(), server.site._log)
     server.site._shortcut = factory.shortcut(tree)
     server.site.resource = tree
     line = connect(server, kind)
@@ -208,7 +208,9 @@ def test_a_request_on_the_long_way_is_given_no_less_than_a_moment() -> None:
         return Protocol()
 
     for late in (0, 5, 15, 100):
-        entrance = Entrance(None, server.clock, 15, lambda *_: False, web, lambda _: None)
+        entrance = Entrance(
+            None, server.clock, server.clock.seconds, 15, lambda *_: False, web, lambda _: None
+        )
         server.clock.rightNow += late
         entrance.makeConnection(StringTransport())
         entrance.dataReceived(b"x")

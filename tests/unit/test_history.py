@@ -15,7 +15,7 @@ def make(**options: float) -> History:
 
 def add(history: History, channel: str = "a", now: float = 0.0) -> Publication:
     publication = history.number(Draft(channel, b"1"), now)
-    history.append(publication)
+    history.append(publication, now)
     return publication
 
 

@@ -82,7 +82,7 @@ def test_after_it_a_handshake_a_broadcast_and_a_close_work(times: int) -> None:
 def factory() -> Iterator[WebSocketFactory]:
     clock = MemoryReactorClock()
     set_autobahns_clock(clock)
-    yield WebSocketFactory(clock, Limits(frame_bytes=4321), Logger())
+    yield WebSocketFactory(clock, clock.seconds, Limits(frame_bytes=4321), Logger())
     set_autobahns_clock(None)
 
 
@@ -129,6 +129,7 @@ def test_autobahn_copies_none_of_them_to_a_connection() -> None:
 
 
 def test_two_factories_have_their_own_options(factory: WebSocketFactory) -> None:
-    other = WebSocketFactory(MemoryReactorClock(), Limits(frame_bytes=9), Logger())
+    clock = MemoryReactorClock()
+    other = WebSocketFactory(clock, clock.seconds, Limits(frame_bytes=9), Logger())
     shells: list[Any] = [made.buildProtocol(ADDRESS) for made in (factory, other)]
     assert [shell.maxFramePayloadSize for shell in shells] == [4321, 9]

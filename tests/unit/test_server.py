@@ -285,7 +285,15 @@ class TestTheEnd:
         self, trouble: Trouble
     ) -> None:
         server = Server(Limits(drain_seconds=4.0))
-        place = Place(server.clock, server.hub.publish, server.hub, Memory(), lambda: 0.0, 2.0)
+        place = Place(
+            server.clock,
+            server.hub.publish,
+            server.hub,
+            Memory(),
+            lambda: 0.0,
+            server.clock.seconds,
+            2.0,
+        )
 
         async def deaf(feed: Feed) -> None:
             while True:

@@ -138,16 +138,6 @@ class TestPoll(RemoteCase):
         self.run_source(source, desk)
         assert await desk.happens() == ("sleeps", 40)
 
-    async def test_does_not_wait_longer_when_the_clock_is_set_back(self) -> None:
-        remote, desk = self.remote(), Desk()
-        source = poll(remote)
-        running = self.run_source(source, desk)
-        await self.look(desk, remote, 1)
-        running.cancel()
-        desk.reactor.clock.rightNow -= 1_000_000
-        self.run_source(source, desk)
-        assert await desk.happens() == ("sleeps", 60)
-
     async def test_tells_what_it_cannot_use_and_looks_again_when_it_is_time(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote, path="/a"), desk)

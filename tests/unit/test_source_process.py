@@ -119,7 +119,7 @@ class Reactor(Clock):
 def running(on_stderr: Callable[[bytes], None] | None = None) -> tuple[Reactor, Process]:
     """A process that has been started."""
     reactor = Reactor()
-    process = Process(reactor, STOP_SECONDS, on_stderr, reactor.kill)
+    process = Process(reactor, reactor.seconds, STOP_SECONDS, on_stderr, reactor.kill)
     process.start(["/bin/true"], "", {})
     return reactor, process
 
@@ -359,7 +359,7 @@ class TestStopping:
 def test_what_the_system_cannot_start_is_told() -> None:
     reactor = Reactor()
     reactor.problem = BlockingIOError(11, "Resource temporarily unavailable")
-    process = Process(reactor, STOP_SECONDS, None, reactor.kill)
+    process = Process(reactor, reactor.seconds, STOP_SECONDS, None, reactor.kill)
     message = r"^cannot start /.*true: Resource temporarily unavailable$"
     with pytest.raises(CannotStart, match=message):
         process.start(["/bin/true"], "", {})

@@ -363,7 +363,7 @@ class TestAStampedSignature:
         headers = {"stripe-signature": f"t={stamp},v1={self.mac(stamp)}"}
         key = made.check(b"whsec_x", headers, self.BODY)
         # Its way to the hub takes a while, and that of the other none.
-        keys.remember(Remembered("c", key, Receipt("e", 1, 1), now[0]))
+        keys.remember(Remembered("c", key, Receipt("e", 1, 1), now[0]), now[0])
         while keys.find("c", key, now[0] + 5.0):
             now[0] += 1
         with pytest.raises(NotSigned, match="tolerance_seconds"):

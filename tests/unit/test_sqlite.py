@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,16 +22,17 @@ from pushserver.sqlite import Batch, ChannelState, SqliteFile, StoreError, state
 from tests.unit.tools import EPOCH
 
 NOW = 1_795_000_000.0
+STEADY = 7_000.0
 
 
 def options(name: str) -> ChannelOptions:
     return ChannelOptions()
 
 
-def load(file: SqliteFile, now: float = NOW) -> tuple[History, Keys, bool]:
+def load(file: SqliteFile, wall: float = NOW) -> tuple[History, Keys, bool]:
     """What the file holds, and whether its numbering goes on."""
     history, keys = History(options), Keys(100)
-    went_on = file.load(history, keys, Memory(), now)
+    went_on = file.load(history, keys, Memory(), wall, STEADY)
     return history, keys, went_on
 
 
@@ -38,7 +40,7 @@ def remembered(path: Path, *names: str) -> list[object]:
     """What a file that nobody has open remembers under these names."""
     memory = Memory()
     file = SqliteFile(str(path), "batched")
-    file.load(History(options), Keys(1), memory, NOW)
+    file.load(History(options), Keys(1), memory, NOW, STEADY)
     file.close()
     return [memory.get(name) for name in names]
 
@@ -89,14 +91,14 @@ class TestWhatIsWrittenIsReadBack:
         info = ClientInfo("c1", "u1", b'{"a":1}', b"[2]")
         tags = {"colour": "grün", "": "x"}
         full = Publication(
-            "a", EPOCH, 7, 1, 12.345678, "newnumber", b'{"n":"\xc3\xbc"}', tags, info
+            "a", EPOCH, 7, 1, NOW + 0.345678, "newnumber", b'{"n":"\xc3\xbc"}', tags, info
         )
         with opened(path) as (file, _):
             file.commit(Batch(seq=7, rows=[full], states=[ChannelState("a", 1, 0, 0)]))
         with opened(path) as (_, history):
             [found] = history.channels["a"].after(0)
             assert found == Publication(
-                "a", history.epoch, 7, 1, 12.345678, "newnumber", full.data, tags, info
+                "a", history.epoch, 7, 1, NOW + 0.345678, "newnumber", full.data, tags, info
             )
             assert history.seq == 7
 
@@ -121,26 +123,78 @@ class TestWhatIsWrittenIsReadBack:
         young = Remembered("a", "young", Receipt("e0", 2, 2), NOW - REMEMBERED_SECONDS + 1)
         old = Remembered("a", "old", Receipt("e0", 1, 1), NOW - REMEMBERED_SECONDS)
         with opened(path) as (file, _):
-            file.commit(Batch(keys=[old, young], now=NOW))
+            file.commit(Batch(keys=[old, young]))
         file = SqliteFile(str(path), "batched")
         _, keys, _ = load(file)
         file.close()
         assert list(keys) == [young]
 
     def test_with_keys_in_the_order_in_which_they_are_forgotten(self, path: Path) -> None:
-        known = [Remembered("a", str(n), Receipt(EPOCH, n, n), NOW - n) for n in range(5)]
+        known = [Remembered("a", str(n), Receipt(EPOCH, n, n), NOW + n) for n in (3, 1, 4, 5, 2)]
         with opened(path) as (file, _):
-            file.commit(Batch(keys=known, now=NOW))
+            file.commit(Batch(keys=known))
         file = SqliteFile(str(path), "batched")
         _, keys, _ = load(file)
         file.close()
-        assert [k.key for k in keys] == ["4", "3", "2", "1", "0"]
+        assert [k.key for k in keys] == ["1", "2", "3", "4", "5"]
+
+    def test_with_keys_whose_times_went_back_as_old_as_those_after_them(self, path: Path) -> None:
+        before = Remembered("a", "before", Receipt(EPOCH, 1, 1), NOW - 10)
+        after = Remembered("a", "after", Receipt(EPOCH, 2, 2), NOW - 200)
+        with opened(path) as (file, _):
+            file.commit(Batch(keys=[before, after]))
+        file = SqliteFile(str(path), "batched")
+        _, keys, _ = load(file)
+        file.close()
+        assert [known.key for known in keys] == ["before", "after"]
+        keys.expire(STEADY + 100)
+        assert list(keys) == []
+
+    @pytest.mark.parametrize("durability", ["batched", "sync"])
+    def test_but_not_rows_that_are_too_old_which_go_from_the_file(
+        self, path: Path, durability: str
+    ) -> None:
+        ttl = ChannelOptions().history_ttl
+        batch = rows(4)
+        batch.rows[2:] = [msgspec.structs.replace(row, time=NOW + 60) for row in batch.rows[2:]]
+        with opened(path, durability) as (file, _):
+            file.commit(batch)
+        file = SqliteFile(str(path), durability)
+        history, _, _ = load(file, NOW + ttl)
+        file.close()
+        assert offsets(history) == [3, 4]
+        assert state(history.channels["a"]) == ChannelState("a", 4, 2, 2)
+        # Also after the clock was set back.
+        with opened(path, durability) as (_, history):
+            assert offsets(history) == [3, 4]
+
+    @pytest.mark.parametrize("wall", [NOW - 3_600, NOW, NOW - 3e8])
+    def test_with_rows_of_the_future_as_new_ones(self, path: Path, wall: float) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(2))
+        file = SqliteFile(str(path), "batched")
+        history, _, _ = load(file, wall)
+        file.close()
+        channel, ttl = history.channels["a"], ChannelOptions().history_ttl
+        assert channel.expire(STEADY + ttl - 1) == 0
+        assert channel.expire(STEADY + ttl) == 2
+
+    def test_with_rows_as_old_as_they_are(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(2))
+        file = SqliteFile(str(path), "batched")
+        history, _, _ = load(file, NOW + 1_000)
+        file.close()
+        channel, ttl = history.channels["a"], ChannelOptions().history_ttl
+        assert channel.expire(STEADY + ttl - 1_001) == 0
+        assert channel.expire(STEADY + ttl - 1_000) == 2
 
     def test_and_old_keys_do_not_stay_in_the_file(self, path: Path) -> None:
-        late = NOW + REMEMBERED_SECONDS + 1
+        """What is old is known by its seq, as the wall clock may have been set."""
         with opened(path) as (file, _):
-            file.commit(Batch(keys=[Remembered("a", "old", Receipt(EPOCH, 1, 1), NOW)], now=NOW))
-            file.commit(Batch(keys=[Remembered("a", "new", Receipt(EPOCH, 2, 2), late)], now=late))
+            file.commit(Batch(keys=[Remembered("a", "old", Receipt(EPOCH, 1, 1), NOW)]))
+            new = Remembered("a", "new", Receipt(EPOCH, 2, 2), NOW - 3_600)
+            file.commit(Batch(keys=[new], forgotten_keys=1))
         with closing(sqlite3.connect(path)) as database:
             assert database.execute("SELECT key FROM keys").fetchall() == [("new",)]
 
@@ -172,7 +226,7 @@ class TestWhatIsWrittenIsReadBack:
             file.commit(rows(5))
         file = SqliteFile(str(path), "batched")
         history = History(lambda name: ChannelOptions(history_size=2))
-        file.load(history, Keys(1), Memory(), NOW)
+        file.load(history, Keys(1), Memory(), NOW, STEADY)
         file.close()
         channel = history.channels["a"]
         assert (offsets(history), channel.floor, channel.floor_seq) == ([4, 5], 3, 3)
@@ -199,7 +253,7 @@ def test_any_publications_come_back_in_their_order(
                     "m",
                     data,
                 )
-                history.append(published)
+                history.append(published, STEADY)
                 known = state(history.channels[channel])
                 file.commit(Batch(seq=history.seq, rows=[published], states=[known]))
             for log in history.channels.values():
@@ -433,6 +487,9 @@ class TestAFileThatCannotBeUsed:
             "UPDATE publications SET event = NULL WHERE offset = 2",
             "UPDATE publications SET time = 'noon' WHERE offset = 2",
             "DROP TABLE keys",
+            "INSERT INTO keys VALUES ('a', 'k', 'e1', 2, 2, 'noon')",
+            "INSERT INTO keys VALUES ('a', 'k', 'e1', 'two', 2, 1.5)",
+            "INSERT INTO keys VALUES ('a', 'k', 'e1', NULL, 2, 1.5)",
             "DROP TABLE memory",
             "INSERT INTO memory VALUES ('a', x'7b')",
             "INSERT INTO memory VALUES ('a', 'text')",
@@ -566,8 +623,8 @@ CREATE TABLE keys (
 INSERT INTO meta VALUES ('format', 1), ('epoch', 'e1'), ('running', ''), ('seq', 2);
 INSERT INTO meta VALUES ('forgotten_top', 0), ('forgotten_seq', 0);
 INSERT INTO channels VALUES ('a', 2, 0, 0);
-INSERT INTO publications VALUES ('a', 1, 1, 1.5, 'message', x'31', NULL, NULL);
-INSERT INTO publications VALUES ('a', 2, 2, 2.5, 'message', x'32', NULL, NULL);
+INSERT INTO publications VALUES ('a', 1, 1, 1795000001.5, 'message', x'31', NULL, NULL);
+INSERT INTO publications VALUES ('a', 2, 2, 1795000002.5, 'message', x'32', NULL, NULL);
 INSERT INTO keys VALUES ('a', 'k', 'e1', 2, 2, 1795000000.0);
 """
 """What a server before the sources had a memory left behind, word for word."""

@@ -264,7 +264,8 @@ def test_both_are_called_even_when_others_must_wait(app: PushServer) -> None:
     called: list[str] = []
     for event in ("start", "stop"):
         app.on(event)(lambda event=event: called.append(event))
-    handlers = AppHandlers(app.events, Full(), TestServer().reactor, SECONDS)
+    reactor = TestServer().reactor
+    handlers = AppHandlers(app.events, Full(), reactor, reactor.seconds, SECONDS)
     for telling in (handlers.start(), handlers.stop(LAST_SECONDS)):
         assert Deferred.fromCoroutine(telling).called
     assert called == ["start", "stop"]

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,27 +145,34 @@ class Run:
         options: ChannelOptions = ChannelOptions(),
         time: Time | None = None,
         keys: int = 100,
+        steady: Time | None = None,
     ):
+        """`time` is the wall clock, and the steady one too where that is not given."""
         RUNS.append(self)
         self.reactor = Clock()
         self.time = time or Time()
+        self.steady = steady or self.time
         self.history = History(lambda name: options)
         self.keys = Keys(keys)
         self.metrics = Metrics()
         self.delivered: list[Publication] = []
         self.broker: MemoryBroker
         finisher: Writer | SyncBroker
-        committer = Committer(str(path), durability, self.reactor, self.history, self.metrics)
+        committer = Committer(
+            str(path), durability, self.reactor, self.steady, self.history, self.keys, self.metrics
+        )
         if durability == "sync":
             self.broker = finisher = SyncBroker(
-                self.history, self.keys, self.metrics, self.time, committer
+                self.history, self.keys, self.metrics, self.time, self.steady, committer
             )
         else:
-            finisher = Writer(committer, self.history, self.time, self.reactor, INTERVAL)
-            self.broker = MemoryBroker(self.history, self.keys, self.metrics, self.time, finisher)
+            finisher = Writer(committer, self.history, self.reactor, INTERVAL)
+            self.broker = MemoryBroker(
+                self.history, self.keys, self.metrics, self.time, self.steady, finisher
+            )
         self.committer = committer
         self.broker.attach(self.delivered.append)
-        self.storage = Storage(committer, finisher, self.keys, self.time)
+        self.storage = Storage(committer, finisher, self.time)
         self.memory = self.storage.memory
         self.storage.startService()
 
@@ -831,7 +839,7 @@ class TestBeforeAnybodyIsTold:
     def test_how_long_a_commit_took_is_counted(self, path: Path) -> None:
         run = Run(path)
         run.publish(1)
-        run.tick(0.25)
+        run.time.now += 0.25
         THREAD.work()
         assert run.metrics.store_last_seconds == 0.25
         assert run.metrics.store_errors == 0
@@ -905,6 +913,107 @@ class TestWhatSourcesRememberBeforeAnybodyIsTold:
         assert remembered(path) == 1
 
 
+@pytest.mark.parametrize("durability", ["batched", "sync"])
+@pytest.mark.usefixtures("_trouble_with_the_disk")
+class TestWhenTheWallClockIsSet:
+    """The steady clock runs on beside it."""
+
+    HOUR = 3_600.0
+
+    def start(self, path: Path, durability: str, wall: float = 0.0, **options: Any) -> Run:
+        time, steady = Time(Time().now + wall), Time(500.0)
+        return Run(path, durability, ChannelOptions(**options), time, steady=steady)
+
+    def commit(self, run: Run) -> None:
+        run.tick()
+        THREAD.finish()
+
+    def test_forward_and_back_no_key_is_forgotten_in_the_file(
+        self, path: Path, durability: str
+    ) -> None:
+        run = self.start(path, durability)
+        first = run.publish(1, key="k")
+        self.commit(run)
+        run.time.now += self.HOUR
+        run.publish(2, key="other")
+        self.commit(run)
+        run.stop()
+        again = self.start(path, durability, 60)
+        assert again.publish(1, key="k").result == first.result
+
+    @pytest.mark.parametrize("step", [-HOUR, HOUR, -3e8])
+    def test_keys_last_five_minutes(self, path: Path, durability: str, step: float) -> None:
+        run = self.start(path, durability)
+        first = run.publish(1, key="k")
+        self.commit(run)
+        run.time.now += step
+        run.steady.now += 299
+        assert run.publish(1, key="k").offset == first.offset
+        run.steady.now += 1
+        second = run.publish(1, key="k")
+        self.commit(run)
+        assert second.offset == 2
+
+    def test_keys_that_are_forgotten_go_from_the_file(self, path: Path, durability: str) -> None:
+        run = self.start(path, durability)
+        run.publish(1, key="k")
+        self.commit(run)
+        run.time.now -= self.HOUR
+        run.steady.now += 301
+        run.broker.expire(run.steady.now, lambda name: False)
+        run.publish(2, key="l")
+        self.commit(run)
+        run.stop()
+        with closing(sqlite3.connect(path)) as database:
+            assert database.execute("SELECT key FROM keys").fetchall() == [("l",)]
+
+    def test_back_a_key_is_as_old_as_it_is_after_a_restart(
+        self, path: Path, durability: str
+    ) -> None:
+        """Its row has the time of the row before it."""
+        run = self.start(path, durability)
+        run.publish(1)
+        self.commit(run)
+        run.time.now -= self.HOUR
+        run.publish(2, key="k")
+        self.commit(run)
+        run.stop()
+        again = self.start(path, durability, 301 - self.HOUR)
+        third = again.publish(2, key="k")
+        self.commit(again)
+        assert third.offset == 3
+
+    @pytest.mark.parametrize("step", [-HOUR, HOUR, -3e8, 3e8])
+    def test_rows_last_as_long_as_they_are_to(
+        self, path: Path, durability: str, step: float
+    ) -> None:
+        run = self.start(path, durability, history_ttl=100)
+        run.publish(1)
+        self.commit(run)
+        run.time.now += step
+        run.steady.now += 99
+        run.publish(2)
+        self.commit(run)
+        run.broker.expire(run.steady.now, lambda name: False)
+        assert run.data == {"a": [1, 2]}
+        run.steady.now += 1
+        run.broker.expire(run.steady.now, lambda name: False)
+        assert run.data == {"a": [2]}
+        rows = run.history.channels["a"].after(0)
+        assert [row.time for row in rows] == [max(Time().now, run.time.now)]
+
+    def test_what_is_too_old_is_not_there_after_a_start(self, path: Path, durability: str) -> None:
+        run = self.start(path, durability, history_ttl=2)
+        run.publish(1)
+        self.commit(run)
+        run.stop()
+        again = self.start(path, durability, 4, history_ttl=2)
+        assert again.data == {"a": []}
+        second = again.publish(2)
+        self.commit(again)
+        assert second.offset == 2
+
+
 class TestAStartThatCannotBe:
     """Says which file and why; nothing else of it is begun."""
 
@@ -921,7 +1030,8 @@ class TestAStartThatCannotBe:
             Run(path)
 
     def test_and_it_touches_nothing_before_the_start(self, path: Path) -> None:
-        Committer(str(path), "sync", Clock(), History(lambda n: ChannelOptions()), Metrics())
+        history = History(lambda name: ChannelOptions())
+        Committer(str(path), "sync", Clock(), Time(), history, Keys(1), Metrics())
         assert not path.exists()
 
 
@@ -1057,10 +1167,15 @@ class Story:
         assert {n: c.top for n, c in self.run.history.channels.items()} == {
             n: c.top for n, c in kept.items()
         }
+        # A start leaves out what is too old, and need not wait for a sweep.
+        for channel in before.history.channels.values():
+            channel.expire(self._time.now)
         assert self._read(self.run) == self._read(before)
         assert self.run.memory.get("s") == before.memory.get("s")
 
     def do_kill(self) -> None:
+        for log in self.run.history.channels.values():
+            log.expire(self._time.now)
         before = self._read(self.run)
         epoch, seq = self.run.history.epoch, self.run.history.seq
         self.run.kill()

@@ -82,7 +82,7 @@ class Thread:
         self._history = history
         self._began = began
 
-    def commit(self, batch: Batch, now: float) -> Deferred[None]:
+    def commit(self, batch: Batch) -> Deferred[None]:
         if self.broken:
             raise RuntimeError("can't start new thread")
         assert not self.jobs, "two commits at once"
@@ -158,9 +158,12 @@ class World:
         self.thread = Thread(self.history, self._began)
         self.keys = Keys(100)
         committer = cast(Committer, self.thread)
-        self.broker = SyncBroker(self.history, self.keys, Metrics(), self.time, committer)
+        self.broker = SyncBroker(
+            self.history, self.keys, Metrics(), self.time, self.time, committer
+        )
+        still = Time()
         # The clock of the fan-out stands still: no pass takes long, and none has to rest.
-        self.hub = Hub(self.broker, Time(), self._reported)
+        self.hub = Hub(self.broker, still, still.seconds, self._reported)
         self.broker.attach(self._deliver)
         self._append = self.history.append
         self.history.append = self._appended  # type: ignore[method-assign,assignment]
@@ -315,12 +318,12 @@ class World:
             if channel not in self.watchers:
                 self._release(channel)
 
-    def _appended(self, row: Publication) -> int:
+    def _appended(self, row: Publication, born: float) -> int:
         if "append" in self.faults:
             self.faults.remove("append")
             self.unretained.append(row)
             raise MemoryError
-        return self._append(row)
+        return self._append(row, born)
 
     def _deliver(self, row: Publication) -> None:
         with self._noted():

@@ -673,7 +673,7 @@ def heard(
         told.append(Told(transport))
         return told[0]
 
-    factory = WebSocketFactory(server.clock, limits or Limits(), Logger())
+    factory = WebSocketFactory(server.clock, server.clock.seconds, limits or Limits(), Logger())
     line = server.connect()
     shell: Any = factory.prepare(line.getPeer(), SESSION_WEBSOCKET, begin)
     if not short:

@@ -103,7 +103,8 @@ def make_broker(
     if history is None:
         by_name = options if callable(options) else (lambda name: options)
         history = History(by_name, EPOCH)
-    return MemoryBroker(history, Keys(100), Metrics(), time or Time())
+    time = time or Time()
+    return MemoryBroker(history, Keys(100), Metrics(), time, time)
 
 
 def make_hub(
@@ -112,7 +113,8 @@ def make_hub(
     time: Time | None = None,
 ) -> Hub:
     """A hub on a memory broker."""
-    return Hub(make_broker(options), time or Time(), report)
+    time = time or Time()
+    return Hub(make_broker(options), time, time.seconds, report)
 
 
 def make_node(
@@ -125,7 +127,7 @@ def make_node(
 ) -> Node:
     """What conversations share, with a report that fails the test unless another is given."""
     time = time or Time()
-    hub = Hub(broker or make_broker(options, time=time), time, report)
+    hub = Hub(broker or make_broker(options, time=time), time, time.seconds, report)
     return Node(
         hub=hub,
         presence=Presence(hub, limits.announced_audience),

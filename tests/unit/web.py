@@ -313,19 +313,24 @@ class Server:
         config: Config | None = None,
         debug: bool = False,
         app: PushServer | None = None,
+        clock: Any = None,
+        wall: Callable[[], float] | None = None,
     ):
-        self.clock = MemoryReactorClock()
+        self.clock = clock or MemoryReactorClock()
         self.own: bool | None = True
         """Whether requests come from a program of the server's own user; see `owner.is_own`."""
         set_autobahns_clock(self.clock)
         config = config or Config(limits=limits, defaults=options)
+        config = replace(config, sources={})
+        more: dict[str, Any] = {} if wall is None else {"clock": wall}
         self.service: PushService = build(
-            replace(config, sources={}),
+            config,
             self.clock,
             debug,
             app=app,
             threads=Inline(),
             is_own=lambda request: self.own,
+            **more,
         )
         self.node = self.service.node
         self.site = self.service._site
