@@ -87,7 +87,9 @@ class Answer:
         phrase = RESPONSES.get(self.status, b"").decode()
         seconds = 0.0
         if self.status in _BUSY:
-            seconds = retry_after(self.header("retry-after"), time.time())
+            # Its own clock, if it says what that shows, counts more than ours.
+            now = _unix_time(self.header("date"))
+            seconds = retry_after(self.header("retry-after"), time.time() if now is None else now)
         return Unusable(f"{self.host} answered {self.status} {phrase}".rstrip(), seconds)
 
     async def read(self) -> bytes:
@@ -157,11 +159,17 @@ def retry_after(text: str, now: float) -> float:
     if re.fullmatch(r"[0-9]{1,9}", text):
         seconds = float(text)
     else:
-        try:
-            seconds = parsedate_to_datetime(text).timestamp() - now
-        except (ValueError, TypeError, OverflowError, IndexError):
-            return 0.0
+        at = _unix_time(text)
+        seconds = 0.0 if at is None else at - now
     return min(max(seconds, 0.0), MOST_RETRY_SECONDS)
+
+
+def _unix_time(text: str) -> float | None:
+    """The Unix time of a date in a header; None if it is none."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
 
 
 def _or_cancelled(request: Deferred[IResponse]) -> Deferred[IResponse]:

@@ -23,6 +23,10 @@ from pushserver.sources.interface import Feed, ISource, ISourceType
 
 LOOK_SECONDS = 30.0
 """How often the clock is looked at, which may be set or stand still for a night."""
+BACK_SECONDS = 10_800.0
+"""A clock that is set back by less brings no time again that has come, as with Debian's cron."""
+SLIGHTLY_BACK_SECONDS = 300.0
+"""The same for an expression that follows the hours as they pass."""
 _NAMED = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -81,6 +85,20 @@ class Schedule:
             problem = str(error) or "it never comes"
             raise ValueError(f"expression: {expression!r:.80}: {problem}") from None
 
+        minute, hour = self._expression.split()[:2]
+        self._follows = minute.startswith("*") or hour.startswith("*")
+
+    def next(self, now: float, last: float) -> datetime:
+        """The first time to publish at after `now`, where `last` is the one that came last.
+
+        After `last` too, if the clock was set back, unless that was by so much that the time
+        before it is better forgotten.
+        """
+        limit = SLIGHTLY_BACK_SECONDS if self._follows else BACK_SECONDS
+        due = self.after(last if now < last < now + limit else now)
+        # The same time is not due twice, neither now nor at the end of an hour that comes again.
+        return self.after(last) if due.timestamp() == last < now + BACK_SECONDS else due
+
     def after(self, now: float) -> datetime:
         """The first time after `now` (Unix seconds)."""
         begin = datetime.fromtimestamp(now, UTC).astimezone(self._zone)
@@ -96,15 +114,26 @@ class Cron:
         self._schedule = schedule
         self._data = data
         self._clock = clock
+        self._last = float("-inf")
 
     async def run(self, feed: Feed) -> None:
         feed.ok()
         while True:
-            due = self._schedule.after(self._clock())
-            while (left := due.timestamp() - self._clock()) > 0:
-                await feed.sleep(min(left, LOOK_SECONDS))
+            due = await self._come(feed)
+            self._last = due.timestamp()
             data = {"time": due.isoformat()} if self._data is None else self._data
             await feed.publish(data)
+
+    async def _come(self, feed: Feed) -> datetime:
+        """Wait until the next time is due."""
+        now = self._clock()
+        due = self._schedule.next(now, self._last)
+        while (left := due.timestamp() - now) > 0:
+            await feed.sleep(min(left, LOOK_SECONDS))
+            before, now = now, self._clock()
+            if now < before:
+                due = self._schedule.next(now, self._last)
+        return due
 
 
 @implementer(IPlugin, ISourceType)

@@ -249,6 +249,11 @@ class TestAStatusThatIsNone(FetchCase):
         for status in (429, 503):
             assert (await self.refused(status, retry_after="90")).retry_seconds == 90
 
+    async def test_says_so_in_the_time_of_its_own_clock(self) -> None:
+        for date in ("Mon, 01 Jan 2001 00:00:00 GMT", "Sat, 01 Jan 2101 00:00:00 GMT"):
+            until = date.replace("00:00:00", "00:01:30")
+            assert (await self.refused(503, date=date, retry_after=until)).retry_seconds == 90
+
     async def test_is_not_asked_that_where_it_makes_no_sense(self) -> None:
         assert (await self.refused(404, retry_after="90")).retry_seconds == 0
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,7 +13,15 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from pushserver.broker import Unavailable
-from pushserver.sources.cron import CRON, LOOK_SECONDS, Cron, MachineZone, Options, Schedule
+from pushserver.sources.cron import (
+    CRON,
+    LOOK_SECONDS,
+    SLIGHTLY_BACK_SECONDS,
+    Cron,
+    MachineZone,
+    Options,
+    Schedule,
+)
 from tests.unit.source_tools import Desk, stopped
 from tests.unit.web import Trouble
 
@@ -155,7 +164,9 @@ class Wall(Clock):
         self.rightNow = at(now)
 
 
-class TestTheSource:
+class Started:
+    """What tests of a running source share."""
+
     def start(self, begin: str, expression: str, data: Any = None) -> tuple[Desk, Wall, Any]:
         desk, wall = Desk(), Wall(begin)
         source = Cron(Schedule(expression, PARIS), data, wall.seconds)
@@ -167,6 +178,8 @@ class TestTheSource:
             desk.clock.advance(1)
             seconds -= 1
 
+
+class TestTheSource(Started):
     def test_publishes_when_it_is_due_with_that_time(self) -> None:
         desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "@hourly")
         assert (desk.published, runner.status().state) == ([], "running")
@@ -212,6 +225,134 @@ class TestTheSource:
         assert desk.published == []
         self.go(desk, wall, 600)
         assert len(desk.published) == 1
+        stopped(runner)
+
+
+def clocked(desk: Desk) -> list[str]:
+    """The times that were published, without the date and the offset."""
+    return [value["time"][11:16] for value in desk.published]
+
+
+class TestTheSourceWhenTheClockIsSet(Started):
+    """The reactor's time passes as before."""
+
+    def test_back_by_an_hour_follows_the_new_time(self) -> None:
+        desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "* * * * *")
+        self.go(desk, wall, 100)
+        wall.rightNow -= 3_600
+        self.go(desk, wall, 120)
+        assert clocked(desk) == ["10:59", "11:00", "10:01", "10:02"]
+        stopped(runner)
+
+    @pytest.mark.parametrize("expression", ["* * * * *", "@hourly", "0 11 * * *", "*/5 9-11 * * *"])
+    @pytest.mark.parametrize("seconds", [1, 20, 31, 90])
+    def test_slightly_back_brings_nothing_twice(self, expression: str, seconds: int) -> None:
+        desk, wall, runner = self.start("2026-11-20T10:57:50+01:00", expression)
+        self.go(desk, wall, 135)
+        for _ in range(4):
+            wall.rightNow -= seconds
+            self.go(desk, wall, seconds + 2)
+        times = clocked(desk)
+        assert "11:00" in times
+        assert times == sorted(set(times))
+        stopped(runner)
+
+    @pytest.mark.parametrize("expression", ["0 11 * * *", "0 11,23 * * *", "30 10 * * *"])
+    def test_back_by_an_hour_brings_no_time_of_the_day_again(self, expression: str) -> None:
+        desk, wall, runner = self.start("2026-11-20T10:29:30+01:00", expression)
+        self.go(desk, wall, 1_900)
+        wall.rightNow -= 3_600
+        self.go(desk, wall, 7_200)
+        assert len(desk.published) == 1
+        stopped(runner)
+
+    def test_back_by_an_hour_brings_none_of_several_again(self) -> None:
+        desk, wall, runner = self.start("2026-11-20T09:59:30+01:00", "0,30 10 * * *")
+        self.go(desk, wall, 2_700)
+        wall.rightNow -= 3_600
+        self.go(desk, wall, 7_200)
+        assert clocked(desk) == ["10:00", "10:30"]
+        stopped(runner)
+
+    def test_back_by_an_hour_brings_the_same_hour_no_second_time(self) -> None:
+        desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly")
+        self.go(desk, wall, 60)
+        wall.rightNow -= 3_600
+        self.go(desk, wall, 7_200)
+        assert clocked(desk) == ["11:00", "12:00"]
+        stopped(runner)
+
+    @pytest.mark.parametrize("expression", ["* * * * *", "@hourly", "0 12 * * *"])
+    def test_back_by_years_follows_the_new_time(self, expression: str) -> None:
+        desk, wall, runner = self.start("2026-11-20T11:59:30+01:00", expression)
+        self.go(desk, wall, 40)
+        wall.rightNow = at("2016-11-20T11:59:30+01:00")
+        self.go(desk, wall, 40)
+        assert [value["time"] for value in desk.published] == [
+            "2026-11-20T12:00:00+01:00",
+            "2016-11-20T12:00:00+01:00",
+        ]
+        stopped(runner)
+
+    def test_back_while_it_waits_for_a_distant_time_does_not_wait_for_that(self) -> None:
+        desk, wall, runner = self.start("2026-11-20T12:30:00+01:00", "0 12 * * *")
+        wall.rightNow = at("2016-11-20T11:59:00+01:00")
+        self.go(desk, wall, 31 + LOOK_SECONDS)
+        assert [value["time"] for value in desk.published] == ["2016-11-20T12:00:00+01:00"]
+        stopped(runner)
+
+    def test_forward_makes_up_for_what_was_skipped_by_one(self) -> None:
+        desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "*/10 * * * *")
+        wall.rightNow += 3_600
+        self.go(desk, wall, LOOK_SECONDS)
+        assert clocked(desk) == ["11:00"]
+        self.go(desk, wall, 90)
+        assert clocked(desk) == ["11:00", "12:00"]
+        stopped(runner)
+
+    def test_forward_and_back_again_goes_on_as_before(self) -> None:
+        desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "0 * * * *")
+        wall.rightNow += 3e8
+        self.go(desk, wall, 3_700)
+        wall.rightNow -= 3e8
+        self.go(desk, wall, 3_600)
+        assert clocked(desk)[0] == "11:00"
+        assert clocked(desk)[-1] == "13:00"
+        stopped(runner)
+
+    def test_while_a_failed_attempt_waits_brings_nothing_twice(self, trouble: Trouble) -> None:
+        desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "0 11 * * *")
+        desk.refusal = Unavailable("the disk is full")
+        self.go(desk, wall, 30)
+        desk.refusal = None
+        wall.rightNow -= 60
+        self.go(desk, wall, 120)
+        assert desk.published == []
+        assert len(trouble.take()) == 1
+        stopped(runner)
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(
+                    [-3e8, -7_200, -3_600, -600, -120, -61, -59, -1, 1, 60, 3_600, 3e8]
+                ),
+                st.integers(1, 200),
+            ),
+            max_size=12,
+        )
+    )
+    def test_by_anything_it_never_stands_still_and_repeats_no_time_at_once(
+        self, steps: list[tuple[float, int]]
+    ) -> None:
+        desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "* * * * *")
+        for step, seconds in steps:
+            wall.rightNow += step
+            self.go(desk, wall, seconds)
+        times = [value["time"] for value in desk.published]
+        assert all(time != following for time, following in pairwise(times))
+        self.go(desk, wall, SLIGHTLY_BACK_SECONDS + 60 + LOOK_SECONDS)
+        assert len(desk.published) > len(times)
         stopped(runner)
 
 
