@@ -1,0 +1,112 @@
+"""A server whose wall clock is set while it runs; the machine's own stays as it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from signal import Signals
+
+import pytest
+
+from tests.e2e.exchange import SSE, Reading, data, history, publish
+from tests.e2e.server import TWISTD, Server, environment
+
+HOUR = 3_600.0
+
+SITECUSTOMIZE = """
+import os, time
+
+_time, _file = time.time, os.environ["CLOCK_IS_OFF_BY"]
+
+
+def _set():
+    try:
+        with open(_file) as found:
+            return _time() + float(found.read())
+    except OSError:
+        return _time()
+
+
+time.time = _set
+"""
+"""Read by Python before anything else, so that nobody has another `time.time`."""
+
+CONFIG = """
+[store]
+path = "s.db"
+[sources.ticks]
+type = "random"
+channel = "ticks"
+every = 0.2
+[limits]
+heartbeat_seconds = 0.5
+[defaults]
+history_ttl = 1800
+"""
+
+
+class Clock:
+    """The wall clock of the server."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
+        self._folder = folder
+        self._file = folder / "off"
+        self.environment = environment(
+            PYTHONPATH=f"{folder}:{environment()['PYTHONPATH']}", CLOCK_IS_OFF_BY=str(self._file)
+        )
+
+    def set(self, seconds: float) -> None:
+        """It differs by this from that of the machine."""
+        new = self._folder / "new"
+        new.write_text(str(seconds))
+        new.rename(self._file)
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    return Clock(tmp_path / "clock")
+
+
+@pytest.fixture(params=["epoll", "asyncio"])
+def server(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Server]:
+    (tmp_path / "pushserver.toml").write_text(CONFIG)
+    twistd = (*TWISTD, "--reactor", request.param)
+    server = Server(tmp_path, "--config", "pushserver.toml", twistd=twistd, env=clock.environment)
+    try:
+        yield server.start()
+        assert server.stop() == -Signals.SIGTERM
+        assert server.problems == []
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("step", [-HOUR, HOUR])
+def test_a_server_whose_clock_is_set_goes_on(server: Server, clock: Clock, step: float) -> None:
+    publish(server, "k", "before")
+    with (
+        closing(Reading(server, "channels/quiet", SSE)) as quiet,
+        closing(Reading(server, "channels/ticks", SSE)) as ticks,
+    ):
+        clock.set(step)
+        publish(server, "now", "?")
+        [now] = history(server, "now")["publications"]
+        assert now["time"] == pytest.approx(time.time() + step, abs=60)
+        publish(server, "k", "after")
+        first, second = history(server, "k")["publications"]
+        assert first["time"] <= second["time"]
+        for _ in range(2):
+            while not quiet.line().startswith(":"):
+                pass
+        for _ in range(5):
+            while "data" not in ticks.block():
+                pass
+    assert data(history(server, "quiet", "since=now&wait=1")) == []
+    # That was more than half a second, in which a commit was to be made.
+    server.kill()
+    clock.set(0.0)
+    server.start()
+    assert data(history(server, "k")) == ["before", "after"]
