@@ -67,10 +67,10 @@ def makeService(options: Options) -> IService:
     """The service that `twistd pushserver` runs; raises StartFailed."""
     from twisted.internet import reactor
 
-    # Before the application: what that does with signals counts more.
-    signals.install(reactor)
     # Before anything waits, also for files to change after a start that failed.
-    steady(reactor)
+    monotonic = steady(reactor)
+    # Before the application, whose own handlers of signals are kept.
+    signals.install(reactor, monotonic)
     if not options["reload"]:
         return make(options, os.environ, reactor)
     signals.release()

@@ -51,13 +51,13 @@ def has_terminal() -> bool:
     return True
 
 
-def install(reactor: Any) -> None:
+def install(reactor: Any, monotonic: Callable[[], float]) -> None:
     """Handle the signals of this process from now on, if this is its main thread.
 
     A signal that is ignored (nohup), or that has a handler already, keeps that.
     """
     if threading.current_thread() is threading.main_thread():
-        Handlers(reactor, signal, has_terminal).install()
+        Handlers(reactor, monotonic, signal, has_terminal).install()
 
 
 def hold() -> None:
@@ -79,8 +79,15 @@ class Handlers:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, system: Any, has_terminal: Callable[[], bool]):
+    def __init__(
+        self,
+        reactor: Any,
+        monotonic: Callable[[], float],
+        system: Any,
+        has_terminal: Callable[[], bool],
+    ):
         self._reactor = reactor
+        self._monotonic = monotonic
         self._system = system
         self._has_terminal = has_terminal
         # A daemon has another session than what it was started from.
@@ -137,7 +144,7 @@ class Handlers:
         if number == signal.SIGHUP and self._terminal_is_gone():
             self._end(number)
             return
-        more = self._remarks[number].more(self._reactor.seconds())
+        more = self._remarks[number].more(self._monotonic())
         if more is not None:
             self._log.info(
                 "received {signal}, which changes nothing: to apply a changed configuration"

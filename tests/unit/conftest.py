@@ -51,7 +51,7 @@ def trouble() -> Iterator[Trouble]:
 @pytest.fixture(autouse=True)
 def _signals_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done on a signal is the process's too."""
-    monkeypatch.setattr("pushserver.signals.install", lambda reactor: None)
+    monkeypatch.setattr("pushserver.signals.install", lambda *_: None)
     monkeypatch.setattr("pushserver.signals.hold", lambda: None)
 
 

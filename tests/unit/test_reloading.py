@@ -315,7 +315,7 @@ class TestTheCommandLine:
         self, options: Options, root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         told: list[str] = []
-        monkeypatch.setattr("pushserver.signals.install", lambda reactor: told.append("install"))
+        monkeypatch.setattr("pushserver.signals.install", lambda *_: told.append("install"))
         monkeypatch.setattr("pushserver.signals.release", lambda: told.append("release"))
         makeService(options)
         assert told == ["install", "release"]

@@ -91,7 +91,7 @@ class Server:
         self.terminal = True
         self.reactor = Reactor()
         self.system = System() if system is None else system
-        Handlers(self.reactor, self.system, lambda: self.terminal).install()
+        Handlers(self.reactor, self.reactor.seconds, self.system, lambda: self.terminal).install()
         if runs:
             [begin] = self.reactor.at_start
             begin()
@@ -223,7 +223,7 @@ def test_a_daemon_does_not_end_with_the_terminal_that_it_was_started_from(
 
 def test_the_handlers_are_there_before_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr("pushserver.signals.install", lambda reactor: told.append("install"))
+    monkeypatch.setattr("pushserver.signals.install", lambda *_: told.append("install"))
     monkeypatch.setattr("pushserver.service.make", lambda *_: told.append("make"))
     options = Options()
     options.parseOptions([])
@@ -257,7 +257,7 @@ def test_a_signal_between_a_program_and_the_next_one_in_its_place_is_not_lost() 
 def test_in_another_thread_nothing_is_installed() -> None:
     program = (
         "import signal, threading; from pushserver import signals\n"
-        "thread = threading.Thread(target=signals.install, args=(None,))\n"
+        "thread = threading.Thread(target=signals.install, args=(None, None))\n"
         "thread.start(); thread.join()\n"
         "print(signal.getsignal(signal.SIGHUP) == signal.SIG_DFL)\n"
     )

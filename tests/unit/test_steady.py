@@ -414,8 +414,8 @@ def test_a_channel_whose_rows_are_gone_follows_the_clock_again() -> None:
 # -- the rule ---------------------------------------------------------------------------------
 
 PACKAGE = Path(__file__).parent.parent.parent / "pushserver"
-CLOCKS = {"steady.py", "rehearsal.py", "testing.py"}
-"""What is a clock itself."""
+CLOCKS = {"steady.py", "rehearsal.py", "testing.py", "opener.py"}
+"""Those that are a clock themselves; and `opener`, which runs in scripts without a reactor."""
 STAMPS = {"assembly.py", "faults.py", "sources/answer.py", "sources/cron.py", "sources/webhook.py"}
 """Where the wall clock is asked, for what others say in its time."""
 
