@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from pushserver.origin import allowed_origin, foreign_site, loopback_address, loopback_host
+from pushserver.origin import allowed_origin, loopback_address, loopback_host
 
 
 class Denied(Exception):
@@ -73,10 +73,10 @@ def check_publisher(caller: Caller, rules: Rules, proven: bool = False) -> None:
         )
     if not loopback_host(caller.host):
         raise Denied(403, f"a request without a key goes to localhost, not to {caller.host!r:.80}")
-    if not allowed_origin(caller.origin, caller.host, caller.secure, rules.origins):
-        raise Denied(403, f"a page of {caller.origin!r:.80} may not publish (allowed_origins)")
-    if caller.origin is None and foreign_site(caller.site):
-        raise Denied(403, f"a page of another origin ({caller.site!r:.40}) may not publish")
+    if not allowed_origin(caller.origin, caller.host, caller.secure, caller.site, rules.origins):
+        elsewhere = caller.origin is None
+        page = f"elsewhere ({caller.site!r:.40})" if elsewhere else f"of {caller.origin!r:.80}"
+        raise Denied(403, f"a page {page} may not publish (allowed_origins)")
     own = caller.is_own()
     if own is False or (own is None and proven):
         raise Denied(

@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from pushserver.accept import preferred
 from pushserver.formats import Format
 from pushserver.mount import depth, surroundings
-from pushserver.origin import allowed_origin, foreign_site
+from pushserver.origin import allowed_origin
 
 JSON = "application/json"
 HTML = "text/html"
@@ -221,18 +221,35 @@ def check_origin(request: Request, allowed: frozenset[str]) -> None:
     nothing that GET does may depend on this check alone.
     """
     origin, host = header(request, "origin"), header(request, "host") or ""
-    if not allowed_origin(origin, host, request.isSecure(), allowed):
+    site = header(request, "sec-fetch-site")
+    if allowed_origin(origin, host, request.isSecure(), site, allowed):
+        return
+    if origin is not None:
         raise Refusal(
             403,
             f"a page of {origin!r} may not use {host!r}: same origin only, "
             "or what allowed_origins lists",
         )
-    site = header(request, "sec-fetch-site")
-    if origin is None and foreign_site(site):
+    raise Refusal(
+        403,
+        f"a page of another origin (Sec-Fetch-Site: {site:.40}) may not use {host!r} in this"
+        " way: it has to send its Origin, which allowed_origins lists",
+    )
+
+
+def check_no_navigation(request: Request) -> None:
+    """Refuse a browser that opens a URL as a document, or fetches it in case somebody opens it.
+
+    For what begins a stream or a session. A page elsewhere can cause both without an Origin and
+    as `Sec-Fetch-Site: none`: by speculation rules, or by a redirect from a URL that was typed.
+    EventSource, fetch and WebSockets never do.
+    """
+    opened = header(request, "sec-fetch-mode") == "navigate"
+    if opened or header(request, "sec-purpose") is not None:
         raise Refusal(
             403,
-            f"a page of another origin (Sec-Fetch-Site: {site:.40}) may not use {host!r} in this"
-            " way: it has to send its Origin, which allowed_origins lists",
+            "a browser cannot open this URL as a page: use EventSource, fetch or a client, or"
+            " open the channel's page",
         )
 
 

@@ -138,7 +138,7 @@ def front_channel(server: Server, runners: Sequence[Runner]) -> str:
 
 def names(server: Server) -> set[str]:
     """The names of the server beside those of loopback: configured, of its pages, the machine's."""
-    hosts = [*server.names, socket.gethostname()]
+    hosts = [*server.names, socket.gethostname(), "host.docker.internal"]
     hosts += [origin.partition("://")[2] for origin in server.allowed_origins]
     return {name for name in map(host_name, hosts) if name}
 

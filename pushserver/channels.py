@@ -20,6 +20,7 @@ from pushserver.answers import (
     Open,
     Refusal,
     WebSocket,
+    check_no_navigation,
     check_origin,
     is_upgrade,
     wants,
@@ -197,6 +198,7 @@ def respond(
     begin: Callable[[Transport[StreamFormat]], Stream],
 ) -> Answer:
     """Answer with a stream of this media type."""
+    check_no_navigation(request)
     request.setHeader(b"content-type", media.encode())
     request.setHeader(b"cache-control", b"no-store")
     if request.method == b"HEAD":

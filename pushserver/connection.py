@@ -21,6 +21,7 @@ from pushserver.answers import (
     Open,
     Refusal,
     WebSocket,
+    check_no_navigation,
     check_origin,
     header,
     is_upgrade,
@@ -123,6 +124,7 @@ class SseDoor(ResponseDoor):
         if len(given) != 1:
             raise Refusal(400, f"{len(given)} cf_connect=, expected one with the connect command")
         self.check(request, given[0])
+        check_no_navigation(request)
         return self.open(request, SESSION_SSE, EVENT_STREAM, _only_connect(given[0]))
 
 

@@ -12,7 +12,14 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.server import Request
 
 from pushserver.answers import Refusal, forwarded_by, header
-from pushserver.origin import MOST_HOST, host_name, host_port, loopback_address, loopback_host
+from pushserver.origin import (
+    MOST_HOST,
+    host_name,
+    host_port,
+    loopback_address,
+    loopback_host,
+    numeric_host,
+)
 
 MOST_KNOWN = 256
 """How many hosts are remembered with the answer, as reading one takes a few microseconds."""
@@ -21,9 +28,9 @@ MOST_KNOWN = 256
 class Hosts:
     """The hosts that a request may name.
 
-    Where a connection comes over loopback, those are the machine itself, `names`, and whatever a
-    proxy says that it was asked for. A page can send a proxy's headers too, but not choose the
-    port in its Host: a request that names our own port did not go through a proxy.
+    Where a connection comes over loopback, those are the machine itself, IP addresses, `names`, and
+    whatever a proxy says that it was asked for. A page can send a proxy's headers too, but not
+    choose the port in its Host: a request that names our own port did not go through a proxy.
     """
 
     def __init__(self, names: Collection[str]):
@@ -47,7 +54,12 @@ class Hosts:
             return False
         known = self._known.get(host)
         if known is None:
-            known = not host or loopback_host(host) or host_name(host) in self._names
+            known = (
+                not host
+                or loopback_host(host)
+                or numeric_host(host)
+                or host_name(host) in self._names
+            )
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
             self._known[host] = known

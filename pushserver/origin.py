@@ -38,31 +38,49 @@ def host_port(host: str, secure: bool) -> int:
     return (443 if secure else 80) if port is None else int(port)
 
 
+def same_origin(site: str | None) -> bool:
+    """Whether a browser says that a page of the very origin that was asked made the request.
+
+    `site` is the value of Sec-Fetch-Site (Fetch Metadata, 2.3), which no page can set.
+    """
+    return site == "same-origin"
+
+
 def foreign_site(site: str | None) -> bool:
     """Whether a browser says that a page of another origin caused the request.
 
-    `site` is the value of Sec-Fetch-Site (Fetch Metadata, 2.3); no page can set it. A request
-    for a picture and a no-cors fetch carry it where they have no Origin. `none` is a person that
-    typed the URL. No header: no browser, an old one, or plain http to another machine.
+    A request for a picture and a no-cors fetch carry Sec-Fetch-Site where they have no Origin.
+    `none` is a person that typed the URL. No header: no browser, an old one, or plain http to
+    another machine.
     """
     return site not in (None, "same-origin", "none")
 
 
-def allowed_origin(origin: str | None, host: str, secure: bool, allowed: Collection[str]) -> bool:
-    """Whether a request with this Origin may read and speak.
+def allowed_origin(
+    origin: str | None, host: str, secure: bool, site: str | None, allowed: Collection[str]
+) -> bool:
+    """Whether a request with these Origin, Host and Sec-Fetch-Site may read and speak.
 
-    Without the header it does not come from a page of somebody else's in a browser. Else
-    it must be the very scheme, host and port that was asked, or one of `allowed`
-    (`https://app.example`). `null` (a sandboxed frame, a local file) is nobody.
+    The origin must be the scheme, host and port that was asked, or one of `allowed`
+    (`https://app.example`), or the browser says that it is the same. `null` is a sandboxed
+    frame, a local file, or a form of a page that sends no referrer; only the browser's word tells
+    the last from the others. Without Origin a request does not come from a page of another origin
+    unless Sec-Fetch-Site says so.
     """
     if origin is None:
-        return True
+        return not foreign_site(site)
     origin = origin.lower()
-    if origin in allowed:
+    if origin in allowed or same_origin(site):
         return True
     scheme = "https" if secure else "http"
     default = ":443" if secure else ":80"
     return origin.removesuffix(default) == f"{scheme}://{host.lower()}".removesuffix(default)
+
+
+_LOOPBACK_NAMES = frozenset(
+    {"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback", "localhost6"}
+)
+"""Names in the usual /etc/hosts. No one of them can be had in DNS."""
 
 
 def loopback_host(host: str) -> bool:
@@ -72,7 +90,16 @@ def loopback_host(host: str) -> bool:
     same origin as we are; its Host gives it away.
     """
     name = host_name(host)
-    return name == "localhost" or name.endswith(".localhost") or loopback_address(name)
+    return name in _LOOPBACK_NAMES or name.endswith(".localhost") or loopback_address(name)
+
+
+def numeric_host(host: str) -> bool:
+    """Whether this Host is an IP address: nobody can point that to another machine."""
+    try:
+        ip_address(host_name(host))
+    except ValueError:
+        return False
+    return True
 
 
 @lru_cache(256)

@@ -20,7 +20,8 @@ _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
 _HEADER = struct.Struct("=IHHII")
 _ADDRESSES = struct.Struct("!HH16s16s")
-_UID_AT = _HEADER.size + 4 + 48 + 3 * 4
+_OWNER = struct.Struct("=II")
+_OWNER_AT = _HEADER.size + 4 + 48 + 3 * 4
 _ANY = 0xFFFFFFFF
 _ANSWER_SECONDS = 1.0
 
@@ -66,7 +67,7 @@ def _unix_user(transport: Any) -> int:
 
 
 def tcp_user(family: int, local: tuple[str, int], remote: tuple[str, int]) -> int | None:
-    """The user of the TCP socket between these two addresses; None if there is no such socket.
+    """The user of the TCP socket between these two addresses; None if no program has it open.
 
     Asks the kernel for this one socket (sock_diag(7)), which takes some 20 microseconds however
     many there are; /proc/net/tcp lists them all. Raises OSError where that is not allowed.
@@ -85,5 +86,6 @@ def tcp_user(family: int, local: tuple[str, int], remote: tuple[str, int]) -> in
     kind = _HEADER.unpack_from(answer)[1]
     if kind != _SOCK_DIAG_BY_FAMILY:
         return None
-    user: int = struct.unpack_from("=I", answer, _UID_AT)[0]
-    return user
+    user, inode = _OWNER.unpack_from(answer, _OWNER_AT)
+    # A socket that was closed has no inode, and a while later the kernel gives its user as 0.
+    return user if inode else None

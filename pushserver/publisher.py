@@ -119,7 +119,7 @@ def _position(host: str, response: Any, body: bytes) -> dict[str, object]:
 
 
 def _is_position(answer: dict[str, object]) -> bool:
+    offset, texts = answer.get("offset"), (answer.get("epoch"), answer.get("id"))
     # A bool is an int to Python.
-    return type(answer.get("offset")) is int and all(
-        isinstance(answer.get(name), str) for name in ("epoch", "id")
-    )
+    known = type(offset) is int and offset > 0
+    return known and all(isinstance(text, str) and text for text in texts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
-from pushserver.answers import JSON, Refusal, header
+from pushserver.answers import JSON, Refusal, check_no_navigation, header
 from pushserver.channel import Publication
 from pushserver.cursor import Cursor, InvalidCursor, Start, parse_cursor, parse_since
 from pushserver.formats import history_object
@@ -49,6 +49,7 @@ def history(request: Request, name: str, node: Node) -> bytes | Deferred[bytes]:
     request.setHeader(b"cache-control", b"no-store")
     rows, reason = _find(name, node.hub.history, start)
     if wait and not rows and not reason and request.method != b"HEAD":
+        check_no_navigation(request)
         return _long_poll(request, name, node, start, wait)
     return _answer(name, node.hub.history, rows, limit, reason)
 

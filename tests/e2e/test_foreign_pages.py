@@ -272,6 +272,39 @@ def test_a_page_of_another_origin_causes_nothing(
             assert result in ("failed", "loaded", "opaque", "true"), (what, result)
 
 
+def test_a_page_of_another_origin_does_not_begin_a_session_by_speculation(
+    browser: Browser, server: Server, tmp_path: Path
+) -> None:
+    """Chromium says `Sec-Fetch-Site: none` of what a page may be about to open."""
+    urls = [f"http://localhost:{server.port}/{path}" for path in (GETS[0], GETS[2], GETS[3])]
+    for kind in ("prefetch", "prerender"):
+        rules = json.dumps({kind: [{"source": "list", "urls": urls, "eagerness": "immediate"}]})
+        text = f"<script type=speculationrules>{rules}</script>"
+        (tmp_path / "pages" / f"{kind}.html").write_text(text)
+    with elsewhere(tmp_path / "pages") as port, browser.new_context() as context:
+        for kind in ("prefetch", "prerender"):
+            page = context.new_page()
+            page.goto(f"http://127.0.0.1:{port}/{kind}.html")
+            for _ in range(100):
+                if server.log.count("cannot open this URL as a page") >= 1:
+                    break
+                page.wait_for_timeout(50)
+    assert "cannot open this URL as a page" in server.log
+    assert acts(server, tmp_path) == set()
+
+
+def test_a_url_that_is_typed_elsewhere_and_redirects_begins_no_session(
+    browser: Browser, server: Server, tmp_path: Path
+) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        for path in (GETS[0], GETS[3]):
+            answer = page.goto(f"http://localhost:{server.port}/{path}")
+            assert answer is not None
+            assert answer.status == 403
+    assert acts(server, tmp_path) == set()
+
+
 def test_a_page_of_the_servers_own_may_do_all_of_it(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pushserver.channel import ChannelOptions
 from pushserver.limits import Limits
-from tests.unit.web import Line, Response, Server, handshake, parse
+from tests.unit.web import BROWSER, Line, Response, Server, handshake, parse
 
 CONNECT = {"id": 1, "connect": {}}
 SUBSCRIBE = {"id": 2, "subscribe": {"channel": "a"}}
@@ -345,6 +345,35 @@ class TestTheDoors:
         once = urlencode({"cf_connect": lines(CONNECT)})
         answer = Server().get(f"/connection/sse?{once}&{once}", accept=SSE)
         assert answer.error == (400, "2 cf_connect=, expected one with the connect command")
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"sec_fetch_site": "none", "sec_fetch_mode": "navigate", "sec_purpose": "prefetch"},
+            {"sec_fetch_site": "none", "sec_fetch_mode": "navigate"},
+            {"sec_purpose": "prefetch;prerender"},
+        ],
+    )
+    @pytest.mark.parametrize(
+        "path",
+        [
+            f"/connection/sse?{urlencode({'cf_connect': json.dumps(CONNECT)})}",
+            "/events?channel=a",
+            "/channels/a?since=now&wait=5",
+        ],
+    )
+    def test_what_a_browser_opens_as_a_page_begins_nothing(
+        self, path: str, headers: dict[str, str]
+    ) -> None:
+        """By speculation rules, or by a redirect from a URL that was typed."""
+        server = Server()
+        answer = server.get(path, **headers)
+        status, message = answer.error
+        assert status == 403
+        assert message.startswith("a browser cannot open this URL as a page")
+        assert len(server.node.peers) == 0
+        page = server.get("/channels/a", accept=BROWSER, **headers)
+        assert page.status == 200
 
     @pytest.mark.parametrize("how", ["sse", "http_stream"])
     @pytest.mark.parametrize("site", ["cross-site", "same-site"])

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.origin import allowed_origin, loopback_address, loopback_host, valid_host
+from pushserver.origin import (
+    allowed_origin,
+    loopback_address,
+    loopback_host,
+    numeric_host,
+    valid_host,
+)
 
 FOREIGN = [
     "http://evil.example",
@@ -38,8 +44,10 @@ FOREIGN = [
 
 @pytest.mark.parametrize("origin", FOREIGN)
 def test_a_page_of_another_origin_may_not(origin: str) -> None:
-    assert not allowed_origin(origin, "push.example", False, frozenset())
-    assert not allowed_origin(origin, "push.example:80", False, frozenset({"https://app.example"}))
+    assert not allowed_origin(origin, "push.example", False, None, frozenset())
+    assert not allowed_origin(
+        origin, "push.example:80", False, None, frozenset({"https://app.example"})
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,32 +65,63 @@ def test_a_page_of_another_origin_may_not(origin: str) -> None:
     ],
 )
 def test_a_page_of_the_same_origin_may(origin: str, host: str, secure: bool) -> None:
-    assert allowed_origin(origin, host, secure, frozenset())
+    assert allowed_origin(origin, host, secure, None, frozenset())
 
 
 def test_over_tls_a_page_without_it_is_foreign_and_the_other_way_round() -> None:
-    assert not allowed_origin("http://push.example", "push.example", True, ())
-    assert not allowed_origin("http://push.example:443", "push.example", True, ())
-    assert not allowed_origin("https://push.example:443", "push.example:443", False, ())
+    assert not allowed_origin("http://push.example", "push.example", True, None, ())
+    assert not allowed_origin("http://push.example:443", "push.example", True, None, ())
+    assert not allowed_origin("https://push.example:443", "push.example:443", False, None, ())
 
 
 def test_who_is_no_browser_may() -> None:
-    assert allowed_origin(None, "push.example", False, ())
+    assert allowed_origin(None, "push.example", False, None, ())
 
 
 def test_what_is_listed_may_whatever_its_case() -> None:
     allowed = frozenset({"https://app.example"})
-    assert allowed_origin("https://app.example", "push.example", False, allowed)
-    assert allowed_origin("https://APP.example", "push.example", False, allowed)
-    assert not allowed_origin("http://app.example", "push.example", False, allowed)
-    assert not allowed_origin("https://app.example.evil.example", "push.example", False, allowed)
-    assert not allowed_origin("null", "push.example", False, allowed)
+    assert allowed_origin("https://app.example", "push.example", False, None, allowed)
+    assert allowed_origin("https://APP.example", "push.example", False, None, allowed)
+    assert not allowed_origin("http://app.example", "push.example", False, None, allowed)
+    assert not allowed_origin(
+        "https://app.example.evil.example", "push.example", False, None, allowed
+    )
+    assert not allowed_origin("null", "push.example", False, None, allowed)
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "new-value", "", "none, cross-site"])
+def test_without_an_origin_what_the_browser_says_of_the_site_counts(site: str) -> None:
+    assert not allowed_origin(None, "push.example", False, site, ())
+    assert allowed_origin(None, "push.example", False, "none", ())
+    assert allowed_origin(None, "push.example", False, "same-origin", ())
+
+
+@pytest.mark.parametrize("origin", ["null", "https://push.example"])
+def test_the_browser_knows_what_is_the_same_origin(origin: str) -> None:
+    """A form of a page without referrer says null; a proxy that speaks https is not seen here."""
+    assert allowed_origin(origin, "push.example", False, "same-origin", ())
+    for site in (None, "none", "same-site", "cross-site", "same-origin, cross-site"):
+        assert not allowed_origin(origin, "push.example", False, site, ())
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0:80", "[::2]:8080", "127.0.0.1", "[::1]"])
+def test_an_address_is_a_host_that_nobody_can_point_elsewhere(host: str) -> None:
+    assert numeric_host(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "localhost", "1.2.3", "10.0.0.1.evil.example", "2130706433", "0x7f.0.0.1", "::1"]
+)
+def test_a_name_that_looks_like_an_address_is_none(host: str) -> None:
+    assert not numeric_host(host)
 
 
 @pytest.mark.parametrize(
     "host",
     [
         "localhost",
+        "localhost.localdomain:80",
+        "ip6-localhost",
         "LOCALHOST:8080",
         "localhost.",
         "app.localhost",
@@ -183,7 +222,7 @@ def test_nothing_else_is_a_host(host: str) -> None:
 
 @given(st.text(max_size=40), st.text(max_size=40), st.booleans())
 def test_no_text_at_all_is_too_much_for_the_rules(origin: str, host: str, secure: bool) -> None:
-    assert isinstance(allowed_origin(origin, host, secure, ()), bool)
+    assert isinstance(allowed_origin(origin, host, secure, None, ()), bool)
     assert isinstance(loopback_host(host) or valid_host(host), bool)
     if loopback_host(host):
         assert "\n" not in host

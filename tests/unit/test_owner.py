@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from types import SimpleNamespace
@@ -62,6 +63,41 @@ def test_the_user_is_that_of_the_other_end(ends: Any) -> None:
     here, there = (address.host.removeprefix("::ffff:") for address in ends)
     family = socket.AF_INET6 if ":" in here else socket.AF_INET
     assert owner.tcp_user(family, (there, ends[1].port), (here, ends[0].port)) == os.getuid()
+
+
+def test_a_connection_that_was_closed_is_nobodys(ends: Any) -> None:
+    """The kernel gives root as the user of what is left of a closed socket."""
+    here, there = ends
+    request = asked(here, there)
+    assert owner.is_own(request) is True
+    for theirs in [s for s in gc.get_objects() if _is_at(s, there)]:
+        theirs.close()
+    answers = [owner.is_own(request) for _ in range(200)]
+    assert set(answers) == {False}
+
+
+def _is_at(found: object, address: Any) -> bool:
+    if type(found) is not socket.socket or found.fileno() < 0:
+        return False
+    return found.family != socket.AF_UNIX and found.getsockname()[1] == address.port
+
+
+def test_the_remains_of_a_closed_socket_have_no_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = bytearray(200)
+    answer[4:6] = (20).to_bytes(2, "little")
+
+    class Netlink(socket.socket):
+        def sendto(self, *_: Any) -> int:
+            return 0
+
+        def recv(self, *_: Any) -> bytes:
+            return bytes(answer)
+
+    monkeypatch.setattr(socket, "socket", Netlink)
+    ends = ("127.0.0.1", 1), ("127.0.0.1", 2)
+    assert owner.tcp_user(socket.AF_INET, *ends) is None
+    answer[owner._OWNER_AT + 4] = 7
+    assert owner.tcp_user(socket.AF_INET, *ends) == 0
 
 
 @pytest.mark.parametrize(
