@@ -24,7 +24,7 @@ __all__ = [
     "__version__",
     "publish",
 ]
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 # Imported when they are asked for: a script that publishes needs no Twisted.
 _LATER = {
