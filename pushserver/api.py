@@ -7,7 +7,9 @@ wrong key, 404 for an unknown method and 400 for a body that is not JSON.
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -191,7 +193,8 @@ class Methods:
         return _error(failed)
 
     async def publish(self, call: Publish) -> object:
-        receipt = await self._node.hub.publish(_draft(call, call.channel))
+        channel = check_name(call.channel)
+        receipt = await self._node.hub.publish(replace(_draft(call), channel=channel))
         return {"offset": receipt.offset, "epoch": receipt.epoch}
 
     async def broadcast(self, call: Broadcast) -> object:
@@ -200,8 +203,10 @@ class Methods:
                 f"bad request: {len(call.channels)} channels, expected {MOST_CHANNELS} at most"
             )
             raise WireError(wire.BAD_REQUEST, message)
-        # All of them are looked at before the first is published.
-        drafts = [_draft(call, channel) for channel in call.channels]
+        # All of them are looked at before the first is published. They share data and tags, which
+        # as a copy for each channel would be a thousand megabytes.
+        draft = _draft(call)
+        drafts = [replace(draft, channel=check_name(channel)) for channel in call.channels]
         return {"responses": [await self._response(draft) for draft in drafts]}
 
     async def _response(self, draft: Draft) -> object:
@@ -248,10 +253,13 @@ class Methods:
 
     async def channels(self, call: Channels) -> object:
         pattern = call.pattern or "*"
+        if len(pattern) > MOST_PATTERN:
+            message = f"pattern: {len(pattern)} characters, expected {MOST_PATTERN} at most"
+            raise WireError(wire.BAD_REQUEST, f"bad request: {message}")
+        # Not fnmatchcase: that keeps 32,768 compiled patterns, up to 60 KB each.
+        matches = re.compile(fnmatch.translate(pattern)).match
         watched = self._node.hub.channels().items()
-        matching = {
-            n: {"num_clients": size} for n, size in watched if fnmatch.fnmatchcase(n, pattern)
-        }
+        matching = {name: {"num_clients": size} for name, size in watched if matches(name)}
         return {"channels": matching}
 
     async def info(self, call: Info) -> object:
@@ -303,6 +311,8 @@ class Methods:
 
 MOST_CHANNELS = 1_000
 MOST_COMMANDS = 1_000
+MOST_PATTERN = 256
+"""Characters. A channel's name has half as many at the most."""
 
 Method = Callable[[Methods, Any], Awaitable[object]]
 METHODS: dict[str, tuple[type[Call], Method]] = {
@@ -330,7 +340,8 @@ def _error(failed: WireError) -> dict[str, object]:
     return {"error": {"code": failed.code, "message": failed.message}}
 
 
-def _draft(call: Publish | Broadcast, channel: str) -> Draft:
+def _draft(call: Publish | Broadcast) -> Draft:
+    """What is to be published, without a channel."""
     if call.skip_history:
         raise WireError(wire.NOT_AVAILABLE, "skip_history: every publication has its offset here")
     if call.b64data is not None:
@@ -338,7 +349,7 @@ def _draft(call: Publish | Broadcast, channel: str) -> Draft:
     tags = dict(call.tags or {})
     event = tags.pop("event", None) if call.event is None else call.event
     return Draft(
-        check_name(channel),
+        "",
         bytes(call.data),
         check_event("message" if event is None else event),
         tags or None,

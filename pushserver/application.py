@@ -151,13 +151,14 @@ class AppHandlers:
     def guards(self, channel: str) -> bool:
         return self._events.find("subscribe", _namespace(channel)) is not None
 
-    async def publish(self, session: Session, channel: str, data: bytes) -> bool:
+    def decides(self, channel: str) -> bool:
+        return self._events.find("publish", _namespace(channel)) is not None
+
+    async def publish(self, session: Session, channel: str, data: bytes) -> None:
         found = self._events.find("publish", _namespace(channel))
-        if found is None:
-            return False
+        assert found is not None, "publish without a handler: see `decides`"
         if await self._call(found, self.clients[session], channel, _value(data)) is False:
             raise Refused(f"publishing to {channel} was refused by the application")
-        return True
 
     async def rpc(self, session: Session, method: str, data: bytes) -> bytes:
         found = self._events.named(method)
@@ -167,8 +168,11 @@ class AppHandlers:
         return self._encoded(found, answer)
 
     async def message(self, session: Session, data: bytes) -> None:
-        value = _value(data)
-        found, value = self._meant(value)
+        if not self._events.heard:
+            # No value of the data has a handler, so the data need not be read.
+            self._faults.unheard(data[:_SHOWN_BYTES].decode("utf-8", "replace"), [])
+            raise NotHandled("the application has no handler for what was sent")
+        found, value = self._meant(_value(data))
         if found is None:
             self._faults.unheard(value, sorted(self._events))
             raise NotHandled("the application has no handler for what was sent")
@@ -285,6 +289,9 @@ class _Made:
 
 class _Late(Exception):
     """A handler has not answered in time."""
+
+
+_SHOWN_BYTES = 120
 
 
 def _value(data: bytes) -> Any:

@@ -105,13 +105,16 @@ async def unsubscribe(session: Session, text: bytes) -> Struct:
 async def publish(session: Session, text: bytes) -> Struct:
     request = wire.request(text, wire.PublishRequest)
     channel = _channel(request.channel)
-    hub = session.node.hub
+    hub, handlers = session.node.hub, session.node.handlers
+    # Permission first: reading the data costs more than refusing it.
+    decided = handlers.decides(channel)
+    if not decided and not hub.history.options(channel).client_publish:
+        message = f"clients may not publish to {channel} (client_publish)"
+        raise WireError(wire.PERMISSION_DENIED, message)
     try:
         data = payload.compact(bytes(request.data))
-        allowed = await session.node.handlers.publish(session, channel, data)
-        if not allowed and not hub.history.options(channel).client_publish:
-            message = f"clients may not publish to {channel} (client_publish)"
-            raise WireError(wire.PERMISSION_DENIED, message)
+        if decided:
+            await handlers.publish(session, channel, data)
         await hub.publish(Draft(channel, data, info=session.info))
     except InvalidData as error:
         raise WireError(wire.BAD_REQUEST, f"bad request: data: {error}") from None

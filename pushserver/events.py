@@ -105,6 +105,11 @@ class Events:
             return None
         return self._handlers.get((namespace, event)) or self._handlers.get(("", method))
 
+    @property
+    def heard(self) -> bool:
+        """Whether there is a handler for anything that a client may send."""
+        return any(event not in ARGUMENTS for _, event in self._handlers)
+
     def __iter__(self) -> Iterator[str]:
         return (full_name(space, event) for space, event in self._handlers)
 

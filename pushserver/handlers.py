@@ -52,8 +52,11 @@ class Handlers(Protocol):
     def guards(self, channel: str) -> bool:
         """Whether `subscribe` decides who may read this channel; the answer raises nothing."""
 
-    async def publish(self, session: Session, channel: str, data: bytes) -> bool:
-        """A client wants to publish; False when nobody here says so or so."""
+    def decides(self, channel: str) -> bool:
+        """Whether `publish` decides who may publish to this channel; raises nothing."""
+
+    async def publish(self, session: Session, channel: str, data: bytes) -> None:
+        """A client wants to publish to a channel that the application decides about."""
 
     async def rpc(self, session: Session, method: str, data: bytes) -> bytes:
         """A client asks for something; raises NotHandled."""
@@ -77,8 +80,11 @@ class NoHandlers:
     def guards(self, channel: str) -> bool:
         return False
 
-    async def publish(self, session: Session, channel: str, data: bytes) -> bool:
+    def decides(self, channel: str) -> bool:
         return False
+
+    async def publish(self, session: Session, channel: str, data: bytes) -> None:
+        """Not called: `decides` says no for each channel."""
 
     async def rpc(self, session: Session, method: str, data: bytes) -> bytes:
         raise NotHandled("not available on this server")

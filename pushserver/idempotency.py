@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from pushserver.channel import Receipt
 
@@ -74,9 +75,12 @@ class Keys:
 
     def expire(self, now: float) -> None:
         """Forget what is older than five minutes."""
-        for name, (known, born) in list(self._known.items()):
-            if born + REMEMBERED_SECONDS > now:
-                break
+        # The oldest come first. No copy of them all: this is asked for each key while there is no
+        # room.
+        old = list(
+            takewhile(lambda item: item[1][1] + REMEMBERED_SECONDS <= now, self._known.items())
+        )
+        for name, (known, _) in old:
             self.forgotten_seq = known.receipt.seq
             del self._known[name]
 

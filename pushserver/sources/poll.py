@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from pushserver import payload
 from pushserver.limits import Positive
-from pushserver.payload import MALFORMED, InvalidData
+from pushserver.payload import InvalidData
 from pushserver.sources.answer import Unusable
 from pushserver.sources.fetch import Document, Fetcher
 from pushserver.sources.interface import Feed, ISource, ISourceType
@@ -62,8 +62,8 @@ class Poll:
 
     async def _take(self, feed: Feed, document: Document) -> None:
         try:
-            whole = msgspec.json.decode(document.body.removeprefix(BOM_UTF8))
-        except MALFORMED as error:
+            whole = payload.decode(document.body.removeprefix(BOM_UTF8))
+        except InvalidData as error:
             raise Unusable(f"{self._host} answered with what is no JSON: {error}") from None
         try:
             value = self._pointer.look(whole)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from pushserver import payload
 from pushserver.channel import InvalidName, check_event
 from pushserver.limits import Positive
-from pushserver.payload import MALFORMED, InvalidData
+from pushserver.payload import InvalidData
 from pushserver.sources.answer import Answer, Unusable
 from pushserver.sources.events import Event, Parser
 from pushserver.sources.fetch import Fetcher, within
@@ -149,8 +149,8 @@ class RemoteStream:
         if self._options.format == "text":
             return data
         try:
-            value = msgspec.json.decode(data.encode())
-        except MALFORMED as error:
+            value = payload.decode(data.encode())
+        except InvalidData as error:
             if self._options.format == "json":
                 raise InvalidData(f"it is not JSON: {error}") from None
             return data

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs
 
-import msgspec
 from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from pushserver import payload
 from pushserver.broker import Unavailable
 from pushserver.channel import InvalidName, Receipt, check_event
 from pushserver.idempotency import REMEMBERED_SECONDS, InvalidKey, check_key
 from pushserver.limits import Positive
-from pushserver.payload import MALFORMED, InvalidData
+from pushserver.payload import InvalidData, NotJSON
 from pushserver.sources.interface import Feed, IHook, ISource, ISourceType, SourceFailed
 from pushserver.sources.signatures import (
     Encoding,
@@ -115,9 +115,9 @@ class Webhook:
         try:
             event = _named(headers, self._options.event_header, check_event)
             key = _named(headers, self._options.id_header, check_key)
-            value = _value(headers.get("content-type", ""), body)
             if feed.delay() > 0:
                 raise Refused(429, "more requests than max_rate allows: come again in a second")
+            value = _value(headers.get("content-type", ""), body)
             # The header with the name of the delivery is not signed: it must not make
             # another request of one that somebody has recorded.
             return await feed.publish(value, event, key=signed or key)
@@ -147,17 +147,19 @@ def _value(content_type: str, body: bytes) -> object:
         return _json(body)
     try:
         return _json(body)
-    except InvalidData:
+    except NotJSON:
         text = _text(body)
-    payload = _payload(text) if media == _FORM else None
-    return text if payload is None else _json(payload)
+    field = _payload(text) if media == _FORM else None
+    return text if field is None else _json(field)
 
 
 def _json(text: bytes) -> object:
     try:
-        return msgspec.json.decode(text)
-    except MALFORMED as error:
-        raise InvalidData(f"the body is not JSON: {error}") from None
+        return payload.decode(text)
+    except NotJSON as error:
+        raise NotJSON(f"the body is not JSON: {error}") from None
+    except InvalidData as error:
+        raise InvalidData(f"the body cannot be published: {error}") from None
 
 
 def _payload(form: str) -> bytes | None:

@@ -50,10 +50,12 @@ class Doorman(NoHandlers):
         self.said.append(data)
         await self._wait()
 
-    async def publish(self, session: Session, channel: str, data: bytes) -> bool:
+    def decides(self, channel: str) -> bool:
+        return channel == "open"
+
+    async def publish(self, session: Session, channel: str, data: bytes) -> None:
         self.said.append(data)
         await self._wait()
-        return channel == "open"
 
     async def rpc(self, session: Session, method: str, data: bytes) -> bytes:
         self.said.append(data)
