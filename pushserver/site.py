@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
-from twisted.internet.protocol import connectionDone
-from twisted.logger import (
-    FilteringLogObserver,
-    Logger,
-    LogLevel,
-    LogLevelFilterPredicate,
-    globalLogPublisher,
-)
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger
 from twisted.web import http
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
@@ -25,6 +17,7 @@ from twisted.web.server import Request, Site
 from pushserver.entrance import Entrance, Shortcut
 from pushserver.limits import Limits
 from pushserver.origin import valid_host
+from pushserver.pipeline import DeadlineChannel
 
 # Of the status, its name, what was wrong, and the way from here to the server's root.
 ErrorPage = Callable[[int, str, str, str], bytes]
@@ -40,42 +33,6 @@ HEADERS = {
         b"form-action 'self'; frame-ancestors 'self'"
     ),
 }
-
-
-class DeadlineChannel(http.HTTPChannel):
-    """Turns Site's idle timeout into a deadline for each request.
-
-    As it is, each byte that comes resets the timeout, and a client that drips one a second
-    is never dropped.
-    """
-
-    site: PushSite
-    # Without its line for each connection that timed out, as every idle one does.
-    _log = Logger(
-        observer=FilteringLogObserver(
-            globalLogPublisher, [LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)]
-        )
-    )
-
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        self.site.channels.add(self)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.site.release(self)
-        super().connectionLost(reason)
-
-    def abort(self) -> None:
-        """Drop the connection at once."""
-        cast(ITCPTransport, self.transport).abortConnection()
-
-    def setTimeout(self, period: float | None) -> float | None:
-        # What is returned is what the next request gets. The first had what was left of it.
-        before = super().setTimeout(period)
-        return None if before is None else self.site.limits.request_seconds
-
-    def resetTimeout(self) -> None:
-        """A byte came; the time runs on."""
 
 
 class Fields(Headers):

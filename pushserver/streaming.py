@@ -70,6 +70,8 @@ class ResponseTransport:
         self.format = format
         self._request = request
         self._channel: Any = request.channel
+        # No request is read behind an answer that ends with the connection.
+        self._channel.persistent = False
         self._open = True
         self._log = log
         address = request.getClientAddress()

@@ -42,8 +42,8 @@ FLOORS = {
         {"msgspec"},
     ),
     "2: what doors share": floor(
-        "answers compression coroutines entrance gate hosts lean mount outlet owner publishing"
-        " quiet reading site sqlite steady store websocket",
+        "answers compression coroutines entrance gate hosts lean mount outlet owner pipeline"
+        " publishing quiet reading site sqlite steady store websocket",
         {"msgspec"} | NETWORK,
     ),
     "2: sources": floor(

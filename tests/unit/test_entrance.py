@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from pushserver.entrance import LEAST_SECONDS, Entrance
 from pushserver.limits import Limits
-from pushserver.site import DeadlineChannel
+from pushserver.pipeline import DeadlineChannel
 from pushserver.upgrade import WebSocketFactory
 from pushserver.websocket import WebSocketShell
 from tests.unit.heads import FIELDS, TRANSPORTS, connect, head

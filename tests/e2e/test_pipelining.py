@@ -1,0 +1,80 @@
+"""A client that asks for much at once and reads nothing, on each kind of port of a real server."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.exchange import history, publish
+from tests.e2e.server import Server
+from tests.e2e.test_fanout import serving_everywhere
+
+PIECES = 100
+PIECE_BYTES = 9_900
+MOST_MIB = 64
+
+
+def resident(server: Server) -> float:
+    """MiB of memory that the server's process has."""
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+([0-9]+) kB", status)
+    assert found is not None
+    return int(found[1]) / 1_024
+
+
+def request(path: str) -> bytes:
+    return f"GET /channels/{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def bodies(connection: socket.socket) -> Iterator[bytes]:
+    """The answers as they come, but for their heads."""
+    data = b""
+    while True:
+        while b"\r\n\r\n" not in data:
+            data += connection.recv(1 << 20)
+        head, _, data = data.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        found = re.search(rb"(?i)content-length: ([0-9]+)", head)
+        assert found is not None
+        pieces, size = [data], int(found[1])
+        left = size - len(data)
+        while left > 0:
+            pieces.append(connection.recv(1 << 20))
+            assert pieces[-1], "cut"
+            left -= len(pieces[-1])
+        data = b"".join(pieces)
+        yield data[:size]
+        data = data[size:]
+
+
+@pytest.mark.parametrize(("port", "count"), [("plain", 1_666), ("unix", 300), ("tls", 300)])
+def test_requests_in_one_piece_take_the_memory_of_one_and_are_answered_in_order(
+    tmp_path: Path, port: str, count: int
+) -> None:
+    with serving_everywhere(tmp_path, "") as (server, ports):
+        for _ in range(PIECES):
+            publish(server, "big", "x" * PIECE_BYTES)
+        # What a first answer takes is there from then on.
+        assert len(history(server, "big")["publications"]) == PIECES
+        before = resident(server)
+        with closing(ports[port](4_096)) as connection:
+            connection.settimeout(30)
+            connection.sendall((request("big") + request("small?last=1")) * (count // 2))
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                # Others are answered meanwhile.
+                assert history(server, "other")["offset"] == 0
+                assert resident(server) < before + MOST_MIB
+            answers = bodies(connection)
+            for _ in range(count // 2):
+                big, small = next(answers), next(answers)
+                assert len(big) > PIECES * PIECE_BYTES
+                assert big.startswith(b'{"channel":"big"')
+                assert small.startswith(b'{"channel":"small"')
+        assert resident(server) < before + MOST_MIB
