@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from twisted.logger import Logger
-from twisted.web.http import CACHED, NOT_MODIFIED
+from twisted.web.http import CACHED, NOT_MODIFIED, stringToDatetime
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -271,8 +271,19 @@ def _put_right(request: Request, tag: bytes, size: int) -> None:
         headers.removeHeader(b"if-modified-since")
         known = known.replace(b"W/", b"").replace(b",", b" ")
         headers.setRawHeaders(b"if-none-match", [known])
+    if not _is_date(request.getHeader(b"if-modified-since") or b""):
+        headers.removeHeader(b"if-modified-since")
     if request.getHeader(b"if-range") not in (None, tag) or not _plain_range(request, size):
         headers.removeHeader(b"range")
+
+
+def _is_date(text: bytes) -> bool:
+    """Whether twisted.web reads this as a time; what raises another error it does not catch."""
+    try:
+        stringToDatetime(text.partition(b";")[0])
+    except (ArithmeticError, LookupError, ValueError):
+        return False
+    return True
 
 
 def _plain_range(request: Request, size: int) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.api import METHODS, MOST_CHANNELS, MOST_COMMANDS
+from pushserver.api import METHODS, MOST_CHANNELS, MOST_COMMANDS, MOST_PATTERN
 from pushserver.config import Auth, Config
 from pushserver.limits import Limits
 from tests.unit.tools import Client
@@ -278,6 +278,22 @@ class TestChannels:
         found = result(server, "channels", pattern=pattern)["channels"]
         assert {name: info["num_clients"] for name, info in found.items()} == expected
         assert all(client.closed is None for client in clients)
+
+    @pytest.mark.parametrize("pattern", ["*a" * 129, "[" * 257, "?" * 1_000_000])
+    def test_are_not_looked_for_by_a_long_pattern(self, pattern: str) -> None:
+        code, message = error(Server(), "channels", pattern=pattern)
+        expected = f"pattern: {len(pattern)} characters, expected {MOST_PATTERN} at most"
+        assert (code, message) == (107, f"bad request: {expected}")
+
+
+def test_a_broadcast_keeps_its_data_and_tags_once() -> None:
+    server = Server()
+    names = [f"c{n}" for n in range(10)]
+    result(server, "broadcast", channels=names, data="x" * 1_000, tags={"a": "b"})
+    kept = [server.hub.history.peek(name).last(1)[0] for name in names]
+    assert len({id(row.data) for row in kept}) == 1
+    assert len({id(row.tags) for row in kept}) == 1
+    assert [row.channel for row in kept] == names
 
 
 def test_info_counts_what_there_is() -> None:

@@ -559,6 +559,16 @@ class TestWhatIsSent:
             server.connect().send({"a": 1})
         assert seen == [{"a": 1}]
 
+    def test_without_any_handler_is_refused_before_it_is_read(
+        self, app: PushServer, guests: Guests, trouble: Trouble
+    ) -> None:
+        app.on("connect")(lambda client: None)
+        client = guests.connected()
+        [reply] = client.say(b'{"id":5,"send":{"data":{"k":1,"k":2}}}')
+        assert reply["error"]["code"] == 108
+        [told] = trouble.take()
+        assert """a client sent '{"k":1,"k":2}', for which there is no handler""" in told
+
     def test_for_nobody_does_no_harm_and_is_told_now_and_then(
         self, app: PushServer, guests: Guests, trouble: Trouble
     ) -> None:

@@ -494,3 +494,8 @@ class TestThePagesOfAUser:
         assert wire[9:12] in (b"200", b"302", b"400", b"404"), wire
         assert b"SECRET" not in wire
         assert b"root:" not in wire
+
+
+@pytest.mark.parametrize("date", ["x", ";", "; length=5", "Sun,"])
+def test_a_time_that_is_none_is_no_condition(server: Server, date: str) -> None:
+    assert server.get("/static/app.css", if_modified_since=date).status == 200

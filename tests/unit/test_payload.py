@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pushserver.payload import MAX_DEPTH, InvalidData, compact, encode
+from pushserver.payload import MAX_DEPTH, InvalidData, NotJSON, compact, decode, encode
 
 scalars = (
     st.none()
@@ -260,3 +260,47 @@ def test_bytes_are_no_json_value_and_no_base64_in_secret(made: Any) -> None:
             encode(value)
         advice = "bytes have to be decoded first, or encoded as base64 by yourself"
         assert str(refused.value) == f"{type(value).__name__} does not fit into JSON: {advice}"
+
+
+class TestDecode:
+    @given(values)
+    def test_gives_the_value_of_every_json_text(self, value: Any) -> None:
+        assert same(decode(json.dumps(value).encode()), value)
+
+    def test_takes_the_last_of_a_key_that_is_there_twice(self) -> None:
+        assert decode(b'{"a":1,"b":2,"a":3}') == {"a": 3, "b": 2}
+
+    @pytest.mark.parametrize(
+        "text", [b"", b"x", b"NaN", b"-Infinity", b"[1,]", b'"open', b'{"a":NaN}']
+    )
+    def test_of_what_is_no_json_says_so(self, text: bytes) -> None:
+        with pytest.raises(NotJSON):
+            decode(text)
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            (b'"\xff"', "invalid UTF-8 at byte 1"),
+            (b'"\\ud83d"', "lone surrogate"),
+            (b"1e999", "beyond the range of a double"),
+            (b"9" * 309, "beyond the range of a double"),
+            (b"-" + b"9" * 309, "beyond the range of a double"),
+            (b"[" * 101 + b"]" * 101, "nested deeper than 100"),
+            (b"[" * 100_000, "nested deeper than 100"),
+        ],
+    )
+    def test_of_what_cannot_be_published_says_why(self, text: bytes, words: str) -> None:
+        with pytest.raises(InvalidData, match=words) as caught:
+            decode(text)
+        assert not isinstance(caught.value, NotJSON)
+
+
+@pytest.mark.parametrize("number", ["9" * 309, "1" + "0" * 308, "9" * 308])
+@pytest.mark.parametrize("around", ["%s", "[1,%s]", '{"a":"' + "7" * 308 + '","b":%s}', "[-%s]"])
+def test_a_number_is_looked_at_wherever_it_is_long(number: str, around: str) -> None:
+    text = (around % number).encode()
+    if int(number) > 10**308 * 1.7:
+        with pytest.raises(InvalidData, match="beyond the range of a double"):
+            compact(text)
+    else:
+        assert compact(text) == text

@@ -346,6 +346,13 @@ def test_what_a_client_publishes_is_checked_like_any_other_data() -> None:
     assert error(client.say(b'{"id":6,"publish":{"channel":"a","data":1e999}}')[0])[0] == 107
 
 
+def test_a_client_that_may_not_publish_is_told_so_before_its_data_is_read() -> None:
+    client = Client(make_node())
+    for data in (b'{"k":1,"k":2}', b"1e999", b'"' + b"x" * 60_000 + b'"'):
+        (reply,) = client.say(b'{"id":5,"publish":{"channel":"a","data":%b}}' % data)
+        assert error(reply)[0] == 103
+
+
 def test_a_publication_that_cannot_be_taken_now_is_a_temporary_error() -> None:
     node = make_node(ChannelOptions(client_publish=True))
     client = Client(node)

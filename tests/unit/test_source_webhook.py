@@ -111,6 +111,8 @@ class TestARequest:
         hook.desk.busy = 0.5
         status, message = hook.refused(b"1", hub(b"1"))
         assert (status, "max_rate" in message) == (429, True)
+        # Before its data is read.
+        assert hook.refused(b"[", hub(b"["))[0] == 429
         hook.desk.busy = 0.0
         assert hook.post(b"1", hub(b"1"))[0] == 201
 

@@ -1,0 +1,630 @@
+"""How the time of each parser of a stranger's input grows with the input.
+
+A row has the worst input of a size that somebody thought of, and what reads it. It is read at the
+largest size that the limits let in and at a sixteenth of that. In proportion to its size it takes
+16 times as long, in proportion to the square 256 times; 64 is between them. No row has a limit in
+seconds, so that the machine makes no difference.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+
+from pushserver import payload, wire
+from pushserver.accept import preferred
+from pushserver.channel import ChannelOptions, InvalidName, check_event, check_name
+from pushserver.config import Auth, Config
+from pushserver.cursor import InvalidCursor, parse_since
+from pushserver.entrance import read_head
+from pushserver.frames import whole_text
+from pushserver.idempotency import InvalidKey, Keys, Remembered, check_key
+from pushserver.limits import Limits
+from pushserver.origin import allowed_origin, loopback_host, valid_host
+from pushserver.sources.events import Parser
+from pushserver.sources.signatures import NotSigned, Stamped
+from tests.unit.test_source_webhook import unsigned
+from tests.unit.tools import Client, make_node
+from tests.unit.web import Server, Trouble, handshake, masked, request
+
+TIMES = 16
+MOST_RATIO = 64
+ROUNDS = 6
+LEAST_NANOSECONDS = 200_000
+SLOW_NANOSECONDS = 500_000_000
+
+BODY = Limits().body_bytes
+FRAME = Limits().frame_bytes
+HEAD = 15_000
+"""Bytes of a request's head, of which twisted.web takes 16,384."""
+READ = 65_536
+"""What Twisted reads from a socket at once."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """`make` gives an input of about so many bytes; `most` is how long it may be."""
+
+    name: str
+    most: int
+    make: Callable[[int], Any]
+    read: Callable[[Any], object]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def spent(row: Row, given: Any) -> float:
+    """Nanoseconds of this thread's for one reading; several, if one is too short to measure."""
+    count = 1
+    while True:
+        began = time.thread_time_ns()
+        for _ in range(count):
+            row.read(given)
+        took = time.thread_time_ns() - began
+        if took >= LEAST_NANOSECONDS:
+            return took / count
+        count *= 4
+
+
+def ratio(row: Row) -> float:
+    """How much longer the long input takes, each at its fastest; as soon as that is few enough."""
+    short, long = row.make(row.most // TIMES), row.make(row.most)
+    quarter = spent(row, row.make(row.most // 4))
+    if quarter > SLOW_NANOSECONDS:
+        # The whole would take minutes, were it in proportion to the square.
+        found = (quarter / spent(row, short)) ** 2
+        if found > 2 * MOST_RATIO:
+            return found
+    fastest = [float("inf"), float("inf")]
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(ROUNDS):
+            fastest = [
+                min(before, spent(row, given))
+                for before, given in zip(fastest, (short, long), strict=True)
+            ]
+            found = fastest[1] / fastest[0]
+            if not MOST_RATIO <= found < 4 * MOST_RATIO:
+                break
+    finally:
+        gc.enable()
+    return found
+
+
+def refusing(read: Callable[[Any], object], *errors: type[Exception]) -> Callable[[Any], object]:
+    """The same for what it refuses."""
+
+    def refused(given: Any) -> object:
+        try:
+            return read(given)
+        except errors as error:
+            return error
+
+    return refused
+
+
+def repeated(piece: str | bytes, before: str | bytes = "", after: str | bytes = "") -> Any:
+    """Makes a text of so many bytes, most of them this piece again and again."""
+    parts = [part.encode() if isinstance(part, str) else part for part in (before, piece, after)]
+    first, again, last = parts
+
+    def make(size: int) -> bytes:
+        return first + again * max(1, (size - len(first) - len(last)) // len(again)) + last
+
+    return make
+
+
+def keys(value: str = "0", last: str = "k1") -> Callable[[int], bytes]:
+    """An object with many keys, and then one of them again."""
+
+    def make(size: int) -> bytes:
+        count = size // (len(value) + 11)
+        pairs = ",".join(f'"k{n}":{value}' for n in range(count))
+        return f'{{{pairs},"{last}":{value}}}'.encode()
+
+    return make
+
+
+def text(make: Callable[[int], bytes]) -> Callable[[int], str]:
+    return lambda size: make(size).decode()
+
+
+def padded(make: Callable[[int], bytes], before: bytes, after: bytes) -> Callable[[int], bytes]:
+    return lambda size: before + make(size) + after
+
+
+DATA: dict[str, Callable[[int], bytes]] = {
+    "a key twice": keys(),
+    "a key twice, the last of them": lambda size: keys(last=f"k{size // 12 - 1}")(size),
+    "one key again and again": repeated('"a":0,', "{", '"a":0}'),
+    "objects with a key twice": repeated('{"a":0,"b":0},', "[", '{"a":0,"a":0}]'),
+    "numbers almost too long": repeated("9" * 308 + ",", "[", "0]"),
+    "numbers just too long": repeated("0." + "9" * 309 + ",", "[", "0]"),
+    "large numbers": repeated("1" + "0" * 308 + ",", "[", "0]"),
+    "4,000 digits": repeated("9" * 4_000 + ",", "[", "0]"),
+    "one number": repeated("9"),
+    "one fraction": repeated("9", "0."),
+    "one fraction near a half": repeated("0", "9007199254740993.", "1"),
+    "the largest floats": repeated("1e308,", "[", "0]"),
+    "the smallest floats": repeated("5e-324,", "[", "0]"),
+    "floats beyond all": repeated("1e-999999999,", "[", "0]"),
+    "floats with digits": repeated("8.98846567431158e307,", "[", "0]"),
+    "an exponent": repeated("9", "1e"),
+    "escapes": repeated("\\u0041", '"', '"'),
+    "pairs of escapes": repeated("\\ud83d\\ude00", '"', '"'),
+    "half pairs": repeated("\\ud83d", '"', '"'),
+    "backslashes": repeated("\\\\", '"', '"'),
+    "quotes": repeated('\\"', '"', '"'),
+    "long string": repeated("a", '"', '"'),
+    "wide characters": repeated("\U0001f600", '"', '"'),
+    "an open string": repeated("a", '"'),
+    "open escapes": repeated("\\n", '"'),
+    "empty strings": repeated('"",', "[", '""]'),
+    "open lists": repeated("["),
+    "open objects": repeated('{"a":'),
+    "deep": repeated("[" * 99 + "]" * 99 + ",", "[", "0]"),
+    "too deep": repeated("[" * 150 + "]" * 150 + ",", "[", "0]"),
+    "spaces": repeated(" ", "1"),
+    "lines that are no JSON": repeated("\n", "", "x"),
+    "an error at the end": repeated("0,\n", "[", "]"),
+    "no UTF-8 at the end": repeated("a", '"', b"\xff"),
+    "no constants": repeated("NaN,", "[", "0]"),
+}
+
+
+def data_rows() -> Iterator[Row]:
+    for name, make in DATA.items():
+        compact = refusing(payload.compact, payload.InvalidData)
+        decode = refusing(payload.decode, payload.InvalidData)
+        yield Row(f"data: {name}", BODY, make, compact)
+        yield Row(f"data of others: {name}", BODY, make, decode)
+
+
+@cache
+def client(publish: bool = False) -> Client:
+    return Client(make_node(ChannelOptions(client_publish=publish)))
+
+
+def answered(publish: bool = False) -> Callable[[bytes], object]:
+    """A connected client says it; one that is sent away by it comes back."""
+
+    def say(data: bytes) -> object:
+        answer = client(publish).say(data)
+        if client(publish).closed is not None:
+            client.cache_clear()
+        return answer
+
+    return say
+
+
+def connects(data: bytes) -> object:
+    """A client says it first."""
+    return Client(make_node(), connect=False).say(data)
+
+
+def command_rows() -> Iterator[Row]:
+    say = answered()
+    yield Row("commands", FRAME, repeated('{"id":1,"ping":{}}\n'), say)
+    yield Row("commands, each answered", FRAME // 4, repeated('{"id":1,"ping":{}}\n'), say)
+    yield Row("pongs", FRAME, repeated("{}\n"), say)
+    yield Row("newlines", FRAME, repeated("\n"), say)
+    yield Row("blank lines", FRAME, repeated(" \n"), say)
+    yield Row("a command that is none, last", FRAME, repeated("{}\n", "", "x"), say)
+    yield Row("an id twice", FRAME, repeated('"id":1,', "{", '"ping":{}}'), say)
+    yield Row("a method twice", FRAME, repeated('"ping":{},', "{", '"id":1}'), say)
+    yield Row("unknown fields", FRAME, keys(), say)
+    yield Row("an unknown field, deep", FRAME, repeated("[", '{"a":'), say)
+    for name, make in DATA.items():
+        for method, more in {
+            "publish": '"channel":"a",',
+            "rpc": '"method":"a",',
+            "send": "",
+            "subscribe": '"channel":"a",',
+        }.items():
+            line = padded(make, f'{{"id":1,"{method}":{{{more}"data":'.encode(), b"}}")
+            yield Row(f"{method}: {name}", FRAME, line, say)
+        line = padded(make, b'{"id":1,"publish":{"channel":"a","data":', b"}}")
+        yield Row(f"publish where it may: {name}", FRAME, line, answered(publish=True))
+    for name in ("headers", "subs"):
+        value = '"v"' if name == "headers" else '{"recover":true,"offset":1}'
+        line = padded(keys(value), f'{{"id":1,"connect":{{"{name}":'.encode(), b"}}")
+        yield Row(f"connect: {name}", FRAME, line, connects)
+    line = padded(keys('{"offset":1e308}'), b'{"id":1,"connect":{"subs":', b"}}")
+    yield Row("connect: subs with floats", FRAME, line, connects)
+    since = padded(repeated("9"), b'{"id":1,"history":{"channel":"a","limit":', b"}}")
+    yield Row("history: a long limit", FRAME, since, say)
+    line = padded(repeated("a"), b'{"id":1,"subscribe":{"channel":"', b'"}}')
+    yield Row("subscribe: a long name", FRAME, line, say)
+    yield Row("a frame", 4_000, lambda size: masked(b"a" * size), whole_text)
+    yield Row("a wide frame", 4_000, lambda size: masked(b"\xc3\xbc" * (size // 2)), whole_text)
+    yield Row("a frame of commands", FRAME, repeated(b"{}"), lambda d: list(_commands(d)))
+
+
+def _commands(data: bytes) -> Iterator[object]:
+    try:
+        yield from wire.commands(data)
+    except wire.FrameError as error:
+        yield error
+
+
+def value_rows() -> Iterator[Row]:
+    for name, read, error in (
+        ("channel", check_name, InvalidName),
+        ("event", check_event, InvalidName),
+        ("cursor", parse_since, InvalidCursor),
+        ("key", check_key, InvalidKey),
+    ):
+        for piece in ("a", "\u00fc", "a:", "1", ".", "\0"):
+            made = text(repeated(piece, "", "!"))
+            yield Row(f"{name} of {piece!a}", BODY, made, refusing(read, error))
+    yield Row("cursor with a long number", HEAD, text(repeated("1", "a:")), _cursor)
+    offers = ("application/json", "text/event-stream", "text/html")
+
+    def accept(header: str) -> object:
+        return preferred(header, offers)
+
+    for piece in ("text/html,", ",", ";", "*/*;q=0,", "a/b;q=1;q=1,", "text/*;q=0.5, ", '"', "a="):
+        yield Row(f"accept {piece}", HEAD, text(repeated(piece)), accept)
+    for before in ("*/*;q=0.", "*/*;q=", "*/*;q=0.5e-", "*/*;q=9007199254740993."):
+        for digit in ("0", "9", "1_"):
+            yield Row(f"accept {before}{digit}", HEAD, text(repeated(digit, before, "1")), accept)
+    many = lambda size: ",".join(f"a/b{n}" for n in range(size // 8))  # noqa: E731
+    yield Row("accept of many", HEAD, many, accept)
+    for piece in ("a", "a.", "-", "1", "[", ":", "a:1", "."):
+        for after in ("", "!", ":99999", "-"):
+            host = text(repeated(piece, "", after))
+            # Not what is kept of the last that were asked about.
+            yield Row(f"host {piece}{after}", HEAD, host, valid_host.__wrapped__)
+            yield Row(f"local host {piece}{after}", HEAD, host, loopback_host)
+            yield Row(f"origin {piece}{after}", HEAD, host, _origin)
+
+
+def _cursor(value: str) -> object:
+    return refusing(parse_since, InvalidCursor)(value)
+
+
+def _origin(value: str) -> object:
+    return allowed_origin(value, value, False, frozenset({"https://a"}))
+
+
+def head(size: int, line: Callable[[int], str], after: str = "") -> bytes:
+    """A handshake with lines that `line` makes, of so many bytes in all."""
+    lines, number = "", 0
+    while len(lines) + 250 < size:
+        lines += line(number)
+        number += 1
+    first = request("/channels/a", **handshake()).decode().removesuffix("\r\n")
+    return (first + lines + after + "\r\n").encode()
+
+
+def headed(line: Callable[[int], str], after: str = "") -> Callable[[int], bytes]:
+    return lambda size: head(size, line, after)
+
+
+def asked_for(path: Callable[[int], str], **headers: str) -> Callable[[int], bytes]:
+    return lambda size: request(path(size), **headers)
+
+
+def head_rows() -> Iterator[Row]:
+    def read(data: bytes) -> object:
+        return read_head(data, None)
+
+    for name, line in {
+        "many": lambda n: f"x{n}: a\r\n",
+        "the same": lambda n: "a:\r\n",
+        "empty": lambda n: f"x{n}:\r\n",
+        "blank": lambda n: f"x{n}:{' ' * 500}\r\n",
+        "long names": lambda n: f"{'x' * 500}{n}: a\r\n",
+    }.items():
+        yield Row(f"head: {name}", HEAD, headed(line), read)
+        for after in ("\0", "x", "a\r\n", ":\r\n"):
+            yield Row(f"head: {name}, then {after!r}", HEAD, headed(line, after), read)
+    for piece in ("a", "/", "%41", "a=b&", "&", "a&", "=", "+", "?", "%"):
+        for kind, before in (("query", "/channels/a?"), ("path", "/")):
+            made = asked_for(text(repeated(piece, before)), **handshake())
+            yield Row(f"head: {kind} {piece}", HEAD, made, read)
+
+
+@cache
+def server() -> Server:
+    return Server(config=Config(auth=Auth(api_keys=["secret"])))
+
+
+def get(path: str, method: str = "GET", **headers: str) -> Callable[[bytes], object]:
+    """Sends it as the body of a request, each time on a connection of its own."""
+
+    def ask(body: bytes) -> object:
+        # What is refused is logged, and that is not to be measured.
+        return server().get(path, method, body, x_api_key="secret", **headers)
+
+    return ask
+
+
+def with_header(name: str, path: str = "/channels/a", method: str = "GET", **more: str) -> Any:
+    def ask(value: str) -> object:
+        line = server().connect()
+        line.send(request(path, method, b"", **{**more, name: value}))
+        answer = line.take()
+        line.vanish()
+        return answer
+
+    return ask
+
+
+def on_the_wire(make: Callable[[int], bytes], name: str, most: int, piece: int = READ) -> Row:
+    """Bytes on a connection, in pieces of this size."""
+
+    def send(data: bytes) -> object:
+        line = server().connect()
+        for begin in range(0, len(data), piece):
+            if not line.disconnecting:
+                line.protocol.dataReceived(data[begin : begin + piece])
+        answer = line.take()
+        line.vanish()
+        return answer
+
+    return Row(name, most, make, send)
+
+
+HEADERS = {
+    "accept": ("text/html,", "*/*;q=0.", ";"),
+    "authorization": ("a", "Bearer ", " "),
+    "connection": ("close ", "upgrade,", ","),
+    "content_type": ("a", ";", "multipart/"),
+    "cookie": ("a=b;", ";", "a", "=", 'a="b'),
+    "host": ("a", "a.", ":", "1"),
+    "idempotency_key": ("a", "\u00fc"),
+    "if_modified_since": ("a", "Mon, ", "1", ";"),
+    "if_none_match": ('"a",', "W/", ",", "*"),
+    "last_event_id": ("a", "a:1", "1"),
+    "origin": ("a", "http://a", ":"),
+    "range": ("0-0,", "bytes=", "0", "-", "bytes=0-0,", ","),
+    "sec_websocket_extensions": ("permessage-deflate,", "permessage-deflate; a;", ";", ",", "="),
+    "sec_websocket_protocol": ("a,", ",", "centrifuge-json,", "a"),
+    "upgrade": ("websocket,", ",", "a"),
+    "x_api_key": ("a", "\u00fc"),
+    "x_forwarded_for": ("1.1.1.1,", "a"),
+}
+
+
+def fields(line: Callable[[int], str]) -> Callable[[int], bytes]:
+    def make(size: int) -> bytes:
+        lines = "".join(line(n) for n in range(min(490, size // 10)))
+        return request("/channels/a").removesuffix(b"\r\n") + lines.encode() + b"\r\n"
+
+    return make
+
+
+def http_rows() -> Iterator[Row]:
+    for name, pieces in HEADERS.items():
+        for piece in pieces:
+            value = text(repeated(piece))
+            conditional = name in ("if_modified_since", "if_none_match", "range")
+            for path in ("/static/app.css",) if conditional else ("/channels/a",):
+                yield Row(f"{name}: {piece} of {path}", HEAD, value, with_header(name, path))
+            many = handshake()
+            asked = with_header(name, "/connection/websocket", **many)
+            yield Row(f"handshake, {name}: {piece}", HEAD, value, asked)
+    names = lambda size: ",".join(f"p{n}" for n in range(size // 7))  # noqa: E731
+    asked = with_header("sec_websocket_protocol", "/connection/websocket", **handshake())
+    yield Row("handshake with many protocols", HEAD, names, asked)
+    for name, path in {
+        "channels": "/events?",
+        "since": "/channels/a?since=",
+        "commands": "/connection/sse?cf_connect=",
+        "parts": "/",
+        "files": "/static/",
+        "api": "/api/",
+        "hooks": "/hooks/",
+    }.items():
+        for piece in ("a", "/", "%41", "channel=a&", "&", "=", "%", "last=1&", "%0a", "..", "//a"):
+            made = asked_for(text(repeated(piece, path)))
+            yield on_the_wire(made, f"URL of {name}: {piece}", HEAD)
+    different = lambda size: request(  # noqa: E731
+        "/events?" + "&".join(f"channel=c{n}" for n in range(size // 14))
+    )
+    yield on_the_wire(different, "URL of many channels", HEAD)
+    for name, line in {
+        "fields": lambda n: f"x{n}: a\r\n",
+        "fields of one name": lambda n: "accept: a\r\n",
+        "cookies": lambda n: "cookie: a=b\r\n",
+        "folds": lambda n: "\ta\r\n" if n else "x: a\r\n",
+    }.items():
+        made = fields(line)
+        yield on_the_wire(made, f"head with {name}", 5_000)
+        yield on_the_wire(made, f"head with {name} that drips", 5_000, 1)
+    long = lambda size: request("/channels/" + "a" * size)  # noqa: E731
+    yield on_the_wire(long, "a long line that drips", HEAD, 1)
+    yield on_the_wire(lambda size: b"G" * size, "a line without an end", HEAD, 1)
+    chunked = b"POST /api/info HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    small = repeated(b"1\r\n \r\n", chunked, b"0\r\n\r\n")
+    yield on_the_wire(small, "chunks of a byte", 2 * BODY)
+    yield on_the_wire(small, "chunks of a byte that drip", READ, 1)
+    yield on_the_wire(repeated(b"1;a=b\r\n \r\n", chunked), "chunks with words", BODY)
+    yield on_the_wire(repeated(b"0", chunked), "a chunk's long size", 4 * HEAD, 1)
+    yield on_the_wire(repeated(b"a: b\r\n", chunked + b"0\r\n"), "trailers", 4 * HEAD, 1)
+    body = lambda size: request("/api/info", "POST", b" " * size)  # noqa: E731
+    yield on_the_wire(body, "a body that drips", READ, 1)
+    yield on_the_wire(repeated(b"\r\n", request("/")), "line ends", READ)
+    yield on_the_wire(repeated(request("/nothing")), "requests in one piece", READ)
+    slow = request("/channels/a?wait=60")
+    yield on_the_wire(repeated(b"a", slow), "what drips behind a request", HEAD, 1)
+
+
+def frames(make: Callable[[int], bytes], name: str, most: int = READ) -> Row:
+    """Frames on an open WebSocket, all in one piece."""
+
+    def send(data: bytes) -> object:
+        socket = server().websocket("/connection/websocket")
+        socket.line.protocol.dataReceived(data)
+        answer = socket.line.take()
+        socket.line.vanish()
+        return answer
+
+    return Row(name, most, make, send)
+
+
+def frame_rows() -> Iterator[Row]:
+    yield frames(repeated(masked(b"", 9)), "pings")
+    yield frames(repeated(masked(b"", 10)), "pongs in one piece")
+    yield frames(repeated(masked(b"{}")), "texts")
+    yield frames(repeated(masked(b"")), "empty texts")
+    yield frames(
+        repeated(masked(b"", 0, final=False), masked(b"", 1, final=False)), "continuations"
+    )
+    one = repeated(masked(b" ", 0, final=False), masked(b" ", 1, final=False), masked(b"x", 0))
+    yield frames(one, "continuations of a byte")
+    yield frames(lambda size: masked(b" " * size), "one long frame", FRAME)
+    yield frames(lambda size: masked(b"\xf0\x9f\x98\x80" * (size // 4)), "one wide frame", FRAME)
+
+
+def hooked(**headers: str) -> Callable[[bytes], object]:
+    """Posts it to a webhook."""
+    hook = unsigned()
+    return lambda body: hook.post(body, {k.replace("_", "-"): v for k, v in headers.items()})
+
+
+def signed(value: str) -> object:
+    """Reads it as a signature."""
+    return Stamped(10.0, lambda: 0.0).check(b"s", {"stripe-signature": value}, b"")
+
+
+def api_rows() -> Iterator[Row]:
+    for name, make in DATA.items():
+        yield Row(f"API: {name}", BODY, make, get("/api/info", "POST"))
+        line = padded(make, b'{"channel":"a","data":', b"}")
+        yield Row(f"API publish: {name}", BODY // 4, line, get("/api/publish", "POST"))
+        yield Row(f"POST: {name}", BODY // 4, make, get("/channels/a", "POST"))
+        yield Row(f"hook: {name}", BODY // 4, make, hooked())
+    tags = padded(keys('"v"'), b'{"channel":"a","data":1,"tags":', b"}")
+    yield Row("tags", BODY // 4, tags, get("/api/publish", "POST"))
+    yield Row(
+        "broadcast",
+        8_000,
+        lambda size: json.dumps({"channels": ["a"] * (size // 8), "data": 1}).encode(),
+        get("/api/broadcast", "POST"),
+    )
+    yield Row(
+        "broadcast of tags",
+        16_000,
+        # As many channels as tags.
+        lambda size: json.dumps(
+            {
+                "channels": ["a"] * min(900, size // 16),
+                "data": 1,
+                "tags": {f"k{n}": "v" for n in range(size // 16)},
+            }
+        ).encode(),
+        get("/api/broadcast", "POST"),
+    )
+    yield Row(
+        "batch",
+        24_000,
+        lambda size: b'{"commands":[%b]}' % b",".join([b'{"info":{}}'] * (size // 24)),
+        get("/api/batch", "POST"),
+    )
+    methods = padded(keys("{}"), b'{"commands":[', b"]}")
+    yield Row("batch with many methods", BODY // 4, methods, get("/api/batch", "POST"))
+    for piece in ("*a", "?", "[", "*", "[a", "[!", "a-", "[a-", "*?"):
+        made = lambda size, piece=piece: json.dumps(  # noqa: E731
+            {"pattern": piece * (size // len(piece))}
+        ).encode()
+        yield Row(f"a long pattern of {piece}", BODY, made, get("/api/channels", "POST"))
+        yield Row(f"a pattern of {piece}", 250, made, _new_pattern)
+    users = padded(keys(), b'{"user":"a","whitelist":', b"}")
+    yield Row("whitelist", BODY, users, get("/api/disconnect", "POST"))
+    for name, make in DATA.items():
+        escaped = lambda size, make=make: json.dumps(  # noqa: E731
+            {"session": "a", "data": make(size // 2).decode("latin-1")}
+        ).encode()
+        yield Row(f"emulation: {name}", FRAME // 2, escaped, get("/emulation", "POST"))
+    first = get("/connection/http_stream", "POST")
+    yield Row("first commands", FRAME, repeated('{"id":1,"connect":{}}\n'), first)
+    form = {"content_type": "application/x-www-form-urlencoded"}
+    for piece in ("a=b&", "&", "%41", "payload=1&", "=", "+", "%"):
+        yield Row(f"form of {piece}", BODY, repeated(piece, "x"), hooked(**form))
+    for piece in ("v1=a,", ",", "t=1,", "="):
+        value = text(repeated(piece, "t=1,"))
+        yield Row(f"signature of {piece}", HEAD, value, refusing(signed, NotSigned))
+
+
+def _new_pattern(body: bytes) -> object:
+    re.purge()
+    return get("/api/channels", "POST")(body)
+
+
+def other_rows() -> Iterator[Row]:
+    def events(data: bytes) -> object:
+        return list(Parser(1_000_000).feed(data))
+
+    def drip(data: bytes) -> object:
+        parser = Parser(1_000_000)
+        return [list(parser.feed(data[n : n + 1])) for n in range(len(data))]
+
+    for piece in ("data:a\n", "data:a\n\n", "a", "\n", "\r", ":", "id:1\n", "retry:1\n", "\r\n"):
+        yield Row(f"event stream of {piece!r}", BODY, repeated(piece), events)
+        yield Row(f"event stream that drips {piece!r}", READ, repeated(piece), drip)
+
+    def no_room(known: Keys) -> object:
+        return refusing(known.check_room, Exception)(0)
+
+    def full(count: int) -> Keys:
+        known = Keys(count)
+        for n in range(count):
+            known.remember(Remembered("a", str(n), None, 1.0))  # type: ignore[arg-type]
+        return known
+
+    yield Row("keys when there is no room", Limits().idempotency_keys, full, no_room)
+
+
+ROWS = [
+    *data_rows(),
+    *command_rows(),
+    *value_rows(),
+    *head_rows(),
+    *http_rows(),
+    *frame_rows(),
+    *api_rows(),
+    *other_rows(),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_the_time_of_a_parser_grows_as_its_input_does(row: Row, trouble: Trouble) -> None:
+    found = ratio(row)
+    # Autobahn warns of each handshake that it refuses.
+    assert [event for event in trouble if "log_failure" in event] == []
+    trouble.clear()
+    assert found < MOST_RATIO, f"{row}: {TIMES} times as much takes {found:.0f} times as long"
+
+
+def test_numbers_that_are_almost_too_long_take_no_longer_than_others() -> None:
+    """This too is in proportion to the size, but may be 300 times as much of it."""
+
+    def search(data: bytes) -> object:
+        return payload._has_long_number(data)
+
+    almost, others = repeated("9" * 308 + ","), repeated('{"name":"text","x":12.5},')
+    rows = [Row("", BODY, make, search) for make in (almost, others)]
+    took = [min(spent(row, row.make(row.most)) for _ in range(ROUNDS)) for row in rows]
+    assert took[0] / took[1] < 8
+
+
+def squared(data: bytes) -> object:
+    """A parser that looks at all that was before, for each byte."""
+    return sum(data.count(byte) for byte in data)
+
+
+def test_a_parser_that_looks_back_at_all_of_it_would_be_found() -> None:
+    row = Row("squared", 6_000, repeated("a"), squared)
+    assert ratio(row) > MOST_RATIO
