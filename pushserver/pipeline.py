@@ -32,6 +32,9 @@ PIECE = 1_024
 """Bytes of a line that are collected before twisted.web looks for its end, each time from its
 beginning."""
 
+NAME_BYTES = 256
+"""The longest name of a header."""
+
 _MOST_PIECES = 32
 
 
@@ -105,6 +108,14 @@ class DeadlineChannel(http.HTTPChannel):
         super().dataReceived(data)
         if self.paused:
             self._read_or_not()
+
+    def headerReceived(self, line: bytes) -> bool:
+        # twisted.web keeps the names of 10,000 headers for ever, of whatever length they are.
+        if line.find(b":") > NAME_BYTES:
+            self._respondToBadRequestAndDisconnect()
+            return False
+        known: bool = super().headerReceived(line)
+        return known
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._handlingRequest:

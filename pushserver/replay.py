@@ -8,13 +8,17 @@ from pushserver.channel import Publication
 from pushserver.formats import Encode
 
 MOST_BYTES = 8_388_608
-
+ENTRY_BYTES = 512
+"""What an entry takes beside its text and its name, about."""
 
 Run = tuple[Encode, str, int, int, int]
 
 
 class Replays:
     """What was encoded for the last readers, up to `MOST_BYTES` in all.
+
+    An entry counts whole: the name of an audience of 128 channels has 16 KB, and its text may be
+    a hundred bytes.
 
     Within the life of a process a seq is given once, and between two publications rows are only
     taken away: the first, the last and their number say which run of publications it is.
@@ -36,8 +40,11 @@ class Replays:
         return found
 
     def _keep(self, key: Run, text: bytes) -> None:
-        self._bytes += len(text)
+        size = len(text) + len(key[1]) + ENTRY_BYTES
+        if size > MOST_BYTES:
+            return
+        self._bytes += size
         if self._bytes > MOST_BYTES:
             self._encoded.clear()
-            self._bytes = len(text)
+            self._bytes = size
         self._encoded[key] = text

@@ -23,6 +23,7 @@ from pushserver.pipeline import DeadlineChannel
 ErrorPage = Callable[[int, str, str, str], bytes]
 
 MOST_REFUSALS = 100
+REFUSAL_CHARACTERS = 500
 HEADERS = {
     b"server": b"pushserver",
     b"x-content-type-options": b"nosniff",
@@ -168,6 +169,8 @@ class PushSite(Site):
 
     def log_refusal(self, message: str) -> None:
         """Log why somebody was refused: once for each reason, and no more than so many."""
+        # It may hold what the peer sent: an Origin, a Host.
+        message = message[:REFUSAL_CHARACTERS]
         if message not in self._refused and len(self._refused) < MOST_REFUSALS:
             self._refused.add(message)
             self._log.info("refused: {message}", message=message)

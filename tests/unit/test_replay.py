@@ -45,13 +45,22 @@ def test_another_run_channel_or_format_is_another(name: str, offsets: list[int])
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "MOST_BYTES", 1_000)
+    monkeypatch.setattr(replay, "MOST_BYTES", 3_000)
     replays = Replays()
     for n in range(1, 100):
         replays.encode("numbers", [row(n)], each(lambda _: b"x" * 300))
-        assert sum(map(len, replays._encoded.values())) <= 1_000
-    replays.encode("numbers", [row(100)], each(lambda _: b"x" * 5_000))
-    assert len(replays._encoded) == 1
+        assert 0 < len(replays._encoded) <= 3
+    before = dict(replays._encoded)
+    text = replays.encode("numbers", [row(100)], each(lambda _: b"x" * 5_000))
+    assert (len(text), replays._encoded) == (5_000, before)
+
+
+def test_what_is_kept_is_bounded_with_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "MOST_BYTES", 100_000)
+    replays = Replays()
+    for n in range(1, 100):
+        replays.encode(str(n).zfill(16_384), [row(n)], each(lambda _: b"x"))
+        assert 0 < len(replays._encoded) <= 5
 
 
 def test_what_was_cleared_is_not_replayed() -> None:
