@@ -25,13 +25,16 @@ MOST_BYTES = 16_384
 MOST_FIELDS = 500
 """The longest head, and the most fields in it, as twisted.web has it."""
 
+NAME_BYTES = 256
+"""The longest name of a header: twisted.web keeps 10,000 of them for ever, however long."""
+
 LEAST_SECONDS = 0.001
 """What a request has left at least: the reactor takes nothing below 0, and twisted.web does not
 stop a timer of 0 while it answers."""
 
 _HEAD = re.compile(
     rb"GET (/[A-Za-z0-9_./:@~-]*)(?:\?([!-~]*))? HTTP/1\.1\r\n"
-    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)+)\r\n"
+    rb"((?:[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}:[\t -~]*\r\n)+)\r\n" % NAME_BYTES
 )
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 

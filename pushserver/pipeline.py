@@ -22,6 +22,8 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web import http
 
+from pushserver.entrance import NAME_BYTES
+
 if TYPE_CHECKING:
     from pushserver.site import PushSite
 
@@ -31,9 +33,6 @@ MOST_BEHIND = 16_384
 PIECE = 1_024
 """Bytes of a line that are collected before twisted.web looks for its end, each time from its
 beginning."""
-
-NAME_BYTES = 256
-"""The longest name of a header."""
 
 _MOST_PIECES = 32
 
@@ -110,7 +109,6 @@ class DeadlineChannel(http.HTTPChannel):
             self._read_or_not()
 
     def headerReceived(self, line: bytes) -> bool:
-        # twisted.web keeps the names of 10,000 headers for ever, of whatever length they are.
         if line.find(b":") > NAME_BYTES:
             self._respondToBadRequestAndDisconnect()
             return False

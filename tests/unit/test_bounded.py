@@ -17,10 +17,10 @@ from twisted.web.http_headers import _nameEncoder
 
 import pushserver
 from pushserver.channel import Receipt
+from pushserver.entrance import NAME_BYTES
 from pushserver.idempotency import Keys, Remembered, TooManyKeys
 from pushserver.limits import Limits
 from pushserver.origin import loopback_address, valid_host
-from pushserver.pipeline import NAME_BYTES
 from pushserver.replay import MOST_BYTES, Replays
 from pushserver.site import MOST_REFUSALS, REFUSAL_CHARACTERS
 from tests.unit.tools import Client, make_node

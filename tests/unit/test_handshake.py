@@ -159,7 +159,7 @@ def test_what_a_door_refuses_is_answered_on_the_long_way(target: str) -> None:
         [field.replace(b": ", b": \t") + b"\t " for field in FIELDS],
         [*FIELDS[:2], b"Connection: keep-alive, Upgrade", *FIELDS[3:]],
         [*FIELDS, b"X-Empty:"],
-        [*FIELDS, b"X-" + b"x" * 8_000 + b": " + b"y" * 8_000],
+        [*FIELDS, b"X-" + b"x" * 254 + b": " + b"y" * 15_000],
         [*FIELDS, b"Cookie: a=b; ;;; =; c", b"Authorization: Basic ###"],
         [*FIELDS, b"Last-Event-ID: EPOCH:2"],
         [*FIELDS, b"Last-Event-ID: nonsense"],
@@ -175,6 +175,12 @@ def test_a_handshake_may_be_written_in_several_ways(fields: list[bytes]) -> None
     found, short = compare(head(*fields))
     assert short
     assert found.wire.startswith(b"HTTP/1.1 101 ")
+
+
+def test_a_handshake_with_a_long_name_is_refused() -> None:
+    found, short = compare(head(*FIELDS, b"X-" + b"x" * 255 + b": y"))
+    assert not short
+    assert found.wire.startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize(
