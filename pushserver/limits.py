@@ -20,8 +20,8 @@ class Limits:
     body_bytes: AtLeastOne = 1_048_576
     """The longest body of an HTTP request."""
     request_seconds: AtLeastOne = 15
-    """How long a request may take to arrive, head and body together; and how long an answer may wait
-    without any of it leaving."""
+    """How long a request may take to arrive, head and body together; and how long an answer
+    may wait without any of it leaving."""
     queue_bytes: AtLeastOne = 1_048_576
     """What may wait for one peer that does not read; four times that at once drops it."""
     queue_seconds: Positive = 10.0

@@ -12,6 +12,7 @@ import gc
 import json
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,7 @@ from pushserver import payload, wire
 from pushserver.accept import preferred
 from pushserver.channel import ChannelOptions, InvalidName, check_event, check_name
 from pushserver.config import Auth, Config
+from pushserver.config import Server as ServerConfig
 from pushserver.cursor import InvalidCursor, parse_since
 from pushserver.entrance import read_head
 from pushserver.frames import whole_text
@@ -461,11 +463,27 @@ def http_rows() -> Iterator[Row]:
     yield on_the_wire(repeated(b"a", slow), "what drips behind a request", HEAD, 1)
 
 
-def frames(make: Callable[[int], bytes], name: str, most: int = READ) -> Row:
+def deflated(text: bytes) -> bytes:
+    """A client's compressed frame."""
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    data = deflate.compress(text) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    return masked(data.removesuffix(b"\0\0\xff\xff"), 0x41)
+
+
+@cache
+def compressing() -> Server:
+    return Server(config=Config(server=ServerConfig(compress=True)))
+
+
+def frames(
+    make: Callable[[int], bytes], name: str, most: int = READ, compress: bool = False
+) -> Row:
     """Frames on an open WebSocket, all in one piece."""
+    more = {"sec_websocket_extensions": "permessage-deflate"} if compress else {}
 
     def send(data: bytes) -> object:
-        socket = server().websocket("/connection/websocket")
+        there = compressing() if compress else server()
+        socket = there.websocket("/connection/websocket", **more)
         socket.line.protocol.dataReceived(data)
         answer = socket.line.take()
         socket.line.vanish()
@@ -497,6 +515,12 @@ def hooked(**headers: str) -> Callable[[bytes], object]:
 def signed(value: str) -> object:
     """Reads it as a signature."""
     return Stamped(10.0, lambda: 0.0).check(b"s", {"stripe-signature": value}, b"")
+
+
+def deflated_rows() -> Iterator[Row]:
+    yield frames(repeated(deflated(b"{}")), "compressed frames", compress=True)
+    for most, name in ((FRAME, "a compressed frame"), (16 * BODY, "one that inflates to much")):
+        yield frames(lambda size: deflated(b" " * size), name, most, compress=True)
 
 
 def api_rows() -> Iterator[Row]:
@@ -594,6 +618,7 @@ ROWS = [
     *head_rows(),
     *http_rows(),
     *frame_rows(),
+    *deflated_rows(),
     *api_rows(),
     *other_rows(),
 ]
