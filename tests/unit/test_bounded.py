@@ -16,11 +16,12 @@ import pytest
 from twisted.web.http_headers import _nameEncoder
 
 import pushserver
+from pushserver import origin
 from pushserver.channel import Receipt
 from pushserver.entrance import NAME_BYTES
 from pushserver.idempotency import Keys, Remembered, TooManyKeys
 from pushserver.limits import Limits
-from pushserver.origin import loopback_address, valid_host
+from pushserver.origin import loopback_address
 from pushserver.replay import MOST_BYTES, Replays
 from pushserver.site import MOST_REFUSALS, REFUSAL_CHARACTERS
 from tests.unit.tools import Client, make_node
@@ -62,6 +63,7 @@ BOUNDS = {
     "config.Config.sources": CONFIGURED,
     "config.Server.allowed_origins": CONFIGURED,
     "config.Server.listen": CONFIGURED,
+    "config.Server.names": CONFIGURED,
     "config.Source.options": CONFIGURED,
     "connection.ConnectionDoors.sessions": CONNECTIONS,
     "conversation.Conversation._audiences": "channels_per_client, or one of several together",
@@ -78,10 +80,12 @@ BOUNDS = {
     "files.StaticFiles.contentEncodings": CONFIGURED,
     "files.StaticFiles.indexNames": CONFIGURED,
     "formats.HistoryObject.publications": ONCE,
+    "history.History._pinned": "the channels of one commit",
     "history.History.channels": (
         "those that were published to and have rows, and those that are watched; the rows are"
         " bounded by channel, not yet all channels together"
     ),
+    "hosts.Hosts._known": "256 entries of 255 characters",
     "hub.Hub._audiences": "dissolved when the last of its subscribers leaves",
     "hub.Hub._by_channel": "dissolved when the last of its subscribers leaves",
     "hub.Hub.on_join": STARTED,
@@ -94,8 +98,9 @@ BOUNDS = {
     "metrics.Metrics.ended": COUNTED,
     "metrics.Metrics.recoveries": COUNTED,
     "metrics.Metrics.refusals": COUNTED,
-    "origin.loopback_address": "256 entries, of a head's size each",
-    "origin.valid_host": "256 entries, of a head's size each",
+    "opener._opener": "one",
+    "origin.loopback_address": "256 entries, of 255 characters each",
+    "origin._valid_host": "256 entries of 255 characters",
     "outlet.Backlog._pieces": "queue_bytes; a peer that leaves more unread is dropped",
     "peers.Peers._due": CONNECTIONS,
     "peers.Peers._second": CONNECTIONS,
@@ -114,6 +119,8 @@ BOUNDS = {
     "service.Options.optParameters": CONFIGURED,
     "session.Session._queue": "queued_commands",
     "session.Session.invited": "the channels that the application puts a client into",
+    "signals.Handlers._remarks": STARTED,
+    "signals.Handlers._waiting": "the numbers of three signals",
     "site.PushSite._refused": "MOST_REFUSALS, of REFUSAL_CHARACTERS each",
     "site.PushSite.channels": CONNECTIONS,
     "sources.answer._Body._pieces": "max_bytes of a document; then the answer is dropped",
@@ -154,6 +161,11 @@ BOUNDS = {
     "store.Writer._rows": WAITING,
     "store.Writer._touched": WAITING,
     "store.Writer.rows": "of the batch that is being written",
+    "sync.Round.answers": SYNC,
+    "sync.Round.clears": SYNC,
+    "sync.Round.rows": SYNC,
+    "sync.Round.touched": SYNC,
+    "sync.Round.waiting": SYNC,
     "sync.SyncBroker._clears": SYNC,
     "sync.SyncBroker._idle": SYNC,
     "sync.SyncBroker._pending": SYNC,
@@ -312,7 +324,7 @@ def test_hosts_that_are_kept_are_few() -> None:
     server = Server()
     for n in range(300):
         server.get("/channels/a", host=f"h{n}")
-    for cached in (valid_host, loopback_address):
+    for cached in (origin._valid_host, loopback_address):
         assert cached.cache_info().currsize <= 256
 
 
@@ -323,7 +335,7 @@ def test_keys_are_as_many_as_may() -> None:
             keys.check_room(0.0)
         except TooManyKeys:
             break
-        keys.remember(Remembered("a", str(n), Receipt("e", n, n), 0.0))
+        keys.remember(Remembered("a", str(n), Receipt("e", n, n), 0.0), 0.0)
     assert len(keys) == 100
 
 

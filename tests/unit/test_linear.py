@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from pushserver import payload, wire
+from pushserver import origin, payload, wire
 from pushserver.accept import preferred
 from pushserver.channel import ChannelOptions, InvalidName, check_event, check_name
 from pushserver.config import Auth, Config
@@ -30,7 +30,7 @@ from pushserver.entrance import read_head
 from pushserver.frames import whole_text
 from pushserver.idempotency import InvalidKey, Keys, Remembered, check_key
 from pushserver.limits import Limits
-from pushserver.origin import allowed_origin, loopback_host, valid_host
+from pushserver.origin import allowed_origin, loopback_host
 from pushserver.sources.events import Parser
 from pushserver.sources.signatures import NotSigned, Stamped
 from tests.unit.test_source_webhook import unsigned
@@ -286,7 +286,7 @@ def value_rows() -> Iterator[Row]:
         for after in ("", "!", ":99999", "-"):
             host = text(repeated(piece, "", after))
             # Not what is kept of the last that were asked about.
-            yield Row(f"host {piece}{after}", HEAD, host, valid_host.__wrapped__)
+            yield Row(f"host {piece}{after}", HEAD, host, origin._valid_host.__wrapped__)
             yield Row(f"local host {piece}{after}", HEAD, host, loopback_host)
             yield Row(f"origin {piece}{after}", HEAD, host, _origin)
 
@@ -296,7 +296,7 @@ def _cursor(value: str) -> object:
 
 
 def _origin(value: str) -> object:
-    return allowed_origin(value, value, False, frozenset({"https://a"}))
+    return allowed_origin(value, value, False, None, frozenset({"https://a"}))
 
 
 def head(size: int, line: Callable[[int], str], after: str = "") -> bytes:
@@ -605,7 +605,7 @@ def other_rows() -> Iterator[Row]:
     def full(count: int) -> Keys:
         known = Keys(count)
         for n in range(count):
-            known.remember(Remembered("a", str(n), None, 1.0))  # type: ignore[arg-type]
+            known.remember(Remembered("a", str(n), None, 1.0), 1.0)  # type: ignore[arg-type]
         return known
 
     yield Row("keys when there is no room", Limits().idempotency_keys, full, no_room)
