@@ -133,17 +133,18 @@ class MemoryBroker:
         for channel in changed:
             self._recorder.touch(channel)
 
-    def known(self, draft: Draft, now: float) -> Receipt | None:
+    def known(self, draft: Draft, now: float, pending: int = 0) -> Receipt | None:
         """The first answer, when this draft's key says at `now` that it is a repetition.
 
-        Raises Unavailable when another key could not be remembered.
+        Raises Unavailable when another key could not be remembered, beside the `pending` ones
+        that have no answer yet.
         """
         receipt = self._keys.find(draft.channel, draft.key, now)
         if receipt is not None:
             self.metrics.duplicates += 1
             return receipt
         try:
-            self._keys.check_room(now)
+            self._keys.check_room(now, pending)
         except TooManyKeys as error:
             raise Unavailable(str(error), "idempotency_keys") from None
         return None

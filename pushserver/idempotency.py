@@ -59,11 +59,11 @@ class Keys:
             return None
         return known[0].receipt
 
-    def check_room(self, now: float) -> None:
-        """Raise TooManyKeys if another key could not be remembered."""
-        if len(self._known) >= self._most:
+    def check_room(self, now: float, pending: int = 0) -> None:
+        """Raise TooManyKeys if another key could not be remembered beside the `pending` ones."""
+        if len(self._known) + pending >= self._most:
             self.expire(now)
-        if len(self._known) >= self._most:
+        if len(self._known) + pending >= self._most:
             raise TooManyKeys(
                 f"more than {self._most} idempotency keys in five minutes (idempotency_keys)"
             )

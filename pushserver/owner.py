@@ -24,6 +24,8 @@ _OWNER = struct.Struct("=II")
 _OWNER_AT = _HEADER.size + 4 + 48 + 3 * 4
 _ANY = 0xFFFFFFFF
 _ANSWER_SECONDS = 1.0
+_KNOWN = "pushserver_own"
+"""The attribute of a connection whose owner was found to be the server's user or root."""
 
 
 def is_own(request: Request) -> bool | None:
@@ -34,11 +36,18 @@ def is_own(request: Request) -> bool | None:
     """
     if not hasattr(socket, "AF_NETLINK"):
         return None
+    connection = getattr(request, "channel", None)
+    if getattr(connection, _KNOWN, False):
+        return True
     try:
         user = _user(request)
     except (OSError, ValueError, AttributeError, struct.error):
         return False
-    return user in (0, os.geteuid())
+    own = user in (0, os.geteuid())
+    if own and connection is not None:
+        # A connection does not change its owner, and this is asked for each publication.
+        setattr(connection, _KNOWN, True)
+    return own
 
 
 def _user(request: Request) -> int | None:

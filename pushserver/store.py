@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -86,8 +86,9 @@ class Committer:
         batch.forgotten_seq = self._history.forgotten_seq
         batch.memory = self.memory.take()
         started = self._monotonic()
-        done: Deferred[None] = deferToThreadPool(
-            self._reactor, self._pool, self._file.commit, batch
+        # It may raise at once, as where there can be no thread.
+        done: Deferred[None] = maybeDeferred(
+            deferToThreadPool, self._reactor, self._pool, self._file.commit, batch
         )
 
         def committed(result: None) -> None:
@@ -108,10 +109,10 @@ class Committer:
 
         return done.addCallbacks(committed, failed)
 
-    def soon(self, call: Callable[[], None]) -> IDelayedCall:
-        """Call this in the reactor's next turn."""
-        soon: IDelayedCall = self._reactor.callLater(0, call)
-        return soon
+    def later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
+        """Call this after so many seconds, 0 for the reactor's next turn."""
+        later: IDelayedCall = self._reactor.callLater(seconds, call)
+        return later
 
     async def close(self, orderly: bool) -> None:
         """End the thread and close the file, with the mark that all is in it."""

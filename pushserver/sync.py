@@ -17,7 +17,7 @@ from pushserver.history import History
 from pushserver.idempotency import Keys, Remembered
 from pushserver.metrics import Metrics
 from pushserver.sqlite import Batch, StoreError, state
-from pushserver.store import Committer
+from pushserver.store import RETRY_SECONDS, Committer
 
 
 @dataclass(slots=True, eq=False)
@@ -85,13 +85,14 @@ class SyncBroker(MemoryBroker):
     async def publish(self, draft: Draft) -> Receipt:
         waiting = Waiting(draft)
         if draft.key:
-            known = self.known(draft, self._monotonic())
-            if known is not None:
-                return known
-            first = self._pending.setdefault((draft.channel, draft.key), waiting)
-            if first is not waiting:
+            first = self._pending.get((draft.channel, draft.key))
+            if first is not None:
                 self.metrics.duplicates += 1
                 return await first.wait()
+            known = self.known(draft, self._monotonic(), len(self._pending))
+            if known is not None:
+                return known
+            self._pending[draft.channel, draft.key] = waiting
         self._waiting.append(waiting)
         answer = waiting.wait()
         self._flush()
@@ -116,12 +117,16 @@ class SyncBroker(MemoryBroker):
 
     async def finish(self) -> bool:
         """Commit what waits; False when that failed."""
-        while self._busy or (self._unwritten and not self._failing):
-            self._flush()
+        tried = False
+        while self._busy or (self._unwritten and not (tried and self._failing)):
+            if not self._busy:
+                self._flush()
+                tried = True
             if self._busy:
                 idle: Deferred[None] = Deferred()
                 self._idle.append(idle)
                 await idle
+        self._cancel()
         return not self._unwritten
 
     @property
@@ -132,12 +137,15 @@ class SyncBroker(MemoryBroker):
         # A source that remembers publishes on in the same turn, if it has more: one
         # commit for both.
         if self._call is None and not self._busy:
-            self._call = self._committer.soon(self._flush)
+            self._call = self._committer.later(0, self._flush)
 
-    def _flush(self) -> None:
+    def _cancel(self) -> None:
         if self._call is not None and self._call.active():
             self._call.cancel()
         self._call = None
+
+    def _flush(self) -> None:
+        self._cancel()
         if self._busy or not (self._waiting or self._unwritten):
             return
         self._busy = True
@@ -206,9 +214,10 @@ class SyncBroker(MemoryBroker):
             answer.callback(row.receipt)
 
     def _failed(self, one: Round, failure: Failure) -> None:
-        self._failing = True
-        if failure.check(StoreError) is None:
+        if failure.check(StoreError) is None and not self._failing:
+            # Once, and not with each try.
             self._log.failure("a commit could not begin", failure)
+        self._failing = True
         self._touched = {**one.touched, **self._touched}
         message = f"the store failed: {failure.getErrorMessage()}"
         for waiting in one.waiting:
@@ -221,10 +230,12 @@ class SyncBroker(MemoryBroker):
     def _next(self) -> None:
         self._busy = False
         self.history.unpin()
-        # After a failure only another publication or clear tries again, not what is left over.
         if self._waiting or self._clears or (self._unwritten and not self._failing):
             self._flush()
             return
+        if self._unwritten:
+            # Nobody waits for what is left over after a failure, but it is to be written.
+            self._call = self._committer.later(RETRY_SECONDS, self._flush)
         idle, self._idle = self._idle, []
         for done in idle:
             done.callback(None)

@@ -93,7 +93,7 @@ class Thread:
         self.jobs.append((batch, done))
         return done
 
-    def soon(self, call: Callable[[], None]) -> Any:
+    def later(self, seconds: float, call: Callable[[], None]) -> Any:
         self.calls.append(call)
         return Call(self.calls, call)
 
@@ -516,7 +516,7 @@ def test_a_commit_that_cannot_begin_is_answered_and_the_next_one_is_tried(troubl
     done: list[Any] = []
     Deferred.fromCoroutine(world.broker.finish()).addBoth(done.append)
     assert done == [False]
-    assert len(trouble.take()) == 1
+    assert trouble.take() == [], "it is logged once"
     world.thread.broken = False
     world.waiting.clear()
     second = world.publish("a", "k")
@@ -540,3 +540,48 @@ def test_a_row_that_could_not_be_retained_is_told_as_evicted_and_the_next_follow
     assert world.history.peek("a").resume(1).reason == "evicted"
     assert [row.offset for row in world.history.peek("a").resume(2).publications] == [3]
     world.finish()
+
+
+def test_what_is_left_over_after_a_failure_is_tried_again_though_nobody_waits_for_it() -> None:
+    world = World()
+    world.remember()
+    world.turn()
+    world.fail()
+    assert world.thread.memory.waits
+    world.turn()
+    world.commit()
+    assert not world.thread.memory.waits
+    assert not world.thread.calls
+
+
+def test_a_stop_after_a_failure_tries_once_more() -> None:
+    world = World()
+    for ends, written in ((world.fail, False), (world.commit, True)):
+        world.remember()
+        world.turn()
+        world.fail()
+        done = Deferred.fromCoroutine(world.broker.finish())
+        ends()
+        assert results(done) == [written]
+        assert not world.thread.calls
+
+
+def test_keys_that_wait_for_their_commit_count() -> None:
+    time, history = Time(), History(options, EPOCH)
+    thread = Thread(history, lambda batch: None)
+    broker = SyncBroker(history, Keys(2), Metrics(), time, time, cast(Committer, thread))
+    first, second, third, again = (
+        Deferred.fromCoroutine(broker.publish(Draft("a", b"1", key=key))) for key in "abca"
+    )
+    assert [type(found) for found in results(third)] == [Unavailable]
+    while thread.jobs:
+        thread.succeed()
+    offsets = [[row.offset for row in results(done)] for done in (first, second, again)]
+    assert offsets == [[1], [2], [1]]
+
+
+def results(done: Deferred[Any]) -> list[Any]:
+    """What it fired with, the exception of a failure; empty if it has not."""
+    found: list[Any] = []
+    done.addCallbacks(found.append, lambda why: found.append(why.value))
+    return found
