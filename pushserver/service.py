@@ -74,6 +74,9 @@ def makeService(options: Options) -> IService:
     if not options["reload"]:
         return make(options, os.environ, reactor)
     signals.release()
+    # Bytecode counts as fresh while a source has its size and the second of its time: a file that
+    # is changed twice in a second would be run as it was.
+    sys.dont_write_bytecode = True
     watched = (Path(options["config"]),) if options["config"] else ()
     reloader = Reloader(reactor, Path.cwd(), watched)
     try:

@@ -286,6 +286,8 @@ class TestTheCommandLine:
         monkeypatch.syspath_prepend(str(root))
         (root / "pushtest_reload.py").write_text(TestTheCommandLine.APP)
         monkeypatch.delitem(sys.modules, "pushtest_reload", raising=False)
+        # What --reload sets is put back afterwards.
+        monkeypatch.setattr(sys, "dont_write_bytecode", False)
         options = Options()
         options.parseOptions(["--app", "pushtest_reload:app", "--reload", "--listen", "tcp:0"])
         return options
@@ -319,6 +321,13 @@ class TestTheCommandLine:
         monkeypatch.setattr("pushserver.signals.release", lambda: told.append("release"))
         makeService(options)
         assert told == ["install", "release"]
+
+    def test_keeps_no_bytecode_of_a_module_that_may_change_within_a_second(
+        self, options: Options, root: Path
+    ) -> None:
+        makeService(options)
+        assert list(root.rglob("pushtest_reload*.pyc")) == []
+        assert sys.dont_write_bytecode
 
     def test_waits_where_it_would_end(self, options: Options, root: Path) -> None:
         (root / "pushtest_reload.py").write_text("def broken(:")
