@@ -2,11 +2,15 @@
 
 twisted.web answers all requests that came in one piece in one turn, whether the peer reads the
 answers or not. Here the next request is begun when the answer before it has left (but for
-what a transport takes without asking for a pause), and in a turn of its own.
+what a transport takes without asking for a pause), and a turn begins a bounded number of them.
 """
 
 from __future__ import annotations
 
+import fcntl
+import sys
+import termios
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import IDelayedCall, ITCPTransport
@@ -36,13 +40,23 @@ beginning."""
 
 _MOST_PIECES = 32
 
+PER_TURN = 8
+"""Requests of one connection that are begun in one turn of the reactor."""
+
+STALLS = 2
+"""How many looks in a row find that nothing has left before a connection is dropped. Where segments
+are large (64 KB over loopback) a slow reader takes nothing for a while and then much."""
+
+LENGTH_DIGITS = 18
+"""The longest Content-Length; Python refuses to read a number of more than 4,300 digits."""
+
 
 class DeadlineChannel(http.HTTPChannel):
     """twisted.web's connection, with bounds on time and on what waits.
 
     A request has `request_seconds` to arrive, however it drips: as it is, each byte that comes
     resets the timeout. An answer, and the end of the connection, may take as long as they
-    like if something of them leaves every `request_seconds`.
+    like if something of them leaves within twice `request_seconds`.
     """
 
     site: PushSite
@@ -60,6 +74,8 @@ class DeadlineChannel(http.HTTPChannel):
     _beginning: IDelayedCall | None = None
     _progress: IDelayedCall | None = None
     _left_unsent = 0
+    _stalls = 0
+    _begun = 0
     _pieces: list[bytes] | None = None
 
     def connectionMade(self) -> None:
@@ -95,6 +111,8 @@ class DeadlineChannel(http.HTTPChannel):
         """A byte came; the time runs on."""
 
     def dataReceived(self, data: bytes) -> None:
+        if not self._busyReceiving:
+            self._begun = 1
         if self.line_mode and not self.paused and b"\n" not in data:
             # A line that drips: twisted.web would look at all of it for each byte.
             pieces = self._pieces = self._pieces or []
@@ -109,7 +127,9 @@ class DeadlineChannel(http.HTTPChannel):
             self._read_or_not()
 
     def headerReceived(self, line: bytes) -> bool:
-        if line.find(b":") > NAME_BYTES:
+        name, _, value = line.partition(b":")
+        too_long = len(value.strip()) > LENGTH_DIGITS and name.lower() == b"content-length"
+        if len(name) > NAME_BYTES or too_long:
             self._respondToBadRequestAndDisconnect()
             return False
         known: bool = super().headerReceived(line)
@@ -136,10 +156,14 @@ class DeadlineChannel(http.HTTPChannel):
             # The time of the next request begins when this answer has left.
             self.setTimeout(None)
             self._read_or_not()
-        elif self._buffer:
-            self._begin_soon()
-        else:
+        elif not self._buffer:
             self.paused = False
+        elif self._busyReceiving and self._begun < PER_TURN:
+            # The parser, which called this, goes on in this turn.
+            self._begun += 1
+            self.paused = False
+        else:
+            self._begin_soon()
 
     def pauseProducing(self) -> None:
         """The transport is full."""
@@ -166,6 +190,7 @@ class DeadlineChannel(http.HTTPChannel):
         if self._closing or self._waitingForTransport:
             return
         self.paused = False
+        self._begun = 1
         super().dataReceived(b"")
         if not self._handlingRequest:
             self._read_or_not()
@@ -178,20 +203,30 @@ class DeadlineChannel(http.HTTPChannel):
         else:
             self._networkProducer.resumeProducing()
 
+    def _send100Continue(self) -> None:
+        # A request whose announced length was refused has its answer already.
+        if not self._closing:
+            super()._send100Continue()
+
     def _watch(self) -> None:
         """Drop the connection if nothing leaves."""
         if self._progress is None:
+            self._stalls = 0
             self._left_unsent = unsent(self.transport)
-            self._progress = self.site.reactor.callLater(
-                self.site.limits.request_seconds, self._check
-            )
+            self._look_later()
 
-    def _check(self) -> None:
+    def _look_later(self) -> None:
+        seconds = self.site.limits.request_seconds
+        self._progress = self.site.reactor.callLater(seconds, self._look)
+
+    def _look(self) -> None:
         self._progress = None
-        if unsent(self.transport) == self._left_unsent:
+        before, self._left_unsent = self._left_unsent, unsent(self.transport)
+        self._stalls = self._stalls + 1 if self._left_unsent == before else 0
+        if self._stalls >= STALLS:
             self.abort()
         else:
-            self._watch()
+            self._look_later()
 
     def _stop_watching(self) -> None:
         if self._progress is not None:
@@ -200,9 +235,17 @@ class DeadlineChannel(http.HTTPChannel):
 
 
 def unsent(transport: Any) -> int:
-    """How many bytes wait in a transport; under TLS they are encrypted already."""
+    """How many bytes wait in a transport and its socket; under TLS they are encrypted already."""
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
     waiting: int = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
     waiting += getattr(transport, "_tempDataLen", 0)
-    return waiting
+    return waiting + _in_kernel(getattr(transport, "socket", None))
+
+
+def _in_kernel(connected: Any) -> int:
+    """Bytes that the kernel holds because the peer has not acknowledged them (tcp(7), SIOCOUTQ)."""
+    with suppress(OSError, AttributeError, ValueError):
+        found = fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(found, sys.byteorder)
+    return 0

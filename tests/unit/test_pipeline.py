@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +12,19 @@ from twisted.internet.unix import Server as UnixServer
 from twisted.protocols.policies import WrappingFactory
 
 from pushserver.limits import Limits
-from pushserver.pipeline import MOST_BEHIND, DeadlineChannel, unsent
+from pushserver.pipeline import MOST_BEHIND, PER_TURN, DeadlineChannel, unsent
 from tests.unit.test_outlet import Wire, make_transport, turn
-from tests.unit.web import Line, Response, Server, frames, handshake, masked, parse, request
+from tests.unit.web import (
+    Line,
+    Response,
+    Server,
+    Trouble,
+    frames,
+    handshake,
+    masked,
+    parse,
+    request,
+)
 
 SECONDS = 15
 
@@ -142,20 +154,20 @@ class TestTheNextRequest:
         found = [answer.json["channel"] for answer in answers(data)]
         assert found == [url.removeprefix("/channels/") for url in urls]
 
-    def test_is_begun_in_a_turn_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_begun_with_few_others_in_a_turn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         server = Server()
         begun = count(server, monkeypatch)
         line = server.connect()
-        line.protocol.dataReceived(request("/channels/a") * 10)
+        line.protocol.dataReceived(request("/channels/a") * 10 * PER_TURN)
         for turns in range(1, 10):
-            assert len(begun) == turns
+            assert len(begun) == turns * PER_TURN
             (due,) = (
                 call for call in server.clock.calls if call.getTime() <= server.clock.seconds()
             )
             server.clock.calls.remove(due)
             due.called = True
             due.func(*due.args, **due.kw)
-        assert len(answers(line.take())) == 10
+        assert len(answers(line.take())) == 10 * PER_TURN
 
     def test_is_begun_in_its_turn_behind_bodies(self) -> None:
         server = Server()
@@ -233,13 +245,13 @@ class TestTheNextRequest:
         begun = count(server, monkeypatch)
         stuck, other = Connection(server), Connection(server, 1 << 30)
         stuck.send(request("/channels/big") * 3)
-        other.send(request("/channels/a") * 3)
+        other.send(request("/channels/a") * 3 * PER_TURN)
         fired: list[None] = []
         server.site.drain().addCallback(fired.append)
         other.turns()
-        assert (len(begun), other.lost, fired) == (2, True, [])
+        assert (len(begun), other.lost, fired) == (1 + PER_TURN, True, [])
         assert len(answers(stuck.read())) == 1
-        assert (len(begun), stuck.lost, fired) == (2, True, [None])
+        assert (len(begun), stuck.lost, fired) == (1 + PER_TURN, True, [None])
 
     @pytest.mark.parametrize("more", [b"", b"x" * 40_000])
     def test_may_be_a_handshake(self, more: bytes) -> None:
@@ -369,8 +381,67 @@ class TestAnAnswerThatIsNotRead:
         line.send(request("/channels/big", connection="close"))
         server.clock.advance(SECONDS)
         line.settle()
+        assert not line.lost, "segments may be large, and a slow reader takes nothing for a while"
+        server.clock.advance(SECONDS)
+        line.settle()
         assert line.lost
 
+    def test_is_still_read_while_the_kernel_has_less_of_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where a connection is closed: all that is left waits in the socket."""
+        left = iter(range(100_000, 0, -100))
+        monkeypatch.setattr("pushserver.pipeline._in_kernel", lambda connected: next(left))
+        server = big()
+        line = server.connect()
+        line.reading = False
+        line.send(request("/channels/big", connection="close"))
+        for _ in range(10):
+            server.clock.advance(SECONDS)
+        line.settle()
+        assert not line.lost
+        monkeypatch.setattr("pushserver.pipeline._in_kernel", lambda connected: 7)
+        for _ in range(3):
+            server.clock.advance(SECONDS)
+        line.settle()
+        assert line.lost
+
+
+def test_what_the_kernel_holds_for_a_peer_is_known() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = SimpleNamespace(socket=ours)
+        assert unsent(transport) == 0
+        ours.send(b"x" * 1_000)
+        assert unsent(transport) > 0
+        theirs.recv(2_000)
+        assert unsent(transport) == 0
+    assert unsent(transport) == 0, "it is closed"
+    assert unsent(SimpleNamespace()) == 0
+
+
+class TestWhatIsRefused:
+    def test_is_not_asked_to_continue(self) -> None:
+        line = Server(Limits(body_bytes=10)).connect()
+        line.send(
+            b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+            b"Content-Length: 11\r\n\r\n"
+        )
+        data = line.take()
+        assert data.startswith(b"HTTP/1.1 413 ")
+        assert b"100 Continue" not in data
+
+    @pytest.mark.parametrize("digits", [19, 4_301, 15_000])
+    def test_is_a_length_that_is_too_long_to_read(self, digits: int, trouble: Trouble) -> None:
+        for body in (b"9" * digits, b"0" * digits):
+            line = Server().connect()
+            line.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\n" % body)
+            assert line.take().startswith(b"HTTP/1.1 400 ")
+            assert line.lost
+        assert trouble.take() == []
+
+
+class TestAnAnswerThatIsReadLate:
     def test_may_be_read_late(self) -> None:
         server = big()
         line = server.connect()
