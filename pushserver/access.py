@@ -63,7 +63,7 @@ def check_publisher(caller: Caller, rules: Rules, proven: bool = False) -> None:
     if has_key(caller, rules.keys):
         return
     if rules.keys and not rules.local_without_key:
-        raise Denied(401, "an X-API-Key is needed (auth.api_keys), also on this machine")
+        raise Denied(401, "an API key is needed (auth.api_keys): send X-API-Key")
     if caller.address is not None and not loopback_address(caller.address):
         raise Denied(401, "a request from another machine needs an X-API-Key (auth.api_keys)")
     if caller.forwarded:
@@ -72,7 +72,9 @@ def check_publisher(caller: Caller, rules: Rules, proven: bool = False) -> None:
             f"a request through a proxy ({caller.forwarded}) needs an X-API-Key (auth.api_keys)",
         )
     if not loopback_host(caller.host):
-        raise Denied(403, f"a request without a key goes to localhost, not to {caller.host!r:.80}")
+        raise Denied(
+            403, f"without an API key, ask for localhost; this asked for {caller.host!r:.80}"
+        )
     if not allowed_origin(caller.origin, caller.host, caller.secure, caller.site, rules.origins):
         elsewhere = caller.origin is None
         page = f"elsewhere ({caller.site!r:.40})" if elsewhere else f"of {caller.origin!r:.80}"
@@ -81,15 +83,16 @@ def check_publisher(caller: Caller, rules: Rules, proven: bool = False) -> None:
     if own is False or (own is None and proven):
         raise Denied(
             401,
-            "a program that is not known to be the server's own user's or root's may be a proxy,"
-            " and needs an X-API-Key (auth.api_keys)",
+            "without an API key only programs of the server's own user or of root may publish, and"
+            " this is not known to be one: set auth.api_keys and send X-API-Key",
         )
 
 
 def has_key(caller: Caller, keys: Collection[str]) -> bool:
     """Whether the caller gave a valid API key; raises Denied for an invalid one."""
     if caller.key is not None and not _known(caller.key, keys):
-        raise Denied(401, "the API key is not one of auth.api_keys")
+        none = "this server has no API keys (auth.api_keys), and a key was sent"
+        raise Denied(401, "the API key is not one of auth.api_keys" if keys else none)
     return caller.key is not None
 
 

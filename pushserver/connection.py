@@ -67,7 +67,11 @@ class WebSocketDoor(Door):
     def answer_get(self, request: Request) -> Answer:
         if not is_upgrade(request):
             wanted = {"upgrade": "websocket", "connection": "upgrade"}
-            raise Refusal(426, "expected a WebSocket handshake", wanted)
+            raise Refusal(
+                426,
+                "expected a WebSocket handshake; a proxy has to pass Upgrade on (HTTP/1.1)",
+                wanted,
+            )
         return self._doors.upgrade(request, *self.websocket(request))
 
     def websocket(self, request: Request) -> WebSocket:

@@ -43,10 +43,12 @@ class Hosts:
         host = header(request, "host") or ""
         if self._is_ours(host) or not _rebound(request, host):
             return None
+        hint = "list it in server.names, or let the proxy send X-Forwarded-For"
+        if by := forwarded_by(request):
+            hint = f"list it in server.names ({by} does not count with this server's own port)"
         return Refusal(
             403,
-            f"{host[:80]!r} is not a name of this server, which was reached over loopback:"
-            " list it in server.names, or let the proxy send X-Forwarded-For",
+            f"{host[:80]!r} is not a name of this server, which was reached over loopback: {hint}",
         )
 
     def _is_ours(self, host: str) -> bool:

@@ -38,8 +38,8 @@ def publish(
 ) -> dict[str, object]:
     """Publish `data` (whatever an application may) to a channel of the server at `url`.
 
-    Returns `{"offset", "epoch", "id"}`. `key` is the API key, not needed on the server's
-    own machine. A server that cannot be reached, or that says to come again, is tried three
+    Returns `{"offset", "epoch", "id"}`. `key` is the API key, needed once the server has
+    any, and from another machine or another user than the server's. A server that cannot be reached, or that says to come again, is tried three
     times more within some seconds; one idempotency key goes with all the tries, so that
     the publication is there once whatever happens. `timeout` is in seconds, for each try.
     A redirect is not followed. Raises PublishError.

@@ -29,6 +29,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    {maps}
     server {{
         listen 127.0.0.1:{port};
         {rules}
@@ -38,13 +39,13 @@ http {{
 
 
 @contextmanager
-def nginx(folder: Path, rules: str) -> Iterator[int]:
-    """The port of an nginx with these rules for its one server."""
+def nginx(folder: Path, rules: str, maps: str = "") -> Iterator[int]:
+    """The port of an nginx with these rules for its one server, and these maps beside it."""
     port, log = free_port(), folder / "nginx.log"
     user = f"user {USER};" if os.geteuid() == 0 else ""
     configuration = folder / "nginx.conf"
     configuration.write_text(
-        _CONFIGURATION.format(folder=folder, port=port, user=user, rules=rules)
+        _CONFIGURATION.format(folder=folder, port=port, user=user, rules=rules, maps=maps)
     )
     process = subprocess.Popen(
         [PROGRAM, "-p", str(folder), "-c", str(configuration), "-e", str(log)],

@@ -76,7 +76,7 @@ def test_where_there_are_keys_nobody_may_without_one() -> None:
 def test_without_a_key_the_program_of_another_user_may_not() -> None:
     status, message = denied(replace(LOCAL, is_own=lambda: False))
     assert status == 401
-    assert "may be a proxy" in message
+    assert "not known to be one" in message
 
 
 def test_where_the_user_is_not_known_it_depends_on_what_is_asked() -> None:

@@ -285,7 +285,10 @@ class TestEmulation:
 class TestTheDoors:
     def test_a_websocket_needs_a_handshake(self) -> None:
         answer = Server().get("/connection/websocket")
-        assert answer.error == (426, "expected a WebSocket handshake")
+        assert answer.error == (
+            426,
+            "expected a WebSocket handshake; a proxy has to pass Upgrade on (HTTP/1.1)",
+        )
         assert (answer["upgrade"], answer["connection"]) == ("websocket", "upgrade")
 
     def test_a_websocket_of_another_origin_is_403(self) -> None:
