@@ -38,11 +38,11 @@ def publish(
 ) -> dict[str, object]:
     """Publish `data` (whatever an application may) to a channel of the server at `url`.
 
-    Returns `{"offset", "epoch", "id"}`. `key` is the API key, needed once the server has
-    any, and from another machine or another user than the server's. A server that cannot be reached, or that says to come again, is tried three
-    times more within some seconds; one idempotency key goes with all the tries, so that
-    the publication is there once whatever happens. `timeout` is in seconds, for each try.
-    A redirect is not followed. Raises PublishError.
+    Returns `{"offset", "epoch", "id"}`. `key` is the API key, needed once the server has any, and
+    from another machine or another user than the server's. A server that cannot be reached, or that
+    says to come again, is tried three times more within some seconds; one idempotency key goes
+    with all the tries, so that the publication is there once whatever happens. `timeout` is in
+    seconds, for each try. A redirect is not followed. Raises PublishError.
     """
     request = _request(url, channel, data, event, key)
     for pause in RETRY_SECONDS:

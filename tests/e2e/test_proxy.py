@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests.e2e.nginx import nginx
 from tests.e2e.server import CHECKOUT, Server, running
@@ -156,12 +157,14 @@ def test_the_lines_of_the_document_pass_everything_on(tmp_path: Path, keyed: str
             refused_without_a_key(port, Host="push.example")
             refused_without_a_key(port)
             assert ask(port, "/channels/talk", "POST", 1, x_api_key=KEY)[0] == 201
-            origin = f"http://localhost:{port}"
+            origin = Origin(f"http://localhost:{port}")
             with connect(f"ws://localhost:{port}/channels/talk?last=1", origin=origin) as stream:
                 assert "subscribed" in json.loads(stream.recv(10))
                 assert json.loads(stream.recv(10))["data"] == 1
             with pytest.raises(InvalidStatus):
-                connect(f"ws://localhost:{port}/channels/talk", origin="http://evil.example")
+                connect(
+                    f"ws://localhost:{port}/channels/talk", origin=Origin("http://evil.example")
+                )
     finally:
         server.kill()
 
