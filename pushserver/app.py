@@ -190,7 +190,7 @@ class PushServer:
 
         `listen`: endpoints such as tcp:8080; none for a program that mounts `resource()`.
         `config`: a TOML file; the environment counts too. It is made with the first call; later
-        ones return the same. Raises pushserver.startup.StartFailed.
+        ones return the same. Raises pushserver.errors.StartFailed.
         """
         if self._service is None:
             from pushserver.service import embedded

@@ -24,6 +24,7 @@ from pushserver.channels import ChannelDoors, Channels, Events, FrontDoor
 from pushserver.config import Config, Server, Types
 from pushserver.connection import ConnectionDoors, EmulationDoor
 from pushserver.coroutines import begin
+from pushserver.errors import StartFailed
 from pushserver.files import Root, StaticFiles, UserPages
 from pushserver.gate import Gate, IsOwn
 from pushserver.handlers import Handlers, NoHandlers
@@ -49,7 +50,6 @@ from pushserver.sources.interface import IHook
 from pushserver.sources.kinds import SourceTypes, make
 from pushserver.sources.place import Place
 from pushserver.sources.runner import Runner
-from pushserver.startup import StartFailed
 from pushserver.status import StatusDoor
 from pushserver.steady import steady
 from pushserver.store import Committer, Storage, Writer

@@ -12,9 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushserver.sources.pace import Remarks
-from pushserver.sources.record import LOGGED_AT_ONCE
 from pushserver.sources.worker import Worker
+from pushserver.usercode.rate import LOGGED_AT_ONCE, Remarks
 
 WAITING = 1_000
 """How many calls of one handler may wait for a thread."""

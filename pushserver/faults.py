@@ -12,9 +12,9 @@ from twisted.python.failure import Failure
 
 from pushserver.broker import Unavailable
 from pushserver.events import Handler, full_name
-from pushserver.sources.pace import WINDOW_SECONDS, Remarks
-from pushserver.sources.record import LOGGED_AT_ONCE, describe
+from pushserver.sources.record import describe
 from pushserver.sources.traces import own_part
+from pushserver.usercode.rate import LOGGED_AT_ONCE, WINDOW_SECONDS, Remarks
 
 SELDOM_SECONDS = float(WINDOW_SECONDS)
 """How often the same is logged that says nothing new, at the most."""

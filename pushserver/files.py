@@ -17,9 +17,9 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pushserver.answers import Folder, NotHere, Refusal, Refusing, refuse
+from pushserver.errors import StartFailed
 from pushserver.hosts import Hosts
 from pushserver.mount import abort, surroundings
-from pushserver.startup import StartFailed
 
 with warnings.catch_warnings():
     # Twisted 26.10's static module calls what it deprecates itself, when it is imported.

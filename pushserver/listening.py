@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
-from pushserver.startup import StartFailed
+from pushserver.errors import StartFailed
 
 BACKLOG = 4096
 """How many connections may wait to be accepted; the kernel's own bound is net.core.somaxconn."""

@@ -9,7 +9,7 @@ from importlib import import_module
 from types import ModuleType
 
 from pushserver.app import PushServer
-from pushserver.startup import StartFailed
+from pushserver.errors import StartFailed
 
 
 def load(text: str) -> PushServer:

@@ -21,7 +21,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pushserver import signals
-from pushserver.startup import StartFailed
+from pushserver.errors import StartFailed
 
 LOOK_SECONDS = 0.5
 FOLDER = "PUSHSERVER_RELOAD_FOLDER"

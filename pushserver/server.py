@@ -16,6 +16,7 @@ from twisted.web.resource import Resource
 
 from pushserver import __version__
 from pushserver.collector import Collector
+from pushserver.errors import StartFailed
 from pushserver.listening import Listener
 from pushserver.mount import Mounted
 from pushserver.node import Node
@@ -23,7 +24,6 @@ from pushserver.notify import notify
 from pushserver.running import AppService
 from pushserver.site import PushSite
 from pushserver.sources.runner import Runner, Status
-from pushserver.startup import StartFailed
 from pushserver.turns import bound
 
 SWEEP_SECONDS = 60.0

@@ -16,12 +16,12 @@ from pushserver import signals
 from pushserver.app import PushServer
 from pushserver.assembly import build, with_app
 from pushserver.config import Config, InvalidConfig, Types, read
+from pushserver.errors import StartFailed
 from pushserver.files import pages_folder
 from pushserver.loading import load
 from pushserver.reloading import Reloader, Retrier, history_file
 from pushserver.server import PushService
 from pushserver.sources.kinds import SourceTypes
-from pushserver.startup import StartFailed
 from pushserver.steady import steady
 
 

@@ -16,8 +16,7 @@ from typing import Any
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
-from pushserver.sources.pace import Remarks
-from pushserver.sources.record import LOGGED_AT_ONCE
+from pushserver.usercode.rate import LOGGED_AT_ONCE, Remarks
 
 ANSWERED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """They are logged, and change nothing."""

@@ -15,12 +15,12 @@ from twisted.python.threadpool import ThreadPool
 
 from pushserver.broker import Unavailable
 from pushserver.channel import Publication
+from pushserver.errors import StartFailed
 from pushserver.history import History
 from pushserver.idempotency import Keys, Remembered
 from pushserver.memory import Memory
 from pushserver.metrics import Metrics
 from pushserver.sqlite import Batch, SqliteFile, StoreError, state
-from pushserver.startup import StartFailed
 
 RETRY_SECONDS = 1.0
 MOST_WAITING_BYTES = 16 * 1024 * 1024

@@ -33,7 +33,7 @@ def floor(modules: str, libraries: Iterable[str] = (), one_another: bool = True)
 FLOORS = {
     "0: values and rules": floor(
         "accept access channel collector config cursor environment fork formats frames history"
-        " idempotency limits memory metrics origin payload schema startup tables wire",
+        " errors idempotency limits memory metrics origin payload schema startup tables usercode wire",
         {"msgspec"},
     ),
     "1: the conversation": floor(

@@ -18,9 +18,9 @@ from pushserver.payload import InvalidData
 from pushserver.sources import misfit
 from pushserver.sources.awaiting import awaited
 from pushserver.sources.interface import ISource, SourceFailed, Stopped
-from pushserver.sources.pace import Rate
 from pushserver.sources.place import Place, Plan
 from pushserver.sources.record import Record
+from pushserver.usercode.rate import Rate
 
 MOST_WAITING = 10_000
 """How many publications of one source may wait for their turn."""

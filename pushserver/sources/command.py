@@ -17,8 +17,8 @@ from zope.interface import implementer
 
 from pushserver.sources.interface import Feed, ISource, ISourceType, SourceFailed
 from pushserver.sources.lines import LineFormat, Lines, Splitter
-from pushserver.sources.pace import Rate
 from pushserver.sources.process import STDERR, STDOUT, CannotStart, Process
+from pushserver.usercode.rate import Rate
 
 STDERR_TAG = {"stream": "stderr"}
 _OURS = ("LISTEN_", "NOTIFY_SOCKET", "PUSHSERVER_", "WATCHDOG_")

@@ -9,14 +9,13 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 
 from pushserver.broker import Unavailable
+from pushserver.sources.engine.meter import Meter
 from pushserver.sources.interface import SourceFailed
-from pushserver.sources.pace import Meter, Remarks
 from pushserver.sources.place import Place, Plan
 from pushserver.sources.traces import own_part
+from pushserver.usercode.rate import LOGGED_AT_ONCE, Remarks
 
 REMINDER_SECONDS = 60.0
-LOGGED_AT_ONCE = 10
-"""So many troubles are logged at once, and so many a minute in the long run."""
 _KNOWN = 100
 _MOST_CHARACTERS = 500
 

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from pushserver.audience import Subscriber
 from pushserver.sources.attempt import Attempt, Throttle
-from pushserver.sources.pace import Backoff
+from pushserver.sources.engine.backoff import Backoff
 from pushserver.sources.place import Place, Plan
 from pushserver.sources.record import Record
 

@@ -19,11 +19,11 @@ from pushserver.broker import Unavailable
 from pushserver.channel import InvalidName
 from pushserver.config import Auth, Config, Source
 from pushserver.config import Server as ServerSection
+from pushserver.errors import StartFailed
 from pushserver.running import NotRunning
 from pushserver.server import PushService
 from pushserver.service import Options, embedded, make, makeService
 from pushserver.sources.interface import Feed, ISource
-from pushserver.startup import StartFailed
 from pushserver.testing import Disconnected, Publication, ServerError, TestServer
 from tests.unit.web import Server, Trouble
 

@@ -138,7 +138,7 @@ BOUNDS = {
     "sources.functions.Values._taken": "one",
     "sources.kinds.SourceTypes._by_name": STARTED,
     "sources.lines.Splitter._kept": "max_line_bytes",
-    "sources.pace.Meter._seconds": "a minute of seconds",
+    "sources.engine.meter.Meter._seconds": "a minute of seconds",
     "sources.place.Watch.on_join": STARTED,
     "sources.place.Watch.on_leave": STARTED,
     "sources.pointer.Pointer._steps": CONFIGURED,

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from pushserver.channel import ChannelOptions
 from pushserver.config import Auth, Config, InvalidConfig, Server, Source, Store, load
+from pushserver.errors import StartFailed
 from pushserver.limits import Limits
 from pushserver.service import Options, configure
 from pushserver.sources.kinds import BuiltIn, SourceTypes
-from pushserver.startup import StartFailed
 
 FILE = "/etc/pushserver.toml"
 

@@ -22,8 +22,8 @@ from pushserver.faults import SELDOM_SECONDS
 from pushserver.limits import Limits
 from pushserver.rehearsal import Inline
 from pushserver.running import LAST_SECONDS
-from pushserver.sources.record import LOGGED_AT_ONCE
 from pushserver.testing import Disconnected, ServerError, TestServer
+from pushserver.usercode.rate import LOGGED_AT_ONCE
 from tests.unit.tools import Client
 from tests.unit.web import Trouble
 

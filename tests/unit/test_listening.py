@@ -10,8 +10,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
+from pushserver.errors import StartFailed
 from pushserver.listening import Listener
-from pushserver.startup import StartFailed
 
 
 class Port:

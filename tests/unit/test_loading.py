@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pushserver import PushServer
+from pushserver.errors import StartFailed
 from pushserver.loading import load
-from pushserver.startup import StartFailed
 
 APP = "from pushserver import PushServer\napp = PushServer()\nother = 7\n"
 

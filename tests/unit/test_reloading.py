@@ -13,9 +13,9 @@ import pytest
 from twisted.internet.task import Clock
 
 from pushserver import reloading
+from pushserver.errors import StartFailed
 from pushserver.reloading import FOLDER, LOOK_SECONDS, Reloader, Retrier, history_file
 from pushserver.service import Options, makeService
-from pushserver.startup import StartFailed
 from tests.unit.web import Log, Trouble
 
 

@@ -17,6 +17,7 @@ from pushserver.assembly import build
 from pushserver.channel import ChannelOptions
 from pushserver.config import Config, Source
 from pushserver.config import Server as ServerSection
+from pushserver.errors import StartFailed
 from pushserver.limits import Limits
 from pushserver.memory import Memory
 from pushserver.peers import WAKES
@@ -24,7 +25,6 @@ from pushserver.server import SWEEP_SECONDS, PushService
 from pushserver.sources.interface import Feed
 from pushserver.sources.place import Place, Plan
 from pushserver.sources.runner import Runner
-from pushserver.startup import StartFailed
 from tests.unit.source_tools import Script
 from tests.unit.tools import Client
 from tests.unit.web import Server, Trouble

@@ -17,12 +17,12 @@ from pushserver.channel import ChannelOptions
 from pushserver.channels import FrontDoor
 from pushserver.config import Config, Source
 from pushserver.config import Store as StoreConfig
+from pushserver.errors import StartFailed
 from pushserver.files import UserPages
 from pushserver.history import History
 from pushserver.server import PushService
 from pushserver.service import Options, configure, make, makeService
 from pushserver.sources.runner import Runner
-from pushserver.startup import StartFailed
 from tests.unit.web import Log, Server, Trouble
 
 

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from pushserver.service import Options, makeService
 from pushserver.signals import ANSWERED, Handlers, ending, name_of
-from pushserver.sources.record import LOGGED_AT_ONCE
+from pushserver.usercode.rate import LOGGED_AT_ONCE
 from tests.e2e.server import environment
 from tests.unit.web import Log
 

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.sources.pace import Backoff, Meter, Rate, Remarks
+from pushserver.sources.engine.backoff import Backoff
+from pushserver.sources.engine.meter import Meter
+from pushserver.usercode.rate import Rate, Remarks
 
 SECONDS = st.floats(0.01, 1_000)
 

@@ -27,8 +27,9 @@ from pushserver.idempotency import InvalidKey
 from pushserver.payload import InvalidData
 from pushserver.sources.attempt import MOST_WAITING
 from pushserver.sources.interface import Feed, ISource, SourceFailed, Stopped
-from pushserver.sources.record import LOGGED_AT_ONCE, REMINDER_SECONDS
+from pushserver.sources.record import REMINDER_SECONDS
 from pushserver.sources.runner import Runner
+from pushserver.usercode.rate import LOGGED_AT_ONCE
 from tests.unit.source_tools import NOW, Desk, Script, stopped
 from tests.unit.tools import Watcher, drive
 from tests.unit.web import Log, Trouble

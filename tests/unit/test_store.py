@@ -19,11 +19,11 @@ from zope.interface import provider
 from pushserver import store
 from pushserver.broker import MemoryBroker, Unavailable
 from pushserver.channel import ChannelOptions, Draft, Publication, Receipt
+from pushserver.errors import StartFailed
 from pushserver.history import History
 from pushserver.idempotency import Keys
 from pushserver.metrics import Metrics
 from pushserver.sqlite import ChannelState, SqliteFile, StoreError, state
-from pushserver.startup import StartFailed
 from pushserver.store import (
     MOST_WAITING_BYTES,
     RETRY_SECONDS,
