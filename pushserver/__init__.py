@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 from pushserver.publisher import PublishError, publish
 
 if TYPE_CHECKING:
-    from pushserver.app import PushServer
-    from pushserver.broker import Unavailable
-    from pushserver.client import Client
-    from pushserver.handlers import Refused
-    from pushserver.running import NotRunning
+    from pushserver.app.app import PushServer
+    from pushserver.app.client import Client
+    from pushserver.app.service import NotRunning
+    from pushserver.channels.channel import InvalidName
+    from pushserver.channels.idempotency import InvalidKey
+    from pushserver.channels.jsontext import InvalidData
+    from pushserver.hub.broker import Unavailable
+    from pushserver.sessions.callbacks import Refused
 
 __all__ = [
     "Client",
+    "InvalidData",
+    "InvalidKey",
+    "InvalidName",
     "NotRunning",
     "PublishError",
     "PushServer",
@@ -28,11 +34,14 @@ __version__ = "0.1.1"
 
 # Imported when they are asked for: a script that publishes needs no Twisted.
 _LATER = {
-    "Client": "pushserver.client",
-    "NotRunning": "pushserver.running",
-    "PushServer": "pushserver.app",
-    "Refused": "pushserver.handlers",
-    "Unavailable": "pushserver.broker",
+    "InvalidData": "pushserver.channels.jsontext",
+    "InvalidKey": "pushserver.channels.idempotency",
+    "InvalidName": "pushserver.channels.channel",
+    "Client": "pushserver.app.client",
+    "NotRunning": "pushserver.app.service",
+    "PushServer": "pushserver.app.app",
+    "Refused": "pushserver.sessions.callbacks",
+    "Unavailable": "pushserver.hub.broker",
 }
 
 

@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 
 from pushserver import __version__
-from pushserver.config import InvalidConfig, read
+from pushserver.config.settings import InvalidConfig, read
 from pushserver.opener import make_request, printable, refusal, send
 from pushserver.publisher import PublishError, publish
 
@@ -170,7 +170,7 @@ def _lines(options: Any, where: dict[str, str]) -> Iterator[str]:
 
 def _check_config(options: Any, out: TextIO) -> None:
     # Only here: what looks for types of sources needs Twisted, and takes its time.
-    from pushserver.sources.kinds import SourceTypes
+    from pushserver.sources.registry import SourceTypes
 
     try:
         read(options.file, os.environ, SourceTypes())

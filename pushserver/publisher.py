@@ -77,11 +77,11 @@ def _request(url: str, channel: str, data: object, event: str, key: str | None) 
 
 def _encoded(data: object) -> bytes:
     """What the standard library does not know and an application may publish, as there."""
-    from pushserver import payload
+    from pushserver.channels import jsontext
 
     try:
-        return payload.encode(data)
-    except payload.InvalidData as error:
+        return jsontext.encode(data)
+    except jsontext.InvalidData as error:
         raise PublishError(str(error)) from None
 
 

@@ -20,9 +20,10 @@ from twisted.scripts.twistd import run
 
 from benchmarks.servers.feed import Feed
 from benchmarks.servers.turns import Turns
-from pushserver import assembly, payload
-from pushserver.broker import Unavailable
-from pushserver.channel import Draft
+from pushserver.channels import jsontext
+from pushserver.channels.channel import Draft
+from pushserver.hub.broker import Unavailable
+from pushserver.server import build as assembly
 
 RETRY_SECONDS = 0.005
 
@@ -66,7 +67,7 @@ class FeedSource(Service):
             self._clock.callLater(RETRY_SECONDS, self._turn)
             return
         for channel, event in self._feed.due():
-            draft = Draft(self._names[channel], payload.encode(event), "message")
+            draft = Draft(self._names[channel], jsontext.encode(event), "message")
             assembly.run(self._tick(draft))
         self._clock.callLater(self._feed.wait(), self._turn)
 
@@ -81,7 +82,7 @@ def main() -> None:
     """Run twistd with the source in its place."""
     FeedSource.feed_path, FeedSource.channels = sys.argv[1], int(sys.argv[2])
     if not hasattr(assembly, "Runner"):
-        raise SystemExit("benchmarks/servers/product.py: assembly.Runner is gone; hook anew")
+        raise SystemExit("benchmarks/servers/product.py: build.Runner is gone; hook anew")
     vars(assembly)["Runner"] = FeedSource
     more = os.environ.get("TWISTD", "").split()
     sys.argv = ["twistd", "--nodaemon", "--pidfile=", *more, "pushserver", *sys.argv[3:]]

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from zope.interface import Attribute, Interface
 
-from pushserver.channel import Receipt
+from pushserver.channels.channel import Receipt
 
 
 class SourceFailed(Exception):

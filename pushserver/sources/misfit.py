@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from pushserver import payload
-from pushserver.payload import MAX_DEPTH, InvalidData
+from pushserver.channels import jsontext
+from pushserver.channels.jsontext import MAX_DEPTH, InvalidData
 
 _SHOWN_STEPS = 8
 
@@ -15,7 +15,7 @@ _SHOWN_STEPS = 8
 def encode(value: object) -> bytes:
     """The compact JSON text of a value; raises InvalidData that says what in it is wrong."""
     try:
-        return payload.encode(value)
+        return jsontext.encode(value)
     except InvalidData as error:
         steps, inner, problem = list[str](), value, error
         while len(steps) <= MAX_DEPTH and (found := _inside(inner)) is not None:
@@ -32,7 +32,7 @@ def _inside(value: object) -> tuple[str, object, InvalidData] | None:
     """The first part of a container that does not fit, where it is, and why."""
     for key, part in _parts(value):
         try:
-            payload.encode(part)
+            jsontext.encode(part)
         except InvalidData as error:
             return key, part, error
     return None

@@ -266,7 +266,7 @@ THREADS = """
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pushserver import PushServer
-from pushserver.broker import Unavailable
+from pushserver.hub.broker import Unavailable
 
 app = PushServer()
 COUNT = 50

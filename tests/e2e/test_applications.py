@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from pushserver import PushServer, events
-from pushserver.config import load
-from pushserver.sources.kinds import SourceTypes
+from pushserver import PushServer
+from pushserver.app import handlers
+from pushserver.config.settings import load
+from pushserver.sources.registry import SourceTypes
 from tests.e2e.following import NO_ICON, Programs, run, sections, visits_at, wait_until
 from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port, running
 from tests.e2e.test_browser import AXE, describe
@@ -124,11 +125,11 @@ class TestTheReferenceOfApplications:
 
     def test_has_every_event_that_is_not_the_applications_own(self) -> None:
         shown = [row[0] for row in table("event")]
-        assert shown == [*events.ARGUMENTS, "message", "json", "any other"]
+        assert shown == [*handlers.ARGUMENTS, "message", "json", "any other"]
         for name, arguments, *_ in table("event"):
-            if name in events.ARGUMENTS:
+            if name in handlers.ARGUMENTS:
                 taken = [] if arguments == "nothing" else arguments.split(",")
-                assert len(taken) == len(events.ARGUMENTS[name])
+                assert len(taken) == len(handlers.ARGUMENTS[name])
 
     def test_embeds_a_server_beside_pages(
         self, browser: Browser, tmp_path: Path, programs: Programs

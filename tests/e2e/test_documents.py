@@ -19,15 +19,17 @@ import pytest
 from playwright.sync_api import ConsoleMessage
 from zope.interface.verify import verifyObject
 
-from pushserver import api, config, wire
-from pushserver.channel import ChannelOptions
-from pushserver.config import Config, load
-from pushserver.limits import Limits
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config import settings
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config, load
+from pushserver.protocols import centrifuge
+from pushserver.resources import api
+from pushserver.sources.engine.environment import Plan
+from pushserver.sources.engine.runner import Runner as SourceRunner
+from pushserver.sources.engine.runner import Status
 from pushserver.sources.interface import ISourceType
-from pushserver.sources.kinds import SourceTypes
-from pushserver.sources.place import Plan
-from pushserver.sources.runner import Runner as SourceRunner
-from pushserver.sources.runner import Status
+from pushserver.sources.registry import SourceTypes
 from tests.e2e.documents import EPOCH, Line, Names, Runner, sections, write
 from tests.e2e.server import CHECKOUT, Server
 from tests.e2e.visits import Visits
@@ -103,11 +105,11 @@ def test_the_sources_that_run_by_themselves_are_those_of_the_document() -> None:
 
 
 SECTIONS: dict[str, type] = {
-    "Server": config.Server,
-    "Auth": config.Auth,
-    "Store": config.Store,
+    "Server": settings.Server,
+    "Auth": settings.Auth,
+    "Store": settings.Store,
     "Channels": ChannelOptions,
-    "Sources": config.Source,
+    "Sources": settings.Source,
     "Limits": Limits,
 }
 
@@ -133,7 +135,7 @@ def default(kind: type, key: str) -> object:
 def keys(kind: type) -> list[str]:
     """The keys of a table; a source has those of its type in place of `options`."""
     return [
-        field.name for field in fields(kind) if (kind, field.name) != (config.Source, "options")
+        field.name for field in fields(kind) if (kind, field.name) != (settings.Source, "options")
     ]
 
 
@@ -174,7 +176,7 @@ class TestTheDocumentOfTheSources:
     def test_has_the_keys_of_every_source(self) -> None:
         begin, _, _ = SOURCES.partition("\n## ")
         table, _, _ = begin.partition("| type | publishes |")
-        check_table(config.Source, rows(f"\n## x\n{table}", "x"))
+        check_table(settings.Source, rows(f"\n## x\n{table}", "x"))
 
     @pytest.mark.parametrize("name", TYPES)
     def test_has_every_type_with_its_keys(self, name: str) -> None:
@@ -241,7 +243,7 @@ def test_every_method_is_in_the_protocols() -> None:
     _, _, server_api = PROTOCOLS.partition("\n## Server API\n")
     titles = " ".join(re.findall(r"^### (.*)", server_api, re.MULTILINE))
     assert set(re.findall(r"`(\w+)`", titles)) == set(api.METHODS)
-    for method in wire.METHODS:
+    for method in centrifuge.METHODS:
         assert f"`{method}`" in PROTOCOLS
 
 

@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from pushserver.sources.functions import adapt
+from pushserver.sources.functions.adapt import adapt
 from pushserver.sources.interface import ISource, ISourceType
 
 

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 import pushserver
 from pushserver import publisher
-from pushserver.schema import FORMAT
+from pushserver.store.schema import FORMAT
 from tests.e2e.exchange import SSE, Reading, ask, configured, data, history, publish, serving
 from tests.e2e.server import TWISTD, Server, environment, run_twistd
 from tests.e2e.sockets import dial, frame

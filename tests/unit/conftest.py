@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from twisted.logger import LogLevel
 
-from pushserver.collector import Collector
+from pushserver.server.gc_policy import Collector
 from tests.unit.web import Log, Server, Trouble, set_autobahns_clock
 
 settings.register_profile(
@@ -51,8 +51,8 @@ def trouble() -> Iterator[Trouble]:
 @pytest.fixture(autouse=True)
 def _signals_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done on a signal is the process's too."""
-    monkeypatch.setattr("pushserver.signals.install", lambda *_: None)
-    monkeypatch.setattr("pushserver.signals.hold", lambda: None)
+    monkeypatch.setattr("pushserver.server.signals.install", lambda *_: None)
+    monkeypatch.setattr("pushserver.server.signals.hold", lambda: None)
 
 
 @pytest.fixture(autouse=True)

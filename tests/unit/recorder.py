@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from pushserver import payload
-from pushserver.channel import Receipt
+from pushserver.channels import jsontext
+from pushserver.channels.channel import Receipt
 from tests.unit.tools import EPOCH
 
 
@@ -39,7 +39,7 @@ class Recorder:
         tags: dict[str, str] | None = None,
         key: str = "",
     ) -> Receipt:
-        payload.encode(data)
+        jsontext.encode(data)
         if self.held is not None:
             await self.held
         if self.fails:
@@ -65,7 +65,7 @@ class Recorder:
         return self.memory
 
     def remember(self, value: object) -> None:
-        payload.encode(value)
+        jsontext.encode(value)
         self.memory = value
 
     def trouble(self, message: str) -> None:

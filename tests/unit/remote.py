@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import directlyProvides, providedBy
 
-from pushserver.channel import Receipt
+from pushserver.channels.channel import Receipt
 from pushserver.sources.interface import Feed
 from tests.unit.tools import EPOCH
 

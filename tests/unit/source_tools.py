@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from pushserver.channel import Draft, Receipt
-from pushserver.hub import Hub
-from pushserver.memory import Memory
+from pushserver.channels.channel import Draft, Receipt
+from pushserver.hub.hub import Hub
+from pushserver.sources.engine.environment import Place, Plan
+from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed, ISource
-from pushserver.sources.place import Place, Plan
-from pushserver.sources.runner import Runner
+from pushserver.store.source_memory import Memory
 from tests.unit.tools import Watcher, drive, make_hub
 
 NOW = 1_795_000_000.0

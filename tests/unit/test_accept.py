@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.accept import preferred
+from pushserver.web.accept import preferred
 
 JSON, EVENTS, HTML = OFFERS = ("application/json", "text/event-stream", "text/html")
 CHROMIUM = (

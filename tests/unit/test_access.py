@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pushserver.access import Caller, Denied, Rules, check_publisher
+from pushserver.auth.access import Caller, Denied, Rules, check_publisher
 
 KEYS = frozenset({"s3cret", "other", "schlüssel"})
 LOCAL = Caller(

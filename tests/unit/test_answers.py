@@ -10,7 +10,7 @@ from twisted.logger import LogLevel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.answers import Answer, Door, Folder, NotHere, Refusal, is_upgrade
+from pushserver.web.resource import Answer, Door, Folder, NotHere, Refusal, is_upgrade
 from tests.unit.web import BROWSER, Log, Server, Trouble
 
 

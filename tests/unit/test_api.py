@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.api import METHODS, MOST_CHANNELS, MOST_COMMANDS, MOST_PATTERN
-from pushserver.config import Auth, Config
-from pushserver.limits import Limits
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Auth, Config
+from pushserver.resources.api import METHODS, MOST_CHANNELS, MOST_COMMANDS, MOST_PATTERN
 from tests.unit.tools import Client
 from tests.unit.web import Response, Server, request
 

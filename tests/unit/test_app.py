@@ -14,15 +14,15 @@ from zope.interface import implementer
 
 import pushserver
 from pushserver import Client, PushServer, Refused
-from pushserver.assembly import build, with_app
-from pushserver.broker import Unavailable
-from pushserver.channel import InvalidName
-from pushserver.config import Auth, Config, Source
-from pushserver.config import Server as ServerSection
+from pushserver.app.service import NotRunning
+from pushserver.channels.channel import InvalidName
+from pushserver.config.settings import Auth, Config, Source
+from pushserver.config.settings import Server as ServerSection
 from pushserver.errors import StartFailed
-from pushserver.running import NotRunning
-from pushserver.server import PushService
-from pushserver.service import Options, embedded, make, makeService
+from pushserver.hub.broker import Unavailable
+from pushserver.server.build import build, with_app
+from pushserver.server.options import Options, embedded, make, makeService
+from pushserver.server.service import PushService
 from pushserver.sources.interface import Feed, ISource
 from pushserver.testing import Disconnected, Publication, ServerError, TestServer
 from tests.unit.web import Server, Trouble

@@ -16,9 +16,9 @@ from twisted.logger import LogLevel
 
 from pushserver import Client as AppClient
 from pushserver import PushServer, Refused
-from pushserver.application import AppHandlers
-from pushserver.config import Config
-from pushserver.limits import Limits
+from pushserver.app.dispatch import AppHandlers
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
 from pushserver.testing import TestServer
 from tests.unit.tools import Client, programs
 from tests.unit.web import Log, Trouble

@@ -28,10 +28,11 @@ from benchmarks.scenario import Group, Load
 from benchmarks.servers import product
 from benchmarks.servers.feed import BYTES, Feed
 from benchmarks.servers.turns import Turns
-from pushserver import assembly, config
-from pushserver.limits import Limits
-from pushserver.outlet import KERNEL_BYTES
-from pushserver.sources.kinds import SourceTypes
+from pushserver.config import settings
+from pushserver.config.limits import Limits
+from pushserver.server import build as assembly
+from pushserver.sources.registry import SourceTypes
+from pushserver.transports.outlet import KERNEL_BYTES
 
 
 def window(cpu: float, deliveries: int, **more: Any) -> dict[str, Any]:
@@ -346,7 +347,7 @@ class TestPlan:
                 assert trial.settings == {}
                 continue
             place = Place(8_000, tmp_path / "feed", tmp_path, trial.channels, trial.settings)
-            found = config.read(PRODUCT.command(place)[-1], {}, SourceTypes())
+            found = settings.read(PRODUCT.command(place)[-1], {}, SourceTypes())
             assert found.server.listen == ["tcp:8000:interface=127.0.0.1"]
             assert found.sources["feed"].channel == "bench"
             assert found.server.compress == (trial.protocol == "deflate")

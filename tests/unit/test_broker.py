@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from pushserver.broker import MemoryBroker, Unavailable
-from pushserver.channel import ChannelOptions, Draft, Publication, Receipt
-from pushserver.history import History
-from pushserver.idempotency import Keys, Remembered
-from pushserver.metrics import Metrics
+from pushserver.channels.channel import ChannelOptions, Draft, Publication, Receipt
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import Keys, Remembered
+from pushserver.hub.broker import MemoryBroker, Unavailable
+from pushserver.hub.metrics import Metrics
 from tests.unit.tools import EPOCH, Time, drive, make_broker
 
 

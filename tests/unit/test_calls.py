@@ -11,15 +11,16 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from pushserver import Client as AppClient
-from pushserver import PushServer, calls
-from pushserver.application import AppHandlers
-from pushserver.assembly import build
-from pushserver.calls import Busy, Pool
-from pushserver.config import Config
-from pushserver.config import Server as ServerSection
-from pushserver.limits import Limits
-from pushserver.rehearsal import Inline
-from pushserver.sources.worker import Worker
+from pushserver import PushServer
+from pushserver.app.dispatch import AppHandlers
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as ServerSection
+from pushserver.server.build import build
+from pushserver.testing.reactor import Inline
+from pushserver.usercode import thread_pool
+from pushserver.usercode.thread_pool import Busy, Pool
+from pushserver.usercode.worker import Worker
 from tests.unit.source_tools import WAIT_SECONDS, ThreadClock
 from tests.unit.tools import Client
 from tests.unit.web import Trouble
@@ -141,7 +142,7 @@ class TestAPool:
     def test_lets_so_many_wait_and_no_more(
         self, pool: Pool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(calls, "WAITING", 3)
+        monkeypatch.setattr(thread_pool, "WAITING", 3)
         gates = {place: Gate() for place in ("a", "must")}
         made: list[object] = []
         call(pool, gates["a"], "a")
@@ -169,7 +170,7 @@ class TestAPool:
     def test_makes_no_call_that_was_cancelled_while_it_waited(
         self, pool: Pool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(calls, "WAITING", 1)
+        monkeypatch.setattr(thread_pool, "WAITING", 1)
         gate, made = Gate(), list[str]()
         call(pool, gate, "a")
         pool.call(gate, "must", must=True)
@@ -445,7 +446,7 @@ class TestAServerWithThreads:
         trouble: Trouble,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(calls, "WAITING", 3)
+        monkeypatch.setattr(thread_pool, "WAITING", 3)
         gate = Gate()
         app.on("disconnect")(gate)
         for _ in range(5):

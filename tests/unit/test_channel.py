@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.channel import (
+from pushserver.channels.channel import (
     Channel,
     ChannelOptions,
     InvalidName,

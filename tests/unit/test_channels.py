@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from pushserver.channel import ChannelOptions
-from pushserver.config import Config
-from pushserver.config import Server as ServerConfig
-from pushserver.limits import Limits
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as ServerConfig
 from tests.unit.web import BROWSER, Server, handshake, parse, request
 
 SSE = "text/event-stream"

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from pushserver import wire
-from pushserver.assembly import run
-from pushserver.channel import ChannelOptions
-from pushserver.handlers import HandlerFailed, NoHandlers, Refused
-from pushserver.limits import Limits
-from pushserver.node import Node
-from pushserver.session import Session
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from pushserver.protocols import centrifuge
+from pushserver.server.build import run
+from pushserver.sessions.callbacks import HandlerFailed, NoHandlers, Refused
+from pushserver.sessions.node import Node
+from pushserver.sessions.session import Session
 from tests.unit.tools import EPOCH, Client, Time, drive, make_node, publish, row
 
 INITIAL = ChannelOptions(initial=2)
@@ -309,7 +309,7 @@ class TestAChannelThatTheServerChose:
         doorman.invite = ("numbers",)
         client, _ = come(node)
         node.hub.deliver(row(7))
-        assert client.closed == (wire.INSUFFICIENT_STATE, "insufficient state")
+        assert client.closed == (centrifuge.INSUFFICIENT_STATE, "insufficient state")
         client.session.closed()
         assert (nothing_is_left(node), doorman.gone) == (True, ["insufficient state"])
         assert client.pushes() == []

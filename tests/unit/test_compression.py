@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver import config
-from pushserver.config import Config
-from pushserver.formats import DEFLATED, SESSION_WEBSOCKET, STREAM_WEBSOCKET
-from pushserver.frames import WORTH_BYTES, deflated_frame, websocket_frame
-from pushserver.limits import Limits
+from pushserver.config import settings
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.protocols.formats import DEFLATED, SESSION_WEBSOCKET, STREAM_WEBSOCKET
+from pushserver.protocols.websocket_frames import WORTH_BYTES, deflated_frame, websocket_frame
 from tests.unit.web import Server, Socket, Trouble, handshake, masked
 
 OFFER = "permessage-deflate; client_max_window_bits"
@@ -25,7 +25,7 @@ LIMIT = 4_000
 
 def compressing(**limits: Any) -> Server:
     bounds = Limits(frame_bytes=LIMIT, **limits)
-    return Server(config=Config(server=config.Server(compress=True), limits=bounds))
+    return Server(config=Config(server=settings.Server(compress=True), limits=bounds))
 
 
 def inflate(frame: bytes, inflater: Any = None) -> tuple[bool, bytes]:

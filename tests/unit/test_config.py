@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.channel import ChannelOptions
-from pushserver.config import Auth, Config, InvalidConfig, Server, Source, Store, load
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Auth, Config, InvalidConfig, Server, Source, Store, load
 from pushserver.errors import StartFailed
-from pushserver.limits import Limits
-from pushserver.service import Options, configure
-from pushserver.sources.kinds import BuiltIn, SourceTypes
+from pushserver.server.options import Options, configure
+from pushserver.sources.registry import BuiltIn, SourceTypes
 
 FILE = "/etc/pushserver.toml"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.channel import ChannelOptions
-from pushserver.limits import Limits
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
 from tests.unit.web import BROWSER, Line, Response, Server, handshake, parse
 
 CONNECT = {"id": 1, "connect": {}}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from pushserver.coroutines import begin
+from pushserver.usercode.coroutines import begin
 
 
 async def answer(*waits: Deferred[int]) -> int:

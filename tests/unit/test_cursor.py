@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.cursor import Cursor, InvalidCursor, Start, parse_cursor, parse_since
+from pushserver.channels.position import Cursor, InvalidCursor, Start, parse_cursor, parse_since
 
 
 @pytest.mark.parametrize(

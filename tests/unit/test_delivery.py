@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pushserver.channel import ChannelOptions
-from pushserver.cursor import Start, parse_cursor
-from pushserver.history import History
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.history import History
+from pushserver.channels.position import Start, parse_cursor
 from tests.unit.tools import Client, Reader, Time, drive, make_broker, make_node, programs, publish
 
 Op = tuple[Any, ...]

@@ -23,11 +23,11 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import Resource
 from zope.interface import implementer
 
-from pushserver.entrance import LEAST_SECONDS, Entrance
-from pushserver.limits import Limits
-from pushserver.pipeline import DeadlineChannel
-from pushserver.upgrade import WebSocketFactory
-from pushserver.websocket import WebSocketShell
+from pushserver.config.limits import Limits
+from pushserver.transports.websocket.shell import WebSocketShell
+from pushserver.transports.websocket.upgrade import WebSocketFactory
+from pushserver.web.first_bytes import LEAST_SECONDS, Entrance
+from pushserver.web.pipeline import DeadlineChannel
 from tests.unit.heads import FIELDS, TRANSPORTS, connect, head
 from tests.unit.web import Frame, Line, Server, frames, masked, parse, request
 

@@ -13,17 +13,17 @@ from twisted.python.failure import Failure
 
 from pushserver import Client as AppClient
 from pushserver import PushServer, Refused
-from pushserver.application import AppHandlers
-from pushserver.broker import Unavailable
-from pushserver.calls import Busy
-from pushserver.config import Config
-from pushserver.events import Events, handler
-from pushserver.faults import SELDOM_SECONDS
-from pushserver.limits import Limits
-from pushserver.rehearsal import Inline
-from pushserver.running import LAST_SECONDS
+from pushserver.app.dispatch import AppHandlers
+from pushserver.app.failures import SELDOM_SECONDS
+from pushserver.app.handlers import Events, handler
+from pushserver.app.service import LAST_SECONDS
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.hub.broker import Unavailable
 from pushserver.testing import Disconnected, ServerError, TestServer
+from pushserver.testing.reactor import Inline
 from pushserver.usercode.rate import LOGGED_AT_ONCE
+from pushserver.usercode.thread_pool import Busy
 from tests.unit.tools import Client
 from tests.unit.web import Trouble
 

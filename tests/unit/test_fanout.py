@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.tcp import Server as TCPServer
 
-from pushserver.audience import Direct
-from pushserver.channel import ClientInfo, Draft, Publication
-from pushserver.formats import Format, each
-from pushserver.hub import Hub
-from pushserver.limits import Limits
-from pushserver.outlet import PlainOutlet, outlet
+from pushserver.channels.channel import ClientInfo, Draft, Publication
+from pushserver.config.limits import Limits
+from pushserver.hub.audience import Direct
+from pushserver.hub.hub import Hub
+from pushserver.protocols.formats import Format, each
+from pushserver.transports.outlet import PlainOutlet, outlet
 from tests.unit.test_outlet import PLENTY, Derived, Peer, Wire, backlog, make_transport, turn
 from tests.unit.tools import Shape, Watcher, drive, make_hub, programs, publish
 from tests.unit.web import Frame, Server, handshake, masked, parse, request

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from twisted.web.resource import Resource
 from twisted.web.static import File
 
-from pushserver.config import Config
-from pushserver.config import Server as ServerSection
-from pushserver.files import StaticFiles
-from pushserver.pages import CLIENT, asset_folder
-from pushserver.site import HEADERS
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as ServerSection
+from pushserver.resources.pages import CLIENT, asset_folder
+from pushserver.resources.static import StaticFiles
+from pushserver.web.site import HEADERS
 from tests.unit.web import BROWSER, Log, Server, Trouble
 
 

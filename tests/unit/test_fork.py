@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from pushserver import Client, NotRunning, PushServer, fork
-from pushserver.channel import Draft
-from pushserver.running import AppService
+from pushserver import Client, NotRunning, PushServer
+from pushserver.app.service import AppService
+from pushserver.channels.channel import Draft
 from pushserver.sources.interface import Feed
 from pushserver.testing import TestServer
+from pushserver.usercode import fork
 from tests.e2e.server import environment
 from tests.unit.source_tools import Desk, ThreadClock
 from tests.unit.test_running import NoHandlers
@@ -147,7 +148,7 @@ class TestAFunctionThatIsCalled:
         """Call a function whose child does this; its status, and what it wrote."""
         program = (
             "import os, sys\n"
-            "from pushserver import fork\n"
+            "from pushserver.usercode import fork\n"
             "def function(number):\n"
             "    pid = os.fork()\n"
             "    if pid:\n"

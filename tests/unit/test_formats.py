@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from pushserver import formats
-from pushserver.channel import Publication
-from pushserver.formats import (
+from pushserver.channels.channel import Publication
+from pushserver.protocols import formats
+from pushserver.protocols.formats import (
     CHUNKED,
     DEFLATED,
     HISTORY,
@@ -23,7 +23,7 @@ from pushserver.formats import (
     chunk,
     publication_object,
 )
-from pushserver.frames import websocket_frame
+from pushserver.protocols.websocket_frames import websocket_frame
 from tests.unit.tools import EPOCH, row
 from tests.unit.web import frames
 

@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 import pytest
 
 from pushserver import PushServer, Refused
-from pushserver.config import Auth, Config
-from pushserver.config import Server as ServerSection
-from pushserver.handlers import NoHandlers
+from pushserver.config.settings import Auth, Config
+from pushserver.config.settings import Server as ServerSection
+from pushserver.sessions.callbacks import NoHandlers
 from tests.unit.web import BROWSER, Log, Response, Server, handshake
 
 KEY = "s3cret"

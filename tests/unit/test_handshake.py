@@ -15,10 +15,10 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel
 from twisted.web.http import HTTPChannel
 
-from pushserver.assembly import build
-from pushserver.config import Config
-from pushserver.config import Server as ServerSection
-from pushserver.entrance import MOST_BYTES, MOST_FIELDS, Head, read_head
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as ServerSection
+from pushserver.server.build import build
+from pushserver.web.first_bytes import MOST_BYTES, MOST_FIELDS, Head, read_head
 from tests.unit.heads import FIELDS, RAW, TRANSPORTS, connect, head, with_fields, without
 from tests.unit.web import KEY, Log, Server, Trouble, masked, request
 
@@ -339,7 +339,7 @@ def test_a_door_that_fails_is_asked_again_and_logged_once(
     def fail(request: Any, most: int) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("pushserver.channels.stream_start", fail)
+    monkeypatch.setattr("pushserver.resources.channels.stream_start", fail)
     found, short = compare(head())
     assert not short
     assert found.wire.startswith(b"HTTP/1.1 500 ")

@@ -3,9 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.channel import ChannelOptions, Draft, Position, Publication
-from pushserver.cursor import parse_cursor
-from pushserver.history import History, in_order, new_epoch
+from pushserver.channels.channel import ChannelOptions, Draft, Position, Publication
+from pushserver.channels.history import History, in_order, new_epoch
+from pushserver.channels.position import parse_cursor
 from tests.unit.tools import EPOCH, programs
 
 

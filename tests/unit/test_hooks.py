@@ -10,14 +10,14 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from pushserver.assembly import build
-from pushserver.broker import Unavailable
-from pushserver.config import Config, Source
-from pushserver.idempotency import InvalidKey
-from pushserver.limits import Limits
-from pushserver.payload import InvalidData
+from pushserver.channels.idempotency import InvalidKey
+from pushserver.channels.jsontext import InvalidData
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config, Source
+from pushserver.hub.broker import Unavailable
+from pushserver.server.build import build
 from pushserver.sources.interface import Feed, IHook, ISource, ISourceType, SourceFailed
-from pushserver.sources.kinds import SourceTypes
+from pushserver.sources.registry import SourceTypes
 from tests.unit.web import Server, Trouble, set_autobahns_clock
 
 

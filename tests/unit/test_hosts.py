@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from pushserver.config import Config
-from pushserver.config import Server as ServerSection
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as ServerSection
 from tests.unit.web import Line, Log, Server, handshake, parse, request
 
 REBOUND = "rebound.example:8080"

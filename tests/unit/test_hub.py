@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pushserver.broker import Unavailable
-from pushserver.channel import ChannelOptions, Draft, Position
-from pushserver.cursor import Cursor, Start
-from pushserver.hub import Hub, Joined
+from pushserver.channels.channel import ChannelOptions, Draft, Position
+from pushserver.channels.position import Cursor, Start
+from pushserver.hub.broker import Unavailable
+from pushserver.hub.hub import Hub, Joined
 from tests.unit.tools import EPOCH, Shape, Watcher, drive, make_hub, publish, row
 
 

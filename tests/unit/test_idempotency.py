@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pushserver.channel import Receipt
-from pushserver.idempotency import InvalidKey, Keys, Remembered, TooManyKeys, check_key
+from pushserver.channels.channel import Receipt
+from pushserver.channels.idempotency import InvalidKey, Keys, Remembered, TooManyKeys, check_key
 from tests.unit.tools import EPOCH
 
 

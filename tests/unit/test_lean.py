@@ -24,8 +24,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from pushserver import lean as module
-from pushserver.lean import PAPERS, LeanProtocol, lean
+from pushserver.transports.websocket import lean as module
+from pushserver.transports.websocket.lean import PAPERS, LeanProtocol, lean
 from tests.unit.heads import head, with_fields
 from tests.unit.web import Line, Log, Server, Trouble, masked, set_autobahns_clock
 

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from pushserver.limits import Limits
+from pushserver.config.limits import Limits
 
 
 def test_every_bound_is_bounded_above_zero_and_documented_by_its_name() -> None:

@@ -20,19 +20,21 @@ from typing import Any
 
 import pytest
 
-from pushserver import origin, payload, wire
-from pushserver.accept import preferred
-from pushserver.channel import ChannelOptions, InvalidName, check_event, check_name
-from pushserver.config import Auth, Config
-from pushserver.config import Server as ServerConfig
-from pushserver.cursor import InvalidCursor, parse_since
-from pushserver.entrance import read_head
-from pushserver.frames import whole_text
-from pushserver.idempotency import InvalidKey, Keys, Remembered, check_key
-from pushserver.limits import Limits
-from pushserver.origin import allowed_origin, loopback_host
-from pushserver.sources.events import Parser
-from pushserver.sources.signatures import NotSigned, Stamped
+from pushserver.auth import origin
+from pushserver.auth.origin import allowed_origin, loopback_host
+from pushserver.channels import jsontext
+from pushserver.channels.channel import ChannelOptions, InvalidName, check_event, check_name
+from pushserver.channels.idempotency import InvalidKey, Keys, Remembered, check_key
+from pushserver.channels.position import InvalidCursor, parse_since
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Auth, Config
+from pushserver.config.settings import Server as ServerConfig
+from pushserver.protocols import centrifuge
+from pushserver.protocols.websocket_frames import whole_text
+from pushserver.sources.types.sse.parser import Parser
+from pushserver.sources.types.webhook.signatures import NotSigned, Stamped
+from pushserver.web.accept import preferred
+from pushserver.web.first_bytes import read_head
 from tests.unit.test_source_webhook import unsigned
 from tests.unit.tools import Client, make_node
 from tests.unit.web import Server, Trouble, handshake, masked, request
@@ -186,8 +188,8 @@ DATA: dict[str, Callable[[int], bytes]] = {
 
 def data_rows() -> Iterator[Row]:
     for name, make in DATA.items():
-        compact = refusing(payload.compact, payload.InvalidData)
-        decode = refusing(payload.decode, payload.InvalidData)
+        compact = refusing(jsontext.compact, jsontext.InvalidData)
+        decode = refusing(jsontext.decode, jsontext.InvalidData)
         yield Row(f"data: {name}", BODY, make, compact)
         yield Row(f"data of others: {name}", BODY, make, decode)
 
@@ -254,8 +256,8 @@ def command_rows() -> Iterator[Row]:
 
 def _commands(data: bytes) -> Iterator[object]:
     try:
-        yield from wire.commands(data)
-    except wire.FrameError as error:
+        yield from centrifuge.commands(data)
+    except centrifuge.FrameError as error:
         yield error
 
 
@@ -637,7 +639,7 @@ def test_numbers_that_are_almost_too_long_take_no_longer_than_others() -> None:
     """This too is in proportion to the size, but may be 300 times as much of it."""
 
     def search(data: bytes) -> object:
-        return payload._has_long_number(data)
+        return jsontext._has_long_number(data)
 
     almost, others = repeated("9" * 308 + ","), repeated('{"name":"text","x":12.5},')
     rows = [Row("", BODY, make, search) for make in (almost, others)]

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
 from pushserver.errors import StartFailed
-from pushserver.listening import Listener
+from pushserver.server.listener import Listener
 
 
 class Port:

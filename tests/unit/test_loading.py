@@ -8,7 +8,7 @@ import pytest
 
 from pushserver import PushServer
 from pushserver.errors import StartFailed
-from pushserver.loading import load
+from pushserver.server.loading import load
 
 APP = "from pushserver import PushServer\napp = PushServer()\nother = 7\n"
 
@@ -82,7 +82,10 @@ def test_a_file_name_is_no_module_name(here: Path, text: str, meant: str) -> Non
     [
         ("ap", "pushtest_c has no ap, expected a PushServer; there is pushtest_c:app"),
         ("other", "pushtest_c:other is 7, expected a PushServer; there is pushtest_c:app"),
-        ("PushServer", "PushServer is <class 'pushserver.app.PushServer'>, expected a PushServer"),
+        (
+            "PushServer",
+            "PushServer is <class 'pushserver.app.app.PushServer'>, expected a PushServer",
+        ),
         ("app.source", "has no app.source, expected a PushServer"),
     ],
 )

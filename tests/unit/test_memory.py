@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pushserver.memory import MOST_BYTES, Memory
-from pushserver.payload import InvalidData
+from pushserver.channels.jsontext import InvalidData
+from pushserver.store.source_memory import MOST_BYTES, Memory
 
 
 def test_what_is_set_last_is_remembered() -> None:

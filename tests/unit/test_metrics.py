@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pushserver.metrics import Metrics
+from pushserver.hub.metrics import Metrics
 
 
 def test_resumptions_are_counted_by_how_they_ended() -> None:

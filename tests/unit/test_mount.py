@@ -13,9 +13,9 @@ import pytest
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from pushserver.config import Auth, Config
-from pushserver.config import Server as ServerSection
-from pushserver.site import HEADERS
+from pushserver.config.settings import Auth, Config
+from pushserver.config.settings import Server as ServerSection
+from pushserver.web.site import HEADERS
 from tests.unit.web import BROWSER, Line, Log, Server, Trouble, handshake, masked, parse
 
 PATHS = ["", "/push", "/a/b/push"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 
-from pushserver.node import new_client
+from pushserver.sessions.node import new_client
 
 
 def test_an_id_of_a_connection_cannot_be_guessed_and_fits_into_a_url() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pushserver.notify import notify
+from pushserver.server.systemd import notify
 from tests.unit.web import Trouble
 
 

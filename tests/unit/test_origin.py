@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.origin import (
+from pushserver.auth.origin import (
     allowed_origin,
     loopback_address,
     loopback_host,

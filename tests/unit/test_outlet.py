@@ -26,9 +26,9 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-import pushserver.outlet
-from pushserver.audience import Direct
-from pushserver.outlet import (
+import pushserver.transports.outlet
+from pushserver.hub.audience import Direct
+from pushserver.transports.outlet import (
     KERNEL_BYTES,
     Backlog,
     Bounds,
@@ -48,7 +48,7 @@ PORTION = 100
 
 @pytest.fixture(autouse=True)
 def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pushserver.outlet, "PORTION", PORTION)
+    monkeypatch.setattr(pushserver.transports.outlet, "PORTION", PORTION)
 
 
 class Wire:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from pushserver import owner
+from pushserver.web import owner
 
 
 @pytest.fixture(params=["127.0.0.1", "::1", "::"])

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-import pushserver.pages
-from pushserver.pages import CLIENT, Pages, asset_folder
+import pushserver.resources.pages
+from pushserver.resources.pages import CLIENT, Pages, asset_folder
 
 
 def test_the_pages_of_a_checkout_lie_beside_the_package_and_else_in_it(
@@ -18,7 +18,7 @@ def test_the_pages_of_a_checkout_lie_beside_the_package_and_else_in_it(
     def files(name: str) -> Path:
         return package
 
-    monkeypatch.setattr(pushserver.pages, "files", files)
+    monkeypatch.setattr(pushserver.resources.pages, "files", files)
     with pytest.raises(FileNotFoundError, match=r"no static folder in .* or beside it"):
         asset_folder("static")
     (tmp_path / "static").mkdir()

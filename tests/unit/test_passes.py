@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver import fanout
-from pushserver.audience import OVERHEAD, Direct
-from pushserver.broker import Unavailable
-from pushserver.channel import Draft, Position, Publication
-from pushserver.cursor import Cursor, Start
-from pushserver.formats import STREAM_WEBSOCKET, Format
-from pushserver.history import in_order
-from pushserver.hub import Hub
+from pushserver.channels.channel import Draft, Position, Publication
+from pushserver.channels.history import in_order
+from pushserver.channels.position import Cursor, Start
+from pushserver.hub import fanout
+from pushserver.hub.audience import OVERHEAD, Direct
+from pushserver.hub.broker import Unavailable
+from pushserver.hub.hub import Hub
+from pushserver.protocols.formats import STREAM_WEBSOCKET, Format
 from tests.unit.tools import EPOCH, PLAIN, Shape, Time, Watcher, drive, make_hub, programs, row
 from tests.unit.tools import publish as publish_one
 from tests.unit.web import frames

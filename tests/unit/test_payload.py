@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pushserver.payload import MAX_DEPTH, InvalidData, NotJSON, compact, decode, encode
+from pushserver.channels.jsontext import MAX_DEPTH, InvalidData, NotJSON, compact, decode, encode
 
 scalars = (
     st.none()

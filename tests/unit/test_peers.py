@@ -6,8 +6,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.channel import ClientInfo
-from pushserver.peers import WAKES, Peers
+from pushserver.channels.channel import ClientInfo
+from pushserver.sessions.peers import WAKES, Peers
 from tests.unit.tools import unexpected
 
 

@@ -11,8 +11,8 @@ from twisted.internet.tcp import Server as TCPServer
 from twisted.internet.unix import Server as UnixServer
 from twisted.protocols.policies import WrappingFactory
 
-from pushserver.limits import Limits
-from pushserver.pipeline import MOST_BEHIND, PER_TURN, DeadlineChannel, unsent
+from pushserver.config.limits import Limits
+from pushserver.web.pipeline import MOST_BEHIND, PER_TURN, DeadlineChannel, unsent
 from tests.unit.test_outlet import Wire, make_transport, turn
 from tests.unit.web import (
     Line,
@@ -391,7 +391,7 @@ class TestAnAnswerThatIsNotRead:
     ) -> None:
         """As where a connection is closed: all that is left waits in the socket."""
         left = iter(range(100_000, 0, -100))
-        monkeypatch.setattr("pushserver.pipeline._in_kernel", lambda connected: next(left))
+        monkeypatch.setattr("pushserver.web.pipeline._in_kernel", lambda connected: next(left))
         server = big()
         line = server.connect()
         line.reading = False
@@ -400,7 +400,7 @@ class TestAnAnswerThatIsNotRead:
             server.clock.advance(SECONDS)
         line.settle()
         assert not line.lost
-        monkeypatch.setattr("pushserver.pipeline._in_kernel", lambda connected: 7)
+        monkeypatch.setattr("pushserver.web.pipeline._in_kernel", lambda connected: 7)
         for _ in range(3):
             server.clock.advance(SECONDS)
         line.settle()

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from pushserver.channel import ChannelOptions
-from pushserver.formats import HISTORY
-from pushserver.limits import Limits
-from pushserver.node import Node
-from pushserver.poll import Poll
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from pushserver.protocols.formats import HISTORY
+from pushserver.sessions.long_poll import Poll
+from pushserver.sessions.node import Node
 from tests.unit.tools import EPOCH, Time, drive, make_node, publish
 from tests.unit.web import Line, Response, Server
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from pushserver.channel import ClientInfo
-from pushserver.hub import Hub
-from pushserver.presence import Presence
+from pushserver.channels.channel import ClientInfo
+from pushserver.hub.hub import Hub
+from pushserver.hub.presence import Presence
 from tests.unit.tools import Watcher, drive, make_hub
 
 

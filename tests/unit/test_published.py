@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from pushserver.broker import Unavailable
-from pushserver.channel import Receipt
-from pushserver.published import Published
+from pushserver.app.result import Published
+from pushserver.channels.channel import Receipt
+from pushserver.hub.broker import Unavailable
 from tests.unit.web import Trouble
 
 RECEIPT = Receipt("e1", 7, 3)

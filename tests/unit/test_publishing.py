@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from pushserver.config import Auth, Config
-from pushserver.config import Server as ServerSection
-from pushserver.limits import Limits
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Auth, Config
+from pushserver.config.settings import Server as ServerSection
 from tests.unit.web import Server, Trouble, request
 
 KEY = "s3cret"

@@ -14,10 +14,10 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger
 
-from pushserver import quiet
-from pushserver.limits import Limits
-from pushserver.upgrade import WebSocketFactory
-from pushserver.websocket import WebSocketShell
+from pushserver.config.limits import Limits
+from pushserver.transports.websocket import quiet
+from pushserver.transports.websocket.shell import WebSocketShell
+from pushserver.transports.websocket.upgrade import WebSocketFactory
 from tests.unit.web import Server, set_autobahns_clock
 
 PAIRS = [(module, name) for module, names in quiet.FORMATTERS.items() for name in names]

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from pushserver import reloading
 from pushserver.errors import StartFailed
-from pushserver.reloading import FOLDER, LOOK_SECONDS, Reloader, Retrier, history_file
-from pushserver.service import Options, makeService
+from pushserver.server import reloading
+from pushserver.server.options import Options, makeService
+from pushserver.server.reloading import FOLDER, LOOK_SECONDS, Reloader, Retrier, history_file
 from tests.unit.web import Log, Trouble
 
 
@@ -224,7 +224,7 @@ class TestTheEnd:
         monkeypatch.setattr(sys, "orig_argv", ["python", "-P", "twistd", "-n", "pushserver"])
         [start_again] = at_end
         held: list[int] = []
-        monkeypatch.setattr("pushserver.signals.hold", lambda: held.append(len(begun)))
+        monkeypatch.setattr("pushserver.server.signals.hold", lambda: held.append(len(begun)))
         start_again()
         # Signals wait from before the next program is there.
         assert held == [0]
@@ -317,8 +317,8 @@ class TestTheCommandLine:
         self, options: Options, root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         told: list[str] = []
-        monkeypatch.setattr("pushserver.signals.install", lambda *_: told.append("install"))
-        monkeypatch.setattr("pushserver.signals.release", lambda: told.append("release"))
+        monkeypatch.setattr("pushserver.server.signals.install", lambda *_: told.append("install"))
+        monkeypatch.setattr("pushserver.server.signals.release", lambda: told.append("release"))
         makeService(options)
         assert told == ["install", "release"]
 

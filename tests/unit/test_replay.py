@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from pushserver import replay
-from pushserver.channel import Publication
-from pushserver.cursor import Start
-from pushserver.formats import each, publication_object
-from pushserver.replay import Replays
+from pushserver.channels.channel import Publication
+from pushserver.channels.position import Start
+from pushserver.protocols.formats import each, publication_object
+from pushserver.sessions import replay_cache
+from pushserver.sessions.replay_cache import Replays
 from tests.unit.tools import Client, Reader, drive, make_node, publish, row
 
 
@@ -45,7 +45,7 @@ def test_another_run_channel_or_format_is_another(name: str, offsets: list[int])
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "MOST_BYTES", 3_000)
+    monkeypatch.setattr(replay_cache, "MOST_BYTES", 3_000)
     replays = Replays()
     for n in range(1, 100):
         replays.encode("numbers", [row(n)], each(lambda _: b"x" * 300))
@@ -56,7 +56,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_kept_is_bounded_with_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(replay_cache, "MOST_BYTES", 100_000)
     replays = Replays()
     for n in range(1, 100):
         replays.encode(str(n).zfill(16_384), [row(n)], each(lambda _: b"x"))

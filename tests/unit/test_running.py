@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from pushserver import PushServer, running
-from pushserver.broker import Unavailable
-from pushserver.channel import Draft, InvalidName, Receipt
-from pushserver.idempotency import InvalidKey
-from pushserver.payload import InvalidData
-from pushserver.running import AppService, NotRunning, Running
+from pushserver import PushServer
+from pushserver.app import service
+from pushserver.app.service import AppService, NotRunning, Running
+from pushserver.channels.channel import Draft, InvalidName, Receipt
+from pushserver.channels.idempotency import InvalidKey
+from pushserver.channels.jsontext import InvalidData
+from pushserver.hub.broker import Unavailable
 from tests.unit.source_tools import WAIT_SECONDS, ThreadClock
 from tests.unit.tools import Watcher, drive, make_node
 from tests.unit.web import Trouble
@@ -183,7 +184,7 @@ class TestInAnotherThread:
     def test_one_that_waits_is_told_when_the_server_has_stopped_before_it_was_heard(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(running, "LOOK_SECONDS", 0.001)
+        monkeypatch.setattr(service, "LOOK_SECONDS", 0.001)
         stage.hold()
         future = stage.in_thread(stage.app.publish, "c", 1)
         while not stage.clock.waiting:
@@ -196,7 +197,7 @@ class TestInAnotherThread:
     def test_one_that_was_heard_has_its_commit_before_the_server_has_stopped(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(running, "LOOK_SECONDS", 0.001)
+        monkeypatch.setattr(service, "LOOK_SECONDS", 0.001)
         committed = stage.hold()
         future = stage.in_thread(stage.app.publish, "c", 1)
         stage.clock.take()

@@ -12,19 +12,19 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import provider
 
-from pushserver import server as module
-from pushserver.assembly import build
-from pushserver.channel import ChannelOptions
-from pushserver.config import Config, Source
-from pushserver.config import Server as ServerSection
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config, Source
+from pushserver.config.settings import Server as ServerSection
 from pushserver.errors import StartFailed
-from pushserver.limits import Limits
-from pushserver.memory import Memory
-from pushserver.peers import WAKES
-from pushserver.server import SWEEP_SECONDS, PushService
+from pushserver.server import service as module
+from pushserver.server.build import build
+from pushserver.server.service import SWEEP_SECONDS, PushService
+from pushserver.sessions.peers import WAKES
+from pushserver.sources.engine.environment import Place, Plan
+from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed
-from pushserver.sources.place import Place, Plan
-from pushserver.sources.runner import Runner
+from pushserver.store.source_memory import Memory
 from tests.unit.source_tools import Script
 from tests.unit.tools import Client
 from tests.unit.web import Server, Trouble

@@ -12,17 +12,17 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import getChildForRequest
 
 from pushserver import PushServer
-from pushserver.assembly import _report, build, connection_log
-from pushserver.channel import ChannelOptions
-from pushserver.channels import FrontDoor
-from pushserver.config import Config, Source
-from pushserver.config import Store as StoreConfig
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.history import History
+from pushserver.config.settings import Config, Source
+from pushserver.config.settings import Store as StoreConfig
 from pushserver.errors import StartFailed
-from pushserver.files import UserPages
-from pushserver.history import History
-from pushserver.server import PushService
-from pushserver.service import Options, configure, make, makeService
-from pushserver.sources.runner import Runner
+from pushserver.resources.channels import FrontDoor
+from pushserver.resources.static import UserPages
+from pushserver.server.build import _report, build, connection_log
+from pushserver.server.options import Options, configure, make, makeService
+from pushserver.server.service import PushService
+from pushserver.sources.engine.runner import Runner
 from tests.unit.web import Log, Server, Trouble
 
 

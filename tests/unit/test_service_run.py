@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from twisted.internet.defer import Deferred
 
-from pushserver.assembly import run
+from pushserver.server.build import run
 from tests.unit.web import Trouble
 
 

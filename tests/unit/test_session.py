@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver import wire
-from pushserver.channel import ChannelOptions
-from pushserver.conversation import CLOSING_SECONDS
-from pushserver.limits import Limits
-from pushserver.node import Node
-from pushserver.session import Session
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from pushserver.protocols import centrifuge
+from pushserver.sessions.base import CLOSING_SECONDS
+from pushserver.sessions.node import Node
+from pushserver.sessions.session import Session
 from tests.unit.tools import (
     EPOCH,
     TEXT,
@@ -59,7 +59,7 @@ def test_each_connection_is_somebody_else() -> None:
     assert Client(node).session.info.client != Client(node).session.info.client
 
 
-@pytest.mark.parametrize("method", [m for m in wire.METHODS if m not in ("connect", "send")])
+@pytest.mark.parametrize("method", [m for m in centrifuge.METHODS if m not in ("connect", "send")])
 def test_any_other_command_before_connect_ends_the_connection(method: str) -> None:
     client = Client(make_node(), connect=False)
     client.say({"id": 1, method: {"channel": "a", "data": 1}})
@@ -676,7 +676,7 @@ lines = st.one_of(
             )
             | st.none()
             | st.lists(st.integers(), max_size=2)
-            for method in wire.METHODS
+            for method in centrifuge.METHODS
         },
     ).map(lambda value: json.dumps(value).encode()),
 )

@@ -11,8 +11,8 @@ import pytest
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import Clock
 
-from pushserver.service import Options, makeService
-from pushserver.signals import ANSWERED, Handlers, ending, name_of
+from pushserver.server.options import Options, makeService
+from pushserver.server.signals import ANSWERED, Handlers, ending, name_of
 from pushserver.usercode.rate import LOGGED_AT_ONCE
 from tests.e2e.server import environment
 from tests.unit.web import Log
@@ -199,7 +199,7 @@ def test_when_all_is_closed_a_process_that_does_not_end_can_be_ended() -> None:
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
 def test_a_fork_is_ended_at_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
-    monkeypatch.setattr("pushserver.signals.os.getpid", lambda: -1)
+    monkeypatch.setattr("pushserver.server.signals.os.getpid", lambda: -1)
     assert server.get(number) == []
     assert server.system.ended == number
     assert server.reactor.stops == 0
@@ -216,15 +216,15 @@ def test_a_daemon_does_not_end_with_the_terminal_that_it_was_started_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = Server()
-    monkeypatch.setattr("pushserver.signals.os.getsid", lambda pid: -1)
+    monkeypatch.setattr("pushserver.server.signals.os.getsid", lambda pid: -1)
     server.terminal = False
     assert "changes nothing" in server.get(signal.SIGHUP)[0]
 
 
 def test_the_handlers_are_there_before_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr("pushserver.signals.install", lambda *_: told.append("install"))
-    monkeypatch.setattr("pushserver.service.make", lambda *_: told.append("make"))
+    monkeypatch.setattr("pushserver.server.signals.install", lambda *_: told.append("install"))
+    monkeypatch.setattr("pushserver.server.options.make", lambda *_: told.append("make"))
     options = Options()
     options.parseOptions([])
     makeService(options)
@@ -233,12 +233,12 @@ def test_the_handlers_are_there_before_the_application(monkeypatch: pytest.Monke
 
 def test_a_signal_between_a_program_and_the_next_one_in_its_place_is_not_lost() -> None:
     second = (
-        "import signal; from pushserver import signals\n"
+        "import signal; from pushserver.server import signals\n"
         "signal.signal(signal.SIGHUP, lambda *_: print('got it'))\n"
         "signals.release()\n"
     )
     first = (
-        "import os, signal, sys; from pushserver import signals\n"
+        "import os, signal, sys; from pushserver.server import signals\n"
         "signals.hold()\n"
         "os.kill(os.getpid(), signal.SIGHUP)\n"
         f"os.execv(sys.executable, [sys.executable, '-c', {second!r}])\n"
@@ -256,7 +256,7 @@ def test_a_signal_between_a_program_and_the_next_one_in_its_place_is_not_lost() 
 
 def test_in_another_thread_nothing_is_installed() -> None:
     program = (
-        "import signal, threading; from pushserver import signals\n"
+        "import signal, threading; from pushserver.server import signals\n"
         "thread = threading.Thread(target=signals.install, args=(None, None))\n"
         "thread.start(); thread.join()\n"
         "print(signal.getsignal(signal.SIGHUP) == signal.SIG_DFL)\n"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pushserver.limits import Limits
+from pushserver.config.limits import Limits
 from tests.unit.web import BROWSER, Server, Trouble, handshake, parse, request
 
 SMALL = Limits(body_bytes=10)

@@ -14,9 +14,9 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from pushserver.sources.command import COMMAND, Complaints, Options, inherited
+from pushserver.config.convert import Text, Where, convert
 from pushserver.sources.interface import ISource, ISourceType, SourceFailed
-from pushserver.tables import Text, Where, convert
+from pushserver.sources.types.command.source import COMMAND, Complaints, Options, inherited
 from tests.processes import lives
 from tests.unit.recorder import Recorder
 from tests.unit.web import Trouble
@@ -442,8 +442,8 @@ SHUTDOWN = """
 import os, sys
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from pushserver.sources.command import COMMAND, Options
-from pushserver.tables import Text, Where, convert
+from pushserver.sources.types.command.source import COMMAND, Options
+from pushserver.config.convert import Text, Where, convert
 from tests.processes import lives
 from tests.unit.recorder import Recorder
 

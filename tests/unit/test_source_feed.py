@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
-from pushserver import payload
-from pushserver.broker import Unavailable
-from pushserver.idempotency import check_key
-from pushserver.memory import MOST_BYTES
-from pushserver.sources import entries
-from pushserver.sources import feed as feed_module
-from pushserver.sources.entries import NoFeed
-from pushserver.sources.feed import (
+from pushserver.channels import jsontext
+from pushserver.channels.idempotency import check_key
+from pushserver.hub.broker import Unavailable
+from pushserver.sources.http_client.fetch import Document, Fetcher
+from pushserver.sources.interface import ISource, ISourceType, SourceFailed
+from pushserver.sources.types.feed import reader
+from pushserver.sources.types.feed import source as feed_module
+from pushserver.sources.types.feed.reader import NoFeed
+from pushserver.sources.types.feed.source import (
     FEED,
     MOST_SEEN,
     READ_SECONDS,
@@ -31,8 +32,7 @@ from pushserver.sources.feed import (
     oldest_first,
     read,
 )
-from pushserver.sources.fetch import Document, Fetcher
-from pushserver.sources.interface import ISource, ISourceType, SourceFailed
+from pushserver.store.source_memory import MOST_BYTES
 from tests.unit.remote import Desk, Remote, RemoteCase, StillReactor, failure_of, reactor
 
 RSS = b"""<?xml version="1.0" encoding="UTF-8"?>
@@ -116,7 +116,7 @@ URL = "https://example.org/feeds/all.xml"
 
 
 def found(document: bytes, content_type: str = "") -> Any:
-    return entries.read(document, URL, content_type)
+    return reader.read(document, URL, content_type)
 
 
 def first(document: bytes) -> Any:
@@ -240,11 +240,11 @@ class TestADocument:
             found(document)
 
     def test_gives_so_many_entries_at_most(self) -> None:
-        items = b"<item><title>a</title></item>" * (entries.MOST_ENTRIES + 5)
+        items = b"<item><title>a</title></item>" * (reader.MOST_ENTRIES + 5)
         document = b"<rss version='2.0'><channel>%b</channel></rss>" % items
-        assert len(found(document)["entries"]) == entries.MOST_ENTRIES
+        assert len(found(document)["entries"]) == reader.MOST_ENTRIES
         many = {"version": "https://jsonfeed.org/version/1", "items": [{"id": 1}] * 1_005}
-        assert len(found(json.dumps(many).encode())["entries"]) == entries.MOST_ENTRIES
+        assert len(found(json.dumps(many).encode())["entries"]) == reader.MOST_ENTRIES
 
     @pytest.mark.parametrize(
         "feed",
@@ -264,7 +264,7 @@ class TestADocument:
     )
     def test_of_json_may_hold_anything(self, feed: dict[str, Any]) -> None:
         document = json.dumps({"version": "https://jsonfeed.org/version/1.1", **feed}).encode()
-        payload.encode(found(document))
+        jsontext.encode(found(document))
 
 
 class TestAnEntry:
@@ -290,14 +290,14 @@ class TestAnEntry:
         ],
     )
     def test_has_a_link_of_http_or_none(self, link: str, shown: str) -> None:
-        assert entries.safe_link(URL, link) == shown
+        assert reader.safe_link(URL, link) == shown
 
     def test_has_a_text_and_no_markup(self) -> None:
         html = (
             "<h1>A</h1>b<ul><li>c<li>d</ul><a href=x>e</a>f &lt;g&gt; <style>h{}</style>"
             "<!-- i --><img alt=j><script>k<b></script>l<title>m</title>&#110;&nbsp;\u202eo\0"
         )
-        assert entries.line(entries.plain(html)) == "A b c d ef <g> l n o"
+        assert reader.line(reader.plain(html)) == "A b c d ef <g> l n o"
 
     def test_is_bounded(self) -> None:
         long = "word " * 10_000
@@ -307,10 +307,10 @@ class TestAnEntry:
                 f"<description>{long}</description>"
             )
         )
-        assert len(entry["title"]) <= entries.LINE_CHARACTERS
+        assert len(entry["title"]) <= reader.LINE_CHARACTERS
         assert entry["title"].endswith("word…")
-        assert len(entry["id"]) <= entries.LINE_CHARACTERS
-        assert 1_900 < len(entry["summary"]) <= entries.SUMMARY_CHARACTERS
+        assert len(entry["id"]) <= reader.LINE_CHARACTERS
+        assert 1_900 < len(entry["summary"]) <= reader.SUMMARY_CHARACTERS
 
     def test_is_known_by_its_id_or_its_link_or_what_it_says(self) -> None:
         a = first(item("<guid>x:1</guid><title>a</title>"))
@@ -352,7 +352,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, document: bytes) -> Contents:
         patch.setattr("sys.stdout", written := io.StringIO())
         patch.setattr("resource.setrlimit", lambda *_: None)
         patch.setattr("os.nice", no_nice)
-        entries.main()
+        reader.main()
     return msgspec.json.decode(written.getvalue(), type=Contents)
 
 
@@ -410,7 +410,7 @@ DOCUMENTS = st.lists(st.sampled_from(_PIECES) | st.binary(max_size=8), max_size=
 def test_no_document_makes_the_program_fail(patch: Any, document: bytes) -> None:
     contents = run_main(patch, document)
     for entry in contents.entries:
-        payload.encode(entry.data())
+        jsontext.encode(entry.data())
         assert entry.link == "" or entry.link.startswith(("http://", "https://"))
 
 
@@ -495,7 +495,7 @@ class TestTheReading(RemoteCase):
 def test_the_program_bounds_its_own_time() -> None:
     head = json.dumps({"url": URL, "content_type": "", "seconds": 1}).encode()
     ended = subprocess.run(
-        [sys.executable, "-P", entries.__file__],
+        [sys.executable, "-P", reader.__file__],
         input=head + b"\n" + SLOW,
         capture_output=True,
         timeout=60,
@@ -507,7 +507,7 @@ def test_the_program_bounds_its_own_time() -> None:
 
 async def read_here(_: Any, document: Document) -> Contents:
     try:
-        got = entries.read(document.body, document.url, document.content_type)
+        got = reader.read(document.body, document.url, document.content_type)
     except NoFeed as error:
         return Contents(error=str(error))
     return msgspec.convert(got, Contents)
@@ -649,7 +649,7 @@ class TestAFeed(RemoteCase):
     async def test_remembers_what_is_in_a_feed_of_any_length(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(self.source(remote, first=0), desk)
-        numbers = list(range(entries.MOST_ENTRIES))
+        numbers = list(range(reader.MOST_ENTRIES))
         assert await self.look(desk, remote, *numbers) == []
         for begin in (1_000, 2_000):
             later = list(range(begin + 999, begin - 1, -1))

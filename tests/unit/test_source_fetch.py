@@ -21,9 +21,9 @@ from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet.task import deferLater
 
 import pushserver
-from pushserver.sources.answer import MOST_RETRY_SECONDS, Unusable, retry_after
-from pushserver.sources.dial import HEAD_BYTES
-from pushserver.sources.fetch import MOST_REDIRECTS, Document, Fetcher, _origin
+from pushserver.sources.http_client.connection import HEAD_BYTES
+from pushserver.sources.http_client.fetch import MOST_REDIRECTS, Document, Fetcher, _origin
+from pushserver.sources.http_client.response import MOST_RETRY_SECONDS, Unusable, retry_after
 from pushserver.sources.interface import SourceFailed
 from tests.unit.remote import Remote, RemoteCase, StillReactor, Visit, failure_of, reactor
 from tests.unit.web import Log

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from pushserver.broker import Unavailable
-from pushserver.sources.lines import RETRY_SECONDS, Line, LineFormat, Lines, Splitter
+from pushserver.hub.broker import Unavailable
+from pushserver.sources.types.lines import RETRY_SECONDS, Line, LineFormat, Lines, Splitter
 from tests.unit.recorder import Recorder
 from tests.unit.tools import drive
 

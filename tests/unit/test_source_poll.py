@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from pushserver.broker import Unavailable
-from pushserver.payload import InvalidData
+from pushserver.channels.jsontext import InvalidData
+from pushserver.hub.broker import Unavailable
 from pushserver.sources.interface import ISource, ISourceType, SourceFailed
-from pushserver.sources.pointer import NotThere, Pointer
-from pushserver.sources.poll import POLL, Options, digest
+from pushserver.sources.types.json_pointer import NotThere, Pointer
+from pushserver.sources.types.json_poll import POLL, Options, digest
 from tests.unit.remote import Desk, Remote, RemoteCase, failure_of
 
 RATES = {"base": "USD", "rates": {"EUR": 0.92, "CHF": 0.88}, "a/b": [1, {"~": None}]}

@@ -10,7 +10,7 @@ from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from pushserver.sources.process import (
+from pushserver.sources.types.command.process import (
     HEARD_BYTES,
     LAST_SECONDS,
     POLL_SECONDS,

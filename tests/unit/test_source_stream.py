@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from pushserver.broker import Unavailable
-from pushserver.payload import InvalidData
-from pushserver.sources.events import MOST_ID_BYTES, Event, Parser
+from pushserver.channels.jsontext import InvalidData
+from pushserver.hub.broker import Unavailable
 from pushserver.sources.interface import ISource, ISourceType, SourceFailed
-from pushserver.sources.stream import SSE, Options
+from pushserver.sources.types.sse.parser import MOST_ID_BYTES, Event, Parser
+from pushserver.sources.types.sse.source import SSE, Options
 from tests.unit.remote import Desk, Remote, RemoteCase, Visit, failure_of, reactor
 
 

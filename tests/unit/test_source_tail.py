@@ -16,13 +16,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from pushserver.broker import Unavailable
-from pushserver.sources import follow
-from pushserver.sources.follow import GRACE_LOOKS, MOST_FILES, Follower
+from pushserver.hub.broker import Unavailable
 from pushserver.sources.interface import ISource, ISourceType, SourceFailed
-from pushserver.sources.logfile import HEAD_BYTES, READ_BYTES, Mark, Step
-from pushserver.sources.rotation import later
-from pushserver.sources.tail import TAIL, Options
+from pushserver.sources.types.tail import follower
+from pushserver.sources.types.tail.follower import GRACE_LOOKS, MOST_FILES, Follower
+from pushserver.sources.types.tail.logfile import HEAD_BYTES, READ_BYTES, Mark, Step
+from pushserver.sources.types.tail.rotation import later
+from pushserver.sources.types.tail.source import TAIL, Options
 from tests.unit.recorder import Recorder
 from tests.unit.tools import programs
 
@@ -583,7 +583,7 @@ class TestAfterARestart:
             append(path.with_name("log.1"), "another\n")
             return found
 
-        monkeypatch.setattr(follow, "later", between)
+        monkeypatch.setattr(follower, "later", between)
         desk = self.restarted(path, change)
         assert desk.take(3 * GRACE_LOOKS) == ["after log.1"]
         [told] = desk.trouble()

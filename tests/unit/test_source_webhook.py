@@ -13,13 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
-from pushserver.broker import Unavailable
-from pushserver.channel import Receipt
-from pushserver.idempotency import Keys, Remembered
-from pushserver.payload import InvalidData
+from pushserver.channels.channel import Receipt
+from pushserver.channels.idempotency import Keys, Remembered
+from pushserver.channels.jsontext import InvalidData
+from pushserver.hub.broker import Unavailable
 from pushserver.sources.interface import IHook, ISource, ISourceType, SourceFailed
-from pushserver.sources.signatures import NotSigned, Signed, Stamped, Token, Unsigned
-from pushserver.sources.webhook import MOST_TOLERANCE_SECONDS, WEBHOOK, Options, Webhook
+from pushserver.sources.types.webhook.signatures import NotSigned, Signed, Stamped, Token, Unsigned
+from pushserver.sources.types.webhook.source import (
+    MOST_TOLERANCE_SECONDS,
+    WEBHOOK,
+    Options,
+    Webhook,
+)
 from tests.unit.remote import Desk
 from tests.unit.tools import EPOCH, drive
 
@@ -346,7 +351,7 @@ class TestAStampedSignature:
     def test_makes_a_request_that_is_sent_again_the_same_publication(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("pushserver.sources.webhook.time.time", lambda: NOW)
+        monkeypatch.setattr("pushserver.sources.types.webhook.source.time.time", lambda: NOW)
         hook = Hook(signature="stripe", secret="whsec_x", id_header="X-Id")
         headers = {
             "stripe-signature": f"t={NOW},v1={self.mac()}",

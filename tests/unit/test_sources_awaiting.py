@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, succeed
 
-from pushserver.sources.awaiting import awaited
+from pushserver.usercode.awaiting import awaited
 
 
 def begun(awaitable: Awaitable[Any]) -> Deferred[Any]:

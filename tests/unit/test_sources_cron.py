@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from pushserver.broker import Unavailable
-from pushserver.sources.cron import (
+from pushserver.hub.broker import Unavailable
+from pushserver.sources.types.cron import (
     CRON,
     LOOK_SECONDS,
     SLIGHTLY_BACK_SECONDS,

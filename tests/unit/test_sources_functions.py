@@ -14,12 +14,12 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from zope.interface import implementer
 
-from pushserver.broker import Unavailable
-from pushserver.sources.functions import adapt
+from pushserver.hub.broker import Unavailable
+from pushserver.sources.engine.runner import Runner
+from pushserver.sources.functions.adapt import adapt
+from pushserver.sources.functions.ticks import SLOW_SECONDS, SLOW_TICKS
 from pushserver.sources.interface import Feed, ISource
-from pushserver.sources.number import RANDOM, Options, random_number
-from pushserver.sources.runner import Runner
-from pushserver.sources.ticks import SLOW_SECONDS, SLOW_TICKS
+from pushserver.sources.types.random import RANDOM, Options, random_number
 from tests.unit.source_tools import WAIT_SECONDS, Desk, stopped
 from tests.unit.tools import Watcher
 from tests.unit.web import Trouble

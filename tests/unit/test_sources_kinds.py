@@ -12,11 +12,11 @@ from twisted.plugin import IPlugin, getPlugins
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from pushserver.config import InvalidConfig, Source, load
-from pushserver.sources.functions import adapt
+from pushserver.config.settings import InvalidConfig, Source, load
+from pushserver.sources.engine.environment import Plan
+from pushserver.sources.functions.adapt import adapt
 from pushserver.sources.interface import ISource, ISourceType
-from pushserver.sources.kinds import BuiltIn, SourceTypes, make
-from pushserver.sources.place import Plan
+from pushserver.sources.registry import BuiltIn, SourceTypes, make
 from tests.e2e.server import CHECKOUT
 from tests.unit.web import Trouble
 

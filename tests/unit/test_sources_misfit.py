@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pushserver.payload import InvalidData
+from pushserver.channels.jsontext import InvalidData
 from pushserver.sources import misfit
 
 

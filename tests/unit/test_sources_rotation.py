@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.sources.rotation import COMPRESSED, is_compressed, later
+from pushserver.sources.types.tail.rotation import COMPRESSED, is_compressed, later
 
 
 @pytest.mark.parametrize(

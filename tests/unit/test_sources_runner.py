@@ -21,14 +21,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from pushserver.broker import Unavailable
-from pushserver.channel import InvalidName
-from pushserver.idempotency import InvalidKey
-from pushserver.payload import InvalidData
-from pushserver.sources.attempt import MOST_WAITING
+from pushserver.channels.channel import InvalidName
+from pushserver.channels.idempotency import InvalidKey
+from pushserver.channels.jsontext import InvalidData
+from pushserver.hub.broker import Unavailable
+from pushserver.sources.engine.attempt import MOST_WAITING
+from pushserver.sources.engine.record import REMINDER_SECONDS
+from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed, ISource, SourceFailed, Stopped
-from pushserver.sources.record import REMINDER_SECONDS
-from pushserver.sources.runner import Runner
 from pushserver.usercode.rate import LOGGED_AT_ONCE
 from tests.unit.source_tools import NOW, Desk, Script, stopped
 from tests.unit.tools import Watcher, drive

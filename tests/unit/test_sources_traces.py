@@ -11,10 +11,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushserver import PushServer
-from pushserver.sources.functions import adapt
+from pushserver.sources.functions.adapt import adapt
 from pushserver.sources.interface import Feed, ISource
-from pushserver.sources.traces import own_part
 from pushserver.testing import ServerError, TestServer
+from pushserver.usercode.tracebacks import own_part
 from tests.unit.source_tools import Desk, stopped
 from tests.unit.web import Trouble
 
@@ -147,10 +147,16 @@ def left(failure: Failure) -> list[str]:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (["pushserver.sources.attempt", "twisted.internet.defer"], ["shop", "pushserver.app"]),
-        (["pushserver.application", "pushserver.calls"], ["shop.twisted", "twisted.web"]),
-        (["pushserver.sources.awaiting"], ["pushserver.sources.feed", "feedparser"]),
-        (["pushserver.sources.attempt"], ["twisted.plugins.dice_source"]),
+        (
+            ["pushserver.sources.engine.attempt", "twisted.internet.defer"],
+            ["shop", "pushserver.app.app"],
+        ),
+        (
+            ["pushserver.app.dispatch", "pushserver.usercode.thread_pool"],
+            ["shop.twisted", "twisted.web"],
+        ),
+        (["pushserver.usercode.awaiting"], ["pushserver.sources.types.feed.source", "feedparser"]),
+        (["pushserver.sources.engine.attempt"], ["twisted.plugins.dice_source"]),
         ([], ["shop"]),
         ([], ["pushservers.mine"]),
     ],
@@ -162,7 +168,7 @@ def test_a_source_of_ours_and_a_plug_in_have_frames_of_their_own(
 
 
 def test_where_nothing_is_left_all_is_kept() -> None:
-    failure = raised_in("pushserver.sources.attempt", "twisted.internet.defer")
+    failure = raised_in("pushserver.sources.engine.attempt", "twisted.internet.defer")
     assert own_part(failure) is failure
     failure.cleanFailure()
     assert own_part(failure) is failure

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pushserver.channel import ChannelOptions, ClientInfo, Publication, Receipt
-from pushserver.history import History
-from pushserver.idempotency import REMEMBERED_SECONDS, Keys, Remembered
-from pushserver.memory import Memory
-from pushserver.schema import FORMAT
-from pushserver.sqlite import Batch, ChannelState, SqliteFile, StoreError, state
+from pushserver.channels.channel import ChannelOptions, ClientInfo, Publication, Receipt
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys, Remembered
+from pushserver.store.schema import FORMAT
+from pushserver.store.source_memory import Memory
+from pushserver.store.sqlite import Batch, ChannelState, SqliteFile, StoreError, state
 from tests.unit.tools import EPOCH
 
 NOW = 1_795_000_000.0

@@ -9,14 +9,14 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from pushserver import PushServer, Refused
-from pushserver.application import AppHandlers
-from pushserver.assembly import build
-from pushserver.calls import Busy
-from pushserver.config import Config
-from pushserver.limits import Limits
-from pushserver.rehearsal import Inline, Stage
-from pushserver.running import LAST_SECONDS
+from pushserver.app.dispatch import AppHandlers
+from pushserver.app.service import LAST_SECONDS
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.server.build import build
 from pushserver.testing import ServerError, TestServer
+from pushserver.testing.reactor import Inline, Stage
+from pushserver.usercode.thread_pool import Busy
 from tests.unit.tools import Client
 from tests.unit.web import Server, Trouble, masked
 

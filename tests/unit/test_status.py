@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 
 from pushserver import PushServer
-from pushserver.config import Auth, Config
-from pushserver.config import Server as ServerSection
+from pushserver.config.settings import Auth, Config
+from pushserver.config.settings import Server as ServerSection
+from pushserver.sources.engine.record import describe
 from pushserver.sources.interface import Feed
-from pushserver.sources.record import describe
 from pushserver.testing import ServerError, TestServer
 from tests.unit.source_tools import NOW, Desk, stopped
 from tests.unit.web import BROWSER, Line, Log, Response, Trouble, request

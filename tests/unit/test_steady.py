@@ -20,20 +20,20 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock, LoopingCall
 from twisted.internet.testing import MemoryReactorClock
 
-from pushserver.app import PushServer
-from pushserver.assembly import build
-from pushserver.broker import MemoryBroker
-from pushserver.channel import ChannelOptions, Draft
-from pushserver.config import Config
-from pushserver.config import Server as ServerConfig
-from pushserver.history import History
-from pushserver.idempotency import REMEMBERED_SECONDS, Keys
-from pushserver.limits import Limits
-from pushserver.metrics import Metrics
-from pushserver.rehearsal import Stage
+from pushserver.app.app import PushServer
+from pushserver.channels.channel import ChannelOptions, Draft
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as ServerConfig
+from pushserver.hub.broker import MemoryBroker
+from pushserver.hub.metrics import Metrics
+from pushserver.server.build import build
 from pushserver.sources.interface import Feed, SourceFailed
-from pushserver.steady import births, steady
-from pushserver.store import Committer, Writer
+from pushserver.store.service import Committer, Writer
+from pushserver.testing.reactor import Stage
+from pushserver.usercode.steady import births, steady
 from tests.unit.source_tools import Desk
 from tests.unit.test_sync import Thread
 from tests.unit.tools import EPOCH, Client, Time, drive, programs
@@ -414,9 +414,15 @@ def test_a_channel_whose_rows_are_gone_follows_the_clock_again() -> None:
 # -- the rule ---------------------------------------------------------------------------------
 
 PACKAGE = Path(__file__).parent.parent.parent / "pushserver"
-CLOCKS = {"steady.py", "rehearsal.py", "testing.py", "opener.py"}
+CLOCKS = {"usercode/steady.py", "testing/reactor.py", "testing/server.py", "opener.py"}
 """Those that are a clock themselves; and `opener`, which runs in scripts without a reactor."""
-STAMPS = {"assembly.py", "faults.py", "sources/answer.py", "sources/cron.py", "sources/webhook.py"}
+STAMPS = {
+    "server/build.py",
+    "app/failures.py",
+    "sources/http_client/response.py",
+    "sources/types/cron.py",
+    "sources/types/webhook/source.py",
+}
 """Where the wall clock is asked, for what others say in its time."""
 
 

@@ -16,22 +16,22 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import provider
 
-from pushserver import store
-from pushserver.broker import MemoryBroker, Unavailable
-from pushserver.channel import ChannelOptions, Draft, Publication, Receipt
+from pushserver.channels.channel import ChannelOptions, Draft, Publication, Receipt
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import Keys
 from pushserver.errors import StartFailed
-from pushserver.history import History
-from pushserver.idempotency import Keys
-from pushserver.metrics import Metrics
-from pushserver.sqlite import ChannelState, SqliteFile, StoreError, state
-from pushserver.store import (
+from pushserver.hub.broker import MemoryBroker, Unavailable
+from pushserver.hub.metrics import Metrics
+from pushserver.store import service
+from pushserver.store.service import (
     MOST_WAITING_BYTES,
     RETRY_SECONDS,
     Committer,
     Storage,
     Writer,
 )
-from pushserver.sync import SyncBroker
+from pushserver.store.sqlite import ChannelState, SqliteFile, StoreError, state
+from pushserver.store.sync_broker import SyncBroker
 from tests.unit.tools import Time
 from tests.unit.web import Trouble
 
@@ -97,8 +97,8 @@ RUNS: list[Run] = []
 
 @pytest.fixture(autouse=True)
 def thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[Thread]:
-    monkeypatch.setattr(store, "ThreadPool", Pool)
-    monkeypatch.setattr(store, "deferToThreadPool", THREAD.defer)
+    monkeypatch.setattr(service, "ThreadPool", Pool)
+    monkeypatch.setattr(service, "deferToThreadPool", THREAD.defer)
     THREAD.jobs.clear()
     yield THREAD
     THREAD.jobs.clear()

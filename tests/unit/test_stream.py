@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import pytest
 
-from pushserver.channel import ChannelOptions
-from pushserver.conversation import CLOSING_SECONDS
-from pushserver.cursor import Cursor, Start
-from pushserver.limits import Limits
-from pushserver.node import Node
-from pushserver.stream import RETRY_MILLISECONDS, Stream
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.position import Cursor, Start
+from pushserver.config.limits import Limits
+from pushserver.sessions.base import CLOSING_SECONDS
+from pushserver.sessions.event_stream import RETRY_MILLISECONDS, Stream
+from pushserver.sessions.node import Node
 from tests.unit.tools import EPOCH, LINES, Reader, Time, drive, make_node, publish, row
 
 NOW = Start()

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from pushserver.channel import Draft
-from pushserver.limits import Limits
+from pushserver.channels.channel import Draft
+from pushserver.config.limits import Limits
 from tests.unit.tools import drive
 from tests.unit.web import Line, Response, Server, Trouble, parse
 
@@ -210,7 +210,7 @@ def test_a_stream_that_cannot_begin_is_ended_without_a_word_of_why(
     def fail(*args: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("pushserver.stream.Stream.__init__", fail)
+    monkeypatch.setattr("pushserver.sessions.event_stream.Stream.__init__", fail)
     server = Server()
     answer = server.get(path, accept=SSE)
     assert answer.body == b""

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from pushserver.broker import Unavailable
-from pushserver.channel import ChannelOptions, Draft, Publication, Receipt
-from pushserver.history import History
-from pushserver.hub import Hub
-from pushserver.idempotency import REMEMBERED_SECONDS, Keys
-from pushserver.memory import Memory
-from pushserver.metrics import Metrics
-from pushserver.sqlite import Batch, ChannelState, StoreError
-from pushserver.store import Committer
-from pushserver.sync import SyncBroker
+from pushserver.channels.channel import ChannelOptions, Draft, Publication, Receipt
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys
+from pushserver.hub.broker import Unavailable
+from pushserver.hub.hub import Hub
+from pushserver.hub.metrics import Metrics
+from pushserver.store.service import Committer
+from pushserver.store.source_memory import Memory
+from pushserver.store.sqlite import Batch, ChannelState, StoreError
+from pushserver.store.sync_broker import SyncBroker
 from tests.unit.tools import EPOCH, Time, Watcher, drive, programs
 from tests.unit.web import Trouble
 

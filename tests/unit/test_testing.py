@@ -12,20 +12,21 @@ from typing import Any
 
 import pytest
 
-from pushserver import Client, PushServer, Refused, rehearsal
-from pushserver.channel import ChannelOptions
-from pushserver.config import Config, Source, Store
-from pushserver.limits import Limits
-from pushserver.rehearsal import Aside, Beside
+from pushserver import Client, PushServer, Refused
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config, Source, Store
 from pushserver.sources.interface import Feed
-from pushserver.sources.worker import Worker
 from pushserver.testing import (
     Disconnected,
     Publication,
     ServerError,
     TestClient,
     TestServer,
+    reactor,
 )
+from pushserver.testing.reactor import Aside, Beside
+from pushserver.usercode.worker import Worker
 from tests.unit.source_tools import WAIT_SECONDS
 from tests.unit.web import Trouble
 
@@ -86,7 +87,7 @@ class TestTime:
     def test_that_does_not_pass_is_an_error_and_no_hang(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(rehearsal, "MOST_CALLS", 100)
+        monkeypatch.setattr(reactor, "MOST_CALLS", 100)
         app = PushServer()
 
         @app.source("c")
@@ -101,7 +102,7 @@ class TestTime:
         self, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # It is at one point in time that not more may happen.
-        monkeypatch.setattr(rehearsal, "MOST_CALLS", 200)
+        monkeypatch.setattr(reactor, "MOST_CALLS", 200)
         app = PushServer()
 
         @app.source("c", max_rate=50.0)
@@ -246,7 +247,7 @@ class TestThreads:
     def test_that_something_async_waits_for_are_an_error_and_no_hang(
         self, monkeypatch: pytest.MonkeyPatch, trouble: Trouble
     ) -> None:
-        monkeypatch.setattr(rehearsal, "STUCK_SECONDS", 0.05)
+        monkeypatch.setattr(reactor, "STUCK_SECONDS", 0.05)
         app = PushServer()
 
         @app.on("work")
@@ -329,7 +330,7 @@ class TestAGeneratorThatWaitsAsItLikes:
         queue.put(None)
 
     def test_is_waited_for_a_moment_when_time_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rehearsal, "GLANCE", int(WAIT_SECONDS / rehearsal.LOOK_SECONDS))
+        monkeypatch.setattr(reactor, "GLANCE", int(WAIT_SECONDS / reactor.LOOK_SECONDS))
         app = PushServer()
         queue: SimpleQueue[Any] = SimpleQueue()
 
@@ -384,7 +385,7 @@ class TestAGeneratorThatWaitsAsItLikes:
     def test_that_goes_round_in_circles_is_an_error_and_no_hang(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(rehearsal, "MOST_CALLS", 200)
+        monkeypatch.setattr(reactor, "MOST_CALLS", 200)
         app = PushServer()
         stopped = threading.Event()
 

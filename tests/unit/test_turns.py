@@ -12,7 +12,7 @@ from twisted.internet import epollreactor
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.testing import MemoryReactorClock
 
-from pushserver import turns
+from pushserver.server import epoll_limit
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def test_the_reactor_asks_its_poller_as_it_is_taken_to() -> None:
 
 
 def test_everybody_gets_a_turn(epoll: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "EVENTS", 4)
+    monkeypatch.setattr(epoll_limit, "EVENTS", 4)
     reactor: Any = type("EPollReactor", (Stand,), {})(epoll)
-    turns.bound(reactor)
+    epoll_limit.bound(reactor)
     pipes = [os.pipe() for _ in range(10)]
     for reads, writes in pipes:
         os.write(writes, b"x")
@@ -58,26 +58,26 @@ def test_everybody_gets_a_turn(epoll: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_it_is_bounded_once(epoll: Any) -> None:
     reactor: Any = type("EPollReactor", (Stand,), {})(epoll)
-    turns.bound(reactor)
+    epoll_limit.bound(reactor)
     bounded = reactor._poller
-    turns.bound(reactor)
+    epoll_limit.bound(reactor)
     assert reactor._poller is bounded
 
 
 def test_other_reactors_are_left_as_they_are(epoll: Any) -> None:
     clock = MemoryReactorClock()
-    turns.bound(clock)
+    epoll_limit.bound(clock)
     assert not hasattr(clock, "_poller")
     other = Stand(epoll)
-    turns.bound(other)
+    epoll_limit.bound(other)
     assert other._poller is epoll
 
 
 def test_the_real_reactor_has_such_a_poller() -> None:
     reactor: Any = EPollReactor()
     try:
-        turns.bound(reactor)
-        assert isinstance(reactor._poller, turns._Bounded)
+        epoll_limit.bound(reactor)
+        assert isinstance(reactor._poller, epoll_limit._Bounded)
         reactor.doIteration(0)
     finally:
         reactor.disconnectAll()

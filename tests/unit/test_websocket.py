@@ -11,16 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.logger import Logger, LogLevel
 
-from pushserver.channel import ChannelOptions, Draft
-from pushserver.entrance import Head
-from pushserver.formats import SESSION_WEBSOCKET
-from pushserver.frames import SHORT_BYTES
-from pushserver.lean import LeanProtocol
-from pushserver.limits import Limits
-from pushserver.session import Session
-from pushserver.stream import Stream
-from pushserver.upgrade import WebSocketFactory
-from pushserver.websocket import WebSocketShell, close_reason
+from pushserver.channels.channel import ChannelOptions, Draft
+from pushserver.config.limits import Limits
+from pushserver.protocols.formats import SESSION_WEBSOCKET
+from pushserver.protocols.websocket_frames import SHORT_BYTES
+from pushserver.sessions.event_stream import Stream
+from pushserver.sessions.session import Session
+from pushserver.transports.websocket.lean import LeanProtocol
+from pushserver.transports.websocket.shell import WebSocketShell, close_reason
+from pushserver.transports.websocket.upgrade import WebSocketFactory
+from pushserver.web.first_bytes import Head
 from tests.unit.tools import drive
 from tests.unit.web import (
     Log,

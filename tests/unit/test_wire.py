@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver import wire
-from pushserver.channel import ClientInfo, Publication
-from pushserver.wire import FrameError, WireError
+from pushserver.channels.channel import ClientInfo, Publication
+from pushserver.protocols import centrifuge
+from pushserver.protocols.centrifuge import FrameError, WireError
 from tests.unit.tools import EPOCH, row
 
 
 def names(text: bytes) -> list[tuple[int, str]]:
-    return [(command.id, wire.method(command)[0]) for command in wire.commands(text)]
+    return [(command.id, centrifuge.method(command)[0]) for command in centrifuge.commands(text)]
 
 
 def test_a_frame_holds_one_command_a_line() -> None:
@@ -28,10 +28,10 @@ def test_an_empty_object_is_a_pong() -> None:
     assert names(b"{}") == [(0, "")]
 
 
-@pytest.mark.parametrize("method", wire.METHODS)
+@pytest.mark.parametrize("method", centrifuge.METHODS)
 def test_every_method_is_known_with_its_request(method: str) -> None:
-    (command,) = wire.commands(b'{"id": 7, "%b": {"x": [1, 2]}}' % method.encode())
-    assert wire.method(command) == (method, b'{"x": [1, 2]}')
+    (command,) = centrifuge.commands(b'{"id": 7, "%b": {"x": [1, 2]}}' % method.encode())
+    assert centrifuge.method(command) == (method, b'{"x": [1, 2]}')
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_every_method_is_known_with_its_request(method: str) -> None:
     ids=lambda value: repr(value[:20]),
 )
 def test_a_line_that_is_no_command_ends_the_frame_and_says_why(text: bytes, why: str) -> None:
-    given_out = wire.commands(b'{"id":1,"ping":{}}\n' + text)
-    assert wire.method(next(given_out))[0] == "ping"
+    given_out = centrifuge.commands(b'{"id":1,"ping":{}}\n' + text)
+    assert centrifuge.method(next(given_out))[0] == "ping"
     with pytest.raises(FrameError, match=why):
         next(given_out)
 
@@ -65,53 +65,55 @@ def test_a_line_that_is_no_command_ends_the_frame_and_says_why(text: bytes, why:
     ],
 )
 def test_a_command_has_one_method_that_this_protocol_knows(text: bytes, why: str) -> None:
-    (command,) = wire.commands(text)
+    (command,) = centrifuge.commands(text)
     with pytest.raises(FrameError, match=why):
-        wire.method(command)
+        centrifuge.method(command)
 
 
 def test_unknown_fields_are_ignored() -> None:
-    request = wire.request(b'{"channel":"a","delta":"fossil","new":[1]}', wire.SubscribeRequest)
+    request = centrifuge.request(
+        b'{"channel":"a","delta":"fossil","new":[1]}', centrifuge.SubscribeRequest
+    )
     assert (request.channel, request.recover, request.offset) == ("a", False, 0)
 
 
 @pytest.mark.parametrize(
     ("text", "kind", "field"),
     [
-        (b"{}", wire.SubscribeRequest, "channel"),
-        (b'{"channel":1}', wire.SubscribeRequest, "channel"),
-        (b'{"channel":"a","offset":"1"}', wire.SubscribeRequest, "offset"),
-        (b'{"channel":"a","offset":1.5}', wire.SubscribeRequest, "offset"),
-        (b'{"channel":"a","recover":1}', wire.SubscribeRequest, "recover"),
-        (b'{"channel":"a","epoch":null}', wire.SubscribeRequest, "epoch"),
-        (b'{"channel":"a","since":{"offset":[]}}', wire.HistoryRequest, "since.offset"),
-        (b'{"channel":"a"}', wire.PublishRequest, "data"),
-        (b'{"last":"3"}', wire.SubscribeData, "last"),
-        (b'{"headers":[]}', wire.ConnectRequest, "headers"),
-        (b"null", wire.ChannelRequest, "null"),
-        (b"[]", wire.ChannelRequest, "array"),
+        (b"{}", centrifuge.SubscribeRequest, "channel"),
+        (b'{"channel":1}', centrifuge.SubscribeRequest, "channel"),
+        (b'{"channel":"a","offset":"1"}', centrifuge.SubscribeRequest, "offset"),
+        (b'{"channel":"a","offset":1.5}', centrifuge.SubscribeRequest, "offset"),
+        (b'{"channel":"a","recover":1}', centrifuge.SubscribeRequest, "recover"),
+        (b'{"channel":"a","epoch":null}', centrifuge.SubscribeRequest, "epoch"),
+        (b'{"channel":"a","since":{"offset":[]}}', centrifuge.HistoryRequest, "since.offset"),
+        (b'{"channel":"a"}', centrifuge.PublishRequest, "data"),
+        (b'{"last":"3"}', centrifuge.SubscribeData, "last"),
+        (b'{"headers":[]}', centrifuge.ConnectRequest, "headers"),
+        (b"null", centrifuge.ChannelRequest, "null"),
+        (b"[]", centrifuge.ChannelRequest, "array"),
     ],
 )
 def test_a_wrong_request_gets_the_error_that_names_the_field(
     text: bytes, kind: Any, field: str
 ) -> None:
     with pytest.raises(WireError, match=field) as refused:
-        wire.request(text, kind)
-    assert refused.value.code == wire.BAD_REQUEST
+        centrifuge.request(text, kind)
+    assert refused.value.code == centrifuge.BAD_REQUEST
     assert refused.value.message.startswith("bad request: ")
     assert not refused.value.temporary
 
 
 def test_replies_repeat_the_id_and_the_method_and_leave_zeroes_out() -> None:
-    reply = wire.reply(5, "subscribe", wire.SubscribeResult(epoch=EPOCH))
+    reply = centrifuge.reply(5, "subscribe", centrifuge.SubscribeResult(epoch=EPOCH))
     assert json.loads(reply) == {"id": 5, "subscribe": {"epoch": EPOCH}}
-    assert wire.reply(6, "ping", wire.Empty()) == b'{"id":6,"ping":{}}'
+    assert centrifuge.reply(6, "ping", centrifuge.Empty()) == b'{"id":6,"ping":{}}'
 
 
 def test_an_error_reply_says_temporary_only_when_it_is() -> None:
-    error = wire.error_reply(3, WireError(107, "bad"))
+    error = centrifuge.error_reply(3, WireError(107, "bad"))
     assert json.loads(error) == {"id": 3, "error": {"code": 107, "message": "bad"}}
-    error = wire.error_reply(3, WireError(100, "oh", temporary=True))
+    error = centrifuge.error_reply(3, WireError(100, "oh", temporary=True))
     assert json.loads(error)["error"]["temporary"] is True
 
 
@@ -129,7 +131,7 @@ def publication(**changed: Any) -> Publication:
 
 
 def test_a_publication_is_pushed_with_its_event_as_a_tag_and_its_time_in_milliseconds() -> None:
-    assert json.loads(wire.publication_push(publication())) == {
+    assert json.loads(centrifuge.publication_push(publication())) == {
         "push": {
             "channel": "numbers",
             "pub": {
@@ -143,17 +145,19 @@ def test_a_publication_is_pushed_with_its_event_as_a_tag_and_its_time_in_millise
 
 
 def test_published_data_is_sent_as_it_is_without_being_parsed() -> None:
-    assert b'"data":1.50E+0' in wire.publication_push(publication(data=b"1.50E+0"))
+    assert b'"data":1.50E+0' in centrifuge.publication_push(publication(data=b"1.50E+0"))
 
 
 def test_tags_of_the_publisher_travel_with_the_event_which_they_cannot_forge() -> None:
-    pushed = json.loads(wire.publication_push(publication(tags={"k": "v", "event": "forged"})))
+    pushed = json.loads(
+        centrifuge.publication_push(publication(tags={"k": "v", "event": "forged"}))
+    )
     assert pushed["push"]["pub"]["tags"] == {"k": "v", "event": "newnumber"}
 
 
 def test_a_clients_publication_says_who_it_was() -> None:
     info = ClientInfo("c1", "anna", b'{"name":"A"}', b"[1]")
-    pushed = json.loads(wire.publication_push(publication(info=info)))
+    pushed = json.loads(centrifuge.publication_push(publication(info=info)))
     assert pushed["push"]["pub"]["info"] == {
         "user": "anna",
         "client": "c1",
@@ -164,13 +168,13 @@ def test_a_clients_publication_says_who_it_was() -> None:
 
 def test_joins_and_leaves_say_who_without_what_is_not_known() -> None:
     who = ClientInfo("c1")
-    joined = json.loads(wire.join_push("a", who))
+    joined = json.loads(centrifuge.join_push("a", who))
     assert joined == {"push": {"channel": "a", "join": {"info": {"user": "", "client": "c1"}}}}
-    assert "leave" in json.loads(wire.leave_push("a", who))["push"]
+    assert "leave" in json.loads(centrifuge.leave_push("a", who))["push"]
 
 
 def test_an_unsubscribe_push_names_the_channel_the_code_and_the_reason() -> None:
-    assert json.loads(wire.unsubscribe_push("a", 2500, "insufficient state")) == {
+    assert json.loads(centrifuge.unsubscribe_push("a", 2500, "insufficient state")) == {
         "push": {"channel": "a", "unsubscribe": {"code": 2500, "reason": "insufficient state"}}
     }
 
@@ -190,17 +194,17 @@ def test_an_unsubscribe_push_names_the_channel_the_code_and_the_reason() -> None
     ],
 )
 def test_a_disconnect_push_says_whether_to_come_back(code: int, reconnect: bool) -> None:
-    pushed = json.loads(wire.disconnect_push(code, "why"))["push"]["disconnect"]
+    pushed = json.loads(centrifuge.disconnect_push(code, "why"))["push"]["disconnect"]
     assert pushed == {"code": code, "reason": "why", "reconnect": reconnect}
 
 
 def test_pushes_and_replies_are_one_line() -> None:
     event = "a\u2028b"
     for text in (
-        wire.publication_push(row(1)),
-        wire.publication_push(publication(event=event)),
-        wire.unsubscribe_push("a", 2000, "two\nlines"),
-        wire.error_reply(1, WireError(107, "two\nlines")),
+        centrifuge.publication_push(row(1)),
+        centrifuge.publication_push(publication(event=event)),
+        centrifuge.unsubscribe_push("a", 2000, "two\nlines"),
+        centrifuge.error_reply(1, WireError(107, "two\nlines")),
     ):
         assert b"\n" not in text
         json.loads(text)
@@ -211,14 +215,15 @@ def test_pushes_and_replies_are_one_line() -> None:
         st.binary(max_size=30)
         | st.text(max_size=30).map(str.encode)
         | st.dictionaries(
-            st.sampled_from([*wire.METHODS, "id", "x"]), st.integers() | st.just({}) | st.text()
+            st.sampled_from([*centrifuge.METHODS, "id", "x"]),
+            st.integers() | st.just({}) | st.text(),
         ).map(lambda value: json.dumps(value).encode()),
         max_size=4,
     ).map(b"\n".join)
 )
 def test_any_bytes_are_commands_or_a_frame_error(text: bytes) -> None:
     with suppress(FrameError):
-        for command in wire.commands(text):
-            name, request = wire.method(command)
-            assert name in {"", *wire.METHODS}
+        for command in centrifuge.commands(text):
+            name, request = centrifuge.method(command)
+            assert name in {"", *centrifuge.METHODS}
             assert bool(name) == bool(request)

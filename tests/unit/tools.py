@@ -9,12 +9,17 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from pushserver import wire
-from pushserver.audience import Direct
-from pushserver.broker import Broker, MemoryBroker
-from pushserver.channel import ChannelOptions, ClientInfo, Draft, Publication, Receipt
-from pushserver.conversation import Conversation
-from pushserver.formats import (
+from pushserver.channels.channel import ChannelOptions, ClientInfo, Draft, Publication, Receipt
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import Keys
+from pushserver.config.limits import Limits
+from pushserver.hub.audience import Direct
+from pushserver.hub.broker import Broker, MemoryBroker
+from pushserver.hub.hub import Hub
+from pushserver.hub.metrics import Metrics
+from pushserver.hub.presence import Presence
+from pushserver.protocols import centrifuge
+from pushserver.protocols.formats import (
     SESSION_WEBSOCKET,
     STREAM_WEBSOCKET,
     Format,
@@ -25,16 +30,11 @@ from pushserver.formats import (
     each,
     publication_object,
 )
-from pushserver.history import History
-from pushserver.hub import Hub
-from pushserver.idempotency import Keys
-from pushserver.limits import Limits
-from pushserver.metrics import Metrics
-from pushserver.node import Node
-from pushserver.peers import Peers
-from pushserver.presence import Presence
-from pushserver.session import Session
-from pushserver.stream import Stream
+from pushserver.sessions.base import Conversation
+from pushserver.sessions.event_stream import Stream
+from pushserver.sessions.node import Node
+from pushserver.sessions.peers import Peers
+from pushserver.sessions.session import Session
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -206,9 +206,9 @@ class Watcher:
 
 TEXT: SessionFormat = replace(
     SESSION_WEBSOCKET,
-    publications=each(wire.publication_push),
+    publications=each(centrifuge.publication_push),
     frame=lambda text: text,
-    ping=wire.PING,
+    ping=centrifuge.PING,
 )
 """The Centrifuge protocol with one text for each frame."""
 

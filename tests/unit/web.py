@@ -19,13 +19,13 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.python.failure import Failure
 from zope.interface import directlyProvidedBy, directlyProvides, implementer
 
-from pushserver.app import PushServer
-from pushserver.assembly import build
-from pushserver.channel import ChannelOptions, Draft
-from pushserver.config import Config
-from pushserver.limits import Limits
-from pushserver.rehearsal import Inline
-from pushserver.server import PushService
+from pushserver.app.app import PushServer
+from pushserver.channels.channel import ChannelOptions, Draft
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.server.build import build
+from pushserver.server.service import PushService
+from pushserver.testing.reactor import Inline
 from tests.unit.tools import drive
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="

@@ -8,7 +8,7 @@ from twisted.application.service import ServiceMaker
 
 pushserver = ServiceMaker(
     "pushserver",
-    "pushserver.service",
+    "pushserver.server.options",
     "Push events to browsers, live.",
     "pushserver",
 )

@@ -1,0 +1,1 @@
+"""Applications: what users write against, and how their handlers are called."""

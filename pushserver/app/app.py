@@ -1,0 +1,251 @@
+"""What users write against: sources, handlers of events, and publishing from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import Any, TypeVar
+
+from pushserver.app.client import Client, encoded
+from pushserver.app.dispatch import AppHandlers
+from pushserver.app.handlers import Events, handler
+from pushserver.app.result import Published
+from pushserver.app.service import NotRunning, Running
+from pushserver.channels import jsontext
+from pushserver.channels.channel import Draft, check_event, check_name
+from pushserver.channels.idempotency import check_key
+from pushserver.protocols.centrifuge import message_push
+from pushserver.protocols.formats import SessionFormat
+from pushserver.sessions.session import Session
+from pushserver.sources.engine.environment import Plan
+from pushserver.sources.functions.adapt import adapt, is_number
+
+Function = TypeVar("Function", bound=Callable[..., Any] | type)
+
+
+@dataclass(frozen=True, slots=True)
+class AppSource:
+    """A source of an application, and how it is to be run."""
+
+    source: Any
+    plan: Plan
+
+
+class PushServer:
+    """An application: what `twistd pushserver --app module:name` runs.
+
+    Nothing happens when one is made, nor by its decorators; a server that runs it makes it
+    live. One application is run by one server at a time.
+
+    `pages`: a folder whose files are served beside the server's own URLs, `index.html` at `/`. A
+    relative one is in the current folder, as is the module that `--app` names; what the
+    configuration says (`[server] pages`) counts more.
+    """
+
+    def __init__(self, *, pages: str | PathLike[str] = "") -> None:
+        self.pages = fspath(pages)
+        self.sources: list[AppSource] = []
+        self.events = Events()
+        self._running: Running | None = None
+        self._handlers: AppHandlers | None = None
+        self._service: Any = None
+
+    def source(
+        self,
+        channel: str,
+        *,
+        every: float | None = None,
+        event: str = "message",
+        name: str = "",
+        thread: bool | None = None,
+        on_demand: bool = False,
+        linger_seconds: float = 30.0,
+        max_rate: float = 100.0,
+        retry_seconds: float = 1.0,
+        retry_max_seconds: float = 60.0,
+    ) -> Callable[[Function], Function]:
+        """Let what is decorated publish to the channel.
+
+        A function is called every so many seconds, and what it returns is published; a
+        generator, plain or async, publishes what it yields; a coroutine function without
+        `every` is called once, with a feed to publish by; a class that provides ISource does it
+        all by itself. What is not async runs in a thread of its own, unless `thread` is False.
+        None publishes nothing.
+
+        `on_demand`: only while somebody watches the channel, and `linger_seconds` longer.
+        `max_rate`: publications a second, beyond which it is slowed. One that fails is started
+        again after `retry_seconds`, later twice that, and so on up to `retry_max_seconds`.
+        Raises ValueError for what can be no source.
+        """
+        if not isinstance(channel, str):
+            raise ValueError('@app.source needs the channel: @app.source("numbers")')
+        check_name(channel)
+        check_event(event)
+        _check_times(
+            max_rate,
+            linger_seconds=linger_seconds,
+            retry_seconds=retry_seconds,
+            retry_max_seconds=retry_max_seconds,
+        )
+
+        def decorate(target: Function) -> Function:
+            if self._running is not None or self._service is not None:
+                raise RuntimeError(f"the server is made already, without {target!r:.80}")
+            called = name or getattr(target, "__name__", type(target).__name__)
+            if any(called == other.plan.name for other in self.sources):
+                raise ValueError(f"there is a source {called!r} already: give this one a name=")
+            plan = Plan(
+                called,
+                "app",
+                channel,
+                event,
+                on_demand,
+                linger_seconds,
+                max_rate,
+                retry_seconds,
+                retry_max_seconds,
+            )
+            self.sources.append(AppSource(adapt(target, every, thread), plan))
+            return target
+
+        return decorate
+
+    def on(
+        self, event: str, *, namespace: str = "", thread: bool | None = None
+    ) -> Callable[[Function], Function]:
+        """Let what is decorated answer an event of a client's, or of the server's.
+
+        `start` and `stop` are called without arguments, once: before any source runs and any
+        client is connected, and before publishing ends. `connect` is called with `(client,
+        data)`, `disconnect` with `(client, reason)`, `subscribe` and `publish` with `(client,
+        channel, data)`, everything else with `(client, data)`; a function that takes fewer gets
+        the first ones. A client sends `message` (a text) and `json` (anything else) without an
+        answer; it calls any other event by name, or by `namespace:name`, and what the function
+        returns is the answer that it gets. With a namespace, `subscribe` and `publish` are for
+        the channels whose names begin with it and a colon.
+
+        `connect`, `subscribe` and `publish` say no by raising Refused, or by returning False. A
+        channel that has a handler of `subscribe` is not read by plain HTTP without an API key.
+        What is not async runs in a thread, unless `thread` is False. Raises ValueError for a
+        second handler of the same event.
+        """
+        if not isinstance(event, str):
+            raise ValueError('@app.on needs the event: @app.on("message")')
+        check_event(event)
+
+        def decorate(function: Function) -> Function:
+            self.events.add(namespace, event, handler(event, function, thread))
+            return function
+
+        return decorate
+
+    def publish(
+        self,
+        channel: str,
+        data: object,
+        event: str = "message",
+        *,
+        tags: Mapping[str, str] | None = None,
+        key: str = "",
+    ) -> Published:
+        """Publish from any thread, any callback and any coroutine.
+
+        When it returns the publication is appended and on its way; with a store that commits
+        first, another thread waits for that, and a coroutine may await it. `key`: the same again
+        within five minutes is no new publication. Raises InvalidName, InvalidData, InvalidKey, and
+        Unavailable or NotRunning when nothing was published.
+        """
+        draft = Draft(
+            check_name(channel),
+            jsontext.encode(data),
+            check_event(event),
+            _checked(tags),
+            key=check_key(key) if key else "",
+        )
+        return self._server().publish(draft)
+
+    def send(self, data: object, event: str = "") -> None:
+        """Tell every connected client; see `Client.send`."""
+        text, running = message_push(encoded(data, event)), self._server()
+
+        def send() -> None:
+            frames: dict[SessionFormat, bytes] = {}
+            for peer in running.node.peers:
+                if isinstance(peer, Session) and peer.connected:
+                    peer.broadcast(text, frames)
+
+        running.soon(send)
+
+    @property
+    def clients(self) -> list[Client]:
+        """Those who are connected over the Centrifuge protocol, now.
+
+        In its `connect` handler a client is among them already, in that of `disconnect` no more.
+        """
+        return [] if self._handlers is None else list(self._handlers.clients.values())
+
+    def service(self, *listen: str, config: str = "", reactor: Any = None) -> Any:
+        """The server that runs this application, as an IService, for a program of one's own.
+
+        `listen`: endpoints such as tcp:8080; none for a program that mounts `resource()`.
+        `config`: a TOML file; the environment counts too. It is made with the first call; later
+        ones return the same. Raises pushserver.errors.StartFailed.
+        """
+        if self._service is None:
+            from pushserver.server.options import embedded
+
+            self._service = embedded(self, listen, config, reactor)
+        elif listen or config:
+            raise RuntimeError("the service of this application was made already")
+        return self._service
+
+    def resource(self) -> Any:
+        """All that this server serves, as a Resource to put into a site of one's own.
+
+        Its `service()` has to run beside it.
+        """
+        return self.service().resource
+
+    def begin(self, running: Running, handlers: AppHandlers) -> None:
+        """A server runs this application from now on; raises RuntimeError if another does."""
+        if self._running is not None:
+            raise RuntimeError("the application is being run by a server already")
+        self._running, self._handlers = running, handlers
+
+    def end(self) -> None:
+        """The server has stopped."""
+        running, self._running = self._running, None
+        # It does not start again.
+        self._service = None
+        if running is not None:
+            running.stop()
+
+    def _server(self) -> Running:
+        running = self._running
+        if running is None:
+            raise NotRunning(
+                "no server runs this application: start it with twistd pushserver --app"
+                " MODULE:NAME, or start its service()"
+            )
+        return running
+
+
+def _checked(tags: Any) -> dict[str, str] | None:
+    """Texts by texts; raises InvalidData."""
+    for name, value in (tags or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise jsontext.InvalidData(f"tags are texts by texts, got {name!r:.60}: {value!r:.60}")
+        jsontext.encode([name, value])
+    return dict(tags) if tags else None
+
+
+def _check_times(max_rate: float, **seconds: float) -> None:
+    if not is_number(max_rate) or not 0 < max_rate < float("inf"):
+        raise ValueError(f"max_rate is {max_rate!r}, expected publications a second, more than 0")
+    for name, value in seconds.items():
+        least = 0.01 if name.startswith("retry") else 0.0
+        if not is_number(value) or not least <= value < float("inf"):
+            raise ValueError(
+                f"{name} is {value!r}, expected a number of seconds, {least:g} or more"
+            )

@@ -1,0 +1,87 @@
+"""What `PushServer.publish` gives back, on whatever thread and in whatever kind of coroutine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pushserver.channels.channel import Receipt
+
+
+class Published:
+    """A publication that was handed over; to be awaited, or asked.
+
+    It is `done` at once unless the server commits before it answers (`durability = "sync"`).
+    `await` gives the Receipt: `offset`, `epoch`, `id`; on the asyncio reactor in asyncio's
+    coroutines too.
+    """
+
+    _log = Logger()
+
+    def __init__(self, receipt: Receipt | Deferred[Receipt]):
+        self._receipt: Receipt | None = None
+        self._failure: Failure | None = None
+        self._waiting: list[Deferred[Receipt]] = []
+        if isinstance(receipt, Deferred):
+            receipt.addCallbacks(self._keep, self._failed)
+        else:
+            self._receipt = receipt
+
+    @property
+    def done(self) -> bool:
+        """Whether it has its offset."""
+        return self._receipt is not None
+
+    @property
+    def receipt(self) -> Receipt:
+        """Where it ended up; raises RuntimeError while that is not known, or Unavailable."""
+        if self._failure is not None:
+            self._failure.raiseException()
+        if self._receipt is None:
+            raise RuntimeError("not committed yet: await the publication")
+        return self._receipt
+
+    @property
+    def offset(self) -> int:
+        """Its number in its channel."""
+        return self.receipt.offset
+
+    @property
+    def id(self) -> str:
+        """The cursor to go on from after it."""
+        return self.receipt.id
+
+    def __await__(self) -> Generator[Any, Any, Receipt]:
+        if self._receipt is not None or self._failure is not None:
+            return self.receipt
+        waiting: Deferred[Receipt] = Deferred()
+        self._waiting.append(waiting)
+        if _in_asyncio():
+            return (yield from waiting.asFuture(asyncio.get_running_loop()).__await__())
+        return (yield from waiting.__await__())
+
+    def _keep(self, receipt: Receipt) -> None:
+        self._receipt = receipt
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(receipt)
+
+    def _failed(self, failure: Failure) -> None:
+        self._failure = failure
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            self._log.failure("a publication failed, and nobody awaited it", failure)
+        for one in waiting:
+            one.errback(failure)
+
+
+def _in_asyncio() -> bool:
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False

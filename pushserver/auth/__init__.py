@@ -1,0 +1,1 @@
+"""The rules of origins, hosts, keys and programs on this machine. No I/O, no Twisted."""

@@ -1,0 +1,103 @@
+"""The rules for publishing over HTTP, the server API, and channels that an application guards."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from pushserver.auth.origin import allowed_origin, loopback_address, loopback_host
+
+
+class Denied(Exception):
+    """The caller may not; `status` is 401 when a key is wrong or missing, else 403."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The facts of a request that decide what its sender may do.
+
+    `address`: the peer's IP address, None on a Unix socket. `site`: the value of Sec-Fetch-Site.
+    `forwarded`: what shows that a proxy passed the request on, such as the name of a header; empty
+    if nothing does. `key`: the API key that was given. `is_own` tells whether the program at the
+    other end belongs to the server's own user or to root; None where the system does not say.
+    """
+
+    address: str | None
+    host: str
+    origin: str | None
+    site: str | None
+    secure: bool
+    forwarded: str
+    key: str | None
+    is_own: Callable[[], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the configuration says about API keys and origins.
+
+    `local_without_key`: whether programs on this machine need no key although there are keys.
+    """
+
+    keys: frozenset[str]
+    origins: frozenset[str]
+    local_without_key: bool = False
+
+
+def check_publisher(caller: Caller, rules: Rules, proven: bool = False) -> None:
+    """Return if the caller may publish; raise Denied with the reason and the setting.
+
+    A valid key is always enough. Without one, and only where no keys are configured (or
+    `local_without_key` is set), a program on this machine may: the request came over loopback or a
+    Unix socket, no proxy passed it on, no page of another origin caused it (its Origin or
+    Sec-Fetch-Site tells, or its Host when a name was pointed here), and the program belongs to the
+    server's own user or root, as a proxy does not. `proven`: the last must be certain, not only
+    not known to be false.
+    """
+    if has_key(caller, rules.keys):
+        return
+    if rules.keys and not rules.local_without_key:
+        raise Denied(401, "an API key is needed (auth.api_keys): send X-API-Key")
+    if caller.address is not None and not loopback_address(caller.address):
+        raise Denied(401, "a request from another machine needs an X-API-Key (auth.api_keys)")
+    if caller.forwarded:
+        raise Denied(
+            401,
+            f"a request through a proxy ({caller.forwarded}) needs an X-API-Key (auth.api_keys)",
+        )
+    if not loopback_host(caller.host):
+        raise Denied(
+            403, f"without an API key, ask for localhost; this asked for {caller.host!r:.80}"
+        )
+    if not allowed_origin(caller.origin, caller.host, caller.secure, caller.site, rules.origins):
+        elsewhere = caller.origin is None
+        page = f"elsewhere ({caller.site!r:.40})" if elsewhere else f"of {caller.origin!r:.80}"
+        raise Denied(403, f"a page {page} may not publish (allowed_origins)")
+    own = caller.is_own()
+    if own is False or (own is None and proven):
+        raise Denied(
+            401,
+            "without an API key only programs of the server's own user or of root may publish, and"
+            " this is not known to be one: set auth.api_keys and send X-API-Key",
+        )
+
+
+def has_key(caller: Caller, keys: Collection[str]) -> bool:
+    """Whether the caller gave a valid API key; raises Denied for an invalid one."""
+    if caller.key is not None and not _known(caller.key, keys):
+        none = "this server has no API keys (auth.api_keys), and a key was sent"
+        raise Denied(401, "the API key is not one of auth.api_keys" if keys else none)
+    return caller.key is not None
+
+
+def _known(key: str, keys: Collection[str]) -> bool:
+    # All of them, each in constant time: how long it takes says nothing of how much was right.
+    given = key.encode("utf-8", "surrogateescape")
+    matches = [hmac.compare_digest(given, known.encode()) for known in keys]
+    return any(matches)

@@ -1,0 +1,1 @@
+"""The log: channel names, publications, positions, histories. No I/O, no Twisted."""

@@ -1,0 +1,281 @@
+"""What a channel is: its name, its publications, and where a reader stands in them."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 _ . : @ -, beginning with a letter or digit"
+EVENT_RULE = "1 to 128 printable characters"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}")
+_COMPACT_AFTER = 64
+
+
+Count = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=3_153_600_000)]
+
+
+class InvalidName(ValueError):
+    """A channel or event name breaks its rule; the text names the value and the rule."""
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it may name a channel; raise InvalidName if not."""
+    if _NAME.fullmatch(name) is None:
+        raise InvalidName(f"invalid channel name {name[:140]!r}: expected {NAME_RULE}")
+    return name
+
+
+def check_namespace(name: str) -> str:
+    """Return `name` if it may stand before the colon of a channel's name; raise InvalidName."""
+    if ":" in name or _NAME.fullmatch(f"{name}:") is None:
+        raise InvalidName(
+            f"invalid namespace {name[:140]!r}: expected what stands before the first colon of a"
+            " channel's name, as chess in chess:12"
+        )
+    return name
+
+
+def check_event(event: str) -> str:
+    """Return `event` if it may name an event; raise InvalidName if not."""
+    if not (0 < len(event) <= 128 and event.isprintable()):
+        raise InvalidName(f"invalid event name {event[:140]!r}: expected {EVENT_RULE}")
+    return event
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The last publication that a reader of one channel has processed; 0: none yet."""
+
+    epoch: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """Who is behind a connection, as presence and client publications show it.
+
+    `conn_info` and `chan_info` are one JSON value each, as text, or empty.
+    """
+
+    client: str
+    user: str = ""
+    conn_info: bytes = b""
+    chan_info: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A publication before the log has numbered it.
+
+    `data` is one JSON value as compact UTF-8 text (see `jsontext`).
+    """
+
+    channel: str
+    data: bytes
+    event: str = "message"
+    tags: dict[str, str] | None = None
+    info: ClientInfo | None = None
+    key: str = ""
+    """The publisher's idempotency key: the same again within five minutes is no new draft."""
+
+
+class Receipt(Struct, frozen=True, gc=False):
+    """Where a draft ended up: what its publisher is answered."""
+
+    epoch: str
+    seq: int
+    offset: int
+
+    @property
+    def id(self) -> str:
+        """The cursor to go on from after this publication."""
+        return f"{self.epoch}:{self.seq}"
+
+
+class Publication(Struct, frozen=True, gc=False):
+    """One event in one channel.
+
+    A msgspec struct rather than a dataclass: making a frozen dataclass of this
+    size takes 2.0 us, making this 0.3 us, and one is made for each publication.
+    `time` is in Unix seconds, and within a channel never less than before; `data` is
+    compact JSON text.
+    """
+
+    channel: str
+    epoch: str
+    seq: int
+    offset: int
+    time: float
+    event: str
+    data: bytes
+    tags: dict[str, str] | None = None
+    info: ClientInfo | None = None
+
+    @property
+    def id(self) -> str:
+        """The cursor to go on from after this publication."""
+        return f"{self.epoch}:{self.seq}"
+
+    @property
+    def receipt(self) -> Receipt:
+        """What its publisher is answered."""
+        return Receipt(self.epoch, self.seq, self.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOptions:
+    """What a channel keeps and allows.
+
+    `history_size` in publications and `history_bytes` in bytes of data, 0 of either for
+    no history; `history_ttl` in seconds, 0 for no limit by age; `initial`: how many of the
+    last publications a first subscribe on the Centrifuge protocol is answered with;
+    `recovery_limit`: the longest gap, in publications, that a resume fills;
+    `client_publish`: whether browsers may publish over the Centrifuge protocol.
+    """
+
+    history_size: Count = 300
+    history_bytes: Count = 1_000_000
+    history_ttl: Seconds = 604_800.0
+    initial: Count = 10
+    recovery_limit: Count = 300
+    client_publish: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """The answer to "what came after my position".
+
+    All or nothing: when `reason` is empty, `publications` is exactly what was missed;
+    else it is empty, and `reason` is one of `epoch`, `ahead`, `evicted`, `limit`.
+    """
+
+    publications: Sequence[Publication] = ()
+    reason: str = ""
+
+    @property
+    def recovered(self) -> bool:
+        return not self.reason
+
+
+class Channel:
+    """The log of one channel: numbers given, publications retained.
+
+    `top` is the last offset given and `floor` the highest one evicted: the retained
+    rows are exactly floor+1 ... top. `floor_seq` is the seq of the highest evicted row, and
+    `born` the offset that the channel began after. `time` is that of the newest retained row, in
+    Unix seconds, or minus infinity.
+    """
+
+    __slots__ = (
+        "_births",
+        "_rows",
+        "_start",
+        "born",
+        "bytes",
+        "floor",
+        "floor_seq",
+        "name",
+        "options",
+        "time",
+        "top",
+    )
+
+    def __init__(self, name: str, options: ChannelOptions, top: int = 0, floor_seq: int = 0):
+        self.name = name
+        self.options = options
+        self.born = top
+        self.top = top
+        self.floor = top
+        self.floor_seq = floor_seq
+        self.bytes = 0
+        self.time = float("-inf")
+        # A list with a moving start, so that any row is reached by its index; a deque
+        # is walked from its end.
+        self._rows: list[Publication] = []
+        # Of each row. A publication's own time is the wall clock's, which may have been set since.
+        self._births = array("d")
+        self._start = 0
+
+    def __len__(self) -> int:
+        return self.top - self.floor
+
+    def append(self, publication: Publication, born: float) -> int:
+        """Retain the next publication; return how many rows that evicted.
+
+        `born` is when it was made by the steady clock, not before the row before it.
+        """
+        if publication.offset != self.top + 1:
+            raise ValueError(f"{self.name}: offset {publication.offset} after {self.top}")
+        self.top = publication.offset
+        self.time = publication.time
+        self._rows.append(publication)
+        self._births.append(born)
+        self.bytes += len(publication.data)
+        return self._evict_over(self.options.history_size, self.options.history_bytes)
+
+    def expire(self, now: float) -> int:
+        """Evict what is older than `history_ttl` at `now` (steady clock); return how many."""
+        ttl = self.options.history_ttl
+        evicted = 0
+        while ttl and self.floor < self.top and self._births[self._start] + ttl <= now:
+            self._evict()
+            evicted += 1
+        return evicted
+
+    def clear(self) -> int:
+        """Evict all rows; the numbers go on. Return how many there were."""
+        return self._evict_over(0, 0)
+
+    def last(self, count: int) -> list[Publication]:
+        """The newest `count` rows in order."""
+        return self.after(self.top - count) if count > 0 else []
+
+    def after(self, offset: int) -> list[Publication]:
+        """The retained rows after `offset` in order."""
+        return self._rows[self._start + max(0, offset - self.floor) :]
+
+    def after_seq(self, seq: int) -> list[Publication]:
+        """The retained rows after seq `seq` in order."""
+        return self._rows[bisect_right(self._rows, seq, self._start, key=_seq) :]
+
+    def resume(self, offset: int) -> Resumption:
+        """What came after `offset`; the epoch was compared before."""
+        if offset > self.top:
+            return Resumption(reason="ahead")
+        if offset < self.floor:
+            return Resumption(reason="evicted")
+        if self.top - offset > self.options.recovery_limit:
+            return Resumption(reason="limit")
+        return Resumption(self.after(offset))
+
+    def _evict_over(self, size: int, max_bytes: int) -> int:
+        evicted = 0
+        while self.floor < self.top and (len(self) > size or self.bytes > max_bytes):
+            self._evict()
+            evicted += 1
+        return evicted
+
+    def _evict(self) -> None:
+        row = self._rows[self._start]
+        self.bytes -= len(row.data)
+        self.floor = row.offset
+        self.floor_seq = row.seq
+        self._start += 1
+        if row.offset == self.top:
+            self.time = float("-inf")
+        if self._start == len(self._rows) or self._start >= _COMPACT_AFTER + len(self):
+            del self._rows[: self._start]
+            del self._births[: self._start]
+            self._start = 0
+
+
+def _seq(row: Publication) -> int:
+    return row.seq

@@ -1,0 +1,182 @@
+"""The log of all channels: one numbering over the server, one per channel."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+
+from pushserver.channels.channel import (
+    Channel,
+    ChannelOptions,
+    Draft,
+    Position,
+    Publication,
+    Resumption,
+)
+
+
+def new_epoch() -> str:
+    """An opaque name for one unbroken numbering; never compare it but for equality."""
+    return secrets.token_hex(4)
+
+
+class History:
+    """Every channel's log, and the two numberings.
+
+    A channel that was never published to and that nobody watches is not kept. One whose
+    rows are all gone may be forgotten: what remains of all of those is one pair of
+    numbers, the highest offset and seq among them. A channel that comes back begins
+    above it, so that no number is given twice in an epoch and a reader who was further
+    back is told `evicted`.
+    """
+
+    def __init__(self, options: Callable[[str], ChannelOptions], epoch: str = "", seq: int = 0):
+        self.epoch = epoch or new_epoch()
+        self.seq = seq
+        self.channels: dict[str, Channel] = {}
+        self.forgotten_top = 0
+        self.forgotten_seq = 0
+        self._options = options
+        self._pinned: dict[str, bool] = {}
+
+    def options(self, name: str) -> ChannelOptions:
+        """What the channel of this name keeps and allows, whether it exists or not."""
+        channel = self.channels.get(name)
+        return self._options(name) if channel is None else channel.options
+
+    def channel(self, name: str) -> Channel:
+        """The channel of this name, begun if there is none; `release` gives it back."""
+        if name in self._pinned:
+            self._pinned[name] = False
+        channel = self.channels.get(name)
+        if channel is None:
+            channel = self.peek(name)
+            self.channels[name] = channel
+        return channel
+
+    def restore(self, name: str, floor: int, floor_seq: int) -> Channel:
+        """Begin a channel that stood here; its rows are appended next."""
+        channel = self.channels[name] = Channel(name, self._options(name), floor, floor_seq)
+        # Something was published to it, even if nothing of that is left.
+        channel.born = -1
+        return channel
+
+    def peek(self, name: str) -> Channel:
+        """The channel of this name to read from; begins none."""
+        channel = self.channels.get(name)
+        if channel is None:
+            channel = Channel(name, self._options(name), self.forgotten_top, self.forgotten_seq)
+        return channel
+
+    def release(self, name: str) -> None:
+        """Drop the channel if nothing was ever published to it; nobody watches it any more."""
+        if name in self._pinned:
+            self._pinned[name] = True
+            return
+        channel = self.channels.get(name)
+        if channel is not None and channel.top == channel.born:
+            del self.channels[name]
+
+    def pin(self, name: str) -> None:
+        """Keep this channel until `unpin`, since rows that are not appended yet have its numbers.
+
+        Begins the channel if there is none. A `release` meanwhile takes effect at `unpin`.
+        """
+        if name not in self._pinned:
+            held = name in self.channels
+            self.channel(name)
+            self._pinned[name] = not held
+
+    def unpin(self) -> None:
+        """All rows that were numbered are appended, or are given up."""
+        pinned, self._pinned = self._pinned, {}
+        for name, released in pinned.items():
+            if released:
+                self.release(name)
+
+    def skip(self, publication: Publication) -> None:
+        """Count a publication that could not be retained: its channel continues after it, empty."""
+        self.seq = max(self.seq, publication.seq)
+        self.restore(publication.channel, publication.offset, publication.seq)
+
+    def top(self, name: str) -> int:
+        """The last offset given in this channel."""
+        channel = self.channels.get(name)
+        return self.forgotten_top if channel is None else channel.top
+
+    def number(self, draft: Draft, now: float, ahead: int = 0, same: int = 0) -> Publication:
+        """Give the draft the next numbers and its time; the caller appends it.
+
+        `now` is in Unix seconds; where the wall clock was set back, the time is that of the
+        channel's newest row. `ahead` so many are already numbered and not yet appended, `same` of
+        them in this channel.
+        """
+        channel = self.channels.get(draft.channel)
+        return Publication(
+            draft.channel,
+            self.epoch,
+            self.seq + 1 + ahead,
+            (self.forgotten_top if channel is None else channel.top) + 1 + same,
+            now if channel is None or now > channel.time else channel.time,
+            draft.event,
+            draft.data,
+            draft.tags,
+            draft.info,
+        )
+
+    def append(self, publication: Publication, born: float) -> int:
+        """Retain what `number` numbered, made at `born`; return how many rows that evicted."""
+        self.seq = publication.seq
+        channel = self.channels.get(publication.channel)
+        if channel is None:
+            channel = self.channel(publication.channel)
+        return channel.append(publication, born)
+
+    def expire(self, now: float, watched: Callable[[str], bool]) -> tuple[int, list[str]]:
+        """Evict by age, and forget channels with no rows that are neither watched nor pinned.
+
+        `now` is by the steady clock. Returns how many rows that evicted, and the channels that
+        are not as they were.
+        """
+        evicted, changed = 0, []
+        for name, channel in list(self.channels.items()):
+            gone = channel.expire(now)
+            forget = not len(channel) and not watched(name) and name not in self._pinned
+            if forget:
+                self.forgotten_top = max(self.forgotten_top, channel.top)
+                self.forgotten_seq = max(self.forgotten_seq, channel.floor_seq)
+                del self.channels[name]
+            if gone or forget:
+                changed.append(name)
+            evicted += gone
+        return evicted, changed
+
+    def resume(self, name: str, position: Position) -> Resumption:
+        """What came after `position` in one channel.
+
+        An empty epoch is one that the reader does not know; only the offset counts then.
+        """
+        if position.epoch and position.epoch != self.epoch:
+            return Resumption(reason="epoch")
+        return self.peek(name).resume(position.offset)
+
+    def resume_seq(self, names: Iterable[str], epoch: str, seq: int) -> Resumption:
+        """What came after the cursor `epoch:seq` in these channels, in order."""
+        if epoch != self.epoch:
+            return Resumption(reason="epoch")
+        if seq > self.seq:
+            return Resumption(reason="ahead")
+        channels = [self.peek(name) for name in names]
+        if any(seq < channel.floor_seq for channel in channels):
+            return Resumption(reason="evicted")
+        missed = [channel.after_seq(seq) for channel in channels]
+        if any(
+            len(rows) > c.options.recovery_limit for rows, c in zip(missed, channels, strict=True)
+        ):
+            return Resumption(reason="limit")
+        return Resumption(in_order(missed))
+
+
+def in_order(rows: Iterable[list[Publication]]) -> list[Publication]:
+    """The publications of several channels in the order in which they were published."""
+    return sorted((row for part in rows for row in part), key=lambda row: row.seq)

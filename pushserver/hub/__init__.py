@@ -1,0 +1,1 @@
+"""The registry of subscribers, fan-out, the broker's interface, presence, counters."""

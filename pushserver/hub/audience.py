@@ -1,0 +1,265 @@
+"""Who watches: subscribers by format, which of them are ready, and what waits for them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from pushserver.channels.channel import ClientInfo, Publication
+from pushserver.protocols.formats import Format
+
+Direct = Callable[[bytes], int]
+
+OVERHEAD = 128
+"""Bytes of a publication's frame beside its data, about."""
+
+
+class Subscriber(Protocol):
+    """What the hub delivers to: one connection, or something inside the server."""
+
+    @property
+    def info(self) -> ClientInfo:
+        """Who it is."""
+
+    @property
+    def format(self) -> Format:
+        """How publications are encoded for it; the hub encodes once for each format."""
+
+    @property
+    def direct(self) -> Direct | None:
+        """Sends a frame at once and returns how many bytes were taken, while that is allowed.
+
+        It is called in `send`'s place for as long as the subscriber does not say otherwise
+        by `hold`. It runs no code of ours; it may raise OSError.
+        """
+
+    def send(self, frame: bytes) -> None:
+        """Take one or several encoded publications; must not block."""
+
+    def held(self, frame: bytes, taken: int) -> None:
+        """Take what `direct` did not: all but the first `taken` bytes."""
+
+    def insufficient(self, channel: str) -> None:
+        """The channel has a gap for this subscriber, which the hub has taken out of it."""
+
+
+class Group:
+    """Subscribers of one format.
+
+    `ready` are those with nothing waiting, by their way past everything; `others` are sent
+    to one by one.
+    """
+
+    __slots__ = ("others", "ready")
+
+    def __init__(self) -> None:
+        self.ready: dict[Direct, Subscriber] = {}
+        self.others: dict[Subscriber, None] = {}
+
+    def __iter__(self) -> Iterator[Subscriber]:
+        yield from self.ready.values()
+        yield from self.others
+
+    def __bool__(self) -> bool:
+        return bool(self.ready or self.others)
+
+    def __contains__(self, subscriber: Subscriber) -> bool:
+        return subscriber.direct in self.ready or subscriber in self.others
+
+    def copy(self) -> Group:
+        """Another group of the same subscribers."""
+        group = Group()
+        group.ready = self.ready.copy()
+        group.others = self.others.copy()
+        return group
+
+    def add(self, subscriber: Subscriber) -> None:
+        if subscriber.direct is None:
+            self.others[subscriber] = None
+        else:
+            self.ready[subscriber.direct] = subscriber
+
+    def discard(self, subscriber: Subscriber) -> None:
+        self.others.pop(subscriber, None)
+        if subscriber.direct is not None:
+            self.ready.pop(subscriber.direct, None)
+
+    def hold(self, subscriber: Subscriber, direct: Direct) -> None:
+        if self.ready.pop(direct, None) is not None:
+            self.others[subscriber] = None
+
+    def release(self, subscriber: Subscriber) -> None:
+        if subscriber in self.others:
+            del self.others[subscriber]
+            self.add(subscriber)
+
+
+class Part:
+    """What is left of a pass in one format: whom the frame still has to be sent to.
+
+    `count` is how many publications are in the frame.
+    """
+
+    __slots__ = ("count", "format", "frame", "group")
+
+    def __init__(self, format: Format, frame: bytes, count: int, group: Group):
+        self.format = format
+        self.frame = frame
+        self.count = count
+        self.group = group
+
+
+class Audience:
+    """Subscribers who all get the same publications: those of one channel, or of several.
+
+    `queue` is what was published since the last pass began. Who joins has all that is in the
+    queue from the history; until the pass that takes it, it is one of the `newcomers`, by how
+    much of the queue it is to be spared. `parts` is what is left of the pass under way.
+    """
+
+    __slots__ = (
+        "channels",
+        "groups",
+        "name",
+        "newcomers",
+        "parts",
+        "planned",
+        "queue",
+        "queued_bytes",
+        "rests_until",
+        "seconds",
+        "size",
+        "tops",
+    )
+
+    def __init__(self, name: str, tops: dict[str, int]):
+        self.name = name
+        self.tops = tops
+        self.groups: dict[Format, Group] = {}
+        self.newcomers: dict[Subscriber, int] = {}
+        self.queue: list[Publication] = []
+        self.queued_bytes = 0
+        self.parts: list[Part] = []
+        self.size = 0
+        # For the fan-out: whether the next turn of this audience is arranged, how long the pass
+        # has taken so far, and when the next may begin.
+        self.planned = False
+        self.seconds = 0.0
+        self.rests_until = 0.0
+
+    def __iter__(self) -> Iterator[Subscriber]:
+        for group in self.groups.values():
+            yield from group
+        yield from self.newcomers
+
+    def __contains__(self, subscriber: Subscriber) -> bool:
+        group = self.groups.get(subscriber.format)
+        return subscriber in self.newcomers or (group is not None and subscriber in group)
+
+    def put(self, publication: Publication) -> None:
+        """Queue what was published."""
+        self.queue.append(publication)
+        self.queued_bytes += _size(publication)
+
+    def add(self, subscriber: Subscriber) -> bool:
+        if subscriber in self:
+            return False
+        self.size += 1
+        if self.queue:
+            self.newcomers[subscriber] = len(self.queue)
+        else:
+            self._admit(subscriber)
+        return True
+
+    def discard(self, subscriber: Subscriber) -> bool:
+        if subscriber not in self:
+            return False
+        self.size -= 1
+        self.newcomers.pop(subscriber, None)
+        for group in self._groups(subscriber):
+            group.discard(subscriber)
+        if not self.groups.get(subscriber.format, True):
+            del self.groups[subscriber.format]
+        return True
+
+    def hold(self, subscriber: Subscriber, direct: Direct) -> None:
+        """From now on `send` is called for this subscriber, and no longer `direct`."""
+        for group in self._groups(subscriber):
+            group.hold(subscriber, direct)
+
+    def release(self, subscriber: Subscriber) -> None:
+        """From now on the subscriber's `direct` may be called again."""
+        for group in self._groups(subscriber):
+            group.release(subscriber)
+
+    def begin(self, most_bytes: int, encode: Callable[[Format, list[Publication]], bytes]) -> None:
+        """Begin a pass with what is queued, up to about so many bytes, one at the least."""
+        batch = self._take(most_bytes)
+        for shape, group in self.groups.items():
+            frame = encode(shape, batch)
+            if frame:
+                self.parts.append(Part(shape, frame, len(batch), group.copy()))
+        if self.newcomers:
+            self._let_in(batch, encode)
+
+    def _take(self, most_bytes: int) -> list[Publication]:
+        count, size = 0, 0
+        for publication in self.queue:
+            if count and size + _size(publication) > most_bytes:
+                break
+            size += _size(publication)
+            count += 1
+        batch = self.queue[:count]
+        del self.queue[:count]
+        self.queued_bytes -= size
+        return batch
+
+    def _let_in(
+        self, batch: list[Publication], encode: Callable[[Format, list[Publication]], bytes]
+    ) -> None:
+        newcomers, self.newcomers = self.newcomers, {}
+        late: dict[Format, dict[int, Group]] = {}
+        for subscriber, spared in newcomers.items():
+            if spared > len(batch):
+                self.newcomers[subscriber] = spared - len(batch)
+                continue
+            self._admit(subscriber)
+            if spared < len(batch):
+                by_place = late.setdefault(subscriber.format, {})
+                by_place.setdefault(spared, Group()).add(subscriber)
+        for shape, by_place in late.items():
+            self._let_late_in(shape, batch, by_place, encode)
+
+    def _let_late_in(
+        self,
+        shape: Format,
+        batch: list[Publication],
+        late: dict[int, Group],
+        encode: Callable[[Format, list[Publication]], bytes],
+    ) -> None:
+        """The end of the batch for each, from where it joined; nothing is encoded twice."""
+        frame, after = b"", len(batch)
+        for spared in sorted(late, reverse=True):
+            if shape.joins:
+                frame = encode(shape, batch[spared:after]) + frame
+            else:
+                frame = encode(shape, batch[spared:])
+            after = spared
+            if frame:
+                self.parts.append(Part(shape, frame, len(batch) - spared, late[spared]))
+
+    def _admit(self, subscriber: Subscriber) -> None:
+        self.groups.setdefault(subscriber.format, Group()).add(subscriber)
+
+    def _groups(self, subscriber: Subscriber) -> Iterator[Group]:
+        """Where the subscriber is, or may be still to be sent to."""
+        shape = subscriber.format
+        if shape in self.groups:
+            yield self.groups[shape]
+        for part in self.parts:
+            if part.format is shape:
+                yield part.group
+
+
+def _size(publication: Publication) -> int:
+    return OVERHEAD + len(publication.data)

@@ -1,0 +1,251 @@
+"""Who hears what: subscribers by channel, and the way of each publication to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pushserver.channels.channel import Draft, Position, Publication, Receipt, Resumption
+from pushserver.channels.history import History, in_order
+from pushserver.channels.position import Cursor, Start
+from pushserver.hub.audience import Audience, Direct, Subscriber
+from pushserver.hub.broker import Broker, Unavailable
+from pushserver.hub.fanout import FanOut, Timer
+from pushserver.hub.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Where a subscriber begins in a channel: with `publications`, and live after `offset`."""
+
+    epoch: str
+    offset: int
+    publications: Sequence[Publication]
+    reason: str = ""
+    """Why the position that was asked for could not be resumed from; empty if it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Where a reader of several channels begins: after `cursor` with `publications`, then live.
+
+    `audience` is what it is in now; `offsets` has each channel's position at `cursor`.
+    """
+
+    audience: str
+    cursor: Cursor
+    offsets: dict[str, int]
+    publications: Sequence[Publication]
+    recovered: bool = False
+    """Whether it goes on from a cursor that was given."""
+    reason: str = ""
+
+
+Change = Callable[[str, Subscriber], None]
+
+
+class Hub:
+    """The local registry.
+
+    A subscriber is in audiences: that of each of its channels, by the channel's name, or one of
+    all of them together (`follow`), whose publications come in one order. `report` is told
+    of a subscriber that raised, from within the except clause. `on_join` and `on_leave`
+    are called with the channel and the subscriber, after the fact.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        timer: Timer,
+        monotonic: Callable[[], float],
+        report: Callable[[str], None],
+    ):
+        self.on_join: list[Change] = []
+        self.on_leave: list[Change] = []
+        self.closed = False
+        self._broker = broker
+        self._report = report
+        self._fan_out = FanOut(broker.metrics, timer, monotonic, report)
+        self._audiences: dict[str, Audience] = {}
+        self._by_channel: dict[str, list[Audience]] = {}
+        broker.attach(self.deliver)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The counters."""
+        return self._broker.metrics
+
+    @property
+    def history(self) -> History:
+        """The log, to read from."""
+        return self._broker.history
+
+    async def publish(self, draft: Draft) -> Receipt:
+        """Number, keep and deliver; raises Unavailable, and then nothing happened."""
+        try:
+            if self.closed:
+                raise Unavailable("the server is shutting down", "stopping")
+            for audience in self._by_channel.get(draft.channel, ()):
+                if not self._fan_out.room(audience):
+                    message = f"{draft.channel} has more to deliver than can be sent"
+                    raise Unavailable(message, "overloaded")
+            return await self._broker.publish(draft)
+        except Unavailable as error:
+            self.metrics.refusals[error.cause] += 1
+            raise
+
+    async def clear(self, channel: str) -> None:
+        """Drop the channel's history; raises Unavailable."""
+        await self._broker.clear(channel)
+
+    def expire(self, now: float) -> None:
+        """Evict by age (`now` by the steady clock), and forget what nobody needs any more."""
+        self._broker.expire(now, lambda channel: channel in self._by_channel)
+
+    def close(self) -> None:
+        """Take no more publications, and deliver all that were taken."""
+        self.closed = True
+        self._fan_out.flush()
+
+    def deliver(self, publication: Publication) -> None:
+        """Send to everybody who watches the channel; see `fanout` for when."""
+        channel = publication.channel
+        gapped: list[Audience] = []
+        for audience in tuple(self._by_channel.get(channel, ())):
+            expected = audience.tops[channel] + 1
+            if publication.offset < expected:
+                continue
+            audience.tops[channel] = publication.offset
+            if publication.offset == expected:
+                self._fan_out.put(audience, publication)
+            else:
+                gapped.append(audience)
+        if gapped:
+            self._tell_gap(channel, gapped)
+        self._fan_out.go_on()
+
+    async def subscribe(
+        self, subscriber: Subscriber, channel: str, position: Position | None, last: int
+    ) -> Joined:
+        """Add the subscriber, and say what it has to be sent before anything live.
+
+        That is what it missed since `position`, or else the `last` so many publications.
+        """
+        history = self._broker.history
+        self._join(subscriber, channel, (channel,))
+        top = history.top(channel)
+        if position is None:
+            return Joined(history.epoch, top, history.peek(channel).last(last))
+        resumed = history.resume(channel, position)
+        self.metrics.resumed(resumed.reason)
+        return Joined(history.epoch, top, resumed.publications, resumed.reason)
+
+    async def follow(
+        self, subscriber: Subscriber, channels: Sequence[str], start: Start
+    ) -> Following:
+        """Add the subscriber to all these channels, as one stream with one cursor."""
+        history = self._broker.history
+        # No channel's name has a space in it.
+        name = " ".join(sorted(channels))
+        self._join(subscriber, name, channels)
+        resumed = self._resume(channels, start)
+        rows = resumed.publications
+        cursor = Cursor(history.epoch, rows[0].seq - 1 if rows else history.seq)
+        recovered = start.since is not None and resumed.recovered
+        if start.since is not None and recovered:
+            cursor = start.since
+        offsets = {channel: history.top(channel) for channel in channels}
+        for row in reversed(rows):
+            offsets[row.channel] = row.offset - 1
+        return Following(name, cursor, offsets, rows, recovered, resumed.reason)
+
+    def unsubscribe(self, subscriber: Subscriber, name: str) -> bool:
+        """Forget the subscriber in this audience; False if it was not there."""
+        audience = self._audiences.get(name)
+        if audience is None or not audience.discard(subscriber):
+            return False
+        if not audience.size:
+            self._dissolve(audience)
+        for channel in audience.tops:
+            for left in self.on_leave:
+                left(channel, subscriber)
+        return True
+
+    def hold(self, subscriber: Subscriber, names: Iterable[str], direct: Direct) -> None:
+        """From now on `send` is called for this subscriber, and no longer `direct`."""
+        for name in names:
+            audience = self._audiences.get(name)
+            if audience is not None:
+                audience.hold(subscriber, direct)
+
+    def release(self, subscriber: Subscriber, names: Iterable[str]) -> None:
+        """From now on the subscriber's `direct` may be called again."""
+        for name in names:
+            audience = self._audiences.get(name)
+            if audience is not None:
+                audience.release(subscriber)
+
+    def size(self, channel: str) -> int:
+        """How many watch the channel."""
+        return sum(audience.size for audience in self._by_channel.get(channel, ()))
+
+    def subscribers(self, channel: str) -> list[Subscriber]:
+        """Who watches the channel."""
+        return [s for audience in self._by_channel.get(channel, ()) for s in audience]
+
+    def channels(self) -> dict[str, int]:
+        """The channels that somebody watches, and how many do."""
+        return {channel: self.size(channel) for channel in self._by_channel}
+
+    def _join(self, subscriber: Subscriber, name: str, channels: Sequence[str]) -> None:
+        audience = self._audiences.get(name)
+        if audience is None:
+            audience = self._convene(name, channels)
+        if audience.add(subscriber):
+            for channel in channels:
+                for joined in self.on_join:
+                    joined(channel, subscriber)
+
+    def _convene(self, name: str, channels: Sequence[str]) -> Audience:
+        # The channel's object holds its numbers still for as long as somebody watches.
+        tops = {channel: self._broker.history.channel(channel).top for channel in channels}
+        audience = self._audiences[name] = Audience(name, tops)
+        for channel in tops:
+            self._by_channel.setdefault(channel, []).append(audience)
+        return audience
+
+    def _dissolve(self, audience: Audience) -> None:
+        del self._audiences[audience.name]
+        audience.queue.clear()
+        for channel in audience.tops:
+            watching = self._by_channel[channel]
+            watching.remove(audience)
+            if not watching:
+                del self._by_channel[channel]
+                self._broker.history.release(channel)
+
+    def _resume(self, channels: Sequence[str], start: Start) -> Resumption:
+        history = self._broker.history
+        if start.since is not None:
+            resumed = history.resume_seq(channels, start.since.epoch, start.since.seq)
+            self.metrics.resumed(resumed.reason)
+            return resumed
+        if start.oldest:
+            return Resumption(in_order(history.peek(name).after(0) for name in channels))
+        last = start.last or 0
+        rows = in_order(history.peek(name).last(last) for name in channels)
+        return Resumption(rows[-last:] if last else ())
+
+    def _tell_gap(self, channel: str, audiences: list[Audience]) -> None:
+        """A broker that skipped an offset: nobody here may believe to have seen everything.
+
+        They are told when all of them are out: what one does about it may be to publish.
+        """
+        there = [(subscriber, a.name) for a in audiences for subscriber in a]
+        out = [subscriber for subscriber, name in there if self.unsubscribe(subscriber, name)]
+        for subscriber in out:
+            self.metrics.gaps += 1
+            try:
+                subscriber.insufficient(channel)
+            except Exception:
+                self._report("a subscriber failed; the others go on")

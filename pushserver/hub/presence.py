@@ -1,0 +1,67 @@
+"""Who watches a channel, and telling those who asked when that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from pushserver.channels.channel import ClientInfo
+from pushserver.hub.audience import Subscriber
+from pushserver.hub.hub import Hub
+from pushserver.protocols import centrifuge
+
+
+class Observer(Subscriber, Protocol):
+    """A subscriber that asked for joins and leaves."""
+
+    def push(self, text: bytes) -> None:
+        """Take one push of the Centrifuge protocol."""
+
+
+class Presence:
+    """A view of the hub's registry; it stores nobody itself.
+
+    Joins and leaves are told only in channels of at most `announced_audience` watchers:
+    telling each of n about each of n is n squared, and a crowd has no use for it.
+    """
+
+    def __init__(self, hub: Hub, announced_audience: int):
+        self._hub = hub
+        self._announced_audience = announced_audience
+        self._observers: dict[str, dict[Observer, None]] = {}
+        hub.on_join.append(self._joined)
+        hub.on_leave.append(self._left)
+
+    def clients(self, channel: str) -> dict[str, ClientInfo]:
+        """Those who watch, by the id of their connection."""
+        return {s.info.client: s.info for s in self._hub.subscribers(channel)}
+
+    def stats(self, channel: str) -> tuple[int, int]:
+        """How many connections watch, and how many different users are behind them."""
+        users = {subscriber.info.user for subscriber in self._hub.subscribers(channel)}
+        return self._hub.size(channel), len(users)
+
+    def observe(self, channel: str, observer: Observer) -> None:
+        """Tell this subscriber of the channel who comes and goes, until it leaves itself."""
+        self._observers.setdefault(channel, {})[observer] = None
+
+    def _joined(self, channel: str, subscriber: Subscriber) -> None:
+        self._tell(channel, subscriber, centrifuge.join_push)
+
+    def _left(self, channel: str, subscriber: Subscriber) -> None:
+        observers = self._observers.get(channel)
+        if observers is None:
+            return
+        observers.pop(subscriber, None)  # type: ignore[call-overload]
+        if not observers:
+            del self._observers[channel]
+        self._tell(channel, subscriber, centrifuge.leave_push)
+
+    def _tell(
+        self, channel: str, subscriber: Subscriber, push: Callable[[str, ClientInfo], bytes]
+    ) -> None:
+        observers = self._observers.get(channel)
+        if observers and self._hub.size(channel) <= self._announced_audience:
+            text = push(channel, subscriber.info)
+            for observer in tuple(observers):
+                observer.push(text)

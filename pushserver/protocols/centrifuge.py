@@ -1,0 +1,422 @@
+"""The Centrifuge client protocol, JSON form: text to commands, replies and pushes to text.
+
+One frame holds one or more JSON objects separated by newlines, in both directions. A
+command is `{"id": n, "<method>": {...}}`; the reply repeats the id and the method, or has
+`error`. Fields with zero values are omitted; unknown fields are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+
+from pushserver.channels.channel import ClientInfo, Publication
+from pushserver.channels.jsontext import MALFORMED
+
+# Error codes of a reply.
+INTERNAL = 100
+PERMISSION_DENIED = 103
+METHOD_NOT_FOUND = 104
+ALREADY_SUBSCRIBED = 105
+LIMIT_EXCEEDED = 106
+BAD_REQUEST = 107
+NOT_AVAILABLE = 108
+UNRECOVERABLE = 112
+
+# Close codes: from 3000 the client reconnects, from 3500 it does not.
+SHUTDOWN = 3001
+SLOW = 3008
+INSUFFICIENT_STATE = 3010
+NO_PONG = 3012
+TOO_MANY_REQUESTS = 3013
+BAD_FRAME = 3501
+STALE = 3502
+FORCE_NO_RECONNECT = 3503
+REFUSED = 4500
+
+# Codes of an unsubscribe push: from 2500 the client subscribes again.
+UNSUBSCRIBED = 2000
+INSUFFICIENT = 2500
+
+FLAG_REJECT_UNRECOVERED = 2
+METHODS = (
+    "connect",
+    "subscribe",
+    "unsubscribe",
+    "publish",
+    "history",
+    "presence",
+    "presence_stats",
+    "rpc",
+    "refresh",
+    "sub_refresh",
+    "ping",
+    "send",
+)
+
+
+class WireError(Exception):
+    """A command that gets an error reply: `code` of the protocol and a text for people."""
+
+    def __init__(self, code: int, message: str, temporary: bool = False):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.temporary = temporary
+
+
+class FrameError(Exception):
+    """A frame that is no sequence of commands; it ends the connection with 3501."""
+
+
+class Command(Struct, gc=False):
+    """One command; exactly one of the methods is set. All unset: a pong."""
+
+    id: int = 0
+    connect: Raw | UnsetType = UNSET
+    subscribe: Raw | UnsetType = UNSET
+    unsubscribe: Raw | UnsetType = UNSET
+    publish: Raw | UnsetType = UNSET
+    history: Raw | UnsetType = UNSET
+    presence: Raw | UnsetType = UNSET
+    presence_stats: Raw | UnsetType = UNSET
+    rpc: Raw | UnsetType = UNSET
+    refresh: Raw | UnsetType = UNSET
+    sub_refresh: Raw | UnsetType = UNSET
+    ping: Raw | UnsetType = UNSET
+    send: Raw | UnsetType = UNSET
+
+
+class SubscribePosition(Struct):
+    """Where a server-side subscription goes on from."""
+
+    recover: bool = False
+    epoch: str = ""
+    offset: int = 0
+
+
+class ConnectRequest(Struct):
+    token: str = ""
+    data: Raw | UnsetType = UNSET
+    name: str = ""
+    version: str = ""
+    headers: dict[str, str] = {}
+    subs: dict[str, SubscribePosition] = {}
+
+
+class SubscribeRequest(Struct):
+    channel: str
+    token: str = ""
+    data: Raw | UnsetType = UNSET
+    recover: bool = False
+    epoch: str = ""
+    offset: Annotated[int, Meta(ge=0)] = 0
+    positioned: bool = False
+    recoverable: bool = False
+    join_leave: bool = False
+    flag: int = 0
+    tf: Raw | UnsetType = UNSET
+    type: int = 0
+
+
+class SubscribeData(Struct):
+    """What this server understands in a subscribe's `data`: how many of the last publications."""
+
+    last: int | None = None
+
+
+class ChannelRequest(Struct):
+    """The request of unsubscribe, presence, presence_stats and sub_refresh."""
+
+    channel: str
+
+
+class PublishRequest(Struct):
+    channel: str
+    data: Raw
+
+
+class RpcRequest(Struct):
+    method: str = ""
+    data: Raw | UnsetType = UNSET
+
+
+class SendRequest(Struct):
+    data: Raw | UnsetType = UNSET
+
+
+class StreamPosition(Struct, omit_defaults=True):
+    offset: Annotated[int, Meta(ge=0)] = 0
+    epoch: str = ""
+
+
+class HistoryRequest(Struct):
+    """`limit`: 0 for the position only, -1 for all."""
+
+    channel: str
+    limit: Annotated[int, Meta(ge=-1)] = 0
+    since: StreamPosition | None = None
+    reverse: bool = False
+
+
+class Info(Struct, omit_defaults=True):
+    """ClientInfo on the wire."""
+
+    user: str
+    client: str
+    conn_info: Raw | UnsetType = UNSET
+    chan_info: Raw | UnsetType = UNSET
+
+
+class Pub(Struct, omit_defaults=True):
+    """A publication on the wire; `time` in milliseconds."""
+
+    data: Raw
+    offset: int = 0
+    info: Info | None = None
+    tags: dict[str, str] | None = None
+    time: int = 0
+
+
+class Empty(Struct):
+    pass
+
+
+class ConnectResult(Struct, omit_defaults=True):
+    """`ping` in seconds, `pong`: the client must answer pings; `time` in milliseconds."""
+
+    client: str
+    version: str
+    data: Raw | UnsetType = UNSET
+    subs: dict[str, SubscribeResult] = {}
+    ping: int = 0
+    pong: bool = False
+    session: str = ""
+    node: str = ""
+    time: int = 0
+
+
+class SubscribeResult(Struct, omit_defaults=True):
+    """`publications`: a list of Pub as JSON text."""
+
+    recoverable: bool = False
+    positioned: bool = False
+    epoch: str = ""
+    offset: int = 0
+    publications: Raw | UnsetType = UNSET
+    recovered: bool = False
+    was_recovering: bool = False
+
+
+class RpcResult(Struct):
+    data: Raw | UnsetType = UNSET
+
+
+class HistoryResult(Struct, omit_defaults=True):
+    publications: list[Pub] = field(default_factory=list)
+    epoch: str = ""
+    offset: int = 0
+
+
+class PresenceResult(Struct):
+    presence: dict[str, Info]
+
+
+class PresenceStatsResult(Struct):
+    num_clients: int
+    num_users: int
+
+
+class Error(Struct, omit_defaults=True):
+    code: int
+    message: str
+    temporary: bool = False
+
+
+class Unsubscribe(Struct):
+    code: int
+    reason: str
+
+
+class Subscribe(Struct, omit_defaults=True):
+    """The server put the peer into a channel."""
+
+    recoverable: bool
+    positioned: bool
+    epoch: str
+    offset: int = 0
+
+
+class Message(Struct):
+    data: Raw
+
+
+class Disconnect(Struct):
+    code: int
+    reason: str
+    reconnect: bool
+
+
+class Change(Struct):
+    """A join or a leave."""
+
+    info: Info
+
+
+class PushBody(Struct, omit_defaults=True):
+    channel: str = ""
+    pub: Pub | None = None
+    join: Change | None = None
+    leave: Change | None = None
+    unsubscribe: Unsubscribe | None = None
+    subscribe: Subscribe | None = None
+    message: Message | None = None
+    disconnect: Disconnect | None = None
+
+
+class Push(Struct):
+    push: PushBody
+
+
+Request = TypeVar("Request", bound=Struct)
+
+_encode = msgspec.json.Encoder().encode
+_command = msgspec.json.Decoder(Command).decode
+_decoders: dict[type[Struct], msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind)
+    for kind in (
+        ConnectRequest,
+        SubscribeRequest,
+        SubscribeData,
+        ChannelRequest,
+        PublishRequest,
+        RpcRequest,
+        SendRequest,
+        HistoryRequest,
+    )
+}
+
+
+def commands(text: bytes) -> Iterator[Command]:
+    """The commands of one frame.
+
+    Raises FrameError at the first line that is no command; those before it have been
+    given out.
+    """
+    for line in text.split(b"\n"):
+        if line and not line.isspace():
+            try:
+                yield _command(line)
+            except msgspec.ValidationError as error:
+                raise FrameError(f"not a command: {error}") from None
+            except MALFORMED as error:
+                raise FrameError(f"not JSON: {error}") from None
+
+
+def method(command: Command) -> tuple[str, bytes]:
+    """The method's name and its request as JSON text; ("", b"") for a pong.
+
+    Raises FrameError when there are several methods, or an id and no method that this
+    protocol has.
+    """
+    found = [(name, bytes(raw)) for name in METHODS if (raw := getattr(command, name)) is not UNSET]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise FrameError("a command has one method, not " + " and ".join(n for n, _ in found))
+    if command.id:
+        raise FrameError(
+            f"command {command.id} has no method; expected one of {', '.join(METHODS)}"
+        )
+    return "", b""
+
+
+def request(text: bytes, kind: type[Request]) -> Request:
+    """The request of a command; raises WireError 107 that names the field."""
+    try:
+        found: Request = _decoders[kind].decode(text)
+    except MALFORMED as error:
+        raise WireError(BAD_REQUEST, f"bad request: {error}") from None
+    return found
+
+
+def reply(command_id: int, name: str, result: Struct) -> bytes:
+    """The text of a successful reply."""
+    return _encode({"id": command_id, name: result})
+
+
+def error_reply(command_id: int, error: WireError) -> bytes:
+    """The text of an error reply."""
+    return _encode({"id": command_id, "error": Error(error.code, error.message, error.temporary)})
+
+
+PING = b"{}"
+PONG = b"{}"
+
+
+def pub(publication: Publication) -> Pub:
+    """A publication as the protocol shows it; the event's name travels as a tag."""
+    tags = {"event": publication.event}
+    if publication.tags:
+        tags = {**publication.tags, **tags}
+    return Pub(
+        Raw(publication.data),
+        publication.offset,
+        None if publication.info is None else info(publication.info),
+        tags,
+        round(publication.time * 1000),
+    )
+
+
+def publications(rows: Sequence[Publication]) -> bytes:
+    """Several publications as a JSON list."""
+    return _encode([pub(row) for row in rows])
+
+
+def info(client: ClientInfo) -> Info:
+    """ClientInfo as the protocol shows it."""
+    return Info(
+        client.user,
+        client.client,
+        Raw(client.conn_info) if client.conn_info else UNSET,
+        Raw(client.chan_info) if client.chan_info else UNSET,
+    )
+
+
+def publication_push(publication: Publication) -> bytes:
+    """The text of a live publication."""
+    return _encode(Push(PushBody(publication.channel, pub(publication))))
+
+
+def join_push(channel: str, client: ClientInfo) -> bytes:
+    """Somebody subscribed to the channel."""
+    return _encode(Push(PushBody(channel, join=Change(info(client)))))
+
+
+def leave_push(channel: str, client: ClientInfo) -> bytes:
+    """Somebody left the channel."""
+    return _encode(Push(PushBody(channel, leave=Change(info(client)))))
+
+
+def unsubscribe_push(channel: str, code: int, reason: str) -> bytes:
+    """The server ended the subscription; from code 2500 the client subscribes again."""
+    return _encode(Push(PushBody(channel, unsubscribe=Unsubscribe(code, reason))))
+
+
+def subscribe_push(channel: str, epoch: str, offset: int) -> bytes:
+    """The server put the peer into the channel, where it begins after `offset`."""
+    return _encode(Push(PushBody(channel, subscribe=Subscribe(True, True, epoch, offset))))
+
+
+def message_push(data: bytes) -> bytes:
+    """Something for this peer alone."""
+    return _encode(Push(PushBody(message=Message(Raw(data)))))
+
+
+def disconnect_push(code: int, reason: str) -> bytes:
+    """The end of a conversation on a transport that has no close code of its own."""
+    reconnect = code < 3500 or 4000 <= code < 4500
+    return _encode(Push(PushBody(disconnect=Disconnect(code, reason, reconnect))))

@@ -1,0 +1,364 @@
+"""`POST /api/{method}`: the server API, as the `cent` package speaks it.
+
+The answer is 200 with `{"result": {...}}` or `{"error": {"code", "message"}}`; 401 for a
+wrong key, 404 for an unknown method and 400 for a body that is not JSON.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from pushserver.channels import jsontext
+from pushserver.channels.channel import Draft, InvalidName, check_event, check_name
+from pushserver.channels.idempotency import InvalidKey, check_key
+from pushserver.channels.jsontext import MALFORMED, InvalidData
+from pushserver.hub.broker import Unavailable
+from pushserver.protocols import centrifuge
+from pushserver.protocols.centrifuge import WireError
+from pushserver.sessions.commands import history_result
+from pushserver.sessions.node import Node
+from pushserver.sessions.session import Session
+from pushserver.web.gate import Gate
+from pushserver.web.resource import Answer, Door, Folder, Refusal, answer_json
+
+
+class Call(Struct, forbid_unknown_fields=True):
+    """A request of the API; an unknown field is an error that names it."""
+
+
+class Publish(Call):
+    """`tags.event`, or the field `event`, names the event."""
+
+    channel: str
+    data: Raw
+    event: str | None = None
+    tags: dict[str, str] | None = None
+    idempotency_key: str | None = None
+    skip_history: bool | None = None
+    b64data: str | None = None
+
+
+class Broadcast(Call):
+    """The same publication for each of the channels."""
+
+    channels: list[str]
+    data: Raw
+    event: str | None = None
+    tags: dict[str, str] | None = None
+    idempotency_key: str | None = None
+    skip_history: bool | None = None
+    b64data: str | None = None
+
+
+class OneChannel(Call):
+    """The request of presence, presence_stats and history_remove."""
+
+    channel: str
+
+
+class History(Call):
+    """`limit`: 0 for the position only, -1 for all."""
+
+    channel: str
+    limit: int | None = None
+    since: centrifuge.StreamPosition | None = None
+    reverse: bool | None = None
+
+
+class Channels(Call):
+    """`pattern`: as in file names, with `*` and `?`."""
+
+    pattern: str | None = None
+
+
+class Info(Call):
+    """No fields."""
+
+
+class DisconnectCode(Call):
+    """What the client is told."""
+
+    code: int = centrifuge.FORCE_NO_RECONNECT
+    reason: str = "force disconnect"
+
+
+class Disconnect(Call):
+    """Connections of the user; of these one, or all but those of the whitelist."""
+
+    user: str
+    client: str | None = None
+    session: str | None = None
+    whitelist: list[str] | None = None
+    disconnect: DisconnectCode | None = None
+
+
+class Unsubscribe(Call):
+    """Connections of the user, or one of them, out of one channel."""
+
+    user: str
+    channel: str
+    client: str | None = None
+    session: str | None = None
+
+
+class Batch(Call):
+    """Commands, each `{method: request}`; `parallel` makes no difference here."""
+
+    commands: list[dict[str, Raw]]
+    parallel: bool = False
+
+
+class Api(Folder):
+    """`/api/`: a door for each method."""
+
+    def __init__(self, node: Node, gate: Gate, sources: Callable[[], list[Any]]):
+        super().__init__()
+        self._methods = Methods(node, sources)
+        self._gate = gate
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        name = path.decode("utf-8", "replace")
+        return (
+            ApiDoor(self._methods, self._gate, name)
+            if not request.postpath
+            else super().getChild(path, request)
+        )
+
+
+class ApiDoor(Door):
+    """One method."""
+
+    def __init__(self, methods: Methods, gate: Gate, name: str):
+        super().__init__()
+        self._methods = methods
+        self._gate = gate
+        self._name = name
+
+    def answer_post(self, request: Request) -> Answer:
+        return self._answer(request)
+
+    async def _answer(self, request: Request) -> bytes:
+        self._gate.check(request, proven=self._name not in WITHOUT_PROOF)
+        assert request.content is not None
+        body: bytes = request.content.read() or b"{}"
+        if self._name not in METHODS:
+            raise Refusal(404, f"unknown method {self._name[:40]!r}, expected one of {KNOWN}")
+        try:
+            msgspec.json.decode(body, type=dict[str, Raw])
+        except MALFORMED as error:
+            raise Refusal(400, f"the body is no JSON object: {error}") from None
+        try:
+            # As a whole: from here on every part of it is known to be compact and sound.
+            body = jsontext.compact(body)
+        except InvalidData as error:
+            return answer_json(
+                request, _error(WireError(centrifuge.BAD_REQUEST, f"bad request: {error}"))
+            )
+        answer = await self._methods.call(self._name, body)
+        # The replies of a batch stand for themselves; so `cent` expects it.
+        return answer_json(request, answer.get("result") if self._is_batch(answer) else answer)
+
+    def _is_batch(self, answer: dict[str, object]) -> bool:
+        return self._name == "batch" and "result" in answer
+
+
+class Methods:
+    """What each method does."""
+
+    def __init__(self, node: Node, sources: Callable[[], list[Any]]):
+        self._node = node
+        self._sources = sources
+        self._started = node.monotonic()
+
+    async def call(self, name: str, body: bytes) -> dict[str, object]:
+        """`{"result": ...}` or `{"error": ...}`; lets through nothing that a caller may cause."""
+        try:
+            kind, method = METHODS[name]
+            call = msgspec.json.decode(body, type=kind)
+            return {"result": await method(self, call)}
+        except (*MALFORMED, InvalidName, InvalidData, InvalidKey) as error:
+            failed = WireError(centrifuge.BAD_REQUEST, f"bad request: {error}")
+        except Unavailable as error:
+            failed = WireError(centrifuge.INTERNAL, str(error), temporary=True)
+        except WireError as error:
+            failed = error
+        return _error(failed)
+
+    async def publish(self, call: Publish) -> object:
+        channel = check_name(call.channel)
+        receipt = await self._node.hub.publish(replace(_draft(call), channel=channel))
+        return {"offset": receipt.offset, "epoch": receipt.epoch}
+
+    async def broadcast(self, call: Broadcast) -> object:
+        if len(call.channels) > MOST_CHANNELS:
+            message = (
+                f"bad request: {len(call.channels)} channels, expected {MOST_CHANNELS} at most"
+            )
+            raise WireError(centrifuge.BAD_REQUEST, message)
+        # All of them are looked at before the first is published. They share data and tags, which
+        # as a copy for each channel would be a thousand megabytes.
+        draft = _draft(call)
+        drafts = [replace(draft, channel=check_name(channel)) for channel in call.channels]
+        return {"responses": [await self._response(draft) for draft in drafts]}
+
+    async def _response(self, draft: Draft) -> object:
+        try:
+            receipt = await self._node.hub.publish(draft)
+        except Unavailable as error:
+            return {"error": {"code": centrifuge.INTERNAL, "message": str(error)}}
+        return {"result": {"offset": receipt.offset, "epoch": receipt.epoch}}
+
+    async def batch(self, call: Batch) -> object:
+        if len(call.commands) > MOST_COMMANDS:
+            message = (
+                f"bad request: {len(call.commands)} commands, expected {MOST_COMMANDS} at most"
+            )
+            raise WireError(centrifuge.BAD_REQUEST, message)
+        return {"replies": [await self._reply(command) for command in call.commands]}
+
+    async def _reply(self, command: dict[str, Raw]) -> object:
+        names = list(command)
+        if len(names) != 1 or names[0] not in METHODS or names[0] == "batch":
+            message = f"bad request: a command has one method of {KNOWN}, got {names!r:.80}"
+            return {"error": {"code": centrifuge.METHOD_NOT_FOUND, "message": message}}
+        answer = await self.call(names[0], bytes(command[names[0]]))
+        return {names[0]: answer["result"]} if "result" in answer else answer
+
+    async def history(self, call: History) -> object:
+        limit = call.limit or 0
+        if limit < -1:
+            raise WireError(
+                centrifuge.BAD_REQUEST, f"bad request: limit is {limit}, expected -1 or more"
+            )
+        name = check_name(call.channel)
+        request = centrifuge.HistoryRequest(name, limit, call.since, bool(call.reverse))
+        return history_result(self._node.hub.history, name, request)
+
+    async def history_remove(self, call: OneChannel) -> object:
+        await self._node.hub.clear(check_name(call.channel))
+        return {}
+
+    async def presence(self, call: OneChannel) -> object:
+        clients = self._node.presence.clients(check_name(call.channel))
+        return centrifuge.PresenceResult(
+            {name: centrifuge.info(client) for name, client in clients.items()}
+        )
+
+    async def presence_stats(self, call: OneChannel) -> object:
+        return centrifuge.PresenceStatsResult(*self._node.presence.stats(check_name(call.channel)))
+
+    async def channels(self, call: Channels) -> object:
+        pattern = call.pattern or "*"
+        if len(pattern) > MOST_PATTERN:
+            message = f"pattern: {len(pattern)} characters, expected {MOST_PATTERN} at most"
+            raise WireError(centrifuge.BAD_REQUEST, f"bad request: {message}")
+        # Not fnmatchcase: that keeps 32,768 compiled patterns, up to 60 KB each.
+        matches = re.compile(fnmatch.translate(pattern)).match
+        watched = self._node.hub.channels().items()
+        matching = {name: {"num_clients": size} for name, size in watched if matches(name)}
+        return {"channels": matching}
+
+    async def info(self, call: Info) -> object:
+        node, hub = self._node, self._node.hub
+        watched = hub.channels()
+        return {
+            "nodes": [
+                {
+                    "uid": hub.history.epoch,
+                    "name": "pushserver",
+                    "version": node.version,
+                    "num_clients": len(node.peers),
+                    "num_users": len({peer.info.user for peer in node.peers}),
+                    "num_subs": sum(watched.values()),
+                    "num_channels": len(watched),
+                    "uptime": int(node.monotonic() - self._started),
+                    "metrics": {"interval": 0.0, "items": hub.metrics.items()},
+                    "sources": self._sources(),
+                }
+            ]
+        }
+
+    async def disconnect(self, call: Disconnect) -> object:
+        said = call.disconnect or DisconnectCode()
+        if not 3000 <= said.code <= 4999:
+            message = f"bad request: disconnect.code is {said.code}, expected 3000 to 4999"
+            raise WireError(centrifuge.BAD_REQUEST, message)
+        for session in self._sessions(call.user, call.client, call.session):
+            if session.info.client not in (call.whitelist or ()):
+                session.disconnect(said.code, said.reason or "force disconnect")
+        return {}
+
+    async def unsubscribe(self, call: Unsubscribe) -> object:
+        channel = check_name(call.channel)
+        for session in self._sessions(call.user, call.client, call.session):
+            session.unsubscribe(channel, centrifuge.UNSUBSCRIBED, "unsubscribed by the server")
+        return {}
+
+    def _sessions(self, user: str, client: str | None, session: str | None) -> list[Session]:
+        return [
+            peer
+            for peer in self._node.peers
+            if isinstance(peer, Session)
+            and peer.info.user == user
+            and client in (None, "", peer.info.client)
+            and session in (None, "", peer.secret)
+        ]
+
+
+MOST_CHANNELS = 1_000
+MOST_COMMANDS = 1_000
+MOST_PATTERN = 256
+"""Characters. A channel's name has half as many at the most."""
+
+Method = Callable[[Methods, Any], Awaitable[object]]
+METHODS: dict[str, tuple[type[Call], Method]] = {
+    "publish": (Publish, Methods.publish),
+    "broadcast": (Broadcast, Methods.broadcast),
+    "batch": (Batch, Methods.batch),
+    "history": (History, Methods.history),
+    "history_remove": (OneChannel, Methods.history_remove),
+    "presence": (OneChannel, Methods.presence),
+    "presence_stats": (OneChannel, Methods.presence_stats),
+    "channels": (Channels, Methods.channels),
+    "info": (Info, Methods.info),
+    "disconnect": (Disconnect, Methods.disconnect),
+    "unsubscribe": (Unsubscribe, Methods.unsubscribe),
+}
+KNOWN = ", ".join(METHODS)
+WITHOUT_PROOF = frozenset(
+    {"publish", "broadcast", "history", "presence", "presence_stats", "channels", "info"}
+)
+"""Methods that take nothing away from anybody. Without a key all others (`batch` may hold them) are
+for a caller that is known to be a program of the server's own user."""
+
+
+def _error(failed: WireError) -> dict[str, object]:
+    return {"error": {"code": failed.code, "message": failed.message}}
+
+
+def _draft(call: Publish | Broadcast) -> Draft:
+    """What is to be published, without a channel."""
+    if call.skip_history:
+        raise WireError(
+            centrifuge.NOT_AVAILABLE, "skip_history: every publication has its offset here"
+        )
+    if call.b64data is not None:
+        raise WireError(centrifuge.NOT_AVAILABLE, "b64data: data is JSON here")
+    tags = dict(call.tags or {})
+    event = tags.pop("event", None) if call.event is None else call.event
+    return Draft(
+        "",
+        bytes(call.data),
+        check_event("message" if event is None else event),
+        tags or None,
+        key=check_key(call.idempotency_key) if call.idempotency_key else "",
+    )

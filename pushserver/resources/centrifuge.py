@@ -1,0 +1,199 @@
+"""`/connection/...` and `/emulation`: where the official Centrifuge clients connect.
+
+Where WebSockets are blocked, a client reads the same session from a response without an
+end (SSE or NDJSON) and sends its commands as requests to `/emulation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from pushserver.channels.jsontext import MALFORMED
+from pushserver.protocols import centrifuge
+from pushserver.protocols.formats import (
+    SESSION_LINES,
+    SESSION_SSE,
+    SESSION_WEBSOCKET,
+    SessionFormat,
+)
+from pushserver.sessions.base import Transport
+from pushserver.sessions.node import Node
+from pushserver.sessions.session import Session
+from pushserver.web.resource import (
+    EVENT_STREAM,
+    Answer,
+    Door,
+    Open,
+    Refusal,
+    WebSocket,
+    check_no_navigation,
+    check_origin,
+    header,
+    is_upgrade,
+    no_content,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionDoors:
+    """What these doors share.
+
+    `upgrade` and `respond` take a request over; `sessions` are those that are read from a
+    response, by their secret.
+    """
+
+    node: Node
+    upgrade: Open
+    respond: Open
+    allowed_origins: frozenset[str]
+    sessions: dict[str, Session]
+
+    def children(self) -> dict[bytes, Resource]:
+        """The doors below `/connection`."""
+        return {
+            b"websocket": WebSocketDoor(self),
+            b"sse": SseDoor(self),
+            b"http_stream": HttpStreamDoor(self),
+        }
+
+
+class WebSocketDoor(Door):
+    """One session over one WebSocket."""
+
+    def __init__(self, doors: ConnectionDoors):
+        super().__init__()
+        self._doors = doors
+
+    def answer_get(self, request: Request) -> Answer:
+        if not is_upgrade(request):
+            wanted = {"upgrade": "websocket", "connection": "upgrade"}
+            raise Refusal(
+                426,
+                "expected a WebSocket handshake; a proxy has to pass Upgrade on (HTTP/1.1)",
+                wanted,
+            )
+        return self._doors.upgrade(request, *self.websocket(request))
+
+    def websocket(self, request: Request) -> WebSocket:
+        """What the handshake begins."""
+        check_origin(request, self._doors.allowed_origins)
+        _check_json(request)
+        return SESSION_WEBSOCKET, self._begin
+
+    def _begin(self, transport: Transport[SessionFormat]) -> Session:
+        return Session(self._doors.node, transport)
+
+
+class ResponseDoor(Door):
+    """One session read from one response; its first commands come with the request."""
+
+    def __init__(self, doors: ConnectionDoors):
+        super().__init__()
+        self._doors = doors
+
+    def check(self, request: Request, commands: bytes) -> None:
+        """Refuse a page of another origin, and more commands than a frame may hold."""
+        check_origin(request, self._doors.allowed_origins)
+        limit = self._doors.node.limits.frame_bytes
+        if len(commands) > limit:
+            raise Refusal(413, f"the commands have more than {limit} bytes (frame_bytes)")
+
+    def open(self, request: Request, format: SessionFormat, media: str, commands: bytes) -> Answer:
+        """Begin the session, and answer with what it says."""
+        request.setHeader(b"content-type", media.encode())
+        if request.method == b"HEAD":
+            return b""
+        return self._doors.respond(request, format, self._begin(commands))
+
+    def _begin(self, commands: bytes) -> Callable[[Transport[SessionFormat]], Session]:
+        node, sessions = self._doors.node, self._doors.sessions
+
+        def begin(transport: Transport[SessionFormat]) -> Session:
+            session = Session(node, transport, sessions)
+            session.received(commands)
+            return session
+
+        return begin
+
+
+class SseDoor(ResponseDoor):
+    """`GET ?cf_connect=COMMAND`, answered with events.
+
+    A page of another origin can cause a GET without an Origin (a picture, a link), so the request
+    begins a session and carries out nothing else.
+    """
+
+    def answer_get(self, request: Request) -> Answer:
+        given = request.args.get(b"cf_connect", [])
+        if len(given) != 1:
+            raise Refusal(400, f"{len(given)} cf_connect=, expected one with the connect command")
+        self.check(request, given[0])
+        check_no_navigation(request)
+        return self.open(request, SESSION_SSE, EVENT_STREAM, _only_connect(given[0]))
+
+
+class HttpStreamDoor(ResponseDoor):
+    """`POST COMMANDS`, answered with lines."""
+
+    def answer_post(self, request: Request) -> Answer:
+        assert request.content is not None
+        commands = request.content.read()
+        self.check(request, commands)
+        return self.open(request, SESSION_LINES, "application/json", commands)
+
+
+class Emulated(msgspec.Struct):
+    """A request to `/emulation`: command lines for a session that is read elsewhere."""
+
+    session: str
+    data: str
+    node: str = ""
+
+
+class EmulationDoor(Door):
+    """`POST {"session", "node", "data"}`: commands for a session that is read from a response."""
+
+    def __init__(self, doors: ConnectionDoors):
+        super().__init__()
+        self._doors = doors
+
+    def answer_post(self, request: Request) -> Answer:
+        check_origin(request, self._doors.allowed_origins)
+        assert request.content is not None
+        body: bytes = request.content.read()
+        limit = self._doors.node.limits.frame_bytes
+        if len(body) > limit:
+            raise Refusal(413, f"the body has more than {limit} bytes (frame_bytes)")
+        try:
+            emulated = msgspec.json.decode(body, type=Emulated)
+        except MALFORMED as error:
+            raise Refusal(400, f"not a command for a session: {error}") from None
+        session = self._doors.sessions.get(emulated.session)
+        if session is None:
+            raise Refusal(404, "unknown session")
+        session.received(emulated.data.encode("utf-8", "surrogatepass"))
+        return no_content(request)
+
+
+def _only_connect(text: bytes) -> bytes:
+    """The text, if it is one connect command; raises Refusal 400."""
+    try:
+        methods = [centrifuge.method(command)[0] for command in centrifuge.commands(text)]
+    except centrifuge.FrameError as error:
+        raise Refusal(400, f"cf_connect: {error}") from None
+    if methods != ["connect"]:
+        found = ", ".join(method or "a pong" for method in methods[:4]) or "none"
+        raise Refusal(400, f"cf_connect: expected one command, connect; got {found}")
+    return text
+
+
+def _check_json(request: Request) -> None:
+    """Refuse the protobuf form of the protocol by name, before it is spoken to a deaf ear."""
+    asked = header(request, "sec-websocket-protocol") or ""
+    if "centrifuge-protobuf" in asked or request.args.get(b"format") == [b"protobuf"]:
+        raise Refusal(400, "centrifuge-protobuf is not spoken here, expected centrifuge-json")

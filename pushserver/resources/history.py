@@ -1,0 +1,117 @@
+"""Reading by HTTP: what the query asks for, and history answers."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.web.server import Request
+
+from pushserver.channels.channel import Publication
+from pushserver.channels.history import History
+from pushserver.channels.position import Cursor, InvalidCursor, Start, parse_cursor, parse_since
+from pushserver.protocols.formats import history_object
+from pushserver.sessions.long_poll import Poll
+from pushserver.sessions.node import Node
+from pushserver.web.resource import JSON, Refusal, check_no_navigation, header
+
+NO_EPOCH = Cursor("?", 0)
+
+
+def stream_start(request: Request, most: int) -> Start:
+    """Where a stream begins: `since=` or `last=` of the query.
+
+    A browser that comes back says by Last-Event-ID what it saw last, and that counts more.
+    An id that is none of ours is a position that cannot be resumed from; the stream says so.
+    """
+    last_id = header(request, "last-event-id") or _argument(request, "lastEventId")
+    if last_id:
+        try:
+            return Start(since=parse_cursor(last_id))
+        except InvalidCursor:
+            return Start(since=NO_EPOCH)
+    since, last = _argument(request, "since"), number(request, "last", most)
+    if since is None:
+        return Start(last=last)
+    if last is not None:
+        raise Refusal(400, "since and last exclude each other, expected one of them")
+    try:
+        return parse_since(since)
+    except InvalidCursor as error:
+        raise Refusal(400, f"since: {error}") from None
+
+
+def history(request: Request, name: str, node: Node) -> bytes | Deferred[bytes]:
+    """The answer to a GET of a channel's history; waits for it with `wait=`."""
+    limits = node.limits
+    start = stream_start(request, limits.read_limit)
+    limit = number(request, "limit", limits.read_limit)
+    wait = number(request, "wait", limits.wait_seconds) or 0
+    request.setHeader(b"content-type", JSON.encode())
+    request.setHeader(b"cache-control", b"no-store")
+    rows, reason = _find(name, node.hub.history, start)
+    if wait and not rows and not reason and request.method != b"HEAD":
+        check_no_navigation(request)
+        return _long_poll(request, name, node, start, wait)
+    return _answer(name, node.hub.history, rows, limit, reason)
+
+
+def _find(name: str, log: History, start: Start) -> tuple[list[Publication], str]:
+    """What the reader asks for, or why that cannot be told."""
+    channel = log.peek(name)
+    if start.since is not None:
+        reason = _unreadable(start.since, log.epoch, log.seq, channel.floor_seq)
+        return [] if reason else channel.after_seq(start.since.seq), reason
+    if start.last is not None and not start.oldest:
+        return channel.last(start.last), ""
+    return channel.after(0), ""
+
+
+def _answer(
+    name: str, log: History, rows: list[Publication], limit: int | None, reason: str
+) -> bytes:
+    if limit is None or limit == 0 or limit >= len(rows):
+        rows = [] if limit == 0 else rows
+        return history_object(name, rows, Cursor(log.epoch, log.seq), log.top(name), reason)
+    # Not all of it: the next page goes on from the last of this one.
+    last = rows[limit - 1]
+    return history_object(name, rows[:limit], Cursor(log.epoch, last.seq), last.offset, "")
+
+
+def _unreadable(since: Cursor, epoch: str, seq: int, floor_seq: int) -> str:
+    """Why what came after `since` cannot be told, empty if it can."""
+    if since.epoch != epoch:
+        return "epoch"
+    if since.seq > seq:
+        return "ahead"
+    return "evicted" if since.seq < floor_seq else ""
+
+
+def _long_poll(request: Request, name: str, node: Node, start: Start, wait: int) -> Deferred[bytes]:
+    """Wait for one publication. The look and the waiting are in one turn."""
+    answer: Deferred[bytes] = Deferred()
+    log = node.hub.history
+    # In vain: answered with the same cursor, the reader goes on from where it was.
+    cursor = start.since or Cursor(log.epoch, log.seq)
+    nothing = history_object(name, (), cursor, log.top(name), "")
+    poll = Poll(node, name, answer.callback, nothing)
+
+    def gone(_: object) -> None:
+        poll.leave()
+
+    request.notifyFinish().addErrback(gone)
+    node.run(poll.wait(wait))
+    return answer
+
+
+def number(request: Request, name: str, most: int) -> int | None:
+    """A query parameter that is a whole number from 0 to `most`; None without it."""
+    text = _argument(request, name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) <= most):
+        raise Refusal(400, f"{name}={text[:40]}: expected a whole number from 0 to {most}")
+    return int(text)
+
+
+def _argument(request: Request, name: str) -> str | None:
+    values = request.args.get(name.encode(), [])
+    return values[-1].decode("utf-8", "replace") if values else None

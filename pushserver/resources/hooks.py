@@ -1,0 +1,79 @@
+"""`POST /hooks/{name}`: where outside services tell a source what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from pushserver.channels.channel import InvalidName
+from pushserver.channels.idempotency import InvalidKey
+from pushserver.channels.jsontext import InvalidData
+from pushserver.hub.broker import Unavailable
+from pushserver.sources.interface import SourceFailed
+from pushserver.web.mount import surroundings
+from pushserver.web.resource import (
+    Answer,
+    Door,
+    Folder,
+    NotHere,
+    Refusal,
+    answer_json,
+    check_origin,
+)
+
+Receive = Callable[[Mapping[str, str], bytes], Awaitable[tuple[int, object]]]
+
+_LATER = {"retry-after": "1"}
+
+
+class Hooks(Folder):
+    """`/hooks/`: a door for each source that is posted to; `receive` is that of an IHook."""
+
+    def __init__(self, hooks: Mapping[str, Receive]):
+        super().__init__()
+        self._hooks = hooks
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        name = path.decode("utf-8", "replace")
+        if request.postpath or name not in self._hooks:
+            return NotHere()
+        return HookDoor(self._hooks[name])
+
+
+class HookDoor(Door):
+    """One source."""
+
+    def __init__(self, receive: Receive):
+        super().__init__()
+        self._receive = receive
+
+    def answer_post(self, request: Request) -> Answer:
+        return self._answer(request)
+
+    async def _answer(self, request: Request) -> bytes:
+        # Services send no Origin; a page in a browser cannot be told from them where nothing is
+        # signed.
+        check_origin(request, surroundings(request).allowed_origins)
+        assert request.content is not None
+        body: bytes = request.content.read()
+        try:
+            status, answer = await self._receive(_headers(request), body)
+        except (InvalidData, InvalidName, InvalidKey) as error:
+            raise Refusal(400, str(error)) from None
+        except (Unavailable, SourceFailed) as error:
+            raise Refusal(503, str(error), _LATER) from None
+        request.setResponseCode(status)
+        if status in (429, 503):
+            for name, value in _LATER.items():
+                request.setHeader(name, value)
+        return answer_json(request, answer)
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """By names in lower case; several of one name are joined by commas."""
+    return {
+        name.decode("latin-1").lower(): ", ".join(value.decode("latin-1") for value in values)
+        for name, values in request.requestHeaders.getAllRawHeaders()
+    }

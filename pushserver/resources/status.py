@@ -1,0 +1,59 @@
+"""`GET /status?channel=NAME`: what fails behind a channel, for those who may publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.web.server import Request
+
+from pushserver.channels.channel import InvalidName, check_name
+from pushserver.web.gate import Gate
+from pushserver.web.resource import Answer, Door, Refusal, answer_json
+
+
+class StatusDoor(Door):
+    """`{"time", "sources": [...], "handlers": [...]}` of one channel.
+
+    `sources` gives how each source is, `failures` the last failure of each handler that has
+    to do with a channel; `clock` gives Unix seconds.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        sources: Callable[[], list[Any]],
+        failures: Callable[[str], list[Any]],
+        clock: Callable[[], float],
+    ):
+        super().__init__()
+        self._gate = gate
+        self._sources = sources
+        self._failures = failures
+        self._clock = clock
+
+    def answer_get(self, request: Request) -> Answer:
+        if not self._gate.allows(request):
+            # Not as a Refusal, which is logged: pages ask by themselves.
+            request.setResponseCode(403)
+            message = "what fails here is told to those who may publish (auth.api_keys)"
+            return answer_json(request, {"error": {"code": 403, "message": message}})
+        name = _name(request)
+        return answer_json(
+            request,
+            {
+                "time": round(self._clock(), 3),
+                "sources": [source for source in self._sources() if source.channel == name],
+                "handlers": self._failures(name),
+            },
+        )
+
+
+def _name(request: Request) -> str:
+    given = request.args.get(b"channel", [])
+    if len(given) != 1:
+        raise Refusal(400, f"{len(given)} channels, expected one channel=NAME")
+    try:
+        return check_name(given[0].decode("utf-8", "replace"))
+    except InvalidName as error:
+        raise Refusal(400, str(error)) from None

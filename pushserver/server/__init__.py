@@ -1,0 +1,1 @@
+"""The process: options, assembly, start, stop, signals."""

@@ -1,0 +1,285 @@
+"""The one place where everything is put together."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+
+from pushserver import __version__
+from pushserver.app.app import PushServer
+from pushserver.app.dispatch import AppHandlers
+from pushserver.app.service import AppService
+from pushserver.auth.access import Rules
+from pushserver.auth.origin import host_name
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import Keys
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config, Server, Types
+from pushserver.errors import StartFailed
+from pushserver.hub.broker import MemoryBroker
+from pushserver.hub.hub import Hub
+from pushserver.hub.metrics import Metrics
+from pushserver.hub.presence import Presence
+from pushserver.resources.api import Api
+from pushserver.resources.centrifuge import ConnectionDoors, EmulationDoor
+from pushserver.resources.channels import ChannelDoors, Channels, Events, FrontDoor
+from pushserver.resources.hooks import Hooks
+from pushserver.resources.pages import CLIENT, Pages, asset_folder
+from pushserver.resources.static import Root, StaticFiles, UserPages
+from pushserver.resources.status import StatusDoor
+from pushserver.server.service import PushService
+from pushserver.sessions.callbacks import Handlers, NoHandlers
+from pushserver.sessions.node import Node
+from pushserver.sessions.peers import Peers
+from pushserver.sources.engine.environment import Place
+from pushserver.sources.engine.runner import Runner
+from pushserver.sources.interface import IHook
+from pushserver.sources.registry import SourceTypes, make
+from pushserver.store.service import Committer, Storage, Writer
+from pushserver.store.source_memory import Memory
+from pushserver.store.sync_broker import SyncBroker
+from pushserver.transports.response import Responses
+from pushserver.transports.websocket.quiet import hush
+from pushserver.transports.websocket.upgrade import WebSocketFactory
+from pushserver.usercode.coroutines import begin
+from pushserver.usercode.steady import steady
+from pushserver.usercode.thread_pool import Pool, Threads
+from pushserver.web.gate import Gate, IsOwn
+from pushserver.web.hosts import Hosts
+from pushserver.web.owner import is_own
+from pushserver.web.resource import Folder
+from pushserver.web.site import PushSite
+
+
+def build(
+    config: Config,
+    reactor: Any,
+    debug: bool = False,
+    types: Types | None = None,
+    app: PushServer | None = None,
+    threads: Threads | None = None,
+    clock: Callable[[], float] = time.time,
+    is_own: IsOwn = is_own,
+) -> PushService:
+    """Put everything together; nothing listens, ticks or is opened before the start.
+
+    `types` are those that sources may have, all that are installed if it is None; `threads`
+    is where the application's plain functions are called; `clock` gives Unix seconds; `is_own`
+    tells whether a request comes from a program of the server's own user (`gate.IsOwn`). All else
+    that is measured is by the reactor's clock, which is made steady.
+    """
+    monotonic = steady(reactor)
+    limits = config.limits
+    log = connection_log(debug)
+    hush()
+    broker, storage = make_broker(config, reactor, clock, monotonic)
+    handlers = make_handlers(app, limits, reactor, monotonic, threads)
+    node = make_node(broker, limits, reactor, clock, monotonic, handlers or NoHandlers())
+    pages = Pages()
+    origins = frozenset(origin.lower() for origin in config.server.allowed_origins)
+    auth = config.auth
+    gate = Gate(Rules(frozenset(auth.api_keys), origins, auth.local_without_key), is_own)
+    websockets = WebSocketFactory(reactor, monotonic, limits, log, config.server.compress)
+    upgrade = websockets.upgrade
+    respond = Responses(limits, log, monotonic).open
+    channels = ChannelDoors(node, upgrade, respond, pages.channel, gate)
+    connections = ConnectionDoors(node, upgrade, respond, origins, {})
+    memory = Memory() if storage is None else storage.memory
+    stop_seconds = limits.drain_seconds / 2
+    place = Place(reactor, node.hub.publish, node.hub, memory, clock, monotonic, stop_seconds)
+    runners = make_runners(config, place, SourceTypes() if types is None else types, app)
+    status = StatusDoor(
+        gate,
+        lambda: [runner.status() for runner in runners],
+        (lambda channel: []) if handlers is None else handlers.failures,
+        clock,
+    )
+    server = replace(config.server, front_channel=front_channel(config.server, runners))
+    root = tree(channels, connections, runners, status, server)
+    shortcut = websockets.shortcut(root)
+    site = PushSite(root, limits, pages.error, reactor, monotonic, shortcut, origins)
+    run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
+    service = PushService(node, site, reactor, storage, run_by)
+    for text in config.server.listen:
+        service.listen(text)
+    for runner in runners:
+        service.add_source(runner)
+    return service
+
+
+def with_app(config: Config, app: PushServer) -> Config:
+    """The configuration for an application: its defaults are for a server without one.
+
+    No random numbers; and its pages are served, unless the configuration says which.
+    """
+    if app.pages and not config.server.pages:
+        config = replace(config, server=replace(config.server, pages=app.pages))
+    if config.sources == Config().sources:
+        config = replace(config, sources={})
+    return config
+
+
+def front_channel(server: Server, runners: Sequence[Runner]) -> str:
+    """The channel whose page is at `/`, unless the configuration says which.
+
+    `numbers` if a source publishes there, or if there are none; else that of the first.
+    """
+    channels = [runner.plan.channel for runner in runners]
+    usual = "numbers" if "numbers" in channels or not channels else channels[0]
+    return server.front_channel or usual
+
+
+def names(server: Server) -> set[str]:
+    """The names of the server beside those of loopback: configured, of its pages, the machine's."""
+    hosts = [*server.names, socket.gethostname(), "host.docker.internal"]
+    hosts += [origin.partition("://")[2] for origin in server.allowed_origins]
+    return {name for name in map(host_name, hosts) if name}
+
+
+def make_broker(
+    config: Config, reactor: Any, clock: Callable[[], float], monotonic: Callable[[], float]
+) -> tuple[MemoryBroker, Storage | None]:
+    """The broker that the configuration asks for, and the store behind it, if any."""
+    history, metrics = History(config.channel_options()), Metrics()
+    keys = Keys(config.limits.idempotency_keys)
+    store = config.store
+    if not store.path:
+        return MemoryBroker(history, keys, metrics, clock, monotonic), None
+    committer = Committer(store.path, store.durability, reactor, monotonic, history, keys, metrics)
+    if store.durability == "sync":
+        broker = SyncBroker(history, keys, metrics, clock, monotonic, committer)
+        return broker, Storage(committer, broker, clock)
+    interval = store.commit_milliseconds / 1000
+    writer = Writer(committer, history, reactor, interval)
+    storage = Storage(committer, writer, clock)
+    return MemoryBroker(history, keys, metrics, clock, monotonic, writer), storage
+
+
+def make_handlers(
+    app: PushServer | None,
+    limits: Limits,
+    reactor: Any,
+    monotonic: Callable[[], float],
+    threads: Threads | None,
+) -> AppHandlers | None:
+    """What asks the application, if there is one."""
+    if app is None:
+        return None
+    if threads is None:
+        threads = Pool(reactor, monotonic, limits.handler_threads)
+    return AppHandlers(app.events, threads, reactor, monotonic, limits.handler_seconds)
+
+
+def make_node(
+    broker: MemoryBroker,
+    limits: Limits,
+    reactor: Any,
+    clock: Callable[[], float],
+    monotonic: Callable[[], float],
+    handlers: Handlers,
+) -> Node:
+    """What the conversations share."""
+    hub = Hub(broker, reactor, monotonic, _report)
+    return Node(
+        hub=hub,
+        presence=Presence(hub, limits.announced_audience),
+        peers=Peers(_report),
+        limits=limits,
+        version=f"pushserver {__version__}",
+        clock=clock,
+        monotonic=monotonic,
+        run=run,
+        report=_report,
+        handlers=handlers,
+    )
+
+
+def make_runners(
+    config: Config, place: Place, types: Types, app: PushServer | None
+) -> list[Runner]:
+    """The sources of the configuration and of the application; raises StartFailed."""
+    runners = []
+    for own in () if app is None else app.sources:
+        if own.plan.name in config.sources:
+            problem = "the application has a source of this name too"
+            raise StartFailed(f"sources.{own.plan.name}: {problem}")
+        runners.append(Runner(own.source, own.plan, place))
+    for name, table in config.sources.items():
+        try:
+            source, plan = make(name, table, types)
+        except ValueError as error:
+            raise StartFailed(f"sources.{name}: {error}") from None
+        runners.append(Runner(source, plan, place))
+    return runners
+
+
+def tree(
+    doors: ChannelDoors,
+    connections: ConnectionDoors,
+    runners: Sequence[Runner],
+    status: StatusDoor,
+    server: Server,
+) -> Resource:
+    """The resources by URL."""
+    static = str(asset_folder("static"))
+    files = StaticFiles(static)
+    # Its name in the pages of users, which has no version in it.
+    files.putChild(b"centrifuge.js", StaticFiles(os.path.join(static, CLIENT)))
+    hooks = {
+        runner.plan.name: runner.source.receive
+        for runner in runners
+        if IHook.providedBy(runner.source)
+    }
+    return Root(
+        {
+            b"": FrontDoor(doors, server.front_channel),
+            b"channels": Channels(doors),
+            b"events": Events(doors),
+            b"api": Api(doors.node, doors.gate, lambda: [runner.status() for runner in runners]),
+            b"hooks": Hooks(hooks),
+            b"status": status,
+            b"connection": Folder(connections.children()),
+            b"emulation": EmulationDoor(connections),
+            b"static": files,
+        },
+        StaticFiles(os.path.join(static, "favicon.svg")),
+        Hosts(names(server)),
+        UserPages(server.pages) if server.pages else None,
+    )
+
+
+class _Terse(Logger):
+    """A logger whose debug events are not even made."""
+
+    def debug(self, format: str | None = None, **kwargs: object) -> None:
+        """Nothing: twistd's own observer would write each."""
+
+
+def connection_log(debug: bool) -> Logger:
+    """A logger for connects and disconnects, which are debug events."""
+    return (Logger if debug else _Terse)("pushserver.connections")
+
+
+_log = Logger()
+
+
+def _report(what: str) -> None:
+    _log.failure("{what}", what=what)
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Drive the coroutine; what it raises is logged."""
+    try:
+        rest = begin(coroutine)
+    except Exception:
+        _report("a conversation failed")
+    else:
+        if rest is not None:
+            rest.addErrback(lambda failure: _log.failure("a conversation failed", failure))

@@ -1,0 +1,144 @@
+"""`twistd pushserver`: its options, and what they come to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from pushserver.app.app import PushServer
+from pushserver.config.settings import Config, InvalidConfig, Types, read
+from pushserver.errors import StartFailed
+from pushserver.resources.static import pages_folder
+from pushserver.server import signals
+from pushserver.server.build import build, with_app
+from pushserver.server.loading import load
+from pushserver.server.reloading import Reloader, Retrier, history_file
+from pushserver.server.service import PushService
+from pushserver.sources.registry import SourceTypes
+from pushserver.usercode.steady import steady
+
+
+class Options(usage.Options):
+    """The command line of `twistd pushserver`."""
+
+    synopsis = "[--listen ENDPOINT]... [--config FILE.toml] [--app MODULE:NAME]"
+    longdesc = (
+        "Serves live pages: open the URL that the log names. ENDPOINT is any Twisted "
+        "server endpoint, such as tcp:8080, ssl:..., unix:... or systemd:domain=INET:name=http. "
+        "MODULE:NAME is a PushServer of yours; modules in the current folder are found."
+    )
+    optParameters: ClassVar = [
+        ["config", "c", "", "The configuration, a TOML file."],
+        ["app", "a", "", "The application to run, such as ticker:app."],
+    ]
+    optFlags: ClassVar = [
+        ["debug", None, "Log connects and disconnects too."],
+        ["reload", None, "Start again when a file of the application changes (development)."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Where to listen; may be given several times. [default: tcp:8080:interface=127.0.0.1]"""
+        self["listen"].append(endpoint)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            # twistd would print its whole help before the line that matters.
+            raise StartFailed(f"{error}; see twistd pushserver --help") from None
+
+    def parseArgs(self, *rest: str) -> None:
+        if rest:
+            raise usage.UsageError(f"unexpected argument {rest[0]!r}")
+
+
+def makeService(options: Options) -> IService:
+    """The service that `twistd pushserver` runs; raises StartFailed."""
+    from twisted.internet import reactor
+
+    # Before anything waits, also for files to change after a start that failed.
+    monotonic = steady(reactor)
+    # Before the application, whose own handlers of signals are kept.
+    signals.install(reactor, monotonic)
+    if not options["reload"]:
+        return make(options, os.environ, reactor)
+    signals.release()
+    # Bytecode counts as fresh while a source has its size and the second of its time: a file that
+    # is changed twice in a second would be run as it was.
+    sys.dont_write_bytecode = True
+    watched = (Path(options["config"]),) if options["config"] else ()
+    reloader = Reloader(reactor, Path.cwd(), watched)
+    try:
+        service = make(options, os.environ, reactor)
+    except StartFailed as error:
+        return Retrier(reloader, error)
+    reloader.setServiceParent(service)
+    return service
+
+
+def make(options: Options, environment: Mapping[str, str], reactor: Any) -> PushService:
+    """The service of these options; raises StartFailed."""
+    types = SourceTypes()
+    app = load(options["app"]) if options["app"] else None
+    config = configure(options, environment, types)
+    if app is not None:
+        config = with_app(config, app)
+    config = with_pages(config, options["config"], _file(options["app"]))
+    if options["reload"] and not config.store.path:
+        config = replace(config, store=replace(config.store, path=history_file()))
+    return build(config, reactor, options["debug"], types, app)
+
+
+def embedded(app: PushServer, listen: Sequence[str], config: str, reactor: Any) -> PushService:
+    """The service of an application in somebody's own program; raises StartFailed."""
+    if reactor is None:
+        from twisted.internet import reactor
+    options = Options()
+    options["config"] = config
+    found = with_app(configure(options, os.environ), app)
+    found = with_pages(found, config, _file("__main__"))
+    found = replace(found, server=replace(found.server, listen=list(listen)))
+    return build(found, reactor, app=app)
+
+
+def with_pages(config: Config, *private: str) -> Config:
+    """The configuration with the folder of the user's pages as it is, if there is one.
+
+    Raises StartFailed, also if one of the files that are private is in it, or the store, or
+    a secret.
+    """
+    if not config.server.pages:
+        return config
+    secrets = [source.options.get("secret_file", "") for source in config.sources.values()]
+    folder = pages_folder(config.server.pages, (config.store.path, *secrets, *private))
+    return replace(config, server=replace(config.server, pages=folder))
+
+
+def _file(app: str) -> str:
+    """Where the module of an application is, as far as it is a file; `__main__` is a program's."""
+    module = sys.modules.get(app.partition(":")[0])
+    return getattr(module, "__file__", None) or ""
+
+
+def configure(
+    options: Options, environment: Mapping[str, str], types: Types | None = None
+) -> Config:
+    """The configuration: file, environment, flags, the later over the earlier."""
+    try:
+        config = read(options["config"], environment, SourceTypes() if types is None else types)
+    except InvalidConfig as error:
+        raise StartFailed(str(error)) from None
+    if options["listen"]:
+        config = replace(config, server=replace(config.server, listen=options["listen"]))
+    return config

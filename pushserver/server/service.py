@@ -1,0 +1,193 @@
+"""The running server: its ports, its sources, its clocks, and an orderly end."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+
+from pushserver import __version__
+from pushserver.app.service import AppService
+from pushserver.errors import StartFailed
+from pushserver.server.epoll_limit import bound
+from pushserver.server.gc_policy import Collector
+from pushserver.server.listener import Listener
+from pushserver.server.systemd import notify
+from pushserver.sessions.node import Node
+from pushserver.sources.engine.runner import Runner, Status
+from pushserver.web.mount import Mounted
+from pushserver.web.site import PushSite
+
+SWEEP_SECONDS = 60.0
+
+
+class PushService(MultiService):
+    """Everything that starts and stops with the server.
+
+    The store is the first to start and the last to stop.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        node: Node,
+        site: PushSite,
+        reactor: Any,
+        storage: Service | None = None,
+        app: AppService | None = None,
+    ):
+        super().__init__()
+        self.node = node
+        self._site = site
+        self._reactor = reactor
+        self._listeners: list[Listener] = []
+        self._sources: list[Service] = []
+        self._storage = storage
+        if storage is not None:
+            storage.setServiceParent(self)
+        self._begins: Any = None
+        self._app = app
+        if app is not None:
+            app.setServiceParent(self)
+        self._collector = Collector(node.peers.__len__)
+        self._clocks = [
+            (self._clock(self._wake_peers), 1.0),
+            (self._clock(self._sweep), SWEEP_SECONDS),
+        ]
+
+    def listen(self, text: str) -> None:
+        """Listen on this endpoint when started; raises StartFailed if it is none."""
+        try:
+            endpoint = serverFromString(self._reactor, text)
+        except Exception as error:
+            problem = f"--listen {text}: {error}, expected an endpoint such as tcp:8080"
+            raise StartFailed(problem) from None
+        listener = Listener(endpoint, text, self._site)
+        listener.setServiceParent(self)
+        self._listeners.append(listener)
+
+    def add_source(self, source: Service) -> None:
+        """Run this source from the start of the application to the end."""
+        self._sources.append(source)
+
+    @property
+    def resource(self) -> Resource:
+        """All that is served, to be put into another site."""
+        return Mounted(self._site.resource, self._site)
+
+    @property
+    def sources(self) -> list[Status]:
+        """How each source of the configuration is."""
+        return [source.status() for source in self._sources if isinstance(source, Runner)]
+
+    def startService(self) -> None:
+        if self.node.hub.closed:
+            raise RuntimeError("a server that was stopped does not start again: make another")
+        super().startService()
+        _allow_all_descriptors()
+        bound(self._reactor)
+        for clock, interval in self._clocks:
+            clock.start(interval, now=False)
+        self._reactor.callWhenRunning(self._started)
+        # Before its first turn asyncio's reactor has no loop that runs.
+        self._begins = self._reactor.callLater(0, self._begin)
+
+    def stopService(self) -> Deferred[None]:
+        """Close every connection with a word, and wait for them to go; fires when they are."""
+        self.running = False
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        notify("STOPPING=1", os.environ)
+        deadline = self.node.monotonic() + self.node.limits.drain_seconds
+        for listener in self._listeners:
+            await maybeDeferred(listener.stopService)
+        # All at once: each of them may take its time to end.
+        await gatherResults([self._stopped(source) for source in self._sources])
+        deadline += await self._stop_app()
+        self.node.hub.close()
+        for peer in self.node.peers:
+            peer.shut_down()
+        await self._drained(deadline - self.node.monotonic())
+        for clock, _ in self._clocks:
+            if clock.running:
+                clock.stop()
+        self._collector.stop()
+        if self._app is not None:
+            await maybeDeferred(self._app.stopService)
+        if self._storage is not None:
+            await maybeDeferred(self._storage.stopService)
+        if self._app is not None:
+            self._app.end()
+
+    def _begin(self) -> None:
+        begun = Deferred.fromCoroutine(self._start_sources())
+        begun.addErrback(lambda why: self._log.failure("the sources did not start", why))
+
+    async def _start_sources(self) -> None:
+        if self._app is not None:
+            await self._app.tell_start()
+        if self.running:
+            for source in self._sources:
+                source.startService()
+
+    async def _stop_app(self) -> float:
+        """Tell the application, if it was told of the start; how many seconds that took."""
+        began = self.node.monotonic()
+        if self._begins is not None and self._begins.active():
+            self._begins.cancel()
+        elif self._app is not None:
+            await self._app.tell_stop()
+        return self.node.monotonic() - began
+
+    def _stopped(self, service: Service) -> Deferred[Any]:
+        stopped = maybeDeferred(service.stopService)
+        return stopped.addErrback(lambda why: self._log.failure("a source did not stop", why))
+
+    async def _drained(self, seconds: float) -> None:
+        gone: Deferred[None] = Deferred()
+        self.node.peers.when_empty(lambda: gone.callback(None))
+        both = DeferredList([gone, self._site.drain()])
+        late = self._reactor.callLater(max(0.0, seconds), self._abort)
+        await both
+        if late.active():
+            late.cancel()
+
+    def _abort(self) -> None:
+        for peer in self.node.peers:
+            peer.abort()
+        self._site.abort()
+
+    def _started(self) -> None:
+        urls = " or ".join(listener.url() for listener in self._listeners)
+        what = f"open {urls}" if urls else "running"
+        self._log.info("pushserver {version}: {what}", version=__version__, what=what)
+        notify("READY=1", os.environ)
+        self._collector.start()
+
+    def _clock(self, call: Callable[[], object]) -> LoopingCall:
+        loop = LoopingCall(call)
+        loop.clock = self._reactor
+        return loop
+
+    async def _wake_peers(self) -> None:
+        while self.node.peers.tick(self.node.monotonic()):
+            await deferLater(self._reactor, 0)
+
+    def _sweep(self) -> None:
+        self.node.hub.expire(self.node.monotonic())
+
+
+def _allow_all_descriptors() -> None:
+    """Raise the soft limit of open files to the hard one: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

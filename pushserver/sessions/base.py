@@ -1,0 +1,152 @@
+"""What conversations have in common: a transport, channels, and one end."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+from pushserver.channels.channel import ClientInfo
+from pushserver.hub.audience import Direct
+from pushserver.protocols.formats import Format
+from pushserver.sessions.node import Node, new_client
+
+FormatT = TypeVar("FormatT", bound=Format)
+
+CLOSING_SECONDS = 5.0
+"""How long the end of a conversation may take to reach the peer."""
+
+
+class Transport(Protocol[FormatT]):
+    """How frames reach the peer."""
+
+    @property
+    def format(self) -> FormatT:
+        """How things look here."""
+
+    @property
+    def direct(self) -> Direct | None:
+        """Sends past everything, while nothing waits; see `audience.Subscriber.direct`."""
+
+    def attach(self, conversation: Conversation[FormatT]) -> None:
+        """Tell this conversation what becomes of the connection."""
+
+    def write(self, frame: bytes) -> None:
+        """Send one frame; nothing happens once the transport is closing."""
+
+    def hold(self, frame: bytes, taken: int) -> None:
+        """Send what `direct` did not take: all but the first `taken` bytes."""
+
+    def close(self, code: int, reason: str) -> None:
+        """End, with this code where there is such a thing, after all that was written."""
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+
+
+class Conversation(Generic[FormatT]):
+    """One peer's: a subscriber of the hub, one of the peers, and what its transport talks to.
+
+    The transport calls `closed` once, when the connection is gone; the conversation calls
+    the transport's `close` or `abort` when it is the one that ends.
+    """
+
+    __slots__ = ("_audiences", "_blocked_at", "_ended", "_transport", "info", "node", "send")
+
+    slow_code: ClassVar[int]
+    """The close code that says: too slow. For counting; no close frame would reach the peer."""
+
+    def __init__(self, node: Node, transport: Transport[FormatT]):
+        self.info = ClientInfo(new_client())
+        self.send = transport.write
+        self.node = node
+        self._transport = transport
+        # By name: each channel's, or one of several channels together.
+        self._audiences: set[str] = set()
+        self._blocked_at: float | None = None
+        self._ended = False
+        transport.attach(self)
+
+    @property
+    def format(self) -> FormatT:
+        return self._transport.format
+
+    @property
+    def direct(self) -> Direct | None:
+        return self._transport.direct
+
+    def held(self, frame: bytes, taken: int) -> None:
+        self._transport.hold(frame, taken)
+
+    def blocked(self, direct: Direct | None) -> None:
+        """The peer has something to read first; nothing may go past that by `direct`."""
+        self._blocked_at = self.node.monotonic()
+        if direct is not None:
+            self.node.hub.hold(self, self._audiences, direct)
+
+    def drained(self) -> None:
+        """Everything was read."""
+        self._blocked_at = None
+        self.node.hub.release(self, self._audiences)
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether the peer has had something to read for so long that it must be dead."""
+        limits = self.node.limits
+        since = self._blocked_at
+        return since is not None and now - since > limits.ping_seconds + limits.dead_seconds
+
+    def received(self, text: bytes) -> None:
+        """A text from the peer."""
+        raise NotImplementedError
+
+    def insufficient(self, channel: str) -> None:
+        raise NotImplementedError
+
+    def wake(self, now: float) -> float | None:
+        if self._ended:
+            self.abort()
+            return None
+        if self.is_stuck(now):
+            self.slow()
+            return None
+        return self.due(now)
+
+    def due(self, now: float) -> float | None:
+        """Do what is due of an open conversation; see `peers.Peer.wake`."""
+        raise NotImplementedError
+
+    def shut_down(self) -> None:
+        raise NotImplementedError
+
+    def alive(self) -> None:
+        """The peer answered a ping of the transport."""
+
+    def closed(self) -> None:
+        """The connection is gone."""
+        self._leave_all()
+        self.node.peers.remove(self)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """End the conversation from this side; the connection follows."""
+        if not self._ended:
+            self._leave_all()
+            self.node.hub.metrics.ended[str(code)] += 1
+            # A peer that does not read does not read the end either.
+            self.node.peers.wake_at(self, self.node.monotonic() + CLOSING_SECONDS)
+            self._close(code, reason)
+
+    def slow(self) -> None:
+        """The peer leaves more unread than it may."""
+        self.node.hub.metrics.ended[str(self.slow_code)] += 1
+        self.abort()
+
+    def abort(self) -> None:
+        """End the conversation and drop the connection."""
+        self._leave_all()
+        self._transport.abort()
+
+    def _close(self, code: int, reason: str) -> None:
+        self._transport.close(code, reason)
+
+    def _leave_all(self) -> None:
+        self._ended = True
+        while self._audiences:
+            self.node.hub.unsubscribe(self, self._audiences.pop())

@@ -1,0 +1,93 @@
+"""What an application has to say to what clients do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pushserver.sessions.session import Session
+
+
+class Refused(Exception):
+    """A handler says no; the text is for the client.
+
+    `code`: of the reply, 103 (permission denied) unless another is given (400 to 1999 are the
+    application's own). A connect that is refused ends the connection: with 4500 (the client
+    does not come back), or with another from 3500 to 4999. Raises ValueError for other codes.
+    """
+
+    def __init__(self, reason: str = "refused by the application", code: int = 0):
+        if code and not (400 <= code <= 1999 or 3500 <= code <= 4999):
+            raise ValueError(f"code {code}: expected 400 to 1999 or, for connect, 3500 to 4999")
+        super().__init__(reason)
+        # A lone surrogate, as in the name of a file, is no text that could be sent.
+        self.reason = str(reason).encode("utf-8", "replace").decode()
+        self.code = code
+
+
+class NotHandled(Exception):
+    """The application has no handler for this; the text says for what."""
+
+
+class HandlerFailed(Exception):
+    """The application failed, which has been logged; the text is for the client."""
+
+
+class Handlers(Protocol):
+    """The application. `data` and what is answered are JSON texts, b"" for none.
+
+    Any of these may raise Refused; what else they raise is a fault of the application's, of
+    which the client learns that there was one.
+    """
+
+    async def connect(self, session: Session, data: bytes) -> bytes:
+        """A client is there; the answer is for it. It may be put into channels."""
+
+    def disconnect(self, session: Session, reason: str) -> None:
+        """A client that was connected is gone."""
+
+    async def subscribe(self, session: Session, channel: str, data: bytes) -> None:
+        """A client wants to subscribe."""
+
+    def guards(self, channel: str) -> bool:
+        """Whether `subscribe` decides who may read this channel; the answer raises nothing."""
+
+    def decides(self, channel: str) -> bool:
+        """Whether `publish` decides who may publish to this channel; raises nothing."""
+
+    async def publish(self, session: Session, channel: str, data: bytes) -> None:
+        """A client wants to publish to a channel that the application decides about."""
+
+    async def rpc(self, session: Session, method: str, data: bytes) -> bytes:
+        """A client asks for something; raises NotHandled."""
+
+    async def message(self, session: Session, data: bytes) -> None:
+        """A client says something that it gets no answer to; raises NotHandled."""
+
+
+class NoHandlers:
+    """A server without an application."""
+
+    async def connect(self, session: Session, data: bytes) -> bytes:
+        return b""
+
+    def disconnect(self, session: Session, reason: str) -> None:
+        """Nobody to tell."""
+
+    async def subscribe(self, session: Session, channel: str, data: bytes) -> None:
+        """Everybody may."""
+
+    def guards(self, channel: str) -> bool:
+        return False
+
+    def decides(self, channel: str) -> bool:
+        return False
+
+    async def publish(self, session: Session, channel: str, data: bytes) -> None:
+        """Not called: `decides` says no for each channel."""
+
+    async def rpc(self, session: Session, method: str, data: bytes) -> bytes:
+        raise NotHandled("not available on this server")
+
+    async def message(self, session: Session, data: bytes) -> None:
+        raise NotHandled("nothing on this server takes `send`")

@@ -1,0 +1,234 @@
+"""What each command of the Centrifuge client protocol means for the session that it came on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from pushserver.channels import jsontext
+from pushserver.channels.channel import Draft, InvalidName, Position, check_name
+from pushserver.channels.history import History
+from pushserver.channels.jsontext import InvalidData
+from pushserver.hub.broker import Unavailable
+from pushserver.protocols import centrifuge
+from pushserver.protocols.centrifuge import WireError
+from pushserver.sessions.callbacks import Refused
+
+if TYPE_CHECKING:
+    from pushserver.sessions.session import Session
+
+
+_CLOSE_CODES = 3000
+
+
+async def connect(session: Session, text: bytes) -> Struct:
+    request = centrifuge.request(text, centrifuge.ConnectRequest)
+    node = session.node
+    session.arrive()
+    try:
+        answer = await node.handlers.connect(session, _text(request.data))
+    except Refused as refused:
+        code = refused.code or centrifuge.REFUSED
+        if code < _CLOSE_CODES:
+            # It is none: the client ends the connection when it is answered with it.
+            raise
+        session.disconnect(code, refused.reason)
+        return centrifuge.Empty()
+    subs = await session.admit(request.subs)
+    return centrifuge.ConnectResult(
+        session.info.client,
+        node.version,
+        data=Raw(answer) if answer else UNSET,
+        subs=subs,
+        ping=max(1, round(node.limits.ping_seconds)),
+        pong=True,
+        session=session.secret,
+        node=node.hub.history.epoch if session.secret else "",
+        time=int(node.clock() * 1000),
+    )
+
+
+async def subscribe(session: Session, text: bytes) -> Struct:
+    request = centrifuge.request(text, centrifuge.SubscribeRequest)
+    channel = _channel(request.channel)
+    _check_may_subscribe(session, channel, request)
+    last = _initial(session, request)
+    await session.node.handlers.subscribe(session, channel, _text(request.data))
+    # What the peer asks for itself takes the place of what the application did for it.
+    session.leave(channel)
+    position = Position(request.epoch, request.offset) if request.recover else None
+    # From here to the reply everything happens in one turn.
+    joined = await session.join(channel, position, last)
+    if joined.reason and request.flag & centrifuge.FLAG_REJECT_UNRECOVERED:
+        session.leave(channel)
+        raise WireError(centrifuge.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
+    if request.join_leave:
+        session.node.presence.observe(channel, session)
+    return session.subscribed(channel, joined, position)
+
+
+def _check_may_subscribe(
+    session: Session, channel: str, request: centrifuge.SubscribeRequest
+) -> None:
+    if request.type:
+        raise WireError(centrifuge.NOT_AVAILABLE, "type: this server has stream subscriptions only")
+    if request.tf is not UNSET:
+        raise WireError(centrifuge.NOT_AVAILABLE, "tf: this server filters no publications")
+    if channel in session.channels:
+        if channel in session.invited:
+            return
+        message = f"already subscribed to {channel}"
+        raise WireError(centrifuge.ALREADY_SUBSCRIBED, message)
+    limit = session.node.limits.channels_per_client
+    if len(session.channels) >= limit:
+        message = f"more than {limit} channels on one connection (channels_per_client)"
+        raise WireError(centrifuge.LIMIT_EXCEEDED, message)
+
+
+def _initial(session: Session, request: centrifuge.SubscribeRequest) -> int:
+    """How many of the last publications a first subscribe is answered with."""
+    options = session.node.hub.history.options(request.channel)
+    asked = None
+    if request.data is not UNSET and request.data != b"null":
+        asked = _subscribe_data(bytes(request.data)).last
+    if asked is None:
+        return options.initial
+    if asked < 0:
+        raise WireError(
+            centrifuge.BAD_REQUEST, f"bad request: data.last is {asked}, expected 0 or more"
+        )
+    return min(asked, options.history_size)
+
+
+async def unsubscribe(session: Session, text: bytes) -> Struct:
+    session.leave(_channel(centrifuge.request(text, centrifuge.ChannelRequest).channel))
+    return centrifuge.Empty()
+
+
+async def publish(session: Session, text: bytes) -> Struct:
+    request = centrifuge.request(text, centrifuge.PublishRequest)
+    channel = _channel(request.channel)
+    hub, handlers = session.node.hub, session.node.handlers
+    # Permission first: reading the data costs more than refusing it.
+    decided = handlers.decides(channel)
+    if not decided and not hub.history.options(channel).client_publish:
+        message = f"clients may not publish to {channel} (client_publish)"
+        raise WireError(centrifuge.PERMISSION_DENIED, message)
+    try:
+        data = jsontext.compact(bytes(request.data))
+        if decided:
+            await handlers.publish(session, channel, data)
+        await hub.publish(Draft(channel, data, info=session.info))
+    except InvalidData as error:
+        raise WireError(centrifuge.BAD_REQUEST, f"bad request: data: {error}") from None
+    except Unavailable as error:
+        raise WireError(centrifuge.INTERNAL, str(error), temporary=True) from None
+    return centrifuge.Empty()
+
+
+async def history(session: Session, text: bytes) -> Struct:
+    request = centrifuge.request(text, centrifuge.HistoryRequest)
+    channel = await _readable(session, request.channel)
+    return history_result(session.node.hub.history, channel, request)
+
+
+async def presence(session: Session, text: bytes) -> Struct:
+    channel = await _readable(session, centrifuge.request(text, centrifuge.ChannelRequest).channel)
+    clients = session.node.presence.clients(channel)
+    return centrifuge.PresenceResult(
+        {name: centrifuge.info(client) for name, client in clients.items()}
+    )
+
+
+async def presence_stats(session: Session, text: bytes) -> Struct:
+    channel = await _readable(session, centrifuge.request(text, centrifuge.ChannelRequest).channel)
+    return centrifuge.PresenceStatsResult(*session.node.presence.stats(channel))
+
+
+async def rpc(session: Session, text: bytes) -> Struct:
+    request = centrifuge.request(text, centrifuge.RpcRequest)
+    data = await session.node.handlers.rpc(session, request.method, _text(request.data))
+    return centrifuge.RpcResult(Raw(data) if data else UNSET)
+
+
+async def send(session: Session, text: bytes) -> Struct:
+    request = centrifuge.request(text, centrifuge.SendRequest)
+    await session.node.handlers.message(session, _text(request.data))
+    return centrifuge.Empty()
+
+
+async def ping(session: Session, text: bytes) -> Struct:
+    return centrifuge.Empty()
+
+
+async def not_available(session: Session, text: bytes) -> Struct:
+    raise WireError(centrifuge.NOT_AVAILABLE, "not available on this server")
+
+
+METHODS: dict[str, Callable[[Session, bytes], Awaitable[Struct]]] = {
+    "connect": connect,
+    "subscribe": subscribe,
+    "unsubscribe": unsubscribe,
+    "publish": publish,
+    "history": history,
+    "presence": presence,
+    "presence_stats": presence_stats,
+    "ping": ping,
+    "rpc": rpc,
+    "send": send,
+    "refresh": not_available,
+    "sub_refresh": not_available,
+}
+"""What answers a method: the result, or it raises WireError, Refused or NotHandled."""
+
+
+def history_result(
+    log: History, name: str, request: centrifuge.HistoryRequest
+) -> centrifuge.HistoryResult:
+    """What the history method answers; raises WireError for a position of another epoch."""
+    channel = log.peek(name)
+    since = request.since
+    if since is not None and since.epoch and since.epoch != log.epoch:
+        raise WireError(
+            centrifuge.UNRECOVERABLE, f"unrecoverable position: epoch {since.epoch[:40]!r}"
+        )
+    if since is None:
+        rows = channel.after(0)
+    elif request.reverse:
+        rows = [row for row in channel.after(0) if row.offset < since.offset]
+    else:
+        rows = channel.after(since.offset)
+    if request.reverse:
+        rows.reverse()
+    if request.limit >= 0:
+        rows = rows[: request.limit]
+    pubs = [centrifuge.pub(row) for row in rows]
+    return centrifuge.HistoryResult(pubs, log.epoch, channel.top)
+
+
+async def _readable(session: Session, name: str) -> str:
+    """A channel that the peer is in, or that the application would let it into."""
+    channel = _channel(name)
+    if channel not in session.channels:
+        await session.node.handlers.subscribe(session, channel, b"")
+    return channel
+
+
+def _channel(name: str) -> str:
+    try:
+        return check_name(name)
+    except InvalidName as error:
+        raise WireError(centrifuge.BAD_REQUEST, f"bad request: {error}") from None
+
+
+def _subscribe_data(text: bytes) -> centrifuge.SubscribeData:
+    """Other people's data is none of our business; only an object's `last` counts."""
+    if not text.lstrip().startswith(b"{"):
+        return centrifuge.SubscribeData()
+    return centrifuge.request(text, centrifuge.SubscribeData)
+
+
+def _text(data: Raw | UnsetType) -> bytes:
+    return b"" if data is UNSET else bytes(data)

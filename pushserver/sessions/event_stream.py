@@ -1,0 +1,92 @@
+"""One conversation of a reader that only listens: raw WebSocket, SSE, NDJSON."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from pushserver.channels.position import Start
+from pushserver.hub.hub import Following
+from pushserver.protocols.formats import Reset, StreamFormat, Subscribed
+from pushserver.sessions.base import Conversation, Transport
+from pushserver.sessions.node import Node
+
+GOING_AWAY = 1001
+POLICY = 1008
+OVERLOADED = 1013
+# A client that lost its stream comes back after this long, each after another time.
+RETRY_MILLISECONDS = (1_000, 4_000)
+
+
+class Stream(Conversation[StreamFormat]):
+    """Publication objects of one or several channels, with one cursor over all of them.
+
+    What was missed and everything live come in the order of publication.
+    """
+
+    __slots__ = ("_awaiting",)
+
+    slow_code = OVERLOADED
+
+    def __init__(self, node: Node, transport: Transport[StreamFormat]):
+        self._awaiting = False
+        super().__init__(node, transport)
+        node.peers.wake_at(self, node.monotonic() + self._interval())
+
+    async def follow(self, channels: Sequence[str], start: Start) -> None:
+        """Begin: say where the stream stands, send what was missed, go on live."""
+        following = await self.node.hub.follow(self, channels, start)
+        self._audiences.add(following.audience)
+        retry = random.randint(*RETRY_MILLISECONDS)
+        begin = self.format.begin(_subscribed(following), _reset(following), retry)
+        rows = following.publications
+        if rows:
+            replays, encode = self.node.replays, self.format.publications
+            begin += replays.encode(following.audience, rows, encode)
+        self.send(begin)
+
+    def received(self, text: bytes) -> None:
+        """A text from the peer; there is nothing that it could say here."""
+        self.disconnect(POLICY, "this stream only sends; publish by POST to the channel's URL")
+
+    def alive(self) -> None:
+        """The peer answered a heartbeat."""
+        self._awaiting = False
+
+    def insufficient(self, channel: str) -> None:
+        self.disconnect(OVERLOADED, "insufficient state; come back with the last id")
+
+    def due(self, now: float) -> float | None:
+        if self._blocked_at is not None:
+            # A ping would have to wait behind what it has to read first, and its answer too.
+            return now + self.node.limits.dead_seconds
+        if self._awaiting:
+            self.disconnect(POLICY, "no pong")
+            return None
+        self.send(self.format.heartbeat)
+        if not self.format.answered:
+            return now + self._interval()
+        self._awaiting = True
+        return now + self.node.limits.dead_seconds
+
+    def shut_down(self) -> None:
+        self.disconnect(GOING_AWAY, "the server is shutting down")
+
+    def _interval(self) -> float:
+        limits = self.node.limits
+        seconds = limits.ping_seconds if self.format.answered else limits.heartbeat_seconds
+        return seconds * random.uniform(0.75, 1.0)
+
+
+def _subscribed(following: Following) -> list[Subscribed]:
+    cursor = following.cursor
+    return [
+        Subscribed(name, cursor.epoch, offset, str(cursor), following.recovered)
+        for name, offset in following.offsets.items()
+    ]
+
+
+def _reset(following: Following) -> Reset | None:
+    if not following.reason:
+        return None
+    return Reset(following.reason, following.cursor.epoch, str(following.cursor))

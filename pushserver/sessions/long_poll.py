@@ -1,0 +1,74 @@
+"""One waiting request: answered with the next publication, or with nothing in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pushserver.channels.channel import ClientInfo
+from pushserver.channels.position import Start
+from pushserver.protocols.formats import HISTORY, Format
+from pushserver.sessions.node import Node, new_client
+
+
+class Poll:
+    """A subscriber for what is published next, on behalf of a long-poll request.
+
+    `answer` is called once, with a history object as JSON text: of what
+    comes first, or `nothing` when none comes in time or the server stops.
+    """
+
+    __slots__ = ("_answer", "_channel", "_node", "_nothing", "info")
+
+    def __init__(self, node: Node, channel: str, answer: Callable[[bytes], None], nothing: bytes):
+        self.info = ClientInfo(new_client())
+        self._node = node
+        self._channel = channel
+        self._answer: Callable[[bytes], None] | None = answer
+        self._nothing = nothing
+
+    @property
+    def format(self) -> Format:
+        return HISTORY
+
+    @property
+    def direct(self) -> None:
+        """What is sent is an answer to be made; there is no way past that."""
+
+    def held(self, frame: bytes, taken: int) -> None:
+        """Never: there is no direct way."""
+
+    async def wait(self, seconds: float) -> None:
+        """Wait so long at the most, from now on."""
+        await self._node.hub.follow(self, (self._channel,), Start(last=0))
+        self._node.peers.wake_at(self, self._node.monotonic() + seconds)
+
+    def leave(self) -> None:
+        """The request is answered or gone."""
+        self._answer = None
+        self._node.peers.remove(self)
+        self._node.hub.unsubscribe(self, self._channel)
+
+    def send(self, frame: bytes) -> None:
+        self._finish(frame)
+
+    def insufficient(self, channel: str) -> None:
+        self._finish(self._nothing)
+
+    def wake(self, now: float) -> float | None:
+        self._finish(self._nothing)
+        return None
+
+    def shut_down(self) -> None:
+        self._finish(self._nothing)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        self._finish(self._nothing)
+
+    def abort(self) -> None:
+        self._finish(self._nothing)
+
+    def _finish(self, body: bytes) -> None:
+        answer = self._answer
+        if answer is not None:
+            self.leave()
+            answer(body)

@@ -1,0 +1,62 @@
+"""What sources run in, and how one of them is to run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pushserver.channels.channel import Draft, Receipt
+from pushserver.hub.audience import Subscriber
+
+
+class Watch(Protocol):
+    """Who watches what; a hub is one."""
+
+    on_join: list[Callable[[str, Subscriber], None]]
+    on_leave: list[Callable[[str, Subscriber], None]]
+
+    def size(self, channel: str) -> int:
+        """How many watch the channel."""
+
+
+class Memory(Protocol):
+    """What sources remember, by their names: JSON values."""
+
+    def get(self, name: str) -> object:
+        """What was set last; None if nothing was."""
+
+    def set(self, name: str, value: object) -> None:
+        """Keep this value; raises InvalidData if it is none or too large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a source is run; times in seconds, `max_rate` in publications a second."""
+
+    name: str
+    kind: str
+    channel: str
+    event: str = "message"
+    on_demand: bool = False
+    linger_seconds: float = 30.0
+    max_rate: float = 100.0
+    retry_seconds: float = 1.0
+    retry_max_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What all sources of a server share.
+
+    `reactor` has IReactorTime and whatever else a source needs; `clock` gives Unix seconds, `now`
+    the seconds of the steady clock; `stop_seconds` says how long the end of a source is waited for.
+    """
+
+    reactor: Any
+    publish: Callable[[Draft], Awaitable[Receipt]]
+    watch: Watch
+    memory: Memory
+    clock: Callable[[], float]
+    now: Callable[[], float]
+    stop_seconds: float = 2.0

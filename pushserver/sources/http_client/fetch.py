@@ -1,0 +1,156 @@
+"""HTTP out: what the sources that read from other servers share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from pushserver import __version__
+from pushserver.sources.http_client.response import Answer, Unusable, ask
+from pushserver.sources.interface import SourceFailed
+
+MOST_REDIRECTS = 5
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# What a header may be is more (RFC 9110, 5.5); what gets through everywhere is this.
+_FIELD_VALUE = re.compile(r"[\x20-\x7e]*")
+_UNSENT = ("connection", "content-length", "transfer-encoding", "upgrade", "accept-encoding")
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A whole answer; `url` is where it was at last, after all redirects."""
+
+    body: bytes
+    url: str
+    content_type: str
+    etag: str
+    last_modified: str
+
+
+class Fetcher:
+    """One URL, to be asked once or often.
+
+    `headers` go with each request, but not to another host that it is redirected to.
+    `seconds` is how long an answer may take, for a stream its head. Raises ValueError that
+    names the key, as `make` of a source type does.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str], seconds: float):
+        _check_url(url)
+        for name, value in headers.items():
+            _check_header(name, value)
+        self.url = url
+        self.host = urlsplit(url).netloc
+        # To know it again by; the URL itself may have a secret in it.
+        self.mark = sha256(url.encode()).hexdigest()
+        self._seconds = seconds
+        self._headers = {"user-agent": f"pushserver/{__version__}"}
+        self._headers |= {name.lower(): value for name, value in headers.items()}
+
+    async def open(self, reactor: Any, headers: Mapping[str, str]) -> Answer:
+        """The answer to a GET with these headers too; raises SourceFailed if there is none."""
+        return await self._in_time(reactor, self._follow(reactor, headers))
+
+    async def fetch(
+        self, reactor: Any, headers: Mapping[str, str], max_bytes: int
+    ) -> Document | None:
+        """The document, or None if it was not modified.
+
+        Raises SourceFailed if there is no answer, and Unusable for what is no document.
+        """
+        return await self._in_time(reactor, self._document(reactor, headers, max_bytes))
+
+    async def _in_time(self, reactor: Any, work: Coroutine[Any, Any, Result]) -> Result:
+        try:
+            return await within(self._seconds, reactor, work)
+        except TimeoutError:
+            problem = f"{self.host} did not answer within {self._seconds:g} s (timeout_seconds)"
+            raise SourceFailed(problem) from None
+
+    async def _document(
+        self, reactor: Any, headers: Mapping[str, str], max_bytes: int
+    ) -> Document | None:
+        answer = await self._follow(reactor, {**headers, "accept-encoding": "gzip"})
+        try:
+            if answer.status == 304:
+                return None
+            if answer.status != 200:
+                raise answer.unusable()
+            return Document(
+                await answer.read_all(max_bytes),
+                answer.url,
+                answer.header("content-type"),
+                answer.header("etag"),
+                answer.header("last-modified"),
+            )
+        finally:
+            answer.close()
+
+    async def _follow(self, reactor: Any, more: Mapping[str, str]) -> Answer:
+        url, own = self.url, self._headers
+        for _ in range(MOST_REDIRECTS + 1):
+            answer = await ask(reactor, url, {**own, **more})
+            if answer.status not in _REDIRECTS:
+                return answer
+            answer.close()
+            target = _target(answer)
+            if _origin(target) != _origin(url):
+                # Whoever is there was not meant to know any of the others.
+                own = {"user-agent": own["user-agent"]}
+            url = target
+        raise Unusable(f"{self.host} redirects more than {MOST_REDIRECTS} times")
+
+
+async def within(seconds: float, reactor: Any, work: Coroutine[Any, Any, Result]) -> Result:
+    """What the coroutine gives; when that takes longer, it is cancelled: TimeoutError."""
+
+    def late(*_: object) -> Failure:
+        return Failure(TimeoutError())
+
+    return await Deferred.fromCoroutine(work).addTimeout(seconds, reactor, late)
+
+
+def _target(answer: Answer) -> str:
+    try:
+        target = urljoin(answer.url, answer.header("location"))
+        _check_url(target)
+    except ValueError:
+        raise Unusable(f"{answer.host} redirects to what is no URL of HTTP") from None
+    return target
+
+
+def _check_url(url: str) -> None:
+    """Raise ValueError unless it is one that can be asked for as it stands."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"url: {url!r:.80}, expected such as https://example.org/path (in ASCII)")
+    if "@" in parts.netloc:
+        raise ValueError("url: has a name before an @, expected that in headers.Authorization")
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _check_header(name: str, value: str) -> None:
+    # Without the value, which may be a secret.
+    if _FIELD_NAME.fullmatch(name) is None or name.lower() in _UNSENT:
+        raise ValueError(f"headers: {name!r:.80} cannot be sent")
+    if _FIELD_VALUE.fullmatch(value) is None:
+        raise ValueError(f"headers: {name}: expected printable ASCII")

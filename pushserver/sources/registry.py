@@ -1,0 +1,104 @@
+"""Finds the types of sources, which are plug-ins, and makes sources of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.plugin import IPlugin, getPlugins
+from zope.interface import implementer
+
+from pushserver.config.settings import Source
+from pushserver.sources.engine.environment import Plan
+from pushserver.sources.interface import ISource, ISourceType
+
+_log = Logger()
+
+
+@implementer(IPlugin, ISourceType)
+class BuiltIn:
+    """A type that is imported once it is asked for.
+
+    `place` names the object in its module that provides ISourceType; `extra` is the extra of
+    pip that brings the libraries it needs.
+    """
+
+    def __init__(self, name: str, place: str, extra: str = ""):
+        self.name = name
+        self.extra = extra
+        self._place = place
+
+    @property
+    def options(self) -> type:
+        """As ISourceType has it; raises ValueError when a library is missing."""
+        options: type = self._with(lambda kind: kind.options)
+        return options
+
+    def make(self, options: Any) -> Any:
+        return self._with(lambda kind: kind.make(options))
+
+    def _with(self, use: Callable[[Any], Any]) -> Any:
+        module, _, attribute = self._place.rpartition(".")
+        try:
+            return use(getattr(import_module(module), attribute))
+        except ModuleNotFoundError as error:
+            if not self.extra or (error.name or "").partition(".")[0] == "pushserver":
+                raise
+            install = f"pip install 'pushserver[{self.extra}]'"
+            raise ValueError(f"{self.name} needs the library {error.name}: {install}") from None
+
+
+class SourceTypes(Mapping[str, Any]):
+    """The types that are installed, by name; looked for once, when the first is asked for."""
+
+    def __init__(self, found: Iterable[Any] | None = None):
+        self._found = found
+        self._by_name: dict[str, Any] | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        return self._types()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._types()))
+
+    def __len__(self) -> int:
+        return len(self._types())
+
+    def _types(self) -> dict[str, Any]:
+        if self._by_name is None:
+            self._by_name = {}
+            for kind in getPlugins(ISourceType) if self._found is None else self._found:
+                self._add(self._by_name, kind)
+        return self._by_name
+
+    @staticmethod
+    def _add(types: dict[str, Any], kind: Any) -> None:
+        name = getattr(kind, "name", None)
+        if not isinstance(name, str) or not name:
+            _log.error("{kind!r} is a type of sources without a name, and left out", kind=kind)
+        elif name not in types:
+            types[name] = kind
+        elif isinstance(kind, BuiltIn) != isinstance(types[name], BuiltIn):
+            _log.error("the type {name} of {kind!r} is one of ours already", name=name, kind=kind)
+            types[name] = kind if isinstance(kind, BuiltIn) else types[name]
+        else:
+            _log.error("{kind!r} is a second type {name}, and left out", name=name, kind=kind)
+
+
+def make(name: str, source: Source, types: Mapping[str, Any]) -> tuple[Any, Plan]:
+    """The source of a table of the configuration, and how it is to be run.
+
+    Raises ValueError that says what is wrong.
+    """
+    kind = types.get(source.type)
+    if kind is None:
+        raise ValueError(f"{source.type} is no type of sources, expected one of {', '.join(types)}")
+    made = kind.make(kind.options(**source.options))
+    if not ISource.providedBy(made):
+        raise ValueError(f"the type {source.type} made {made!r:.60}, which is no ISource")
+    common = {f.name: getattr(source, f.name) for f in dataclasses.fields(Source)}
+    del common["options"]
+    return made, Plan(name, common.pop("type"), **common)

@@ -1,0 +1,1 @@
+"""The types of sources that come with the server."""

@@ -1,0 +1,1 @@
+"""The type `command`: what a program prints."""

@@ -1,0 +1,1 @@
+"""The type `feed`: the entries of RSS and Atom feeds."""

@@ -1,0 +1,1 @@
+"""The type `sse`: the events of another server's stream."""

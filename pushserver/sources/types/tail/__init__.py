@@ -1,0 +1,1 @@
+"""The type `tail`: the lines of a file."""

@@ -1,0 +1,112 @@
+"""`type = "tail"`: publishes the lines that are written to a file."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from pushserver.sources.interface import Feed, ISource, ISourceType, SourceFailed
+from pushserver.sources.types.lines import LineFormat, Lines
+from pushserver.sources.types.tail.follower import Follower
+from pushserver.sources.types.tail.logfile import Mark
+
+_PER_TURN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What stands in the table of the source beside the common keys."""
+
+    path: str
+    """The file; it need not be there yet."""
+    from_start: bool = False
+    """Whether at the very first start also what is in it already is published."""
+    format: LineFormat = "text"
+    """`text`: each line is a string; `json`: each line is a JSON value."""
+    poll_milliseconds: Annotated[int, Meta(ge=10, le=60_000)] = 250
+    """How often it is looked for more, and whether the name leads to another file."""
+    max_line_bytes: Annotated[int, Meta(ge=1, le=1_048_576)] = 65_536
+    """The longest line; of a longer text only so much is published, and none of JSON."""
+    max_catch_up_bytes: Annotated[int, Meta(ge=0)] = 1_048_576
+    """How much of what was written while the source did not run is published."""
+
+
+@implementer(ISource)
+class Tail:
+    """Publishes each line that is written to a file, in order, through rotation and truncation.
+
+    It remembers where it is, and goes on from there at its next start.
+    """
+
+    def __init__(self, options: Options):
+        self._options = options
+
+    async def run(self, feed: Feed) -> None:
+        options = self._options
+        follower = Follower(
+            options.path,
+            options.max_line_bytes,
+            _mark(feed.remembered()),
+            options.from_start,
+            options.max_catch_up_bytes,
+        )
+        try:
+            await self._follow(feed, follower)
+        finally:
+            follower.close()
+
+    async def _follow(self, feed: Feed, follower: Follower) -> None:
+        options = self._options
+        lines = Lines(feed, options.format, options.max_line_bytes)
+        problem: str | None = None
+        while True:
+            try:
+                steps, more = follower.look()
+            except OSError as error:
+                raise SourceFailed(f"{options.path}: {error.strerror or error}") from error
+            if follower.problem != problem:
+                problem = follower.problem
+                if problem:
+                    feed.trouble(f"{options.path}: {problem}")
+                else:
+                    feed.ok()
+            while follower.told:
+                feed.trouble(f"{options.path}: {follower.told.pop(0)}")
+            for count, step in enumerate(steps, 1):
+                if step.line is not None:
+                    await lines.publish(step.line)
+                feed.remember(dataclasses.asdict(step.mark))
+                if count % _PER_TURN == 0:
+                    await feed.sleep(0)
+            await feed.sleep(0 if more else options.poll_milliseconds / 1000)
+
+
+def _mark(remembered: object) -> Mark | None:
+    """What was remembered, if it is of this version."""
+    try:
+        return msgspec.convert(remembered, Mark)
+    except msgspec.ValidationError:
+        return None
+
+
+@implementer(IPlugin, ISourceType)
+class TailType:
+    """The type `tail`."""
+
+    name = "tail"
+    options = Options
+    extra = ""
+
+    def make(self, options: Options) -> Tail:
+        if not options.path or "\0" in options.path:
+            raise ValueError(f"path: value {options.path!r}, expected the path of a file")
+        return Tail(options)
+
+
+TAIL = TailType()

@@ -1,0 +1,1 @@
+"""The type `webhook`: what services post to `/hooks/NAME`."""

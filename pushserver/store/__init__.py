@@ -1,0 +1,1 @@
+"""The history in a SQLite file: commits, batches, and what sources remember."""

@@ -1,0 +1,68 @@
+"""What the sources remember: one JSON value for each name, small, for their next start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+from pushserver.channels import jsontext
+from pushserver.channels.jsontext import InvalidData
+
+MOST_BYTES = 65_536
+
+
+class Memory:
+    """The values by name; a store writes down those that are `take`n.
+
+    `changed` is called when there is something to take. A value never leaves before the
+    publications that were made before it was set: whoever takes it takes those too.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, bytes] = {}
+        self._untaken: set[str] = set()
+        self.changed: Callable[[], None] = _nobody
+
+    def get(self, name: str) -> object | None:
+        """The value set last under this name, a copy of it; None if there is none."""
+        text = self._values.get(name)
+        return None if text is None else json.loads(text)
+
+    def set(self, name: str, value: object) -> None:
+        """Keep a JSON value from now on.
+
+        Raises InvalidData for what JSON cannot hold, and for more than MOST_BYTES of it.
+        """
+        text = jsontext.encode(value)
+        if len(text) > MOST_BYTES:
+            raise InvalidData(
+                f"{name} is to remember {len(text)} bytes of JSON; expected at most {MOST_BYTES}"
+            )
+        if self._values.get(name) == text:
+            return
+        self._values[name] = text
+        self._untaken.add(name)
+        self.changed()
+
+    def restore(self, values: Iterator[tuple[str, bytes]]) -> None:
+        """Fill it with what was written down."""
+        self._values.update(values)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._untaken)
+
+    def take(self) -> dict[str, bytes]:
+        """The JSON texts that were set since the last time, by name."""
+        taken = {name: self._values[name] for name in self._untaken}
+        self._untaken.clear()
+        return taken
+
+    def put_back(self, taken: dict[str, bytes]) -> None:
+        """These were not written down; the next to take gets them, or newer ones."""
+        self._untaken.update(taken)
+
+
+def _nobody() -> None:
+    """Without a store nobody takes anything."""

@@ -1,0 +1,11 @@
+"""Tests of applications without sockets, on a clock that the test moves."""
+
+from pushserver.testing.server import (
+    Disconnected,
+    Publication,
+    ServerError,
+    TestClient,
+    TestServer,
+)
+
+__all__ = ["Disconnected", "Publication", "ServerError", "TestClient", "TestServer"]

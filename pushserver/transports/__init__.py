@@ -1,0 +1,1 @@
+"""How frames reach a peer over HTTP responses and WebSockets."""

@@ -1,0 +1,144 @@
+"""Streams over plain HTTP: answers without an end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import NOT_DONE_YET, Request
+
+from pushserver.config.limits import Limits
+from pushserver.hub.audience import Direct
+from pushserver.protocols.formats import CHUNKED, Format
+from pushserver.transports.outlet import GONE, Bounds, Outlet, outlet
+from pushserver.web.mount import abort, end
+
+
+class Conversation(Protocol):
+    """What is on the other side of the transport."""
+
+    def blocked(self, direct: Direct | None) -> None:
+        """Nothing may be sent past the transport by `direct`."""
+
+    def drained(self) -> None:
+        """It may again."""
+
+    def slow(self) -> None:
+        """The peer leaves more unread than it may: end it at once."""
+
+    def closed(self) -> None:
+        """The connection is gone."""
+
+
+class Responses:
+    """Makes transports of requests; `monotonic` is the steady clock."""
+
+    def __init__(self, limits: Limits, log: Logger, monotonic: Callable[[], float]):
+        self._bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic)
+        self._log = log
+
+    def open(
+        self, request: Request, format: Format, begin: Callable[[ResponseTransport], Conversation]
+    ) -> int:
+        """Answer the request with a stream; `begin` gets its transport."""
+        request.setHeader(b"cache-control", b"no-store")
+        # Else nginx keeps the answer until it has four kilobytes of it.
+        request.setHeader(b"x-accel-buffering", b"no")
+        # The head; twisted.web says "chunked" in it where the client speaks HTTP/1.1.
+        request.write(b"")
+        if request.chunked:
+            format = CHUNKED[format]
+        transport = ResponseTransport(request, format, self._bounds, self._log)
+        try:
+            begin(transport)
+        except Exception:
+            # The head is on its way: what is left to say is the end.
+            self._log.failure("{path} failed", path=request.path)
+            transport.close(0, "")
+        return NOT_DONE_YET
+
+
+class ResponseTransport:
+    """One peer's frames out, as the body of a response that has begun.
+
+    They go past twisted.web: a frame is a whole chunk already.
+    """
+
+    def __init__(self, request: Request, format: Any, bounds: Bounds, log: Logger):
+        self.format = format
+        self._request = request
+        self._channel: Any = request.channel
+        # No request is read behind an answer that ends with the connection.
+        self._channel.persistent = False
+        self._open = True
+        self._log = log
+        address = request.getClientAddress()
+        self._peer = f"{getattr(address, 'host', 'unix')}:{getattr(address, 'port', '')}"
+        self._conversation: Conversation | None = None
+        self._finished = request.notifyFinish()
+        transport: Any = self._channel.transport
+        # The HTTP channel is its producer, and would stop reading while we write much.
+        transport.unregisterProducer()
+        self._outlet: Outlet = outlet(transport, bounds, self)
+
+    @property
+    def direct(self) -> Direct | None:
+        """The socket's send, while nothing waits in front of it."""
+        return self._outlet.direct
+
+    def attach(self, conversation: Conversation) -> None:
+        """Tell this conversation what becomes of the connection."""
+        self._log.debug("{peer} came by {transport}", peer=self._peer, transport=self.format.name)
+        self._conversation = conversation
+        self._finished.addBoth(self._gone)
+
+    def write(self, frame: bytes) -> None:
+        """Send a ready frame; nothing follows the end."""
+        if self._open:
+            self._outlet.write(frame)
+
+    def hold(self, frame: bytes, taken: int) -> None:
+        """Send what a direct send did not take."""
+        self._outlet.hold(frame, taken)
+
+    def close(self, code: int, reason: str) -> None:
+        """End the response and the connection."""
+        if self._open:
+            self._open = False
+            if self._outlet.finish():
+                self._request.finish()
+                end(self._channel)
+            else:
+                abort(self._channel)
+
+    def abort(self) -> None:
+        self._open = False
+        self._outlet.finish()
+        abort(self._channel)
+
+    def blocked(self, direct: Direct | None) -> None:
+        if self._conversation is not None:
+            self._conversation.blocked(direct)
+
+    def drained(self) -> None:
+        if self._conversation is not None:
+            self._conversation.drained()
+
+    def slow(self, queued: int) -> None:
+        self._log.info(
+            "{peer} is dropped: it left {queued} bytes unread (queue_bytes)",
+            peer=self._peer,
+            queued=queued,
+        )
+        if self._conversation is not None:
+            self._conversation.slow()
+
+    def _gone(self, result: Failure | None) -> None:
+        self._open = False
+        conversation, self._conversation = self._conversation, None
+        self._log.debug("{peer} left", peer=self._peer)
+        if conversation is not None:
+            conversation.closed()
+        self._outlet = GONE

@@ -1,0 +1,1 @@
+"""WebSockets: the handshake, the shell around Autobahn, permessage-deflate."""

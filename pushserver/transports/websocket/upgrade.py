@@ -1,0 +1,114 @@
+"""How a handshake becomes a WebSocket: the short way, and the long one from a door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from autobahn.twisted.resource import WebSocketResource
+from autobahn.twisted.websocket import WebSocketServerFactory
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger
+from twisted.web.resource import IResource, getChildForRequest
+from twisted.web.server import Request
+
+from pushserver.config.limits import Limits
+from pushserver.protocols.formats import Format
+from pushserver.transports.outlet import Bounds
+from pushserver.transports.websocket.deflate import accept
+from pushserver.transports.websocket.lean import lean
+from pushserver.transports.websocket.shell import Begin, WebSocketShell
+from pushserver.web.first_bytes import Head, Shortcut, install
+from pushserver.web.site import PushSite
+
+
+class WebSocketFactory(WebSocketServerFactory):
+    """Makes the shells."""
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        monotonic: Callable[[], float],
+        limits: Limits,
+        log: Logger,
+        compress: bool = False,
+    ):
+        """`monotonic` is the steady clock; `compress`: whether permessage-deflate is agreed to."""
+        super().__init__(reactor=reactor, server="pushserver")
+        self.ps_bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic)
+        self.ps_log = log
+        self.setProtocolOptions(
+            # The default for each of the sizes is no limit, and for webStatus a page that
+            # shows the version.
+            maxFramePayloadSize=limits.frame_bytes,
+            maxMessagePayloadSize=limits.frame_bytes,
+            webStatus=False,
+            # Close codes for what a peer does wrong, where the default is a dropped connection.
+            failByDrop=False,
+            closeHandshakeTimeout=2,
+            # Origins are checked at the door, before the handshake.
+            allowedOrigins=["*"],
+            # The handshake is there, whole, before Autobahn gets it.
+            openHandshakeTimeout=0,
+        )
+        if compress:
+            self.setProtocolOptions(perMessageCompressionAccept=accept(limits.frame_bytes))
+
+        # Autobahn copies each option to each new connection unless its class has it; and it
+        # reads tcpNoDelay before it copies, and hides the AttributeError.
+        options = {name: _plain(getattr(self, name)) for name in WebSocketShell.CONFIG_ATTRS}
+        self.protocol = cast(Any, lean(WebSocketShell, self, options))
+
+    def upgrade(self, request: Request, format: Format, begin: Begin) -> int:
+        """Take the request's connection over; `begin` gets the transport once it is open."""
+        if isinstance(request.site, PushSite):
+            request.site.release(cast(Any, request.channel))
+        answer: int = WebSocketResource(_Prepared(self, format, begin)).render(request)
+        if request.content is not None:
+            request.content.close()
+        return answer
+
+    def shortcut(self, root: IResource) -> Shortcut:
+        """What takes over handshakes that a door below `root` lets in."""
+
+        def take(transport: Any, head: Head, data: bytes) -> bool:
+            request = cast(Request, head)
+            try:
+                ask = getattr(getChildForRequest(root, request), "websocket", None)
+                if ask is None:
+                    return False
+                format, begin = ask(request)
+            except Exception:
+                # It is raised once more on the long way, and answered there.
+                return False
+            shell = self.prepare(transport.getPeer(), format, begin)
+            shell.ps_direct = True
+            install(transport, shell, data)
+            return True
+
+        return take
+
+    def prepare(self, address: IAddress, format: Format, begin: Begin) -> WebSocketShell:
+        """A shell that knows what to begin."""
+        shell = cast(WebSocketShell, self.buildProtocol(address))
+        shell.ps_log = self.ps_log
+        shell.ps_format = format
+        shell.ps_begin = begin
+        return shell
+
+
+def _plain(value: Any) -> Any:
+    """An option as it is on an instance; a function on a class would become a method."""
+    return staticmethod(value) if callable(value) else value
+
+
+class _Prepared:
+    """What WebSocketResource takes for a factory: one connection's, with its conversation."""
+
+    def __init__(self, factory: WebSocketFactory, format: Format, begin: Begin):
+        self._factory = factory
+        self._format = format
+        self._begin = begin
+
+    def buildProtocol(self, address: IAddress) -> WebSocketShell:
+        return self._factory.prepare(address, self._format, self._begin)

@@ -1,0 +1,1 @@
+"""What all HTTP resources share: the site, refusals, and who may do what."""

@@ -1,0 +1,95 @@
+"""Which requests may publish, use the server API, and read channels that an application guards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from twisted.internet.address import UNIXAddress
+from twisted.logger import Logger
+from twisted.web.server import Request
+
+from pushserver.auth.access import Caller, Denied, Rules, check_publisher, has_key
+from pushserver.auth.origin import loopback_address
+from pushserver.web.resource import Refusal, forwarded_by, header
+
+IsOwn = Callable[[Request], bool | None]
+
+
+class Gate:
+    """Applies the rules of `access` to requests.
+
+    `is_own` tells whether a request comes from a program of the server's own user or of root
+    (`owner.is_own`).
+    """
+
+    _log = Logger()
+
+    def __init__(self, rules: Rules, is_own: IsOwn):
+        self.allowed_origins = rules.origins
+        self._rules = rules
+        self._is_own = is_own
+        self._warned = False
+
+    def check(self, request: Request, proven: bool = False) -> None:
+        """Return if this request may publish; raise Refusal.
+
+        `proven`: refuse it also where the system does not say whose program made it.
+        """
+        caller = self._caller(request)
+        self._warn_of_proxy(caller)
+        try:
+            check_publisher(caller, self._rules, proven)
+        except Denied as denied:
+            raise _refusal(denied) from None
+
+    def allows(self, request: Request) -> bool:
+        """Whether this request may publish."""
+        try:
+            self.check(request)
+        except Refusal:
+            return False
+        return True
+
+    def has_key(self, request: Request) -> bool:
+        """Whether this request gives an API key; raises Refusal for a wrong one."""
+        try:
+            return has_key(self._caller(request), self._rules.keys)
+        except Denied as denied:
+            raise _refusal(denied) from None
+
+    def _caller(self, request: Request) -> Caller:
+        address = request.getClientAddress()
+        key = header(request, "x-api-key")
+        authorization = header(request, "authorization") or ""
+        scheme, _, credentials = authorization.partition(" ")
+        if key is None and scheme.lower() in ("apikey", "bearer"):
+            key = credentials.strip()
+        return Caller(
+            address=None if isinstance(address, UNIXAddress) else getattr(address, "host", ""),
+            host=header(request, "host") or "",
+            origin=header(request, "origin"),
+            site=header(request, "sec-fetch-site"),
+            secure=request.isSecure(),
+            forwarded=forwarded_by(request),
+            key=key,
+            is_own=partial(self._is_own, request),
+        )
+
+    def _warn_of_proxy(self, caller: Caller) -> None:
+        """Tell the operator once that a local proxy is in front of a server without keys."""
+        local = caller.address is None or loopback_address(caller.address)
+        if self._warned or self._rules.keys or not caller.forwarded or not local:
+            return
+        self._warned = True
+        self._log.warn(
+            "a proxy on this machine passes requests on ({by}), and there are no auth.api_keys:"
+            " nothing can be published through it, and a proxy that does not say so may be taken"
+            " for a program on this machine; set a key",
+            by=caller.forwarded,
+        )
+
+
+def _refusal(denied: Denied) -> Refusal:
+    challenge = {"www-authenticate": "ApiKey"} if denied.status == 401 else None
+    return Refusal(denied.status, denied.message, challenge)

@@ -1,0 +1,299 @@
+"""What every door of the HTTP side does alike: dispatch, refusals, JSON answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import RESPONSES
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from pushserver.auth.origin import allowed_origin
+from pushserver.protocols.formats import Format
+from pushserver.web.accept import preferred
+from pushserver.web.mount import depth, surroundings
+
+JSON = "application/json"
+HTML = "text/html"
+EVENT_STREAM = "text/event-stream"
+LINES = "application/x-ndjson"
+
+Answer = bytes | int | Awaitable[bytes]
+
+# Takes a request over as a conversation: what it calls with the transport returns that.
+Open = Callable[[Request, Format, Callable[[Any], Any]], int]
+
+# What a door opens to a WebSocket handshake: its `websocket(request)` returns this, or raises
+# Refusal, and changes nothing; it may be asked twice (see `first_bytes`).
+WebSocket = tuple[Format, Callable[[Any], Any]]
+
+
+class Refusal(Exception):
+    """An answer that says no: the status, and a text that names what was wrong."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers or {}
+
+
+class Door(Resource):
+    """A resource whose `answer_get`, `answer_post`, ... return the body or raise Refusal.
+
+    They may also return NOT_DONE_YET, having seen to the answer themselves, or something
+    to await. HEAD is GET without the body. Anything else that they raise is logged, and
+    a 500 without a word of it.
+    """
+
+    isLeaf = True
+    _log = Logger()
+
+    def render(self, request: Request) -> bytes | int:
+        name = request.method.decode("ascii", "replace").lower()
+        method = getattr(self, f"answer_{'get' if name == 'head' else name}", None)
+        try:
+            if _allow_origin(request) and name == "options":
+                return self._preflight(request)
+            if method is None:
+                raise Refusal(
+                    405, f"{name.upper()[:20]} is not for this URL", {"allow": self._allow()}
+                )
+            answer = method(request)
+        except Refusal as refusal:
+            answer = refuse(request, refusal)
+        except Exception:
+            self._log.failure("{path} failed", path=request.path)
+            answer = refuse(request, _INTERNAL)
+        if not isinstance(answer, (bytes, int)):
+            return self._wait(request, answer)
+        return _without_body(request, answer) if name == "head" else answer
+
+    def _preflight(self, request: Request) -> int:
+        """Tell a page of an allowed origin what it may send (the Fetch standard, 3.2)."""
+        request.setHeader(b"access-control-allow-methods", self._allow())
+        request.setHeader(b"access-control-allow-headers", _CORS_HEADERS)
+        request.setHeader(b"access-control-max-age", b"600")
+        return no_content(request)
+
+    def _allow(self) -> str:
+        known = ("get", "head", "post", "delete", "options")
+        return ", ".join(
+            name.upper()
+            for name in known
+            if hasattr(self, f"answer_{'get' if name == 'head' else name}")
+        )
+
+    def _wait(self, request: Request, answer: Awaitable[bytes]) -> int:
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def failed(failure: Failure) -> bytes:
+            if isinstance(failure.value, Refusal):
+                return refuse(request, failure.value)
+            self._log.failure("{path} failed", failure, path=request.path)
+            return refuse(request, _INTERNAL)
+
+        def finish(body: bytes) -> None:
+            if not gone:
+                request.setHeader(b"content-length", b"%d" % len(body))
+                request.write(body)
+                request.finish()
+
+        Deferred.fromCoroutine(_await(answer)).addErrback(failed).addCallback(finish)
+        return NOT_DONE_YET
+
+
+_CORS_HEADERS = b"content-type, x-api-key, idempotency-key, last-event-id"
+
+
+def _allow_origin(request: Request) -> bool:
+    """Let the browser give the answer to a page of one of `allowed_origins`."""
+    origin = header(request, "origin")
+    if origin is None or origin.lower() not in surroundings(request).allowed_origins:
+        return False
+    request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
+    _vary(request, b"Origin")
+    return True
+
+
+def _vary(request: Request, name: bytes) -> None:
+    if name not in request.responseHeaders.getRawHeaders(b"vary", []):
+        request.responseHeaders.addRawHeader(b"vary", name)
+
+
+async def _await(answer: Awaitable[bytes]) -> bytes:
+    return await answer
+
+
+class Refusing(Door):
+    """Answers every request with this refusal."""
+
+    def __init__(self, refusal: Refusal):
+        super().__init__()
+        self._refusal = refusal
+
+    def render(self, request: Request) -> bytes | int:
+        body = refuse(request, self._refusal)
+        return _without_body(request, body) if request.method == b"HEAD" else body
+
+
+class NotHere(Refusing):
+    """Answers 404 to every request."""
+
+    def __init__(self, message: str = "there is nothing at this URL"):
+        super().__init__(Refusal(404, message))
+
+
+class Folder(Resource):
+    """A part of the tree that has children and no answer of its own."""
+
+    def __init__(self, children: Mapping[bytes, Resource] | None = None):
+        super().__init__()
+        for name, child in (children or {}).items():
+            self.putChild(name, child)
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return NotHere()
+
+    def render(self, request: Request) -> bytes | int:
+        return NotHere().render(request)
+
+
+_INTERNAL = Refusal(500, "internal server error")
+_TITLES = {**RESPONSES, 426: b"Upgrade Required"}
+
+
+def refuse(request: Request, refusal: Refusal) -> bytes:
+    """The answer that says no: a page for a browser, else JSON."""
+    if refusal.status in (401, 403):
+        surroundings(request).log_refusal(refusal.message)
+    title = _TITLES.get(refusal.status, b"Error")
+    request.setResponseCode(refusal.status, title)
+    request.setHeader(b"cache-control", b"no-store")
+    for name, value in refusal.headers.items():
+        request.setHeader(name, value)
+    if wants(request, (JSON, HTML)) == HTML:
+        request.setHeader(b"content-type", b"text/html; charset=utf-8")
+        root = "/".join([".."] * depth(request)) or "."
+        site = surroundings(request)
+        return site.error_page(refusal.status, title.decode(), refusal.message, root)
+    return answer_json(request, {"error": {"code": refusal.status, "message": refusal.message}})
+
+
+def no_content(request: Request) -> int:
+    """Answer 204, which has no body and says no length (RFC 9110, 8.6)."""
+    request.setResponseCode(204)
+    request.finish()
+    return NOT_DONE_YET
+
+
+def answer_json(request: Request, value: object) -> bytes:
+    """The body of a JSON answer, and its headers."""
+    request.setHeader(b"content-type", JSON.encode())
+    request.setHeader(b"cache-control", b"no-store")
+    return msgspec.json.encode(value) + b"\n"
+
+
+def wants(request: Request, offers: tuple[str, ...]) -> str | None:
+    """Which of the offers the request's Accept header prefers; the answer varies by it."""
+    _vary(request, b"Accept")
+    return preferred(header(request, "accept") or "", offers)
+
+
+def header(request: Request, name: str) -> str | None:
+    """A header's value, several joined by commas; None without it."""
+    values = request.requestHeaders.getRawHeaders(name)
+    return None if values is None else ", ".join(values)
+
+
+def check_origin(request: Request, allowed: frozenset[str]) -> None:
+    """Refuse a request that a page of another origin causes.
+
+    The browser names the page's origin in Origin or, where it sends none (pictures, links,
+    no-cors fetches), says in Sec-Fetch-Site that it is another. A request with neither header
+    passes: it does not come from a page, or from one in a browser that sends neither, and so
+    nothing that GET does may depend on this check alone.
+    """
+    origin, host = header(request, "origin"), header(request, "host") or ""
+    site = header(request, "sec-fetch-site")
+    if allowed_origin(origin, host, request.isSecure(), site, allowed):
+        return
+    if origin is not None:
+        raise Refusal(
+            403,
+            f"a page of {origin!r} may not use {host!r}: same origin only, "
+            "or what allowed_origins lists",
+        )
+    raise Refusal(
+        403,
+        f"a page of another origin (Sec-Fetch-Site: {site:.40}) may not use {host!r} in this"
+        " way: it has to send its Origin, which allowed_origins lists",
+    )
+
+
+def check_no_navigation(request: Request) -> None:
+    """Refuse a browser that opens a URL as a document, or fetches it in case somebody opens it.
+
+    For what begins a stream or a session. A page elsewhere can cause both without an Origin and
+    as `Sec-Fetch-Site: none`: by speculation rules, or by a redirect from a URL that was typed.
+    EventSource, fetch and WebSockets never do.
+    """
+    opened = header(request, "sec-fetch-mode") == "navigate"
+    if opened or header(request, "sec-purpose") is not None:
+        raise Refusal(
+            403,
+            "a browser cannot open this URL as a page: use EventSource, fetch or a client, or"
+            " open the channel's page",
+        )
+
+
+_FORWARDING = frozenset(
+    {
+        b"forwarded",
+        b"via",
+        b"x-original-forwarded-for",
+        b"x-original-host",
+        b"x-real-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-envoy-external-address",
+        b"cf-connecting-ip",
+        b"fastly-client-ip",
+        b"fly-client-ip",
+        b"true-client-ip",
+    }
+)
+
+
+def forwarded_by(request: Request) -> str:
+    """What shows that a proxy passed the request on: a header's name or `HTTP/1.0`; empty if not.
+
+    nginx speaks HTTP/1.0 to a server behind a bare `proxy_pass` (before nginx 1.29.7), where it
+    sends none of these headers; no browser does.
+    """
+    if getattr(request, "clientproto", b"HTTP/1.1") != b"HTTP/1.1":
+        return "HTTP/1.0"
+    for name, _ in request.requestHeaders.getAllRawHeaders():
+        name = name.lower()
+        if name in _FORWARDING or name.startswith(b"x-forwarded"):
+            return name.decode("latin-1")
+    return ""
+
+
+def is_upgrade(request: Request) -> bool:
+    """Whether the request wants to go on as a WebSocket."""
+    upgrade = (header(request, "upgrade") or "").lower()
+    return "websocket" in (part.strip() for part in upgrade.split(","))
+
+
+def _without_body(request: Request, answer: bytes | int) -> bytes | int:
+    if isinstance(answer, bytes):
+        request.setHeader(b"content-length", b"%d" % len(answer))
+        return b""
+    return answer

@@ -1,0 +1,200 @@
+"""One port's HTTP: bounds on what a request may cost, and headers on every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger
+from twisted.web import http
+from twisted.web.http_headers import Headers
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+from pushserver.auth.origin import valid_host
+from pushserver.config.limits import Limits
+from pushserver.web.first_bytes import Entrance, Shortcut
+from pushserver.web.pipeline import DeadlineChannel
+
+# Of the status, its name, what was wrong, and the way from here to the server's root.
+ErrorPage = Callable[[int, str, str, str], bytes]
+
+MOST_REFUSALS = 100
+REFUSAL_CHARACTERS = 500
+HEADERS = {
+    b"server": b"pushserver",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"same-origin",
+    b"content-security-policy": (
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        b"connect-src 'self' ws: wss:; font-src 'self'; base-uri 'none'; "
+        b"form-action 'self'; frame-ancestors 'self'"
+    ),
+}
+
+
+class Fields(Headers):
+    """A request's headers; those that are asked for as text are one, whatever bytes they are."""
+
+    def getRawHeaders(self, name: Any, default: Any = None) -> Any:
+        if isinstance(name, bytes):
+            return super().getRawHeaders(name, default)
+        values = super().getRawHeaders(name.encode())
+        return default if values is None else [value.decode("utf-8", "replace") for value in values]
+
+
+class PushRequest(Request):
+    """A request that is refused before it is read where it asks for too much."""
+
+    channel: DeadlineChannel
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        # A form is what `curl -d` says that it sends; here it is a body like any other.
+        super().__init__(*args, **kwargs, parsePOSTFormSubmission=False)
+        self.requestHeaders = Fields()
+        self._refused = False
+
+    def gotLength(self, length: int | None) -> None:
+        super().gotLength(length)
+        self._received = 0
+        if length is not None:
+            self._check_length(length)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._received += len(data)
+        self._check_length(self._received)
+        if not self._refused:
+            super().handleContentChunk(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if not self._refused:
+            super().requestReceived(command, path, version)
+
+    def process(self) -> None:
+        for name, value in HEADERS.items():
+            self.setHeader(name, value)
+        problem = self._problem()
+        if problem:
+            self._refuse(400, problem)
+        else:
+            super().process()
+
+    def setHeader(self, name: bytes | str, value: bytes | str) -> None:
+        # twisted.web would name itself and its version.
+        if name in (b"Server", "Server"):
+            value = HEADERS[b"server"]
+        super().setHeader(name, value)
+
+    def _problem(self) -> str:
+        hosts = self.requestHeaders.getRawHeaders("host", [])
+        if len(hosts) > 1 or (not hosts and self.clientproto == b"HTTP/1.1"):
+            return f"{len(hosts)} Host headers, expected one"
+        if hosts and not valid_host(hosts[0]):
+            return f"invalid Host {hosts[0][:80]!r}, expected a name or an address"
+        encodings = self.requestHeaders.getRawHeaders("transfer-encoding", [])
+        if len(encodings) > 1 or (encodings and self.clientproto != b"HTTP/1.1"):
+            return "one Transfer-Encoding at most, and in HTTP/1.1 only"
+        return ""
+
+    def _check_length(self, length: int) -> None:
+        limit = self.channel.site.limits.body_bytes
+        if length > limit and not self._refused:
+            self._refuse(413, f"the body has more than {limit} bytes (body_bytes)")
+
+    def _refuse(self, code: int, message: str) -> None:
+        """Answer and end the connection, without reading what else there is to come."""
+        self._refused = True
+        body = msgspec.json.encode({"error": {"code": code, "message": message}}) + b"\n"
+        head = b"HTTP/1.1 %d %b\r\n" % (code, http.RESPONSES[code])
+        fields = {
+            **HEADERS,
+            b"content-type": b"application/json",
+            b"content-length": b"%d" % len(body),
+            b"connection": b"close",
+        }
+        head += b"".join(b"%b: %b\r\n" % field for field in fields.items())
+        self.channel.writeSequence([head, b"\r\n", body])
+        self.channel.loseConnection()
+
+
+class PushSite(Site):
+    """The tree of resources behind a port; logs no requests. `monotonic` is the steady clock."""
+
+    _log = Logger()
+    noisy = False
+    protocol = DeadlineChannel  # type: ignore[assignment]
+    requestFactory = PushRequest
+
+    def __init__(
+        self,
+        root: IResource,
+        limits: Limits,
+        error_page: ErrorPage,
+        reactor: IReactorTime,
+        monotonic: Callable[[], float],
+        shortcut: Shortcut,
+        allowed_origins: frozenset[str] = frozenset(),
+    ):
+        super().__init__(root, timeout=limits.request_seconds, reactor=reactor)
+        self.limits = limits
+        self.error_page = error_page
+        self.allowed_origins = allowed_origins
+        self.channels: set[DeadlineChannel | Entrance] = set()
+        self._monotonic = monotonic
+        self._shortcut = shortcut
+        self._empty: Deferred[None] | None = None
+        self._refused: set[str] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        entrance = Entrance(
+            addr,
+            self.reactor,
+            self._monotonic,
+            self.limits.request_seconds,
+            self._shortcut,
+            self._web,
+            self.release,
+        )
+        self.channels.add(entrance)
+        return entrance
+
+    def _web(self, address: IAddress | None, seconds: float) -> Any:
+        """twisted.web's protocol for a connection; its first request has so many seconds."""
+        protocol: Any = super().buildProtocol(address)
+        protocol.timeOut = seconds
+        return protocol
+
+    def log_refusal(self, message: str) -> None:
+        """Log why somebody was refused: once for each reason, and no more than so many."""
+        # It may hold what the peer sent: an Origin, a Host.
+        message = message[:REFUSAL_CHARACTERS]
+        if message not in self._refused and len(self._refused) < MOST_REFUSALS:
+            self._refused.add(message)
+            self._log.info("refused: {message}", message=message)
+
+    def release(self, channel: DeadlineChannel | Entrance) -> None:
+        """The connection is gone, or is no longer one of HTTP."""
+        self.channels.discard(channel)
+        if not self.channels and self._empty is not None:
+            empty, self._empty = self._empty, None
+            empty.callback(None)
+
+    def drain(self) -> Deferred[None]:
+        """Close each connection when it has sent what it has to; fires after the last."""
+        if not self.channels:
+            return succeed(None)
+        empty = self._empty = Deferred()
+        for channel in tuple(self.channels):
+            channel.loseConnection()
+        return empty
+
+    def abort(self) -> None:
+        """Drop the connections that are left."""
+        for channel in tuple(self.channels):
+            channel.abort()
+
+    def log(self, request: http.Request) -> None:
+        """No line for a request: one for each publication would be the log."""
