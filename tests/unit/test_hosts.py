@@ -66,7 +66,6 @@ def test_a_name_that_was_pointed_here_is_refused_at_every_url(door: Door) -> Non
     [line] = log.take()
     assert repr(REBOUND) in line
     assert "server.names" in line
-    assert server.is_empty() or server.site.channels
     assert len(server.node.peers) == 0
     assert server.hub.history.top("numbers") == 0
 
@@ -75,8 +74,7 @@ def test_a_name_that_was_pointed_here_is_refused_at_every_url(door: Door) -> Non
 @pytest.mark.parametrize("door", DOORS, ids=str)
 def test_the_names_of_loopback_are_served(door: Door, host: str) -> None:
     answer = parse(ask(Server(), door, host).take(), door.method)
-    if b"Host" in answer.body or b"name of this server" in answer.body:
-        raise AssertionError(answer)
+    assert b"name of this server" not in answer.body
     assert answer.status in (101, 200, 201, 204, 302, 404, 405)
 
 
