@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from pushserver.app.app import PushServer
     from pushserver.app.client import Client
     from pushserver.app.service import NotRunning
-    from pushserver.channels.channel import InvalidName
     from pushserver.channels.idempotency import InvalidKey
     from pushserver.channels.jsontext import InvalidData
+    from pushserver.channels.names import InvalidName
     from pushserver.hub.broker import Unavailable
     from pushserver.sessions.callbacks import Refused
 
@@ -36,7 +36,7 @@ __version__ = "0.1.1"
 _LATER = {
     "InvalidData": "pushserver.channels.jsontext",
     "InvalidKey": "pushserver.channels.idempotency",
-    "InvalidName": "pushserver.channels.channel",
+    "InvalidName": "pushserver.channels.names",
     "Client": "pushserver.app.client",
     "NotRunning": "pushserver.app.service",
     "PushServer": "pushserver.app.app",

@@ -21,7 +21,7 @@ from twisted.scripts.twistd import run
 from benchmarks.servers.feed import Feed
 from benchmarks.servers.turns import Turns
 from pushserver.channels import jsontext
-from pushserver.channels.channel import Draft
+from pushserver.channels.publication import Draft
 from pushserver.hub.broker import Unavailable
 from pushserver.server import build as assembly
 

@@ -13,8 +13,9 @@ from pushserver.app.handlers import Events, handler
 from pushserver.app.result import Published
 from pushserver.app.service import NotRunning, Running
 from pushserver.channels import jsontext
-from pushserver.channels.channel import Draft, check_event, check_name
 from pushserver.channels.idempotency import check_key
+from pushserver.channels.names import check_event, check_name
+from pushserver.channels.publication import Draft
 from pushserver.protocols.centrifuge import message_push
 from pushserver.protocols.formats import SessionFormat
 from pushserver.sessions.session import Session

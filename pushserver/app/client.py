@@ -6,7 +6,7 @@ from typing import Any
 
 from pushserver.app.service import Running
 from pushserver.channels import jsontext
-from pushserver.channels.channel import check_event, check_name
+from pushserver.channels.names import check_event, check_name
 from pushserver.protocols import centrifuge
 from pushserver.sessions.session import Session
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pushserver.channels.channel import check_namespace
+from pushserver.channels.names import check_namespace
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "start": (),

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushserver.channels.channel import Receipt
+from pushserver.channels.publication import Receipt
 
 
 class Published:

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from pushserver.app.result import Published
-from pushserver.channels.channel import Draft
+from pushserver.channels.publication import Draft
 from pushserver.hub.broker import Unavailable
 from pushserver.sessions.node import Node
 from pushserver.usercode.coroutines import begin

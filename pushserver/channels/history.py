@@ -5,14 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable
 
-from pushserver.channels.channel import (
-    Channel,
-    ChannelOptions,
-    Draft,
-    Position,
-    Publication,
-    Resumption,
-)
+from pushserver.channels.channel import Channel, ChannelOptions, Resumption
+from pushserver.channels.position import Position
+from pushserver.channels.publication import Draft, Publication
 
 
 def new_epoch() -> str:

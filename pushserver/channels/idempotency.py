@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
-from pushserver.channels.channel import Receipt
+from pushserver.channels.publication import Receipt
 
 REMEMBERED_SECONDS = 300.0
 KEY_RULE = "1 to 128 printable ASCII characters"

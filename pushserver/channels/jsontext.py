@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 MAX_DEPTH = 100
+_SHOWN_STEPS = 8
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a text that is not of the form that was asked for."""
 
@@ -27,8 +30,16 @@ def encode(value: object) -> bytes:
     """The compact JSON text of a Python value.
 
     Beside what JSON has, whatever msgspec knows: dataclasses, datetimes, UUIDs, sets.
-    Raises InvalidData for what JSON cannot hold: bytes, NaN and Infinity among others.
+    Raises InvalidData for what JSON cannot hold, bytes, NaN and Infinity among others; the text
+    says where in the value it is.
     """
+    try:
+        return _encode(value)
+    except InvalidData as error:
+        raise _located(value, error) from None
+
+
+def _encode(value: object) -> bytes:
     try:
         if _is_plain(value, MAX_DEPTH):
             return _encode_plain(value)
@@ -175,6 +186,44 @@ def _simpler(value: object) -> Any:
     if isinstance(value, _BINARY):
         raise TypeError("bytes have to be decoded first, or encoded as base64 by yourself")
     return msgspec.to_builtins(value, builtin_types=_BINARY)
+
+
+def _located(value: object, error: InvalidData) -> InvalidData:
+    """The same error with the path to the innermost part of the value that does not fit."""
+    steps, inner, innermost = list[str](), value, error
+    while len(steps) <= MAX_DEPTH and (part := _misfit(inner)) is not None:
+        step, inner, innermost = part
+        steps.append(step)
+    if not steps or len(steps) > MAX_DEPTH:
+        return error
+    more = "..." if len(steps) > _SHOWN_STEPS else ""
+    path = "".join(islice(steps, _SHOWN_STEPS)) + more
+    return InvalidData(f"{innermost} (at {path} of the value)")
+
+
+def _misfit(value: object) -> tuple[str, object, InvalidData] | None:
+    """The step to the first part of a container that does not fit, the part, and its error."""
+    for key, part in _parts(value):
+        try:
+            _encode(part)
+        except InvalidData as error:
+            return key, part, error
+    return None
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """The parts of a container, each with the step that leads to it."""
+    if isinstance(value, Mapping):
+        yield from ((f"[{key!r:.40}]", part) for key, part in value.items())
+    elif isinstance(value, (list, tuple)):
+        yield from ((f"[{number}]", part) for number, part in enumerate(value))
+    elif isinstance(value, (set, frozenset)):
+        # A set has no order: a number would differ from run to run, and the log would take the
+        # same failure for a new one.
+        yield from (("{...}", part) for part in value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield f".{field.name}", getattr(value, field.name, None)
 
 
 _BINARY = (bytes, bytearray, memoryview)

@@ -1,4 +1,4 @@
-"""The cursor of everything that reads several channels, or has room for one string only."""
+"""Where a reader stands: in one channel, or in the one sequence of all channels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ _CURSOR = re.compile(r"([A-Za-z0-9_-]{1,64}):([0-9]{1,18})")
 
 class InvalidCursor(ValueError):
     """What was given is no cursor; the text names the value and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The last publication that a reader of one channel has processed; 0: none yet."""
+
+    epoch: str
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, Protocol
 from msgspec import Meta
 
 from pushserver.auth.origin import host_name
-from pushserver.channels.channel import ChannelOptions, InvalidName, check_event, check_name
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.names import InvalidName, check_event, check_name
 from pushserver.config import environment as variables
 from pushserver.config.convert import (
     InvalidConfig,

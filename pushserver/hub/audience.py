@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from pushserver.channels.channel import ClientInfo, Publication
+from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.protocols.formats import Format
 
 Direct = Callable[[bytes], int]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from pushserver.channels.channel import Draft, Publication, Receipt
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys, Remembered, TooManyKeys
+from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.hub.metrics import Metrics
 
 Deliver = Callable[[Publication], None]

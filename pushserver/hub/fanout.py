@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from pushserver.channels.channel import Publication
+from pushserver.channels.publication import Publication
 from pushserver.hub.audience import Audience, Part, Subscriber
 from pushserver.hub.metrics import Metrics
 from pushserver.protocols.formats import Format

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pushserver.channels.channel import Draft, Position, Publication, Receipt, Resumption
+from pushserver.channels.channel import Resumption
 from pushserver.channels.history import History, in_order
-from pushserver.channels.position import Cursor, Start
+from pushserver.channels.position import Cursor, Position, Start
+from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.hub.audience import Audience, Direct, Subscriber
 from pushserver.hub.broker import Broker, Unavailable
 from pushserver.hub.fanout import FanOut, Timer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from pushserver.channels.channel import ClientInfo
+from pushserver.channels.publication import ClientInfo
 from pushserver.hub.audience import Subscriber
 from pushserver.hub.hub import Hub
 from pushserver.protocols import centrifuge

@@ -13,8 +13,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from pushserver.channels.channel import ClientInfo, Publication
 from pushserver.channels.jsontext import MALFORMED
+from pushserver.channels.publication import ClientInfo, Publication
 
 # Error codes of a reply.
 INTERNAL = 100

@@ -12,8 +12,8 @@ from typing import ClassVar
 import msgspec
 from msgspec import Raw, Struct
 
-from pushserver.channels.channel import Publication
 from pushserver.channels.position import Cursor
+from pushserver.channels.publication import Publication
 from pushserver.protocols import centrifuge
 from pushserver.protocols.websocket_frames import deflated_frame, websocket_frame
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
-from pushserver.channels.channel import Publication
 from pushserver.channels.history import History
 from pushserver.channels.position import Cursor, InvalidCursor, Start, parse_cursor, parse_since
+from pushserver.channels.publication import Publication
 from pushserver.protocols.formats import history_object
 from pushserver.sessions.long_poll import Poll
 from pushserver.sessions.node import Node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from pushserver.channels.channel import ClientInfo
+from pushserver.channels.publication import ClientInfo
 from pushserver.hub.audience import Direct
 from pushserver.protocols.formats import Format
 from pushserver.sessions.node import Node, new_client

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from pushserver.channels import jsontext
-from pushserver.channels.channel import Draft, InvalidName, Position, check_name
 from pushserver.channels.history import History
 from pushserver.channels.jsontext import InvalidData
+from pushserver.channels.names import InvalidName, check_name
+from pushserver.channels.position import Position
+from pushserver.channels.publication import Draft
 from pushserver.hub.broker import Unavailable
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import WireError

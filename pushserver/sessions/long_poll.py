@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushserver.channels.channel import ClientInfo
 from pushserver.channels.position import Start
+from pushserver.channels.publication import ClientInfo
 from pushserver.protocols.formats import HISTORY, Format
 from pushserver.sessions.node import Node, new_client
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from math import ceil
 from typing import Protocol
 
-from pushserver.channels.channel import ClientInfo
+from pushserver.channels.publication import ClientInfo
 
 WAKES = 32
 """Peers a turn: some two milliseconds, if all of them are pinged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pushserver.channels.channel import Publication
+from pushserver.channels.publication import Publication
 from pushserver.protocols.formats import Encode
 
 MOST_BYTES = 8_388_608

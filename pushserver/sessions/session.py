@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from msgspec import UNSET, Raw
 
-from pushserver.channels.channel import Position
+from pushserver.channels.position import Position
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import (

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from zope.interface import Attribute, Interface
 
-from pushserver.channels.channel import Receipt
+from pushserver.channels.publication import Receipt
 
 
 class SourceFailed(Exception):

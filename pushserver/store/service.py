@@ -13,9 +13,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from pushserver.channels.channel import Publication
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys, Remembered
+from pushserver.channels.publication import Publication
 from pushserver.errors import StartFailed
 from pushserver.hub.broker import Unavailable
 from pushserver.hub.metrics import Metrics

@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
-from pushserver.channels.channel import Channel, ClientInfo, Publication
+from pushserver.channels.channel import Channel
 from pushserver.channels.history import History, new_epoch
 from pushserver.channels.idempotency import Keys, Remembered
+from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.store.schema import FORMAT, WrongFormat, migrate, read_format
 from pushserver.store.source_memory import Memory
 from pushserver.usercode.steady import births

@@ -11,9 +11,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushserver.channels.channel import Draft, Publication, Receipt
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys, Remembered
+from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.hub.broker import MemoryBroker, Unavailable, remembered
 from pushserver.hub.metrics import Metrics
 from pushserver.store.service import RETRY_SECONDS, Committer

@@ -19,7 +19,7 @@ from typing import Any
 
 from pushserver.app.app import PushServer
 from pushserver.channels import jsontext
-from pushserver.channels.channel import Draft
+from pushserver.channels.publication import Draft
 from pushserver.config.settings import Config
 from pushserver.hub.audience import Direct
 from pushserver.protocols import centrifuge

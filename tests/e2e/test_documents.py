@@ -33,7 +33,7 @@ from pushserver.sources.registry import SourceTypes
 from tests.e2e.documents import EPOCH, Line, Names, Runner, sections, write
 from tests.e2e.server import CHECKOUT, Server
 from tests.e2e.visits import Visits
-from tests.unit.source_tools import Desk
+from tests.unit.fakes.source_tools import Desk
 
 PROTOCOLS = (CHECKOUT / "docs" / "protocols.md").read_text()
 CONFIGURATION = (CHECKOUT / "docs" / "configuration.md").read_text()

@@ -224,7 +224,7 @@ class TestWhatIsWrongWithOne:
     @pytest.mark.parametrize(
         ("name", "error"),
         [
-            ("odd", "object does not fit into JSON: .*(at ['a'][0] of what was to be published"),
+            ("odd", "object does not fit into JSON: .*(at ['a'][0] of the value"),
             ("fails", "LookupError: mine"),
             ("exits", "SystemExit: 3"),
             ("waits_for_asyncio", "twistd --reactor asyncio"),

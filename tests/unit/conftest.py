@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from twisted.logger import LogLevel
 
 from pushserver.server.gc_policy import Collector
-from tests.unit.web import Log, Server, Trouble, set_autobahns_clock
+from tests.unit.fakes.web import Log, Server, Trouble, set_autobahns_clock
 
 settings.register_profile(
     "search", deadline=None, max_examples=2_000, suppress_health_check=[HealthCheck.too_slow]

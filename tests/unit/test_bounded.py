@@ -18,14 +18,14 @@ from twisted.web.http_headers import _nameEncoder
 import pushserver
 from pushserver.auth import origin
 from pushserver.auth.origin import loopback_address
-from pushserver.channels.channel import Receipt
 from pushserver.channels.idempotency import Keys, Remembered, TooManyKeys
+from pushserver.channels.publication import Receipt
 from pushserver.config.limits import Limits
 from pushserver.sessions.replay_cache import MOST_BYTES, Replays
 from pushserver.web.first_bytes import NAME_BYTES
 from pushserver.web.site import MOST_REFUSALS, REFUSAL_CHARACTERS
-from tests.unit.tools import Client, make_node
-from tests.unit.web import Line, Server, parse, request
+from tests.unit.fakes.tools import Client, make_node
+from tests.unit.fakes.web import Line, Server, parse, request
 
 PACKAGE = Path(pushserver.__file__).parent
 

@@ -23,8 +23,9 @@ import pytest
 from pushserver.auth import origin
 from pushserver.auth.origin import allowed_origin, loopback_host
 from pushserver.channels import jsontext
-from pushserver.channels.channel import ChannelOptions, InvalidName, check_event, check_name
+from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.idempotency import InvalidKey, Keys, Remembered, check_key
+from pushserver.channels.names import InvalidName, check_event, check_name
 from pushserver.channels.position import InvalidCursor, parse_since
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
@@ -35,9 +36,9 @@ from pushserver.sources.types.sse.parser import Parser
 from pushserver.sources.types.webhook.signatures import NotSigned, Stamped
 from pushserver.web.accept import preferred
 from pushserver.web.first_bytes import read_head
-from tests.unit.test_source_webhook import unsigned
-from tests.unit.tools import Client, make_node
-from tests.unit.web import Server, Trouble, handshake, masked, request
+from tests.unit.fakes.tools import Client, make_node
+from tests.unit.fakes.web import Server, Trouble, handshake, masked, request
+from tests.unit.sources.types.webhook.test_webhook import unsigned
 
 TIMES = 16
 MOST_RATIO = 64

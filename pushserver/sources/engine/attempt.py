@@ -11,10 +11,11 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushserver.channels.channel import Draft, Receipt, check_event, check_name
+from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.jsontext import InvalidData
-from pushserver.sources import misfit
+from pushserver.channels.names import check_event, check_name
+from pushserver.channels.publication import Draft, Receipt
 from pushserver.sources.engine.environment import Place, Plan
 from pushserver.sources.engine.record import Record
 from pushserver.sources.interface import ISource, SourceFailed, Stopped
@@ -188,7 +189,7 @@ class RunnerFeed:
         await self._check()
         draft = Draft(
             check_name(channel) if channel else self.channel,
-            misfit.encode(data),
+            jsontext.encode(data),
             check_event(event) if event else self.event,
             _check_tags(tags),
             key=check_key(key) if key else "",
@@ -267,5 +268,5 @@ def _check_tags(tags: Any) -> dict[str, str] | None:
     for name, value in (tags or {}).items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidData(f"tags are texts by texts, got {name!r:.60}: {value!r:.60}")
-        misfit.encode([name, value])
+        jsontext.encode([name, value])
     return tags or None

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pushserver.channels.channel import Draft, Receipt
+from pushserver.channels.publication import Draft, Receipt
 from pushserver.hub.audience import Subscriber
 
 

@@ -17,8 +17,8 @@ from cronsim import CronSim, CronSimError
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from pushserver.channels import jsontext
 from pushserver.channels.jsontext import InvalidData
-from pushserver.sources import misfit
 from pushserver.sources.interface import Feed, ISource, ISourceType
 
 LOOK_SECONDS = 30.0
@@ -152,7 +152,7 @@ class CronType:
                 f"timezone: {options.timezone!r:.80} is none, expected a name such as Europe/Paris"
             ) from None
         try:
-            misfit.encode(options.data)
+            jsontext.encode(options.data)
         except InvalidData as error:
             raise ValueError(f"data: {error}") from None
         return Cron(Schedule(options.expression, zone), options.data)

@@ -11,8 +11,8 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from pushserver.channels import jsontext
-from pushserver.channels.channel import InvalidName, check_event
 from pushserver.channels.jsontext import InvalidData
+from pushserver.channels.names import InvalidName, check_event
 from pushserver.config.limits import Positive
 from pushserver.sources.http_client.fetch import Fetcher, within
 from pushserver.sources.http_client.response import Answer, Unusable

@@ -15,9 +15,10 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from pushserver.channels import jsontext
-from pushserver.channels.channel import InvalidName, Receipt, check_event
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, InvalidKey, check_key
 from pushserver.channels.jsontext import InvalidData, NotJSON
+from pushserver.channels.names import InvalidName, check_event
+from pushserver.channels.publication import Receipt
 from pushserver.config.limits import Positive
 from pushserver.hub.broker import Unavailable
 from pushserver.sources.interface import Feed, IHook, ISource, ISourceType, SourceFailed

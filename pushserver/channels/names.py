@@ -1,0 +1,38 @@
+"""The rules for the names of channels, namespaces and events."""
+
+from __future__ import annotations
+
+import re
+
+NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 _ . : @ -, beginning with a letter or digit"
+EVENT_RULE = "1 to 128 printable characters"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}")
+
+
+class InvalidName(ValueError):
+    """A channel or event name breaks its rule; the text names the value and the rule."""
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it may name a channel; raise InvalidName if not."""
+    if _NAME.fullmatch(name) is None:
+        raise InvalidName(f"invalid channel name {name[:140]!r}: expected {NAME_RULE}")
+    return name
+
+
+def check_namespace(name: str) -> str:
+    """Return `name` if it may stand before the colon of a channel's name; raise InvalidName."""
+    if ":" in name or _NAME.fullmatch(f"{name}:") is None:
+        raise InvalidName(
+            f"invalid namespace {name[:140]!r}: expected what stands before the first colon of a"
+            " channel's name, as chess in chess:12"
+        )
+    return name
+
+
+def check_event(event: str) -> str:
+    """Return `event` if it may name an event; raise InvalidName if not."""
+    if not (0 < len(event) <= 128 and event.isprintable()):
+        raise InvalidName(f"invalid event name {event[:140]!r}: expected {EVENT_RULE}")
+    return event

@@ -1,0 +1,764 @@
+"""The handlers of an application: which is called, with what, where, and what becomes of that."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.python.failure import Failure
+
+from pushserver import Client as AppClient
+from pushserver import PushServer, Refused
+from pushserver.app.dispatch import AppHandlers
+from pushserver.app.failures import SELDOM_SECONDS
+from pushserver.app.handlers import Events, handler
+from pushserver.app.service import LAST_SECONDS
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.hub.broker import Unavailable
+from pushserver.testing import Disconnected, ServerError, TestServer
+from pushserver.testing.reactor import Inline
+from pushserver.usercode.rate import LOGGED_AT_ONCE
+from pushserver.usercode.thread_pool import Busy
+from tests.unit.fakes.tools import Client
+from tests.unit.fakes.web import Trouble
+
+SECONDS = Limits().handler_seconds
+
+
+class Guests:
+    """A server that runs an application, and clients that need not be answered at once."""
+
+    def __init__(self, app: PushServer):
+        self.app = app
+        # None of them answers a ping.
+        limits = Limits(ping_seconds=10_000.0)
+        self.server = TestServer(app, Config(sources={}, limits=limits))
+        self.node = self.server.service.node
+        self.handlers: AppHandlers = self.node.handlers  # type: ignore[assignment]
+
+    def come(self, data: object = None) -> tuple[Client, list[Any]]:
+        """A client that has sent connect, and what came back."""
+        client = Client(self.node, connect=False)
+        return client, client.say({"id": 1, "connect": {} if data is None else {"data": data}})
+
+    def connected(self) -> Client:
+        client, [reply, *_] = self.come()
+        assert "connect" in reply, reply
+        client.id = 1
+        return client
+
+    def ask(self, client: Client, method: str, data: object = None) -> Any:
+        """The reply to an rpc; None while there is none."""
+        client.id += 1
+        told = client.say({"id": client.id, "rpc": {"method": method, "data": data}})
+        return told[0] if told else None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left of anybody."""
+        left = (self.node.hub.channels(), len(self.node.peers), self.handlers.clients)
+        return left == ({}, 0, {})
+
+
+@pytest.fixture
+def app() -> PushServer:
+    return PushServer()
+
+
+@pytest.fixture
+def guests(app: PushServer) -> Iterator[Guests]:
+    """Handlers may be added to `app` still."""
+    guests = Guests(app)
+    yield guests
+    guests.server.close()
+
+
+def call(server: TestServer, method: str, data: object = None) -> Any:
+    return server.connect().rpc(method, data)
+
+
+class TestAHandler:
+    def test_gets_as_many_arguments_as_it_takes(self, app: PushServer) -> None:
+        seen: list[tuple[Any, ...]] = []
+
+        def keep(*arguments: Any) -> None:
+            seen.append(arguments)
+
+        def one(client: Any) -> None:
+            keep(client)
+
+        def more(client: Any, data: Any, more: int = 7, *, flag: bool = True) -> None:
+            keep(client, data, more, flag)
+
+        def none() -> None:
+            keep()
+
+        app.on("all")(keep)
+        app.on("one")(one)
+        app.on("more")(more)
+        app.on("none")(none)
+        app.on("subscribe")(keep)
+        app.on("part", namespace="x")(functools.partial(more, more=8))
+        with TestServer(app) as server:
+            guest = server.connect()
+            for event in ("all", "one", "more", "none", "x:part"):
+                guest.rpc(event, 5)
+            guest.subscribe("c", {"last": 0})
+        [client] = {arguments[0] for arguments in seen if arguments}
+        assert seen == [
+            (client, 5),
+            (client,),
+            (client, 5, 7, True),
+            (),
+            (client, 5, 8, True),
+            (client, "c", {"last": 0}),
+        ]
+        assert isinstance(client, AppClient)
+
+    @pytest.mark.parametrize(
+        ("event", "function", "words"),
+        [
+            (
+                "connect",
+                lambda a, b, c: 0,
+                r"of connect is called with \(client, data\): missing .* 'c'",
+            ),
+            (
+                "disconnect",
+                lambda a, b, c: 0,
+                r"of disconnect is called with \(client, reason\): missing",
+            ),
+            (
+                "subscribe",
+                lambda a, b, c, d: 0,
+                r"subscribe is called with \(client, channel, data\): missing",
+            ),
+            (
+                "publish",
+                lambda a, b, c, d: 0,
+                r"publish is called with \(client, channel, data\): missing",
+            ),
+            ("say", lambda a, b, c: 0, r"of say is called with \(client, data\): missing"),
+            ("start", lambda a: 0, "start is called without arguments: missing"),
+            ("say", lambda a, *, b: 0, "missing .* 'b'"),
+            ("say", 7, "expected a function"),
+        ],
+    )
+    def test_that_cannot_be_called_is_none(self, event: str, function: Any, words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            handler(event, function, None)
+
+    @pytest.mark.parametrize("event", [print, 5])
+    def test_is_of_an_event(self, app: PushServer, event: Any) -> None:
+        with pytest.raises(ValueError, match=r'^@app.on needs the event: @app.on\("message"\)$'):
+            app.on(event)
+        assert list(app.events) == []
+
+    def test_that_is_async_takes_no_thread(self) -> None:
+        async def answer() -> None: ...
+
+        with pytest.raises(ValueError, match="answer is async"):
+            handler("say", answer, True)
+        assert [handler("say", answer, t).thread for t in (None, False)] == [False, False]
+        assert [handler("say", print, t).thread for t in (None, True, False)] == [True, True, False]
+
+    def test_of_an_event_is_one(self, app: PushServer) -> None:
+        app.on("say")(call)
+        with pytest.raises(ValueError, match="say has a handler already: call"):
+            app.on("say")(call)
+        app.on("say", namespace="chat")(call)
+        with pytest.raises(ValueError, match="say in chat has a handler already: call"):
+            app.on("say", namespace="chat")(call)
+        assert list(app.events) == ["say", "chat:say"]
+
+    @pytest.mark.parametrize("namespace", ["chat:", "/chat", "chat:room", " chat", "x" * 128, "é"])
+    def test_is_for_a_namespace_that_channels_can_have(
+        self, app: PushServer, namespace: str
+    ) -> None:
+        with pytest.raises(ValueError, match=r"invalid namespace .*: expected what stands before"):
+            app.on("subscribe", namespace=namespace)(call)
+        app.on("subscribe", namespace="x" * 127)(call)
+
+    def test_that_could_be_taken_for_a_guard_is_none(self, app: PushServer) -> None:
+        with pytest.raises(ValueError, match="say on\\('subscribe', namespace='chat'\\)"):
+            app.on("chat:subscribe")(call)
+        with pytest.raises(ValueError, match="say on\\('start'\\)"):
+            app.on("chat:start")(call)
+
+    def test_is_given_back_as_it_was(self, app: PushServer) -> None:
+        assert app.on("say")(call) is call
+
+
+def test_a_client_names_events_but_not_what_happens_to_connections() -> None:
+    events = Events()
+    for namespace, event in [("", "say"), ("chat", "say"), ("", "a:b"), ("", "connect")]:
+        events.add(namespace, event, handler(event, lambda: 0, None))
+    names = ["say", "chat:say", "other:say", "a:b", "connect", "chat:connect", "a:connect", ""]
+    found = {name: made.place for name in names if (made := events.named(name)) is not None}
+    assert found == {"say": ("", "say"), "chat:say": ("chat", "say"), "a:b": ("", "a:b")}
+    assert events.find("say", "other") is events.find("say")
+    assert events.find("say", "chat") is not events.find("say")
+
+
+class TestAnAnswer:
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda client, data: data + 1,
+            lambda client, data: succeed(data + 1),
+        ],
+    )
+    @pytest.mark.parametrize("thread", [None, False])
+    def test_is_what_the_function_returns(
+        self, app: PushServer, function: Any, thread: bool | None
+    ) -> None:
+        app.on("add", thread=thread)(function)
+        with TestServer(app) as server:
+            assert call(server, "add", 1) == 2
+
+    def test_is_what_a_coroutine_returns_in_the_end(self, app: PushServer, guests: Guests) -> None:
+        waits: list[Deferred[int]] = [Deferred(), Deferred()]
+
+        @app.on("add")
+        async def add(client: AppClient, data: int) -> int:
+            return data + await waits[0] + await waits[1]
+
+        client = guests.connected()
+        assert guests.ask(client, "add", 1) is None
+        waits[0].callback(2)
+        assert client.transport.take() == []
+        waits[1].callback(3)
+        assert client.transport.take() == [{"id": 2, "rpc": {"data": 6}}]
+
+    @pytest.mark.parametrize("value", [None, 0, False, "", [], {"a": [1.5, None]}])
+    def test_may_be_any_json_value(self, app: PushServer, value: object) -> None:
+        app.on("echo")(lambda client, data: data)
+        with TestServer(app) as server:
+            assert call(server, "echo", value) == value
+
+    @pytest.mark.parametrize(
+        "value", [object(), float("nan"), {"f": print}, iter([1]), "\ud800", {1: 1, "1": 2}]
+    )
+    def test_that_json_cannot_hold_is_told_to_both(
+        self, app: PushServer, trouble: Trouble, value: object
+    ) -> None:
+        def odd() -> object:
+            return value
+
+        app.on("odd")(odd)
+        app.on("connect")(lambda client, data: value if data else None)
+        with TestServer(app) as server:
+            guest = server.connect()
+            with pytest.raises(ServerError, match="100: the application answered what JSON"):
+                guest.rpc("odd")
+            assert "odd answered: " in trouble.take()[0]
+            with pytest.raises(ServerError, match="100: the application answered what JSON"):
+                server.connect(data=1)
+            assert "lambda> answered: " in trouble.take()[0]
+            assert server.app is not None
+            assert len(server.app.clients) == 1
+
+    def test_is_no_when_nobody_handles_the_event(self, app: PushServer) -> None:
+        none = "108: the application has no handler for 'x'"
+        with TestServer(app) as server, pytest.raises(ServerError, match=none):
+            call(server, "x")
+        with TestServer() as server, pytest.raises(ServerError, match="108"):
+            call(server, "x")
+
+    def test_is_none_to_data_that_is_no_json_value(self, app: PushServer, guests: Guests) -> None:
+        called: list[str] = []
+        for event in ("connect", "subscribe", "publish", "message", "x"):
+            app.on(event)(functools.partial(called.append, event))
+        twice = b'{"k":1,"k":2}'
+        client = Client(guests.node, connect=False)
+        [reply] = client.say(b'{"id":1,"connect":{"data":%b}}' % twice)
+        assert (reply["error"]["code"], client.closed, called) == (107, None, [])
+        client = guests.connected()
+        for command in (
+            b'"subscribe":{"channel":"a","data":%b}',
+            b'"publish":{"channel":"a","data":%b}',
+            b'"rpc":{"method":"x","data":%b}',
+            b'"send":{"data":%b}',
+        ):
+            [reply] = client.say(b'{"id":9,%b}' % (command % twice))
+            assert reply["error"]["code"] == 107
+            assert "the key 'k' stands twice" in reply["error"]["message"]
+        assert called == ["connect"]
+
+
+class Oops(Exception):
+    """Of an application."""
+
+
+class TestAHandlerThat:
+    @pytest.mark.parametrize(
+        "error", [Oops("x"), SystemExit(3), CancelledError(), asyncio.CancelledError()]
+    )
+    @pytest.mark.parametrize("how", ["thread", "reactor", "coroutine", "Deferred"])
+    def test_raises_is_logged_and_disturbs_nobody(
+        self, app: PushServer, trouble: Trouble, error: BaseException, how: str
+    ) -> None:
+        def fails() -> Any:
+            if how == "Deferred":
+                return fail(Failure(error))
+            raise error
+
+        async def fails_later() -> None:
+            await succeed(None)
+            raise error
+
+        if how == "coroutine":
+            app.on("fail")(fails_later)
+        else:
+            app.on("fail", thread=how == "thread")(fails)
+        app.on("echo")(lambda client, data: data)
+        with TestServer(app) as server:
+            one, other = server.connect(), server.connect()
+            other.subscribe("c")
+            with pytest.raises(ServerError, match="100: the application failed"):
+                one.rpc("fail")
+            assert "log_failure" in trouble[0]
+            [told] = trouble.take()
+            assert told.startswith("the handler ")
+            assert type(error).__name__ in told
+            server.publish("c", 1)
+            assert ([p.data for p in other.publications], one.rpc("echo", 1)) == ([1], 1)
+
+    @pytest.mark.parametrize("event", ["connect", "subscribe", "publish", "message", "disconnect"])
+    def test_raises_fails_only_that(self, app: PushServer, trouble: Trouble, event: str) -> None:
+        fails = [True]
+
+        @app.on(event)
+        def sometimes() -> None:
+            if fails:
+                fails.clear()
+                raise Oops
+
+        with TestServer(app) as server:
+            if event == "connect":
+                with pytest.raises(ServerError, match="100: the application failed"):
+                    server.connect()
+                assert app.clients == []
+            guest = server.connect()
+            if event in ("subscribe", "publish"):
+                do: Callable[[], None] = functools.partial(guest.subscribe, "a")
+                if event == "publish":
+                    do = functools.partial(guest.publish, "a", 1)
+                with pytest.raises(ServerError, match="100: the application failed"):
+                    do()
+                do()
+            if event == "message":
+                guest.send("x")
+                guest.send("y")
+            guest.leave()
+            assert guest.closed == (1000, "")
+        assert len(trouble.take()) == 1
+
+    def test_takes_too_long_is_waited_for_so_long(
+        self, app: PushServer, guests: Guests, trouble: Trouble
+    ) -> None:
+        waits: Deferred[int] = Deferred()
+        app.on("slow", thread=False)(lambda: waits)
+        app.on("quick")(lambda: 1)
+        client, other = guests.connected(), guests.connected()
+        assert guests.ask(client, "slow") is None
+        assert guests.ask(other, "quick")["rpc"] == {"data": 1}
+        guests.server.advance(SECONDS - 1)
+        assert trouble.take() == []
+        guests.server.advance(1)
+        [reply] = client.transport.take()
+        assert reply["error"] == {
+            "code": 100,
+            "message": "the application did not answer in time",
+            "temporary": True,
+        }
+        [told] = trouble.take()
+        assert told.endswith("has not answered in 30 s (handler_seconds)")
+        # Twisted cancels it, and what it gives now nobody wants.
+        assert waits.called
+
+    def test_does_not_mind_being_cancelled_keeps_nobody(
+        self, app: PushServer, guests: Guests, trouble: Trouble
+    ) -> None:
+        waits: list[Deferred[None]] = [Deferred() for _ in range(9)]
+        left = iter(waits)
+
+        @app.on("stubborn")
+        async def stubborn() -> None:
+            try:
+                await next(left)
+            except CancelledError:
+                await next(left)
+            raise Oops("at last")
+
+        client = guests.connected()
+        guests.ask(client, "stubborn")
+        guests.server.advance(SECONDS)
+        [reply] = client.transport.take()
+        assert reply["error"]["message"] == "the application did not answer in time"
+        assert len(trouble.take()) == 1
+        assert guests.ask(client, "nothing")["error"]["code"] == 108
+        waits[1].callback(None)
+        assert trouble.take() == ["a handler that was late has failed: Oops('at last')"]
+        assert client.transport.take() == []
+
+    @pytest.mark.parametrize("thread", [True, False])
+    def test_raises_is_logged_from_its_own_first_line_on(
+        self, app: PushServer, trouble: Trouble, thread: bool
+    ) -> None:
+        def outer() -> None:
+            inner()
+
+        def inner() -> None:
+            # What is ours below it is shown.
+            app.publish("a b", 1)
+
+        app.on("fail", thread=thread)(outer)
+        with TestServer(app) as server, pytest.raises(ServerError):
+            call(server, "fail")
+        frames = [frame[0] for frame in trouble[0]["log_failure"].frames]
+        assert frames == ["outer", "inner", "publish", "check_name"]
+        trouble.clear()
+
+    def test_answers_in_time_leaves_no_timer(self, app: PushServer, guests: Guests) -> None:
+        waits: Deferred[int] = Deferred()
+        app.on("slow", thread=False)(lambda: waits)
+        before = len(guests.server.reactor.getDelayedCalls())
+        client = guests.connected()
+        guests.ask(client, "slow")
+        assert len(guests.server.reactor.getDelayedCalls()) == before + 1
+        waits.callback(1)
+        assert len(guests.server.reactor.getDelayedCalls()) == before
+
+    def test_waits_for_asyncio_is_told_what_to_do(self, app: PushServer, trouble: Trouble) -> None:
+        @app.on("nap")
+        async def nap() -> None:
+            await asyncio.sleep(1)
+
+        with TestServer(app) as server, pytest.raises(ServerError, match="application failed"):
+            call(server, "nap")
+        assert "twistd --reactor asyncio" in trouble.take()[0]
+
+
+class TestANo:
+    @pytest.mark.parametrize(
+        ("answer", "close"),
+        [
+            (False, (4500, "refused by the application")),
+            (Refused("who are you?"), (4500, "who are you?")),
+            (Refused("later", 4001), (4001, "later")),
+        ],
+    )
+    def test_to_connect_ends_the_connection(
+        self, app: PushServer, answer: Any, close: tuple[int, str]
+    ) -> None:
+        gone: list[str] = []
+        app.on("disconnect")(lambda client, reason: gone.append(reason))
+
+        @app.on("connect")
+        def no(client: AppClient, data: Any) -> Any:
+            if isinstance(answer, Refused):
+                raise answer
+            return answer
+
+        with TestServer(app) as server:
+            with pytest.raises(Disconnected) as refused:
+                server.connect()
+            assert (refused.value.code, refused.value.reason) == close
+            assert (app.clients, server.service.node.hub.channels()) == ([], {})
+        assert gone == []
+
+    @pytest.mark.parametrize("event", ["subscribe", "publish"])
+    def test_is_of_the_namespace_or_of_all(self, app: PushServer, event: str) -> None:
+        @app.on(event, namespace="secret")
+        def no(client: AppClient, channel: str, data: Any) -> bool:
+            return channel == "secret:open"
+
+        @app.on(event)
+        async def never(client: AppClient, channel: str) -> None:
+            if channel == "never":
+                raise Refused("never", 999)
+
+        with TestServer(app) as server:
+            guest = server.connect()
+
+            def attempt(channel: str) -> None:
+                if event == "subscribe":
+                    guest.subscribe(channel)
+                else:
+                    guest.publish(channel, 1)
+
+            for channel in ("secret:open", "secret", "other:secret"):
+                attempt(channel)
+            doing = {"subscribe": "subscribing", "publish": "publishing"}[event]
+            with pytest.raises(ServerError) as refused:
+                attempt("secret:a")
+            assert refused.value.code == 103
+            assert f"{doing} to secret:a was refused" in str(refused.value)
+            with pytest.raises(ServerError, match="999: never"):
+                attempt("never")
+
+    def test_to_an_event_is_an_error(self, app: PushServer) -> None:
+        @app.on("buy")
+        def buy(client: AppClient, data: Any) -> None:
+            raise Refused("sold out", 1404)
+
+        with TestServer(app) as server, pytest.raises(ServerError, match="1404: sold out"):
+            call(server, "buy")
+
+    def test_of_an_event_is_an_answer(self, app: PushServer) -> None:
+        app.on("may")(lambda: False)
+        with TestServer(app) as server:
+            assert call(server, "may") is False
+
+
+class TestWhatIsSent:
+    def test_goes_to_its_event_or_to_message_or_to_json(self, app: PushServer) -> None:
+        seen: list[tuple[str, Any]] = []
+        for event in ("message", "json", "say"):
+            app.on(event)(lambda client, data, event=event: seen.append((event, data)))
+        app.on("say", namespace="chat")(lambda client, data: seen.append(("chat:say", data)))
+        with TestServer(app) as server:
+            guest = server.connect()
+            guest.send("text")
+            guest.send({"a": 1})
+            guest.send([1])
+            guest.send(None)
+            guest.send(1, "say")
+            guest.send(2, "chat:say")
+            guest.send(3, "unknown")
+            guest.send(4, "connect")
+            guest.send({"event": "say"})
+            guest.send({"event": "unknown"})
+            guest.send({"event": 5, "data": 6})
+            guest.send({"event": "say", "data": 7, "more": 8})
+        assert seen == [
+            ("message", "text"),
+            ("json", {"a": 1}),
+            ("json", [1]),
+            ("json", None),
+            ("say", 1),
+            ("chat:say", 2),
+            ("json", {"event": "unknown", "data": 3}),
+            ("json", {"event": "connect", "data": 4}),
+            ("say", None),
+            ("json", {"event": "unknown"}),
+            ("json", {"event": 5, "data": 6}),
+            ("json", {"event": "say", "data": 7, "more": 8}),
+        ]
+
+    def test_goes_to_message_without_a_handler_for_json(self, app: PushServer) -> None:
+        seen: list[Any] = []
+        app.on("message")(lambda client, data: seen.append(data))
+        with TestServer(app) as server:
+            server.connect().send({"a": 1})
+        assert seen == [{"a": 1}]
+
+    def test_without_any_handler_is_refused_before_it_is_read(
+        self, app: PushServer, guests: Guests, trouble: Trouble
+    ) -> None:
+        app.on("connect")(lambda client: None)
+        client = guests.connected()
+        [reply] = client.say(b'{"id":5,"send":{"data":{"k":1,"k":2}}}')
+        assert reply["error"]["code"] == 108
+        [told] = trouble.take()
+        assert """a client sent '{"k":1,"k":2}', for which there is no handler""" in told
+
+    def test_for_nobody_does_no_harm_and_is_told_now_and_then(
+        self, app: PushServer, guests: Guests, trouble: Trouble
+    ) -> None:
+        app.on("clap")(lambda client: None)
+        client = guests.connected()
+        assert client.say({"send": {"data": {"event": "klap"}}}) == []
+        [told] = trouble.take()
+        assert "a client sent {'event': 'klap'}, for which there is no handler; there" in told
+        assert told.endswith(": clap")
+        [reply] = client.say({"id": 5, "send": {"data": 1}})
+        assert reply["error"]["code"] == 108
+        assert client.closed is None
+        assert trouble.take() == []
+        guests.server.advance(SELDOM_SECONDS)
+        client = guests.connected()
+        client.say({"send": {"data": "x" * 500}})
+        [told] = trouble.take()
+        assert len(told) < 250
+
+
+class TestTheLog:
+    """Clients cannot fill it."""
+
+    @pytest.mark.parametrize("how", ["raises", "answers what JSON cannot hold"])
+    def test_has_some_failures_of_each_handler_and_how_many_there_were(
+        self, app: PushServer, guests: Guests, trouble: Trouble, how: str
+    ) -> None:
+        @app.on("vote")
+        def vote(client: AppClient, drink: str) -> Any:
+            return {"tea": 1}[drink] if how == "raises" else {1j}
+
+        app.on("other")(lambda: 1 / 0)
+        client = guests.connected()
+        for _ in range(1_000):
+            reply = guests.ask(client, "vote", "beer")
+            assert reply["error"]["code"] == 100
+        assert len(trouble.take()) == LOGGED_AT_ONCE
+        guests.ask(client, "other")
+        assert len(trouble.take()) == 1
+        guests.server.advance(SELDOM_SECONDS / LOGGED_AT_ONCE)
+        client = guests.connected()
+        for _ in range(10):
+            guests.ask(client, "vote", "beer")
+        [told] = trouble.take()
+        assert f"(and {1_000 - LOGGED_AT_ONCE} that were not logged)" in told
+
+    def test_has_one_that_is_late_each_minute(
+        self, app: PushServer, guests: Guests, trouble: Trouble
+    ) -> None:
+        app.on("hang", thread=False)(lambda: Deferred())
+        for _ in range(3):
+            for _ in range(50):
+                guests.ask(guests.connected(), "hang")
+            guests.server.advance(SECONDS)
+        first, last = trouble.take()
+        assert first.endswith("has not answered in 30 s (handler_seconds)")
+        assert last == first + " (and 99 that were not logged)"
+
+
+class TestWhoLeaves:
+    def test_cannot_be_refused(self, app: PushServer, guests: Guests, trouble: Trouble) -> None:
+        @app.on("disconnect")
+        def gone(client: AppClient) -> None:
+            raise Refused("stay")
+
+        guests.connected().session.closed()
+        assert trouble.take()[0].endswith("gone failed: Refused('stay')")
+        assert [failed.event for failed in guests.handlers.failures("c")] == ["disconnect"]
+
+    def test_is_told_once_with_the_reason(self, app: PushServer) -> None:
+        gone: list[tuple[str, str]] = []
+        app.on("disconnect")(lambda client, reason: gone.append((client.state["name"], reason)))
+
+        @app.on("connect")
+        def come(client: AppClient, data: Any) -> None:
+            client.state["name"] = data
+
+        with TestServer(app) as server:
+            one, two, three = (server.connect(data=name) for name in ("one", "two", "three"))
+            one.leave()
+            one.leave()
+            assert gone == [("one", "")]
+            [client] = [c for c in app.clients if c.id == two.id]
+            client.disconnect("enough", 4001)
+            server.advance(0)
+            assert two.closed == (4001, "enough")
+            assert gone[1:] == [("two", "enough")]
+        assert gone[2:] == [("three", "the server is shutting down")]
+        assert three.closed is not None
+        assert three.closed[0] == 3001
+
+    def test_is_told_even_when_others_must_wait(
+        self, app: PushServer, guests: Guests, trouble: Trouble
+    ) -> None:
+        gone: list[object] = []
+        app.on("disconnect")(gone.append)
+        app.on("ask")(lambda: 1)
+        client = guests.connected()
+
+        class Full(Inline):
+            def call(
+                self, function: Callable[[], Any], place: Hashable, must: bool = False
+            ) -> Deferred[Any]:
+                if not must:
+                    raise Busy
+                return super().call(function, place)
+
+        guests.handlers._threads = Full()
+        for _ in range(3):
+            reply = guests.ask(client, "ask")
+            assert reply["error"]["message"] == "too many calls wait for the application"
+        [told] = trouble.take()
+        assert "too many calls wait for a thread (handler_threads)" in told
+        [failed] = guests.handlers.failures("")
+        assert failed.error in told
+        guests.server.advance(SELDOM_SECONDS)
+        guests.ask(client, "ask")
+        client.session.closed()
+        assert (len(gone), len(trouble.take())) == (1, 1)
+        assert guests.empty
+
+    def test_when_the_server_stops_is_waited_for(self, app: PushServer, guests: Guests) -> None:
+        waits: Deferred[None] = Deferred()
+        seen: list[str] = []
+
+        @app.on("disconnect")
+        async def leave(client: AppClient) -> None:
+            await waits
+            seen.append("gone")
+
+        client = guests.connected()
+        client.session.closed()
+        over: list[object] = []
+        guests.server.service.stopService().addBoth(over.append)
+        guests.server.advance(LAST_SECONDS / 2)
+        assert over == []
+        waits.callback(None)
+        assert (over, seen) == ([None], ["gone"])
+
+    def test_when_the_server_stops_is_not_waited_for_for_ever(
+        self, app: PushServer, guests: Guests, trouble: Trouble
+    ) -> None:
+        app.on("disconnect", thread=False)(lambda: Deferred())
+        for _ in range(2):
+            guests.connected().session.closed()
+        over: list[object] = []
+        guests.server.service.stopService().addBoth(over.append)
+        guests.server.advance(LAST_SECONDS)
+        assert over == [None]
+        assert trouble.take() == ["2 handlers of disconnect are left behind"]
+        guests.server.advance(SECONDS)
+        assert trouble.take() == []
+
+    def test_and_publishes_when_the_server_stops_raises_but_fills_no_log(
+        self, app: PushServer
+    ) -> None:
+        raised: list[BaseException] = []
+
+        @app.on("disconnect")
+        def leave() -> None:
+            try:
+                app.publish("people", 0)
+            except Unavailable as error:
+                raised.append(error)
+                raise
+
+        with TestServer(app) as server:
+            for _ in range(3):
+                server.connect()
+        assert [str(error) for error in raised] == ["the server is shutting down"] * 3
+
+
+def test_the_clients_of_an_application_are_those_who_were_let_in(app: PushServer) -> None:
+    seen: list[int] = []
+
+    @app.on("connect")
+    def come(client: AppClient) -> None:
+        seen.append(len(app.clients))
+        assert not client.connected
+
+    @app.on("disconnect")
+    def go(client: AppClient) -> None:
+        seen.append(len(app.clients))
+        assert not client.connected
+
+    assert app.clients == []
+    with TestServer(app, Config(sources={})) as server:
+        guests = [server.connect() for _ in range(3)]
+        assert {client.id for client in app.clients} == {guest.id for guest in guests}
+        assert all(client.connected for client in app.clients)
+        guests[1].leave()
+        assert len(app.clients) == 2
+    assert (seen, app.clients) == ([1, 2, 3, 2, 1, 0], [])

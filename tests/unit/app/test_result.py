@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+
+from pushserver.app.result import Published
+from pushserver.channels.publication import Receipt
+from pushserver.hub.broker import Unavailable
+from tests.unit.fakes.web import Trouble
+
+RECEIPT = Receipt("e1", 7, 3)
+
+
+class Committing:
+    """A publication of which it is not known yet what becomes of it."""
+
+    def __init__(self) -> None:
+        self.receipt: Deferred[Receipt] = Deferred()
+        self.published = Published(self.receipt)
+        self.error = Unavailable("the disk is full")
+
+    async def wait(self) -> Receipt:
+        return await self.published
+
+    def waiting(self) -> list[Any]:
+        """What a coroutine of Twisted's gets, or its exception."""
+        found: list[Any] = []
+        done = Deferred.fromCoroutine(self.wait())
+        done.addCallbacks(found.append, lambda failure: found.append(failure.value))
+        return found
+
+
+@pytest.fixture
+def one() -> Committing:
+    return Committing()
+
+
+def test_it_says_where_it_ended_up_once_that_is_known(one: Committing) -> None:
+    published = one.published
+    assert not published.done
+    with pytest.raises(RuntimeError, match="not committed yet: await the publication"):
+        published.offset  # noqa: B018
+    one.receipt.callback(RECEIPT)
+    assert (published.done, published.receipt) == (True, RECEIPT)
+    assert (published.offset, published.id) == (3, "e1:7")
+
+
+def test_coroutines_of_twisted_wait_for_it(one: Committing) -> None:
+    early = [one.waiting() for _ in range(2)]
+    assert early == [[], []]
+    one.receipt.callback(RECEIPT)
+    assert [*early, one.waiting()] == [[RECEIPT]] * 3
+
+
+def test_what_failed_is_raised_in_all_who_await_it_now_or_later(one: Committing) -> None:
+    early = [one.waiting() for _ in range(2)]
+    one.receipt.errback(one.error)
+    assert [*early, one.waiting(), one.waiting()] == [[one.error]] * 4
+    with pytest.raises(Unavailable):
+        one.published.offset  # noqa: B018
+    assert not one.published.done
+
+
+def test_what_failed_and_nobody_awaited_is_logged_and_raised_later(
+    one: Committing, trouble: Trouble
+) -> None:
+    one.receipt.errback(one.error)
+    told = "a publication failed, and nobody awaited it: Unavailable('the disk is full')"
+    assert trouble.take() == [told]
+    assert one.waiting() == [one.error]
+
+
+def test_one_that_waits_may_be_cancelled(one: Committing) -> None:
+    done = Deferred.fromCoroutine(one.wait())
+    found: list[Any] = []
+    done.addErrback(lambda failure: found.append(failure.value))
+    other = one.waiting()
+    done.cancel()
+    assert isinstance(found[0], CancelledError)
+    one.receipt.callback(RECEIPT)
+    assert other == [RECEIPT]
+
+
+class TestInAsyncio:
+    """As on its reactor, where Deferreds fire in callbacks of the loop."""
+
+    def test_it_is_awaited_like_anything_else(self, one: Committing) -> None:
+        async def main() -> list[Receipt]:
+            asyncio.get_running_loop().call_soon(one.receipt.callback, RECEIPT)
+            first = await asyncio.gather(one.wait(), one.wait())
+            return [*first, await one.published]
+
+        assert asyncio.run(main()) == [RECEIPT] * 3
+
+    def test_what_failed_is_raised(self, one: Committing) -> None:
+        async def main() -> list[Any]:
+            early = asyncio.ensure_future(one.wait())
+            await asyncio.sleep(0)
+            one.receipt.errback(one.error)
+            return list(await asyncio.gather(early, one.wait(), return_exceptions=True))
+
+        assert asyncio.run(main()) == [one.error, one.error]
+
+    def test_a_task_that_waits_may_be_cancelled(self, one: Committing) -> None:
+        async def main() -> Receipt:
+            task = asyncio.ensure_future(one.wait())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            asyncio.get_running_loop().call_soon(one.receipt.callback, RECEIPT)
+            return await one.published
+
+        assert asyncio.run(main()) == RECEIPT
+
+    def test_outside_of_a_task_a_coroutine_of_twisted_waits(self, one: Committing) -> None:
+        async def main() -> list[Any]:
+            found: list[list[Any]] = []
+            loop = asyncio.get_running_loop()
+            loop.call_soon(lambda: found.append(one.waiting()))
+            await asyncio.sleep(0)
+            one.receipt.callback(RECEIPT)
+            return found[0]
+
+        assert asyncio.run(main()) == [RECEIPT]

@@ -1,0 +1,303 @@
+"""`start` and `stop` of an application: when they are called, and who waits for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from pushserver import PushServer, Refused
+from pushserver.app.dispatch import AppHandlers
+from pushserver.app.service import LAST_SECONDS
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.server.build import build
+from pushserver.testing import ServerError, TestServer
+from pushserver.testing.reactor import Inline, Stage
+from pushserver.usercode.thread_pool import Busy
+from tests.unit.fakes.tools import Client
+from tests.unit.fakes.web import Server, Trouble, masked
+
+SECONDS = Limits().handler_seconds
+QUIET = Config(sources={}, limits=Limits(ping_seconds=10_000.0))
+
+
+class Oops(Exception):
+    """Of an application."""
+
+
+@pytest.fixture
+def app() -> PushServer:
+    return PushServer()
+
+
+@pytest.fixture
+def order(app: PushServer) -> list[str]:
+    """What happens, in its order; there is a source and a handler of everything else."""
+    order: list[str] = []
+
+    @app.source("ticks", every=1.0)
+    async def tick() -> int:
+        order.append("tick")
+        return 1
+
+    app.on("connect", thread=False)(lambda: order.append("connect"))
+    app.on("disconnect", thread=False)(lambda: order.append("disconnect"))
+    return order
+
+
+def stopping(server: TestServer) -> list[object]:
+    """Begin the end; what is in the list afterwards says that it is over."""
+    over: list[object] = []
+    server.service.stopService().addBoth(over.append)
+    return over
+
+
+def test_are_the_first_and_the_last_that_publish(app: PushServer, order: list[str]) -> None:
+    @app.on("start")
+    def start() -> None:
+        order.append("start")
+        app.publish("life", "start")
+
+    @app.on("stop")
+    def stop() -> None:
+        order.append("stop")
+        app.send("good bye")
+        app.publish("life", "stop")
+
+    with TestServer(app) as server:
+        guest = server.connect()
+        guest.subscribe("life")
+    assert order == ["start", "tick", "connect", "stop", "disconnect"]
+    assert [row.data for row in guest.publications] == ["start", "stop"]
+    assert (guest.messages, guest.closed) == (["good bye"], (3001, "the server is shutting down"))
+    # Once for each server.
+    with TestServer(app):
+        assert order.count("start") == 2
+    assert order.count("stop") == 2
+
+
+@pytest.mark.parametrize("error", [Oops, Refused, SystemExit])
+@pytest.mark.parametrize("thread", [None, False])
+def test_that_raise_are_logged_and_stop_nothing(
+    app: PushServer,
+    order: list[str],
+    trouble: Trouble,
+    error: type[BaseException],
+    thread: bool | None,
+) -> None:
+    def fail() -> None:
+        raise error
+
+    app.on("start", thread=thread)(fail)
+    app.on("stop", thread=thread)(fail)
+    with TestServer(app) as server:
+        server.connect()
+        [failed] = server.service.node.handlers.failures("ticks")  # type: ignore[attr-defined]
+        assert (failed.event, failed.name.endswith("fail")) == ("start", True)
+        assert order == ["tick", "connect"]
+    for event in trouble:
+        assert [frame[0] for frame in event["log_failure"].frames] == ["fail"]
+    assert len(trouble.take()) == 2
+    assert order[-1] == "disconnect"
+
+
+def test_nobody_is_connected_and_no_source_runs_before_the_start_is_over(
+    app: PushServer, order: list[str]
+) -> None:
+    waits: Deferred[None] = Deferred()
+
+    @app.on("start")
+    async def start() -> None:
+        await waits
+        order.append("start")
+
+    with TestServer(app, QUIET) as server:
+        clients = [Client(server.service.node, connect=False) for _ in range(3)]
+        for client in clients:
+            assert client.say({"id": 1, "connect": {}}, {"id": 2, "rpc": {"method": "x"}}) == []
+        clients[1].session.closed()
+        server.publish("by-http", 1)
+        server.advance(SECONDS - 1)
+        assert (order, app.clients) == ([], [])
+        waits.callback(None)
+        assert order[0] == "start"
+        for client in (clients[0], clients[2]):
+            answers = [reply["id"] for reply in client.transport.take()]
+            assert answers == [1, 2]
+        # Who went meanwhile has been here.
+        assert sorted(order[1:]) == ["connect", "connect", "connect", "disconnect", "tick"]
+        assert clients[1].transport.take() == []
+        assert len(app.clients) == 2
+
+
+def test_a_start_that_takes_too_long_is_over_after_a_while(
+    app: PushServer, order: list[str], trouble: Trouble
+) -> None:
+    app.on("start", thread=False)(lambda: Deferred())
+    with TestServer(app, QUIET) as server:
+        client = Client(server.service.node, connect=False)
+        client.say({"id": 1, "connect": {}})
+        server.advance(SECONDS - 1)
+        assert order == []
+        server.advance(1)
+        assert sorted(order) == ["connect", "tick"]
+        [told] = trouble.take()
+        assert told.endswith("has not answered in 30 s (handler_seconds)")
+
+
+class TestTheStop:
+    def test_is_waited_for(self, app: PushServer, order: list[str]) -> None:
+        waits: Deferred[None] = Deferred()
+
+        @app.on("stop")
+        async def stop() -> None:
+            await waits
+            order.append("stop")
+            app.publish("life", "stop")
+
+        server = TestServer(app, QUIET)
+        guest = server.connect()
+        guest.subscribe("life")
+        over = stopping(server)
+        server.advance(LAST_SECONDS / 2)
+        # No source any more; but the others are there.
+        assert (over, order, guest.closed) == ([], ["tick", "connect"], None)
+        waits.callback(None)
+        server.advance(0)
+        assert (over, order[2:]) == ([None], ["stop", "disconnect"])
+        assert [row.data for row in guest.publications] == ["stop"]
+        server.close()
+
+    def test_is_not_waited_for_for_ever_and_costs_nobody_his_farewell(
+        self, app: PushServer, order: list[str], trouble: Trouble
+    ) -> None:
+        app.on("stop", thread=False)(lambda: Deferred())
+        # What all others have to go in is less than what the stop takes.
+        limits = Limits(ping_seconds=10_000.0, drain_seconds=LAST_SECONDS / 2)
+        server = TestServer(app, Config(sources={}, limits=limits))
+        guest = server.connect()
+        over = stopping(server)
+        server.advance(LAST_SECONDS - 0.1)
+        assert over == []
+        server.advance(0.1)
+        assert (over, guest.closed) == ([None], (3001, "the server is shutting down"))
+        assert [told.partition(" has ")[2] for told in trouble.take()] == ["not answered in 2 s"]
+        server.close()
+
+    def test_leaves_the_others_their_time(self, app: PushServer, trouble: Trouble) -> None:
+        app.on("stop", thread=False)(lambda: Deferred())
+        server = Server(Limits(drain_seconds=LAST_SECONDS), app=app)
+        server.service.startService()
+        server.clock.advance(0)
+        socket = server.websocket("/channels/c")
+        over: list[object] = []
+        server.service.stopService().addBoth(over.append)
+        for _ in range(2):
+            server.clock.advance(LAST_SECONDS / 2)
+        assert len(trouble.take()) == 1
+        code, reason = socket.close()
+        assert (code, reason) == (1001, "the server is shutting down")
+        server.clock.advance(LAST_SECONDS / 2)
+        assert (over, socket.line.aborted) == ([], False)
+        socket.line.send(masked(code.to_bytes(2, "big"), opcode=8))
+        assert over == [None]
+
+    @pytest.mark.parametrize("late", [False, True])
+    def test_comes_after_the_start(
+        self, app: PushServer, order: list[str], trouble: Trouble, late: bool
+    ) -> None:
+        waits: Deferred[None] = Deferred()
+
+        @app.on("start")
+        async def start() -> None:
+            await waits
+            order.append("start")
+
+        app.on("stop", thread=False)(lambda: order.append("stop"))
+        server = TestServer(app, QUIET)
+        over = stopping(server)
+        server.advance(LAST_SECONDS / 2)
+        assert (order, over) == ([], [])
+        if late:
+            server.advance(LAST_SECONDS)
+            assert over == [None]
+            assert trouble.take() == ["the server stops before the handler of start is over"]
+        waits.callback(None)
+        server.advance(0)
+        assert (order, over) == (["start"] if late else ["start", "stop"], [None])
+        server.close()
+
+
+def test_neither_is_called_by_a_server_that_stops_at_once(app: PushServer) -> None:
+    called: list[str] = []
+    for event in ("start", "stop"):
+        app.on(event, thread=False)(lambda event=event: called.append(event))
+    stage = Stage()
+    config = Config(sources={})
+    config.server.listen.clear()
+    service = build(config, stage, app=app, threads=Inline(), clock=stage.seconds)
+    service.startService()
+    service.stopService()
+    stage.advance(10)
+    assert called == []
+
+
+def test_a_server_that_was_stopped_does_not_start_again(app: PushServer) -> None:
+    with TestServer(app) as server:
+        service = server.service
+    with pytest.raises(RuntimeError, match="does not start again"):
+        service.startService()
+
+
+def test_both_are_called_even_when_others_must_wait(app: PushServer) -> None:
+    class Full(Inline):
+        def call(
+            self, function: Callable[[], Any], place: Hashable, must: bool = False
+        ) -> Deferred[Any]:
+            if not must:
+                raise Busy
+            return super().call(function, place)
+
+    called: list[str] = []
+    for event in ("start", "stop"):
+        app.on(event)(lambda event=event: called.append(event))
+    reactor = TestServer().reactor
+    handlers = AppHandlers(app.events, Full(), reactor, reactor.seconds, SECONDS)
+    for telling in (handlers.start(), handlers.stop(LAST_SECONDS)):
+        assert Deferred.fromCoroutine(telling).called
+    assert called == ["start", "stop"]
+
+
+class TestAClient:
+    @pytest.mark.parametrize("event", ["start", "stop"])
+    def test_cannot_call_them(self, app: PushServer, trouble: Trouble, event: str) -> None:
+        called: list[str] = []
+        app.on(event, thread=False)(lambda: called.append(event))
+        with TestServer(app) as server:
+            before = list(called)
+            guest = server.connect()
+            for name in (event, f":{event}", f"chat:{event}"):
+                with pytest.raises(ServerError, match="108: the application has no handler"):
+                    guest.rpc(name)
+                guest.send(1, name)
+            assert called == before
+            assert guest.closed is None
+        [told] = trouble.take()
+        assert "there is no handler" in told
+
+
+@pytest.mark.parametrize("event", ["start", "stop", "connect", "disconnect"])
+def test_what_is_of_no_namespace_has_no_handler_there(app: PushServer, event: str) -> None:
+    with pytest.raises(ValueError, match=f"{event} is of no namespace, and .* is for chat"):
+        app.on(event, namespace="chat")(lambda: None)
+    assert list(app.events) == []
+
+
+@pytest.mark.parametrize("event", ["start", "stop"])
+def test_they_take_no_arguments(app: PushServer, event: str) -> None:
+    with pytest.raises(ValueError, match=f"of {event} is called without arguments"):
+        app.on(event)(lambda client: None)
+    app.on(event)(lambda *arguments: None)

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pushserver.channels.jsontext import MAX_DEPTH, InvalidData, NotJSON, compact, decode, encode
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**80), 2**80)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=20,
+)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal with their types: 1 is not 1.0 is not True."""
+    return repr(a) == repr(b)
+
+
+@given(values, st.sampled_from([None, 1, "\t"]), st.booleans())
+def test_every_json_text_keeps_its_value(value: Any, indent: Any, ascii_only: bool) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
+    assert same(json.loads(compact(text)), value)
+
+
+@given(values)
+def test_what_is_encoded_reads_as_the_same_value_and_is_compact_already(value: Any) -> None:
+    text = encode(value)
+    assert same(json.loads(text), value)
+    assert compact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "compacted"),
+    [
+        (b'{"number": 4.821}', b'{"number":4.821}'),
+        (b" [ 1 ,\r\n\t2 ] ", b"[1,2]"),
+        (b"1.50", b"1.50"),
+        (b"-0", b"-0"),
+        (b"1E5", b"1E5"),
+        (b"12345678901234567890", b"12345678901234567890"),
+        (b'"a b\\n"', b'"a b\\n"'),
+        (b'"\\ud83d\\ude00"', b'"\\ud83d\\ude00"'),
+        ('"😀 ü"'.encode(), '"😀 ü"'.encode()),
+        (b'{"a":1,"b":{"a":1}}', b'{"a":1,"b":{"a":1}}'),
+        (b"null", b"null"),
+        (b'""', b'""'),
+    ],
+)
+def test_white_space_goes_and_spelling_stays(text: bytes, compacted: bytes) -> None:
+    assert compact(text) == compacted
+
+
+REFUSED = [
+    (b"", "Expecting value at character 0"),
+    (b"   ", "Expecting value"),
+    (b"nothing", "Expecting value"),
+    (b"{'a': 1}", "property name"),
+    # Python 3.13 says it in other words.
+    (b"[1,]", "at character"),
+    (b'{"a":1,}', "at character"),
+    (b'{"a":1} {"a":2}', "Extra data at character 8"),
+    (b"[1", "delimiter"),
+    (b'"open', "Unterminated string"),
+    (b'"\x01"', "control character"),
+    (b'"a\nb"', "control character"),
+    (b'"\\x41"', "escape"),
+    (b"01", "Extra data"),
+    (b".5", "Expecting value"),
+    (b"+1", "Expecting value"),
+    (b"0x10", "Extra data"),
+    (b"// no\n1", "Expecting value"),
+    (b"\xef\xbb\xbf1", "Expecting value"),
+    (b"NaN", "NaN is not JSON"),
+    (b"[1,NaN]", "NaN is not JSON"),
+    (b'{"a":Infinity}', "Infinity is not JSON"),
+    (b"-Infinity", "-Infinity is not JSON"),
+    (b"1e999", "the number 1e999 is beyond the range of a double"),
+    (b"-1E+999", "the number -1E+999 is beyond"),
+    (b'{"a":1,"a":2}', "the key 'a' stands twice in one object"),
+    (b'[{"x":{"b":1,"\\u0062":2}}]', "the key 'b' stands twice"),
+    (b'"\\ud800"', "lone surrogate"),
+    (b'{"\\udfff":1}', "lone surrogate"),
+    (b'"\\ude00\\ud83d"', "lone surrogate"),
+    (b'"\xff"', "invalid UTF-8 at byte 1"),
+    (b'["\xed\xa0\x80"]', "invalid UTF-8 at byte 2"),
+    (b'"\xc0\xaf"', "invalid UTF-8 at byte 1"),
+    (b"\xff\xfe1\x00", "invalid UTF-8 at byte 0"),
+    (b"[" * 101 + b"]" * 101, "nested deeper than 100"),
+    (b'{"a":' * 101 + b"1" + b"}" * 101, "nested deeper than 100"),
+    (b"[" * 1_000_000, "nested deeper than 100"),
+    (b"1" * 5_000, "limit"),
+]
+
+
+@pytest.mark.parametrize(("text", "why"), REFUSED, ids=[repr(text[:20]) for text, _ in REFUSED])
+def test_what_is_no_json_value_is_refused_by_name(text: bytes, why: str) -> None:
+    with pytest.raises(InvalidData) as refused:
+        compact(text)
+    assert why in str(refused.value)
+    assert len(str(refused.value)) < 200
+
+
+def test_a_whole_number_beyond_a_double_is_refused_like_any_other() -> None:
+    with pytest.raises(InvalidData, match="beyond the range of a double"):
+        compact(b"1" + b"0" * 400)
+
+
+def test_a_long_number_within_the_range_of_a_double_keeps_its_digits() -> None:
+    assert compact(b"[1, %b]" % (b"1" * 309)) == b"[1,%b]" % (b"1" * 309)
+
+
+def nested(depth: int, inner: bytes) -> bytes:
+    return b"[" * depth + inner + b"]" * depth
+
+
+def test_nesting_may_be_as_deep_as_the_limit() -> None:
+    assert compact(nested(MAX_DEPTH, b"1")) == nested(MAX_DEPTH, b"1")
+    assert compact(nested(MAX_DEPTH, b"")) == nested(MAX_DEPTH, b"")
+    with pytest.raises(InvalidData):
+        compact(nested(MAX_DEPTH + 1, b""))
+    with pytest.raises(InvalidData):
+        compact(nested(MAX_DEPTH + 1, b"1"))
+
+
+def test_brackets_in_strings_and_beside_it_do_not_change_how_deep_a_value_is() -> None:
+    assert compact(nested(MAX_DEPTH, b'"["')) == nested(MAX_DEPTH, b'"["')
+    text = nested(MAX_DEPTH - 1, b"[],1,[]")
+    assert compact(text) == text
+
+
+def test_many_values_beside_one_another_are_not_deep() -> None:
+    text = b"[" + b",".join([b"[[1]]"] * 200) + b"]"
+    assert compact(text) == text
+    text = b'{"a":"' + b"[{" * 200 + b'"}'
+    assert compact(text) == text
+
+
+@given(st.binary(max_size=60) | st.text('[]{}",:0123456789eE.-+\\u dtrueNaN', max_size=60))
+@example("[" * 30_000)
+@example(b'"\\ud800\\u0041"')
+def test_any_bytes_are_compacted_or_refused_and_what_is_given_out_is_strict(
+    text: bytes | str,
+) -> None:
+    body = text if isinstance(text, bytes) else text.encode()
+    try:
+        found = compact(body)
+    except InvalidData:
+        return
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    json.loads(found.decode(), parse_constant=refuse)
+    assert same(json.loads(found), json.loads(body))
+    assert compact(found) == found
+    assert b"\n" not in found
+
+
+@dataclass
+class Reading:
+    number: float
+    at: datetime
+
+
+def test_python_values_that_msgspec_knows_become_json() -> None:
+    reading = Reading(1.5, datetime(2026, 11, 22, tzinfo=UTC))
+    assert encode(reading) == b'{"number":1.5,"at":"2026-11-22T00:00:00Z"}'
+    assert encode(UUID(int=1)) == b'"00000000-0000-0000-0000-000000000001"'
+    assert encode({"set": {1}}) == b'{"set":[1]}'
+    assert encode({(1, 2)}) == b"[[1,2]]"
+    assert encode((1, "ü")) == '[1,"ü"]'.encode()
+    assert encode({1: None}) == b'{"1":null}'
+
+
+def cycle() -> object:
+    value: list[object] = []
+    value.append(value)
+    return value
+
+
+@dataclass
+class Ring:
+    inner: Ring | None
+
+
+def ring() -> Ring:
+    value = Ring(None)
+    value.inner = value
+    return value
+
+
+def deep(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        [float("inf")],
+        {"a": float("-inf")},
+        {float("nan"): 1},
+        Reading(float("nan"), datetime(2026, 11, 22, tzinfo=UTC)),
+        object(),
+        {"a": object()},
+        {(1, 2): 3},
+        "\ud800",
+        {"\udfff": 1},
+        lambda: 1,
+        cycle(),
+        ring(),
+        deep(100_000),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_python_values_that_json_cannot_hold_are_refused(value: object) -> None:
+    with pytest.raises(InvalidData) as refused:
+        encode(value)
+    assert str(refused.value)
+
+
+@pytest.mark.parametrize("value", [{1: "a", "1": "b"}, deep(MAX_DEPTH + 1)], ids=["key", "depth"])
+def test_what_encode_gives_out_compact_would_take(value: object) -> None:
+    try:
+        text = encode(value)
+    except InvalidData:
+        return
+    assert compact(text) == text
+
+
+@dataclass
+class Picture:
+    name: str
+    body: object
+
+
+@pytest.mark.parametrize("made", [bytes, bytearray, memoryview])
+def test_bytes_are_no_json_value_and_no_base64_in_secret(made: Any) -> None:
+    body = made(b"x")
+    for value in (body, {"a": body}, [1, (body,)], Picture("a", body), {"p": [Picture("a", body)]}):
+        with pytest.raises(InvalidData) as refused:
+            encode(value)
+        advice = "bytes have to be decoded first, or encoded as base64 by yourself"
+        expected = f"{made.__name__} does not fit into JSON: {advice}"
+        assert str(refused.value).startswith(expected)
+
+
+class TestDecode:
+    @given(values)
+    def test_gives_the_value_of_every_json_text(self, value: Any) -> None:
+        assert same(decode(json.dumps(value).encode()), value)
+
+    def test_takes_the_last_of_a_key_that_is_there_twice(self) -> None:
+        assert decode(b'{"a":1,"b":2,"a":3}') == {"a": 3, "b": 2}
+
+    @pytest.mark.parametrize(
+        "text", [b"", b"x", b"NaN", b"-Infinity", b"[1,]", b'"open', b'{"a":NaN}']
+    )
+    def test_of_what_is_no_json_says_so(self, text: bytes) -> None:
+        with pytest.raises(NotJSON):
+            decode(text)
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            (b'"\xff"', "invalid UTF-8 at byte 1"),
+            (b'"\\ud83d"', "lone surrogate"),
+            (b"1e999", "beyond the range of a double"),
+            (b"9" * 309, "beyond the range of a double"),
+            (b"-" + b"9" * 309, "beyond the range of a double"),
+            (b"[" * 101 + b"]" * 101, "nested deeper than 100"),
+            (b"[" * 100_000, "nested deeper than 100"),
+        ],
+    )
+    def test_of_what_cannot_be_published_says_why(self, text: bytes, words: str) -> None:
+        with pytest.raises(InvalidData, match=words) as caught:
+            decode(text)
+        assert not isinstance(caught.value, NotJSON)
+
+
+@pytest.mark.parametrize("number", ["9" * 309, "1" + "0" * 308, "9" * 308])
+@pytest.mark.parametrize("around", ["%s", "[1,%s]", '{"a":"' + "7" * 308 + '","b":%s}', "[-%s]"])
+def test_a_number_is_looked_at_wherever_it_is_long(number: str, around: str) -> None:
+    text = (around % number).encode()
+    if int(number) > 10**308 * 1.7:
+        with pytest.raises(InvalidData, match="beyond the range of a double"):
+            compact(text)
+    else:
+        assert compact(text) == text

@@ -1,0 +1,95 @@
+"""A feed that keeps what a source does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from pushserver.channels import jsontext
+from pushserver.channels.publication import Receipt
+from tests.unit.fakes.tools import EPOCH
+
+
+class Recorder:
+    """A Feed. What is published waits while `held`; `fails` are raised first, one each time."""
+
+    def __init__(self, reactor: Any = None, remembered: object = None):
+        self.name = "log"
+        self.channel = "lines"
+        self.event = "message"
+        self.reactor = Clock() if reactor is None else reactor
+        self.monotonic: Callable[[], float] = self.reactor.seconds
+        self.published: list[Any] = []
+        self.tags: list[dict[str, str] | None] = []
+        self.troubles: list[str] = []
+        self.oks = 0
+        self.memory = remembered
+        self.held: Deferred[None] | None = None
+        self.fails: list[Exception] = []
+        self._waits: list[tuple[int, Deferred[None]]] = []
+
+    async def publish(
+        self,
+        data: object,
+        event: str = "",
+        channel: str = "",
+        tags: dict[str, str] | None = None,
+        key: str = "",
+    ) -> Receipt:
+        jsontext.encode(data)
+        if self.held is not None:
+            await self.held
+        if self.fails:
+            raise self.fails.pop(0)
+        self.published.append(data)
+        self.tags.append(tags)
+        for count, waiting in self._waits:
+            if len(self.published) >= count:
+                # In a turn of its own: in this one the source is at work.
+                self.reactor.callLater(0, waiting.callback, None)
+        self._waits = [(count, w) for count, w in self._waits if len(self.published) < count]
+        return Receipt(EPOCH, len(self.published), len(self.published))
+
+    def delay(self) -> float:
+        return 0.0
+
+    async def sleep(self, seconds: float) -> None:
+        done: Deferred[None] = Deferred(lambda _: call.cancel())
+        call = self.reactor.callLater(seconds, done.callback, None)
+        await done
+
+    def remembered(self) -> object:
+        return self.memory
+
+    def remember(self, value: object) -> None:
+        jsontext.encode(value)
+        self.memory = value
+
+    def trouble(self, message: str) -> None:
+        self.troubles.append(message)
+
+    def ok(self) -> None:
+        self.oks += 1
+
+    def hold(self) -> Deferred[None]:
+        """Publish nothing until this is fired."""
+        self.held = Deferred()
+        return self.held
+
+    def release(self) -> None:
+        """Publish what waits, and more."""
+        held, self.held = self.held, None
+        assert held is not None
+        held.callback(None)
+
+    def until(self, count: int) -> Deferred[None]:
+        """Fires when so many have been published."""
+        waiting: Deferred[None] = Deferred()
+        if len(self.published) >= count:
+            waiting.callback(None)
+        else:
+            self._waits.append((count, waiting))
+        return waiting

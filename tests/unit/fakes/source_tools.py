@@ -1,0 +1,126 @@
+"""What the tests of the sources share: a place to run them in, on a clock that stands still."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from queue import SimpleQueue
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from pushserver.channels.publication import Draft, Receipt
+from pushserver.hub.hub import Hub
+from pushserver.sources.engine.environment import Place, Plan
+from pushserver.sources.engine.runner import Runner
+from pushserver.sources.interface import Feed, ISource
+from pushserver.store.source_memory import Memory
+from tests.unit.fakes.tools import Watcher, drive, make_hub
+
+NOW = 1_795_000_000.0
+WAIT_SECONDS = 20.0
+
+
+class ThreadClock(Clock):
+    """A clock that also takes what threads bring over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._brought: SimpleQueue[Callable[[], object]] = SimpleQueue()
+
+    def turn(self) -> None:
+        """Make the calls that are due, and not those that they ask for."""
+        calls: Any = self.getDelayedCalls()
+        for call in [call for call in calls if call.getTime() <= self.seconds()]:
+            self.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
+
+    def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
+        self._brought.put(lambda: call(*arguments))
+
+    def take(self, count: int = 1) -> None:
+        """Wait for so many calls out of threads, and make them."""
+        for _ in range(count):
+            self._brought.get(timeout=WAIT_SECONDS)()
+
+    @property
+    def waiting(self) -> int:
+        """How many calls nobody has taken."""
+        return self._brought.qsize()
+
+
+@implementer(ISource)
+class Script:
+    """A source that runs a coroutine function."""
+
+    stop_seconds = 0.0
+
+    def __init__(self, run: Callable[[Feed], Awaitable[None]]):
+        self.run = run
+
+
+class Desk:
+    """A place for sources, and what they publish there; `wall` is a wall clock beside its own."""
+
+    def __init__(self, wall: Callable[[], float] | None = None) -> None:
+        self.clock = ThreadClock()
+        self.clock.rightNow = NOW
+        self.hub: Hub = make_hub()
+        self.memory = Memory()
+        self.drafts: list[Draft] = []
+        self.times: list[float] = []
+        self.refusal: Exception | None = None
+        self.held: Deferred[None] | None = None
+        now = self.monotonic = self.clock.seconds
+        self.place = Place(self.clock, self.publish, self.hub, self.memory, wall or now, now, 2.0)
+
+    async def publish(self, draft: Draft) -> Receipt:
+        """What the hub does; as long as `refusal` is set it is raised, and `held` awaited."""
+        if self.held is not None:
+            await self.held
+        if self.refusal is not None:
+            raise self.refusal
+        self.drafts.append(draft)
+        self.times.append(self.clock.seconds())
+        return await self.hub.publish(draft)
+
+    def runner(self, source: object, **plan: Any) -> Runner:
+        """A runner of this source, which publishes to `c`, not started."""
+        return Runner(
+            source, Plan(**{"name": "s", "kind": "test", "channel": "c", **plan}), self.place
+        )
+
+    def started(self, source: object, **plan: Any) -> Runner:
+        """The same, started."""
+        runner = self.runner(source, **plan)
+        runner.startService()
+        return runner
+
+    def script(self, run: Callable[[Feed], Awaitable[None]], **plan: Any) -> Runner:
+        """A started runner of a coroutine function that takes the feed."""
+        return self.started(Script(run), **plan)
+
+    def watch(self, watcher: Watcher, channel: str = "c") -> None:
+        """Somebody comes, and the turn after that."""
+        drive(self.hub.subscribe(watcher, channel, None, 0))
+        self.clock.advance(0)
+
+    def leave(self, watcher: Watcher, channel: str = "c") -> None:
+        """Somebody goes."""
+        self.hub.unsubscribe(watcher, channel)
+        self.clock.advance(0)
+
+    @property
+    def published(self) -> list[Any]:
+        """The data of all that was published."""
+        return [json.loads(draft.data) for draft in self.drafts]
+
+
+def stopped(runner: Runner) -> list[object]:
+    """Begin the end; what is in the list afterwards says that it is over."""
+    over: list[object] = []
+    runner.stopService().addBoth(over.append)
+    return over

@@ -1,0 +1,319 @@
+"""What the unit tests share, without a reactor: a node, its clock, and who talks to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import Keys
+from pushserver.channels.publication import ClientInfo, Draft, Publication, Receipt
+from pushserver.config.limits import Limits
+from pushserver.hub.audience import Direct
+from pushserver.hub.broker import Broker, MemoryBroker
+from pushserver.hub.hub import Hub
+from pushserver.hub.metrics import Metrics
+from pushserver.hub.presence import Presence
+from pushserver.protocols import centrifuge
+from pushserver.protocols.formats import (
+    SESSION_WEBSOCKET,
+    STREAM_WEBSOCKET,
+    Format,
+    Reset,
+    SessionFormat,
+    StreamFormat,
+    Subscribed,
+    each,
+    publication_object,
+)
+from pushserver.sessions.base import Conversation
+from pushserver.sessions.event_stream import Stream
+from pushserver.sessions.node import Node
+from pushserver.sessions.peers import Peers
+from pushserver.sessions.session import Session
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+EPOCH = "e1"
+
+
+def drive(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Run the coroutine to its end, which must be in this turn."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: Result = stop.value
+        return result
+    coroutine.close()
+    raise AssertionError("the coroutine waits for something; it was to end in this turn")
+
+
+class Time:
+    """A clock that stands still until it is told to go on; `now` in Unix seconds."""
+
+    def __init__(self, now: float = 1_795_000_000.0):
+        self.now = now
+        self.calls: list[tuple[float, Callable[[], object]]] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def seconds(self) -> float:
+        """The same as seconds since something else, as a reactor counts."""
+        return self.now - 1_794_999_000.0
+
+    def callLater(self, delay: float, call: Callable[[], object]) -> None:
+        """Call when the time has come and `turn` is called."""
+        self.calls.append((self.now + delay, call))
+
+    def turn(self) -> None:
+        """One turn: what is due is called."""
+        due = sorted((c for c in self.calls if c[0] <= self.now), key=lambda c: c[0])
+        self.calls = [c for c in self.calls if c[0] > self.now]
+        for _, call in due:
+            call()
+
+    def pass_on(self) -> None:
+        """Turns until nothing is to come, however late."""
+        while self.calls:
+            self.now = max(self.now, min(c[0] for c in self.calls))
+            self.turn()
+
+
+def programs(steps: st.SearchStrategy[Item], most: int = 60) -> st.SearchStrategy[list[Item]]:
+    """Sequences of steps, half of them long: those of st.lists have five steps on average."""
+    return st.lists(steps, max_size=most) | st.lists(steps, min_size=most // 3, max_size=most)
+
+
+def unexpected(what: str) -> None:
+    """The report of a test in which nothing is to fail."""
+    raise AssertionError(what)
+
+
+def make_broker(
+    options: ChannelOptions | Callable[[str], ChannelOptions] = ChannelOptions(),
+    history: History | None = None,
+    time: Callable[[], float] | None = None,
+) -> MemoryBroker:
+    """A broker with a history of its own; the options are of all channels, or by name."""
+    if history is None:
+        by_name = options if callable(options) else (lambda name: options)
+        history = History(by_name, EPOCH)
+    time = time or Time()
+    return MemoryBroker(history, Keys(100), Metrics(), time, time)
+
+
+def make_hub(
+    options: ChannelOptions | Callable[[str], ChannelOptions] = ChannelOptions(),
+    report: Callable[[str], None] = unexpected,
+    time: Time | None = None,
+) -> Hub:
+    """A hub on a memory broker."""
+    time = time or Time()
+    return Hub(make_broker(options), time, time.seconds, report)
+
+
+def make_node(
+    options: ChannelOptions | Callable[[str], ChannelOptions] = ChannelOptions(),
+    limits: Limits = Limits(),
+    time: Time | None = None,
+    report: Callable[[str], None] = unexpected,
+    broker: Broker | None = None,
+    run: Callable[[Coroutine[Any, Any, None]], None] = drive,
+) -> Node:
+    """What conversations share, with a report that fails the test unless another is given."""
+    time = time or Time()
+    hub = Hub(broker or make_broker(options, time=time), time, time.seconds, report)
+    return Node(
+        hub=hub,
+        presence=Presence(hub, limits.announced_audience),
+        peers=Peers(report),
+        limits=limits,
+        version="pushserver test",
+        clock=time,
+        monotonic=time.seconds,
+        run=run,
+        report=report,
+    )
+
+
+def publish(
+    hub: Hub, channel: str = "numbers", data: object = 1, event: str = "message"
+) -> Receipt:
+    """Publish one value, in this turn."""
+    return drive(hub.publish(Draft(channel, json.dumps(data).encode(), event)))
+
+
+def row(offset: int, seq: int | None = None, time: float = 0.0, data: bytes = b"1") -> Publication:
+    """A publication in the channel `numbers`."""
+    return Publication("numbers", EPOCH, seq or offset, offset, time, "message", data)
+
+
+class Shape:
+    """A format of publication objects, one a line, that counts how many it encodes."""
+
+    def __init__(self, name: str = "plain"):
+        self.calls = 0
+        self.format = Format(name, each(self._encode), 1003)
+
+    def _encode(self, publication: Publication) -> bytes:
+        self.calls += 1
+        return publication_object(publication) + b"\n"
+
+
+PLAIN = Shape().format
+
+
+class Watcher:
+    """A subscriber that keeps what it gets; `on_send` is called with each frame after that."""
+
+    def __init__(self, name: str = "w", shape: Format = PLAIN, user: str = ""):
+        self.info = ClientInfo(name, user)
+        self.format = shape
+        self.frames: list[bytes] = []
+        self.gaps: list[str] = []
+        self.pushes: list[dict[str, Any]] = []
+        self.direct: Direct | None = None
+        self.on_send: Callable[[bytes], None] = lambda frame: None
+
+    def send(self, frame: bytes) -> None:
+        self.frames.append(frame)
+        self.on_send(frame)
+
+    def held(self, frame: bytes, taken: int) -> None:
+        self.send(frame[taken:])
+
+    def insufficient(self, channel: str) -> None:
+        self.gaps.append(channel)
+
+    def push(self, text: bytes) -> None:
+        self.pushes.append(json.loads(text)["push"])
+
+    @property
+    def offsets(self) -> list[int]:
+        """The offsets of what came live."""
+        return [publication["offset"] for publication in self.publications]
+
+    @property
+    def publications(self) -> list[Any]:
+        """What came live."""
+        return [json.loads(line) for line in b"".join(self.frames).splitlines()]
+
+
+TEXT: SessionFormat = replace(
+    SESSION_WEBSOCKET,
+    publications=each(centrifuge.publication_push),
+    frame=lambda text: text,
+    ping=centrifuge.PING,
+)
+"""The Centrifuge protocol with one text for each frame."""
+
+
+def _begin(channels: Iterable[Subscribed], reset: Reset | None, retry: int) -> bytes:
+    notes: list[dict[str, Any]] = [{"subscribed": _fields(channel)} for channel in channels]
+    notes += [{"reset": _fields(reset)}] if reset else []
+    return b"".join(json.dumps(note).encode() + b"\n" for note in notes)
+
+
+def _fields(note: Subscribed | Reset) -> dict[str, Any]:
+    return {name: getattr(note, name) for name in note.__struct_fields__}
+
+
+LINES: StreamFormat = replace(
+    STREAM_WEBSOCKET,
+    publications=each(lambda publication: publication_object(publication) + b"\n"),
+    begin=_begin,
+    heartbeat=b'"ping"\n',
+)
+"""A stream of publication objects, one a line, whose heartbeats are answered."""
+
+
+class FakeTransport:
+    """What a conversation writes to; keeps the contract that nothing goes out after the end."""
+
+    def __init__(self, format: Any):
+        self.format = format
+        self.frames: list[bytes] = []
+        self.closed: tuple[int, str] | None = None
+        self.aborted = False
+        self.on_write: Callable[[bytes], None] = lambda frame: None
+        self.direct: Direct | None = None
+        self.conversation: Conversation[Any] | None = None
+
+    def attach(self, conversation: Conversation[Any]) -> None:
+        self.conversation = conversation
+
+    def write(self, frame: bytes) -> None:
+        if self.closed is None and not self.aborted:
+            self.frames.append(frame)
+            self.on_write(frame)
+
+    def hold(self, frame: bytes, taken: int) -> None:
+        self.write(frame[taken:])
+
+    def close(self, code: int, reason: str) -> None:
+        assert self.closed is None, "closed twice"
+        self.closed = (code, reason)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def take(self) -> list[Any]:
+        """The JSON values of all lines written since the last time."""
+        lines = b"\n".join(self.frames).split(b"\n")
+        self.frames.clear()
+        return [json.loads(line) for line in lines if line]
+
+
+class Client:
+    """A client of the Centrifuge protocol, and the session that it talks to."""
+
+    def __init__(self, node: Node, connect: bool = True):
+        self.transport = FakeTransport(TEXT)
+        self.session = Session(node, self.transport)
+        self.id = 0
+        if connect:
+            assert "connect" in self.command("connect")
+
+    def say(self, *texts: bytes | dict[str, Any]) -> list[Any]:
+        """Send one frame of these commands; return what came back."""
+        self.transport.frames.clear()
+        lines = [t if isinstance(t, bytes) else json.dumps(t).encode() for t in texts]
+        self.session.received(b"\n".join(lines))
+        return self.transport.take()
+
+    def command(self, method: str, **fields: Any) -> Any:
+        """Send one command; return its reply, the last thing that came back."""
+        self.id += 1
+        replies = [r for r in self.say({"id": self.id, method: fields}) if r.get("id") == self.id]
+        assert len(replies) == 1, replies
+        return replies[0]
+
+    def pushes(self) -> list[Any]:
+        """What was pushed since the last time."""
+        return [value["push"] for value in self.transport.take() if "push" in value]
+
+    @property
+    def closed(self) -> tuple[int, str] | None:
+        return self.transport.closed
+
+
+class Reader:
+    """A listening client, and the stream that it reads."""
+
+    def __init__(self, node: Node, shape: StreamFormat = LINES):
+        self.transport = FakeTransport(shape)
+        self.stream = Stream(node, self.transport)
+
+    def take(self) -> list[Any]:
+        """What came since the last time."""
+        return self.transport.take()
+
+    @property
+    def closed(self) -> tuple[int, str] | None:
+        return self.transport.closed

@@ -1,0 +1,551 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Auth, Config
+from pushserver.resources.api import METHODS, MOST_CHANNELS, MOST_COMMANDS, MOST_PATTERN
+from tests.unit.fakes.tools import Client
+from tests.unit.fakes.web import Response, Server, request
+
+KEY = "s3cret"
+
+
+def post(server: Server, method: str, body: bytes, **headers: str) -> Response:
+    return server.get(f"/api/{method}", "POST", body, **headers)
+
+
+def call(server: Server, method: str, **fields: object) -> Any:
+    """The answer to a call, which is 200 whatever became of it."""
+    answer = post(server, method, json.dumps(fields).encode())
+    assert answer.status == 200, answer
+    assert len(answer.json) == 1
+    return answer.json
+
+
+def result(server: Server, method: str, **fields: object) -> Any:
+    return call(server, method, **fields)["result"]
+
+
+def error(server: Server, method: str, **fields: object) -> tuple[int, str]:
+    found = call(server, method, **fields)["error"]
+    return found["code"], found["message"]
+
+
+def rows(server: Server, channel: str = "a") -> list[Any]:
+    return [json.loads(row.data) for row in server.hub.history.peek(channel).after(0)]
+
+
+def subscribed(server: Server, *channels: str) -> Client:
+    client = Client(server.node)
+    for channel in channels:
+        client.command("subscribe", channel=channel)
+    return client
+
+
+class TestPublish:
+    def test_is_answered_with_the_position(self) -> None:
+        server = Server()
+        for offset in (1, 2):
+            found = result(server, "publish", channel="a", data={"n": offset})
+            assert found == {"offset": offset, "epoch": server.hub.history.epoch}
+        assert rows(server) == [{"n": 1}, {"n": 2}]
+
+    def test_names_the_event_by_a_field_or_by_a_tag(self) -> None:
+        server = Server()
+        result(server, "publish", channel="a", data=1)
+        result(server, "publish", channel="a", data=1, event="e1")
+        result(server, "publish", channel="a", data=1, tags={"event": "e2", "colour": "red"})
+        result(server, "publish", channel="a", data=1, event="e3", tags={"colour": "red"})
+        published = server.hub.history.peek("a").after(0)
+        assert [(row.event, row.tags) for row in published] == [
+            ("message", None),
+            ("e1", None),
+            ("e2", {"colour": "red"}),
+            ("e3", {"colour": "red"}),
+        ]
+
+    def test_with_a_key_is_once(self) -> None:
+        server = Server()
+        found = [
+            result(server, "publish", channel="a", data=n, idempotency_key="k") for n in range(3)
+        ]
+        assert found[0] == found[1] == found[2]
+        assert rows(server) == [0]
+
+    @pytest.mark.parametrize(
+        ("fields", "code", "problem"),
+        [
+            ({"data": 1}, 107, "channel"),
+            ({"channel": "a"}, 107, "data"),
+            ({"channel": 1, "data": 1}, 107, "$.channel"),
+            ({"channel": "a b", "data": 1}, 107, "1 to 128 characters"),
+            ({"channel": "", "data": 1}, 107, "1 to 128 characters"),
+            ({"channel": "a", "data": 1, "event": ""}, 107, "event name"),
+            ({"channel": "a", "data": 1, "tags": {"event": "\n"}}, 107, "event name"),
+            ({"channel": "a", "data": 1, "tags": {"a": 1}}, 107, "$.tags"),
+            ({"channel": "a", "data": 1, "idempotency_key": "é"}, 107, "idempotency key"),
+            ({"channel": "a", "data": 1, "bogus": 1}, 107, "bogus"),
+            ({"channel": "a", "data": 1, "skip_history": True}, 108, "skip_history"),
+            ({"channel": "a", "data": "", "b64data": "AA=="}, 108, "b64data"),
+        ],
+    )
+    def test_says_which_field_is_wrong(
+        self, fields: dict[str, object], code: int, problem: str
+    ) -> None:
+        server = Server()
+        found = error(server, "publish", **fields)
+        assert found[0] == code
+        assert problem in found[1]
+        assert rows(server) == []
+
+    @pytest.mark.parametrize(
+        ("data", "problem"),
+        [
+            (b"1e999", "beyond the range"),
+            (b'{"a":1,"a":2}', "'a' stands twice"),
+            (b"[" * 101 + b"]" * 101, "nested deeper"),
+            (b'"\xff"', "invalid UTF-8"),
+        ],
+    )
+    def test_takes_no_data_that_is_no_value(self, data: bytes, problem: str) -> None:
+        server = Server()
+        answer = post(server, "publish", b'{"channel":"a","data":%b}' % data)
+        assert answer.status == 200
+        assert answer.json["error"]["code"] == 107
+        assert problem in answer.json["error"]["message"]
+        assert rows(server) == []
+
+    def test_is_for_later_while_the_server_stops(self) -> None:
+        server = Server()
+        server.hub.close()
+        found = call(server, "publish", channel="a", data=1)["error"]
+        assert (found["code"], found["message"]) == (100, "the server is shutting down")
+
+
+class TestBroadcast:
+    def test_publishes_to_each_channel(self) -> None:
+        server = Server()
+        server.publish("b")
+        found = result(server, "broadcast", channels=["a", "b"], data=7)
+        offsets = [response["result"]["offset"] for response in found["responses"]]
+        assert offsets == [1, 2]
+        assert rows(server) == [7]
+
+    def test_with_a_key_is_once_in_each(self) -> None:
+        server = Server()
+        for _ in range(2):
+            result(server, "broadcast", channels=["a", "b"], data=7, idempotency_key="k")
+        assert rows(server) == rows(server, "b") == [7]
+
+    def test_publishes_nothing_when_one_channel_is_none(self) -> None:
+        server = Server()
+        assert error(server, "broadcast", channels=["a", "b c"], data=7)[0] == 107
+        assert rows(server) == []
+
+    def test_says_of_each_what_became_of_it(self) -> None:
+        server = Server(Limits(idempotency_keys=1))
+        found = result(server, "broadcast", channels=["a", "b"], data=7, idempotency_key="k")
+        first, second = found["responses"]
+        assert first["result"]["offset"] == 1
+        assert second["error"]["code"] == 100
+        assert "idempotency_keys" in second["error"]["message"]
+
+    def test_has_a_bound(self) -> None:
+        found = error(Server(), "broadcast", channels=["a"] * (MOST_CHANNELS + 1), data=1)
+        assert found == (107, f"bad request: {MOST_CHANNELS + 1} channels, expected 1000 at most")
+
+
+class TestHistory:
+    def filled(self) -> Server:
+        server = Server()
+        for n in range(1, 6):
+            server.publish("a", n)
+        return server
+
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ({}, []),
+            ({"limit": 0}, []),
+            ({"limit": -1}, [1, 2, 3, 4, 5]),
+            ({"limit": 2}, [1, 2]),
+            ({"limit": 2, "reverse": True}, [5, 4]),
+            ({"limit": -1, "since": {"offset": 3}}, [4, 5]),
+            ({"limit": -1, "since": {"offset": 3}, "reverse": True}, [2, 1]),
+            ({"limit": 1, "since": {"offset": 3, "epoch": ""}}, [4]),
+            ({"limit": 99, "since": {"offset": 99}}, []),
+            ({"limit": None, "since": None, "reverse": None}, []),
+            ({"limit": -1, "since": {"offset": 99}, "reverse": True}, [5, 4, 3, 2, 1]),
+        ],
+    )
+    def test_is_what_was_asked_for(self, fields: dict[str, object], expected: list[int]) -> None:
+        server = self.filled()
+        found = result(server, "history", channel="a", **fields)
+        assert [p["data"] for p in found.get("publications", [])] == expected
+        assert (found["offset"], found["epoch"]) == (5, server.hub.history.epoch)
+
+    def test_of_another_epoch_cannot_be_told(self) -> None:
+        since = {"offset": 1, "epoch": "other"}
+        code, message = error(self.filled(), "history", channel="a", limit=-1, since=since)
+        assert code == 112
+        assert "'other'" in message
+
+    @pytest.mark.parametrize(
+        ("fields", "field"),
+        [
+            ({"limit": -2}, "limit is -2"),
+            ({"limit": 1.5}, "$.limit"),
+            ({"limit": "1"}, "$.limit"),
+            ({"since": 5}, "$.since"),
+            ({"since": {"offset": -1}}, "$.since.offset"),
+            ({"since": {"offset": "1"}}, "$.since.offset"),
+            ({"since": {"epoch": 1}}, "$.since.epoch"),
+            ({"reverse": 1}, "$.reverse"),
+        ],
+    )
+    def test_says_which_field_is_wrong(self, fields: dict[str, object], field: str) -> None:
+        code, message = error(self.filled(), "history", channel="a", **fields)
+        assert code == 107
+        assert field in message
+
+    def test_takes_huge_numbers(self) -> None:
+        since = {"offset": 10**30}
+        found = call(self.filled(), "history", channel="a", limit=10**30, since=since)
+        assert found.keys() <= {"result", "error"}
+
+    def test_can_be_removed_and_the_numbers_go_on(self) -> None:
+        server = self.filled()
+        assert result(server, "history_remove", channel="a") == {}
+        assert rows(server) == []
+        assert result(server, "publish", channel="a", data=6)["offset"] == 6
+        assert server.hub.metrics.evictions == 5
+
+    def test_can_be_removed_where_there_is_none(self) -> None:
+        server = Server()
+        assert result(server, "history_remove", channel="a") == {}
+        assert not server.hub.history.channels
+
+
+class TestPresence:
+    def test_says_who_and_how_many(self) -> None:
+        server = Server()
+        clients = [subscribed(server, "a"), subscribed(server, "a", "b")]
+        found = result(server, "presence", channel="a")["presence"]
+        ids = {client.session.info.client for client in clients}
+        assert found.keys() == ids
+        assert {info["client"] for info in found.values()} == ids
+        assert {info["user"] for info in found.values()} == {""}
+        counted = result(server, "presence_stats", channel="a")
+        assert counted == {"num_clients": 2, "num_users": 1}
+
+    def test_of_nobody_is_empty(self) -> None:
+        server = Server()
+        assert result(server, "presence", channel="a") == {"presence": {}}
+        assert result(server, "presence_stats", channel="a") == {"num_clients": 0, "num_users": 0}
+
+    @pytest.mark.parametrize("method", ["presence", "presence_stats", "history_remove"])
+    def test_is_of_a_channel(self, method: str) -> None:
+        assert error(Server(), method)[0] == 107
+        assert "1 to 128 characters" in error(Server(), method, channel="a b")[1]
+
+
+class TestChannels:
+    @pytest.mark.parametrize(
+        ("pattern", "expected"),
+        [
+            (None, {"chat:a": 1, "chat:b": 2, "news": 1}),
+            ("", {"chat:a": 1, "chat:b": 2, "news": 1}),
+            ("*", {"chat:a": 1, "chat:b": 2, "news": 1}),
+            ("chat:*", {"chat:a": 1, "chat:b": 2}),
+            ("chat:?", {"chat:a": 1, "chat:b": 2}),
+            ("CHAT:*", {}),
+            ("news", {"news": 1}),
+            ("[", {}),
+        ],
+    )
+    def test_are_those_that_somebody_watches(
+        self, pattern: str | None, expected: dict[str, int]
+    ) -> None:
+        server = Server()
+        server.publish("nobody")
+        clients = [subscribed(server, "chat:a", "chat:b"), subscribed(server, "chat:b", "news")]
+        found = result(server, "channels", pattern=pattern)["channels"]
+        assert {name: info["num_clients"] for name, info in found.items()} == expected
+        assert all(client.closed is None for client in clients)
+
+    @pytest.mark.parametrize("pattern", ["*a" * 129, "[" * 257, "?" * 1_000_000])
+    def test_are_not_looked_for_by_a_long_pattern(self, pattern: str) -> None:
+        code, message = error(Server(), "channels", pattern=pattern)
+        expected = f"pattern: {len(pattern)} characters, expected {MOST_PATTERN} at most"
+        assert (code, message) == (107, f"bad request: {expected}")
+
+
+def test_a_broadcast_keeps_its_data_and_tags_once() -> None:
+    server = Server()
+    names = [f"c{n}" for n in range(10)]
+    result(server, "broadcast", channels=names, data="x" * 1_000, tags={"a": "b"})
+    kept = [server.hub.history.peek(name).last(1)[0] for name in names]
+    assert len({id(row.data) for row in kept}) == 1
+    assert len({id(row.tags) for row in kept}) == 1
+    assert [row.channel for row in kept] == names
+
+
+def test_info_counts_what_there_is() -> None:
+    server = Server()
+    clients = [subscribed(server, "a", "b"), subscribed(server, "a")]
+    server.publish("a")
+    server.clock.advance(5)
+    [node] = result(server, "info")["nodes"]
+    metrics = node.pop("metrics")["items"]
+    assert metrics["publications"] == 1
+    assert metrics["deliveries"] == 2
+    assert node == {
+        "uid": server.hub.history.epoch,
+        "name": "pushserver",
+        "version": server.node.version,
+        "num_clients": 2,
+        "num_users": 1,
+        "num_subs": 3,
+        "num_channels": 2,
+        "uptime": 5,
+        "sources": [],
+    }
+    assert all(client.closed is None for client in clients)
+
+
+class TestSendingAway:
+    def test_disconnect_ends_every_connection_of_the_user(self) -> None:
+        server = Server()
+        clients = [subscribed(server, "a"), subscribed(server)]
+        assert result(server, "disconnect", user="") == {}
+        assert [client.closed for client in clients] == [(3503, "force disconnect")] * 2
+        assert server.hub.metrics.ended == {"3503": 2}
+
+    def test_disconnect_ends_one_connection_with_a_code(self) -> None:
+        server = Server()
+        one, other = subscribed(server), subscribed(server)
+        said = {"code": 4500, "reason": "go home"}
+        result(server, "disconnect", user="", client=one.session.info.client, disconnect=said)
+        assert one.closed == (4500, "go home")
+        assert other.closed is None
+
+    def test_disconnect_spares_a_whitelist(self) -> None:
+        server = Server()
+        one, other = subscribed(server), subscribed(server)
+        result(server, "disconnect", user="", whitelist=[one.session.info.client])
+        assert one.closed is None
+        assert other.closed is not None
+
+    def test_disconnect_leaves_other_users_alone(self) -> None:
+        server = Server()
+        client = subscribed(server)
+        assert result(server, "disconnect", user="somebody") == {}
+        assert client.closed is None
+
+    @pytest.mark.parametrize("code", [0, 1000, 2999, 5000])
+    def test_disconnect_takes_codes_that_a_client_understands(self, code: int) -> None:
+        found = error(Server(), "disconnect", user="", disconnect={"code": code})
+        assert found == (107, f"bad request: disconnect.code is {code}, expected 3000 to 4999")
+
+    def test_unsubscribe_takes_a_user_out_of_a_channel(self) -> None:
+        server = Server()
+        client = subscribed(server, "a", "b")
+        client.transport.take()
+        assert result(server, "unsubscribe", user="", channel="a") == {}
+        [push] = client.pushes()
+        assert (push["channel"], push["unsubscribe"]["code"]) == ("a", 2000)
+        assert push["unsubscribe"]["reason"]
+        assert server.hub.channels() == {"b": 1}
+        assert client.closed is None
+
+    def test_unsubscribe_takes_out_one_connection(self) -> None:
+        server = Server()
+        one, other = subscribed(server, "a"), subscribed(server, "a")
+        result(server, "unsubscribe", user="", channel="a", client=one.session.info.client)
+        [left] = server.hub.subscribers("a")
+        assert left is other.session
+
+    @pytest.mark.parametrize("method", ["disconnect", "unsubscribe"])
+    def test_needs_a_user(self, method: str) -> None:
+        fields = {"channel": "a"} if method == "unsubscribe" else {}
+        code, message = error(Server(), method, **fields)
+        assert code == 107
+        assert "user" in message
+
+
+def replies(server: Server, *commands: object, **more: object) -> Any:
+    """What became of each command of a batch."""
+    answer = call(server, "batch", commands=commands, **more)
+    return answer["replies"]
+
+
+class TestBatch:
+    def test_is_done_in_order(self) -> None:
+        server = Server()
+        commands = [
+            {"publish": {"channel": "a", "data": 1}},
+            {"publish": {"channel": "a", "data": 2}},
+            {"history": {"channel": "a", "limit": -1}},
+            {"channels": {}},
+        ]
+        found = replies(server, *commands, parallel=True)
+        assert [list(reply) for reply in found] == [
+            ["publish"],
+            ["publish"],
+            ["history"],
+            ["channels"],
+        ]
+        assert [p["data"] for p in found[2]["history"]["publications"]] == [1, 2]
+
+    def test_says_of_each_command_what_became_of_it(self) -> None:
+        server = Server()
+        commands: list[dict[str, object]] = [
+            {"publish": {"channel": "a b", "data": 1}},
+            {"nothing": {}},
+            {"publish": {}, "history": {}},
+            {},
+            {"batch": {"commands": []}},
+            {"publish": 7},
+            {"publish": {"channel": "a", "data": 1}},
+        ]
+        found = replies(server, *commands)
+        codes = [reply["error"]["code"] for reply in found[:-1]]
+        assert codes == [107, 104, 104, 104, 104, 107]
+        assert found[-1]["publish"]["offset"] == 1
+
+    def test_has_a_bound(self) -> None:
+        found = error(Server(), "batch", commands=[{}] * (MOST_COMMANDS + 1))
+        assert found == (107, f"bad request: {MOST_COMMANDS + 1} commands, expected 1000 at most")
+
+
+class TestTheDoor:
+    @pytest.mark.parametrize("method", ["bogus", "", "Publish", "subscribe", "%FF", "x" * 5_000])
+    def test_an_unknown_method_is_404_with_those_that_there_are(self, method: str) -> None:
+        status, message = post(Server(), method, b"{}").error
+        assert status == 404
+        assert "expected one of publish, broadcast, batch" in message
+        assert len(message) < 300
+
+    def test_there_is_nothing_below_a_method(self) -> None:
+        assert post(Server(), "publish/x", b"{}").status == 404
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"[]",
+            b"7",
+            b"null",
+            b"x",
+            b"{",
+            b'{"a":NaN}',
+            b"\xff",
+            b"[" * 200_000,
+            b'{"a"}',
+            rb'{"a": "\ud800"}',
+        ],
+    )
+    def test_a_body_that_is_no_object_is_400(self, body: bytes) -> None:
+        status, message = post(Server(), "publish", body).error
+        assert status == 400
+        assert "the body is no JSON object" in message
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"\xff":1}',
+            b'{"channel":"\xff","data":1}',
+            b'{"channel":"a","data":1,"event":"\xff"}',
+            b'{"channel":"a","data":1,"\xff":1}',
+        ],
+    )
+    def test_invalid_utf8_is_the_callers_fault(self, body: bytes) -> None:
+        answer = post(Server(), "publish", body)
+        assert answer.status in (200, 400)
+        assert "error" in answer.json
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_no_body_is_an_empty_object(self, method: str) -> None:
+        answer = post(Server(), method, b"")
+        assert answer.status == 200
+        assert ("result" in answer.json) is (method in ("channels", "info"))
+
+    def test_get_is_405(self) -> None:
+        answer = Server().get("/api/info")
+        assert (answer.status, answer["allow"]) == (405, "POST")
+
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [
+            ({}, 200),
+            ({"x_api_key": KEY}, 200),
+            ({"authorization": f"apikey {KEY}"}, 200),
+            ({"x_api_key": "wrong"}, 401),
+            ({"x_forwarded_for": "1.2.3.4"}, 401),
+            ({"origin": "http://evil.example"}, 403),
+            ({"host": "evil.example"}, 403),
+        ],
+    )
+    def test_is_open_to_whom_publishing_is(self, headers: dict[str, str], status: int) -> None:
+        server = Server(config=Config(auth=Auth([KEY], local_without_key=True)))
+        assert post(server, "info", b"{}", **headers).status == status
+
+    def test_is_closed_to_other_machines_without_a_key(self) -> None:
+        server = Server()
+        line = server.connect("10.0.0.1")
+        line.send(request("/api/info", "POST", b"{}"))
+        assert line.response().status == 401
+
+    def test_a_key_is_looked_at_before_the_method(self) -> None:
+        assert post(Server(), "bogus", b"{", x_api_key="wrong").status == 401
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["a", "b", "", "a b"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["offset", "epoch", "code", "event", "x"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+FIELDS = sorted({field for kind, _ in METHODS.values() for field in kind.__struct_fields__})
+CALLS = st.dictionaries(st.sampled_from([*FIELDS, "bogus"]), VALUES, max_size=6)
+
+
+@given(method=st.sampled_from(sorted(METHODS)), fields=CALLS)
+def test_whatever_is_called_is_answered_with_a_result_or_an_error(
+    method: str, fields: dict[str, object]
+) -> None:
+    server = Server()
+    subscribed(server, "a")
+    answer = post(server, method, json.dumps(fields).encode())
+    assert answer.status == 200
+    [(what, content)] = answer.json.items()
+    if what == "error":
+        assert content["code"] in (100, 102, 106, 107, 108, 112)
+        assert content["message"]
+    else:
+        assert what == "result"
+
+
+@given(
+    commands=st.lists(
+        st.dictionaries(st.sampled_from(sorted(METHODS)), VALUES, max_size=2), min_size=1
+    ),
+)
+def test_whatever_is_in_a_batch_is_answered_one_by_one(
+    commands: list[dict[str, object]],
+) -> None:
+    assert len(replies(Server(), *commands)) == len(commands)

@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from tests.unit.fakes.web import Response, Server, handshake
+
+SSE = "text/event-stream"
+LINES = "application/x-ndjson"
+
+
+def filled(count: int = 5, options: ChannelOptions = ChannelOptions()) -> Server:
+    """A server with numbers from 1 in channel `a`; those in `b` come between."""
+    server = Server(Limits(read_limit=100), options)
+    for n in range(1, count + 1):
+        server.publish("a", n)
+        server.publish("b", -n)
+    return server
+
+
+def data(answer: Response) -> list[Any]:
+    assert answer.status == 200, answer
+    return [publication["data"] for publication in answer.json["publications"]]
+
+
+def cursor(server: Server, seq: int) -> str:
+    return f"{server.hub.history.epoch}:{seq}"
+
+
+class TestAHistory:
+    def test_is_all_there_is_and_where_to_go_on_from(self) -> None:
+        server = filled(2)
+        answer = server.get("/channels/a")
+        epoch = server.hub.history.epoch
+        assert {k: v for k, v in answer.json.items() if k != "publications"} == {
+            "channel": "a",
+            "epoch": epoch,
+            "offset": 2,
+            "id": f"{epoch}:4",
+        }
+        first = answer.json["publications"][0]
+        assert first.pop("time") > 0
+        assert first == {
+            "channel": "a",
+            "event": "message",
+            "data": 1,
+            "offset": 1,
+            "id": f"{epoch}:1",
+        }
+        assert (answer["cache-control"], answer["vary"]) == ("no-store", "Accept")
+
+    def test_of_a_channel_that_nobody_published_to_is_empty_and_begins_none(self) -> None:
+        server = filled(1)
+        answer = server.get("/channels/silence")
+        assert data(answer) == []
+        assert (answer.json["offset"], answer.json["id"]) == (0, cursor(server, 2))
+        assert "silence" not in server.hub.history.channels
+
+    @pytest.mark.parametrize(
+        ("query", "expected"),
+        [
+            ("last=2", [4, 5]),
+            ("last=0", []),
+            ("last=100", [1, 2, 3, 4, 5]),
+            ("limit=2", [1, 2]),
+            ("limit=0", []),
+            ("limit=5", [1, 2, 3, 4, 5]),
+            ("last=3&limit=2", [3, 4]),
+            ("since=oldest", [1, 2, 3, 4, 5]),
+            ("since=oldest&limit=1", [1]),
+            ("since={}:0", [1, 2, 3, 4, 5]),
+            ("since={}:5", [4, 5]),
+            ("since={}:6", [4, 5]),
+            ("since={}:10", []),
+            ("since={}:6&limit=1", [4]),
+            ("last=1&last=2", [4, 5]),
+            ("since=now", []),
+        ],
+    )
+    def test_is_what_was_asked_for(self, query: str, expected: list[int]) -> None:
+        server = filled()
+        query = query.replace("{}", server.hub.history.epoch)
+        answer = server.get(f"/channels/a?{query}")
+        assert data(answer) == expected
+        assert "reason" not in answer.json
+
+    def test_is_read_page_by_page_to_the_end(self) -> None:
+        server = filled(7)
+        found, since = [], "oldest"
+        for _ in range(4):
+            answer = server.get(f"/channels/a?since={since}&limit=2")
+            found += data(answer)
+            since = answer.json["id"]
+        assert found == [1, 2, 3, 4, 5, 6, 7]
+        assert since == cursor(server, 14)
+
+    @pytest.mark.parametrize(
+        ("since", "reason"),
+        [
+            ("other:3", "epoch"),
+            ("{}:11", "ahead"),
+            ("{}:999999999999999999", "ahead"),
+            ("{}:4", "evicted"),
+            ("{}:0", "evicted"),
+            ("{}:5", ""),
+            ("{}:7", ""),
+        ],
+    )
+    def test_after_a_position_that_cannot_be_told_says_why(self, since: str, reason: str) -> None:
+        server = filled(5, ChannelOptions(history_size=2))
+        answer = server.get(f"/channels/a?since={since.replace('{}', server.hub.history.epoch)}")
+        assert answer.json.get("reason", "") == reason
+        assert answer.json.get("recovered") is (False if reason else None)
+        assert answer.json["id"] == cursor(server, 10)
+        assert bool(data(answer)) is not bool(reason)
+
+    def test_answers_head_with_the_length_of_its_body(self) -> None:
+        server = filled(2)
+        body = server.get("/channels/a").body
+        head = server.get("/channels/a", "HEAD")
+        assert (head.status, head["content-length"]) == (200, str(len(body)))
+
+    def test_is_not_for_a_page_of_somebody_else(self) -> None:
+        answer = filled(1).get("/channels/a", origin="http://evil.example")
+        assert answer.error[0] == 403
+        assert "allowed_origins" in answer.error[1]
+
+
+BAD_NUMBERS = ["-1", "1.5", "x", "", "+1", " 1", "1e3", "0x1", "٣", "1" * 30, "101"]
+
+
+@pytest.mark.parametrize("value", BAD_NUMBERS)
+@pytest.mark.parametrize(
+    ("name", "accept"),
+    [
+        ("last", "application/json"),
+        ("last", SSE),
+        ("limit", "application/json"),
+        ("wait", "application/json"),
+    ],
+)
+def test_a_number_that_is_none_is_refused_with_its_name_and_bounds(
+    name: str, accept: str, value: str
+) -> None:
+    answer = filled(1).get(f"/channels/a?{name}={quote(value)}", accept=accept)
+    status, message = answer.error
+    assert status == 400
+    assert message.startswith(f"{name}=")
+    assert "expected a whole number from 0 to " in message
+    assert len(message) < 200
+
+
+BAD_CURSORS = [
+    "x",
+    "1",
+    ":1",
+    "e:",
+    "e:-1",
+    "e:1:2",
+    "e:1 ",
+    "e:1.0",
+    "e:" + "9" * 19,
+    "e" * 65 + ":1",
+    "é:1",
+    "NOW",
+    "",
+    "%FF",
+    "e:1%0A",
+    "x" * 5_000,
+]
+
+
+@pytest.mark.parametrize("since", BAD_CURSORS)
+@pytest.mark.parametrize("accept", ["application/json", SSE, LINES])
+def test_a_cursor_that_is_none_is_refused_with_what_was_expected(since: str, accept: str) -> None:
+    answer = filled(1).get(f"/channels/a?since={quote(since, safe='%:')}", accept=accept)
+    status, message = answer.error
+    assert status == 400
+    assert message.startswith("since: invalid cursor")
+    assert "now, oldest, or the id of a publication" in message
+    assert len(message) < 300
+
+
+def test_since_and_last_exclude_each_other() -> None:
+    answer = filled(1).get("/channels/a?since=oldest&last=1")
+    assert answer.error == (400, "since and last exclude each other, expected one of them")
+
+
+@pytest.mark.parametrize("path", ["/channels/a", "/events?channel=a"])
+@pytest.mark.parametrize("query", ["since=x", "last=-1", "since=now&last=1"])
+def test_a_websocket_is_refused_before_it_is_one(path: str, query: str) -> None:
+    sign = "&" if "?" in path else "?"
+    answer = filled(1).get(f"{path}{sign}{query}", **handshake())
+    assert answer.error[0] == 400
+
+
+class TestLastEventId:
+    """What a browser says when it comes back; none of it ends its stream for good."""
+
+    def begin(self, server: Server, path: str, **headers: str) -> list[dict[str, str]]:
+        answer = server.get(path, accept=SSE, **headers)
+        assert (answer.status, answer.whole) == (200, False)
+        blocks = answer.body.decode().split("\n\n")[:-1]
+        return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]
+
+    @pytest.mark.parametrize("by", ["header", "query"])
+    def test_goes_on_after_it(self, by: str) -> None:
+        server = filled()
+        last_id = cursor(server, 5)
+        if by == "header":
+            blocks = self.begin(server, "/channels/a", last_event_id=last_id)
+        else:
+            blocks = self.begin(server, f"/channels/a?lastEventId={last_id}")
+        assert [json.loads(block["data"])["data"] for block in blocks[1:]] == [4, 5]
+        assert set(blocks[0]) == {"retry", "id"}
+        assert blocks[0]["id"] == last_id
+
+    def test_counts_more_than_where_the_page_began(self) -> None:
+        server = filled()
+        for query in ("since=oldest", "last=5"):
+            path = f"/channels/a?{query}"
+            blocks = self.begin(server, path, last_event_id=cursor(server, 10))
+            assert len(blocks) == 1
+
+    @pytest.mark.parametrize(
+        ("last_id", "reason"),
+        [
+            ("x", "epoch"),
+            ("other:5", "epoch"),
+            ("{}:11", "ahead"),
+            ("{}:1", "evicted"),
+            ("e:" + "9" * 30, "epoch"),
+            ("\\xff\\xfe", "epoch"),
+        ],
+    )
+    def test_that_cannot_be_gone_on_from_is_told_in_the_stream(
+        self, last_id: str, reason: str
+    ) -> None:
+        server = filled(5, ChannelOptions(history_size=2))
+        last_id = last_id.replace("{}", server.hub.history.epoch)
+        [block] = self.begin(server, "/channels/a", last_event_id=last_id)
+        assert block["event"] == "pushserver-reset"
+        told = json.loads(block["data"])
+        assert (told["reason"], told["id"]) == (reason, cursor(server, 10))
+        assert block["id"] == told["id"]
+
+
+class TestSeveralChannels:
+    def test_are_one_stream_in_the_order_of_publication(self) -> None:
+        server = filled(2)
+        line = server.open("/events?channel=a&channel=b&since=oldest", accept=LINES)
+        server.publish("b", 9)
+        server.publish("c", 8)
+        server.publish("a", 7)
+        told = [json.loads(text) for text in line.response().body.splitlines()]
+        begun = [note["subscribed"]["channel"] for note in told[:2]]
+        assert begun == ["a", "b"]
+        assert [note["data"] for note in told[2:]] == [1, -1, 2, -2, 9, 7]
+        line.vanish()
+        assert server.is_empty()
+
+    @pytest.mark.parametrize("upgrade", [False, True])
+    def test_go_on_from_one_cursor(self, upgrade: bool) -> None:
+        server = filled(3)
+        path = f"/events?channel=a&channel=b&since={cursor(server, 3)}"
+        if upgrade:
+            texts = [frame.payload for frame in server.websocket(path).seen]
+        else:
+            texts = server.get(path, accept=LINES).body.splitlines()
+        told = [json.loads(text) for text in texts]
+        assert [note["subscribed"]["recovered"] for note in told[:2]] == [True, True]
+        assert [note["subscribed"]["offset"] for note in told[:2]] == [2, 1]
+        assert [note["data"] for note in told[2:]] == [-2, 3, -3]
+
+    def test_are_named_once_each(self) -> None:
+        server = filled(1)
+        line = server.open("/events?channel=a&channel=a", accept=LINES)
+        server.publish("a", 2)
+        assert len(line.response().body.splitlines()) == 2
+
+    @pytest.mark.parametrize("query", ["", "channel=", "channel=a%20b", "channel=%FF", "name=a"])
+    def test_that_are_none_are_refused(self, query: str) -> None:
+        assert filled(1).get(f"/events?{query}", accept=SSE).error[0] == 400
+
+    def test_over_the_limit_are_refused_with_it(self) -> None:
+        server = Server(Limits(channels_per_client=2))
+        assert server.get("/events?channel=a&channel=b", accept=SSE).status == 200
+        status, message = server.get("/events?channel=a&channel=b&channel=c", accept=SSE).error
+        assert status == 400
+        assert "3 channels, expected 1 to 2" in message
+
+    @pytest.mark.parametrize("accept", ["text/html", "application/json"])
+    def test_are_no_page(self, accept: str) -> None:
+        assert Server().get("/events?channel=a", accept=accept).status == 406
+
+
+def test_a_stream_of_lines_is_told_why_it_does_not_go_on() -> None:
+    server = filled(5, ChannelOptions(recovery_limit=2))
+    body = server.get(f"/channels/a?since={cursor(server, 0)}", accept=LINES).body
+    told = [json.loads(text) for text in body.splitlines()]
+    assert [set(note) for note in told] == [{"subscribed"}, {"reset"}]
+    assert told[0]["subscribed"]["recovered"] is False
+    assert told[1]["reset"]["reason"] == "limit"
+    assert told[1]["reset"]["id"] == told[0]["subscribed"]["id"] == cursor(server, 10)
+    assert server.hub.metrics.recoveries == {"limit": 1}
+
+
+class TestWhileTheServerStops:
+    """A native EventSource gives up for ever after any status but 200."""
+
+    @pytest.mark.parametrize("path", ["/channels/a", "/events?channel=a", "/channels/a?since=x:1"])
+    def test_a_stream_is_answered_with_200_or_the_end_of_the_connection(self, path: str) -> None:
+        server = filled(1)
+        server.hub.close()
+        assert server.get(path, accept=SSE).status == 200
+
+    def test_history_is_read_on(self) -> None:
+        server = filled(1)
+        server.hub.close()
+        assert data(server.get("/channels/a")) == [1]
+
+
+QUERIES = st.lists(
+    st.tuples(
+        st.sampled_from(["since", "last", "limit", "event", "lastEventId", "channel", "format"]),
+        st.text(max_size=12)
+        | st.sampled_from(["now", "oldest", "0", "-1", "5", "e:1", "9" * 40])
+        | st.integers().map(str),
+    ),
+    max_size=4,
+)
+
+
+@given(
+    query=QUERIES,
+    path=st.sampled_from(["/channels/a", "/events", "/channels/", "/", "/connection/sse"]),
+    accept=st.sampled_from(["*/*", SSE, LINES, "text/html", "image/png", ";;q=x,"]),
+    last_id=st.text(max_size=8),
+)
+def test_whatever_is_asked_is_answered_with_2xx_or_4xx_that_says_why(
+    query: list[tuple[str, str]], path: str, accept: str, last_id: str
+) -> None:
+    server = filled(1)
+    header = last_id.encode().decode("latin-1")
+    printable = header if header.isprintable() else ""
+    target = f"{path}?{urlencode(query)}"
+    answer = server.get(target, accept=accept, last_event_id=printable)
+    assert answer.status in (200, 400, 404, 406), answer
+    if answer.status >= 400 and "json" in answer["content-type"]:
+        assert answer.error[1]
+    assert server.is_empty()
+
+
+def test_a_reader_of_a_websocket_may_say_last() -> None:
+    server = filled(3)
+    seen = server.websocket("/channels/a?last=2").seen
+    assert [json.loads(frame.payload).get("data") for frame in seen] == [None, 2, 3]

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.testing import MemoryReactorClock
+from twisted.web.http_headers import Headers
+from twisted.web.resource import getChildForRequest
+
+from pushserver import PushServer
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.history import History
+from pushserver.config.settings import Config, Source
+from pushserver.config.settings import Store as StoreConfig
+from pushserver.errors import StartFailed
+from pushserver.resources.channels import FrontDoor
+from pushserver.resources.static import UserPages
+from pushserver.server.build import _report, build, connection_log
+from pushserver.server.options import Options, configure, make, makeService
+from pushserver.server.service import PushService
+from pushserver.sources.engine.runner import Runner
+from tests.unit.fakes.web import Log, Server, Trouble
+
+
+def parsed(*arguments: str) -> Options:
+    options = Options()
+    options.parseOptions(arguments)
+    return options
+
+
+def test_without_options_it_listens_on_this_machine_only() -> None:
+    config = configure(parsed(), {})
+    assert config == Config()
+    assert config.server.listen == ["tcp:8080:interface=127.0.0.1"]
+
+
+def test_it_listens_wherever_it_is_told() -> None:
+    options = parsed("--listen", "tcp:1", "--listen=tcp:2")
+    environment = {"PUSHSERVER_SERVER_LISTEN": "tcp:3"}
+    assert configure(options, environment).server.listen == ["tcp:1", "tcp:2"]
+    assert configure(parsed(), environment).server.listen == ["tcp:3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--nonsense"], "nonsense"),
+        (["--listen"], "listen"),
+        (["rest"], "unexpected argument 'rest'"),
+        (["--debug=1"], "debug"),
+    ],
+)
+def test_an_option_that_is_none_ends_the_start_with_one_line(
+    arguments: list[str], words: str
+) -> None:
+    with pytest.raises(StartFailed) as failed:
+        parsed(*arguments)
+    text = str(failed.value)
+    assert words in text
+    assert text.endswith("; see twistd pushserver --help")
+    assert "\n" not in text
+
+
+def test_help_is_not_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parsed("--help")
+    assert not isinstance(ended.value, StartFailed)
+    assert "--listen" in capsys.readouterr().out
+
+
+def test_the_file_is_read_and_what_is_wrong_in_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "push.toml"
+    path.write_text("[limits]\nbody_bytes = 7\n")
+    assert configure(parsed("--config", str(path)), {}).limits.body_bytes == 7
+    path.write_text("[limits]\nbody_byte = 7\n")
+    with pytest.raises(StartFailed, match="body_byte") as failed:
+        configure(parsed("-c", str(path)), {})
+    assert str(path) in str(failed.value)
+
+
+def test_a_file_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match=r"nothing\.toml"):
+        configure(parsed("-c", str(tmp_path / "nothing.toml")), {})
+    (tmp_path / "latin.toml").write_bytes(b'x = "\xff"')
+    with pytest.raises(StartFailed):
+        configure(parsed("-c", str(tmp_path / "latin.toml")), {})
+
+
+def test_a_service_that_is_built_neither_listens_nor_ticks_nor_opens_anything(
+    tmp_path: Path,
+) -> None:
+    clock = MemoryReactorClock()
+    build(Config(store=StoreConfig(path=str(tmp_path / "store"))), clock)
+    assert (clock.tcpServers, clock.getDelayedCalls(), list(tmp_path.iterdir())) == ([], [], [])
+
+
+@pytest.mark.parametrize("durability", ["batched", "sync"])
+def test_with_a_path_the_history_is_stored(tmp_path: Path, durability: Any) -> None:
+    store = StoreConfig(path=str(tmp_path / "store"), durability=durability)
+    service = build(Config(store=store), MemoryReactorClock())
+    assert service._storage is not None
+
+
+def test_sources_of_the_configuration_run() -> None:
+    sources = {"n": Source("random", "mine", "tick", options={"every": 3.0})}
+    clock = MemoryReactorClock()
+    service = build(Config(sources=sources), clock)
+    service.startService()
+    clock.advance(0)
+    clock.advance(3)
+    history: History = service.node.hub.history
+    assert list(history.channels) == ["mine"]
+    assert [row.event for row in history.peek("mine").last(9)] == ["tick", "tick"]
+    service.stopService()
+
+
+def test_a_source_that_cannot_be_made_ends_the_start_and_is_named() -> None:
+    table = Source("cron", "c", options={"expression": "* *"})
+    with pytest.raises(StartFailed, match=r"^pushserver: sources\.x: expression: .*five fields"):
+        build(Config(sources={"x": table}), MemoryReactorClock())
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_sources_remember_where_the_history_is(tmp_path: Path, stored: bool) -> None:
+    store = StoreConfig(path=str(tmp_path / "store")) if stored else StoreConfig()
+    service = build(Config(store=store), MemoryReactorClock())
+    [runner] = service._sources
+    assert isinstance(runner, Runner)
+    assert (runner._place.memory is getattr(service._storage, "memory", None)) is stored
+    runner._place.memory.set("numbers", 1)
+    assert runner._place.memory.get("numbers") == 1
+
+
+def test_channels_have_the_options_of_the_configuration() -> None:
+    server = Server(config=Config(defaults=ChannelOptions(history_size=2)))
+    for _ in range(3):
+        server.publish("a")
+    assert len(server.hub.history.peek("a")) == 2
+
+
+class TestTheFolderOfPages:
+    APP = "from pushserver import PushServer\napp = PushServer(pages={!r})\n"
+
+    @pytest.fixture(autouse=True)
+    @staticmethod
+    def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "pages").mkdir()
+        (tmp_path / "pages" / "index.html").touch()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        for module in ("pushtest_pages", "pushtest_open"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+
+    @staticmethod
+    def front(service: PushService) -> object:
+        request: Any = SimpleNamespace(prepath=[], postpath=[b""], requestHeaders=Headers())
+        return getChildForRequest(service._site.resource, request)
+
+    def test_is_looked_for_in_the_current_one_and_stays_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "pushtest_pages.py").write_text(self.APP.format("pages"))
+        service = make(parsed("--app", "pushtest_pages:app"), {}, MemoryReactorClock())
+        monkeypatch.chdir("/")
+        front = self.front(service)
+        assert isinstance(front, UserPages)
+        assert front.path == str(tmp_path / "pages" / "index.html")
+
+    def test_may_be_said_by_the_configuration_alone(self, tmp_path: Path) -> None:
+        variables = {"PUSHSERVER_SERVER_PAGES": "pages"}
+        assert isinstance(self.front(make(parsed(), variables, MemoryReactorClock())), UserPages)
+        assert isinstance(self.front(make(parsed(), {}, MemoryReactorClock())), FrontDoor)
+
+    def test_counts_for_a_program_of_ones_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("PUSHSERVER_SERVER_PAGES", raising=False)
+        service = PushServer(pages="pages").service(reactor=MemoryReactorClock())
+        assert isinstance(self.front(service), UserPages)
+        with pytest.raises(StartFailed, match="no folder"):
+            PushServer(pages="page").service(reactor=MemoryReactorClock())
+
+    def test_has_not_the_program_in_it_that_it_is_part_of(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program = ModuleType("__main__")
+        monkeypatch.setitem(sys.modules, "__main__", program)
+        PushServer(pages=".").service(reactor=MemoryReactorClock())
+        program.__file__ = str(tmp_path / "program.py")
+        with pytest.raises(StartFailed, match=r"everybody could read .*/program\.py"):
+            PushServer(pages=".").service(reactor=MemoryReactorClock())
+
+    @pytest.mark.parametrize("name", ["nothing", "pages/index.html"])
+    def test_that_is_none_ends_the_start_and_is_named(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(StartFailed) as failed:
+            make(parsed(), {"PUSHSERVER_SERVER_PAGES": name}, MemoryReactorClock())
+        path = tmp_path / name
+        assert str(failed.value) == f"pushserver: pages = {name!r}: there is no folder {path}"
+        assert failed.value.missing == path
+
+    def test_has_nothing_in_it_that_is_nobodys_business(self, tmp_path: Path) -> None:
+        (tmp_path / "pushtest_open.py").write_text(self.APP.format("."))
+        (tmp_path / "push.toml").write_text("")
+        config = tmp_path.parent / f"{tmp_path.name}.toml"
+        config.write_text(
+            '[sources.hook]\ntype = "webhook"\nchannel = "c"\n'
+            'signature = "token"\nheader = "X"\nsecret_file = "secret"\n'
+        )
+        (tmp_path / "pages" / "push.toml").symlink_to(tmp_path / "push.toml")
+        here, elsewhere = {"PUSHSERVER_SERVER_PAGES": "."}, {"PUSHSERVER_SERVER_PAGES": "pages"}
+        for options, variables, private in (
+            (["--app", "pushtest_open:app"], {}, "pushtest_open.py"),
+            (["--config", "push.toml"], here, "push.toml"),
+            ([], here | {"PUSHSERVER_STORE_PATH": "h.db"}, "h.db"),
+            (["--config", str(config)], here, "secret"),
+        ):
+            with pytest.raises(StartFailed) as failed:
+                make(parsed(*options), variables, MemoryReactorClock())
+            assert str(failed.value) == (
+                f"pushserver: pages = '.': everybody could read {tmp_path / private};"
+                " take a folder with pages only"
+            )
+        # A link leads out of the folder, and nobody there.
+        make(parsed("--config", "pages/push.toml"), elsewhere, MemoryReactorClock())
+
+
+def test_twistds_service_is_built_on_the_reactor_that_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("PUSHSERVER_SERVER_LISTEN",):
+        monkeypatch.delenv(name, raising=False)
+    service: Any = makeService(parsed("--listen", "tcp:0"))
+    assert service._reactor is reactor
+
+
+def test_the_connection_log_is_silent_unless_asked() -> None:
+    for debug in (False, True):
+        with Log() as events:
+            log = connection_log(debug)
+            log.debug("came")
+            log.info("dropped")
+        assert events.take() == (["came", "dropped"] if debug else ["dropped"])
+
+
+def test_what_fails_unattended_is_logged(trouble: Trouble) -> None:
+    try:
+        raise RuntimeError("one")
+    except RuntimeError:
+        _report("something failed")
+    assert trouble.take() == ["something failed: RuntimeError('one')"]

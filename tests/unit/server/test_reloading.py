@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from pushserver.errors import StartFailed
+from pushserver.server import reloading
+from pushserver.server.options import Options, makeService
+from pushserver.server.reloading import FOLDER, LOOK_SECONDS, Reloader, Retrier, history_file
+from tests.unit.fakes.web import Log, Trouble
+
+
+class Reactor(Clock):
+    """A reactor that is told to stop, and what it does then."""
+
+    _exitSignal: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped = 0
+        self.calls_at: dict[str, list[Callable[[], None]]] = {"before": [], "after": []}
+
+    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:
+        assert event == "shutdown"
+        self.calls_at[phase].append(call)
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+    def begin_to_stop(self) -> None:
+        for call in self.calls_at["before"]:
+            call()
+
+    def end(self, number: int | None = None) -> None:
+        """It has stopped, perhaps by this signal."""
+        self._exitSignal = number
+        for call in self.calls_at["after"]:
+            call()
+
+
+@pytest.fixture
+def reactor() -> Reactor:
+    return Reactor()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    (root / "package").mkdir(parents=True)
+    (root / "app.py").write_text("1")
+    (root / "package" / "more.py").write_text("1")
+    return root
+
+
+@pytest.fixture
+def at_end(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What is to be called when the process ends."""
+    found: list[Callable[[], None]] = []
+    monkeypatch.setattr(reloading, "_at_end", found.append)
+    monkeypatch.setattr(atexit, "register", found.append)
+    return found
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made."""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setenv(FOLDER, "")
+    monkeypatch.delenv(FOLDER)
+    return place
+
+
+def touch(path: Path, text: str | None = None) -> None:
+    """Change a file, however fast the test is."""
+    if text is not None:
+        path.write_text(text)
+    time = path.stat().st_mtime_ns + 1_000
+    os.utime(path, ns=(time, time))
+
+
+def started(reactor: Reactor, root: Path, *more: Path) -> Reloader:
+    reloader = Reloader(reactor, root, more)
+    reloader.startService()
+    return reloader
+
+
+class TestAChange:
+    @pytest.mark.parametrize("path", ["app.py", "package/more.py", "new.py", "package/new.py"])
+    def test_of_a_file_stops_the_reactor_and_is_named(
+        self, reactor: Reactor, root: Path, path: str
+    ) -> None:
+        started(reactor, root)
+        reactor.pump([LOOK_SECONDS] * 3)
+        assert reactor.stopped == 0
+        touch(root / path, "2")
+        reactor.advance(LOOK_SECONDS - 0.01)
+        assert reactor.stopped == 0
+        with Log() as events:
+            reactor.advance(0.01)
+        assert reactor.stopped == 1
+        assert events.take() == [f"{root / path} has changed: starting again"]
+        reactor.pump([LOOK_SECONDS] * 3)
+        assert reactor.stopped == 1
+
+    def test_is_also_a_file_that_is_gone(self, reactor: Reactor, root: Path) -> None:
+        started(reactor, root)
+        (root / "app.py").unlink()
+        reactor.advance(LOOK_SECONDS)
+        assert reactor.stopped == 1
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "notes.txt",
+            ".hidden/a.py",
+            "__pycache__/a.py",
+            "node_modules/a/a.py",
+            "env/lib/python3/site-packages/a.py",
+            "venv/a.py",
+        ],
+    )
+    def test_of_what_is_not_the_applications_is_none(
+        self, reactor: Reactor, root: Path, path: str
+    ) -> None:
+        (root / "venv").mkdir()
+        (root / "venv" / "pyvenv.cfg").touch()
+        started(reactor, root)
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        touch(root / path, "1")
+        reactor.pump([LOOK_SECONDS] * 2)
+        assert reactor.stopped == 0
+
+    def test_of_the_configuration_counts(
+        self, reactor: Reactor, root: Path, tmp_path: Path
+    ) -> None:
+        config = tmp_path / "push.toml"
+        started(reactor, root, config)
+        reactor.advance(LOOK_SECONDS)
+        assert reactor.stopped == 0
+        touch(config, "")
+        reactor.advance(LOOK_SECONDS)
+        assert reactor.stopped == 1
+
+    def test_is_also_what_was_looked_for_and_is_there_now(
+        self, reactor: Reactor, root: Path, tmp_path: Path, trouble: Trouble
+    ) -> None:
+        folder = tmp_path / "pages"
+        retrier = Retrier(Reloader(reactor, root), StartFailed("no pages", folder))
+        retrier.startService()
+        trouble.clear()
+        reactor.pump([LOOK_SECONDS] * 2)
+        assert reactor.stopped == 0
+        folder.mkdir()
+        reactor.advance(LOOK_SECONDS)
+        assert reactor.stopped == 1
+
+    def test_while_the_application_is_imported_is_seen(self, reactor: Reactor, root: Path) -> None:
+        reloader = Reloader(reactor, root)
+        touch(root / "app.py", "2")
+        reloader.startService()
+        reactor.advance(LOOK_SECONDS)
+        assert reactor.stopped == 1
+
+    def test_while_the_server_stops_is_none(self, reactor: Reactor, root: Path) -> None:
+        started(reactor, root)
+        reactor.begin_to_stop()
+        touch(root / "app.py", "2")
+        reactor.pump([LOOK_SECONDS] * 2)
+        assert reactor.stopped == 0
+
+    def test_after_the_end_is_none(self, reactor: Reactor, root: Path) -> None:
+        reloader = started(reactor, root)
+        reloader.stopService()
+        touch(root / "app.py", "2")
+        reactor.pump([LOOK_SECONDS] * 2)
+        assert (reactor.stopped, reactor.getDelayedCalls()) == (0, [])
+
+
+class TestTheEnd:
+    @pytest.mark.parametrize("number", [None, signal.SIGTERM])
+    def test_without_a_change_takes_the_history_with_it(
+        self,
+        reactor: Reactor,
+        root: Path,
+        kept: Path,
+        at_end: list[Callable[[], None]],
+        number: int | None,
+    ) -> None:
+        Path(history_file()).write_text("history")
+        assert len(list(kept.iterdir())) == 1
+        started(reactor, root)
+        reactor.end(number)
+        assert (list(kept.iterdir()), FOLDER in os.environ) == ([], False)
+        for call in at_end:
+            call()
+
+    def test_after_a_change_is_a_beginning_with_the_same_history(
+        self,
+        reactor: Reactor,
+        root: Path,
+        kept: Path,
+        at_end: list[Callable[[], None]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        Path(history_file()).write_text("history")
+        at_end.clear()
+        started(reactor, root)
+        touch(root / "app.py", "2")
+        reactor.advance(LOOK_SECONDS)
+        reactor.end()
+        begun: list[tuple[str, list[str]]] = []
+        monkeypatch.setattr(os, "execv", lambda path, arguments: begun.append((path, arguments)))
+        monkeypatch.setattr(sys, "orig_argv", ["python", "-P", "twistd", "-n", "pushserver"])
+        [start_again] = at_end
+        held: list[int] = []
+        monkeypatch.setattr("pushserver.server.signals.hold", lambda: held.append(len(begun)))
+        start_again()
+        # Signals wait from before the next program is there.
+        assert held == [0]
+        assert begun == [(sys.executable, [sys.executable, "-P", "twistd", "-n", "pushserver"])]
+        assert Path(history_file()).read_text() == "history"
+
+    def test_by_a_signal_that_comes_after_a_change_is_the_end(
+        self, reactor: Reactor, root: Path, kept: Path, at_end: list[Callable[[], None]]
+    ) -> None:
+        history_file()
+        at_end.clear()
+        started(reactor, root)
+        touch(root / "app.py", "2")
+        reactor.advance(LOOK_SECONDS)
+        reactor.end(signal.SIGTERM)
+        assert (at_end, list(kept.iterdir())) == ([], [])
+
+    def test_of_a_start_that_failed_leaves_no_folder(
+        self, kept: Path, at_end: list[Callable[[], None]]
+    ) -> None:
+        file = history_file()
+        assert history_file() == file
+        assert len(list(kept.iterdir())) == 1
+        for call in at_end:
+            call()
+        assert list(kept.iterdir()) == []
+
+    def test_comes_before_threads_are_waited_for(self) -> None:
+        # In threading since Python 3.9, for concurrent.futures; a thread of an application that
+        # never ends would else keep the process.
+        assert reloading._at_end.__name__ == "_register_atexit"
+
+
+def test_in_place_of_a_server_that_cannot_start_a_change_is_waited_for(
+    reactor: Reactor, root: Path, trouble: Trouble
+) -> None:
+    service = Retrier(Reloader(reactor, root), StartFailed("--app x:y cannot be imported"))
+    service.startService()
+    told = "pushserver: --app x:y cannot be imported\nwaiting for a file to change"
+    assert trouble.take() == [told]
+    touch(root / "app.py", "2")
+    reactor.advance(LOOK_SECONDS)
+    assert reactor.stopped == 1
+    service.stopService()
+
+
+class TestTheCommandLine:
+    APP = "from pushserver import PushServer\napp = PushServer()\n"
+
+    @pytest.fixture
+    @staticmethod
+    def options(
+        root: Path,
+        kept: Path,
+        at_end: list[Callable[[], None]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Options:
+        monkeypatch.chdir(root)
+        monkeypatch.syspath_prepend(str(root))
+        (root / "pushtest_reload.py").write_text(TestTheCommandLine.APP)
+        monkeypatch.delitem(sys.modules, "pushtest_reload", raising=False)
+        # What --reload sets is put back afterwards.
+        monkeypatch.setattr(sys, "dont_write_bytecode", False)
+        options = Options()
+        options.parseOptions(["--app", "pushtest_reload:app", "--reload", "--listen", "tcp:0"])
+        return options
+
+    def test_looks_at_the_current_folder_and_keeps_the_history(
+        self, options: Options, root: Path, kept: Path
+    ) -> None:
+        service: Any = makeService(options)
+        [reloader] = [one for one in service if isinstance(one, Reloader)]
+        assert reloader._root == root
+        [folder] = kept.iterdir()
+        assert service._storage is not None
+        assert str(folder) == os.environ[FOLDER]
+
+    def test_leaves_the_history_where_the_configuration_has_it(
+        self, options: Options, root: Path, kept: Path
+    ) -> None:
+        config = root / "push.toml"
+        config.write_text('[store]\npath = "mine.db"\n')
+        options["config"] = str(config)
+        service: Any = makeService(options)
+        assert (service._storage is not None, list(kept.iterdir())) == (True, [])
+        [reloader] = [one for one in service if isinstance(one, Reloader)]
+        assert reloader._more == (config,)
+
+    def test_takes_the_signals_that_waited_once_there_are_handlers(
+        self, options: Options, root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[str] = []
+        monkeypatch.setattr("pushserver.server.signals.install", lambda *_: told.append("install"))
+        monkeypatch.setattr("pushserver.server.signals.release", lambda: told.append("release"))
+        makeService(options)
+        assert told == ["install", "release"]
+
+    def test_keeps_no_bytecode_of_a_module_that_may_change_within_a_second(
+        self, options: Options, root: Path
+    ) -> None:
+        makeService(options)
+        assert list(root.rglob("pushtest_reload*.pyc")) == []
+        assert sys.dont_write_bytecode
+
+    def test_waits_where_it_would_end(self, options: Options, root: Path) -> None:
+        (root / "pushtest_reload.py").write_text("def broken(:")
+        assert isinstance(makeService(options), Retrier)
+        options["reload"] = False
+        with pytest.raises(StartFailed, match="SyntaxError"):
+            makeService(options)

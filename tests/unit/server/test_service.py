@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from zope.interface import provider
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config, Source
+from pushserver.config.settings import Server as ServerSection
+from pushserver.errors import StartFailed
+from pushserver.server import service as module
+from pushserver.server.build import build
+from pushserver.server.service import SWEEP_SECONDS, PushService
+from pushserver.sessions.peers import WAKES
+from pushserver.sources.engine.environment import Place, Plan
+from pushserver.sources.engine.runner import Runner
+from pushserver.sources.interface import Feed
+from pushserver.store.source_memory import Memory
+from tests.unit.fakes.source_tools import Script
+from tests.unit.fakes.tools import Client
+from tests.unit.fakes.web import Server, Trouble
+
+QUIET = Config(server=ServerSection(listen=[]), sources={})
+SSE = "text/event-stream"
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What systemd is told."""
+    found: list[str] = []
+    monkeypatch.setattr(module, "notify", lambda state, environment: found.append(state))
+    return found
+
+
+def started(server: Server) -> Server:
+    server.service.privilegedStartService()
+    server.service.startService()
+    return server
+
+
+def stop(server: Server) -> list[Any]:
+    """Begin the end; what is in the list afterwards says that it is over."""
+    over: list[Any] = []
+    done = server.service.stopService()
+    done.addBoth(over.append)
+    return over
+
+
+class TestTheStart:
+    def test_listens_on_each_endpoint_and_says_where(self, said: list[str]) -> None:
+        reactor = MemoryReactorClock()
+        endpoints = ["tcp:8080:interface=127.0.0.1", "tcp:9000"]
+        service = build(Config(server=ServerSection(listen=endpoints), sources={}), reactor)
+        assert not reactor.tcpServers
+        service.privilegedStartService()
+        events: list[LogEvent] = []
+
+        @provider(ILogObserver)
+        def note(event: LogEvent) -> None:
+            events.append(event)
+
+        globalLogPublisher.addObserver(note)
+        try:
+            service.startService()
+            assert said == []
+            reactor.run()
+        finally:
+            globalLogPublisher.removeObserver(note)
+        assert [(port, interface) for port, _, _, interface in reactor.tcpServers] == [
+            (8080, "127.0.0.1"),
+            (9000, ""),
+        ]
+        assert said == ["READY=1"]
+        [told] = [formatEvent(e) for e in events if e["log_level"] == LogLevel.info]
+        assert "open http://" in told
+        assert " or http://" in told
+
+    @pytest.mark.parametrize("text", ["nonsense:1", "tcp:", "tcp:http-alt", "", "tcp:1:bogus=2"])
+    def test_with_an_endpoint_that_is_none_ends_with_it_and_what_was_expected(
+        self, text: str
+    ) -> None:
+        with pytest.raises(StartFailed, match="expected an endpoint such as tcp:8080") as caught:
+            build(Config(server=ServerSection(listen=[text])), MemoryReactorClock())
+        assert f"--listen {text}: " in str(caught.value)
+
+    def test_on_a_busy_port_ends_with_it(self) -> None:
+        class Busy(MemoryReactorClock):
+            def listenTCP(self, *arguments: Any, **options: Any) -> Any:
+                raise CannotListenError("127.0.0.1", 8080, OSError("in use"))
+
+        service = build(Config(sources={}), Busy())
+        with pytest.raises(StartFailed, match=r"cannot listen on tcp:8080.*in use"):
+            service.privilegedStartService()
+
+    def test_runs_each_source(self) -> None:
+        reactor = MemoryReactorClock()
+        sources = {name: Source("random", name, "tick", options={"every": 2.0}) for name in "ab"}
+        service = build(Config(server=ServerSection(listen=[]), sources=sources), reactor)
+        history = service.node.hub.history
+        assert history.seq == 0
+        service.startService()
+        # Not before the reactor runs: asyncio has no loop then.
+        assert (history.seq, {one.state for one in service.sources}) == (0, {"stopped"})
+        for _ in range(5):
+            reactor.advance(1)
+        assert [history.top(name) for name in "ab"] == [3, 3]
+        assert [(one.name, one.state, one.published) for one in service.sources] == [
+            ("a", "running", 3),
+            ("b", "running", 3),
+        ]
+        assert history.peek("a").after(0)[0].event == "tick"
+
+    def test_opens_the_store_before_a_source_publishes(self) -> None:
+        order: list[str] = []
+
+        class Storage(Service):
+            def startService(self) -> None:
+                order.append("open")
+
+        server = Server(config=QUIET)
+        service = PushService(server.node, server.site, server.clock, Storage())
+
+        class Ticker(Service):
+            def startService(self) -> None:
+                order.append("tick")
+
+        service.add_source(Ticker())
+        service.startService()
+        assert order == ["open"]
+        server.clock.advance(0)
+        assert order == ["open", "tick"]
+
+    def test_runs_no_source_when_it_is_stopped_at_once(self) -> None:
+        server = Server(config=QUIET)
+        ticked: list[int] = []
+
+        class Ticker(Service):
+            def startService(self) -> None:
+                ticked.append(1)
+
+        server.service.add_source(Ticker())
+        server.service.startService()
+        assert stop(server) == [None]
+        server.clock.advance(0)
+        assert ticked == []
+
+
+class TestTheClocks:
+    def test_wake_peers_each_second(self) -> None:
+        server = started(Server(Limits(connect_seconds=3.0)))
+        client = Client(server.node, connect=False)
+        for _ in range(5):
+            assert client.closed is None or client.closed[0] == 3502
+            server.clock.advance(1)
+        assert client.closed is not None
+
+    def test_wake_many_of_them_in_several_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = started(Server(Limits(connect_seconds=3.0)))
+        clients = [Client(server.node, connect=False) for _ in range(2 * WAKES + 1)]
+        turns: list[float] = []
+        call_later = server.clock.callLater
+
+        def noted(seconds: float, *rest: Any) -> object:
+            if not seconds:
+                turns.append(server.clock.seconds())
+            return call_later(seconds, *rest)
+
+        monkeypatch.setattr(server.clock, "callLater", noted)
+        for _ in range(5):
+            server.clock.advance(1)
+        assert all(client.closed is not None for client in clients)
+        assert len(turns) == 2
+        assert turns[0] == turns[1]
+
+    def test_sweep_old_publications(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = started(Server(options=ChannelOptions(history_ttl=1e-9)))
+        server.publish("a")
+        assert server.hub.history.channels
+        for _ in range(int(SWEEP_SECONDS)):
+            server.clock.advance(1)
+        assert not server.hub.history.channels
+        assert server.hub.metrics.evictions == 1
+
+
+class TestTheEnd:
+    def test_says_so_first_and_is_over_when_nobody_is_left(self, said: list[str]) -> None:
+        server = started(Server())
+        over = stop(server)
+        assert said == ["STOPPING=1"]
+        assert over == [None]
+        assert not server.clock.getDelayedCalls()
+
+    def test_closes_every_conversation_with_a_word(self) -> None:
+        server = started(Server())
+        session = server.session()
+        raw = server.websocket("/channels/a")
+        stream = server.open("/channels/a", accept=SSE)
+        waiting = server.open("/channels/a?wait=5")
+        idle = server.connect()
+        stop(server)
+        assert session.close() == (3001, "the server is shutting down")
+        assert raw.close() == (1001, "the server is shutting down")
+        assert stream.response().whole
+        assert waiting.response().json["publications"] == []
+        server.clock.advance(0)
+        assert stream.lost
+        assert waiting.lost
+        assert idle.lost
+
+    def test_takes_no_publications_any_more_and_no_stream_is_answered_503(self) -> None:
+        server = started(Server())
+        server.session()
+        stop(server)
+        assert server.get("/channels/a", "POST", b"1").status == 503
+        line = server.open("/channels/a", accept=SSE)
+        assert b" 503 " not in line.take()
+
+    def test_waits_for_those_who_go_slowly_but_not_for_ever(self) -> None:
+        server = started(Server(Limits(drain_seconds=3.0)))
+        line = server.connect()
+        line.reading = False
+        line.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        over = stop(server)
+        server.clock.advance(2.9)
+        assert over == []
+        server.clock.advance(0.2)
+        server.clock.advance(0)
+        assert line.aborted
+        assert over == [None]
+
+    def test_writes_what_the_store_holds_when_all_have_gone(self) -> None:
+        server = Server(config=QUIET)
+        order: list[str] = []
+        closed: Deferred[None] = Deferred()
+
+        class Storage(Service):
+            def stopService(self) -> Deferred[None]:
+                order.append(f"close with {len(server.node.peers)} peers")
+                return closed
+
+        service = PushService(server.node, server.site, server.clock, Storage())
+        service.startService()
+        server.service = service
+        socket = server.session()
+        over = stop(server)
+        assert order == []
+        socket.line.vanish()
+        server.clock.advance(0)
+        assert order == ["close with 0 peers"]
+        assert over == []
+        closed.callback(None)
+        assert over == [None]
+
+    def test_stops_the_sources_before_the_peers_go(self) -> None:
+        server = started(Server())
+        stopped: Deferred[None] = Deferred()
+
+        class Slow(Service):
+            def stopService(self) -> Deferred[None]:
+                return stopped
+
+        server.service.add_source(Slow())
+        socket = server.session()
+        over = stop(server)
+        assert socket.take() == []
+        # What it publishes last is heard.
+        server.publish("a")
+        stopped.callback(None)
+        assert socket.close()[0] == 3001
+        assert server.hub.history.top("a") == 1
+        socket.line.vanish()
+        server.clock.advance(0)
+        assert over == [None]
+
+    def test_waits_for_deaf_sources_all_at_once_and_then_for_slow_peers_no_longer(
+        self, trouble: Trouble
+    ) -> None:
+        server = Server(Limits(drain_seconds=4.0))
+        place = Place(
+            server.clock,
+            server.hub.publish,
+            server.hub,
+            Memory(),
+            lambda: 0.0,
+            server.clock.seconds,
+            2.0,
+        )
+
+        async def deaf(feed: Feed) -> None:
+            while True:
+                with suppress(Exception):
+                    await Deferred()
+
+        for name in "abc":
+            server.service.add_source(Runner(Script(deaf), Plan(name, "x", "c"), place))
+        started(server)
+        line = server.connect()
+        line.reading = False
+        line.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        over = stop(server)
+        server.clock.advance(1.9)
+        server.publish("a")
+        server.clock.advance(0.2)
+        assert server.get("/channels/a", "POST", b"1").status == 503
+        assert (over, len(trouble.take())) == ([], 3)
+        server.clock.advance(1.8)
+        assert not line.aborted
+        server.clock.advance(0.2)
+        server.clock.advance(0)
+        assert (line.aborted, over) == (True, [None])
+
+    def test_is_not_held_by_a_source_that_cannot_be_stopped(self, trouble: Trouble) -> None:
+        class Broken(Service):
+            def stopService(self) -> None:
+                raise LookupError("x")
+
+        server = Server()
+        server.service.add_source(Broken())
+        assert stop(started(server)) == [None]
+        assert trouble.take() == ["a source did not stop: LookupError('x')"]
+
+    def test_can_come_before_anything_began(self) -> None:
+        assert stop(Server()) == [None]
+
+
+def test_what_the_page_would_read_is_there_after_the_start() -> None:
+    server = started(Server())
+    server.publish("numbers", 7)
+    assert json.loads(server.get("/channels/numbers").body)["offset"] == 1
+
+
+def test_a_websocket_that_does_not_answer_is_dropped_in_time(said: list[str]) -> None:
+    server = started(Server(Limits(drain_seconds=1)))
+    socket = server.session()
+    over = stop(server)
+    assert socket.close() == (3001, "the server is shutting down")
+    server.clock.advance(0.9)
+    assert (socket.line.aborted, over) == (False, [])
+    server.clock.advance(0.2)
+    server.clock.advance(0)
+    assert (socket.line.aborted, over) == (True, [None])

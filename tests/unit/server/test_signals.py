@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.task import Clock
+
+from pushserver.server.options import Options, makeService
+from pushserver.server.signals import ANSWERED, Handlers, ending, name_of
+from pushserver.usercode.rate import LOGGED_AT_ONCE
+from tests.e2e.server import environment
+from tests.unit.fakes.web import Log
+
+LEFT = {
+    # Faults, and what nobody can handle.
+    *("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT"),
+    *("SIGKILL", "SIGSTOP"),
+    # Twisted's, or ignored by Python.
+    *("SIGTERM", "SIGINT", "SIGPIPE", "SIGXFSZ"),
+    # They end nothing.
+    *("SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGTSTP", "SIGTTIN", "SIGTTOU"),
+}
+
+
+class Reactor(Clock):
+    """A reactor that runs, and does what it is called for, when the test says so."""
+
+    _exitSignal: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stops = 0
+        self.at_start: list[Callable[[], None]] = []
+        self.at_end: list[Callable[[], None]] = []
+        self.waiting: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+
+    def callWhenRunning(self, call: Callable[[], None]) -> None:
+        self.at_start.append(call)
+
+    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:
+        assert (phase, event) == ("after", "shutdown")
+        self.at_end.append(call)
+
+    def callFromThread(self, call: Callable[..., None], *arguments: Any) -> None:
+        self.waiting.append((call, arguments))
+
+    def stop(self) -> None:
+        self.stops += 1
+        if self.stops > 1:
+            raise ReactorNotRunning
+
+    def turn(self) -> None:
+        while self.waiting:
+            call, arguments = self.waiting.popleft()
+            call(*arguments)
+
+
+class System:
+    """The signals of a process; `ended` is the one that ended it at once."""
+
+    def __init__(self, **others: Any):
+        self.dispositions: dict[int, Any] = {
+            int(getattr(signal, name)): value for name, value in others.items()
+        }
+        self.ended: int | None = None
+
+    def getsignal(self, number: int) -> Any:
+        return self.dispositions.get(number, signal.SIG_DFL)
+
+    def signal(self, number: int, handler: Any) -> None:
+        self.dispositions[number] = handler
+
+    def raise_signal(self, number: int) -> None:
+        handler = self.getsignal(number)
+        if handler == signal.SIG_DFL:
+            self.ended = number
+        elif handler != signal.SIG_IGN:
+            handler(number, None)
+
+
+class Server:
+    """A process with the handlers, which runs unless it is told otherwise."""
+
+    def __init__(self, system: System | None = None, runs: bool = True):
+        self.terminal = True
+        self.reactor = Reactor()
+        self.system = System() if system is None else system
+        Handlers(self.reactor, self.reactor.seconds, self.system, lambda: self.terminal).install()
+        if runs:
+            [begin] = self.reactor.at_start
+            begin()
+
+    def get(self, number: int, times: int = 1) -> list[str]:
+        """Let it get a signal, each time in a turn of its own; the lines of the log."""
+        with Log() as log:
+            for _ in range(times):
+                self.system.raise_signal(number)
+                self.reactor.turn()
+        return list(log.take())
+
+    def stop(self) -> None:
+        [end] = self.reactor.at_end
+        end()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have others")
+def test_each_signal_of_the_system_is_answered_ends_the_server_or_is_left_for_a_reason() -> None:
+    left = {int(getattr(signal, name)) for name in LEFT}
+    taken = {*map(int, ANSWERED), *ending()}
+    assert not left & taken
+    assert {int(number) for number in signal.valid_signals()} == left | taken
+
+
+@pytest.mark.parametrize("number", ANSWERED)
+def test_a_signal_that_is_answered_changes_nothing(number: signal.Signals) -> None:
+    server = Server()
+    [line] = server.get(number)
+    assert line.startswith(f"received {number.name}, which changes nothing")
+    assert (server.system.ended, server.reactor.stops) == (None, 0)
+
+
+def test_a_flood_of_them_is_no_flood_in_the_log() -> None:
+    server = Server()
+    lines = server.get(signal.SIGHUP, 1_000)
+    assert len(lines) == LOGGED_AT_ONCE
+    assert len(server.get(signal.SIGUSR1)) == 1
+    server.reactor.advance(60)
+    [line] = server.get(signal.SIGHUP)
+    assert line.endswith("(and 990 that were not logged)")
+
+
+def test_a_reactor_that_is_busy_has_one_call_of_each_waiting() -> None:
+    server = Server()
+    for _ in range(1_000):
+        for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGQUIT):
+            server.system.raise_signal(number)
+    assert len(server.reactor.waiting) == 3
+
+
+@pytest.mark.parametrize("number", ending())
+def test_any_other_ends_the_server_in_order_and_is_what_ended_the_process(number: int) -> None:
+    server = Server()
+    server.system.raise_signal(number)
+    # Not in the handler: what that interrupted is half done.
+    assert (server.reactor.stops, server.reactor._exitSignal) == (0, None)
+    assert server.get(number) == [f"received {name_of(number)}, shutting down"]
+    assert (server.reactor.stops, server.reactor._exitSignal) == (1, number)
+    assert server.system.ended is None
+    server.get(number)
+
+
+def test_real_time_signals_have_names_too() -> None:
+    assert [name_of(signal.SIGQUIT), name_of(signal.SIGRTMIN + 3)] == ["SIGQUIT", "SIGRTMIN+3"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGALRM, signal.SIGRTMIN])
+@pytest.mark.parametrize("disposition", [signal.SIG_IGN, None, print])
+def test_what_somebody_else_has_decided_stays(number: int, disposition: Any) -> None:
+    system = System()
+    system.dispositions[number] = disposition
+    Server(system)
+    assert system.dispositions[number] is disposition
+
+
+def test_twistd_finds_room_for_its_handler_that_rotates_the_log() -> None:
+    system = System()
+    Server(system)
+    assert not system.getsignal(signal.SIGUSR1)
+
+
+def test_before_the_reactor_runs_a_signal_that_ends_does_so_at_once() -> None:
+    server = Server(runs=False)
+    assert server.get(signal.SIGQUIT) == []
+    assert server.system.ended == signal.SIGQUIT
+
+
+def test_before_the_reactor_runs_one_that_is_answered_waits_for_it() -> None:
+    server = Server(runs=False)
+    server.system.raise_signal(signal.SIGHUP)
+    assert server.system.ended is None
+    assert len(server.reactor.waiting) == 1
+
+
+def test_when_all_is_closed_a_process_that_does_not_end_can_be_ended() -> None:
+    server = Server()
+    server.stop()
+    server.get(signal.SIGHUP)
+    assert server.system.ended is None
+    server.get(signal.SIGQUIT)
+    assert server.system.ended == signal.SIGQUIT
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+def test_a_fork_is_ended_at_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    monkeypatch.setattr("pushserver.server.signals.os.getpid", lambda: -1)
+    assert server.get(number) == []
+    assert server.system.ended == number
+    assert server.reactor.stops == 0
+
+
+def test_a_server_whose_terminal_is_closed_ends_in_order() -> None:
+    server = Server()
+    server.terminal = False
+    assert server.get(signal.SIGHUP) == ["received SIGHUP, shutting down"]
+    assert server.reactor._exitSignal == signal.SIGHUP
+
+
+def test_a_daemon_does_not_end_with_the_terminal_that_it_was_started_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Server()
+    monkeypatch.setattr("pushserver.server.signals.os.getsid", lambda pid: -1)
+    server.terminal = False
+    assert "changes nothing" in server.get(signal.SIGHUP)[0]
+
+
+def test_the_handlers_are_there_before_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("pushserver.server.signals.install", lambda *_: told.append("install"))
+    monkeypatch.setattr("pushserver.server.options.make", lambda *_: told.append("make"))
+    options = Options()
+    options.parseOptions([])
+    makeService(options)
+    assert told == ["install", "make"]
+
+
+def test_a_signal_between_a_program_and_the_next_one_in_its_place_is_not_lost() -> None:
+    second = (
+        "import signal; from pushserver.server import signals\n"
+        "signal.signal(signal.SIGHUP, lambda *_: print('got it'))\n"
+        "signals.release()\n"
+    )
+    first = (
+        "import os, signal, sys; from pushserver.server import signals\n"
+        "signals.hold()\n"
+        "os.kill(os.getpid(), signal.SIGHUP)\n"
+        f"os.execv(sys.executable, [sys.executable, '-c', {second!r}])\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", first],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert told.stdout == "got it\n"
+
+
+def test_in_another_thread_nothing_is_installed() -> None:
+    program = (
+        "import signal, threading; from pushserver.server import signals\n"
+        "thread = threading.Thread(target=signals.install, args=(None, None))\n"
+        "thread.start(); thread.join()\n"
+        "print(signal.getsignal(signal.SIGHUP) == signal.SIG_DFL)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert (told.stdout, told.stderr) == ("True\n", "")

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from pushserver.protocols.formats import HISTORY
+from pushserver.sessions.long_poll import Poll
+from pushserver.sessions.node import Node
+from tests.unit.fakes.tools import EPOCH, Time, drive, make_node, publish
+from tests.unit.fakes.web import Line, Response, Server
+
+NOTHING = b"nothing\n"
+
+
+class Request:
+    """One waiting request, and what it was answered."""
+
+    def __init__(self, node: Node, seconds: float = 25.0, channel: str = "a"):
+        self.bodies: list[bytes] = []
+        self.poll = Poll(node, channel, self.bodies.append, NOTHING)
+        drive(self.poll.wait(seconds))
+
+    @property
+    def answer(self) -> Any:
+        [body] = self.bodies
+        assert body.endswith(b"\n")
+        return json.loads(body)
+
+    @property
+    def waits(self) -> bool:
+        return not self.bodies
+
+
+def is_gone(node: Node) -> bool:
+    return not len(node.peers) and not node.hub.channels()
+
+
+def test_the_next_publication_is_the_answer() -> None:
+    node = make_node()
+    publish(node.hub, "a", 0)
+    request = Request(node)
+    assert request.waits
+    publish(node.hub, "b", 7)
+    assert request.waits
+    publish(node.hub, "a", 1)
+    publish(node.hub, "a", 2)
+    assert [publication["data"] for publication in request.answer["publications"]] == [1]
+    assert (request.answer["offset"], request.answer["id"]) == (2, f"{EPOCH}:3")
+    assert is_gone(node)
+
+
+def test_nothing_in_time_is_answered_with_nothing() -> None:
+    time = Time()
+    node = make_node(time=time)
+    request = Request(node, 25)
+    node.peers.tick(time.seconds() + 24)
+    assert request.waits
+    node.peers.tick(time.seconds() + 27)
+    assert request.bodies == [NOTHING]
+    assert is_gone(node)
+
+
+@pytest.mark.parametrize("how", ["shut_down", "abort", "disconnect", "insufficient"])
+def test_however_it_ends_it_is_answered_with_nothing(how: str) -> None:
+    node = make_node()
+    request = Request(node)
+    arguments = {"disconnect": (3503, "go"), "insufficient": ("a",)}.get(how, ())
+    getattr(request.poll, how)(*arguments)
+    assert request.bodies == [NOTHING]
+    assert is_gone(node)
+
+
+def test_it_is_answered_once() -> None:
+    node = make_node()
+    request = Request(node)
+    publish(node.hub, "a")
+    request.poll.shut_down()
+    request.poll.send(b"x")
+    assert request.poll.wake(0.0) is None
+    assert len(request.bodies) == 1
+
+
+def test_a_request_that_is_gone_is_not_answered() -> None:
+    node = make_node()
+    request = Request(node)
+    request.poll.leave()
+    publish(node.hub, "a")
+    assert request.waits
+    assert is_gone(node)
+
+
+def test_many_who_wait_share_one_encoding() -> None:
+    node = make_node()
+    requests = [Request(node) for _ in range(3)]
+    assert {request.poll.format for request in requests} == {HISTORY}
+    publish(node.hub, "a", 5)
+    bodies = [request.bodies[0] for request in requests]
+    assert bodies[0] is bodies[1] is bodies[2]
+
+
+def test_who_waits_is_present() -> None:
+    node = make_node()
+    request = Request(node)
+    assert list(node.presence.clients("a")) == [request.poll.info.client]
+
+
+class TestByHttp:
+    @staticmethod
+    def cursor(server: Server, seq: int) -> str:
+        return f"{server.hub.history.epoch}:{seq}"
+
+    @staticmethod
+    def data(answer: Response) -> list[Any]:
+        return [publication["data"] for publication in answer.json["publications"]]
+
+    @staticmethod
+    def begin(server: Server, query: str) -> Line:
+        """A request that has to wait."""
+        line = server.open(f"/channels/a?{query}")
+        assert line.take() == b""
+        return line
+
+    def test_what_is_there_already_is_the_answer_at_once(self) -> None:
+        server = Server()
+        for n in range(3):
+            server.publish("a", n)
+        answer = server.get(f"/channels/a?wait=5&since={self.cursor(server, 1)}")
+        assert self.data(answer) == [1, 2]
+        assert (answer.json["offset"], answer.json["id"]) == (3, self.cursor(server, 3))
+        assert server.is_empty()
+
+    def test_no_more_than_the_limit_comes_at_once(self) -> None:
+        server = Server()
+        for n in range(3):
+            server.publish("a", n)
+        answer = server.get("/channels/a?since=oldest&wait=5&limit=1")
+        assert self.data(answer) == [0]
+        assert (answer.json["offset"], answer.json["id"]) == (1, self.cursor(server, 1))
+
+    def test_what_comes_is_a_history(self) -> None:
+        server = Server()
+        line = self.begin(server, "wait=5")
+        server.publish("a", 7)
+        answer = line.response()
+        assert (answer.status, answer["cache-control"]) == (200, "no-store")
+        assert self.data(answer) == [7]
+        assert answer.json == server.get("/channels/a").json
+
+    @pytest.mark.parametrize("since", ["now", "{}"])
+    def test_nothing_in_time_is_answered_with_the_same_cursor(self, since: str) -> None:
+        server = Server()
+        server.publish("a", 1)
+        server.publish("b", 2)
+        since = since.replace("{}", self.cursor(server, 1))
+        line = self.begin(server, f"wait=5&since={since}")
+        server.advance(4)
+        assert line.take() == b""
+        server.publish("b", 3)
+        server.advance(2)
+        answer = line.response()
+        expected = self.cursor(server, 2) if since == "now" else since
+        assert (self.data(answer), answer.json["id"]) == ([], expected)
+        assert "reason" not in answer.json
+        assert answer.json["offset"] == 1
+        line.vanish()
+        assert server.is_empty()
+
+    def test_a_reader_who_asks_again_and_again_misses_nothing(self) -> None:
+        server = Server()
+        found: list[Any] = []
+        since = "now"
+        for n in range(8):
+            line = server.open(f"/channels/a?wait=5&since={since}")
+            # Some come while nobody asks, some in other channels, and now and then none.
+            server.publish("b")
+            for m in range(n % 4):
+                server.publish("a", [n, m])
+            server.advance(6)
+            answer = line.response()
+            found += self.data(answer)
+            since = answer.json["id"]
+        found += self.data(server.get(f"/channels/a?since={since}"))
+        assert found == [[n, m] for n in range(8) for m in range(n % 4)]
+
+    @pytest.mark.parametrize(
+        ("since", "reason"), [("other:3", "epoch"), ("{}:9", "ahead"), ("{}:1", "evicted")]
+    )
+    def test_a_position_that_cannot_be_gone_on_from_is_told_at_once(
+        self, since: str, reason: str
+    ) -> None:
+        server = Server(options=ChannelOptions(history_size=2))
+        for n in range(5):
+            server.publish("a", n)
+        since = since.replace("{}", server.hub.history.epoch)
+        answer = server.get(f"/channels/a?wait=5&since={since}")
+        assert self.data(answer) == []
+        assert (answer.json["recovered"], answer.json["reason"]) == (False, reason)
+        assert (answer.json["offset"], answer.json["id"]) == (5, self.cursor(server, 5))
+        assert server.is_empty()
+
+    def test_a_reader_that_goes_leaves_nothing_behind(self) -> None:
+        server = Server()
+        self.begin(server, "wait=5").vanish()
+        assert server.is_empty()
+
+    @pytest.mark.parametrize("query", ["wait=0", ""])
+    def test_no_time_is_no_wait(self, query: str) -> None:
+        assert self.data(Server().get(f"/channels/a?{query}")) == []
+
+    def test_head_does_not_wait(self) -> None:
+        assert Server().get("/channels/a?wait=5", "HEAD").status == 200
+
+    def test_a_stop_answers_those_who_wait(self) -> None:
+        server = Server()
+        line = self.begin(server, "wait=5")
+        for peer in server.node.peers:
+            peer.shut_down()
+        assert self.data(line.response()) == []
+
+    def test_the_longest_wait_is_a_setting(self) -> None:
+        server = Server(Limits(wait_seconds=7))
+        self.begin(server, "wait=7").vanish()
+        status, message = server.get("/channels/a?wait=8").error
+        assert (status, message) == (400, "wait=8: expected a whole number from 0 to 7")

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushserver.channels.publication import ClientInfo
+from pushserver.sessions.peers import WAKES, Peers
+from tests.unit.fakes.tools import unexpected
+
+
+class Sleeper:
+    """A peer that notes when it was woken, and wants to be woken again after `again` seconds."""
+
+    def __init__(self, again: float | None = None):
+        self.info = ClientInfo("sleeper")
+        self.woken: list[float] = []
+        self.again = again
+        self.on_wake: Callable[[], None] = lambda: None
+
+    def wake(self, now: float) -> float | None:
+        self.woken.append(now)
+        self.on_wake()
+        return None if self.again is None else now + self.again
+
+    def shut_down(self) -> None: ...
+
+    def disconnect(self, code: int, reason: str) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def tick_until(peers: Peers, end: float, begin: float = 0.0) -> None:
+    now = begin
+    while now <= end:
+        while peers.tick(now):
+            pass
+        now += 1.0
+
+
+def test_a_peer_is_woken_once_when_its_time_has_come() -> None:
+    peers, peer = Peers(unexpected), Sleeper()
+    peers.wake_at(peer, 5.0)
+    tick_until(peers, 4.0)
+    assert peer.woken == []
+    tick_until(peers, 20.0, begin=5.0)
+    assert len(peer.woken) == 1
+    assert peer.woken[0] in (5.0, 6.0)
+
+
+@given(st.floats(0, 20), st.floats(0, 0.99))
+def test_nobody_is_woken_more_than_a_tick_late(at: float, phase: float) -> None:
+    peers, peer = Peers(unexpected), Sleeper()
+    peers.wake_at(peer, at)
+    tick_until(peers, 30.0, begin=phase)
+    assert len(peer.woken) == 1
+    assert peer.woken[0] <= at + 1.0 + phase
+
+
+@given(st.floats(0, 20), st.floats(0, 0.99))
+def test_nobody_is_woken_before_its_time(at: float, phase: float) -> None:
+    peers, peer = Peers(unexpected), Sleeper()
+    peers.wake_at(peer, at)
+    tick_until(peers, 30.0, begin=phase)
+    assert peer.woken[0] >= at
+
+
+def test_a_peer_says_itself_when_it_is_woken_next() -> None:
+    peers, peer = Peers(unexpected), Sleeper(again=3.0)
+    peers.wake_at(peer, 1.0)
+    tick_until(peers, 20.0)
+    gaps = [b - a for a, b in pairwise(peer.woken)]
+    assert len(gaps) >= 4
+    assert set(gaps) <= {3.0, 4.0}
+
+
+def test_a_new_time_replaces_the_old_one_earlier_or_later() -> None:
+    peers, sooner, later = Peers(unexpected), Sleeper(), Sleeper()
+    peers.wake_at(sooner, 50.0)
+    peers.wake_at(sooner, 5.0)
+    peers.wake_at(later, 5.0)
+    peers.wake_at(later, 50.0)
+    tick_until(peers, 40.0)
+    assert (len(sooner.woken), len(later.woken)) == (1, 0)
+    tick_until(peers, 60.0, begin=41.0)
+    assert (len(sooner.woken), len(later.woken)) == (1, 1)
+    assert len(peers) == 2
+
+
+def test_a_late_tick_wakes_everybody_who_was_due_in_order() -> None:
+    peers = Peers(unexpected)
+    order: list[int] = []
+    for due in (7, 3, 5):
+        peer = Sleeper()
+        peer.on_wake = lambda due=due: order.append(due)  # type: ignore[misc]
+        peers.wake_at(peer, due)
+    peers.tick(100.0)
+    assert order == [3, 5, 7]
+
+
+def test_no_tick_wakes_more_than_so_many_and_says_that_there_are_others() -> None:
+    peers, sleepers = Peers(unexpected), [Sleeper(again=5.0) for _ in range(2 * WAKES + 1)]
+    for peer in sleepers:
+        peers.wake_at(peer, 1.0)
+    counts = []
+    for more in (True, True, False):
+        assert peers.tick(1.0) is more
+        counts.append(sum(len(peer.woken) for peer in sleepers))
+    assert counts == [WAKES, 2 * WAKES, 2 * WAKES + 1]
+    assert all(len(peer.woken) == 1 for peer in sleepers)
+
+
+def test_who_goes_or_is_put_off_before_its_turn_is_not_woken() -> None:
+    peers, sleepers = Peers(unexpected), [Sleeper() for _ in range(WAKES + 3)]
+    for peer in sleepers:
+        peers.wake_at(peer, 1.0)
+    assert peers.tick(1.0)
+    gone, later, last = sleepers[-3:]
+    peers.remove(gone)
+    peers.wake_at(later, 9.0)
+    assert not peers.tick(1.5)
+    assert (len(gone.woken), len(later.woken), len(last.woken)) == (0, 0, 1)
+    tick_until(peers, 9.0, begin=2.0)
+    assert (len(gone.woken), len(later.woken), len(last.woken)) == (0, 1, 1)
+
+
+def test_who_is_due_again_at_once_waits_until_everybody_has_been_woken() -> None:
+    peers, sleepers = Peers(unexpected), [Sleeper(again=0.0) for _ in range(WAKES + 1)]
+    for peer in sleepers:
+        peers.wake_at(peer, 1.0)
+    assert [peers.tick(1.0) for _ in range(4)] == [True, False, True, False]
+    assert {len(peer.woken) for peer in sleepers} == {2}
+
+
+def test_a_peer_with_nothing_due_stays_to_be_found() -> None:
+    peers, peer = Peers(unexpected), Sleeper(again=None)
+    peers.wake_at(peer, 1.0)
+    tick_until(peers, 100.0)
+    assert len(peer.woken) == 1
+    assert list(peers) == [peer]
+
+
+def test_a_peer_that_raises_is_reported_and_the_others_are_woken() -> None:
+    reports: list[str] = []
+    peers, bad, good = Peers(reports.append), Sleeper(), Sleeper()
+
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    bad.on_wake = fail
+    peers.wake_at(bad, 1.0)
+    peers.wake_at(good, 1.0)
+    tick_until(peers, 5.0)
+    assert reports == ["a peer could not be woken"]
+    assert (len(good.woken), len(peers)) == (1, 2)
+
+
+def test_a_peer_that_goes_while_it_is_woken_or_that_another_removes_is_not_woken_again() -> None:
+    peers, first, second = Peers(unexpected), Sleeper(again=1.0), Sleeper(again=1.0)
+
+    def remove_both() -> None:
+        peers.remove(first)
+        peers.remove(second)
+
+    first.on_wake = remove_both
+    peers.wake_at(first, 1.0)
+    peers.wake_at(second, 1.0)
+    tick_until(peers, 9.0)
+    assert (len(first.woken), len(second.woken), len(peers)) == (1, 0, 0)
+
+
+def test_a_peer_that_another_puts_off_while_both_are_due_sleeps_on() -> None:
+    peers, first, second = Peers(unexpected), Sleeper(), Sleeper()
+    first.on_wake = lambda: peers.wake_at(second, 8.0)
+    peers.wake_at(first, 1.0)
+    peers.wake_at(second, 1.0)
+    tick_until(peers, 5.0)
+    assert second.woken == []
+    tick_until(peers, 9.5, begin=6.0)
+    assert len(second.woken) == 1
+
+
+def test_removing_leaves_nothing_and_may_be_done_twice() -> None:
+    peers = Peers(unexpected)
+    sleepers = [Sleeper() for _ in range(5)]
+    for n, peer in enumerate(sleepers):
+        peers.wake_at(peer, n % 2)
+    for peer in sleepers:
+        peers.remove(peer)
+        peers.remove(peer)
+    assert (len(peers), peers._due, peers._second) == (0, {}, {})
+
+
+def test_everybody_may_be_sent_home_while_they_are_gone_through() -> None:
+    peers = Peers(unexpected)
+    for _ in range(3):
+        peers.wake_at(Sleeper(), 1.0)
+    for peer in peers:
+        peers.remove(peer)
+    assert len(peers) == 0
+
+
+def test_who_waits_for_the_last_to_go_is_called_once() -> None:
+    peers, peer, other = Peers(unexpected), Sleeper(), Sleeper()
+    calls: list[str] = []
+    peers.when_empty(lambda: calls.append("at once"))
+    assert calls == ["at once"]
+    peers.wake_at(peer, 1.0)
+    peers.wake_at(other, 1.0)
+    peers.when_empty(lambda: calls.append("one"))
+    peers.when_empty(lambda: calls.append("two"))
+    peers.remove(peer)
+    assert calls == ["at once"]
+    peers.remove(other)
+    assert calls == ["at once", "one", "two"]
+    peers.wake_at(peer, 1.0)
+    peers.remove(peer)
+    assert len(calls) == 3

@@ -1,0 +1,752 @@
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Coroutine
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from pushserver.protocols import centrifuge
+from pushserver.sessions.base import CLOSING_SECONDS
+from pushserver.sessions.node import Node
+from pushserver.sessions.session import Session
+from tests.unit.fakes.tools import (
+    EPOCH,
+    TEXT,
+    Client,
+    FakeTransport,
+    Time,
+    Watcher,
+    drive,
+    make_node,
+    publish,
+    row,
+)
+
+
+def error(reply: Any) -> tuple[int, str]:
+    assert set(reply) == {"id", "error"}, reply
+    return reply["error"]["code"], reply["error"]["message"]
+
+
+def offsets(reply: Any) -> list[int]:
+    return [pub["offset"] for pub in reply["subscribe"].get("publications", [])]
+
+
+def test_connect_is_answered_with_who_one_is_and_when_pings_come() -> None:
+    time = Time()
+    client = Client(make_node(time=time), connect=False)
+    reply = client.command("connect", name="js", version="5.8.0", data={"a": 1}, flag=1)
+    result = reply["connect"]
+    assert result == {
+        "client": client.session.info.client,
+        "version": "pushserver test",
+        "ping": 25,
+        "pong": True,
+        "time": int(time.now * 1000),
+    }
+
+
+def test_each_connection_is_somebody_else() -> None:
+    node = make_node()
+    assert Client(node).session.info.client != Client(node).session.info.client
+
+
+@pytest.mark.parametrize("method", [m for m in centrifuge.METHODS if m not in ("connect", "send")])
+def test_any_other_command_before_connect_ends_the_connection(method: str) -> None:
+    client = Client(make_node(), connect=False)
+    client.say({"id": 1, method: {"channel": "a", "data": 1}})
+    assert client.closed == (3501, "connect comes first, and once")
+
+
+def test_a_second_connect_ends_the_connection() -> None:
+    client = Client(make_node())
+    assert client.say({"id": 9, "connect": {}}) == []
+    assert client.closed == (3501, "connect comes first, and once")
+
+
+def test_commands_of_one_frame_are_answered_in_their_order() -> None:
+    client = Client(make_node(), connect=False)
+    replies = client.say(
+        {"id": 1, "connect": {}},
+        {"id": 2, "subscribe": {"channel": "a"}},
+        {"id": 3, "ping": {}},
+        {"id": 4, "unsubscribe": {"channel": "a"}},
+    )
+    assert [(r["id"], next(k for k in r if k != "id")) for r in replies] == [
+        (1, "connect"),
+        (2, "subscribe"),
+        (3, "ping"),
+        (4, "unsubscribe"),
+    ]
+
+
+def test_a_subscriber_gets_the_last_few_with_the_reply_and_the_rest_as_it_comes() -> None:
+    node = make_node(ChannelOptions(initial=2))
+    for n in range(4):
+        publish(node.hub, data=n)
+    client = Client(node)
+    reply = client.command("subscribe", channel="numbers")
+    result = reply["subscribe"]
+    assert [pub["data"] for pub in result.pop("publications")] == [2, 3]
+    assert result == {"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 4}
+    publish(node.hub, data=4, event="newnumber")
+    (push,) = client.pushes()
+    assert push["channel"] == "numbers"
+    assert (push["pub"]["offset"], push["pub"]["tags"]) == (5, {"event": "newnumber"})
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"last": 3}, [3, 4, 5]),
+        ({"last": 0}, []),
+        ({"last": 99}, [1, 2, 3, 4, 5]),
+        ({}, [4, 5]),
+        ({"last": None}, [4, 5]),
+        ({"mine": [1]}, [4, 5]),
+        (None, [4, 5]),
+        ("anything", [4, 5]),
+        ([1], [4, 5]),
+    ],
+)
+def test_a_subscriber_may_say_how_many_it_wants_first(data: Any, expected: list[int]) -> None:
+    node = make_node(ChannelOptions(initial=2))
+    for _ in range(5):
+        publish(node.hub)
+    assert offsets(Client(node).command("subscribe", channel="numbers", data=data)) == expected
+
+
+@pytest.mark.parametrize(("last", "why"), [(-1, "data.last is -1, expected 0 or more")])
+def test_fewer_than_none_is_refused(last: int, why: str) -> None:
+    client = Client(make_node())
+    reply = client.command("subscribe", channel="numbers", data={"last": last})
+    assert error(reply) == (107, f"bad request: {why}")
+    assert error(client.command("subscribe", channel="numbers", data={"last": "x"}))[0] == 107
+    assert client.session.node.hub.channels() == {}
+
+
+def test_a_client_that_comes_back_gets_what_it_missed_and_its_own_position() -> None:
+    node = make_node()
+    for _ in range(5):
+        publish(node.hub)
+    reply = Client(node).command(
+        "subscribe", channel="numbers", recover=True, epoch=EPOCH, offset=3, flag=1
+    )
+    result = reply["subscribe"]
+    assert offsets(reply) == [4, 5]
+    assert (result["recovered"], result["was_recovering"], result["offset"]) == (True, True, 3)
+
+
+@pytest.mark.parametrize(
+    ("position", "reason"),
+    [
+        ({"epoch": "other", "offset": 3}, "epoch"),
+        ({"epoch": EPOCH, "offset": 9}, "ahead"),
+        ({"epoch": EPOCH, "offset": 1}, "evicted"),
+        ({"epoch": EPOCH}, "evicted"),
+        ({"epoch": EPOCH, "offset": 2}, "limit"),
+    ],
+)
+def test_one_that_cannot_get_all_of_it_is_told_and_gets_none(
+    position: dict[str, Any], reason: str
+) -> None:
+    node = make_node(ChannelOptions(history_size=3, recovery_limit=2))
+    for _ in range(5):
+        publish(node.hub)
+    client = Client(node)
+    result = client.command("subscribe", channel="numbers", recover=True, **position)["subscribe"]
+    assert result.pop("publications", []) == []
+    assert result == {
+        "recoverable": True,
+        "positioned": True,
+        "epoch": EPOCH,
+        "offset": 5,
+        "was_recovering": True,
+    }
+    refusing = Client(node)
+    reply = refusing.command("subscribe", channel="numbers", recover=True, flag=2, **position)
+    assert error(reply) == (112, f"unrecoverable position: {reason}")
+    assert node.hub.size("numbers") == 1
+    assert "subscribe" in refusing.command("subscribe", channel="numbers")
+    publish(node.hub)
+    assert [push["pub"]["offset"] for push in client.pushes()] == [6]
+
+
+def test_offset_zero_with_no_epoch_is_recovered_only_while_the_first_is_retained() -> None:
+    node = make_node(ChannelOptions(history_size=3))
+    for _ in range(3):
+        publish(node.hub)
+    assert offsets(Client(node).command("subscribe", channel="numbers", recover=True)) == [1, 2, 3]
+    publish(node.hub)
+    reply = Client(node).command("subscribe", channel="numbers", recover=True)
+    assert "recovered" not in reply["subscribe"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "words"),
+    [
+        ({"channel": "a b"}, 107, "invalid channel name 'a b'"),
+        ({"channel": ""}, 107, "invalid channel name"),
+        ({"channel": 7}, 107, "channel"),
+        ({}, 107, "channel"),
+        ({"channel": "a", "type": 1}, 108, "stream subscriptions only"),
+        ({"channel": "a", "tf": {"op": "eq"}}, 108, "filters no publications"),
+        ({"channel": "a", "recover": True, "offset": -1}, 107, "offset"),
+    ],
+)
+def test_a_subscription_that_cannot_be_is_refused_by_name(
+    fields: dict[str, Any], code: int, words: str
+) -> None:
+    node = make_node()
+    client = Client(node)
+    found, message = error(client.command("subscribe", **fields))
+    assert found == code
+    assert words in message
+    assert client.closed is None
+    assert node.hub.channels() == {}
+
+
+def test_a_channel_is_subscribed_to_once_and_after_unsubscribing_again() -> None:
+    client = Client(make_node())
+    assert "subscribe" in client.command("subscribe", channel="a")
+    assert error(client.command("subscribe", channel="a")) == (105, "already subscribed to a")
+    assert client.command("unsubscribe", channel="a")["unsubscribe"] == {}
+    assert client.command("unsubscribe", channel="a")["unsubscribe"] == {}
+    assert "subscribe" in client.command("subscribe", channel="a")
+
+
+def test_a_connection_has_so_many_channels_and_the_setting_is_named() -> None:
+    client = Client(make_node(limits=Limits(channels_per_client=2)))
+    for name in "ab":
+        assert "subscribe" in client.command("subscribe", channel=name)
+    code, message = error(client.command("subscribe", channel="c"))
+    assert (code, "(channels_per_client)" in message) == (106, True)
+    client.command("unsubscribe", channel="a")
+    assert "subscribe" in client.command("subscribe", channel="c")
+
+
+def test_what_is_unsubscribed_from_is_no_longer_heard() -> None:
+    node = make_node()
+    client = Client(node)
+    client.command("subscribe", channel="a")
+    client.command("subscribe", channel="b")
+    client.command("unsubscribe", channel="a")
+    publish(node.hub, "a")
+    publish(node.hub, "b")
+    assert [push["channel"] for push in client.pushes()] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, []),
+        ({"limit": 0}, []),
+        ({"limit": 2}, [1, 2]),
+        ({"limit": -1}, [1, 2, 3, 4, 5]),
+        ({"limit": 2, "reverse": True}, [5, 4]),
+        ({"limit": -1, "since": {"offset": 3, "epoch": EPOCH}}, [4, 5]),
+        ({"limit": -1, "since": {"offset": 3}}, [4, 5]),
+        ({"limit": 1, "since": {"offset": 3}}, [4]),
+        ({"limit": -1, "since": {"offset": 3}, "reverse": True}, [2, 1]),
+        ({"limit": -1, "since": {"offset": 99}}, []),
+    ],
+)
+def test_history_is_read_from_either_end(fields: dict[str, Any], expected: list[int]) -> None:
+    node = make_node()
+    for _ in range(5):
+        publish(node.hub)
+    result = Client(node).command("history", channel="numbers", **fields)["history"]
+    assert [pub["offset"] for pub in result.get("publications", [])] == expected
+    assert (result["epoch"], result["offset"]) == (EPOCH, 5)
+
+
+def test_history_of_another_epoch_is_refused() -> None:
+    client = Client(make_node())
+    since = {"epoch": "other", "offset": 1}
+    reply = client.command("history", channel="numbers", since=since)
+    assert error(reply) == (112, "unrecoverable position: epoch 'other'")
+    assert error(client.command("history", channel="a b"))[0] == 107
+
+
+def test_reading_history_begins_no_channel() -> None:
+    node = make_node()
+    result = Client(node).command("history", channel="a", limit=-1)["history"]
+    assert (result["epoch"], result.get("publications", [])) == (EPOCH, [])
+    assert node.hub.history.channels == {}
+
+
+def test_presence_says_who_watches_and_how_many() -> None:
+    node = make_node()
+    one, two = Client(node), Client(node)
+    one.command("subscribe", channel="a")
+    two.command("subscribe", channel="a")
+    ids = {c.session.info.client for c in (one, two)}
+    presence = one.command("presence", channel="a")["presence"]["presence"]
+    assert {name: info["client"] for name, info in presence.items()} == {i: i for i in ids}
+    stats = one.command("presence_stats", channel="a")["presence_stats"]
+    assert stats == {"num_clients": 2, "num_users": 1}
+    assert one.command("presence_stats", channel="b")["presence_stats"]["num_clients"] == 0
+    assert error(one.command("presence", channel="a/b"))[0] == 107
+
+
+def test_who_asks_for_joins_and_leaves_hears_of_them() -> None:
+    node = make_node()
+    observer, other = Client(node), Client(node)
+    observer.command("subscribe", channel="a", join_leave=True)
+    other.command("subscribe", channel="a")
+    other.command("unsubscribe", channel="a")
+    other.command("subscribe", channel="a")
+    other.session.closed()
+    who = {"info": {"user": "", "client": other.session.info.client}}
+    pushes = observer.pushes()
+    assert pushes == [{"channel": "a", kind: who} for kind in ("join", "leave") * 2]
+
+
+@pytest.mark.parametrize("method", ["rpc", "refresh", "sub_refresh"])
+def test_what_this_server_has_not_is_not_available(method: str) -> None:
+    client = Client(make_node())
+    assert error(client.command(method, token="t"))[0] == 108
+    assert client.closed is None
+
+
+def test_a_message_without_an_answer_gets_an_error_only_if_it_has_an_id() -> None:
+    client = Client(make_node())
+    assert client.say({"send": {"data": 1}}) == []
+    assert client.closed is None
+    assert error(client.say({"id": 4, "send": {"data": 1}})[0])[0] == 108
+
+
+def test_clients_publish_only_where_they_may() -> None:
+    node = make_node(lambda name: ChannelOptions(client_publish=name == "open"))
+    client, watcher = Client(node), Watcher()
+    drive(node.hub.subscribe(watcher, "open", None, 0))
+    code, message = error(client.command("publish", channel="closed", data=1))
+    assert (code, "client_publish" in message) == (103, True)
+    assert client.command("publish", channel="open", data={"a": [1, 2]})["publish"] == {}
+    assert [json.loads(frame)["data"] for frame in watcher.frames] == [{"a": [1, 2]}]
+    (published,) = node.hub.history.peek("open").last(1)
+    assert published.info == client.session.info
+    assert error(client.command("publish", channel="a b", data=1))[0] == 107
+
+
+def test_what_a_client_publishes_is_checked_like_any_other_data() -> None:
+    client = Client(make_node(ChannelOptions(client_publish=True)))
+    (reply,) = client.say(b'{"id":5,"publish":{"channel":"a","data":{"k":1,"k":2}}}')
+    code, message = error(reply)
+    assert code == 107
+    assert message.startswith("bad request: data: the key 'k' stands twice")
+    assert error(client.say(b'{"id":6,"publish":{"channel":"a","data":1e999}}')[0])[0] == 107
+
+
+def test_a_client_that_may_not_publish_is_told_so_before_its_data_is_read() -> None:
+    client = Client(make_node())
+    for data in (b'{"k":1,"k":2}', b"1e999", b'"' + b"x" * 60_000 + b'"'):
+        (reply,) = client.say(b'{"id":5,"publish":{"channel":"a","data":%b}}' % data)
+        assert error(reply)[0] == 103
+
+
+def test_a_publication_that_cannot_be_taken_now_is_a_temporary_error() -> None:
+    node = make_node(ChannelOptions(client_publish=True))
+    client = Client(node)
+    node.hub.close()
+    reply = client.command("publish", channel="a", data=1)
+    assert reply["error"]["temporary"] is True
+    assert error(reply) == (100, "the server is shutting down")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"nonsense", "not JSON"),
+        (b'{"id":1}', "has no method"),
+        (b'{"id":1,"fly":{}}', "has no method"),
+        (b'{"id":1,"ping":{},"connect":{}}', "one method"),
+        (b'{"ping":{}}', "ping needs an id above 0"),
+        (b'{"id":0,"subscribe":{"channel":"a"}}', "subscribe needs an id above 0"),
+        (b"[1]", "not a command"),
+        (b"{}", "a pong that no ping asked for"),
+    ],
+)
+def test_a_frame_that_is_no_command_ends_the_connection_for_good(text: bytes, words: str) -> None:
+    client = Client(make_node())
+    assert client.say(text) == []
+    assert client.closed is not None
+    assert client.closed[0] == 3501
+    assert words in client.closed[1]
+
+
+def test_a_negative_id_is_none() -> None:
+    client = Client(make_node())
+    assert client.say({"id": -1, "ping": {}}) == []
+    assert client.closed == (3501, "ping needs an id above 0")
+
+
+def test_commands_before_a_bad_line_are_not_answered_those_of_frames_before_are() -> None:
+    node = make_node()
+    client = Client(node)
+    client.command("subscribe", channel="a")
+    assert client.say({"id": 7, "ping": {}}, b"nonsense") == []
+    assert client.closed is not None
+    assert node.hub.channels() == {}
+
+
+def test_nothing_is_heard_or_said_after_the_end() -> None:
+    node = make_node()
+    client = Client(node)
+    client.command("subscribe", channel="a")
+    client.session.disconnect(3503, "enough")
+    assert client.say({"id": 9, "ping": {}}) == []
+    client.session.disconnect(3000, "again")
+    client.session.shut_down()
+    publish(node.hub, "a")
+    assert client.session.wake(node.monotonic() + 100) is None
+    assert client.transport.frames == []
+    assert client.closed == (3503, "enough")
+    assert node.hub.channels() == {}
+
+
+def test_a_command_that_fails_is_an_internal_error_and_is_reported() -> None:
+    reports: list[str] = []
+    node = make_node(report=reports.append)
+    client = Client(node)
+
+    def fail(name: str) -> ChannelOptions:
+        raise RuntimeError("secret detail")
+
+    node.hub.history._options = fail
+    reply = client.command("subscribe", channel="a")
+    assert reply["error"] == {"code": 100, "message": "internal server error", "temporary": True}
+    assert reports == ["a command failed"]
+    assert "ping" in client.command("ping")
+
+
+def test_without_a_connect_command_in_time_the_connection_is_stale() -> None:
+    time = Time()
+    node = make_node(time=time, limits=Limits(connect_seconds=15))
+    client = Client(node, connect=False)
+    time.now += 14
+    node.peers.tick(node.monotonic())
+    assert client.closed is None
+    time.now += 2
+    node.peers.tick(node.monotonic())
+    assert client.closed == (3502, "no connect command came in time")
+
+
+def wait(node: Node, time: Time, seconds: int) -> None:
+    for _ in range(seconds):
+        time.now += 1
+        node.peers.tick(node.monotonic())
+
+
+def test_pings_come_at_intervals_and_a_client_that_answers_stays() -> None:
+    time = Time()
+    node = make_node(time=time)
+    client = Client(node)
+    pings: list[float] = []
+    begun = time.now
+    for _ in range(300):
+        wait(node, time, 1)
+        for value in client.transport.take():
+            assert value == {}
+            pings.append(time.now - begun)
+            client.say(b"{}")
+    assert client.closed is None
+    assert 12 <= pings[0] <= 27
+    assert all(24 <= b - a <= 27 for a, b in pairwise(pings))
+    assert len(pings) >= 10
+
+
+def test_a_client_that_does_not_answer_a_ping_is_dropped() -> None:
+    time = Time()
+    node = make_node(time=time)
+    client = Client(node)
+    while not client.transport.take():
+        wait(node, time, 1)
+    wait(node, time, 7)
+    assert client.closed is None
+    wait(node, time, 2)
+    assert client.closed == (3012, "no pong")
+    wait(node, time, 60)
+    assert node.hub.channels() == {}
+
+
+def test_other_commands_are_no_answer_to_a_ping() -> None:
+    time = Time()
+    node = make_node(time=time)
+    client = Client(node)
+    while not client.transport.take():
+        wait(node, time, 1)
+    client.command("ping")
+    wait(node, time, 10)
+    assert client.closed == (3012, "no pong")
+
+
+def test_a_second_pong_is_one_too_many() -> None:
+    time = Time()
+    node = make_node(time=time)
+    client = Client(node)
+    while not client.transport.take():
+        wait(node, time, 1)
+    assert (client.say(b"{}"), client.closed) == ([], None)
+    client.say(b"{}")
+    assert client.closed == (3501, "a pong that no ping asked for")
+
+
+def test_first_pings_of_those_who_came_together_are_spread() -> None:
+    time = Time()
+    node = make_node(time=time)
+    clients = [Client(node) for _ in range(50)]
+    moments: set[int] = set()
+    for second in range(30):
+        wait(node, time, 1)
+        moments.update(second for client in clients if client.transport.take())
+    assert len(moments) > 5
+
+
+def test_the_server_takes_a_client_out_of_a_channel_with_a_word() -> None:
+    node = make_node()
+    client = Client(node)
+    client.command("subscribe", channel="a")
+    client.transport.frames.clear()
+    assert client.session.unsubscribe("a", 2000, "by the API")
+    assert not client.session.unsubscribe("a", 2000, "by the API")
+    assert client.pushes() == [
+        {"channel": "a", "unsubscribe": {"code": 2000, "reason": "by the API"}}
+    ]
+    assert node.hub.channels() == {}
+    assert "subscribe" in client.command("subscribe", channel="a")
+
+
+def test_a_gap_makes_the_client_subscribe_again() -> None:
+    node = make_node()
+    client = Client(node)
+    client.command("subscribe", channel="numbers")
+    publish(node.hub)
+    client.transport.frames.clear()
+    node.hub.deliver(row(5))
+    (push,) = client.pushes()
+    assert push["unsubscribe"] == {"code": 2500, "reason": "insufficient state"}
+    assert "subscribe" in client.command("subscribe", channel="numbers")
+
+
+def test_at_the_end_of_the_server_clients_are_told_to_come_back() -> None:
+    node = make_node()
+    client = Client(node)
+    client.command("subscribe", channel="a")
+    client.session.shut_down()
+    assert client.closed == (3001, "the server is shutting down")
+    assert node.hub.channels() == {}
+    assert len(node.peers) == 1
+    client.session.closed()
+    assert len(node.peers) == 0
+
+
+def test_a_client_that_was_told_the_end_and_stays_is_dropped() -> None:
+    time = Time()
+    node = make_node(time=time)
+    client = Client(node)
+    client.session.blocked(None)
+    client.session.shut_down()
+    wait(node, time, int(CLOSING_SECONDS) - 1)
+    assert not client.transport.aborted
+    wait(node, time, 2)
+    assert client.transport.aborted
+    assert node.hub.metrics.ended == {"3001": 1}
+
+
+def test_dropping_a_connection_leaves_the_hub_at_once() -> None:
+    node = make_node()
+    client = Client(node)
+    client.command("subscribe", channel="a")
+    client.session.abort()
+    assert client.transport.aborted
+    assert node.hub.channels() == {}
+
+
+def test_a_pong_of_the_transport_means_nothing_here() -> None:
+    client = Client(make_node())
+    client.session.alive()
+    assert client.closed is None
+
+
+def test_a_client_that_goes_leaves_nothing_behind() -> None:
+    node = make_node()
+
+    def come_and_go() -> int:
+        client = Client(node)
+        client.command("subscribe", channel="a", join_leave=True)
+        client.command("subscribe", channel="b")
+        client.session.closed()
+        client.session.closed()
+        return id(client.session)
+
+    gone = {come_and_go() for _ in range(3)}
+    assert gone
+    gc.collect()
+    assert not [o for o in gc.get_objects() if isinstance(o, Session) and o.node is node]
+    assert (node.hub.channels(), len(node.peers), node.hub.history.channels) == ({}, 0, {})
+    assert node.presence._observers == {}
+
+
+class Slow:
+    """A node's `run` that leaves each coroutine where it stands, as a slow broker would."""
+
+    def __init__(self) -> None:
+        self.started: list[Coroutine[Any, Any, None]] = []
+
+    def __call__(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self.started.append(coroutine)
+
+    def go(self) -> None:
+        for coroutine in self.started:
+            drive(coroutine)
+        self.started.clear()
+
+
+def test_while_a_command_waits_others_queue_up_in_order_and_are_bounded() -> None:
+    slow = Slow()
+    node = make_node(limits=Limits(queued_commands=3), run=slow)
+    client = Client(node, connect=False)
+    assert client.say({"id": 1, "connect": {}}) == []
+    assert client.say({"id": 2, "ping": {}}, {"id": 3, "ping": {}}) == []
+    assert len(slow.started) == 1
+    slow.go()
+    assert [reply["id"] for reply in client.transport.take()] == [1, 2, 3]
+    client.say(*({"id": n, "ping": {}} for n in range(4, 10)))
+    assert client.closed is not None
+    assert client.closed[0] == 3013
+    assert "queued_commands" in client.closed[1]
+    slow.go()
+    assert client.transport.take() == []
+
+
+def test_commands_of_a_client_that_is_gone_are_not_done() -> None:
+    slow = Slow()
+    node = make_node(run=slow)
+    client = Client(node, connect=False)
+    client.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "a"}})
+    client.session.closed()
+    slow.go()
+    assert client.transport.take() == []
+    assert (node.hub.channels(), len(node.peers)) == ({}, 0)
+
+
+def test_an_ended_session_says_nothing_more_when_its_command_comes_back() -> None:
+    node = make_node(ChannelOptions(client_publish=True))
+    client = Client(node)
+    watcher = Watcher()
+    drive(node.hub.subscribe(watcher, "a", None, 0))
+    watcher.on_send = lambda frame: client.session.disconnect(3503, "enough")
+    assert client.say({"id": 5, "publish": {"channel": "a", "data": 1}}) == []
+    assert client.closed == (3503, "enough")
+
+
+lines = st.one_of(
+    st.binary(max_size=40),
+    st.text(max_size=40).map(str.encode),
+    st.just(b"{}"),
+    st.fixed_dictionaries(
+        {"id": st.integers(-1, 3) | st.text(max_size=2)},
+        optional={
+            method: st.fixed_dictionaries(
+                {},
+                optional={
+                    "channel": st.sampled_from(["a", "numbers", "", "a b", 7, None]),
+                    "offset": st.integers(-2, 3) | st.just(2**70),
+                    "epoch": st.sampled_from([EPOCH, "", "x", 1]),
+                    "recover": st.booleans(),
+                    "limit": st.integers(-2, 2),
+                    "since": st.none() | st.fixed_dictionaries({"offset": st.integers(-2, 9)}),
+                    "reverse": st.booleans(),
+                    "data": st.none()
+                    | st.integers()
+                    | st.fixed_dictionaries({"last": st.integers()}),
+                    "type": st.integers(0, 1),
+                    "join_leave": st.booleans(),
+                    "flag": st.integers(0, 3),
+                },
+            )
+            | st.none()
+            | st.lists(st.integers(), max_size=2)
+            for method in centrifuge.METHODS
+        },
+    ).map(lambda value: json.dumps(value).encode()),
+)
+
+
+@given(st.booleans(), st.lists(st.lists(lines, max_size=3).map(b"\n".join), max_size=8))
+def test_whatever_one_client_sends_another_is_not_disturbed(
+    connect: bool, texts: list[bytes]
+) -> None:
+    node = make_node(ChannelOptions(client_publish=True))
+    quiet = Client(node)
+    quiet.command("subscribe", channel="quiet")
+    client = Client(node, connect)
+    for n, text in enumerate(texts):
+        client.session.received(text)
+        publish(node.hub, "quiet", n)
+    assert [push["pub"]["data"] for push in quiet.pushes()] == list(range(len(texts)))
+    assert quiet.closed is None
+    for value in client.transport.take():
+        assert isinstance(value, dict)
+    if client.closed is not None:
+        assert client.closed[0] in (3501, 3013)
+        assert client.closed[1]
+    client.session.closed()
+    assert node.hub.channels() == {"quiet": 1}
+    assert len(node.peers) == 1
+
+
+def test_a_session_that_carries_a_secret_is_found_by_it_until_it_is_gone() -> None:
+    register: dict[str, Session] = {}
+    node = make_node()
+    session = Session(node, FakeTransport(replace(TEXT)), register)
+    session.received(b'{"id":1,"connect":{}}')
+    assert list(register.values()) == [session]
+    session.closed()
+    assert register == {}
+
+
+def test_a_client_that_reads_slowly_is_not_taken_for_dead() -> None:
+    time = Time()
+    node = make_node(time=time)
+    client = Client(node)
+    while not client.transport.take():
+        wait(node, time, 1)
+    client.session.blocked(None)
+    # It has read the ping, and answers while there is still much for it to read.
+    assert client.say({}) == []
+    assert client.closed is None
+    wait(node, time, 40)
+    assert client.closed is None
+    # No ping waits behind what it has to read first.
+    assert client.transport.take() == []
+    client.session.drained()
+    wait(node, time, 20)
+    assert client.transport.take() == [{}]
+
+
+def test_a_client_that_does_not_read_on_at_all_is_dropped_even_when_nothing_more_is_sent() -> None:
+    time = Time()
+    node = make_node(time=time)
+    client = Client(node)
+    client.session.blocked(None)
+    wait(node, time, 70)
+    assert client.transport.aborted
+    assert node.hub.metrics.ended["3008"] == 1
+
+
+def test_a_command_is_answered_when_what_was_answered_last_is_read() -> None:
+    client = Client(make_node())
+    client.session.blocked(None)
+    assert client.say({"id": 7, "ping": {}}) == []
+    client.session.drained()
+    assert client.transport.take() == [{"id": 7, "ping": {}}]

@@ -1,0 +1,938 @@
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from pushserver.channels.idempotency import InvalidKey
+from pushserver.channels.jsontext import InvalidData
+from pushserver.channels.names import InvalidName
+from pushserver.hub.broker import Unavailable
+from pushserver.sources.engine.attempt import MOST_WAITING
+from pushserver.sources.engine.record import REMINDER_SECONDS
+from pushserver.sources.engine.runner import Runner
+from pushserver.sources.interface import Feed, ISource, SourceFailed, Stopped
+from pushserver.usercode.rate import LOGGED_AT_ONCE
+from tests.unit.fakes.source_tools import NOW, Desk, Script, stopped
+from tests.unit.fakes.tools import Watcher, drive
+from tests.unit.fakes.web import Log, Trouble
+
+
+class Puppet:
+    """A source that does what it is told; `feeds` has that of each attempt."""
+
+    def __init__(self) -> None:
+        self.feeds: list[Feed] = []
+        self.live = 0
+        self.most_live = 0
+        self.deaf = False
+        self._order: Deferred[Callable[[Feed], Awaitable[bool]]] = Deferred()
+
+    async def __call__(self, feed: Feed) -> None:
+        self.feeds.append(feed)
+        self.live += 1
+        self.most_live = max(self.live, self.most_live)
+        try:
+            while await self._act(feed):
+                pass
+        finally:
+            self.live -= 1
+
+    async def _act(self, feed: Feed) -> bool:
+        self._order = Deferred()
+        try:
+            order = await self._order
+        except CancelledError:
+            if not self.deaf:
+                raise
+            return True
+        return await order(feed)
+
+    def do(self, order: Callable[[Feed], Awaitable[bool]]) -> None:
+        """Let the attempt that waits do this; it ends when that gives False."""
+        self._order.callback(order)
+
+    def publish(self, value: object) -> None:
+        async def order(feed: Feed) -> bool:
+            await feed.publish(value)
+            return True
+
+        self.do(order)
+
+    def fail(self, error: Exception) -> None:
+        async def order(feed: Feed) -> bool:
+            raise error
+
+        self.do(order)
+
+    def end(self) -> None:
+        async def order(feed: Feed) -> bool:
+            return False
+
+        self.do(order)
+
+    def trouble(self, message: str) -> None:
+        self.say(lambda feed: feed.trouble(message))
+
+    def say(self, call: Callable[[Feed], object]) -> None:
+        async def order(feed: Feed) -> bool:
+            call(feed)
+            return True
+
+        self.do(order)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+class TestASourceThatRuns:
+    def test_publishes_to_its_channel_with_its_event(self, desk: Desk) -> None:
+        puppet = Puppet()
+        desk.script(puppet, event="tick")
+        puppet.publish({"a": 1})
+        [draft] = desk.drafts
+        assert (draft.channel, draft.event, draft.data) == ("c", "tick", b'{"a":1}')
+        assert (draft.tags, draft.key) == (None, "")
+
+    def test_publishes_elsewhere_under_another_name_with_tags_and_a_key(self, desk: Desk) -> None:
+        async def run(feed: Feed) -> None:
+            assert (feed.name, feed.channel, feed.event) == ("s", "c", "message")
+            receipt = await feed.publish(1, "e", "d", {"t": "x"}, "k")
+            assert receipt == await feed.publish(2, channel="d", key="k")
+
+        desk.script(run)
+        draft = desk.drafts[0]
+        assert (draft.channel, draft.event, draft.tags, draft.key) == ("d", "e", {"t": "x"}, "k")
+        assert desk.hub.history.top("d") == 1
+
+    def test_reports_what_it_does(self, desk: Desk) -> None:
+        puppet = Puppet()
+        runner = desk.runner(Script(puppet), kind="poll")
+        assert runner.status().state == "stopped"
+        runner.startService()
+        status = runner.status()
+        assert (status.name, status.kind, status.channel, status.state) == (
+            "s",
+            "poll",
+            "c",
+            "running",
+        )
+        assert (status.published, status.last_event, status.rate) == (0, None, 0)
+        for number in range(3):
+            desk.clock.advance(2)
+            puppet.publish(number)
+        status = runner.status()
+        assert (status.published, status.last_event) == (3, NOW + 6)
+        assert status.rate == pytest.approx(3 / 4)
+        assert (status.last_error, status.error_time, status.restarts) == ("", None, 0)
+
+    def test_that_returns_has_ended_for_good(self, desk: Desk) -> None:
+        puppet = Puppet()
+        with Log() as said:
+            runner = desk.script(puppet)
+            puppet.end()
+            desk.clock.pump([60.0] * 5)
+        assert said.take() == ["source s has ended"]
+        assert (runner.status().state, len(puppet.feeds)) == ("ended", 1)
+        assert desk.clock.getDelayedCalls() == []
+
+    def test_remembers_over_its_attempts(self, desk: Desk, trouble: Trouble) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet)
+        assert puppet.feeds[0].remembered() is None
+        puppet.feeds[0].remember({"at": [1]})
+        puppet.fail(SourceFailed("x"))
+        desk.clock.advance(1)
+        assert puppet.feeds[1].remembered() == {"at": [1]}
+        assert desk.memory.get("s") == {"at": [1]}
+        with pytest.raises(InvalidData):
+            puppet.feeds[1].remember(object())
+        trouble.take()
+        stopped(runner)
+
+    @pytest.mark.parametrize(
+        ("arguments", "kind"),
+        [
+            ({"data": object()}, InvalidData),
+            ({"data": 1, "channel": "a b"}, InvalidName),
+            ({"data": 1, "event": "\n"}, InvalidName),
+            ({"data": 1, "key": "ä"}, InvalidKey),
+            ({"data": 1, "tags": {"a": 1}}, InvalidData),
+            ({"data": 1, "tags": {1: "a"}}, InvalidData),
+            ({"data": 1, "tags": {"a": "\ud800"}}, InvalidData),
+        ],
+    )
+    def test_is_told_what_cannot_be_published(
+        self, desk: Desk, arguments: dict[str, Any], kind: type[Exception]
+    ) -> None:
+        seen: list[Exception] = []
+
+        async def run(feed: Feed) -> None:
+            try:
+                await feed.publish(**arguments)
+            except ValueError as error:
+                seen.append(error)
+
+        desk.script(run)
+        assert [type(error) for error in seen] == [kind]
+        assert desk.drafts == []
+
+    def test_that_is_no_source_fails_like_any_other(self, desk: Desk, trouble: Trouble) -> None:
+        @implementer(ISource)
+        class Plain:
+            def run(self, feed: Feed) -> Any:
+                return 5
+
+        for source in (Plain(), object()):
+            stopped(desk.started(source))
+        first, second = trouble.take()
+        assert "int can't be used in 'await'" in first
+        assert "Could not adapt" in second
+
+    def test_cannot_publish_from_a_foreign_thread(self, desk: Desk) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet)
+        feed = puppet.feeds[0]
+        calls: list[Callable[[], object]] = [
+            lambda: feed.publish(1),
+            lambda: feed.sleep(1),
+            lambda: feed.remember(1),
+            feed.remembered,
+            lambda: feed.trouble("x"),
+            feed.ok,
+        ]
+        seen: list[str] = []
+
+        def work() -> None:
+            for call in calls:
+                with pytest.raises(RuntimeError) as caught:
+                    call()
+                seen.append(str(caught.value))
+
+        thread = threading.Thread(target=work, name="mine")
+        thread.start()
+        thread.join()
+        assert len(seen) == len(calls)
+        for text in seen:
+            assert "source s is for the reactor's thread" in text
+            assert "this is mine: return or yield" in text
+        stopped(runner)
+
+
+class TestASourceThatFails:
+    def test_is_started_again_after_a_while_that_grows(self, desk: Desk, trouble: Trouble) -> None:
+        began: list[float] = []
+
+        async def run(feed: Feed) -> None:
+            began.append(desk.clock.seconds())
+            raise RuntimeError("broken")
+
+        runner = desk.script(run, retry_seconds=1.0, retry_max_seconds=8.0)
+        assert runner.status().state == "backing off"
+        for _ in range(400):
+            desk.clock.advance(0.1)
+        waits = [after - before for before, after in itertools.pairwise(began)]
+        for wait, most in zip(waits, [1, 2, 4, 8, 8, 8], strict=False):
+            assert most / 2 <= wait <= most + 0.11
+        assert len(waits) >= 6
+        status = runner.status()
+        assert status.restarts == len(waits)
+        assert status.errors == len(began)
+        assert status.last_error == "RuntimeError: broken"
+        assert status.error_time == began[-1]
+        told = trouble.take()
+        assert "source s: failed, and is started again in " in told[0]
+        assert "RuntimeError('broken')" in told[0]
+        stopped(runner)
+        assert desk.clock.getDelayedCalls() == []
+
+    def test_is_logged_with_its_traceback_unless_it_says_what_is_wrong(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet)
+        for error in (
+            LookupError("mine"),
+            SourceFailed("nobody answers"),
+            Unavailable("the disk is full"),
+        ):
+            puppet.fail(error)
+            desk.clock.advance(10)
+        assert ["log_failure" in event for event in trouble] == [True, False, False]
+        texts = trouble.take()
+        assert texts[1].endswith(": nobody answers")
+        assert texts[2].endswith(": the disk is full")
+        stopped(runner)
+
+    def test_is_told_once_a_minute_while_it_is_the_same(self, desk: Desk, trouble: Trouble) -> None:
+        async def run(feed: Feed) -> None:
+            raise SourceFailed("nobody answers")
+
+        runner = desk.script(run, retry_seconds=1.0, retry_max_seconds=1.0)
+        desk.clock.pump([0.5] * 150)
+        told = trouble.take()
+        assert len(told) == 2
+        assert told[1].startswith("source s: failed, and is started again in ")
+        assert re.search(r"nobody answers \(the same [0-9]{2,3} times more in 60 s\)$", told[1])
+        stopped(runner)
+
+    def test_of_what_the_hub_refuses_is_started_again(self, desk: Desk, trouble: Trouble) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet)
+        desk.refusal = Unavailable("the disk is full")
+        puppet.publish(1)
+        assert runner.status().state == "backing off"
+        assert runner.status().last_error == "the disk is full"
+        desk.refusal = None
+        desk.clock.advance(1)
+        puppet.publish(2)
+        assert (desk.published, runner.status().last_error) == ([2], "")
+        assert len(trouble.take()) == 1
+        stopped(runner)
+
+    def test_begins_its_back_off_anew_when_it_worked_for_a_while(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet)
+
+        def wait() -> float:
+            before, count = desk.clock.seconds(), len(puppet.feeds)
+            puppet.fail(SourceFailed("x"))
+            while len(puppet.feeds) == count:
+                desk.clock.advance(0.1)
+            return desk.clock.seconds() - before
+
+        assert max(wait(), wait(), wait(), wait()) > 3.9
+        desk.clock.advance(30)
+        assert wait() > 7.9
+        puppet.say(lambda feed: feed.ok())
+        assert runner.status().last_error == ""
+        desk.clock.advance(9)
+        assert wait() > 15.9
+        puppet.publish(1)
+        desk.clock.advance(10)
+        assert wait() < 1.2
+        trouble.take()
+        stopped(runner)
+
+    @pytest.mark.parametrize("error", [CancelledError(), SystemExit(3), Stopped("x")])
+    def test_by_an_exception_that_means_something_elsewhere_fails_as_by_any(
+        self, desk: Desk, trouble: Trouble, error: Any
+    ) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet)
+        puppet.fail(error)
+        assert runner.status().state == "backing off"
+        desk.clock.advance(1)
+        assert len(puppet.feeds) == 2
+        assert len(trouble.take()) == 1
+        stopped(runner)
+
+    def test_does_not_disturb_the_others(self, desk: Desk, trouble: Trouble) -> None:
+        one, two = Puppet(), Puppet()
+        runners = [desk.script(one, name="one"), desk.script(two, name="two")]
+        one.fail(RuntimeError("x"))
+        two.publish(2)
+        assert [runner.status().state for runner in runners] == ["backing off", "running"]
+        assert desk.published == [2]
+        assert len(trouble.take()) == 1
+        for runner in runners:
+            stopped(runner)
+
+
+class TestTrouble:
+    def test_is_the_last_error_and_counted_and_logged_once_for_each_message(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet)
+        for message in ("line 1", "line 2", "line 1", "line 1"):
+            desk.clock.advance(1)
+            puppet.trouble(message)
+        assert trouble.take() == ["source s: line 1", "source s: line 2"]
+        status = runner.status()
+        assert (status.state, status.last_error, status.errors) == ("running", "line 1", 4)
+        assert status.error_time == NOW + 4
+        puppet.publish(1)
+        status = runner.status()
+        assert (status.last_error, status.errors, status.error_time) == ("", 4, NOW + 4)
+        stopped(runner)
+
+    def test_that_is_too_much_for_the_log_is_counted_there(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet)
+        for number in range(100):
+            puppet.trouble(f"line {number}")
+        assert len(trouble.take()) == LOGGED_AT_ONCE
+        desk.clock.advance(60 / LOGGED_AT_ONCE)
+        puppet.trouble("line 100")
+        more = 100 - LOGGED_AT_ONCE
+        assert trouble.take() == [f"source s: line 100 (and {more} that were not logged)"]
+        assert runner.status().errors == 101
+        stopped(runner)
+
+    def test_of_any_length_is_one_short_line(self, desk: Desk, trouble: Trouble) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet)
+        puppet.fail(SourceFailed("two\nlines " + "x" * 10_000))
+        told = trouble.take()[0]
+        assert "\n" not in told
+        assert len(told) < 700
+        assert "\n" not in runner.status().last_error
+        stopped(runner)
+
+
+class TestTheRate:
+    def test_slows_the_source_and_drops_nothing(self, desk: Desk, trouble: Trouble) -> None:
+        async def run(feed: Feed) -> None:
+            for number in range(100):
+                await feed.publish(number)
+
+        runner = desk.script(run, max_rate=8.0)
+        assert desk.published == list(range(8))
+        desk.clock.pump([0.125] * 92)
+        assert desk.published == list(range(100))
+        assert runner.status().state == "ended"
+        assert [at - NOW for at in desk.times[8:11]] == [0.125, 0.25, 0.375]
+        assert trouble.take() == [
+            "source s publishes more than its max_rate (8 a second) allows, and is slowed"
+        ]
+
+    def test_is_told_again_after_a_minute(self, desk: Desk, trouble: Trouble) -> None:
+        async def run(feed: Feed) -> None:
+            while True:
+                await feed.publish(1)
+
+        runner = desk.script(run, max_rate=1.0)
+        for _ in range(int(2.5 * REMINDER_SECONDS)):
+            desk.clock.advance(1)
+        assert len(trouble.take()) == 3
+        stopped(runner)
+
+    def test_is_known_to_the_source_beforehand(self, desk: Desk) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet, max_rate=2.0)
+        feed = puppet.feeds[0]
+        assert feed.delay() == 0
+        puppet.publish(1)
+        assert feed.delay() == 0
+        puppet.publish(2)
+        assert feed.delay() == 0.5
+        stopped(runner)
+
+    def test_keeps_the_order_of_those_that_wait(self, desk: Desk, trouble: Trouble) -> None:
+        async def run(feed: Feed) -> None:
+            for number in range(5):
+                Deferred.fromCoroutine(feed.publish(number))
+            await feed.sleep(10)
+
+        runner = desk.script(run, max_rate=1.0)
+        desk.clock.pump([0.5] * 10)
+        assert desk.published == list(range(5))
+        trouble.take()
+        stopped(runner)
+
+    def test_does_not_let_them_pile_up_for_ever(self, desk: Desk, trouble: Trouble) -> None:
+        waiting: list[Deferred[Any]] = []
+
+        async def run(feed: Feed) -> None:
+            for number in range(MOST_WAITING + 3):
+                waiting.append(Deferred.fromCoroutine(feed.publish(number)))
+            await waiting[-1]
+
+        runner = desk.script(run, max_rate=1.0)
+        assert f"{MOST_WAITING} publications wait already" in runner.status().last_error
+        trouble.take()
+        stopped(runner)
+        for one in waiting:
+            one.addErrback(lambda _: None)
+            one.cancel()
+
+    def test_of_a_flood_leaves_the_others_their_turns(self, desk: Desk) -> None:
+        async def run(feed: Feed) -> None:
+            while True:
+                await feed.publish(0)
+
+        runner = desk.script(run, max_rate=1e6)
+        turns = 0
+        while turns < 20:
+            desk.clock.turn()
+            turns += 1
+        assert 20 < len(desk.drafts) < 20 * 60
+        stopped(runner)
+        count = len(desk.drafts)
+        assert desk.clock.getDelayedCalls() == []
+        assert len(desk.drafts) == count
+
+    def test_is_not_used_up_by_what_was_stopped(self, desk: Desk, trouble: Trouble) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet, max_rate=1.0)
+        puppet.publish(1)
+        puppet.publish(2)
+        stopped(runner)
+        runner.startService()
+        desk.clock.advance(1)
+        puppet.publish(3)
+        assert desk.published == [1, 3]
+        trouble.take()
+        stopped(runner)
+
+
+class TestTheStop:
+    def test_cancels_what_the_source_awaits_and_is_over_with_it(self, desk: Desk) -> None:
+        ended: list[str] = []
+
+        async def run(feed: Feed) -> None:
+            try:
+                await feed.sleep(1_000)
+            except CancelledError:
+                ended.append("cancelled")
+                raise
+            finally:
+                await deferLater(desk.clock, 1, lambda: None)
+                ended.append("clean")
+
+        runner = desk.script(run)
+        over = stopped(runner)
+        assert (ended, over) == (["cancelled"], [])
+        desk.clock.advance(1)
+        assert (ended, over) == (["cancelled", "clean"], [None])
+        assert runner.status().state == "stopped"
+        assert desk.clock.getDelayedCalls() == []
+
+    def test_does_not_wait_for_one_that_goes_on(self, desk: Desk, trouble: Trouble) -> None:
+        async def run(feed: Feed) -> None:
+            while True:
+                with contextlib.suppress(CancelledError):
+                    await deferLater(desk.clock, 0.5, lambda: None)
+
+        over = stopped(desk.script(run))
+        for _ in range(3):
+            desk.clock.advance(0.5)
+        assert over == []
+        desk.clock.advance(0.5)
+        assert over == [None]
+        assert trouble.take() == ["source s was stopped, and goes on: it is left behind"]
+
+    def test_lets_nothing_be_published_any_more(self, desk: Desk) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet)
+        feed = puppet.feeds[0]
+        stopped(runner)
+        for _ in range(2):
+            with pytest.raises(Stopped, match="source s is stopped"):
+                drive(feed.publish(1))
+        with pytest.raises(Stopped):
+            drive(feed.sleep(1))
+        with pytest.raises(Stopped):
+            feed.remember(1)
+        assert desk.drafts == []
+
+    def test_keeps_what_the_source_remembers_at_its_end(self, desk: Desk) -> None:
+        async def run(feed: Feed) -> None:
+            try:
+                await feed.sleep(1_000)
+            finally:
+                feed.remember(7)
+
+        stopped(desk.script(run))
+        assert desk.memory.get("s") == 7
+
+    def test_ends_a_publication_that_waits_for_its_turn(self, desk: Desk, trouble: Trouble) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet, max_rate=1.0)
+        puppet.publish(1)
+        puppet.publish(2)
+        assert stopped(runner) == [None]
+        desk.clock.advance(10)
+        assert desk.published == [1]
+        trouble.take()
+
+    def test_ends_what_nobody_awaits_as_well(self, desk: Desk, trouble: Trouble) -> None:
+        seen: list[Any] = []
+
+        async def run(feed: Feed) -> None:
+            for number in range(3):
+                Deferred.fromCoroutine(feed.publish(number)).addErrback(seen.append)
+            await Deferred()
+
+        assert stopped(desk.script(run, max_rate=1.0)) == [None]
+        desk.clock.pump([1.0] * 3)
+        assert desk.published == [0]
+        assert [failure.type for failure in seen] == [Stopped, Stopped]
+        trouble.take()
+
+    @pytest.mark.parametrize("way", ["publish", "sleep"])
+    def test_is_not_held_by_a_loop_that_takes_every_exception(
+        self, desk: Desk, trouble: Trouble, way: str
+    ) -> None:
+        tries: list[Exception] = []
+
+        async def run(feed: Feed) -> None:
+            while True:
+                try:
+                    await (feed.publish(1) if way == "publish" else feed.sleep(1))
+                except Exception as error:
+                    tries.append(error)
+
+        over = stopped(desk.script(run, max_rate=1.0))
+        desk.clock.advance(0)
+        assert over == [None]
+        assert 1 < len(tries) < 10
+        assert "left behind" in trouble.take()[-1]
+
+    def test_of_a_source_that_fails_at_it_is_logged_and_over(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
+        async def run(feed: Feed) -> None:
+            try:
+                await feed.sleep(1_000)
+            finally:
+                raise LookupError("the cleaning")
+
+        runner = desk.script(run)
+        assert stopped(runner) == [None]
+        assert trouble.take() == [
+            "source s: failed while it was stopped: LookupError('the cleaning')"
+        ]
+        assert desk.clock.getDelayedCalls() == []
+
+    def test_while_it_backs_off_leaves_nothing(self, desk: Desk, trouble: Trouble) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet)
+        puppet.fail(SourceFailed("x"))
+        assert stopped(runner) == [None]
+        assert desk.clock.getDelayedCalls() == []
+        trouble.take()
+
+    @pytest.mark.parametrize("seconds", [0, 1])
+    def test_may_be_caused_by_what_it_publishes(self, desk: Desk, seconds: int) -> None:
+        over: list[Any] = []
+        ended: list[str] = []
+        watcher = Watcher()
+        watcher.on_send = lambda frame: over.append(stopped(runner))
+        desk.watch(watcher)
+
+        async def run(feed: Feed) -> None:
+            if seconds:
+                await feed.sleep(seconds)
+            await feed.publish(1)
+            try:
+                await Deferred()
+            finally:
+                ended.append("clean")
+
+        runner = desk.runner(Script(run))
+        runner.startService()
+        desk.clock.advance(seconds)
+        desk.clock.advance(0)
+        assert (over, ended) == ([[None]], ["clean"])
+        assert runner.status().state == "stopped"
+        assert desk.clock.getDelayedCalls() == []
+
+    def test_gives_a_source_the_time_that_it_asks_for_but_holds_nobody(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
+        puppet = Puppet()
+        source = Script(puppet)
+        source.stop_seconds = 10.0
+        puppet.deaf = True
+        runner = desk.started(source)
+        over = stopped(runner)
+        desk.clock.advance(1.9)
+        assert over == []
+        desk.clock.advance(0.2)
+        assert over == [None]
+        desk.clock.advance(7)
+        assert trouble.take() == []
+        puppet.end()
+        assert desk.clock.getDelayedCalls() == []
+        runner.startService()
+        stopped(runner)
+        desk.clock.advance(11.9)
+        assert trouble.take() == []
+        desk.clock.advance(0.2)
+        assert "left behind" in trouble.take()[0]
+
+    def test_with_another_start_in_between_waits_for_the_last_attempt(self, desk: Desk) -> None:
+        puppet = Puppet()
+        puppet.deaf = True
+        source = Script(puppet)
+        source.stop_seconds = 10.0
+        runner = desk.started(source)
+        stopped(runner)
+        runner.startService()
+        desk.clock.advance(5)
+        assert (len(puppet.feeds), puppet.live) == (1, 1)
+        puppet.end()
+        assert (len(puppet.feeds), puppet.live) == (2, 1)
+        puppet.deaf = False
+        assert stopped(runner) == [None]
+        assert desk.clock.getDelayedCalls() == []
+
+    def test_may_come_twice_and_before_anything_began(self, desk: Desk) -> None:
+        runner = desk.runner(Script(Puppet()))
+        assert stopped(runner) == [None]
+        runner.startService()
+        assert (stopped(runner), stopped(runner)) == ([None], [None])
+
+    def test_may_be_followed_by_another_start(self, desk: Desk) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet)
+        puppet.end()
+        stopped(runner)
+        runner.startService()
+        puppet.publish(1)
+        assert desk.published == [1]
+        stopped(runner)
+
+
+class TestOnDemand:
+    def test_runs_while_somebody_watches_and_a_while_longer(self, desk: Desk) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet, on_demand=True, linger_seconds=30.0)
+        assert (puppet.live, runner.status().state) == (0, "waiting")
+        one, two = Watcher("1"), Watcher("2")
+        desk.watch(one)
+        desk.watch(two)
+        assert (puppet.live, len(puppet.feeds), runner.status().state) == (1, 1, "running")
+        desk.leave(one)
+        desk.clock.advance(100)
+        assert puppet.live == 1
+        desk.leave(two)
+        desk.clock.advance(29)
+        assert (puppet.live, runner.status().state) == (1, "running")
+        desk.clock.advance(1)
+        assert (puppet.live, runner.status().state) == (0, "waiting")
+        desk.watch(one)
+        assert (puppet.live, len(puppet.feeds)) == (1, 2)
+        assert runner.status().restarts == 0
+        stopped(runner)
+        assert desk.clock.getDelayedCalls() == []
+        assert (desk.hub.on_join, desk.hub.on_leave) == ([], [])
+
+    def test_is_not_disturbed_by_somebody_who_goes_and_comes_in_time(self, desk: Desk) -> None:
+        puppet, watcher = Puppet(), Watcher()
+        runner = desk.script(puppet, on_demand=True, linger_seconds=30.0)
+        for _ in range(3):
+            desk.watch(watcher)
+            desk.leave(watcher)
+            desk.clock.advance(29)
+        assert (puppet.live, len(puppet.feeds)) == (1, 1)
+        stopped(runner)
+
+    def test_minds_its_own_channel_only(self, desk: Desk) -> None:
+        puppet, watcher = Puppet(), Watcher()
+        runner = desk.script(puppet, on_demand=True, linger_seconds=0.0)
+        desk.watch(watcher, "other")
+        assert puppet.live == 0
+        desk.watch(watcher)
+        desk.leave(watcher, "other")
+        desk.clock.advance(100)
+        assert puppet.live == 1
+        stopped(runner)
+
+    def test_begins_with_the_server_for_those_who_are_there(self, desk: Desk) -> None:
+        puppet = Puppet()
+        desk.watch(Watcher())
+        stopped(desk.script(puppet, on_demand=True))
+        assert len(puppet.feeds) == 1
+
+    def test_publishes_nothing_before_the_answer_to_the_subscribe(self, desk: Desk) -> None:
+        async def run(feed: Feed) -> None:
+            await feed.publish(1)
+
+        desk.script(run, on_demand=True)
+        watcher = Watcher()
+        joined = drive(desk.hub.subscribe(watcher, "c", None, 10))
+        assert (joined.publications, watcher.frames) == ([], [])
+        desk.clock.advance(0)
+        assert watcher.offsets == [1]
+
+    def test_waits_with_the_next_attempt_for_the_end_of_the_last(self, desk: Desk) -> None:
+        puppet, watcher = Puppet(), Watcher()
+        puppet.deaf = True
+        runner = desk.script(puppet, on_demand=True, linger_seconds=0.0)
+        desk.watch(watcher)
+        desk.leave(watcher)
+        desk.clock.advance(0)
+        desk.watch(watcher)
+        desk.clock.advance(1)
+        assert (len(puppet.feeds), puppet.live) == (1, 1)
+        puppet.end()
+        assert (len(puppet.feeds), puppet.live) == (2, 1)
+        assert runner.status().state == "running"
+        puppet.deaf = False
+        stopped(runner)
+
+    def test_does_not_shorten_the_back_off_by_coming_and_going(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
+        puppet, watcher = Puppet(), Watcher()
+        runner = desk.script(
+            puppet, on_demand=True, linger_seconds=0.0, retry_seconds=100.0, retry_max_seconds=100.0
+        )
+        desk.watch(watcher)
+        puppet.fail(SourceFailed("x"))
+        for _ in range(5):
+            desk.leave(watcher)
+            desk.clock.advance(1)
+            assert runner.status().state == "waiting"
+            desk.watch(watcher)
+            assert runner.status().state == "backing off"
+        assert len(puppet.feeds) == 1
+        desk.clock.advance(100)
+        assert len(puppet.feeds) == 2
+        assert runner.status().restarts == 1
+        trouble.take()
+        stopped(runner)
+
+    def test_that_has_ended_is_not_started_again(self, desk: Desk) -> None:
+        puppet = Puppet()
+        runner = desk.script(puppet, on_demand=True, linger_seconds=0.0)
+        desk.watch(Watcher("1"))
+        puppet.end()
+        desk.watch(Watcher("2"))
+        assert (len(puppet.feeds), runner.status().state) == (1, "ended")
+
+
+RETRY = 4.0
+LINGER = 3.0
+
+
+class Orders(RuleBasedStateMachine):
+    """Somebody comes and goes, the source does this and that, the server stops and starts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desk = Desk()
+        self.puppet = Puppet()
+        self.on_demand = False
+        self.runner: Runner | None = None
+        self.watchers: list[Watcher] = []
+        self.alone_since: float | None = None
+        self.failed_at: float | None = None
+        self.sent: list[int] = []
+        self.ended = False
+        self.tried = 0
+
+    @precondition(lambda self: self.runner is None)
+    @rule(on_demand=st.booleans())
+    def begin(self, on_demand: bool) -> None:
+        self.on_demand = on_demand
+        self.alone_since = None
+        self.runner = self.desk.script(
+            self.puppet,
+            on_demand=on_demand,
+            linger_seconds=LINGER,
+            retry_seconds=RETRY,
+            retry_max_seconds=RETRY,
+            max_rate=1_000.0,
+        )
+
+    @rule()
+    def come(self) -> None:
+        self.watchers.append(Watcher())
+        self.alone_since = None
+        self.desk.watch(self.watchers[-1])
+
+    @precondition(lambda self: self.watchers)
+    @rule()
+    def go(self) -> None:
+        self.desk.leave(self.watchers.pop())
+        if not self.watchers:
+            self.alone_since = self.desk.clock.seconds()
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 2.0, 3.0]))
+    def wait(self, seconds: float) -> None:
+        self.desk.clock.advance(seconds)
+
+    @precondition(lambda self: self.puppet.live)
+    @rule()
+    def publish(self) -> None:
+        self.sent.append(len(self.sent))
+        self.puppet.publish(self.sent[-1])
+
+    @precondition(lambda self: self.puppet.live)
+    @rule()
+    def fail(self) -> None:
+        self.failed_at = self.desk.clock.seconds()
+        self.puppet.fail(SourceFailed("x"))
+        assert not self.puppet.live
+
+    @precondition(lambda self: self.puppet.live)
+    @rule()
+    def end(self) -> None:
+        self.ended = True
+        self.puppet.end()
+
+    @precondition(lambda self: self.runner is not None and self.runner.running)
+    @rule()
+    def stop(self) -> None:
+        assert self.runner is not None
+        assert stopped(self.runner) == [None]
+        assert not self.puppet.live
+        assert not self.desk.clock.getDelayedCalls()
+        for feed in self.puppet.feeds[self.tried :]:
+            self.tried += 1
+            with pytest.raises(Stopped):
+                drive(feed.publish("late"))
+
+    @precondition(lambda self: self.runner is not None and not self.runner.running)
+    @rule()
+    def start(self) -> None:
+        assert self.runner is not None
+        self.ended = False
+        # Who was lingered for when it was stopped is not any more.
+        self.alone_since = None
+        self.runner.startService()
+
+    @invariant()
+    def there_is_an_attempt_exactly_when_there_is_to_be_one(self) -> None:
+        now = self.desk.clock.seconds()
+        assert self.puppet.most_live <= 1
+        if self.runner is None or not self.runner.running or self.ended:
+            assert not self.puppet.live
+            return
+        lingers = self.alone_since is not None and now - self.alone_since < LINGER
+        wanted = not self.on_demand or bool(self.watchers) or lingers
+        backs_off = self.failed_at is not None and now - self.failed_at < RETRY
+        if not wanted:
+            assert (self.puppet.live, self.runner.status().state) == (0, "waiting")
+        elif not backs_off:
+            assert (self.puppet.live, self.runner.status().state) == (1, "running")
+        elif self.failed_at is not None and now - self.failed_at < RETRY / 2:
+            assert (self.puppet.live, self.runner.status().state) == (0, "backing off")
+
+    @invariant()
+    def all_that_was_published_is_there_in_order(self) -> None:
+        assert self.desk.published == self.sent
+        if self.runner is not None:
+            assert self.runner.status().published == len(self.sent)
+
+
+def test_any_order_of_events_leaves_it_as_it_is_to_be(trouble: Trouble) -> None:
+    run_state_machine_as_test(Orders, settings=settings(stateful_step_count=40))
+    assert all(" failed, and is started again in " in text for text in trouble.take())

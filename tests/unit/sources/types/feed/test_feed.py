@@ -1,0 +1,726 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+
+from pushserver.channels import jsontext
+from pushserver.channels.idempotency import check_key
+from pushserver.hub.broker import Unavailable
+from pushserver.sources.http_client.fetch import Document, Fetcher
+from pushserver.sources.interface import ISource, ISourceType, SourceFailed
+from pushserver.sources.types.feed import reader
+from pushserver.sources.types.feed import source as feed_module
+from pushserver.sources.types.feed.reader import NoFeed
+from pushserver.sources.types.feed.source import (
+    FEED,
+    MOST_SEEN,
+    READ_SECONDS,
+    Contents,
+    Entries,
+    Entry,
+    Options,
+    oldest_first,
+    read,
+)
+from pushserver.store.source_memory import MOST_BYTES
+from tests.unit.fakes.remote import Desk, Remote, RemoteCase, StillReactor, failure_of, reactor
+
+RSS = b"""<?xml version="1.0" encoding="UTF-8"?>
+<rss version="2.0" xmlns:dc="http://purl.org/dc/elements/1.1/"
+     xmlns:content="http://purl.org/rss/1.0/modules/content/">
+  <channel>
+    <title>Bake &amp; Brew</title>
+    <link>https://bakery.example/</link>
+    <description>What comes out of the oven</description>
+    <item>
+      <title>Rye &lt;em&gt;again&lt;/em&gt;</title>
+      <link>https://bakery.example/rye?a=1&amp;b=2</link>
+      <guid isPermaLink="false">tag:bakery.example,2026:rye</guid>
+      <pubDate>Tue, 03 Nov 2026 10:00:00 +0100</pubDate>
+      <dc:creator>Ann Example</dc:creator>
+      <description>&lt;p&gt;Two loaves,&lt;br&gt;one oven.&lt;/p&gt;
+        &lt;script&gt;alert(1)&lt;/script&gt;
+        &lt;p&gt;Fl&lt;b&gt;our&lt;/b&gt; &amp;amp; water&lt;/p&gt;</description>
+    </item>
+    <item>
+      <title>1 &lt; 2</title>
+      <guid>https://bakery.example/one</guid>
+      <pubDate>Mon, 02 Nov 2026 10:00:00 GMT</pubDate>
+      <content:encoded><![CDATA[<div>The <i>whole</i> story</div>]]></content:encoded>
+    </item>
+  </channel>
+</rss>
+"""
+
+RDF = b"""<?xml version="1.0"?>
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+         xmlns="http://purl.org/rss/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/">
+  <channel rdf:about="https://old.example/"><title>Old news</title></channel>
+  <item rdf:about="https://old.example/1">
+    <title>First</title><link>https://old.example/1</link><dc:date>2026-11-03</dc:date>
+  </item>
+</rdf:RDF>
+"""
+
+ATOM = """<?xml version="1.0" encoding="utf-8"?>
+<feed xmlns="http://www.w3.org/2005/Atom" xml:base="https://blog.example/posts/">
+  <title type="html">Notes &lt;i&gt;ünder&lt;/i&gt; way</title>
+  <id>urn:uuid:60a76c80-d399-11d9-b93C-0003939e0af6</id>
+  <updated>2026-11-04T18:30:02Z</updated>
+  <entry>
+    <id>urn:uuid:1225c695-cfb8-4ebb-aaaa-80da344efa6a</id>
+    <title>Atoms</title>
+    <link rel="enclosure" href="atoms.mp3"/>
+    <link rel="alternate" href="atoms"/>
+    <published>2026-11-03T09:00:00.25-08:00</published>
+    <updated>2026-11-04T18:30:02Z</updated>
+    <author><name>Bo</name><email>bo@blog.example</email></author>
+    <summary type="xhtml">
+      <div xmlns="http://www.w3.org/1999/xhtml"><p>One.</p><p>Two.</p></div>
+    </summary>
+  </entry>
+</feed>
+""".encode()
+
+JSON_FEED = json.dumps(
+    {
+        "version": "https://jsonfeed.org/version/1.1",
+        "title": "JSON notes",
+        "home_page_url": "https://json.example/",
+        "authors": [{"name": "Everybody"}],
+        "items": [
+            {
+                "id": 7,
+                "url": "/seven",
+                "title": "Seven",
+                "content_html": "<p>Sev<b>en</b>&nbsp;times</p>",
+                "date_published": "2026-11-03T09:00:00-08:00",
+                "authors": [{"name": "Cy"}],
+            },
+            {"id": "six", "external_url": "https://else.example/", "content_text": "a <b> c"},
+        ],
+    }
+).encode()
+
+URL = "https://example.org/feeds/all.xml"
+
+
+def found(document: bytes, content_type: str = "") -> Any:
+    return reader.read(document, URL, content_type)
+
+
+def first(document: bytes) -> Any:
+    return found(document)["entries"][0]
+
+
+def item(inner: str) -> bytes:
+    return f"<rss version='2.0'><channel><item>{inner}</item></channel></rss>".encode()
+
+
+class TestADocument:
+    def test_may_be_rss(self) -> None:
+        contents = found(RSS, "application/rss+xml; charset=utf-8")
+        assert contents["title"] == "Bake & Brew"
+        rye, one = contents["entries"]
+        assert rye.pop("digest") != one.pop("digest")
+        assert rye == {
+            "id": "tag:bakery.example,2026:rye",
+            "title": "Rye again",
+            "link": "https://bakery.example/rye?a=1&b=2",
+            "summary": "Two loaves, one oven. Flour & water",
+            "published": "2026-11-03T09:00:00Z",
+            "author": "Ann Example",
+            "feed": "Bake & Brew",
+        }
+        assert one == {
+            "id": "https://bakery.example/one",
+            "title": "1 < 2",
+            "link": "https://bakery.example/one",
+            "summary": "The whole story",
+            "published": "2026-11-02T10:00:00Z",
+            "author": "",
+            "feed": "Bake & Brew",
+        }
+
+    def test_may_be_rss_of_the_old_kind(self) -> None:
+        contents = found(RDF, "text/xml")
+        assert contents["title"] == "Old news"
+        assert contents["entries"][0]["link"] == "https://old.example/1"
+        assert contents["entries"][0]["published"] == "2026-11-03T00:00:00Z"
+
+    def test_may_be_atom(self) -> None:
+        contents = found(ATOM, "application/atom+xml")
+        assert contents["title"] == "Notes ünder way"
+        (entry,) = contents["entries"]
+        del entry["digest"]
+        assert entry == {
+            "id": "urn:uuid:1225c695-cfb8-4ebb-aaaa-80da344efa6a",
+            "title": "Atoms",
+            "link": "https://blog.example/posts/atoms",
+            "summary": "One. Two.",
+            "published": "2026-11-03T17:00:00Z",
+            "author": "Bo",
+            "feed": "Notes ünder way",
+        }
+
+    def test_may_be_json_feed(self) -> None:
+        contents = found(b"\xef\xbb\xbf\n" + JSON_FEED, "application/feed+json")
+        assert contents["title"] == "JSON notes"
+        seven, six = contents["entries"]
+        assert seven.pop("digest") != six.pop("digest")
+        assert seven == {
+            "id": "7",
+            "title": "Seven",
+            "link": "https://example.org/seven",
+            "summary": "Seven times",
+            "published": "2026-11-03T17:00:00Z",
+            "author": "Cy",
+            "feed": "JSON notes",
+        }
+        assert six == {
+            "id": "six",
+            "title": "",
+            "link": "https://else.example/",
+            "summary": "a <b> c",
+            "published": None,
+            "author": "Everybody",
+            "feed": "JSON notes",
+        }
+
+    def test_may_be_in_another_encoding(self) -> None:
+        text = ATOM.decode().replace("utf-8", "utf-16")
+        assert found(text.encode("utf-16"))["title"] == "Notes ünder way"
+        latin = ATOM.decode().replace("utf-8", "iso-8859-1").encode("latin-1")
+        assert found(latin)["title"] == "Notes ünder way"
+        assert found(latin.replace(b'encoding="iso-8859-1"', b""), "text/xml; charset=latin-1")[
+            "title"
+        ] == ("Notes ünder way")
+
+    def test_may_be_malformed(self) -> None:
+        broken = RSS.replace(b"&amp;b", b"&b&nbsp;").replace(b"</channel>", b"")
+        assert [entry["title"] for entry in found(broken)["entries"]] == ["Rye again", "1 < 2"]
+        assert len(found(RSS[: len(RSS) // 2])["entries"]) == 1
+
+    def test_without_entries_is_one(self) -> None:
+        assert found(b"<rss version='2.0'><channel><title>a</title></channel></rss>") == {
+            "title": "a",
+            "entries": [],
+        }
+        empty = b'{"version": "https://jsonfeed.org/version/1"}'
+        assert found(empty) == {"title": "", "entries": []}
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            b"",
+            b"hello",
+            b"<html><head><title>a</title></head><body><p>b</p></body></html>",
+            b"<?xml version='1.0'?><a/>",
+            b"{}",
+            b"{",
+            b'{"version": 5}',
+            b'{"version": "https://jsonfeed.example/version/1"}',
+            b'{"version":' + b"[" * 100_000,
+            b"[1]",
+            b"\xff\xfe\xfd",
+        ],
+    )
+    def test_may_be_none(self, document: bytes) -> None:
+        with pytest.raises(NoFeed):
+            found(document)
+
+    def test_gives_so_many_entries_at_most(self) -> None:
+        items = b"<item><title>a</title></item>" * (reader.MOST_ENTRIES + 5)
+        document = b"<rss version='2.0'><channel>%b</channel></rss>" % items
+        assert len(found(document)["entries"]) == reader.MOST_ENTRIES
+        many = {"version": "https://jsonfeed.org/version/1", "items": [{"id": 1}] * 1_005}
+        assert len(found(json.dumps(many).encode())["entries"]) == reader.MOST_ENTRIES
+
+    @pytest.mark.parametrize(
+        "feed",
+        [
+            {"items": 5},
+            {"items": [5, None, "a", []]},
+            {"items": [{"id": True, "title": [], "url": {}, "authors": 5}], "title": 5},
+            {"items": [{"authors": [5]}, {"author": []}, {"authors": [{"name": 5}]}]},
+            {
+                "items": [
+                    {"date_published": "soon"},
+                    {"date_published": "9999-12-31T23:59:59-23:59"},
+                ]
+            },
+            {"items": [{"title": "\ud800", "url": "\ud800", "id": "\ud800"}]},
+        ],
+    )
+    def test_of_json_may_hold_anything(self, feed: dict[str, Any]) -> None:
+        document = json.dumps({"version": "https://jsonfeed.org/version/1.1", **feed}).encode()
+        jsontext.encode(found(document))
+
+
+class TestAnEntry:
+    @pytest.mark.parametrize(
+        ("link", "shown"),
+        [
+            ("https://a.example/b", "https://a.example/b"),
+            (" /b ", "https://example.org/b"),
+            ("b", "https://example.org/feeds/b"),
+            ("//a.example/b", "https://a.example/b"),
+            ("", ""),
+            ("javascript:alert(1)", ""),
+            ("JaVaScRiPt:alert(1)", ""),
+            ("java\nscript:alert(1)", ""),
+            ("data:text/html,x", ""),
+            ("vbscript:x", ""),
+            ("file:///etc/passwd", ""),
+            ("ftp://a.example/", ""),
+            ("mailto:a@b.example", ""),
+            ("http://[", ""),
+            ("https://a.example/\u202egpj", ""),
+            ("https://a.example/" + "x" * 2_000, ""),
+        ],
+    )
+    def test_has_a_link_of_http_or_none(self, link: str, shown: str) -> None:
+        assert reader.safe_link(URL, link) == shown
+
+    def test_has_a_text_and_no_markup(self) -> None:
+        html = (
+            "<h1>A</h1>b<ul><li>c<li>d</ul><a href=x>e</a>f &lt;g&gt; <style>h{}</style>"
+            "<!-- i --><img alt=j><script>k<b></script>l<title>m</title>&#110;&nbsp;\u202eo\0"
+        )
+        assert reader.line(reader.plain(html)) == "A b c d ef <g> l n o"
+
+    def test_is_bounded(self) -> None:
+        long = "word " * 10_000
+        entry = first(
+            item(
+                f"<title>{long}</title><guid>{long}</guid><dc:creator>{long}</dc:creator>"
+                f"<description>{long}</description>"
+            )
+        )
+        assert len(entry["title"]) <= reader.LINE_CHARACTERS
+        assert entry["title"].endswith("word…")
+        assert len(entry["id"]) <= reader.LINE_CHARACTERS
+        assert 1_900 < len(entry["summary"]) <= reader.SUMMARY_CHARACTERS
+
+    def test_is_known_by_its_id_or_its_link_or_what_it_says(self) -> None:
+        a = first(item("<guid>x:1</guid><title>a</title>"))
+        assert a["digest"] == first(item("<guid>x:1</guid><title>b</title>"))["digest"]
+        assert a["digest"] != first(item("<guid>x:2</guid><title>a</title>"))["digest"]
+        long = "x" * 600
+        one = first(item(f"<guid>{long}1</guid>"))
+        other = first(item(f"<guid>{long}2</guid>"))
+        assert one["id"] == other["id"]
+        assert one["digest"] != other["digest"]
+        linked = first(item("<link>https://a.example/</link><title>a</title>"))
+        assert linked["id"] == "https://a.example/"
+        assert (
+            linked["digest"]
+            == (first(item("<link>https://a.example/</link><title>b</title>"))["digest"])
+        )
+        said = first(item("<title>a</title>"))
+        assert said["id"] == ""
+        assert said["digest"] != first(item("<title>b</title>"))["digest"]
+
+    def test_has_no_time_where_that_makes_no_sense(self) -> None:
+        for text in ("soon", ""):
+            assert first(item(f"<title>a</title><pubDate>{text}</pubDate>"))["published"] is None
+
+    def test_takes_nothing_from_elsewhere(self, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("s3cret")
+        document = (
+            f'<!DOCTYPE rss [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]>'.encode()
+            + item("<title>a &x; b</title>")
+        )
+        assert "s3cret" not in json.dumps(found(document))
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, document: bytes) -> Contents:
+    """The program in this process, without its bounds."""
+    head = json.dumps({"url": URL, "content_type": "", "seconds": 5}).encode()
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(head + b"\n" + document)))
+        patch.setattr("sys.stdout", written := io.StringIO())
+        patch.setattr("resource.setrlimit", lambda *_: None)
+        patch.setattr("os.nice", no_nice)
+        reader.main()
+    return msgspec.json.decode(written.getvalue(), type=Contents)
+
+
+def no_nice(_: int) -> int:
+    raise PermissionError
+
+
+@pytest.fixture(scope="module")
+def patch() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+_PIECES = [
+    RSS[:300],
+    b"<rss version='2.0'><channel>",
+    b"<item>",
+    b"</item>",
+    b"<title>",
+    b"</title>",
+    b"<title type='html'>",
+    b"<link>",
+    b"<link href='",
+    b"'/>",
+    b"<guid>",
+    b"<pubDate>",
+    b"Tue, 03 Nov 2026",
+    b"<author>",
+    b"a@b.",
+    b"<description>",
+    b"<content:encoded>",
+    b"<![CDATA[",
+    b"]]>",
+    b"&lt;p&gt;",
+    b"&#x110000;",
+    b"&#0;",
+    b"&a;",
+    b"<!DOCTYPE a [<!ENTITY a 'b'>]>",
+    b"<feed xmlns='http://www.w3.org/2005/Atom'>",
+    b"<entry>",
+    b"xml:base='http://[' ",
+    b"<?xml version='1.0' encoding='punycode'?>",
+    b"<?xml version='1.0' encoding='idna'?>",
+    b"<!--",
+    b"<",
+    b"{",
+    b'{"version": "https://jsonfeed.org/version/1.1", "items": [',
+    b'{"id": 5, "url": "http://["},',
+    b"]}",
+]
+DOCUMENTS = st.lists(st.sampled_from(_PIECES) | st.binary(max_size=8), max_size=25).map(b"".join)
+
+
+@given(document=DOCUMENTS | st.binary())
+def test_no_document_makes_the_program_fail(patch: Any, document: bytes) -> None:
+    contents = run_main(patch, document)
+    for entry in contents.entries:
+        jsontext.encode(entry.data())
+        assert entry.link == "" or entry.link.startswith(("http://", "https://"))
+
+
+@given(document=DOCUMENTS, place=st.integers(0, 5_000), noise=st.binary(max_size=5))
+def test_no_damage_to_a_feed_makes_the_program_fail(
+    patch: Any, document: bytes, place: int, noise: bytes
+) -> None:
+    for whole in (RSS, ATOM, JSON_FEED):
+        at = place % len(whole)
+        run_main(patch, whole[:at] + noise + whole[at + len(noise) :])
+        run_main(patch, whole[:at] + document + whole[at:])
+
+
+SLOW = b"<rss><channel><item><author>" + b"a." * 100_000 + b"</author></item></channel></rss>"
+"""Takes minutes, most of them within one regular expression."""
+
+
+class TestTheReading(RemoteCase):
+    async def read(self, body: bytes, clock: Any = reactor) -> Contents:
+        return await read(clock, Document(body, f"{URL}?token=s3cret", "", "", ""))
+
+    async def test_is_done_by_a_process_of_its_own(self) -> None:
+        contents = await self.read(RSS)
+        assert contents.error == ""
+        assert contents.title == "Bake & Brew"
+        assert [entry.title for entry in contents.entries] == ["Rye again", "1 < 2"]
+
+    async def test_does_not_tell_the_query_of_the_url(self) -> None:
+        contents = await self.read(item("<title>a</title><link>#b</link>"))
+        assert contents.entries[0].link == f"{URL}#b"
+
+    async def test_says_why_it_is_none(self) -> None:
+        assert (await self.read(b"hello")).error == "expected RSS, Atom or JSON Feed"
+        document = b"<?xml version='1.0' encoding='punycode'?><rss>a-b</rss>"
+        assert (await self.read(document)).error.startswith("UnicodeError: ")
+
+    async def test_ends_when_it_takes_too_long(self) -> None:
+        clock = StillReactor()
+        reading = self.start(self.read(SLOW, clock))
+        clock.clock.advance(READ_SECONDS)
+        assert (await reading).error == "it takes more than 30 s to read"
+        assert clock.clock.getDelayedCalls() == []
+
+    async def test_ends_when_it_is_cancelled(self) -> None:
+        reading = self.start(self.read(SLOW))
+        reading.cancel()
+        assert isinstance(await failure_of(reading), CancelledError)
+
+    async def test_has_bounded_memory(self) -> None:
+        bomb = (
+            b'<?xml version="1.0"?>\n<!DOCTYPE feed [\n<!ENTITY a "%b">\n]>\n' % (b"x" * 100_000)
+            + item("<title>%s</title>" % ("&a;" * 50_000))
+        )  # fmt: skip
+        assert (await self.read(bomb)).error == "MemoryError: "
+
+    async def test_takes_any_content_type(self) -> None:
+        for content_type in ("text/xml; charset=\udcff", "text/xml; charset=punycode", "\0"):
+            contents = await read(reactor, Document(RSS, URL, content_type, "", ""))
+            assert contents.error or contents.title == "Bake & Brew"
+
+    async def test_says_when_there_can_be_no_process(self) -> None:
+        class Full(StillReactor):
+            def spawnProcess(self, *_: object, **__: object) -> None:
+                raise OSError(11, "Resource temporarily unavailable")
+
+        contents = await self.read(RSS, Full())
+        assert contents.error == "no process for it: Resource temporarily unavailable"
+
+    async def test_that_is_over_can_be_ended_again(self) -> None:
+        reader = feed_module._Reader(b"")
+        reactor.spawnProcess(reader, sys.executable, [sys.executable, "-c", ""], env=None)
+        await reader.wait()
+        reader.kill()
+        await reader.wait()
+
+    async def test_that_ends_badly_is_told(self) -> None:
+        self.patch(feed_module, "_PROGRAM", "/nowhere")
+        contents = await self.read(RSS)
+        assert contents.error == "it takes too much time or memory to read"
+
+
+def test_the_program_bounds_its_own_time() -> None:
+    head = json.dumps({"url": URL, "content_type": "", "seconds": 1}).encode()
+    ended = subprocess.run(
+        [sys.executable, "-P", reader.__file__],
+        input=head + b"\n" + SLOW,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode < 0
+    assert ended.stdout == b""
+
+
+async def read_here(_: Any, document: Document) -> Contents:
+    try:
+        got = reader.read(document.body, document.url, document.content_type)
+    except NoFeed as error:
+        return Contents(error=str(error))
+    return msgspec.convert(got, Contents)
+
+
+def rss(*numbers: int, dated: bool = False) -> bytes:
+    """Entries of these numbers; with a date those with a higher one are newer."""
+    items = "".join(
+        f"<item><guid>x:{n}</guid><title>{n}</title>"
+        + (f"<pubDate>Tue, 03 Nov 2026 10:{n:02}:00 GMT</pubDate>" if dated else "")
+        + "</item>"
+        for n in numbers
+    )
+    return f"<rss version='2.0'><channel><title>t</title>{items}</channel></rss>".encode()
+
+
+class TestAFeed(RemoteCase):
+    def source(self, remote: Remote, path: str = "feed?key=s3cret", **options: Any) -> Entries:
+        made = Options(remote.url + path, **options)
+        return Entries(made, Fetcher(made.url, made.headers, 30), read_here)
+
+    async def look(self, desk: Desk, remote: Remote, *numbers: int) -> list[int]:
+        """Answer the next request; the numbers of what is published of that."""
+        return await self.answer(desk, remote, rss(*numbers))
+
+    async def answer(self, desk: Desk, remote: Remote, body: bytes, **headers: str) -> list[int]:
+        if desk.asleep:
+            desk.wake()
+        (await remote.visit()).answer(body, **headers)
+        return await self.seen(desk)
+
+    async def seen(self, desk: Desk) -> list[int]:
+        """The numbers of what it publishes until it sleeps."""
+        numbers: list[int] = []
+        while True:
+            what, value = await desk.happens()
+            if what == "sleeps":
+                assert value == 300
+                return numbers
+            assert what == "publishes", value
+            numbers.append(int(value["title"]))
+
+    async def test_publishes_what_is_new_oldest_first(self) -> None:
+        remote, desk = self.remote(), Desk()
+        self.run_source(self.source(remote), desk)
+        assert await self.look(desk, remote, 2, 1) == [1, 2]
+        assert await self.look(desk, remote, 2, 1) == []
+        assert await self.look(desk, remote, 5, 4, 3, 2, 1) == [3, 4, 5]
+        assert await self.look(desk, remote, 6, 5) == [6]
+        assert desk.published[0] == (
+            {
+                "id": "x:1",
+                "title": "1",
+                "link": "",
+                "summary": "",
+                "published": None,
+                "author": "",
+                "feed": "t",
+            },
+            "message",
+        )
+        assert len(set(desk.keys)) == 6
+        assert all(check_key(key) for key in desk.keys)
+        assert desk.troubles == []
+
+    async def test_publishes_only_the_newest_of_a_feed_that_it_sees_first(self) -> None:
+        for count, published in ((2, [4, 5]), (0, []), (9, [1, 2, 3, 4, 5])):
+            remote, desk = self.remote(), Desk()
+            self.run_source(self.source(remote, first=count), desk)
+            assert await self.look(desk, remote, 5, 4, 3, 2, 1) == published
+            assert await self.look(desk, remote, 6, 5, 4, 3, 2, 1) == [6]
+
+    async def test_of_an_empty_feed_has_seen_it(self) -> None:
+        remote, desk = self.remote(), Desk()
+        self.run_source(self.source(remote, first=0), desk)
+        assert await self.look(desk, remote) == []
+        assert await self.look(desk, remote, 1) == [1]
+
+    async def test_remembers_what_it_has_seen_across_a_restart(self) -> None:
+        remote, desk = self.remote(), Desk()
+        self.run_source(self.source(remote), desk)
+        assert await self.look(desk, remote, 2, 1) == [1, 2]
+        assert "s3cret" not in json.dumps(desk.memory)
+        again = Desk(memory=desk.memory)
+        self.run_source(self.source(remote), again)
+        assert await self.look(again, remote, 3, 2, 1) == [3]
+
+    async def test_begins_anew_with_another_url(self) -> None:
+        remote, desk = self.remote(), Desk()
+        self.run_source(self.source(remote), desk)
+        assert await self.look(desk, remote, 2, 1) == [1, 2]
+        again = Desk(memory=desk.memory)
+        self.run_source(self.source(remote, "other", first=1), again)
+        assert await self.look(again, remote, 4, 3, 2, 1) == [4]
+
+    async def test_goes_on_where_it_was_ended(self) -> None:
+        remote, desk = self.remote(), Desk()
+        desk.gate = Deferred()
+        running = self.run_source(self.source(remote, first=3), desk)
+        (await remote.visit()).answer(rss(5, 4, 3, 2, 1))
+        assert (await desk.happens())[0] == "waits"
+        gate, desk.gate = desk.gate, Deferred()
+        gate.callback(None)
+        assert (await desk.happens())[0] == "publishes"
+        assert (await desk.happens())[0] == "waits"
+        running.cancel()
+        assert isinstance(await failure_of(running), CancelledError)
+        desk.gate = None
+        desk.refusal = Unavailable("the disk is full")
+        running = self.run_source(self.source(remote, first=3), desk)
+        (await remote.visit()).answer(rss(5, 4, 3, 2, 1))
+        error = await failure_of(running)
+        assert isinstance(error, SourceFailed)
+        assert str(error) == "nothing can be published: the disk is full"
+        desk.refusal = None
+        self.run_source(self.source(remote, first=3), desk)
+        assert await self.look(desk, remote, 5, 4, 3, 2, 1) == [4, 5]
+
+    async def test_gives_an_entry_the_same_key_each_time(self) -> None:
+        keys: list[str] = []
+        for name in ("news", "news", "other"):
+            remote, desk = self.remote(), Desk()
+            desk.name = name
+            self.run_source(self.source(remote), desk)
+            assert await self.look(desk, remote, 1) == [1]
+            keys += desk.keys
+        assert keys[0] == keys[1] != keys[2]
+
+    async def test_publishes_an_entry_once_that_stands_there_twice(self) -> None:
+        remote, desk = self.remote(), Desk()
+        self.run_source(self.source(remote), desk)
+        assert await self.look(desk, remote, 1, 2, 1) == [2, 1]
+
+    async def test_goes_by_the_dates_where_all_have_one(self) -> None:
+        remote, desk = self.remote(), Desk()
+        self.run_source(self.source(remote), desk)
+        assert await self.answer(desk, remote, rss(2, 3, 1, dated=True)) == [1, 2, 3]
+
+    async def test_remembers_what_is_in_a_feed_of_any_length(self) -> None:
+        remote, desk = self.remote(), Desk()
+        self.run_source(self.source(remote, first=0), desk)
+        numbers = list(range(reader.MOST_ENTRIES))
+        assert await self.look(desk, remote, *numbers) == []
+        for begin in (1_000, 2_000):
+            later = list(range(begin + 999, begin - 1, -1))
+            assert len(await self.look(desk, remote, *later)) == 1_000
+            assert await self.look(desk, remote, *later) == []
+        assert isinstance(desk.memory, dict)
+        assert len(desk.memory["seen"]) == MOST_SEEN
+        assert len(json.dumps(desk.memory)) < MOST_BYTES
+
+    async def test_tells_what_is_no_feed_and_looks_again(self) -> None:
+        remote, desk = self.remote(), Desk()
+        self.run_source(self.source(remote), desk)
+        (await remote.visit()).answer(b"<html>", etag='"x"')
+        told = f"{remote.host} answered with what is no feed: expected RSS, Atom or JSON Feed"
+        assert await desk.happens() == ("trouble", told)
+        assert await desk.happens() == ("sleeps", 300)
+        assert await self.look(desk, remote, 1) == [1]
+
+    async def test_asks_only_for_what_was_modified(self) -> None:
+        remote, desk = self.remote(), Desk()
+        self.run_source(self.source(remote), desk)
+        assert await self.answer(desk, remote, rss(1), etag='"x"') == [1]
+        desk.wake()
+        visit = await remote.visit()
+        assert visit.headers["if-none-match"] == '"x"'
+        visit.begin(304)
+        visit.close()
+        assert await self.seen(desk) == []
+
+    async def test_with_a_memory_of_something_else_begins_anew(self) -> None:
+        mark = Fetcher("http://a", {}, 1).mark
+        assert feed_module._seen(5, mark) is None
+        assert feed_module._seen({"seen": []}, mark) is None
+        assert feed_module._seen({"url": mark, "seen": ["a", 5]}, mark) == ["a"]
+        assert feed_module._seen({"url": mark, "seen": 5}, mark) == []
+
+
+class TestAllOfIt(RemoteCase):
+    async def test_a_feed_is_fetched_read_and_published(self) -> None:
+        remote, desk = self.remote(), Desk()
+        self.run_source(FEED.make(Options(remote.url)), desk)
+        (await remote.visit()).answer(RSS, content_type="application/rss+xml")
+        assert [(await desk.happens())[1]["title"] for _ in range(2)] == ["1 < 2", "Rye again"]
+
+
+def test_entries_are_put_in_order_by_time_or_from_the_last() -> None:
+    def entry(name: str, published: str | None) -> Entry:
+        return Entry(name, name, name, "", "", published, "", "")
+
+    def order(*given: Entry) -> str:
+        return "".join(entry.id for entry in oldest_first(list(given)))
+
+    one, two = "2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z"
+    assert order(entry("a", two), entry("b", one)) == "ba"
+    assert order(entry("a", one), entry("b", two)) == "ab"
+    assert order(entry("a", one), entry("b", one), entry("c", one)) == "cba"
+    assert order(entry("a", one), entry("b", None), entry("c", two)) == "cba"
+
+
+def test_the_type_says_what_it_is() -> None:
+    assert ISourceType.providedBy(FEED)
+    assert ISource.providedBy(FEED.make(Options("http://example.org/")))
+    assert (FEED.name, FEED.extra) == ("feed", "feed")
+
+
+def test_the_library_that_it_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "_LIBRARY", "no_such_library")
+    with pytest.raises(ModuleNotFoundError) as caught:
+        FEED.make(Options("http://example.org/"))
+    assert caught.value.name == "no_such_library"
+
+
+def test_options_do_not_show_their_headers() -> None:
+    assert "s3cret" not in repr(Options("http://a", headers={"Authorization": "s3cret"}))

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+
+from pushserver.hub.broker import Unavailable
+from pushserver.sources.types.lines import RETRY_SECONDS, Line, LineFormat, Lines, Splitter
+from tests.unit.fakes.recorder import Recorder
+from tests.unit.fakes.tools import drive
+
+
+def split(*parts: bytes, most: int = 10) -> list[Line]:
+    """The lines of these parts, the rest as the last of them."""
+    splitter = Splitter(most)
+    lines = [line for part in parts for line in splitter.feed(part)]
+    rest = splitter.rest()
+    return lines if rest is None else [*lines, rest]
+
+
+class TestSplitting:
+    @pytest.mark.parametrize(
+        ("parts", "lines"),
+        [
+            ([b""], []),
+            ([b"a\nb\n"], [Line(b"a", 2), Line(b"b", 2)]),
+            ([b"a", b"b", b"\n"], [Line(b"ab", 3)]),
+            ([b"a\r\n", b"b\r", b"\nc\rd\n"], [Line(b"a", 3), Line(b"b", 3), Line(b"c\rd", 4)]),
+            ([b"\n\r\n\n"], [Line(b"", 1), Line(b"", 2), Line(b"", 1)]),
+            ([b"a\nb"], [Line(b"a", 2), Line(b"b", 1)]),
+            ([b"a\r"], [Line(b"a\r", 2)]),
+            ([b"\0\xff\n"], [Line(b"\0\xff", 3)]),
+        ],
+    )
+    def test_is_at_newlines_wherever_the_parts_end(
+        self, parts: list[bytes], lines: list[Line]
+    ) -> None:
+        assert split(*parts) == lines
+
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            (b"0123456789\n", Line(b"0123456789", 11)),
+            (b"0123456789\r\n", Line(b"0123456789", 12)),
+            (b"0123456789a\n", Line(b"0123456789", 12, cut=True)),
+            (b"0123456789a\r\n", Line(b"0123456789", 13, cut=True)),
+            (b"0123456789\ra\n", Line(b"0123456789", 13, cut=True)),
+            (b"x" * 1_000, Line(b"x" * 10, 1_000, cut=True)),
+            (b"x" * 11, Line(b"x" * 10, 11, cut=True)),
+        ],
+    )
+    def test_cuts_what_is_too_long(self, text: bytes, line: Line) -> None:
+        assert split(text) == [line]
+        assert split(*(text[n : n + 1] for n in range(len(text)))) == [line]
+
+    def test_keeps_no_more_of_a_line_than_it_may(self) -> None:
+        splitter = Splitter(10)
+        for _ in range(1_000):
+            assert list(splitter.feed(b"x" * 1_000)) == []
+        assert splitter.pending == 1_000_000
+        assert len(splitter._kept) == 11
+
+    @given(st.lists(st.text("ab\r\n", max_size=8).map(str.encode), max_size=8))
+    def test_does_not_depend_on_the_parts(self, parts: list[bytes]) -> None:
+        whole = b"".join(parts)
+        lines = split(*parts, most=100)
+        assert lines == split(whole, most=100)
+        assert sum(line.size for line in lines) == len(whole)
+        expected = [text.removesuffix(b"\r") for text in whole.split(b"\n")[:-1]]
+        assert [line.text for line in lines][: len(expected)] == expected
+
+
+def published(
+    line: Line, line_format: LineFormat = "text", tags: dict[str, str] | None = None
+) -> Recorder:
+    """The feed to which this one was published."""
+    feed = Recorder()
+    drive(Lines(feed, line_format, 10).publish(line, tags))
+    return feed
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        ("text", "data"),
+        [
+            (b"", ""),
+            ("grün".encode(), "grün"),
+            (b"a\xff\xfeb", "a��b"),
+            (b"a\xc3", "a�"),
+            (b"a\0b\x1b[1m", "a\0b\x1b[1m"),
+            (b"\xed\xa0\x80", "���"),
+        ],
+    )
+    def test_is_published_as_a_string_whatever_it_is(self, text: bytes, data: str) -> None:
+        feed = published(Line(text, 0))
+        assert (feed.published, feed.tags, feed.troubles) == ([data], [None], [])
+
+    def test_that_was_cut_is_tagged_and_told(self) -> None:
+        feed = published(Line("abcdefghü".encode()[:9], 99, cut=True), tags={"stream": "stderr"})
+        assert feed.published == ["abcdefgh"]
+        assert feed.tags == [{"stream": "stderr", "cut": "true"}]
+        assert feed.troubles == ["a line is longer than max_line_bytes (10): cut"]
+
+
+class TestJson:
+    @pytest.mark.parametrize(
+        ("text", "data"),
+        [
+            (b'{"a": [1, 2.5, null]}', {"a": [1, 2.5, None]}),
+            (b' "gr\\u00fcn" ', "grün"),
+            (b"12345678901234567890123", 12345678901234567890123),
+        ],
+    )
+    def test_is_published_as_the_value_that_it_is(self, text: bytes, data: Any) -> None:
+        assert published(Line(text, 0), "json").published == [data]
+
+    @pytest.mark.parametrize(
+        "text", [b"no", b'{"a":1', b"NaN", b'{"a":1,"a":2}', b"\xff", b"1 2", b"[" * 200]
+    )
+    def test_that_is_none_is_a_trouble_and_skipped(self, text: bytes) -> None:
+        feed = published(Line(text, 0), "json")
+        assert feed.published == []
+        assert feed.troubles == ['a line is not JSON (format = "json"): skipped']
+
+    def test_that_was_cut_is_skipped(self) -> None:
+        feed = published(Line(b"1", 99, cut=True), "json")
+        assert (feed.published, feed.troubles) == (
+            [],
+            ["a line is longer than max_line_bytes (10): skipped"],
+        )
+
+    @pytest.mark.parametrize("text", [b"", b"  \t"])
+    def test_of_an_empty_line_is_nothing(self, text: bytes) -> None:
+        feed = published(Line(text, 0), "json")
+        assert (feed.published, feed.troubles) == ([], [])
+
+
+def test_while_nothing_can_be_published_a_line_waits() -> None:
+    feed = Recorder()
+    feed.fails = [Unavailable("the store failed: the disk is full")] * 2
+    done = Deferred.fromCoroutine(Lines(feed, "text", 10).publish(Line(b"a", 2)))
+    feed.reactor.advance(RETRY_SECONDS)
+    assert (feed.published, len(feed.troubles)) == ([], 2)
+    feed.reactor.advance(RETRY_SECONDS)
+    assert (feed.published, done.called) == (["a"], True)

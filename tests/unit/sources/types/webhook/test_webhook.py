@@ -1,0 +1,476 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+
+from pushserver.channels.idempotency import Keys, Remembered
+from pushserver.channels.jsontext import InvalidData
+from pushserver.channels.publication import Receipt
+from pushserver.hub.broker import Unavailable
+from pushserver.sources.interface import IHook, ISource, ISourceType, SourceFailed
+from pushserver.sources.types.webhook.signatures import NotSigned, Signed, Stamped, Token, Unsigned
+from pushserver.sources.types.webhook.source import (
+    MOST_TOLERANCE_SECONDS,
+    WEBHOOK,
+    Options,
+    Webhook,
+)
+from tests.unit.fakes.remote import Desk
+from tests.unit.fakes.tools import EPOCH, drive
+
+NOW = 1_795_000_000
+SECRET = "It's a Secret to Everybody"
+HUB = "X-Hub-Signature-256"
+FORM = "application/x-www-form-urlencoded"
+
+
+def hex_mac(secret: bytes, text: bytes) -> str:
+    return hmac.new(secret, text, hashlib.sha256).hexdigest()
+
+
+def hub(body: bytes, secret: str = SECRET, **more: str) -> dict[str, str]:
+    """The headers of a signed request of JSON."""
+    signature = f"sha256={hex_mac(secret.encode(), body)}"
+    return {"x-hub-signature-256": signature, "content-type": "application/json", **more}
+
+
+class Hook:
+    """A webhook that runs."""
+
+    def __init__(self, desk: Desk | None = None, **options: Any):
+        self.desk = desk or Desk()
+        self.source: Webhook = WEBHOOK.make(
+            Options(**{"signature": "hub-sha256", "secret": SECRET, **options})
+        )
+        self.running = Deferred.fromCoroutine(self.source.run(self.desk))
+
+    def post(self, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
+        return drive(self.source.receive(headers, body))
+
+    def refused(self, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
+        """The status and the reason of a request that is refused, and not published."""
+        status, answer = self.post(body, headers)
+        assert answer["error"]["code"] == status
+        assert self.desk.published == []
+        message: str = answer["error"]["message"]
+        assert SECRET not in message
+        return status, message
+
+
+def unsigned(**options: Any) -> Hook:
+    return Hook(signature="none", secret="", **options)
+
+
+class TestARequest:
+    def test_that_is_signed_is_published(self) -> None:
+        hook = Hook()
+        body = b'{"action": "opened", "number": 5}'
+        assert hook.post(body, hub(body)) == (
+            201,
+            {"offset": 1, "epoch": EPOCH, "id": f"{EPOCH}:1"},
+        )
+        assert hook.desk.published == [({"action": "opened", "number": 5}, "message")]
+        assert hook.desk.keys == [""]
+
+    def test_that_is_not_signed_is_refused_with_the_reason(self) -> None:
+        hook = Hook()
+        body = b"{}"
+        does_not_fit = (401, f"the signature in {HUB} does not fit the body and the secret")
+        assert hook.refused(body, {}) == (401, f"there is no {HUB} header")
+        assert hook.refused(body, {**hub(body), "x-hub-signature-256": "sha1=abc"}) == (
+            401,
+            f"{HUB} does not begin with 'sha256='",
+        )
+        assert hook.refused(b"{ }", hub(body)) == does_not_fit
+        assert hook.refused(body, hub(body, "another")) == does_not_fit
+        assert hook.desk.troubles[-1] == f"a request was refused: {does_not_fit[1]}"
+
+    def test_names_its_event_and_its_delivery(self) -> None:
+        hook = Hook(event_header="X-GitHub-Event", id_header="X-GitHub-Delivery")
+        named = {"x-github-event": "push", "x-github-delivery": "72d3162e-cc78"}
+        hook.post(b"1", hub(b"1", **named))
+        hook.post(b"2", hub(b"2"))
+        assert hook.desk.published == [(1, "push"), (2, "message")]
+        assert hook.desk.keys == ["72d3162e-cc78", ""]
+
+    def test_whose_event_or_delivery_can_be_none_is_refused(self) -> None:
+        hook = Hook(event_header="X-Event", id_header="X-Id")
+        status, message = hook.refused(b"1", hub(b"1", **{"x-event": "a\tb"}))
+        assert (status, "invalid event name" in message) == (400, True)
+        status, message = hook.refused(b"1", hub(b"1", **{"x-id": "ä"}))
+        assert (status, "invalid idempotency key" in message) == (400, True)
+        assert hook.refused(b"1", hub(b"1", **{"x-id": "a" * 129}))[0] == 400
+
+    def test_over_the_rate_is_told_to_come_again(self) -> None:
+        hook = Hook()
+        hook.desk.busy = 0.5
+        status, message = hook.refused(b"1", hub(b"1"))
+        assert (status, "max_rate" in message) == (429, True)
+        # Before its data is read.
+        assert hook.refused(b"[", hub(b"["))[0] == 429
+        hook.desk.busy = 0.0
+        assert hook.post(b"1", hub(b"1"))[0] == 201
+
+    def test_that_is_not_signed_does_not_learn_how_busy_it_is(self) -> None:
+        hook = Hook()
+        hook.desk.busy = 0.5
+        assert hook.refused(b"1", {})[0] == 401
+
+    @pytest.mark.parametrize(
+        ("refusal", "status"),
+        [
+            (Unavailable("the disk is full"), 503),
+            (SourceFailed("it was stopped"), 503),
+            (InvalidData("nested deeper than 100"), 400),
+        ],
+    )
+    def test_that_cannot_be_published_is_told_why(self, refusal: Exception, status: int) -> None:
+        hook = Hook()
+        hook.desk.refusal = refusal
+        assert hook.refused(b"1", hub(b"1")) == (status, str(refusal))
+
+    def test_while_the_source_does_not_run_is_told_to_come_again(self) -> None:
+        hook = Hook()
+        hook.running.cancel()
+        hook.running.addErrback(lambda failure: failure.trap(CancelledError))
+        assert hook.refused(b"1", hub(b"1")) == (
+            503,
+            "the source of this webhook does not run now",
+        )
+        hook.running = Deferred.fromCoroutine(hook.source.run(hook.desk))
+        assert hook.post(b"1", hub(b"1"))[0] == 201
+
+
+class TestABody:
+    def published(self, body: bytes, content_type: str | None) -> object:
+        hook = unsigned()
+        headers = {} if content_type is None else {"content-type": content_type}
+        status, answer = hook.post(body, headers)
+        assert status == 201, answer
+        return hook.desk.data[0]
+
+    def refused(self, body: bytes, content_type: str | None) -> tuple[int, str]:
+        headers = {} if content_type is None else {"content-type": content_type}
+        return unsigned().refused(body, headers)
+
+    @pytest.mark.parametrize(
+        ("body", "content_type", "value"),
+        [
+            (b'{"a": [1, null]}', "application/json", {"a": [1, None]}),
+            (b'"x"', "application/json; charset=utf-8", "x"),
+            (b"5", "application/vnd.example.v2+json", 5),
+            (b"5", "Application/JSON", 5),
+            (b"5", "text/plain", 5),
+            (b'{"a": 1}', FORM, {"a": 1}),
+            (b'{"payload=": 1}', f"{FORM}; charset=utf-8", {"payload=": 1}),
+            (b"a=b", FORM, "a=b"),
+            (b"hello", FORM, "hello"),
+            (b"<a/>", "application/xml", "<a/>"),
+            (b"5", "image/png", 5),
+            (b"{", "x", "{"),
+            (b"{", "text/plain", "{"),
+            (b"NaN", "text/plain", "NaN"),
+            ("ä\n".encode(), "text/plain; charset=utf-8", "ä\n"),
+            (b"<p>", "text/html", "<p>"),
+            (b"5", None, 5),
+            (b"hello", None, "hello"),
+            (b"5", "", 5),
+        ],
+    )
+    def test_is_json_if_it_can_be_and_else_text(
+        self, body: bytes, content_type: str | None, value: object
+    ) -> None:
+        assert self.published(body, content_type) == value
+
+    def test_may_be_a_form_with_json_in_it(self) -> None:
+        body = urlencode({"payload": json.dumps({"ä": "a b&c"}), "other": "x"}).encode()
+        assert self.published(body, FORM) == {"ä": "a b&c"}
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"payload=1&payload=2",
+            b"payload=",
+            b"payload={",
+            b"payload=%ff",
+            b"\xff=1",
+            b"&".join([b"a=1"] * 101) + b"&payload=1",
+        ],
+    )
+    def test_of_a_form_with_something_else_in_it_is_refused(self, body: bytes) -> None:
+        assert self.refused(body, FORM)[0] == 400
+
+    @pytest.mark.parametrize(
+        ("body", "content_type"),
+        [
+            (b"", "application/json"),
+            (b"", None),
+            (b"{", "application/json"),
+            (b"NaN", "application/json"),
+            (b"[" * 100_000, "application/json"),
+            (b'"\xff"', "application/json"),
+            (b"\xff", "text/plain"),
+            (b"\xff", "image/png"),
+            (b"\xff", None),
+        ],
+    )
+    def test_that_is_not_what_it_says_is_refused(
+        self, body: bytes, content_type: str | None
+    ) -> None:
+        assert self.refused(body, content_type)[0] == 400
+
+    @pytest.mark.parametrize("content_type", ["multipart/form-data; boundary=x", "Multipart/x"])
+    def test_in_parts_is_refused(self, content_type: str) -> None:
+        status, message = self.refused(b"1", content_type)
+        assert status == 415
+        assert message.endswith(" is not understood, expected JSON or text")
+
+    def test_is_signed_as_it_came_whatever_it_says_it_is(self) -> None:
+        for body in (b'{"a": 1}', b"payload=1", b"a=b"):
+            headers = {**hub(body), "content-type": FORM}
+            assert Hook().post(body, headers)[0] == 201
+            assert Hook().refused(b"1", headers)[0] == 401
+
+
+class TestASignature:
+    def test_of_github_is_as_its_documentation_has_it(self) -> None:
+        scheme = Signed(HUB, "sha256=")
+        signature = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+        headers = {"x-hub-signature-256": f"sha256={signature}"}
+        assert scheme.check(SECRET.encode(), headers, b"Hello, World!") == ""
+
+    # RFC 4231, 4.2 and 4.3.
+    @pytest.mark.parametrize(
+        ("secret", "body", "mac"),
+        [
+            (
+                b"\x0b" * 20,
+                b"Hi There",
+                "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
+            ),
+            (
+                b"Jefe",
+                b"what do ya want for nothing?",
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+            ),
+        ],
+    )
+    def test_is_the_mac_of_the_standard_in_hex_or_base64(
+        self, secret: bytes, body: bytes, mac: str
+    ) -> None:
+        Signed("X-Sig").check(secret, {"x-sig": mac}, body)
+        Signed("X-Sig").check(secret, {"x-sig": mac.upper()}, body)
+        text = base64.b64encode(bytes.fromhex(mac)).decode()
+        Signed("X-Sig", "v0=", "base64").check(secret, {"x-sig": f"v0={text}"}, body)
+        for wrong in (text.lower(), text.rstrip("="), mac, ""):
+            with pytest.raises(NotSigned):
+                Signed("X-Sig", "", "base64").check(secret, {"x-sig": wrong}, body)
+
+    @given(
+        body=st.binary(),
+        given=st.text(st.characters(max_codepoint=255)) | st.from_regex(r"[0-9a-fA-F]{64}"),
+    )
+    def test_that_is_anything_is_refused_in_words(self, body: bytes, given: str) -> None:
+        for scheme in (
+            Signed("X-Sig"),
+            Signed("X-Sig", "a="),
+            Signed("X-Sig", "", "base64"),
+            Stamped(300, lambda: NOW, "X-Sig"),
+            Token("X-Sig", "Bearer "),
+        ):
+            with pytest.raises(NotSigned):
+                scheme.check(b"s3cret", {"x-sig": given}, body)
+
+
+class TestAStampedSignature:
+    BODY = b'{"id": "evt_1", "object": "event"}'
+
+    def check(self, header: str, now: float = NOW, body: bytes = BODY) -> str:
+        return Stamped(300, lambda: now).check(b"whsec_x", {"stripe-signature": header}, body)
+
+    def mac(self, seconds: object = NOW, secret: bytes = b"whsec_x") -> str:
+        return hex_mac(secret, f"{seconds}.".encode() + self.BODY)
+
+    def test_is_of_the_time_and_the_body(self) -> None:
+        mac = self.mac()
+        assert self.check(f"t={NOW},v1={mac}") == mac
+        assert self.check(f"t={NOW}, v1={mac}, v0=abc") == mac
+        assert self.check(f"v0=abc,v1={mac},t={NOW}") == mac
+
+    def test_may_be_one_of_several_while_the_secret_changes(self) -> None:
+        other = self.mac(secret=b"whsec_y")
+        assert self.check(f"t={NOW},v1={other},v1={self.mac()}") == self.mac()
+
+    def test_is_good_for_some_minutes(self) -> None:
+        header = f"t={NOW},v1={self.mac()}"
+        for now in (NOW - 300, NOW + 300):
+            assert self.check(header, now)
+        for now in (NOW - 301, NOW + 301):
+            with pytest.raises(NotSigned, match=r"more than 300 s \(tolerance_seconds\)"):
+                self.check(header, now)
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "",
+            "t=1",
+            "v1=abc",
+            "t={now},v0={mac}",
+            "t={now},t={now},v1={mac}",
+            "t=,v1={mac}",
+            "t=x,v1={mac}",
+            "t=-5,v1={mac}",
+            "t=١,v1={mac}",
+            "t=9999999999999,v1={mac}",
+            ",,=,t,v1",
+        ],
+    )
+    def test_of_another_form_is_refused(self, header: str) -> None:
+        text = header.replace("{now}", str(NOW)).replace("{mac}", self.mac())
+        with pytest.raises(NotSigned, match=r"is not of the form t=SECONDS,v1=HEX"):
+            self.check(text)
+
+    @pytest.mark.parametrize("header", ["t={now}5,v1={mac}", "t={now},v1=", "t={now},v1={mac}0"])
+    def test_of_something_else_is_refused(self, header: str) -> None:
+        text = header.replace("{now}", str(NOW)).replace("{mac}", self.mac())
+        with pytest.raises(NotSigned, match="does not fit"):
+            self.check(text)
+        with pytest.raises(NotSigned, match="does not fit"):
+            self.check(f"t={NOW},v1={self.mac()}", body=b"{}")
+
+    def test_makes_a_request_that_is_sent_again_the_same_publication(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pushserver.sources.types.webhook.source.time.time", lambda: NOW)
+        hook = Hook(signature="stripe", secret="whsec_x", id_header="X-Id")
+        headers = {
+            "stripe-signature": f"t={NOW},v1={self.mac()}",
+            "content-type": "application/json",
+        }
+        for number in range(2):
+            assert hook.post(self.BODY, {**headers, "x-id": str(number)})[0] == 201
+        assert hook.desk.keys == [self.mac()] * 2
+
+    @pytest.mark.parametrize("ahead", [-MOST_TOLERANCE_SECONDS, 0, MOST_TOLERANCE_SECONDS])
+    def test_is_remembered_as_long_as_it_is_valid(self, ahead: float) -> None:
+        now = [float(NOW)]
+        keys = Keys(10)
+        made = Stamped(Options("stripe").tolerance_seconds, lambda: now[0])
+        stamp = NOW + round(ahead)
+        headers = {"stripe-signature": f"t={stamp},v1={self.mac(stamp)}"}
+        key = made.check(b"whsec_x", headers, self.BODY)
+        # Its way to the hub takes a while, and that of the other none.
+        keys.remember(Remembered("c", key, Receipt("e", 1, 1), now[0]), now[0])
+        while keys.find("c", key, now[0] + 5.0):
+            now[0] += 1
+        with pytest.raises(NotSigned, match="tolerance_seconds"):
+            made.check(b"whsec_x", headers, self.BODY)
+
+    @given(st.text(st.sampled_from("tv01=, 5a\0ä")))
+    def test_of_any_header_is_refused_in_words(self, header: str) -> None:
+        with pytest.raises(NotSigned):
+            self.check(header)
+
+
+def test_a_signature_may_stand_in_any_header() -> None:
+    hook = Hook(signature="plain", header="X-Shop-Hmac", encoding="base64", secret="abc")
+    mac = base64.b64encode(bytes.fromhex(hex_mac(b"abc", b"{}"))).decode()
+    assert hook.refused(b"{ }", {"x-shop-hmac": mac})[0] == 401
+    assert hook.post(b"{}", {"x-shop-hmac": mac})[0] == 201
+
+
+class TestAToken:
+    def test_is_compared_with_the_secret(self) -> None:
+        hook = Hook(signature="token", header="X-Gitlab-Token", secret="s3cret-ä")
+        given = "s3cret-ä".encode().decode("latin-1")
+        assert hook.refused(b"1", {"x-gitlab-token": "s3cret-ä"})[0] == 401
+        assert hook.refused(b"1", {"x-gitlab-token": "€"})[0] == 401
+        assert hook.refused(b"1", {})[1] == "there is no X-Gitlab-Token header"
+        assert hook.post(b"1", {"x-gitlab-token": given})[0] == 201
+
+    def test_may_stand_behind_a_prefix(self) -> None:
+        hook = Hook(signature="token", header="Authorization", prefix="Bearer ", secret="abc")
+        assert hook.refused(b"1", {"authorization": "abc"})[0] == 401
+        assert hook.refused(b"1", {"authorization": "Bearer abd"}) == (
+            401,
+            "the token in Authorization is another one",
+        )
+        assert hook.post(b"1", {"authorization": "Bearer abc"})[0] == 201
+
+
+def test_anybody_may_post_where_that_is_said() -> None:
+    assert Unsigned().check(b"", {}, b"x") == ""
+    assert unsigned().post(b"1", {})[0] == 201
+
+
+class TestTheSecret:
+    def test_may_be_in_a_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "secret"
+        path.write_bytes(SECRET.encode() + b"\r\n")
+        hook = Hook(secret="", secret_file=str(path))
+        assert hook.post(b"1", hub(b"1"))[0] == 201
+        assert hook.desk.oks == 1
+
+    @pytest.mark.parametrize("content", [None, b"", b" \n", b"x" * 5_000])
+    def test_in_a_file_that_is_none_fails_and_nothing_is_taken(
+        self, tmp_path: Path, content: bytes | None
+    ) -> None:
+        path = tmp_path / "secret"
+        if content is not None:
+            path.write_bytes(content)
+        hook = Hook(secret="", secret_file=str(path))
+        caught: list[Any] = []
+        hook.running.addErrback(caught.append)
+        assert isinstance(caught[0].value, SourceFailed)
+        assert str(path) in str(caught[0].value)
+        for secret in ("", SECRET):
+            assert hook.refused(b"1", hub(b"1", secret))[0] == 503
+
+    def test_is_not_shown(self) -> None:
+        assert "s3cret" not in repr(Options("hub-sha256", secret="s3cret"))
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"signature": "hub-sha256"}, "^secret: expected either that or secret_file"),
+        (
+            {"signature": "hub-sha256", "secret": "a", "secret_file": "b"},
+            "^secret: expected either that or secret_file",
+        ),
+        ({"signature": "none", "secret": "a"}, "^secret: is not looked at"),
+        ({"signature": "hub-sha256", "secret_file": "\0"}, "^secret_file: "),
+        ({"signature": "plain", "secret": "a"}, "^header: must be set"),
+        ({"signature": "token", "secret": "a"}, "^header: must be set"),
+        ({"signature": "plain", "secret": "a", "header": "a b"}, "^header: 'a b', expected the"),
+        ({"signature": "stripe", "secret": "a", "header": "x"}, '^header: is for signature = "p'),
+        ({"signature": "stripe", "secret": "a", "prefix": "x"}, '^prefix: is for signature = "p'),
+        (
+            {"signature": "stripe", "secret": "a", "tolerance_seconds": 146.0},
+            "^tolerance_seconds: 146, expected more than 0 and at most 145: .* for 300 s",
+        ),
+        ({"signature": "none", "id_header": "a:"}, "^id_header: 'a:', expected the name"),
+        ({"signature": "none", "event_header": "ä"}, "^event_header: 'ä', expected the name"),
+    ],
+)
+def test_options_that_make_no_sense_are_told(options: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        WEBHOOK.make(Options(**options))
+
+
+def test_the_type_says_what_it_is() -> None:
+    made = WEBHOOK.make(Options("none"))
+    assert ISourceType.providedBy(WEBHOOK)
+    assert ISource.providedBy(made)
+    assert IHook.providedBy(made)
+    assert (WEBHOOK.name, WEBHOOK.extra) == ("webhook", "")

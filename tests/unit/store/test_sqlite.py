@@ -1,0 +1,688 @@
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys, Remembered
+from pushserver.channels.publication import ClientInfo, Publication, Receipt
+from pushserver.store.schema import FORMAT
+from pushserver.store.source_memory import Memory
+from pushserver.store.sqlite import Batch, ChannelState, SqliteFile, StoreError, state
+from tests.unit.fakes.tools import EPOCH
+
+NOW = 1_795_000_000.0
+STEADY = 7_000.0
+
+
+def options(name: str) -> ChannelOptions:
+    return ChannelOptions()
+
+
+def load(file: SqliteFile, wall: float = NOW) -> tuple[History, Keys, bool]:
+    """What the file holds, and whether its numbering goes on."""
+    history, keys = History(options), Keys(100)
+    went_on = file.load(history, keys, Memory(), wall, STEADY)
+    return history, keys, went_on
+
+
+def remembered(path: Path, *names: str) -> list[object]:
+    """What a file that nobody has open remembers under these names."""
+    memory = Memory()
+    file = SqliteFile(str(path), "batched")
+    file.load(History(options), Keys(1), memory, NOW, STEADY)
+    file.close()
+    return [memory.get(name) for name in names]
+
+
+@contextmanager
+def opened(path: Path, durability: str = "batched") -> Iterator[tuple[SqliteFile, History]]:
+    """A run of the server that ends in order."""
+    file = SqliteFile(str(path), durability)
+    try:
+        yield file, load(file)[0]
+        file.close()
+    finally:
+        file.abandon()
+
+
+def killed(path: Path, durability: str, *batches: Batch) -> str:
+    """A run that ends without the mark; its epoch."""
+    file = SqliteFile(str(path), durability)
+    history = load(file)[0]
+    for batch in batches:
+        file.commit(batch)
+    file.abandon()
+    return history.epoch
+
+
+def row(offset: int, channel: str = "a", seq: int = 0, data: bytes = b"1") -> Publication:
+    return Publication(channel, EPOCH, seq or offset, offset, NOW, "message", data)
+
+
+def rows(count: int, floor: int = 0, size: int = 1) -> Batch:
+    """A batch of so many publications in the channel `a`."""
+    published = [row(n, data=b"7" * size) for n in range(floor + 1, floor + count + 1)]
+    top = floor + count
+    return Batch(seq=top, rows=published, states=[ChannelState("a", top, 0, 0)])
+
+
+def offsets(history: History, channel: str = "a") -> list[int]:
+    return [r.offset for r in history.channels[channel].after(0)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "s.db"
+
+
+class TestWhatIsWrittenIsReadBack:
+    def test_with_every_field(self, path: Path) -> None:
+        info = ClientInfo("c1", "u1", b'{"a":1}', b"[2]")
+        tags = {"colour": "grün", "": "x"}
+        full = Publication(
+            "a", EPOCH, 7, 1, NOW + 0.345678, "newnumber", b'{"n":"\xc3\xbc"}', tags, info
+        )
+        with opened(path) as (file, _):
+            file.commit(Batch(seq=7, rows=[full], states=[ChannelState("a", 1, 0, 0)]))
+        with opened(path) as (_, history):
+            [found] = history.channels["a"].after(0)
+            assert found == Publication(
+                "a", history.epoch, 7, 1, NOW + 0.345678, "newnumber", full.data, tags, info
+            )
+            assert history.seq == 7
+
+    def test_with_the_numbers_of_a_channel_that_has_no_rows(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(Batch(seq=9, states=[ChannelState("a", 5, 5, 8)]))
+        with opened(path) as (_, history):
+            channel = history.channels["a"]
+            assert (channel.top, channel.floor, channel.floor_seq, len(channel)) == (5, 5, 8, 0)
+            assert history.seq == 9
+
+    def test_with_the_numbers_of_forgotten_channels(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(3))
+            file.commit(Batch(seq=4, forgotten_top=3, forgotten_seq=4, forgotten=["a"]))
+        with opened(path) as (_, history):
+            assert not history.channels
+            assert (history.seq, history.forgotten_top, history.forgotten_seq) == (4, 3, 4)
+            assert history.top("a") == 3
+
+    def test_with_keys_that_are_younger_than_five_minutes(self, path: Path) -> None:
+        young = Remembered("a", "young", Receipt("e0", 2, 2), NOW - REMEMBERED_SECONDS + 1)
+        old = Remembered("a", "old", Receipt("e0", 1, 1), NOW - REMEMBERED_SECONDS)
+        with opened(path) as (file, _):
+            file.commit(Batch(keys=[old, young]))
+        file = SqliteFile(str(path), "batched")
+        _, keys, _ = load(file)
+        file.close()
+        assert list(keys) == [young]
+
+    def test_with_keys_in_the_order_in_which_they_are_forgotten(self, path: Path) -> None:
+        known = [Remembered("a", str(n), Receipt(EPOCH, n, n), NOW + n) for n in (3, 1, 4, 5, 2)]
+        with opened(path) as (file, _):
+            file.commit(Batch(keys=known))
+        file = SqliteFile(str(path), "batched")
+        _, keys, _ = load(file)
+        file.close()
+        assert [k.key for k in keys] == ["1", "2", "3", "4", "5"]
+
+    def test_with_keys_whose_times_went_back_as_old_as_those_after_them(self, path: Path) -> None:
+        before = Remembered("a", "before", Receipt(EPOCH, 1, 1), NOW - 10)
+        after = Remembered("a", "after", Receipt(EPOCH, 2, 2), NOW - 200)
+        with opened(path) as (file, _):
+            file.commit(Batch(keys=[before, after]))
+        file = SqliteFile(str(path), "batched")
+        _, keys, _ = load(file)
+        file.close()
+        assert [known.key for known in keys] == ["before", "after"]
+        keys.expire(STEADY + 100)
+        assert list(keys) == []
+
+    @pytest.mark.parametrize("durability", ["batched", "sync"])
+    def test_but_not_rows_that_are_too_old_which_go_from_the_file(
+        self, path: Path, durability: str
+    ) -> None:
+        ttl = ChannelOptions().history_ttl
+        batch = rows(4)
+        batch.rows[2:] = [msgspec.structs.replace(row, time=NOW + 60) for row in batch.rows[2:]]
+        with opened(path, durability) as (file, _):
+            file.commit(batch)
+        file = SqliteFile(str(path), durability)
+        history, _, _ = load(file, NOW + ttl)
+        file.close()
+        assert offsets(history) == [3, 4]
+        assert state(history.channels["a"]) == ChannelState("a", 4, 2, 2)
+        # Also after the clock was set back.
+        with opened(path, durability) as (_, history):
+            assert offsets(history) == [3, 4]
+
+    @pytest.mark.parametrize("wall", [NOW - 3_600, NOW, NOW - 3e8])
+    def test_with_rows_of_the_future_as_new_ones(self, path: Path, wall: float) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(2))
+        file = SqliteFile(str(path), "batched")
+        history, _, _ = load(file, wall)
+        file.close()
+        channel, ttl = history.channels["a"], ChannelOptions().history_ttl
+        assert channel.expire(STEADY + ttl - 1) == 0
+        assert channel.expire(STEADY + ttl) == 2
+
+    def test_with_rows_as_old_as_they_are(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(2))
+        file = SqliteFile(str(path), "batched")
+        history, _, _ = load(file, NOW + 1_000)
+        file.close()
+        channel, ttl = history.channels["a"], ChannelOptions().history_ttl
+        assert channel.expire(STEADY + ttl - 1_001) == 0
+        assert channel.expire(STEADY + ttl - 1_000) == 2
+
+    def test_and_old_keys_do_not_stay_in_the_file(self, path: Path) -> None:
+        """What is old is known by its seq, as the wall clock may have been set."""
+        with opened(path) as (file, _):
+            file.commit(Batch(keys=[Remembered("a", "old", Receipt(EPOCH, 1, 1), NOW)]))
+            new = Remembered("a", "new", Receipt(EPOCH, 2, 2), NOW - 3_600)
+            file.commit(Batch(keys=[new], forgotten_keys=1))
+        with closing(sqlite3.connect(path)) as database:
+            assert database.execute("SELECT key FROM keys").fetchall() == [("new",)]
+
+    def test_with_what_the_sources_remember(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(Batch(memory={"a": b'{"n":1}', "b": '"grün"'.encode()}))
+            file.commit(Batch(memory={"a": b'{"n":2}'}))
+        assert remembered(path, "a", "b", "c") == [{"n": 2}, "grün", None]
+
+    def test_but_not_what_was_evicted(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(5))
+            file.commit(Batch(seq=5, states=[ChannelState("a", 5, 3, 3)]))
+        with opened(path) as (_, history):
+            assert offsets(history) == [4, 5]
+            assert history.channels["a"].floor_seq == 3
+        with closing(sqlite3.connect(path)) as database:
+            assert database.execute("SELECT count(*) FROM publications").fetchone() == (2,)
+
+    def test_but_not_rows_of_a_channel_that_was_forgotten(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(5))
+            file.commit(Batch(seq=5, forgotten=["a"]))
+        with closing(sqlite3.connect(path)) as database:
+            assert database.execute("SELECT count(*) FROM publications").fetchone() == (0,)
+
+    def test_but_no_more_than_the_options_now_say(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(5))
+        file = SqliteFile(str(path), "batched")
+        history = History(lambda name: ChannelOptions(history_size=2))
+        file.load(history, Keys(1), Memory(), NOW, STEADY)
+        file.close()
+        channel = history.channels["a"]
+        assert (offsets(history), channel.floor, channel.floor_seq) == ([4, 5], 3, 3)
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.binary(max_size=9)), max_size=20),
+    st.integers(0, 20),
+)
+def test_any_publications_come_back_in_their_order(
+    drafts: list[tuple[str, bytes]], kept: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "s.db")
+        with opened(path) as (file, history):
+            for channel, data in drafts:
+                published = Publication(
+                    channel,
+                    history.epoch,
+                    history.seq + 1,
+                    history.top(channel) + 1,
+                    NOW,
+                    "m",
+                    data,
+                )
+                history.append(published, STEADY)
+                known = state(history.channels[channel])
+                file.commit(Batch(seq=history.seq, rows=[published], states=[known]))
+            for log in history.channels.values():
+                log._evict_over(kept, 1_000)
+                file.commit(Batch(seq=history.seq, states=[state(log)]))
+            written = {n: (state(c), c.after(0)) for n, c in history.channels.items()}
+        with opened(path) as (_, history):
+            assert {n: (state(c), c.after(0)) for n, c in history.channels.items()} == written
+            assert history.seq == len(drafts)
+
+
+class TestTheEpoch:
+    """Names one numbering; a new one says that numbers may mean something else now."""
+
+    def test_is_new_with_a_new_file(self, path: Path, tmp_path: Path) -> None:
+        with opened(path) as (_, one), opened(tmp_path / "other.db") as (_, other):
+            assert one.epoch
+            assert one.epoch != other.epoch
+
+    @pytest.mark.parametrize("durability", ["batched", "sync"])
+    def test_stays_after_an_orderly_end(self, path: Path, durability: str) -> None:
+        with opened(path, durability) as (file, history):
+            file.commit(rows(2))
+            epoch = history.epoch
+        file = SqliteFile(str(path), durability)
+        history, _, went_on = load(file)
+        file.close()
+        assert (went_on, history.epoch, offsets(history)) == (True, epoch, [1, 2])
+
+    def test_stays_after_a_kill_when_everything_sent_was_in_the_file(self, path: Path) -> None:
+        epoch = killed(path, "sync", rows(2))
+        file = SqliteFile(str(path), "sync")
+        history, _, went_on = load(file)
+        file.close()
+        assert (went_on, history.epoch, offsets(history)) == (True, epoch, [1, 2])
+
+    def test_is_new_after_a_kill_that_may_have_lost_something(self, path: Path) -> None:
+        epoch = killed(path, "batched", rows(2))
+        file = SqliteFile(str(path), "batched")
+        history, _, went_on = load(file)
+        file.close()
+        assert not went_on
+        assert history.epoch != epoch
+        assert offsets(history) == [1, 2]
+        assert {r.epoch for r in history.channels["a"].after(0)} == {history.epoch}
+
+    @pytest.mark.parametrize(
+        ("first", "second", "same"), [("batched", "sync", False), ("sync", "batched", True)]
+    )
+    def test_goes_by_how_the_killed_run_wrote(
+        self, path: Path, first: str, second: str, same: bool
+    ) -> None:
+        epoch = killed(path, first)
+        with opened(path, second) as (_, history):
+            assert (history.epoch == epoch) is same
+
+    @pytest.mark.parametrize("durability", ["batched", "sync"])
+    def test_is_new_in_a_copy(self, path: Path, durability: str) -> None:
+        """Put back in the file's place it may be older than what was sent."""
+        with opened(path, durability) as (file, history):
+            file.commit(rows(2))
+            epoch = history.epoch
+        copy = path.with_suffix(".copy")
+        shutil.copy(path, copy)
+        copy.replace(path)
+        file = SqliteFile(str(path), durability)
+        history, _, went_on = load(file)
+        file.close()
+        assert (went_on, offsets(history)) == (False, [1, 2])
+        assert history.epoch != epoch
+
+    def test_is_new_after_each_kill(self, path: Path) -> None:
+        assert len({killed(path, "batched") for _ in range(4)}) == 4
+
+    def test_is_new_once_after_a_kill(self, path: Path) -> None:
+        killed(path, "batched")
+        with opened(path) as (_, history):
+            epoch = history.epoch
+        with opened(path) as (_, history):
+            assert history.epoch == epoch
+
+    def test_is_kept_by_a_start_that_found_nothing_wrong(self, path: Path) -> None:
+        """A kill right after an orderly end: nothing was published, but who can know."""
+        with opened(path) as (_, history):
+            epoch = history.epoch
+        killed(path, "batched")
+        with opened(path) as (_, history):
+            assert history.epoch != epoch
+
+
+def fill(file: SqliteFile, pages: int = 0) -> None:
+    """No page more than there are, or than so many."""
+    file._db.execute(f"PRAGMA max_page_count={pages or 1}")
+
+
+class TestAFullDisk:
+    def test_fails_the_commit_with_the_file_and_the_reason(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            fill(file)
+            with pytest.raises(StoreError, match=r"cannot write .*s\.db: database or disk is full"):
+                file.commit(rows(50, size=1_000))
+
+    def test_leaves_nothing_of_the_batch_in_the_file(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(3))
+            fill(file)
+            batch = rows(50, floor=3, size=1_000)
+            batch.keys = [Remembered("a", "k", Receipt(EPOCH, 4, 4), NOW)]
+            batch.memory = {"a": b"4"}
+            with pytest.raises(StoreError):
+                file.commit(batch)
+        file = SqliteFile(str(path), "batched")
+        history, keys, _ = load(file)
+        file.close()
+        assert (offsets(history), history.seq, len(keys)) == ([1, 2, 3], 3, 0)
+        assert remembered(path, "a") == [None]
+
+    def test_is_not_alone_in_that(self, path: Path) -> None:
+        """Whatever a commit fails with, all of the batch is undone."""
+        with opened(path) as (file, _):
+            file.commit(rows(3))
+            batch = rows(2, floor=3)
+            batch.rows.append(batch.rows[0])
+            with pytest.raises(StoreError, match="UNIQUE"):
+                file.commit(batch)
+            file.commit(rows(1, floor=3))
+        with opened(path) as (_, history):
+            assert offsets(history) == [1, 2, 3, 4]
+
+    def test_that_has_room_again_takes_the_same_batch(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            fill(file)
+            with pytest.raises(StoreError):
+                file.commit(rows(50, size=1_000))
+            fill(file, 10_000)
+            file.commit(rows(50, size=1_000))
+        with opened(path) as (_, history):
+            assert offsets(history) == list(range(1, 51))
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Does not wait two seconds for whoever has the file."""
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **kw: connect(*a, **{**kw, "timeout": 0.0}))
+
+
+@pytest.mark.usefixtures("_impatient")
+class TestAFileThatCannotBeUsed:
+    """Ends the start with its name and what is wrong with it, and is left as it is."""
+
+    def test_since_another_process_has_it(self, path: Path) -> None:
+        with opened(path), pytest.raises(StoreError, match=r"s\.db: database is locked"):
+            SqliteFile(str(path), "batched")
+
+    def test_since_another_program_writes_to_it(self, path: Path) -> None:
+        with opened(path):
+            pass
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match=r"s\.db: database is locked"):
+                SqliteFile(str(path), "batched")
+
+    def test_since_it_is_no_database(self, path: Path) -> None:
+        path.write_bytes(b"This is a letter to my aunt. " * 100)
+        self.is_refused(path, r"s\.db: file is not a database")
+
+    @pytest.mark.parametrize("place", [0.2, 0.5, 0.9])
+    def test_since_it_is_damaged(self, path: Path, place: float) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(200, size=200))
+        content = bytearray(path.read_bytes())
+        begin = int(len(content) * place) // 4096 * 4096
+        content[begin : begin + 4096] = b"\xa5" * 4096
+        path.write_bytes(content)
+        self.is_refused(path, r"s\.db")
+
+    def test_since_it_was_cut_off(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(200, size=200))
+        path.write_bytes(path.read_bytes()[:20_000])
+        self.is_refused(path, r"s\.db.*(malformed|damaged)")
+
+    def test_since_it_is_of_a_newer_version(self, path: Path) -> None:
+        with opened(path):
+            pass
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE meta SET value = ? WHERE name = 'format'", (FORMAT + 1,))
+        message = rf"s\.db has format {FORMAT + 1}; this version of pushserver reads {FORMAT}"
+        self.is_refused(path, message)
+
+    @pytest.mark.parametrize("found", ["0", "-1", "'1'", "NULL", "1.5"])
+    def test_since_its_format_is_none(self, path: Path, found: str) -> None:
+        with opened(path):
+            pass
+        self.change(path, f"UPDATE meta SET value = {found} WHERE name = 'format'")
+        self.is_refused(path, r"s\.db has format ")
+
+    @pytest.mark.parametrize(
+        "schema",
+        [
+            "CREATE TABLE cats (name)",
+            "CREATE TABLE meta (a, b)",
+            "CREATE TABLE meta (name, value)",
+        ],
+    )
+    def test_since_it_is_a_database_of_something_else(self, path: Path, schema: str) -> None:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute(schema)
+        self.is_refused(path, r"s\.db")
+
+    def test_since_its_rows_have_a_hole(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(5))
+        self.change(path, "DELETE FROM publications WHERE offset = 3")
+        self.is_not_loaded(path, r"cannot read .*s\.db: a: offset 4 after 2")
+
+    def test_since_its_last_rows_are_missing(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(5))
+        self.change(path, "DELETE FROM publications WHERE offset = 5")
+        self.is_not_loaded(path, r"cannot read .*s\.db: channel a ends at 4, expected 5")
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE publications SET data = 'text' WHERE offset = 2",
+            "UPDATE publications SET tags = 7 WHERE offset = 2",
+            "UPDATE publications SET tags = x'7b' WHERE offset = 2",
+            "UPDATE publications SET info = x'7b7d' WHERE offset = 2",
+            "UPDATE publications SET event = NULL WHERE offset = 2",
+            "UPDATE publications SET time = 'noon' WHERE offset = 2",
+            "DROP TABLE keys",
+            "INSERT INTO keys VALUES ('a', 'k', 'e1', 2, 2, 'noon')",
+            "INSERT INTO keys VALUES ('a', 'k', 'e1', 'two', 2, 1.5)",
+            "INSERT INTO keys VALUES ('a', 'k', 'e1', NULL, 2, 1.5)",
+            "DROP TABLE memory",
+            "INSERT INTO memory VALUES ('a', x'7b')",
+            "INSERT INTO memory VALUES ('a', 'text')",
+        ],
+    )
+    def test_since_a_value_is_not_what_it_should_be(self, path: Path, statement: str) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(5))
+        self.change(path, statement)
+        self.is_not_loaded(path, r"cannot read .*s\.db")
+
+    def test_since_its_folder_is_missing(self, tmp_path: Path) -> None:
+        missing = tmp_path / "missing" / "s.db"
+        with pytest.raises(StoreError, match=r"cannot open .*missing/s\.db"):
+            SqliteFile(str(missing), "batched")
+        assert not missing.parent.exists()
+
+    def test_since_it_is_a_folder(self, path: Path) -> None:
+        path.mkdir()
+        with pytest.raises(StoreError, match=r"cannot open .*s\.db"):
+            SqliteFile(str(path), "batched")
+
+    def test_since_no_file_can_have_such_a_name(self) -> None:
+        with pytest.raises(StoreError):
+            SqliteFile("a\0b", "batched")
+
+    def test_since_it_may_not_be_written(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "s.db")
+            with opened(path):
+                pass
+            path.chmod(0o444)
+            Path(folder).chmod(0o555)
+            try:
+                with (
+                    as_nobody(),
+                    pytest.raises(StoreError, match=r"s\.db.*(read-?only|permission)"),
+                ):
+                    SqliteFile(str(path), "batched")
+            finally:
+                Path(folder).chmod(0o755)
+
+    def test_since_its_folder_may_not_be_written(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o555)
+            try:
+                with as_nobody(), pytest.raises(StoreError, match=r"cannot open .*s\.db"):
+                    SqliteFile(str(Path(folder, "s.db")), "batched")
+            finally:
+                Path(folder).chmod(0o755)
+
+    @staticmethod
+    def change(path: Path, statement: str) -> None:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute(statement)
+
+    @staticmethod
+    def is_refused(path: Path, message: str) -> None:
+        with pytest.raises(StoreError, match=message):
+            SqliteFile(str(path), "batched")
+
+    @staticmethod
+    def is_not_loaded(path: Path, message: str) -> None:
+        file = SqliteFile(str(path), "batched")
+        try:
+            with pytest.raises(StoreError, match=message):
+                load(file)
+        finally:
+            file.abandon()
+
+
+def test_a_database_of_something_else_is_left_as_it_is(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE cats (name)")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="a database of something else"):
+        SqliteFile(str(path), "batched")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_refused_file_can_be_used_once_the_trouble_is_over(path: Path) -> None:
+    with opened(path) as (file, _):
+        file.commit(rows(2))
+        with pytest.raises(StoreError):
+            SqliteFile(str(path), "batched")
+    with opened(path) as (_, history):
+        assert offsets(history) == [1, 2]
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_run_as_unclean(path: Path) -> None:
+    with opened(path) as (_, history):
+        epoch = history.epoch
+    file = SqliteFile(str(path), "batched")
+    load(file)
+    # Whatever the reason is why the mark cannot be written.
+    file._db.execute("PRAGMA query_only=1")
+    with pytest.raises(StoreError, match=r"cannot write .*s\.db"):
+        file.close()
+    with opened(path) as (_, history):
+        assert history.epoch != epoch
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without root's right to write everywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+FIRST = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE channels (
+    name TEXT PRIMARY KEY, top INTEGER, floor INTEGER, floor_seq INTEGER
+) WITHOUT ROWID;
+CREATE TABLE publications (
+    channel TEXT, offset INTEGER, seq INTEGER, time REAL, event TEXT,
+    data BLOB, tags BLOB, info BLOB,
+    PRIMARY KEY (channel, offset)
+) WITHOUT ROWID;
+CREATE TABLE keys (
+    channel TEXT, key TEXT, epoch TEXT, seq INTEGER, offset INTEGER, time REAL,
+    PRIMARY KEY (channel, key)
+) WITHOUT ROWID;
+INSERT INTO meta VALUES ('format', 1), ('epoch', 'e1'), ('running', ''), ('seq', 2);
+INSERT INTO meta VALUES ('forgotten_top', 0), ('forgotten_seq', 0);
+INSERT INTO channels VALUES ('a', 2, 0, 0);
+INSERT INTO publications VALUES ('a', 1, 1, 1795000001.5, 'message', x'31', NULL, NULL);
+INSERT INTO publications VALUES ('a', 2, 2, 1795000002.5, 'message', x'32', NULL, NULL);
+INSERT INTO keys VALUES ('a', 'k', 'e1', 2, 2, 1795000000.0);
+"""
+"""What a server before the sources had a memory left behind, word for word."""
+
+
+class TestAFileOfTheFirstFormat:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "s.db"
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.executescript(FIRST)
+            inode = path.stat().st_ino
+            database.execute("INSERT INTO meta VALUES ('inode', ?)", (inode,))
+            database.commit()
+        return path
+
+    def test_goes_on_with_all_that_is_in_it(self, path: Path) -> None:
+        file = SqliteFile(str(path), "batched")
+        history, keys, went_on = load(file)
+        file.close()
+        assert (went_on, history.epoch, history.seq) == (True, "e1", 2)
+        assert [(r.offset, r.data) for r in history.channels["a"].after(0)] == [
+            (1, b"1"),
+            (2, b"2"),
+        ]
+        assert [k.key for k in keys] == ["k"]
+
+    def test_remembers_from_now_on(self, path: Path) -> None:
+        assert remembered(path, "a") == [None]
+        with opened(path) as (file, _):
+            file.commit(Batch(seq=2, memory={"a": b"7"}))
+        assert remembered(path, "a") == [7]
+
+    def test_has_the_present_format_and_tables_after_that(self, path: Path, tmp_path: Path) -> None:
+        new = tmp_path / "new.db"
+        with opened(path), opened(new):
+            pass
+        assert tables(path) == tables(new)
+        with closing(sqlite3.connect(path)) as database:
+            found = database.execute("SELECT value FROM meta WHERE name = 'format'")
+            assert found.fetchone() == (FORMAT,)
+
+    def test_that_cannot_be_written_stays_one(self, path: Path) -> None:
+        """A start that fails half way leaves a file that an older version still reads."""
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("CREATE TABLE memory (mine)")
+        before = tables(path)
+        with pytest.raises(StoreError, match=r"cannot use .*s\.db: table memory already exists"):
+            SqliteFile(str(path), "batched")
+        assert tables(path) == before
+        with closing(sqlite3.connect(path)) as database:
+            found = database.execute("SELECT value FROM meta WHERE name = 'format'")
+            assert found.fetchone() == (1,)
+
+
+def tables(path: Path) -> dict[str, str]:
+    """The statements that made the tables, by name."""
+    with closing(sqlite3.connect(path)) as database:
+        return dict(database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))

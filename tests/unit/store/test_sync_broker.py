@@ -1,0 +1,588 @@
+"""The durable broker against a plain model, with commits that end when the test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys
+from pushserver.channels.publication import Draft, Publication, Receipt
+from pushserver.hub.broker import Unavailable
+from pushserver.hub.hub import Hub
+from pushserver.hub.metrics import Metrics
+from pushserver.store.service import Committer
+from pushserver.store.source_memory import Memory
+from pushserver.store.sqlite import Batch, ChannelState, StoreError
+from pushserver.store.sync_broker import SyncBroker
+from tests.unit.fakes.tools import EPOCH, Time, Watcher, drive, programs
+from tests.unit.fakes.web import Trouble
+
+TTL = 10.0
+OPTIONS = {
+    "a": ChannelOptions(history_ttl=TTL),
+    "b": ChannelOptions(history_size=2, history_ttl=TTL),
+    "quiet": ChannelOptions(history_size=3, history_ttl=0),
+    "gone": ChannelOptions(history_size=0),
+}
+CHANNELS = list(OPTIONS)
+
+
+class File:
+    """What was committed, with the constraints of the tables."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, int], Publication] = {}
+        self.channels: dict[str, ChannelState] = {}
+        self.seq = 0
+        self.forgotten_top = 0
+
+    def write(self, batch: Batch) -> None:
+        """Commit; raises StoreError for a row that is there already."""
+        for row in batch.rows:
+            if (row.channel, row.offset) in self.rows:
+                raise StoreError(f"UNIQUE constraint failed: {row.channel}, {row.offset}")
+        self.rows.update({(row.channel, row.offset): row for row in batch.rows})
+        self.channels.update({known.name: known for known in batch.states})
+        floors = {known.name: known.floor for known in batch.states}
+        for channel, offset in list(self.rows):
+            if channel in batch.forgotten or offset <= floors.get(channel, 0):
+                del self.rows[channel, offset]
+        for name in batch.forgotten:
+            self.channels.pop(name, None)
+        self.seq, self.forgotten_top = batch.seq, batch.forgotten_top
+
+    def read(self, name: str) -> list[int]:
+        """The offsets that a start would retain of this channel."""
+        known = self.channels[name]
+        offsets = sorted(o for c, o in self.rows if c == name and known.floor < o <= known.top)
+        assert offsets == list(range(known.floor + 1, known.top + 1)), "a start would refuse it"
+        size = options(name).history_size
+        return offsets[-size:] if size else []
+
+
+class Thread:
+    """In place of the committer: a commit ends by `succeed` or `fail`."""
+
+    def __init__(self, history: History, began: Callable[[Batch], None]):
+        self.memory = Memory()
+        self.problem = ""
+        self.file = File()
+        self.jobs: list[tuple[Batch, Deferred[None]]] = []
+        self.calls: list[Callable[[], None]] = []
+        self.broken = False
+        self._history = history
+        self._began = began
+
+    def commit(self, batch: Batch) -> Deferred[None]:
+        if self.broken:
+            raise RuntimeError("can't start new thread")
+        assert not self.jobs, "two commits at once"
+        batch.forgotten_top = self._history.forgotten_top
+        batch.memory = self.memory.take()
+        self._began(batch)
+        done: Deferred[None] = Deferred()
+        self.jobs.append((batch, done))
+        return done
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Any:
+        self.calls.append(call)
+        return Call(self.calls, call)
+
+    def succeed(self) -> None:
+        """The commit that is under way is in the file."""
+        batch, done = self.jobs.pop()
+        self.file.write(batch)
+        self.problem = ""
+        done.callback(None)
+
+    def fail(self) -> None:
+        """Nothing of it is."""
+        batch, done = self.jobs.pop()
+        self.memory.put_back(batch.memory)
+        self.problem = "the disk is full"
+        done.errback(Failure(StoreError(self.problem)))
+
+
+@dataclass
+class Call:
+    """A call of the next turn."""
+
+    calls: list[Callable[[], None]]
+    call: Callable[[], None]
+
+    def active(self) -> bool:
+        return self.call in self.calls
+
+    def cancel(self) -> None:
+        self.calls.remove(self.call)
+
+
+def options(name: str) -> ChannelOptions:
+    return OPTIONS.get(name, ChannelOptions())
+
+
+@dataclass
+class Life:
+    """A channel from its beginning until it is forgotten."""
+
+    top: int
+    born: int
+    rows: list[Publication] = field(default_factory=list)
+
+
+@dataclass
+class Publishing:
+    """One that was asked for, and what became of it."""
+
+    channel: str
+    key: str
+    data: bytes
+    results: list[Any] = field(default_factory=list)
+
+
+class World:
+    """A durable broker with a hub, and beside it a model in plain lists."""
+
+    def __init__(self) -> None:
+        self.time = Time()
+        self.history = History(options, EPOCH)
+        self.thread = Thread(self.history, self._began)
+        self.keys = Keys(100)
+        committer = cast(Committer, self.thread)
+        self.broker = SyncBroker(
+            self.history, self.keys, Metrics(), self.time, self.time, committer
+        )
+        still = Time()
+        # The clock of the fan-out stands still: no pass takes long, and none has to rest.
+        self.hub = Hub(self.broker, still, still.seconds, self._reported)
+        self.broker.attach(self._deliver)
+        self._append = self.history.append
+        self.history.append = self._appended  # type: ignore[method-assign,assignment]
+        self.watchers: dict[str, Watcher] = {}
+        self.reactions: list[tuple[Any, ...]] = []
+        self.faults: list[str] = []
+        self.count = 0
+        self.told: list[Publishing] = []
+        # The model.
+        self.lives: dict[str, Life] = {}
+        self.flight: list[str] = []
+        self.waiting: list[Publishing] = []
+        self.known: dict[tuple[str, str], tuple[Receipt, float]] = {}
+        self.forgotten_top = 0
+        self.seq = 0
+        self.numbers: set[tuple[str, int]] = set()
+        self.unretained: list[Publication] = []
+        self.in_flight: list[Publishing] = []
+        self.problems: list[Exception] = []
+
+    # -- what the test does
+
+    def watch(self, channel: str) -> None:
+        if channel in self.watchers:
+            return
+        watcher = self.watchers[channel] = Watcher(channel)
+        watcher.on_send = lambda frame: self._react()
+        drive(self.hub.subscribe(watcher, channel, None, 0))
+        self._begin(channel)
+
+    def unwatch(self, channel: str) -> None:
+        watcher = self.watchers.pop(channel, None)
+        if watcher is not None:
+            assert watcher.gaps == []
+            assert self.hub.unsubscribe(watcher, channel)
+            self._release(channel)
+
+    def publish(self, channel: str, key: str = "") -> Publishing:
+        self.count += 1
+        one = Publishing(channel, key, str(self.count).encode())
+        self.told.append(one)
+        receipt, at = self.known.get((channel, key), (None, 0.0)) if key else (None, 0.0)
+        again = receipt is not None and self.time.now < at + REMEMBERED_SECONDS
+        if not again and not any(key and (w.channel, w.key) == (channel, key) for w in self._asked):
+            self.waiting.append(one)
+        draft = Draft(channel, one.data, key=key)
+        Deferred.fromCoroutine(self.hub.publish(draft)).addBoth(one.results.append)
+        if again:
+            assert one.results == [receipt]
+        return one
+
+    def clear(self, channel: str) -> None:
+        if channel in self.lives:
+            self.lives[channel].rows.clear()
+        results: list[Any] = []
+        Deferred.fromCoroutine(self.hub.clear(channel)).addBoth(results.append)
+
+    def commit(self) -> None:
+        if self.thread.jobs:
+            self.thread.succeed()
+            self._rested()
+
+    def fail(self) -> None:
+        if self.thread.jobs:
+            self.thread.fail()
+            self._rested()
+
+    def turn(self) -> None:
+        calls, self.thread.calls[:] = self.thread.calls[:], []
+        for call in calls:
+            call()
+
+    def remember(self) -> None:
+        self.count += 1
+        self.thread.memory.set("s", self.count)
+
+    def sweep(self, seconds: float) -> None:
+        self.time.now += seconds
+        for name, life in list(self.lives.items()):
+            if ttl := options(name).history_ttl:
+                life.rows[:] = [row for row in life.rows if row.time + ttl > self.time.now]
+            if not life.rows and name not in self.watchers and name not in self.flight:
+                self.forgotten_top = max(self.forgotten_top, life.top)
+                del self.lives[name]
+        self.hub.expire(self.time.now)
+
+    def react(self, *operation: Any) -> None:
+        """Do this while the next publication is delivered."""
+        self.reactions.append(operation)
+
+    def fault(self, where: str) -> None:
+        """Let the next append or deliver raise."""
+        self.faults.append(where)
+
+    def do(self, what: str, *arguments: Any) -> None:
+        getattr(self, what)(*arguments)
+        self.check()
+
+    def finish(self) -> None:
+        """All commits that are left, and one that takes along what failed before."""
+        self.faults.clear()
+        self.reactions.clear()
+        self.publish("quiet")
+        while self.thread.jobs:
+            self.commit()
+        self.check()
+        done: list[Any] = []
+        Deferred.fromCoroutine(self.broker.finish()).addBoth(done.append)
+        while self.thread.jobs:
+            self.commit()
+        assert done == [True]
+        self.check()
+
+    # -- what the broker does
+
+    @property
+    def _asked(self) -> list[Publishing]:
+        return self.waiting + self.in_flight
+
+    def _began(self, batch: Batch) -> None:
+        self._landed()
+        with self._noted():
+            self._number(batch)
+        self.flight = [row.channel for row in batch.rows]
+        self.in_flight, self.waiting = self.waiting, []
+
+    def _number(self, batch: Batch) -> None:
+        tops: dict[str, int] = {}
+        assert [row.data for row in batch.rows] == [one.data for one in self.waiting]
+        for n, row in enumerate(batch.rows, 1):
+            self._begin(row.channel)
+            tops[row.channel] = tops.get(row.channel, self.lives[row.channel].top) + 1
+            assert (row.offset, row.seq) == (tops[row.channel], self.seq + n)
+        assert batch.seq == self.seq + len(batch.rows)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Nothing that is wrong may be swallowed by a guard of the broker."""
+        try:
+            yield
+        except (AssertionError, LookupError) as error:
+            self.problems.append(error)
+            raise
+
+    def _rested(self) -> None:
+        if not self.thread.jobs:
+            self._landed()
+
+    def _landed(self) -> None:
+        flight, self.flight, self.in_flight = self.flight, [], []
+        for channel in flight:
+            if channel not in self.watchers:
+                self._release(channel)
+
+    def _appended(self, row: Publication, born: float) -> int:
+        if "append" in self.faults:
+            self.faults.remove("append")
+            self.unretained.append(row)
+            raise MemoryError
+        return self._append(row, born)
+
+    def _deliver(self, row: Publication) -> None:
+        with self._noted():
+            self._take(row)
+            self.hub.deliver(row)
+        if "deliver" in self.faults:
+            self.faults.remove("deliver")
+            raise RuntimeError("nobody could be told")
+
+    def _take(self, row: Publication) -> None:
+        place, life = (row.channel, row.offset), self.lives[row.channel]
+        assert place not in self.numbers
+        self.numbers.add(place)
+        assert (row.seq, row.offset) == (self.seq + 1, life.top + 1)
+        self.seq, life.top = row.seq, row.offset
+        one = self.in_flight.pop(0)
+        assert one.data == row.data
+        if row in self.unretained:
+            life.rows.clear()
+        else:
+            life.rows.append(row)
+            del life.rows[: max(0, len(life.rows) - options(row.channel).history_size)]
+            if one.key:
+                self.known[one.channel, one.key] = (row.receipt, row.time)
+
+    def _react(self) -> None:
+        if self.reactions:
+            what, *arguments = self.reactions.pop(0)
+            getattr(self, what)(*arguments)
+
+    def _reported(self, what: str) -> None:
+        # From within the except clause of the subscriber that raised.
+        with self._noted():
+            raise AssertionError(what)
+
+    # -- the model
+
+    def _begin(self, channel: str) -> None:
+        self.lives.setdefault(channel, Life(self.forgotten_top, self.forgotten_top))
+
+    def _release(self, channel: str) -> None:
+        life = self.lives.get(channel)
+        if life is not None and life.top == life.born and channel not in self.flight:
+            del self.lives[channel]
+
+    def check(self) -> None:
+        if self.problems:
+            raise self.problems[0]
+        assert (self.history.seq, self.history.forgotten_top) == (self.seq, self.forgotten_top)
+        assert {n: c.top for n, c in self.history.channels.items()} == {
+            n: life.top for n, life in self.lives.items()
+        }
+        for name, channel in self.history.channels.items():
+            assert channel.after(0) == self.lives[name].rows
+        for name, watcher in self.watchers.items():
+            offsets = watcher.offsets
+            assert offsets == list(
+                range(self.lives[name].top + 1 - len(offsets), self.lives[name].top + 1)
+            )
+        if not self.thread.jobs:
+            self.check_rest()
+
+    def check_rest(self) -> None:
+        """No commit is under way."""
+        assert (self.broker._pending, self.broker._waiting, self.waiting) == ({}, [], [])
+        for one in self.told:
+            [result] = one.results
+            if isinstance(result, Failure):
+                assert result.check(Unavailable) is not None
+        assert not self.broker._clears
+        if not self.thread.problem:
+            self.check_file()
+
+    def check_file(self) -> None:
+        """A start would find what is in the memory."""
+        file = self.thread.file
+        assert (file.seq, file.forgotten_top) == (self.seq, self.forgotten_top)
+        published = {n: c for n, c in self.lives.items() if c.top > c.born}
+        for name, known in file.channels.items():
+            # A channel that is watched and was cleared before its first publication is there.
+            top = published[name].top if name in published else known.floor
+            assert known.top == top
+        for name, life in published.items():
+            assert file.read(name) == [row.offset for row in life.rows]
+
+
+names = st.sampled_from(CHANNELS)
+keys = st.sampled_from(["", "", "k", "l"])
+publishes = st.tuples(st.just("publish"), names, keys)
+operations = (
+    publishes
+    | st.tuples(st.just("watch"), names)
+    | st.tuples(st.just("unwatch"), names)
+    | st.tuples(st.just("clear"), names)
+    | st.tuples(st.just("sweep"), st.sampled_from([0.0, 4.0, 11.0, 400.0]))
+    | st.sampled_from([("remember",), ("turn",)])
+)
+steps = (
+    operations
+    | publishes
+    | st.just(("commit",))
+    | st.sampled_from([("commit",), ("fail",)])
+    | operations.map(lambda operation: ("react", *operation))
+    | st.sampled_from([("fault", "append"), ("fault", "deliver"), ("commit",), ("fail",)])
+)
+
+
+@pytest.fixture
+def _faults_are_logged(trouble: Trouble) -> Any:
+    yield
+    for text in trouble.take():
+        assert "lost its history in memory: MemoryError" in text or "nobody could be told" in text
+
+
+@pytest.mark.usefixtures("_faults_are_logged")
+@settings(max_examples=300)
+@given(programs(steps, most=60))
+def test_publishers_are_answered_and_numbers_are_given_once_whatever_happens_meanwhile(
+    program: list[tuple[Any, ...]],
+) -> None:
+    world = World()
+    for operation in program:
+        world.do(*operation)
+    world.finish()
+    world.check_file()
+
+
+def forgotten(world: World, offset: int) -> None:
+    """Publish this often to `gone`, and let it be forgotten."""
+    for _ in range(offset):
+        world.do("publish", "gone")
+        world.do("commit")
+    world.do("sweep", 0.0)
+    world.do("commit")
+    assert world.history.forgotten_top == offset
+
+
+def test_a_watcher_may_leave_while_the_first_publication_of_its_channel_is_committed() -> None:
+    world = World()
+    world.do("watch", "quiet")
+    forgotten(world, 10)
+    first = world.publish("quiet", "k")
+    world.do("unwatch", "quiet")
+    world.do("commit")
+    other = world.publish("a")
+    world.do("commit")
+    assert first.results == [Receipt(EPOCH, 11, 1)]
+    assert other.results == [Receipt(EPOCH, 12, 11)]
+    assert world.publish("quiet", "k").results == first.results
+    world.finish()
+
+
+def test_other_channels_may_be_forgotten_while_one_begins() -> None:
+    world = World()
+    for _ in range(3):
+        world.do("publish", "gone")
+        world.do("commit")
+    first = world.publish("a")
+    world.do("sweep", 0.0)
+    world.do("commit")
+    assert first.results == [Receipt(EPOCH, 4, 1)]
+    world.finish()
+
+
+def test_a_channel_that_is_published_to_without_a_pause_loses_what_is_old() -> None:
+    """A commit is under way at each sweep."""
+    world = World()
+    world.do("publish", "gone")
+    world.do("commit")
+    for n in range(20):
+        world.do("publish", "a")
+        world.do("sweep", 2.0)
+        world.do("publish", "a")
+        world.do("commit")
+        assert world.thread.jobs, n
+        assert {row.time for row in world.history.peek("a").after(0)} >= {world.time.now - 2.0}
+        assert len(world.history.peek("a")) <= 2 * TTL / 2.0
+    assert list(world.history.channels) == ["a"]
+    assert len([place for place in world.thread.file.rows if place[0] == "a"]) <= 2 * TTL / 2.0 + 2
+
+
+def test_a_commit_that_cannot_begin_is_answered_and_the_next_one_is_tried(trouble: Trouble) -> None:
+    world = World()
+    world.thread.broken = True
+    first = world.publish("a", "k")
+    assert [failure.type for failure in first.results] == [Unavailable]
+    assert ["can't start new thread" in told for told in trouble.take()] == [True]
+    world.remember()
+    world.turn()
+    done: list[Any] = []
+    Deferred.fromCoroutine(world.broker.finish()).addBoth(done.append)
+    assert done == [False]
+    assert trouble.take() == [], "it is logged once"
+    world.thread.broken = False
+    world.waiting.clear()
+    second = world.publish("a", "k")
+    world.do("commit")
+    assert second.results == [Receipt(EPOCH, 1, 1)]
+
+
+@pytest.mark.usefixtures("_faults_are_logged")
+def test_a_row_that_could_not_be_retained_is_told_as_evicted_and_the_next_follow_it() -> None:
+    world = World()
+    world.do("publish", "a")
+    world.do("commit")
+    world.do("fault", "append")
+    lost = world.publish("a", "k")
+    world.do("commit")
+    # That its rows are gone.
+    world.do("commit")
+    after = world.publish("a")
+    world.do("commit")
+    assert (lost.results, after.results) == ([Receipt(EPOCH, 2, 2)], [Receipt(EPOCH, 3, 3)])
+    assert world.history.peek("a").resume(1).reason == "evicted"
+    assert [row.offset for row in world.history.peek("a").resume(2).publications] == [3]
+    world.finish()
+
+
+def test_what_is_left_over_after_a_failure_is_tried_again_though_nobody_waits_for_it() -> None:
+    world = World()
+    world.remember()
+    world.turn()
+    world.fail()
+    assert world.thread.memory.waits
+    world.turn()
+    world.commit()
+    assert not world.thread.memory.waits
+    assert not world.thread.calls
+
+
+def test_a_stop_after_a_failure_tries_once_more() -> None:
+    world = World()
+    for ends, written in ((world.fail, False), (world.commit, True)):
+        world.remember()
+        world.turn()
+        world.fail()
+        done = Deferred.fromCoroutine(world.broker.finish())
+        ends()
+        assert results(done) == [written]
+        assert not world.thread.calls
+
+
+def test_keys_that_wait_for_their_commit_count() -> None:
+    time, history = Time(), History(options, EPOCH)
+    thread = Thread(history, lambda batch: None)
+    broker = SyncBroker(history, Keys(2), Metrics(), time, time, cast(Committer, thread))
+    first, second, third, again = (
+        Deferred.fromCoroutine(broker.publish(Draft("a", b"1", key=key))) for key in "abca"
+    )
+    assert [type(found) for found in results(third)] == [Unavailable]
+    while thread.jobs:
+        thread.succeed()
+    offsets = [[row.offset for row in results(done)] for done in (first, second, again)]
+    assert offsets == [[1], [2], [1]]
+
+
+def results(done: Deferred[Any]) -> list[Any]:
+    """What it fired with, the exception of a failure; empty if it has not."""
+    found: list[Any] = []
+    done.addCallbacks(found.append, lambda why: found.append(why.value))
+    return found

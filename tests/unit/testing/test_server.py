@@ -1,0 +1,558 @@
+"""What `pushserver.testing` promises to those who test their own applications with it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from pushserver import Client, PushServer, Refused
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config, Source, Store
+from pushserver.sources.interface import Feed
+from pushserver.testing import (
+    Disconnected,
+    Publication,
+    ServerError,
+    TestClient,
+    TestServer,
+    reactor,
+)
+from pushserver.testing.reactor import Aside, Beside
+from pushserver.usercode.worker import Worker
+from tests.unit.fakes.source_tools import WAIT_SECONDS
+from tests.unit.fakes.web import Trouble
+
+THREADS = 4
+EACH = 50
+MANY = Config(sources={}, defaults=ChannelOptions(history_size=9_999))
+
+
+def publish_many(app: PushServer, name: object) -> None:
+    for number in range(EACH):
+        app.publish("c", [name, number])
+
+
+def check_all(guest: TestClient, names: list[Any]) -> None:
+    """It got all that these have published, each in its order, and nothing twice."""
+    for name in names:
+        assert [row.data[1] for row in guest.publications if row.data[0] == name] == [*range(EACH)]
+    offsets = [row.offset for row in guest.publications]
+    assert offsets == [*range(1, len(names) * EACH + 1)]
+
+
+def wait_until(server: TestServer, happened: Callable[[], bool]) -> None:
+    """Let real time pass, and none of the test's."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not happened():
+        server.advance(0)
+        assert time.monotonic() < end
+
+
+def test_the_example_of_its_documentation_holds() -> None:
+    app = PushServer()
+    app.on("greet")(lambda client, name: f"hello {name}")
+    with TestServer(app) as server:
+        guest = server.connect()
+        assert guest.rpc("greet", "Ada") == "hello Ada"
+
+
+class TestTime:
+    def test_begins_at_a_thousand_and_passes_by_advance(self) -> None:
+        app = PushServer()
+        seen: list[float] = []
+
+        @app.source("numbers", every=2.0, event="tick")
+        def tick() -> int:
+            seen.append(server.reactor.seconds() if seen else 1_000.0)
+            return len(seen)
+
+        with TestServer(app) as server:
+            assert server.history("numbers") == [Publication("numbers", "tick", 1, 1)]
+            server.advance(10)
+            # Each at its own time, however far it goes.
+            assert seen == [1_000.0, 1_002.0, 1_004.0, 1_006.0, 1_008.0, 1_010.0]
+            assert server.reactor.seconds() == 1_010.0
+            server.advance(0.5)
+            server.advance(1.5)
+            assert len(seen) == 7
+
+    def test_that_does_not_pass_is_an_error_and_no_hang(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reactor, "MOST_CALLS", 100)
+        app = PushServer()
+
+        @app.source("c")
+        async def never() -> AsyncIterator[None]:
+            while True:
+                yield None
+
+        with pytest.raises(AssertionError, match="no time passes"):
+            TestServer(app)
+
+    def test_may_be_long_for_a_flood(
+        self, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # It is at one point in time that not more may happen.
+        monkeypatch.setattr(reactor, "MOST_CALLS", 200)
+        app = PushServer()
+
+        @app.source("c", max_rate=50.0)
+        def flood() -> Iterator[int]:
+            number = 0
+            while True:
+                yield number
+                number += 1
+
+        with TestServer(app) as server:
+            server.advance(9.99)
+            assert len(server.history("c")) == 300
+            assert 540 <= server.history("c")[-1].offset <= 550
+        assert "more than its max_rate (50 a second)" in trouble.take()[0]
+
+
+class TestThreads:
+    def test_are_none_for_handlers_and_what_has_an_interval(self) -> None:
+        app = PushServer()
+        seen: list[threading.Thread] = []
+
+        def note() -> int:
+            seen.append(threading.current_thread())
+            return 1
+
+        def notes() -> Iterator[int]:
+            while True:
+                yield note()
+
+        app.source("a", every=1.0, name="timer")(note)
+        app.source("b", every=1.0)(notes)
+        for event in ("start", "stop", "connect", "note"):
+            app.on(event)(note)
+        with TestServer(app) as server:
+            server.connect().rpc("note")
+        assert seen == [threading.current_thread()] * 6
+
+    def test_are_there_again_for_a_real_server(self) -> None:
+        app = PushServer()
+        app.source("a", every=1.0, name="timer")(lambda: 1)
+        app.source("b")(lambda: (yield 1))
+        places = [own.source.place for own in app.sources]
+        before = [place.worker for place in places]
+        assert [type(worker) for worker in before] == [Worker, Worker]
+        for _ in range(2):
+            with TestServer(app) as server:
+                assert [type(place.worker) for place in places] == [Beside, Aside]
+                assert (len(server.history("a")), len(server.history("b"))) == (1, 1)
+            assert [place.worker for place in places] == before
+        server.close()
+
+    def test_of_the_tests_own_may_publish(self) -> None:
+        app = PushServer()
+        offsets: list[int] = []
+
+        def work() -> None:
+            offsets.append(app.publish("c", 1).offset)
+
+        with TestServer(app) as server:
+            guest = server.connect()
+            guest.subscribe("c")
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+            assert (offsets, [row.data for row in guest.publications]) == ([1], [1])
+
+    def test_of_a_pool_may_publish_at_the_same_time_as_the_test(self) -> None:
+        app = PushServer()
+        with TestServer(app, MANY) as server, ThreadPoolExecutor(THREADS) as pool:
+            guest = server.connect()
+            guest.subscribe("c")
+            futures = [pool.submit(publish_many, app, name) for name in range(THREADS)]
+            publish_many(app, "test")
+            for _ in range(EACH):
+                server.connect().leave()
+                server.advance(0.01)
+            for future in futures:
+                future.result(WAIT_SECONDS)
+            check_all(guest, [*range(THREADS), "test"])
+
+    @pytest.mark.parametrize("how", ["handler", "timer", "start", "generator"])
+    def test_may_be_waited_for_by_what_began_them(self, how: str) -> None:
+        app = PushServer()
+
+        def work() -> str:
+            with ThreadPoolExecutor(THREADS) as pool:
+                futures = [pool.submit(publish_many, app, name) for name in range(THREADS)]
+                app.send("begun")
+                publish_many(app, how)
+                for future in futures:
+                    future.result(WAIT_SECONDS)
+            thread = threading.Thread(target=lambda: app.publish("c", "last"))
+            thread.start()
+            thread.join()
+            return "done"
+
+        def works() -> Iterator[str]:
+            yield work()
+
+        if how == "timer":
+            app.source("own", every=5.0)(work)
+        elif how == "generator":
+            app.source("own")(works)
+        else:
+            app.on(how if how == "start" else "work")(work)
+        with TestServer(app, MANY) as server:
+            guest = server.connect()
+            if how == "handler":
+                assert guest.rpc("work") == "done"
+                assert guest.messages == ["begun"]
+            server.advance(1)
+            guest.subscribe("c", {"last": 9_999})
+            assert guest.publications.pop().data == "last"
+            check_all(guest, [*range(THREADS), how])
+            if how in ("timer", "generator"):
+                assert [row.data for row in server.history("own")] == ["done"]
+
+    def test_do_nothing_at_the_same_time(self) -> None:
+        app = PushServer()
+        order: list[str] = []
+        begun = threading.Event()
+
+        def work() -> None:
+            order.append("begins")
+            begun.set()
+            time.sleep(0.05)
+            order.append("ends")
+
+        @app.on("work")
+        def publish() -> None:
+            thread = threading.Thread(target=server.reactor.callFromThread, args=(work,))
+            thread.start()
+            assert begun.wait(WAIT_SECONDS)
+            app.publish("c", 1)
+            order.append("published")
+            thread.join()
+
+        with TestServer(app) as server:
+            server.connect().rpc("work")
+        assert order == ["begins", "ends", "published"]
+
+    def test_that_something_async_waits_for_are_an_error_and_no_hang(
+        self, monkeypatch: pytest.MonkeyPatch, trouble: Trouble
+    ) -> None:
+        monkeypatch.setattr(reactor, "STUCK_SECONDS", 0.05)
+        app = PushServer()
+
+        @app.on("work")
+        async def work() -> None:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(app.publish, "c", 1).result()
+
+        with TestServer(app) as server:
+            with pytest.raises(ServerError, match="the application failed"):
+                server.connect().rpc("work")
+            assert "must not block it" in trouble.take()[0]
+            assert server.history("c") == []
+            assert app.publish("c", 1).offset == 1
+
+
+class TestAGeneratorThatWaitsAsItLikes:
+    """One without an interval: it has its thread."""
+
+    def test_has_yielded_all_that_it_has_when_the_server_is_there(self) -> None:
+        app = PushServer()
+        threads: set[str] = set()
+
+        @app.source("c")
+        def values() -> Iterator[int]:
+            for number in range(90):
+                threads.add(threading.current_thread().name)
+                yield number
+
+        with TestServer(app) as server:
+            assert [row.data for row in server.history("c")] == list(range(90))
+            [status] = server.service.sources
+            assert status.state == "ended"
+        [name] = threads
+        assert name.startswith("source ")
+
+    def test_may_sleep_for_ever(self) -> None:
+        app = PushServer()
+
+        @app.source("c")
+        def values() -> Iterator[int]:
+            number = 0
+            while True:
+                number += 1
+                yield number
+                time.sleep(0.3)
+
+        began = time.monotonic()
+        with TestServer(app) as server:
+            assert server.history("c")[0].data == 1
+            # It sleeps in real time, however much passes here.
+            server.advance(3_600)
+            wait_until(server, lambda: len(server.history("c")) >= 3)
+            took = time.monotonic() - began
+            assert took >= 0.6
+            assert server.history("c")[-1].data <= took / 0.3 + 1
+
+    def test_may_wait_for_ever(self) -> None:
+        app = PushServer()
+        queue: SimpleQueue[Any] = SimpleQueue()
+
+        @app.source("c")
+        def values() -> Iterator[int]:
+            while (value := queue.get()) is not None:
+                yield value
+
+        @app.on("put")
+        def put(client: Client, data: Any) -> None:
+            queue.put(data)
+
+        with TestServer(app) as server:
+            guest = server.connect()
+            guest.subscribe("c")
+            for number in range(3):
+                guest.rpc("put", number)
+                queue.put(number)
+            wait_until(server, lambda: len(guest.publications) == 6)
+            assert [row.data for row in guest.publications] == [0, 0, 1, 1, 2, 2]
+        # And it ends with the test, whatever it waits for.
+        assert not server.service.running
+        queue.put(None)
+
+    def test_is_waited_for_a_moment_when_time_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reactor, "GLANCE", int(WAIT_SECONDS / reactor.LOOK_SECONDS))
+        app = PushServer()
+        queue: SimpleQueue[Any] = SimpleQueue()
+
+        @app.source("c")
+        def values() -> Iterator[int]:
+            yield queue.get()
+
+        with TestServer(app) as server:
+            assert server.history("c") == []
+            threading.Timer(0.1, queue.put, [1]).start()
+            server.advance(0)
+            assert [row.data for row in server.history("c")] == [1]
+
+    def test_may_publish_by_itself(self) -> None:
+        app = PushServer()
+
+        @app.source("c")
+        def values() -> Iterator[None]:
+            for number in range(3):
+                app.publish("c", number)
+                yield None
+
+        with TestServer(app) as server:
+            assert [row.data for row in server.history("c")] == [0, 1, 2]
+
+    def test_is_told_that_the_feed_does_not_sleep_there(self, trouble: Trouble) -> None:
+        app = PushServer()
+
+        @app.source("c")
+        def values(feed: Feed) -> Iterator[int]:
+            yield 1
+            feed.sleep(1)  # type: ignore[unused-coroutine]
+            yield 2
+
+        with TestServer(app) as server:
+            assert [row.data for row in server.history("c")] == [1]
+            assert "is for the reactor's thread" in trouble.take()[0]
+
+    def test_that_is_async_sleeps_in_the_time_of_the_test(self) -> None:
+        app = PushServer()
+
+        @app.source("c")
+        async def values(feed: Feed) -> AsyncIterator[int]:
+            for number in range(100):
+                yield number
+                await feed.sleep(10)
+
+        with TestServer(app) as server:
+            server.advance(25)
+            assert [row.data for row in server.history("c")] == [0, 1, 2]
+
+    def test_that_goes_round_in_circles_is_an_error_and_no_hang(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reactor, "MOST_CALLS", 200)
+        app = PushServer()
+        stopped = threading.Event()
+
+        @app.source("c")
+        def nothing() -> Iterator[None]:
+            while not stopped.is_set():
+                yield None
+
+        with pytest.raises(AssertionError, match="no time passes"):
+            TestServer(app)
+        # The application may be run again.
+        stopped.set()
+        with TestServer(app) as server:
+            assert server.history("c") == []
+
+
+class TestAServer:
+    def test_listens_to_nothing_and_makes_no_random_numbers(self) -> None:
+        with TestServer() as server:
+            server.advance(60)
+            assert (server.reactor.tcpServers, server.history("numbers")) == ([], [])
+
+    def test_has_the_configuration_that_it_is_given(self) -> None:
+        sources = {"n": Source("random", "r", options={"every": 1.0})}
+        config = Config(sources=sources, limits=Limits(channels_per_client=1))
+        with TestServer(None, config) as server:
+            server.advance(1)
+            assert len(server.history("r")) == 2
+            guest = server.connect()
+            guest.subscribe("a")
+            with pytest.raises(ServerError, match="channels_per_client"):
+                guest.subscribe("b")
+
+    def test_has_no_store(self, tmp_path: Path) -> None:
+        config = Config(sources={}, store=Store(path=str(tmp_path / "history.db")))
+        with pytest.raises(ValueError, match=r"has no store: leave \[store\] out"):
+            TestServer(PushServer(), config)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_takes_publications_as_by_http(self) -> None:
+        with TestServer() as server:
+            server.publish("c", {"a": 1}, event="e")
+            assert server.history("c") == [Publication("c", "e", {"a": 1}, 1)]
+            guest = server.connect()
+            guest.subscribe("c", {"last": 1})
+            server.publish("c", 2)
+            assert guest.publications == [
+                Publication("c", "e", {"a": 1}, 1),
+                Publication("c", "message", 2, 2),
+            ]
+            assert guest.events("e") == [{"a": 1}]
+
+    def test_stops_in_order_and_once(self) -> None:
+        server = TestServer()
+        guest = server.connect()
+        server.close()
+        server.close()
+        assert guest.closed == (3001, "the server is shutting down")
+        assert not server.service.running
+
+
+class TestAClient:
+    @pytest.fixture
+    @staticmethod
+    def app() -> PushServer:
+        app = PushServer()
+
+        @app.on("connect")
+        def come(client: Client, data: Any) -> Any:
+            client.join("all")
+            client.send("welcome", event="note")
+            return {"you": data}
+
+        @app.on("rooms")
+        def rooms(client: Client, data: Any) -> list[str]:
+            client.join("room")
+            return sorted(client.channels)
+
+        @app.on("leave")
+        def leave(client: Client, data: Any) -> None:
+            client.leave("room")
+
+        @app.on("message")
+        def message(client: Client, data: Any) -> None:
+            client.send(f"{data}!")
+            app.send([data])
+
+        @app.on("out")
+        def out(client: Client, data: Any) -> None:
+            client.disconnect("enough")
+
+        @app.on("subscribe", namespace="no")
+        def no() -> None:
+            raise Refused("never", 1234)
+
+        return app
+
+    def test_keeps_what_it_was_told(self, app: PushServer) -> None:
+        with TestServer(app) as server:
+            server.publish("all", 0)
+            one, other = server.connect("Ada"), server.connect()
+            assert (one.answer, other.answer) == ({"you": "Ada"}, {"you": None})
+            assert one.messages == [{"event": "note", "data": "welcome"}]
+            assert (one.joined, one.publications) == (
+                ["all"],
+                [Publication("all", "message", 0, 1)],
+            )
+            assert one.rpc("rooms") == ["all", "room"]
+            assert one.joined == ["all", "room"]
+            server.publish("room", 1)
+            server.publish("all", 2)
+            assert [row.data for row in one.publications] == [0, 1, 2]
+            assert [row.data for row in other.publications] == [0, 2]
+            one.rpc("leave")
+            assert one.joined == ["all"]
+            one.send("x")
+            assert one.messages[1:] == ["x!", ["x"]]
+            assert other.messages[1:] == [["x"]]
+            assert {client.id for client in app.clients} == {one.id, other.id}
+
+    def test_of_its_own_subscribes_and_publishes(self, app: PushServer) -> None:
+        app.on("publish")(lambda: True)
+        with TestServer(app) as server:
+            guest = server.connect()
+            guest.subscribe("c")
+            guest.publish("c", 1)
+            guest.unsubscribe("c")
+            guest.publish("c", 2)
+            assert [row.data for row in guest.publications] == [1]
+            with pytest.raises(ServerError, match="1234: never") as refused:
+                guest.subscribe("no:c")
+            assert refused.value.code == 1234
+
+    def test_that_was_disconnected_says_so(self, app: PushServer) -> None:
+        with TestServer(app) as server:
+            guest = server.connect()
+            with pytest.raises(Disconnected, match="4500: enough"):
+                guest.rpc("out")
+            for call in (lambda: guest.rpc("rooms"), lambda: guest.send(1)):
+                with pytest.raises(Disconnected, match="4500: enough"):
+                    call()
+            guest.leave()
+            assert app.clients == []
+
+    def test_stays_as_long_as_it_likes(self, app: PushServer) -> None:
+        with TestServer(app) as server:
+            guest = server.connect()
+            server.advance(3_600)
+            assert guest.closed is None
+            assert guest.rpc("rooms")
+
+    def test_whose_handler_waits_is_told_so(self, app: PushServer, trouble: Trouble) -> None:
+        @app.on("slow")
+        async def slow(client: Client) -> None:
+            await feeds[0].sleep(5)
+
+        feeds: list[Feed] = []
+
+        @app.source("c")
+        async def source(feed: Feed) -> None:
+            feeds.append(feed)
+            await feed.sleep(1_000)
+
+        with TestServer(app) as server:
+            guest: TestClient = server.connect()
+            with pytest.raises(AssertionError, match="rpc is not answered yet"):
+                guest.rpc("slow")
+            server.advance(5)
+            assert guest.rpc("rooms")
+        assert trouble == []

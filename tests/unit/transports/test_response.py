@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pushserver.channels.publication import Draft
+from pushserver.config.limits import Limits
+from tests.unit.fakes.tools import drive
+from tests.unit.fakes.web import Line, Response, Server, Trouble, parse
+
+SSE = "text/event-stream"
+
+
+def open_stream(server: Server, path: str = "/channels/numbers") -> tuple[Line, Response]:
+    """An event stream that was just begun, and the head of its answer."""
+    line = server.open(path, accept=SSE)
+    answer = parse(line.take())
+    assert (answer.status, answer["content-type"]) == (200, SSE)
+    return line, answer
+
+
+def chunks(data: bytes) -> bytes:
+    """What these chunks hold."""
+    body = b""
+    while data:
+        size, _, rest = data.partition(b"\r\n")
+        body += rest[: int(size, 16)]
+        data = rest[int(size, 16) + 2 :]
+    return body
+
+
+def test_a_stream_is_not_kept_back_by_caches_and_proxies() -> None:
+    _, answer = open_stream(Server())
+    assert answer["cache-control"] == "no-store"
+    assert answer["x-accel-buffering"] == "no"
+    assert "Accept" in answer["vary"]
+    assert not answer.whole
+
+
+def test_each_publication_leaves_at_once() -> None:
+    server = Server()
+    line, answer = open_stream(server)
+    assert answer.body.startswith(b"retry: ")
+    server.publish(data={"number": 1})
+    block = chunks(line.take()).decode()
+    assert block.startswith(f"id: {server.hub.history.epoch}:1\ndata: ")
+    assert json.loads(block.partition("data: ")[2])["data"] == {"number": 1}
+    assert block.endswith("\n\n")
+
+
+def test_a_reader_that_vanishes_is_forgotten() -> None:
+    server = Server()
+    line, _ = open_stream(server)
+    line.vanish()
+    assert server.is_empty()
+    server.publish()
+
+
+def test_at_the_end_the_answer_ends_and_so_does_the_connection() -> None:
+    server = Server()
+    line, _ = open_stream(server)
+    for peer in server.node.peers:
+        peer.shut_down()
+    assert line.take() == b"0\r\n\r\n"
+    assert line.lost
+    assert server.is_empty()
+
+
+def test_a_reader_that_does_not_read_is_dropped_at_its_budget_and_others_are_not() -> None:
+    server = Server(Limits(queue_bytes=200_000))
+    (slow, _), (quick, _) = open_stream(server), open_stream(server)
+    slow.reading = False
+    sent = 0
+    while not slow.aborted:
+        server.publish(data="x" * 10_000)
+        sent += 10_000
+        assert sent < 1_000_000
+    assert sent > 4 * 200_000
+    assert slow.lost
+    assert not quick.disconnecting
+    assert server.hub.channels() == {"numbers": 1}
+    assert len(server.node.peers) == 1
+    assert chunks(quick.take()).count(b"data: ") == sent // 10_000
+
+
+def test_a_reader_that_reads_is_not_dropped_for_all_that_it_missed() -> None:
+    server = Server(Limits(queue_bytes=200_000))
+    for _ in range(30):
+        server.publish(data="x" * 10_000)
+    line = server.open("/channels/numbers?since=oldest", accept=SSE)
+    server.clock.advance(0)
+    assert not line.aborted
+    assert chunks(line.take().partition(b"\r\n\r\n")[2]).count(b"data: ") == 30
+
+
+def test_a_reader_that_reads_late_but_reads_has_its_budget_again() -> None:
+    server = Server(Limits(queue_bytes=200_000))
+    line, _ = open_stream(server)
+    for _ in range(5):
+        line.reading = False
+        for _ in range(15):
+            server.publish(data="x" * 10_000)
+        line.read()
+        server.clock.advance(0)
+    assert not line.aborted
+
+
+def test_a_reader_that_does_not_read_can_be_ended_too() -> None:
+    server = Server()
+    line, _ = open_stream(server)
+    line.reading = False
+    server.publish(data="x" * 100_000)
+    for peer in server.node.peers:
+        peer.shut_down()
+    assert not line.lost
+    assert server.hub.channels() == {}
+    for peer in server.node.peers:
+        peer.abort()
+    server.site.abort()
+    server.clock.advance(0)
+    assert line.lost
+    assert server.is_empty()
+
+
+def unread(size: int) -> tuple[Server, Line]:
+    """A reader that does not read, for which so much waits that its transport does not take."""
+    server = Server(Limits(queue_bytes=1_000))
+    line, _ = open_stream(server)
+    line.reading = False
+    line.unread = 100_000
+    for length in (10, size):
+        drive(server.hub.publish(Draft("numbers", b'"%b"' % (b"x" * length))))
+    for peer in server.node.peers:
+        peer.shut_down()
+    return server, line
+
+
+def test_the_end_comes_behind_what_waits_when_that_is_no_more_than_may() -> None:
+    server, line = unread(500)
+    assert not line.aborted
+    line.read()
+    data = line.take()
+    assert data.endswith(b"\r\n0\r\n\r\n")
+    assert chunks(data).count(b"data: ") == 2
+    assert line.lost
+    assert server.is_empty()
+
+
+def test_a_reader_that_leaves_more_unread_than_may_is_dropped_instead_of_told_the_end() -> None:
+    server, line = unread(1_100)
+    assert line.aborted
+    assert chunks(line.take()).count(b"data: ") == 1
+    assert line.lost
+    assert server.is_empty()
+
+
+def test_a_reader_that_does_not_read_its_end_is_dropped() -> None:
+    server, line = unread(500)
+    server.advance(14)
+    assert not line.aborted
+    # Its time, and what twisted.web adds.
+    server.advance(17)
+    assert line.aborted
+    assert server.is_empty()
+
+
+def test_nothing_goes_to_a_stream_after_its_end() -> None:
+    server = Server()
+    line, _ = open_stream(server)
+    (peer,) = server.node.peers
+    peer.disconnect(1008, "enough")
+    peer.abort()
+    transport = peer._transport  # type: ignore[attr-defined]
+    transport.write(b"late")
+    transport.close(1008, "again")
+    transport.abort()
+    assert line.take() == b"0\r\n\r\n"
+
+
+def test_heartbeats_keep_an_idle_stream_alive() -> None:
+    server = Server(Limits(heartbeat_seconds=10))
+    line, _ = open_stream(server)
+    server.advance(60)
+    beats = chunks(line.take())
+    assert set(beats.decode().split("\n\n")) == {":", ""}
+    assert 5 <= beats.count(b":") <= 9
+
+
+def test_a_head_has_the_headers_of_the_stream_and_begins_none() -> None:
+    server = Server()
+    answer = server.get("/channels/numbers", "HEAD", accept=SSE)
+    assert (answer.status, answer["content-type"], answer.rest) == (200, SSE, b"")
+    assert server.is_empty()
+
+
+def test_what_else_comes_on_the_connection_is_not_answered_before_the_end() -> None:
+    server = Server()
+    line, _ = open_stream(server)
+    line.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
+    assert line.take() == b""
+    server.publish()
+    assert b"data: " in line.take()
+
+
+@pytest.mark.parametrize("path", ["/channels/numbers", "/events?channel=a"])
+def test_a_stream_that_cannot_begin_is_ended_without_a_word_of_why(
+    path: str, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("pushserver.sessions.event_stream.Stream.__init__", fail)
+    server = Server()
+    answer = server.get(path, accept=SSE)
+    assert answer.body == b""
+    assert answer.whole
+    assert "failed: RuntimeError('secret')" in trouble.take()[0]
+    assert server.is_empty()

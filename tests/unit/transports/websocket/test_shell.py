@@ -1,0 +1,774 @@
+from __future__ import annotations
+
+import gc
+import json
+from functools import partial
+from typing import Any
+
+import pytest
+from autobahn.websocket.protocol import WebSocketProtocol
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.logger import Logger, LogLevel
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.publication import Draft
+from pushserver.config.limits import Limits
+from pushserver.protocols.formats import SESSION_WEBSOCKET
+from pushserver.protocols.websocket_frames import SHORT_BYTES
+from pushserver.sessions.event_stream import Stream
+from pushserver.sessions.session import Session
+from pushserver.transports.websocket.lean import LeanProtocol
+from pushserver.transports.websocket.shell import WebSocketShell, close_reason
+from pushserver.transports.websocket.upgrade import WebSocketFactory
+from pushserver.web.first_bytes import Head
+from tests.unit.fakes.tools import drive
+from tests.unit.fakes.web import (
+    Log,
+    Server,
+    Socket,
+    Trouble,
+    frames,
+    handshake,
+    masked,
+    parse,
+    patched,
+    request,
+)
+
+RAW = "/channels/numbers"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("no pong", "no pong"),
+        ("", "closed"),
+        ("7", "reason: 7"),
+        ("true", "reason: true"),
+        ("null", "reason: null"),
+        ('"x"', 'reason: "x"'),
+        ("{}", "reason: {}"),
+        (" 7 ", "reason:  7 "),
+        ("NaN", "reason: NaN"),
+        ("x" * 200, "x" * 120),
+        ("é" * 100, "é" * 60),
+        ("x" + "é" * 100, "x" + "é" * 59),
+    ],
+)
+def test_a_reason_is_a_text_that_is_no_json_and_fits(text: str, reason: str) -> None:
+    assert close_reason(text).decode() == reason
+
+
+def understood(text: str) -> None:
+    reason = close_reason(text)
+    assert 0 < len(reason) <= 120
+    with pytest.raises(ValueError, match=r"."):
+        json.loads(reason.decode())
+
+
+@given(st.text(max_size=200))
+def test_any_text_makes_a_reason_that_every_client_understands(text: str) -> None:
+    understood(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1" * 120 + "x", "7" + " " * 119 + "x", '"' + "a" * 118 + '"x', "1" * 5_000, "[" * 100_000],
+    ids=["number", "spaces", "string", "huge number", "nesting"],
+)
+def test_also_a_text_that_is_json_only_once_it_is_cut(text: str) -> None:
+    understood(text)
+
+
+def test_the_handshake_is_answered_without_an_extension_and_nagle_is_off() -> None:
+    socket = Server().websocket(
+        RAW, sec_websocket_extensions="permessage-deflate; client_max_window_bits"
+    )
+    assert "sec-websocket-extensions" not in socket.handshake
+    assert "sec-websocket-protocol" not in socket.handshake
+    assert socket.handshake["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    assert socket.line.no_delay
+    assert isinstance(socket.line.protocol, WebSocketShell)
+
+
+@pytest.mark.parametrize("offer", ["centrifuge-json", "other, centrifuge-json"])
+def test_the_json_subprotocol_is_echoed_where_it_is_offered(offer: str) -> None:
+    socket = Server().websocket("/connection/websocket", sec_websocket_protocol=offer)
+    assert socket.handshake["sec-websocket-protocol"] == "centrifuge-json"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec_websocket_key": ""},
+        {"sec_websocket_key": "short"},
+        {"sec_websocket_version": "7"},
+        {"sec_websocket_version": ""},
+        {"connection": "keep-alive"},
+    ],
+)
+def test_a_handshake_that_fails_begins_and_leaves_nothing(
+    headers: dict[str, str], trouble: Trouble
+) -> None:
+    server = Server()
+    line = server.connect()
+    line.send(_request(RAW, headers))
+    assert line.take().startswith(b"HTTP/1.1 4")
+    server.advance(10)
+    line.vanish()
+    assert server.is_empty()
+    trouble.clear()
+
+
+def _request(path: str, headers: dict[str, str]) -> bytes:
+    fields = {"host": "localhost:8080", **handshake(), **headers}
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items() if value]
+    return "\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode()
+
+
+def test_frames_that_come_with_the_handshake_are_not_a_problem() -> None:
+    server = Server()
+    line = server.connect()
+    line.send(_request("/connection/websocket", {}))
+    answer = parse(line.take())
+    line.send(masked(b'{"id":1,"connect":{}}') + masked(b'{"id":2,"ping":{}}'))
+    replies = [json.loads(frame.payload) for frame in frames(answer.rest + line.take())]
+    assert [reply["id"] for reply in replies] == [1, 2]
+
+
+def test_a_message_in_fragments_and_byte_by_byte_is_one_message() -> None:
+    socket = Server().session()
+    text = b'{"id":2,"subscribe":{"channel":"a"}}'
+    data = masked(text[:5], final=False) + masked(text[5:9], 0, final=False) + masked(text[9:], 0)
+    for byte in data:
+        socket.line.send(bytes([byte]))
+    (reply,) = socket.texts()
+    assert reply["subscribe"]["recoverable"]
+
+
+@pytest.mark.parametrize(("path", "code"), [("/connection/websocket", 3501), (RAW, 1003)])
+def test_a_binary_frame_is_refused_with_the_code_of_the_protocol(path: str, code: int) -> None:
+    server = Server()
+    socket = server.websocket(path)
+    closed = socket.say(b"\0\1", opcode=2)[-1].close
+    assert closed == (code, "binary frames are not understood; send JSON text")
+    server.publish()
+    assert socket.take() == []
+
+
+@pytest.mark.parametrize("path", ["/connection/websocket", RAW])
+def test_a_frame_or_a_message_that_is_too_large_is_refused(path: str, trouble: Trouble) -> None:
+    for data in (
+        masked(b"x" * 1_001),
+        masked(b"x" * 600, final=False) + masked(b"x" * 600, 0),
+        masked(b"x" * 1_001)[:8],
+    ):
+        socket = Server(Limits(frame_bytes=1_000)).websocket(path)
+        socket.line.send(data)
+        code, reason = socket.close()
+        assert code == 1009
+        assert reason
+        trouble.clear()
+
+
+def test_a_frame_of_just_the_limit_is_taken() -> None:
+    socket = Server(Limits(frame_bytes=1_000)).session()
+    text = b'{"id":2,"ping":{}}'.ljust(1_000)
+    assert socket.say(text)[0].payload == b'{"id":2,"ping":{}}'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x81\x01x",
+        masked(b"\xff"),
+        masked(b"x", opcode=3),
+        masked(b"x", opcode=0),
+        masked(b"x" * 126, opcode=9),
+        masked(b"x", opcode=9, final=False),
+        bytes([0xC1]) + masked(b"x")[1:],
+    ],
+    ids=["unmasked", "utf-8", "opcode", "continuation", "long ping", "part of a ping", "reserved"],
+)
+def test_what_breaks_the_rules_of_frames_is_closed_with_a_code(
+    data: bytes, trouble: Trouble
+) -> None:
+    server = Server()
+    socket = server.websocket(RAW)
+    socket.line.send(data)
+    code, reason = socket.close()
+    assert code in (1002, 1007)
+    assert reason
+    server.publish()
+    assert socket.take() == []
+    server.advance(5)
+    assert socket.line.lost
+    assert server.is_empty()
+    trouble.clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [(b"nonsense", "not JSON"), (b"[]", "not a command"), (b"{}", "pong")]
+)
+def test_a_text_that_is_no_command_ends_a_session_for_good(text: bytes, words: str) -> None:
+    code, reason = Server().session().say(text)[-1].close
+    assert code == 3501
+    assert words in reason
+
+
+def test_a_text_on_a_raw_stream_is_closed_with_a_hint() -> None:
+    server = Server()
+    socket = server.websocket(RAW)
+    code, reason = socket.say(b"hello")[-1].close
+    assert (code, "POST" in reason) == (1008, True)
+    assert server.hub.channels() == {}
+
+
+def test_a_ping_is_answered_with_its_payload() -> None:
+    (pong,) = Server().websocket(RAW).say(b"hello", opcode=9)
+    assert (pong.opcode, pong.payload) == (10, b"hello")
+
+
+def test_a_raw_stream_whose_pings_are_answered_lasts_and_another_does_not(
+    trouble: Trouble,
+) -> None:
+    server = Server(Limits(ping_seconds=10, dead_seconds=5))
+    alive, dead = server.websocket(RAW), server.websocket(RAW)
+    pings = 0
+    for _ in range(60):
+        server.advance(1)
+        for frame in alive.take():
+            assert frame.opcode == 9
+            pings += 1
+            alive.say(frame.payload, opcode=10)
+    assert pings > 5
+    assert not alive.line.disconnecting
+    assert dead.close() == (1008, "no pong")
+    assert dead.line.lost
+    trouble.clear()
+
+
+def test_a_client_that_says_goodbye_is_answered_and_gone() -> None:
+    server = Server()
+    socket = server.session()
+    (answer,) = socket.say((1000).to_bytes(2, "big") + b"bye", opcode=8)
+    assert answer.close[0] == 1000
+    assert socket.line.lost
+    assert server.is_empty()
+
+
+def test_a_client_that_vanishes_is_forgotten() -> None:
+    server = Server()
+    for socket in (server.session(), server.websocket(RAW)):
+        socket.line.vanish()
+    assert server.is_empty()
+
+
+def test_a_client_that_does_not_answer_a_close_is_dropped(trouble: Trouble) -> None:
+    server = Server()
+    socket = server.session()
+    socket.say(b"nonsense")
+    server.advance(1)
+    assert not socket.line.lost
+    server.advance(3)
+    assert socket.line.lost
+    assert server.is_empty()
+    trouble.clear()
+
+
+def test_a_close_reaches_a_client_that_reads_slowly_and_then_answers() -> None:
+    server = Server()
+    socket = server.session()
+    socket.say({"id": 2, "subscribe": {"channel": "numbers"}})
+    socket.line.reading = False
+    server.publish(data="x" * 100_000)
+    for peer in server.node.peers:
+        peer.shut_down()
+    socket.line.read()
+    assert socket.close()[0] == 3001
+    socket.say((3001).to_bytes(2, "big"), opcode=8)
+    assert socket.line.lost
+
+
+def fail(*args: object) -> None:
+    raise RuntimeError("secret")
+
+
+def conversation(socket: Socket) -> Any:
+    return socket.line.protocol.ps_conversation
+
+
+@pytest.mark.parametrize("path", ["/connection/websocket", RAW])
+def test_a_conversation_that_raises_is_closed_with_1011_and_logged(
+    path: str, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server()
+    socket = server.websocket(path)
+    other = server.session()
+    monkeypatch.setattr(type(conversation(socket)), "received", fail)
+    closed = socket.say(b'{"id":1,"connect":{}}')[-1].close
+    assert closed == (1011, "internal server error")
+    assert trouble.take() == ["a WebSocket conversation failed: RuntimeError('secret')"]
+    server.advance(5)
+    assert socket.line.lost
+    assert not other.line.lost
+    trouble.clear()
+
+
+def test_a_conversation_that_cannot_begin_is_closed_with_1011_and_logged(
+    trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stream, "__init__", fail)
+    server = Server()
+    socket = server.websocket(RAW)
+    assert [frame.close for frame in socket.seen] == [(1011, "internal server error")]
+    assert trouble.take() == ["a WebSocket conversation failed: RuntimeError('secret')"]
+    assert socket.say(b"hello") == []
+    server.advance(5)
+    assert socket.line.lost
+    assert server.is_empty()
+    trouble.clear()
+
+
+def test_onclose_without_onopen_is_no_end_of_anything() -> None:
+    server = Server()
+    line = server.connect()
+    line.send(_request(RAW, {}).replace(b"\r\n\r\n", b"\r\n"))
+    line.vanish()
+    shell = server.websocket(RAW)
+    protocol = shell.line.protocol
+    shell.line.vanish()
+    protocol.onClose(False, None, None)
+    protocol.onMessage(b"late", False)
+    protocol.onPing(b"late")
+    protocol.onPong(b"late")
+    protocol.ps_refuse_binary()
+    assert server.is_empty()
+
+
+def test_a_live_publication_is_one_write_of_the_very_same_bytes_for_all() -> None:
+    server = Server()
+    sockets = [server.session() for _ in range(3)]
+    writes: list[bytes] = []
+    for socket in sockets:
+        socket.say({"id": 2, "subscribe": {"channel": "numbers"}})
+        patched(socket.line, "write", writes.append)
+    server.publish()
+    assert len(writes) == 3
+    assert all(write is writes[0] for write in writes)
+
+
+@pytest.mark.parametrize("path", ["/connection/websocket", RAW])
+def test_a_client_that_does_not_read_is_dropped_at_its_budget_and_others_are_not(
+    path: str,
+) -> None:
+    server = Server(Limits(queue_bytes=200_000))
+    slow, quick = server.websocket(path), server.websocket(path)
+    if path != RAW:
+        for socket in (slow, quick):
+            socket.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "numbers"}})
+    slow.line.reading = False
+    sent = 0
+    while not slow.line.aborted:
+        server.publish(data="x" * 10_000)
+        sent += 10_000
+        assert sent < 1_000_000
+    assert sent > 4 * 200_000
+    assert slow.line.lost
+    assert not quick.line.disconnecting
+    assert server.hub.channels() == {"numbers": 1}
+    assert len(server.node.peers) == 1
+    got = [json.loads(frame.payload) for frame in quick.take()]
+    assert len(got) >= sent // 10_000
+
+
+def test_a_client_that_reads_late_but_reads_has_its_budget_again() -> None:
+    server = Server(Limits(queue_bytes=200_000))
+    socket = server.websocket(RAW)
+    for _ in range(5):
+        socket.line.reading = False
+        for _ in range(15):
+            server.publish(data="x" * 10_000)
+        socket.line.read()
+        server.clock.advance(0)
+    assert not socket.line.aborted
+
+
+def test_pings_of_a_client_that_never_reads_are_charged() -> None:
+    server = Server(Limits(queue_bytes=50_000))
+    socket = server.session()
+    socket.line.reading = False
+    for _ in range(3_000):
+        if socket.line.lost:
+            break
+        socket.line.send(masked(b"x" * 125, opcode=9))
+    assert socket.line.aborted
+    assert socket.line.unread < 300_000
+    assert server.is_empty()
+
+
+def test_commands_of_a_client_that_never_reads_are_not_answered_for_ever(
+    trouble: Trouble,
+) -> None:
+    server = Server(Limits(queue_bytes=100_000))
+    socket = server.session()
+    socket.line.reading = False
+    command = b"\n".join(b'{"id":%d,"history":{"channel":"a b"}}' % n for n in range(1, 50))
+    for _ in range(3_000):
+        if socket.line.lost:
+            break
+        socket.line.send(masked(command))
+        server.clock.advance(0.1)
+    assert socket.line.lost
+    assert socket.line.unread < 100_000
+    assert server.hub.metrics.ended["3013"] == 1
+    assert "closing handshake timeout" in trouble.take()[0]
+    assert server.is_empty()
+
+
+def test_after_an_abort_what_still_comes_from_the_peer_is_not_heard() -> None:
+    server = Server(Limits(queue_bytes=1_000))
+    socket = server.session()
+    socket.say({"id": 2, "subscribe": {"channel": "numbers"}})
+    socket.line.reading = False
+    socket.line.unread = 100_000
+    with Log(LogLevel.info) as log:
+        # One in the transport's buffer, one on its way, and more than four times the bound.
+        for _ in range(5):
+            assert not socket.line.aborted
+            drive(server.hub.publish(Draft("numbers", b'"%b"' % (b"x" * 2_100))))
+        assert socket.line.aborted
+        for _ in range(3):
+            socket.line.protocol.dataReceived(masked(b"x", opcode=9))
+            socket.line.protocol.dataReceived(masked(b'{"id":3,"ping":{}}'))
+        server.clock.advance(0)
+    assert len(log.take()) == 1
+    assert server.is_empty()
+
+
+def unread(size: int, path: str = RAW) -> tuple[Server, Socket]:
+    """A client that does not read, for which so much waits that its transport does not take."""
+    server = Server(Limits(queue_bytes=1_000))
+    socket = server.websocket(path)
+    if path != RAW:
+        socket.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "numbers"}})
+    socket.line.reading = False
+    socket.line.unread = 100_000
+    for length in (10, size):
+        drive(server.hub.publish(Draft("numbers", b'"%b"' % (b"x" * length))))
+    return server, socket
+
+
+ENDS = pytest.mark.parametrize("by_client", [False, True])
+PATHS = pytest.mark.parametrize("path", ["/connection/websocket", RAW])
+
+
+def end(server: Server, socket: Socket, by_client: bool) -> None:
+    if by_client:
+        socket.line.send(masked(b"\x03\xe8", opcode=8))
+    else:
+        for peer in server.node.peers:
+            peer.disconnect(3000, "enough")
+
+
+@ENDS
+@PATHS
+def test_the_end_comes_behind_what_waits_when_that_is_no_more_than_may(
+    path: str, by_client: bool
+) -> None:
+    server, socket = unread(500, path)
+    end(server, socket, by_client)
+    assert not socket.line.aborted
+    socket.line.read()
+    *texts, last = socket.take()
+    assert [b"x" * 10 in text.payload for text in texts] == [True, True]
+    assert last.close == ((1000, "") if by_client else (3000, "enough"))
+
+
+@ENDS
+@PATHS
+def test_a_client_that_leaves_more_unread_than_may_is_dropped_instead_of_told_the_end(
+    path: str, by_client: bool
+) -> None:
+    server, socket = unread(1_100, path)
+    end(server, socket, by_client)
+    assert socket.line.aborted
+    assert [frame.opcode for frame in socket.take()] == [1]
+    assert socket.line.lost
+    assert server.hub.metrics.ended == ({} if by_client else {"3000": 1})
+    assert server.is_empty()
+
+
+def test_a_reader_that_reads_is_not_dropped_for_all_that_it_missed() -> None:
+    server = Server(Limits(queue_bytes=200_000), ChannelOptions(history_bytes=1_000_000))
+    server.publish()
+    for _ in range(30):
+        server.publish(data="x" * 10_000)
+    socket = server.websocket(f"{RAW}?since={server.hub.history.epoch}:1")
+    server.clock.advance(0)
+    assert not socket.line.aborted
+    texts = [json.loads(frame.payload) for frame in socket.seen]
+    assert len(texts) == 31 or "reset" in texts[1]
+
+
+def test_a_client_that_reads_is_not_dropped_for_all_that_it_missed_in_several_channels() -> None:
+    server = Server()
+    for name in ("a", "b"):
+        for _ in range(60):
+            server.publish(name, "x" * 10_000)
+    socket = server.session()
+    position = {"recover": True, "epoch": server.hub.history.epoch}
+    commands = [
+        {"id": n, "subscribe": {"channel": name, **position}} for n, name in enumerate("ab", 2)
+    ]
+    replies = socket.say("\n".join(map(json.dumps, commands)).encode())
+    server.clock.advance(0)
+    replies += socket.take()
+    assert not socket.line.aborted
+    rows = [json.loads(reply.payload)["subscribe"]["publications"] for reply in replies]
+    assert [len(part) for part in rows] == [60, 60]
+
+
+def test_connects_and_disconnects_are_logged_for_those_who_debug() -> None:
+    for debug in (False, True):
+        server = Server(debug=debug)
+        with Log() as log:
+            server.websocket(RAW).line.vanish()
+            server.open(RAW, accept="text/event-stream").vanish()
+        told = [text for text in log.take() if "came by" in text or " left" in text]
+        assert len(told) == (4 if debug else 0)
+
+
+def test_what_comes_and_goes_leaves_no_object_behind() -> None:
+    server = Server()
+    for _ in range(3):
+        for socket in (server.session(), server.websocket(RAW)):
+            server.publish()
+            socket.line.vanish()
+    server.advance(30)
+    del socket
+    gc.collect()
+    assert not left_of(server)
+
+
+@pytest.mark.parametrize("path", [RAW, "/connection/websocket"])
+def test_a_connection_that_ends_is_freed_without_a_collection(path: str) -> None:
+    server = Server()
+    gc.collect()
+    gc.disable()
+    heads = count(Head)
+    try:
+        socket = server.websocket(path)
+        assert left_of(server)
+        assert count(Head) == heads
+        socket.line.vanish()
+        server.advance(30)
+        # As a real transport does at its end.
+        del socket.line.protocol
+        socket.line.producer = None
+        del socket
+        assert not left_of(server)
+    finally:
+        gc.enable()
+
+
+def count(kind: type) -> int:
+    return sum(isinstance(thing, kind) for thing in gc.get_objects())
+
+
+def left_of(server: Server) -> list[object]:
+    """What there is of its connections."""
+    found: list[object] = []
+    node = server.node
+    for thing in gc.get_objects():
+        if isinstance(thing, WebSocketShell):
+            ours = getattr(thing.factory, "reactor", None) is server.clock
+        else:
+            ours = isinstance(thing, Session | Stream) and getattr(thing, "node", 0) is node
+        if ours:
+            found.append(thing)
+    return found
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=30) | st.binary(max_size=30).map(masked), max_size=6))
+def test_whatever_bytes_one_peer_sends_another_is_not_disturbed(
+    trouble: Trouble, chunks: list[bytes]
+) -> None:
+    server = Server()
+    quiet = server.websocket("/channels/quiet")
+    peer = server.session()
+    for n, chunk in enumerate(chunks):
+        peer.line.send(chunk)
+        server.publish("quiet", n)
+    assert [text["data"] for text in quiet.texts()] == list(range(len(chunks)))
+    peer.line.vanish()
+    server.advance(5)
+    assert len(server.node.peers) == 1
+    quiet.line.vanish()
+    assert server.is_empty()
+    trouble.clear()
+
+
+# -- pongs and short texts, which do not go through Autobahn -------------------------------------
+
+SIZES = st.sampled_from([0, 1, 2, 6, 124, 125, 126, 127, 300, SHORT_BYTES, SHORT_BYTES + 1])
+TEXTS = SIZES.map(lambda size: b"x" * size) | st.sampled_from(
+    [
+        b"{}",
+        b"[]",
+        b"{",
+        "\u20ac".encode(),
+        "\u20ac".encode()[:2],
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+    ]
+)
+
+
+def odd_frame(frame: bytes, first: int, second: int) -> bytes:
+    """The frame with other flags, or with a length that it does not have."""
+    return bytes([first, second or frame[1]]) + frame[2:]
+
+
+FRAMES = (
+    st.binary(max_size=8)
+    | st.builds(
+        masked,
+        TEXTS,
+        st.sampled_from([0, 1, 1, 1, 2, 9, 10]),
+        st.sampled_from([True, True, True, False]),
+        st.binary(min_size=4, max_size=4),
+    )
+    | st.builds(
+        odd_frame,
+        TEXTS.map(masked),
+        st.sampled_from([0x81, 0x81, 0x80, 0x01, 0xC1, 0x91, 0x8A]),
+        st.sampled_from([0, 0, 0, 0x80, 0x82, 0x02, 0x06, 0x7E, 0xFD, 0xFE, 0xFF]),
+    )
+    | TEXTS.map(lambda text: b"\x81\xfe" + len(text).to_bytes(2, "big") + b"\0\0\0\0" + text)
+    | TEXTS.map(lambda text: b"\x81\xff" + len(text).to_bytes(8, "big") + b"\0\0\0\0" + text)
+)
+
+
+class Told:
+    """A conversation that notes what it is told."""
+
+    def __init__(self, transport: Any):
+        self.heard: list[Any] = []
+        transport.attach(self)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *values: self.heard.append((name, *values))
+
+
+def heard(
+    pieces: list[bytes], short: bool, trouble: Trouble, limits: Limits | None = None
+) -> tuple[Any, bytes]:
+    """What a conversation is told of these bytes, and what the peer is answered."""
+    server = Server()
+    told: list[Told] = []
+
+    def begin(transport: Any) -> Told:
+        told.append(Told(transport))
+        return told[0]
+
+    factory = WebSocketFactory(server.clock, server.clock.seconds, limits or Limits(), Logger())
+    line = server.connect()
+    shell: Any = factory.prepare(line.getPeer(), SESSION_WEBSOCKET, begin)
+    if not short:
+        patched(shell, "dataReceived", partial(LeanProtocol.dataReceived, shell))
+    line.protocol = shell
+    shell.makeConnection(line)
+    line.send(request("/", **handshake()))
+    line.take()
+    for piece in pieces:
+        line.send(piece)
+    answered = line.take()
+    server.clock.advance(5)
+    trouble.take()
+    return told[0].heard, answered
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(FRAMES, max_size=6), st.booleans())
+def test_what_clients_send_is_understood_as_autobahn_understands_it(
+    trouble: Trouble, pieces: list[bytes], together: bool
+) -> None:
+    if together:
+        pieces = [b"".join(pieces)]
+    assert heard(pieces, True, trouble) == heard(pieces, False, trouble)
+
+
+PART = masked(b"a", final=False)
+LONG = 126
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [masked(b"\xed\xa0\x80")],
+        [masked(b"\xff")],
+        [odd_frame(masked(b"ab"), 0xC1, 0)],
+        [odd_frame(masked(b"ab"), 0x91, 0)],
+        [odd_frame(masked(b"ab"), 0x01, 0)],
+        [odd_frame(masked(b"ab"), 0x80, 0)],
+        [odd_frame(masked(b"ab"), 0x82, 0)],
+        [odd_frame(masked(b"ab"), 0x89, 0)],
+        # Not masked.
+        [b"\x81\x02ab"],
+        [b"\x81\x7e\0\x7e" + b"a" * LONG],
+        # The length in more bytes than it takes.
+        [b"\x81\xfe\0\x05\0\0\0\0hello"],
+        [b"\x81\xff" + b"\0" * 7 + b"\x05" + b"\0\0\0\0hello"],
+        [b"\x81\xff" + b"\0" * 131],
+        # Two at once, one in two pieces, more than one, less than one.
+        [masked(b"a") + masked(b"b")],
+        [masked(b"ab")[:3], masked(b"ab")[3:]],
+        [masked(b"ab") + b"\x81", masked(b"cd")[1:]],
+        [b"\x81", masked(b"ab")[1:]],
+        [b"\x81\x80", b"\0\0\0\0"],
+        [b"\x81\x82\0\0\0\0"],
+        [b"\x81\xfe", b"\0\x7e\0\0\0\0" + b"a" * LONG],
+        [b"\x81\xfe\0\x7e\0\0\0\0" + b"a" * LONG],
+        # Within a message, where a text may not begin; and within a frame, where none does.
+        [PART, masked(b"b")],
+        [PART, masked(b"b", opcode=0)],
+        [masked(b"\x81\x81\0\0\0\0" * 2)[:6], masked(b"a"), masked(b"b")],
+        # After the end.
+        [masked(b"\x03\xe8", opcode=8), masked(b"a")],
+        [masked(b"\xff"), masked(b"a")],
+    ],
+)
+def test_whatever_is_no_whole_short_text_is_autobahns(
+    trouble: Trouble, pieces: list[bytes]
+) -> None:
+    assert heard(pieces, True, trouble) == heard(pieces, False, trouble)
+
+
+@pytest.mark.parametrize("size", [10, 11, 200])
+def test_a_short_text_is_held_to_the_limit_too(trouble: Trouble, size: int) -> None:
+    pieces = [masked(b"x" * size), masked(b"{}")]
+    limits = Limits(frame_bytes=10)
+    told, answered = heard(pieces, True, trouble, limits)
+    assert (told, answered) == heard(pieces, False, trouble, limits)
+    assert (("received", b"x" * size) in told) == (size <= 10)
+
+
+@pytest.mark.parametrize(
+    ("frame", "told"),
+    [
+        (masked(b"{}"), ("received", b"{}")),
+        (masked(b"", opcode=10), ("alive",)),
+        (masked(b"x" * 125), ("received", b"x" * 125)),
+        (masked(b"x" * 126), ("received", b"x" * 126)),
+        (masked(b"x" * SHORT_BYTES), ("received", b"x" * SHORT_BYTES)),
+        (masked("\u20ac".encode()), ("received", "\u20ac".encode())),
+    ],
+)
+def test_a_pong_or_a_short_text_is_not_looked_at_twice(
+    monkeypatch: pytest.MonkeyPatch, trouble: Trouble, frame: bytes, told: Any
+) -> None:
+    monkeypatch.setattr(WebSocketProtocol, "processData", None)
+    assert heard([frame], True, trouble) == ([told], b"")

@@ -1,0 +1,194 @@
+"""What a fork of the server's process may do with the application; mostly with a pid made up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from pushserver import Client, NotRunning, PushServer
+from pushserver.app.service import AppService
+from pushserver.channels.publication import Draft
+from pushserver.sources.interface import Feed
+from pushserver.testing import TestServer
+from pushserver.usercode import fork
+from tests.e2e.server import environment
+from tests.unit.app.test_service import NoHandlers
+from tests.unit.fakes.source_tools import Desk, ThreadClock
+from tests.unit.fakes.tools import make_node
+
+InFork = Callable[[Callable[[], object]], Any]
+
+
+@pytest.fixture
+def in_fork(monkeypatch: pytest.MonkeyPatch) -> InFork:
+    """Calls as a forked process would."""
+
+    def in_fork(call: Callable[[], object]) -> object:
+        with monkeypatch.context() as patch:
+            patch.setattr(fork, "getpid", lambda: -1)
+            return call()
+
+    return in_fork
+
+
+CALLS: dict[str, Callable[[PushServer, Client], object]] = {
+    "app.publish": lambda app, client: app.publish("c", 1),
+    "app.send": lambda app, client: app.send(1),
+    "client.send": lambda app, client: client.send(1),
+    "client.join": lambda app, client: client.join("c"),
+    "client.leave": lambda app, client: client.leave("in"),
+    "client.disconnect": lambda app, client: client.disconnect(),
+}
+
+
+class TestAnApplication:
+    @pytest.fixture
+    def app(self) -> PushServer:
+        app = PushServer()
+        app.on("connect")(lambda client: client.join("in"))
+        return app
+
+    @pytest.mark.parametrize("name", CALLS)
+    def test_does_nothing_in_a_fork_and_says_what_to_do_there(
+        self, app: PushServer, in_fork: InFork, name: str
+    ) -> None:
+        with TestServer(app) as server:
+            guest = server.connect()
+            [client] = app.clients
+            told = r'forked process of the server.*pushserver\.publish\("http://localhost:8080"'
+            with pytest.raises(NotRunning, match=told):
+                in_fork(lambda: CALLS[name](app, client))
+            server.advance(1)
+            assert (server.history("c"), guest.messages, guest.closed) == ([], [], None)
+            assert client.channels == {"in"}
+            CALLS[name](app, client)
+
+    def test_is_still_looked_at_in_a_fork(self, app: PushServer, in_fork: InFork) -> None:
+        with TestServer(app) as server:
+            guest = server.connect()
+            [client] = in_fork(lambda: app.clients)
+            assert in_fork(lambda: (client.connected, client.channels)) == (True, {"in"})
+            assert client.id == guest.id
+
+    def test_that_a_fork_starts_a_server_for_publishes_there(
+        self, app: PushServer, in_fork: InFork
+    ) -> None:
+        def serve() -> int:
+            own = PushServer()
+            with TestServer(own):
+                return own.publish("c", 1).offset
+
+        assert in_fork(serve) == 1
+        with TestServer(app) as server:
+            app.publish("c", 2)
+            assert [row.offset for row in server.history("c")] == [1]
+
+
+class TestTheWayToTheReactor:
+    @pytest.fixture
+    def app(self) -> Iterator[PushServer]:
+        self.clock = ThreadClock()
+        app = PushServer()
+        service = AppService(app, NoHandlers(), make_node(), self.clock)
+        service.startService()
+        yield app
+        stopped: Any = service.stopService()
+        assert isinstance(stopped, Deferred)
+        service.end()
+
+    def test_is_not_taken_in_a_fork_of_another_thread(
+        self, app: PushServer, in_fork: InFork
+    ) -> None:
+        running = app._server()
+        running.here = lambda: False
+        calls: list[Callable[[], object]] = [
+            lambda: running.soon(lambda: None),
+            lambda: running.publish(Draft("c", b"1")),
+        ]
+        for call in calls:
+            with pytest.raises(NotRunning, match="forked process"):
+                in_fork(call)
+        assert self.clock.waiting == 0
+
+
+FEED_CALLS: dict[str, Callable[[Feed], object]] = {
+    "publish": lambda feed: feed.publish(1),
+    "remember": lambda feed: feed.remember(1),
+    "sleep": lambda feed: feed.sleep(1),
+    "trouble": lambda feed: feed.trouble("x"),
+    "ok": lambda feed: feed.ok(),
+}
+
+
+@pytest.mark.parametrize("name", FEED_CALLS)
+def test_a_feed_does_nothing_in_a_fork(in_fork: InFork, name: str) -> None:
+    desk, feeds = Desk(), []
+
+    async def run(feed: Feed) -> None:
+        feeds.append(feed)
+        await feed.sleep(1_000)
+
+    runner = desk.script(run)
+    [feed] = feeds
+    with pytest.raises(NotRunning, match="forked process"):
+        in_fork(lambda: FEED_CALLS[name](feed))
+    assert in_fork(feed.remembered) is None
+    assert (desk.drafts, desk.memory.get("s"), runner.status().last_error) == ([], None, "")
+    stopped: Any = runner.stopService()
+    assert stopped is None or isinstance(stopped, Deferred)
+
+
+class TestAFunctionThatIsCalled:
+    def run(self, body: str) -> tuple[int, str]:
+        """Call a function whose child does this; its status, and what it wrote."""
+        program = (
+            "import os, sys\n"
+            "from pushserver.usercode import fork\n"
+            "def function(number):\n"
+            "    pid = os.fork()\n"
+            "    if pid:\n"
+            "        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])\n"
+            f"    {body}\n"
+            "print('status', fork.call(function, 5))\n"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        word, status = ended.stdout.split()
+        assert word == "status"
+        return int(status), ended.stderr
+
+    def test_does_not_return_in_a_fork(self) -> None:
+        status, told = self.run("return 7")
+        assert status == 1
+        assert "a forked process of the server returned from the function that forked it" in told
+
+    @pytest.mark.parametrize(
+        ("code", "status", "told"),
+        [("", 0, ""), ("0", 0, ""), ("3", 3, ""), ("True", 1, ""), ("'bye'", 1, "bye\n")],
+    )
+    def test_ends_a_fork_as_sys_exit_does(self, code: str, status: int, told: str) -> None:
+        assert self.run(f"sys.exit({code})") == (status, told)
+
+    def test_ends_a_fork_that_fails_with_its_traceback(self) -> None:
+        status, told = self.run("raise LookupError(number)")
+        assert status == 1
+        assert told.endswith("LookupError: 5\n")
+
+    def test_returns_and_raises_in_its_own_process(self) -> None:
+        def fail() -> None:
+            raise SystemExit(3)
+
+        assert fork.call(max, 2, 3) == 3
+        with pytest.raises(SystemExit):
+            fork.call(fail)

@@ -1,0 +1,512 @@
+"""Handlers in threads: real ones, which wait for events and never for time."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+
+from pushserver import Client as AppClient
+from pushserver import PushServer
+from pushserver.app.dispatch import AppHandlers
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as ServerSection
+from pushserver.server.build import build
+from pushserver.testing.reactor import Inline
+from pushserver.usercode import thread_pool
+from pushserver.usercode.thread_pool import Busy, Pool
+from pushserver.usercode.worker import Worker
+from tests.unit.fakes.source_tools import WAIT_SECONDS, ThreadClock
+from tests.unit.fakes.tools import Client
+from tests.unit.fakes.web import Trouble
+
+
+class Gate:
+    """A function that does not return until it is let; it notes who calls it, and where."""
+
+    def __init__(self, result: Any = None):
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+        self.threads: list[threading.Thread] = []
+        self._result = result
+
+    def __call__(self) -> Any:
+        self.threads.append(threading.current_thread())
+        self.entered.set()
+        assert self.opened.wait(WAIT_SECONDS)
+        if isinstance(self._result, BaseException):
+            raise self._result
+        return self._result
+
+
+class Reactor(ThreadClock):
+    """A clock for a whole server."""
+
+    def callWhenRunning(self, call: Callable[..., object]) -> None: ...
+
+
+def results(deferred: Deferred[Any]) -> list[Any]:
+    """What it gives: nothing yet, one value, or one exception."""
+    found: list[Any] = []
+    deferred.addCallbacks(found.append, lambda failure: found.append(failure.value))
+    return found
+
+
+def call(pool: Pool, function: Callable[[], Any], place: object = None) -> Deferred[Any]:
+    """A call; of a place of its own unless one is given."""
+    return pool.call(function, object() if place is None else place)
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """No thread can be begun until what this gives is called."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    return lambda: monkeypatch.setattr(threading.Thread, "start", before)
+
+
+@pytest.fixture
+def clock() -> ThreadClock:
+    return ThreadClock()
+
+
+@pytest.fixture(autouse=True)
+def no_threads_left() -> Iterator[None]:
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("handler "):
+            thread.join(WAIT_SECONDS)
+            assert not thread.is_alive()
+
+
+class TestAPool:
+    @pytest.fixture
+    @staticmethod
+    def pool(clock: ThreadClock) -> Iterator[Pool]:
+        pool = Pool(clock, clock.seconds, 2)
+        yield pool
+        pool.close()
+
+    def test_brings_what_is_returned_or_raised_to_the_reactor(
+        self, pool: Pool, clock: ThreadClock
+    ) -> None:
+        gate, error = Gate(7), LookupError("x")
+
+        def fails() -> None:
+            raise error
+
+        value, failure = results(call(pool, gate)), results(call(pool, fails))
+        clock.take()
+        assert (value, failure) == ([], [error])
+        gate.opened.set()
+        clock.take()
+        assert value == [7]
+        assert gate.threads[0] is not threading.current_thread()
+        assert gate.threads[0].daemon
+
+    def test_has_no_thread_before_it_needs_one_and_then_not_more_than_it_may(
+        self, pool: Pool, clock: ThreadClock
+    ) -> None:
+        assert not [t for t in threading.enumerate() if t.name.startswith("handler ")]
+        gates = [Gate(n) for n in range(5)]
+        found = [results(call(pool, gate)) for gate in gates]
+        for gate in gates[:2]:
+            assert gate.entered.wait(WAIT_SECONDS)
+        for gate in gates[2:]:
+            assert not gate.entered.is_set()
+            gate.opened.set()
+        gates[1].opened.set()
+        clock.take(4)
+        assert found == [[], [1], [2], [3], [4]]
+        gates[0].opened.set()
+        clock.take()
+        assert found[0] == [0]
+        assert len({thread for gate in gates for thread in gate.threads}) == 2
+
+    def test_uses_a_thread_that_is_free_again(self, pool: Pool, clock: ThreadClock) -> None:
+        gates = [Gate() for _ in range(3)]
+        for gate in gates:
+            gate.opened.set()
+            call(pool, gate)
+            clock.take()
+        assert len({thread for gate in gates for thread in gate.threads}) == 1
+
+    def test_lets_so_many_wait_and_no_more(
+        self, pool: Pool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(thread_pool, "WAITING", 3)
+        gates = {place: Gate() for place in ("a", "must")}
+        made: list[object] = []
+        call(pool, gates["a"], "a")
+        pool.call(gates["must"], "must", must=True)
+        for n in range(3):
+            call(pool, functools.partial(made.append, n), "a")
+        with pytest.raises(Busy):
+            call(pool, lambda: made.append(99), "a")
+        assert not pool.crowded
+        for n in range(10, 14):
+            pool.call(functools.partial(made.append, n), "must", must=True)
+        # Those of others have their own room.
+        call(pool, lambda: made.append("b"), "b")
+        assert pool.crowded
+        for gate in gates.values():
+            gate.opened.set()
+        clock.take(10)
+        assert not pool.crowded
+        # Each kind in its order; the kinds side by side.
+        made.remove("b")
+        numbers = [n for n in made if isinstance(n, int)]
+        assert [n for n in numbers if n < 10] == [0, 1, 2]
+        assert [n for n in numbers if n >= 10] == [10, 11, 12, 13]
+
+    def test_makes_no_call_that_was_cancelled_while_it_waited(
+        self, pool: Pool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(thread_pool, "WAITING", 1)
+        gate, made = Gate(), list[str]()
+        call(pool, gate, "a")
+        pool.call(gate, "must", must=True)
+        waiting = call(pool, lambda: made.append("cancelled"), "a")
+        found = results(waiting)
+        must = pool.call(lambda: made.append("must"), "must", must=True)
+        results(must)
+        waiting.cancel()
+        must.cancel()
+        assert isinstance(found[0], CancelledError)
+        # There is room for another in its place.
+        call(pool, lambda: made.append("last"), "a")
+        gate.opened.set()
+        clock.take(4)
+        assert sorted(made) == ["last", "must"]
+
+    def test_goes_on_when_a_call_is_left_behind(
+        self, pool: Pool, clock: ThreadClock, trouble: Trouble
+    ) -> None:
+        error = LookupError("late")
+        gates = [Gate(error), Gate(5)]
+        made = [call(pool, gate) for gate in gates]
+        found = [results(answer) for answer in made]
+        for gate in gates:
+            assert gate.entered.wait(WAIT_SECONDS)
+        for answer in made:
+            answer.cancel()
+        assert [type(one) for [one] in found] == [CancelledError] * 2
+        # Both threads are still in there.
+        last = results(call(pool, lambda: 6))
+        assert clock.waiting == 0
+        for gate in gates:
+            gate.opened.set()
+        clock.take(3)
+        assert last == [6]
+        assert trouble.take() == ["a call that was late has failed: LookupError('late')"]
+
+    def test_that_is_closed_leaves_nobody_waiting_unsaid(
+        self, pool: Pool, clock: ThreadClock, trouble: Trouble
+    ) -> None:
+        gate = Gate()
+        for _ in range(3):
+            call(pool, gate)
+        pool.close()
+        assert trouble.take() == ["1 calls of handlers are not made any more"]
+        gate.opened.set()
+        clock.take(2)
+        # A server that is started again goes on with it.
+        found = results(call(pool, lambda: 7))
+        clock.take()
+        assert found == [7]
+
+
+class TestAHandlerThatIsSlow:
+    @pytest.mark.parametrize(("threads", "most"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2)])
+    def test_has_half_of_the_threads(self, clock: ThreadClock, threads: int, most: int) -> None:
+        pool = Pool(clock, clock.seconds, threads)
+        slow = [Gate() for _ in range(threads + 1)]
+        for gate in slow:
+            call(pool, gate, "slow")
+        others = [Gate() for _ in range(threads - most)]
+        for gate in others:
+            call(pool, gate)
+        for gate in [*slow[:most], *others]:
+            assert gate.entered.wait(WAIT_SECONDS)
+        assert not any(gate.entered.is_set() for gate in slow[most:])
+        last = Gate()
+        call(pool, last)
+        assert not last.entered.is_set()
+        # What is free goes to who has waited longest, and may.
+        for gate in [*slow, *others, last]:
+            gate.opened.set()
+        clock.take(len(slow) + len(others) + 1)
+        assert all(gate.entered.is_set() for gate in [*slow, last])
+        pool.close()
+
+    @pytest.mark.parametrize(("threads", "running"), [(1, [0]), (2, [0, 2]), (4, [0, 1, 2, 3])])
+    def test_keeps_nothing_that_must_be_called_waiting(
+        self, clock: ThreadClock, threads: int, running: list[int]
+    ) -> None:
+        pool = Pool(clock, clock.seconds, threads)
+        slow, gone, stop = [Gate() for _ in range(4)], Gate(), Gate()
+        for gate, place in zip(slow, ("a", "a", "b", "b"), strict=True):
+            call(pool, gate, place)
+        pool.call(gone, "disconnect", must=True)
+        for gate in (*(slow[n] for n in running), gone):
+            assert gate.entered.wait(WAIT_SECONDS)
+        # One of a kind: this one waits with the others.
+        later = Gate()
+        pool.call(later, "disconnect", must=True)
+        pool.call(stop, "stop", must=True)
+        assert stop.entered.wait(WAIT_SECONDS)
+        stop.opened.set()
+        clock.take()
+        assert not later.entered.is_set()
+        # The thread that is left over is for none of the others.
+        assert [n for n, gate in enumerate(slow) if gate.entered.is_set()] == running
+        for gate in (*slow, gone, later):
+            gate.opened.set()
+        clock.take(6)
+        assert all(gate.entered.is_set() for gate in (*slow, later))
+        pool.close()
+
+
+class TestWithoutANewThread:
+    def test_a_call_fails_and_the_next_one_has_one(
+        self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pool = Pool(clock, clock.seconds, 2)
+        again = refuse_threads(monkeypatch)
+        for _ in range(3):
+            [error] = results(call(pool, lambda: 7))
+            assert str(error) == "can't start new thread"
+        again()
+        found = [results(call(pool, lambda: 7)) for _ in range(2)]
+        clock.take(2)
+        assert found == [[7], [7]]
+        pool.close()
+
+    def test_a_call_waits_for_one_that_there_is(
+        self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pool, gate = Pool(clock, clock.seconds, 4), Gate()
+        call(pool, gate)
+        refuse_threads(monkeypatch)
+        found = results(call(pool, lambda: 7))
+        assert found == []
+        gate.opened.set()
+        clock.take(2)
+        assert found == [7]
+        pool.close()
+
+    def test_a_source_goes_on_with_the_next_tick(
+        self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        worker = Worker("handler of a test")
+        again = refuse_threads(monkeypatch)
+        made: list[int] = []
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            worker.call(clock, lambda: made.append(1))
+        assert not worker.busy
+        again()
+        worker.call(clock, lambda: made.append(2))
+        clock.take()
+        assert made == [2]
+        worker.close()
+
+
+def test_without_threads_a_call_has_returned_when_it_is_made() -> None:
+    inline = Inline()
+    error = LookupError("x")
+
+    def fails() -> None:
+        raise error
+
+    assert results(inline.call(lambda: 7, 1)) == [7]
+    assert results(inline.call(fails, 1, must=True)) == [error]
+    inline.close()
+
+
+class TestAServerWithThreads:
+    """A client does not wait for another's handler, and the reactor for none."""
+
+    @pytest.fixture
+    @staticmethod
+    def app() -> PushServer:
+        return PushServer()
+
+    @pytest.fixture
+    @staticmethod
+    def reactor() -> Reactor:
+        return Reactor()
+
+    @pytest.fixture
+    @staticmethod
+    def clients(app: PushServer, reactor: Reactor) -> Iterator[Callable[[], Client]]:
+        """Makes clients of a server with four threads, so that two are for one handler."""
+        limits = Limits(handler_threads=4, ping_seconds=10_000.0)
+        config = Config(server=ServerSection(listen=[]), limits=limits, sources={})
+        service = build(config, reactor, app=app, clock=reactor.seconds)
+        service.startService()
+        made: list[Client] = []
+
+        def make() -> Client:
+            made.append(Client(service.node, connect=False))
+            return made[-1]
+
+        yield make
+        for client in made:
+            client.session.closed()
+        assert results(service.stopService()) == [None]
+
+    def test_calls_handlers_side_by_side_and_lets_others_wait(
+        self, app: PushServer, reactor: Reactor, clients: Callable[[], Client]
+    ) -> None:
+        gates = {name: Gate(name) for name in "abc"}
+        app.on("ask")(lambda client, data: gates[data]())
+        guests = {name: clients() for name in "abc"}
+        for name, guest in guests.items():
+            guest.say({"id": 1, "connect": {}})
+            assert guest.say({"id": 2, "rpc": {"method": "ask", "data": name}}) == []
+        for name in "ab":
+            assert gates[name].entered.wait(WAIT_SECONDS)
+        gates["b"].opened.set()
+        reactor.take()
+        assert guests["b"].transport.take() == [{"id": 2, "rpc": {"data": "b"}}]
+        assert gates["c"].entered.wait(WAIT_SECONDS)
+        for name in "ca":
+            gates[name].opened.set()
+        reactor.take(2)
+        for name in "ca":
+            assert guests[name].transport.take() == [{"id": 2, "rpc": {"data": name}}]
+
+    def test_leaves_a_handler_behind_that_takes_a_minute(
+        self,
+        app: PushServer,
+        reactor: Reactor,
+        clients: Callable[[], Client],
+        trouble: Trouble,
+    ) -> None:
+        gate, gone = Gate(), list[AppClient]()
+        app.on("ask")(lambda client, data: gate())
+        app.on("disconnect", thread=False)(gone.append)
+        guest = clients()
+        guest.say({"id": 1, "connect": {}})
+        guest.say({"id": 2, "rpc": {"method": "ask"}})
+        assert gate.entered.wait(WAIT_SECONDS)
+        reactor.advance(30)
+        [reply] = guest.transport.take()
+        assert reply["error"]["message"] == "the application did not answer in time"
+        assert "has not answered in 30 s" in trouble.take()[0]
+        guest.session.closed()
+        reactor.advance(30)
+        assert len(gone) == 1
+        gate.opened.set()
+        reactor.take()
+        assert guest.transport.take() == []
+
+    def test_says_what_was_late_before_it_had_a_thread(
+        self,
+        app: PushServer,
+        reactor: Reactor,
+        clients: Callable[[], Client],
+        trouble: Trouble,
+    ) -> None:
+        gates = [Gate() for _ in range(3)]
+        app.on("ask")(lambda client, data: gates[data]())
+        for n in range(3):
+            guest = clients()
+            guest.say({"id": 1, "connect": {}})
+            guest.say({"id": 2, "rpc": {"method": "ask", "data": n}})
+            reactor.advance(1)
+        for gate in gates[:2]:
+            assert gate.entered.wait(WAIT_SECONDS)
+        handlers: AppHandlers = guest.session.node.handlers  # type: ignore[assignment]
+        reactor.advance(28.5)
+        assert "has not answered in 30 s (handler_seconds)" in trouble.take()[0]
+        reactor.advance(0.5)
+        [failed] = handlers.failures("c")
+        told = "was not called: it waited for a thread (handler_threads) for 30 s (handler_seconds)"
+        # It is the same handler, two seconds later.
+        assert (failed.error, trouble.take()) == (told, [])
+        for gate in gates:
+            gate.opened.set()
+        reactor.take(2)
+        assert not gates[2].entered.is_set()
+
+    def test_lets_nobody_in_while_too_many_have_left(
+        self,
+        app: PushServer,
+        reactor: Reactor,
+        clients: Callable[[], Client],
+        trouble: Trouble,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(thread_pool, "WAITING", 3)
+        gate = Gate()
+        app.on("disconnect")(gate)
+        for _ in range(5):
+            guest = clients()
+            assert "connect" in guest.say({"id": 1, "connect": {}})[0]
+            guest.session.closed()
+        for _ in range(10):
+            guest = clients()
+            [reply] = guest.say({"id": 1, "connect": {}})
+            assert reply["error"]["temporary"] is True
+            guest.session.closed()
+        assert app.clients == []
+        [told] = trouble.take()
+        assert told.startswith("no client is let in: too many calls of the disconnect handler")
+        # One line for all that are late.
+        reactor.advance(30)
+        assert len(trouble.take()) == 1
+        gate.opened.set()
+        reactor.take(5)
+        guest = clients()
+        assert "connect" in guest.say({"id": 1, "connect": {}})[0]
+        guest.session.closed()
+        reactor.take()
+
+    def test_leaves_no_timer_when_it_has_stopped(self, app: PushServer) -> None:
+        gate, reactor = Gate(), Reactor()
+        app.on("hang")(lambda client: gate())
+        config = Config(server=ServerSection(listen=[]), sources={})
+        service = build(config, reactor, app=app, clock=reactor.seconds)
+        service.startService()
+        guest = Client(service.node, connect=False)
+        guest.say({"id": 1, "connect": {}})
+        guest.say({"id": 2, "rpc": {"method": "hang"}})
+        assert gate.entered.wait(WAIT_SECONDS)
+        over = results(service.stopService())
+        guest.session.closed()
+        reactor.advance(5)
+        assert over == [None]
+        assert [call for call in reactor.getDelayedCalls() if "late" in str(call)] == []
+        gate.opened.set()
+        reactor.take()
+
+    def test_does_what_a_handler_asks_for_in_its_order(
+        self, app: PushServer, reactor: Reactor, clients: Callable[[], Client]
+    ) -> None:
+        seen: list[Any] = []
+
+        @app.on("connect")
+        def come(client: AppClient) -> None:
+            client.join("one")
+            client.send("hello")
+            client.join("two")
+            client.leave("one")
+            seen.append(app.publish("two", 1).offset)
+
+        guest = clients()
+        assert guest.say({"id": 1, "connect": {}}) == []
+        reactor.take(6)
+        reply, hello, *rows = guest.transport.take()
+        assert list(reply["connect"]["subs"]) == ["two"]
+        assert hello["push"]["message"]["data"] == "hello"
+        assert [push["push"]["pub"]["data"] for push in rows] == [1]
+        assert seen == [1]

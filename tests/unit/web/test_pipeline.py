@@ -1,0 +1,484 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address
+from twisted.internet.tcp import Server as TCPServer
+from twisted.internet.unix import Server as UnixServer
+from twisted.protocols.policies import WrappingFactory
+
+from pushserver.config.limits import Limits
+from pushserver.web.pipeline import MOST_BEHIND, PER_TURN, DeadlineChannel, unsent
+from tests.unit.fakes.web import (
+    Line,
+    Response,
+    Server,
+    Trouble,
+    frames,
+    handshake,
+    masked,
+    parse,
+    request,
+)
+from tests.unit.transports.test_outlet import Wire, make_transport, turn
+
+SECONDS = 15
+
+
+def big(size: int = 200_000, **limits: Any) -> Server:
+    """A server with a channel whose history is so long."""
+    server = Server(Limits(request_seconds=SECONDS, **limits))
+    server.publish("big", "x" * size)
+    return server
+
+
+def answers(data: bytes) -> list[Response]:
+    """All the answers in these bytes."""
+    found = []
+    while data:
+        found.append(parse(data))
+        data = found[-1].rest
+    return found
+
+
+def http(line: Line) -> DeadlineChannel:
+    """twisted.web's side of the connection."""
+    assert isinstance(line.protocol, DeadlineChannel)
+    return line.protocol
+
+
+def count(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The URLs of the requests that were begun."""
+    begun: list[str] = []
+    process = server.site.requestFactory.process
+
+    def counted(self: Any) -> None:
+        begun.append(self.uri.decode())
+        process(self)
+
+    monkeypatch.setattr(server.site.requestFactory, "process", counted)
+    return begun
+
+
+class NamedWire(Wire):
+    """One with an address."""
+
+    def __init__(self, room: int, name: Any):
+        super().__init__(room)
+        self._name = name
+
+    def getsockname(self) -> Any:
+        return self._name
+
+
+class Connection:
+    """A connection on Twisted's own transport, over a socket that takes what it is told to."""
+
+    def __init__(
+        self,
+        server: Server,
+        room: int = 0,
+        kind: type[TCPServer] = TCPServer,
+        wrap: bool = False,
+    ):
+        self.server = server
+        unix = issubclass(kind, UnixServer)
+        self.wire = NamedWire(room, "/run/a" if unix else ("127.0.0.1", 8080))
+        factory: Any = WrappingFactory(server.site) if wrap else server.site
+        protocol = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 5))
+        self.transport = make_transport(self.wire, server.clock, protocol, kind)
+        self.protocol = protocol
+        protocol.makeConnection(self.transport)
+
+    @property
+    def lost(self) -> bool:
+        return not self.transport.connected
+
+    def send(self, data: bytes) -> None:
+        """Bytes from the peer, unless it is not read."""
+        if self.transport in self.server.clock.getReaders():
+            self.transport.protocol.dataReceived(data)
+
+    def turns(self, most: int = 200) -> None:
+        for _ in range(most):
+            turn(self.server.clock)
+
+    def read(self, size: int = 1 << 30) -> bytes:
+        """The peer reads so much."""
+        self.wire.room = size
+        self.turns()
+        data = bytes(self.wire.taken)
+        self.wire.taken.clear()
+        return data
+
+
+KINDS = pytest.mark.parametrize(
+    ("kind", "wrap"), [(TCPServer, False), (UnixServer, False), (TCPServer, True)]
+)
+
+
+class TestTheNextRequest:
+    @KINDS
+    def test_is_not_begun_before_the_answer_has_left(
+        self, kind: type[TCPServer], wrap: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server = big()
+        begun = count(server, monkeypatch)
+        connection = Connection(server, 0, kind, wrap)
+        connection.send(request("/channels/big") * 30)
+        connection.turns()
+        assert len(begun) == 1
+        assert unsent(connection.transport) < 210_000
+        connection.read(150_000)
+        assert len(begun) == 1
+        connection.read(60_000)
+        assert len(begun) == 2
+
+    @KINDS
+    def test_is_answered_in_its_turn_when_the_peer_reads(
+        self, kind: type[TCPServer], wrap: bool
+    ) -> None:
+        server = big()
+        for n in range(30):
+            server.publish(f"c{n}", n)
+        connection = Connection(server, 0, kind, wrap)
+        urls = [f"/channels/{name}" for n in range(30) for name in (f"c{n}", "big")]
+        connection.send(b"".join(map(request, urls)))
+        data = b""
+        for _ in range(300):
+            data += connection.read(30_000)
+        found = [answer.json["channel"] for answer in answers(data)]
+        assert found == [url.removeprefix("/channels/") for url in urls]
+
+    def test_is_begun_with_few_others_in_a_turn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = Server()
+        begun = count(server, monkeypatch)
+        line = server.connect()
+        line.protocol.dataReceived(request("/channels/a") * 10 * PER_TURN)
+        for turns in range(1, 10):
+            assert len(begun) == turns * PER_TURN
+            (due,) = (
+                call for call in server.clock.calls if call.getTime() <= server.clock.seconds()
+            )
+            server.clock.calls.remove(due)
+            due.called = True
+            due.func(*due.args, **due.kw)
+        assert len(answers(line.take())) == 10 * PER_TURN
+
+    def test_is_begun_in_its_turn_behind_bodies(self) -> None:
+        server = Server()
+        chunked = (
+            b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1\r\n1\r\n0\r\n\r\n"
+        )
+        line = server.connect()
+        line.send((request("/channels/a", "POST", b"0") + chunked + request("/channels/a")) * 5)
+        found = answers(line.take())
+        assert [answer.status for answer in found] == [201, 201, 200] * 5
+        data = [row["data"] for row in found[-1].json["publications"]]
+        assert data == [0, 1] * 5
+
+    def test_is_begun_at_once_where_nothing_waits(self) -> None:
+        server = Server()
+        line = server.connect()
+        for _ in range(3):
+            line.protocol.dataReceived(request("/channels/a"))
+            assert parse(line.value()).status == 200
+            line.clear()
+
+    def test_comes_in_pieces(self) -> None:
+        server = Server()
+        line = server.connect()
+        data = request("/channels/a") * 3 + request("/channels/a", "POST", b"[1, 2]")
+        for n in range(len(data)):
+            line.send(data[n : n + 1])
+        assert [answer.status for answer in answers(line.take())] == [200, 200, 200, 201]
+
+    @pytest.mark.parametrize("size", [1, 7, 1_000, 1_025, 5_000])
+    def test_may_have_a_long_line_in_pieces(self, size: int) -> None:
+        server = Server()
+        line = server.connect()
+        data = request("/channels/a?x=" + "y" * 9_000)
+        for begin in range(0, len(data), size):
+            line.send(data[begin : begin + size])
+        assert line.response().status == 200
+
+    def test_is_refused_for_a_line_that_is_too_long_in_pieces(self) -> None:
+        line = Server().connect()
+        for _ in range(20_000):
+            line.send(b"G")
+        assert line.lost
+
+    @pytest.mark.parametrize("wrong", ["/channels/a b", "/"])
+    def test_is_not_begun_behind_one_that_is_refused(
+        self, wrong: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server = Server(Limits(body_bytes=10))
+        begun = count(server, monkeypatch)
+        line = server.connect()
+        refused = request("/", "POST", b"x" * 11) if wrong == "/" else request(wrong)
+        line.send(request("/channels/a") * 2 + refused + request("/channels/a"))
+        statuses = line.take().split(b"HTTP/1.1 ")[1:]
+        assert [text[:3] for text in statuses] == [b"200", b"200", statuses[2][:3]]
+        assert statuses[2][:1] == b"4"
+        assert line.lost
+        assert len(begun) == 2
+
+    @pytest.mark.parametrize("last", ["HTTP/1.0", "HTTP/1.1\r\nConnection: close"])
+    def test_is_not_begun_behind_the_last(self, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = big()
+        begun = count(server, monkeypatch)
+        connection = Connection(server)
+        final = f"GET /channels/big {last}\r\nHost: localhost\r\n\r\n".encode()
+        connection.send(request("/channels/a") + final + request("/channels/a"))
+        connection.turns()
+        assert len(begun) == 2
+        assert connection.read().count(b" 200 OK\r\n") == 2
+        assert (connection.lost, len(begun)) == (True, 2)
+
+    def test_is_not_begun_when_the_server_stops(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = big()
+        begun = count(server, monkeypatch)
+        stuck, other = Connection(server), Connection(server, 1 << 30)
+        stuck.send(request("/channels/big") * 3)
+        other.send(request("/channels/a") * 3 * PER_TURN)
+        fired: list[None] = []
+        server.site.drain().addCallback(fired.append)
+        other.turns()
+        assert (len(begun), other.lost, fired) == (1 + PER_TURN, True, [])
+        assert len(answers(stuck.read())) == 1
+        assert (len(begun), stuck.lost, fired) == (1 + PER_TURN, True, [None])
+
+    @pytest.mark.parametrize("more", [b"", b"x" * 40_000])
+    def test_may_be_a_handshake(self, more: bytes) -> None:
+        server = Server()
+        line = server.connect()
+        first = request("/channels/a") * 2
+        line.send(first + request("/connection/websocket", **handshake()) + more)
+        one, two, three = answers(line.take())
+        assert [one.status, two.status, three.status] == [200, 200, 101]
+        assert line.producerState == "producing"
+        line.send(masked(b'{"id":1,"connect":{}}'))
+        assert b'"client"' in frames(line.take())[0].payload
+
+
+class TestWhatComesBehindARequest:
+    def test_is_bounded_while_it_waits(self) -> None:
+        server = Server()
+        line = server.open("/channels/a?wait=60")
+        for _ in range(MOST_BEHIND // 100):
+            line.send(request("/channels/a")[:10] * 10)
+        assert line.producerState == "producing"
+        line.send(b"x" * 200)
+        assert line.producerState == "paused"
+
+    def test_is_bounded_while_its_answer_is_not_read(self) -> None:
+        server = big()
+        connection = Connection(server)
+        connection.send(request("/channels/big") * 2)
+        assert connection.transport not in server.clock.getReaders()
+        channel: Any = connection.transport.protocol
+        assert len(channel._buffer) == len(request("/channels/big"))
+        assert len(answers(connection.read())) == 2
+        assert connection.transport in server.clock.getReaders()
+
+    def test_is_read_on_when_enough_of_it_was_answered(self) -> None:
+        server = Server()
+        line = server.connect()
+        line.protocol.dataReceived(request("/channels/a") * 1_000)
+        assert line.producerState == "paused"
+        line.settle()
+        assert line.producerState == "producing"
+        assert len(answers(line.take())) == 1_000
+
+    @pytest.mark.parametrize("size", [1, 40_000])
+    def test_of_a_stream_is_dropped_and_its_end_is_seen(self, size: int) -> None:
+        server = Server()
+        line = server.open("/channels/a", accept="text/event-stream")
+        for _ in range(3):
+            line.send(b"x" * size)
+        assert line.producerState == "producing"
+        channel: Any = http(line)
+        assert not channel._dataBuffer
+        line.vanish()
+        assert server.is_empty()
+
+    def test_of_a_stream_is_not_begun_at_its_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = Server()
+        begun = count(server, monkeypatch)
+        line = server.connect()
+        line.send(request("/channels/a", accept="text/event-stream") + request("/channels/a"))
+        for peer in server.node.peers:
+            peer.shut_down()
+        line.settle()
+        assert (line.lost, begun) == (True, ["/channels/a"])
+
+
+LAST = {
+    "kept open": request("/channels/big"),
+    "closed": request("/channels/big", connection="close"),
+    "old": b"GET /channels/big HTTP/1.0\r\n\r\n",
+    "refused": request("/nowhere", "POST", b"x" * 1_100_000),
+}
+
+
+class TestAnAnswerThatIsNotRead:
+    @pytest.mark.parametrize("asked", LAST.values(), ids=LAST)
+    @KINDS
+    def test_is_dropped(self, kind: type[TCPServer], wrap: bool, asked: bytes) -> None:
+        server = big()
+        connection = Connection(server, 0, kind, wrap)
+        connection.send(asked)
+        for _ in range(2 * SECONDS - 1):
+            connection.turns(2)
+            server.clock.advance(1)
+        server.clock.advance(1)
+        assert connection.lost
+        assert server.is_empty()
+
+    def test_is_not_dropped_before_its_time(self) -> None:
+        server = big()
+        connection = Connection(server)
+        connection.send(request("/channels/big"))
+        server.clock.advance(SECONDS - 1)
+        assert not connection.lost
+
+    @pytest.mark.parametrize("asked", [LAST["kept open"], LAST["closed"]])
+    def test_is_not_dropped_while_something_of_it_leaves(self, asked: bytes) -> None:
+        server = big()
+        connection = Connection(server)
+        connection.send(asked)
+        data = b""
+        for _ in range(40):
+            server.clock.advance(SECONDS - 1)
+            data += connection.read(5_000)
+        data += connection.read()
+        assert len(data) > 200_000
+        assert parse(data).status == 200
+
+    def test_leaves_the_next_request_all_its_time(self) -> None:
+        server = big()
+        connection = Connection(server)
+        connection.send(request("/channels/big"))
+        for _ in range(3):
+            server.clock.advance(SECONDS - 1)
+            connection.read(10_000)
+        connection.read()
+        server.clock.advance(SECONDS - 1)
+        assert not connection.lost
+        server.clock.advance(1)
+        connection.turns()
+        assert connection.lost
+
+    def test_in_memory_is_dropped(self) -> None:
+        server = big()
+        line = server.connect()
+        line.reading = False
+        line.send(request("/channels/big", connection="close"))
+        server.clock.advance(SECONDS)
+        line.settle()
+        assert not line.lost, "segments may be large, and a slow reader takes nothing for a while"
+        server.clock.advance(SECONDS)
+        line.settle()
+        assert line.lost
+
+    def test_is_still_read_while_the_kernel_has_less_of_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where a connection is closed: all that is left waits in the socket."""
+        left = iter(range(100_000, 0, -100))
+        monkeypatch.setattr("pushserver.web.pipeline._in_kernel", lambda connected: next(left))
+        server = big()
+        line = server.connect()
+        line.reading = False
+        line.send(request("/channels/big", connection="close"))
+        for _ in range(10):
+            server.clock.advance(SECONDS)
+        line.settle()
+        assert not line.lost
+        monkeypatch.setattr("pushserver.web.pipeline._in_kernel", lambda connected: 7)
+        for _ in range(3):
+            server.clock.advance(SECONDS)
+        line.settle()
+        assert line.lost
+
+
+def test_what_the_kernel_holds_for_a_peer_is_known() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = SimpleNamespace(socket=ours)
+        assert unsent(transport) == 0
+        ours.send(b"x" * 1_000)
+        assert unsent(transport) > 0
+        theirs.recv(2_000)
+        assert unsent(transport) == 0
+    assert unsent(transport) == 0, "it is closed"
+    assert unsent(SimpleNamespace()) == 0
+
+
+class TestWhatIsRefused:
+    def test_is_not_asked_to_continue(self) -> None:
+        line = Server(Limits(body_bytes=10)).connect()
+        line.send(
+            b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+            b"Content-Length: 11\r\n\r\n"
+        )
+        data = line.take()
+        assert data.startswith(b"HTTP/1.1 413 ")
+        assert b"100 Continue" not in data
+
+    @pytest.mark.parametrize("digits", [19, 4_301, 15_000])
+    def test_is_a_length_that_is_too_long_to_read(self, digits: int, trouble: Trouble) -> None:
+        for body in (b"9" * digits, b"0" * digits):
+            line = Server().connect()
+            line.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\n" % body)
+            assert line.take().startswith(b"HTTP/1.1 400 ")
+            assert line.lost
+        assert trouble.take() == []
+
+
+class TestAnAnswerThatIsReadLate:
+    def test_may_be_read_late(self) -> None:
+        server = big()
+        line = server.connect()
+        line.reading = False
+        line.send(request("/channels/big") * 3)
+        for n in range(1, 4):
+            server.clock.advance(SECONDS - 1)
+            assert line.value().count(b"HTTP/1.1 200") == n
+            line.read()
+            line.reading = False
+            server.clock.advance(0)
+        line.settle()
+        assert len(answers(line.take())) == 3
+
+
+def test_what_waits_in_a_transport_is_known_below_its_wrappers() -> None:
+    server = Server()
+    for wrap in (False, True):
+        connection = Connection(server, 0, wrap=wrap)
+        transport = connection.protocol.transport if not wrap else connection.protocol
+        transport.write(b"x" * 1_000)
+        assert unsent(transport) == 1_000
+        connection.read(300)
+        assert unsent(transport) == 700
+
+
+def test_a_peer_that_is_gone_leaves_no_timer_behind() -> None:
+    server = big()
+    before = len(server.clock.getDelayedCalls())
+    ends: list[Callable[[Line], None]] = [
+        lambda line: line.send(request("/channels/big", connection="close")),
+        lambda line: line.send(request("/channels/big") * 2),
+        lambda line: line.protocol.dataReceived(request("/channels/a") * 5),
+    ]
+    for send in ends:
+        line = server.connect()
+        line.reading = False
+        send(line)
+        line.vanish()
+        assert len(server.clock.getDelayedCalls()) == before

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from pushserver.web.resource import Answer, Door, Folder, NotHere, Refusal, is_upgrade
+from tests.unit.fakes.web import BROWSER, Log, Server, Trouble
+
+
+class Desk(Door):
+    """Answers what the test says."""
+
+    def __init__(self, answer: Any):
+        super().__init__()
+        self._answer = answer
+        self.seen: list[Request] = []
+
+    def answer_get(self, request: Request) -> Answer:
+        self.seen.append(request)
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        answer: Answer = self._answer
+        return answer
+
+    def answer_delete(self, request: Request) -> Answer:
+        return b"gone"
+
+
+def serve(answer: Any) -> Server:
+    """A server with a desk at `/desk`."""
+    server = Server()
+    root = server.site.resource
+    assert isinstance(root, Resource)
+    root.putChild(b"desk", Desk(answer))
+    return server
+
+
+def test_what_a_door_returns_is_the_body() -> None:
+    answer = serve(b"hello").get("/desk")
+    assert (answer.status, answer.body, answer["content-length"]) == (200, b"hello", "5")
+
+
+def test_head_is_get_without_the_body() -> None:
+    answer = serve(b"hello").get("/desk", "HEAD")
+    assert (answer.status, answer.rest, answer["content-length"]) == (200, b"", "5")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "BREW", "_get", "GET.answer_get", "X" * 100])
+def test_a_method_that_a_door_has_no_answer_for_is_405_and_says_which_it_has(method: str) -> None:
+    answer = serve(b"hello").get("/desk", method)
+    status, message = answer.error
+    assert (status, answer["allow"]) == (405, "GET, HEAD, DELETE")
+    assert message.endswith("is not for this URL")
+    assert len(message) < 60
+
+
+def test_a_refusal_is_json_for_a_program_and_a_page_for_a_browser() -> None:
+    server = serve(Refusal(409, "no <b>room</b>", {"retry-after": "7"}))
+    answer = server.get("/desk")
+    assert answer.error == (409, "no <b>room</b>")
+    assert (answer["retry-after"], answer["cache-control"]) == ("7", "no-store")
+    assert "Accept" in answer["vary"]
+    page = server.get("/desk", accept=BROWSER)
+    assert (page.status, page["content-type"]) == (409, "text/html; charset=utf-8")
+    assert page["retry-after"] == "7"
+    assert b"no &lt;b&gt;room&lt;/b&gt;" in page.body
+    assert b"<b>" not in page.body
+    assert "Accept" in page["vary"]
+
+
+def test_a_door_that_fails_says_nothing_of_it_and_logs_it(trouble: Trouble) -> None:
+    answer = serve(RuntimeError("secret")).get("/desk")
+    assert answer.error == (500, "internal server error")
+    assert trouble.take() == ["b'/desk' failed: RuntimeError('secret')"]
+
+
+def test_an_unknown_status_has_a_page_too() -> None:
+    page = serve(Refusal(499, "odd")).get("/desk", accept=BROWSER)
+    assert page.status == 499
+    assert b"odd" in page.body
+
+
+async def later(waiting: Deferred[bytes]) -> bytes:
+    return await waiting
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_answer_may_come_later(method: str) -> None:
+    waiting: Deferred[bytes] = Deferred()
+    server = serve(later(waiting))
+    line = server.open("/desk", method)
+    assert line.take() == b""
+    waiting.callback(b"at last")
+    answer = line.response(method)
+    assert (answer.status, answer["content-length"]) == (200, "7")
+    assert answer.body == (b"" if method == "HEAD" else b"at last")
+    assert answer.rest == b""
+
+
+def test_an_answer_that_fails_later_is_a_refusal_or_a_500(trouble: Trouble) -> None:
+    for error, status in ((Refusal(404, "no"), 404), (RuntimeError("secret"), 500)):
+        waiting: Deferred[bytes] = Deferred()
+        line = serve(later(waiting)).open("/desk")
+        waiting.errback(error)
+        assert line.response().error[0] == status
+    assert trouble.take() == ["b'/desk' failed: RuntimeError('secret')"]
+
+
+def test_an_answer_that_comes_too_late_goes_nowhere() -> None:
+    waiting: Deferred[bytes] = Deferred()
+    line = serve(later(waiting)).open("/desk")
+    line.vanish()
+    waiting.callback(b"too late")
+    assert line.take() == b""
+    # What a Deferred keeps to itself is logged when it goes.
+    del waiting, line
+    gc.collect()
+
+
+def test_a_door_may_see_to_its_answer_itself() -> None:
+    server = serve(NOT_DONE_YET)
+    line = server.open("/desk")
+    assert line.take() == b""
+    desk = server.site.resource.children[b"desk"]
+    desk.seen[0].finish()
+    assert line.response().status == 200
+    line = server.open("/desk", "HEAD")
+    assert line.take() == b""
+    desk.seen[1].finish()
+    assert line.response("HEAD").status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/nothing", "/channels", "/channels/", "/connection", "/connection/x", "/api", "/..", "/%00"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_where_there_is_nothing_the_answer_is_404(path: str, method: str, trouble: Trouble) -> None:
+    answer = Server().get(path, method)
+    assert answer.status == 404
+    if method == "HEAD":
+        assert answer.rest == b""
+        trouble.take()
+    else:
+        assert answer.error[0] == 404
+
+
+def test_a_head_for_nothing_is_not_worth_a_line_in_the_log(trouble: Trouble) -> None:
+    Server().get("/nothing", "HEAD")
+    assert trouble.take() == []
+
+
+def test_a_folder_has_what_was_put_into_it_and_nothing_else() -> None:
+    server = Server()
+    root = server.site.resource
+    assert isinstance(root, Resource)
+    root.putChild(b"folder", Folder({b"a": Desk(b"here"), b"b": NotHere("gone for good")}))
+    assert server.get("/folder/a").body == b"here"
+    assert server.get("/folder/b").error == (404, "gone for good")
+    assert server.get("/folder").status == server.get("/folder/c").status == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, False),
+        ({"upgrade": "websocket"}, True),
+        ({"upgrade": "WebSocket"}, True),
+        ({"upgrade": "h2c, websocket"}, True),
+        ({"upgrade": "websockets"}, False),
+        ({"upgrade": "h2c"}, False),
+    ],
+)
+def test_what_asks_for_a_websocket_is_known_by_its_upgrade(
+    headers: Mapping[str, str], expected: bool
+) -> None:
+    server = serve(b"")
+    server.get("/desk", **headers)
+    (request,) = server.site.resource.children[b"desk"].seen
+    assert is_upgrade(request) is expected
+
+
+def test_a_refusal_is_logged_once_for_each_reason() -> None:
+    server = Server()
+    with Log(LogLevel.info) as log:
+        for origin in ("http://a.example", "http://b.example", "http://a.example"):
+            for path in ("/channels/x", "/channels/y"):
+                assert server.get(path, origin=origin).status == 403
+    told = log.take()
+    assert len(told) == 2
+    assert "allowed_origins" in told[0]
+    assert "a.example" in told[0]

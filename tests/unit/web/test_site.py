@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import pytest
+
+from pushserver.config.limits import Limits
+from tests.unit.fakes.web import BROWSER, Server, Trouble, handshake, parse, request
+
+SMALL = Limits(body_bytes=10)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/channels/numbers", "/nothing", "/static/app.css", "/static/nothing"]
+)
+def test_every_answer_has_the_headers_that_keep_a_browser_safe(server: Server, path: str) -> None:
+    answer = server.get(path)
+    assert answer["x-content-type-options"] == "nosniff"
+    assert answer["referrer-policy"] == "same-origin"
+    policy = answer["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'self'" in policy
+    assert "unsafe" not in policy
+    assert answer["server"] == "pushserver"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request("/"),
+        request("/nothing"),
+        request("/", host=""),
+        request("/", "POST", b"x" * 2_000_000),
+        request("/connection/websocket"),
+        request("/connection/websocket", **handshake(sec_websocket_key="")),
+        request("/connection/websocket", **handshake(sec_websocket_version="7")),
+        request("/connection/websocket", **handshake()),
+    ],
+)
+def test_no_answer_says_which_versions_run_here(data: bytes, trouble: Trouble) -> None:
+    line = Server().connect()
+    line.send(data)
+    head = line.take().partition(b"\r\n\r\n")[0].lower()
+    # Autobahn's own refusals have no Server header at all, and a line in the log.
+    assert b"server: pushserver" in head or trouble.take()
+    for word in (b"twisted", b"autobahn", b"26."):
+        assert word not in head
+
+
+def test_a_request_that_takes_too_long_is_cut_off_however_it_drips() -> None:
+    server = Server(Limits(request_seconds=15))
+    line = server.connect()
+    for _ in range(14):
+        line.send(b"G")
+        server.clock.advance(1)
+    assert not line.lost
+    line.send(b"E")
+    server.clock.advance(1)
+    assert line.lost
+    assert server.is_empty()
+
+
+def test_a_body_that_takes_too_long_is_cut_off_however_it_drips() -> None:
+    server = Server(Limits(request_seconds=15))
+    line = server.connect()
+    line.send(b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n")
+    for _ in range(16):
+        line.send(b"1")
+        server.clock.advance(1)
+    assert line.lost
+    assert server.hub.history.seq == 0
+
+
+def test_a_connection_that_says_nothing_is_closed_and_one_that_cannot_be_is_dropped() -> None:
+    server = Server(Limits(request_seconds=15))
+    line = server.connect()
+    line.reading = False
+    line.unread = 1
+    server.clock.advance(15)
+    assert line.disconnecting
+    assert not line.lost
+    server.clock.advance(60)
+    assert line.aborted
+    assert server.is_empty()
+
+
+def test_each_request_on_a_connection_has_its_own_time() -> None:
+    server = Server(Limits(request_seconds=15))
+    line = server.connect()
+    for _ in range(5):
+        server.clock.advance(10)
+        line.send(request("/channels/a"))
+        assert line.response().status == 200
+    server.clock.advance(16)
+    assert line.lost
+
+
+def test_a_stream_may_last_longer_than_a_request() -> None:
+    server = Server(Limits(request_seconds=15))
+    line = server.open("/channels/a", accept="text/event-stream")
+    server.clock.advance(1_000)
+    assert not line.disconnecting
+
+
+@pytest.mark.parametrize("length", [11, 10**9])
+def test_a_body_that_says_it_is_too_long_is_refused_before_it_comes(length: int) -> None:
+    server = Server(SMALL)
+    line = server.connect()
+    line.send(
+        b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length
+    )
+    answer = line.response()
+    assert answer.error == (413, "the body has more than 10 bytes (body_bytes)")
+    assert answer["connection"] == "close"
+    assert answer["server"] == "pushserver"
+    assert line.lost
+
+
+def test_what_is_sent_on_after_the_refusal_is_neither_answered_nor_kept() -> None:
+    server = Server(SMALL)
+    line = server.connect()
+    line.reading = False
+    line.send(b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n")
+    first = line.take()
+    line.send(b"1" * 15)
+    line.send(b"1" * 5)
+    assert line.take() == b""
+    assert parse(first).status == 413
+    assert server.hub.history.seq == 0
+
+
+def test_a_body_in_chunks_is_refused_when_it_gets_too_long() -> None:
+    server = Server(SMALL)
+    line = server.connect()
+    line.send(b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+    line.send(b"a\r\n1234567890\r\n")
+    assert line.take() == b""
+    line.send(b"1\r\n1\r\n")
+    assert line.response().error[0] == 413
+    assert line.lost
+    line.send(b"1\r\n1\r\n0\r\n\r\n")
+    assert line.take() == b""
+    assert server.hub.history.seq == 0
+
+
+def test_a_body_of_just_the_limit_is_taken_whole_or_in_chunks() -> None:
+    server = Server(SMALL)
+    assert server.get("/channels/a", "POST", b"1234567890").status == 201
+    line = server.connect()
+    line.send(b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+    line.send(b"5\r\n12345\r\n5\r\n67890\r\n0\r\n\r\n")
+    assert line.response().status == 201
+    (first, second) = server.hub.history.peek("a").last(9)
+    assert first.data == second.data == b"1234567890"
+
+
+def test_a_client_that_asks_first_is_not_told_to_go_on_with_too_much() -> None:
+    line = Server(SMALL).connect()
+    line.reading = False
+    line.send(
+        b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n"
+        b"Expect: 100-continue\r\n\r\n"
+    )
+    assert line.take().startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("GET / HTTP/1.1\r\n", "0 Host headers, expected one"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n", "2 Host headers"),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n", "invalid Host 'a b'"),
+        ("GET / HTTP/1.1\r\nHost:\r\n", "invalid Host ''"),
+        ("GET / HTTP/1.1\r\nHost: a/b\r\n", "invalid Host"),
+        ("GET / HTTP/1.1\r\nHost: <script>\r\n", "invalid Host"),
+        ("GET / HTTP/1.0\r\nHost: a:99999\r\n", "invalid Host"),
+        ("GET / HTTP/1.1\r\nHost: u@a\r\n", "invalid Host"),
+    ],
+)
+def test_a_request_names_its_host_once_and_as_a_host(lines: str, words: str) -> None:
+    line = Server().connect()
+    line.send(lines.encode() + b"\r\n")
+    status, message = line.response().error
+    assert (status, words in message) == (400, True)
+    assert line.lost
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Accept",
+        "Authorization",
+        "Content-Type",
+        "Cookie",
+        "Host",
+        "Idempotency-Key",
+        "If-Modified-Since",
+        "If-None-Match",
+        "Last-Event-ID",
+        "Origin",
+        "Range",
+        "Sec-WebSocket-Protocol",
+        "Upgrade",
+        "User-Agent",
+        "X-API-Key",
+        "X-Forwarded-For",
+        "X-Idempotency-Key",
+    ],
+)
+def test_a_field_that_is_no_text_is_no_failure_of_ours(
+    server: Server, name: str, method: str, trouble: Trouble
+) -> None:
+    for path in ("/", "/channels/a", "/connection/websocket", "/api/info", "/static/app.css"):
+        fields = {"Host": b"localhost", "Content-Length": b"2", name: b"\xff\xfe"}
+        lines = [b"%b: %b" % (key.encode(), value) for key, value in fields.items()]
+        line = server.connect()
+        line.send(b"\r\n".join([f"{method} {path} HTTP/1.1".encode(), *lines, b"", b"{}"]))
+        status = line.response(method).status
+        assert status < 500
+        assert status == 400 or name != "Host"
+        line.vanish()
+    told = trouble.take()
+    assert [text for text in told if not text.startswith("a proxy on this machine")] == []
+    assert len(told) == (name == "X-Forwarded-For" and method != "OPTIONS")
+
+
+def test_an_old_client_need_not_name_a_host() -> None:
+    line = Server().connect()
+    line.send(b"GET /channels/a HTTP/1.0\r\n\r\n")
+    assert line.take().split()[1] == b"200"
+    assert line.lost
+
+
+@pytest.mark.parametrize(
+    ("version", "fields"),
+    [
+        ("1.1", ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"]),
+        ("1.1", ["Transfer-Encoding: identity", "Transfer-Encoding: chunked"]),
+        ("1.0", ["Transfer-Encoding: chunked"]),
+        ("1.1", ["Transfer-Encoding: gzip, chunked"]),
+        ("1.1", ["Transfer-Encoding: chunked", "Content-Length: 3"]),
+        ("1.1", ["Content-Length: 3", "Content-Length: 4"]),
+        ("1.1", ["Content-Length: -3"]),
+        ("1.1", ["Content-Length: 3a"]),
+    ],
+)
+def test_a_body_whose_end_can_be_disputed_is_refused(version: str, fields: list[str]) -> None:
+    server = Server()
+    line = server.connect()
+    head = [f"POST /channels/a HTTP/{version}", "Host: localhost", *fields, "", ""]
+    line.send("\r\n".join(head).encode() + b"3\r\n123\r\n0\r\n\r\n")
+    assert line.take().startswith(b"HTTP/1.1 400 ")
+    assert line.lost
+    assert server.hub.history.seq == 0
+
+
+def test_requests_one_after_the_other_are_answered_in_order() -> None:
+    line = Server().connect()
+    line.send(request("/channels/a?last=1") + request("/nothing") + request("/channels/b"))
+    data = line.take()
+    for status in (200, 404, 200):
+        answer = parse(data)
+        assert answer.status == status
+        data = answer.rest
+    assert data == b""
+
+
+def test_a_site_that_drains_waits_for_the_last_connection() -> None:
+    server = Server()
+    fired: list[None] = []
+    server.site.drain().addCallback(fired.append)
+    assert fired == [None]
+    one, two = server.connect(), server.open("/channels/a")
+    two.reading, two.unread = False, 1
+    server.site.drain().addCallback(fired.append)
+    server.clock.advance(0)
+    assert (one.lost, two.lost, len(fired)) == (True, False, 1)
+    two.read()
+    server.clock.advance(0)
+    assert (two.lost, len(fired)) == (True, 2)
+
+
+def test_what_does_not_drain_can_be_dropped() -> None:
+    server = Server()
+    line = server.connect()
+    line.reading, line.unread = False, 1
+    fired: list[None] = []
+    server.site.drain().addCallback(fired.append)
+    server.site.abort()
+    server.clock.advance(0)
+    assert (line.aborted, fired) == (True, [None])
+
+
+def test_a_connection_that_became_a_websocket_is_no_longer_the_sites() -> None:
+    server = Server()
+    socket = server.websocket("/channels/a")
+    assert server.site.channels == set()
+    socket.line.vanish()
+    assert server.is_empty()
+
+
+def test_a_page_that_a_browser_asks_for_wrongly_is_answered_with_a_page() -> None:
+    answer = Server().get("/nothing", accept=BROWSER)
+    assert answer.status == 404
+    assert answer["content-type"] == "text/html; charset=utf-8"
+    assert b"there is nothing at this URL" in answer.body
