@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from pushserver.publisher import PublishError, publish
 
 if TYPE_CHECKING:
-    from pushserver.app.app import PushServer
     from pushserver.app.client import Client
     from pushserver.app.service import NotRunning
     from pushserver.channels.idempotency import InvalidKey
     from pushserver.channels.jsontext import InvalidData
     from pushserver.channels.names import InvalidName
     from pushserver.hub.broker import Unavailable
+    from pushserver.server.embedding import PushServer
     from pushserver.sessions.callbacks import Refused
 
 __all__ = [
@@ -39,7 +39,7 @@ _LATER = {
     "InvalidName": "pushserver.channels.names",
     "Client": "pushserver.app.client",
     "NotRunning": "pushserver.app.service",
-    "PushServer": "pushserver.app.app",
+    "PushServer": "pushserver.server.embedding",
     "Refused": "pushserver.sessions.callbacks",
     "Unavailable": "pushserver.hub.broker",
 }

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any, TypeVar
 
+from twisted.application.service import Service
+
 from pushserver.app.client import Client, encoded
 from pushserver.app.dispatch import AppHandlers
 from pushserver.app.handlers import Events, handler
@@ -33,16 +35,8 @@ class AppSource:
     plan: Plan
 
 
-class PushServer:
-    """An application: what `twistd pushserver --app module:name` runs.
-
-    Nothing happens when one is made, nor by its decorators; a server that runs it makes it
-    live. One application is run by one server at a time.
-
-    `pages`: a folder whose files are served beside the server's own URLs, `index.html` at `/`. A
-    relative one is in the current folder, as is the module that `--app` names; what the
-    configuration says (`[server] pages`) counts more.
-    """
+class App:
+    """All of `PushServer` but what makes a server of it, which is in `server.embedding`."""
 
     def __init__(self, *, pages: str | PathLike[str] = "") -> None:
         self.pages = fspath(pages)
@@ -50,7 +44,8 @@ class PushServer:
         self.events = Events()
         self._running: Running | None = None
         self._handlers: AppHandlers | None = None
-        self._service: Any = None
+        self._service: Service | None = None
+        """The server that was made for this application, if it has a server of its own."""
 
     def source(
         self,
@@ -185,28 +180,6 @@ class PushServer:
         In its `connect` handler a client is among them already, in that of `disconnect` no more.
         """
         return [] if self._handlers is None else list(self._handlers.clients.values())
-
-    def service(self, *listen: str, config: str = "", reactor: Any = None) -> Any:
-        """The server that runs this application, as an IService, for a program of one's own.
-
-        `listen`: endpoints such as tcp:8080; none for a program that mounts `resource()`.
-        `config`: a TOML file; the environment counts too. It is made with the first call; later
-        ones return the same. Raises pushserver.errors.StartFailed.
-        """
-        if self._service is None:
-            from pushserver.server.options import embedded
-
-            self._service = embedded(self, listen, config, reactor)
-        elif listen or config:
-            raise RuntimeError("the service of this application was made already")
-        return self._service
-
-    def resource(self) -> Any:
-        """All that this server serves, as a Resource to put into a site of one's own.
-
-        Its `service()` has to run beside it.
-        """
-        return self.service().resource
 
     def begin(self, running: Running, handlers: AppHandlers) -> None:
         """A server runs this application from now on; raises RuntimeError if another does."""

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 
 from pushserver import __version__
-from pushserver.app.app import PushServer
+from pushserver.app.app import App
 from pushserver.app.dispatch import AppHandlers
 from pushserver.app.service import AppService
 from pushserver.auth.access import Rules
@@ -63,7 +63,7 @@ def build(
     reactor: Any,
     debug: bool = False,
     types: Types | None = None,
-    app: PushServer | None = None,
+    app: App | None = None,
     threads: Threads | None = None,
     clock: Callable[[], float] = time.time,
     is_own: IsOwn = is_own,
@@ -114,7 +114,7 @@ def build(
     return service
 
 
-def with_app(config: Config, app: PushServer) -> Config:
+def with_app(config: Config, app: App) -> Config:
     """The configuration for an application: its defaults are for a server without one.
 
     No random numbers; and its pages are served, unless the configuration says which.
@@ -163,7 +163,7 @@ def make_broker(
 
 
 def make_handlers(
-    app: PushServer | None,
+    app: App | None,
     limits: Limits,
     reactor: Any,
     monotonic: Callable[[], float],
@@ -201,9 +201,7 @@ def make_node(
     )
 
 
-def make_runners(
-    config: Config, place: Place, types: Types, app: PushServer | None
-) -> list[Runner]:
+def make_runners(config: Config, place: Place, types: Types, app: App | None) -> list[Runner]:
     """The sources of the configuration and of the application; raises StartFailed."""
     runners = []
     for own in () if app is None else app.sources:

@@ -8,11 +8,11 @@ import traceback
 from importlib import import_module
 from types import ModuleType
 
-from pushserver.app.app import PushServer
+from pushserver.app.app import App
 from pushserver.errors import StartFailed
 
 
-def load(text: str) -> PushServer:
+def load(text: str) -> App:
     """The application; modules in the current folder are found too.
 
     Raises StartFailed, with the traceback in the user's own files when the module could not be
@@ -27,9 +27,9 @@ def load(text: str) -> PushServer:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     found = getattr(_import(text, module), name, None)
-    if isinstance(found, PushServer):
+    if isinstance(found, App):
         return found
-    there = [n for n, v in vars(sys.modules[module]).items() if isinstance(v, PushServer)]
+    there = [n for n, v in vars(sys.modules[module]).items() if isinstance(v, App)]
     hint = f"; there is {module}:{there[0]}" if there else ""
     problem = f" has no {name}" if found is None else f":{name} is {found!r:.60}"
     raise StartFailed(f"--app {text}: {module}{problem}, expected a PushServer{hint}")

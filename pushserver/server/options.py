@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from twisted.application.service import IService
 from twisted.python import usage
 
-from pushserver.app.app import PushServer
 from pushserver.config.settings import Config, InvalidConfig, Types, read
 from pushserver.errors import StartFailed
 from pushserver.resources.static import pages_folder
@@ -94,22 +93,10 @@ def make(options: Options, environment: Mapping[str, str], reactor: Any) -> Push
     config = configure(options, environment, types)
     if app is not None:
         config = with_app(config, app)
-    config = with_pages(config, options["config"], _file(options["app"]))
+    config = with_pages(config, options["config"], file_of(options["app"]))
     if options["reload"] and not config.store.path:
         config = replace(config, store=replace(config.store, path=history_file()))
     return build(config, reactor, options["debug"], types, app)
-
-
-def embedded(app: PushServer, listen: Sequence[str], config: str, reactor: Any) -> PushService:
-    """The service of an application in somebody's own program; raises StartFailed."""
-    if reactor is None:
-        from twisted.internet import reactor
-    options = Options()
-    options["config"] = config
-    found = with_app(configure(options, os.environ), app)
-    found = with_pages(found, config, _file("__main__"))
-    found = replace(found, server=replace(found.server, listen=list(listen)))
-    return build(found, reactor, app=app)
 
 
 def with_pages(config: Config, *private: str) -> Config:
@@ -125,7 +112,7 @@ def with_pages(config: Config, *private: str) -> Config:
     return replace(config, server=replace(config.server, pages=folder))
 
 
-def _file(app: str) -> str:
+def file_of(app: str) -> str:
     """Where the module of an application is, as far as it is a file; `__main__` is a program's."""
     module = sys.modules.get(app.partition(":")[0])
     return getattr(module, "__file__", None) or ""

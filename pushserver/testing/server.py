@@ -17,7 +17,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pushserver.app.app import PushServer
+from pushserver.app.app import App
 from pushserver.channels import jsontext
 from pushserver.channels.publication import Draft
 from pushserver.config.settings import Config
@@ -53,7 +53,7 @@ class TestServer:
 
     __test__ = False
 
-    def __init__(self, app: PushServer | None = None, config: Config | None = None):
+    def __init__(self, app: App | None = None, config: Config | None = None):
         config = config or Config(sources={})
         if config.store.path:
             raise ValueError("a TestServer has no store: leave [store] out of its configuration")
@@ -129,7 +129,7 @@ class TestServer:
                 for place, worker in self._workers.items():
                     place.worker = worker
 
-    def _replace_workers(self, app: PushServer | None) -> dict[InThread, Caller]:
+    def _replace_workers(self, app: App | None) -> dict[InThread, Caller]:
         """Let no source have a thread but a generator that waits as it likes; what they had."""
         before = {}
         for own in [] if app is None else app.sources:

@@ -11,9 +11,9 @@ import fcntl
 import sys
 import termios
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
-from twisted.internet.interfaces import IDelayedCall, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import (
     FilteringLogObserver,
@@ -26,10 +26,8 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web import http
 
+from pushserver.config.limits import Limits
 from pushserver.web.first_bytes import NAME_BYTES
-
-if TYPE_CHECKING:
-    from pushserver.web.site import PushSite
 
 MOST_BEHIND = 16_384
 """Bytes that may wait behind a request that is being answered; then the peer is not read."""
@@ -51,6 +49,18 @@ LENGTH_DIGITS = 18
 """The longest Content-Length; Python refuses to read a number of more than 4,300 digits."""
 
 
+class Port(Protocol):
+    """The site of a connection, as the connection needs it; `PushSite` is one."""
+
+    limits: Limits
+    reactor: IReactorTime
+    channels: set[Any]
+    """The open connections."""
+
+    def release(self, channel: DeadlineChannel, /) -> None:
+        """The connection is gone."""
+
+
 class DeadlineChannel(http.HTTPChannel):
     """twisted.web's connection, with bounds on time and on what waits.
 
@@ -59,7 +69,7 @@ class DeadlineChannel(http.HTTPChannel):
     like if something of them leaves within twice `request_seconds`.
     """
 
-    site: PushSite
+    site: Port
     # Without its line for each connection that timed out, as every idle one does.
     _log = Logger(
         observer=FilteringLogObserver(

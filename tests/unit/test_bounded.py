@@ -41,7 +41,7 @@ TESTING = "of a test of an application, not of a server"
 
 BOUNDS = {
     "web.resource.Refusal.headers": ONCE,
-    "app.app.PushServer.sources": CONFIGURED,
+    "app.app.App.sources": CONFIGURED,
     "app.dispatch.AppHandlers._starting": "connections that came before the start was over",
     "app.dispatch.AppHandlers._timers": "a call of a handler each, and those are bounded",
     "app.dispatch.AppHandlers.clients": CONNECTIONS,
@@ -128,6 +128,7 @@ BOUNDS = {
     "server.signals.Handlers._remarks": STARTED,
     "server.signals.Handlers._waiting": "the numbers of three signals",
     "web.site.PushSite._refused": "MOST_REFUSALS, of REFUSAL_CHARACTERS each",
+    "web.pipeline.Port.channels": CONNECTIONS,
     "web.site.PushSite.channels": CONNECTIONS,
     "sources.http_client.response._Body._pieces": (
         "max_bytes of a document; then the answer is dropped"

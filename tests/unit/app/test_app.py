@@ -21,7 +21,7 @@ from pushserver.config.settings import Server as ServerSection
 from pushserver.errors import StartFailed
 from pushserver.hub.broker import Unavailable
 from pushserver.server.build import build, with_app
-from pushserver.server.options import Options, embedded, make, makeService
+from pushserver.server.options import Options, make, makeService
 from pushserver.server.service import PushService
 from pushserver.sources.interface import Feed, ISource
 from pushserver.testing import Disconnected, Publication, ServerError, TestServer
@@ -467,7 +467,7 @@ class TestTheServerOfAnApplication:
     ) -> None:
         monkeypatch.setenv("PUSHSERVER_SERVER_LISTEN", "tcp:9")
         reactor = MemoryReactorClock()
-        service = embedded(app, (), "", reactor)
+        service = app.service(reactor=reactor)
         service.privilegedStartService()
         assert reactor.tcpServers == []
         with pytest.raises(StartFailed, match=r"nothing\.toml"):

@@ -19,12 +19,12 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.python.failure import Failure
 from zope.interface import directlyProvidedBy, directlyProvides, implementer
 
-from pushserver.app.app import PushServer
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import Draft
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.server.build import build
+from pushserver.server.embedding import PushServer
 from pushserver.server.service import PushService
 from pushserver.testing.reactor import Inline
 from tests.unit.fakes.tools import drive

@@ -84,7 +84,7 @@ def test_a_file_name_is_no_module_name(here: Path, text: str, meant: str) -> Non
         ("other", "pushtest_c:other is 7, expected a PushServer; there is pushtest_c:app"),
         (
             "PushServer",
-            "PushServer is <class 'pushserver.app.app.PushServer'>, expected a PushServer",
+            "PushServer is <class 'pushserver.server.embedding.PushServer'>, expected a PushServer",
         ),
         ("app.source", "has no app.source, expected a PushServer"),
     ],

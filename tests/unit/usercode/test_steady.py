@@ -21,7 +21,6 @@ from twisted.internet.task import Clock, LoopingCall
 from twisted.internet.testing import MemoryReactorClock
 
 import pushserver
-from pushserver.app.app import PushServer
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys
@@ -32,6 +31,7 @@ from pushserver.config.settings import Server as ServerConfig
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
 from pushserver.server.build import build
+from pushserver.server.embedding import PushServer
 from pushserver.sources.interface import Feed, SourceFailed
 from pushserver.store.service import Committer, Writer
 from pushserver.testing.reactor import Stage

@@ -1,0 +1,55 @@
+"""`PushServer`: an application that can be run by a server in the user's own Twisted program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from twisted.web.resource import Resource
+
+from pushserver.app.app import App
+from pushserver.server.build import build, with_app
+from pushserver.server.options import Options, configure, file_of, with_pages
+from pushserver.server.service import PushService
+
+
+class PushServer(App):
+    """An application: `twistd pushserver --app module:name` runs it.
+
+    Creating one and decorating functions starts nothing. One server at a time runs it.
+
+    `pages`: a folder of files to serve beside the server's own URLs, with `index.html` at `/`. A
+    relative path is relative to the current folder. `[server] pages` of the configuration takes
+    precedence.
+    """
+
+    _service: PushService | None
+
+    def service(self, *listen: str, config: str = "", reactor: Any = None) -> PushService:
+        """The server that runs this application, for a Twisted program that contains it.
+
+        `listen`: endpoints such as tcp:8080; none for a program that mounts `resource()`.
+        `config`: a TOML file; environment variables are read too. The first call makes the
+        service, later calls return it. Raises pushserver.errors.StartFailed.
+        """
+        if self._service is None:
+            self._service = self._make_service(listen, config, reactor)
+        elif listen or config:
+            raise RuntimeError("the service of this application was made already")
+        return self._service
+
+    def resource(self) -> Resource:
+        """The server's URLs, to put into a site of the program; `service()` must run too."""
+        return self.service().resource
+
+    def _make_service(self, listen: Sequence[str], path: str, reactor: Any) -> PushService:
+        if reactor is None:
+            from twisted.internet import reactor
+        options = Options()
+        options["config"] = path
+        config = with_app(configure(options, os.environ), self)
+        config = with_pages(config, path, file_of("__main__"))
+        config = replace(config, server=replace(config.server, listen=list(listen)))
+        return build(config, reactor, app=self)
