@@ -18,11 +18,12 @@ from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
 from pushserver.channels.publication import Draft
+from pushserver.config.convert import Where, made_of_known
 from pushserver.protocols.centrifuge import message_push
 from pushserver.protocols.formats import SessionFormat
 from pushserver.sessions.session import Session
 from pushserver.sources.engine.environment import Plan
-from pushserver.sources.functions.adapt import adapt, is_number
+from pushserver.sources.functions.adapt import adapt
 
 Function = TypeVar("Function", bound=Callable[..., Any] | type)
 
@@ -78,12 +79,6 @@ class App:
             raise ValueError('@app.source needs the channel: @app.source("numbers")')
         check_name(channel)
         check_event(event)
-        _check_times(
-            max_rate,
-            linger_seconds=linger_seconds,
-            retry_seconds=retry_seconds,
-            retry_max_seconds=retry_max_seconds,
-        )
 
         def decorate(target: Function) -> Function:
             if self._running is not None or self._service is not None:
@@ -91,17 +86,18 @@ class App:
             called = name or getattr(target, "__name__", type(target).__name__)
             if any(called == other.plan.name for other in self.sources):
                 raise ValueError(f"there is a source {called!r} already: give this one a name=")
-            plan = Plan(
-                called,
-                "app",
-                channel,
-                event,
-                on_demand,
-                linger_seconds,
-                max_rate,
-                retry_seconds,
-                retry_max_seconds,
-            )
+            settings = {
+                "name": called,
+                "type": "app",
+                "channel": channel,
+                "event": event,
+                "on_demand": on_demand,
+                "linger_seconds": linger_seconds,
+                "max_rate": max_rate,
+                "retry_seconds": retry_seconds,
+                "retry_max_seconds": retry_max_seconds,
+            }
+            plan = made_of_known(settings, Plan, Where("", f"sources.{called}", {}))
             self.sources.append(AppSource(adapt(target, every, thread), plan))
             return target
 
@@ -212,14 +208,3 @@ def _checked(tags: Any) -> dict[str, str] | None:
             raise jsontext.InvalidData(f"tags are texts by texts, got {name!r:.60}: {value!r:.60}")
         jsontext.encode([name, value])
     return dict(tags) if tags else None
-
-
-def _check_times(max_rate: float, **seconds: float) -> None:
-    if not is_number(max_rate) or not 0 < max_rate < float("inf"):
-        raise ValueError(f"max_rate is {max_rate!r}, expected publications a second, more than 0")
-    for name, value in seconds.items():
-        least = 0.01 if name.startswith("retry") else 0.0
-        if not is_number(value) or not least <= value < float("inf"):
-            raise ValueError(
-                f"{name} is {value!r}, expected a number of seconds, {least:g} or more"
-            )

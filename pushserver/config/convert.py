@@ -50,10 +50,6 @@ class Where:
         """What to raise for a key that is not there."""
         return self.error(key, f"must be set{self._behind()}")
 
-    def is_variable(self, key: str) -> bool:
-        """Whether one of its keys came from the environment."""
-        return self.path(key) in self.origins
-
     def _behind(self) -> str:
         """The variables that made the table, or something in it."""
         found = [name for path, name in self.origins.items() if path.startswith(f"{self.section}.")]

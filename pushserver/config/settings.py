@@ -96,6 +96,12 @@ class Source:
     retry_max_seconds: Annotated[float, Meta(ge=0.01, le=31_536_000)] = 60.0
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        least, most = self.retry_seconds, self.retry_max_seconds
+        if most < least:
+            problem = f"expected retry_seconds ({least:g}) or more"
+            raise ValueError(f"retry_max_seconds: {problem}, value {most:g}")
+
 
 class SourceType(Protocol):
     """What is to be known of a type of sources.
@@ -313,11 +319,6 @@ def _check(config: Config, top: Where) -> None:
             check_event(source.event)
         except InvalidName as error:
             raise where.error("event", str(error)) from None
-        least, most = source.retry_seconds, source.retry_max_seconds
-        if most < least and where.is_variable("retry_seconds"):
-            raise where.error("retry_seconds", f"expected retry_max_seconds ({most:g}) or less")
-        if most < least:
-            raise where.error("retry_max_seconds", f"expected retry_seconds ({least:g}) or more")
 
 
 def _no_origin(text: str) -> str:

@@ -99,6 +99,5 @@ def make(name: str, source: Source, types: Mapping[str, Any]) -> tuple[Any, Plan
     made = kind.make(kind.options(**source.options))
     if not ISource.providedBy(made):
         raise ValueError(f"the type {source.type} made {made!r:.60}, which is no ISource")
-    common = {f.name: getattr(source, f.name) for f in dataclasses.fields(Source)}
-    del common["options"]
-    return made, Plan(name, common.pop("type"), **common)
+    settings = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
+    return made, Plan(**settings, name=name)

@@ -206,7 +206,9 @@ class TestTheDocumentOfTheSources:
 
         def rolled() -> list[Any]:
             desk = Desk()
-            runner = SourceRunner(kind.make(kind.options()), Plan("s", "dice", "c"), desk.place)
+            runner = SourceRunner(
+                kind.make(kind.options()), Plan("dice", "c", name="s"), desk.place
+            )
             runner.startService()
             desk.clock.pump([1.0] * 2)
             runner.stopService()

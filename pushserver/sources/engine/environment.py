@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pushserver.channels.publication import Draft, Receipt
+from pushserver.config.settings import Source
 from pushserver.hub.audience import Subscriber
 
 
@@ -30,19 +31,11 @@ class Memory(Protocol):
         """Keep this value; raises InvalidData if it is none or too large."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a source is run; times in seconds, `max_rate` in publications a second."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Source):
+    """The settings of a source, and its name."""
 
     name: str
-    kind: str
-    channel: str
-    event: str = "message"
-    on_demand: bool = False
-    linger_seconds: float = 30.0
-    max_rate: float = 100.0
-    retry_seconds: float = 1.0
-    retry_max_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class Runner(Service):
         record = self._record
         return Status(
             name=self.plan.name,
-            kind=self.plan.kind,
+            kind=self.plan.type,
             channel=self.plan.channel,
             state=self._state(),
             published=record.published.count,

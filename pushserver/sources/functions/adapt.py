@@ -33,7 +33,7 @@ def adapt(target: Any, every: float | None = None, thread: bool | None = None) -
         return source
     if not callable(target) or isinstance(target, type):
         raise ValueError(f"{name} is no source: expected a function, or what provides ISource")
-    if every is not None and (not is_number(every) or not 0 < every < float("inf")):
+    if every is not None and not (_is_number(every) and 0 < every < float("inf")):
         raise ValueError(f"every of {name} is {every!r}, expected a number of seconds, more than 0")
     calls, code = Calls(target, name), _code(target)
     if inspect.isasyncgenfunction(code) or inspect.iscoroutinefunction(code):
@@ -54,8 +54,7 @@ def adapt(target: Any, every: float | None = None, thread: bool | None = None) -
     return Timer(calls, every, place)
 
 
-def is_number(value: object) -> bool:
-    """Whether it can be compared with numbers, as the text "2" cannot."""
+def _is_number(value: object) -> bool:
     return isinstance(value, Real)
 
 

@@ -90,7 +90,7 @@ class Desk:
     def runner(self, source: object, **plan: Any) -> Runner:
         """A runner of this source, which publishes to `c`, not started."""
         return Runner(
-            source, Plan(**{"name": "s", "kind": "test", "channel": "c", **plan}), self.place
+            source, Plan(**{"name": "s", "type": "test", "channel": "c", **plan}), self.place
         )
 
     def started(self, source: object, **plan: Any) -> Runner:

@@ -301,7 +301,7 @@ class TestTheEnd:
                     await Deferred()
 
         for name in "abc":
-            server.service.add_source(Runner(Script(deaf), Plan(name, "x", "c"), place))
+            server.service.add_source(Runner(Script(deaf), Plan("x", "c", name=name), place))
         started(server)
         line = server.connect()
         line.reading = False

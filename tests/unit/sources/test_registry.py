@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Iterator
@@ -163,7 +164,7 @@ class TestMaking:
         made, plan = make("n", table, {"k": kind})
         assert made is kind.made
         assert kind.seen == [Options(7)]
-        assert plan == Plan("n", "k", "c", "e", True, 1.0, 2.0, 3.0, 4.0)
+        assert plan == Plan(**dataclasses.asdict(table), name="n")
 
     @pytest.mark.parametrize(
         ("table", "problem"),

@@ -126,7 +126,7 @@ class TestASourceThatRuns:
 
     def test_reports_what_it_does(self, desk: Desk) -> None:
         puppet = Puppet()
-        runner = desk.runner(Script(puppet), kind="poll")
+        runner = desk.runner(Script(puppet), type="poll")
         assert runner.status().state == "stopped"
         runner.startService()
         status = runner.status()
