@@ -24,6 +24,7 @@ from pushserver.channels import jsontext
 from pushserver.channels.publication import Draft
 from pushserver.hub.broker import Unavailable
 from pushserver.server import build as assembly
+from pushserver.server.logging import run as run_coroutine
 
 RETRY_SECONDS = 0.005
 
@@ -61,14 +62,14 @@ class FeedSource(Service):
             return
         again, self._refused = self._refused, []
         for draft in again:
-            assembly.run(self._tick(draft))
+            run_coroutine(self._tick(draft))
         if self._refused:
             # There is more to deliver than can be sent: a publisher waits, and tries again.
             self._clock.callLater(RETRY_SECONDS, self._turn)
             return
         for channel, event in self._feed.due():
             draft = Draft(self._names[channel], jsontext.encode(event), "message")
-            assembly.run(self._tick(draft))
+            run_coroutine(self._tick(draft))
         self._clock.callLater(self._feed.wait(), self._turn)
 
     async def _tick(self, draft: Draft) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from twisted.logger import Logger
 from twisted.web.resource import Resource
 
 from pushserver import __version__
@@ -34,6 +33,7 @@ from pushserver.resources.hooks import Hooks
 from pushserver.resources.pages import CLIENT, Pages, asset_folder
 from pushserver.resources.static import Root, StaticFiles, UserPages
 from pushserver.resources.status import StatusDoor
+from pushserver.server.logging import connection_log, report, run
 from pushserver.server.service import PushService
 from pushserver.sessions.callbacks import Handlers, NoHandlers
 from pushserver.sessions.node import Node
@@ -48,7 +48,6 @@ from pushserver.store.sync_broker import SyncBroker
 from pushserver.transports.response import Responses
 from pushserver.transports.websocket.quiet import hush
 from pushserver.transports.websocket.upgrade import WebSocketFactory
-from pushserver.usercode.coroutines import begin
 from pushserver.usercode.steady import steady
 from pushserver.usercode.thread_pool import Pool, Threads
 from pushserver.web.gate import Gate, IsOwn
@@ -186,17 +185,17 @@ def make_node(
     handlers: Handlers,
 ) -> Node:
     """What the conversations share."""
-    hub = Hub(broker, reactor, monotonic, _report)
+    hub = Hub(broker, reactor, monotonic, report)
     return Node(
         hub=hub,
         presence=Presence(hub, limits.announced_audience),
-        peers=Peers(_report),
+        peers=Peers(report),
         limits=limits,
         version=f"pushserver {__version__}",
         clock=clock,
         monotonic=monotonic,
         run=run,
-        report=_report,
+        report=report,
         handlers=handlers,
     )
 
@@ -251,33 +250,3 @@ def tree(
         Hosts(names(server)),
         UserPages(server.pages) if server.pages else None,
     )
-
-
-class _Terse(Logger):
-    """A logger whose debug events are not even made."""
-
-    def debug(self, format: str | None = None, **kwargs: object) -> None:
-        """Nothing: twistd's own observer would write each."""
-
-
-def connection_log(debug: bool) -> Logger:
-    """A logger for connects and disconnects, which are debug events."""
-    return (Logger if debug else _Terse)("pushserver.connections")
-
-
-_log = Logger()
-
-
-def _report(what: str) -> None:
-    _log.failure("{what}", what=what)
-
-
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Drive the coroutine; what it raises is logged."""
-    try:
-        rest = begin(coroutine)
-    except Exception:
-        _report("a conversation failed")
-    else:
-        if rest is not None:
-            rest.addErrback(lambda failure: _log.failure("a conversation failed", failure))

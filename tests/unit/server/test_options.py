@@ -19,11 +19,11 @@ from pushserver.config.settings import Store as StoreConfig
 from pushserver.errors import StartFailed
 from pushserver.resources.channels import FrontDoor
 from pushserver.resources.static import UserPages
-from pushserver.server.build import _report, build, connection_log
+from pushserver.server.build import build
 from pushserver.server.options import Options, configure, make, makeService
 from pushserver.server.service import PushService
 from pushserver.sources.engine.runner import Runner
-from tests.unit.fakes.web import Log, Server, Trouble
+from tests.unit.fakes.web import Server
 
 
 def parsed(*arguments: str) -> Options:
@@ -233,20 +233,3 @@ def test_twistds_service_is_built_on_the_reactor_that_runs(
         monkeypatch.delenv(name, raising=False)
     service: Any = makeService(parsed("--listen", "tcp:0"))
     assert service._reactor is reactor
-
-
-def test_the_connection_log_is_silent_unless_asked() -> None:
-    for debug in (False, True):
-        with Log() as events:
-            log = connection_log(debug)
-            log.debug("came")
-            log.info("dropped")
-        assert events.take() == (["came", "dropped"] if debug else ["dropped"])
-
-
-def test_what_fails_unattended_is_logged(trouble: Trouble) -> None:
-    try:
-        raise RuntimeError("one")
-    except RuntimeError:
-        _report("something failed")
-    assert trouble.take() == ["something failed: RuntimeError('one')"]

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
 from pushserver.protocols import centrifuge
-from pushserver.server.build import run
+from pushserver.server.logging import run
 from pushserver.sessions.callbacks import HandlerFailed, NoHandlers, Refused
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session

@@ -1,4 +1,4 @@
-"""Coroutines that the service runs: none of what they do is left without an end or a word."""
+"""Coroutines of sessions run to their end, and what fails is logged."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from twisted.internet.defer import Deferred
 
-from pushserver.server.build import run
-from tests.unit.fakes.web import Trouble
+from pushserver.server.logging import connection_log, report, run
+from tests.unit.fakes.web import Log, Trouble
 
 
 class Work:
@@ -169,3 +169,20 @@ def test_an_interrupt_is_not_held_up() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run(work())
+
+
+def test_the_connection_log_is_silent_unless_asked() -> None:
+    for debug in (False, True):
+        with Log() as events:
+            log = connection_log(debug)
+            log.debug("came")
+            log.info("dropped")
+        assert events.take() == (["came", "dropped"] if debug else ["dropped"])
+
+
+def test_what_fails_unattended_is_logged(trouble: Trouble) -> None:
+    try:
+        raise RuntimeError("one")
+    except RuntimeError:
+        report("something failed")
+    assert trouble.take() == ["something failed: RuntimeError('one')"]

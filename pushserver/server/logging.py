@@ -1,0 +1,40 @@
+"""What sessions write into the log: their failures, and connects with `--debug`."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.logger import Logger
+
+from pushserver.usercode.coroutines import begin
+
+_log = Logger()
+
+
+class _WithoutDebug(Logger):
+    """A logger that makes no debug events; twistd's observer would write each."""
+
+    def debug(self, format: str | None = None, **kwargs: object) -> None:
+        """No-op."""
+
+
+def connection_log(debug: bool) -> Logger:
+    """A logger for connects and disconnects, which are debug events."""
+    return (Logger if debug else _WithoutDebug)("pushserver.connections")
+
+
+def report(what: str) -> None:
+    """Log the exception that is being handled."""
+    _log.failure("{what}", what=what)
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Drive a session's coroutine; log the exception that it raises."""
+    try:
+        rest = begin(coroutine)
+    except Exception:
+        report("a conversation failed")
+    else:
+        if rest is not None:
+            rest.addErrback(lambda failure: _log.failure("a conversation failed", failure))
