@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -36,22 +35,6 @@ class ChannelOptions:
     initial: Count = 10
     recovery_limit: Count = 300
     client_publish: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Resumption:
-    """The answer to "what came after my position".
-
-    All or nothing: when `reason` is empty, `publications` is exactly what was missed;
-    else it is empty, and `reason` is one of `epoch`, `ahead`, `evicted`, `limit`.
-    """
-
-    publications: Sequence[Publication] = ()
-    reason: str = ""
-
-    @property
-    def recovered(self) -> bool:
-        return not self.reason
 
 
 class Channel:
@@ -131,19 +114,9 @@ class Channel:
         """The retained rows after `offset` in order."""
         return self._rows[self._start + max(0, offset - self.floor) :]
 
-    def after_seq(self, seq: int) -> list[Publication]:
-        """The retained rows after seq `seq` in order."""
-        return self._rows[bisect_right(self._rows, seq, self._start, key=_seq) :]
-
-    def resume(self, offset: int) -> Resumption:
-        """What came after `offset`; the epoch was compared before."""
-        if offset > self.top:
-            return Resumption(reason="ahead")
-        if offset < self.floor:
-            return Resumption(reason="evicted")
-        if self.top - offset > self.options.recovery_limit:
-            return Resumption(reason="limit")
-        return Resumption(self.after(offset))
+    def offset_at(self, seq: int) -> int:
+        """The offset of the last row up to seq `seq`; `floor` if no such row is retained."""
+        return self.floor + bisect_right(self._rows, seq, self._start, key=_seq) - self._start
 
     def _evict_over(self, size: int, max_bytes: int) -> int:
         evicted = 0

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from pushserver.channels.channel import Channel, ChannelOptions, Resumption
-from pushserver.channels.position import Position
+from pushserver.channels.channel import Channel, ChannelOptions
+from pushserver.channels.position import Position, Start
 from pushserver.channels.publication import Draft, Publication
 
 
 def new_epoch() -> str:
     """An opaque name for one unbroken numbering; never compare it but for equality."""
     return secrets.token_hex(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """All publications after a reader's position, or the reason why they cannot be told.
+
+    `reason` is empty, or one of `epoch` (the numbering is another one), `ahead` (the position was
+    never reached), `evicted` (some of them are gone) and `limit` (more than `recovery_limit`).
+    """
+
+    publications: Sequence[Publication] = ()
+    reason: str = ""
+
+    @property
+    def recovered(self) -> bool:
+        return not self.reason
 
 
 class History:
@@ -147,31 +164,59 @@ class History:
         return evicted, changed
 
     def resume(self, name: str, position: Position) -> Resumption:
-        """What came after `position` in one channel.
+        """The publications after `position` in one channel; an empty epoch means the current."""
+        channel, offset = self.peek(name), position.offset
+        return self._resume(
+            position.epoch or self.epoch,
+            offset > channel.top,
+            offset < channel.floor,
+            [(channel, offset)],
+        )
 
-        An empty epoch is one that the reader does not know; only the offset counts then.
+    def read(self, names: Sequence[str], start: Start, limited: bool = True) -> Resumption:
+        """The publications of these channels from `start` on, in order; `last` is over all.
+
+        Unless `limited`, `recovery_limit` does not count.
         """
-        if position.epoch and position.epoch != self.epoch:
-            return Resumption(reason="epoch")
-        return self.peek(name).resume(position.offset)
+        channels = [self.peek(name) for name in names]
+        if start.since is not None:
+            seq = start.since.seq
+            return self._resume(
+                start.since.epoch,
+                seq > self.seq,
+                any(seq < channel.floor_seq for channel in channels),
+                [(channel, channel.offset_at(seq)) for channel in channels],
+                limited,
+            )
+        if start.oldest:
+            return Resumption(in_order(channel.after(0) for channel in channels))
+        last = start.last or 0
+        rows = in_order(channel.last(last) for channel in channels)
+        return Resumption(rows[-last:] if last else ())
 
-    def resume_seq(self, names: Iterable[str], epoch: str, seq: int) -> Resumption:
-        """What came after the cursor `epoch:seq` in these channels, in order."""
+    def _resume(
+        self,
+        epoch: str,
+        ahead: bool,
+        evicted: bool,
+        offsets: list[tuple[Channel, int]],
+        limited: bool = True,
+    ) -> Resumption:
+        """Decide whether a reader can continue after these offsets."""
         if epoch != self.epoch:
             return Resumption(reason="epoch")
-        if seq > self.seq:
+        if ahead:
             return Resumption(reason="ahead")
-        channels = [self.peek(name) for name in names]
-        if any(seq < channel.floor_seq for channel in channels):
+        if evicted:
             return Resumption(reason="evicted")
-        missed = [channel.after_seq(seq) for channel in channels]
-        if any(
-            len(rows) > c.options.recovery_limit for rows, c in zip(missed, channels, strict=True)
-        ):
+        if limited and any(c.top - offset > c.options.recovery_limit for c, offset in offsets):
             return Resumption(reason="limit")
-        return Resumption(in_order(missed))
+        return Resumption(in_order(channel.after(offset) for channel, offset in offsets))
 
 
 def in_order(rows: Iterable[list[Publication]]) -> list[Publication]:
     """The publications of several channels in the order in which they were published."""
-    return sorted((row for part in rows for row in part), key=lambda row: row.seq)
+    channels = [part for part in rows if part]
+    if len(channels) == 1:
+        return channels[0]
+    return sorted((row for part in channels for row in part), key=lambda row: row.seq)

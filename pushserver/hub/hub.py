@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pushserver.channels.channel import Resumption
-from pushserver.channels.history import History, in_order
+from pushserver.channels.history import History
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.hub.audience import Audience, Direct, Subscriber
@@ -149,12 +148,13 @@ class Hub:
         # No channel's name has a space in it.
         name = " ".join(sorted(channels))
         self._join(subscriber, name, channels)
-        resumed = self._resume(channels, start)
+        resumed = history.read(channels, start)
         rows = resumed.publications
         cursor = Cursor(history.epoch, rows[0].seq - 1 if rows else history.seq)
         recovered = start.since is not None and resumed.recovered
-        if start.since is not None and recovered:
-            cursor = start.since
+        if start.since is not None:
+            self.metrics.resumed(resumed.reason)
+            cursor = start.since if recovered else cursor
         offsets = {channel: history.top(channel) for channel in channels}
         for row in reversed(rows):
             offsets[row.channel] = row.offset - 1
@@ -224,18 +224,6 @@ class Hub:
             if not watching:
                 del self._by_channel[channel]
                 self._broker.history.release(channel)
-
-    def _resume(self, channels: Sequence[str], start: Start) -> Resumption:
-        history = self._broker.history
-        if start.since is not None:
-            resumed = history.resume_seq(channels, start.since.epoch, start.since.seq)
-            self.metrics.resumed(resumed.reason)
-            return resumed
-        if start.oldest:
-            return Resumption(in_order(history.peek(name).after(0) for name in channels))
-        last = start.last or 0
-        rows = in_order(history.peek(name).last(last) for name in channels)
-        return Resumption(rows[-last:] if last else ())
 
     def _tell_gap(self, channel: str, audiences: list[Audience]) -> None:
         """A broker that skipped an offset: nobody here may believe to have seen everything.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
@@ -47,42 +49,24 @@ def history(request: Request, name: str, node: Node) -> bytes | Deferred[bytes]:
     wait = number(request, "wait", limits.wait_seconds) or 0
     request.setHeader(b"content-type", JSON.encode())
     request.setHeader(b"cache-control", b"no-store")
-    rows, reason = _find(name, node.hub.history, start)
+    wanted = Start(oldest=True) if start == Start() else start
+    answer = node.hub.history.read((name,), wanted, limited=False)
+    rows, reason = answer.publications, answer.reason
     if wait and not rows and not reason and request.method != b"HEAD":
         check_no_navigation(request)
         return _long_poll(request, name, node, start, wait)
     return _answer(name, node.hub.history, rows, limit, reason)
 
 
-def _find(name: str, log: History, start: Start) -> tuple[list[Publication], str]:
-    """What the reader asks for, or why that cannot be told."""
-    channel = log.peek(name)
-    if start.since is not None:
-        reason = _unreadable(start.since, log.epoch, log.seq, channel.floor_seq)
-        return [] if reason else channel.after_seq(start.since.seq), reason
-    if start.last is not None and not start.oldest:
-        return channel.last(start.last), ""
-    return channel.after(0), ""
-
-
 def _answer(
-    name: str, log: History, rows: list[Publication], limit: int | None, reason: str
+    name: str, log: History, rows: Sequence[Publication], limit: int | None, reason: str
 ) -> bytes:
     if limit is None or limit == 0 or limit >= len(rows):
-        rows = [] if limit == 0 else rows
+        rows = () if limit == 0 else rows
         return history_object(name, rows, Cursor(log.epoch, log.seq), log.top(name), reason)
     # Not all of it: the next page goes on from the last of this one.
     last = rows[limit - 1]
     return history_object(name, rows[:limit], Cursor(log.epoch, last.seq), last.offset, "")
-
-
-def _unreadable(since: Cursor, epoch: str, seq: int, floor_seq: int) -> str:
-    """Why what came after `since` cannot be told, empty if it can."""
-    if since.epoch != epoch:
-        return "epoch"
-    if since.seq > seq:
-        return "ahead"
-    return "evicted" if since.seq < floor_seq else ""
 
 
 def _long_poll(request: Request, name: str, node: Node, start: Start, wait: int) -> Deferred[bytes]:

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.channels.channel import Channel, ChannelOptions, Resumption
+from pushserver.channels.channel import Channel, ChannelOptions
+from pushserver.channels.history import History
 from pushserver.channels.names import InvalidName, check_event, check_name
+from pushserver.channels.position import Position
 from pushserver.channels.publication import Publication, Receipt
 from tests.unit.fakes.tools import EPOCH, programs, row
 
@@ -67,37 +69,12 @@ def test_the_newest_rows_are_given_in_order() -> None:
     assert channel.last(0) == channel.last(-1) == []
 
 
-def test_the_rows_after_an_offset_or_a_seq_are_given_in_order() -> None:
+def test_the_rows_after_an_offset_are_given_in_order_and_a_seq_is_at_an_offset() -> None:
     channel = filled(6, history_size=4)
     assert [r.offset for r in channel.after(4)] == [5, 6]
     assert [r.offset for r in channel.after(0)] == [3, 4, 5, 6]
     assert channel.after(6) == channel.after(99) == []
-    assert [r.offset for r in channel.after_seq(45)] == [5, 6]
-    assert [r.offset for r in channel.after_seq(50)] == [6]
-    assert [r.offset for r in channel.after_seq(0)] == [3, 4, 5, 6]
-    assert channel.after_seq(60) == channel.after_seq(99) == []
-
-
-def test_resuming_is_all_or_nothing_and_says_why_not() -> None:
-    channel = filled(6, history_size=4, recovery_limit=3)
-    assert channel.resume(7) == Resumption(reason="ahead")
-    assert channel.resume(1) == Resumption(reason="evicted")
-    assert channel.resume(2) == Resumption(reason="limit")
-    assert [r.offset for r in channel.resume(3).publications] == [4, 5, 6]
-    assert channel.resume(6).recovered
-    assert channel.resume(6).publications == []
-
-
-def test_the_highest_evicted_offset_is_still_a_place_to_go_on_from() -> None:
-    channel = filled(6, history_size=4)
-    assert channel.floor == 2
-    assert [r.offset for r in channel.resume(2).publications] == [3, 4, 5, 6]
-
-
-def test_an_offset_below_zero_or_beyond_belief_is_no_position() -> None:
-    channel = filled(3)
-    assert channel.resume(-1).reason == "evicted"
-    assert channel.resume(2**63).reason == "ahead"
+    assert [channel.offset_at(seq) for seq in (0, 45, 50, 60, 99)] == [2, 4, 5, 6, 6]
 
 
 def test_rows_go_when_their_bytes_are_too_many_the_newest_too_if_it_alone_is() -> None:
@@ -113,8 +90,6 @@ def test_rows_go_when_their_bytes_are_too_many_the_newest_too_if_it_alone_is() -
 def test_without_history_the_numbers_still_go_on() -> None:
     for channel in (filled(3, history_size=0), filled(3, history_bytes=0)):
         assert (channel.top, channel.floor, channel.floor_seq) == (3, 3, 30)
-        assert channel.resume(2).reason == "evicted"
-        assert channel.resume(3).recovered
 
 
 def test_rows_go_by_age_and_never_without_a_limit_of_age() -> None:
@@ -195,7 +170,8 @@ steps = programs(
 def test_whatever_is_appended_and_evicted_the_rest_is_what_a_naive_log_has(
     options: ChannelOptions, steps: list[tuple[str, int]]
 ) -> None:
-    channel, model, now, seq = Channel("numbers", options), Model(options), 1000.0, 0
+    history = History(lambda name: options, EPOCH)
+    channel, model, now, seq = history.channel("numbers"), Model(options), 1000.0, 0
     for what, amount in steps:
         before = len(channel)
         if what == "append":
@@ -219,14 +195,14 @@ def test_whatever_is_appended_and_evicted_the_rest_is_what_a_naive_log_has(
         assert channel.bytes == sum(len(r.data) for r in rows)
     rows = model.rows
     for offset in range(-1, channel.top + 3):
-        resumed = channel.resume(offset)
+        resumed = history.resume("numbers", Position("", offset))
         assert resumed.reason == model.reason(offset)
         missed = [] if resumed.reason else [r for r in model.all if r.offset > offset]
         assert list(resumed.publications) == missed
         assert channel.after(offset) == [r for r in rows if r.offset > offset]
         assert channel.last(offset) == (rows[-offset:] if offset > 0 else [])
     for after in range(-1, seq + 2):
-        assert channel.after_seq(after) == [r for r in rows if r.seq > after]
+        assert channel.after(channel.offset_at(after)) == [r for r in rows if r.seq > after]
 
 
 def test_a_long_life_leaves_no_more_in_memory_than_what_is_retained() -> None:

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushserver.channels.channel import ChannelOptions
-from pushserver.channels.history import History, in_order, new_epoch
-from pushserver.channels.position import Position, parse_cursor
+from pushserver.channels.history import History, Resumption, in_order, new_epoch
+from pushserver.channels.position import Cursor, Position, Start, parse_cursor
 from pushserver.channels.publication import Draft, Publication
 from tests.unit.fakes.tools import EPOCH, programs
 
@@ -18,6 +18,11 @@ def add(history: History, channel: str = "a", now: float = 0.0) -> Publication:
     publication = history.number(Draft(channel, b"1"), now)
     history.append(publication, now)
     return publication
+
+
+def resume(history: History, names: list[str], seq: int, epoch: str = EPOCH) -> Resumption:
+    """The publications after a cursor."""
+    return history.read(names, Start(since=Cursor(epoch, seq)))
 
 
 def nobody(channel: str) -> bool:
@@ -107,41 +112,87 @@ def test_a_skipped_publication_is_counted_and_not_retained() -> None:
     assert (add(history).offset, history.seq) == (3, 3)
 
 
+def filled(**options: float) -> History:
+    """Six publications in `a`, with seqs 1, 3, 5, 7, 9, 11; as many in `b`."""
+    history = make(**options)
+    for name in "ab" * 6:
+        add(history, name)
+    return history
+
+
+def test_resuming_is_all_or_nothing_and_says_why_not() -> None:
+    history = filled(history_size=4, recovery_limit=3)
+    by_offset = [history.resume("a", Position(EPOCH, offset)) for offset in (7, 1, 2, 3, 6)]
+    by_seq = [resume(history, ["a"], seq) for seq in (13, 2, 3, 5, 11)]
+    for resumed in (by_offset, by_seq):
+        assert resumed[:3] == [Resumption(reason=why) for why in ("ahead", "evicted", "limit")]
+        assert [r.offset for r in resumed[3].publications] == [4, 5, 6]
+        assert resumed[4] == Resumption([])
+
+
+def test_the_highest_evicted_offset_can_still_be_resumed_from() -> None:
+    history = filled(history_size=4)
+    assert [r.offset for r in history.resume("a", Position(EPOCH, 2)).publications] == [3, 4, 5, 6]
+    history = filled(history_size=0)
+    assert history.resume("a", Position(EPOCH, 5)).reason == "evicted"
+    assert history.resume("a", Position(EPOCH, 6)).recovered
+
+
+def test_an_offset_below_zero_or_beyond_belief_is_no_position() -> None:
+    history = filled()
+    assert history.resume("a", Position(EPOCH, -1)).reason == "evicted"
+    assert history.resume("a", Position(EPOCH, 2**63)).reason == "ahead"
+
+
+def test_a_reader_of_the_history_is_not_refused_for_a_long_gap() -> None:
+    history = filled(recovery_limit=2)
+    since = Start(since=Cursor(EPOCH, 0))
+    assert history.read(["a"], since).reason == "limit"
+    assert len(history.read(["a"], since, limited=False).publications) == 6
+
+
+def test_the_last_publications_are_counted_over_all_channels() -> None:
+    history = filled()
+    assert [r.seq for r in history.read(["a", "b"], Start(last=3)).publications] == [10, 11, 12]
+    assert history.read(["a"], Start(last=0)).publications == ()
+    assert len(history.read(["a", "b"], Start(oldest=True)).publications) == 12
+
+
 def test_a_position_of_another_epoch_is_refused_and_one_of_none_is_compared_by_offset() -> None:
     history = make()
     add(history)
     assert history.resume("a", Position("other", 1)).reason == "epoch"
     assert history.resume("a", Position("", 1)).recovered
     assert history.resume("a", Position(EPOCH.upper(), 1)).reason == "epoch"
-    assert history.resume_seq(["a"], "other", 1).reason == "epoch"
-    assert history.resume_seq(["a"], "", 1).reason == "epoch"
+    assert resume(history, ["a"], 1, epoch="other").reason == "epoch"
+    assert resume(history, ["a"], 1, epoch="").reason == "epoch"
 
 
 def test_a_cursor_over_channels_gives_all_of_them_in_the_order_of_publication() -> None:
     history = make()
     rows = [add(history, name) for name in "abcab"]
-    missed = history.resume_seq(["b", "a"], EPOCH, 1)
+    missed = resume(history, ["b", "a"], 1)
     assert list(missed.publications) == [rows[1], rows[3], rows[4]]
-    assert history.resume_seq(["a"], EPOCH, 6).reason == "ahead"
-    assert [r.seq for r in history.resume_seq(["a", "b"], EPOCH, 2).publications] == [4, 5]
+    assert resume(history, ["a"], 6).reason == "ahead"
+    assert [r.seq for r in resume(history, ["a", "b"], 2).publications] == [4, 5]
 
 
 def test_a_cursor_before_what_one_of_the_channels_lost_is_refused() -> None:
     history = make(history_size=1)
     for name in "abab":
         add(history, name)
-    assert history.resume_seq(["a", "b"], EPOCH, 1).reason == "evicted"
-    assert history.resume_seq(["a"], EPOCH, 1).recovered
-    assert history.resume_seq(["a", "b"], EPOCH, 2).recovered
-    assert history.resume_seq(["c"], EPOCH, 0).recovered
+    assert resume(history, ["a", "b"], 1).reason == "evicted"
+    assert resume(history, ["a"], 1).recovered
+    assert resume(history, ["a", "b"], 2).recovered
+    assert resume(history, ["c"], 0).recovered
 
 
 def test_a_gap_that_is_too_long_in_one_channel_is_refused() -> None:
     history = make(recovery_limit=2)
     for name in "aaab":
         add(history, name)
-    assert history.resume_seq(["a", "b"], EPOCH, 0).reason == "limit"
-    assert history.resume_seq(["a", "b"], EPOCH, 1).recovered
+    assert resume(history, ["a", "b"], 0).reason == "limit"
+    assert resume(history, ["a", "b"], 1).recovered
 
 
 def test_channels_that_are_empty_and_unwatched_are_forgotten_and_their_numbers_not_reused() -> None:
@@ -155,8 +206,8 @@ def test_channels_that_are_empty_and_unwatched_are_forgotten_and_their_numbers_n
     assert again.offset == 4
     assert history.resume("a", Position(EPOCH, 2)).reason == "evicted"
     assert history.resume("a", Position(EPOCH, 3)).recovered
-    assert history.resume_seq(["a"], EPOCH, 2).reason == "evicted"
-    assert [r.offset for r in history.resume_seq(["a"], EPOCH, 3).publications] == [4]
+    assert resume(history, ["a"], 2).reason == "evicted"
+    assert [r.offset for r in resume(history, ["a"], 3).publications] == [4]
 
 
 def test_expiring_names_the_channels_that_changed() -> None:
@@ -247,7 +298,7 @@ def test_who_goes_on_from_an_offset_gets_all_that_it_missed_or_is_told(
 
 def missed_or_told(history: History, log: list[Publication], names: list[str]) -> None:
     for seq in range(history.seq + 1):
-        resumed = history.resume_seq(names, EPOCH, seq)
+        resumed = resume(history, names, seq)
         if resumed.recovered:
             missed = [r for r in log if r.seq > seq and r.channel in names]
             assert list(resumed.publications) == missed, f"from {seq}"

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys
+from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.hub.broker import Unavailable
 from pushserver.hub.hub import Hub
@@ -538,8 +539,9 @@ def test_a_row_that_could_not_be_retained_is_told_as_evicted_and_the_next_follow
     after = world.publish("a")
     world.do("commit")
     assert (lost.results, after.results) == ([Receipt(EPOCH, 2, 2)], [Receipt(EPOCH, 3, 3)])
-    assert world.history.peek("a").resume(1).reason == "evicted"
-    assert [row.offset for row in world.history.peek("a").resume(2).publications] == [3]
+    assert world.history.resume("a", Position(EPOCH, 1)).reason == "evicted"
+    resumed = world.history.resume("a", Position(EPOCH, 2))
+    assert [row.offset for row in resumed.publications] == [3]
     world.finish()
 
 
