@@ -183,7 +183,7 @@ class TestTheDocumentOfTheSources:
         check_table(TYPES[name].options, rows(SOURCES, f"`{name}`"))
 
     def test_names_every_field_of_a_status(self) -> None:
-        _, _, text = SOURCES.partition("\n### What it is doing\n")
+        _, _, text = SOURCES.partition("\n### Status of a source\n")
         named = re.findall(r"^\| (`.*?`) \|", text.partition("\n## ")[0], re.MULTILINE)
         words = " ".join(named).replace(",", "").replace("`", "").split()
         assert sorted(words) == sorted(field.name for field in fields(Status))
