@@ -14,30 +14,46 @@ OVERHEAD = 128
 """Bytes of a publication's frame beside its data, about."""
 
 
+class Outlet(Protocol):
+    """The socket of a subscriber's connection."""
+
+    @property
+    def direct(self) -> Direct | None:
+        """The socket's `send`; None while bytes wait in front of it.
+
+        Returns the number of bytes taken. It runs no code of ours; it may raise OSError. An
+        outlet that sets it to None calls `block` of its subscriber's audiences, and `unblock`
+        when it is back.
+        """
+
+    @property
+    def blocked_at(self) -> float | None:
+        """Since when bytes wait for the peer, by the steady clock; None if none do."""
+
+    def send_rest(self, frame: bytes, taken: int) -> None:
+        """Send all but the first `taken` bytes of a frame, which `direct` has sent."""
+
+
 class Subscriber(Protocol):
     """What the hub delivers to: one connection, or something inside the server."""
 
-    @property
-    def info(self) -> ClientInfo:
-        """Who it is."""
+    __slots__ = ()
+
+    info: ClientInfo
+    audiences: dict[str, Audience]
+    """The audiences that it is in, by name; only they write here."""
 
     @property
     def format(self) -> Format:
         """How publications are encoded for it; the hub encodes once for each format."""
 
     @property
-    def direct(self) -> Direct | None:
-        """Sends a frame at once and returns how many bytes were taken, while that is allowed.
-
-        It is called in `send`'s place for as long as the subscriber does not say otherwise
-        by `hold`. It runs no code of ours; it may raise OSError.
-        """
+    def outlet(self) -> Outlet | None:
+        """Its socket, which is sent to in place of calling `send`; None if it has none."""
+        return None
 
     def send(self, frame: bytes) -> None:
         """Take one or several encoded publications; must not block."""
-
-    def held(self, frame: bytes, taken: int) -> None:
-        """Take what `direct` did not: all but the first `taken` bytes."""
 
     def insufficient(self, channel: str) -> None:
         """The channel has a gap for this subscriber, which the hub has taken out of it."""
@@ -46,8 +62,8 @@ class Subscriber(Protocol):
 class Group:
     """Subscribers of one format.
 
-    `ready` are those with nothing waiting, by their way past everything; `others` are sent
-    to one by one.
+    `ready` are those for whom nothing waits, by their socket's `send`; `others` are sent
+    to by their own `send`.
     """
 
     __slots__ = ("others", "ready")
@@ -63,9 +79,6 @@ class Group:
     def __bool__(self) -> bool:
         return bool(self.ready or self.others)
 
-    def __contains__(self, subscriber: Subscriber) -> bool:
-        return subscriber.direct in self.ready or subscriber in self.others
-
     def copy(self) -> Group:
         """Another group of the same subscribers."""
         group = Group()
@@ -74,21 +87,23 @@ class Group:
         return group
 
     def add(self, subscriber: Subscriber) -> None:
-        if subscriber.direct is None:
+        direct = _direct(subscriber)
+        if direct is None:
             self.others[subscriber] = None
         else:
-            self.ready[subscriber.direct] = subscriber
+            self.ready[direct] = subscriber
 
     def discard(self, subscriber: Subscriber) -> None:
         self.others.pop(subscriber, None)
-        if subscriber.direct is not None:
-            self.ready.pop(subscriber.direct, None)
+        direct = _direct(subscriber)
+        if direct is not None:
+            self.ready.pop(direct, None)
 
-    def hold(self, subscriber: Subscriber, direct: Direct) -> None:
+    def block(self, subscriber: Subscriber, direct: Direct) -> None:
         if self.ready.pop(direct, None) is not None:
             self.others[subscriber] = None
 
-    def release(self, subscriber: Subscriber) -> None:
+    def unblock(self, subscriber: Subscriber) -> None:
         if subscriber in self.others:
             del self.others[subscriber]
             self.add(subscriber)
@@ -152,18 +167,15 @@ class Audience:
             yield from group
         yield from self.newcomers
 
-    def __contains__(self, subscriber: Subscriber) -> bool:
-        group = self.groups.get(subscriber.format)
-        return subscriber in self.newcomers or (group is not None and subscriber in group)
-
     def put(self, publication: Publication) -> None:
         """Queue what was published."""
         self.queue.append(publication)
         self.queued_bytes += _size(publication)
 
     def add(self, subscriber: Subscriber) -> bool:
-        if subscriber in self:
+        if self.name in subscriber.audiences:
             return False
+        subscriber.audiences[self.name] = self
         self.size += 1
         if self.queue:
             self.newcomers[subscriber] = len(self.queue)
@@ -171,26 +183,24 @@ class Audience:
             self._admit(subscriber)
         return True
 
-    def discard(self, subscriber: Subscriber) -> bool:
-        if subscriber not in self:
-            return False
+    def remove(self, subscriber: Subscriber) -> None:
+        del subscriber.audiences[self.name]
         self.size -= 1
         self.newcomers.pop(subscriber, None)
         for group in self._groups(subscriber):
             group.discard(subscriber)
         if not self.groups.get(subscriber.format, True):
             del self.groups[subscriber.format]
-        return True
 
-    def hold(self, subscriber: Subscriber, direct: Direct) -> None:
-        """From now on `send` is called for this subscriber, and no longer `direct`."""
+    def block(self, subscriber: Subscriber, direct: Direct) -> None:
+        """Call the subscriber's `send` from now on in place of its outlet's `direct`."""
         for group in self._groups(subscriber):
-            group.hold(subscriber, direct)
+            group.block(subscriber, direct)
 
-    def release(self, subscriber: Subscriber) -> None:
-        """From now on the subscriber's `direct` may be called again."""
+    def unblock(self, subscriber: Subscriber) -> None:
+        """Call its outlet's `direct` again."""
         for group in self._groups(subscriber):
-            group.release(subscriber)
+            group.unblock(subscriber)
 
     def begin(self, most_bytes: int, encode: Callable[[Format, list[Publication]], bytes]) -> None:
         """Begin a pass with what is queued, up to about so many bytes, one at the least."""
@@ -259,6 +269,11 @@ class Audience:
         for part in self.parts:
             if part.format is shape:
                 yield part.group
+
+
+def _direct(subscriber: Subscriber) -> Direct | None:
+    outlet = subscriber.outlet
+    return None if outlet is None else outlet.direct
 
 
 def _size(publication: Publication) -> int:

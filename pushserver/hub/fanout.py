@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from pushserver.channels.publication import Publication
-from pushserver.hub.audience import Audience, Part, Subscriber
+from pushserver.hub.audience import Audience, Outlet, Part, Subscriber
 from pushserver.hub.metrics import Metrics
 from pushserver.protocols.formats import Format
 
@@ -159,8 +159,8 @@ class FanOut:
     def _send_ready(self, part: Part, most: int) -> int:
         """The fast way: nothing of ours runs between two sends.
 
-        Nor does anything before what a socket did not take is in its place: nobody's first
-        bytes to wait are too many, so `held` has nobody to drop.
+        No callback runs either until all bytes that sockets did not take are queued: the
+        first that are queued for a peer never exceed its bound, so `send_rest` drops nobody.
         """
         ready, frame = part.group.ready, part.frame
         size = len(frame)
@@ -176,7 +176,7 @@ class FanOut:
         self._metrics.deliveries += len(batch) * part.count
         for subscriber, taken in short:
             try:
-                subscriber.held(frame, taken)
+                cast(Outlet, subscriber.outlet).send_rest(frame, taken)
             except Exception:
                 self._report("a subscriber failed; the others go on")
         return len(batch)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pushserver.channels.history import History
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Draft, Publication, Receipt
-from pushserver.hub.audience import Audience, Direct, Subscriber
+from pushserver.hub.audience import Audience, Subscriber
 from pushserver.hub.broker import Broker, Unavailable
 from pushserver.hub.fanout import FanOut, Timer
 from pushserver.hub.metrics import Metrics
@@ -162,29 +162,16 @@ class Hub:
 
     def unsubscribe(self, subscriber: Subscriber, name: str) -> bool:
         """Forget the subscriber in this audience; False if it was not there."""
-        audience = self._audiences.get(name)
-        if audience is None or not audience.discard(subscriber):
+        audience = subscriber.audiences.get(name)
+        if audience is None:
             return False
+        audience.remove(subscriber)
         if not audience.size:
             self._dissolve(audience)
         for channel in audience.tops:
             for left in self.on_leave:
                 left(channel, subscriber)
         return True
-
-    def hold(self, subscriber: Subscriber, names: Iterable[str], direct: Direct) -> None:
-        """From now on `send` is called for this subscriber, and no longer `direct`."""
-        for name in names:
-            audience = self._audiences.get(name)
-            if audience is not None:
-                audience.hold(subscriber, direct)
-
-    def release(self, subscriber: Subscriber, names: Iterable[str]) -> None:
-        """From now on the subscriber's `direct` may be called again."""
-        for name in names:
-            audience = self._audiences.get(name)
-            if audience is not None:
-                audience.release(subscriber)
 
     def size(self, channel: str) -> int:
         """How many watch the channel."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pushserver.channels.publication import ClientInfo
-from pushserver.hub.audience import Direct
+from pushserver.hub.audience import Audience, Outlet
 from pushserver.protocols.formats import Format
 from pushserver.sessions.node import Node, new_client
 
@@ -23,17 +23,14 @@ class Transport(Protocol[FormatT]):
         """How things look here."""
 
     @property
-    def direct(self) -> Direct | None:
-        """Sends past everything, while nothing waits; see `audience.Subscriber.direct`."""
+    def outlet(self) -> Outlet | None:
+        """The connection's socket; None if it has none."""
 
     def attach(self, conversation: Conversation[FormatT]) -> None:
         """Tell this conversation what becomes of the connection."""
 
     def write(self, frame: bytes) -> None:
         """Send one frame; nothing happens once the transport is closing."""
-
-    def hold(self, frame: bytes, taken: int) -> None:
-        """Send what `direct` did not take: all but the first `taken` bytes."""
 
     def close(self, code: int, reason: str) -> None:
         """End, with this code where there is such a thing, after all that was written."""
@@ -49,7 +46,7 @@ class Conversation(Generic[FormatT]):
     the transport's `close` or `abort` when it is the one that ends.
     """
 
-    __slots__ = ("_audiences", "_blocked_at", "_ended", "_transport", "info", "node", "send")
+    __slots__ = ("_ended", "_transport", "audiences", "info", "node", "send")
 
     slow_code: ClassVar[int]
     """The close code that says: too slow. For counting; no close frame would reach the peer."""
@@ -60,8 +57,7 @@ class Conversation(Generic[FormatT]):
         self.node = node
         self._transport = transport
         # By name: each channel's, or one of several channels together.
-        self._audiences: set[str] = set()
-        self._blocked_at: float | None = None
+        self.audiences: dict[str, Audience] = {}
         self._ended = False
         transport.attach(self)
 
@@ -70,22 +66,16 @@ class Conversation(Generic[FormatT]):
         return self._transport.format
 
     @property
-    def direct(self) -> Direct | None:
-        return self._transport.direct
+    def outlet(self) -> Outlet | None:
+        return self._transport.outlet
 
-    def held(self, frame: bytes, taken: int) -> None:
-        self._transport.hold(frame, taken)
-
-    def blocked(self, direct: Direct | None) -> None:
-        """The peer has something to read first; nothing may go past that by `direct`."""
-        self._blocked_at = self.node.monotonic()
-        if direct is not None:
-            self.node.hub.hold(self, self._audiences, direct)
+    @property
+    def _blocked_at(self) -> float | None:
+        outlet = self._transport.outlet
+        return None if outlet is None else outlet.blocked_at
 
     def drained(self) -> None:
-        """Everything was read."""
-        self._blocked_at = None
-        self.node.hub.release(self, self._audiences)
+        """All that waited for the peer has been sent."""
 
     def is_stuck(self, now: float) -> bool:
         """Whether the peer has had something to read for so long that it must be dead."""
@@ -148,5 +138,5 @@ class Conversation(Generic[FormatT]):
 
     def _leave_all(self) -> None:
         self._ended = True
-        while self._audiences:
-            self.node.hub.unsubscribe(self, self._audiences.pop())
+        for name in tuple(self.audiences):
+            self.node.hub.unsubscribe(self, name)

@@ -36,7 +36,6 @@ class Stream(Conversation[StreamFormat]):
     async def follow(self, channels: Sequence[str], start: Start) -> None:
         """Begin: say where the stream stands, send what was missed, go on live."""
         following = await self.node.hub.follow(self, channels, start)
-        self._audiences.add(following.audience)
         retry = random.randint(*RETRY_MILLISECONDS)
         begin = self.format.begin(_subscribed(following), _reset(following), retry)
         rows = following.publications

@@ -6,21 +6,23 @@ from collections.abc import Callable
 
 from pushserver.channels.position import Start
 from pushserver.channels.publication import ClientInfo
+from pushserver.hub.audience import Audience, Subscriber
 from pushserver.protocols.formats import HISTORY, Format
 from pushserver.sessions.node import Node, new_client
 
 
-class Poll:
+class Poll(Subscriber):
     """A subscriber for what is published next, on behalf of a long-poll request.
 
     `answer` is called once, with a history object as JSON text: of what
     comes first, or `nothing` when none comes in time or the server stops.
     """
 
-    __slots__ = ("_answer", "_channel", "_node", "_nothing", "info")
+    __slots__ = ("_answer", "_channel", "_node", "_nothing", "audiences", "info")
 
     def __init__(self, node: Node, channel: str, answer: Callable[[bytes], None], nothing: bytes):
         self.info = ClientInfo(new_client())
+        self.audiences: dict[str, Audience] = {}
         self._node = node
         self._channel = channel
         self._answer: Callable[[bytes], None] | None = answer
@@ -29,13 +31,6 @@ class Poll:
     @property
     def format(self) -> Format:
         return HISTORY
-
-    @property
-    def direct(self) -> None:
-        """What is sent is an answer to be made; there is no way past that."""
-
-    def held(self, frame: bytes, taken: int) -> None:
-        """Never: there is no direct way."""
 
     async def wait(self, seconds: float) -> None:
         """Wait so long at the most, from now on."""

@@ -90,7 +90,7 @@ class Session(Conversation[SessionFormat]):
     @property
     def channels(self) -> frozenset[str]:
         """The channels that the peer is in."""
-        return frozenset(self._audiences)
+        return frozenset(self.audiences)
 
     def arrive(self) -> None:
         """The application is asked whether it lets the peer in."""
@@ -153,7 +153,6 @@ class Session(Conversation[SessionFormat]):
         self._transport.write(frames[shape])
 
     def drained(self) -> None:
-        super().drained()
         self._go_on()
 
     def message(self, data: bytes) -> None:
@@ -169,7 +168,6 @@ class Session(Conversation[SessionFormat]):
             self._held = (*self._held, centrifuge.message_push(data))
 
     def insufficient(self, channel: str) -> None:
-        self._audiences.discard(channel)
         if channel in self.invited:
             # The peer did not ask for the channel and cannot ask again; but it comes back.
             self.disconnect(centrifuge.INSUFFICIENT_STATE, "insufficient state")
@@ -182,15 +180,11 @@ class Session(Conversation[SessionFormat]):
         """Put the peer into the channel; what it has to be sent is in the answer."""
         if self._ended:
             raise _gone()
-        self._audiences.add(channel)
         return await self.node.hub.subscribe(self, channel, position, last)
 
     def leave(self, channel: str) -> bool:
         """Take the peer out of the channel; False if it was not in it."""
         self.invited.discard(channel)
-        if channel not in self._audiences:
-            return False
-        self._audiences.discard(channel)
         return self.node.hub.unsubscribe(self, channel)
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
@@ -202,7 +196,7 @@ class Session(Conversation[SessionFormat]):
 
     async def invite(self, channel: str) -> None:
         """The server puts the peer into a channel; once it is connected, if it is not yet."""
-        if self._ended or channel in self._audiences:
+        if self._ended or channel in self.audiences:
             return
         self.invited = {*self.invited, channel}
         if self.connected:

@@ -21,7 +21,6 @@ from pushserver.app.app import App
 from pushserver.channels import jsontext
 from pushserver.channels.publication import Draft
 from pushserver.config.settings import Config
-from pushserver.hub.audience import Direct
 from pushserver.protocols import centrifuge
 from pushserver.protocols.formats import SESSION_LINES, SessionFormat
 from pushserver.server.build import build
@@ -177,7 +176,7 @@ class _Transport:
 
     client: TestClient
     format: SessionFormat = _TEXTS
-    direct: Direct | None = None
+    outlet: None = None
     conversation: Conversation[SessionFormat] | None = field(default=None, repr=False)
 
     def attach(self, conversation: Conversation[SessionFormat]) -> None:
@@ -185,9 +184,6 @@ class _Transport:
 
     def write(self, frame: bytes) -> None:
         self.client.take(frame)
-
-    def hold(self, frame: bytes, taken: int) -> None:
-        """Never: nothing is sent past it."""
 
     def close(self, code: int, reason: str) -> None:
         self.client.end(code, reason)

@@ -37,6 +37,7 @@ from twisted.internet.unix import Server as UnixServer
 from zope.interface import implementer
 
 from pushserver.hub.audience import Direct
+from pushserver.sessions.base import Conversation
 
 KERNEL_BYTES = 262_144
 """What the kernel may hold for one peer; left alone it takes 4 MB."""
@@ -46,36 +47,14 @@ PORTION = 16_384
 
 
 class Owner(Protocol):
-    """Whose outlet it is."""
-
-    def blocked(self, direct: Direct | None) -> None:
-        """The peer has something to read first; nothing may be sent past it by `direct`."""
-
-    def drained(self) -> None:
-        """Nothing waits any more."""
-
-    def slow(self, queued: int) -> None:
-        """So many bytes wait, more than may: end it at once."""
-
-
-class Outlet(Protocol):
-    """One peer's way out."""
+    """The transport that writes through an outlet."""
 
     @property
-    def direct(self) -> Direct | None:
-        """The socket's send, as long as the rules above allow it, and only to who obeys them."""
+    def conversation(self) -> Conversation[Any] | None:
+        """The conversation that it is for; None when the connection is lost."""
 
-    def write(self, data: bytes) -> None:
-        """Send the data, behind all that was written before."""
-
-    def hold(self, frame: bytes, taken: int) -> None:
-        """Send what a direct send did not take: all but the first `taken` bytes."""
-
-    def finish(self) -> bool:
-        """The connection is being closed: what comes now is the end of it.
-
-        False when so much waits that the peer is not to be waited for: abort instead.
-        """
+    def slow(self, queued: int) -> None:
+        """Drop the connection: `queued` bytes wait, which is more than the bounds allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +126,9 @@ class Backlog:
         self.bytes = 0
 
 
-def outlet(transport: Any, bounds: Bounds, owner: Owner, empty: bool = False) -> Outlet:
+def make_outlet(
+    transport: Any, bounds: Bounds, owner: Owner, empty: bool = False
+) -> DirectOutlet | PlainOutlet:
     """The outlet for a transport; `empty` if it is known to have nothing in its buffer."""
     own = getattr(transport, "socket", None)
     if own is not None:
@@ -177,11 +158,21 @@ def _is_the_sockets_own(transport: Any) -> bool:
 class DirectOutlet:
     """Into the socket while nothing waits."""
 
-    __slots__ = ("_backlog", "_bounds", "_open", "_owner", "_send", "_transport", "direct")
+    __slots__ = (
+        "_backlog",
+        "_bounds",
+        "_open",
+        "_owner",
+        "_send",
+        "_transport",
+        "blocked_at",
+        "direct",
+    )
 
     def __init__(self, transport: Any, bounds: Bounds, owner: Owner, empty: bool):
         self._send: Direct | None = transport.socket.send
         self.direct = self._send if empty else None
+        self.blocked_at: float | None = None
         self._transport = transport
         self._bounds = bounds
         self._owner = owner
@@ -196,6 +187,7 @@ class DirectOutlet:
             transport.startWriting()
 
     def write(self, data: bytes) -> None:
+        """Send the data, behind all that was written before."""
         if self.direct is None:
             self._wait(data, 0)
             return
@@ -206,10 +198,14 @@ class DirectOutlet:
         if taken != len(data):
             self._wait(data, taken)
 
-    def hold(self, frame: bytes, taken: int) -> None:
+    def send_rest(self, frame: bytes, taken: int) -> None:
         self._wait(frame, taken)
 
     def finish(self) -> bool:
+        """Let only the end of the connection be written from now on.
+
+        False if more bytes wait than the bounds allow: the connection must be aborted.
+        """
         if self._send is None:
             return True
         self._send = None
@@ -227,7 +223,12 @@ class DirectOutlet:
             self._backlog = None
             self._transport.unregisterProducer()
             self.direct = self._send
-            self._owner.drained()
+            self.blocked_at = None
+            conversation = self._owner.conversation
+            if conversation is not None:
+                for audience in conversation.audiences.values():
+                    audience.unblock(conversation)
+                conversation.drained()
 
     def _wait(self, data: bytes, taken: int) -> None:
         if self._send is None:
@@ -244,7 +245,11 @@ class DirectOutlet:
 
     def _block(self, direct: Direct) -> None:
         self.direct = None
-        self._owner.blocked(direct)
+        self.blocked_at = self._bounds.clock()
+        conversation = self._owner.conversation
+        if conversation is not None:
+            for audience in conversation.audiences.values():
+                audience.block(conversation, direct)
 
     def stopProducing(self) -> None:
         """The connection is lost; the protocol says so to the owner."""
@@ -260,7 +265,15 @@ class PlainOutlet:
     while it is over its own mark.
     """
 
-    __slots__ = ("_backlog", "_blocked", "_bounds", "_finished", "_owner", "_paused", "_transport")
+    __slots__ = (
+        "_backlog",
+        "_bounds",
+        "_finished",
+        "_owner",
+        "_paused",
+        "_transport",
+        "blocked_at",
+    )
 
     direct = None
 
@@ -270,8 +283,8 @@ class PlainOutlet:
         self._backlog = Backlog(bounds)
         self._owner = owner
         self._paused = False
-        self._blocked = False
         self._finished = False
+        self.blocked_at: float | None = None
         transport.registerProducer(self, True)
 
     def write(self, data: bytes) -> None:
@@ -282,7 +295,7 @@ class PlainOutlet:
         else:
             self._go_on()
 
-    def hold(self, frame: bytes, taken: int) -> None:
+    def send_rest(self, frame: bytes, taken: int) -> None:
         self.write(frame[taken:])
 
     def finish(self) -> bool:
@@ -294,16 +307,16 @@ class PlainOutlet:
 
     def pauseProducing(self) -> None:
         self._paused = True
-        if not self._blocked:
-            self._blocked = True
-            self._owner.blocked(None)
+        if self.blocked_at is None:
+            self.blocked_at = self._bounds.clock()
 
     def resumeProducing(self) -> None:
         self._paused = False
         self._go_on()
-        if self._blocked and not self._paused:
-            self._blocked = False
-            self._owner.drained()
+        if self.blocked_at is not None and not self._paused:
+            self.blocked_at = None
+            if self._owner.conversation is not None:
+                self._owner.conversation.drained()
 
     def _go_on(self) -> None:
         while self._backlog and not self._paused:
@@ -314,24 +327,26 @@ class PlainOutlet:
         self._backlog.clear()
 
 
-class _Gone:
+class Gone:
     """The outlet of a connection that is no more: nothing leaves, and nobody is told."""
 
     direct = None
+    blocked_at = None
 
-    def write(self, data: bytes) -> None:
-        """Nowhere."""
+    def write(self, data: bytes) -> None: ...
 
-    def hold(self, frame: bytes, taken: int) -> None:
-        """Nowhere."""
+    def send_rest(self, frame: bytes, taken: int) -> None: ...
 
     def finish(self) -> bool:
         return True
 
 
-GONE = _Gone()
+GONE = Gone()
 """In the place of an outlet when the connection is lost: outlet and owner know each other, and
 without one of them knowing, both are freed at once."""
+
+
+Outlet = DirectOutlet | PlainOutlet | Gone
 
 
 def _hand_over(backlog: Backlog | None, transport: Any, bounds: Bounds) -> bool:

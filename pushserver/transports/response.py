@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pushserver.config.limits import Limits
-from pushserver.hub.audience import Direct
 from pushserver.protocols.formats import CHUNKED, Format
-from pushserver.transports.outlet import GONE, Bounds, Outlet, outlet
+from pushserver.sessions.base import Conversation
+from pushserver.transports.outlet import GONE, Bounds, Outlet, make_outlet
 from pushserver.web.mount import abort, end
-
-
-class Conversation(Protocol):
-    """What is on the other side of the transport."""
-
-    def blocked(self, direct: Direct | None) -> None:
-        """Nothing may be sent past the transport by `direct`."""
-
-    def drained(self) -> None:
-        """It may again."""
-
-    def slow(self) -> None:
-        """The peer leaves more unread than it may: end it at once."""
-
-    def closed(self) -> None:
-        """The connection is gone."""
 
 
 class Responses:
@@ -40,7 +24,10 @@ class Responses:
         self._log = log
 
     def open(
-        self, request: Request, format: Format, begin: Callable[[ResponseTransport], Conversation]
+        self,
+        request: Request,
+        format: Format,
+        begin: Callable[[ResponseTransport], Conversation[Any]],
     ) -> int:
         """Answer the request with a stream; `begin` gets its transport."""
         request.setHeader(b"cache-control", b"no-store")
@@ -76,38 +63,29 @@ class ResponseTransport:
         self._log = log
         address = request.getClientAddress()
         self._peer = f"{getattr(address, 'host', 'unix')}:{getattr(address, 'port', '')}"
-        self._conversation: Conversation | None = None
+        self.conversation: Conversation[Any] | None = None
         self._finished = request.notifyFinish()
         transport: Any = self._channel.transport
         # The HTTP channel is its producer, and would stop reading while we write much.
         transport.unregisterProducer()
-        self._outlet: Outlet = outlet(transport, bounds, self)
+        self.outlet: Outlet = make_outlet(transport, bounds, self)
 
-    @property
-    def direct(self) -> Direct | None:
-        """The socket's send, while nothing waits in front of it."""
-        return self._outlet.direct
-
-    def attach(self, conversation: Conversation) -> None:
+    def attach(self, conversation: Conversation[Any]) -> None:
         """Tell this conversation what becomes of the connection."""
         self._log.debug("{peer} came by {transport}", peer=self._peer, transport=self.format.name)
-        self._conversation = conversation
+        self.conversation = conversation
         self._finished.addBoth(self._gone)
 
     def write(self, frame: bytes) -> None:
         """Send a ready frame; nothing follows the end."""
         if self._open:
-            self._outlet.write(frame)
-
-    def hold(self, frame: bytes, taken: int) -> None:
-        """Send what a direct send did not take."""
-        self._outlet.hold(frame, taken)
+            self.outlet.write(frame)
 
     def close(self, code: int, reason: str) -> None:
         """End the response and the connection."""
         if self._open:
             self._open = False
-            if self._outlet.finish():
+            if self.outlet.finish():
                 self._request.finish()
                 end(self._channel)
             else:
@@ -115,16 +93,8 @@ class ResponseTransport:
 
     def abort(self) -> None:
         self._open = False
-        self._outlet.finish()
+        self.outlet.finish()
         abort(self._channel)
-
-    def blocked(self, direct: Direct | None) -> None:
-        if self._conversation is not None:
-            self._conversation.blocked(direct)
-
-    def drained(self) -> None:
-        if self._conversation is not None:
-            self._conversation.drained()
 
     def slow(self, queued: int) -> None:
         self._log.info(
@@ -132,13 +102,13 @@ class ResponseTransport:
             peer=self._peer,
             queued=queued,
         )
-        if self._conversation is not None:
-            self._conversation.slow()
+        if self.conversation is not None:
+            self.conversation.slow()
 
     def _gone(self, result: Failure | None) -> None:
         self._open = False
-        conversation, self._conversation = self._conversation, None
+        conversation, self.conversation = self.conversation, None
         self._log.debug("{peer} left", peer=self._peer)
         if conversation is not None:
             conversation.closed()
-        self._outlet = GONE
+        self.outlet = GONE

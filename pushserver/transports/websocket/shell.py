@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.interfaces import (
@@ -13,40 +13,15 @@ from twisted.internet.interfaces import (
 )
 from twisted.logger import Logger
 
-from pushserver.hub.audience import Direct
 from pushserver.protocols.formats import DEFLATED, Format
 from pushserver.protocols.websocket_frames import is_pong_frame, whole_text
-from pushserver.transports.outlet import GONE, Bounds, Outlet, outlet, send_first
+from pushserver.sessions.base import Conversation
+from pushserver.transports.outlet import GONE, Bounds, Outlet, make_outlet, send_first
 from pushserver.transports.websocket.deflate import Inflater
 from pushserver.transports.websocket.lean import LeanProtocol
 
 INTERNAL_ERROR = 1011
 REASON_BYTES = 120
-
-
-class Conversation(Protocol):
-    """What the shell hands its frames to."""
-
-    def received(self, text: bytes) -> None:
-        """A text message."""
-
-    def alive(self) -> None:
-        """A pong."""
-
-    def disconnect(self, code: int, reason: str) -> None:
-        """End it from this side."""
-
-    def blocked(self, direct: Direct | None) -> None:
-        """Nothing may be sent past the transport by `direct`."""
-
-    def drained(self) -> None:
-        """It may again."""
-
-    def slow(self) -> None:
-        """The peer leaves more unread than it may: end it at once."""
-
-    def closed(self) -> None:
-        """The connection is gone."""
 
 
 def close_reason(text: str) -> bytes:
@@ -78,70 +53,53 @@ class _Transport(ITCPTransport, IConsumer):
 class WebSocketTransport:
     """One peer's frames out."""
 
-    __slots__ = ("_conversation", "_outlet", "_protocol", "format")
+    __slots__ = ("_protocol", "conversation", "format", "outlet")
 
     def __init__(self, protocol: WebSocketShell, format: Any, bounds: Bounds):
         self.format = format
         self._protocol = protocol
-        self._conversation: Conversation | None = None
+        self.conversation: Conversation[Any] | None = None
         # Behind WebSocketResource the HTTP channel is still registered as the producer.
         protocol.transport.unregisterProducer()
-        self._outlet: Outlet = outlet(protocol.transport, bounds, self, protocol.ps_empty)
+        self.outlet: Outlet = make_outlet(protocol.transport, bounds, self, protocol.ps_empty)
 
-    @property
-    def direct(self) -> Direct | None:
-        """The socket's send, while nothing waits in front of it."""
-        return self._outlet.direct
-
-    def attach(self, conversation: Conversation) -> None:
+    def attach(self, conversation: Conversation[Any]) -> None:
         """Tell this conversation what becomes of the connection."""
-        self._conversation = conversation
+        self.conversation = conversation
 
     def write(self, frame: bytes) -> None:
         """Send a ready frame; nothing follows a close frame."""
         if self._protocol.state == WebSocketServerProtocol.STATE_OPEN:
-            self._outlet.write(frame)
-
-    def hold(self, frame: bytes, taken: int) -> None:
-        """Send what a direct send did not take."""
-        self._outlet.hold(frame, taken)
+            self.outlet.write(frame)
 
     def raw(self, data: bytes) -> None:
         """Autobahn's own frames, in their place among ours."""
-        self._outlet.write(data)
+        self.outlet.write(data)
 
     def finish(self) -> bool:
         """The close frame is the next to leave, and the last; False if it cannot be waited for."""
-        return self._outlet.finish()
+        return self.outlet.finish()
 
     def close(self, code: int, reason: str) -> None:
         # Autobahn's sendClose refuses the server's own codes (1001, 1003, 1008, 1011) by raising.
         self._protocol.sendCloseFrame(code=code, reasonUtf8=close_reason(reason), isReply=False)
 
     def abort(self) -> None:
-        self._outlet.finish()
+        self.outlet.finish()
         # Autobahn would still take a frame for this peer while the loss is on its way here.
         self._protocol.state = WebSocketServerProtocol.STATE_CLOSED
         self._protocol.transport.abortConnection()
 
     def lost(self) -> None:
         """The connection is gone: what is left is freed without a collection."""
-        self._conversation = None
-        self._outlet = GONE
-
-    def blocked(self, direct: Direct | None) -> None:
-        if self._conversation is not None:
-            self._conversation.blocked(direct)
-
-    def drained(self) -> None:
-        if self._conversation is not None:
-            self._conversation.drained()
+        self.conversation = None
+        self.outlet = GONE
 
     def slow(self, queued: int) -> None:
         self._protocol.ps_slow(queued)
 
 
-Begin = Callable[[WebSocketTransport], Conversation]
+Begin = Callable[[WebSocketTransport], Conversation[Any]]
 
 
 class WebSocketShell(LeanProtocol):
@@ -160,7 +118,7 @@ class WebSocketShell(LeanProtocol):
     """Whether all that was written to the transport is in the socket."""
     ps_direct = False
     """Whether the answer to the handshake is the first that is written to the transport."""
-    ps_conversation: Conversation | None = None
+    ps_conversation: Conversation[Any] | None = None
     ps_transport: WebSocketTransport | None = None
 
     def dataReceived(self, data: bytes) -> None:

@@ -14,7 +14,7 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
 from pushserver.channels.publication import ClientInfo, Draft, Publication, Receipt
 from pushserver.config.limits import Limits
-from pushserver.hub.audience import Direct
+from pushserver.hub.audience import Audience, Direct, Outlet
 from pushserver.hub.broker import Broker, MemoryBroker
 from pushserver.hub.hub import Hub
 from pushserver.hub.metrics import Metrics
@@ -174,19 +174,17 @@ class Watcher:
 
     def __init__(self, name: str = "w", shape: Format = PLAIN, user: str = ""):
         self.info = ClientInfo(name, user)
+        self.audiences: dict[str, Audience] = {}
         self.format = shape
+        self.outlet: Outlet | None = None
         self.frames: list[bytes] = []
         self.gaps: list[str] = []
         self.pushes: list[dict[str, Any]] = []
-        self.direct: Direct | None = None
         self.on_send: Callable[[bytes], None] = lambda frame: None
 
     def send(self, frame: bytes) -> None:
         self.frames.append(frame)
         self.on_send(frame)
-
-    def held(self, frame: bytes, taken: int) -> None:
-        self.send(frame[taken:])
 
     def insufficient(self, channel: str) -> None:
         self.gaps.append(channel)
@@ -233,6 +231,16 @@ LINES: StreamFormat = replace(
 """A stream of publication objects, one a line, whose heartbeats are answered."""
 
 
+class FakeOutlet:
+    """An outlet that is never sent to directly, or whose `direct` takes all."""
+
+    direct: Direct | None = None
+    blocked_at: float | None = None
+
+    def send_rest(self, frame: bytes, taken: int) -> None:
+        raise AssertionError("all of it was taken")
+
+
 class FakeTransport:
     """What a conversation writes to; keeps the contract that nothing goes out after the end."""
 
@@ -242,7 +250,7 @@ class FakeTransport:
         self.closed: tuple[int, str] | None = None
         self.aborted = False
         self.on_write: Callable[[bytes], None] = lambda frame: None
-        self.direct: Direct | None = None
+        self.outlet = FakeOutlet()
         self.conversation: Conversation[Any] | None = None
 
     def attach(self, conversation: Conversation[Any]) -> None:
@@ -253,8 +261,16 @@ class FakeTransport:
             self.frames.append(frame)
             self.on_write(frame)
 
-    def hold(self, frame: bytes, taken: int) -> None:
-        self.write(frame[taken:])
+    def block(self) -> None:
+        """Let bytes wait for the peer from now on."""
+        assert self.conversation is not None
+        self.outlet.blocked_at = self.conversation.node.monotonic()
+
+    def drain(self) -> None:
+        """Send all that waited."""
+        assert self.conversation is not None
+        self.outlet.blocked_at = None
+        self.conversation.drained()
 
     def close(self, code: int, reason: str) -> None:
         assert self.closed is None, "closed twice"

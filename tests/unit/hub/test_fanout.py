@@ -20,11 +20,10 @@ from twisted.internet.tcp import Server as TCPServer
 
 from pushserver.channels.publication import ClientInfo, Draft, Publication
 from pushserver.config.limits import Limits
-from pushserver.hub.audience import Direct
 from pushserver.hub.hub import Hub
 from pushserver.protocols.formats import Format, each
-from pushserver.transports.outlet import PlainOutlet, outlet
-from tests.unit.fakes.tools import Shape, Watcher, drive, make_hub, programs, publish
+from pushserver.transports.outlet import PlainOutlet, make_outlet
+from tests.unit.fakes.tools import FakeOutlet, Shape, Watcher, drive, make_hub, programs, publish
 from tests.unit.fakes.web import Frame, Server, handshake, masked, parse, request
 from tests.unit.fakes.web import frames as parse_frames
 from tests.unit.transports.test_outlet import (
@@ -76,11 +75,7 @@ class Member(Peer):
         self.reactions: list[str] = []
         self.fails = False
         self.expected: dict[bytes, bytes] = {b"": b"<head>"}
-        super().__init__(PlainOutlet if number == 4 else outlet, queue, head=b"<head>")
-
-    @property
-    def direct(self) -> Direct | None:
-        return self.outlet.direct
+        super().__init__(PlainOutlet if number == 4 else make_outlet, queue, head=b"<head>")
 
     def send(self, frame: bytes) -> None:
         self.outlet.write(frame)
@@ -90,23 +85,8 @@ class Member(Peer):
             self.fails = False
             raise ValueError("it fails")
 
-    def held(self, frame: bytes, taken: int) -> None:
-        self.outlet.hold(frame, taken)
-        if self.fails:
-            self.fails = False
-            raise ValueError("it fails")
-
     def insufficient(self, channel: str) -> None:
         raise AssertionError("a gap")
-
-    def blocked(self, direct: Direct | None) -> None:
-        super().blocked(direct)
-        if direct is not None:
-            self.world.hub.hold(self, self.channels, direct)
-
-    def drained(self) -> None:
-        super().drained()
-        self.world.hub.release(self, self.channels)
 
     def slow(self, queued: int) -> None:
         for channel in tuple(self.channels):
@@ -181,8 +161,8 @@ class World:
             assert self.hub.size(channel) == len(there)
             for group_shape, group in {} if audience is None else audience.groups.items():
                 mine = [m for m in there if m.format is group_shape]
-                assert set(group.others) == {m for m in mine if m.direct is None}
-                ready = {m.direct: m for m in mine if m.direct is not None}
+                assert set(group.others) == {m for m in mine if m.outlet.direct is None}
+                ready = {m.outlet.direct: m for m in mine if m.outlet.direct}
                 assert group.ready == ready
 
     def end(self) -> None:
@@ -319,7 +299,8 @@ class Ready(Watcher):
 
     def __init__(self, name: str, format: Format):
         super().__init__(name, format)
-        self.direct = self.take_all
+        self.outlet: Any = FakeOutlet()
+        self.outlet.direct = self.take_all
 
     def take_all(self, frame: bytes) -> int:
         self.frames.append(frame)
@@ -341,21 +322,20 @@ def watched(host_does: Any) -> Ready:
 
 def test_one_that_is_blocked_in_a_pass_before_its_turn_misses_nothing() -> None:
     def block(hub: Hub, guest: Ready) -> None:
-        direct, guest.direct = guest.direct, None
-        assert direct is not None
-        hub.hold(guest, ["numbers"], direct)
+        guest.outlet.direct = None
+        guest.audiences["numbers"].block(guest, guest.take_all)
 
     assert watched(block).offsets == [1, 2]
 
 
 def test_one_that_is_drained_in_a_pass_before_its_turn_gets_nothing_twice() -> None:
     def drain(hub: Hub, guest: Ready) -> None:
-        guest.direct = guest.take_all
-        hub.release(guest, ["numbers"])
+        guest.outlet.direct = guest.take_all
+        guest.audiences["numbers"].unblock(guest)
 
     hub = make_hub()
     host, guest = Watcher("host"), Ready("guest", Shape("other").format)
-    guest.direct = None
+    guest.outlet.direct = None
     for watcher in (host, guest):
         drive(hub.subscribe(watcher, "numbers", None, 0))
     host.on_send = lambda frame: drain(hub, guest)
@@ -436,7 +416,7 @@ class Plug:
     def conversation(self) -> Any:
         """The server's side."""
         peers: list[Any] = list(self.server.node.peers)
-        [found] = [p for p in peers if p._transport._outlet._transport is self.transport]
+        [found] = [p for p in peers if p.outlet._transport is self.transport]
         return found
 
     def ping(self, payload: bytes) -> None:
@@ -673,7 +653,7 @@ def test_the_drop_of_one_costs_another_nothing_that_hears_of_it() -> None:
     stuck, observer = Session(server, TCPServer), Observer(server, TCPServer)
     stuck.wire.room = 0
     last = 0
-    outlet = stuck.conversation._transport._outlet
+    outlet = stuck.conversation.outlet
     # One in the transport's buffer, and one on its way.
     while backlog(outlet) <= 4_000 + len(outlet._backlog._pieces[0]) if last > 1 else True:
         publish_number(server, last)

@@ -78,11 +78,12 @@ class Member(Watcher):
         self.time = time
         self.room = PLENTY
         self.waiting = b""
-        self.audiences: list[str] = []
         self.to_do: list[Callable[[], None]] = []
         self.fails = 0
         self._way = None if plain else self.take
         self.direct: Direct | None = self._way
+        self.blocked_at: float | None = None
+        self.outlet = self
 
     def take(self, frame: bytes) -> int:
         self.time.spend()
@@ -94,7 +95,7 @@ class Member(Watcher):
         self.frames.append(frame[:taken])
         return taken
 
-    def held(self, frame: bytes, taken: int) -> None:
+    def send_rest(self, frame: bytes, taken: int) -> None:
         self.waiting += frame[taken:]
         self.block()
         self._fail()
@@ -117,23 +118,23 @@ class Member(Watcher):
     def block(self) -> None:
         direct, self.direct = self.direct, None
         if direct is not None:
-            self.hub.hold(self, self.audiences, direct)
+            for audience in self.audiences.values():
+                audience.block(self, direct)
 
     def drain(self) -> None:
         self.frames.append(self.waiting)
         self.waiting, self.room = b"", PLENTY
         if self.direct is None:
             self.direct = self._way
-            self.hub.release(self, self.audiences)
+            for audience in self.audiences.values():
+                audience.unblock(self)
 
     def join(self, channel: str = "numbers", last: int = 0) -> list[int]:
         """The offsets that the history has for it."""
-        self.audiences.append(channel)
         joined = drive(self.hub.subscribe(self, channel, None, last))
         return [publication.offset for publication in joined.publications]
 
     def leave(self, name: str = "numbers") -> None:
-        self.audiences.remove(name)
         assert self.hub.unsubscribe(self, name)
 
 
@@ -791,7 +792,6 @@ class Guest(Member):
         since = None if before is None else Cursor(EPOCH, before.last)
         start = Start(since, last, oldest=last == 3)
         following = drive(self.hub.follow(self, [*self.follows], start))
-        self.audiences.append(following.audience)
         assert following.recovered == (since is not None)
         stint = Stint(self.follows, following.cursor.seq)
         for channel in self.follows:
@@ -804,7 +804,6 @@ class Guest(Member):
         position = None
         if before is not None:
             position = Position(EPOCH, self.world.offset(channel, before.last))
-        self.audiences.append(channel)
         joined = drive(self.hub.subscribe(self, channel, position, last or 0))
         assert joined.reason == ""
         rows = joined.publications

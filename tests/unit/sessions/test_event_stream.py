@@ -223,13 +223,13 @@ def test_no_ping_waits_behind_what_a_slow_reader_has_to_read_first() -> None:
     time = Time()
     node = make_node(time=time)
     reader = Reader(node)
-    reader.stream.blocked(None)
+    reader.transport.block()
     for _ in range(40):
         time.now += 1
         node.peers.tick(node.monotonic())
     assert reader.take() == []
     assert not reader.transport.aborted
-    reader.stream.drained()
+    reader.transport.drain()
     for _ in range(30):
         time.now += 1
         node.peers.tick(node.monotonic())
@@ -240,7 +240,7 @@ def test_a_reader_that_does_not_read_on_at_all_is_dropped() -> None:
     time = Time()
     node = make_node(time=time)
     reader = Reader(node)
-    reader.stream.blocked(None)
+    reader.transport.block()
     for _ in range(90):
         time.now += 1
         node.peers.tick(node.monotonic())

@@ -553,7 +553,7 @@ def test_a_client_that_was_told_the_end_and_stays_is_dropped() -> None:
     time = Time()
     node = make_node(time=time)
     client = Client(node)
-    client.session.blocked(None)
+    client.transport.block()
     client.session.shut_down()
     wait(node, time, int(CLOSING_SECONDS) - 1)
     assert not client.transport.aborted
@@ -721,7 +721,7 @@ def test_a_client_that_reads_slowly_is_not_taken_for_dead() -> None:
     client = Client(node)
     while not client.transport.take():
         wait(node, time, 1)
-    client.session.blocked(None)
+    client.transport.block()
     # It has read the ping, and answers while there is still much for it to read.
     assert client.say({}) == []
     assert client.closed is None
@@ -729,7 +729,7 @@ def test_a_client_that_reads_slowly_is_not_taken_for_dead() -> None:
     assert client.closed is None
     # No ping waits behind what it has to read first.
     assert client.transport.take() == []
-    client.session.drained()
+    client.transport.drain()
     wait(node, time, 20)
     assert client.transport.take() == [{}]
 
@@ -738,7 +738,7 @@ def test_a_client_that_does_not_read_on_at_all_is_dropped_even_when_nothing_more
     time = Time()
     node = make_node(time=time)
     client = Client(node)
-    client.session.blocked(None)
+    client.transport.block()
     wait(node, time, 70)
     assert client.transport.aborted
     assert node.hub.metrics.ended["3008"] == 1
@@ -746,7 +746,7 @@ def test_a_client_that_does_not_read_on_at_all_is_dropped_even_when_nothing_more
 
 def test_a_command_is_answered_when_what_was_answered_last_is_read() -> None:
     client = Client(make_node())
-    client.session.blocked(None)
+    client.transport.block()
     assert client.say({"id": 7, "ping": {}}) == []
-    client.session.drained()
+    client.transport.drain()
     assert client.transport.take() == [{"id": 7, "ping": {}}]

@@ -35,7 +35,7 @@ from pushserver.transports.outlet import (
     DirectOutlet,
     Outlet,
     PlainOutlet,
-    outlet,
+    make_outlet,
 )
 from tests.unit.fakes.tools import programs
 
@@ -132,14 +132,14 @@ def backlog(made: Any) -> int:
 
 
 class Peer:
-    """One connection, and its owner, who does with the outlet what hub and shells do.
+    """One connection, its transport, conversation and audience: all that an outlet calls.
 
     `said` is all that it was to be sent.
     """
 
     def __init__(
         self,
-        make: Callable[[Any, Bounds, Any], Outlet] = outlet,
+        make: Callable[[Any, Bounds, Any], Outlet] = make_outlet,
         queue: int = PLENTY,
         seconds: float = 10.0,
         head: bytes = b"",
@@ -155,27 +155,30 @@ class Peer:
         self.said = bytearray(head)
         self.largest = 0
         self.ready: Direct | None = None
-        self.held_back = False
         self.slowness: list[int] = []
         self.finished = False
         self.dropped = False
         self.later: list[bytes] = []
         if head:
             self.transport.write(head)
+        self.conversation: Any = self
+        self.audiences: dict[str, Any] = {"": self}
         self.outlet = make(self.transport, Bounds(queue, seconds, self.reactor.seconds), self)
 
-    def blocked(self, direct: Direct | None) -> None:
-        assert direct == self.ready, "it holds back what was not let go"
-        assert not self.held_back, "that was said"
+    def block(self, conversation: Any, direct: Direct) -> None:
+        assert direct == self.ready, "it was blocked already"
+        assert self.outlet.blocked_at == self.reactor.seconds()
         self.ready = None
-        self.held_back = True
+
+    def unblock(self, conversation: Any) -> None:
+        assert self.ready is None, "it was not blocked"
+        self.ready = self.outlet.direct
 
     def drained(self) -> None:
+        assert self.outlet.blocked_at is None
         assert not self.finished, "nothing goes past the transport after the end"
         assert backlog(self.outlet) == 0
         assert waiting(self.transport) <= (MARK if self.outlet.direct is None else 0)
-        self.ready = self.outlet.direct
-        self.held_back = False
         later, self.later = self.later, []
         for piece in later:
             self.write(piece)
@@ -203,7 +206,7 @@ class Peer:
         except OSError:
             taken = 0
         if taken != len(frame):
-            self.outlet.hold(frame, taken)
+            self.outlet.send_rest(frame, taken)
 
     def write(self, piece: bytes) -> None:
         """A reply, a pong, whatever is not a publication; or one that is sent in its turn."""
@@ -265,7 +268,7 @@ class Peer:
 
 def direct(transport: Any, bounds: Bounds, owner: Any) -> Outlet:
     """What a plain TCP connection gets."""
-    made = outlet(transport, bounds, owner)
+    made = make_outlet(transport, bounds, owner)
     assert type(made) is DirectOutlet
     return made
 
@@ -609,7 +612,7 @@ def test_a_frame_that_many_wait_for_is_in_memory_once(make: Any) -> None:
             if peer.ready is None:
                 peer.outlet.write(frame)
             else:
-                peer.outlet.hold(frame, peer.ready(frame))
+                peer.outlet.send_rest(frame, peer.ready(frame))
         for peer in peers:
             peer.turn()
         _, most = tracemalloc.get_traced_memory()
@@ -690,7 +693,7 @@ def test_of_what_a_direct_send_did_not_take_all_comes_and_nothing_twice(
     taken = peer.wire.send(b"<1>")
     if finished:
         peer.finish()
-    peer.outlet.hold(b"<1><2>", taken)
+    peer.outlet.send_rest(b"<1><2>", taken)
     peer.outlet.write(b"<3>")
     peer.drain()
     assert peer.wire.taken == b"<1><2><3>"
@@ -719,7 +722,7 @@ class Derived(TCPServer):
 
 
 def chosen(transport: Any) -> Any:
-    return outlet(transport, Bounds(1, 1.0, lambda: 0.0), cast(Any, None))
+    return make_outlet(transport, Bounds(1, 1.0, lambda: 0.0), cast(Any, None))
 
 
 @pytest.mark.parametrize("kind", [TCPServer, UnixServer])

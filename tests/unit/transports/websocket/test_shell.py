@@ -3,7 +3,7 @@ from __future__ import annotations
 import gc
 import json
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from autobahn.websocket.protocol import WebSocketProtocol
@@ -676,7 +676,7 @@ def heard(
 
     factory = WebSocketFactory(server.clock, server.clock.seconds, limits or Limits(), Logger())
     line = server.connect()
-    shell: Any = factory.prepare(line.getPeer(), SESSION_WEBSOCKET, begin)
+    shell: Any = factory.prepare(line.getPeer(), SESSION_WEBSOCKET, cast(Any, begin))
     if not short:
         patched(shell, "dataReceived", partial(LeanProtocol.dataReceived, shell))
     line.protocol = shell
