@@ -1,4 +1,18 @@
-"""HTTP out: what the sources that read from other servers share."""
+"""Fetches a URL for a source: redirects, timeouts and bounds.
+
+Why not treq: it cannot keep the bounds. Measured with treq 26.7 and Twisted 26.10:
+
+- Its gzip decoder is always on and inflates each piece as it arrives: 389 KB became one piece
+  of 67 MB before a bounded reader was called.
+- It bounds the length of a header, not their number: 142 MB of headers were accepted in 1.5 s.
+- It follows redirects without reading or closing the response, whose connection stays open as
+  long as the server keeps it. A redirect to another host gets all headers but five.
+- Its timeout covers the head only. It closes a connection after a body with loseConnection,
+  which waits for the peer, and its reader never pauses the peer.
+
+With `agent=` only our own agent could help, so all of `connection` and `response` would stay:
+treq (and `multipart`) would replace about 15 lines.
+"""
 
 from __future__ import annotations
 
