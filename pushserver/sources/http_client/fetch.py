@@ -16,7 +16,6 @@ treq (and `multipart`) would replace about 15 lines.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -27,16 +26,13 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from pushserver import __version__
+from pushserver.sources.http_client.headers import check_header
 from pushserver.sources.http_client.response import Answer, Unusable, ask
 from pushserver.sources.interface import SourceFailed
 
 MOST_REDIRECTS = 5
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# What a header may be is more (RFC 9110, 5.5); what gets through everywhere is this.
-_FIELD_VALUE = re.compile(r"[\x20-\x7e]*")
-_UNSENT = ("connection", "content-length", "transfer-encoding", "upgrade", "accept-encoding")
 
 Result = TypeVar("Result")
 
@@ -63,7 +59,7 @@ class Fetcher:
     def __init__(self, url: str, headers: Mapping[str, str], seconds: float):
         _check_url(url)
         for name, value in headers.items():
-            _check_header(name, value)
+            check_header(name, value)
         self.url = url
         self.host = urlsplit(url).netloc
         # To know it again by; the URL itself may have a secret in it.
@@ -160,11 +156,3 @@ def _check_url(url: str) -> None:
 def _origin(url: str) -> tuple[str, str | None, int]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _check_header(name: str, value: str) -> None:
-    # Without the value, which may be a secret.
-    if _FIELD_NAME.fullmatch(name) is None or name.lower() in _UNSENT:
-        raise ValueError(f"headers: {name!r:.80} cannot be sent")
-    if _FIELD_VALUE.fullmatch(value) is None:
-        raise ValueError(f"headers: {name}: expected printable ASCII")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pushserver.channels.names import InvalidName, check_event
 from pushserver.channels.publication import Receipt
 from pushserver.config.limits import Positive
 from pushserver.hub.broker import Unavailable
+from pushserver.sources.http_client.headers import is_header_name
 from pushserver.sources.interface import Feed, IHook, ISource, ISourceType, SourceFailed
 from pushserver.sources.types.webhook.signatures import (
     Encoding,
@@ -38,7 +38,6 @@ MOST_TOLERANCE_SECONDS = REMEMBERED_SECONDS / 2 - 5.0
 until then; the rest is for its way from the check to the publication."""
 
 _FORM = "application/x-www-form-urlencoded"
-_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +231,7 @@ def _check_secret(options: Options) -> None:
 def _check_headers(options: Options) -> None:
     for key in ("header", "id_header", "event_header"):
         value = getattr(options, key)
-        if value and _FIELD_NAME.fullmatch(value) is None:
+        if value and not is_header_name(value):
             raise ValueError(f"{key}: {value!r:.80}, expected the name of a header")
     own = options.signature in ("plain", "token")
     if own and not options.header:

@@ -1,0 +1,23 @@
+"""Rules for the headers of HTTP that a user writes into the configuration."""
+
+from __future__ import annotations
+
+import re
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# RFC 9110 (5.5) allows more; all servers and proxies accept this.
+_VALUE = re.compile(r"[\x20-\x7e]*")
+_OUR_OWN = ("connection", "content-length", "transfer-encoding", "upgrade", "accept-encoding")
+
+
+def is_header_name(name: str) -> bool:
+    """Whether the text is a field name of HTTP (RFC 9110, 5.1)."""
+    return _NAME.fullmatch(name) is not None
+
+
+def check_header(name: str, value: str) -> None:
+    """Raise ValueError unless a source may send this header; the text never has the value."""
+    if not is_header_name(name) or name.lower() in _OUR_OWN:
+        raise ValueError(f"headers: {name!r:.80} cannot be sent")
+    if _VALUE.fullmatch(value) is None:
+        raise ValueError(f"headers: {name}: expected printable ASCII")
