@@ -14,12 +14,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
-from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from pushserver.channels import jsontext
 from pushserver.channels.jsontext import InvalidData
-from pushserver.sources.interface import Feed, ISource, ISourceType
+from pushserver.sources.interface import Feed, ISource
+from pushserver.sources.types.source_type import SourceType
 
 LOOK_SECONDS = 30.0
 """How often the clock is looked at, which may be set or stand still for a night."""
@@ -136,26 +136,18 @@ class Cron:
         return due
 
 
-@implementer(IPlugin, ISourceType)
-class CronType:
-    """The type `cron`."""
-
-    name = "cron"
-    options = Options
-    extra = "cron"
-
-    def make(self, options: Options) -> Any:
-        try:
-            zone = ZoneInfo(options.timezone) if options.timezone else MachineZone()
-        except (ValueError, OSError, LookupError):
-            raise ValueError(
-                f"timezone: {options.timezone!r:.80} is none, expected a name such as Europe/Paris"
-            ) from None
-        try:
-            jsontext.encode(options.data)
-        except InvalidData as error:
-            raise ValueError(f"data: {error}") from None
-        return Cron(Schedule(options.expression, zone), options.data)
+def _make(options: Options) -> Any:
+    try:
+        zone = ZoneInfo(options.timezone) if options.timezone else MachineZone()
+    except (ValueError, OSError, LookupError):
+        raise ValueError(
+            f"timezone: {options.timezone!r:.80} is none, expected a name such as Europe/Paris"
+        ) from None
+    try:
+        jsontext.encode(options.data)
+    except InvalidData as error:
+        raise ValueError(f"data: {error}") from None
+    return Cron(Schedule(options.expression, zone), options.data)
 
 
-CRON = CronType()
+CRON = SourceType(Options, _make)

@@ -9,7 +9,6 @@ from hashlib import sha256
 from typing import Annotated, Literal
 
 from msgspec import Meta
-from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from pushserver.channels import jsontext
@@ -18,9 +17,10 @@ from pushserver.config.limits import Positive
 from pushserver.sources.http_client.fetch import Document, Fetcher
 from pushserver.sources.http_client.polling import Rounds
 from pushserver.sources.http_client.response import Unusable
-from pushserver.sources.interface import Feed, ISource, ISourceType
+from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.types.json_pointer import NotThere, Pointer
 from pushserver.sources.types.publish import offer
+from pushserver.sources.types.source_type import SourceType
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +93,13 @@ def _plain(value: object) -> object:
     return value
 
 
-@implementer(IPlugin, ISourceType)
-class PollType:
-    """The type `poll`."""
-
-    name = "poll"
-    options = Options
-    extra = ""
-
-    def make(self, options: Options) -> Poll:
-        fetcher = Fetcher(options.url, options.headers, options.timeout_seconds)
-        try:
-            pointer = Pointer(options.path)
-        except ValueError as error:
-            raise ValueError(f"path: {error}") from None
-        return Poll(options, fetcher, pointer)
+def _make(options: Options) -> Poll:
+    fetcher = Fetcher(options.url, options.headers, options.timeout_seconds)
+    try:
+        pointer = Pointer(options.path)
+    except ValueError as error:
+        raise ValueError(f"path: {error}") from None
+    return Poll(options, fetcher, pointer)
 
 
-POLL = PollType()
+POLL = SourceType(Options, _make)

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from random import random
 from typing import Any
 
-from twisted.plugin import IPlugin
-from zope.interface import implementer
-
 from pushserver.config.limits import Positive
 from pushserver.sources.functions.adapt import adapt
-from pushserver.sources.interface import ISourceType
+from pushserver.sources.types.source_type import SourceType
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +23,8 @@ def random_number() -> dict[str, float]:
     return {"number": round(random() * 10, 3)}
 
 
-@implementer(IPlugin, ISourceType)
-class Random:
-    """The type `random`."""
-
-    name = "random"
-    options = Options
-    extra = ""
-
-    def make(self, options: Options) -> Any:
-        return adapt(random_number, options.every, thread=False)
+def _make(options: Options) -> Any:
+    return adapt(random_number, options.every, thread=False)
 
 
-RANDOM = Random()
+RANDOM = SourceType(Options, _make)

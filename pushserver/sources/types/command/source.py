@@ -12,12 +12,12 @@ from msgspec import Meta
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.logger import Logger
-from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from pushserver.sources.interface import Feed, ISource, ISourceType, SourceFailed
+from pushserver.sources.interface import Feed, ISource, SourceFailed
 from pushserver.sources.types.command.process import STDERR, STDOUT, CannotStart, Process
 from pushserver.sources.types.lines import LineFormat, Lines, Splitter
+from pushserver.sources.types.source_type import SourceType
 from pushserver.usercode.rate import Rate
 
 STDERR_TAG = {"stream": "stderr"}
@@ -177,33 +177,25 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(_OURS)}
 
 
-@implementer(IPlugin, ISourceType)
-class CommandType:
-    """The type `command`."""
-
-    name = "command"
-    options = Options
-    extra = ""
-
-    def make(self, options: Options) -> Command:
-        try:
-            words = options.command
-            command = shlex.split(words) if isinstance(words, str) else list(words)
-        except ValueError as error:
-            raise ValueError(f"command: {error}, value {words!r:.60}") from None
-        if not command or not command[0]:
-            raise ValueError(f"command: expected a program, got {words!r:.60}")
-        for key, texts in (
-            ("command", command),
-            ("directory", [options.directory]),
-            ("environment", [*options.environment, *options.environment.values()]),
-        ):
-            if any("\0" in text for text in texts):
-                raise ValueError(f"{key}: expected no NUL character in it")
-        for name in options.environment:
-            if not name or "=" in name:
-                raise ValueError(f"environment: {name!r:.60} is no name of a variable")
-        return Command(options, command)
+def _make(options: Options) -> Command:
+    try:
+        words = options.command
+        command = shlex.split(words) if isinstance(words, str) else list(words)
+    except ValueError as error:
+        raise ValueError(f"command: {error}, value {words!r:.60}") from None
+    if not command or not command[0]:
+        raise ValueError(f"command: expected a program, got {words!r:.60}")
+    for key, texts in (
+        ("command", command),
+        ("directory", [options.directory]),
+        ("environment", [*options.environment, *options.environment.values()]),
+    ):
+        if any("\0" in text for text in texts):
+            raise ValueError(f"{key}: expected no NUL character in it")
+    for name in options.environment:
+        if not name or "=" in name:
+            raise ValueError(f"environment: {name!r:.60} is no name of a variable")
+    return Command(options, command)
 
 
-COMMAND = CommandType()
+COMMAND = SourceType(Options, _make)

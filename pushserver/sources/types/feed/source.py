@@ -17,7 +17,6 @@ from msgspec import Meta, Struct
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
-from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -25,8 +24,9 @@ from pushserver.config.limits import Positive
 from pushserver.sources.http_client.fetch import Document, Fetcher, within
 from pushserver.sources.http_client.polling import Rounds
 from pushserver.sources.http_client.response import Unusable
-from pushserver.sources.interface import Feed, ISource, ISourceType
+from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.types.publish import offer
+from pushserver.sources.types.source_type import SourceType
 
 MOST_SEEN = 2_000
 """How many entries are remembered, those of the last document before all others."""
@@ -214,19 +214,11 @@ def _key(name: str, entry: Entry) -> str:
     return f"feed:{sha256(f'{name}:{entry.digest}'.encode()).hexdigest()[:32]}"
 
 
-@implementer(IPlugin, ISourceType)
-class FeedType:
-    """The type `feed`."""
-
-    name = "feed"
-    options = Options
-    extra = "feed"
-
-    def make(self, options: Options) -> Entries:
-        if find_spec(_LIBRARY) is None:
-            raise ModuleNotFoundError(f"No module named {_LIBRARY!r}", name=_LIBRARY)
-        fetcher = Fetcher(options.url, options.headers, options.timeout_seconds)
-        return Entries(options, fetcher)
+def _make(options: Options) -> Entries:
+    if find_spec(_LIBRARY) is None:
+        raise ModuleNotFoundError(f"No module named {_LIBRARY!r}", name=_LIBRARY)
+    fetcher = Fetcher(options.url, options.headers, options.timeout_seconds)
+    return Entries(options, fetcher)
 
 
-FEED = FeedType()
+FEED = SourceType(Options, _make)

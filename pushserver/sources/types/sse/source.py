@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from msgspec import Meta
-from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from pushserver.channels import jsontext
@@ -16,8 +15,9 @@ from pushserver.channels.names import InvalidName, check_event
 from pushserver.config.limits import Positive
 from pushserver.sources.http_client.fetch import Fetcher, within
 from pushserver.sources.http_client.response import Answer, Unusable
-from pushserver.sources.interface import Feed, ISource, ISourceType, SourceFailed
+from pushserver.sources.interface import Feed, ISource, SourceFailed
 from pushserver.sources.types.publish import offer
+from pushserver.sources.types.source_type import SourceType
 from pushserver.sources.types.sse.parser import Event, Parser
 
 RETRY_SECONDS = 3.0
@@ -191,17 +191,9 @@ def _check(answer: Answer) -> None:
         raise Unusable(f"{answer.host} answered in {coding!r:.40}, which was not asked for")
 
 
-@implementer(IPlugin, ISourceType)
-class StreamType:
-    """The type `sse`."""
-
-    name = "sse"
-    options = Options
-    extra = ""
-
-    def make(self, options: Options) -> RemoteStream:
-        fetcher = Fetcher(options.url, options.headers, options.timeout_seconds)
-        return RemoteStream(options, fetcher)
+def _make(options: Options) -> RemoteStream:
+    fetcher = Fetcher(options.url, options.headers, options.timeout_seconds)
+    return RemoteStream(options, fetcher)
 
 
-SSE = StreamType()
+SSE = SourceType(Options, _make)

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from pushserver.sources.interface import Feed, ISource, ISourceType, SourceFailed
+from pushserver.sources.interface import Feed, ISource, SourceFailed
 from pushserver.sources.types.lines import LineFormat, Lines
+from pushserver.sources.types.source_type import SourceType
 from pushserver.sources.types.tail.follower import Follower
 from pushserver.sources.types.tail.logfile import Mark
 
@@ -95,18 +95,10 @@ def _mark(remembered: object) -> Mark | None:
         return None
 
 
-@implementer(IPlugin, ISourceType)
-class TailType:
-    """The type `tail`."""
-
-    name = "tail"
-    options = Options
-    extra = ""
-
-    def make(self, options: Options) -> Tail:
-        if not options.path or "\0" in options.path:
-            raise ValueError(f"path: value {options.path!r}, expected the path of a file")
-        return Tail(options)
+def _make(options: Options) -> Tail:
+    if not options.path or "\0" in options.path:
+        raise ValueError(f"path: value {options.path!r}, expected the path of a file")
+    return Tail(options)
 
 
-TAIL = TailType()
+TAIL = SourceType(Options, _make)

@@ -10,7 +10,6 @@ from typing import Literal
 from urllib.parse import parse_qs
 
 from twisted.internet.defer import Deferred
-from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from pushserver.channels import jsontext
@@ -21,7 +20,8 @@ from pushserver.channels.publication import Receipt
 from pushserver.config.limits import Positive
 from pushserver.hub.broker import Unavailable
 from pushserver.sources.http_client.headers import is_header_name
-from pushserver.sources.interface import Feed, IHook, ISource, ISourceType, SourceFailed
+from pushserver.sources.interface import Feed, IHook, ISource, SourceFailed
+from pushserver.sources.types.source_type import SourceType
 from pushserver.sources.types.webhook.signatures import (
     Encoding,
     NotSigned,
@@ -196,26 +196,18 @@ def _secret(options: Options) -> bytes:
     return secret
 
 
-@implementer(IPlugin, ISourceType)
-class WebhookType:
-    """The type `webhook`."""
-
-    name = "webhook"
-    options = Options
-    extra = ""
-
-    def make(self, options: Options) -> Webhook:
-        _check_secret(options)
-        _check_headers(options)
-        if options.signature == "stripe" and not (
-            0 < options.tolerance_seconds <= MOST_TOLERANCE_SECONDS
-        ):
-            raise ValueError(
-                f"tolerance_seconds: {options.tolerance_seconds:g}, expected more than 0 and at"
-                f" most {MOST_TOLERANCE_SECONDS:g}: what came before is remembered for"
-                f" {REMEMBERED_SECONDS:g} s"
-            )
-        return Webhook(options, _scheme(options))
+def _make(options: Options) -> Webhook:
+    _check_secret(options)
+    _check_headers(options)
+    if options.signature == "stripe" and not (
+        0 < options.tolerance_seconds <= MOST_TOLERANCE_SECONDS
+    ):
+        raise ValueError(
+            f"tolerance_seconds: {options.tolerance_seconds:g}, expected more than 0 and at"
+            f" most {MOST_TOLERANCE_SECONDS:g}: what came before is remembered for"
+            f" {REMEMBERED_SECONDS:g} s"
+        )
+    return Webhook(options, _scheme(options))
 
 
 def _check_secret(options: Options) -> None:
@@ -253,4 +245,4 @@ def _scheme(options: Options) -> Scheme:
     return Unsigned()
 
 
-WEBHOOK = WebhookType()
+WEBHOOK = SourceType(Options, _make)

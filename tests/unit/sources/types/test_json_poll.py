@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from pushserver.channels.jsontext import InvalidData
 from pushserver.hub.broker import Unavailable
-from pushserver.sources.interface import ISource, ISourceType, SourceFailed
+from pushserver.sources.interface import SourceFailed
 from pushserver.sources.types.json_pointer import NotThere, Pointer
 from pushserver.sources.types.json_poll import POLL, Options, digest
 from tests.unit.fakes.remote import Desk, Remote, RemoteCase, failure_of
@@ -221,12 +221,6 @@ class TestPoll(RemoteCase):
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote, headers={"Authorization": "Bearer x"}), desk)
         assert (await remote.visit()).headers["authorization"] == "Bearer x"
-
-
-def test_the_type_says_what_it_is() -> None:
-    assert ISourceType.providedBy(POLL)
-    assert ISource.providedBy(POLL.make(Options("http://example.org/")))
-    assert (POLL.name, POLL.extra) == ("poll", "")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from pushserver.config.convert import Text, Where, convert
-from pushserver.sources.interface import ISource, ISourceType, SourceFailed
+from pushserver.sources.interface import ISource, SourceFailed
 from pushserver.sources.types.command.source import COMMAND, Complaints, Options, inherited
 from tests.processes import lives
 from tests.unit.fakes.recorder import Recorder
@@ -488,7 +488,6 @@ def test_no_process_outlives_the_reactor() -> None:
 def test_it_is_a_source_and_its_type_one_of_sources() -> None:
     source = COMMAND.make(Options(["true"], stop_seconds=7))
     assert verifyObject(ISource, source)
-    assert verifyObject(ISourceType, COMMAND)
     assert source.stop_seconds == 7
 
 

@@ -17,7 +17,7 @@ from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.hub.broker import Unavailable
 from pushserver.sources.http_client.fetch import Document, Fetcher
-from pushserver.sources.interface import ISource, ISourceType, SourceFailed
+from pushserver.sources.interface import SourceFailed
 from pushserver.sources.types.feed import reader
 from pushserver.sources.types.feed import source as feed_module
 from pushserver.sources.types.feed.reader import NoFeed
@@ -707,12 +707,6 @@ def test_entries_are_put_in_order_by_time_or_from_the_last() -> None:
     assert order(entry("a", one), entry("b", two)) == "ab"
     assert order(entry("a", one), entry("b", one), entry("c", one)) == "cba"
     assert order(entry("a", one), entry("b", None), entry("c", two)) == "cba"
-
-
-def test_the_type_says_what_it_is() -> None:
-    assert ISourceType.providedBy(FEED)
-    assert ISource.providedBy(FEED.make(Options("http://example.org/")))
-    assert (FEED.name, FEED.extra) == ("feed", "feed")
 
 
 def test_the_library_that_it_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 
 from pushserver.channels.jsontext import InvalidData
 from pushserver.hub.broker import Unavailable
-from pushserver.sources.interface import ISource, ISourceType, SourceFailed
+from pushserver.sources.interface import SourceFailed
 from pushserver.sources.types.sse.parser import MOST_ID_BYTES, Event, Parser
 from pushserver.sources.types.sse.source import SSE, Options
 from tests.unit.fakes.remote import Desk, Remote, RemoteCase, Visit, failure_of, reactor
@@ -621,12 +621,6 @@ class TestTheMemory(StreamCase):
         desk.refusal = None
         self.run_source(sse(remote), desk)
         assert (await remote.visit()).headers["last-event-id"] == "a"
-
-
-def test_the_type_says_what_it_is() -> None:
-    assert ISourceType.providedBy(SSE)
-    assert ISource.providedBy(SSE.make(Options("https://example.org/")))
-    assert (SSE.name, SSE.extra) == ("sse", "")
 
 
 def test_options_do_not_show_their_headers() -> None:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from pushserver.hub.broker import Unavailable
-from pushserver.sources.interface import ISource, ISourceType, SourceFailed
+from pushserver.sources.interface import ISource, SourceFailed
 from pushserver.sources.types.tail import follower
 from pushserver.sources.types.tail.follower import GRACE_LOOKS, MOST_FILES, Follower
 from pushserver.sources.types.tail.logfile import HEAD_BYTES, READ_BYTES, Mark, Step
@@ -116,7 +116,6 @@ def tailing(path: Path, **options: Any) -> Desk:
 
 def test_it_is_a_source_and_its_type_one_of_sources(path: Path) -> None:
     assert verifyObject(ISource, TAIL.make(Options(str(path))))
-    assert verifyObject(ISourceType, TAIL)
 
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
