@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
 from pushserver.app.result import Published
@@ -36,7 +37,7 @@ class Running:
     A fork of that process has it too, and gets NotRunning for all that it asks of it.
     """
 
-    def __init__(self, node: Node, reactor: Any):
+    def __init__(self, node: Node, reactor: IReactorFromThreads):
         self.node = node
         self.here: Callable[[], bool] = partial(_is_thread, threading.get_ident())
         """Whether this is the reactor's thread."""
@@ -101,7 +102,7 @@ class Application(Protocol):
 class AppService(Service):
     """Runs an application from the start of the server to its end, and what that calls."""
 
-    def __init__(self, app: Application, handlers: Any, node: Node, reactor: Any):
+    def __init__(self, app: Application, handlers: Any, node: Node, reactor: IReactorFromThreads):
         self._app = app
         self._handlers = handlers
         self._node = node

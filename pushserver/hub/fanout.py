@@ -46,7 +46,7 @@ _FLUSHED = object()
 class Timer(Protocol):
     """A later turn."""
 
-    def callLater(self, delay: float, call: Callable[[], object]) -> object:
+    def callLater(self, delay: float, call: Callable[[], object], /) -> object:
         """Call after so many seconds; after 0, in the next turn."""
 
 

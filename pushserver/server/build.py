@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from twisted.web.resource import Resource
 
@@ -48,6 +47,7 @@ from pushserver.store.sync_broker import SyncBroker
 from pushserver.transports.response import Responses
 from pushserver.transports.websocket.quiet import hush
 from pushserver.transports.websocket.upgrade import WebSocketFactory
+from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
 from pushserver.usercode.thread_pool import Pool, Threads
 from pushserver.web.gate import Gate, IsOwn
@@ -59,7 +59,7 @@ from pushserver.web.site import PushSite
 
 def build(
     config: Config,
-    reactor: Any,
+    reactor: Reactor,
     debug: bool = False,
     types: Types | None = None,
     app: App | None = None,
@@ -143,7 +143,7 @@ def names(server: Server) -> set[str]:
 
 
 def make_broker(
-    config: Config, reactor: Any, clock: Callable[[], float], monotonic: Callable[[], float]
+    config: Config, reactor: Reactor, clock: Callable[[], float], monotonic: Callable[[], float]
 ) -> tuple[MemoryBroker, Storage | None]:
     """The broker that the configuration asks for, and the store behind it, if any."""
     history, metrics = History(config.channel_options()), Metrics()
@@ -164,7 +164,7 @@ def make_broker(
 def make_handlers(
     app: App | None,
     limits: Limits,
-    reactor: Any,
+    reactor: Reactor,
     monotonic: Callable[[], float],
     threads: Threads | None,
 ) -> AppHandlers | None:
@@ -179,7 +179,7 @@ def make_handlers(
 def make_node(
     broker: MemoryBroker,
     limits: Limits,
-    reactor: Any,
+    reactor: Reactor,
     clock: Callable[[], float],
     monotonic: Callable[[], float],
     handlers: Handlers,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
+from twisted.internet.interfaces import IReactorCore
 from twisted.web.resource import Resource
 
 from pushserver.app.app import App
 from pushserver.server.build import build, with_app
 from pushserver.server.options import Options, configure, file_of, with_pages
 from pushserver.server.service import PushService
+from pushserver.usercode.reactor import Reactor
 
 
 class PushServer(App):
@@ -27,7 +29,9 @@ class PushServer(App):
 
     _service: PushService | None
 
-    def service(self, *listen: str, config: str = "", reactor: Any = None) -> PushService:
+    def service(
+        self, *listen: str, config: str = "", reactor: IReactorCore | None = None
+    ) -> PushService:
         """The server that runs this application, for a Twisted program that contains it.
 
         `listen`: endpoints such as tcp:8080; none for a program that mounts `resource()`.
@@ -44,7 +48,9 @@ class PushServer(App):
         """The server's URLs, to put into a site of the program; `service()` must run too."""
         return self.service().resource
 
-    def _make_service(self, listen: Sequence[str], path: str, reactor: Any) -> PushService:
+    def _make_service(
+        self, listen: Sequence[str], path: str, reactor: IReactorCore | None
+    ) -> PushService:
         if reactor is None:
             from twisted.internet import reactor
         options = Options()
@@ -52,4 +58,4 @@ class PushServer(App):
         config = with_app(configure(options, os.environ), self)
         config = with_pages(config, path, file_of("__main__"))
         config = replace(config, server=replace(config.server, listen=list(listen)))
-        return build(config, reactor, app=self)
+        return build(config, cast(Reactor, reactor), app=self)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -21,6 +21,7 @@ from pushserver.server.loading import load
 from pushserver.server.reloading import Reloader, Retrier, history_file
 from pushserver.server.service import PushService
 from pushserver.sources.registry import SourceTypes
+from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
 
 
@@ -64,8 +65,9 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """The service that `twistd pushserver` runs; raises StartFailed."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    reactor = cast(Reactor, installed)
     # Before anything waits, also for files to change after a start that failed.
     monotonic = steady(reactor)
     # Before the application, whose own handlers of signals are kept.
@@ -86,7 +88,7 @@ def makeService(options: Options) -> IService:
     return service
 
 
-def make(options: Options, environment: Mapping[str, str], reactor: Any) -> PushService:
+def make(options: Options, environment: Mapping[str, str], reactor: Reactor) -> PushService:
     """The service of these options; raises StartFailed."""
     types = SourceTypes()
     app = load(options["app"]) if options["app"] else None

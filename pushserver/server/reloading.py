@@ -14,7 +14,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.task import LoopingCall
@@ -22,6 +21,7 @@ from twisted.logger import Logger
 
 from pushserver.errors import StartFailed
 from pushserver.server import signals
+from pushserver.usercode.reactor import Reactor
 
 LOOK_SECONDS = 0.5
 FOLDER = "PUSHSERVER_RELOAD_FOLDER"
@@ -35,7 +35,7 @@ class Reloader(Service):
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, root: Path, more: tuple[Path, ...] = ()):
+    def __init__(self, reactor: Reactor, root: Path, more: tuple[Path, ...] = ()):
         """`more`: files elsewhere that count too. What changes from now on is seen."""
         self._reactor = reactor
         self._root = root

@@ -23,6 +23,7 @@ from pushserver.server.listener import Listener
 from pushserver.server.systemd import notify
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.runner import Runner, Status
+from pushserver.usercode.reactor import Reactor
 from pushserver.web.mount import Mounted
 from pushserver.web.site import PushSite
 
@@ -41,7 +42,7 @@ class PushService(MultiService):
         self,
         node: Node,
         site: PushSite,
-        reactor: Any,
+        reactor: Reactor,
         storage: Service | None = None,
         app: AppService | None = None,
     ):

@@ -17,6 +17,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from pushserver.usercode.rate import LOGGED_AT_ONCE, Remarks
+from pushserver.usercode.reactor import Reactor
 
 ANSWERED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """They are logged, and change nothing."""
@@ -50,7 +51,7 @@ def has_terminal() -> bool:
     return True
 
 
-def install(reactor: Any, monotonic: Callable[[], float]) -> None:
+def install(reactor: Reactor, monotonic: Callable[[], float]) -> None:
     """Handle the signals of this process from now on, if this is its main thread.
 
     A signal that is ignored (nohup), or that has a handler already, keeps that.
@@ -80,7 +81,7 @@ class Handlers:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         monotonic: Callable[[], float],
         system: Any,
         has_terminal: Callable[[], bool],
@@ -160,7 +161,7 @@ class Handlers:
         self._waiting.discard(number)
         self._log.info("received {signal}, shutting down", signal=name_of(number))
         # By this twistd ends the process at last, so that whoever waits for it sees why.
-        self._reactor._exitSignal = number
+        setattr(self._reactor, "_exitSignal", number)  # noqa: B010
         with suppress(ReactorNotRunning):
             self._reactor.stop()
 

@@ -67,7 +67,10 @@ class Feed(Protocol):
     channel: str
     event: str
     reactor: Any
-    """IReactorTime, IReactorTCP and whatever else; in a test a clock."""
+    """The reactor of Twisted; in a test a clock.
+
+    Any, so that it can be given to what asks for one of Twisted's many interfaces of it.
+    """
 
     async def publish(
         self,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,6 +21,7 @@ from pushserver.hub.broker import Unavailable
 from pushserver.hub.metrics import Metrics
 from pushserver.store.source_memory import Memory
 from pushserver.store.sqlite import Batch, SqliteFile, StoreError, state
+from pushserver.usercode.reactor import Reactor
 
 RETRY_SECONDS = 1.0
 MOST_WAITING_BYTES = 16 * 1024 * 1024
@@ -35,7 +36,7 @@ class Committer:
         self,
         path: str,
         durability: str,
-        reactor: Any,
+        reactor: Reactor,
         monotonic: Callable[[], float],
         history: History,
         keys: Keys,
@@ -136,7 +137,7 @@ class Writer:
         self,
         committer: Committer,
         history: History,
-        reactor: Any,
+        reactor: IReactorTime,
         interval: float,
     ):
         self._committer = committer

@@ -10,8 +10,10 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from pushserver.usercode.worker import Caller
 
@@ -182,7 +184,7 @@ class Beside:
     def __init__(self, baton: Baton):
         self._baton = baton
 
-    def call(self, reactor: Any, function: Callable[[], object]) -> Deferred[Any]:
+    def call(self, reactor: IReactorFromThreads, function: Callable[[], object]) -> Deferred[Any]:
         found: object
         with self._baton.lent():
             try:
@@ -197,6 +199,7 @@ class Beside:
         """There is no thread."""
 
 
+@implementer(IReactorFromThreads)
 class Aside:
     """In place of the worker of a generator that waits as it likes: the same thread.
 
@@ -211,13 +214,15 @@ class Aside:
     def busy(self) -> bool:
         return self._worker.busy
 
-    def call(self, reactor: Any, function: Callable[[], object]) -> Deferred[Any]:
+    def call(self, reactor: IReactorFromThreads, function: Callable[[], object]) -> Deferred[Any]:
         self._stage.expect(self)
         return self._worker.call(self, function)
 
-    def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
+    def callFromThread(
+        self, callable: Callable[..., object], *args: object, **kwargs: object
+    ) -> None:
         """As a reactor: the result of a call."""
-        self._stage.bring(self, partial(call, *arguments))
+        self._stage.bring(self, partial(callable, *args, **kwargs))
 
     def close(self) -> None:
         self._worker.close()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from pushserver.app.app import App
 from pushserver.channels import jsontext
@@ -57,11 +57,11 @@ class TestServer:
         if config.store.path:
             raise ValueError("a TestServer has no store: leave [store] out of its configuration")
         self.app = app
-        self.reactor: Any = Stage()
+        self.reactor = Stage()
         self.reactor.advance(1_000)
         self.service = build(
             replace(config, server=replace(config.server, listen=[])),
-            self.reactor,
+            cast(Any, self.reactor),
             app=app,
             threads=Inline(self.reactor.baton),
             clock=self.reactor.seconds,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from twisted.internet.base import ReactorBase
+from twisted.internet.interfaces import IReactorTime
 
 
 def steady(
-    reactor: Any,
+    reactor: IReactorTime,
     wall: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Callable[[], float]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -67,7 +68,7 @@ class Pool:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, monotonic: Callable[[], float], most: int):
+    def __init__(self, reactor: IReactorFromThreads, monotonic: Callable[[], float], most: int):
         self._reactor = reactor
         self._monotonic = monotonic
         self._most = most

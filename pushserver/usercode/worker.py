@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
 
@@ -19,7 +20,7 @@ class Caller(Protocol):
     def busy(self) -> bool:
         """Whether a call is being made, or waits to be."""
 
-    def call(self, reactor: Any, function: Callable[[], object]) -> Deferred[Any]:
+    def call(self, reactor: IReactorFromThreads, function: Callable[[], object]) -> Deferred[Any]:
         """What the function returns or raises, on the reactor's thread."""
 
     def close(self) -> None:
@@ -47,7 +48,7 @@ class Worker:
         with self._changed:
             return self._busy or bool(self._jobs)
 
-    def call(self, reactor: Any, function: Callable[[], object]) -> Deferred[Any]:
+    def call(self, reactor: IReactorFromThreads, function: Callable[[], object]) -> Deferred[Any]:
         """What the function returns or raises, brought over to the reactor's thread.
 
         A call that is cancelled before it has begun is not made; after that only its
@@ -90,7 +91,7 @@ class Worker:
 class _Job:
     """One call."""
 
-    def __init__(self, reactor: Any, function: Callable[[], object]):
+    def __init__(self, reactor: IReactorFromThreads, function: Callable[[], object]):
         self.result: Deferred[Any] = Deferred(self._cancel)
         self._reactor = reactor
         self._function = function

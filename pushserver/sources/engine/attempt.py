@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -67,7 +68,7 @@ class Throttle:
         return receipt
 
 
-def pause(reactor: Any, seconds: float) -> Deferred[None]:
+def pause(reactor: IReactorTime, seconds: float) -> Deferred[None]:
     """Fires after so many seconds, unless it is cancelled."""
     call: Any = None
     done: Deferred[None] = Deferred(lambda _: call.cancel())

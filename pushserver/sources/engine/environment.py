@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.settings import Source
 from pushserver.hub.audience import Subscriber
+from pushserver.usercode.reactor import Reactor
 
 
 class Watch(Protocol):
@@ -42,11 +43,11 @@ class Plan(Source):
 class Place:
     """What all sources of a server share.
 
-    `reactor` has IReactorTime and whatever else a source needs; `clock` gives Unix seconds, `now`
-    the seconds of the steady clock; `stop_seconds` says how long the end of a source is waited for.
+    `clock` gives Unix seconds, `now` the seconds of the steady clock; `stop_seconds` says how long
+    the end of a source is waited for.
     """
 
-    reactor: Any
+    reactor: Reactor
     publish: Callable[[Draft], Awaitable[Receipt]]
     watch: Watch
     memory: Memory

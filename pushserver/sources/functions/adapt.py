@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
 from pushserver.sources.functions.ticks import Ended, in_time, publish, repeating, tell, ticking
@@ -101,7 +102,7 @@ class OnReactor:
 
     busy = False
 
-    async def call(self, reactor: Any, function: Callable[[], Any]) -> Any:
+    async def call(self, reactor: IReactorFromThreads, function: Callable[[], Any]) -> Any:
         """What it returns."""
         try:
             found = fork.call(function)
@@ -128,7 +129,7 @@ class InThread:
         """Whether the last call has not returned."""
         return self.worker.busy
 
-    async def call(self, reactor: Any, function: Callable[[], Any]) -> Any:
+    async def call(self, reactor: IReactorFromThreads, function: Callable[[], Any]) -> Any:
         """What it returns, which is no Deferred and no coroutine."""
         found = await self.worker.call(reactor, functools.partial(fork.call, function))
         if isinstance(found, Deferred):

@@ -13,6 +13,8 @@ from twisted.web.client import URI, BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from pushserver.usercode.reactor import Reactor
+
 CONNECT_SECONDS = 10.0
 HEAD_BYTES = 65_536
 """The longest head of an answer, all its headers together."""
@@ -44,7 +46,7 @@ class Dial(WrappingFactory):
     protocol = Line
     noisy = False
 
-    def __init__(self, reactor: Any):
+    def __init__(self, reactor: Reactor):
         super().__init__(None)
         self.left: int | None = HEAD_BYTES
         self._reactor = reactor

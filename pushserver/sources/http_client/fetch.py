@@ -29,6 +29,7 @@ from pushserver import __version__
 from pushserver.sources.http_client.headers import check_header
 from pushserver.sources.http_client.response import Answer, Unusable, ask
 from pushserver.sources.interface import SourceFailed
+from pushserver.usercode.reactor import Reactor
 
 MOST_REDIRECTS = 5
 
@@ -68,12 +69,12 @@ class Fetcher:
         self._headers = {"user-agent": f"pushserver/{__version__}"}
         self._headers |= {name.lower(): value for name, value in headers.items()}
 
-    async def open(self, reactor: Any, headers: Mapping[str, str]) -> Answer:
+    async def open(self, reactor: Reactor, headers: Mapping[str, str]) -> Answer:
         """The answer to a GET with these headers too; raises SourceFailed if there is none."""
         return await self._in_time(reactor, self._follow(reactor, headers))
 
     async def fetch(
-        self, reactor: Any, headers: Mapping[str, str], max_bytes: int
+        self, reactor: Reactor, headers: Mapping[str, str], max_bytes: int
     ) -> Document | None:
         """The document, or None if it was not modified.
 
@@ -81,7 +82,7 @@ class Fetcher:
         """
         return await self._in_time(reactor, self._document(reactor, headers, max_bytes))
 
-    async def _in_time(self, reactor: Any, work: Coroutine[Any, Any, Result]) -> Result:
+    async def _in_time(self, reactor: Reactor, work: Coroutine[Any, Any, Result]) -> Result:
         try:
             return await within(self._seconds, reactor, work)
         except TimeoutError:
@@ -89,7 +90,7 @@ class Fetcher:
             raise SourceFailed(problem) from None
 
     async def _document(
-        self, reactor: Any, headers: Mapping[str, str], max_bytes: int
+        self, reactor: Reactor, headers: Mapping[str, str], max_bytes: int
     ) -> Document | None:
         answer = await self._follow(reactor, {**headers, "accept-encoding": "gzip"})
         try:
@@ -107,7 +108,7 @@ class Fetcher:
         finally:
             answer.close()
 
-    async def _follow(self, reactor: Any, more: Mapping[str, str]) -> Answer:
+    async def _follow(self, reactor: Reactor, more: Mapping[str, str]) -> Answer:
         url, own = self.url, self._headers
         for _ in range(MOST_REDIRECTS + 1):
             answer = await ask(reactor, url, {**own, **more})
@@ -122,7 +123,7 @@ class Fetcher:
         raise Unusable(f"{self.host} redirects more than {MOST_REDIRECTS} times")
 
 
-async def within(seconds: float, reactor: Any, work: Coroutine[Any, Any, Result]) -> Result:
+async def within(seconds: float, reactor: Reactor, work: Coroutine[Any, Any, Result]) -> Result:
     """What the coroutine gives; when that takes longer, it is cancelled: TimeoutError."""
 
     def late(*_: object) -> Failure:

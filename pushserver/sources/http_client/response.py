@@ -7,7 +7,7 @@ import time
 import zlib
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -34,6 +34,7 @@ from twisted.web.iweb import IResponse
 
 from pushserver.sources.http_client.connection import HEAD_BYTES, Dial
 from pushserver.sources.interface import SourceFailed
+from pushserver.usercode.reactor import Reactor
 
 MOST_RETRY_SECONDS = 3_600.0
 """The longest Retry-After that is honoured."""
@@ -133,7 +134,7 @@ class Answer:
         self._dial.drop()
 
 
-async def ask(reactor: Any, url: str, headers: Mapping[str, str]) -> Answer:
+async def ask(reactor: Reactor, url: str, headers: Mapping[str, str]) -> Answer:
     """The answer to a GET, whatever its status is; raises SourceFailed if there is none.
 
     TLS is verified. Who is cancelled drops the connection.

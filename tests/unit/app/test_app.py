@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
 import pushserver
@@ -25,7 +24,7 @@ from pushserver.server.options import Options, make, makeService
 from pushserver.server.service import PushService
 from pushserver.sources.interface import Feed, ISource
 from pushserver.testing import Disconnected, Publication, ServerError, TestServer
-from tests.unit.fakes.web import Server, Trouble
+from tests.unit.fakes.web import Server, Trouble, memory_reactor
 
 TICKER = """
 from pushserver import PushServer
@@ -426,7 +425,7 @@ class TestTheServerOfAnApplication:
         app.source("a", every=1.0, name="tick")(lambda: 1)
         config = Config(sources={"tick": Source("random", "r")})
         with pytest.raises(StartFailed, match=r"sources\.tick: the application has a source of"):
-            build(config, MemoryReactorClock(), app=app)
+            build(config, memory_reactor(), app=app)
 
     def test_is_made_by_the_command_line(
         self, app: PushServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -436,7 +435,7 @@ class TestTheServerOfAnApplication:
         (tmp_path / "pushtest_ticker.py").write_text(TICKER)
         options = Options()
         options.parseOptions(["--app", "pushtest_ticker:app", "--listen", "tcp:0"])
-        service = make(options, {}, MemoryReactorClock())
+        service = make(options, {}, memory_reactor())
         assert [status.name for status in service.sources] == ["tick"]
         options.parseOptions(["--app", "pushtest_ticker:ap"])
         with pytest.raises(StartFailed, match="has no ap, expected a PushServer; there is"):
@@ -449,7 +448,7 @@ class TestTheServerOfAnApplication:
         app.source("mine", every=1.0, name="tick")(lambda: 1)
         file = tmp_path / "push.toml"
         file.write_text('[auth]\napi_keys = ["k"]\n[server]\nlisten = ["tcp:9"]\n')
-        reactor = MemoryReactorClock()
+        reactor = memory_reactor()
         service = app.service("tcp:8080", config=str(file), reactor=reactor)
         assert isinstance(service, PushService)
         assert app.service() is service
@@ -466,7 +465,7 @@ class TestTheServerOfAnApplication:
         self, app: PushServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PUSHSERVER_SERVER_LISTEN", "tcp:9")
-        reactor = MemoryReactorClock()
+        reactor = memory_reactor()
         service = app.service(reactor=reactor)
         service.privilegedStartService()
         assert reactor.tcpServers == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -238,7 +238,7 @@ def test_neither_is_called_by_a_server_that_stops_at_once(app: PushServer) -> No
     stage = Stage()
     config = Config(sources={})
     config.server.listen.clear()
-    service = build(config, stage, app=app, threads=Inline(), clock=stage.seconds)
+    service = build(config, cast(Any, stage), app=app, threads=Inline(), clock=stage.seconds)
     service.startService()
     service.stopService()
     stage.advance(10)

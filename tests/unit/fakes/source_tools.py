@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -23,6 +24,7 @@ NOW = 1_795_000_000.0
 WAIT_SECONDS = 20.0
 
 
+@implementer(IReactorFromThreads)
 class ThreadClock(Clock):
     """A clock that also takes what threads bring over."""
 
@@ -38,8 +40,10 @@ class ThreadClock(Clock):
             call.called = 1
             call.func(*call.args, **call.kw)
 
-    def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
-        self._brought.put(lambda: call(*arguments))
+    def callFromThread(
+        self, callable: Callable[..., object], *args: object, **kwargs: object
+    ) -> None:
+        self._brought.put(lambda: callable(*args, **kwargs))
 
     def take(self, count: int = 1) -> None:
         """Wait for so many calls out of threads, and make them."""
@@ -75,7 +79,9 @@ class Desk:
         self.refusal: Exception | None = None
         self.held: Deferred[None] | None = None
         now = self.monotonic = self.clock.seconds
-        self.place = Place(self.clock, self.publish, self.hub, self.memory, wall or now, now, 2.0)
+        self.place = Place(
+            cast(Any, self.clock), self.publish, self.hub, self.memory, wall or now, now, 2.0
+        )
 
     async def publish(self, draft: Draft) -> Receipt:
         """What the hub does; as long as `refusal` is set it is raised, and `held` awaited."""

@@ -304,6 +304,11 @@ class Socket:
         return self.take()[-1].close
 
 
+def memory_reactor() -> Any:
+    """MemoryReactorClock, which is not a whole `Reactor`: it starts no processes or threads."""
+    return MemoryReactorClock()
+
+
 class Server:
     """The whole server on a reactor that stands still."""
 
@@ -317,7 +322,7 @@ class Server:
         clock: Any = None,
         wall: Callable[[], float] | None = None,
     ):
-        self.clock = clock or MemoryReactorClock()
+        self.clock = clock or memory_reactor()
         self.own: bool | None = True
         """Whether requests come from a program of the server's own user; see `owner.is_own`."""
         set_autobahns_clock(self.clock)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
@@ -18,7 +17,7 @@ from pushserver.hub.broker import Unavailable
 from pushserver.server.build import build
 from pushserver.sources.interface import Feed, IHook, ISource, ISourceType, SourceFailed
 from pushserver.sources.registry import SourceTypes
-from tests.unit.fakes.web import Server, Trouble, set_autobahns_clock
+from tests.unit.fakes.web import Server, Trouble, memory_reactor, set_autobahns_clock
 
 
 @implementer(ISource, IHook)
@@ -68,7 +67,7 @@ class HookServer(Server):
     def __init__(self, hook: Hook, limits: Limits = Limits()):
         super().__init__(limits)
         sources = {"a b": Source("hooked", "c"), "plain": Source("random", "c")}
-        self.clock = MemoryReactorClock()
+        self.clock = memory_reactor()
         set_autobahns_clock(self.clock)
         config = replace(Config(limits=limits), sources=sources)
         types = SourceTypes([Hooked(hook), *SourceTypes().values()])

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.testing import MemoryReactorClock
 from twisted.web.http_headers import Headers
 from twisted.web.resource import getChildForRequest
 
@@ -23,7 +22,7 @@ from pushserver.server.build import build
 from pushserver.server.options import Options, configure, make, makeService
 from pushserver.server.service import PushService
 from pushserver.sources.engine.runner import Runner
-from tests.unit.fakes.web import Server
+from tests.unit.fakes.web import Server, memory_reactor
 
 
 def parsed(*arguments: str) -> Options:
@@ -93,7 +92,7 @@ def test_a_file_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
 def test_a_service_that_is_built_neither_listens_nor_ticks_nor_opens_anything(
     tmp_path: Path,
 ) -> None:
-    clock = MemoryReactorClock()
+    clock = memory_reactor()
     build(Config(store=StoreConfig(path=str(tmp_path / "store"))), clock)
     assert (clock.tcpServers, clock.getDelayedCalls(), list(tmp_path.iterdir())) == ([], [], [])
 
@@ -101,13 +100,13 @@ def test_a_service_that_is_built_neither_listens_nor_ticks_nor_opens_anything(
 @pytest.mark.parametrize("durability", ["batched", "sync"])
 def test_with_a_path_the_history_is_stored(tmp_path: Path, durability: Any) -> None:
     store = StoreConfig(path=str(tmp_path / "store"), durability=durability)
-    service = build(Config(store=store), MemoryReactorClock())
+    service = build(Config(store=store), memory_reactor())
     assert service._storage is not None
 
 
 def test_sources_of_the_configuration_run() -> None:
     sources = {"n": Source("random", "mine", "tick", options={"every": 3.0})}
-    clock = MemoryReactorClock()
+    clock = memory_reactor()
     service = build(Config(sources=sources), clock)
     service.startService()
     clock.advance(0)
@@ -121,13 +120,13 @@ def test_sources_of_the_configuration_run() -> None:
 def test_a_source_that_cannot_be_made_ends_the_start_and_is_named() -> None:
     table = Source("cron", "c", options={"expression": "* *"})
     with pytest.raises(StartFailed, match=r"^pushserver: sources\.x: expression: .*five fields"):
-        build(Config(sources={"x": table}), MemoryReactorClock())
+        build(Config(sources={"x": table}), memory_reactor())
 
 
 @pytest.mark.parametrize("stored", [True, False])
 def test_sources_remember_where_the_history_is(tmp_path: Path, stored: bool) -> None:
     store = StoreConfig(path=str(tmp_path / "store")) if stored else StoreConfig()
-    service = build(Config(store=store), MemoryReactorClock())
+    service = build(Config(store=store), memory_reactor())
     [runner] = service._sources
     assert isinstance(runner, Runner)
     assert (runner._place.memory is getattr(service._storage, "memory", None)) is stored
@@ -164,7 +163,7 @@ class TestTheFolderOfPages:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "pushtest_pages.py").write_text(self.APP.format("pages"))
-        service = make(parsed("--app", "pushtest_pages:app"), {}, MemoryReactorClock())
+        service = make(parsed("--app", "pushtest_pages:app"), {}, memory_reactor())
         monkeypatch.chdir("/")
         front = self.front(service)
         assert isinstance(front, UserPages)
@@ -172,30 +171,30 @@ class TestTheFolderOfPages:
 
     def test_may_be_said_by_the_configuration_alone(self, tmp_path: Path) -> None:
         variables = {"PUSHSERVER_SERVER_PAGES": "pages"}
-        assert isinstance(self.front(make(parsed(), variables, MemoryReactorClock())), UserPages)
-        assert isinstance(self.front(make(parsed(), {}, MemoryReactorClock())), FrontDoor)
+        assert isinstance(self.front(make(parsed(), variables, memory_reactor())), UserPages)
+        assert isinstance(self.front(make(parsed(), {}, memory_reactor())), FrontDoor)
 
     def test_counts_for_a_program_of_ones_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PUSHSERVER_SERVER_PAGES", raising=False)
-        service = PushServer(pages="pages").service(reactor=MemoryReactorClock())
+        service = PushServer(pages="pages").service(reactor=memory_reactor())
         assert isinstance(self.front(service), UserPages)
         with pytest.raises(StartFailed, match="no folder"):
-            PushServer(pages="page").service(reactor=MemoryReactorClock())
+            PushServer(pages="page").service(reactor=memory_reactor())
 
     def test_has_not_the_program_in_it_that_it_is_part_of(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         program = ModuleType("__main__")
         monkeypatch.setitem(sys.modules, "__main__", program)
-        PushServer(pages=".").service(reactor=MemoryReactorClock())
+        PushServer(pages=".").service(reactor=memory_reactor())
         program.__file__ = str(tmp_path / "program.py")
         with pytest.raises(StartFailed, match=r"everybody could read .*/program\.py"):
-            PushServer(pages=".").service(reactor=MemoryReactorClock())
+            PushServer(pages=".").service(reactor=memory_reactor())
 
     @pytest.mark.parametrize("name", ["nothing", "pages/index.html"])
     def test_that_is_none_ends_the_start_and_is_named(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(StartFailed) as failed:
-            make(parsed(), {"PUSHSERVER_SERVER_PAGES": name}, MemoryReactorClock())
+            make(parsed(), {"PUSHSERVER_SERVER_PAGES": name}, memory_reactor())
         path = tmp_path / name
         assert str(failed.value) == f"pushserver: pages = {name!r}: there is no folder {path}"
         assert failed.value.missing == path
@@ -217,13 +216,13 @@ class TestTheFolderOfPages:
             (["--config", str(config)], here, "secret"),
         ):
             with pytest.raises(StartFailed) as failed:
-                make(parsed(*options), variables, MemoryReactorClock())
+                make(parsed(*options), variables, memory_reactor())
             assert str(failed.value) == (
                 f"pushserver: pages = '.': everybody could read {tmp_path / private};"
                 " take a folder with pages only"
             )
         # A link leads out of the folder, and nobody there.
-        make(parsed("--config", "pages/push.toml"), elsewhere, MemoryReactorClock())
+        make(parsed("--config", "pages/push.toml"), elsewhere, memory_reactor())
 
 
 def test_twistds_service_is_built_on_the_reactor_that_runs(

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.task import Clock
@@ -90,7 +90,7 @@ def touch(path: Path, text: str | None = None) -> None:
 
 
 def started(reactor: Reactor, root: Path, *more: Path) -> Reloader:
-    reloader = Reloader(reactor, root, more)
+    reloader = Reloader(cast(Any, reactor), root, more)
     reloader.startService()
     return reloader
 
@@ -156,7 +156,7 @@ class TestAChange:
         self, reactor: Reactor, root: Path, tmp_path: Path, trouble: Trouble
     ) -> None:
         folder = tmp_path / "pages"
-        retrier = Retrier(Reloader(reactor, root), StartFailed("no pages", folder))
+        retrier = Retrier(Reloader(cast(Any, reactor), root), StartFailed("no pages", folder))
         retrier.startService()
         trouble.clear()
         reactor.pump([LOOK_SECONDS] * 2)
@@ -166,7 +166,7 @@ class TestAChange:
         assert reactor.stopped == 1
 
     def test_while_the_application_is_imported_is_seen(self, reactor: Reactor, root: Path) -> None:
-        reloader = Reloader(reactor, root)
+        reloader = Reloader(cast(Any, reactor), root)
         touch(root / "app.py", "2")
         reloader.startService()
         reactor.advance(LOOK_SECONDS)
@@ -261,7 +261,9 @@ class TestTheEnd:
 def test_in_place_of_a_server_that_cannot_start_a_change_is_waited_for(
     reactor: Reactor, root: Path, trouble: Trouble
 ) -> None:
-    service = Retrier(Reloader(reactor, root), StartFailed("--app x:y cannot be imported"))
+    service = Retrier(
+        Reloader(cast(Any, reactor), root), StartFailed("--app x:y cannot be imported")
+    )
     service.startService()
     told = "pushserver: --app x:y cannot be imported\nwaiting for a file to change"
     assert trouble.take() == [told]

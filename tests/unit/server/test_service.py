@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.application.service import Service
@@ -27,7 +27,7 @@ from pushserver.sources.interface import Feed
 from pushserver.store.source_memory import Memory
 from tests.unit.fakes.source_tools import Script
 from tests.unit.fakes.tools import Client
-from tests.unit.fakes.web import Server, Trouble
+from tests.unit.fakes.web import Server, Trouble, memory_reactor
 
 QUIET = Config(server=ServerSection(listen=[]), sources={})
 SSE = "text/event-stream"
@@ -57,7 +57,7 @@ def stop(server: Server) -> list[Any]:
 
 class TestTheStart:
     def test_listens_on_each_endpoint_and_says_where(self, said: list[str]) -> None:
-        reactor = MemoryReactorClock()
+        reactor = memory_reactor()
         endpoints = ["tcp:8080:interface=127.0.0.1", "tcp:9000"]
         service = build(Config(server=ServerSection(listen=endpoints), sources={}), reactor)
         assert not reactor.tcpServers
@@ -89,7 +89,7 @@ class TestTheStart:
         self, text: str
     ) -> None:
         with pytest.raises(StartFailed, match="expected an endpoint such as tcp:8080") as caught:
-            build(Config(server=ServerSection(listen=[text])), MemoryReactorClock())
+            build(Config(server=ServerSection(listen=[text])), memory_reactor())
         assert f"--listen {text}: " in str(caught.value)
 
     def test_on_a_busy_port_ends_with_it(self) -> None:
@@ -97,12 +97,12 @@ class TestTheStart:
             def listenTCP(self, *arguments: Any, **options: Any) -> Any:
                 raise CannotListenError("127.0.0.1", 8080, OSError("in use"))
 
-        service = build(Config(sources={}), Busy())
+        service = build(Config(sources={}), cast(Any, Busy()))
         with pytest.raises(StartFailed, match=r"cannot listen on tcp:8080.*in use"):
             service.privilegedStartService()
 
     def test_runs_each_source(self) -> None:
-        reactor = MemoryReactorClock()
+        reactor = memory_reactor()
         sources = {name: Source("random", name, "tick", options={"every": 2.0}) for name in "ab"}
         service = build(Config(server=ServerSection(listen=[]), sources=sources), reactor)
         history = service.node.hub.history

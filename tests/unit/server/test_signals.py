@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.error import ReactorNotRunning
@@ -91,7 +91,9 @@ class Server:
         self.terminal = True
         self.reactor = Reactor()
         self.system = System() if system is None else system
-        Handlers(self.reactor, self.reactor.seconds, self.system, lambda: self.terminal).install()
+        Handlers(
+            cast(Any, self.reactor), self.reactor.seconds, self.system, lambda: self.terminal
+        ).install()
         if runs:
             [begin] = self.reactor.at_start
             begin()

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -150,7 +150,7 @@ class Run:
     ):
         """`time` is the wall clock, and the steady one too where that is not given."""
         RUNS.append(self)
-        self.reactor = Clock()
+        self.reactor = cast(Any, Clock())
         self.time = time or Time()
         self.steady = steady or self.time
         self.history = History(lambda name: options)
@@ -1032,7 +1032,7 @@ class TestAStartThatCannotBe:
 
     def test_and_it_touches_nothing_before_the_start(self, path: Path) -> None:
         history = History(lambda name: ChannelOptions())
-        Committer(str(path), "sync", Clock(), Time(), history, Keys(1), Metrics())
+        Committer(str(path), "sync", cast(Any, Clock()), Time(), history, Keys(1), Metrics())
         assert not path.exists()
 
 

@@ -207,7 +207,7 @@ class TestAReactor:
 
 
 def test_the_server_makes_its_reactor_steady(machine: Machine) -> None:
-    service = build(Config(sources={}), machine.reactor)
+    service = build(Config(sources={}), cast(Any, machine.reactor))
     assert vars(machine.reactor)["seconds"] is service.node.monotonic
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -350,7 +350,7 @@ class TestAServerWithThreads:
         """Makes clients of a server with four threads, so that two are for one handler."""
         limits = Limits(handler_threads=4, ping_seconds=10_000.0)
         config = Config(server=ServerSection(listen=[]), limits=limits, sources={})
-        service = build(config, reactor, app=app, clock=reactor.seconds)
+        service = build(config, cast(Any, reactor), app=app, clock=reactor.seconds)
         service.startService()
         made: list[Client] = []
 
@@ -475,7 +475,7 @@ class TestAServerWithThreads:
         gate, reactor = Gate(), Reactor()
         app.on("hang")(lambda client: gate())
         config = Config(server=ServerSection(listen=[]), sources={})
-        service = build(config, reactor, app=app, clock=reactor.seconds)
+        service = build(config, cast(Any, reactor), app=app, clock=reactor.seconds)
         service.startService()
         guest = Client(service.node, connect=False)
         guest.say({"id": 1, "connect": {}})

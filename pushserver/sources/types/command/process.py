@@ -17,6 +17,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pushserver.usercode.reactor import Reactor
+
 STDOUT, STDERR = 1, 2
 POLL_SECONDS = 0.05
 LAST_SECONDS = 1.0
@@ -77,7 +79,7 @@ class Process(ProcessProtocol):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         monotonic: Callable[[], float],
         stop_seconds: float,
         on_stderr: Callable[[bytes], None] | None = None,

@@ -27,6 +27,7 @@ from pushserver.sources.http_client.response import Unusable
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.types.publish import offer
 from pushserver.sources.types.source_type import SourceType
+from pushserver.usercode.reactor import Reactor
 
 MOST_SEEN = 2_000
 """How many entries are remembered, those of the last document before all others."""
@@ -81,7 +82,7 @@ class Contents(Struct, frozen=True):
 Read = Callable[[Any, Document], Awaitable[Contents]]
 
 
-async def read(reactor: Any, document: Document) -> Contents:
+async def read(reactor: Reactor, document: Document) -> Contents:
     """What is in the document, read by another process; `error` says so where it cannot."""
     head = {
         # Without what may be a secret: a link may begin with it.

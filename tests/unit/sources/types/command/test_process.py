@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -119,7 +119,7 @@ class Reactor(Clock):
 def running(on_stderr: Callable[[bytes], None] | None = None) -> tuple[Reactor, Process]:
     """A process that has been started."""
     reactor = Reactor()
-    process = Process(reactor, reactor.seconds, STOP_SECONDS, on_stderr, reactor.kill)
+    process = Process(cast(Any, reactor), reactor.seconds, STOP_SECONDS, on_stderr, reactor.kill)
     process.start(["/bin/true"], "", {})
     return reactor, process
 
@@ -359,7 +359,7 @@ class TestStopping:
 def test_what_the_system_cannot_start_is_told() -> None:
     reactor = Reactor()
     reactor.problem = BlockingIOError(11, "Resource temporarily unavailable")
-    process = Process(reactor, reactor.seconds, STOP_SECONDS, None, reactor.kill)
+    process = Process(cast(Any, reactor), reactor.seconds, STOP_SECONDS, None, reactor.kill)
     message = r"^cannot start /.*true: Resource temporarily unavailable$"
     with pytest.raises(CannotStart, match=message):
         process.start(["/bin/true"], "", {})
