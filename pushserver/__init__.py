@@ -5,17 +5,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pushserver.publisher import PublishError, publish
+from pushserver.errors import (
+    InvalidData,
+    InvalidKey,
+    InvalidName,
+    NotRunning,
+    PublishError,
+    PushServerError,
+    Refused,
+    Unavailable,
+)
+from pushserver.publisher import publish
 
 if TYPE_CHECKING:
     from pushserver.app.client import Client
-    from pushserver.app.service import NotRunning
-    from pushserver.channels.idempotency import InvalidKey
-    from pushserver.channels.jsontext import InvalidData
-    from pushserver.channels.names import InvalidName
-    from pushserver.hub.broker import Unavailable
     from pushserver.server.embedding import PushServer
-    from pushserver.sessions.callbacks import Refused
 
 __all__ = [
     "Client",
@@ -25,6 +29,7 @@ __all__ = [
     "NotRunning",
     "PublishError",
     "PushServer",
+    "PushServerError",
     "Refused",
     "Unavailable",
     "__version__",
@@ -32,20 +37,11 @@ __all__ = [
 ]
 __version__ = "0.1.1"
 
-# Imported when they are asked for: a script that publishes needs no Twisted.
-_LATER = {
-    "InvalidData": "pushserver.channels.jsontext",
-    "InvalidKey": "pushserver.channels.idempotency",
-    "InvalidName": "pushserver.channels.names",
-    "Client": "pushserver.app.client",
-    "NotRunning": "pushserver.app.service",
-    "PushServer": "pushserver.server.embedding",
-    "Refused": "pushserver.sessions.callbacks",
-    "Unavailable": "pushserver.hub.broker",
-}
+_ON_DEMAND = {"Client": "pushserver.app.client", "PushServer": "pushserver.server.embedding"}
+"""Imported on first use: a script that publishes needs no Twisted."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name not in _ON_DEMAND:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)
+    return getattr(import_module(_ON_DEMAND[name]), name)

@@ -1,3 +1,3 @@
 """The old place of InvalidName, which `pushserver` exports."""
 
-from pushserver.channels.names import InvalidName as InvalidName
+from pushserver.errors import InvalidName as InvalidName

@@ -14,9 +14,10 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 
 from pushserver import __version__
-from pushserver.config.settings import InvalidConfig, read
+from pushserver.config.settings import read
+from pushserver.errors import PushServerError
 from pushserver.opener import make_request, printable, refusal, send
-from pushserver.publisher import PublishError, publish
+from pushserver.publisher import publish
 
 DEFAULT_URL = "http://localhost:8080"
 # The server is heard each 20 seconds, if only to say that it lives.
@@ -28,7 +29,7 @@ LINE_BYTES = 67_108_864
 _LINES = "application/x-ndjson"
 
 
-class CommandError(Exception):
+class CommandError(PushServerError):
     """The command ends with this line and status 1."""
 
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options, sys.stdout)
-    except (CommandError, PublishError) as error:
+    except PushServerError as error:
         print(f"pushserver: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -172,8 +173,5 @@ def _check_config(options: Any, out: TextIO) -> None:
     # Only here: what looks for types of sources needs Twisted, and takes its time.
     from pushserver.sources.registry import SourceTypes
 
-    try:
-        read(options.file, os.environ, SourceTypes())
-    except InvalidConfig as error:
-        raise CommandError(str(error)) from None
+    read(options.file, os.environ, SourceTypes())
     print(f"{options.file}: good", file=out)

@@ -1,16 +1,139 @@
-"""Exceptions that end the start of a server."""
+"""The exceptions of the package, and what a peer is told of each."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-class StartFailed(SystemExit, Exception):
+class PushServerError(Exception):
+    """The base of the package's exceptions.
+
+    `http_status` and `centrifuge_code` are what a peer gets with the text of the exception; with 0
+    it learns only that the server failed. `temporary`: the same may succeed later.
+    """
+
+    http_status = 0
+    centrifuge_code = 0
+    temporary = False
+
+
+class Invalid(PushServerError, ValueError):
+    """A value breaks its rule; the text names the value and what was expected."""
+
+    http_status = 400
+    centrifuge_code = 107
+
+
+class InvalidName(Invalid):
+    """A name of a channel, a namespace or an event breaks its rule."""
+
+
+class InvalidKey(Invalid):
+    """An idempotency key breaks its rule."""
+
+
+class InvalidCursor(Invalid):
+    """A text is no position to resume from."""
+
+
+class InvalidData(Invalid):
+    """A value cannot be published as JSON; the text says where and why."""
+
+
+class NotJSON(InvalidData):
+    """A text does not even have the syntax of JSON."""
+
+
+class InvalidConfig(Invalid):
+    """The configuration is wrong; the text names the file or variable, the key and the value."""
+
+
+class Unavailable(PushServerError):
+    """Nothing can be published now, and the text says why; the same may succeed later.
+
+    `cause` is `stopping`, `store`, `idempotency_keys` or `overloaded`, for counting.
+    """
+
+    http_status = 503
+    centrifuge_code = 100
+    temporary = True
+
+    def __init__(self, message: str, cause: str = "store"):
+        super().__init__(message)
+        self.cause = cause
+
+
+class Denied(PushServerError):
+    """The caller may not do this: 401 where a key is wrong or missing, else 403."""
+
+    centrifuge_code = 103
+
+    def __init__(self, http_status: int, message: str):
+        super().__init__(message)
+        self.http_status = http_status
+
+
+class Refused(PushServerError):
+    """Raised by a handler to refuse a client; the text is for the client.
+
+    `code`: of the reply, 103 (permission denied) unless another is given (400 to 1999 are the
+    application's own). A connect that is refused ends the connection: with 4500 (the client
+    does not come back), or with another from 3500 to 4999. Raises ValueError for other codes.
+    """
+
+    http_status = 403
+    centrifuge_code = 103
+
+    def __init__(self, reason: str = "refused by the application", code: int = 0):
+        if code and not (400 <= code <= 1999 or 3500 <= code <= 4999):
+            raise ValueError(f"code {code}: expected 400 to 1999 or, for connect, 3500 to 4999")
+        # A lone surrogate, as in the name of a file, cannot be sent.
+        self.reason = str(reason).encode("utf-8", "replace").decode()
+        super().__init__(self.reason)
+        self.code = code
+        self.centrifuge_code = code or self.centrifuge_code
+
+
+class NotHandled(PushServerError):
+    """The application has no handler for what a client sent; the text names it."""
+
+    centrifuge_code = 108
+
+
+class HandlerFailed(PushServerError):
+    """A handler failed, which has been logged; the text is for the client."""
+
+    centrifuge_code = 100
+    temporary = True
+
+
+class SourceFailed(PushServerError):
+    """A source cannot continue; the text is for people, and is logged without a traceback."""
+
+    http_status = 503
+
+
+class Stopped(SourceFailed):
+    """The source was stopped, or has ended, and can do nothing more by this feed."""
+
+
+class NotRunning(PushServerError, RuntimeError):
+    """The application is not being run by a server in this process."""
+
+
+class PublishError(PushServerError):
+    """`publish()` failed, or nobody knows whether the publication exists; the text says why."""
+
+
+class StartFailed(SystemExit, PushServerError):
     """Ends the start with one line and status 1.
 
     As a SystemExit it leaves no traceback; as an Exception it makes twistd clear away its
-    pid file, and tell the shell that waits for the daemon. `missing` is what was looked for, if
-    that was it.
+    pid file, and tell the shell that waits for the daemon. `missing` is the file or folder that
+    was not found, if that is the reason.
     """
 
     def __init__(self, message: str, missing: Path | None = None):

@@ -1,3 +1,3 @@
 """The old place of InvalidKey, which `pushserver` exports."""
 
-from pushserver.channels.idempotency import InvalidKey as InvalidKey
+from pushserver.errors import InvalidKey as InvalidKey

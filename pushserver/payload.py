@@ -1,3 +1,3 @@
 """The old place of InvalidData, which `pushserver` exports."""
 
-from pushserver.channels.jsontext import InvalidData as InvalidData
+from pushserver.errors import InvalidData as InvalidData

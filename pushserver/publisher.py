@@ -10,6 +10,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode
 
+from pushserver.errors import InvalidData, PublishError
 from pushserver.opener import (
     MOST_BYTES,
     ServerRequest,
@@ -21,10 +22,6 @@ from pushserver.opener import (
 )
 
 RETRY_SECONDS = (0.2, 1.0, 3.0)
-
-
-class PublishError(Exception):
-    """It was not published, or nobody knows whether it was; the text says what happened."""
 
 
 def publish(
@@ -81,7 +78,7 @@ def _encoded(data: object) -> bytes:
 
     try:
         return jsontext.encode(data)
-    except jsontext.InvalidData as error:
+    except InvalidData as error:
         raise PublishError(str(error)) from None
 
 

@@ -22,7 +22,7 @@ from benchmarks.servers.feed import Feed
 from benchmarks.servers.turns import Turns
 from pushserver.channels import jsontext
 from pushserver.channels.publication import Draft
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from pushserver.server import build as assembly
 from pushserver.server.logging import run as run_coroutine
 

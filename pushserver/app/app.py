@@ -13,12 +13,13 @@ from pushserver.app.client import Client, encoded
 from pushserver.app.dispatch import AppHandlers
 from pushserver.app.handlers import Events, handler
 from pushserver.app.result import Published
-from pushserver.app.service import NotRunning, Running
+from pushserver.app.service import Running
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
 from pushserver.channels.publication import Draft
 from pushserver.config.convert import Where, made_of_known
+from pushserver.errors import InvalidData, NotRunning
 from pushserver.protocols.centrifuge import message_push
 from pushserver.protocols.formats import SessionFormat
 from pushserver.sessions.session import Session
@@ -205,6 +206,6 @@ def _checked(tags: Any) -> dict[str, str] | None:
     """Texts by texts; raises InvalidData."""
     for name, value in (tags or {}).items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise jsontext.InvalidData(f"tags are texts by texts, got {name!r:.60}: {value!r:.60}")
+            raise InvalidData(f"tags are texts by texts, got {name!r:.60}: {value!r:.60}")
         jsontext.encode([name, value])
     return dict(tags) if tags else None

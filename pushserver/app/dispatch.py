@@ -17,8 +17,8 @@ from pushserver.app.failures import Faults, HandlerFailure
 from pushserver.app.handlers import Events, Handler
 from pushserver.app.service import Running
 from pushserver.channels import jsontext
+from pushserver.errors import HandlerFailed, InvalidData, NotHandled, Refused
 from pushserver.protocols import centrifuge
-from pushserver.sessions.callbacks import HandlerFailed, NotHandled, Refused
 from pushserver.sessions.session import Session
 from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
@@ -299,7 +299,7 @@ _SHOWN_BYTES = 120
 def _value(data: bytes) -> Any:
     try:
         return json.loads(jsontext.compact(data)) if data else None
-    except jsontext.InvalidData as error:
+    except InvalidData as error:
         raise centrifuge.WireError(centrifuge.BAD_REQUEST, f"bad request: data: {error}") from None
 
 

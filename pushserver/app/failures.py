@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushserver.app.handlers import Handler, full_name
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from pushserver.sources.engine.record import describe
 from pushserver.usercode.rate import LOGGED_AT_ONCE, WINDOW_SECONDS, Remarks
 from pushserver.usercode.tracebacks import own_part

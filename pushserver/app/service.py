@@ -15,10 +15,9 @@ from twisted.python.failure import Failure
 
 from pushserver.app.result import Published
 from pushserver.channels.publication import Draft
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from pushserver.sessions.node import Node
 from pushserver.usercode.coroutines import begin
-from pushserver.usercode.fork import NotRunning as NotRunning
 from pushserver.usercode.fork import Process
 
 Result = TypeVar("Result")

@@ -7,15 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from pushserver.auth.origin import allowed_origin, loopback_address, loopback_host
-
-
-class Denied(Exception):
-    """The caller may not; `status` is 401 when a key is wrong or missing, else 403."""
-
-    def __init__(self, status: int, message: str):
-        super().__init__(message)
-        self.status = status
-        self.message = message
+from pushserver.errors import Denied
 
 
 @dataclass(frozen=True, slots=True)

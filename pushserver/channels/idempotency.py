@@ -7,17 +7,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from pushserver.channels.publication import Receipt
+from pushserver.errors import InvalidKey, Unavailable
 
 REMEMBERED_SECONDS = 300.0
 KEY_RULE = "1 to 128 printable ASCII characters"
-
-
-class InvalidKey(ValueError):
-    """An idempotency key breaks its rule; the text names the value and the rule."""
-
-
-class TooManyKeys(Exception):
-    """No more keys can be remembered without forgetting one too early."""
 
 
 def check_key(key: str) -> str:
@@ -60,12 +53,13 @@ class Keys:
         return known[0].receipt
 
     def check_room(self, now: float, pending: int = 0) -> None:
-        """Raise TooManyKeys if another key could not be remembered beside the `pending` ones."""
+        """Raise Unavailable if another key could not be remembered beside the `pending` ones."""
         if len(self._known) + pending >= self._most:
             self.expire(now)
         if len(self._known) + pending >= self._most:
-            raise TooManyKeys(
-                f"more than {self._most} idempotency keys in five minutes (idempotency_keys)"
+            raise Unavailable(
+                f"more than {self._most} idempotency keys in five minutes (idempotency_keys)",
+                "idempotency_keys",
             )
 
     def remember(self, known: Remembered, born: float) -> None:

@@ -12,18 +12,12 @@ from typing import Any
 
 import msgspec
 
+from pushserver.errors import InvalidData, NotJSON
+
 MAX_DEPTH = 100
 _SHOWN_STEPS = 8
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a text that is not of the form that was asked for."""
-
-
-class InvalidData(ValueError):
-    """What was to be published is no JSON value; the text says where and why."""
-
-
-class NotJSON(InvalidData):
-    """It is not even the syntax of JSON."""
 
 
 def encode(value: object) -> bytes:

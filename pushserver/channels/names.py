@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 
+from pushserver.errors import InvalidName
+
 NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 _ . : @ -, beginning with a letter or digit"
 EVENT_RULE = "1 to 128 printable characters"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}")
-
-
-class InvalidName(ValueError):
-    """A channel or event name breaks its rule; the text names the value and the rule."""
 
 
 def check_name(name: str) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from pushserver.errors import InvalidCursor
+
 CURSOR_RULE = "now, oldest, or the id of a publication such as 5f3a90c1:1042"
 
 _CURSOR = re.compile(r"([A-Za-z0-9_-]{1,64}):([0-9]{1,18})")
-
-
-class InvalidCursor(ValueError):
-    """What was given is no cursor; the text names the value and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from pushserver.errors import InvalidConfig
+
 _SECRET = re.compile(r"auth\.|(secret|password|token|key|header)s?$")
 """What is not to be read in a log, of paths of keys."""
-
-
-class InvalidConfig(ValueError):
-    """The configuration cannot be used; the text names the place, the key and what is wrong."""
 
 
 class Text(str):

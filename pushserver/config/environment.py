@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pushserver.config.convert import InvalidConfig, Text, Where, check_known
+from pushserver.config.convert import Text, Where, check_known
+from pushserver.errors import InvalidConfig
 
 PREFIX = "PUSHSERVER_"
 SOURCES = "sources"

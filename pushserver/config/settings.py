@@ -15,10 +15,9 @@ from msgspec import Meta
 
 from pushserver.auth.origin import host_name
 from pushserver.channels.channel import ChannelOptions
-from pushserver.channels.names import InvalidName, check_event, check_name
+from pushserver.channels.names import check_event, check_name
 from pushserver.config import environment as variables
 from pushserver.config.convert import (
-    InvalidConfig,
     Where,
     check_known,
     check_table,
@@ -28,6 +27,7 @@ from pushserver.config.convert import (
     suggestion,
 )
 from pushserver.config.limits import Limits
+from pushserver.errors import InvalidConfig, InvalidName
 
 __all__ = ["Config", "InvalidConfig", "load", "read"]
 

@@ -6,22 +6,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pushserver.channels.history import History
-from pushserver.channels.idempotency import Keys, Remembered, TooManyKeys
+from pushserver.channels.idempotency import Keys, Remembered
 from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.hub.metrics import Metrics
 
 Deliver = Callable[[Publication], None]
-
-
-class Unavailable(Exception):
-    """Nothing can be published now, and the text says why; the same may succeed later.
-
-    `cause` is `stopping`, `store`, `idempotency_keys` or `overloaded`, for counting.
-    """
-
-    def __init__(self, message: str, cause: str = "store"):
-        super().__init__(message)
-        self.cause = cause
 
 
 class Broker(Protocol):
@@ -143,10 +132,7 @@ class MemoryBroker:
         if receipt is not None:
             self.metrics.duplicates += 1
             return receipt
-        try:
-            self._keys.check_room(now, pending)
-        except TooManyKeys as error:
-            raise Unavailable(str(error), "idempotency_keys") from None
+        self._keys.check_room(now, pending)
         return None
 
     def append(self, publication: Publication, answer: Remembered | None, born: float) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pushserver.channels.history import History
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Draft, Publication, Receipt
+from pushserver.errors import Unavailable
 from pushserver.hub.audience import Audience, Subscriber
-from pushserver.hub.broker import Broker, Unavailable
+from pushserver.hub.broker import Broker
 from pushserver.hub.fanout import FanOut, Timer
 from pushserver.hub.metrics import Metrics
 

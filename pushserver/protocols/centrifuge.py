@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.channels.publication import ClientInfo, Publication
+from pushserver.errors import PushServerError
 
 # Error codes of a reply.
 INTERNAL = 100
@@ -58,7 +59,7 @@ METHODS = (
 )
 
 
-class WireError(Exception):
+class WireError(PushServerError):
     """A command that gets an error reply: `code` of the protocol and a text for people."""
 
     def __init__(self, code: int, message: str, temporary: bool = False):
@@ -68,7 +69,7 @@ class WireError(Exception):
         self.temporary = temporary
 
 
-class FrameError(Exception):
+class FrameError(PushServerError):
     """A frame that is no sequence of commands; it ends the connection with 3501."""
 
 

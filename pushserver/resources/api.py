@@ -18,11 +18,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from pushserver.channels import jsontext
-from pushserver.channels.idempotency import InvalidKey, check_key
-from pushserver.channels.jsontext import MALFORMED, InvalidData
-from pushserver.channels.names import InvalidName, check_event, check_name
+from pushserver.channels.idempotency import check_key
+from pushserver.channels.jsontext import MALFORMED
+from pushserver.channels.names import check_event, check_name
 from pushserver.channels.publication import Draft
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidData, InvalidKey, InvalidName, Unavailable
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import WireError
 from pushserver.sessions.commands import history_result

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from pushserver.channels.names import InvalidName, check_name
+from pushserver.channels.names import check_name
+from pushserver.errors import InvalidName
 from pushserver.protocols.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET, StreamFormat
 from pushserver.resources.history import history, stream_start
 from pushserver.resources.publish import publish

@@ -8,8 +8,9 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from pushserver.channels.history import History
-from pushserver.channels.position import Cursor, InvalidCursor, Start, parse_cursor, parse_since
+from pushserver.channels.position import Cursor, Start, parse_cursor, parse_since
 from pushserver.channels.publication import Publication
+from pushserver.errors import InvalidCursor
 from pushserver.protocols.formats import history_object
 from pushserver.sessions.long_poll import Poll
 from pushserver.sessions.node import Node

@@ -7,10 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from pushserver.channels.idempotency import InvalidKey
-from pushserver.channels.jsontext import InvalidData
-from pushserver.channels.names import InvalidName
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidData, InvalidKey, InvalidName, Unavailable
 from pushserver.sources.interface import SourceFailed
 from pushserver.web.mount import surroundings
 from pushserver.web.resource import (

@@ -6,11 +6,10 @@ import msgspec
 from twisted.web.server import Request
 
 from pushserver.channels import jsontext
-from pushserver.channels.idempotency import InvalidKey, check_key
-from pushserver.channels.jsontext import InvalidData, NotJSON
-from pushserver.channels.names import InvalidName, check_event
+from pushserver.channels.idempotency import check_key
+from pushserver.channels.names import check_event
 from pushserver.channels.publication import Draft
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidData, InvalidKey, InvalidName, NotJSON, Unavailable
 from pushserver.hub.hub import Hub
 from pushserver.web.gate import Gate
 from pushserver.web.resource import Refusal, answer_json, header

@@ -7,7 +7,8 @@ from typing import Any
 
 from twisted.web.server import Request
 
-from pushserver.channels.names import InvalidName, check_name
+from pushserver.channels.names import check_name
+from pushserver.errors import InvalidName
 from pushserver.web.gate import Gate
 from pushserver.web.resource import Answer, Door, Refusal, answer_json
 

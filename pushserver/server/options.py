@@ -12,8 +12,8 @@ from typing import ClassVar, cast
 from twisted.application.service import IService
 from twisted.python import usage
 
-from pushserver.config.settings import Config, InvalidConfig, Types, read
-from pushserver.errors import StartFailed
+from pushserver.config.settings import Config, Types, read
+from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.resources.static import pages_folder
 from pushserver.server import signals
 from pushserver.server.build import build, with_app

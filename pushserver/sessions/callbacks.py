@@ -4,33 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from pushserver.errors import NotHandled
+
 if TYPE_CHECKING:
     from pushserver.sessions.session import Session
-
-
-class Refused(Exception):
-    """A handler says no; the text is for the client.
-
-    `code`: of the reply, 103 (permission denied) unless another is given (400 to 1999 are the
-    application's own). A connect that is refused ends the connection: with 4500 (the client
-    does not come back), or with another from 3500 to 4999. Raises ValueError for other codes.
-    """
-
-    def __init__(self, reason: str = "refused by the application", code: int = 0):
-        if code and not (400 <= code <= 1999 or 3500 <= code <= 4999):
-            raise ValueError(f"code {code}: expected 400 to 1999 or, for connect, 3500 to 4999")
-        super().__init__(reason)
-        # A lone surrogate, as in the name of a file, is no text that could be sent.
-        self.reason = str(reason).encode("utf-8", "replace").decode()
-        self.code = code
-
-
-class NotHandled(Exception):
-    """The application has no handler for this; the text says for what."""
-
-
-class HandlerFailed(Exception):
-    """The application failed, which has been logged; the text is for the client."""
 
 
 class Handlers(Protocol):

@@ -9,14 +9,12 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from pushserver.channels import jsontext
 from pushserver.channels.history import History
-from pushserver.channels.jsontext import InvalidData
-from pushserver.channels.names import InvalidName, check_name
+from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidData, InvalidName, Refused, Unavailable
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import WireError
-from pushserver.sessions.callbacks import Refused
 
 if TYPE_CHECKING:
     from pushserver.sessions.session import Session

@@ -9,6 +9,7 @@ from dataclasses import replace
 from msgspec import UNSET, Raw
 
 from pushserver.channels.position import Position
+from pushserver.errors import HandlerFailed, NotHandled, Refused
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import (
@@ -20,7 +21,6 @@ from pushserver.protocols.centrifuge import (
 )
 from pushserver.protocols.formats import SessionFormat
 from pushserver.sessions.base import Conversation, Transport
-from pushserver.sessions.callbacks import HandlerFailed, NotHandled, Refused
 from pushserver.sessions.commands import METHODS
 from pushserver.sessions.node import Node, new_client
 

@@ -8,14 +8,8 @@ from typing import Any, Protocol
 from zope.interface import Attribute, Interface
 
 from pushserver.channels.publication import Receipt
-
-
-class SourceFailed(Exception):
-    """A source cannot go on; the text is for people, and is logged without a traceback."""
-
-
-class Stopped(SourceFailed):
-    """The source was stopped, or has ended, and can do nothing more by this feed."""
+from pushserver.errors import SourceFailed as SourceFailed
+from pushserver.errors import Stopped as Stopped
 
 
 class ISource(Interface):

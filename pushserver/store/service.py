@@ -16,8 +16,7 @@ from twisted.python.threadpool import ThreadPool
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys, Remembered
 from pushserver.channels.publication import Publication
-from pushserver.errors import StartFailed
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import StartFailed, Unavailable
 from pushserver.hub.metrics import Metrics
 from pushserver.store.source_memory import Memory
 from pushserver.store.sqlite import Batch, SqliteFile, StoreError, state

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 
 from pushserver.channels import jsontext
-from pushserver.channels.jsontext import InvalidData
+from pushserver.errors import InvalidData
 
 MOST_BYTES = 65_536
 

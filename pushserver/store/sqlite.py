@@ -18,12 +18,13 @@ from pushserver.channels.channel import Channel
 from pushserver.channels.history import History, new_epoch
 from pushserver.channels.idempotency import Keys, Remembered
 from pushserver.channels.publication import ClientInfo, Publication
+from pushserver.errors import PushServerError
 from pushserver.store.schema import FORMAT, WrongFormat, migrate, read_format
 from pushserver.store.source_memory import Memory
 from pushserver.usercode.steady import births
 
 
-class StoreError(Exception):
+class StoreError(PushServerError):
     """The file cannot be used, or could not be written; the text says why."""
 
 

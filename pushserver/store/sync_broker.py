@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys, Remembered
 from pushserver.channels.publication import Draft, Publication, Receipt
-from pushserver.hub.broker import MemoryBroker, Unavailable, remembered
+from pushserver.errors import Unavailable
+from pushserver.hub.broker import MemoryBroker, remembered
 from pushserver.hub.metrics import Metrics
 from pushserver.store.service import RETRY_SECONDS, Committer
 from pushserver.store.sqlite import Batch, StoreError, state

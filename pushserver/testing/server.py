@@ -21,6 +21,7 @@ from pushserver.app.app import App
 from pushserver.channels import jsontext
 from pushserver.channels.publication import Draft
 from pushserver.config.settings import Config
+from pushserver.errors import PushServerError
 from pushserver.protocols import centrifuge
 from pushserver.protocols.formats import SESSION_LINES, SessionFormat
 from pushserver.server.build import build
@@ -33,7 +34,7 @@ from pushserver.usercode.worker import Caller
 __test__ = False
 
 
-class ServerError(Exception):
+class ServerError(PushServerError):
     """The server answered a command with an error."""
 
     def __init__(self, code: int, message: str):
@@ -156,7 +157,7 @@ class Publication:
     offset: int
 
 
-class Disconnected(Exception):
+class Disconnected(PushServerError):
     """The server ended the connection, with this code and reason."""
 
     def __init__(self, code: int, reason: str):

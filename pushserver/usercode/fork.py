@@ -13,11 +13,9 @@ from contextlib import suppress
 from os import getpid
 from typing import NoReturn, TypeVar
 
+from pushserver.errors import NotRunning
+
 Result = TypeVar("Result")
-
-
-class NotRunning(RuntimeError):
-    """The application is not being run by a server in this process."""
 
 
 class Process:

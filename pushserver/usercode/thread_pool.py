@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pushserver.errors import PushServerError
 from pushserver.usercode.rate import LOGGED_AT_ONCE, Remarks
 from pushserver.usercode.worker import Worker
 
@@ -20,7 +21,7 @@ WAITING = 1_000
 """How many calls of one handler may wait for a thread."""
 
 
-class Busy(Exception):
+class Busy(PushServerError):
     """So many calls of this handler wait for a thread that no other may."""
 
 

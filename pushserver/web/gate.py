@@ -9,8 +9,9 @@ from twisted.internet.address import UNIXAddress
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from pushserver.auth.access import Caller, Denied, Rules, check_publisher, has_key
+from pushserver.auth.access import Caller, Rules, check_publisher, has_key
 from pushserver.auth.origin import loopback_address
+from pushserver.errors import Denied
 from pushserver.web.resource import Refusal, forwarded_by, header
 
 IsOwn = Callable[[Request], bool | None]
@@ -91,5 +92,5 @@ class Gate:
 
 
 def _refusal(denied: Denied) -> Refusal:
-    challenge = {"www-authenticate": "ApiKey"} if denied.status == 401 else None
-    return Refusal(denied.status, denied.message, challenge)
+    challenge = {"www-authenticate": "ApiKey"} if denied.http_status == 401 else None
+    return Refusal(denied.http_status, str(denied), challenge)

@@ -14,6 +14,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pushserver.auth.origin import allowed_origin
+from pushserver.errors import PushServerError
 from pushserver.protocols.formats import Format
 from pushserver.web.accept import preferred
 from pushserver.web.mount import depth, surroundings
@@ -33,7 +34,7 @@ Open = Callable[[Request, Format, Callable[[Any], Any]], int]
 WebSocket = tuple[Format, Callable[[Any], Any]]
 
 
-class Refusal(Exception):
+class Refusal(PushServerError):
     """An answer that says no: the status, and a text that names what was wrong."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None):

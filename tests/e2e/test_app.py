@@ -265,8 +265,7 @@ class TestInChromium:
 THREADS = """
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pushserver import PushServer
-from pushserver.hub.broker import Unavailable
+from pushserver import PushServer, Unavailable
 
 app = PushServer()
 COUNT = 50

@@ -18,9 +18,10 @@ from twisted.web.http_headers import _nameEncoder
 import pushserver
 from pushserver.auth import origin
 from pushserver.auth.origin import loopback_address
-from pushserver.channels.idempotency import Keys, Remembered, TooManyKeys
+from pushserver.channels.idempotency import Keys, Remembered
 from pushserver.channels.publication import Receipt
 from pushserver.config.limits import Limits
+from pushserver.errors import Unavailable
 from pushserver.sessions.replay_cache import MOST_BYTES, Replays
 from pushserver.web.first_bytes import NAME_BYTES
 from pushserver.web.site import MOST_REFUSALS, REFUSAL_CHARACTERS
@@ -348,7 +349,7 @@ def test_keys_are_as_many_as_may() -> None:
     for n in range(MANY):
         try:
             keys.check_room(0.0)
-        except TooManyKeys:
+        except Unavailable:
             break
         keys.remember(Remembered("a", str(n), Receipt("e", n, n), 0.0), 0.0)
     assert len(keys) == 100

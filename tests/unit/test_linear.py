@@ -24,12 +24,13 @@ from pushserver.auth import origin
 from pushserver.auth.origin import allowed_origin, loopback_host
 from pushserver.channels import jsontext
 from pushserver.channels.channel import ChannelOptions
-from pushserver.channels.idempotency import InvalidKey, Keys, Remembered, check_key
-from pushserver.channels.names import InvalidName, check_event, check_name
-from pushserver.channels.position import InvalidCursor, parse_since
+from pushserver.channels.idempotency import Keys, Remembered, check_key
+from pushserver.channels.names import check_event, check_name
+from pushserver.channels.position import parse_since
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
 from pushserver.config.settings import Server as ServerConfig
+from pushserver.errors import InvalidCursor, InvalidData, InvalidKey, InvalidName
 from pushserver.protocols import centrifuge
 from pushserver.protocols.websocket_frames import whole_text
 from pushserver.sources.types.sse.parser import Parser
@@ -189,8 +190,8 @@ DATA: dict[str, Callable[[int], bytes]] = {
 
 def data_rows() -> Iterator[Row]:
     for name, make in DATA.items():
-        compact = refusing(jsontext.compact, jsontext.InvalidData)
-        decode = refusing(jsontext.decode, jsontext.InvalidData)
+        compact = refusing(jsontext.compact, InvalidData)
+        decode = refusing(jsontext.decode, InvalidData)
         yield Row(f"data: {name}", BODY, make, compact)
         yield Row(f"data of others: {name}", BODY, make, decode)
 

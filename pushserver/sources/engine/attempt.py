@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
-from pushserver.channels.jsontext import InvalidData
 from pushserver.channels.names import check_event, check_name
 from pushserver.channels.publication import Draft, Receipt
+from pushserver.errors import InvalidData
 from pushserver.sources.engine.environment import Place, Plan
 from pushserver.sources.engine.record import Record
 from pushserver.sources.interface import ISource, SourceFailed, Stopped

@@ -8,7 +8,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from pushserver.sources.engine.environment import Place, Plan
 from pushserver.sources.engine.meter import Meter
 from pushserver.sources.interface import SourceFailed

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
-from pushserver.channels.jsontext import InvalidData
+from pushserver.errors import InvalidData
 from pushserver.sources.interface import Feed, SourceFailed
 
 SLOW_TICKS = 10

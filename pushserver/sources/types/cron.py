@@ -17,7 +17,7 @@ from cronsim import CronSim, CronSimError
 from zope.interface import implementer
 
 from pushserver.channels import jsontext
-from pushserver.channels.jsontext import InvalidData
+from pushserver.errors import InvalidData
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.types.source_type import SourceType
 

@@ -12,8 +12,8 @@ from msgspec import Meta
 from zope.interface import implementer
 
 from pushserver.channels import jsontext
-from pushserver.channels.jsontext import InvalidData
 from pushserver.config.limits import Positive
+from pushserver.errors import InvalidData
 from pushserver.sources.http_client.fetch import Document, Fetcher
 from pushserver.sources.http_client.polling import Rounds
 from pushserver.sources.http_client.response import Unusable

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pushserver.channels import jsontext
-from pushserver.channels.jsontext import InvalidData
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidData, Unavailable
 from pushserver.sources.interface import Feed
 
 LineFormat = Literal["text", "json"]

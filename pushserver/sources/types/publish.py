@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from pushserver.sources.interface import Feed, SourceFailed
 
 

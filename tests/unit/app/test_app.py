@@ -13,12 +13,9 @@ from zope.interface import implementer
 
 import pushserver
 from pushserver import Client, PushServer, Refused
-from pushserver.app.service import NotRunning
-from pushserver.channels.names import InvalidName
 from pushserver.config.settings import Auth, Config, Source
 from pushserver.config.settings import Server as ServerSection
-from pushserver.errors import StartFailed
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidName, NotRunning, StartFailed, Unavailable
 from pushserver.server.build import build, with_app
 from pushserver.server.options import Options, make, makeService
 from pushserver.server.service import PushService

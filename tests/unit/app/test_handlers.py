@@ -19,7 +19,7 @@ from pushserver.app.handlers import Events, handler
 from pushserver.app.service import LAST_SECONDS
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from pushserver.testing import Disconnected, ServerError, TestServer
 from pushserver.testing.reactor import Inline
 from pushserver.usercode.rate import LOGGED_AT_ONCE

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from pushserver.app.result import Published
 from pushserver.channels.publication import Receipt
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from tests.unit.fakes.web import Trouble
 
 RECEIPT = Receipt("e1", 7, 3)

@@ -14,12 +14,9 @@ from twisted.internet.defer import Deferred
 
 from pushserver import PushServer
 from pushserver.app import service
-from pushserver.app.service import AppService, NotRunning, Running
-from pushserver.channels.idempotency import InvalidKey
-from pushserver.channels.jsontext import InvalidData
-from pushserver.channels.names import InvalidName
+from pushserver.app.service import AppService, Running
 from pushserver.channels.publication import Draft, Receipt
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidData, InvalidKey, InvalidName, NotRunning, Unavailable
 from tests.unit.fakes.source_tools import WAIT_SECONDS, ThreadClock
 from tests.unit.fakes.tools import Watcher, drive, make_node
 from tests.unit.fakes.web import Trouble

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from pushserver.channels.channel import Channel, ChannelOptions
 from pushserver.channels.history import History
-from pushserver.channels.names import InvalidName, check_event, check_name
+from pushserver.channels.names import check_event, check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Publication, Receipt
+from pushserver.errors import InvalidName
 from tests.unit.fakes.tools import EPOCH, programs, row
 
 

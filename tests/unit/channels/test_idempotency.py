@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pushserver.channels.idempotency import InvalidKey, Keys, Remembered, TooManyKeys, check_key
+from pushserver.channels.idempotency import Keys, Remembered, check_key
 from pushserver.channels.publication import Receipt
+from pushserver.errors import InvalidKey, Unavailable
 from tests.unit.fakes.tools import EPOCH
 
 
@@ -56,7 +57,7 @@ def test_no_key_is_forgotten_early_to_make_room() -> None:
     keys.remember(known("1"), 0.0)
     keys.check_room(0.0)
     keys.remember(known("2"), 100.0)
-    with pytest.raises(TooManyKeys, match=r"more than 2 .* \(idempotency_keys\)"):
+    with pytest.raises(Unavailable, match=r"more than 2 .* \(idempotency_keys\)"):
         keys.check_room(299.0)
     assert len(keys) == 2
     keys.check_room(300.0)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pushserver.channels.jsontext import MAX_DEPTH, InvalidData, NotJSON, compact, decode, encode
+from pushserver.channels.jsontext import MAX_DEPTH, compact, decode, encode
+from pushserver.errors import InvalidData, NotJSON
 
 scalars = (
     st.none()

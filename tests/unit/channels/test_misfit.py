@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pushserver.channels.jsontext import InvalidData, encode
+from pushserver.channels.jsontext import encode
+from pushserver.errors import InvalidData
 
 
 @dataclass

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.channels.position import Cursor, InvalidCursor, Start, parse_cursor, parse_since
+from pushserver.channels.position import Cursor, Start, parse_cursor, parse_since
+from pushserver.errors import InvalidCursor
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from pushserver.config.settings import Auth, Config, InvalidConfig, Server, Source, Store, load
-from pushserver.errors import StartFailed
+from pushserver.config.settings import Auth, Config, Server, Source, Store, load
+from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.server.options import Options, configure
 from pushserver.sources.registry import BuiltIn, SourceTypes
 

@@ -8,7 +8,8 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys, Remembered
 from pushserver.channels.publication import Draft, Publication, Receipt
-from pushserver.hub.broker import MemoryBroker, Unavailable
+from pushserver.errors import Unavailable
+from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
 from tests.unit.fakes.tools import EPOCH, Time, drive, make_broker
 

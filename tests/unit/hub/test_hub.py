@@ -9,7 +9,7 @@ import pytest
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Draft
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from pushserver.hub.hub import Hub, Joined
 from tests.unit.fakes.tools import EPOCH, Shape, Watcher, drive, make_hub, publish, row
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from pushserver.channels.history import in_order
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Draft, Publication
+from pushserver.errors import Unavailable
 from pushserver.hub import fanout
 from pushserver.hub.audience import OVERHEAD, Direct
-from pushserver.hub.broker import Unavailable
 from pushserver.hub.hub import Hub
 from pushserver.protocols.formats import STREAM_WEBSOCKET, Format
 from tests.unit.fakes.tools import (

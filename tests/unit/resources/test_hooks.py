@@ -9,11 +9,9 @@ from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from pushserver.channels.idempotency import InvalidKey
-from pushserver.channels.jsontext import InvalidData
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, Source
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidData, InvalidKey, Unavailable
 from pushserver.server.build import build
 from pushserver.sources.interface import Feed, IHook, ISource, ISourceType, SourceFailed
 from pushserver.sources.registry import SourceTypes

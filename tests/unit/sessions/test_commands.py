@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
+from pushserver.errors import HandlerFailed, Refused
 from pushserver.protocols import centrifuge
 from pushserver.server.logging import run
-from pushserver.sessions.callbacks import HandlerFailed, NoHandlers, Refused
+from pushserver.sessions.callbacks import NoHandlers
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
 from tests.unit.fakes.tools import EPOCH, Client, Time, drive, make_node, publish, row

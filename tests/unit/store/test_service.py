@@ -20,8 +20,8 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
 from pushserver.channels.publication import Draft, Publication, Receipt
-from pushserver.errors import StartFailed
-from pushserver.hub.broker import MemoryBroker, Unavailable
+from pushserver.errors import StartFailed, Unavailable
+from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
 from pushserver.store import service
 from pushserver.store.service import (

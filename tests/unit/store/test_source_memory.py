@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pushserver.channels.jsontext import InvalidData
+from pushserver.errors import InvalidData
 from pushserver.store.source_memory import MOST_BYTES, Memory
 
 

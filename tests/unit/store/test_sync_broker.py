@@ -18,7 +18,7 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft, Publication, Receipt
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from pushserver.hub.hub import Hub
 from pushserver.hub.metrics import Metrics
 from pushserver.store.service import Committer

@@ -10,9 +10,9 @@ from msgspec import Meta
 from zope.interface import implementer
 
 from pushserver.channels import jsontext
-from pushserver.channels.jsontext import InvalidData
-from pushserver.channels.names import InvalidName, check_event
+from pushserver.channels.names import check_event
 from pushserver.config.limits import Positive
+from pushserver.errors import InvalidData, InvalidName
 from pushserver.sources.http_client.fetch import Fetcher, within
 from pushserver.sources.http_client.response import Answer, Unusable
 from pushserver.sources.interface import Feed, ISource, SourceFailed

@@ -13,12 +13,11 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from pushserver.channels import jsontext
-from pushserver.channels.idempotency import REMEMBERED_SECONDS, InvalidKey, check_key
-from pushserver.channels.jsontext import InvalidData, NotJSON
-from pushserver.channels.names import InvalidName, check_event
+from pushserver.channels.idempotency import REMEMBERED_SECONDS, check_key
+from pushserver.channels.names import check_event
 from pushserver.channels.publication import Receipt
 from pushserver.config.limits import Positive
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidData, InvalidKey, InvalidName, NotJSON, Unavailable
 from pushserver.sources.http_client.headers import is_header_name
 from pushserver.sources.interface import Feed, IHook, ISource, SourceFailed
 from pushserver.sources.types.source_type import SourceType

@@ -21,10 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from pushserver.channels.idempotency import InvalidKey
-from pushserver.channels.jsontext import InvalidData
-from pushserver.channels.names import InvalidName
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidData, InvalidKey, InvalidName, Unavailable
 from pushserver.sources.engine.attempt import MOST_WAITING
 from pushserver.sources.engine.record import REMINDER_SECONDS
 from pushserver.sources.engine.runner import Runner

@@ -14,7 +14,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from zope.interface import implementer
 
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.functions.adapt import adapt
 from pushserver.sources.functions.ticks import SLOW_SECONDS, SLOW_TICKS

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from pushserver.channels.jsontext import InvalidData
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidData, Unavailable
 from pushserver.sources.interface import SourceFailed
 from pushserver.sources.types.json_pointer import NotThere, Pointer
 from pushserver.sources.types.json_poll import POLL, Options, digest

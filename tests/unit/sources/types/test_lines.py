@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from pushserver.sources.types.lines import RETRY_SECONDS, Line, LineFormat, Lines, Splitter
 from tests.unit.fakes.recorder import Recorder
 from tests.unit.fakes.tools import drive

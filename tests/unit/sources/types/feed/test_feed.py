@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from pushserver.sources.http_client.fetch import Document, Fetcher
 from pushserver.sources.interface import SourceFailed
 from pushserver.sources.types.feed import reader

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from pushserver.channels.jsontext import InvalidData
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidData, Unavailable
 from pushserver.sources.interface import SourceFailed
 from pushserver.sources.types.sse.parser import MOST_ID_BYTES, Event, Parser
 from pushserver.sources.types.sse.source import SSE, Options

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import Unavailable
 from pushserver.sources.interface import ISource, SourceFailed
 from pushserver.sources.types.tail import follower
 from pushserver.sources.types.tail.follower import GRACE_LOOKS, MOST_FILES, Follower

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
 from pushserver.channels.idempotency import Keys, Remembered
-from pushserver.channels.jsontext import InvalidData
 from pushserver.channels.publication import Receipt
-from pushserver.hub.broker import Unavailable
+from pushserver.errors import InvalidData, Unavailable
 from pushserver.sources.interface import IHook, ISource, SourceFailed
 from pushserver.sources.types.webhook.signatures import NotSigned, Signed, Stamped, Token, Unsigned
 from pushserver.sources.types.webhook.source import (

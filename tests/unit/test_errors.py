@@ -1,0 +1,69 @@
+"""The exceptions of the package and what a peer is told of each."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+import pushserver
+from pushserver import errors
+from pushserver.errors import PushServerError
+
+CLASSES: dict[str, Any] = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if inspect.isclass(kind) and issubclass(kind, BaseException)
+}
+
+TOLD = {
+    "Invalid": (400, 107, False),
+    "InvalidConfig": (400, 107, False),
+    "InvalidCursor": (400, 107, False),
+    "InvalidData": (400, 107, False),
+    "InvalidKey": (400, 107, False),
+    "InvalidName": (400, 107, False),
+    "NotJSON": (400, 107, False),
+    "Unavailable": (503, 100, True),
+    "Denied": (0, 103, False),  # the status is that of the instance
+    "Refused": (403, 103, False),
+    "NotHandled": (0, 108, False),
+    "HandlerFailed": (0, 100, True),
+    "SourceFailed": (503, 0, False),
+    "Stopped": (503, 0, False),
+}
+"""HTTP status, Centrifuge code, temporary. Peers are not told the text of any other."""
+
+
+def test_all_have_one_base() -> None:
+    assert all(issubclass(kind, PushServerError) for kind in CLASSES.values())
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_each_says_what_a_peer_is_told(name: str) -> None:
+    kind = CLASSES[name]
+    told = (kind.http_status, kind.centrifuge_code, kind.temporary)
+    assert told == TOLD.get(name, (0, 0, False))
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [("Invalid", ValueError), ("NotRunning", RuntimeError), ("StartFailed", SystemExit)],
+)
+def test_some_are_built_in_exceptions_too(name: str, base: type[BaseException]) -> None:
+    assert issubclass(CLASSES[name], base)
+
+
+def test_the_code_of_a_refusal_is_that_of_its_reply() -> None:
+    assert errors.Refused("no", 401).centrifuge_code == 401
+    assert errors.Refused("no").centrifuge_code == 103
+
+
+def test_the_text_of_a_refusal_can_be_sent() -> None:
+    assert str(errors.Refused("\ud800")) == "?"
+
+
+@pytest.mark.parametrize("name", sorted(set(CLASSES) & set(pushserver.__all__)))
+def test_the_package_exports_the_same_classes(name: str) -> None:
+    assert getattr(pushserver, name) is CLASSES[name]
