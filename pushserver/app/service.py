@@ -52,8 +52,8 @@ class Running:
         """Publish from any thread; raises Unavailable and NotRunning."""
         self._process.check()
         if self.here():
-            return Published(begin(self.node.hub.publish(draft)))
-        publishing = partial(self.node.hub.publish, draft)
+            return Published(begin(self.node.publish(draft)))
+        publishing = partial(self.node.publish, draft)
         return Published(self._wait_for(lambda: Deferred.fromCoroutine(publishing())))
 
     def soon(self, call: Callable[[], object]) -> None:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from pushserver.channels.history import History
 from pushserver.channels.position import Cursor, Position, Start
-from pushserver.channels.publication import Draft, Publication, Receipt
-from pushserver.errors import Unavailable
+from pushserver.channels.publication import Publication
 from pushserver.hub.audience import Audience, Subscriber
-from pushserver.hub.broker import Broker
 from pushserver.hub.fanout import FanOut, Timer
 from pushserver.hub.metrics import Metrics
 
@@ -56,56 +54,28 @@ class Hub:
 
     def __init__(
         self,
-        broker: Broker,
+        history: History,
+        metrics: Metrics,
         timer: Timer,
         monotonic: Callable[[], float],
         report: Callable[[str], None],
     ):
         self.on_join: list[Change] = []
         self.on_leave: list[Change] = []
-        self.closed = False
-        self._broker = broker
+        self.history = history
+        self.metrics = metrics
         self._report = report
-        self._fan_out = FanOut(broker.metrics, timer, monotonic, report)
+        self._fan_out = FanOut(metrics, timer, monotonic, report)
         self._audiences: dict[str, Audience] = {}
         self._by_channel: dict[str, list[Audience]] = {}
-        broker.attach(self.deliver)
 
-    @property
-    def metrics(self) -> Metrics:
-        """The counters."""
-        return self._broker.metrics
+    def has_room(self, channel: str) -> bool:
+        """Whether the queues of all that watch the channel can take another publication."""
+        room = self._fan_out.room
+        return all(room(audience) for audience in self._by_channel.get(channel, ()))
 
-    @property
-    def history(self) -> History:
-        """The log, to read from."""
-        return self._broker.history
-
-    async def publish(self, draft: Draft) -> Receipt:
-        """Number, keep and deliver; raises Unavailable, and then nothing happened."""
-        try:
-            if self.closed:
-                raise Unavailable("the server is shutting down", "stopping")
-            for audience in self._by_channel.get(draft.channel, ()):
-                if not self._fan_out.room(audience):
-                    message = f"{draft.channel} has more to deliver than can be sent"
-                    raise Unavailable(message, "overloaded")
-            return await self._broker.publish(draft)
-        except Unavailable as error:
-            self.metrics.refusals[error.cause] += 1
-            raise
-
-    async def clear(self, channel: str) -> None:
-        """Drop the channel's history; raises Unavailable."""
-        await self._broker.clear(channel)
-
-    def expire(self, now: float) -> None:
-        """Evict by age (`now` by the steady clock), and forget what nobody needs any more."""
-        self._broker.expire(now, lambda channel: channel in self._by_channel)
-
-    def close(self) -> None:
-        """Take no more publications, and deliver all that were taken."""
-        self.closed = True
+    def flush(self) -> None:
+        """Send all queued publications now."""
         self._fan_out.flush()
 
     def deliver(self, publication: Publication) -> None:
@@ -132,7 +102,7 @@ class Hub:
 
         That is what it missed since `position`, or else the `last` so many publications.
         """
-        history = self._broker.history
+        history = self.history
         self._join(subscriber, channel, (channel,))
         top = history.top(channel)
         if position is None:
@@ -145,7 +115,7 @@ class Hub:
         self, subscriber: Subscriber, channels: Sequence[str], start: Start
     ) -> Following:
         """Add the subscriber to all these channels, as one stream with one cursor."""
-        history = self._broker.history
+        history = self.history
         # No channel's name has a space in it.
         name = " ".join(sorted(channels))
         self._join(subscriber, name, channels)
@@ -174,6 +144,9 @@ class Hub:
                 left(channel, subscriber)
         return True
 
+    def is_watched(self, channel: str) -> bool:
+        return channel in self._by_channel
+
     def size(self, channel: str) -> int:
         """How many watch the channel."""
         return sum(audience.size for audience in self._by_channel.get(channel, ()))
@@ -197,7 +170,7 @@ class Hub:
 
     def _convene(self, name: str, channels: Sequence[str]) -> Audience:
         # The channel's object holds its numbers still for as long as somebody watches.
-        tops = {channel: self._broker.history.channel(channel).top for channel in channels}
+        tops = {channel: self.history.channel(channel).top for channel in channels}
         audience = self._audiences[name] = Audience(name, tops)
         for channel in tops:
             self._by_channel.setdefault(channel, []).append(audience)
@@ -211,7 +184,7 @@ class Hub:
             watching.remove(audience)
             if not watching:
                 del self._by_channel[channel]
-                self._broker.history.release(channel)
+                self.history.release(channel)
 
     def _tell_gap(self, channel: str, audiences: list[Audience]) -> None:
         """A broker that skipped an offset: nobody here may believe to have seen everything.

@@ -196,7 +196,7 @@ class Methods:
 
     async def publish(self, call: Publish) -> object:
         channel = check_name(call.channel)
-        receipt = await self._node.hub.publish(replace(_draft(call), channel=channel))
+        receipt = await self._node.publish(replace(_draft(call), channel=channel))
         return {"offset": receipt.offset, "epoch": receipt.epoch}
 
     async def broadcast(self, call: Broadcast) -> object:
@@ -213,7 +213,7 @@ class Methods:
 
     async def _response(self, draft: Draft) -> object:
         try:
-            receipt = await self._node.hub.publish(draft)
+            receipt = await self._node.publish(draft)
         except Unavailable as error:
             return {"error": {"code": centrifuge.INTERNAL, "message": str(error)}}
         return {"result": {"offset": receipt.offset, "epoch": receipt.epoch}}
@@ -242,10 +242,10 @@ class Methods:
             )
         name = check_name(call.channel)
         request = centrifuge.HistoryRequest(name, limit, call.since, bool(call.reverse))
-        return history_result(self._node.hub.history, name, request)
+        return history_result(self._node.history, name, request)
 
     async def history_remove(self, call: OneChannel) -> object:
-        await self._node.hub.clear(check_name(call.channel))
+        await self._node.clear(check_name(call.channel))
         return {}
 
     async def presence(self, call: OneChannel) -> object:
@@ -269,12 +269,12 @@ class Methods:
         return {"channels": matching}
 
     async def info(self, call: Info) -> object:
-        node, hub = self._node, self._node.hub
-        watched = hub.channels()
+        node = self._node
+        watched = node.hub.channels()
         return {
             "nodes": [
                 {
-                    "uid": hub.history.epoch,
+                    "uid": node.history.epoch,
                     "name": "pushserver",
                     "version": node.version,
                     "num_clients": len(node.peers),
@@ -282,7 +282,7 @@ class Methods:
                     "num_subs": sum(watched.values()),
                     "num_channels": len(watched),
                     "uptime": int(node.monotonic() - self._started),
-                    "metrics": {"interval": 0.0, "items": hub.metrics.items()},
+                    "metrics": {"interval": 0.0, "items": node.metrics.items()},
                     "sources": self._sources(),
                 }
             ]

@@ -94,7 +94,7 @@ class ChannelDoor(Door):
         return STREAM_WEBSOCKET, self._begin(request, self._check_name())
 
     def answer_post(self, request: Request) -> Answer:
-        return publish(request, self._check_name(), self._doors.node.hub, self._doors.gate)
+        return publish(request, self._check_name(), self._doors.node, self._doors.gate)
 
     def _check_name(self) -> str:
         return valid_channel(self._name)
@@ -148,7 +148,7 @@ def live_page(doors: ChannelDoors, request: Request, name: str, root: str) -> by
     """The live page of the channel; `root` is the way from its URL to the server's root."""
     request.setHeader(b"content-type", b"text/html; charset=utf-8")
     request.setHeader(b"cache-control", b"no-cache")
-    size = doors.node.hub.history.options(name).history_size
+    size = doors.node.history.options(name).history_size
     return doors.page(name, root, size, root == ".", doors.gate.allows(request))
 
 

@@ -51,12 +51,12 @@ def history(request: Request, name: str, node: Node) -> bytes | Deferred[bytes]:
     request.setHeader(b"content-type", JSON.encode())
     request.setHeader(b"cache-control", b"no-store")
     wanted = Start(oldest=True) if start == Start() else start
-    answer = node.hub.history.read((name,), wanted, limited=False)
+    answer = node.history.read((name,), wanted, limited=False)
     rows, reason = answer.publications, answer.reason
     if wait and not rows and not reason and request.method != b"HEAD":
         check_no_navigation(request)
         return _long_poll(request, name, node, start, wait)
-    return _answer(name, node.hub.history, rows, limit, reason)
+    return _answer(name, node.history, rows, limit, reason)
 
 
 def _answer(
@@ -73,7 +73,7 @@ def _answer(
 def _long_poll(request: Request, name: str, node: Node, start: Start, wait: int) -> Deferred[bytes]:
     """Wait for one publication. The look and the waiting are in one turn."""
     answer: Deferred[bytes] = Deferred()
-    log = node.hub.history
+    log = node.history
     # In vain: answered with the same cursor, the reader goes on from where it was.
     cursor = start.since or Cursor(log.epoch, log.seq)
     nothing = history_object(name, (), cursor, log.top(name), "")

@@ -10,7 +10,7 @@ from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event
 from pushserver.channels.publication import Draft
 from pushserver.errors import InvalidData, InvalidKey, InvalidName, NotJSON, Unavailable
-from pushserver.hub.hub import Hub
+from pushserver.sessions.node import Node
 from pushserver.web.gate import Gate
 from pushserver.web.resource import Refusal, answer_json, header
 
@@ -18,12 +18,12 @@ from pushserver.web.resource import Refusal, answer_json, header
 _WORDS = (b"NaN", b"Infinity", b"-Infinity")
 
 
-async def publish(request: Request, channel: str, hub: Hub, gate: Gate) -> bytes:
+async def publish(request: Request, channel: str, node: Node, gate: Gate) -> bytes:
     """Publish the request's body to the channel: `201 {"offset", "epoch", "id"}`."""
     gate.check(request)
     try:
         draft = Draft(channel, _data(request), _event(request), key=_key(request))
-        receipt = await hub.publish(draft)
+        receipt = await node.publish(draft)
     except (InvalidData, InvalidName, InvalidKey) as error:
         raise Refusal(400, str(error)) from None
     except Unavailable as error:

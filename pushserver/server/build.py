@@ -22,9 +22,7 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, Server, Types
 from pushserver.errors import StartFailed
 from pushserver.hub.broker import MemoryBroker
-from pushserver.hub.hub import Hub
 from pushserver.hub.metrics import Metrics
-from pushserver.hub.presence import Presence
 from pushserver.resources.api import Api
 from pushserver.resources.centrifuge import ConnectionDoors, EmulationDoor
 from pushserver.resources.channels import ChannelDoors, Channels, Events, FrontDoor
@@ -34,9 +32,7 @@ from pushserver.resources.static import Root, StaticFiles, UserPages
 from pushserver.resources.status import StatusDoor
 from pushserver.server.logging import connection_log, report, run
 from pushserver.server.service import PushService
-from pushserver.sessions.callbacks import Handlers, NoHandlers
 from pushserver.sessions.node import Node
-from pushserver.sessions.peers import Peers
 from pushserver.sources.engine.environment import Place
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import IHook
@@ -80,7 +76,8 @@ def build(
     hush()
     broker, storage = make_broker(config, reactor, clock, monotonic)
     handlers = make_handlers(app, limits, reactor, monotonic, threads)
-    node = make_node(broker, limits, reactor, clock, monotonic, handlers or NoHandlers())
+    version = f"pushserver {__version__}"
+    node = Node(broker, reactor, limits, version, clock, monotonic, run, report, handlers)
     pages = Pages()
     origins = frozenset(origin.lower() for origin in config.server.allowed_origins)
     auth = config.auth
@@ -92,7 +89,7 @@ def build(
     connections = ConnectionDoors(node, upgrade, respond, origins, {})
     memory = Memory() if storage is None else storage.memory
     stop_seconds = limits.drain_seconds / 2
-    place = Place(reactor, node.hub.publish, node.hub, memory, clock, monotonic, stop_seconds)
+    place = Place(reactor, node.publish, node.hub, memory, clock, monotonic, stop_seconds)
     runners = make_runners(config, place, SourceTypes() if types is None else types, app)
     status = StatusDoor(
         gate,
@@ -174,30 +171,6 @@ def make_handlers(
     if threads is None:
         threads = Pool(reactor, monotonic, limits.handler_threads)
     return AppHandlers(app.events, threads, reactor, monotonic, limits.handler_seconds)
-
-
-def make_node(
-    broker: MemoryBroker,
-    limits: Limits,
-    reactor: Reactor,
-    clock: Callable[[], float],
-    monotonic: Callable[[], float],
-    handlers: Handlers,
-) -> Node:
-    """What the conversations share."""
-    hub = Hub(broker, reactor, monotonic, report)
-    return Node(
-        hub=hub,
-        presence=Presence(hub, limits.announced_audience),
-        peers=Peers(report),
-        limits=limits,
-        version=f"pushserver {__version__}",
-        clock=clock,
-        monotonic=monotonic,
-        run=run,
-        report=report,
-        handlers=handlers,
-    )
 
 
 def make_runners(config: Config, place: Place, types: Types, app: App | None) -> list[Runner]:

@@ -62,7 +62,7 @@ class PushService(MultiService):
         self._collector = Collector(node.peers.__len__)
         self._clocks = [
             (self._clock(self._wake_peers), 1.0),
-            (self._clock(self._sweep), SWEEP_SECONDS),
+            (self._clock(self.node.expire), SWEEP_SECONDS),
         ]
 
     def listen(self, text: str) -> None:
@@ -91,7 +91,7 @@ class PushService(MultiService):
         return [source.status() for source in self._sources if isinstance(source, Runner)]
 
     def startService(self) -> None:
-        if self.node.hub.closed:
+        if self.node.stopping:
             raise RuntimeError("a server that was stopped does not start again: make another")
         super().startService()
         _allow_all_descriptors()
@@ -115,7 +115,7 @@ class PushService(MultiService):
         # All at once: each of them may take its time to end.
         await gatherResults([self._stopped(source) for source in self._sources])
         deadline += await self._stop_app()
-        self.node.hub.close()
+        self.node.stop_publishing()
         for peer in self.node.peers:
             peer.shut_down()
         await self._drained(deadline - self.node.monotonic())
@@ -183,9 +183,6 @@ class PushService(MultiService):
     async def _wake_peers(self) -> None:
         while self.node.peers.tick(self.node.monotonic()):
             await deferLater(self._reactor, 0)
-
-    def _sweep(self) -> None:
-        self.node.hub.expire(self.node.monotonic())
 
 
 def _allow_all_descriptors() -> None:

@@ -118,14 +118,14 @@ class Conversation(Generic[FormatT]):
         """End the conversation from this side; the connection follows."""
         if not self._ended:
             self._leave_all()
-            self.node.hub.metrics.ended[str(code)] += 1
+            self.node.metrics.ended[str(code)] += 1
             # A peer that does not read does not read the end either.
             self.node.peers.wake_at(self, self.node.monotonic() + CLOSING_SECONDS)
             self._close(code, reason)
 
     def slow(self) -> None:
         """The peer leaves more unread than it may."""
-        self.node.hub.metrics.ended[str(self.slow_code)] += 1
+        self.node.metrics.ended[str(self.slow_code)] += 1
         self.abort()
 
     def abort(self) -> None:

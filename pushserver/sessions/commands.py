@@ -45,7 +45,7 @@ async def connect(session: Session, text: bytes) -> Struct:
         ping=max(1, round(node.limits.ping_seconds)),
         pong=True,
         session=session.secret,
-        node=node.hub.history.epoch if session.secret else "",
+        node=node.history.epoch if session.secret else "",
         time=int(node.clock() * 1000),
     )
 
@@ -89,7 +89,7 @@ def _check_may_subscribe(
 
 def _initial(session: Session, request: centrifuge.SubscribeRequest) -> int:
     """How many of the last publications a first subscribe is answered with."""
-    options = session.node.hub.history.options(request.channel)
+    options = session.node.history.options(request.channel)
     asked = None
     if request.data is not UNSET and request.data != b"null":
         asked = _subscribe_data(bytes(request.data)).last
@@ -110,17 +110,17 @@ async def unsubscribe(session: Session, text: bytes) -> Struct:
 async def publish(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.PublishRequest)
     channel = _channel(request.channel)
-    hub, handlers = session.node.hub, session.node.handlers
+    node, handlers = session.node, session.node.handlers
     # Permission first: reading the data costs more than refusing it.
     decided = handlers.decides(channel)
-    if not decided and not hub.history.options(channel).client_publish:
+    if not decided and not node.history.options(channel).client_publish:
         message = f"clients may not publish to {channel} (client_publish)"
         raise WireError(centrifuge.PERMISSION_DENIED, message)
     try:
         data = jsontext.compact(bytes(request.data))
         if decided:
             await handlers.publish(session, channel, data)
-        await hub.publish(Draft(channel, data, info=session.info))
+        await node.publish(Draft(channel, data, info=session.info))
     except InvalidData as error:
         raise WireError(centrifuge.BAD_REQUEST, f"bad request: data: {error}") from None
     except Unavailable as error:
@@ -131,7 +131,7 @@ async def publish(session: Session, text: bytes) -> Struct:
 async def history(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.HistoryRequest)
     channel = await _readable(session, request.channel)
-    return history_result(session.node.hub.history, channel, request)
+    return history_result(session.node.history, channel, request)
 
 
 async def presence(session: Session, text: bytes) -> Struct:

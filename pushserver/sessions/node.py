@@ -1,13 +1,16 @@
-"""What every conversation of this process shares."""
+"""One server of publications: the registries that its conversations share, and publishing."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any
 
+from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.limits import Limits
+from pushserver.errors import Unavailable
+from pushserver.hub.broker import Broker
+from pushserver.hub.fanout import Timer
 from pushserver.hub.hub import Hub
 from pushserver.hub.presence import Presence
 from pushserver.sessions.callbacks import Handlers, NoHandlers
@@ -15,26 +18,68 @@ from pushserver.sessions.peers import Peers
 from pushserver.sessions.replay_cache import Replays
 
 
-@dataclass(frozen=True, slots=True)
 class Node:
-    """The collaborators of a conversation.
+    """What a conversation needs of the server: everything but its own transport.
 
     `clock` gives Unix seconds, which may step; `monotonic` is the steady clock. `run` drives a
-    coroutine that nobody awaits, and sees to it that what it raises is logged. `report`
-    logs the exception at hand with a line of context. `handlers` is the application.
+    coroutine that is not awaited, and logs what it raises. `report` logs the exception at hand
+    with a line of context. `handlers` is the application.
     """
 
-    hub: Hub
-    presence: Presence
-    peers: Peers
-    limits: Limits
-    version: str
-    clock: Callable[[], float]
-    monotonic: Callable[[], float]
-    run: Callable[[Coroutine[Any, Any, None]], None]
-    report: Callable[[str], None]
-    handlers: Handlers = field(default_factory=NoHandlers)
-    replays: Replays = field(default_factory=Replays)
+    def __init__(
+        self,
+        broker: Broker,
+        timer: Timer,
+        limits: Limits,
+        version: str,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        run: Callable[[Coroutine[Any, Any, None]], None],
+        report: Callable[[str], None],
+        handlers: Handlers | None = None,
+    ):
+        self.history = broker.history
+        self.metrics = broker.metrics
+        self.hub = Hub(broker.history, broker.metrics, timer, monotonic, report)
+        self.presence = Presence(self.hub, limits.announced_audience)
+        self.peers = Peers(report)
+        self.replays = Replays()
+        self.limits = limits
+        self.version = version
+        self.clock = clock
+        self.monotonic = monotonic
+        self.run = run
+        self.report = report
+        self.handlers = handlers or NoHandlers()
+        self.stopping = False
+        self._broker = broker
+        broker.attach(self.hub.deliver)
+
+    async def publish(self, draft: Draft) -> Receipt:
+        """Number, retain and deliver the draft; raises Unavailable, and then nothing happened."""
+        try:
+            if self.stopping:
+                raise Unavailable("the server is shutting down", "stopping")
+            if not self.hub.has_room(draft.channel):
+                message = f"{draft.channel} has more to deliver than can be sent"
+                raise Unavailable(message, "overloaded")
+            return await self._broker.publish(draft)
+        except Unavailable as error:
+            self.metrics.refusals[error.cause] += 1
+            raise
+
+    async def clear(self, channel: str) -> None:
+        """Drop the channel's history; raises Unavailable."""
+        await self._broker.clear(channel)
+
+    def expire(self) -> None:
+        """Evict publications by age, and forget empty channels that nobody watches."""
+        self._broker.expire(self.monotonic(), self.hub.is_watched)
+
+    def stop_publishing(self) -> None:
+        """Refuse further publications, and deliver those that were accepted."""
+        self.stopping = True
+        self.hub.flush()
 
 
 def new_client() -> str:

@@ -129,7 +129,7 @@ class Session(Conversation[SessionFormat]):
             self._register.pop(self.secret, None)
         if self.connected:
             self.connected = False
-            if not self._working or self.node.hub.closed:
+            if not self._working or self.node.stopping:
                 self.node.handlers.disconnect(self, self._ended_by)
             else:
                 # What it said last is being handled: one after the other.
@@ -217,7 +217,7 @@ class Session(Conversation[SessionFormat]):
         return self.subscribed(channel, joined, None)
 
     def _initial(self, channel: str) -> int:
-        return self.node.hub.history.options(channel).initial
+        return self.node.history.options(channel).initial
 
     def subscribed(
         self, channel: str, joined: Joined, position: Position | None

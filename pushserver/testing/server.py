@@ -104,12 +104,12 @@ class TestServer:
         """Publish, as somebody by HTTP does."""
         draft = Draft(channel, jsontext.encode(data), event)
         with self.reactor.baton:
-            self._node.run(_published(self._node.hub.publish(draft)))
+            self._node.run(_published(self._node.publish(draft)))
         self.settle()
 
     def history(self, channel: str) -> list[Publication]:
         """What the channel retains."""
-        rows = self._node.hub.history.peek(channel).after(0)
+        rows = self._node.history.peek(channel).after(0)
         return [
             Publication(row.channel, row.event, json.loads(row.data), row.offset) for row in rows
         ]

@@ -243,7 +243,7 @@ class TestPublishing:
         for wrong in (lambda: app.publish("a b", 1), lambda: app.publish("c", object())):
             with pytest.raises(ValueError, match=r"invalid channel|does not fit into JSON"):
                 wrong()
-        server.service.node.hub.close()
+        server.service.node.stop_publishing()
         with pytest.raises(Unavailable, match="the server is shutting down"):
             app.publish("c", 1)
         server.close()

@@ -67,7 +67,7 @@ class Stage:
         async def publish(draft: Draft) -> Receipt:
             return await committed
 
-        self.node.hub.publish = publish  # type: ignore[method-assign]
+        self.node.publish = publish  # type: ignore[method-assign]
         return committed
 
     def stop(self) -> None:
@@ -97,7 +97,7 @@ class TestOnTheReactorsThread:
         assert (row["data"], row["event"], row["tags"]) == ({"n": 1}, "e", {"a": "b"})
 
     def test_what_cannot_be_is_raised_at_once(self, stage: Stage) -> None:
-        stage.node.hub.close()
+        stage.node.stop_publishing()
         with pytest.raises(Unavailable, match="the server is shutting down"):
             stage.app.publish("c", 1)
 
@@ -141,7 +141,7 @@ class TestInAnotherThread:
         assert came == {name: list(range(EACH)) for name in range(PUBLISHERS)}
 
     def test_what_the_server_refuses_is_raised_there(self, stage: Stage) -> None:
-        stage.node.hub.close()
+        stage.node.stop_publishing()
         future = stage.in_thread(stage.app.publish, "c", 1)
         stage.clock.take()
         with pytest.raises(Unavailable, match="the server is shutting down"):

@@ -18,7 +18,7 @@ from pushserver.sources.engine.environment import Place, Plan
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed, ISource
 from pushserver.store.source_memory import Memory
-from tests.unit.fakes.tools import Watcher, drive, make_hub
+from tests.unit.fakes.tools import Watcher, drive, make_node
 
 NOW = 1_795_000_000.0
 WAIT_SECONDS = 20.0
@@ -72,7 +72,8 @@ class Desk:
     def __init__(self, wall: Callable[[], float] | None = None) -> None:
         self.clock = ThreadClock()
         self.clock.rightNow = NOW
-        self.hub: Hub = make_hub()
+        self.node = make_node()
+        self.hub: Hub = self.node.hub
         self.memory = Memory()
         self.drafts: list[Draft] = []
         self.times: list[float] = []
@@ -84,14 +85,14 @@ class Desk:
         )
 
     async def publish(self, draft: Draft) -> Receipt:
-        """What the hub does; as long as `refusal` is set it is raised, and `held` awaited."""
+        """What the node does; as long as `refusal` is set it is raised, and `held` awaited."""
         if self.held is not None:
             await self.held
         if self.refusal is not None:
             raise self.refusal
         self.drafts.append(draft)
         self.times.append(self.clock.seconds())
-        return await self.hub.publish(draft)
+        return await self.node.publish(draft)
 
     def runner(self, source: object, **plan: Any) -> Runner:
         """A runner of this source, which publishes to `c`, not started."""

@@ -18,7 +18,6 @@ from pushserver.hub.audience import Audience, Direct, Outlet
 from pushserver.hub.broker import Broker, MemoryBroker
 from pushserver.hub.hub import Hub
 from pushserver.hub.metrics import Metrics
-from pushserver.hub.presence import Presence
 from pushserver.protocols import centrifuge
 from pushserver.protocols.formats import (
     SESSION_WEBSOCKET,
@@ -32,9 +31,9 @@ from pushserver.protocols.formats import (
     publication_object,
 )
 from pushserver.sessions.base import Conversation
+from pushserver.sessions.callbacks import Handlers
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.node import Node
-from pushserver.sessions.peers import Peers
 from pushserver.sessions.session import Session
 
 Result = TypeVar("Result")
@@ -98,14 +97,14 @@ def unexpected(what: str) -> None:
 def make_broker(
     options: ChannelOptions | Callable[[str], ChannelOptions] = ChannelOptions(),
     history: History | None = None,
-    time: Callable[[], float] | None = None,
+    time: Time | None = None,
 ) -> MemoryBroker:
     """A broker with a history of its own; the options are of all channels, or by name."""
     if history is None:
         by_name = options if callable(options) else (lambda name: options)
         history = History(by_name, EPOCH)
     time = time or Time()
-    return MemoryBroker(history, Keys(100), Metrics(), time, time)
+    return MemoryBroker(history, Keys(100), Metrics(), time, time.seconds)
 
 
 def make_hub(
@@ -113,9 +112,10 @@ def make_hub(
     report: Callable[[str], None] = unexpected,
     time: Time | None = None,
 ) -> Hub:
-    """A hub on a memory broker."""
+    """A hub with a history of its own and without a broker; see `deliver`."""
     time = time or Time()
-    return Hub(make_broker(options), time, time.seconds, report)
+    by_name = options if callable(options) else (lambda name: options)
+    return Hub(History(by_name, EPOCH), Metrics(), time, time.seconds, report)
 
 
 def make_node(
@@ -125,28 +125,39 @@ def make_node(
     report: Callable[[str], None] = unexpected,
     broker: Broker | None = None,
     run: Callable[[Coroutine[Any, Any, None]], None] = drive,
+    handlers: Handlers | None = None,
 ) -> Node:
     """What conversations share, with a report that fails the test unless another is given."""
     time = time or Time()
-    hub = Hub(broker or make_broker(options, time=time), time, time.seconds, report)
     return Node(
-        hub=hub,
-        presence=Presence(hub, limits.announced_audience),
-        peers=Peers(report),
+        broker or make_broker(options, time=time),
+        time,
         limits=limits,
         version="pushserver test",
         clock=time,
         monotonic=time.seconds,
         run=run,
         report=report,
+        handlers=handlers,
     )
 
 
 def publish(
-    hub: Hub, channel: str = "numbers", data: object = 1, event: str = "message"
+    node: Node, channel: str = "numbers", data: object = 1, event: str = "message"
 ) -> Receipt:
     """Publish one value, in this turn."""
-    return drive(hub.publish(Draft(channel, json.dumps(data).encode(), event)))
+    return drive(node.publish(Draft(channel, json.dumps(data).encode(), event)))
+
+
+def deliver(
+    hub: Hub, channel: str = "numbers", data: object = 1, event: str = "message"
+) -> Receipt:
+    """Number, retain and deliver one value, as a broker does in one turn."""
+    draft = Draft(channel, json.dumps(data).encode(), event)
+    publication = hub.history.number(draft, 0.0)
+    hub.history.append(publication, 0.0)
+    hub.deliver(publication)
+    return publication.receipt
 
 
 def row(offset: int, seq: int | None = None, time: float = 0.0, data: bytes = b"1") -> Publication:

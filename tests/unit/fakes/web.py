@@ -348,7 +348,7 @@ class Server:
         monkeypatch.setattr(_producer_helpers, "cooperate", cooperator.cooperate)
 
     def publish(self, channel: str = "numbers", data: object = 1, event: str = "message") -> None:
-        drive(self.hub.publish(Draft(channel, json.dumps(data).encode(), event)))
+        drive(self.node.publish(Draft(channel, json.dumps(data).encode(), event)))
         self.clock.advance(0)
 
     def connect(self, peer: str = "127.0.0.1", secure: bool = False) -> Line:

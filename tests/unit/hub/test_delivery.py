@@ -53,7 +53,7 @@ class World:
         offset = self.hub.history.top(channel) + 1
         # Known before it is sent, which happens within the call.
         self.truth[self.epoch, channel, offset] = number
-        receipt = publish(self.hub, channel, {"n": number, "padding": "x" * size})
+        receipt = publish(self.node, channel, {"n": number, "padding": "x" * size})
         assert receipt.offset == offset
 
 
@@ -198,10 +198,10 @@ def do(world: World, peers: list[Peer], op: Op) -> None:
         case ("drop", who) if peers[who].connected:
             peers[who].drop()
         case ("clear", channel):
-            drive(world.hub.clear(channel))
+            drive(world.node.clear(channel))
         case ("expire", seconds):
             world.time.now += seconds
-            world.hub.expire(world.time.now)
+            world.node.expire()
         case ("restart",):
             for peer in peers:
                 if peer.connected:

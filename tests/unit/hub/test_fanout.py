@@ -23,7 +23,16 @@ from pushserver.config.limits import Limits
 from pushserver.hub.hub import Hub
 from pushserver.protocols.formats import Format, each
 from pushserver.transports.outlet import PlainOutlet, make_outlet
-from tests.unit.fakes.tools import FakeOutlet, Shape, Watcher, drive, make_hub, programs, publish
+from tests.unit.fakes.tools import (
+    FakeOutlet,
+    Shape,
+    Watcher,
+    deliver,
+    drive,
+    make_hub,
+    make_node,
+    programs,
+)
 from tests.unit.fakes.web import Frame, Server, handshake, masked, parse, request
 from tests.unit.fakes.web import frames as parse_frames
 from tests.unit.transports.test_outlet import (
@@ -137,7 +146,8 @@ class World:
     def __init__(self, queues: tuple[int, ...] = (PLENTY,) * 5):
         self.reports = 0
         self.published = 0
-        self.hub: Hub = make_hub(report=self.report)
+        self.node = make_node(report=self.report)
+        self.hub: Hub = self.node.hub
         self.members = [Member(self, number, queue) for number, queue in enumerate(queues)]
 
     def report(self, what: str) -> None:
@@ -150,7 +160,7 @@ class World:
         for member in self.members:
             if channel in member.channels:
                 member.expect(channel, encoded(member.format.name, channel, offset, data))
-        drive(self.hub.publish(Draft(channel, data)))
+        drive(self.node.publish(Draft(channel, data)))
 
     def check(self) -> None:
         for member in self.members:
@@ -314,9 +324,9 @@ def watched(host_does: Any) -> Ready:
     for watcher in (host, guest):
         drive(hub.subscribe(watcher, "numbers", None, 0))
     host.on_send = lambda frame: host_does(hub, guest)
-    publish(hub)
+    deliver(hub)
     host.on_send = lambda frame: None
-    publish(hub)
+    deliver(hub)
     return guest
 
 
@@ -339,7 +349,7 @@ def test_one_that_is_drained_in_a_pass_before_its_turn_gets_nothing_twice() -> N
     for watcher in (host, guest):
         drive(hub.subscribe(watcher, "numbers", None, 0))
     host.on_send = lambda frame: drain(hub, guest)
-    publish(hub)
+    deliver(hub)
     assert guest.offsets == [1]
 
 
@@ -351,7 +361,7 @@ def test_one_that_joins_ready_in_a_pass_gets_it_from_the_history_alone() -> None
         drive(hub.subscribe(watcher, "numbers", None, 0))
     joined: list[Any] = []
     host.on_send = lambda frame: joined.append(drive(hub.subscribe(guest, "numbers", None, 10)))
-    publish(hub)
+    deliver(hub)
     assert [row.offset for row in joined[0].publications] + guest.offsets == [1]
 
 
@@ -603,7 +613,7 @@ def act(server: Server, pairs: list[Pair], number: int, op: Op) -> None:
 
 def publish_number(server: Server, number: int, size: int = 100) -> None:
     data = b'{"n":%d,"p":"%b"}' % (number, b"x" * size)
-    drive(server.hub.publish(Draft("numbers", data)))
+    drive(server.node.publish(Draft("numbers", data)))
 
 
 @given(ops=programs(CLIENTS, most=80))

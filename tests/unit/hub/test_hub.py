@@ -8,10 +8,8 @@ import pytest
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Cursor, Position, Start
-from pushserver.channels.publication import Draft
-from pushserver.errors import Unavailable
 from pushserver.hub.hub import Hub, Joined
-from tests.unit.fakes.tools import EPOCH, Shape, Watcher, drive, make_hub, publish, row
+from tests.unit.fakes.tools import EPOCH, Shape, Watcher, deliver, drive, make_hub, row
 
 
 def join(
@@ -34,7 +32,7 @@ def test_everybody_who_watches_gets_each_publication_in_order_and_nobody_else() 
     join(hub, one)
     join(hub, two)
     join(hub, elsewhere, "other")
-    receipts = [publish(hub, data=n) for n in range(5)]
+    receipts = [deliver(hub, data=n) for n in range(5)]
     assert [r.offset for r in receipts] == one.offsets == two.offsets == [1, 2, 3, 4, 5]
     assert [publication["data"] for publication in one.publications] == [0, 1, 2, 3, 4]
     assert elsewhere.frames == []
@@ -44,19 +42,19 @@ def test_everybody_who_watches_gets_each_publication_in_order_and_nobody_else() 
 def test_late_subscriber_gets_what_it_asked_of_the_past_and_then_everything() -> None:
     hub = make_hub()
     for _ in range(5):
-        publish(hub)
+        deliver(hub)
     late = Watcher()
     joined = join(hub, late, last=2)
     assert offsets(joined.publications) == [4, 5]
     assert (joined.epoch, joined.offset, joined.reason) == (EPOCH, 5, "")
-    publish(hub)
+    deliver(hub)
     assert late.offsets == [6]
 
 
 def test_a_subscriber_that_comes_back_gets_exactly_what_it_missed() -> None:
     hub = make_hub()
     for _ in range(5):
-        publish(hub)
+        deliver(hub)
     joined = join(hub, Watcher(), position=Position(EPOCH, 2), last=1)
     assert offsets(joined.publications) == [3, 4, 5]
     assert (joined.offset, joined.reason) == (5, "")
@@ -77,12 +75,12 @@ def test_one_that_cannot_get_all_gets_nothing_and_the_reason_and_is_live(
 ) -> None:
     hub = make_hub(ChannelOptions(history_size=3, recovery_limit=2))
     for _ in range(5):
-        publish(hub)
+        deliver(hub)
     watcher = Watcher()
     joined = join(hub, watcher, position=position, last=3)
     assert (joined.publications, joined.reason, joined.offset) == ((), reason, 5)
     assert hub.metrics.recoveries == {reason: 1}
-    publish(hub)
+    deliver(hub)
     assert watcher.offsets == [6]
 
 
@@ -93,7 +91,7 @@ def test_a_publication_is_encoded_once_for_each_format_whatever_the_audience() -
         join(hub, Watcher(str(n), one.format if n % 2 else two.format))
     join(hub, Watcher("elsewhere", unused.format), "other")
     for _ in range(3):
-        publish(hub)
+        deliver(hub)
     assert (one.calls, two.calls, unused.calls) == (3, 3, 0)
 
 
@@ -102,7 +100,7 @@ def test_the_same_bytes_go_to_everybody_of_a_format() -> None:
     watchers = [Watcher(str(n)) for n in range(3)]
     for watcher in watchers:
         join(hub, watcher)
-    publish(hub)
+    deliver(hub)
     assert all(watcher.frames[0] is watchers[0].frames[0] for watcher in watchers)
 
 
@@ -111,7 +109,7 @@ def test_nothing_is_encoded_when_nobody_watches() -> None:
     watcher = Watcher(shape=shape.format)
     join(hub, watcher)
     hub.unsubscribe(watcher, "numbers")
-    publish(hub)
+    deliver(hub)
     assert (shape.calls, watcher.frames) == (0, [])
 
 
@@ -126,8 +124,8 @@ def test_a_subscriber_that_raises_is_reported_and_the_others_get_theirs() -> Non
     bad.on_send = fail
     for watcher in (first, bad, last):
         join(hub, watcher)
-    publish(hub)
-    publish(hub)
+    deliver(hub)
+    deliver(hub)
     assert first.offsets == last.offsets == [1, 2]
     assert reports == ["a subscriber failed; the others go on"] * 2
     assert hub.metrics.deliveries == 4
@@ -139,7 +137,7 @@ def test_who_joins_twice_is_there_once() -> None:
     hub.on_join.append(lambda channel, subscriber: joins.append(channel))
     join(hub, watcher)
     join(hub, watcher)
-    publish(hub)
+    deliver(hub)
     assert watcher.offsets == [1]
     assert (hub.size("numbers"), joins) == (1, ["numbers"])
 
@@ -164,7 +162,7 @@ def test_leaving_a_channel_that_others_watch_is_not_the_others_leaving() -> None
     assert hub.subscribers("numbers") == [one, three]
     assert hub.unsubscribe(one, "numbers")
     assert not hub.unsubscribe(one, "numbers")
-    publish(hub)
+    deliver(hub)
     assert (one.offsets, three.offsets) == ([], [1])
     assert hub.channels() == {"numbers": 1}
 
@@ -189,7 +187,7 @@ def test_a_subscriber_that_goes_away_leaves_nothing_behind() -> None:
 def test_a_channel_that_was_published_to_keeps_its_history_when_the_last_one_leaves() -> None:
     hub, watcher = make_hub(), Watcher()
     join(hub, watcher)
-    publish(hub)
+    deliver(hub)
     hub.unsubscribe(watcher, "numbers")
     assert offsets(join(hub, Watcher(), last=9).publications) == [1]
 
@@ -200,12 +198,12 @@ def test_what_a_subscriber_publishes_from_within_send_waits_for_its_turn() -> No
 
     def answer(frame: bytes) -> None:
         if len(answering.frames) < 3:
-            assert publish(hub).offset == len(answering.frames) + 1
+            assert deliver(hub).offset == len(answering.frames) + 1
 
     answering.on_send = answer
     join(hub, answering)
     join(hub, other)
-    publish(hub)
+    deliver(hub)
     assert answering.offsets == other.offsets == [1, 2, 3]
     assert len(answering.frames) == len(other.frames) == 3
 
@@ -218,14 +216,14 @@ def test_who_joins_from_within_a_pass_gets_everything_once() -> None:
 
     def on_send(frame: bytes) -> None:
         if len(host.frames) == 1:
-            publish(hub)
-            publish(hub)
+            deliver(hub)
+            deliver(hub)
             joined.append(join(hub, guest, last=10))
-            publish(hub)
+            deliver(hub)
 
     host.on_send = on_send
     join(hub, host)
-    publish(hub)
+    deliver(hub)
     assert offsets(joined[0].publications) == [1, 2, 3]
     assert joined[0].offset == 3
     assert guest.offsets == [4]
@@ -245,7 +243,7 @@ def test_who_joins_another_format_from_within_a_pass_gets_everything_once() -> N
     host.on_send = on_send
     join(hub, host)
     join(hub, there)
-    publish(hub)
+    deliver(hub)
     assert there.offsets == [1]
     assert offsets(joined[0].publications) + guest.offsets == [1]
 
@@ -260,7 +258,7 @@ def test_who_leaves_in_a_pass_gets_nothing_more() -> None:
     # Who came last is sent to first.
     join(hub, guest)
     join(hub, host)
-    publish(hub)
+    deliver(hub)
     assert (host.offsets, guest.offsets) == ([1], [])
 
 
@@ -270,16 +268,16 @@ def test_who_joins_a_channel_in_which_something_waits_has_it_from_the_history() 
 
     def on_send(frame: bytes) -> None:
         if len(host.frames) == 1:
-            publish(hub, "other")
-            publish(hub, "other")
+            deliver(hub, "other")
+            deliver(hub, "other")
             joined.append(join(hub, guest, "other", last=5))
-            publish(hub, "other")
+            deliver(hub, "other")
 
     host.on_send = on_send
     there = Watcher("there")
     join(hub, there, "other")
     join(hub, host)
-    publish(hub)
+    deliver(hub)
     assert offsets(joined[0].publications) == [1, 2]
     assert (there.offsets, guest.offsets) == ([1, 2, 3], [3])
 
@@ -289,7 +287,7 @@ def test_a_channel_that_skips_a_number_is_ended_for_all_and_they_are_told() -> N
     one, two = Watcher("1"), Watcher("2", Shape().format)
     join(hub, one)
     join(hub, two)
-    publish(hub)
+    deliver(hub)
     hub.deliver(row(3))
     hub.deliver(row(4))
     assert one.gaps == two.gaps == ["numbers"]
@@ -301,7 +299,7 @@ def test_a_channel_that_skips_a_number_is_ended_for_all_and_they_are_told() -> N
 def test_what_was_delivered_already_is_not_delivered_again() -> None:
     hub, watcher = make_hub(), Watcher()
     join(hub, watcher)
-    publish(hub)
+    deliver(hub)
     hub.deliver(row(1))
     assert watcher.offsets == [1]
     assert watcher.gaps == []
@@ -319,9 +317,9 @@ def test_a_failure_while_encoding_does_not_hold_up_what_comes_after() -> None:
     join(hub, good)
     join(hub, broken)
     for _ in range(2):
-        publish(hub)
+        deliver(hub)
     hub.unsubscribe(broken, "numbers")
-    publish(hub)
+    deliver(hub)
     assert good.offsets == [1, 2, 3]
     assert broken.offsets == []
     assert len(reports) == 2
@@ -334,13 +332,13 @@ def follow(hub: Hub, watcher: Watcher, channels: str, start: Start) -> Any:
 def test_a_stream_from_now_begins_where_each_channel_stands() -> None:
     hub, watcher = make_hub(), Watcher()
     for name in "aab":
-        publish(hub, name)
+        deliver(hub, name)
     begun = follow(hub, watcher, "abc", Start())
     assert begun.cursor == Cursor(EPOCH, 3)
     assert begun.offsets == {"a": 2, "b": 1, "c": 0}
     assert (list(begun.publications), begun.recovered, begun.reason) == ([], False, "")
     for name in "cab":
-        publish(hub, name)
+        deliver(hub, name)
     came = [(publication["channel"], publication["offset"]) for publication in watcher.publications]
     assert came == [("c", 1), ("a", 3), ("b", 2)]
 
@@ -349,7 +347,7 @@ def test_streams_of_the_same_channels_are_one_audience_whatever_their_order() ->
     hub, shape = make_hub(), Shape()
     watchers = [Watcher(names, shape.format) for names in ("ab", "ba")]
     assert {follow(hub, w, w.info.client, Start()).audience for w in watchers} == {"a b"}
-    publish(hub, "b")
+    deliver(hub, "b")
     assert [watcher.offsets for watcher in watchers] == [[1], [1]]
     assert (shape.calls, hub.channels()) == (1, {"a": 2, "b": 2})
 
@@ -357,7 +355,7 @@ def test_streams_of_the_same_channels_are_one_audience_whatever_their_order() ->
 def test_a_stream_with_the_last_few_has_the_newest_of_all_its_channels() -> None:
     hub = make_hub()
     for name in "aabab":
-        publish(hub, name)
+        deliver(hub, name)
     begun = follow(hub, Watcher(), "ab", Start(last=3))
     assert [r.seq for r in begun.publications] == [3, 4, 5]
     assert begun.cursor == Cursor(EPOCH, 2)
@@ -369,7 +367,7 @@ def test_a_stream_with_the_last_few_has_the_newest_of_all_its_channels() -> None
 def test_a_stream_of_all_that_is_retained_begins_before_its_first() -> None:
     hub = make_hub(lambda name: ChannelOptions(history_size=1 if name == "a" else 9))
     for name in "aabab":
-        publish(hub, name)
+        deliver(hub, name)
     begun = follow(hub, Watcher(), "ab", Start(oldest=True))
     assert [r.seq for r in begun.publications] == [3, 4, 5]
     assert begun.cursor == Cursor(EPOCH, 2)
@@ -379,7 +377,7 @@ def test_a_stream_of_all_that_is_retained_begins_before_its_first() -> None:
 def test_a_stream_goes_on_from_its_cursor() -> None:
     hub, watcher = make_hub(), Watcher()
     for name in "abcab":
-        publish(hub, name)
+        deliver(hub, name)
     begun = follow(hub, watcher, "ba", Start(since=Cursor(EPOCH, 2)))
     assert [r.seq for r in begun.publications] == [4, 5]
     assert begun.cursor == Cursor(EPOCH, 2)
@@ -403,7 +401,7 @@ def test_a_stream_goes_on_from_its_cursor() -> None:
 def test_a_stream_that_cannot_go_on_is_told_and_begins_now(cursor: Cursor, reason: str) -> None:
     hub = make_hub(ChannelOptions(history_size=3, recovery_limit=2))
     for _ in range(5):
-        publish(hub, "a")
+        deliver(hub, "a")
     begun = follow(hub, Watcher(), "a", Start(since=cursor, last=3))
     assert (list(begun.publications), begun.recovered, begun.reason) == ([], False, reason)
     assert begun.cursor == Cursor(EPOCH, 5)
@@ -417,15 +415,15 @@ def test_a_stream_that_begins_in_a_pass_has_all_that_is_published_and_gets_the_r
 
     def on_send(frame: bytes) -> None:
         if len(host.frames) == 1:
-            publish(hub, "a")
-            publish(hub, "b")
+            deliver(hub, "a")
+            deliver(hub, "b")
             begun.append(follow(hub, guest, "ab", Start(oldest=True)))
-            publish(hub, "b")
-            publish(hub, "a")
+            deliver(hub, "b")
+            deliver(hub, "a")
 
     host.on_send = on_send
     join(hub, host, "a")
-    publish(hub, "a")
+    deliver(hub, "a")
     assert [r.seq for r in begun[0].publications] == [1, 2, 3]
     assert [publication["id"] for publication in guest.publications] == ["e1:4", "e1:5"]
 
@@ -436,56 +434,15 @@ def test_the_cursor_of_a_stream_that_begins_in_a_pass_is_at_the_last_that_was_pu
 
     def on_send(frame: bytes) -> None:
         if len(host.frames) == 1:
-            publish(hub, "a")
-            publish(hub, "b")
+            deliver(hub, "a")
+            deliver(hub, "b")
             begun.append(follow(hub, guest, "ab", Start()))
             begun.append(follow(hub, guest, "ab", Start(since=Cursor(EPOCH, 3))))
 
     host.on_send = on_send
     join(hub, host, "a")
-    publish(hub, "a")
+    deliver(hub, "a")
     assert [(b.cursor, b.offsets, list(b.publications)) for b in begun] == [
         (Cursor(EPOCH, 3), {"a": 2, "b": 1}, [])
     ] * 2
     assert guest.frames == []
-
-
-def test_a_closed_hub_takes_nothing_more_and_says_why() -> None:
-    hub, watcher = make_hub(), Watcher()
-    join(hub, watcher)
-    publish(hub)
-    hub.close()
-    with pytest.raises(Unavailable, match="shutting down"):
-        drive(hub.publish(Draft("numbers", b"1")))
-    assert watcher.offsets == [1]
-    assert hub.history.seq == 1
-
-
-def test_clearing_takes_the_past_and_leaves_the_watchers() -> None:
-    hub, watcher = make_hub(), Watcher()
-    join(hub, watcher)
-    publish(hub)
-    drive(hub.clear("numbers"))
-    assert offsets(join(hub, Watcher("2"), last=9).publications) == []
-    assert join(hub, Watcher("3"), position=Position(EPOCH, 0)).reason == "evicted"
-    assert join(hub, Watcher("4"), position=Position(EPOCH, 1)).reason == ""
-    publish(hub)
-    assert watcher.offsets == [1, 2]
-
-
-@pytest.fixture
-def aged() -> Hub:
-    hub = make_hub(ChannelOptions(history_ttl=10))
-    publish(hub, "a")
-    publish(hub, "b")
-    return hub
-
-
-def test_expiring_forgets_channels_but_not_those_that_somebody_watches(aged: Hub) -> None:
-    watcher = Watcher()
-    join(aged, watcher, "b")
-    aged.expire(1e12)
-    assert list(aged.history.channels) == ["b"]
-    assert aged.metrics.evictions == 2
-    publish(aged, "b")
-    assert watcher.offsets == [2]

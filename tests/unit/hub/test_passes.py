@@ -30,7 +30,7 @@ from tests.unit.fakes.tools import (
     Time,
     Watcher,
     drive,
-    make_hub,
+    make_node,
     programs,
     row,
 )
@@ -151,7 +151,8 @@ class Crowd:
     ):
         self.reports: list[str] = []
         self.time = Costly()
-        self.hub = make_hub(report=self.reports.append, time=self.time)
+        self.node = make_node(report=self.reports.append, time=self.time)
+        self.hub = self.node.hub
         self.members: list[Member] = []
         self.add(count, channel, shapes, plain)
 
@@ -175,7 +176,7 @@ class Crowd:
 
     def publish(self, times: int = 1, channel: str = "numbers", data: object = 1) -> None:
         for _ in range(times):
-            publish_one(self.hub, channel, data)
+            publish_one(self.node, channel, data)
 
     def turn(self, seconds: float = 0.0) -> None:
         self.time.now += seconds
@@ -624,7 +625,7 @@ def test_who_publishes_when_told_of_a_gap_is_heard_by_nobody_who_is_still_to_be_
 
     def publish(channel: str) -> None:
         assert all(member.frames == [] for member in crowd.members)
-        publish_one(crowd.hub)
+        publish_one(crowd.node)
 
     for member in crowd.members:
         setattr(member, "insufficient", publish)  # noqa: B010
@@ -715,7 +716,7 @@ def test_at_the_end_all_that_was_taken_is_sent_without_a_rest() -> None:
     assert late.join(last=9) == [1, 2, 3]
     crowd.publish(2)
     crowd.publish(3, "other")
-    crowd.hub.close()
+    crowd.node.stop_publishing()
     assert crowd.offsets == [[1, 2, 3, 4, 5]] * 8 + [[1, 2, 3]] * 4
     assert late.offsets == [4, 5]
     sent = crowd.time.sends
@@ -827,7 +828,8 @@ class World:
         self.time = Costly()
         self.delivered = 0
         self.undelivered = 0
-        self.hub = make_hub(report=self.report, time=self.time)
+        self.node = make_node(report=self.report, time=self.time)
+        self.hub = self.node.hub
         self.shapes = [Shape("one").format, Shape("two").format]
         sessions = [Guest(self, number) for number in range(4)]
         # Two share an audience with each other, and one with those who subscribe to `c`.
@@ -850,7 +852,7 @@ class World:
     def publish(self, channel: str, times: int, size: int) -> None:
         for _ in range(times):
             with suppress(Unavailable):
-                drive(self.hub.publish(Draft(channel, b'"%b"' % (b"x" * size))))
+                drive(self.node.publish(Draft(channel, b'"%b"' % (b"x" * size))))
 
     def turn(self, seconds: float) -> None:
         self.time.sends = 0

@@ -123,7 +123,7 @@ class TestPublish:
 
     def test_is_for_later_while_the_server_stops(self) -> None:
         server = Server()
-        server.hub.close()
+        server.node.stop_publishing()
         found = call(server, "publish", channel="a", data=1)["error"]
         assert (found["code"], found["message"]) == (100, "the server is shutting down")
 

@@ -204,7 +204,7 @@ class TestWhereWebSocketsAreBlocked:
 
     def test_it_is_never_answered_with_503(self, how: str) -> None:
         server = Server()
-        server.hub.close()
+        server.node.stop_publishing()
         assert Fallback(server, how).response().status == 200
 
     def test_publishing_follows_the_rules_of_the_channel(self, how: str) -> None:

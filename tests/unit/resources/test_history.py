@@ -318,12 +318,12 @@ class TestWhileTheServerStops:
     @pytest.mark.parametrize("path", ["/channels/a", "/events?channel=a", "/channels/a?since=x:1"])
     def test_a_stream_is_answered_with_200_or_the_end_of_the_connection(self, path: str) -> None:
         server = filled(1)
-        server.hub.close()
+        server.node.stop_publishing()
         assert server.get(path, accept=SSE).status == 200
 
     def test_history_is_read_on(self) -> None:
         server = filled(1)
-        server.hub.close()
+        server.node.stop_publishing()
         assert data(server.get("/channels/a")) == [1]
 
 

@@ -324,7 +324,7 @@ class TestWhoMay:
 
 def test_while_the_server_stops_a_publisher_is_told_to_come_again() -> None:
     server = Server()
-    server.hub.close()
+    server.node.stop_publishing()
     answer = server.get("/channels/a", "POST", b"1")
     assert answer.error == (503, "the server is shutting down")
     assert answer["retry-after"] == "1"
@@ -337,7 +337,7 @@ def test_what_fails_on_our_side_is_500_without_a_word_of_it(trouble: Trouble) ->
     async def broken(draft: object) -> None:
         raise RuntimeError("a secret")
 
-    server.hub._broker.publish = broken  # type: ignore[assignment, method-assign]
+    server.node._broker.publish = broken  # type: ignore[assignment, method-assign]
     answer = server.get("/channels/a", "POST", b"1")
     assert answer.error == (500, "internal server error")
     assert "a secret" in trouble.take()[0]
@@ -350,7 +350,7 @@ def test_a_publisher_that_is_gone_is_not_answered() -> None:
     async def slow(draft: object) -> Any:
         return await later
 
-    server.hub._broker.publish = slow  # type: ignore[method-assign]
+    server.node._broker.publish = slow  # type: ignore[method-assign]
     line = server.open("/channels/a", "POST", b"1")
     line.vanish()
     later.callback(type("R", (), {"offset": 1, "epoch": "e", "id": "e:1"}))

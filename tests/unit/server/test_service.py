@@ -287,7 +287,7 @@ class TestTheEnd:
         server = Server(Limits(drain_seconds=4.0))
         place = Place(
             server.clock,
-            server.hub.publish,
+            server.node.publish,
             server.hub,
             Memory(),
             lambda: 0.0,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -88,7 +87,7 @@ def doorman() -> Doorman:
 def node_of(
     doorman: Doorman, options: ChannelOptions = ChannelOptions(), time: Time | None = None
 ) -> Node:
-    return replace(make_node(options, time=time, run=run), handlers=doorman)
+    return make_node(options, time=time, run=run, handlers=doorman)
 
 
 def come(node: Node, **fields: Any) -> tuple[Client, list[Any]]:
@@ -176,14 +175,14 @@ class TestAChannelThatTheServerChose:
     def test_at_connect_begins_with_the_last_few_after_the_reply(self, doorman: Doorman) -> None:
         node = node_of(doorman, INITIAL)
         for n in range(5):
-            publish(node.hub, data=n)
+            publish(node, data=n)
         doorman.invite = ("numbers", "empty")
         client, [reply, *pushes] = come(node)
         assert reply["connect"]["subs"] == {
             "numbers": {"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 3},
             "empty": {"recoverable": True, "positioned": True, "epoch": EPOCH},
         }
-        publish(node.hub, data=5)
+        publish(node, data=5)
         # The official client would not give them to the page, were they in the reply.
         rows = [push["push"]["pub"] for push in pushes] + [p["pub"] for p in client.pushes()]
         assert [(r["offset"], r["data"]) for r in rows] == [(4, 3), (5, 4), (6, 5)]
@@ -191,7 +190,7 @@ class TestAChannelThatTheServerChose:
     def test_goes_on_where_the_client_was(self, doorman: Doorman) -> None:
         node = node_of(doorman, INITIAL)
         for _ in range(5):
-            publish(node.hub)
+            publish(node)
         doorman.invite = ("numbers",)
         before = {"numbers": {"recover": True, "epoch": EPOCH, "offset": 1}, "other": {}}
         _, [reply] = come(node, subs=before)
@@ -219,7 +218,7 @@ class TestAChannelThatTheServerChose:
     def test_tells_one_that_cannot_go_on(self, doorman: Doorman, position: Any) -> None:
         node = node_of(doorman, ChannelOptions(history_size=3))
         for _ in range(5):
-            publish(node.hub)
+            publish(node)
         doorman.invite = ("numbers",)
         client, [reply] = come(node, subs={"numbers": {"recover": True, **position}})
         [sub] = reply["connect"]["subs"].values()
@@ -230,10 +229,10 @@ class TestAChannelThatTheServerChose:
     def test_later_is_told_by_a_push_and_what_is_in_it(self, doorman: Doorman) -> None:
         node = node_of(doorman, INITIAL)
         for n in range(3):
-            publish(node.hub, data=n)
+            publish(node, data=n)
         client, _ = come(node)
         drive(client.session.invite("numbers"))
-        publish(node.hub, data=3)
+        publish(node, data=3)
         first, *rows = client.pushes()
         assert first == {
             "channel": "numbers",
@@ -247,12 +246,12 @@ class TestAChannelThatTheServerChose:
         node = node_of(doorman)
         doorman.invite = ("numbers",)
         client, _ = come(node)
-        publish(node.hub, data="before")
+        publish(node, data="before")
         client.pushes()
         reply = client.command("subscribe", channel="numbers", data={"last": 1})
         assert [row["data"] for row in reply["subscribe"]["publications"]] == ["before"]
         assert node.hub.size("numbers") == 1
-        publish(node.hub, data="after")
+        publish(node, data="after")
         [push] = client.pushes()
         assert push["pub"]["data"] == "after"
         # It asked for the channel, so it can ask again.
@@ -273,7 +272,7 @@ class TestAChannelThatTheServerChose:
         doorman.held.errback(Refused("no"))
         [reply] = client.transport.take()
         assert reply["error"] == {"code": 103, "message": "no"}
-        publish(node.hub, data="after")
+        publish(node, data="after")
         [push] = client.pushes()
         assert push["pub"]["data"] == "after"
 
@@ -285,7 +284,7 @@ class TestAChannelThatTheServerChose:
         assert client.pushes() == [
             {"channel": "numbers", "unsubscribe": {"code": 2000, "reason": "enough"}}
         ]
-        publish(node.hub)
+        publish(node)
         assert client.pushes() == []
         assert not client.session.unsubscribe("numbers", 2000, "enough")
         assert "subscribe" in client.command("subscribe", channel="numbers")
@@ -415,7 +414,7 @@ class TestAClientThatLeavesWhileTheApplicationIsAsked:
         client, _ = come(node)
         doorman.held = Deferred()
         client.say({"id": 2, "rpc": {"method": "x"}})
-        node.hub.close()
+        node.stop_publishing()
         client.session.closed()
         assert doorman.gone == [""]
         doorman.let()
@@ -504,7 +503,7 @@ class TestACommand:
         assert [(r["id"], r["rpc"]["data"]) for r in replies] == [(2, 2), (3, 3)]
 
     def test_behind_too_many_others_ends_the_connection(self, doorman: Doorman) -> None:
-        node = replace(make_node(limits=Limits(queued_commands=2), run=run), handlers=doorman)
+        node = make_node(limits=Limits(queued_commands=2), run=run, handlers=doorman)
         client, _ = come(node)
         doorman.held = Deferred()
         client.say({"id": 2, "rpc": {"method": "x"}})
@@ -521,8 +520,8 @@ class TestReading:
     def test_a_channel_that_one_is_not_in_asks_the_application(
         self, doorman: Doorman, method: str
     ) -> None:
-        node = replace(make_node(), handlers=doorman)
-        publish(node.hub)
+        node = make_node(handlers=doorman)
+        publish(node)
         client = Client(node)
         doorman.raises = Refused("members only")
         assert client.command(method, channel="numbers")["error"] == {

@@ -24,10 +24,10 @@ def follow(reader: Reader, channels: str = "a", start: Start = NOW) -> None:
 
 def test_a_stream_begins_with_where_it_stands_and_goes_on_live() -> None:
     node = make_node()
-    publish(node.hub, "a", "before")
+    publish(node, "a", "before")
     reader = Reader(node)
     follow(reader)
-    publish(node.hub, "a", "after", "newnumber")
+    publish(node, "a", "after", "newnumber")
     begun, live = reader.take()
     assert begun == {
         "subscribed": {
@@ -49,11 +49,11 @@ def test_a_stream_begins_with_where_it_stands_and_goes_on_live() -> None:
 def test_what_was_missed_in_several_channels_comes_first_and_in_order() -> None:
     node = make_node()
     for name in "abcab":
-        publish(node.hub, name)
+        publish(node, name)
     reader = Reader(node)
     follow(reader, "ab", Start(since=Cursor(EPOCH, 1)))
     assert len(reader.transport.frames) == 1
-    publish(node.hub, "a")
+    publish(node, "a")
     taken = reader.take()
     assert [note["subscribed"]["offset"] for note in taken[:2]] == [1, 0]
     assert all(note["subscribed"]["recovered"] for note in taken[:2])
@@ -68,10 +68,10 @@ def test_what_was_missed_in_several_channels_comes_first_and_in_order() -> None:
 def test_a_stream_that_cannot_go_on_says_so_before_anything_else_and_is_live() -> None:
     node = make_node(ChannelOptions(history_size=1))
     for _ in range(3):
-        publish(node.hub, "a")
+        publish(node, "a")
     reader = Reader(node)
     follow(reader, "a", Start(since=Cursor(EPOCH, 1)))
-    publish(node.hub, "a")
+    publish(node, "a")
     begun, reset, live = reader.take()
     assert (begun["subscribed"]["offset"], begun["subscribed"]["recovered"]) == (3, False)
     assert reset == {"reset": {"reason": "evicted", "epoch": EPOCH, "id": "e1:3"}}

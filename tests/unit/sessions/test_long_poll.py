@@ -41,13 +41,13 @@ def is_gone(node: Node) -> bool:
 
 def test_the_next_publication_is_the_answer() -> None:
     node = make_node()
-    publish(node.hub, "a", 0)
+    publish(node, "a", 0)
     request = Request(node)
     assert request.waits
-    publish(node.hub, "b", 7)
+    publish(node, "b", 7)
     assert request.waits
-    publish(node.hub, "a", 1)
-    publish(node.hub, "a", 2)
+    publish(node, "a", 1)
+    publish(node, "a", 2)
     assert [publication["data"] for publication in request.answer["publications"]] == [1]
     assert (request.answer["offset"], request.answer["id"]) == (2, f"{EPOCH}:3")
     assert is_gone(node)
@@ -77,7 +77,7 @@ def test_however_it_ends_it_is_answered_with_nothing(how: str) -> None:
 def test_it_is_answered_once() -> None:
     node = make_node()
     request = Request(node)
-    publish(node.hub, "a")
+    publish(node, "a")
     request.poll.shut_down()
     request.poll.send(b"x")
     assert request.poll.wake(0.0) is None
@@ -88,7 +88,7 @@ def test_a_request_that_is_gone_is_not_answered() -> None:
     node = make_node()
     request = Request(node)
     request.poll.leave()
-    publish(node.hub, "a")
+    publish(node, "a")
     assert request.waits
     assert is_gone(node)
 
@@ -97,7 +97,7 @@ def test_many_who_wait_share_one_encoding() -> None:
     node = make_node()
     requests = [Request(node) for _ in range(3)]
     assert {request.poll.format for request in requests} == {HISTORY}
-    publish(node.hub, "a", 5)
+    publish(node, "a", 5)
     bodies = [request.bodies[0] for request in requests]
     assert bodies[0] is bodies[1] is bodies[2]
 

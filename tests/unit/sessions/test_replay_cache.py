@@ -66,9 +66,9 @@ def test_what_is_kept_is_bounded_with_its_names(monkeypatch: pytest.MonkeyPatch)
 def test_what_was_cleared_is_not_replayed() -> None:
     node = make_node()
     for channel in ("b", "a", "b"):
-        publish(node.hub, channel)
+        publish(node, channel)
     drive(Reader(node).stream.follow(["a", "b"], Start(oldest=True)))
-    drive(node.hub.clear("a"))
+    drive(node.clear("a"))
     reader = Reader(node)
     drive(reader.stream.follow(["a", "b"], Start(oldest=True)))
     assert [told["channel"] for told in reader.take() if "data" in told] == ["b", "b"]
@@ -77,7 +77,7 @@ def test_what_was_cleared_is_not_replayed() -> None:
 def test_clients_that_come_back_from_the_same_position_are_answered_alike() -> None:
     node = make_node()
     for n in range(5):
-        publish(node.hub, data=n)
+        publish(node, data=n)
     replies = [
         Client(node).command("subscribe", channel="numbers", recover=True, epoch="e1", offset=2)
         for _ in range(2)

@@ -91,13 +91,13 @@ def test_commands_of_one_frame_are_answered_in_their_order() -> None:
 def test_a_subscriber_gets_the_last_few_with_the_reply_and_the_rest_as_it_comes() -> None:
     node = make_node(ChannelOptions(initial=2))
     for n in range(4):
-        publish(node.hub, data=n)
+        publish(node, data=n)
     client = Client(node)
     reply = client.command("subscribe", channel="numbers")
     result = reply["subscribe"]
     assert [pub["data"] for pub in result.pop("publications")] == [2, 3]
     assert result == {"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 4}
-    publish(node.hub, data=4, event="newnumber")
+    publish(node, data=4, event="newnumber")
     (push,) = client.pushes()
     assert push["channel"] == "numbers"
     assert (push["pub"]["offset"], push["pub"]["tags"]) == (5, {"event": "newnumber"})
@@ -120,7 +120,7 @@ def test_a_subscriber_gets_the_last_few_with_the_reply_and_the_rest_as_it_comes(
 def test_a_subscriber_may_say_how_many_it_wants_first(data: Any, expected: list[int]) -> None:
     node = make_node(ChannelOptions(initial=2))
     for _ in range(5):
-        publish(node.hub)
+        publish(node)
     assert offsets(Client(node).command("subscribe", channel="numbers", data=data)) == expected
 
 
@@ -136,7 +136,7 @@ def test_fewer_than_none_is_refused(last: int, why: str) -> None:
 def test_a_client_that_comes_back_gets_what_it_missed_and_its_own_position() -> None:
     node = make_node()
     for _ in range(5):
-        publish(node.hub)
+        publish(node)
     reply = Client(node).command(
         "subscribe", channel="numbers", recover=True, epoch=EPOCH, offset=3, flag=1
     )
@@ -160,7 +160,7 @@ def test_one_that_cannot_get_all_of_it_is_told_and_gets_none(
 ) -> None:
     node = make_node(ChannelOptions(history_size=3, recovery_limit=2))
     for _ in range(5):
-        publish(node.hub)
+        publish(node)
     client = Client(node)
     result = client.command("subscribe", channel="numbers", recover=True, **position)["subscribe"]
     assert result.pop("publications", []) == []
@@ -176,16 +176,16 @@ def test_one_that_cannot_get_all_of_it_is_told_and_gets_none(
     assert error(reply) == (112, f"unrecoverable position: {reason}")
     assert node.hub.size("numbers") == 1
     assert "subscribe" in refusing.command("subscribe", channel="numbers")
-    publish(node.hub)
+    publish(node)
     assert [push["pub"]["offset"] for push in client.pushes()] == [6]
 
 
 def test_offset_zero_with_no_epoch_is_recovered_only_while_the_first_is_retained() -> None:
     node = make_node(ChannelOptions(history_size=3))
     for _ in range(3):
-        publish(node.hub)
+        publish(node)
     assert offsets(Client(node).command("subscribe", channel="numbers", recover=True)) == [1, 2, 3]
-    publish(node.hub)
+    publish(node)
     reply = Client(node).command("subscribe", channel="numbers", recover=True)
     assert "recovered" not in reply["subscribe"]
 
@@ -239,8 +239,8 @@ def test_what_is_unsubscribed_from_is_no_longer_heard() -> None:
     client.command("subscribe", channel="a")
     client.command("subscribe", channel="b")
     client.command("unsubscribe", channel="a")
-    publish(node.hub, "a")
-    publish(node.hub, "b")
+    publish(node, "a")
+    publish(node, "b")
     assert [push["channel"] for push in client.pushes()] == ["b"]
 
 
@@ -262,7 +262,7 @@ def test_what_is_unsubscribed_from_is_no_longer_heard() -> None:
 def test_history_is_read_from_either_end(fields: dict[str, Any], expected: list[int]) -> None:
     node = make_node()
     for _ in range(5):
-        publish(node.hub)
+        publish(node)
     result = Client(node).command("history", channel="numbers", **fields)["history"]
     assert [pub["offset"] for pub in result.get("publications", [])] == expected
     assert (result["epoch"], result["offset"]) == (EPOCH, 5)
@@ -356,7 +356,7 @@ def test_a_client_that_may_not_publish_is_told_so_before_its_data_is_read() -> N
 def test_a_publication_that_cannot_be_taken_now_is_a_temporary_error() -> None:
     node = make_node(ChannelOptions(client_publish=True))
     client = Client(node)
-    node.hub.close()
+    node.stop_publishing()
     reply = client.command("publish", channel="a", data=1)
     assert reply["error"]["temporary"] is True
     assert error(reply) == (100, "the server is shutting down")
@@ -406,7 +406,7 @@ def test_nothing_is_heard_or_said_after_the_end() -> None:
     assert client.say({"id": 9, "ping": {}}) == []
     client.session.disconnect(3000, "again")
     client.session.shut_down()
-    publish(node.hub, "a")
+    publish(node, "a")
     assert client.session.wake(node.monotonic() + 100) is None
     assert client.transport.frames == []
     assert client.closed == (3503, "enough")
@@ -529,7 +529,7 @@ def test_a_gap_makes_the_client_subscribe_again() -> None:
     node = make_node()
     client = Client(node)
     client.command("subscribe", channel="numbers")
-    publish(node.hub)
+    publish(node)
     client.transport.frames.clear()
     node.hub.deliver(row(5))
     (push,) = client.pushes()
@@ -692,7 +692,7 @@ def test_whatever_one_client_sends_another_is_not_disturbed(
     client = Client(node, connect)
     for n, text in enumerate(texts):
         client.session.received(text)
-        publish(node.hub, "quiet", n)
+        publish(node, "quiet", n)
     assert [push["pub"]["data"] for push in quiet.pushes()] == list(range(len(texts)))
     assert quiet.closed is None
     for value in client.transport.take():

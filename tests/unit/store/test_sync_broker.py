@@ -165,7 +165,7 @@ class World:
         )
         still = Time()
         # The clock of the fan-out stands still: no pass takes long, and none has to rest.
-        self.hub = Hub(self.broker, still, still.seconds, self._reported)
+        self.hub = Hub(self.history, self.broker.metrics, still, still.seconds, self._reported)
         self.broker.attach(self._deliver)
         self._append = self.history.append
         self.history.append = self._appended  # type: ignore[method-assign,assignment]
@@ -212,7 +212,7 @@ class World:
         if not again and not any(key and (w.channel, w.key) == (channel, key) for w in self._asked):
             self.waiting.append(one)
         draft = Draft(channel, one.data, key=key)
-        Deferred.fromCoroutine(self.hub.publish(draft)).addBoth(one.results.append)
+        Deferred.fromCoroutine(self.broker.publish(draft)).addBoth(one.results.append)
         if again:
             assert one.results == [receipt]
         return one
@@ -221,7 +221,7 @@ class World:
         if channel in self.lives:
             self.lives[channel].rows.clear()
         results: list[Any] = []
-        Deferred.fromCoroutine(self.hub.clear(channel)).addBoth(results.append)
+        Deferred.fromCoroutine(self.broker.clear(channel)).addBoth(results.append)
 
     def commit(self) -> None:
         if self.thread.jobs:
@@ -250,7 +250,7 @@ class World:
             if not life.rows and name not in self.watchers and name not in self.flight:
                 self.forgotten_top = max(self.forgotten_top, life.top)
                 del self.lives[name]
-        self.hub.expire(self.time.now)
+        self.broker.expire(self.time.now, self.hub.is_watched)
 
     def react(self, *operation: Any) -> None:
         """Do this while the next publication is delivered."""

@@ -130,7 +130,7 @@ def unread(size: int) -> tuple[Server, Line]:
     line.reading = False
     line.unread = 100_000
     for length in (10, size):
-        drive(server.hub.publish(Draft("numbers", b'"%b"' % (b"x" * length))))
+        drive(server.node.publish(Draft("numbers", b'"%b"' % (b"x" * length))))
     for peer in server.node.peers:
         peer.shut_down()
     return server, line

@@ -277,7 +277,7 @@ class TestTheServer:
         self, machine: Machine, start: Callable[..., Server], step: float
     ) -> None:
         server = start()
-        drive(server.hub.publish(Draft("a", b"1")))
+        drive(server.node.publish(Draft("a", b"1")))
         machine.now += step
         machine.advance(60)
         assert len(server.hub.history.peek("a")) == 1

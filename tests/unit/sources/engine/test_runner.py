@@ -708,6 +708,7 @@ class TestTheStop:
 
 class TestOnDemand:
     def test_runs_while_somebody_watches_and_a_while_longer(self, desk: Desk) -> None:
+        callbacks = ([*desk.hub.on_join], [*desk.hub.on_leave])
         puppet = Puppet()
         runner = desk.script(puppet, on_demand=True, linger_seconds=30.0)
         assert (puppet.live, runner.status().state) == (0, "waiting")
@@ -728,7 +729,7 @@ class TestOnDemand:
         assert runner.status().restarts == 0
         stopped(runner)
         assert desk.clock.getDelayedCalls() == []
-        assert (desk.hub.on_join, desk.hub.on_leave) == ([], [])
+        assert (desk.hub.on_join, desk.hub.on_leave) == callbacks
 
     def test_is_not_disturbed_by_somebody_who_goes_and_comes_in_time(self, desk: Desk) -> None:
         puppet, watcher = Puppet(), Watcher()

@@ -437,7 +437,7 @@ def test_after_an_abort_what_still_comes_from_the_peer_is_not_heard() -> None:
         # One in the transport's buffer, one on its way, and more than four times the bound.
         for _ in range(5):
             assert not socket.line.aborted
-            drive(server.hub.publish(Draft("numbers", b'"%b"' % (b"x" * 2_100))))
+            drive(server.node.publish(Draft("numbers", b'"%b"' % (b"x" * 2_100))))
         assert socket.line.aborted
         for _ in range(3):
             socket.line.protocol.dataReceived(masked(b"x", opcode=9))
@@ -456,7 +456,7 @@ def unread(size: int, path: str = RAW) -> tuple[Server, Socket]:
     socket.line.reading = False
     socket.line.unread = 100_000
     for length in (10, size):
-        drive(server.hub.publish(Draft("numbers", b'"%b"' % (b"x" * length))))
+        drive(server.node.publish(Draft("numbers", b'"%b"' % (b"x" * length))))
     return server, socket
 
 
