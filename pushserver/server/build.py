@@ -33,7 +33,7 @@ from pushserver.resources.status import StatusDoor
 from pushserver.server.logging import connection_log, report, run
 from pushserver.server.service import PushService
 from pushserver.sessions.node import Node
-from pushserver.sources.engine.environment import Place
+from pushserver.sources.engine.environment import Environment
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import IHook
 from pushserver.sources.registry import SourceTypes, make
@@ -89,8 +89,10 @@ def build(
     connections = ConnectionDoors(node, upgrade, respond, origins, {})
     memory = Memory() if storage is None else storage.memory
     stop_seconds = limits.drain_seconds / 2
-    place = Place(reactor, node.publish, node.hub, memory, clock, monotonic, stop_seconds)
-    runners = make_runners(config, place, SourceTypes() if types is None else types, app)
+    environment = Environment(
+        reactor, node.publish, node.hub, memory, clock, monotonic, stop_seconds
+    )
+    runners = make_runners(config, environment, SourceTypes() if types is None else types, app)
     status = StatusDoor(
         gate,
         lambda: [runner.status() for runner in runners],
@@ -173,20 +175,22 @@ def make_handlers(
     return AppHandlers(app.events, threads, reactor, monotonic, limits.handler_seconds)
 
 
-def make_runners(config: Config, place: Place, types: Types, app: App | None) -> list[Runner]:
+def make_runners(
+    config: Config, environment: Environment, types: Types, app: App | None
+) -> list[Runner]:
     """The sources of the configuration and of the application; raises StartFailed."""
     runners = []
     for own in () if app is None else app.sources:
         if own.plan.name in config.sources:
             problem = "the application has a source of this name too"
             raise StartFailed(f"sources.{own.plan.name}: {problem}")
-        runners.append(Runner(own.source, own.plan, place))
+        runners.append(Runner(own.source, own.plan, environment))
     for name, table in config.sources.items():
         try:
             source, plan = make(name, table, types)
         except ValueError as error:
             raise StartFailed(f"sources.{name}: {error}") from None
-        runners.append(Runner(source, plan, place))
+        runners.append(Runner(source, plan, environment))
     return runners
 
 

@@ -1,4 +1,4 @@
-"""What a source is, what it is given, and how a type of sources is made known."""
+"""The interfaces of a source, of a type of sources, and of the feed that a source publishes by."""
 
 from __future__ import annotations
 
@@ -18,52 +18,52 @@ class ISource(Interface):
     def run(feed: Feed) -> Awaitable[None]:
         """Publish by `feed` until cancelled.
 
-        Returning ends the source for good; raising ends this attempt, and it is started
-        again after a back-off. It runs on the reactor's thread and must not block. It is
-        cancelled (CancelledError out of what it awaits) when the server stops or, on demand,
-        when nobody watches any more. It is left behind when it then does not end; a source
-        that needs longer for that than others has an attribute `stop_seconds`.
+        Returning ends the source for good; raising ends this attempt, and the next one starts
+        after a back-off. It runs on the reactor's thread and must not block. It is cancelled
+        (an `await` in it raises CancelledError) when the server stops or, on demand, when the
+        channel has no subscriber any more. A source that then does not end in time is abandoned;
+        the attribute `stop_seconds` gives it more time.
         """
 
 
 class IHook(Interface):
-    """A source to which outside services post, at /hooks/NAME."""
+    """A source to which other services post, at /hooks/NAME."""
 
     def receive(headers: Mapping[str, str], body: bytes) -> Awaitable[tuple[int, object]]:
-        """Take one request; an HTTP status and an answer for JSON.
+        """Handle one request; return an HTTP status and a value for the JSON response.
 
-        The names of the headers are in lower case; the body is bounded already.
+        The names of the headers are in lower case; the length of the body is already bounded.
         """
 
 
 class ISourceType(Interface):
     """A type of sources, as a plug-in: an object that provides this and IPlugin."""
 
-    name: str = Attribute("What `type = ` says.")
+    name: str = Attribute("The value of `type` in the configuration.")
     options: type = Attribute(
         "A frozen dataclass; its fields are the keys of [sources.NAME] beside the common ones."
-        " A range is said by Annotated and msgspec.Meta."
+        " Annotated and msgspec.Meta give their ranges."
     )
     extra: str = Attribute("The extra of pip that it needs, or an empty string.")
 
     def make(options: Any) -> Any:
-        """An ISource with these options.
+        """Return an ISource with these options.
 
-        Raises ValueError that names the key, its value and what was expected.
+        Raises ValueError that names the key, its value and the expected value.
         """
 
 
 class Feed(Protocol):
-    """What a source publishes by; for the thread of the reactor alone."""
+    """The methods by which a source publishes; for the reactor's thread only."""
 
     name: str
-    """Of [sources.NAME], or of the function."""
+    """The name of the table [sources.NAME], or of the function."""
     channel: str
     event: str
     reactor: Any
-    """The reactor of Twisted; in a test a clock.
+    """The reactor of Twisted; a Clock in tests.
 
-    Any, so that it can be given to what asks for one of Twisted's many interfaces of it.
+    Any, because functions of Twisted ask for one of its many interfaces.
     """
 
     async def publish(
@@ -74,38 +74,39 @@ class Feed(Protocol):
         tags: dict[str, str] | None = None,
         key: str = "",
     ) -> Receipt:
-        """Publish a JSON value; where event or channel is empty, those of the source.
+        """Publish a JSON value; an empty event or channel means that of the source.
 
-        Waits while the source is over its rate: it is slowed, and nothing is dropped. `key`
-        is an idempotency key. Raises InvalidData for what JSON cannot hold, and Unavailable.
+        Waits while the source exceeds its rate: the source is slowed, and nothing is dropped.
+        `key` is an idempotency key. Raises InvalidData for a value that JSON cannot hold, and
+        Unavailable.
         """
 
     def monotonic(self) -> float:
-        """Seconds to measure with: where the wall clock is set, these go on as before."""
+        """Seconds of a clock that never jumps, to measure durations with."""
 
     def delay(self) -> float:
-        """For how many seconds `publish` would wait now; 0: not at all."""
+        """Return for how many seconds `publish` would wait now, or 0."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
 
     def remembered(self) -> object:
-        """The JSON value given to `remember` last, None if there is none.
+        """Return the JSON value last given to `remember`, or None.
 
-        Also across a restart, where there is a store.
+        With a store the value survives a restart.
         """
 
     def remember(self, value: object) -> None:
-        """Keep a JSON value for the next attempt, or the next start of the server."""
+        """Keep a JSON value for the next attempt and the next start of the server."""
 
     def trouble(self, message: str) -> None:
-        """Something went wrong that does not end the attempt.
+        """Report a warning that does not end the attempt.
 
         It is counted, shown as the last error, and logged once for each message.
         """
 
     def ok(self) -> None:
-        """The attempt works: connected, or answered for the first time.
+        """Report that the attempt works: it is connected, or has its first response.
 
-        The last error is over, and the back-off starts anew. A publication says the same.
+        This clears the last error and resets the back-off. A publication does the same.
         """

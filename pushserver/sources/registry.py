@@ -1,4 +1,4 @@
-"""Finds the types of sources, which are plug-ins, and makes sources of them."""
+"""Finds the types of sources, which are plug-ins, and makes the configured sources."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _log = Logger()
 
 @implementer(IPlugin, ISourceType)
 class BuiltIn:
-    """A type that is imported once it is asked for.
+    """A type whose module is imported when it is first used.
 
-    `place` names the object in its module that provides ISourceType; `extra` is the extra of
-    pip that brings the libraries it needs.
+    `path` is the dotted path of an object with `options` and `make`, as ISourceType has them;
+    `extra` is the extra of pip that installs the libraries of the type.
     """
 
-    def __init__(self, name: str, place: str, extra: str = ""):
+    def __init__(self, name: str, path: str, extra: str = ""):
         self.name = name
         self.extra = extra
-        self._place = place
+        self._path = path
 
     @property
     def options(self) -> type:
-        """As ISourceType has it; raises ValueError when a library is missing."""
+        """The options of ISourceType; raises ValueError if a library is missing."""
         options: type = self._with(lambda kind: kind.options)
         return options
 
@@ -41,7 +41,7 @@ class BuiltIn:
         return self._with(lambda kind: kind.make(options))
 
     def _with(self, use: Callable[[Any], Any]) -> Any:
-        module, _, attribute = self._place.rpartition(".")
+        module, _, attribute = self._path.rpartition(".")
         try:
             return use(getattr(import_module(module), attribute))
         except ModuleNotFoundError as error:
@@ -52,10 +52,10 @@ class BuiltIn:
 
 
 class SourceTypes(Mapping[str, Any]):
-    """The types that are installed, by name; looked for once, when the first is asked for."""
+    """The installed types by name. The plug-ins are searched once, at the first use."""
 
-    def __init__(self, found: Iterable[Any] | None = None):
-        self._found = found
+    def __init__(self, plugins: Iterable[Any] | None = None):
+        self._plugins = plugins
         self._by_name: dict[str, Any] | None = None
 
     def __getitem__(self, name: str) -> Any:
@@ -70,7 +70,7 @@ class SourceTypes(Mapping[str, Any]):
     def _types(self) -> dict[str, Any]:
         if self._by_name is None:
             self._by_name = {}
-            for kind in getPlugins(ISourceType) if self._found is None else self._found:
+            for kind in getPlugins(ISourceType) if self._plugins is None else self._plugins:
                 self._add(self._by_name, kind)
         return self._by_name
 
@@ -78,26 +78,30 @@ class SourceTypes(Mapping[str, Any]):
     def _add(types: dict[str, Any], kind: Any) -> None:
         name = getattr(kind, "name", None)
         if not isinstance(name, str) or not name:
-            _log.error("{kind!r} is a type of sources without a name, and left out", kind=kind)
+            _log.error("{kind!r} is a type of sources without a name; it is ignored", kind=kind)
         elif name not in types:
             types[name] = kind
         elif isinstance(kind, BuiltIn) != isinstance(types[name], BuiltIn):
-            _log.error("the type {name} of {kind!r} is one of ours already", name=name, kind=kind)
+            _log.error(
+                "the type {name} of {kind!r} is ignored: it is built in", name=name, kind=kind
+            )
             types[name] = kind if isinstance(kind, BuiltIn) else types[name]
         else:
-            _log.error("{kind!r} is a second type {name}, and left out", name=name, kind=kind)
+            _log.error("{kind!r} is a second type {name}; it is ignored", name=name, kind=kind)
 
 
 def make(name: str, source: Source, types: Mapping[str, Any]) -> tuple[Any, Plan]:
-    """The source of a table of the configuration, and how it is to be run.
+    """Return the source of a table of the configuration, and its plan.
 
-    Raises ValueError that says what is wrong.
+    Raises ValueError with the reason.
     """
     kind = types.get(source.type)
     if kind is None:
-        raise ValueError(f"{source.type} is no type of sources, expected one of {', '.join(types)}")
-    made = kind.make(kind.options(**source.options))
-    if not ISource.providedBy(made):
-        raise ValueError(f"the type {source.type} made {made!r:.60}, which is no ISource")
+        raise ValueError(
+            f"{source.type} is not a type of sources, expected one of {', '.join(types)}"
+        )
+    instance = kind.make(kind.options(**source.options))
+    if not ISource.providedBy(instance):
+        raise ValueError(f"the type {source.type} made {instance!r:.60}, expected an ISource")
     settings = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
-    return made, Plan(**settings, name=name)
+    return instance, Plan(**settings, name=name)

@@ -27,7 +27,7 @@ from pushserver.protocols.formats import SESSION_LINES, SessionFormat
 from pushserver.server.build import build
 from pushserver.sessions.base import Conversation
 from pushserver.sessions.session import Session
-from pushserver.sources.functions.adapt import InThread, Values
+from pushserver.sources.functions.adapt import GeneratorSource, InThread
 from pushserver.testing.reactor import Aside, Beside, Inline, Stage
 from pushserver.usercode.worker import Caller
 
@@ -126,19 +126,19 @@ class TestServer:
             try:
                 self.advance(10)
             finally:
-                for place, worker in self._workers.items():
-                    place.worker = worker
+                for caller, worker in self._workers.items():
+                    caller.worker = worker
 
     def _replace_workers(self, app: App | None) -> dict[InThread, Caller]:
         """Let no source have a thread but a generator that waits as it likes; what they had."""
         before = {}
         for own in [] if app is None else app.sources:
-            source, place = own.source, getattr(own.source, "place", None)
-            if isinstance(place, InThread):
-                before[place] = place.worker
-                waits = isinstance(source, Values) and source.every is None
-                place.worker = (
-                    Aside(self.reactor, place.worker) if waits else Beside(self.reactor.baton)
+            source, caller = own.source, getattr(own.source, "caller", None)
+            if isinstance(caller, InThread):
+                before[caller] = caller.worker
+                waits = isinstance(source, GeneratorSource) and source.every is None
+                caller.worker = (
+                    Aside(self.reactor, caller.worker) if waits else Beside(self.reactor.baton)
                 )
         return before
 

@@ -205,7 +205,7 @@ class TestTheDocumentOfTheSources:
         def rolled() -> list[Any]:
             desk = Desk()
             runner = SourceRunner(
-                kind.make(kind.options()), Plan("dice", "c", name="s"), desk.place
+                kind.make(kind.options()), Plan("dice", "c", name="s"), desk.environment
             )
             runner.startService()
             desk.clock.pump([1.0] * 2)

@@ -212,7 +212,7 @@ class TestWhatIsWrongWithOne:
             sources.server.stop()
             assert time.monotonic() - started < 5
             log = sources.server.log
-            assert "source deaf was stopped, and goes on: it is left behind" in log
+            assert "source deaf was stopped but does not end: it is abandoned" in log
             assert "Unhandled error in Deferred" not in log
 
     def test_does_not_disturb_the_others(self, sources: Sources) -> None:

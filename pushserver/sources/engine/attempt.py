@@ -1,4 +1,4 @@
-"""One run of a source, and the feed by which it publishes."""
+"""One attempt to run a source, and the feed by which the source publishes."""
 
 from __future__ import annotations
 
@@ -17,127 +17,131 @@ from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.errors import InvalidData
-from pushserver.sources.engine.environment import Place, Plan
+from pushserver.sources.engine.environment import Environment, Plan
 from pushserver.sources.engine.record import Record
 from pushserver.sources.interface import ISource, SourceFailed, Stopped
 from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
 from pushserver.usercode.rate import Rate
 
-MOST_WAITING = 10_000
-"""How many publications of one source may wait for their turn."""
+MAX_WAITING = 10_000
+"""The most publications of one source that may wait for their turn."""
 _PER_TURN = 50
 _REFUSALS = 3
 
 
 class Throttle:
-    """The way out that all attempts of one source share: in order, and at a bounded rate."""
+    """Publishes for all attempts of one source, in order and at a bounded rate."""
 
-    def __init__(self, plan: Plan, place: Place, record: Record):
+    def __init__(self, plan: Plan, environment: Environment, record: Record):
         self.plan = plan
-        self.place = place
+        self.environment = environment
         self.record = record
         self._rate = Rate(plan.max_rate)
         self._lock = DeferredLock()
         self._in_turn = 0
 
     def delay(self) -> float:
-        """How long a publication would wait now."""
-        return self._rate.delay(self.place.now())
+        """Return for how many seconds a publication would wait now."""
+        return self._rate.delay(self.environment.now())
 
-    async def pass_on(self, draft: Draft, check: Callable[[], None]) -> Receipt:
-        """Publish when it is its turn, if `check` then raises nothing."""
-        if len(self._lock.waiting) >= MOST_WAITING:
-            raise SourceFailed(f"{MOST_WAITING} publications wait already: await each of them")
+    async def publish(self, draft: Draft, check: Callable[[], None]) -> Receipt:
+        """Publish in turn, unless `check` then raises."""
+        if len(self._lock.waiting) >= MAX_WAITING:
+            raise SourceFailed(f"{MAX_WAITING} publications wait already: await each of them")
         await self._lock.acquire()
         try:
             while delay := self.delay():
                 self.record.slowed()
-                await pause(self.place.reactor, delay)
+                await pause(self.environment.reactor, delay)
             self._in_turn += 1
             if self._in_turn >= _PER_TURN:
-                # A source that never waits itself must not keep the others from theirs.
+                # A source that never waits must not starve the others.
                 self._in_turn = 0
-                await pause(self.place.reactor, 0)
+                await pause(self.environment.reactor, 0)
             check()
             self._rate.take()
         finally:
             self._lock.release()
-        receipt = await self.place.publish(draft)
+        receipt = await self.environment.publish(draft)
         self.record.publication()
         return receipt
 
 
 def pause(reactor: IReactorTime, seconds: float) -> Deferred[None]:
-    """Fires after so many seconds, unless it is cancelled."""
-    call: Any = None
-    done: Deferred[None] = Deferred(lambda _: call.cancel())
-    call = reactor.callLater(max(0.0, seconds), done.callback, None)
+    """Return a Deferred that fires after `seconds`, and can be cancelled."""
+    timer: Any = None
+    done: Deferred[None] = Deferred(lambda _: timer.cancel())
+    timer = reactor.callLater(max(0.0, seconds), done.callback, None)
     return done
 
 
 class Attempt:
-    """One run. `over` is called with it at its end, and with the failure if it was that."""
+    """One run of a source.
+
+    At its end `on_end` is called with the attempt, and with the failure if there is one.
+    """
 
     _log = Logger()
 
     def __init__(
-        self, source: Any, throttle: Throttle, over: Callable[[Attempt, Failure | None], None]
+        self, source: Any, throttle: Throttle, on_end: Callable[[Attempt, Failure | None], None]
     ):
         self.cancelled = False
-        self.over = False
+        self.ended = False
         self._source = source
         self._throttle = throttle
-        self._tell = over
+        self._on_end = on_end
         self._works_since: float | None = None
         self._running = self._run()
         self._done: Deferred[None] | None = None
         self._deadline: Any = None
 
     def start(self) -> None:
-        """Run it; nothing is raised."""
+        """Run the source; never raises."""
         self._done = Deferred.fromCoroutine(self._running)
         self._done.addCallbacks(lambda _: self._end(None), self._failed)
 
     def cancel(self) -> None:
-        """Ask it to end; `over` is called at once, later, or when it is left behind."""
-        if self.cancelled or self.over:
+        """Cancel the source; `on_end` may be called before this returns."""
+        if self.cancelled or self.ended:
             return
         self.cancelled = True
-        reactor = self._throttle.place.reactor
-        self._deadline = reactor.callLater(self._patience(), self.leave)
+        reactor = self._throttle.environment.reactor
+        self._deadline = reactor.callLater(self._stop_seconds(), self.abandon)
         if inspect.getcoroutinestate(self._running) == inspect.CORO_RUNNING:
-            # By what it published just now: it awaits nothing that could be cancelled.
+            # The source itself caused this by what it published: it awaits nothing now that
+            # could be cancelled.
             reactor.callLater(0, self._cancel)
         else:
             self._cancel()
 
-    def leave(self) -> None:
-        """Wait for it no longer."""
-        if not self.over:
+    def abandon(self) -> None:
+        """Stop waiting for the end of the source."""
+        if not self.ended:
             self._log.warn(
-                "source {name} was stopped, and goes on: it is left behind",
+                "source {name} was stopped but does not end: it is abandoned",
                 name=self._throttle.plan.name,
             )
             self._end(None)
 
     def works(self) -> None:
-        """It works."""
+        """Note that the source works."""
         if self._works_since is None:
-            self._works_since = self._throttle.place.now()
+            self._works_since = self._throttle.environment.now()
 
     def worked_for(self) -> float | None:
-        """For how many seconds it has worked; None if it never did."""
+        """Return for how many seconds the source has worked, or None if it never did."""
         since = self._works_since
-        return None if since is None else self._throttle.place.now() - since
+        return None if since is None else self._throttle.environment.now() - since
 
     def _cancel(self) -> None:
-        if self._done is not None and not self.over:
+        if self._done is not None and not self.ended:
             self._done.cancel()
 
-    def _patience(self) -> float:
+    def _stop_seconds(self) -> float:
         own: float = getattr(self._source, "stop_seconds", 0.0)
-        return own + self._throttle.place.stop_seconds
+        return own + self._throttle.environment.stop_seconds
 
     async def _run(self) -> None:
         feed = RunnerFeed(self._throttle, self)
@@ -150,11 +154,11 @@ class Attempt:
             self._end(failure)
 
     def _end(self, failure: Failure | None) -> None:
-        if not self.over:
-            self.over = True
+        if not self.ended:
+            self.ended = True
             if self._deadline is not None and self._deadline.active():
                 self._deadline.cancel()
-            self._tell(self, failure)
+            self._on_end(self, failure)
 
 
 class RunnerFeed:
@@ -164,8 +168,8 @@ class RunnerFeed:
         self.name = throttle.plan.name
         self.channel = throttle.plan.channel
         self.event = throttle.plan.event
-        self.reactor = throttle.place.reactor
-        self.monotonic = throttle.place.now
+        self.reactor = throttle.environment.reactor
+        self.monotonic = throttle.environment.now
         self._throttle = throttle
         self._attempt = attempt
         self._process = fork.Process()
@@ -180,8 +184,8 @@ class RunnerFeed:
         tags: dict[str, str] | None = None,
         key: str = "",
     ) -> Coroutine[Any, Any, Receipt]:
-        # No coroutine itself: in a foreign thread nobody would await it, and hear the error.
-        self._check_place()
+        # Not a coroutine function: in another thread nothing would await it and see the error.
+        self._check_caller()
         return self._publish(data, event, channel, tags, key)
 
     async def _publish(
@@ -195,7 +199,7 @@ class RunnerFeed:
             _check_tags(tags),
             key=check_key(key) if key else "",
         )
-        receipt = await self._throttle.pass_on(draft, self._check_open)
+        receipt = await self._throttle.publish(draft, self._check_open)
         self._attempt.works()
         return receipt
 
@@ -203,7 +207,7 @@ class RunnerFeed:
         return self._throttle.delay()
 
     def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
-        self._check_place()
+        self._check_caller()
         return self._sleep(seconds)
 
     async def _sleep(self, seconds: float) -> None:
@@ -212,28 +216,28 @@ class RunnerFeed:
 
     def remembered(self) -> object:
         self._check_thread()
-        return self._throttle.place.memory.get(self.name)
+        return self._throttle.environment.memory.get(self.name)
 
     def remember(self, value: object) -> None:
-        self._check_place()
-        if self._attempt.over:
+        self._check_caller()
+        if self._attempt.ended:
             raise self._stopped()
-        self._throttle.place.memory.set(self.name, value)
+        self._throttle.environment.memory.set(self.name, value)
 
     def trouble(self, message: str) -> None:
-        self._check_place()
-        self._throttle.record.trouble(message)
+        self._check_caller()
+        self._throttle.record.warning(message)
 
-    def failed(self, what: str, failure: Failure) -> None:
-        """As `trouble`, with a traceback: for what code of the user's raised."""
-        self._throttle.record.failed(what, failure)
+    def failed(self, event: str, failure: Failure) -> None:
+        """Report a failure of the user's code; as `trouble`, with a traceback."""
+        self._throttle.record.failed(event, failure)
 
     def ok(self) -> None:
-        self._check_place()
+        self._check_caller()
         self._throttle.record.works()
         self._attempt.works()
 
-    def _check_place(self) -> None:
+    def _check_caller(self) -> None:
         self._process.check()
         self._check_thread()
 
@@ -245,19 +249,19 @@ class RunnerFeed:
             )
 
     def _check_open(self) -> None:
-        if self._attempt.cancelled or self._attempt.over:
+        if self._attempt.cancelled or self._attempt.ended:
             raise self._stopped()
 
     async def _check(self) -> None:
-        """Raise Stopped if it is; whoever asks again and again is answered no more.
+        """Raise Stopped if the source is; after some calls never return.
 
-        CancelledError and Stopped are of the kind that `except Exception` takes: a loop
-        around that would hold the reactor for ever.
+        `except Exception` catches CancelledError and Stopped: a source that does so in a loop
+        would block the reactor for ever.
         """
-        if self._attempt.cancelled or self._attempt.over:
+        if self._attempt.cancelled or self._attempt.ended:
             self._refused += 1
             if self._refused > _REFUSALS:
-                self.reactor.callLater(0, self._attempt.leave)
+                self.reactor.callLater(0, self._attempt.abandon)
                 await Deferred()
         self._check_open()
 

@@ -1,4 +1,4 @@
-"""How long a source waits after it failed."""
+"""The back-off of a source that failed."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ _HEALTHY = 10
 
 
 class Backoff:
-    """How long to wait after each failed attempt: twice as long each time, with jitter.
+    """How many seconds to wait after each failed attempt: twice as many each time, with jitter.
 
-    From `first` up to `most`, and of that a random part from half to all. It starts anew
-    after an attempt that worked, and from then on lived ten times `first` (or `most`, if
-    that is less).
+    The delay grows from `first` to `longest`; a random part of up to half is taken off. It is
+    reset by an attempt that worked, and went on to live for ten times `first` (or for `longest`,
+    if that is less).
     """
 
-    def __init__(self, first: float, most: float, draw: Callable[[], float] = random.random):
+    def __init__(self, first: float, longest: float, draw: Callable[[], float] = random.random):
         self._first = first
-        self._most = max(first, most)
-        self._healthy = min(_HEALTHY * first, self._most)
+        self._longest = max(first, longest)
+        self._healthy = min(_HEALTHY * first, self._longest)
         self._draw = draw
         self._next = first
 
     def failed(self, worked_for: float | None) -> float:
-        """How long to wait for the next attempt; None if this one never worked."""
+        """Return the delay before the next attempt; `worked_for` is None if this never worked."""
         if worked_for is not None and worked_for >= self._healthy:
             self._next = self._first
         delay = self._next
-        self._next = min(2 * delay, self._most)
+        self._next = min(2 * delay, self._longest)
         return delay * (1 + self._draw()) / 2

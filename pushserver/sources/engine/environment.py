@@ -1,4 +1,4 @@
-"""What sources run in, and how one of them is to run."""
+"""The environment that all sources of a server share, and the plan of one source."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pushserver.hub.audience import Subscriber
 from pushserver.usercode.reactor import Reactor
 
 
-class Watch(Protocol):
-    """Who watches what; a hub is one."""
+class Subscriptions(Protocol):
+    """The subscribers of channels; a hub provides this."""
 
     on_join: list[Callable[[str, Subscriber], None]]
     on_leave: list[Callable[[str, Subscriber], None]]
 
     def size(self, channel: str) -> int:
-        """How many watch the channel."""
+        """Return the number of subscribers of the channel."""
 
 
 class Memory(Protocol):
-    """What sources remember, by their names: JSON values."""
+    """The JSON values that sources remember, by their names."""
 
     def get(self, name: str) -> object:
-        """What was set last; None if nothing was."""
+        """Return the last value, or None."""
 
     def set(self, name: str, value: object) -> None:
-        """Keep this value; raises InvalidData if it is none or too large."""
+        """Keep the value; raises InvalidData if JSON cannot hold it or it is too large."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +40,16 @@ class Plan(Source):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What all sources of a server share.
+class Environment:
+    """The services that all sources of a server share.
 
-    `clock` gives Unix seconds, `now` the seconds of the steady clock; `stop_seconds` says how long
-    the end of a source is waited for.
+    `clock` returns Unix seconds, `now` the seconds of a monotonic clock; a source may take
+    `stop_seconds` to end.
     """
 
     reactor: Reactor
     publish: Callable[[Draft], Awaitable[Receipt]]
-    watch: Watch
+    subscriptions: Subscriptions
     memory: Memory
     clock: Callable[[], float]
     now: Callable[[], float]

@@ -1,4 +1,4 @@
-"""What a source has done: its counts, its last error, and what the log is told of it."""
+"""The record of a source: its counts, its last error, and its lines in the log."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 
 from pushserver.errors import Unavailable
-from pushserver.sources.engine.environment import Place, Plan
+from pushserver.sources.engine.environment import Environment, Plan
 from pushserver.sources.engine.meter import Meter
 from pushserver.sources.interface import SourceFailed
 from pushserver.usercode.rate import LOGGED_AT_ONCE, Remarks
 from pushserver.usercode.tracebacks import own_part
 
 REMINDER_SECONDS = 60.0
-_KNOWN = 100
-_MOST_CHARACTERS = 500
+_REMEMBERED_WARNINGS = 100
+_MAX_CHARACTERS = 500
 
 
 class Record:
-    """Times in Unix seconds; `last_error` is empty once the source works again.
+    """The counts and errors of one source; times in Unix seconds.
 
-    `last_failure` is the same, but stays.
+    `last_error` is cleared when the source works again; `last_failure` is not.
     """
 
     _log = Logger()
 
-    def __init__(self, plan: Plan, place: Place):
+    def __init__(self, plan: Plan, environment: Environment):
         self.published = Meter()
         self.last_event: float | None = None
         self.last_error = ""
@@ -36,27 +36,27 @@ class Record:
         self.error_time: float | None = None
         self.errors = 0
         self._plan = plan
-        self._place = place
+        self._environment = environment
         self._slowed_at: float | None = None
-        self._known: deque[str] = deque(maxlen=_KNOWN)
+        self._logged: deque[str] = deque(maxlen=_REMEMBERED_WARNINGS)
         self._remarks = Remarks(LOGGED_AT_ONCE)
-        self._failure: object = None
-        self._said_at = 0.0
-        self._same = 0
+        self._last_logged: object = None
+        self._logged_at = 0.0
+        self._repeats = 0
 
     def publication(self) -> None:
-        """It has published."""
-        self.published.add(self._place.now())
-        self.last_event = self._place.clock()
+        """Note a publication."""
+        self.published.add(self._environment.now())
+        self.last_event = self._environment.clock()
         self.works()
 
     def works(self) -> None:
-        """The last error is over."""
+        """Clear the last error."""
         self.last_error = ""
 
     def slowed(self) -> None:
-        """It has to wait, since it publishes too much."""
-        now = self._place.now()
+        """Log, once a minute at most, that the source exceeds its rate."""
+        now = self._environment.now()
         if self._slowed_at is None or now - self._slowed_at >= REMINDER_SECONDS:
             self._slowed_at = now
             self._log.warn(
@@ -66,62 +66,62 @@ class Record:
                 rate=self._plan.max_rate,
             )
 
-    def trouble(self, message: str) -> None:
-        """Something failed that is known by its message: logged once."""
+    def warning(self, message: str) -> None:
+        """Note an error; the log has each message once."""
         self._note(message)
-        if message not in self._known:
-            self._known.append(message)
-            self._say(message)
+        if message not in self._logged:
+            self._logged.append(message)
+            self._write(message)
 
-    def failed(self, what: str, failure: Failure) -> None:
-        """Something failed: logged, with its traceback if that says more.
+    def failed(self, event: str, failure: Failure) -> None:
+        """Note a failure; log it, with its traceback if the code of the source raised it.
 
-        The same failure again is counted, and once in a while the log has how often.
+        A repeated failure is counted; the log has the count once a minute at most.
         """
-        message, now = describe(failure.value), self._place.now()
+        message, now = describe(failure.value), self._environment.now()
         self._note(message)
         expected = failure.check(SourceFailed, Unavailable) is not None
         raised = [] if expected else [frame[:3] for frame in failure.frames[-1:]]
-        known = (message, raised)
-        if known != self._failure:
-            self._remarks.unsaid += self._same
-            self._failure, self._said_at, self._same = known, now, 0
+        identity = (message, raised)
+        if identity != self._last_logged:
+            self._remarks.unsaid += self._repeats
+            self._last_logged, self._logged_at, self._repeats = identity, now, 0
             if expected:
-                self._say(f"{what}: {message}")
+                self._write(f"{event}: {message}")
             else:
-                self._say(what, failure)
+                self._write(event, failure)
             return
-        self._same += 1
-        if (passed := now - self._said_at) >= REMINDER_SECONDS:
-            times = "once" if self._same == 1 else f"{self._same} times"
-            self._said_at, self._same = now, 0
-            self._say(f"{what}: {message} (the same {times} more in {passed:.0f} s)")
+        self._repeats += 1
+        if (passed := now - self._logged_at) >= REMINDER_SECONDS:
+            times = "once" if self._repeats == 1 else f"{self._repeats} times"
+            self._logged_at, self._repeats = now, 0
+            self._write(f"{event}: {message} (the same {times} more in {passed:.0f} s)")
 
     def _note(self, message: str) -> None:
         self.errors += 1
-        self.last_error = self.last_failure = _shown(message)
-        self.error_time = self._place.clock()
+        self.last_error = self.last_failure = _bounded(message)
+        self.error_time = self._environment.clock()
 
-    def _say(self, what: str, failure: Failure | None = None) -> None:
-        """Log it; when there is too much of that only the number, with the next one."""
-        more = self._remarks.more(self._place.now())
+    def _write(self, event: str, failure: Failure | None = None) -> None:
+        """Log one line within the limit; the next line has the number of suppressed ones."""
+        more = self._remarks.more(self._environment.now())
         if more is None:
             return
-        told = "source {name}: {what}{more}"
+        line = "source {name}: {event}{more}"
         if failure is None:
-            self._log.warn(told, name=self._plan.name, what=what, more=more)
+            self._log.warn(line, name=self._plan.name, event=event, more=more)
         else:
-            self._log.failure(told, own_part(failure), name=self._plan.name, what=what, more=more)
+            self._log.failure(line, own_part(failure), name=self._plan.name, event=event, more=more)
 
 
 def describe(error: BaseException | None) -> str:
-    """An exception in one line."""
-    text = _shown(" ".join(safe_str(error).split()))
+    """Return one line about an exception."""
+    text = _bounded(" ".join(safe_str(error).split()))
     if isinstance(error, (SourceFailed, Unavailable)):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _shown(text: str) -> str:
-    """Not too much of it, and nothing that UTF-8 cannot hold (names of files may be such)."""
-    return text[:_MOST_CHARACTERS].encode("utf-8", "replace").decode()
+def _bounded(text: str) -> str:
+    """Return the text cut to a bound, and valid as UTF-8 (names of files may not be)."""
+    return text[:_MAX_CHARACTERS].encode("utf-8", "replace").decode()

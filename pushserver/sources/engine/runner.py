@@ -1,4 +1,4 @@
-"""Runs one source: starts it again when it fails, and on demand only while somebody watches."""
+"""Runs one source: restarts it when it fails, and runs it on demand."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from twisted.python.failure import Failure
 from pushserver.hub.audience import Subscriber
 from pushserver.sources.engine.attempt import Attempt, Throttle
 from pushserver.sources.engine.backoff import Backoff
-from pushserver.sources.engine.environment import Place, Plan
+from pushserver.sources.engine.environment import Environment, Plan
 from pushserver.sources.engine.record import Record
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a source is; times in Unix seconds.
+    """The status of a source; times in Unix seconds.
 
-    `state` is `running`, `waiting` (for somebody who watches), `backing off`, `ended` or
-    `stopped`. `last_error` is empty once the source works again, `last_failure` and
-    `error_time` stay. `next_attempt` is there while it backs off. `rate` is in publications a
-    second over the last minute.
+    `state` is `running`, `waiting` (for a subscriber), `backing off`, `ended` or `stopped`.
+    `last_error` is cleared when the source works again, `last_failure` and `error_time` are
+    not. `next_attempt` is set while the source backs off. `rate` is in publications a second
+    over the last minute.
     """
 
     name: str
@@ -43,32 +43,31 @@ class Status:
 
 
 class Runner(Service):
-    """One source, from the start of the server to its end; `source` provides ISource.
+    """Runs `source`, an ISource, while the service runs.
 
-    There is one attempt at a time: the next waits until the last one has ended, or was left
-    behind.
+    There is one attempt at a time: the next one starts when the last has ended or was abandoned.
     """
 
     _log = Logger()
 
-    def __init__(self, source: Any, plan: Plan, place: Place):
+    def __init__(self, source: Any, plan: Plan, environment: Environment):
         self.source = source
         self.plan = plan
-        self._place = place
-        self._record = Record(plan, place)
-        self._throttle = Throttle(plan, place, self._record)
+        self._environment = environment
+        self._record = Record(plan, environment)
+        self._throttle = Throttle(plan, environment, self._record)
         self._backoff = Backoff(plan.retry_seconds, plan.retry_max_seconds)
         self._attempt: Attempt | None = None
         self._ended = False
         self._restarts = 0
         self._not_before: float | None = None
-        self._wakes: Any = None
-        self._lingers: Any = None
-        self._stopping: list[Deferred[None]] = []
-        self._hurries: Any = None
+        self._update_timer: Any = None
+        self._linger_timer: Any = None
+        self._stop_waiters: list[Deferred[None]] = []
+        self._stop_timer: Any = None
 
     def status(self) -> Status:
-        """How it is now."""
+        """Return the status now."""
         record = self._record
         return Status(
             name=self.plan.name,
@@ -83,41 +82,41 @@ class Runner(Service):
             errors=record.errors,
             restarts=self._restarts,
             next_attempt=self._next_attempt(),
-            rate=round(record.published.rate(self._place.now()), 3),
+            rate=round(record.published.rate(self._environment.now()), 3),
         )
 
     def startService(self) -> None:
         super().startService()
         self._ended = False
         if self.plan.on_demand:
-            self._place.watch.on_join.append(self._joined)
-            self._place.watch.on_leave.append(self._left)
-        self._adjust()
+            self._environment.subscriptions.on_join.append(self._joined)
+            self._environment.subscriptions.on_leave.append(self._left)
+        self._update()
 
     def stopService(self) -> Deferred[None]:
-        """Cancel it; fires when it has ended, or when that has taken `stop_seconds`.
+        """Cancel the source; fires when it has ended, after `stop_seconds` at the latest.
 
-        One that asks for more time than that goes on for so long.
+        A source with `stop_seconds` of its own may take longer, but does not delay the result.
         """
         super().stopService()
-        if self._joined in self._place.watch.on_join:
-            self._place.watch.on_join.remove(self._joined)
-            self._place.watch.on_leave.remove(self._left)
-        self._stop_lingering()
+        if self._joined in self._environment.subscriptions.on_join:
+            self._environment.subscriptions.on_join.remove(self._joined)
+            self._environment.subscriptions.on_leave.remove(self._left)
+        self._cancel_linger_timer()
         done: Deferred[None] = Deferred()
-        self._stopping.append(done)
-        self._adjust()
-        if self._stopping and self._hurries is None:
-            seconds = self._place.stop_seconds
-            self._hurries = self._place.reactor.callLater(seconds, self._stopped)
+        self._stop_waiters.append(done)
+        self._update()
+        if self._stop_waiters and self._stop_timer is None:
+            seconds = self._environment.stop_seconds
+            self._stop_timer = self._environment.reactor.callLater(seconds, self._fire_stop_waiters)
         return done
 
-    def _stopped(self) -> None:
-        if self._hurries is not None and self._hurries.active():
-            self._hurries.cancel()
-        self._hurries = None
-        stopping, self._stopping = self._stopping, []
-        for done in stopping:
+    def _fire_stop_waiters(self) -> None:
+        if self._stop_timer is not None and self._stop_timer.active():
+            self._stop_timer.cancel()
+        self._stop_timer = None
+        waiters, self._stop_waiters = self._stop_waiters, []
+        for done in waiters:
             done.callback(None)
 
     def _state(self) -> str:
@@ -132,80 +131,81 @@ class Runner(Service):
     def _next_attempt(self) -> float | None:
         if self._not_before is None or not self._wanted():
             return None
-        left = max(0.0, self._not_before - self._place.now())
-        return round(self._place.clock() + left, 3)
+        left = max(0.0, self._not_before - self._environment.now())
+        return round(self._environment.clock() + left, 3)
 
     def _wanted(self) -> bool:
-        """Whether there is to be an attempt."""
+        """Whether an attempt should run."""
         if not self.running or self._ended:
             return False
         on_demand = self.plan.on_demand
-        return not on_demand or self._lingers is not None or self._watched()
+        return not on_demand or self._linger_timer is not None or self._has_subscribers()
 
-    def _watched(self) -> bool:
-        return self._place.watch.size(self.plan.channel) > 0
+    def _has_subscribers(self) -> bool:
+        return self._environment.subscriptions.size(self.plan.channel) > 0
 
     def _joined(self, channel: str, _: Subscriber) -> None:
         if channel == self.plan.channel:
-            # Not in the turn of who joined: what is published in it would come before the
-            # answer to the subscribe.
-            self._wake(0.0)
+            # Not in this turn: a publication in it would precede the reply to the subscribe.
+            self._update_in(0.0)
 
     def _left(self, channel: str, _: Subscriber) -> None:
-        if channel == self.plan.channel and not self._watched():
-            self._stop_lingering()
-            self._lingers = self._place.reactor.callLater(self.plan.linger_seconds, self._lingered)
+        if channel == self.plan.channel and not self._has_subscribers():
+            self._cancel_linger_timer()
+            self._linger_timer = self._environment.reactor.callLater(
+                self.plan.linger_seconds, self._lingered
+            )
 
     def _lingered(self) -> None:
-        self._lingers = None
-        self._adjust()
+        self._linger_timer = None
+        self._update()
 
-    def _stop_lingering(self) -> None:
-        if self._lingers is not None:
-            self._lingers.cancel()
-            self._lingers = None
+    def _cancel_linger_timer(self) -> None:
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+            self._linger_timer = None
 
-    def _wake(self, seconds: float) -> None:
-        if self._wakes is None:
-            self._wakes = self._place.reactor.callLater(seconds, self._woken)
+    def _update_in(self, seconds: float) -> None:
+        if self._update_timer is None:
+            self._update_timer = self._environment.reactor.callLater(seconds, self._timer_fired)
 
-    def _woken(self) -> None:
-        self._wakes = None
-        self._adjust()
+    def _timer_fired(self) -> None:
+        self._update_timer = None
+        self._update()
 
-    def _adjust(self) -> None:
-        """Begin or end an attempt, as it is to be now."""
+    def _update(self) -> None:
+        """Start or cancel an attempt, or set the timer for the next one."""
         if not self._wanted():
-            if self._wakes is not None:
-                self._wakes.cancel()
-                self._wakes = None
+            if self._update_timer is not None:
+                self._update_timer.cancel()
+                self._update_timer = None
             if self._attempt is not None:
                 self._attempt.cancel()
         elif self._attempt is None:
-            left = 0.0 if self._not_before is None else self._not_before - self._place.now()
+            left = 0.0 if self._not_before is None else self._not_before - self._environment.now()
             if left > 0:
-                self._wake(left)
+                self._update_in(left)
             else:
-                self._begin()
+                self._start_attempt()
         if self._attempt is None and not self.running:
-            self._stopped()
+            self._fire_stop_waiters()
 
-    def _begin(self) -> None:
+    def _start_attempt(self) -> None:
         if self._not_before is not None:
             self._not_before = None
             self._restarts += 1
-        self._attempt = Attempt(self.source, self._throttle, self._over)
+        self._attempt = Attempt(self.source, self._throttle, self._attempt_ended)
         self._attempt.start()
 
-    def _over(self, attempt: Attempt, failure: Failure | None) -> None:
+    def _attempt_ended(self, attempt: Attempt, failure: Failure | None) -> None:
         self._attempt = None
         if failure is not None and attempt.cancelled:
             self._record.failed("failed while it was stopped", failure)
         elif failure is not None:
             delay = self._backoff.failed(attempt.worked_for())
-            self._not_before = self._place.now() + delay
+            self._not_before = self._environment.now() + delay
             self._record.failed(f"failed, and is started again in {delay:.1f} s", failure)
         elif not attempt.cancelled:
             self._ended = True
             self._log.info("source {name} has ended", name=self.plan.name)
-        self._adjust()
+        self._update()

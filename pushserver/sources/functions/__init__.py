@@ -1,1 +1,1 @@
-"""Sources made of functions, generators and coroutines."""
+"""Sources made from functions, generators and coroutines."""

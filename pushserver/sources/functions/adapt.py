@@ -1,4 +1,4 @@
-"""Makes a source of a function, a generator, an async generator or a coroutine function."""
+"""Makes a source from a function, a generator, an async generator or a coroutine function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
-from pushserver.sources.functions.ticks import Ended, in_time, publish, repeating, tell, ticking
+from pushserver.sources.functions.ticks import (
+    Ended,
+    publish,
+    repeating,
+    report,
+    ticking,
+    warn_if_late,
+)
 from pushserver.sources.interface import Feed, ISource
 from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
@@ -21,10 +28,10 @@ from pushserver.usercode.worker import Caller, Worker
 
 
 def adapt(target: Any, every: float | None = None, thread: bool | None = None) -> Any:
-    """An ISource of what it is given; raises ValueError when that can be none.
+    """Return an ISource that runs `target`; raises ValueError if that cannot be a source.
 
-    `every` is in seconds. What is not async runs in a thread of its own, unless `thread` is
-    False; what is async runs on the reactor's thread.
+    `every` is in seconds. A plain function or generator runs in a thread for this source unless
+    `thread` is False; an async one runs on the reactor's thread.
     """
     name = getattr(target, "__qualname__", None) or type(target).__name__
     source = _own_source(target)
@@ -33,26 +40,26 @@ def adapt(target: Any, every: float | None = None, thread: bool | None = None) -
             raise ValueError(f"{name} is a source by itself: it takes neither every nor thread")
         return source
     if not callable(target) or isinstance(target, type):
-        raise ValueError(f"{name} is no source: expected a function, or what provides ISource")
+        raise ValueError(f"{name} is no source: expected a function or an ISource")
     if every is not None and not (_is_number(every) and 0 < every < float("inf")):
         raise ValueError(f"every of {name} is {every!r}, expected a number of seconds, more than 0")
-    calls, code = Calls(target, name), _code(target)
+    function, code = SourceFunction(target, name), _code(target)
     if inspect.isasyncgenfunction(code) or inspect.iscoroutinefunction(code):
         if thread:
             raise ValueError(f"{name} is async, and runs on the reactor: it takes no thread=True")
         if inspect.isasyncgenfunction(code):
-            return AsyncValues(calls, every)
+            return AsyncGeneratorSource(function, every)
         if every is not None:
-            return Timer(calls, every, OnReactor())
-        if not calls.takes_feed:
+            return TimerSource(function, every, OnReactor())
+        if not function.takes_feed:
             raise ValueError(f"{name} needs every=SECONDS, or an argument for the feed")
-        return Loop(calls)
-    place = OnReactor() if thread is False else InThread(name)
+        return CoroutineSource(function)
+    caller = OnReactor() if thread is False else InThread(name)
     if inspect.isgeneratorfunction(code):
-        return Values(calls, every, place)
+        return GeneratorSource(function, every, caller)
     if every is None:
-        raise ValueError(f"{name} needs every=SECONDS; without, it has to yield its values")
-    return Timer(calls, every, place)
+        raise ValueError(f"{name} needs every=SECONDS; without it, expected a generator")
+    return TimerSource(function, every, caller)
 
 
 def _is_number(value: object) -> bool:
@@ -61,19 +68,19 @@ def _is_number(value: object) -> bool:
 
 def _own_source(target: Any) -> Any:
     if isinstance(target, type):
-        made: Any = target
-        return made() if ISource.implementedBy(target) else None
+        source_class: Any = target
+        return source_class() if ISource.implementedBy(target) else None
     return target if ISource.providedBy(target) else None
 
 
 def _code(target: Any) -> Any:
-    """What says whether it is async or a generator."""
-    function = inspect.isroutine(target) or isinstance(target, functools.partial)
-    return target if function else target.__call__
+    """Return the object that inspect can classify as async or as a generator."""
+    is_function = inspect.isroutine(target) or isinstance(target, functools.partial)
+    return target if is_function else target.__call__
 
 
-class Calls:
-    """A function that takes the feed or nothing."""
+class SourceFunction:
+    """A user's function that takes the feed or no argument."""
 
     def __init__(self, function: Callable[..., Any], name: str):
         self.name = name
@@ -81,7 +88,7 @@ class Calls:
         try:
             parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):
-            # Some that are written in C say nothing.
+            # Some functions written in C have no signature.
             parameters = {}.values()
         positional = [p for p in parameters if p.kind in _POSITIONAL]
         required = [p for p in parameters if p.default is p.empty and p.kind not in _COLLECTING]
@@ -98,27 +105,26 @@ _COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class OnReactor:
-    """Where calls are made: at once, on the reactor's thread; what can be awaited is."""
+    """Calls a function at once on the reactor's thread, and awaits its result if it can."""
 
     busy = False
 
     async def call(self, reactor: IReactorFromThreads, function: Callable[[], Any]) -> Any:
-        """What it returns."""
         try:
-            found = fork.call(function)
+            result = fork.call(function)
         except StopIteration as error:
-            # Python would raise this too, but without the line that raised the other.
+            # Python would raise this too, but without the line that raised StopIteration.
             raise RuntimeError("StopIteration was raised, and not in a generator").with_traceback(
                 error.__traceback__
             ) from error
-        return await awaited(found) if inspect.isawaitable(found) else found
+        return await awaited(result) if inspect.isawaitable(result) else result
 
     def close(self) -> None:
-        """Nothing is open."""
+        """No-op."""
 
 
 class InThread:
-    """Where calls are made: in a thread for this source."""
+    """Calls a function in a thread for this source."""
 
     def __init__(self, name: str):
         self._name = name
@@ -126,131 +132,130 @@ class InThread:
 
     @property
     def busy(self) -> bool:
-        """Whether the last call has not returned."""
+        """Whether the last call is still running."""
         return self.worker.busy
 
     async def call(self, reactor: IReactorFromThreads, function: Callable[[], Any]) -> Any:
-        """What it returns, which is no Deferred and no coroutine."""
-        found = await self.worker.call(reactor, functools.partial(fork.call, function))
-        if isinstance(found, Deferred):
-            found.addErrback(lambda _: None)
-        elif inspect.iscoroutine(found):
-            found.close()
-        elif not inspect.isawaitable(found):
-            return found
+        """Return the function's result; raises TypeError for a Deferred or a coroutine."""
+        result = await self.worker.call(reactor, functools.partial(fork.call, function))
+        if isinstance(result, Deferred):
+            result.addErrback(lambda _: None)
+        elif inspect.iscoroutine(result):
+            result.close()
+        elif not inspect.isawaitable(result):
+            return result
         raise TypeError(
-            f"{self._name} returned a {type(found).__name__} in a thread, where nothing waits"
+            f"{self._name} returned a {type(result).__name__} in a thread, where nothing waits"
             " for it: write `async def`, or thread=False"
         )
 
     def close(self) -> None:
-        """Let the thread go."""
+        """End the thread."""
         self.worker.close()
 
 
 @implementer(ISource)
-class Loop:
-    """A coroutine function that publishes by the feed, called once."""
+class CoroutineSource:
+    """Calls a coroutine function once, which publishes by the feed."""
 
-    def __init__(self, calls: Calls):
-        self._calls = calls
+    def __init__(self, function: SourceFunction):
+        self._function = function
 
     def run(self, feed: Feed) -> Awaitable[None]:
-        made: Awaitable[None] = self._calls(feed)
-        return made
+        coroutine: Awaitable[None] = self._function(feed)
+        return coroutine
 
 
 @implementer(ISource)
-class Timer:
-    """Publishes what a function returns, at once and then each `every` seconds.
+class TimerSource:
+    """Publishes the result of a function, at once and then every `every` seconds.
 
-    No tick begins before the last one is over: those that are missed are skipped. One that
-    fails is logged, and the next one comes: a LoopingCall on its own stops for good at the
-    first exception.
+    Ticks do not overlap: one that is due while another runs is skipped. A tick that fails is
+    logged, and the timer continues; a LoopingCall alone would stop at the first exception.
     """
 
-    def __init__(self, calls: Calls, every: float, place: OnReactor | InThread):
-        self._calls = calls
+    def __init__(self, function: SourceFunction, every: float, caller: OnReactor | InThread):
+        self._function = function
         self._every = every
-        self.place = place
+        self.caller = caller
 
     async def run(self, feed: Any) -> None:
         async def tick() -> None:
-            made = self.place.call(feed.reactor, lambda: self._calls(feed))
+            call = self.caller.call(feed.reactor, lambda: self._function(feed))
             try:
-                value = await in_time(feed, self._every, made)
+                value = await warn_if_late(feed, self._every, call)
             except CancelledError:
                 raise
             except (Exception, SystemExit) as error:
-                tell(feed, error)
+                report(feed, error)
             else:
                 await publish(feed, value)
 
         try:
             await ticking(feed, self._every, tick)
         finally:
-            self.place.close()
+            self.caller.close()
 
 
 @implementer(ISource)
-class Values:
-    """Publishes what a generator yields, and ends with it; with `every` one a tick.
+class GeneratorSource:
+    """Publishes the values of a generator, one a tick with `every`, and ends with it.
 
-    What a generator in a thread waited for when it was stopped is published by the next run:
-    it has been taken, out of a queue maybe.
+    A generator in a thread may get its next value after the source was stopped. The next run
+    publishes that value first: it may have been taken out of a queue.
     """
 
-    def __init__(self, calls: Calls, every: float | None, place: OnReactor | InThread):
-        self._calls = calls
+    def __init__(self, function: SourceFunction, every: float | None, caller: OnReactor | InThread):
+        self._function = function
         self.every = every
-        self.place = place
-        self._taken: deque[Any] = deque(maxlen=1)
+        self.caller = caller
+        self._value: deque[Any] = deque(maxlen=1)
 
     async def run(self, feed: Any) -> None:
-        generator: Generator[Any, Any, Any] = self._calls(feed)
+        generator: Generator[Any, Any, Any] = self._function(feed)
 
         async def step() -> None:
-            made = self.place.call(feed.reactor, lambda: self._take(generator))
-            await in_time(feed, self.every, made)
-            await publish(feed, self._taken.popleft())
+            call = self.caller.call(feed.reactor, lambda: self._next(generator))
+            await warn_if_late(feed, self.every, call)
+            await publish(feed, self._value.popleft())
 
         try:
             await repeating(feed, self.every, step)
         finally:
             await self._close(feed, generator)
 
-    def _take(self, generator: Generator[Any, Any, Any]) -> None:
-        """Have a value; in the thread, where there is one call at a time."""
-        if not self._taken:
+    def _next(self, generator: Generator[Any, Any, Any]) -> None:
+        """Get the next value; runs in the thread, one call at a time."""
+        if not self._value:
             try:
-                self._taken.append(next(generator))
+                self._value.append(next(generator))
             except StopIteration:
                 raise Ended from None
 
     async def _close(self, feed: Feed, generator: Generator[Any, Any, Any]) -> None:
-        stuck = self.place.busy
-        closed = Deferred.fromCoroutine(self.place.call(feed.reactor, generator.close))
-        self.place.close()
+        stuck = self.caller.busy
+        closed = Deferred.fromCoroutine(self.caller.call(feed.reactor, generator.close))
+        self.caller.close()
         if stuck:
-            # It is closed if it ever comes back; nobody waits for that.
+            # The generator is closed when its current call returns, which may never happen.
             closed.addErrback(lambda _: None)
         else:
             await closed
 
 
 @implementer(ISource)
-class AsyncValues:
-    """Publishes what an async generator yields, and ends with it; with `every` one a tick."""
+class AsyncGeneratorSource:
+    """Publishes the values of an async generator, one a tick with `every`, and ends with it."""
 
-    def __init__(self, calls: Calls, every: float | None):
-        self._calls = calls
+    def __init__(self, function: SourceFunction, every: float | None):
+        self._function = function
         self._every = every
 
     async def run(self, feed: Any) -> None:
-        generator: AsyncGenerator[Any, Any] = self._calls(feed)
+        generator: AsyncGenerator[Any, Any] = self._function(feed)
 
         async def step() -> None:
-            await publish(feed, await in_time(feed, self._every, _anext(generator)))
+            await publish(feed, await warn_if_late(feed, self._every, _anext(generator)))
 
         try:
             await repeating(feed, self._every, step)

@@ -1,4 +1,4 @@
-"""Ticks and steps: how often the code of a source is called, and what when that fails."""
+"""The timer and the loop that call a function of a source, and reports of its failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pushserver.sources.interface import Feed, SourceFailed
 
 SLOW_TICKS = 10
 SLOW_SECONDS = 30.0
-"""A tick is told to hang after so many intervals, but not before so many seconds."""
+"""A tick is reported as late after SLOW_TICKS intervals, but not before SLOW_SECONDS."""
 _STEPS_PER_TURN = 50
 
 
@@ -23,39 +23,39 @@ class Ended(Exception):
 
 
 class TickFeed(Feed, Protocol):
-    """The feed of a runner, which also takes the failure of a tick."""
+    """The feed of a runner, to which the failure of a tick can be reported."""
 
-    def failed(self, what: str, failure: Failure) -> None:
-        """What the user's code raised; the last error, logged with its traceback if it is new."""
+    def failed(self, event: str, failure: Failure) -> None:
+        """Note a failure of the user's code; log it with its traceback if it is new."""
 
 
 async def publish(feed: TickFeed, value: object) -> None:
-    """Publish a value, unless it is None; what JSON cannot hold is told."""
+    """Publish the value unless it is None; report a value that JSON cannot hold."""
     if value is None:
         return
     try:
         await feed.publish(value)
     except InvalidData as error:
-        # No traceback: it would have our own lines only.
-        tell(feed, SourceFailed(str(error)))
+        # Without a traceback, which would show only our own lines.
+        report(feed, SourceFailed(str(error)))
 
 
-def tell(feed: TickFeed, error: BaseException) -> None:
-    """What a tick raised."""
+def report(feed: TickFeed, error: BaseException) -> None:
+    """Report an exception that a tick raised."""
     feed.failed("a tick failed, and the next one comes", Failure(error))
 
 
 async def repeating(
     feed: TickFeed, every: float | None, step: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
-    """Take steps, with `every` one a tick, until one raises; Ended is the end."""
+    """Await `step()` again and again, once a tick with `every`, until it raises Ended."""
     try:
         if every is not None:
             await ticking(feed, every, step)
         while True:
             for _ in range(_STEPS_PER_TURN):
                 await step()
-            # Who waits for nothing, and publishes nothing, must give the others a turn too.
+            # A source that never waits must not starve the others.
             await feed.sleep(0)
     except Ended:
         return
@@ -64,41 +64,41 @@ async def repeating(
 async def ticking(
     feed: TickFeed, every: float, tick: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
-    """Run a tick at once and then each `every` seconds, until one raises."""
+    """Run a tick at once and then every `every` seconds, until one raises."""
     current: list[Deferred[None]] = []
 
-    def begin() -> Deferred[None]:
+    def start_tick() -> Deferred[None]:
         current[:] = [Deferred.fromCoroutine(tick())]
         return current[0]
 
-    def failed(why: Failure) -> None:
+    def failed(failure: Failure) -> None:
         if current:
-            done.errback(why)
+            done.errback(failure)
 
-    loop = LoopingCall(begin)
+    loop = LoopingCall(start_tick)
     loop.clock = feed.reactor
     done: Deferred[None] = Deferred()
     try:
         loop.start(every).addErrback(failed)
         await done
     finally:
-        begun, current = current, []
+        running, current = current, []
         if loop.running:
             loop.stop()
-        for last in begun:
-            last.cancel()
+        for deferred in running:
+            deferred.cancel()
 
 
-async def in_time(feed: TickFeed, every: float | None, made: Awaitable[Any]) -> Any:
-    """What it gives; it is told when that takes too long for something `every` so often."""
+async def warn_if_late(feed: TickFeed, every: float | None, tick: Awaitable[Any]) -> Any:
+    """Return the result of a tick; warn when it takes very long for its interval."""
     if every is None:
-        # A generator that sleeps as it likes.
-        return await made
+        # A generator without a timer may wait as long as it likes.
+        return await tick
     seconds = max(SLOW_TICKS * every, SLOW_SECONDS)
-    told = f"a tick has not returned after {seconds:g} s; there is none until it does"
-    late = feed.reactor.callLater(seconds, feed.trouble, told)
+    warning = f"a tick has not returned after {seconds:g} s; there is none until it does"
+    late = feed.reactor.callLater(seconds, feed.trouble, warning)
     try:
-        return await made
+        return await tick
     finally:
         if late.active():
             late.cancel()

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.hub.hub import Hub
-from pushserver.sources.engine.environment import Place, Plan
+from pushserver.sources.engine.environment import Environment, Plan
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed, ISource
 from pushserver.store.source_memory import Memory
@@ -80,7 +80,7 @@ class Desk:
         self.refusal: Exception | None = None
         self.held: Deferred[None] | None = None
         now = self.monotonic = self.clock.seconds
-        self.place = Place(
+        self.environment = Environment(
             cast(Any, self.clock), self.publish, self.hub, self.memory, wall or now, now, 2.0
         )
 
@@ -97,7 +97,7 @@ class Desk:
     def runner(self, source: object, **plan: Any) -> Runner:
         """A runner of this source, which publishes to `c`, not started."""
         return Runner(
-            source, Plan(**{"name": "s", "type": "test", "channel": "c", **plan}), self.place
+            source, Plan(**{"name": "s", "type": "test", "channel": "c", **plan}), self.environment
         )
 
     def started(self, source: object, **plan: Any) -> Runner:

@@ -148,7 +148,7 @@ class TestAModuleThatCannotBeImported:
         code = f"{APP}\n@app.source('a')\ndef tick():\n    return 1\n"
         lines = self.told(here, code)
         assert 'pushtest_e.py", line 5' in lines[1]
-        problem = "tick needs every=SECONDS; without, it has to yield its values"
+        problem = "tick needs every=SECONDS; without it, expected a generator"
         assert lines[-1] == f"ValueError: {problem}"
 
     def test_but_is_when_it_is_mended(self, here: Path) -> None:

@@ -129,9 +129,9 @@ def test_sources_remember_where_the_history_is(tmp_path: Path, stored: bool) -> 
     service = build(Config(store=store), memory_reactor())
     [runner] = service._sources
     assert isinstance(runner, Runner)
-    assert (runner._place.memory is getattr(service._storage, "memory", None)) is stored
-    runner._place.memory.set("numbers", 1)
-    assert runner._place.memory.get("numbers") == 1
+    assert (runner._environment.memory is getattr(service._storage, "memory", None)) is stored
+    runner._environment.memory.set("numbers", 1)
+    assert runner._environment.memory.get("numbers") == 1
 
 
 def test_channels_have_the_options_of_the_configuration() -> None:

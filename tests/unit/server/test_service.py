@@ -21,7 +21,7 @@ from pushserver.server import service as module
 from pushserver.server.build import build
 from pushserver.server.service import SWEEP_SECONDS, PushService
 from pushserver.sessions.peers import WAKES
-from pushserver.sources.engine.environment import Place, Plan
+from pushserver.sources.engine.environment import Environment, Plan
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed
 from pushserver.store.source_memory import Memory
@@ -285,7 +285,7 @@ class TestTheEnd:
         self, trouble: Trouble
     ) -> None:
         server = Server(Limits(drain_seconds=4.0))
-        place = Place(
+        environment = Environment(
             server.clock,
             server.node.publish,
             server.hub,
@@ -301,7 +301,7 @@ class TestTheEnd:
                     await Deferred()
 
         for name in "abc":
-            server.service.add_source(Runner(Script(deaf), Plan("x", "c", name=name), place))
+            server.service.add_source(Runner(Script(deaf), Plan("x", "c", name=name), environment))
         started(server)
         line = server.connect()
         line.reading = False

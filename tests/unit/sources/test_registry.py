@@ -89,9 +89,9 @@ class TestTheTypes:
         assert types["y"] is ours
         assert list(types) == ["x", "y", "z"]
         assert [re.sub(r"<.*>", "", text) for text in trouble.take()] == [
-            " is a second type x, and left out",
-            "the type y of  is one of ours already",
-            "the type y of  is one of ours already",
+            " is a second type x; it is ignored",
+            "the type y of  is ignored: it is built in",
+            "the type y of  is ignored: it is built in",
         ]
 
     @pytest.mark.parametrize("name", [None, "", 5])
@@ -170,9 +170,9 @@ class TestMaking:
     @pytest.mark.parametrize(
         ("table", "problem"),
         [
-            (Source("x", "c"), "x is no type of sources, expected one of k"),
+            (Source("x", "c"), "x is not a type of sources, expected one of k"),
             (Source("k", "c", options={"size": 10}), "size: expected 9 at most, got 10"),
-            (Source("l", "c"), "the type l made 5, which is no ISource"),
+            (Source("l", "c"), "the type l made 5, expected an ISource"),
         ],
     )
     def test_of_what_cannot_be_made_says_what_is_wrong(self, table: Source, problem: str) -> None:

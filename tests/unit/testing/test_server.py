@@ -144,14 +144,14 @@ class TestThreads:
         app = PushServer()
         app.source("a", every=1.0, name="timer")(lambda: 1)
         app.source("b")(lambda: (yield 1))
-        places = [own.source.place for own in app.sources]
-        before = [place.worker for place in places]
+        callers = [own.source.caller for own in app.sources]
+        before = [caller.worker for caller in callers]
         assert [type(worker) for worker in before] == [Worker, Worker]
         for _ in range(2):
             with TestServer(app) as server:
-                assert [type(place.worker) for place in places] == [Beside, Aside]
+                assert [type(caller.worker) for caller in callers] == [Beside, Aside]
                 assert (len(server.history("a")), len(server.history("b"))) == (1, 1)
-            assert [place.worker for place in places] == before
+            assert [caller.worker for caller in callers] == before
         server.close()
 
     def test_of_the_tests_own_may_publish(self) -> None:

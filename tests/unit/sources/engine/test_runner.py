@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from pushserver.errors import InvalidData, InvalidKey, InvalidName, Unavailable
-from pushserver.sources.engine.attempt import MOST_WAITING
+from pushserver.sources.engine.attempt import MAX_WAITING
 from pushserver.sources.engine.record import REMINDER_SECONDS
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed, ISource, SourceFailed, Stopped
@@ -455,12 +455,12 @@ class TestTheRate:
         waiting: list[Deferred[Any]] = []
 
         async def run(feed: Feed) -> None:
-            for number in range(MOST_WAITING + 3):
+            for number in range(MAX_WAITING + 3):
                 waiting.append(Deferred.fromCoroutine(feed.publish(number)))
             await waiting[-1]
 
         runner = desk.script(run, max_rate=1.0)
-        assert f"{MOST_WAITING} publications wait already" in runner.status().last_error
+        assert f"{MAX_WAITING} publications wait already" in runner.status().last_error
         trouble.take()
         stopped(runner)
         for one in waiting:
@@ -531,7 +531,7 @@ class TestTheStop:
         assert over == []
         desk.clock.advance(0.5)
         assert over == [None]
-        assert trouble.take() == ["source s was stopped, and goes on: it is left behind"]
+        assert trouble.take() == ["source s was stopped but does not end: it is abandoned"]
 
     def test_lets_nothing_be_published_any_more(self, desk: Desk) -> None:
         puppet = Puppet()
@@ -598,7 +598,7 @@ class TestTheStop:
         desk.clock.advance(0)
         assert over == [None]
         assert 1 < len(tries) < 10
-        assert "left behind" in trouble.take()[-1]
+        assert "abandoned" in trouble.take()[-1]
 
     def test_of_a_source_that_fails_at_it_is_logged_and_over(
         self, desk: Desk, trouble: Trouble
@@ -671,7 +671,7 @@ class TestTheStop:
         desk.clock.advance(11.9)
         assert trouble.take() == []
         desk.clock.advance(0.2)
-        assert "left behind" in trouble.take()[0]
+        assert "abandoned" in trouble.take()[0]
 
     def test_with_another_start_in_between_waits_for_the_last_attempt(self, desk: Desk) -> None:
         puppet = Puppet()
