@@ -109,7 +109,6 @@ SECTIONS: dict[str, type] = {
     "Auth": settings.Auth,
     "Store": settings.Store,
     "Channels": ChannelOptions,
-    "Sources": settings.Source,
     "Limits": Limits,
 }
 
