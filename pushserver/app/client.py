@@ -8,7 +8,7 @@ from pushserver.app.service import Running
 from pushserver.channels import jsontext
 from pushserver.channels.names import check_event, check_name
 from pushserver.protocols import centrifuge
-from pushserver.sessions.session import Session
+from pushserver.sessions.callbacks import ClientSession
 
 
 class Client:
@@ -20,7 +20,7 @@ class Client:
     keep there what it likes.
     """
 
-    def __init__(self, session: Session, running: Running):
+    def __init__(self, session: ClientSession, running: Running):
         self.id = session.info.client
         self.state: dict[str, Any] = {}
         self._session = session

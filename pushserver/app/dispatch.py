@@ -19,7 +19,7 @@ from pushserver.app.service import Running
 from pushserver.channels import jsontext
 from pushserver.errors import HandlerFailed, InvalidData, NotHandled, Refused
 from pushserver.protocols import centrifuge
-from pushserver.sessions.session import Session
+from pushserver.sessions.callbacks import ClientSession
 from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
 from pushserver.usercode.thread_pool import Busy, Threads
@@ -44,7 +44,7 @@ class AppHandlers:
         monotonic: Callable[[], float],
         seconds: float,
     ):
-        self.clients: dict[Session, Client] = {}
+        self.clients: dict[ClientSession, Client] = {}
         self._events = events
         self._faults = Faults(monotonic)
         self._running: Running | None = None
@@ -109,7 +109,7 @@ class AppHandlers:
         """The last failure of each handler of the channel's namespace, and of none."""
         return self._faults.last(_namespace(channel))
 
-    async def connect(self, session: Session, data: bytes) -> bytes:
+    async def connect(self, session: ClientSession, data: bytes) -> bytes:
         assert self._running is not None, "a session before the start"
         if self._starting is not None:
             await self._started()
@@ -129,7 +129,7 @@ class AppHandlers:
             self.clients.pop(session, None)
             raise
 
-    def disconnect(self, session: Session, reason: str) -> None:
+    def disconnect(self, session: ClientSession, reason: str) -> None:
         client = self.clients.pop(session, None)
         found = self._events.find("disconnect")
         if client is not None and found is not None:
@@ -143,7 +143,7 @@ class AppHandlers:
         if not self._leaving and self._when_left is not None:
             self._when_left.callback(None)
 
-    async def subscribe(self, session: Session, channel: str, data: bytes) -> None:
+    async def subscribe(self, session: ClientSession, channel: str, data: bytes) -> None:
         found = self._events.find("subscribe", _namespace(channel))
         if found is not None:
             client = self.clients[session]
@@ -156,20 +156,20 @@ class AppHandlers:
     def decides(self, channel: str) -> bool:
         return self._events.find("publish", _namespace(channel)) is not None
 
-    async def publish(self, session: Session, channel: str, data: bytes) -> None:
+    async def publish(self, session: ClientSession, channel: str, data: bytes) -> None:
         found = self._events.find("publish", _namespace(channel))
         assert found is not None, "publish without a handler: see `decides`"
         if await self._call(found, self.clients[session], channel, _value(data)) is False:
             raise Refused(f"publishing to {channel} was refused by the application")
 
-    async def rpc(self, session: Session, method: str, data: bytes) -> bytes:
+    async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
         found = self._events.named(method)
         if found is None:
             raise NotHandled(f"the application has no handler for {method[:80]!r}")
         answer = await self._call(found, self.clients[session], _value(data))
         return self._encoded(found, answer)
 
-    async def message(self, session: Session, data: bytes) -> None:
+    async def message(self, session: ClientSession, data: bytes) -> None:
         if not self._events.heard:
             # No value of the data has a handler, so the data need not be read.
             self._faults.unheard(data[:_SHOWN_BYTES].decode("utf-8", "replace"), [])

@@ -22,6 +22,7 @@ from pushserver.protocols.formats import (
     SessionFormat,
 )
 from pushserver.sessions.base import Transport
+from pushserver.sessions.commands import answer
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
 from pushserver.web.resource import (
@@ -86,7 +87,7 @@ class WebSocketDoor(Door):
         return SESSION_WEBSOCKET, self._begin
 
     def _begin(self, transport: Transport[SessionFormat]) -> Session:
-        return Session(self._doors.node, transport)
+        return Session(self._doors.node, transport, answer)
 
 
 class ResponseDoor(Door):
@@ -114,7 +115,7 @@ class ResponseDoor(Door):
         node, sessions = self._doors.node, self._doors.sessions
 
         def begin(transport: Transport[SessionFormat]) -> Session:
-            session = Session(node, transport, sessions)
+            session = Session(node, transport, answer, sessions)
             session.received(commands)
             return session
 

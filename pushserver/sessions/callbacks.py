@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from pushserver.channels.publication import ClientInfo
 from pushserver.errors import NotHandled
 
-if TYPE_CHECKING:
-    from pushserver.sessions.session import Session
+
+class ClientSession(Protocol):
+    """The session of one client, for those that are not its transport."""
+
+    @property
+    def info(self) -> ClientInfo:
+        """The ids of the client and its user."""
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that the client is in."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the client was let in and its connection is there."""
+
+    def message(self, data: bytes) -> None:
+        """Send JSON text that is no publication; sent after the connect reply at the earliest."""
+
+    async def invite(self, channel: str) -> None:
+        """Put the client into a channel; before the connect reply, as a part of that."""
+
+    def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
+        """Take the client out of the channel; False if it was not in it."""
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """End the session."""
 
 
 class Handlers(Protocol):
@@ -17,13 +43,13 @@ class Handlers(Protocol):
     which the client learns that there was one.
     """
 
-    async def connect(self, session: Session, data: bytes) -> bytes:
+    async def connect(self, session: ClientSession, data: bytes) -> bytes:
         """A client is there; the answer is for it. It may be put into channels."""
 
-    def disconnect(self, session: Session, reason: str) -> None:
+    def disconnect(self, session: ClientSession, reason: str) -> None:
         """A client that was connected is gone."""
 
-    async def subscribe(self, session: Session, channel: str, data: bytes) -> None:
+    async def subscribe(self, session: ClientSession, channel: str, data: bytes) -> None:
         """A client wants to subscribe."""
 
     def guards(self, channel: str) -> bool:
@@ -32,26 +58,26 @@ class Handlers(Protocol):
     def decides(self, channel: str) -> bool:
         """Whether `publish` decides who may publish to this channel; raises nothing."""
 
-    async def publish(self, session: Session, channel: str, data: bytes) -> None:
+    async def publish(self, session: ClientSession, channel: str, data: bytes) -> None:
         """A client wants to publish to a channel that the application decides about."""
 
-    async def rpc(self, session: Session, method: str, data: bytes) -> bytes:
+    async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
         """A client asks for something; raises NotHandled."""
 
-    async def message(self, session: Session, data: bytes) -> None:
+    async def message(self, session: ClientSession, data: bytes) -> None:
         """A client says something that it gets no answer to; raises NotHandled."""
 
 
 class NoHandlers:
     """A server without an application."""
 
-    async def connect(self, session: Session, data: bytes) -> bytes:
+    async def connect(self, session: ClientSession, data: bytes) -> bytes:
         return b""
 
-    def disconnect(self, session: Session, reason: str) -> None:
+    def disconnect(self, session: ClientSession, reason: str) -> None:
         """Nobody to tell."""
 
-    async def subscribe(self, session: Session, channel: str, data: bytes) -> None:
+    async def subscribe(self, session: ClientSession, channel: str, data: bytes) -> None:
         """Everybody may."""
 
     def guards(self, channel: str) -> bool:
@@ -60,11 +86,11 @@ class NoHandlers:
     def decides(self, channel: str) -> bool:
         return False
 
-    async def publish(self, session: Session, channel: str, data: bytes) -> None:
+    async def publish(self, session: ClientSession, channel: str, data: bytes) -> None:
         """Not called: `decides` says no for each channel."""
 
-    async def rpc(self, session: Session, method: str, data: bytes) -> bytes:
+    async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
         raise NotHandled("not available on this server")
 
-    async def message(self, session: Session, data: bytes) -> None:
+    async def message(self, session: ClientSession, data: bytes) -> None:
         raise NotHandled("nothing on this server takes `send`")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -15,10 +14,7 @@ from pushserver.channels.publication import Draft
 from pushserver.errors import InvalidData, InvalidName, Refused, Unavailable
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import WireError
-
-if TYPE_CHECKING:
-    from pushserver.sessions.session import Session
-
+from pushserver.sessions.session import Session
 
 _CLOSE_CODES = 3000
 
@@ -181,7 +177,11 @@ METHODS: dict[str, Callable[[Session, bytes], Awaitable[Struct]]] = {
     "refresh": not_available,
     "sub_refresh": not_available,
 }
-"""What answers a method: the result, or it raises WireError, Refused or NotHandled."""
+
+
+def answer(session: Session, method: str, text: bytes) -> Awaitable[Struct]:
+    """The result of a command; raises WireError, Refused, NotHandled or HandlerFailed."""
+    return METHODS[method](session, text)
 
 
 def history_result(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, Struct
 
 from pushserver.channels.position import Position
 from pushserver.errors import HandlerFailed, NotHandled, Refused
@@ -21,17 +21,20 @@ from pushserver.protocols.centrifuge import (
 )
 from pushserver.protocols.formats import SessionFormat
 from pushserver.sessions.base import Conversation, Transport
-from pushserver.sessions.commands import METHODS
 from pushserver.sessions.node import Node, new_client
+
+Answer = Callable[["Session", str, bytes], Awaitable[Struct]]
+"""The result of a command: its session, its method and the whole text."""
 
 
 class Session(Conversation[SessionFormat]):
-    """Commands in, replies and pushes out.
+    """The commands of one client and their replies, its channels and its pings.
 
-    Commands are answered one after the other, in their order; `commands` says how.
+    Commands are answered one after the other, in their order, by `answer`.
     """
 
     __slots__ = (
+        "_answer",
         "_awaiting_pong",
         "_ended_by",
         "_held",
@@ -51,10 +54,12 @@ class Session(Conversation[SessionFormat]):
         self,
         node: Node,
         transport: Transport[SessionFormat],
+        answer: Answer,
         register: dict[str, Session] | None = None,
     ):
         """`register` is where requests find the session by its `secret`, if they carry it."""
         self.secret = "" if register is None else new_client()
+        self._answer = answer
         self._register = register
         self.connected = False
         self._awaiting_pong = False
@@ -294,14 +299,14 @@ class Session(Conversation[SessionFormat]):
         """
         try:
             while self._queue and not self._ended and self._blocked_at is None:
-                await self._answer(self._queue.pop(0))
+                await self._handle(self._queue.pop(0))
         finally:
             self._working = False
             if self._left:
                 self._left = False
                 self.node.handlers.disconnect(self, self._ended_by)
 
-    async def _answer(self, command: Command) -> None:
+    async def _handle(self, command: Command) -> None:
         try:
             name, text = centrifuge.method(command)
             if not name:
@@ -311,7 +316,7 @@ class Session(Conversation[SessionFormat]):
                 raise FrameError(f"{name} needs an id above 0")
             if self.connected != (name != "connect"):
                 raise FrameError("connect comes first, and once")
-            result = await METHODS[name](self, text)
+            result = await self._answer(self, name, text)
             if command.id and not self._ended:
                 self.push(centrifuge.reply(command.id, name, result))
                 held, self._held = self._held, ()

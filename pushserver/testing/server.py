@@ -26,6 +26,7 @@ from pushserver.protocols import centrifuge
 from pushserver.protocols.formats import SESSION_LINES, SessionFormat
 from pushserver.server.build import build
 from pushserver.sessions.base import Conversation
+from pushserver.sessions.commands import answer
 from pushserver.sessions.session import Session
 from pushserver.sources.functions.adapt import GeneratorSource, InThread
 from pushserver.testing.reactor import Aside, Beside, Inline, Stage
@@ -213,7 +214,7 @@ class TestClient:
         self._server = server
         self._replies: dict[int, Any] = {}
         self._id = 0
-        self._session = Session(server.service.node, _Transport(self))
+        self._session = Session(server.service.node, _Transport(self), answer)
 
     @property
     def id(self) -> str:

@@ -32,6 +32,7 @@ from pushserver.protocols.formats import (
 )
 from pushserver.sessions.base import Conversation
 from pushserver.sessions.callbacks import Handlers
+from pushserver.sessions.commands import answer
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
@@ -302,7 +303,7 @@ class Client:
 
     def __init__(self, node: Node, connect: bool = True):
         self.transport = FakeTransport(TEXT)
-        self.session = Session(node, self.transport)
+        self.session = Session(node, self.transport, answer)
         self.id = 0
         if connect:
             assert "connect" in self.command("connect")

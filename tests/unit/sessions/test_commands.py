@@ -15,7 +15,7 @@ from pushserver.config.limits import Limits
 from pushserver.errors import HandlerFailed, Refused
 from pushserver.protocols import centrifuge
 from pushserver.server.logging import run
-from pushserver.sessions.callbacks import NoHandlers
+from pushserver.sessions.callbacks import ClientSession, NoHandlers
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
 from tests.unit.fakes.tools import EPOCH, Client, Time, drive, make_node, publish, row
@@ -30,12 +30,12 @@ class Doorman(NoHandlers):
         self.held: Deferred[None] | None = None
         self.raises: Exception | None = None
         self.invite: tuple[str, ...] = ()
-        self.on_connect: Callable[[Session], object] = lambda session: None
+        self.on_connect: Callable[[ClientSession], object] = lambda session: None
         self.came: list[bytes] = []
         self.gone: list[str] = []
         self.said: list[bytes] = []
 
-    async def connect(self, session: Session, data: bytes) -> bytes:
+    async def connect(self, session: ClientSession, data: bytes) -> bytes:
         self.came.append(data)
         for channel in self.invite:
             await session.invite(channel)
@@ -43,26 +43,26 @@ class Doorman(NoHandlers):
         await self._wait()
         return b'{"hello":1}'
 
-    def disconnect(self, session: Session, reason: str) -> None:
+    def disconnect(self, session: ClientSession, reason: str) -> None:
         self.gone.append(reason)
 
-    async def subscribe(self, session: Session, channel: str, data: bytes) -> None:
+    async def subscribe(self, session: ClientSession, channel: str, data: bytes) -> None:
         self.said.append(data)
         await self._wait()
 
     def decides(self, channel: str) -> bool:
         return channel == "open"
 
-    async def publish(self, session: Session, channel: str, data: bytes) -> None:
+    async def publish(self, session: ClientSession, channel: str, data: bytes) -> None:
         self.said.append(data)
         await self._wait()
 
-    async def rpc(self, session: Session, method: str, data: bytes) -> bytes:
+    async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
         self.said.append(data)
         await self._wait()
         return data
 
-    async def message(self, session: Session, data: bytes) -> None:
+    async def message(self, session: ClientSession, data: bytes) -> None:
         self.said.append(data)
         await self._wait()
 
@@ -338,7 +338,7 @@ class TestAChannelThatTheServerChose:
 
 class TestWhatIsSaidToAClient:
     def test_comes_at_once_or_after_the_reply_to_connect(self, doorman: Doorman) -> None:
-        def greet(session: Session) -> None:
+        def greet(session: ClientSession) -> None:
             for n in range(3):
                 session.message(b"%d" % n)
 

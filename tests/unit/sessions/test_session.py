@@ -15,6 +15,7 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
 from pushserver.protocols import centrifuge
 from pushserver.sessions.base import CLOSING_SECONDS
+from pushserver.sessions.commands import answer
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
 from tests.unit.fakes.tools import (
@@ -708,7 +709,7 @@ def test_whatever_one_client_sends_another_is_not_disturbed(
 def test_a_session_that_carries_a_secret_is_found_by_it_until_it_is_gone() -> None:
     register: dict[str, Session] = {}
     node = make_node()
-    session = Session(node, FakeTransport(replace(TEXT)), register)
+    session = Session(node, FakeTransport(replace(TEXT)), answer, register)
     session.received(b'{"id":1,"connect":{}}')
     assert list(register.values()) == [session]
     session.closed()
