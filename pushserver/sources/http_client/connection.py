@@ -1,4 +1,4 @@
-"""The connection of one HTTP request out."""
+"""The connection of one outgoing HTTP request."""
 
 from __future__ import annotations
 
@@ -17,48 +17,49 @@ from pushserver.usercode.reactor import Reactor
 
 CONNECT_SECONDS = 10.0
 HEAD_BYTES = 65_536
-"""The longest head of an answer, all its headers together."""
+"""The longest head of a response: the status line and all headers together."""
 
 
-class Line(ProtocolWrapper):
-    """The connection, whose bytes are counted until the head of the answer has come."""
+class HeadCounter(ProtocolWrapper):
+    """Counts the bytes of the response until its head is complete."""
 
-    factory: Dial
+    factory: Connection
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
-        # The end of the head may have come with the begin of a long body.
-        dial = self.factory
-        if dial.left is not None:
-            dial.left -= len(data)
-            if dial.is_overfull:
-                dial.drop()
+        # Counted afterwards: the end of the head may share a read with a long body.
+        connection = self.factory
+        if connection.head_bytes_left is not None:
+            connection.head_bytes_left -= len(data)
+            if connection.head_is_too_long:
+                connection.abort()
 
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
-class Dial(WrappingFactory):
-    """The one connection of one request.
+class Connection(WrappingFactory):
+    """The connection of one request: bounds the head, and can be aborted.
 
-    Twisted bounds the length of a header, but not how many there are; and what it hands out
-    with a body can close a connection politely only, for which a peer can make us wait.
+    Twisted bounds the length of a header but not their number; and the transport of a body can
+    only close a connection in order, which a peer can delay.
     """
 
-    protocol = Line
+    protocol = HeadCounter
     noisy = False
 
     def __init__(self, reactor: Reactor):
         super().__init__(None)
-        self.left: int | None = HEAD_BYTES
+        self.head_bytes_left: int | None = HEAD_BYTES
+        """None once the head is complete."""
         self._reactor = reactor
         self._endpoint: Any = None
-        self._line: Line | None = None
+        self._wrapper: HeadCounter | None = None
 
     @property
-    def is_overfull(self) -> bool:
-        """Whether more has come than a head may be."""
-        return self.left is not None and self.left < 0
+    def head_is_too_long(self) -> bool:
+        """Whether the head exceeds HEAD_BYTES."""
+        return self.head_bytes_left is not None and self.head_bytes_left < 0
 
-    def endpointForURI(self, uri: URI) -> Dial:
+    def endpointForURI(self, uri: URI) -> Connection:
         host = uri.host.decode("ascii")
         self._endpoint = HostnameEndpoint(self._reactor, host, uri.port, timeout=CONNECT_SECONDS)
         if uri.scheme == b"https":
@@ -67,17 +68,17 @@ class Dial(WrappingFactory):
         return self
 
     def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        # It would log a start and a stop for each request.
+        # The factory would log a start and a stop for each request.
         cast(Factory, factory).noisy = False
         self.wrappedFactory = factory
         connecting: Deferred[Any] = self._endpoint.connect(self)
         return connecting.addCallback(self._connected)
 
-    def drop(self) -> None:
-        """End the connection at once."""
-        if self._line is not None:
-            cast(ITCPTransport, self._line.transport).abortConnection()
+    def abort(self) -> None:
+        """Close the connection at once, if it is open."""
+        if self._wrapper is not None:
+            cast(ITCPTransport, self._wrapper.transport).abortConnection()
 
-    def _connected(self, line: Line) -> Any:
-        self._line = line
-        return line.wrappedProtocol
+    def _connected(self, wrapper: HeadCounter) -> Any:
+        self._wrapper = wrapper
+        return wrapper.wrappedProtocol

@@ -27,11 +27,11 @@ from twisted.python.failure import Failure
 
 from pushserver import __version__
 from pushserver.sources.http_client.headers import check_header
-from pushserver.sources.http_client.response import Answer, Unusable, ask
+from pushserver.sources.http_client.response import Response, UnusableResponse, request
 from pushserver.sources.interface import SourceFailed
 from pushserver.usercode.reactor import Reactor
 
-MOST_REDIRECTS = 5
+MAX_REDIRECTS = 5
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A whole answer; `url` is where it was at last, after all redirects."""
+    """A whole response; `url` is its URL after all redirects."""
 
     body: bytes
     url: str
@@ -50,11 +50,11 @@ class Document:
 
 
 class Fetcher:
-    """One URL, to be asked once or often.
+    """Fetches one URL, any number of times.
 
-    `headers` go with each request, but not to another host that it is redirected to.
-    `seconds` is how long an answer may take, for a stream its head. Raises ValueError that
-    names the key, as `make` of a source type does.
+    `headers` are sent with each request, but not to another host after a redirect. `seconds`
+    bounds the time to the end of the response, or of its head for a stream. Raises ValueError
+    that names the key of the configuration.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], seconds: float):
@@ -63,28 +63,30 @@ class Fetcher:
             check_header(name, value)
         self.url = url
         self.host = urlsplit(url).netloc
-        # To know it again by; the URL itself may have a secret in it.
-        self.mark = sha256(url.encode()).hexdigest()
+        # Identifies the URL in what sources remember; the URL itself may contain a secret.
+        self.url_digest = sha256(url.encode()).hexdigest()
         self._seconds = seconds
         self._headers = {"user-agent": f"pushserver/{__version__}"}
         self._headers |= {name.lower(): value for name, value in headers.items()}
 
-    async def open(self, reactor: Reactor, headers: Mapping[str, str]) -> Answer:
-        """The answer to a GET with these headers too; raises SourceFailed if there is none."""
-        return await self._in_time(reactor, self._follow(reactor, headers))
+    async def open(self, reactor: Reactor, headers: Mapping[str, str]) -> Response:
+        """Return the response to a GET with these headers too; raises SourceFailed."""
+        return await self._with_timeout(reactor, self._follow(reactor, headers))
 
     async def fetch(
         self, reactor: Reactor, headers: Mapping[str, str], max_bytes: int
     ) -> Document | None:
-        """The document, or None if it was not modified.
+        """Return the document, or None if it was not modified.
 
-        Raises SourceFailed if there is no answer, and Unusable for what is no document.
+        Raises SourceFailed if there is no response, and UnusableResponse if it has no document.
         """
-        return await self._in_time(reactor, self._document(reactor, headers, max_bytes))
+        return await self._with_timeout(reactor, self._document(reactor, headers, max_bytes))
 
-    async def _in_time(self, reactor: Reactor, work: Coroutine[Any, Any, Result]) -> Result:
+    async def _with_timeout(
+        self, reactor: Reactor, coroutine: Coroutine[Any, Any, Result]
+    ) -> Result:
         try:
-            return await within(self._seconds, reactor, work)
+            return await with_timeout(self._seconds, reactor, coroutine)
         except TimeoutError:
             problem = f"{self.host} did not answer within {self._seconds:g} s (timeout_seconds)"
             raise SourceFailed(problem) from None
@@ -92,57 +94,59 @@ class Fetcher:
     async def _document(
         self, reactor: Reactor, headers: Mapping[str, str], max_bytes: int
     ) -> Document | None:
-        answer = await self._follow(reactor, {**headers, "accept-encoding": "gzip"})
+        response = await self._follow(reactor, {**headers, "accept-encoding": "gzip"})
         try:
-            if answer.status == 304:
+            if response.status == 304:
                 return None
-            if answer.status != 200:
-                raise answer.unusable()
+            if response.status != 200:
+                raise response.status_error()
             return Document(
-                await answer.read_all(max_bytes),
-                answer.url,
-                answer.header("content-type"),
-                answer.header("etag"),
-                answer.header("last-modified"),
+                await response.read_all(max_bytes),
+                response.url,
+                response.header("content-type"),
+                response.header("etag"),
+                response.header("last-modified"),
             )
         finally:
-            answer.close()
+            response.close()
 
-    async def _follow(self, reactor: Reactor, more: Mapping[str, str]) -> Answer:
+    async def _follow(self, reactor: Reactor, extra_headers: Mapping[str, str]) -> Response:
         url, own = self.url, self._headers
-        for _ in range(MOST_REDIRECTS + 1):
-            answer = await ask(reactor, url, {**own, **more})
-            if answer.status not in _REDIRECTS:
-                return answer
-            answer.close()
-            target = _target(answer)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await request(reactor, url, {**own, **extra_headers})
+            if response.status not in _REDIRECTS:
+                return response
+            response.close()
+            target = _target(response)
             if _origin(target) != _origin(url):
-                # Whoever is there was not meant to know any of the others.
+                # Any of the user's headers may be a secret for the first host only.
                 own = {"user-agent": own["user-agent"]}
             url = target
-        raise Unusable(f"{self.host} redirects more than {MOST_REDIRECTS} times")
+        raise UnusableResponse(f"{self.host} redirects more than {MAX_REDIRECTS} times")
 
 
-async def within(seconds: float, reactor: Reactor, work: Coroutine[Any, Any, Result]) -> Result:
-    """What the coroutine gives; when that takes longer, it is cancelled: TimeoutError."""
+async def with_timeout(
+    seconds: float, reactor: Reactor, coroutine: Coroutine[Any, Any, Result]
+) -> Result:
+    """Return the coroutine's result; after `seconds` cancel it and raise TimeoutError."""
 
-    def late(*_: object) -> Failure:
+    def timed_out(*_: object) -> Failure:
         return Failure(TimeoutError())
 
-    return await Deferred.fromCoroutine(work).addTimeout(seconds, reactor, late)
+    return await Deferred.fromCoroutine(coroutine).addTimeout(seconds, reactor, timed_out)
 
 
-def _target(answer: Answer) -> str:
+def _target(response: Response) -> str:
     try:
-        target = urljoin(answer.url, answer.header("location"))
+        target = urljoin(response.url, response.header("location"))
         _check_url(target)
     except ValueError:
-        raise Unusable(f"{answer.host} redirects to what is no URL of HTTP") from None
+        raise UnusableResponse(f"{response.host} redirects to an invalid URL of HTTP") from None
     return target
 
 
 def _check_url(url: str) -> None:
-    """Raise ValueError unless it is one that can be asked for as it stands."""
+    """Raise ValueError unless the URL can be requested as it is."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -151,7 +155,7 @@ def _check_url(url: str) -> None:
     if not usable or not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError(f"url: {url!r:.80}, expected such as https://example.org/path (in ASCII)")
     if "@" in parts.netloc:
-        raise ValueError("url: has a name before an @, expected that in headers.Authorization")
+        raise ValueError("url: has a user name before an @, expected it in headers.Authorization")
 
 
 def _origin(url: str) -> tuple[str, str | None, int]:

@@ -1,21 +1,21 @@
-"""Asks one URL again and again."""
+"""Fetches one URL at intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
 from pushserver.sources.http_client.fetch import Document, Fetcher
-from pushserver.sources.http_client.response import Unusable
+from pushserver.sources.http_client.response import UnusableResponse
 from pushserver.sources.interface import Feed
 
-Take = Callable[[Document], Awaitable[None]]
+DocumentHandler = Callable[[Document], Awaitable[None]]
 
 
-class Rounds:
-    """Looks every so many seconds, and costs the server as little as can be.
+class Polling:
+    """Fetches a document every `every` seconds, with conditional requests if `conditional`.
 
-    An answer that cannot be used is told as trouble, and the next look is when it is time.
-    Where there is no answer the attempt fails, and the next look is after the back-off.
+    An unusable response is a warning, and the next request comes at its time. Without a response
+    the attempt fails, and the next request comes after the back-off.
     """
 
     def __init__(self, fetcher: Fetcher, every: float, max_bytes: int, conditional: bool = True):
@@ -26,32 +26,32 @@ class Rounds:
         self._validators: dict[str, str] = {}
         self._due = float("-inf")
 
-    async def run(self, feed: Feed, take: Take) -> None:
-        """Give `take` each document, but what it has taken again only unless `conditional`.
+    async def run(self, feed: Feed, handle: DocumentHandler) -> None:
+        """Call `handle` with each document, or with modified ones only if `conditional`.
 
-        It may raise Unusable. Whoever is cancelled and runs again looks when it would have
-        been time.
+        `handle` may raise UnusableResponse. After a cancellation the next run keeps the
+        interval.
         """
         while True:
             left = self._due - feed.monotonic()
             if left > 0:
                 await feed.sleep(left)
-            began = feed.monotonic()
+            started = feed.monotonic()
             try:
-                await self._look(feed, take)
-            except Unusable as error:
+                await self._poll(feed, handle)
+            except UnusableResponse as error:
                 feed.trouble(str(error))
-                self._due = began + max(self._every, error.retry_seconds)
+                self._due = started + max(self._every, error.retry_seconds)
             else:
                 feed.ok()
-                self._due = began + self._every
+                self._due = started + self._every
 
-    async def _look(self, feed: Feed, take: Take) -> None:
+    async def _poll(self, feed: Feed, handle: DocumentHandler) -> None:
         document = await self._fetcher.fetch(feed.reactor, self._validators, self._max_bytes)
         if document is None:
             return
-        # What follows is of the last document that was taken.
-        await take(document)
+        # The validators are those of the last document that was handled.
+        await handle(document)
         if self._conditional:
-            asked = {"if-none-match": document.etag, "if-modified-since": document.last_modified}
-            self._validators = {name: value for name, value in asked.items() if value}
+            headers = {"if-none-match": document.etag, "if-modified-since": document.last_modified}
+            self._validators = {name: value for name, value in headers.items() if value}

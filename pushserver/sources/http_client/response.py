@@ -1,4 +1,4 @@
-"""One HTTP request out, on a connection of its own, and the answer to it."""
+"""One outgoing HTTP request on its own connection, and its response."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from twisted.web.http import RESPONSES, PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from pushserver.sources.http_client.connection import HEAD_BYTES, Dial
+from pushserver.sources.http_client.connection import HEAD_BYTES, Connection
 from pushserver.sources.interface import SourceFailed
 from pushserver.usercode.reactor import Reactor
 
-MOST_RETRY_SECONDS = 3_600.0
+MAX_RETRY_SECONDS = 3_600.0
 """The longest Retry-After that is honoured."""
 
 _BUSY = (429, 503)
-# A header may hold any bytes, and some are sent back.
-_AS_IT_IS = ("utf-8", "surrogateescape")
+# A header may hold any bytes, and an ETag is sent back.
+_ANY_BYTES = ("utf-8", "surrogateescape")
 _NO_ANSWER = (
     ConnectError,
     ConnectionClosed,
@@ -52,10 +52,10 @@ _NO_ANSWER = (
 )
 
 
-class Unusable(SourceFailed):
-    """There was an answer, but none to use; the same request may fare better later.
+class UnusableResponse(SourceFailed):
+    """The server sent a response that cannot be used; a later request may succeed.
 
-    `retry_seconds` is how long the server wants to be left alone.
+    `retry_seconds` is the time that the server asked us to wait, or 0.
     """
 
     def __init__(self, message: str, retry_seconds: float = 0.0):
@@ -63,40 +63,40 @@ class Unusable(SourceFailed):
         self.retry_seconds = retry_seconds
 
 
-class Answer:
-    """An answer whose head has come; whoever has one must close it.
+class Response:
+    """A response whose head has arrived; it must be closed.
 
-    What it raises names the host, and not the URL: that may have a secret in it.
+    Its exceptions name the host and never the URL, which may contain a secret.
     """
 
-    def __init__(self, response: IResponse, dial: Dial, url: str):
+    def __init__(self, response: IResponse, connection: Connection, url: str):
         self.status: int = response.code
         self.url = url
         self.host = urlsplit(url).netloc
         self._response = response
-        self._dial = dial
+        self._connection = connection
         self._body = _Body()
         response.deliverBody(self._body)
 
     def header(self, name: str) -> str:
-        """A header's value, several joined by commas; empty without it."""
+        """Return the value of a header, several joined by commas, or an empty string."""
         values: list[bytes] = self._response.headers.getRawHeaders(name.encode(), [])
-        return b", ".join(values).decode(*_AS_IT_IS)
+        return b", ".join(values).decode(*_ANY_BYTES)
 
-    def unusable(self) -> Unusable:
-        """What its status means to somebody who cannot use it."""
+    def status_error(self) -> UnusableResponse:
+        """Return the exception to raise for an unexpected status."""
         phrase = RESPONSES.get(self.status, b"").decode()
         seconds = 0.0
         if self.status in _BUSY:
-            # Its own clock, if it says what that shows, counts more than ours.
+            # The server's clock, if it sends Date, counts rather than ours.
             now = _unix_time(self.header("date"))
             seconds = retry_after(self.header("retry-after"), time.time() if now is None else now)
-        return Unusable(f"{self.host} answered {self.status} {phrase}".rstrip(), seconds)
+        return UnusableResponse(f"{self.host} answered {self.status} {phrase}".rstrip(), seconds)
 
     async def read(self) -> bytes:
-        """The next piece of the body, empty at its end; no more is taken before it is asked for.
+        """Return the next piece of the body, empty at its end.
 
-        Raises SourceFailed when the connection broke.
+        Nothing is received between two calls. Raises SourceFailed if the connection broke.
         """
         try:
             return await self._body.read()
@@ -104,8 +104,10 @@ class Answer:
             raise _failure(self.host, error) from None
 
     async def read_all(self, max_bytes: int) -> bytes:
-        """The whole body, inflated; raises Unusable if that is more than so many bytes."""
-        too_long = Unusable(f"{self.host} answered with more than {max_bytes} bytes (max_bytes)")
+        """Return the decompressed body; raises UnusableResponse if it exceeds `max_bytes`."""
+        too_long = UnusableResponse(
+            f"{self.host} answered with more than {max_bytes} bytes (max_bytes)"
+        )
         length = self._response.length
         if isinstance(length, int) and length > max_bytes:
             raise too_long
@@ -120,108 +122,112 @@ class Answer:
         if coding in ("", "identity"):
             return body
         if coding not in ("gzip", "x-gzip"):
-            raise Unusable(f"{self.host} answered in {coding!r:.40}, expected gzip or nothing")
+            raise UnusableResponse(
+                f"{self.host} answered in {coding!r:.40}, expected gzip or nothing"
+            )
         try:
-            body = _inflated(body, max_bytes + 1)
+            body = _decompressed(body, max_bytes + 1)
         except zlib.error as error:
-            raise Unusable(f"{self.host} answered with what is no gzip: {error}") from None
+            raise UnusableResponse(f"{self.host} answered with invalid gzip: {error}") from None
         if len(body) > max_bytes:
             raise too_long
         return body
 
     def close(self) -> None:
-        """Drop the connection, if it is still there."""
-        self._dial.drop()
+        """Abort the connection, if it is still open."""
+        self._connection.abort()
 
 
-async def ask(reactor: Reactor, url: str, headers: Mapping[str, str]) -> Answer:
-    """The answer to a GET, whatever its status is; raises SourceFailed if there is none.
+async def request(reactor: Reactor, url: str, headers: Mapping[str, str]) -> Response:
+    """Return the response to a GET, whatever its status; raises SourceFailed if there is none.
 
-    TLS is verified. Who is cancelled drops the connection.
+    TLS is verified. Cancellation aborts the connection.
     """
-    dial = Dial(reactor)
-    agent = Agent.usingEndpointFactory(reactor, dial)
-    fields = Headers({name.encode(): [value.encode(*_AS_IT_IS)] for name, value in headers.items()})
+    connection = Connection(reactor)
+    agent = Agent.usingEndpointFactory(reactor, connection)
+    fields = Headers(
+        {name.encode(): [value.encode(*_ANY_BYTES)] for name, value in headers.items()}
+    )
     host = urlsplit(url).netloc
     try:
-        response = await _or_cancelled(agent.request(b"GET", url.encode("ascii"), fields))
+        response = await _cancellable(agent.request(b"GET", url.encode("ascii"), fields))
     except _NO_ANSWER as error:
-        if dial.is_overfull:
+        if connection.head_is_too_long:
             problem = f"{host} answered with a head of more than {HEAD_BYTES} bytes"
-            raise Unusable(problem) from None
+            raise UnusableResponse(problem) from None
         raise _failure(host, error) from None
-    dial.left = None
-    return Answer(response, dial, url)
+    connection.head_bytes_left = None
+    return Response(response, connection, url)
 
 
 def retry_after(text: str, now: float) -> float:
-    """How many seconds a Retry-After asks for, within bounds; 0 for none, or no sense."""
+    """Return the seconds of a Retry-After, within bounds; 0 if it is empty or invalid."""
     text = text.strip()
     if re.fullmatch(r"[0-9]{1,9}", text):
         seconds = float(text)
     else:
         at = _unix_time(text)
         seconds = 0.0 if at is None else at - now
-    return min(max(seconds, 0.0), MOST_RETRY_SECONDS)
+    return min(max(seconds, 0.0), MAX_RETRY_SECONDS)
 
 
 def _unix_time(text: str) -> float | None:
-    """The Unix time of a date in a header; None if it is none."""
+    """Return the Unix time of a date in a header, or None if it is invalid."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 
-def _or_cancelled(request: Deferred[IResponse]) -> Deferred[IResponse]:
-    """The same, but that it fails with CancelledError when it is cancelled.
+def _cancellable(requesting: Deferred[IResponse]) -> Deferred[IResponse]:
+    """Return a Deferred that fails with CancelledError when it is cancelled.
 
-    By itself it does so with one of several others: for the name, the connection, the answer.
+    An Agent's own fails with another exception for the name, the connection and the response.
     """
 
     def cancel(outer: Deferred[IResponse]) -> None:
         outer.errback(CancelledError())
-        request.cancel()
+        requesting.cancel()
 
     def pass_on(result: IResponse | Failure) -> None:
         if not outer.called:
             outer.callback(result)
 
     outer: Deferred[IResponse] = Deferred(cancel)
-    request.addBoth(pass_on)
+    requesting.addBoth(pass_on)
     return outer
 
 
 def _failure(host: str, error: Exception) -> SourceFailed:
-    """What to raise for something that Twisted raised."""
+    """Return the exception to raise for one of Twisted's."""
     reasons = [failure.value for failure in getattr(error, "reasons", [])]
-    return SourceFailed(f"{host}: {_words(reasons[0] if reasons else error):.200}")
+    return SourceFailed(f"{host}: {_description(reasons[0] if reasons else error):.200}")
 
 
-def _words(error: BaseException) -> str:
-    told = error.args[0] if error.args else ""
-    if isinstance(told, list) and told and isinstance(told[0], tuple):
+def _description(error: BaseException) -> str:
+    details = error.args[0] if error.args else ""
+    if isinstance(details, list) and details and isinstance(details[0], tuple):
         # OpenSSL's: library, function, reason.
-        return f"TLS: {told[0][-1]}"
+        return f"TLS: {details[0][-1]}"
     return str(error) or type(error).__name__
 
 
-def _inflated(body: bytes, most: int) -> bytes:
-    """At most so many bytes of what was compressed; raises zlib.error."""
-    inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    inflated = inflate.decompress(body, most)
-    if not inflate.eof and len(inflated) < most:
+def _decompressed(body: bytes, max_bytes: int) -> bytes:
+    """Return at most `max_bytes` of the decompressed body; raises zlib.error."""
+    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    decompressed = decompressor.decompress(body, max_bytes)
+    if not decompressor.eof and len(decompressed) < max_bytes:
         raise zlib.error("it was cut short")
-    return inflated
+    return decompressed
 
 
 class _Body(Protocol):
-    """A body that is read piece by piece, from a connection that stands still meanwhile."""
+    """A body that is read piece by piece; the connection is paused between two reads."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
-        self._end: Failure | None = None
-        self._wanted: Deferred[None] | None = None
+        self._end_reason: Failure | None = None
+        self._reader: Deferred[None] | None = None
 
     def dataReceived(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -229,23 +235,25 @@ class _Body(Protocol):
         self._wake()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._end = reason
+        self._end_reason = reason
         self._wake()
 
     async def read(self) -> bytes:
-        if not self._pieces and self._end is None:
-            self._wanted = Deferred()
+        if not self._pieces and self._end_reason is None:
+            self._reader = Deferred()
             cast(IPushProducer, self.transport).resumeProducing()
-            await self._wanted
+            await self._reader
         if self._pieces:
             pieces, self._pieces = self._pieces, []
             return b"".join(pieces)
-        # Without a length or chunks the end of a body is the end of the connection.
-        if self._end is not None and not self._end.check(ResponseDone, PotentialDataLoss):
-            self._end.raiseException()
+        # PotentialDataLoss: a body without a length or chunks ends with its connection.
+        if self._end_reason is not None and not self._end_reason.check(
+            ResponseDone, PotentialDataLoss
+        ):
+            self._end_reason.raiseException()
         return b""
 
     def _wake(self) -> None:
-        wanted, self._wanted = self._wanted, None
-        if wanted is not None:
-            wanted.callback(None)
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.callback(None)

@@ -15,8 +15,8 @@ from pushserver.channels import jsontext
 from pushserver.config.limits import Positive
 from pushserver.errors import InvalidData
 from pushserver.sources.http_client.fetch import Document, Fetcher
-from pushserver.sources.http_client.polling import Rounds
-from pushserver.sources.http_client.response import Unusable
+from pushserver.sources.http_client.polling import Polling
+from pushserver.sources.http_client.response import UnusableResponse
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.types.json_pointer import NotThere, Pointer
 from pushserver.sources.types.publish import offer
@@ -50,21 +50,21 @@ class Poll:
         self._pointer = pointer
         self._always = options.publish == "always"
         # What this is the last value of.
-        self._of = [fetcher.mark, options.path]
-        self._rounds = Rounds(fetcher, options.every, options.max_bytes, not self._always)
+        self._of = [fetcher.url_digest, options.path]
+        self._polling = Polling(fetcher, options.every, options.max_bytes, not self._always)
         self._host = fetcher.host
 
     async def run(self, feed: Feed) -> None:
         async def take(document: Document) -> None:
             await self._take(feed, document)
 
-        await self._rounds.run(feed, take)
+        await self._polling.run(feed, take)
 
     async def _take(self, feed: Feed, document: Document) -> None:
         try:
             whole = jsontext.decode(document.body.removeprefix(BOM_UTF8))
         except InvalidData as error:
-            raise Unusable(f"{self._host} answered with what is no JSON: {error}") from None
+            raise UnusableResponse(f"{self._host} answered with what is no JSON: {error}") from None
         try:
             value = self._pointer.look(whole)
             known = {"of": self._of, "digest": digest(value)}
@@ -72,9 +72,13 @@ class Poll:
                 await offer(feed, value)
                 feed.remember(known)
         except NotThere as error:
-            raise Unusable(f"path: the answer of {self._host} has nothing at {error}") from None
+            raise UnusableResponse(
+                f"path: the answer of {self._host} has nothing at {error}"
+            ) from None
         except (InvalidData, RecursionError) as error:
-            raise Unusable(f"what {self._host} answered cannot be published: {error}") from None
+            raise UnusableResponse(
+                f"what {self._host} answered cannot be published: {error}"
+            ) from None
 
 
 def digest(value: object) -> str:

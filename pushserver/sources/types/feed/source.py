@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushserver.config.limits import Positive
-from pushserver.sources.http_client.fetch import Document, Fetcher, within
-from pushserver.sources.http_client.polling import Rounds
-from pushserver.sources.http_client.response import Unusable
+from pushserver.sources.http_client.fetch import Document, Fetcher, with_timeout
+from pushserver.sources.http_client.polling import Polling
+from pushserver.sources.http_client.response import UnusableResponse
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.types.publish import offer
 from pushserver.sources.types.source_type import SourceType
@@ -97,7 +97,7 @@ async def read(reactor: Reactor, document: Document) -> Contents:
     except OSError as error:
         return Contents(error=f"no process for it: {error.strerror}")
     try:
-        await within(READ_SECONDS, reactor, reader.wait())
+        await with_timeout(READ_SECONDS, reactor, reader.wait())
     except TimeoutError:
         return Contents(error=f"it takes more than {READ_SECONDS} s to read")
     finally:
@@ -162,19 +162,21 @@ class Entries:
 
     def __init__(self, options: Options, fetcher: Fetcher, read: Read = read):
         self._first = options.first
-        self._mark = fetcher.mark
+        self._mark = fetcher.url_digest
         self._host = fetcher.host
         self._read = read
-        self._rounds = Rounds(fetcher, options.every, options.max_bytes)
+        self._polling = Polling(fetcher, options.every, options.max_bytes)
 
     async def run(self, feed: Feed) -> None:
         async def take(document: Document) -> None:
             contents = await self._read(feed.reactor, document)
             if contents.error:
-                raise Unusable(f"{self._host} answered with what is no feed: {contents.error}")
+                raise UnusableResponse(
+                    f"{self._host} answered with what is no feed: {contents.error}"
+                )
             await self._publish(feed, contents.entries)
 
-        await self._rounds.run(feed, take)
+        await self._polling.run(feed, take)
 
     async def _publish(self, feed: Feed, entries: list[Entry]) -> None:
         known = _seen(feed.remembered(), self._mark)

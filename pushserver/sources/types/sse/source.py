@@ -13,8 +13,8 @@ from pushserver.channels import jsontext
 from pushserver.channels.names import check_event
 from pushserver.config.limits import Positive
 from pushserver.errors import InvalidData, InvalidName
-from pushserver.sources.http_client.fetch import Fetcher, within
-from pushserver.sources.http_client.response import Answer, Unusable
+from pushserver.sources.http_client.fetch import Fetcher, with_timeout
+from pushserver.sources.http_client.response import Response, UnusableResponse
 from pushserver.sources.interface import Feed, ISource, SourceFailed
 from pushserver.sources.types.publish import offer
 from pushserver.sources.types.source_type import SourceType
@@ -81,32 +81,32 @@ class RemoteStream:
         if self._last_id:
             headers["last-event-id"] = self._last_id
         try:
-            answer = await self._fetcher.open(feed.reactor, headers)
+            response = await self._fetcher.open(feed.reactor, headers)
             try:
-                if answer.status == 204:
+                if response.status == 204:
                     return None
-                _check(answer)
+                _check(response)
                 feed.ok()
-                return await self._follow(feed, answer)
+                return await self._follow(feed, response)
             finally:
-                answer.close()
-        except Unusable as error:
+                response.close()
+        except UnusableResponse as error:
             if not error.retry_seconds:
                 raise
             feed.trouble(str(error))
             return error.retry_seconds
 
-    async def _follow(self, feed: Feed, answer: Answer) -> float:
+    async def _follow(self, feed: Feed, response: Response) -> float:
         options = self._options
         parser = Parser(options.max_event_bytes, self._last_id)
         came, skipped = False, 0
-        problem = f"{answer.host} ended the stream before anything came"
+        problem = f"{response.host} ended the stream before anything came"
         while True:
             try:
-                piece = await within(options.silence_seconds, feed.reactor, answer.read())
+                piece = await with_timeout(options.silence_seconds, feed.reactor, response.read())
             except TimeoutError:
                 seconds = f"{options.silence_seconds:g} s (silence_seconds)"
-                feed.trouble(f"nothing came from {answer.host} for {seconds}")
+                feed.trouble(f"nothing came from {response.host} for {seconds}")
                 break
             except SourceFailed as error:
                 problem = str(error)
@@ -163,7 +163,7 @@ class RemoteStream:
         if not self._options.resume or not isinstance(known, Mapping):
             return ""
         last_id = known.get("id")
-        of_this = known.get("url") == self._fetcher.mark
+        of_this = known.get("url") == self._fetcher.url_digest
         return last_id if of_this and isinstance(last_id, str) else ""
 
     def _saw(self, feed: Feed, last_id: str) -> None:
@@ -173,22 +173,24 @@ class RemoteStream:
 
     def _keep(self, feed: Feed) -> None:
         if self._last_id != self._kept_id:
-            feed.remember({"url": self._fetcher.mark, "id": self._last_id})
+            feed.remember({"url": self._fetcher.url_digest, "id": self._last_id})
             self._kept_id = self._last_id
             self._kept_at = feed.monotonic()
 
 
-def _check(answer: Answer) -> None:
-    """Raise Unusable unless it is a stream of events."""
-    if answer.status != 200:
-        raise answer.unusable()
-    media = answer.header("content-type").partition(";")[0].strip().lower()
+def _check(response: Response) -> None:
+    """Raise UnusableResponse unless it is a stream of events."""
+    if response.status != 200:
+        raise response.status_error()
+    media = response.header("content-type").partition(";")[0].strip().lower()
     if media != _EVENT_STREAM:
         problem = f"content-type {media!r:.60}, expected {_EVENT_STREAM}"
-        raise Unusable(f"{answer.host} answered with {problem}")
-    coding = answer.header("content-encoding").strip().lower()
+        raise UnusableResponse(f"{response.host} answered with {problem}")
+    coding = response.header("content-encoding").strip().lower()
     if coding not in ("", "identity"):
-        raise Unusable(f"{answer.host} answered in {coding!r:.40}, which was not asked for")
+        raise UnusableResponse(
+            f"{response.host} answered in {coding!r:.40}, which was not asked for"
+        )
 
 
 def _make(options: Options) -> RemoteStream:

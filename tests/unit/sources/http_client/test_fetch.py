@@ -22,8 +22,8 @@ from twisted.internet.task import deferLater
 
 import pushserver
 from pushserver.sources.http_client.connection import HEAD_BYTES
-from pushserver.sources.http_client.fetch import MOST_REDIRECTS, Document, Fetcher, _origin
-from pushserver.sources.http_client.response import MOST_RETRY_SECONDS, Unusable, retry_after
+from pushserver.sources.http_client.fetch import MAX_REDIRECTS, Document, Fetcher, _origin
+from pushserver.sources.http_client.response import MAX_RETRY_SECONDS, UnusableResponse, retry_after
 from pushserver.sources.interface import SourceFailed
 from tests.unit.fakes.remote import Remote, RemoteCase, StillReactor, Visit, failure_of, reactor
 from tests.unit.fakes.web import Log
@@ -127,7 +127,7 @@ class TestADocument(FetchCase):
 class TestABody(FetchCase):
     async def refused(self, visit: Visit, got: Deferred[Any]) -> str:
         error = await failure_of(got)
-        assert isinstance(error, Unusable)
+        assert isinstance(error, UnusableResponse)
         await visit.gone
         return str(error)
 
@@ -174,7 +174,7 @@ class TestABody(FetchCase):
         for body in (gzip.compress(b"hello")[:-9], b"hello", zlib.compress(b"hello"), b""):
             visit, got = await self.fetched(self.remote())
             visit.answer(body, content_encoding="gzip")
-            assert "answered with what is no gzip" in await self.refused(visit, got)
+            assert "answered with invalid gzip" in await self.refused(visit, got)
 
     async def test_in_another_encoding_is_told(self) -> None:
         visit, got = await self.fetched(self.remote())
@@ -227,11 +227,11 @@ class Flood:
 
 
 class TestAStatusThatIsNone(FetchCase):
-    async def refused(self, status: int, **headers: str) -> Unusable:
+    async def refused(self, status: int, **headers: str) -> UnusableResponse:
         visit, got = await self.fetched(self.remote())
         visit.answer(b"a page that says so", status, **headers)
         error = await failure_of(got)
-        assert isinstance(error, Unusable)
+        assert isinstance(error, UnusableResponse)
         await visit.gone
         return error
 
@@ -306,10 +306,10 @@ class TestARedirect(FetchCase):
     async def test_in_a_circle_is_given_up(self) -> None:
         remote = self.remote()
         got = self.fetch(remote.url)
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             (await remote.visit()).answer(b"", 302, location=remote.url)
         error = await failure_of(got)
-        assert isinstance(error, Unusable)
+        assert isinstance(error, UnusableResponse)
         assert str(error) == f"{remote.host} redirects more than 5 times"
 
     async def test_to_what_is_no_url_of_http_is_not_followed(self) -> None:
@@ -318,13 +318,13 @@ class TestARedirect(FetchCase):
             visit, got = await self.fetched(self.remote())
             visit.answer(b"", 302, location=target)
             error = await failure_of(got)
-            assert isinstance(error, Unusable), target
-            assert "redirects to what is no URL of HTTP" in str(error), target
+            assert isinstance(error, UnusableResponse), target
+            assert "redirects to an invalid URL of HTTP" in str(error), target
 
     async def test_without_a_place_goes_in_a_circle(self) -> None:
         remote = self.remote()
         got = self.fetch(remote.url)
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             (await remote.visit()).answer(b"", 302)
         assert "redirects more than" in str(await failure_of(got))
 
@@ -593,7 +593,7 @@ def test_a_header_that_cannot_be_sent_is_told_without_its_value(name: str, value
     [
         ("0", 0),
         (" 120 ", 120),
-        ("999999999", MOST_RETRY_SECONDS),
+        ("999999999", MAX_RETRY_SECONDS),
         ("9" * 400, 0),
         ("-5", 0),
         ("1.5", 0),
@@ -602,8 +602,8 @@ def test_a_header_that_cannot_be_sent_is_told_without_its_value(name: str, value
         ("soon", 0),
         (format_datetime(datetime.fromtimestamp(NOW + 90, UTC), usegmt=True), 90),
         (format_datetime(datetime.fromtimestamp(NOW - 90, UTC), usegmt=True), 0),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", MOST_RETRY_SECONDS),
-        ("Fri, 31 Dec 9999 23:59:59 -2359", MOST_RETRY_SECONDS),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_RETRY_SECONDS),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", MAX_RETRY_SECONDS),
     ],
 )
 def test_a_retry_after_is_seconds_or_a_date_and_within_bounds(text: str, seconds: float) -> None:
@@ -612,4 +612,4 @@ def test_a_retry_after_is_seconds_or_a_date_and_within_bounds(text: str, seconds
 
 @given(st.text() | st.from_regex(r"\w{3}, \d{1,3} \w{3} \d{1,6} [\d:]{0,10} ?[+-]?\w{0,6}"))
 def test_no_retry_after_is_out_of_bounds(text: str) -> None:
-    assert 0 <= retry_after(text, NOW) <= MOST_RETRY_SECONDS
+    assert 0 <= retry_after(text, NOW) <= MAX_RETRY_SECONDS

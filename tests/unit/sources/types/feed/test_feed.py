@@ -680,7 +680,7 @@ class TestAFeed(RemoteCase):
         assert await self.seen(desk) == []
 
     async def test_with_a_memory_of_something_else_begins_anew(self) -> None:
-        mark = Fetcher("http://a", {}, 1).mark
+        mark = Fetcher("http://a", {}, 1).url_digest
         assert feed_module._seen(5, mark) is None
         assert feed_module._seen({"seen": []}, mark) is None
         assert feed_module._seen({"url": mark, "seen": ["a", 5]}, mark) == ["a"]
