@@ -17,8 +17,8 @@ from pushserver.app.failures import Faults, HandlerFailure
 from pushserver.app.handlers import Events, Handler
 from pushserver.app.service import Running
 from pushserver.channels import jsontext
-from pushserver.errors import HandlerFailed, InvalidData, NotHandled, Refused
-from pushserver.protocols import centrifuge
+from pushserver.errors import HandlerFailed, NotHandled, Refused
+from pushserver.protocols.centrifuge import request_data
 from pushserver.sessions.callbacks import ClientSession
 from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
@@ -297,10 +297,7 @@ _SHOWN_BYTES = 120
 
 
 def _value(data: bytes) -> Any:
-    try:
-        return json.loads(jsontext.compact(data)) if data else None
-    except InvalidData as error:
-        raise centrifuge.WireError(centrifuge.BAD_REQUEST, f"bad request: data: {error}") from None
+    return json.loads(request_data(data)) if data else None
 
 
 def _namespace(channel: str) -> str:

@@ -13,9 +13,10 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
+from pushserver.channels import jsontext
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.channels.publication import ClientInfo, Publication
-from pushserver.errors import PushServerError
+from pushserver.errors import Invalid, InvalidData, PushServerError
 
 # Error codes of a reply.
 INTERNAL = 100
@@ -23,7 +24,6 @@ PERMISSION_DENIED = 103
 METHOD_NOT_FOUND = 104
 ALREADY_SUBSCRIBED = 105
 LIMIT_EXCEEDED = 106
-BAD_REQUEST = 107
 NOT_AVAILABLE = 108
 UNRECOVERABLE = 112
 
@@ -64,8 +64,7 @@ class WireError(PushServerError):
 
     def __init__(self, code: int, message: str, temporary: bool = False):
         super().__init__(message)
-        self.code = code
-        self.message = message
+        self.centrifuge_code = code
         self.temporary = temporary
 
 
@@ -336,12 +335,20 @@ def method(command: Command) -> tuple[str, bytes]:
 
 
 def request(text: bytes, kind: type[Request]) -> Request:
-    """The request of a command; raises WireError 107 that names the field."""
+    """The request of a command; raises Invalid that names the field."""
     try:
         found: Request = _decoders[kind].decode(text)
     except MALFORMED as error:
-        raise WireError(BAD_REQUEST, f"bad request: {error}") from None
+        raise Invalid(str(error)) from None
     return found
+
+
+def request_data(text: bytes) -> bytes:
+    """The `data` of a request as compact JSON text; raises InvalidData."""
+    try:
+        return jsontext.compact(text)
+    except InvalidData as error:
+        raise InvalidData(f"data: {error}") from None
 
 
 def reply(command_id: int, name: str, result: Struct) -> bytes:
@@ -349,9 +356,15 @@ def reply(command_id: int, name: str, result: Struct) -> bytes:
     return _encode({"id": command_id, name: result})
 
 
-def error_reply(command_id: int, error: WireError) -> bytes:
+def error_reply(command_id: int, error: PushServerError) -> bytes:
     """The text of an error reply."""
-    return _encode({"id": command_id, "error": Error(error.code, error.message, error.temporary)})
+    return _encode({"id": command_id, "error": error_object(error)})
+
+
+def error_object(error: PushServerError) -> Error:
+    """An exception as the protocol shows it."""
+    text = f"bad request: {error}" if isinstance(error, Invalid) else str(error)
+    return Error(error.centrifuge_code, text, error.temporary)
 
 
 PING = b"{}"

@@ -22,7 +22,7 @@ from pushserver.channels.idempotency import check_key
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.channels.names import check_event, check_name
 from pushserver.channels.publication import Draft
-from pushserver.errors import InvalidData, InvalidKey, InvalidName, Unavailable
+from pushserver.errors import Invalid, InvalidData, PushServerError, Unavailable
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import WireError
 from pushserver.sessions.commands import history_result
@@ -161,9 +161,7 @@ class ApiDoor(Door):
             # As a whole: from here on every part of it is known to be compact and sound.
             body = jsontext.compact(body)
         except InvalidData as error:
-            return answer_json(
-                request, _error(WireError(centrifuge.BAD_REQUEST, f"bad request: {error}"))
-            )
+            return answer_json(request, _error(error))
         answer = await self._methods.call(self._name, body)
         # The replies of a batch stand for themselves; so `cent` expects it.
         return answer_json(request, answer.get("result") if self._is_batch(answer) else answer)
@@ -186,13 +184,12 @@ class Methods:
             kind, method = METHODS[name]
             call = msgspec.json.decode(body, type=kind)
             return {"result": await method(self, call)}
-        except (*MALFORMED, InvalidName, InvalidData, InvalidKey) as error:
-            failed = WireError(centrifuge.BAD_REQUEST, f"bad request: {error}")
-        except Unavailable as error:
-            failed = WireError(centrifuge.INTERNAL, str(error), temporary=True)
-        except WireError as error:
-            failed = error
-        return _error(failed)
+        except MALFORMED as error:
+            return _error(Invalid(str(error)))
+        except PushServerError as error:
+            if not error.centrifuge_code:
+                raise
+            return _error(error)
 
     async def publish(self, call: Publish) -> object:
         channel = check_name(call.channel)
@@ -201,10 +198,7 @@ class Methods:
 
     async def broadcast(self, call: Broadcast) -> object:
         if len(call.channels) > MOST_CHANNELS:
-            message = (
-                f"bad request: {len(call.channels)} channels, expected {MOST_CHANNELS} at most"
-            )
-            raise WireError(centrifuge.BAD_REQUEST, message)
+            raise Invalid(f"{len(call.channels)} channels, expected {MOST_CHANNELS} at most")
         # All of them are looked at before the first is published. They share data and tags, which
         # as a copy for each channel would be a thousand megabytes.
         draft = _draft(call)
@@ -215,31 +209,26 @@ class Methods:
         try:
             receipt = await self._node.publish(draft)
         except Unavailable as error:
-            return {"error": {"code": centrifuge.INTERNAL, "message": str(error)}}
+            return _error(error)
         return {"result": {"offset": receipt.offset, "epoch": receipt.epoch}}
 
     async def batch(self, call: Batch) -> object:
         if len(call.commands) > MOST_COMMANDS:
-            message = (
-                f"bad request: {len(call.commands)} commands, expected {MOST_COMMANDS} at most"
-            )
-            raise WireError(centrifuge.BAD_REQUEST, message)
+            raise Invalid(f"{len(call.commands)} commands, expected {MOST_COMMANDS} at most")
         return {"replies": [await self._reply(command) for command in call.commands]}
 
     async def _reply(self, command: dict[str, Raw]) -> object:
         names = list(command)
         if len(names) != 1 or names[0] not in METHODS or names[0] == "batch":
             message = f"bad request: a command has one method of {KNOWN}, got {names!r:.80}"
-            return {"error": {"code": centrifuge.METHOD_NOT_FOUND, "message": message}}
+            return _error(WireError(centrifuge.METHOD_NOT_FOUND, message))
         answer = await self.call(names[0], bytes(command[names[0]]))
         return {names[0]: answer["result"]} if "result" in answer else answer
 
     async def history(self, call: History) -> object:
         limit = call.limit or 0
         if limit < -1:
-            raise WireError(
-                centrifuge.BAD_REQUEST, f"bad request: limit is {limit}, expected -1 or more"
-            )
+            raise Invalid(f"limit is {limit}, expected -1 or more")
         name = check_name(call.channel)
         request = centrifuge.HistoryRequest(name, limit, call.since, bool(call.reverse))
         return history_result(self._node.history, name, request)
@@ -260,8 +249,7 @@ class Methods:
     async def channels(self, call: Channels) -> object:
         pattern = call.pattern or "*"
         if len(pattern) > MOST_PATTERN:
-            message = f"pattern: {len(pattern)} characters, expected {MOST_PATTERN} at most"
-            raise WireError(centrifuge.BAD_REQUEST, f"bad request: {message}")
+            raise Invalid(f"pattern: {len(pattern)} characters, expected {MOST_PATTERN} at most")
         # Not fnmatchcase: that keeps 32,768 compiled patterns, up to 60 KB each.
         matches = re.compile(fnmatch.translate(pattern)).match
         watched = self._node.hub.channels().items()
@@ -291,8 +279,7 @@ class Methods:
     async def disconnect(self, call: Disconnect) -> object:
         said = call.disconnect or DisconnectCode()
         if not 3000 <= said.code <= 4999:
-            message = f"bad request: disconnect.code is {said.code}, expected 3000 to 4999"
-            raise WireError(centrifuge.BAD_REQUEST, message)
+            raise Invalid(f"disconnect.code is {said.code}, expected 3000 to 4999")
         for session in self._sessions(call.user, call.client, call.session):
             if session.info.client not in (call.whitelist or ()):
                 session.disconnect(said.code, said.reason or "force disconnect")
@@ -342,8 +329,9 @@ WITHOUT_PROOF = frozenset(
 for a caller that is known to be a program of the server's own user."""
 
 
-def _error(failed: WireError) -> dict[str, object]:
-    return {"error": {"code": failed.code, "message": failed.message}}
+def _error(failed: PushServerError) -> dict[str, object]:
+    error = centrifuge.error_object(failed)
+    return {"error": {"code": error.code, "message": error.message}}
 
 
 def _draft(call: Publish | Broadcast) -> Draft:

@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from pushserver.channels import jsontext
 from pushserver.channels.history import History
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
-from pushserver.errors import InvalidData, InvalidName, Refused, Unavailable
+from pushserver.errors import Invalid, Refused
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import WireError
 from pushserver.sessions.session import Session
@@ -48,7 +47,7 @@ async def connect(session: Session, text: bytes) -> Struct:
 
 async def subscribe(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.SubscribeRequest)
-    channel = _channel(request.channel)
+    channel = check_name(request.channel)
     _check_may_subscribe(session, channel, request)
     last = _initial(session, request)
     await session.node.handlers.subscribe(session, channel, _text(request.data))
@@ -92,35 +91,28 @@ def _initial(session: Session, request: centrifuge.SubscribeRequest) -> int:
     if asked is None:
         return options.initial
     if asked < 0:
-        raise WireError(
-            centrifuge.BAD_REQUEST, f"bad request: data.last is {asked}, expected 0 or more"
-        )
+        raise Invalid(f"data.last is {asked}, expected 0 or more")
     return min(asked, options.history_size)
 
 
 async def unsubscribe(session: Session, text: bytes) -> Struct:
-    session.leave(_channel(centrifuge.request(text, centrifuge.ChannelRequest).channel))
+    session.leave(check_name(centrifuge.request(text, centrifuge.ChannelRequest).channel))
     return centrifuge.Empty()
 
 
 async def publish(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.PublishRequest)
-    channel = _channel(request.channel)
+    channel = check_name(request.channel)
     node, handlers = session.node, session.node.handlers
     # Permission first: reading the data costs more than refusing it.
     decided = handlers.decides(channel)
     if not decided and not node.history.options(channel).client_publish:
         message = f"clients may not publish to {channel} (client_publish)"
         raise WireError(centrifuge.PERMISSION_DENIED, message)
-    try:
-        data = jsontext.compact(bytes(request.data))
-        if decided:
-            await handlers.publish(session, channel, data)
-        await node.publish(Draft(channel, data, info=session.info))
-    except InvalidData as error:
-        raise WireError(centrifuge.BAD_REQUEST, f"bad request: data: {error}") from None
-    except Unavailable as error:
-        raise WireError(centrifuge.INTERNAL, str(error), temporary=True) from None
+    data = centrifuge.request_data(bytes(request.data))
+    if decided:
+        await handlers.publish(session, channel, data)
+    await node.publish(Draft(channel, data, info=session.info))
     return centrifuge.Empty()
 
 
@@ -180,7 +172,7 @@ METHODS: dict[str, Callable[[Session, bytes], Awaitable[Struct]]] = {
 
 
 def answer(session: Session, method: str, text: bytes) -> Awaitable[Struct]:
-    """The result of a command; raises WireError, Refused, NotHandled or HandlerFailed."""
+    """The result of a command; raises a PushServerError with a `centrifuge_code`."""
     return METHODS[method](session, text)
 
 
@@ -210,17 +202,10 @@ def history_result(
 
 async def _readable(session: Session, name: str) -> str:
     """A channel that the peer is in, or that the application would let it into."""
-    channel = _channel(name)
+    channel = check_name(name)
     if channel not in session.channels:
         await session.node.handlers.subscribe(session, channel, b"")
     return channel
-
-
-def _channel(name: str) -> str:
-    try:
-        return check_name(name)
-    except InvalidName as error:
-        raise WireError(centrifuge.BAD_REQUEST, f"bad request: {error}") from None
 
 
 def _subscribe_data(text: bytes) -> centrifuge.SubscribeData:

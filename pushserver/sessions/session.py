@@ -9,7 +9,7 @@ from dataclasses import replace
 from msgspec import UNSET, Raw, Struct
 
 from pushserver.channels.position import Position
-from pushserver.errors import HandlerFailed, NotHandled, Refused
+from pushserver.errors import PushServerError
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import (
@@ -329,13 +329,7 @@ class Session(Conversation[SessionFormat]):
 
     def _fail(self, command: Command, error: Exception) -> None:
         """Answer with the error, if the command wants an answer."""
-        if isinstance(error, NotHandled):
-            error = WireError(centrifuge.NOT_AVAILABLE, str(error))
-        elif isinstance(error, Refused):
-            error = WireError(error.code or centrifuge.PERMISSION_DENIED, error.reason)
-        elif isinstance(error, HandlerFailed):
-            error = WireError(centrifuge.INTERNAL, str(error), temporary=True)
-        elif not isinstance(error, WireError):
+        if not isinstance(error, PushServerError) or not error.centrifuge_code:
             self.node.report("a command failed")
             error = WireError(centrifuge.INTERNAL, "internal server error", temporary=True)
         if command.id and not self._ended:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushserver.channels.publication import ClientInfo, Publication
+from pushserver.errors import Invalid
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import FrameError, WireError
 from tests.unit.fakes.tools import EPOCH, row
@@ -97,11 +98,12 @@ def test_unknown_fields_are_ignored() -> None:
 def test_a_wrong_request_gets_the_error_that_names_the_field(
     text: bytes, kind: Any, field: str
 ) -> None:
-    with pytest.raises(WireError, match=field) as refused:
+    with pytest.raises(Invalid, match=field) as refused:
         centrifuge.request(text, kind)
-    assert refused.value.code == centrifuge.BAD_REQUEST
-    assert refused.value.message.startswith("bad request: ")
-    assert not refused.value.temporary
+    error = centrifuge.error_object(refused.value)
+    assert error.code == 107
+    assert error.message.startswith("bad request: ")
+    assert not error.temporary
 
 
 def test_replies_repeat_the_id_and_the_method_and_leave_zeroes_out() -> None:
