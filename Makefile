@@ -1,5 +1,5 @@
-# `make run` and `make test` need nothing before them but Python 3.11+ (and, for
-# what is missing by apt, root or sudo).
+# `make run` and `make test` need only Python 3.11 or newer, and root or sudo if Debian packages
+# are missing.
 #   make run ARGS="--listen tcp:9000:interface=127.0.0.1"
 
 SHELL := /bin/bash
@@ -9,14 +9,14 @@ CODE := pushserver twisted tests tools benchmarks setup.py
 .PHONY: help run test unit lint format pins bench bench-quick clean
 
 help:
-	@echo "make run      serve http://localhost:8080/     (ARGS=... go to twistd pushserver)"
-	@echo "make test     everything that CI runs"
-	@echo "make unit     the quick tests only"
-	@echo "make lint     formatting, ruff and mypy"
-	@echo "make format   let ruff format and fix what it can"
-	@echo "make bench    what a publication costs, beside the limit and others (bench-quick: two minutes)"
-	@echo "make pins     renew the versions in constraints.txt"
-	@echo "make clean    remove all that make has made"
+	@echo "make run      serve http://localhost:8080/     (ARGS=... for twistd pushserver)"
+	@echo "make test     all checks and tests, as in CI"
+	@echo "make unit     only the fast tests"
+	@echo "make lint     check formatting, ruff and mypy"
+	@echo "make format   format and fix the code with ruff"
+	@echo "make bench    compare the cost of a publication with other servers (bench-quick: two minutes)"
+	@echo "make pins     update the versions in constraints.txt"
+	@echo "make clean    remove everything that make created"
 
 run:
 	@tools/venv run
@@ -25,7 +25,7 @@ run:
 test: lint
 	@tools/system-packages --for-tests
 	@tools/node-clients
-	@# In their order: the files that take long come first, however few tests they have.
+	@# --no-loadscope-reorder keeps the order of the files, so that slow files start first.
 	$(BIN)/python -m pytest --cov -n 3 --dist loadfile --no-loadscope-reorder
 
 unit:

@@ -1,8 +1,7 @@
 """Builds and installs pushserver.
 
-What pip and the build tools need lies here rather than in pyproject.toml
-because the asset folders lie beside the package, not in it: see
-``BuildWithAssets``.
+The metadata is here rather than in pyproject.toml because the asset folders are beside the
+package, not in it: see ``BuildWithAssets``.
 """
 
 import re
@@ -16,23 +15,22 @@ ASSETS = ("templates", "static", "systemd")
 
 
 class BuildWithAssets(build_py):
-    """Copies the asset folders into the package that is being built.
+    """Copies the asset folders into the built package.
 
-    ``package_dir`` could name them instead, and wheels would come out the same.
-    But then setuptools makes an editable install with an import hook in place
-    of a path, and twistd, which looks for plugins in the folders on sys.path,
-    does not find ours (pypa/setuptools#3548).
+    Listing them in ``package_dir`` gives the same wheels. But for an editable install, setuptools
+    then uses an import hook instead of a path, and twistd, which looks for plugins in the folders
+    on sys.path, does not find ours (pypa/setuptools#3548).
     """
 
     def run(self) -> None:
-        """Build the modules, then put the assets beside them."""
+        """Build the modules, then copy the assets."""
         super().run()
         if not self.editable_mode:
             for folder in ASSETS:
                 self.copy_tree(folder, str(Path(self.build_lib, "pushserver", folder)))
 
     def get_source_files(self) -> list[str]:
-        """Name the assets as sources, so that a source distribution has them."""
+        """Add the assets, so that a source distribution has them."""
         return [*super().get_source_files(), *map(str, asset_files())]
 
 
@@ -42,7 +40,7 @@ def asset_files() -> list[Path]:
 
 
 def version() -> str:
-    """The version that the package says it has, read without importing it."""
+    """The version of the package, read without importing it."""
     text = Path("pushserver/__init__.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
     if found is None:
@@ -51,7 +49,7 @@ def version() -> str:
 
 
 def readme() -> str:
-    """The text for the project's page in a package index; empty where there is none."""
+    """The project description for a package index; empty without README.md."""
     path = Path("README.md")
     return path.read_text(encoding="utf-8") if path.exists() else ""
 

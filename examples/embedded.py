@@ -1,6 +1,6 @@
-"""The server as a part of a Twisted program: twistd -n -y embedded.py (in this folder).
+"""The server as a part of a Twisted program. Run twistd -n -y embedded.py (in this folder).
 
-The program's own page is at http://localhost:8081/, the live one at /push/channels/visits.
+The program's own page is at http://localhost:8081/, the live page at /push/channels/visits.
 """
 
 from twisted.application.service import Application

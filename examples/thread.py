@@ -1,6 +1,6 @@
-"""A library with a thread of its own: twistd -n pushserver --app thread:app (in this folder).
+"""A library with its own thread. Run twistd -n pushserver --app thread:app (in this folder).
 
-What it measures is on http://localhost:8080/channels/temperature.
+Its measurements are on http://localhost:8080/channels/temperature.
 """
 
 import random
@@ -12,7 +12,7 @@ app = PushServer()
 
 
 class Thermometer:
-    """In place of any library that calls when it has something: MQTT, GPIO, a serial port."""
+    """Stands for any library with callbacks: MQTT, GPIO, a serial port."""
 
     def __init__(self, callback):
         self._callback = callback
@@ -32,7 +32,7 @@ class Thermometer:
 
 
 def measured(degrees):
-    """Called in the library's thread; when publish returns, every open page has been sent it."""
+    """Called in the library's thread. `publish` may be called from any thread."""
     app.publish("temperature", {"degrees": degrees}, event="measured")
 
 
@@ -41,11 +41,11 @@ library = Thermometer(measured)
 
 @app.on("start")
 def start():
-    """The server runs: from now on there may be publications."""
+    """The server runs and accepts publications."""
     library.start()
 
 
 @app.on("stop")
 def stop():
-    """The server stops, and publishes no more after this."""
+    """The server stops; after this, publishing fails."""
     library.stop()

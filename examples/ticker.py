@@ -1,4 +1,4 @@
-"""Random numbers, live: twistd -n pushserver --app ticker:app (in this folder)."""
+"""Random numbers, live. Run twistd -n pushserver --app ticker:app (in this folder)."""
 
 from random import random
 

@@ -5,8 +5,8 @@ from pushserver import PushServer, Refused
 app = PushServer(pages="pages")
 
 
-# None of these handlers waits for anything. On the reactor's thread they run one at a time, so
-# nobody comes or goes while the list of people is made.
+# None of these handlers blocks, so they may run on the reactor's thread. There they run one at a
+# time, so the list of people cannot change while it is built.
 @app.on("connect", thread=False)
 def come(client, data):
     name = data.get("name") if isinstance(data, dict) else None
