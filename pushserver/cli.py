@@ -1,4 +1,4 @@
-"""`pushserver`: publishing, watching and checking from the command line."""
+"""`pushserver`: publish, subscribe and check a configuration from the command line."""
 
 from __future__ import annotations
 
@@ -58,28 +58,38 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument(
         "--url",
         default=os.environ.get("PUSHSERVER_URL", DEFAULT_URL),
-        help="the server [default: %(default)s, or PUSHSERVER_URL]",
+        help="the server's URL; also PUSHSERVER_URL [default: %(default)s]",
     )
     server.add_argument(
-        "--key", default=os.environ.get("PUSHSERVER_KEY"), help="an API key [PUSHSERVER_KEY]"
+        "--key", default=os.environ.get("PUSHSERVER_KEY"), help="an API key; also PUSHSERVER_KEY"
     )
 
     command = commands.add_parser("publish", parents=[server], help="publish to a channel")
     command.add_argument("channel")
-    command.add_argument("data", help="JSON, or else a text; - for each line of standard input")
-    command.add_argument("--event", default="message", help="[default: %(default)s]")
+    command.add_argument(
+        "data", help="JSON, or any other text; - publishes each line of standard input"
+    )
+    command.add_argument(
+        "--event", default="message", help="the event's name [default: %(default)s]"
+    )
     command.set_defaults(run=_publish)
 
     command = commands.add_parser(
-        "subscribe", parents=[server], help="print publications, a line each, as they come"
+        "subscribe", parents=[server], help="print publications as they arrive, one line each"
     )
     command.add_argument("channel", nargs="+")
-    command.add_argument("--last", type=int, help="begin with so many that there are already")
-    command.add_argument("--since", help="begin after this id, or with `oldest`")
-    command.add_argument("--count", type=int, help="end after so many")
+    command.add_argument(
+        "--last", type=int, metavar="N", help="first print the last N publications"
+    )
+    command.add_argument(
+        "--since",
+        metavar="ID",
+        help="first print the publications after this id, or all (`oldest`)",
+    )
+    command.add_argument("--count", type=int, metavar="N", help="exit after N publications")
     command.set_defaults(run=_subscribe)
 
-    command = commands.add_parser("check-config", help="say what is wrong with a configuration")
+    command = commands.add_parser("check-config", help="report errors in a configuration file")
     command.add_argument("file")
     command.set_defaults(run=_check_config)
     return parser

@@ -1,4 +1,4 @@
-"""`twistd pushserver`: its options, and what they come to."""
+"""`twistd pushserver`: its options, and the service that they describe."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Options(usage.Options):
 
     synopsis = "[--listen ENDPOINT]... [--config FILE.toml] [--app MODULE:NAME]"
     longdesc = (
-        "Serves live pages: open the URL that the log names. ENDPOINT is any Twisted "
+        "Runs the push server; the log has the URL of its live page. ENDPOINT is any Twisted "
         "server endpoint, such as tcp:8080, ssl:..., unix:... or systemd:domain=INET:name=http. "
-        "MODULE:NAME is a PushServer of yours; modules in the current folder are found."
+        "MODULE:NAME is a PushServer object in a module that is installed or in the current folder."
     )
     optParameters: ClassVar = [
-        ["config", "c", "", "The configuration, a TOML file."],
-        ["app", "a", "", "The application to run, such as ticker:app."],
+        ["config", "c", "", "Configuration file (TOML)."],
+        ["app", "a", "", "Application to run, such as ticker:app."],
     ]
     optFlags: ClassVar = [
-        ["debug", None, "Log connects and disconnects too."],
-        ["reload", None, "Start again when a file of the application changes (development)."],
+        ["debug", None, "Also log connects and disconnects."],
+        ["reload", None, "Restart when a Python file or the configuration changes (development)."],
     ]
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Options(usage.Options):
         self["listen"] = []
 
     def opt_listen(self, endpoint: str) -> None:
-        """Where to listen; may be given several times. [default: tcp:8080:interface=127.0.0.1]"""
+        """Where to listen; repeatable. [default: tcp:8080:interface=127.0.0.1]"""
         self["listen"].append(endpoint)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
