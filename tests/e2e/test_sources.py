@@ -287,7 +287,10 @@ def test_on_the_reactor_of_asyncio_asyncio_works(tmp_path: Path, plugins: str) -
     [
         (table("s", "nothing"), "sources.s.type: there is no type 'nothing'"),
         (table("s", "random", "evry = 2"), "sources.s.evry: unknown key; did you mean every?"),
-        (table("s", "cron", "expression = 'x'"), "sources.s: expression: 'x' is none of cron"),
+        (
+            table("s", "cron", "expression = 'x'"),
+            "sources.s: expression: 'x', expected five fields",
+        ),
     ],
 )
 def test_a_source_that_cannot_be_ends_the_start_with_one_line(

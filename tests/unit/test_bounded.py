@@ -142,29 +142,29 @@ BOUNDS = {
     "sources.types.sse.parser.Parser._line": "the bytes that an event may have",
     "sources.types.feed.source.Contents.entries": ONCE,
     "sources.types.feed.source.Options.headers": CONFIGURED,
-    "sources.types.feed.source._Reader._waiting": ONCE,
-    "sources.types.feed.source._Reader.output": (
+    "sources.types.feed.source._ReaderProcess._waiters": ONCE,
+    "sources.types.feed.source._ReaderProcess.output": (
         "what a process writes in its time, of one document"
     ),
     "sources.http_client.fetch.Fetcher._headers": CONFIGURED,
     "sources.types.tail.follower.Follower._files": "the files of one name that is rotated",
     "sources.types.tail.follower.Follower.told": "emptied with each look",
-    "sources.functions.adapt.Values._taken": "one",
+    "sources.functions.adapt.GeneratorSource._value": "one",
     "sources.registry.SourceTypes._by_name": STARTED,
     "sources.types.lines.Splitter._kept": "max_line_bytes",
     "sources.engine.meter.Meter._seconds": "a minute of seconds",
-    "sources.engine.environment.Watch.on_join": STARTED,
-    "sources.engine.environment.Watch.on_leave": STARTED,
+    "sources.engine.environment.Subscriptions.on_join": STARTED,
+    "sources.engine.environment.Subscriptions.on_leave": STARTED,
     "sources.types.json_pointer.Pointer._steps": CONFIGURED,
     "sources.types.json_poll.Options.headers": CONFIGURED,
-    "sources.types.json_poll.Poll._of": CONFIGURED,
+    "sources.types.json_poll.Poll._identity": CONFIGURED,
     "sources.types.command.process.Process._chunks": "its pipes are not read while a chunk waits",
     "sources.types.command.process.Process._stoppers": "a call for each stop",
-    "sources.engine.record.Record._known": "a deque with a maxlen",
-    "sources.http_client.polling.Rounds._validators": (
+    "sources.engine.record.Record._logged": "a deque with a maxlen",
+    "sources.http_client.polling.Polling._validators": (
         "two headers of one answer, whose head is bounded"
     ),
-    "sources.engine.runner.Runner._stopping": "a call for each stop",
+    "sources.engine.runner.Runner._stop_waiters": "a call for each stop",
     "sources.types.sse.source.Options.events": CONFIGURED,
     "sources.types.sse.source.Options.headers": CONFIGURED,
     "usercode.worker.Worker._jobs": "one call of a source, or of a handler in its turn",

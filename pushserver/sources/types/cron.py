@@ -1,7 +1,7 @@
 """`type = "cron"`: publishes at the times of a cron expression.
 
-cronsim reads the expression: stable, typed, BSD, nothing beneath it, and it keeps to
-Debian's cron where clocks change.
+cronsim evaluates the expression: it is stable, typed, under a BSD licence and without
+dependencies, and treats changes of clocks as Debian's cron does.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pushserver.errors import InvalidData
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.types.source_type import SourceType
 
-LOOK_SECONDS = 30.0
-"""How often the clock is looked at, which may be set or stand still for a night."""
+MAX_SLEEP_SECONDS = 30.0
+"""How often the clock is read, because it may be set, or stand still while a machine sleeps."""
 BACK_SECONDS = 10_800.0
-"""A clock that is set back by less brings no time again that has come, as with Debian's cron."""
+"""After the clock was set back by less, no time is due twice; as with Debian's cron."""
 SLIGHTLY_BACK_SECONDS = 300.0
-"""The same for an expression that follows the hours as they pass."""
+"""The same for an expression whose minute or hour begins with a star."""
 _NAMED = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -40,9 +40,10 @@ _NAMED = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`timezone`: a name such as Europe/Paris, empty for that of the machine.
+    """The keys of the table of the source beside the common ones.
 
-    `data`: what is published; None for {"time": ...} with the time of the tick.
+    `timezone`: a name such as Europe/Paris, empty for that of the machine. `data`: the value to
+    publish; None for {"time": ...} with the time of the tick.
     """
 
     expression: str
@@ -51,7 +52,7 @@ class Options:
 
 
 class MachineZone(tzinfo):
-    """The time zone of the machine, with its changes of clocks."""
+    """The time zone of the machine, with its changes between summer and winter time."""
 
     def utcoffset(self, when: datetime | None) -> timedelta | None:
         return None if when is None else when.replace(tzinfo=None).astimezone().utcoffset()
@@ -69,46 +70,46 @@ class MachineZone(tzinfo):
 
 
 class Schedule:
-    """When an expression is due; raises ValueError for what is none."""
+    """The times of a cron expression; raises ValueError for an invalid one."""
 
     def __init__(self, expression: str, zone: tzinfo):
         self._expression = _NAMED.get(expression.strip().lower(), expression)
         self._zone = zone
         if len(self._expression.split()) != 5:
             raise ValueError(
-                f"expression: {expression!r:.80} is none of cron, expected five fields"
+                f"expression: {expression!r:.80}, expected five fields"
                 " (minute, hour, day of the month, month, day of the week) or such as @hourly"
             )
         try:
             self.after(0.0)
         except (CronSimError, StopIteration) as error:
-            problem = str(error) or "it never comes"
+            problem = str(error) or "it is never due"
             raise ValueError(f"expression: {expression!r:.80}: {problem}") from None
 
         minute, hour = self._expression.split()[:2]
         self._follows = minute.startswith("*") or hour.startswith("*")
 
     def next(self, now: float, last: float) -> datetime:
-        """The first time to publish at after `now`, where `last` is the one that came last.
+        """Return the first due time after `now`; `last` is the previous due time.
 
-        After `last` too, if the clock was set back, unless that was by so much that the time
-        before it is better forgotten.
+        After a clock was set back, it is also after `last`, unless the clock was set back by more
+        than the limit.
         """
         limit = SLIGHTLY_BACK_SECONDS if self._follows else BACK_SECONDS
         due = self.after(last if now < last < now + limit else now)
-        # The same time is not due twice, neither now nor at the end of an hour that comes again.
+        # `last` is never due again, also at the end of the hour that occurs twice.
         return self.after(last) if due.timestamp() == last < now + BACK_SECONDS else due
 
     def after(self, now: float) -> datetime:
-        """The first time after `now` (Unix seconds)."""
-        begin = datetime.fromtimestamp(now, UTC).astimezone(self._zone)
-        # In the hour that comes twice the first of its times may be behind already.
-        return next(at for at in CronSim(self._expression, begin) if at.timestamp() > now)
+        """Return the first due time after `now`, in Unix seconds."""
+        start = datetime.fromtimestamp(now, UTC).astimezone(self._zone)
+        # In the hour that occurs twice, the first result may be in the past.
+        return next(at for at in CronSim(self._expression, start) if at.timestamp() > now)
 
 
 @implementer(ISource)
 class Cron:
-    """Publishes each time the expression is due: once, if that was several times ago."""
+    """Publishes when the expression is due; only once if several times were missed."""
 
     def __init__(self, schedule: Schedule, data: object, clock: Callable[[], float] = time.time):
         self._schedule = schedule
@@ -119,19 +120,18 @@ class Cron:
     async def run(self, feed: Feed) -> None:
         feed.ok()
         while True:
-            due = await self._come(feed)
+            due = await self._wait_until_due(feed)
             self._last = due.timestamp()
             data = {"time": due.isoformat()} if self._data is None else self._data
             await feed.publish(data)
 
-    async def _come(self, feed: Feed) -> datetime:
-        """Wait until the next time is due."""
+    async def _wait_until_due(self, feed: Feed) -> datetime:
         now = self._clock()
         due = self._schedule.next(now, self._last)
         while (left := due.timestamp() - now) > 0:
-            await feed.sleep(min(left, LOOK_SECONDS))
-            before, now = now, self._clock()
-            if now < before:
+            await feed.sleep(min(left, MAX_SLEEP_SECONDS))
+            previous, now = now, self._clock()
+            if now < previous:
                 due = self._schedule.next(now, self._last)
         return due
 
@@ -141,7 +141,7 @@ def _make(options: Options) -> Any:
         zone = ZoneInfo(options.timezone) if options.timezone else MachineZone()
     except (ValueError, OSError, LookupError):
         raise ValueError(
-            f"timezone: {options.timezone!r:.80} is none, expected a name such as Europe/Paris"
+            f"timezone: {options.timezone!r:.80}, expected a name such as Europe/Paris"
         ) from None
     try:
         jsontext.encode(options.data)

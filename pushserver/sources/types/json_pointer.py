@@ -9,26 +9,26 @@ _LONGEST_INDEX = 18
 
 
 class NotThere(LookupError):
-    """The document has nothing at that path; the text says from where on."""
+    """The document has no value at the path; the text is the part that does not exist."""
 
 
 class Pointer:
-    """A path such as `/rates/EUR`, or empty for the whole document.
+    """A path such as `/rates/EUR`; the empty path is the whole document.
 
-    Each step is a key, or an index into a list from 0; `~1` stands for a slash in a key, `~0`
-    for a tilde. Raises ValueError for a text that is none.
+    Each step is a key, or an index into a list from 0; in a key `~1` is a slash and `~0` a
+    tilde. Raises ValueError for an invalid path.
     """
 
     def __init__(self, text: str):
         if text and not text.startswith("/"):
-            raise ValueError(f"{text!r:.80}, expected a path that begins with a slash, or none")
+            raise ValueError(f"{text!r:.80}, expected a path that begins with a slash")
         if re.search(r"~(?![01])", text):
             raise ValueError(f"{text!r:.80}, expected ~ only as ~0 (a tilde) or ~1 (a slash)")
         self.text = text
         self._steps = [step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:]]
 
     def look(self, document: object) -> object:
-        """The value at this path; raises NotThere."""
+        """Return the value at the path; raises NotThere."""
         value = document
         for number, step in enumerate(self._steps, 1):
             if isinstance(value, dict) and step in value:

@@ -1,4 +1,4 @@
-"""Lines out of bytes as they come, and what of them is published."""
+"""Splits bytes into lines, and publishes lines."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ RETRY_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line without its end; `size`: the bytes that it took, with its end.
+    """One line without its end.
 
-    `cut`: it was longer than `text`.
+    `size` is the number of its bytes with the end; `cut`: it was longer than `text`.
     """
 
     text: bytes
@@ -30,19 +30,19 @@ class Line:
 
 
 class Splitter:
-    """Makes lines of bytes; of one that is too long it keeps the first `most` bytes.
+    """Splits bytes into lines, and keeps at most `max_bytes` of each.
 
     A line ends with a newline, or with a carriage return and a newline.
     """
 
-    def __init__(self, most: int):
-        self._most = most
+    def __init__(self, max_bytes: int):
+        self._max_bytes = max_bytes
         self._kept = bytearray()
         self.pending = 0
-        """How many bytes came of the line that is not at its end."""
+        """The number of bytes received of the unfinished line."""
 
     def feed(self, data: bytes) -> Iterator[Line]:
-        """The lines that end in `data`."""
+        """Yield the lines that end in `data`."""
         *ended, rest = data.split(b"\n")
         for part in ended:
             self._add(part)
@@ -50,12 +50,12 @@ class Splitter:
         self._add(rest)
 
     def rest(self) -> Line | None:
-        """What came of the last line, as it is; None if nothing did."""
+        """Return the unfinished line, or None if it is empty."""
         return self._line(self.pending) if self.pending else None
 
     def _add(self, part: bytes) -> None:
-        # One more than may be published: it may be the carriage return of the line's end.
-        self._kept += part[: self._most + 1 - len(self._kept)]
+        # One byte more, which may be the carriage return of the line's end.
+        self._kept += part[: self._max_bytes + 1 - len(self._kept)]
         self.pending += len(part)
 
     def _line(self, size: int) -> Line:
@@ -65,29 +65,28 @@ class Splitter:
             text = text.removesuffix(b"\r")
         self._kept.clear()
         self.pending = 0
-        return Line(text[: self._most], size, cut or len(text) > self._most)
+        return Line(text[: self._max_bytes], size, cut or len(text) > self._max_bytes)
 
 
 class Lines:
-    """Publishes lines: as strings, or as the JSON values that they are."""
+    """Publishes lines, as strings or as JSON values."""
 
-    def __init__(self, feed: Feed, line_format: LineFormat, most: int):
+    def __init__(self, feed: Feed, line_format: LineFormat, max_bytes: int):
         self._feed = feed
         self._format = line_format
-        self._most = most
+        self._max_bytes = max_bytes
 
     async def publish(self, line: Line, tags: dict[str, str] | None = None) -> None:
-        """Publish one line.
+        """Publish one line; waits while the server cannot publish.
 
-        One that was cut is tagged so. With the format `json` an empty line is none, and
-        what is not JSON is a trouble and no publication. While nothing can be published it
-        waits.
+        A line that was cut gets the tag CUT. With the format `json` empty lines are skipped, and
+        so are invalid ones, with a warning.
         """
         if line.cut:
             done = "cut" if self._format == "text" else "skipped"
-            self._feed.trouble(f"a line is longer than max_line_bytes ({self._most}): {done}")
+            self._feed.trouble(f"a line is longer than max_line_bytes ({self._max_bytes}): {done}")
         if self._format == "text":
-            # Half a character at the end of what was cut is none.
+            # Not final: half a character at the end of a cut line is dropped.
             text = _DECODER("replace").decode(line.text, final=not line.cut)
             await self._publish(text, {**(tags or {}), **CUT} if line.cut else tags)
         elif line.text.strip() and not line.cut:

@@ -1,4 +1,4 @@
-"""Publishing what came from elsewhere."""
+"""Publishes for sources that get their data from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from pushserver.errors import Unavailable
 from pushserver.sources.interface import Feed, SourceFailed
 
 
-async def offer(feed: Feed, data: object, event: str = "", key: str = "") -> None:
-    """Publish it, as `Feed.publish` does.
+async def publish(feed: Feed, data: object, event: str = "", key: str = "") -> None:
+    """Publish by the feed; raises InvalidData, and SourceFailed in place of Unavailable.
 
-    Raises InvalidData for what cannot be published, and SourceFailed when nothing can: for
-    the server's own trouble no source leaves a traceback.
+    A fault of the server must not be logged with a traceback of the source.
     """
     try:
         await feed.publish(data, event, key=key)

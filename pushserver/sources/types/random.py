@@ -1,4 +1,4 @@
-"""`type = "random"`: random numbers, to have something to look at."""
+"""`type = "random"`: random numbers for demonstrations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pushserver.sources.types.source_type import SourceType
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`every`: how many seconds lie between two numbers."""
+    """The keys of the table of the source; `every` is the interval in seconds."""
 
     every: Positive = 2.0
 
 
 def random_number() -> dict[str, float]:
-    """A number from 0 to 10 with three decimals."""
+    """Return a number from 0 to 10 with three decimals."""
     return {"number": round(random() * 10, 3)}
 
 

@@ -1,12 +1,11 @@
-"""A program that reads a feed: RSS, Atom or JSON Feed comes in, its entries go out as JSON.
+"""A program that parses a feed (RSS, Atom or JSON Feed) and prints its entries as JSON.
 
-It is a process of its own, with bounds on its time and memory, since what it reads is
-anybody's: of 50 KB in an author's name feedparser 6.0.14 makes 14 s of work in one regular
-expression, during which no other thread runs (its issue 562), and of 200 KB with an entity
-two minutes.
+It is a separate process with bounds on time and memory, because a document may be hostile: an
+author's name of 50 KB costs feedparser 6.0.14 14 s in one regular expression, during which no
+other thread runs (its issue 562), and one of 200 KB with an entity two minutes.
 
-In: one line of JSON, `{"url", "content_type", "seconds"}`, and the document after it. Out:
-`{"error"}`, or `{"title", "entries"}`, the entries in the order of the document.
+Standard input: one line of JSON, `{"url", "content_type", "seconds"}`, and then the document.
+Standard output: `{"error"}`, or `{"title", "entries"}` with the entries in their order.
 """
 
 from __future__ import annotations
@@ -28,55 +27,57 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-MOST_ENTRIES = 1_000
-MOST_MEMORY_BYTES = 536_870_912
+MAX_ENTRIES = 1_000
+MAX_MEMORY_BYTES = 536_870_912
 SUMMARY_CHARACTERS = 2_000
 LINE_CHARACTERS = 500
 """The longest title, name or id."""
 LINK_CHARACTERS = 2_000
 _HTML_CHARACTERS = 16_384
-"""How much of a text is looked at to make a summary."""
+"""How much of a text is parsed to make a summary."""
 
-# Neither for the eyes nor, the last of them, characters.
-_UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
+# Invisible characters, and surrogates, which are no characters.
+_INVISIBLE = re.compile("[\0-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
 
 
-class NoFeed(Exception):
-    """The document is none; the text says why."""
+class NotAFeed(Exception):
+    """The document is not a feed; the text is the reason."""
 
 
 def read(document: bytes, url: str, content_type: str) -> dict[str, Any]:
-    """The title and the entries of a feed, whose links begin at `url`; raises NoFeed."""
+    """Return the title and entries; links are relative to `url`. Raises NotAFeed."""
     text = document.removeprefix(BOM_UTF8).lstrip()
     if text.startswith(b"{"):
-        title, entries = _of_json(text, url)
+        title, entries = _parse_json(text, url)
     else:
-        title, entries = _of_xml(document, url, content_type)
+        title, entries = _parse_xml(document, url, content_type)
     name = line(title)
     return {"title": name, "entries": [{**entry, "feed": name} for entry in entries]}
 
 
-def _of_xml(document: bytes, url: str, content_type: str) -> tuple[str, Iterator[dict[str, Any]]]:
+def _parse_xml(
+    document: bytes, url: str, content_type: str
+) -> tuple[str, Iterator[dict[str, Any]]]:
     import feedparser
 
     headers = {"content-location": url}
     if content_type:
         headers["content-type"] = content_type
-    # What it would sanitise becomes text here.
-    found = feedparser.parse(
+    # Not sanitised: all HTML becomes plain text here.
+    parsed = feedparser.parse(
         BytesIO(document),
         response_headers=headers,
         sanitize_html=False,
         resolve_relative_uris=False,
     )
-    if not found.get("version") and not found.entries:
-        raise NoFeed("expected RSS, Atom or JSON Feed")
+    if not parsed.get("version") and not parsed.entries:
+        raise NotAFeed("expected RSS, Atom or JSON Feed")
 
     def entries() -> Iterator[dict[str, Any]]:
-        for entry in islice(found.entries, MOST_ENTRIES):
+        for entry in islice(parsed.entries, MAX_ENTRIES):
             contents = entry.get("content") or [{}]
             summary = _plain(entry, "summary") or _text_of(contents[0])
-            # Its own `get` warns of what it puts in place of what is not there.
+            # Not `entry.get`, which falls back to another key with a warning.
             updated = dict.get(entry, "updated_parsed")
             yield make_entry(
                 url,
@@ -84,12 +85,12 @@ def _of_xml(document: bytes, url: str, content_type: str) -> tuple[str, Iterator
                 _plain(entry, "title"),
                 entry.get("link", ""),
                 summary,
-                _of_struct(entry.get("published_parsed") or updated),
-                # Without the mail address.
+                _time_of_struct(entry.get("published_parsed") or updated),
+                # The name without the mail address.
                 (entry.get("author_detail") or {}).get("name") or entry.get("author", ""),
             )
 
-    return _plain(found.feed, "title"), entries()
+    return _plain(parsed.feed, "title"), entries()
 
 
 def _plain(of: Any, key: str) -> str:
@@ -101,7 +102,7 @@ def _text_of(detail: Any) -> str:
     return value if detail.get("type") == "text/plain" else plain(value)
 
 
-def _of_struct(when: Any) -> str | None:
+def _time_of_struct(when: Any) -> str | None:
     if when is None:
         return None
     try:
@@ -110,18 +111,18 @@ def _of_struct(when: Any) -> str | None:
         return None
 
 
-def _of_json(text: bytes, url: str) -> tuple[str, Iterator[dict[str, Any]]]:
+def _parse_json(text: bytes, url: str) -> tuple[str, Iterator[dict[str, Any]]]:
     try:
         feed = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise NoFeed(f"begins like JSON, and is none: {error}") from None
+        raise NotAFeed(f"begins like JSON, but is invalid: {error}") from None
     version = _string(feed, "version")
     if not version.startswith(("https://jsonfeed.org/version/", "http://jsonfeed.org/version/")):
-        raise NoFeed("JSON, but no JSON Feed: its version is missing")
+        raise NotAFeed("JSON, but no JSON Feed: its version is missing")
     items = feed.get("items")
 
     def entries() -> Iterator[dict[str, Any]]:
-        for item in islice(items if isinstance(items, list) else [], MOST_ENTRIES):
+        for item in islice(items if isinstance(items, list) else [], MAX_ENTRIES):
             if not isinstance(item, dict):
                 continue
             summary = _string(item, "summary") or _string(item, "content_text")
@@ -131,7 +132,7 @@ def _of_json(text: bytes, url: str) -> tuple[str, Iterator[dict[str, Any]]]:
                 _string(item, "title"),
                 _string(item, "url") or _string(item, "external_url"),
                 summary or plain(_string(item, "content_html")),
-                _of_rfc3339(_string(item, "date_published") or _string(item, "date_modified")),
+                _time_of_rfc3339(_string(item, "date_published") or _string(item, "date_modified")),
                 _author(item) or _author(feed),
             )
 
@@ -152,7 +153,7 @@ def _author(of: dict[str, Any]) -> str:
     return _string(first, "name") if isinstance(first, dict) else ""
 
 
-def _of_rfc3339(text: str) -> str | None:
+def _time_of_rfc3339(text: str) -> str | None:
     try:
         when = datetime.fromisoformat(text)
         if when.tzinfo is None:
@@ -171,10 +172,10 @@ def make_entry(
     published: str | None,
     author: str,
 ) -> dict[str, Any]:
-    """An entry as it is published, all of it bounded, and what to know it again by."""
-    known_by = identity or link or "\n".join((title, summary, published or ""))
+    """Return an entry as it is published, with all texts bounded, and its digest."""
+    key = identity or link or "\n".join((title, summary, published or ""))
     return {
-        "digest": sha256(known_by.encode("utf-8", "replace")).hexdigest()[:16],
+        "digest": sha256(key.encode("utf-8", "replace")).hexdigest()[:16],
         "id": line(identity or link),
         "title": line(title),
         "link": safe_link(base, link),
@@ -184,25 +185,25 @@ def make_entry(
     }
 
 
-def line(text: str, most: int = LINE_CHARACTERS) -> str:
-    """The text in one line of at most so many characters, and without what nobody sees."""
-    text = " ".join(_UNSEEN.sub(" ", text[: 4 * most]).split())
-    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+def line(text: str, max_characters: int = LINE_CHARACTERS) -> str:
+    """Return the text as one line of visible characters, cut to `max_characters`."""
+    text = " ".join(_INVISIBLE.sub(" ", text[: 4 * max_characters]).split())
+    return text if len(text) <= max_characters else f"{text[: max_characters - 1].rstrip()}…"
 
 
 def safe_link(base: str, link: str) -> str:
-    """The absolute URL, if it is one of HTTP that a page may show as a link; else nothing."""
+    """Return the absolute URL if it is safe as a link in a page, else an empty string."""
     try:
         url = urljoin(base, link.strip()) if link.strip() else ""
         parts = urlsplit(url)
     except ValueError:
         return ""
     safe = parts.scheme in ("http", "https") and parts.netloc and len(url) <= LINK_CHARACTERS
-    return url if safe and _UNSEEN.search(url) is None else ""
+    return url if safe and _INVISIBLE.search(url) is None else ""
 
 
 def plain(html: str) -> str:
-    """The text of some HTML."""
+    """Return the text of HTML."""
     text = _Text()
     text.feed(html[:_HTML_CHARACTERS])
     text.close()
@@ -210,7 +211,7 @@ def plain(html: str) -> str:
 
 
 class _Text(HTMLParser):
-    """Collects what is to be read; a tag stands between two words."""
+    """Collects the visible text; most tags separate words."""
 
     _hidden = ("script", "style", "template", "title")
     _within_a_word = re.compile(
@@ -242,26 +243,25 @@ class _Text(HTMLParser):
 
 
 def main() -> None:
-    """Read the standard input, and write to the standard output."""
+    """Parse the standard input, and write to the standard output."""
     answer: dict[str, Any]
     try:
         head = json.loads(sys.stdin.buffer.readline())
         _bound(head["seconds"])
         answer = read(sys.stdin.buffer.read(), head["url"], head["content_type"])
-    except NoFeed as error:
+    except NotAFeed as error:
         answer = {"error": str(error)}
     except Exception as error:
-        # feedparser raises whatever it meets: a codec's errors, those of its regular
-        # expressions, no memory.
+        # feedparser passes on exceptions of codecs and regular expressions, and MemoryError.
         answer = {"error": f"{type(error).__name__}: {error}"}
     json.dump(answer, sys.stdout)
 
 
 def _bound(seconds: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     with suppress(OSError):
-        # A sandbox may forbid even that; the server goes before its feeds where it does not.
+        # The server has priority over its feeds, unless a sandbox forbids this.
         os.nice(5)
 
 

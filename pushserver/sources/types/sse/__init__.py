@@ -1,1 +1,1 @@
-"""The type `sse`: the events of another server's stream."""
+"""The type `sse`: the events of a stream of another server."""

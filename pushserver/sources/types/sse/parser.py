@@ -1,4 +1,4 @@
-"""Event streams as the HTML standard has them (9.2.6), out of bytes as they come."""
+"""Parses event streams (HTML standard, 9.2.6) from bytes in any pieces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MOST_ID_BYTES = 4_096
-"""The longest id that is taken: it has to fit into a header."""
+"""The longest id that is accepted: it must fit into a header."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
@@ -15,7 +15,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event; `id` is the last one of the stream, this event's or an earlier one's."""
+    """One event; `id` is the last id of the stream so far, maybe of an earlier event."""
 
     name: str
     data: str
@@ -23,29 +23,29 @@ class Event:
 
 
 class Parser:
-    """Makes events of a stream, however it is cut into pieces.
+    """Parses a stream into events.
 
-    Of an event whose lines have more than `most` bytes nothing is kept but its id.
-    `last_id` is where an earlier stream ended.
+    An event whose lines have more than `max_bytes` is skipped, except for its id. `last_id` is
+    the last id of an earlier stream.
     """
 
-    def __init__(self, most: int, last_id: str = ""):
-        self._most = most
+    def __init__(self, max_bytes: int, last_id: str = ""):
+        self._max_bytes = max_bytes
         self.last_id = last_id
         self.retry_seconds: float | None = None
-        """When the stream wants to be connected to again, if it has said so."""
+        """The delay before a new connection that the stream asked for, if any."""
         self.skipped = 0
-        """How many events were too long."""
+        """The number of events that were too long."""
         self._line: list[bytes] = []
         self._length = 0
         self._is_first = True
         self._is_cut = False
         self._after_return = False
         self._id = last_id
-        self._begin()
+        self._start_event()
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """The events that end in these bytes; to be taken all before the next are fed."""
+        """Yield the events that end in `data`; exhaust the iterator before the next call."""
         if self._after_return and data:
             data = data.removeprefix(b"\n")
             self._after_return = False
@@ -59,7 +59,7 @@ class Parser:
         if data:
             self._after_return = data.endswith(b"\r")
 
-    def _begin(self) -> None:
+    def _start_event(self) -> None:
         self._name = b""
         self._data: list[bytes] = []
         self._size = 0
@@ -70,13 +70,13 @@ class Parser:
             return
         self._line.append(part)
         self._length += len(part)
-        if self._size + self._length > self._most:
+        if self._size + self._length > self._max_bytes:
             self._is_cut = True
             if not self._line[0].startswith(b":"):
-                self._drop()
+                self._skip_event()
             self._line.clear()
 
-    def _drop(self) -> None:
+    def _skip_event(self) -> None:
         self._too_long = True
         self._size = 0
         self._data.clear()
@@ -95,10 +95,10 @@ class Parser:
             return self._end_event()
         if not self._too_long:
             self._size += len(line) + 1
-        self._take(line)
+        self._set_field(line)
         return None
 
-    def _take(self, line: bytes) -> None:
+    def _set_field(self, line: bytes) -> None:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
@@ -114,7 +114,7 @@ class Parser:
 
     def _end_event(self) -> Event | None:
         name, data, too_long = self._name, self._data, self._too_long
-        self._begin()
+        self._start_event()
         self.last_id = self._id
         if too_long:
             self.skipped += 1

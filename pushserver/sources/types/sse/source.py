@@ -1,4 +1,4 @@
-"""`type = "sse"`: publishes the events of a stream of somebody else's."""
+"""`type = "sse"`: publishes the events of a stream of another server."""
 
 from __future__ import annotations
 
@@ -16,67 +16,66 @@ from pushserver.errors import InvalidData, InvalidName
 from pushserver.sources.http_client.fetch import Fetcher, with_timeout
 from pushserver.sources.http_client.response import Response, UnusableResponse
 from pushserver.sources.interface import Feed, ISource, SourceFailed
-from pushserver.sources.types.publish import offer
+from pushserver.sources.types.publish import publish
 from pushserver.sources.types.source_type import SourceType
 from pushserver.sources.types.sse.parser import Event, Parser
 
 RETRY_SECONDS = 3.0
-"""How long after its end a stream is connected to again that has not said when."""
-LEAST_RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0
-KEEP_SECONDS = 1.0
-"""How often at most the last id is remembered."""
+"""The delay before a new connection if the stream set none."""
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
+REMEMBER_SECONDS = 1.0
+"""The last id is remembered at most this often."""
 
 _EVENT_STREAM = "text/event-stream"
-# Beyond this a browser's numbers lose digits; what has more is an identifier.
+# Larger integers lose digits in browsers; they are identifiers.
 _EXACT = 2**53
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What stands in the table of the source beside the common keys; times in seconds."""
+    """The keys of the table of the source beside the common ones; times in seconds."""
 
     url: str
     events: list[str] = field(default_factory=list)
-    """The names of the events to take, `message` for those without; empty for all."""
+    """The names of the events to publish, `message` for unnamed ones; empty for all."""
     format: Literal["auto", "json", "text"] = "auto"
-    """What the data is: JSON, a string, or `auto`: JSON if it is that, else a string."""
+    """The type of the data; `auto`: JSON if it is valid JSON, else text."""
     resume: bool = True
-    """Whether a new start goes on after the last event that was seen."""
+    """Whether a new start continues after the last event."""
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     timeout_seconds: Positive = 30.0
-    """How long it may take until the stream begins."""
+    """The time to the head of the response."""
     silence_seconds: Positive = 60.0
-    """How long nothing at all may come, before it is connected to again."""
+    """The connection is replaced after this time without any data."""
     max_event_bytes: Annotated[int, Meta(ge=1, le=16_777_216)] = 1_048_576
-    """The longest event; what is longer is left out, and told."""
+    """The longest event; longer ones are skipped with a warning."""
 
 
 @implementer(ISource)
 class RemoteStream:
     """Keeps a stream open, and publishes its events in order.
 
-    It connects again after each end, and goes on after the last event that it saw; that is
-    remembered each second at most, so that a server that is killed publishes again what
-    came in its last second.
+    It reconnects after each end, and continues after the last event. The last id is remembered
+    once a second, so that the events of the last second are repeated if the server is killed.
     """
 
     def __init__(self, options: Options, fetcher: Fetcher):
         self._options = options
         self._fetcher = fetcher
         self._last_id = ""
-        self._kept_id = ""
-        self._kept_at = float("-inf")
+        self._remembered_id = ""
+        self._remembered_at = float("-inf")
 
     async def run(self, feed: Feed) -> None:
-        self._last_id = self._kept_id = self._remembered(feed)
+        self._last_id = self._remembered_id = self._recall(feed)
         try:
-            while (pause := await self._visit(feed)) is not None:
+            while (pause := await self._connect(feed)) is not None:
                 await feed.sleep(pause)
         finally:
-            self._keep(feed)
+            self._remember(feed)
 
-    async def _visit(self, feed: Feed) -> float | None:
-        """Follow one stream to its end; how long to wait for the next, None if there is none."""
+    async def _connect(self, feed: Feed) -> float | None:
+        """Follow a stream to its end; return the delay before the next, None if there is none."""
         headers = {"accept": _EVENT_STREAM, "cache-control": "no-store"}
         if self._last_id:
             headers["last-event-id"] = self._last_id
@@ -99,36 +98,36 @@ class RemoteStream:
     async def _follow(self, feed: Feed, response: Response) -> float:
         options = self._options
         parser = Parser(options.max_event_bytes, self._last_id)
-        came, skipped = False, 0
-        problem = f"{response.host} ended the stream before anything came"
+        has_data, skipped = False, 0
+        problem = f"{response.host} ended the stream before it sent anything"
         while True:
             try:
                 piece = await with_timeout(options.silence_seconds, feed.reactor, response.read())
             except TimeoutError:
                 seconds = f"{options.silence_seconds:g} s (silence_seconds)"
-                feed.trouble(f"nothing came from {response.host} for {seconds}")
+                feed.trouble(f"{response.host} sent nothing for {seconds}")
                 break
             except SourceFailed as error:
                 problem = str(error)
                 piece = b""
             if not piece:
-                # That something came tells a stream that ends from a server that cannot.
-                if not came:
+                # A stream without any data is a failing server, not the end of a stream.
+                if not has_data:
                     raise SourceFailed(problem)
                 if problem:
                     feed.trouble(problem)
                 break
-            came, problem = True, ""
+            has_data, problem = True, ""
             for event in parser.feed(piece):
                 await self._publish(feed, event)
-                self._saw(feed, event.id)
-            self._saw(feed, parser.last_id)
+                self._set_last_id(feed, event.id)
+            self._set_last_id(feed, parser.last_id)
             if parser.skipped > skipped:
                 skipped = parser.skipped
-                most = f"{options.max_event_bytes} bytes (max_event_bytes)"
-                feed.trouble(f"an event of more than {most} was left out")
+                limit = f"{options.max_event_bytes} bytes (max_event_bytes)"
+                feed.trouble(f"an event of more than {limit} was skipped")
         retry = RETRY_SECONDS if parser.retry_seconds is None else parser.retry_seconds
-        return min(max(retry, LEAST_RETRY_SECONDS), MOST_RETRY_SECONDS)
+        return min(max(retry, MIN_RETRY_SECONDS), MAX_RETRY_SECONDS)
 
     async def _publish(self, feed: Feed, event: Event) -> None:
         options = self._options
@@ -141,9 +140,9 @@ class RemoteStream:
             except InvalidName as error:
                 feed.trouble(str(error))
         try:
-            await offer(feed, self._value(event.data), name)
+            await publish(feed, self._value(event.data), name)
         except InvalidData as error:
-            feed.trouble(f"an event was left out: {error}")
+            feed.trouble(f"an event was skipped: {error}")
 
     def _value(self, data: str) -> object:
         if self._options.format == "text":
@@ -158,24 +157,24 @@ class RemoteStream:
             return data
         return value
 
-    def _remembered(self, feed: Feed) -> str:
-        known = feed.remembered()
-        if not self._options.resume or not isinstance(known, Mapping):
+    def _recall(self, feed: Feed) -> str:
+        remembered = feed.remembered()
+        if not self._options.resume or not isinstance(remembered, Mapping):
             return ""
-        last_id = known.get("id")
-        of_this = known.get("url") == self._fetcher.url_digest
-        return last_id if of_this and isinstance(last_id, str) else ""
+        last_id = remembered.get("id")
+        same_url = remembered.get("url") == self._fetcher.url_digest
+        return last_id if same_url and isinstance(last_id, str) else ""
 
-    def _saw(self, feed: Feed, last_id: str) -> None:
+    def _set_last_id(self, feed: Feed, last_id: str) -> None:
         self._last_id = last_id
-        if feed.monotonic() - self._kept_at >= KEEP_SECONDS:
-            self._keep(feed)
+        if feed.monotonic() - self._remembered_at >= REMEMBER_SECONDS:
+            self._remember(feed)
 
-    def _keep(self, feed: Feed) -> None:
-        if self._last_id != self._kept_id:
+    def _remember(self, feed: Feed) -> None:
+        if self._last_id != self._remembered_id:
             feed.remember({"url": self._fetcher.url_digest, "id": self._last_id})
-            self._kept_id = self._last_id
-            self._kept_at = feed.monotonic()
+            self._remembered_id = self._last_id
+            self._remembered_at = feed.monotonic()
 
 
 def _check(response: Response) -> None:

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from pushserver.errors import Unavailable
 from pushserver.sources.types.cron import (
     CRON,
-    LOOK_SECONDS,
+    MAX_SLEEP_SECONDS,
     SLIGHTLY_BACK_SECONDS,
     Cron,
     MachineZone,
@@ -212,7 +212,7 @@ class TestTheSource(Started):
         """The process, or the machine, was suspended for five hours."""
         desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "@hourly")
         wall.advance(5 * 3_600)
-        desk.clock.advance(LOOK_SECONDS)
+        desk.clock.advance(MAX_SLEEP_SECONDS)
         assert desk.published == [{"time": "2026-11-20T11:00:00+01:00"}]
         self.go(desk, wall, 90)
         assert desk.published[1:] == [{"time": "2026-11-20T16:00:00+01:00"}]
@@ -297,14 +297,14 @@ class TestTheSourceWhenTheClockIsSet(Started):
     def test_back_while_it_waits_for_a_distant_time_does_not_wait_for_that(self) -> None:
         desk, wall, runner = self.start("2026-11-20T12:30:00+01:00", "0 12 * * *")
         wall.rightNow = at("2016-11-20T11:59:00+01:00")
-        self.go(desk, wall, 31 + LOOK_SECONDS)
+        self.go(desk, wall, 31 + MAX_SLEEP_SECONDS)
         assert [value["time"] for value in desk.published] == ["2016-11-20T12:00:00+01:00"]
         stopped(runner)
 
     def test_forward_makes_up_for_what_was_skipped_by_one(self) -> None:
         desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "*/10 * * * *")
         wall.rightNow += 3_600
-        self.go(desk, wall, LOOK_SECONDS)
+        self.go(desk, wall, MAX_SLEEP_SECONDS)
         assert clocked(desk) == ["11:00"]
         self.go(desk, wall, 90)
         assert clocked(desk) == ["11:00", "12:00"]
@@ -351,7 +351,7 @@ class TestTheSourceWhenTheClockIsSet(Started):
             self.go(desk, wall, seconds)
         times = [value["time"] for value in desk.published]
         assert all(time != following for time, following in pairwise(times))
-        self.go(desk, wall, SLIGHTLY_BACK_SECONDS + 60 + LOOK_SECONDS)
+        self.go(desk, wall, SLIGHTLY_BACK_SECONDS + 60 + MAX_SLEEP_SECONDS)
         assert len(desk.published) > len(times)
         stopped(runner)
 

@@ -141,11 +141,11 @@ class TestPoll(RemoteCase):
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote, path="/a"), desk)
         for body, problem in (
-            (b"<html>", "answered with what is no JSON: "),
-            (b"", "answered with what is no JSON: "),
-            (b'{"a": "\xff"}', "answered with what is no JSON: "),
-            (b"[" * 100_000, "answered with what is no JSON: "),
-            (b'{"a": NaN}', "answered with what is no JSON: "),
+            (b"<html>", "answered with invalid JSON: "),
+            (b"", "answered with invalid JSON: "),
+            (b'{"a": "\xff"}', "answered with invalid JSON: "),
+            (b"[" * 100_000, "answered with invalid JSON: "),
+            (b'{"a": NaN}', "answered with invalid JSON: "),
             (b"[1]", f"path: the answer of {remote.host} has nothing at /a"),
         ):
             (await remote.visit()).answer(body)

@@ -20,14 +20,14 @@ from pushserver.sources.http_client.fetch import Document, Fetcher
 from pushserver.sources.interface import SourceFailed
 from pushserver.sources.types.feed import reader
 from pushserver.sources.types.feed import source as feed_module
-from pushserver.sources.types.feed.reader import NoFeed
+from pushserver.sources.types.feed.reader import NotAFeed
 from pushserver.sources.types.feed.source import (
     FEED,
-    MOST_SEEN,
+    MAX_SEEN,
     READ_SECONDS,
     Contents,
-    Entries,
     Entry,
+    FeedSource,
     Options,
     oldest_first,
     read,
@@ -236,15 +236,15 @@ class TestADocument:
         ],
     )
     def test_may_be_none(self, document: bytes) -> None:
-        with pytest.raises(NoFeed):
+        with pytest.raises(NotAFeed):
             found(document)
 
     def test_gives_so_many_entries_at_most(self) -> None:
-        items = b"<item><title>a</title></item>" * (reader.MOST_ENTRIES + 5)
+        items = b"<item><title>a</title></item>" * (reader.MAX_ENTRIES + 5)
         document = b"<rss version='2.0'><channel>%b</channel></rss>" % items
-        assert len(found(document)["entries"]) == reader.MOST_ENTRIES
+        assert len(found(document)["entries"]) == reader.MAX_ENTRIES
         many = {"version": "https://jsonfeed.org/version/1", "items": [{"id": 1}] * 1_005}
-        assert len(found(json.dumps(many).encode())["entries"]) == reader.MOST_ENTRIES
+        assert len(found(json.dumps(many).encode())["entries"]) == reader.MAX_ENTRIES
 
     @pytest.mark.parametrize(
         "feed",
@@ -477,10 +477,10 @@ class TestTheReading(RemoteCase):
                 raise OSError(11, "Resource temporarily unavailable")
 
         contents = await self.read(RSS, Full())
-        assert contents.error == "no process for it: Resource temporarily unavailable"
+        assert contents.error == "cannot start a process: Resource temporarily unavailable"
 
     async def test_that_is_over_can_be_ended_again(self) -> None:
-        reader = feed_module._Reader(b"")
+        reader = feed_module._ReaderProcess(b"")
         reactor.spawnProcess(reader, sys.executable, [sys.executable, "-c", ""], env=None)
         await reader.wait()
         reader.kill()
@@ -508,7 +508,7 @@ def test_the_program_bounds_its_own_time() -> None:
 async def read_here(_: Any, document: Document) -> Contents:
     try:
         got = reader.read(document.body, document.url, document.content_type)
-    except NoFeed as error:
+    except NotAFeed as error:
         return Contents(error=str(error))
     return msgspec.convert(got, Contents)
 
@@ -525,9 +525,9 @@ def rss(*numbers: int, dated: bool = False) -> bytes:
 
 
 class TestAFeed(RemoteCase):
-    def source(self, remote: Remote, path: str = "feed?key=s3cret", **options: Any) -> Entries:
+    def source(self, remote: Remote, path: str = "feed?key=s3cret", **options: Any) -> FeedSource:
         made = Options(remote.url + path, **options)
-        return Entries(made, Fetcher(made.url, made.headers, 30), read_here)
+        return FeedSource(made, Fetcher(made.url, made.headers, 30), read_here)
 
     async def look(self, desk: Desk, remote: Remote, *numbers: int) -> list[int]:
         """Answer the next request; the numbers of what is published of that."""
@@ -649,21 +649,21 @@ class TestAFeed(RemoteCase):
     async def test_remembers_what_is_in_a_feed_of_any_length(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(self.source(remote, first=0), desk)
-        numbers = list(range(reader.MOST_ENTRIES))
+        numbers = list(range(reader.MAX_ENTRIES))
         assert await self.look(desk, remote, *numbers) == []
         for begin in (1_000, 2_000):
             later = list(range(begin + 999, begin - 1, -1))
             assert len(await self.look(desk, remote, *later)) == 1_000
             assert await self.look(desk, remote, *later) == []
         assert isinstance(desk.memory, dict)
-        assert len(desk.memory["seen"]) == MOST_SEEN
+        assert len(desk.memory["seen"]) == MAX_SEEN
         assert len(json.dumps(desk.memory)) < MOST_BYTES
 
     async def test_tells_what_is_no_feed_and_looks_again(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(self.source(remote), desk)
         (await remote.visit()).answer(b"<html>", etag='"x"')
-        told = f"{remote.host} answered with what is no feed: expected RSS, Atom or JSON Feed"
+        told = f"{remote.host} answered with an invalid feed: expected RSS, Atom or JSON Feed"
         assert await desk.happens() == ("trouble", told)
         assert await desk.happens() == ("sleeps", 300)
         assert await self.look(desk, remote, 1) == [1]

@@ -392,14 +392,14 @@ class TestTheData(StreamCase):
         desk = await self.values(stream, 3, format="json")
         assert desk.data == [116412345678901234]
         assert len(desk.troubles) == 2
-        assert all(t.startswith("an event was left out: it is not JSON: ") for t in desk.troubles)
+        assert all(t.startswith("an event was skipped: it is not JSON: ") for t in desk.troubles)
 
     async def test_that_cannot_be_published_is_left_out(self) -> None:
         remote, desk = self.remote(), Desk()
         visit = await self.connected(remote, desk)
         desk.refusal = InvalidData("nested deeper than 100")
         visit.chunk(block(1, id="a"))
-        assert await self.trouble(desk) == "an event was left out: nested deeper than 100"
+        assert await self.trouble(desk) == "an event was skipped: nested deeper than 100"
         desk.refusal = None
         visit.chunk(block(2, id="b"))
         await self.publishes(desk, 2)
@@ -408,7 +408,7 @@ class TestTheData(StreamCase):
         stream = block("a" * 200) + block(1) + block("b" * 200)
         desk = await self.values(stream, 2, max_event_bytes=100)
         assert desk.data == [1]
-        assert desk.troubles == ["an event of more than 100 bytes (max_event_bytes) was left out"]
+        assert desk.troubles == ["an event of more than 100 bytes (max_event_bytes) was skipped"]
 
 
 class TestAfterItsEnd(StreamCase):
@@ -472,7 +472,7 @@ class TestAfterItsEnd(StreamCase):
         desk.reactor.clock.advance(19)
         assert desk.troubles == []
         desk.reactor.clock.advance(1)
-        told = f"nothing came from {remote.host} for 20 s (silence_seconds)"
+        told = f"{remote.host} sent nothing for 20 s (silence_seconds)"
         assert await self.trouble(desk) == told
         await self.ended(desk)
         await visit.gone
