@@ -138,11 +138,8 @@ class Audience:
         "name",
         "newcomers",
         "parts",
-        "planned",
         "queue",
         "queued_bytes",
-        "rests_until",
-        "seconds",
         "size",
         "tops",
     )
@@ -156,11 +153,6 @@ class Audience:
         self.queued_bytes = 0
         self.parts: list[Part] = []
         self.size = 0
-        # For the fan-out: whether the next turn of this audience is arranged, how long the pass
-        # has taken so far, and when the next may begin.
-        self.planned = False
-        self.seconds = 0.0
-        self.rests_until = 0.0
 
     def __iter__(self) -> Iterator[Subscriber]:
         for group in self.groups.values():

@@ -70,6 +70,10 @@ class FanOut:
         self._line: deque[Audience] = deque()
         self._left = SLICE
         self._resting: dict[Audience, None] = {}
+        # Of each audience that is in the line or resting: how long its pass has taken so far.
+        self._seconds: dict[Audience, float] = {}
+        # Of each audience that has had a pass: when the next may begin.
+        self._rests_until: dict[Audience, float] = {}
         self._sending = False
         self._turn_comes = False
 
@@ -80,8 +84,13 @@ class FanOut:
     def put(self, audience: Audience, publication: Publication) -> None:
         """Queue what was published; `go_on` sends it."""
         audience.put(publication)
-        if not audience.planned:
+        if audience not in self._seconds:
             self._plan(audience)
+
+    def forget(self, audience: Audience) -> None:
+        """Drop what is queued for an audience of which all have left."""
+        audience.queue.clear()
+        self._rests_until.pop(audience, None)
 
     def go_on(self) -> None:
         """Send what there is to send in this turn."""
@@ -112,8 +121,8 @@ class FanOut:
 
     def _plan(self, audience: Audience) -> None:
         """Arrange for the next pass."""
-        audience.planned = True
-        rest = min(audience.rests_until - self._monotonic(), LONGEST_REST)
+        self._seconds[audience] = 0.0
+        rest = min(self._rests_until.get(audience, 0.0) - self._monotonic(), LONGEST_REST)
         if rest > 0:
             self._resting[audience] = None
             self._timer.callLater(rest, lambda: self._rested(audience))
@@ -133,13 +142,13 @@ class FanOut:
         self._left -= self._send(audience.parts)
         audience.parts = [part for part in audience.parts if part.group]
         now = self._monotonic()
-        audience.seconds += now - began
+        self._seconds[audience] += now - began
         if audience.parts:
             self._line.append(audience)
             return
-        audience.rests_until = now + audience.seconds * REST
-        audience.seconds = 0.0
-        audience.planned = False
+        seconds = self._seconds.pop(audience)
+        if audience.size:
+            self._rests_until[audience] = now + seconds * REST
         if audience.queue:
             self._plan(audience)
 

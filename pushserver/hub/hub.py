@@ -178,7 +178,7 @@ class Hub:
 
     def _dissolve(self, audience: Audience) -> None:
         del self._audiences[audience.name]
-        audience.queue.clear()
+        self._fan_out.forget(audience)
         for channel in audience.tops:
             watching = self._by_channel[channel]
             watching.remove(audience)

@@ -77,6 +77,8 @@ BOUNDS = {
     "app.handlers.Events._handlers": CONFIGURED,
     "hub.fanout.FanOut._line": "an audience each, and those are of open connections",
     "hub.fanout.FanOut._resting": "an audience each, and those are of open connections",
+    "hub.fanout.FanOut._rests_until": "an audience each, and those are of open connections",
+    "hub.fanout.FanOut._seconds": "an audience each, and those are of open connections",
     "hub.fanout.FanOut.parts": "of an audience: a part for each format",
     "app.failures.Faults._busy": CONFIGURED,
     "app.failures.Faults._last": CONFIGURED,

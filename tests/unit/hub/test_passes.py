@@ -904,7 +904,9 @@ class World:
         for audience in self.hub._audiences.values():
             rest = audience.queue, audience.parts, audience.newcomers, audience.queued_bytes
             assert rest == ([], [], {}, 0)
-            assert not audience.planned
+        fan_out = self.hub._fan_out
+        assert (fan_out._seconds, [*fan_out._line], fan_out._resting) == ({}, [], {})
+        assert fan_out._rests_until.keys() <= set(self.hub._audiences.values())
 
 
 WHO = st.integers(0, 7)
