@@ -1,4 +1,4 @@
-"""Who watches: subscribers by format, which of them are ready, and what waits for them all."""
+"""Audiences: the subscribers that get the same publications, and what is queued for them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.protocols.formats import Format
 
 Direct = Callable[[bytes], int]
+"""A socket's `send`: returns how many bytes it took. It runs no code of ours; may raise OSError."""
+
+Encode = Callable[[Format, list[Publication]], bytes]
 
 OVERHEAD = 128
-"""Bytes of a publication's frame beside its data, about."""
+"""Bytes of a publication's frame beside its data, roughly."""
 
 
 class Outlet(Protocol):
@@ -19,11 +22,10 @@ class Outlet(Protocol):
 
     @property
     def direct(self) -> Direct | None:
-        """The socket's `send`; None while bytes wait in front of it.
+        """Sends a frame at once; None while bytes wait in front of it.
 
-        Returns the number of bytes taken. It runs no code of ours; it may raise OSError. An
-        outlet that sets it to None calls `block` of its subscriber's audiences, and `unblock`
-        when it is back.
+        When it becomes None the outlet calls `block` of each audience of its subscriber, and
+        when it is back, `unblock`.
         """
 
     @property
@@ -31,7 +33,7 @@ class Outlet(Protocol):
         """Since when bytes wait for the peer, by the steady clock; None if none do."""
 
     def send_rest(self, frame: bytes, taken: int) -> None:
-        """Send all but the first `taken` bytes of a frame, which `direct` has sent."""
+        """Send all but the first `taken` bytes of a frame; `direct` has sent those."""
 
 
 class Subscriber(Protocol):
@@ -49,7 +51,7 @@ class Subscriber(Protocol):
 
     @property
     def outlet(self) -> Outlet | None:
-        """Its socket, which is sent to in place of calling `send`; None if it has none."""
+        """Its socket, which is used in place of `send` while nothing waits; None without one."""
         return None
 
     def send(self, frame: bytes) -> None:
@@ -62,8 +64,8 @@ class Subscriber(Protocol):
 class Group:
     """Subscribers of one format.
 
-    `ready` are those for whom nothing waits, by their socket's `send`; `others` are sent
-    to by their own `send`.
+    Nothing waits for those that are `ready`: they are sent to by the `direct` of their outlet,
+    which is the key. The `others` are sent to by their `send`.
     """
 
     __slots__ = ("others", "ready")
@@ -110,10 +112,7 @@ class Group:
 
 
 class Part:
-    """What is left of a pass in one format: whom the frame still has to be sent to.
-
-    `count` is how many publications are in the frame.
-    """
+    """A frame of `count` publications, and the group that a pass has still to send it to."""
 
     __slots__ = ("count", "format", "frame", "group")
 
@@ -125,30 +124,21 @@ class Part:
 
 
 class Audience:
-    """Subscribers who all get the same publications: those of one channel, or of several.
+    """Subscribers that get the same publications: those of one channel, or of several.
 
-    `queue` is what was published since the last pass began. Who joins has all that is in the
-    queue from the history; until the pass that takes it, it is one of the `newcomers`, by how
-    much of the queue it is to be spared. `parts` is what is left of the pass under way.
+    `tops` has the last offset of each channel. `queue` has the publications since the last pass
+    started. A subscriber that joins gets those from the history: until a pass has taken them
+    out of the queue it is in `joining`, with the number of them to skip. `parts` is what the
+    pass has still to send.
     """
 
-    __slots__ = (
-        "channels",
-        "groups",
-        "name",
-        "newcomers",
-        "parts",
-        "queue",
-        "queued_bytes",
-        "size",
-        "tops",
-    )
+    __slots__ = ("groups", "joining", "name", "parts", "queue", "queued_bytes", "size", "tops")
 
     def __init__(self, name: str, tops: dict[str, int]):
         self.name = name
         self.tops = tops
         self.groups: dict[Format, Group] = {}
-        self.newcomers: dict[Subscriber, int] = {}
+        self.joining: dict[Subscriber, int] = {}
         self.queue: list[Publication] = []
         self.queued_bytes = 0
         self.parts: list[Part] = []
@@ -157,28 +147,30 @@ class Audience:
     def __iter__(self) -> Iterator[Subscriber]:
         for group in self.groups.values():
             yield from group
-        yield from self.newcomers
+        yield from self.joining
 
     def put(self, publication: Publication) -> None:
-        """Queue what was published."""
+        """Queue a publication."""
         self.queue.append(publication)
         self.queued_bytes += _size(publication)
 
     def add(self, subscriber: Subscriber) -> bool:
+        """Add a subscriber; False if it is here already."""
         if self.name in subscriber.audiences:
             return False
         subscriber.audiences[self.name] = self
         self.size += 1
         if self.queue:
-            self.newcomers[subscriber] = len(self.queue)
+            self.joining[subscriber] = len(self.queue)
         else:
             self._admit(subscriber)
         return True
 
     def remove(self, subscriber: Subscriber) -> None:
+        """Remove a subscriber, which must be here."""
         del subscriber.audiences[self.name]
         self.size -= 1
-        self.newcomers.pop(subscriber, None)
+        self.joining.pop(subscriber, None)
         for group in self._groups(subscriber):
             group.discard(subscriber)
         if not self.groups.get(subscriber.format, True):
@@ -194,20 +186,20 @@ class Audience:
         for group in self._groups(subscriber):
             group.unblock(subscriber)
 
-    def begin(self, most_bytes: int, encode: Callable[[Format, list[Publication]], bytes]) -> None:
-        """Begin a pass with what is queued, up to about so many bytes, one at the least."""
-        batch = self._take(most_bytes)
-        for shape, group in self.groups.items():
-            frame = encode(shape, batch)
+    def start_pass(self, max_bytes: int, encode: Encode) -> None:
+        """Make parts of the queue, up to about `max_bytes`; of one publication at the least."""
+        batch = self._take(max_bytes)
+        for format_, group in self.groups.items():
+            frame = encode(format_, batch)
             if frame:
-                self.parts.append(Part(shape, frame, len(batch), group.copy()))
-        if self.newcomers:
-            self._let_in(batch, encode)
+                self.parts.append(Part(format_, frame, len(batch), group.copy()))
+        if self.joining:
+            self._admit_joining(batch, encode)
 
-    def _take(self, most_bytes: int) -> list[Publication]:
+    def _take(self, max_bytes: int) -> list[Publication]:
         count, size = 0, 0
         for publication in self.queue:
-            if count and size + _size(publication) > most_bytes:
+            if count and size + _size(publication) > max_bytes:
                 break
             size += _size(publication)
             count += 1
@@ -216,50 +208,48 @@ class Audience:
         self.queued_bytes -= size
         return batch
 
-    def _let_in(
-        self, batch: list[Publication], encode: Callable[[Format, list[Publication]], bytes]
-    ) -> None:
-        newcomers, self.newcomers = self.newcomers, {}
+    def _admit_joining(self, batch: list[Publication], encode: Encode) -> None:
+        joining, self.joining = self.joining, {}
         late: dict[Format, dict[int, Group]] = {}
-        for subscriber, spared in newcomers.items():
-            if spared > len(batch):
-                self.newcomers[subscriber] = spared - len(batch)
+        for subscriber, skip in joining.items():
+            if skip > len(batch):
+                self.joining[subscriber] = skip - len(batch)
                 continue
             self._admit(subscriber)
-            if spared < len(batch):
-                by_place = late.setdefault(subscriber.format, {})
-                by_place.setdefault(spared, Group()).add(subscriber)
-        for shape, by_place in late.items():
-            self._let_late_in(shape, batch, by_place, encode)
+            if skip < len(batch):
+                by_skip = late.setdefault(subscriber.format, {})
+                by_skip.setdefault(skip, Group()).add(subscriber)
+        for format_, by_skip in late.items():
+            self._add_late_parts(format_, batch, by_skip, encode)
 
-    def _let_late_in(
+    def _add_late_parts(
         self,
-        shape: Format,
+        format_: Format,
         batch: list[Publication],
         late: dict[int, Group],
-        encode: Callable[[Format, list[Publication]], bytes],
+        encode: Encode,
     ) -> None:
-        """The end of the batch for each, from where it joined; nothing is encoded twice."""
-        frame, after = b"", len(batch)
-        for spared in sorted(late, reverse=True):
-            if shape.joins:
-                frame = encode(shape, batch[spared:after]) + frame
+        """Make a part of the end of the batch for each group; no publication is encoded twice."""
+        frame, end = b"", len(batch)
+        for skip in sorted(late, reverse=True):
+            if format_.joins:
+                frame = encode(format_, batch[skip:end]) + frame
             else:
-                frame = encode(shape, batch[spared:])
-            after = spared
+                frame = encode(format_, batch[skip:])
+            end = skip
             if frame:
-                self.parts.append(Part(shape, frame, len(batch) - spared, late[spared]))
+                self.parts.append(Part(format_, frame, len(batch) - skip, late[skip]))
 
     def _admit(self, subscriber: Subscriber) -> None:
         self.groups.setdefault(subscriber.format, Group()).add(subscriber)
 
     def _groups(self, subscriber: Subscriber) -> Iterator[Group]:
-        """Where the subscriber is, or may be still to be sent to."""
-        shape = subscriber.format
-        if shape in self.groups:
-            yield self.groups[shape]
+        """All groups that the subscriber may be in: of its format, and of the parts."""
+        format_ = subscriber.format
+        if format_ in self.groups:
+            yield self.groups[format_]
         for part in self.parts:
-            if part.format is shape:
+            if part.format is format_:
                 yield part.group
 
 

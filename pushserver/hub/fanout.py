@@ -1,13 +1,13 @@
-"""Passes: what was published goes out to an audience, a turn's worth at a time.
+"""Fan-out: publications go to an audience in passes, a bounded number of sends in each turn.
 
-1. What is published alone has been sent when `put` returns, to the first `SLICE` subscribers;
-   the others follow in the next turns of the reactor.
-2. A pass is finished before the next one of the same audience begins.
-3. After a pass that took some time the next begins half that time later at the earliest. What was
-   published meanwhile goes out together, as one send for each subscriber, each publication
-   a frame still.
-4. In one turn no more than about `SLICE` are sent to, whatever the number of audiences; those
-   that have more to send take turns. So nobody's flood keeps the rest of the server waiting.
+1. A publication that comes alone is sent to the first `SLICE` subscribers before `resume`
+   returns, and to the others in the next turns of the reactor.
+2. A pass ends before the next one of the same audience starts.
+3. After a pass the audience rests for half of the time that the pass took. All that is published
+   meanwhile goes out together: one send for each subscriber, and still one frame for each
+   publication.
+4. One turn sends to about `SLICE` subscribers, whatever the number of audiences; those with more
+   to send take turns. So a flood in one channel does not delay the others.
 5. A queue is bounded: while more than `QUEUE_BYTES` wait there is no `room`.
 """
 
@@ -26,34 +26,35 @@ SLICE = 1_000
 """Subscribers a turn: about ten milliseconds."""
 
 UNIT = 16_384
-"""A frame of so many bytes takes as long to send as two small ones."""
+"""Bytes. A frame of this size takes as long to send as two small ones."""
 
 SOCKET_BYTES = 524_288
-"""What a socket takes at once at the most."""
+"""A socket takes no more at once."""
 
 JOINED_BYTES = 131_072
-"""What goes out together at the most; twice as much fits into a socket that is read."""
+"""The most that goes out together; a socket whose peer reads takes twice as much."""
 
 REST = 0.5
+"""Rest after a pass, in the time that the pass took."""
+
 LONGEST_REST = 1.0
 """In seconds."""
 
 QUEUE_BYTES = 4_194_304
 
-_FLUSHED = object()
-
 
 class Timer(Protocol):
-    """A later turn."""
+    """The reactor's clock."""
 
     def callLater(self, delay: float, call: Callable[[], object], /) -> object:
-        """Call after so many seconds; after 0, in the next turn."""
+        """Call after `delay` seconds; after 0, in the next turn."""
 
 
 class FanOut:
-    """The passes of all audiences. `report` is told what failed, from within the except clause.
+    """The passes of all audiences.
 
-    `monotonic` is the steady clock.
+    `report` is called with a line of context from within an except clause. `monotonic` is the
+    steady clock.
     """
 
     def __init__(
@@ -70,9 +71,9 @@ class FanOut:
         self._line: deque[Audience] = deque()
         self._left = SLICE
         self._resting: dict[Audience, None] = {}
-        # Of each audience that is in the line or resting: how long its pass has taken so far.
+        # Of each audience in the line or resting: the seconds that its pass has taken so far.
         self._seconds: dict[Audience, float] = {}
-        # Of each audience that has had a pass: when the next may begin.
+        # Of each audience that has had a pass: when the next one may start.
         self._rests_until: dict[Audience, float] = {}
         self._sending = False
         self._turn_comes = False
@@ -82,18 +83,18 @@ class FanOut:
         return audience.queued_bytes <= QUEUE_BYTES
 
     def put(self, audience: Audience, publication: Publication) -> None:
-        """Queue what was published; `go_on` sends it."""
+        """Queue a publication; `resume` sends it."""
         audience.put(publication)
         if audience not in self._seconds:
             self._plan(audience)
 
     def forget(self, audience: Audience) -> None:
-        """Drop what is queued for an audience of which all have left."""
+        """Drop the queue of an audience that all subscribers have left."""
         audience.queue.clear()
         self._rests_until.pop(audience, None)
 
-    def go_on(self) -> None:
-        """Send what there is to send in this turn."""
+    def resume(self) -> None:
+        """Send as much as this turn allows."""
         if self._sending:
             return
         self._sending = True
@@ -112,15 +113,15 @@ class FanOut:
             self._line.extend(self._resting)
             self._resting.clear()
             self._left = SLICE
-            self.go_on()
+            self.resume()
 
     def _turn(self) -> None:
         self._turn_comes = False
         self._left = SLICE
-        self.go_on()
+        self.resume()
 
     def _plan(self, audience: Audience) -> None:
-        """Arrange for the next pass."""
+        """Put the audience in the line, at once or after its rest."""
         self._seconds[audience] = 0.0
         rest = min(self._rests_until.get(audience, 0.0) - self._monotonic(), LONGEST_REST)
         if rest > 0:
@@ -130,19 +131,20 @@ class FanOut:
             self._line.append(audience)
 
     def _rested(self, audience: Audience) -> None:
-        if self._resting.pop(audience, _FLUSHED) is not _FLUSHED:
+        if audience in self._resting:
+            del self._resting[audience]
             self._line.append(audience)
-            self.go_on()
+            self.resume()
 
     def _slice(self, audience: Audience) -> None:
-        """Send to some of an audience, beginning a pass if none is under way."""
-        began = self._monotonic()
+        """Send to some of an audience; first start a pass if the last one has ended."""
+        started = self._monotonic()
         if not audience.parts and audience.queue:
-            audience.begin(JOINED_BYTES, self._encode)
+            audience.start_pass(JOINED_BYTES, self._encode)
         self._left -= self._send(audience.parts)
         audience.parts = [part for part in audience.parts if part.group]
         now = self._monotonic()
-        self._seconds[audience] += now - began
+        self._seconds[audience] += now - started
         if audience.parts:
             self._line.append(audience)
             return
@@ -153,9 +155,9 @@ class FanOut:
             self._plan(audience)
 
     def _send(self, parts: list[Part]) -> int:
-        """Send to a slice of them, and say what it cost.
+        """Send to a slice of the parts' groups; returns its cost in subscribers.
 
-        First to all who are ready, as what is sent to the others may run anybody's code.
+        All that are ready come first: sending to the others may run code of anybody.
         """
         spent = 0
         for send in (self._send_ready, self._send_others):
@@ -166,10 +168,10 @@ class FanOut:
         return spent
 
     def _send_ready(self, part: Part, most: int) -> int:
-        """The fast way: nothing of ours runs between two sends.
+        """The fast path: no code of ours runs between two sends.
 
-        No callback runs either until all bytes that sockets did not take are queued: the
-        first that are queued for a peer never exceed its bound, so `send_rest` drops nobody.
+        No callback runs until all short sends are queued either. The first bytes queued for a
+        peer never exceed its bound, so `send_rest` drops no subscriber.
         """
         ready, frame = part.group.ready, part.frame
         size = len(frame)
@@ -202,12 +204,12 @@ class FanOut:
                 self._report("a subscriber failed; the others go on")
         return sent
 
-    def _encode(self, shape: Format, batch: list[Publication]) -> bytes:
+    def _encode(self, format_: Format, batch: list[Publication]) -> bytes:
         try:
-            return shape.publications(batch)
+            return format_.publications(batch)
         except Exception:
             if len(batch) == 1:
                 self._report("a publication could not be encoded; the other formats go on")
                 return b""
-        good = [publication for publication in batch if self._encode(shape, [publication])]
-        return shape.publications(good) if good else b""
+        good = [publication for publication in batch if self._encode(format_, [publication])]
+        return format_.publications(good) if good else b""

@@ -93,7 +93,7 @@ class Hub:
                 gapped.append(audience)
         if gapped:
             self._tell_gap(channel, gapped)
-        self._fan_out.go_on()
+        self._fan_out.resume()
 
     async def subscribe(
         self, subscriber: Subscriber, channel: str, position: Position | None, last: int

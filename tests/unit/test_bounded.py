@@ -47,7 +47,7 @@ BOUNDS = {
     "app.dispatch.AppHandlers._timers": "a call of a handler each, and those are bounded",
     "app.dispatch.AppHandlers.clients": CONNECTIONS,
     "hub.audience.Audience.groups": "a group for each format, of which there are some ten",
-    "hub.audience.Audience.newcomers": CONNECTIONS,
+    "hub.audience.Audience.joining": CONNECTIONS,
     "hub.audience.Audience.parts": "a part for each format",
     "hub.audience.Audience.queue": "FanOut.room refuses a publication over QUEUE_BYTES",
     "hub.audience.Group.others": CONNECTIONS,

@@ -902,7 +902,7 @@ class World:
         assert self.hub.metrics.refusals.keys() <= {"overloaded"}
         assert self.hub.metrics.deliveries == self.delivered - self.undelivered
         for audience in self.hub._audiences.values():
-            rest = audience.queue, audience.parts, audience.newcomers, audience.queued_bytes
+            rest = audience.queue, audience.parts, audience.joining, audience.queued_bytes
             assert rest == ([], [], {}, 0)
         fan_out = self.hub._fan_out
         assert (fan_out._seconds, [*fan_out._line], fan_out._resting) == ({}, [], {})
