@@ -1,23 +1,24 @@
-"""How a ready frame leaves: into the socket at once, or in order behind what waits.
+"""Outlets: how a frame reaches a socket, at once or in order behind the bytes that wait.
 
-`transport.write` costs three system calls and a trip round the reactor for each peer; one
-`send` on the socket costs one. The rules that make it safe to send past the transport:
+`transport.write` costs three system calls and a trip through the reactor for each peer; one
+`send` on the socket costs one. These rules make it safe to send past the transport:
 
 1. Only past a transport that is the socket's own: exactly Twisted's TCP or Unix server, with
    no TLS. TLS and protocol wrappers hand out the raw socket too, and a send there would
    put plain text into the encrypted stream. Decided once, when the connection opens.
 2. Only while nothing waits, here or in the transport's buffer. Everything that is written to
-   this peer comes through its outlet (Autobahn's pongs and close frames too), so it knows.
-3. What the socket does not take waits here, and everything else behind it; the transport is
-   given a portion whenever it asks, which it does when its buffer is empty. A pull producer is
-   how it asks; it is registered only while something waits.
-4. What waits is shared: a frame that a thousand wait for is there once. So its size is not
-   held against anybody, but a peer that leaves more than `queue_bytes` unread for longer than
-   `queue_seconds`, or four times as much behind the frame that is on its way, is slow.
-5. After `finish` nothing goes past the transport: what Autobahn or twisted.web write to end
-   the connection comes last, and no producer keeps a closing transport open.
-6. An error of the socket is not ours to handle: the frame goes to the transport, whose own
-   write meets the same error and reports the loss, once.
+   this peer goes through its outlet (Autobahn's pongs and close frames too), so it knows.
+3. Bytes that the socket does not take wait here, and everything else behind them; the transport
+   is given a portion whenever it asks, which it does when its buffer is empty. A pull producer
+   is how it asks; it is registered only while something waits.
+4. Waiting frames are shared: a frame that a thousand peers wait for is in memory once. So a
+   long frame alone makes no peer slow. A peer is slow when it leaves more than `queue_bytes`
+   unread for longer than `queue_seconds`, or four times as much behind the frame that is on its
+   way.
+5. After `finish` nothing goes past the transport: the bytes with which Autobahn or twisted.web
+   end the connection come last, and no producer keeps a closing transport open.
+6. Errors of the socket are left to the transport: it gets the frame, its own write meets the
+   same error, and it reports the loss, once.
 
 Where rule 1 forbids it, `PlainOutlet` gives the same order and the same bounds.
 """
@@ -40,10 +41,10 @@ from pushserver.hub.audience import Direct
 from pushserver.sessions.base import Conversation
 
 KERNEL_BYTES = 262_144
-"""What the kernel may hold for one peer; left alone it takes 4 MB."""
+"""The kernel's buffer for one peer; by default it grows to 4 MB."""
 
 PORTION = 16_384
-"""What a transport is given at once: a turn in which a thousand ask is to be a short one."""
+"""Bytes that a transport is given at once: a turn in which a thousand ask must be short."""
 
 
 class Owner(Protocol):
@@ -59,7 +60,7 @@ class Owner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much may wait for a peer, and for how many seconds more than that."""
+    """How many bytes may wait for a peer, and for how many seconds more may (rule 4)."""
 
     bytes: int
     seconds: float
@@ -67,61 +68,62 @@ class Bounds:
 
 
 class Backlog:
-    """What waits for one peer, in order, and since when it is more than may (rule 4)."""
+    """The bytes that wait for one peer, in order, and since when they exceed the bound (rule 4)."""
 
-    __slots__ = ("_begun", "_bounds", "_pieces", "_since", "bytes")
+    __slots__ = ("_bounds", "_over_since", "_pieces", "_taken", "bytes")
 
     def __init__(self, bounds: Bounds):
         self.bytes = 0
         self._bounds = bounds
         self._pieces: deque[bytes] = deque()
-        self._begun = 0
-        self._since: float | None = None
+        # Bytes of the first piece that are gone.
+        self._taken = 0
+        self._over_since: float | None = None
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
 
-    def add(self, piece: bytes, begun: int = 0) -> bool:
-        """Let all but the first `begun` bytes wait as well; False when the peer is slow.
+    def add(self, piece: bytes, taken: int = 0) -> bool:
+        """Add all but the first `taken` bytes, or return False when the peer is slow.
 
-        Only what has nothing in front of it may have begun.
+        `taken` is 0 unless nothing else waits.
         """
-        if self.bytes > self._bounds.bytes and not self._bears_more():
+        if self.bytes > self._bounds.bytes and self._is_slow():
             return False
         if not self._pieces:
-            self._begun = begun
+            self._taken = taken
         self._pieces.append(piece)
-        self.bytes += len(piece) - begun
+        self.bytes += len(piece) - taken
         return True
 
-    def _bears_more(self) -> bool:
+    def _is_slow(self) -> bool:
         now = self._bounds.clock()
-        if self._since is None:
-            self._since = now
-        behind = self.bytes - (len(self._pieces[0]) - self._begun)
-        return behind <= 4 * self._bounds.bytes and now - self._since <= self._bounds.seconds
+        if self._over_since is None:
+            self._over_since = now
+        behind = self.bytes - (len(self._pieces[0]) - self._taken)
+        return behind > 4 * self._bounds.bytes or now - self._over_since > self._bounds.seconds
 
     def take(self) -> bytes:
-        """The next portion."""
+        """Remove and return the next portion."""
         portion: list[bytes] = []
         left = PORTION
         while self._pieces and left:
-            first, begun = self._pieces[0], self._begun
-            end = min(len(first), begun + left)
-            portion.append(first[begun:end])
-            left -= end - begun
+            first, start = self._pieces[0], self._taken
+            end = min(len(first), start + left)
+            portion.append(first[start:end])
+            left -= end - start
             if end < len(first):
-                self._begun = end
+                self._taken = end
             else:
                 self._pieces.popleft()
-                self._begun = 0
+                self._taken = 0
         self.bytes -= PORTION - left
         if self.bytes <= self._bounds.bytes:
-            self._since = None
+            self._over_since = None
         return b"".join(portion)
 
     def clear(self) -> None:
-        """Forget what waits."""
+        """Drop everything."""
         self._pieces.clear()
         self.bytes = 0
 
@@ -129,19 +131,19 @@ class Backlog:
 def make_outlet(
     transport: Any, bounds: Bounds, owner: Owner, empty: bool = False
 ) -> DirectOutlet | PlainOutlet:
-    """The outlet for a transport; `empty` if it is known to have nothing in its buffer."""
-    own = getattr(transport, "socket", None)
-    if own is not None:
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
-    if _is_the_sockets_own(transport):
+    """The outlet for a transport; `empty` if its buffer is known to be empty."""
+    raw_socket = getattr(transport, "socket", None)
+    if raw_socket is not None:
+        raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
+    if _owns_its_socket(transport):
         return DirectOutlet(transport, bounds, owner, empty)
     return PlainOutlet(transport, bounds, owner)
 
 
 def send_first(transport: Any, data: bytes) -> bool:
-    """Send what is the first on a connection; whether the transport's buffer is empty still."""
+    """Send the first bytes of a connection; returns whether the transport's buffer is empty."""
     taken = 0
-    if _is_the_sockets_own(transport):
+    if _owns_its_socket(transport):
         with suppress(OSError):
             taken = transport.socket.send(data)
     if taken != len(data):
@@ -149,14 +151,14 @@ def send_first(transport: Any, data: bytes) -> bool:
     return taken == len(data)
 
 
-def _is_the_sockets_own(transport: Any) -> bool:
+def _owns_its_socket(transport: Any) -> bool:
     """Rule 1."""
     return type(transport) in (TCPServer, UnixServer) and not getattr(transport, "TLS", False)
 
 
 @implementer(IPullProducer)
 class DirectOutlet:
-    """Into the socket while nothing waits."""
+    """Sends into the socket while nothing waits."""
 
     __slots__ = (
         "_backlog",
@@ -176,12 +178,12 @@ class DirectOutlet:
         self._transport = transport
         self._bounds = bounds
         self._owner = owner
-        # Most never have one.
+        # Most connections never have one.
         self._backlog: Backlog | None = None
         self._open = empty
         if not empty:
-            # The answer to the handshake, or the head of the response, is still in the buffer;
-            # and the transport asks once at the registration itself.
+            # The answer to the handshake, or the head of the response, is still in the buffer.
+            # The registration itself calls resumeProducing, which must not count: hence _open.
             transport.registerProducer(self, False)
             self._open = True
             transport.startWriting()
@@ -189,17 +191,14 @@ class DirectOutlet:
     def write(self, data: bytes) -> None:
         """Send the data, behind all that was written before."""
         if self.direct is None:
-            self._wait(data, 0)
+            self.send_rest(data, 0)
             return
         try:
             taken = self.direct(data)
         except OSError:
             taken = 0
         if taken != len(data):
-            self._wait(data, taken)
-
-    def send_rest(self, frame: bytes, taken: int) -> None:
-        self._wait(frame, taken)
+            self.send_rest(data, taken)
 
     def finish(self) -> bool:
         """Let only the end of the connection be written from now on.
@@ -230,17 +229,17 @@ class DirectOutlet:
                     audience.unblock(conversation)
                 conversation.drained()
 
-    def _wait(self, data: bytes, taken: int) -> None:
+    def send_rest(self, frame: bytes, taken: int) -> None:
         if self._send is None:
-            self._transport.write(data[taken:])
+            self._transport.write(frame[taken:])
             return
         if self._backlog is None:
             self._backlog = Backlog(self._bounds)
-        if not self._backlog.add(data, taken):
+        if not self._backlog.add(frame, taken):
             self._owner.slow(self._backlog.bytes)
         elif self.direct is not None:
             self._block(self.direct)
-            # It asks at once.
+            # This calls resumeProducing at once.
             self._transport.registerProducer(self, False)
 
     def _block(self, direct: Direct) -> None:
@@ -252,17 +251,17 @@ class DirectOutlet:
                 audience.block(conversation, direct)
 
     def stopProducing(self) -> None:
-        """The connection is lost; the protocol says so to the owner."""
+        """The connection is lost; the owner learns it from the protocol."""
         self._backlog = None
 
 
 @implementer(IPushProducer)
 class PlainOutlet:
-    """By the transport's own buffer, as long as it does not ask for a pause.
+    """Writes to the transport while it does not ask for a pause.
 
-    That is advice and bounds nothing: the buffer takes whatever is written (12.8 MB for
-    one socket that nobody read, in a trial). The transport says it again with each write
-    while it is over its own mark.
+    A pause is advice, and bounds nothing: the buffer takes whatever is written (12.8 MB for
+    one socket that nobody read, in a trial). The transport asks again at each write while its
+    buffer is over its own mark.
     """
 
     __slots__ = (
@@ -293,7 +292,7 @@ class PlainOutlet:
         elif not self._backlog.add(data):
             self._owner.slow(self._backlog.bytes)
         else:
-            self._go_on()
+            self._flush()
 
     def send_rest(self, frame: bytes, taken: int) -> None:
         self.write(frame[taken:])
@@ -312,23 +311,23 @@ class PlainOutlet:
 
     def resumeProducing(self) -> None:
         self._paused = False
-        self._go_on()
+        self._flush()
         if self.blocked_at is not None and not self._paused:
             self.blocked_at = None
             if self._owner.conversation is not None:
                 self._owner.conversation.drained()
 
-    def _go_on(self) -> None:
+    def _flush(self) -> None:
         while self._backlog and not self._paused:
             self._transport.write(self._backlog.take())
 
     def stopProducing(self) -> None:
-        """The connection is lost; the protocol says so to the owner."""
+        """The connection is lost; the owner learns it from the protocol."""
         self._backlog.clear()
 
 
 class Gone:
-    """The outlet of a connection that is no more: nothing leaves, and nobody is told."""
+    """The outlet of a connection that is lost: it sends nothing."""
 
     direct = None
     blocked_at = None
@@ -342,15 +341,15 @@ class Gone:
 
 
 GONE = Gone()
-"""In the place of an outlet when the connection is lost: outlet and owner know each other, and
-without one of them knowing, both are freed at once."""
+"""Takes the place of an outlet when the connection is lost. Outlet and owner refer to each other:
+without one of the references both are freed at once, with no collection."""
 
 
 Outlet = DirectOutlet | PlainOutlet | Gone
 
 
 def _hand_over(backlog: Backlog | None, transport: Any, bounds: Bounds) -> bool:
-    """Let the transport have all that waits, unless it is too much to be kept once for each."""
+    """Give the transport all that waits; False if that is more than it may copy for one peer."""
     if backlog is None:
         return True
     if backlog.bytes > bounds.bytes:
