@@ -50,6 +50,18 @@ class Timer(Protocol):
         """Call after `delay` seconds; after 0, in the next turn."""
 
 
+class _Schedule:
+    """When one audience is sent to. `seconds` is the time that its pass has taken so far."""
+
+    __slots__ = ("audience", "planned", "rests_until", "seconds")
+
+    def __init__(self, audience: Audience):
+        self.audience = audience
+        self.planned = False
+        self.seconds = 0.0
+        self.rests_until = 0.0
+
+
 class FanOut:
     """The passes of all audiences.
 
@@ -68,13 +80,10 @@ class FanOut:
         self._timer = timer
         self._monotonic = monotonic
         self._report = report
-        self._line: deque[Audience] = deque()
+        self._schedules: dict[Audience, _Schedule] = {}
+        self._line: deque[_Schedule] = deque()
         self._left = SLICE
-        self._resting: dict[Audience, None] = {}
-        # Of each audience in the line or resting: the seconds that its pass has taken so far.
-        self._seconds: dict[Audience, float] = {}
-        # Of each audience that has had a pass: when the next one may start.
-        self._rests_until: dict[Audience, float] = {}
+        self._resting: dict[_Schedule, None] = {}
         self._sending = False
         self._turn_comes = False
 
@@ -85,13 +94,16 @@ class FanOut:
     def put(self, audience: Audience, publication: Publication) -> None:
         """Queue a publication; `resume` sends it."""
         audience.put(publication)
-        if audience not in self._seconds:
-            self._plan(audience)
+        schedule = self._schedules.get(audience)
+        if schedule is None:
+            schedule = self._schedules[audience] = _Schedule(audience)
+        if not schedule.planned:
+            self._plan(schedule)
 
     def forget(self, audience: Audience) -> None:
         """Drop the queue of an audience that all subscribers have left."""
         audience.queue.clear()
-        self._rests_until.pop(audience, None)
+        self._schedules.pop(audience, None)
 
     def resume(self) -> None:
         """Send as much as this turn allows."""
@@ -120,39 +132,40 @@ class FanOut:
         self._left = SLICE
         self.resume()
 
-    def _plan(self, audience: Audience) -> None:
+    def _plan(self, schedule: _Schedule) -> None:
         """Put the audience in the line, at once or after its rest."""
-        self._seconds[audience] = 0.0
-        rest = min(self._rests_until.get(audience, 0.0) - self._monotonic(), LONGEST_REST)
+        schedule.planned = True
+        rest = min(schedule.rests_until - self._monotonic(), LONGEST_REST)
         if rest > 0:
-            self._resting[audience] = None
-            self._timer.callLater(rest, lambda: self._rested(audience))
+            self._resting[schedule] = None
+            self._timer.callLater(rest, lambda: self._rested(schedule))
         else:
-            self._line.append(audience)
+            self._line.append(schedule)
 
-    def _rested(self, audience: Audience) -> None:
-        if audience in self._resting:
-            del self._resting[audience]
-            self._line.append(audience)
+    def _rested(self, schedule: _Schedule) -> None:
+        if schedule in self._resting:
+            del self._resting[schedule]
+            self._line.append(schedule)
             self.resume()
 
-    def _slice(self, audience: Audience) -> None:
+    def _slice(self, schedule: _Schedule) -> None:
         """Send to some of an audience; first start a pass if the last one has ended."""
         started = self._monotonic()
+        audience = schedule.audience
         if not audience.parts and audience.queue:
             audience.start_pass(JOINED_BYTES, self._encode)
         self._left -= self._send(audience.parts)
         audience.parts = [part for part in audience.parts if part.group]
         now = self._monotonic()
-        self._seconds[audience] += now - started
+        schedule.seconds += now - started
         if audience.parts:
-            self._line.append(audience)
+            self._line.append(schedule)
             return
-        seconds = self._seconds.pop(audience)
-        if audience.size:
-            self._rests_until[audience] = now + seconds * REST
+        schedule.rests_until = now + schedule.seconds * REST
+        schedule.seconds = 0.0
+        schedule.planned = False
         if audience.queue:
-            self._plan(audience)
+            self._plan(schedule)
 
     def _send(self, parts: list[Part]) -> int:
         """Send to a slice of the parts' groups; returns its cost in subscribers.

@@ -905,8 +905,9 @@ class World:
             rest = audience.queue, audience.parts, audience.joining, audience.queued_bytes
             assert rest == ([], [], {}, 0)
         fan_out = self.hub._fan_out
-        assert (fan_out._seconds, [*fan_out._line], fan_out._resting) == ({}, [], {})
-        assert fan_out._rests_until.keys() <= set(self.hub._audiences.values())
+        assert ([*fan_out._line], fan_out._resting) == ([], {})
+        assert fan_out._schedules.keys() <= set(self.hub._audiences.values())
+        assert not any(schedule.planned for schedule in fan_out._schedules.values())
 
 
 WHO = st.integers(0, 7)
