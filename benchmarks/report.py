@@ -21,24 +21,26 @@ NAMES = {
 COMPARED = (1_000, 10_000)
 KINDS = {"full": "a full run", "quick": "a quick run: ours and the limit only"}
 MADE = """\
-Made by `make bench`; do not edit. How it is measured, and how to find where the time goes, is in
-[benchmarks/README.md](../benchmarks/README.md).
+This page compares the cost of a publication with other servers. `make bench` generates it; do not
+edit. [benchmarks/README.md](../benchmarks/README.md) has the method, and how to profile the server.
 """
 METHOD = """\
-One process publishes a 98-byte JSON event to N clients over loopback, the server on one core and
-the load tool on the other, which counts every loss and repetition. What counts is the server's
-CPU time for each publication that reached a client, over three windows: median, with least and
-most in brackets. Times and maxima on a shared machine are indicative only; differences under 15 %
-are not real.
+One process publishes a 98-byte JSON event to N clients over loopback. The server has one core, and
+the load tool has the other and counts every loss and repetition. The measure is the server's CPU
+time for each publication that reached a client, over three windows: the median, with minimum and
+maximum in brackets. Times and maxima on a shared machine are indicative only; differences under
+15 % are not significant.
 
-The limit is no server: a C program that formats an event once and calls `send()` once for each
-client, with no queue, no history, no names, and whoever does not take a whole frame is dropped.
-Nearly all of its time is the kernel's. Who sends once for each client cannot be below 1.00; who
-sends several publications at once, as ours does when it is behind, can. It is measured first and
-last with as many clients, in the same run as all the others; SSE, which has more bytes, has a
-limit of its own. Ours is the whole product with its default settings: history on, pings on. The
-others broadcast in the way that their own documentation names, and what they do not do (history,
-recovery, a bound for who does not read) costs them nothing here.
+The limit is a C program that formats an event once and calls `send()` once for each client. It has
+no queue, no history and no channel names, and drops a client that does not take a whole frame.
+Nearly all of its time is in the kernel. A server that sends once for each client cannot be below
+1.00; a server that joins several publications into one send, as pushserver does when it is behind,
+can. The limit is measured first and last with the same number of clients, in the same run as all
+servers. SSE has more bytes, so it has its own limit.
+
+pushserver runs complete and with its default settings: history on, pings on. The other servers
+broadcast as their own documentation recommends. Features that they lack (history, recovery, a bound
+for slow readers) cost them nothing here.
 """
 
 
@@ -103,19 +105,18 @@ def page(results: Results) -> str:
     wrong = complaints(results)
     short = shortcomings(results) + [f"Missing: {x}: {why}." for x, why in _missing(results)]
     parts = [
-        "# How fast it is\n",
+        "# Performance\n",
         MADE,
         METHOD,
         comparison(results),
         "\n## Goals\n",
         goal_table(results),
         "\n## Where it falls short\n",
-        _items(short)
-        or "Every goal is met, and no peer is better in anything that was measured.\n",
-        "\n## What was lost\n",
+        _items(short) or "Every goal is met, and no other server is better in any measure.\n",
+        "\n## Losses\n",
         _items(wrong)
-        or "Nothing: every publication reached every client that read, once and in order.\n",
-        "\n## On what\n",
+        or "None: every publication reached every reading client, once and in order.\n",
+        "\n## Machine and versions\n",
         f"{results.when}, {KINDS.get(results.kind, results.kind)}; {machine}.\n",
         f"{used}.\n",
     ]
