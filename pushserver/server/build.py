@@ -37,7 +37,9 @@ from pushserver.sources.engine.environment import Environment
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import IHook
 from pushserver.sources.registry import SourceTypes, make
-from pushserver.store.service import Committer, Storage, Writer
+from pushserver.store.committer import Committer
+from pushserver.store.recorder import BatchRecorder
+from pushserver.store.service import Storage
 from pushserver.store.source_memory import Memory
 from pushserver.store.sync_broker import SyncBroker
 from pushserver.transports.response import Responses
@@ -46,6 +48,7 @@ from pushserver.transports.websocket.upgrade import WebSocketFactory
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
 from pushserver.usercode.thread_pool import Pool, Threads
+from pushserver.usercode.worker import Worker
 from pushserver.web.gate import Gate, IsOwn
 from pushserver.web.hosts import Hosts
 from pushserver.web.owner import is_own
@@ -150,14 +153,15 @@ def make_broker(
     store = config.store
     if not store.path:
         return MemoryBroker(history, keys, metrics, clock, monotonic), None
-    committer = Committer(store.path, store.durability, reactor, monotonic, history, keys, metrics)
+    committer = Committer(
+        store.path, store.durability, Worker("store"), reactor, monotonic, history, keys, metrics
+    )
     if store.durability == "sync":
-        broker = SyncBroker(history, keys, metrics, clock, monotonic, committer)
-        return broker, Storage(committer, broker, clock)
-    interval = store.commit_milliseconds / 1000
-    writer = Writer(committer, history, reactor, interval)
-    storage = Storage(committer, writer, clock)
-    return MemoryBroker(history, keys, metrics, clock, monotonic, writer), storage
+        broker = SyncBroker(history, keys, metrics, clock, monotonic, committer, reactor)
+        return broker, Storage(committer, broker.batcher, clock)
+    recorder = BatchRecorder(committer, history, reactor, store.commit_milliseconds / 1000)
+    storage = Storage(committer, recorder.batcher, clock)
+    return MemoryBroker(history, keys, metrics, clock, monotonic, recorder), storage
 
 
 def make_handlers(

@@ -12,16 +12,16 @@ MOST_BYTES = 65_536
 
 
 class Memory:
-    """The values by name; a store writes down those that are `take`n.
+    """The values by name, and the names of those that are to be written to the store.
 
-    `changed` is called when there is something to take. A value never leaves before the
-    publications that were made before it was set: whoever takes it takes those too.
+    `changed` is called when there is a value to write. A value is never written before the
+    publications that were made before it was set: one commit takes both.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], object] = lambda: None) -> None:
         self._values: dict[str, bytes] = {}
         self._untaken: set[str] = set()
-        self.changed: Callable[[], None] = _nobody
+        self._changed = changed
 
     def get(self, name: str) -> object | None:
         """The value set last under this name, a copy of it; None if there is none."""
@@ -42,7 +42,7 @@ class Memory:
             return
         self._values[name] = text
         self._untaken.add(name)
-        self.changed()
+        self._changed()
 
     def restore(self, values: Iterator[tuple[str, bytes]]) -> None:
         """Fill it with what was written down."""
@@ -62,7 +62,3 @@ class Memory:
     def put_back(self, taken: dict[str, bytes]) -> None:
         """These were not written down; the next to take gets them, or newer ones."""
         self._untaken.update(taken)
-
-
-def _nobody() -> None:
-    """Without a store nobody takes anything."""

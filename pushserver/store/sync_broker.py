@@ -1,15 +1,14 @@
-"""The durable way to publish: nobody is told of a publication before it is committed."""
+"""The broker of sync durability: publications are committed first, then delivered and answered."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys, Remembered
@@ -17,13 +16,13 @@ from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.errors import Unavailable
 from pushserver.hub.broker import MemoryBroker, remembered
 from pushserver.hub.metrics import Metrics
-from pushserver.store.service import RETRY_SECONDS, Committer
-from pushserver.store.sqlite import Batch, StoreError, state
+from pushserver.store.batcher import Batcher, Numbered
+from pushserver.store.committer import Committer
 
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A draft that has no numbers yet, and those who wait for its receipt."""
+    """A draft without numbers, and the callers that wait for its receipt."""
 
     draft: Draft
     answers: list[Deferred[Receipt]] = field(default_factory=list)
@@ -37,27 +36,23 @@ class Waiting:
 
 @dataclass(slots=True, eq=False)
 class Round:
-    """One commit: the drafts and clears that it answers, and the channels that lost rows.
+    """The drafts and clears that one commit answers.
 
-    `rows` are the drafts with their numbers and `answers` what is remembered of their keys, in
-    the same order; they were made at `born`, by the steady clock.
+    `rows` are the drafts with their numbers, in the same order, made at `born` by the steady clock.
     """
 
-    waiting: list[Waiting]
-    clears: list[Deferred[None]]
-    touched: dict[str, None]
-    born: float
-    rows: list[Publication] = field(default_factory=list)
-    answers: list[Remembered | None] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
+    clears: list[Deferred[None]] = field(default_factory=list)
+    rows: list[Numbered] = field(default_factory=list)
+    born: float = 0.0
 
 
 class SyncBroker(MemoryBroker):
-    """Delivers and answers only what is in the file.
+    """A Queue, too: delivers and answers a publication when it is in the file.
 
-    Drafts that come while a commit is under way wait and are committed together; they get
-    their numbers then, so that a commit that fails leaves no hole. The channels of a commit
-    are pinned until its rows are appended, so that watchers may leave and sweeps be made
-    meanwhile.
+    Drafts that come during a commit wait, and are committed together. They get their numbers
+    when their commit starts, so that a failed commit leaves no hole. The channels of a commit are
+    pinned until its rows are appended: watchers may leave and sweeps may run meanwhile.
     """
 
     _log = Logger()
@@ -70,18 +65,13 @@ class SyncBroker(MemoryBroker):
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         committer: Committer,
+        reactor: IReactorTime,
     ):
         super().__init__(history, keys, metrics, clock, monotonic)
-        self._committer = committer
-        self._waiting: list[Waiting] = []
+        self.batcher = Batcher(self, committer, history, reactor, interval=0)
         self._pending: dict[tuple[str, str], Waiting] = {}
-        self._touched: dict[str, None] = {}
-        self._clears: list[Deferred[None]] = []
-        self._idle: list[Deferred[None]] = []
-        self._busy = False
-        self._failing = False
-        self._call: IDelayedCall | None = None
-        committer.memory.changed = self._schedule
+        self._next = Round()
+        self._current = Round()
 
     async def publish(self, draft: Draft) -> Receipt:
         waiting = Waiting(draft)
@@ -94,101 +84,52 @@ class SyncBroker(MemoryBroker):
             if known is not None:
                 return known
             self._pending[draft.channel, draft.key] = waiting
-        self._waiting.append(waiting)
+        self._next.waiting.append(waiting)
         answer = waiting.wait()
-        self._flush()
+        self.batcher.flush()
         return await answer
 
     async def clear(self, channel: str) -> None:
         if channel not in self.history.channels:
             return
         self.metrics.evictions += self.history.channels[channel].clear()
-        self._touched[channel] = None
+        self.batcher.touch(channel)
         done: Deferred[None] = Deferred()
-        self._clears.append(done)
-        self._flush()
+        self._next.clears.append(done)
+        self.batcher.flush()
         await done
 
     def expire(self, now: float, watched: Callable[[str], bool]) -> None:
         self._keys.expire(now)
         evicted, changed = self.history.expire(now, watched)
         self.metrics.evictions += evicted
-        self._touched.update(dict.fromkeys(changed))
-        self._flush()
-
-    async def finish(self) -> bool:
-        """Commit what waits; False when that failed."""
-        tried = False
-        while self._busy or (self._unwritten and not (tried and self._failing)):
-            if not self._busy:
-                self._flush()
-                tried = True
-            if self._busy:
-                idle: Deferred[None] = Deferred()
-                self._idle.append(idle)
-                await idle
-        self._cancel()
-        return not self._unwritten
+        for channel in changed:
+            self.batcher.touch(channel)
+        self.batcher.flush()
 
     @property
-    def _unwritten(self) -> bool:
-        return bool(self._touched) or self._committer.memory.waits
+    def urgent(self) -> bool:
+        return bool(self._next.waiting or self._next.clears)
 
-    def _schedule(self) -> None:
-        # A source that remembers publishes on in the same turn, if it has more: one
-        # commit for both.
-        if self._call is None and not self._busy:
-            self._call = self._committer.later(0, self._flush)
-
-    def _cancel(self) -> None:
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        self._call = None
-
-    def _flush(self) -> None:
-        self._cancel()
-        if self._busy or not (self._waiting or self._unwritten):
-            return
-        self._busy = True
-        one = Round(self._waiting, self._clears, self._touched, self._monotonic())
-        self._waiting, self._clears, self._touched = [], [], {}
-        done = maybeDeferred(self._commit, one)
-        done.addCallbacks(lambda _: self._committed(one), lambda why: self._failed(one, why))
-        done.addErrback(lambda why: self._log.failure("after a commit", why))
-        done.addBoth(lambda _: self._next())
-
-    def _commit(self, one: Round) -> Deferred[None]:
-        now = self._clock()
+    def take(self) -> Sequence[Numbered]:
+        one = self._current = self._next
+        self._next = Round()
+        now, one.born = self._clock(), self._monotonic()
         ahead: Counter[str] = Counter()
         for draft in (waiting.draft for waiting in one.waiting):
             self.history.pin(draft.channel)
             row = self.history.number(draft, now, len(one.rows), ahead[draft.channel])
             ahead[draft.channel] += 1
-            one.rows.append(row)
-            one.answers.append(remembered(row, draft.key, now) if draft.key else None)
-        return self._committer.commit(self._batch(one))
+            one.rows.append((row, remembered(row, draft.key, now) if draft.key else None))
+        return one.rows
 
-    def _batch(self, one: Round) -> Batch:
-        """The rows, and the numbers that their channels will have once they are appended.
-
-        What appending will evict is not known yet: a later batch takes it away, or a
-        start does.
-        """
-        batch = Batch(seq=self.history.seq + len(one.rows), rows=one.rows)
-        batch.keys = [answer for answer in one.answers if answer is not None]
-        tops = {row.channel: row.offset for row in one.rows}
-        for name in {**one.touched, **tops}:
-            if name not in self.history.channels:
-                batch.forgotten.append(name)
-            else:
-                known = state(self.history.peek(name))
-                batch.states.append(replace(known, top=tops.get(name, known.top)))
-        return batch
-
-    def _committed(self, one: Round) -> None:
-        self._failing = False
-        for row, known, waiting in zip(one.rows, one.answers, one.waiting, strict=True):
-            self._settle(row, known, waiting, one.born)
+    def committed(self) -> None:
+        one = self._current
+        try:
+            for (row, known), waiting in zip(one.rows, one.waiting, strict=True):
+                self._settle(row, known, waiting, one.born)
+        finally:
+            self.history.unpin()
         for done in one.clears:
             done.callback(None)
 
@@ -197,8 +138,8 @@ class SyncBroker(MemoryBroker):
     ) -> None:
         """Retain, deliver and answer a committed row.
 
-        Each step is guarded: the file has the row and its numbers, so that the next rows must
-        follow it whatever fails here.
+        Each step is guarded: the file has the row and its numbers, so the next rows must follow
+        it even if a step fails here.
         """
         self._pending.pop((row.channel, waiting.draft.key), None)
         try:
@@ -206,7 +147,7 @@ class SyncBroker(MemoryBroker):
         except Exception:
             self._log.failure("{channel} lost its history in memory", channel=row.channel)
             self.history.skip(row)
-            self._touched[row.channel] = None
+            self.batcher.touch(row.channel)
         try:
             self._deliver(row)
         except Exception:
@@ -214,29 +155,12 @@ class SyncBroker(MemoryBroker):
         for answer in waiting.answers:
             answer.callback(row.receipt)
 
-    def _failed(self, one: Round, failure: Failure) -> None:
-        if failure.check(StoreError) is None and not self._failing:
-            # Once, and not with each try.
-            self._log.failure("a commit could not begin", failure)
-        self._failing = True
-        self._touched = {**one.touched, **self._touched}
-        message = f"the store failed: {failure.getErrorMessage()}"
+    def failed(self, reason: str) -> None:
+        one = self._current
         for waiting in one.waiting:
             self._pending.pop((waiting.draft.channel, waiting.draft.key), None)
             for answer in waiting.answers:
-                answer.errback(Unavailable(message))
+                answer.errback(Unavailable(reason))
         for done in one.clears:
-            done.errback(Unavailable(message))
-
-    def _next(self) -> None:
-        self._busy = False
+            done.errback(Unavailable(reason))
         self.history.unpin()
-        if self._waiting or self._clears or (self._unwritten and not self._failing):
-            self._flush()
-            return
-        if self._unwritten:
-            # Nobody waits for what is left over after a failure, but it is to be written.
-            self._call = self._committer.later(RETRY_SECONDS, self._flush)
-        idle, self._idle = self._idle, []
-        for done in idle:
-            done.callback(None)

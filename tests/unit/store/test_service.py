@@ -23,14 +23,10 @@ from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.errors import StartFailed, Unavailable
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
-from pushserver.store import service
-from pushserver.store.service import (
-    MOST_WAITING_BYTES,
-    RETRY_SECONDS,
-    Committer,
-    Storage,
-    Writer,
-)
+from pushserver.store.batcher import RETRY_SECONDS
+from pushserver.store.committer import Committer
+from pushserver.store.recorder import MAX_WAITING_BYTES, BatchRecorder
+from pushserver.store.service import Storage
 from pushserver.store.sqlite import ChannelState, SqliteFile, StoreError, state
 from pushserver.store.sync_broker import SyncBroker
 from tests.unit.fakes.tools import Time
@@ -40,17 +36,20 @@ INTERVAL = 0.05
 
 
 class Thread:
-    """The store's thread, which does its next job when it is told to."""
+    """In place of the store's thread: runs its next job when the test says so."""
+
+    busy = False
 
     def __init__(self) -> None:
         self.jobs: list[tuple[Deferred[Any], Callable[[], Any]]] = []
 
-    def defer(
-        self, reactor: object, pool: object, call: Callable[..., Any], *arguments: Any
-    ) -> Deferred[Any]:
+    def call(self, reactor: object, function: Callable[[], object]) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()
-        self.jobs.append((done, lambda: call(*arguments)))
+        self.jobs.append((done, function))
         return done
+
+    def close(self) -> None:
+        assert not self.jobs
 
     def work(self) -> None:
         """Do the next job, and tell the reactor."""
@@ -76,20 +75,6 @@ class Thread:
             self.work()
 
 
-class Pool:
-    """A pool of threads without any."""
-
-    def __init__(self, *arguments: object) -> None:
-        self.running = False
-
-    def start(self) -> None:
-        self.running = True
-
-    def stop(self) -> None:
-        assert self.running
-        self.running = False
-
-
 THREAD = Thread()
 
 
@@ -97,9 +82,7 @@ RUNS: list[Run] = []
 
 
 @pytest.fixture(autouse=True)
-def thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[Thread]:
-    monkeypatch.setattr(service, "ThreadPool", Pool)
-    monkeypatch.setattr(service, "deferToThreadPool", THREAD.defer)
+def thread() -> Iterator[Thread]:
     THREAD.jobs.clear()
     yield THREAD
     THREAD.jobs.clear()
@@ -158,22 +141,36 @@ class Run:
         self.metrics = Metrics()
         self.delivered: list[Publication] = []
         self.broker: MemoryBroker
-        finisher: Writer | SyncBroker
         committer = Committer(
-            str(path), durability, self.reactor, self.steady, self.history, self.keys, self.metrics
+            str(path),
+            durability,
+            THREAD,
+            self.reactor,
+            self.steady,
+            self.history,
+            self.keys,
+            self.metrics,
         )
         if durability == "sync":
-            self.broker = finisher = SyncBroker(
-                self.history, self.keys, self.metrics, self.time, self.steady, committer
+            self.broker = sync = SyncBroker(
+                self.history,
+                self.keys,
+                self.metrics,
+                self.time,
+                self.steady,
+                committer,
+                self.reactor,
             )
+            batcher = sync.batcher
         else:
-            finisher = Writer(committer, self.history, self.reactor, INTERVAL)
+            recorder = BatchRecorder(committer, self.history, self.reactor, INTERVAL)
             self.broker = MemoryBroker(
-                self.history, self.keys, self.metrics, self.time, self.steady, finisher
+                self.history, self.keys, self.metrics, self.time, self.steady, recorder
             )
+            batcher = recorder.batcher
         self.committer = committer
         self.broker.attach(self.delivered.append)
-        self.storage = Storage(committer, finisher, self.time)
+        self.storage = Storage(committer, batcher, self.time)
         self.memory = self.storage.memory
         self.storage.startService()
 
@@ -574,7 +571,7 @@ class TestBehindTheMemoryWhileTheFileCannotBeWritten:
         run.publish(1)
         run.tick()
         big = Draft("b", b"7" * size)
-        for _ in range(MOST_WAITING_BYTES // size + 1):
+        for _ in range(MAX_WAITING_BYTES // size + 1):
             Deferred.fromCoroutine(run.broker.publish(big))
         refused = Answer(Deferred.fromCoroutine(run.broker.publish(big))).refused
         assert "the store is too slow" in refused
@@ -1032,7 +1029,9 @@ class TestAStartThatCannotBe:
 
     def test_and_it_touches_nothing_before_the_start(self, path: Path) -> None:
         history = History(lambda name: ChannelOptions())
-        Committer(str(path), "sync", cast(Any, Clock()), Time(), history, Keys(1), Metrics())
+        Committer(
+            str(path), "sync", THREAD, cast(Any, Clock()), Time(), history, Keys(1), Metrics()
+        )
         assert not path.exists()
 
 

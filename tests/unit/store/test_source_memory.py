@@ -58,9 +58,8 @@ class TestWhatIsToBeWritten:
         assert memory.take() == {}
 
     def test_is_told_of_when_it_changed(self) -> None:
-        memory = Memory()
-        calls = []
-        memory.changed = lambda: calls.append(memory.get("a"))
+        calls: list[object] = []
+        memory = Memory(lambda: calls.append(memory.get("a")))
         for value in (1, 1, 2, 2):
             memory.set("a", value)
         assert calls == [1, 2]

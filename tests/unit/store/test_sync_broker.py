@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from pushserver.channels.channel import ChannelOptions
@@ -21,8 +22,8 @@ from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.errors import Unavailable
 from pushserver.hub.hub import Hub
 from pushserver.hub.metrics import Metrics
-from pushserver.store.service import Committer
-from pushserver.store.source_memory import Memory
+from pushserver.store.batcher import RETRY_SECONDS
+from pushserver.store.committer import Committer
 from pushserver.store.sqlite import Batch, ChannelState, StoreError
 from pushserver.store.sync_broker import SyncBroker
 from tests.unit.fakes.tools import EPOCH, Time, Watcher, drive, programs
@@ -71,61 +72,39 @@ class File:
         return offsets[-size:] if size else []
 
 
-class Thread:
+class FakeCommitter:
     """In place of the committer: a commit ends by `succeed` or `fail`."""
 
-    def __init__(self, history: History, began: Callable[[Batch], None]):
-        self.memory = Memory()
+    def __init__(self, history: History, started: Callable[[Batch], None]):
         self.problem = ""
         self.file = File()
         self.jobs: list[tuple[Batch, Deferred[None]]] = []
-        self.calls: list[Callable[[], None]] = []
         self.broken = False
         self._history = history
-        self._began = began
+        self._started = started
 
     def commit(self, batch: Batch) -> Deferred[None]:
         if self.broken:
             raise RuntimeError("can't start new thread")
         assert not self.jobs, "two commits at once"
         batch.forgotten_top = self._history.forgotten_top
-        batch.memory = self.memory.take()
-        self._began(batch)
+        self._started(batch)
         done: Deferred[None] = Deferred()
         self.jobs.append((batch, done))
         return done
 
-    def later(self, seconds: float, call: Callable[[], None]) -> Any:
-        self.calls.append(call)
-        return Call(self.calls, call)
-
     def succeed(self) -> None:
-        """The commit that is under way is in the file."""
+        """The current commit is in the file."""
         batch, done = self.jobs.pop()
         self.file.write(batch)
         self.problem = ""
         done.callback(None)
 
     def fail(self) -> None:
-        """Nothing of it is."""
-        batch, done = self.jobs.pop()
-        self.memory.put_back(batch.memory)
+        """Nothing of the current commit is in the file."""
+        _, done = self.jobs.pop()
         self.problem = "the disk is full"
         done.errback(Failure(StoreError(self.problem)))
-
-
-@dataclass
-class Call:
-    """A call of the next turn."""
-
-    calls: list[Callable[[], None]]
-    call: Callable[[], None]
-
-    def active(self) -> bool:
-        return self.call in self.calls
-
-    def cancel(self) -> None:
-        self.calls.remove(self.call)
 
 
 def options(name: str) -> ChannelOptions:
@@ -157,12 +136,19 @@ class World:
     def __init__(self) -> None:
         self.time = Time()
         self.history = History(options, EPOCH)
-        self.thread = Thread(self.history, self._began)
+        self.committer = FakeCommitter(self.history, self._started)
+        self.reactor = Clock()
         self.keys = Keys(100)
-        committer = cast(Committer, self.thread)
         self.broker = SyncBroker(
-            self.history, self.keys, Metrics(), self.time, self.time, committer
+            self.history,
+            self.keys,
+            Metrics(),
+            self.time,
+            self.time,
+            cast(Committer, self.committer),
+            self.reactor,
         )
+        self.memory = self.broker.batcher.memory
         still = Time()
         # The clock of the fan-out stands still: no pass takes long, and none has to rest.
         self.hub = Hub(self.history, self.broker.metrics, still, still.seconds, self._reported)
@@ -224,23 +210,21 @@ class World:
         Deferred.fromCoroutine(self.broker.clear(channel)).addBoth(results.append)
 
     def commit(self) -> None:
-        if self.thread.jobs:
-            self.thread.succeed()
+        if self.committer.jobs:
+            self.committer.succeed()
             self._rested()
 
     def fail(self) -> None:
-        if self.thread.jobs:
-            self.thread.fail()
+        if self.committer.jobs:
+            self.committer.fail()
             self._rested()
 
     def turn(self) -> None:
-        calls, self.thread.calls[:] = self.thread.calls[:], []
-        for call in calls:
-            call()
+        self.reactor.advance(RETRY_SECONDS)
 
     def remember(self) -> None:
         self.count += 1
-        self.thread.memory.set("s", self.count)
+        self.memory.set("s", self.count)
 
     def sweep(self, seconds: float) -> None:
         self.time.now += seconds
@@ -269,12 +253,12 @@ class World:
         self.faults.clear()
         self.reactions.clear()
         self.publish("quiet")
-        while self.thread.jobs:
+        while self.committer.jobs:
             self.commit()
         self.check()
         done: list[Any] = []
-        Deferred.fromCoroutine(self.broker.finish()).addBoth(done.append)
-        while self.thread.jobs:
+        Deferred.fromCoroutine(self.broker.batcher.finish()).addBoth(done.append)
+        while self.committer.jobs:
             self.commit()
         assert done == [True]
         self.check()
@@ -285,7 +269,7 @@ class World:
     def _asked(self) -> list[Publishing]:
         return self.waiting + self.in_flight
 
-    def _began(self, batch: Batch) -> None:
+    def _started(self, batch: Batch) -> None:
         self._landed()
         with self._noted():
             self._number(batch)
@@ -311,7 +295,7 @@ class World:
             raise
 
     def _rested(self) -> None:
-        if not self.thread.jobs:
+        if not self.committer.jobs:
             self._landed()
 
     def _landed(self) -> None:
@@ -385,23 +369,23 @@ class World:
             assert offsets == list(
                 range(self.lives[name].top + 1 - len(offsets), self.lives[name].top + 1)
             )
-        if not self.thread.jobs:
+        if not self.committer.jobs:
             self.check_rest()
 
     def check_rest(self) -> None:
         """No commit is under way."""
-        assert (self.broker._pending, self.broker._waiting, self.waiting) == ({}, [], [])
+        assert (self.broker._pending, self.broker._next.waiting, self.waiting) == ({}, [], [])
         for one in self.told:
             [result] = one.results
             if isinstance(result, Failure):
                 assert result.check(Unavailable) is not None
-        assert not self.broker._clears
-        if not self.thread.problem:
+        assert not self.broker._next.clears
+        if not self.committer.problem:
             self.check_file()
 
     def check_file(self) -> None:
         """A start would find what is in the memory."""
-        file = self.thread.file
+        file = self.committer.file
         assert (file.seq, file.forgotten_top) == (self.seq, self.forgotten_top)
         published = {n: c for n, c in self.lives.items() if c.top > c.born}
         for name, known in file.channels.items():
@@ -500,26 +484,28 @@ def test_a_channel_that_is_published_to_without_a_pause_loses_what_is_old() -> N
         world.do("sweep", 2.0)
         world.do("publish", "a")
         world.do("commit")
-        assert world.thread.jobs, n
+        assert world.committer.jobs, n
         assert {row.time for row in world.history.peek("a").after(0)} >= {world.time.now - 2.0}
         assert len(world.history.peek("a")) <= 2 * TTL / 2.0
     assert list(world.history.channels) == ["a"]
-    assert len([place for place in world.thread.file.rows if place[0] == "a"]) <= 2 * TTL / 2.0 + 2
+    assert (
+        len([place for place in world.committer.file.rows if place[0] == "a"]) <= 2 * TTL / 2.0 + 2
+    )
 
 
 def test_a_commit_that_cannot_begin_is_answered_and_the_next_one_is_tried(trouble: Trouble) -> None:
     world = World()
-    world.thread.broken = True
+    world.committer.broken = True
     first = world.publish("a", "k")
     assert [failure.type for failure in first.results] == [Unavailable]
     assert ["can't start new thread" in told for told in trouble.take()] == [True]
     world.remember()
     world.turn()
     done: list[Any] = []
-    Deferred.fromCoroutine(world.broker.finish()).addBoth(done.append)
+    Deferred.fromCoroutine(world.broker.batcher.finish()).addBoth(done.append)
     assert done == [False]
     assert trouble.take() == [], "it is logged once"
-    world.thread.broken = False
+    world.committer.broken = False
     world.waiting.clear()
     second = world.publish("a", "k")
     world.do("commit")
@@ -550,11 +536,11 @@ def test_what_is_left_over_after_a_failure_is_tried_again_though_nobody_waits_fo
     world.remember()
     world.turn()
     world.fail()
-    assert world.thread.memory.waits
+    assert world.memory.waits
     world.turn()
     world.commit()
-    assert not world.thread.memory.waits
-    assert not world.thread.calls
+    assert not world.memory.waits
+    assert not world.reactor.getDelayedCalls()
 
 
 def test_a_stop_after_a_failure_tries_once_more() -> None:
@@ -563,22 +549,24 @@ def test_a_stop_after_a_failure_tries_once_more() -> None:
         world.remember()
         world.turn()
         world.fail()
-        done = Deferred.fromCoroutine(world.broker.finish())
+        done = Deferred.fromCoroutine(world.broker.batcher.finish())
         ends()
         assert results(done) == [written]
-        assert not world.thread.calls
+        assert not world.reactor.getDelayedCalls()
 
 
 def test_keys_that_wait_for_their_commit_count() -> None:
     time, history = Time(), History(options, EPOCH)
-    thread = Thread(history, lambda batch: None)
-    broker = SyncBroker(history, Keys(2), Metrics(), time, time, cast(Committer, thread))
+    committer = FakeCommitter(history, lambda batch: None)
+    broker = SyncBroker(
+        history, Keys(2), Metrics(), time, time, cast(Committer, committer), Clock()
+    )
     first, second, third, again = (
         Deferred.fromCoroutine(broker.publish(Draft("a", b"1", key=key))) for key in "abca"
     )
     assert [type(found) for found in results(third)] == [Unavailable]
-    while thread.jobs:
-        thread.succeed()
+    while committer.jobs:
+        committer.succeed()
     offsets = [[row.offset for row in results(done)] for done in (first, second, again)]
     assert offsets == [[1], [2], [1]]
 

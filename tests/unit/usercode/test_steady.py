@@ -33,13 +33,14 @@ from pushserver.hub.metrics import Metrics
 from pushserver.server.build import build
 from pushserver.server.embedding import PushServer
 from pushserver.sources.interface import Feed, SourceFailed
-from pushserver.store.service import Committer, Writer
+from pushserver.store.committer import Committer
+from pushserver.store.recorder import BatchRecorder
 from pushserver.testing.reactor import Stage
 from pushserver.usercode.steady import births, steady
 from tests.unit.fakes.source_tools import Desk
 from tests.unit.fakes.tools import EPOCH, Client, Time, drive, programs
 from tests.unit.fakes.web import Server, Trouble, parse
-from tests.unit.store.test_sync_broker import Thread
+from tests.unit.store.test_sync_broker import FakeCommitter
 
 HOUR = 3_600.0
 STEPS = pytest.mark.parametrize("step", [-HOUR, HOUR, -10 * 365 * 24 * HOUR], ids=str)
@@ -290,20 +291,20 @@ class TestTheServer:
 def test_batches_are_committed(machine: Machine, step: float) -> None:
     machine.steady()
     history = History(lambda name: ChannelOptions(), EPOCH)
-    thread = Thread(history, lambda batch: None)
-    writer = Writer(cast(Committer, thread), history, machine.reactor, 0.05)
+    committer = FakeCommitter(history, lambda batch: None)
+    recorder = BatchRecorder(cast(Committer, committer), history, machine.reactor, 0.05)
     broker = MemoryBroker(
-        history, Keys(9), Metrics(), machine.wall, machine.reactor.seconds, writer
+        history, Keys(9), Metrics(), machine.wall, machine.reactor.seconds, recorder
     )
     drive(broker.publish(Draft("a", b"1")))
     machine.now += step
     machine.advance(0.06, 0.02)
-    thread.succeed()
+    committer.succeed()
     drive(broker.publish(Draft("a", b"2")))
     machine.now += step
     machine.advance(0.06, 0.02)
-    thread.succeed()
-    assert thread.file.read("a") == [1, 2]
+    committer.succeed()
+    assert committer.file.read("a") == [1, 2]
 
 
 @STEPS

@@ -1,0 +1,168 @@
+"""The batcher: commits changes together, and one commit at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import Remembered
+from pushserver.channels.publication import Publication
+from pushserver.store.committer import Committer
+from pushserver.store.source_memory import Memory
+from pushserver.store.sqlite import Batch, StoreError, state
+
+RETRY_SECONDS = 1.0
+
+Numbered = tuple[Publication, Remembered | None]
+"""A publication, and the answer to its idempotency key if it has one."""
+
+
+class Queue(Protocol):
+    """The publications that wait for a commit; acknowledges them before or after it."""
+
+    @property
+    def urgent(self) -> bool:
+        """Whether a caller waits for the next commit."""
+
+    def take(self) -> Sequence[Numbered]:
+        """The publications of the commit that starts."""
+
+    def committed(self) -> None:
+        """The publications taken last are in the file."""
+
+    def failed(self, reason: str) -> None:
+        """None of the publications taken last is in the file."""
+
+
+class Batcher:
+    """Commits a queue, the channels that changed, and the memory of the sources.
+
+    A commit starts `interval` seconds after a change, or with `flush`. With an interval of 0
+    commits follow each other without a pause. After a failure the next one starts when a caller
+    waits for it, else after RETRY_SECONDS.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        queue: Queue,
+        committer: Committer,
+        history: History,
+        reactor: IReactorTime,
+        interval: float,
+    ):
+        self.memory = Memory(self._schedule)
+        self._queue = queue
+        self._committer = committer
+        self._history = history
+        self._reactor = reactor
+        self._interval = interval
+        self._touched: dict[str, None] = {}
+        self._call: IDelayedCall | None = None
+        self._busy = False
+        self._failing = False
+        self._idle: list[Deferred[None]] = []
+
+    def touch(self, channel: str) -> None:
+        """The numbers of this channel changed, or it was forgotten."""
+        self._touched[channel] = None
+        self._schedule()
+
+    def flush(self) -> None:
+        """Start a commit now if there is a change and none is under way."""
+        self._cancel()
+        if not self._busy and (self._queue.urgent or self._changed):
+            self._busy = True
+            commit = Deferred.fromCoroutine(self._commit())
+            commit.addErrback(lambda failure: self._log.failure("after a commit", failure))
+            commit.addCallback(lambda _: self._next())
+
+    async def finish(self) -> bool:
+        """Commit all changes, trying once more after a failure; return whether that succeeded."""
+        tried = False
+        while self._busy or (self._changed and not (tried and self._failing)):
+            if not self._busy:
+                tried = True
+                self.flush()
+            if self._busy:
+                idle: Deferred[None] = Deferred()
+                self._idle.append(idle)
+                await idle
+        self._cancel()
+        return not self._changed
+
+    @property
+    def _changed(self) -> bool:
+        return bool(self._touched) or self.memory.waits
+
+    def _schedule(self) -> None:
+        # With an interval of 0 in the next turn: a source that remembers a value may publish in
+        # this one, and one commit is enough for both.
+        if self._call is None and not self._busy:
+            self._call = self._reactor.callLater(self._interval, self.flush)
+
+    def _cancel(self) -> None:
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call = None
+
+    async def _commit(self) -> None:
+        touched, self._touched = self._touched, {}
+        memory = self.memory.take()
+        try:
+            await self._committer.commit(self._batch(self._queue.take(), touched, memory))
+        except Exception as error:
+            if not isinstance(error, StoreError) and not self._failing:
+                # Once, not for each attempt.
+                self._log.failure("a commit could not begin")
+            self._failing = True
+            self._touched = {**touched, **self._touched}
+            self.memory.put_back(memory)
+            self._queue.failed(f"the store failed: {error}")
+        else:
+            self._failing = False
+            self._queue.committed()
+
+    def _batch(
+        self, taken: Sequence[Numbered], touched: Iterable[str], memory: dict[str, bytes]
+    ) -> Batch:
+        """The batch, with the numbers that channels have once all rows are appended.
+
+        Rows that were evicted already are left out. Rows that appending will evict go from the
+        file with a later batch, or at a start.
+        """
+        seq = taken[-1][0].seq if taken else self._history.seq
+        keys = [answer for _, answer in taken if answer is not None]
+        batch = Batch(seq=seq, keys=keys, memory=memory)
+        tops = {row.channel: row.offset for row, _ in taken}
+        floors: dict[str, int] = {}
+        for name in {**dict.fromkeys(touched), **tops}:
+            channel = self._history.channels.get(name)
+            if channel is None:
+                batch.forgotten.append(name)
+            else:
+                top = max(channel.top, tops.get(name, 0))
+                batch.states.append(replace(state(channel), top=top))
+                floors[name] = channel.floor
+        rows = (row for row, _ in taken if row.channel in floors)
+        batch.rows = [row for row in rows if row.offset > floors[row.channel]]
+        return batch
+
+    def _next(self) -> None:
+        self._busy = False
+        pause = RETRY_SECONDS if self._failing else self._interval
+        if self._queue.urgent or (self._changed and not pause):
+            self.flush()
+            return
+        if self._changed:
+            self._call = self._reactor.callLater(pause, self.flush)
+        idle, self._idle = self._idle, []
+        for done in idle:
+            done.callback(None)

@@ -1,0 +1,96 @@
+"""The committer: the open file, and the thread in which its commits are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import Keys
+from pushserver.errors import StartFailed
+from pushserver.hub.metrics import Metrics
+from pushserver.store.source_memory import Memory
+from pushserver.store.sqlite import Batch, SqliteFile, StoreError
+from pushserver.usercode.worker import Caller
+
+
+class Committer:
+    """Runs commits in `thread`, one after the other, and counts them."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        path: str,
+        durability: str,
+        thread: Caller,
+        reactor: IReactorFromThreads,
+        monotonic: Callable[[], float],
+        history: History,
+        keys: Keys,
+        metrics: Metrics,
+    ):
+        self._path = path
+        self._durability = durability
+        self._thread = thread
+        self._reactor = reactor
+        self._monotonic = monotonic
+        self._history = history
+        self._keys = keys
+        self._metrics = metrics
+        self.problem = ""
+        """Why the last commit failed; empty after a success."""
+
+    def open(self, memory: Memory, now: float) -> None:
+        """Open the file, and fill history, keys and `memory` from it; raises StartFailed.
+
+        `now` is Unix time, like the times in the file. Call it in the process that commits: a
+        fork loses the file's lock.
+        """
+        try:
+            self._file = SqliteFile(self._path, self._durability)
+        except StoreError as error:
+            raise StartFailed(str(error)) from None
+        try:
+            continued = self._file.load(self._history, self._keys, memory, now, self._monotonic())
+        except StoreError as error:
+            self._file.abandon()
+            raise StartFailed(str(error)) from None
+        if not continued:
+            self._log.warn(
+                "{path} was not closed in order, or is a copy: what was published last may "
+                "be missing, and the numbering goes on under a new epoch",
+                path=self._path,
+            )
+
+    async def commit(self, batch: Batch) -> None:
+        """Write the batch; raises StoreError if nothing of it was written."""
+        batch.forgotten_keys = self._keys.forgotten_seq
+        batch.forgotten_top = self._history.forgotten_top
+        batch.forgotten_seq = self._history.forgotten_seq
+        started = self._monotonic()
+        try:
+            await self._thread.call(self._reactor, partial(self._file.commit, batch))
+        except Exception as error:
+            self._metrics.store_errors += 1
+            if str(error) != self.problem:
+                # The same problem is logged once, not for each attempt.
+                self._log.error("{problem}", problem=str(error))
+            self.problem = str(error)
+            raise
+        self._metrics.committed(len(batch.rows), self._monotonic() - started)
+        if self.problem:
+            self._log.info("the store can be written again")
+        self.problem = ""
+
+    async def close(self, orderly: bool) -> None:
+        """Close the file, with the mark that nothing is missing if `orderly`; end the thread."""
+        call = self._file.close if orderly else self._file.abandon
+        try:
+            await self._thread.call(self._reactor, call)
+        except StoreError as error:
+            self._log.error("{error}", error=error)
+        self._thread.close()

@@ -1,0 +1,63 @@
+"""The recorder of batched durability: publications are acknowledged first and committed soon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.interfaces import IReactorTime
+
+from pushserver.channels.history import History
+from pushserver.channels.idempotency import Remembered
+from pushserver.channels.publication import Publication
+from pushserver.errors import Unavailable
+from pushserver.store.batcher import Batcher, Numbered
+from pushserver.store.committer import Committer
+
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+
+
+class BatchRecorder:
+    """A Recorder and a Queue: keeps the rows that memory has until they are committed.
+
+    While the file cannot be written, and while more than MAX_WAITING_BYTES wait, nothing more is
+    accepted.
+    """
+
+    urgent = False
+
+    def __init__(
+        self, committer: Committer, history: History, reactor: IReactorTime, interval: float
+    ):
+        """A commit starts at most `interval` seconds after a change."""
+        self.batcher = Batcher(self, committer, history, reactor, interval)
+        self._committer = committer
+        self._rows: list[Numbered] = []
+        self._bytes = 0
+        self._taken = 0, 0
+
+    def check(self) -> None:
+        if self._committer.problem:
+            raise Unavailable(f"the store failed: {self._committer.problem}")
+        if self._bytes > MAX_WAITING_BYTES:
+            message = f"the store is too slow: {self._bytes} bytes wait to be written"
+            raise Unavailable(message)
+
+    def append(self, publication: Publication, known: Remembered | None) -> None:
+        self._rows.append((publication, known))
+        self._bytes += len(publication.data)
+        self.batcher.touch(publication.channel)
+
+    def touch(self, channel: str) -> None:
+        self.batcher.touch(channel)
+
+    def take(self) -> Sequence[Numbered]:
+        self._taken = len(self._rows), self._bytes
+        return self._rows
+
+    def committed(self) -> None:
+        rows, size = self._taken
+        del self._rows[:rows]
+        self._bytes -= size
+
+    def failed(self, reason: str) -> None:
+        """The rows wait for the next commit."""
