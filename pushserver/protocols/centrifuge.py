@@ -1,4 +1,4 @@
-"""The Centrifuge client protocol, JSON form: text to commands, replies and pushes to text.
+"""The Centrifuge client protocol in JSON: decodes commands, encodes replies and pushes.
 
 One frame holds one or more JSON objects separated by newlines, in both directions. A
 command is `{"id": n, "<method>": {...}}`; the reply repeats the id and the method, or has
@@ -60,7 +60,7 @@ METHODS = (
 
 
 class WireError(PushServerError):
-    """A command that gets an error reply: `code` of the protocol and a text for people."""
+    """A command that gets an error reply with this code of the protocol."""
 
     def __init__(self, code: int, message: str, temporary: bool = False):
         super().__init__(message)
@@ -69,7 +69,7 @@ class WireError(PushServerError):
 
 
 class FrameError(PushServerError):
-    """A frame that is no sequence of commands; it ends the connection with 3501."""
+    """A frame that is not a sequence of commands; it ends the connection with 3501."""
 
 
 class Command(Struct, gc=False):
@@ -91,7 +91,7 @@ class Command(Struct, gc=False):
 
 
 class SubscribePosition(Struct):
-    """Where a server-side subscription goes on from."""
+    """The position that a server-side subscription recovers from."""
 
     recover: bool = False
     epoch: str = ""
@@ -123,7 +123,7 @@ class SubscribeRequest(Struct):
 
 
 class SubscribeData(Struct):
-    """What this server understands in a subscribe's `data`: how many of the last publications."""
+    """The `data` of a subscribe that this server understands: how many of the last publications."""
 
     last: int | None = None
 
@@ -242,7 +242,7 @@ class Unsubscribe(Struct):
 
 
 class Subscribe(Struct, omit_defaults=True):
-    """The server put the peer into a channel."""
+    """The server subscribed the client to a channel."""
 
     recoverable: bool
     positioned: bool
@@ -303,8 +303,7 @@ _decoders: dict[type[Struct], msgspec.json.Decoder[Any]] = {
 def commands(text: bytes) -> Iterator[Command]:
     """The commands of one frame.
 
-    Raises FrameError at the first line that is no command; those before it have been
-    given out.
+    Raises FrameError at the first line that is not a command, after yielding those before it.
     """
     for line in text.split(b"\n"):
         if line and not line.isspace():
@@ -319,14 +318,13 @@ def commands(text: bytes) -> Iterator[Command]:
 def method(command: Command) -> tuple[str, bytes]:
     """The method's name and its request as JSON text; ("", b"") for a pong.
 
-    Raises FrameError when there are several methods, or an id and no method that this
-    protocol has.
+    Raises FrameError for several methods, or for an id without a method of this protocol.
     """
-    found = [(name, bytes(raw)) for name in METHODS if (raw := getattr(command, name)) is not UNSET]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise FrameError("a command has one method, not " + " and ".join(n for n, _ in found))
+    calls = [(name, bytes(raw)) for name in METHODS if (raw := getattr(command, name)) is not UNSET]
+    if len(calls) == 1:
+        return calls[0]
+    if calls:
+        raise FrameError("a command has one method, not " + " and ".join(n for n, _ in calls))
     if command.id:
         raise FrameError(
             f"command {command.id} has no method; expected one of {', '.join(METHODS)}"
@@ -337,10 +335,10 @@ def method(command: Command) -> tuple[str, bytes]:
 def request(text: bytes, kind: type[Request]) -> Request:
     """The request of a command; raises Invalid that names the field."""
     try:
-        found: Request = _decoders[kind].decode(text)
+        result: Request = _decoders[kind].decode(text)
     except MALFORMED as error:
         raise Invalid(str(error)) from None
-    return found
+    return result
 
 
 def request_data(text: bytes) -> bytes:
@@ -362,7 +360,7 @@ def error_reply(command_id: int, error: PushServerError) -> bytes:
 
 
 def error_object(error: PushServerError) -> Error:
-    """An exception as the protocol shows it."""
+    """An exception as the error of a reply."""
     text = f"bad request: {error}" if isinstance(error, Invalid) else str(error)
     return Error(error.centrifuge_code, text, error.temporary)
 
@@ -372,7 +370,7 @@ PONG = b"{}"
 
 
 def pub(publication: Publication) -> Pub:
-    """A publication as the protocol shows it; the event's name travels as a tag."""
+    """A publication on the wire; the event's name is a tag."""
     tags = {"event": publication.event}
     if publication.tags:
         tags = {**publication.tags, **tags}
@@ -391,7 +389,7 @@ def publications(rows: Sequence[Publication]) -> bytes:
 
 
 def info(client: ClientInfo) -> Info:
-    """ClientInfo as the protocol shows it."""
+    """ClientInfo on the wire."""
     return Info(
         client.user,
         client.client,
@@ -406,12 +404,12 @@ def publication_push(publication: Publication) -> bytes:
 
 
 def join_push(channel: str, client: ClientInfo) -> bytes:
-    """Somebody subscribed to the channel."""
+    """A client subscribed to the channel."""
     return _encode(Push(PushBody(channel, join=Change(info(client)))))
 
 
 def leave_push(channel: str, client: ClientInfo) -> bytes:
-    """Somebody left the channel."""
+    """A client left the channel."""
     return _encode(Push(PushBody(channel, leave=Change(info(client)))))
 
 
@@ -421,16 +419,16 @@ def unsubscribe_push(channel: str, code: int, reason: str) -> bytes:
 
 
 def subscribe_push(channel: str, epoch: str, offset: int) -> bytes:
-    """The server put the peer into the channel, where it begins after `offset`."""
+    """The server subscribed the client to the channel, from after `offset`."""
     return _encode(Push(PushBody(channel, subscribe=Subscribe(True, True, epoch, offset))))
 
 
 def message_push(data: bytes) -> bytes:
-    """Something for this peer alone."""
+    """A message to this client alone."""
     return _encode(Push(PushBody(message=Message(Raw(data)))))
 
 
 def disconnect_push(code: int, reason: str) -> bytes:
-    """The end of a conversation on a transport that has no close code of its own."""
+    """The end of the connection, on a transport without close codes."""
     reconnect = code < 3500 or 4000 <= code < 4500
     return _encode(Push(PushBody(disconnect=Disconnect(code, reason, reconnect))))

@@ -1,6 +1,6 @@
-"""How things look on each transport: the publication object and the frames around texts.
+"""Formats: the encoding of publications on each kind of connection, down to the frame.
 
-What is encoded here is encoded once for each format, and the same bytes are sent to all.
+Each publication is encoded once for each format; all peers of a format get the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _encode = msgspec.json.Encoder().encode
 class PublicationObject(Struct, omit_defaults=True):
     """One publication on the raw WebSocket, in SSE, in NDJSON and in history answers.
 
-    `time` in Unix seconds; `id` is the cursor to go on from after this one.
+    `time` in Unix seconds; `id` is the cursor after this publication.
     """
 
     channel: str
@@ -48,7 +48,7 @@ class Subscribed(Struct):
 
 
 class Reset(Struct):
-    """The position that was asked for cannot be resumed from; `id` is where the stream begins."""
+    """The requested position cannot be resumed from; `id` is where the stream begins instead."""
 
     reason: str
     epoch: str
@@ -60,12 +60,11 @@ Encode = Callable[[Sequence[Publication]], bytes]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Format:
-    """How publications leave on one kind of connection. The hub encodes once for each format.
+    """The encoding of publications on one kind of connection.
 
-    `publications` makes one piece of one or several, each a frame (event, line) of its own.
-    What it makes of some and of the next ones is, one behind the other, what it makes of all
-    of them, unless `joins` is False. `binary_code` is the WebSocket close code that a binary
-    frame is answered with.
+    `publications` encodes one or several, each as a frame (event, line) of its own. If `joins`,
+    the encodings of two batches, joined, are the encoding of both batches together.
+    `binary_code` is the WebSocket close code for a binary frame.
     """
 
     joins: ClassVar[bool] = True
@@ -76,10 +75,10 @@ class Format:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionFormat(Format):
-    """A transport of the Centrifuge protocol: `frame` makes a frame of one text.
+    """A form of the Centrifuge protocol: `frame` makes a frame of one text.
 
-    `ping` is the frame that asks whether the peer is alive. `says_why`: the transport's own
-    close tells the code and the reason; else a push does.
+    `ping` is the frame that the peer has to answer. `says_why`: the close of the transport has
+    a code and a reason; without it a push has them.
     """
 
     frame: Callable[[bytes], bytes]
@@ -87,20 +86,19 @@ class SessionFormat(Format):
     says_why: bool
 
 
-Begin = Callable[[Sequence[Subscribed], Reset | None, int], bytes]
+MakeOpening = Callable[[Sequence[Subscribed], Reset | None, int], bytes]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamFormat(Format):
     """A one-way stream of publication objects; each part is a whole frame.
 
-    `begin` opens the stream: where it stands in each channel, why it could not go on from
-    where the reader was (if so), and after how many milliseconds a client that lost it
-    should come back. `heartbeat` is sent when there was nothing else to send; `answered`
-    says whether the peer answers it.
+    `make_opening` makes the first frame: the position in each channel, the reset if there is
+    one, and after how many milliseconds a client that lost the stream should come back.
+    `heartbeat` is sent on an idle stream; `answered` says whether the peer answers it.
     """
 
-    begin: Begin
+    make_opening: MakeOpening
     heartbeat: bytes
     answered: bool
 
@@ -121,10 +119,10 @@ def publication_object(publication: Publication) -> bytes:
 
 
 class HistoryObject(Struct, omit_defaults=True):
-    """A history answer; `offset` and `id` are where to go on from.
+    """A history answer; a reader continues from `offset` and `id`.
 
-    `recovered` is there when the position that was asked for cannot be resumed from, and
-    false; `reason` says why.
+    `recovered` is false, and `reason` says why, if the requested position cannot be resumed
+    from; else both are left out.
     """
 
     channel: str
@@ -152,7 +150,7 @@ def _history(rows: Sequence[Publication]) -> bytes:
 
 
 def each(encode: Callable[[Publication], bytes]) -> Encode:
-    """Several publications one behind the other, of how one is encoded."""
+    """Encodes several publications, given the encoding of one."""
 
     def publications(rows: Sequence[Publication]) -> bytes:
         return b"".join(map(encode, rows))
@@ -161,7 +159,7 @@ def each(encode: Callable[[Publication], bytes]) -> Encode:
 
 
 def sse_data(text: bytes) -> bytes:
-    """One event stream block; the text holds no line break."""
+    """One block of an event stream; the text has no line break."""
     return b"data: " + text + b"\n\n"
 
 
@@ -171,31 +169,31 @@ def line(text: bytes) -> bytes:
 
 
 def _object_block(publication: Publication) -> bytes:
-    # No `event:` field: a named event is heard only by listeners of that name, and a page
+    # No `event:` field: a named event reaches only listeners of that name, and a page
     # with nothing but `onmessage` would stay empty. The name is in the object.
     return b"id: %b\n%b" % (publication.id.encode(), sse_data(publication_object(publication)))
 
 
-def _begin_objects(frame: Callable[[bytes], bytes]) -> Begin:
-    def begin(channels: Sequence[Subscribed], reset: Reset | None, retry: int) -> bytes:
+def _opening_objects(frame: Callable[[bytes], bytes]) -> MakeOpening:
+    def make_opening(channels: Sequence[Subscribed], reset: Reset | None, retry: int) -> bytes:
         notes: list[dict[str, Struct]] = [{"subscribed": channel} for channel in channels]
         if reset is not None:
             notes.append({"reset": reset})
         return b"".join(frame(_encode(note)) for note in notes)
 
-    return begin
+    return make_opening
 
 
-def _begin_sse(channels: Sequence[Subscribed], reset: Reset | None, retry: int) -> bytes:
+def _sse_opening(channels: Sequence[Subscribed], reset: Reset | None, retry: int) -> bytes:
     # A block with an id and no data fires no event, but the browser keeps the id: a client
-    # that saw nothing yet resumes from here.
-    told = b"event: pushserver-reset\n" + sse_data(_encode(reset)) if reset else b"\n"
-    return b"retry: %d\nid: %b\n%b" % (retry, channels[0].id.encode(), told)
+    # that has received no publication yet resumes from here.
+    block = b"event: pushserver-reset\n" + sse_data(_encode(reset)) if reset else b"\n"
+    return b"retry: %d\nid: %b\n%b" % (retry, channels[0].id.encode(), block)
 
 
 def _session(name: str, frame: Callable[[bytes], bytes], says_why: bool) -> SessionFormat:
-    # BAD_FRAME is final for the protocol's clients; after 1003 they would come back and
-    # send it again.
+    # BAD_FRAME is final for the protocol's clients; after 1003 they would reconnect and send
+    # the same again.
     return SessionFormat(
         name,
         each(lambda row: frame(centrifuge.publication_push(row))),
@@ -211,8 +209,8 @@ def _stream_of_frames(name: str, frame: Callable[[bytes], bytes]) -> StreamForma
         name,
         each(lambda row: frame(publication_object(row))),
         UNSUPPORTED,
-        _begin_objects(frame),
-        # A ping: the peer's pong is how a dead one is told from a quiet one.
+        _opening_objects(frame),
+        # A ping: a dead peer sends no pong.
         heartbeat=b"\x89\x00",
         answered=True,
     )
@@ -223,20 +221,20 @@ SESSION_SSE = _session("centrifuge-sse", sse_data, says_why=False)
 SESSION_LINES = _session("centrifuge-http-stream", line, says_why=False)
 STREAM_WEBSOCKET = _stream_of_frames("websocket", websocket_frame)
 STREAM_SSE = StreamFormat(
-    "sse", each(_object_block), UNSUPPORTED, _begin_sse, heartbeat=b":\n\n", answered=False
+    "sse", each(_object_block), UNSUPPORTED, _sse_opening, heartbeat=b":\n\n", answered=False
 )
 STREAM_LINES = StreamFormat(
     "lines",
     each(lambda row: line(publication_object(row))),
     UNSUPPORTED,
-    _begin_objects(line),
+    _opening_objects(line),
     heartbeat=b"\n",
     answered=False,
 )
 
 
 class AnswerFormat(Format):
-    """An answer, which is one value whatever it holds."""
+    """An answer: one JSON value, however many publications are in it."""
 
     joins: ClassVar[bool] = False
 
@@ -248,7 +246,7 @@ DEFLATED: dict[Format, Format] = {
     SESSION_WEBSOCKET: _session("centrifuge-websocket-deflate", deflated_frame, says_why=True),
     STREAM_WEBSOCKET: _stream_of_frames("websocket-deflate", deflated_frame),
 }
-"""The formats of WebSockets that agreed to permessage-deflate."""
+"""By the format of a WebSocket: the same with permessage-deflate."""
 
 
 def chunk(data: bytes) -> bytes:
@@ -269,7 +267,7 @@ def _chunked_stream(plain: StreamFormat) -> StreamFormat:
     return replace(
         plain,
         publications=lambda rows: chunk(plain.publications(rows)),
-        begin=lambda channels, reset, retry: chunk(plain.begin(channels, reset, retry)),
+        make_opening=lambda *args: chunk(plain.make_opening(*args)),
         heartbeat=chunk(plain.heartbeat),
     )
 
@@ -280,4 +278,4 @@ CHUNKED: dict[Format, Format] = {
     STREAM_SSE: _chunked_stream(STREAM_SSE),
     STREAM_LINES: _chunked_stream(STREAM_LINES),
 }
-"""The formats of responses without an end, for clients of HTTP/1.1: as chunks."""
+"""By the format of a response without an end: the same in chunks, for HTTP/1.1."""

@@ -1,14 +1,14 @@
-"""WebSocket frames: of text, as a server sends them to all alike; and what clients send most."""
+"""WebSocket frames: encoding texts for clients, and parsing pongs and short texts of clients."""
 
 from __future__ import annotations
 
 import zlib
 
 WORTH_BYTES = 128
-"""A shorter text does not get shorter by much, and is sent as it is."""
+"""A text below this size saves little by compression, and is sent as it is."""
 
 SHORT_BYTES = 4_096
-"""A text of a client's that is longer is no short one."""
+"""The longest payload that `whole_text` parses."""
 
 _TEXT = b"\x81"
 _DEFLATED_TEXT = b"\xc1"
@@ -23,8 +23,8 @@ def websocket_frame(text: bytes) -> bytes:
 def deflated_frame(text: bytes) -> bytes:
     """The same compressed (RFC 7692, 7.2.1), if that makes it shorter.
 
-    It refers to nothing that was sent before (`server_no_context_takeover`), so one frame serves
-    all who agreed to permessage-deflate on those terms.
+    It does not depend on earlier frames (`server_no_context_takeover`), so all peers that agreed
+    to permessage-deflate get the same frame.
     """
     if len(text) < WORTH_BYTES:
         return websocket_frame(text)
@@ -44,29 +44,29 @@ def _frame(kind: bytes, payload: bytes) -> bytes:
 
 
 def is_pong_frame(data: bytes) -> bool:
-    """Whether these bytes are one pong of a client's without a payload (RFC 6455, 5.5.3)."""
+    """Whether these bytes are one pong of a client, without payload (RFC 6455, 5.5.3)."""
     return len(data) == 6 and data[:2] == b"\x8a\x80"
 
 
 def whole_text(data: bytes) -> bytes | None:
-    """The text of a client, if these bytes are one frame with all of it, and no long one.
+    """The payload, if these bytes are exactly one frame of a client with a whole short text.
 
-    That is: final, masked, the length in as few bytes as it takes, valid UTF-8 (RFC 6455, 5.2
-    and 8.1). None if they are anything else, right or wrong.
+    The frame must be final and masked, its length minimally encoded, its text valid UTF-8
+    (RFC 6455, 5.2 and 8.1). None for anything else, valid or not.
     """
     if len(data) < 6 or data[0] != 0x81:
         return None
-    length, begin = data[1] - 0x80, 2
+    length, start = data[1] - 0x80, 2
     if length == 126:
-        length, begin = int.from_bytes(data[2:4], "big"), 4
+        length, start = int.from_bytes(data[2:4], "big"), 4
         if length < 126:
             return None
     elif not 0 <= length < 126:
         return None
-    if length > SHORT_BYTES or len(data) != begin + 4 + length:
+    if length > SHORT_BYTES or len(data) != start + 4 + length:
         return None
-    mask = (data[begin : begin + 4] * (length // 4 + 1))[:length]
-    number = int.from_bytes(data[begin + 4 :], "little") ^ int.from_bytes(mask, "little")
+    mask = (data[start : start + 4] * (length // 4 + 1))[:length]
+    number = int.from_bytes(data[start + 4 :], "little") ^ int.from_bytes(mask, "little")
     text = number.to_bytes(length, "little")
     return text if _is_utf8(text) else None
 

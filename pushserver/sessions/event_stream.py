@@ -37,12 +37,12 @@ class Stream(Conversation[StreamFormat]):
         """Begin: say where the stream stands, send what was missed, go on live."""
         following = await self.node.hub.follow(self, channels, start)
         retry = random.randint(*RETRY_MILLISECONDS)
-        begin = self.format.begin(_subscribed(following), _reset(following), retry)
+        opening = self.format.make_opening(_subscribed(following), _reset(following), retry)
         rows = following.publications
         if rows:
             replays, encode = self.node.replays, self.format.publications
-            begin += replays.encode(following.audience, rows, encode)
-        self.send(begin)
+            opening += replays.encode(following.audience, rows, encode)
+        self.send(opening)
 
     def received(self, text: bytes) -> None:
         """A text from the peer; there is nothing that it could say here."""

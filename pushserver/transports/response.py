@@ -1,4 +1,4 @@
-"""Streams over plain HTTP: answers without an end."""
+"""HTTP responses without an end, as transports of conversations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pushserver.web.mount import abort, end
 
 
 class Responses:
-    """Makes transports of requests; `monotonic` is the steady clock."""
+    """Opens responses; `monotonic` is the steady clock."""
 
     def __init__(self, limits: Limits, log: Logger, monotonic: Callable[[], float]):
         self._bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic)
@@ -27,11 +27,11 @@ class Responses:
         self,
         request: Request,
         format: Format,
-        begin: Callable[[ResponseTransport], Conversation[Any]],
+        make_conversation: Callable[[ResponseTransport], Conversation[Any]],
     ) -> int:
-        """Answer the request with a stream; `begin` gets its transport."""
+        """Answer the request with a stream; `make_conversation` gets its transport."""
         request.setHeader(b"cache-control", b"no-store")
-        # Else nginx keeps the answer until it has four kilobytes of it.
+        # Without it nginx buffers the response until it has four kilobytes.
         request.setHeader(b"x-accel-buffering", b"no")
         # The head; twisted.web says "chunked" in it where the client speaks HTTP/1.1.
         request.write(b"")
@@ -39,16 +39,16 @@ class Responses:
             format = CHUNKED[format]
         transport = ResponseTransport(request, format, self._bounds, self._log)
         try:
-            begin(transport)
+            make_conversation(transport)
         except Exception:
-            # The head is on its way: what is left to say is the end.
+            # The head is sent: the response can only be ended.
             self._log.failure("{path} failed", path=request.path)
             transport.close(0, "")
         return NOT_DONE_YET
 
 
 class ResponseTransport:
-    """One peer's frames out, as the body of a response that has begun.
+    """Sends frames as the body of a response whose head is sent.
 
     They go past twisted.web: a frame is a whole chunk already.
     """
@@ -57,7 +57,7 @@ class ResponseTransport:
         self.format = format
         self._request = request
         self._channel: Any = request.channel
-        # No request is read behind an answer that ends with the connection.
+        # The connection ends with the response, so no further request is read.
         self._channel.persistent = False
         self._open = True
         self._log = log
@@ -66,12 +66,12 @@ class ResponseTransport:
         self.conversation: Conversation[Any] | None = None
         self._finished = request.notifyFinish()
         transport: Any = self._channel.transport
-        # The HTTP channel is its producer, and would stop reading while we write much.
+        # The HTTP channel is its producer, and would stop reading while much is written.
         transport.unregisterProducer()
         self.outlet: Outlet = make_outlet(transport, bounds, self)
 
     def attach(self, conversation: Conversation[Any]) -> None:
-        """Tell this conversation what becomes of the connection."""
+        """Call this conversation when the connection changes; see `Conversation`."""
         self._log.debug("{peer} came by {transport}", peer=self._peer, transport=self.format.name)
         self.conversation = conversation
         self._finished.addBoth(self._gone)

@@ -1,4 +1,4 @@
-"""WebSocket: Autobahn shakes hands, reads frames and closes; the conversation is elsewhere."""
+"""WebSocket connections: Autobahn does handshake, frames and close for a conversation of ours."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
-from twisted.internet.interfaces import (
-    IConsumer,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IConsumer, ITCPTransport
 from twisted.logger import Logger
 
 from pushserver.protocols.formats import DEFLATED, Format
@@ -21,11 +18,11 @@ from pushserver.transports.websocket.deflate import Inflater
 from pushserver.transports.websocket.lean import LeanProtocol
 
 INTERNAL_ERROR = 1011
-REASON_BYTES = 120
+MAX_REASON_BYTES = 120
 
 
 def close_reason(text: str) -> bytes:
-    """A reason that fits into a close frame and that every client takes for a text.
+    """The text as a reason that fits into a close frame and is not empty and not JSON.
 
     centrifuge-js 5.8.0 parses the reason as JSON first: an empty one after a final code
     makes it reconnect for ever, and one that is JSON (`7`) stops it for good.
@@ -43,15 +40,15 @@ def close_reason(text: str) -> bytes:
 
 
 def _cut(text: str) -> str:
-    return text.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
+    return text.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
 class _Transport(ITCPTransport, IConsumer):
-    """A TCP connection, as Twisted has it."""
+    """Twisted's transport of a TCP connection."""
 
 
 class WebSocketTransport:
-    """One peer's frames out."""
+    """Sends the frames of one connection."""
 
     __slots__ = ("_protocol", "conversation", "format", "outlet")
 
@@ -64,7 +61,7 @@ class WebSocketTransport:
         self.outlet: Outlet = make_outlet(protocol.transport, bounds, self, protocol.ps_empty)
 
     def attach(self, conversation: Conversation[Any]) -> None:
-        """Tell this conversation what becomes of the connection."""
+        """Call this conversation when the connection changes; see `Conversation`."""
         self.conversation = conversation
 
     def write(self, frame: bytes) -> None:
@@ -72,26 +69,18 @@ class WebSocketTransport:
         if self._protocol.state == WebSocketServerProtocol.STATE_OPEN:
             self.outlet.write(frame)
 
-    def raw(self, data: bytes) -> None:
-        """Autobahn's own frames, in their place among ours."""
-        self.outlet.write(data)
-
-    def finish(self) -> bool:
-        """The close frame is the next to leave, and the last; False if it cannot be waited for."""
-        return self.outlet.finish()
-
     def close(self, code: int, reason: str) -> None:
         # Autobahn's sendClose refuses the server's own codes (1001, 1003, 1008, 1011) by raising.
         self._protocol.sendCloseFrame(code=code, reasonUtf8=close_reason(reason), isReply=False)
 
     def abort(self) -> None:
         self.outlet.finish()
-        # Autobahn would still take a frame for this peer while the loss is on its way here.
+        # The loss is reported in a later turn; until then Autobahn would still read frames.
         self._protocol.state = WebSocketServerProtocol.STATE_CLOSED
         self._protocol.transport.abortConnection()
 
     def lost(self) -> None:
-        """The connection is gone: what is left is freed without a collection."""
+        """Break the reference cycles of a lost connection, so that no collection is needed."""
         self.conversation = None
         self.outlet = GONE
 
@@ -99,31 +88,31 @@ class WebSocketTransport:
         self._protocol.ps_slow(queued)
 
 
-Begin = Callable[[WebSocketTransport], Conversation[Any]]
+MakeConversation = Callable[[WebSocketTransport], Conversation[Any]]
 
 
 class WebSocketShell(LeanProtocol):
-    """Autobahn's protocol with nothing of ours but a few attributes.
+    """Autobahn's protocol, which hands texts and the end to a conversation.
 
-    It owns 227 names (`log`, `state`, `data`, `peer`, ...), so ours begin with `ps_`.
-    Each callback is guarded: what one of them raises would drop the connection without a
-    close frame, or leave it open and mute.
+    Autobahn owns 227 names (`log`, `state`, `data`, `peer`, ...), so ours begin with `ps_`.
+    Each callback is guarded: an exception would drop the connection without a close frame, or
+    leave it open and mute.
     """
 
     transport: _Transport
     ps_log: Logger
-    ps_begin: Begin
+    ps_make_conversation: MakeConversation
     ps_format: Format
     ps_empty = False
-    """Whether all that was written to the transport is in the socket."""
+    """Whether the transport's buffer is empty when the connection opens."""
     ps_direct = False
-    """Whether the answer to the handshake is the first that is written to the transport."""
+    """Whether nothing is written to the transport before the answer to the handshake."""
     ps_conversation: Conversation[Any] | None = None
     ps_transport: WebSocketTransport | None = None
 
     def dataReceived(self, data: bytes) -> None:
-        # Nearly all that clients ever say are answers to pings and short texts, one at a time;
-        # Autobahn takes ten times as long to read one.
+        # Clients send little but pongs and short texts, one at a time; Autobahn takes ten times
+        # as long to read one.
         conversation = self.ps_conversation
         if conversation is None or not self.ps_between_frames():
             super().dataReceived(data)
@@ -135,7 +124,7 @@ class WebSocketShell(LeanProtocol):
             self.ps_guard(conversation.received, text)
 
     def ps_between_frames(self) -> bool:
-        """Whether a frame begins with what comes next."""
+        """Whether the next bytes are the start of a frame that is not part of a message."""
         autobahn: Any = self
         return (
             self.state == WebSocketServerProtocol.STATE_OPEN
@@ -159,10 +148,10 @@ class WebSocketShell(LeanProtocol):
             self.ps_guard(self.ps_conversation.received, payload)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        # All of Autobahn's frames come by here. Once the connection is open they go our
-        # way: in order, and charged (a client that pings and never reads is a slow one).
+        # All of Autobahn's frames come through here. Once the connection is open they go through
+        # the outlet: in order, and counted (a client that pings and never reads is slow).
         if self.ps_transport is not None:
-            self.ps_transport.raw(data)
+            self.ps_transport.outlet.write(data)
         elif self.ps_direct:
             self.ps_direct = False
             self.ps_empty = send_first(self.transport, data)
@@ -172,7 +161,7 @@ class WebSocketShell(LeanProtocol):
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
     ) -> None:
-        if self.ps_transport is not None and not self.ps_transport.finish():
+        if self.ps_transport is not None and not self.ps_transport.outlet.finish():
             self.ps_transport.abort()
         else:
             super().sendCloseFrame(code, reasonUtf8, isReply)
@@ -182,7 +171,7 @@ class WebSocketShell(LeanProtocol):
             self.ps_conversation.alive()
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        # Comes also when the handshake failed: then there is no conversation.
+        # Autobahn calls it after a failed handshake too: then there is no conversation.
         conversation, self.ps_conversation = self.ps_conversation, None
         transport, self.ps_transport = self.ps_transport, None
         if conversation is not None:
@@ -199,7 +188,7 @@ class WebSocketShell(LeanProtocol):
             autobahn._perMessageCompress = Inflater(autobahn.maxMessagePayloadSize)
             self.ps_format = DEFLATED[self.ps_format]
         self.ps_transport = WebSocketTransport(self, self.ps_format, self.factory.ps_bounds)
-        self.ps_conversation = self.ps_begin(self.ps_transport)
+        self.ps_conversation = self.ps_make_conversation(self.ps_transport)
         self.ps_log.debug(
             "{peer} came by {transport}", peer=self.peer, transport=self.ps_format.name
         )
@@ -222,7 +211,7 @@ class WebSocketShell(LeanProtocol):
                 self.sendCloseFrame(INTERNAL_ERROR, b"internal server error")
 
     def ps_slow(self, queued: int) -> None:
-        """The peer does not read."""
+        """Drop a peer that does not read."""
         self.ps_log.info(
             "{peer} is dropped: it left {queued} bytes unread (queue_bytes)",
             peer=self.peer,

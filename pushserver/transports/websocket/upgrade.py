@@ -17,7 +17,7 @@ from pushserver.protocols.formats import Format
 from pushserver.transports.outlet import Bounds
 from pushserver.transports.websocket.deflate import accept
 from pushserver.transports.websocket.lean import lean
-from pushserver.transports.websocket.shell import Begin, WebSocketShell
+from pushserver.transports.websocket.shell import MakeConversation, WebSocketShell
 from pushserver.web.first_bytes import Head, Shortcut, install
 from pushserver.web.site import PushSite
 
@@ -59,11 +59,11 @@ class WebSocketFactory(WebSocketServerFactory):
         options = {name: _plain(getattr(self, name)) for name in WebSocketShell.CONFIG_ATTRS}
         self.protocol = cast(Any, lean(WebSocketShell, self, options))
 
-    def upgrade(self, request: Request, format: Format, begin: Begin) -> int:
-        """Take the request's connection over; `begin` gets the transport once it is open."""
+    def upgrade(self, request: Request, format: Format, make_conversation: MakeConversation) -> int:
+        """Take over the request's connection; `make_conversation` gets its transport, once open."""
         if isinstance(request.site, PushSite):
             request.site.release(cast(Any, request.channel))
-        answer: int = WebSocketResource(_Prepared(self, format, begin)).render(request)
+        answer: int = WebSocketResource(_Prepared(self, format, make_conversation)).render(request)
         if request.content is not None:
             request.content.close()
         return answer
@@ -77,23 +77,25 @@ class WebSocketFactory(WebSocketServerFactory):
                 ask = getattr(getChildForRequest(root, request), "websocket", None)
                 if ask is None:
                     return False
-                format, begin = ask(request)
+                format, make_conversation = ask(request)
             except Exception:
                 # It is raised once more on the long way, and answered there.
                 return False
-            shell = self.prepare(transport.getPeer(), format, begin)
+            shell = self.prepare(transport.getPeer(), format, make_conversation)
             shell.ps_direct = True
             install(transport, shell, data)
             return True
 
         return take
 
-    def prepare(self, address: IAddress, format: Format, begin: Begin) -> WebSocketShell:
-        """A shell that knows what to begin."""
+    def prepare(
+        self, address: IAddress, format: Format, make_conversation: MakeConversation
+    ) -> WebSocketShell:
+        """A shell that makes a conversation with its transport once the connection is open."""
         shell = cast(WebSocketShell, self.buildProtocol(address))
         shell.ps_log = self.ps_log
         shell.ps_format = format
-        shell.ps_begin = begin
+        shell.ps_make_conversation = make_conversation
         return shell
 
 
@@ -105,10 +107,12 @@ def _plain(value: Any) -> Any:
 class _Prepared:
     """What WebSocketResource takes for a factory: one connection's, with its conversation."""
 
-    def __init__(self, factory: WebSocketFactory, format: Format, begin: Begin):
+    def __init__(
+        self, factory: WebSocketFactory, format: Format, make_conversation: MakeConversation
+    ):
         self._factory = factory
         self._format = format
-        self._begin = begin
+        self._make_conversation = make_conversation
 
     def buildProtocol(self, address: IAddress) -> WebSocketShell:
-        return self._factory.prepare(address, self._format, self._begin)
+        return self._factory.prepare(address, self._format, self._make_conversation)

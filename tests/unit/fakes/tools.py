@@ -224,7 +224,7 @@ TEXT: SessionFormat = replace(
 """The Centrifuge protocol with one text for each frame."""
 
 
-def _begin(channels: Iterable[Subscribed], reset: Reset | None, retry: int) -> bytes:
+def _make_opening(channels: Iterable[Subscribed], reset: Reset | None, retry: int) -> bytes:
     notes: list[dict[str, Any]] = [{"subscribed": _fields(channel)} for channel in channels]
     notes += [{"reset": _fields(reset)}] if reset else []
     return b"".join(json.dumps(note).encode() + b"\n" for note in notes)
@@ -237,7 +237,7 @@ def _fields(note: Subscribed | Reset) -> dict[str, Any]:
 LINES: StreamFormat = replace(
     STREAM_WEBSOCKET,
     publications=each(lambda publication: publication_object(publication) + b"\n"),
-    begin=_begin,
+    make_opening=_make_opening,
     heartbeat=b'"ping"\n',
 )
 """A stream of publication objects, one a line, whose heartbeats are answered."""

@@ -73,7 +73,7 @@ def test_on_the_centrifuge_protocol_a_publication_is_one_frame_of_its_push() -> 
 
 
 def test_a_raw_websocket_begins_with_where_it_stands_in_each_channel() -> None:
-    begun = [json.loads(text) for text in texts(STREAM_WEBSOCKET.begin(BEGUN, None, 1000))]
+    begun = [json.loads(text) for text in texts(STREAM_WEBSOCKET.make_opening(BEGUN, None, 1000))]
     assert begun == [
         {
             "subscribed": {
@@ -90,17 +90,19 @@ def test_a_raw_websocket_begins_with_where_it_stands_in_each_channel() -> None:
 
 def test_a_raw_websocket_that_could_not_go_on_says_so_next() -> None:
     reset = Reset("evicted", EPOCH, "e1:7")
-    begun = [json.loads(text) for text in texts(STREAM_WEBSOCKET.begin(BEGUN[:1], reset, 1000))]
+    begun = [
+        json.loads(text) for text in texts(STREAM_WEBSOCKET.make_opening(BEGUN[:1], reset, 1000))
+    ]
     assert list(begun[0]) == ["subscribed"]
     assert begun[1:] == [{"reset": {"reason": "evicted", "epoch": EPOCH, "id": "e1:7"}}]
 
 
 def test_an_event_stream_begins_with_a_time_to_come_back_and_an_id_without_data() -> None:
-    assert STREAM_SSE.begin(BEGUN, None, 2500) == b"retry: 2500\nid: e1:7\n\n"
+    assert STREAM_SSE.make_opening(BEGUN, None, 2500) == b"retry: 2500\nid: e1:7\n\n"
 
 
 def test_an_event_stream_that_could_not_go_on_says_so_by_an_event() -> None:
-    begun = STREAM_SSE.begin(BEGUN, Reset("epoch", EPOCH, "e1:7"), 2500)
+    begun = STREAM_SSE.make_opening(BEGUN, Reset("epoch", EPOCH, "e1:7"), 2500)
     head, _, data = begun.partition(b"data: ")
     assert head == b"retry: 2500\nid: e1:7\nevent: pushserver-reset\n"
     assert data.endswith(b"\n\n")

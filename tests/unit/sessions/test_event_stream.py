@@ -87,7 +87,7 @@ def test_the_time_to_come_back_after_differs_from_client_to_client() -> None:
 
     node = make_node()
     for _ in range(50):
-        follow(Reader(node, replace(LINES, begin=begin)))
+        follow(Reader(node, replace(LINES, make_opening=begin)))
     assert all(RETRY_MILLISECONDS[0] <= retry <= RETRY_MILLISECONDS[1] for retry in retries)
     assert len(set(retries)) > 10
 
