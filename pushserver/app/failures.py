@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from pushserver.app.handlers import Handler, full_name
 from pushserver.errors import Unavailable
 from pushserver.sources.engine.record import describe
-from pushserver.usercode.rate import LOGGED_AT_ONCE, WINDOW_SECONDS, Remarks
+from pushserver.usercode.rate import LOGGED_AT_ONCE, WINDOW_SECONDS, LogLimiter
 from pushserver.usercode.tracebacks import own_part
 
 SELDOM_SECONDS = float(WINDOW_SECONDS)
@@ -42,13 +42,13 @@ class Faults:
         self.clock: Callable[[], float] = time.time
         self._monotonic = monotonic
         self._last: dict[tuple[str, str], HandlerFailure] = {}
-        self._raised: defaultdict[tuple[str, str], Remarks] = defaultdict(
-            lambda: Remarks(LOGGED_AT_ONCE)
+        self._raised: defaultdict[tuple[str, str], LogLimiter] = defaultdict(
+            lambda: LogLimiter(LOGGED_AT_ONCE)
         )
-        self._late: defaultdict[tuple[str, str], Remarks] = defaultdict(Remarks)
-        self._busy: defaultdict[tuple[str, str], Remarks] = defaultdict(Remarks)
-        self._crowded = Remarks()
-        self._unheard = Remarks()
+        self._late: defaultdict[tuple[str, str], LogLimiter] = defaultdict(LogLimiter)
+        self._busy: defaultdict[tuple[str, str], LogLimiter] = defaultdict(LogLimiter)
+        self._crowded = LogLimiter()
+        self._unheard = LogLimiter()
 
     def last(self, namespace: str) -> list[HandlerFailure]:
         """The last failure of each handler of the namespace, and of none."""
@@ -110,14 +110,14 @@ class Faults:
                 names=", ".join(names) or "none",
             )
 
-    def _say(self, found: Handler, problem: str, remarks: Remarks) -> None:
+    def _say(self, found: Handler, problem: str, limiter: LogLimiter) -> None:
         self._keep(found, problem)
-        more = self._more(remarks)
+        more = self._more(limiter)
         if more is not None:
             self._log.error("{name} {problem}{more}", name=found.name, problem=problem, more=more)
 
-    def _more(self, remarks: Remarks) -> str | None:
-        return remarks.more(self._monotonic())
+    def _more(self, limiter: LogLimiter) -> str | None:
+        return limiter.suffix(self._monotonic())
 
     def _keep(self, found: Handler, error: str) -> None:
         """There is one for each handler at the most."""

@@ -16,7 +16,7 @@ from typing import Any
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
-from pushserver.usercode.rate import LOGGED_AT_ONCE, Remarks
+from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.reactor import Reactor
 
 ANSWERED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -93,12 +93,12 @@ class Handlers:
         # A daemon has another session than what it was started from.
         self._session = os.getsid(0) if has_terminal() else None
         self._waiting: set[int] = set()
-        self._remarks = {int(number): Remarks(LOGGED_AT_ONCE) for number in ANSWERED}
+        self._limiters = {int(number): LogLimiter(LOGGED_AT_ONCE) for number in ANSWERED}
         self._process: int | None = None
 
     def install(self) -> None:
         """Take the signals whose disposition is the default one."""
-        for number in self._remarks:
+        for number in self._limiters:
             self._take(number, _Answering(self._answer_soon))
         for number in ending():
             self._take(number, self._end_soon)
@@ -144,7 +144,7 @@ class Handlers:
         if number == signal.SIGHUP and self._terminal_is_gone():
             self._end(number)
             return
-        more = self._remarks[number].more(self._monotonic())
+        more = self._limiters[number].suffix(self._monotonic())
         if more is not None:
             self._log.info(
                 "received {signal}, which changes nothing: to apply a changed configuration"

@@ -1,15 +1,15 @@
-"""How often something may happen, and how often it is logged; times in seconds of any clock."""
+"""Rates of events and of log messages; times are seconds of any clock."""
 
 from __future__ import annotations
 
 WINDOW_SECONDS = 60
 
 LOGGED_AT_ONCE = 10
-"""How often the same is logged in one go; after that it is so often a minute."""
+"""How many messages of one kind are logged at once, and per minute after that."""
 
 
 class Rate:
-    """A token bucket: `per_second` in the long run, as many at once as a second has."""
+    """A token bucket that holds the events of one second, or `burst`."""
 
     def __init__(self, per_second: float, burst: float = 0.0):
         self._per_second = per_second
@@ -18,37 +18,37 @@ class Rate:
         self._at: float | None = None
 
     def delay(self, now: float) -> float:
-        """How long it is until the next may be taken; 0: it may be now."""
-        # A clock that was set back gives nothing, and takes nothing away.
+        """The seconds until the next event is allowed; 0 if it is allowed now."""
+        # A clock that was set back neither adds nor removes tokens.
         elapsed = 0.0 if self._at is None else max(0.0, now - self._at)
         self._at = now
         self._tokens = min(self._most, self._tokens + elapsed * self._per_second)
         return 0.0 if self._tokens >= _ONE else (1.0 - self._tokens) / self._per_second
 
     def take(self) -> None:
-        """Take one."""
+        """Count one event."""
         self._tokens -= 1.0
 
 
-# What is left of 1 when the time that was waited for was rounded.
+# Slightly less than 1: a delay that was waited for may have been rounded.
 _ONE = 1.0 - 1e-6
 
 
-class Remarks:
-    """Says how often the same is logged: so many at once, and so many a minute in the long run.
+class LogLimiter:
+    """Limits the log messages of one kind: `most` at once, and per minute in the long run.
 
-    `unsaid` is how many were not since the last that was.
+    `suppressed` is the number of messages that were not logged since the last one.
     """
 
     def __init__(self, most: int = 1):
-        self.unsaid = 0
-        self._room = Rate(most / WINDOW_SECONDS, most)
+        self.suppressed = 0
+        self._rate = Rate(most / WINDOW_SECONDS, most)
 
-    def more(self, now: float) -> str | None:
-        """What goes behind a remark: how many were not made before it; None if it is not made."""
-        if self._room.delay(now):
-            self.unsaid += 1
+    def suffix(self, now: float) -> str | None:
+        """The end of the message, with the number suppressed before it; None to suppress it."""
+        if self._rate.delay(now):
+            self.suppressed += 1
             return None
-        self._room.take()
-        unsaid, self.unsaid = self.unsaid, 0
-        return f" (and {unsaid} that were not logged)" if unsaid else ""
+        self._rate.take()
+        suppressed, self.suppressed = self.suppressed, 0
+        return f" (and {suppressed} that were not logged)" if suppressed else ""

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushserver.errors import PushServerError
-from pushserver.usercode.rate import LOGGED_AT_ONCE, Remarks
+from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.worker import Worker
 
 WAITING = 1_000
@@ -79,7 +79,7 @@ class Pool:
         self._begun: Counter[Hashable] = Counter()
         self._waiting: dict[Hashable, dict[Deferred[Any], _Call]] = {}
         self._numbers = itertools.count()
-        self._late = Remarks(LOGGED_AT_ONCE)
+        self._late = LogLimiter(LOGGED_AT_ONCE)
 
     @property
     def crowded(self) -> bool:
@@ -150,7 +150,7 @@ class Pool:
         if not call.answer.called:
             call.answer.callback(result)
         elif isinstance(result, Failure):
-            more = self._late.more(self._monotonic())
+            more = self._late.suffix(self._monotonic())
             if more is not None:
                 self._log.failure("a call that was late has failed{more}", result, more=more)
 

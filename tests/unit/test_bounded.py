@@ -129,7 +129,7 @@ BOUNDS = {
     "server.options.Options.optParameters": CONFIGURED,
     "sessions.session.Session._queue": "queued_commands",
     "sessions.session.Session.invited": "the channels that the application puts a client into",
-    "server.signals.Handlers._remarks": STARTED,
+    "server.signals.Handlers._limiters": STARTED,
     "server.signals.Handlers._waiting": "the numbers of three signals",
     "web.site.PushSite._refused": "MOST_REFUSALS, of REFUSAL_CHARACTERS each",
     "web.pipeline.Port.channels": CONNECTIONS,

@@ -12,7 +12,7 @@ from pushserver.errors import Unavailable
 from pushserver.sources.engine.environment import Environment, Plan
 from pushserver.sources.engine.meter import Meter
 from pushserver.sources.interface import SourceFailed
-from pushserver.usercode.rate import LOGGED_AT_ONCE, Remarks
+from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.tracebacks import own_part
 
 REMINDER_SECONDS = 60.0
@@ -39,7 +39,7 @@ class Record:
         self._environment = environment
         self._slowed_at: float | None = None
         self._logged: deque[str] = deque(maxlen=_REMEMBERED_WARNINGS)
-        self._remarks = Remarks(LOGGED_AT_ONCE)
+        self._limiter = LogLimiter(LOGGED_AT_ONCE)
         self._last_logged: object = None
         self._logged_at = 0.0
         self._repeats = 0
@@ -84,7 +84,7 @@ class Record:
         raised = [] if expected else [frame[:3] for frame in failure.frames[-1:]]
         identity = (message, raised)
         if identity != self._last_logged:
-            self._remarks.unsaid += self._repeats
+            self._limiter.suppressed += self._repeats
             self._last_logged, self._logged_at, self._repeats = identity, now, 0
             if expected:
                 self._write(f"{event}: {message}")
@@ -104,7 +104,7 @@ class Record:
 
     def _write(self, event: str, failure: Failure | None = None) -> None:
         """Log one line within the limit; the next line has the number of suppressed ones."""
-        more = self._remarks.more(self._environment.now())
+        more = self._limiter.suffix(self._environment.now())
         if more is None:
             return
         line = "source {name}: {event}{more}"

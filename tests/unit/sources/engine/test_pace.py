@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from pushserver.sources.engine.backoff import Backoff
 from pushserver.sources.engine.meter import Meter
-from pushserver.usercode.rate import Rate, Remarks
 
 SECONDS = st.floats(0.01, 1_000)
 
@@ -46,62 +45,6 @@ class TestTheBackoff:
         assert all(first / 2 <= delay <= max(first, most) for delay in delays)
 
 
-class TestTheRate:
-    def test_lets_a_second_of_them_through_at_once_and_then_one_each_interval(self) -> None:
-        rate = Rate(4.0)
-        for _ in range(4):
-            assert rate.delay(10.0) == 0
-            rate.take()
-        assert rate.delay(10.0) == 0.25
-        assert rate.delay(10.2) == pytest.approx(0.05)
-        assert rate.delay(10.25) == 0
-
-    def test_of_less_than_one_a_second_lets_one_through_at_once(self) -> None:
-        rate = Rate(0.1)
-        assert rate.delay(0.0) == 0
-        rate.take()
-        assert rate.delay(0.0) == 10
-
-    def test_saves_up_no_more_than_a_second_of_them(self) -> None:
-        rate = Rate(4.0)
-        assert rate.delay(0.0) == 0
-        for _ in range(4):
-            assert rate.delay(1_000.0) == 0
-            rate.take()
-        assert rate.delay(1_000.0) == 0.25
-
-    def test_asking_takes_nothing(self) -> None:
-        rate = Rate(1.0)
-        assert [rate.delay(0.0) for _ in range(5)] == [0] * 5
-
-    def test_is_not_upset_by_a_clock_that_is_set_back(self) -> None:
-        rate = Rate(1.0)
-        assert rate.delay(1_000.0) == 0
-        rate.take()
-        assert rate.delay(0.0) == 1
-        assert rate.delay(1.0) == 0
-
-    @given(
-        per_second=st.floats(0.01, 1_000),
-        steps=st.lists(st.floats(0, 50), min_size=1, max_size=100),
-        begin=st.sampled_from([0.0, 1_795_000_000.0]),
-    )
-    def test_never_lets_more_through_than_it_says_nor_makes_anybody_wait_too_long(
-        self, per_second: float, steps: list[float], begin: float
-    ) -> None:
-        rate, now, taken = Rate(per_second), begin, 0
-        most = max(1.0, per_second)
-        for step in steps:
-            now += step
-            while not (delay := rate.delay(now)):
-                rate.take()
-                taken += 1
-                assert taken <= most + (now - begin) * per_second + 0.01 * (1 + taken)
-            assert delay <= 1 / per_second + 1e-9
-        now += delay
-        assert rate.delay(now) <= 1e-5 / per_second + 1e-6
-
-
 class TestTheMeter:
     def test_counts_over_the_last_minute(self) -> None:
         meter = Meter()
@@ -137,12 +80,3 @@ class TestTheMeter:
             assert meter.rate(now) >= recent * 0.98
         assert meter.count == len(seen)
         assert len(meter._seconds) <= 61
-
-
-def test_remarks_are_made_so_often_and_the_others_counted() -> None:
-    remarks = Remarks(2)
-    assert [remarks.more(0.0) for _ in range(5)] == ["", "", None, None, None]
-    assert remarks.more(29.0) is None
-    assert remarks.unsaid == 4
-    assert remarks.more(30.0) == " (and 4 that were not logged)"
-    assert remarks.more(60.0) == ""
