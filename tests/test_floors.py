@@ -181,6 +181,15 @@ def test_the_table_of_the_documentation_has_a_row_for_each_folder() -> None:
     assert rows == ["errors.py", *(f"{name}/" for name in FOLDERS[1:])]
 
 
+def test_each_row_of_the_table_names_the_modules_of_its_folder() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    for folder, cell in re.findall(r"^\| `([a-z]+)/` \| (.*) \|$", text, re.MULTILINE):
+        # The built-in types of sources are in docs/sources.md.
+        paths = [path for path in (PACKAGE / folder).rglob("*.py") if "types" not in path.parts]
+        modules = {path.stem for path in paths} - {"__init__"}
+        assert modules <= set(re.findall(r"`([a-z_]+)`", cell)), folder
+
+
 class TestTheRules:
     """What is allowed, and what is found out."""
 
