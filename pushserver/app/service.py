@@ -17,7 +17,7 @@ from pushserver.app.result import Published
 from pushserver.channels.publication import Draft
 from pushserver.errors import Unavailable
 from pushserver.sessions.node import Node
-from pushserver.usercode.coroutines import begin
+from pushserver.usercode.coroutines import start
 from pushserver.usercode.fork import Process
 
 Result = TypeVar("Result")
@@ -52,7 +52,7 @@ class Running:
         """Publish from any thread; raises Unavailable and NotRunning."""
         self._process.check()
         if self.here():
-            return Published(begin(self.node.publish(draft)))
+            return Published(start(self.node.publish(draft)))
         publishing = partial(self.node.publish, draft)
         return Published(self._wait_for(lambda: Deferred.fromCoroutine(publishing())))
 

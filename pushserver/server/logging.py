@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from pushserver.usercode.coroutines import begin
+from pushserver.usercode.coroutines import start
 
 _log = Logger()
 
@@ -32,7 +32,7 @@ def report(what: str) -> None:
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     """Drive a session's coroutine; log the exception that it raises."""
     try:
-        rest = begin(coroutine)
+        rest = start(coroutine)
     except Exception:
         report("a conversation failed")
     else:

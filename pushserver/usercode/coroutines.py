@@ -1,4 +1,4 @@
-"""Begins coroutines that mostly wait for nothing: a Deferred would be half of what they cost."""
+"""Starts coroutines that mostly do not wait: a Deferred for each would double what they cost."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from twisted.internet.defer import Deferred
 Result = TypeVar("Result")
 
 
-def begin(coroutine: Coroutine[Any, Any, Result]) -> Result | Deferred[Result]:
-    """What the coroutine gives, or a Deferred of it if it waits for something.
+def start(coroutine: Coroutine[Any, Any, Result]) -> Result | Deferred[Result]:
+    """Return the result of the coroutine, or a Deferred of it if the coroutine waits.
 
-    Raises what it raises before it waits for the first time.
+    An exception before the first wait is raised here.
     """
     try:
         awaited = coroutine.send(None)
     except StopIteration as stop:
         result: Result = stop.value
         return result
-    return Deferred.fromCoroutine(_go_on(coroutine, awaited))
+    return Deferred.fromCoroutine(_resume(coroutine, awaited))
 
 
 @coroutine_of_generator
-def _go_on(coroutine: Coroutine[Any, Any, Result], awaited: Any) -> Generator[Any, Any, Result]:
-    """The rest of a coroutine that waits for its first time."""
+def _resume(coroutine: Coroutine[Any, Any, Result], awaited: Any) -> Generator[Any, Any, Result]:
+    """Run the coroutine from its first wait, for `awaited`, to its end."""
     while True:
         try:
             result = yield awaited
         except GeneratorExit:
-            # What it waits for is gone, and it may have been collected before us.
+            # The garbage collector may have taken what the coroutine waits for before this
+            # generator.
             coroutine.close()
             raise
         except BaseException as error:

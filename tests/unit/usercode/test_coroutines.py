@@ -6,44 +6,44 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from pushserver.usercode.coroutines import begin
+from pushserver.usercode.coroutines import start
 
 
 async def answer(*waits: Deferred[int]) -> int:
     return sum([await wait for wait in waits])
 
 
-def taken(deferred: Any) -> list[Any]:
-    """What it has fired with, if it has."""
+def fired(deferred: Any) -> list[Any]:
+    """The result of the Deferred, if it has fired."""
     assert isinstance(deferred, Deferred)
-    found: list[Any] = []
-    deferred.addBoth(found.append)
-    return found
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    return results
 
 
-def test_what_waits_for_nothing_is_there_at_once() -> None:
-    assert begin(answer()) == 0
+def test_coroutine_that_does_not_wait_returns_its_result() -> None:
+    assert start(answer()) == 0
 
 
-def test_what_is_raised_before_it_waits_is_raised_at_once() -> None:
+def test_exception_before_the_first_wait_is_raised() -> None:
     async def fail() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        begin(fail())
+        start(fail())
 
 
-def test_what_it_waits_for_comes_one_after_the_other() -> None:
+def test_coroutine_waits_for_one_deferred_after_the_other() -> None:
     first: Deferred[int] = Deferred()
     second: Deferred[int] = Deferred()
-    found = taken(begin(answer(first, second)))
+    results = fired(start(answer(first, second)))
     first.callback(1)
-    assert found == []
+    assert results == []
     second.callback(2)
-    assert found == [3]
+    assert results == [3]
 
 
-def test_a_failure_is_raised_where_it_is_awaited() -> None:
+def test_failure_is_raised_at_the_await() -> None:
     async def careful(wait: Deferred[int]) -> str:
         try:
             await wait
@@ -52,27 +52,27 @@ def test_a_failure_is_raised_where_it_is_awaited() -> None:
         return ""
 
     wait: Deferred[int] = Deferred()
-    found = taken(begin(careful(wait)))
+    results = fired(start(careful(wait)))
     wait.errback(ValueError("it"))
-    assert found == ["got it"]
+    assert results == ["got it"]
 
 
-def test_what_is_raised_later_is_the_deferreds() -> None:
+def test_exception_after_the_first_wait_fails_the_deferred() -> None:
     wait: Deferred[int] = Deferred()
-    found = taken(begin(answer(wait)))
+    results = fired(start(answer(wait)))
     wait.errback(ValueError("it"))
-    assert found[0].check(ValueError)
+    assert results[0].check(ValueError)
 
 
-def test_it_may_be_cancelled() -> None:
+def test_deferred_can_be_cancelled() -> None:
     wait: Deferred[int] = Deferred()
-    waiting: Any = begin(answer(wait))
-    found = taken(waiting)
+    waiting: Any = start(answer(wait))
+    results = fired(waiting)
     waiting.cancel()
-    assert found[0].check(CancelledError)
+    assert results[0].check(CancelledError)
 
 
-def test_it_is_closed_when_what_it_waits_for_is_gone() -> None:
+def test_coroutine_is_closed_when_nothing_can_resume_it() -> None:
     closed = []
 
     async def tidy() -> None:
@@ -81,6 +81,6 @@ def test_it_is_closed_when_what_it_waits_for_is_gone() -> None:
         finally:
             closed.append(True)
 
-    begin(tidy())
+    start(tidy())
     gc.collect()
     assert closed == [True]
