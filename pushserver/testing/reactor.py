@@ -167,7 +167,7 @@ class Inline:
         return False
 
     def call(
-        self, function: Callable[[], Any], place: Hashable, must: bool = False
+        self, function: Callable[[], Any], group: Hashable, must: bool = False
     ) -> Deferred[Any]:
         with self._baton.lent():
             return maybeDeferred(function)

@@ -1,7 +1,7 @@
-"""The process that runs a server, told apart from its forks.
+"""Tells the process of a server from its forks.
 
-A fork (`multiprocessing` with the method fork, `os.fork`) has a copy of every object of the
-server, and its sockets: what it published would get offsets that the server gives out again.
+A fork (`multiprocessing` with the method fork, `os.fork`) has a copy of every object and socket of
+the server. A publication there would get an offset that the server assigns again.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Process:
 
 
 def call(function: Callable[..., Result], *arguments: object) -> Result:
-    """Call a function of the user's; only the process that called it gets its result.
+    """Call a function of the user; it returns only in the process that called it.
 
-    The child of an `os.fork()` in it that returns, or raises SystemExit, is ended here: it would
-    go on as a second reactor, on the sockets of the first.
+    A child of an `os.fork()` in the function that returns or raises is ended here: otherwise it
+    would run a second reactor on the sockets of the first.
     """
     process = getpid()
     try:
@@ -53,7 +53,7 @@ def call(function: Callable[..., Result], *arguments: object) -> Result:
 
 
 def _end(error: BaseException | None) -> NoReturn:
-    """End this process at once: without the exit handlers, threads and buffers of its parent."""
+    """End this process without the exit handlers, threads and buffers of its parent."""
     if isinstance(error, SystemExit):
         code = error.code
         if isinstance(code, int) or code is None:
@@ -62,12 +62,12 @@ def _end(error: BaseException | None) -> NoReturn:
     elif error is not None and not isinstance(error, StopIteration):
         text = "".join(traceback.format_exception(error))
     else:
-        # A coroutine and a generator return by StopIteration.
+        # StopIteration is how a coroutine or a generator returns.
         text = (
             "pushserver: a forked process of the server returned from the function that forked"
             " it, and ends here: end it with os._exit()\n"
         )
-    # A lock of sys.stderr, or of the log, may be held by a thread that was not forked.
+    # Not sys.stderr or the log: a thread that was not forked may hold a lock of theirs.
     with suppress(OSError):
         os.write(2, text.encode("utf-8", "backslashreplace"))
     os._exit(1)

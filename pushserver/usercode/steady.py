@@ -1,7 +1,7 @@
-"""A clock that no step of the wall clock moves, and how a reactor's timers come to follow it.
+"""The steady clock, which steps of the wall clock do not move, for the reactor and for ages.
 
-Twisted's reactors count in `time.time`: a wall clock that is set back by an hour (NTP, a virtual
-machine that continues) stops every timer for that hour, and one that is set forward fires them all.
+Twisted's reactors use `time.time`: if the wall clock is set back by an hour (NTP, a resumed virtual
+machine), every timer stops for that hour; if it is set forward, all of them fire.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ def steady(
     wall: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Callable[[], float]:
-    """The clock to measure with: that of the reactor, made steady if it counts in wall time.
+    """The clock of the reactor; one that uses wall time gets a steady clock first.
 
-    The new clock begins at the present Unix time, so that delayed calls that exist already
-    stay due when they were, and twisted.web's access log shows plausible dates. A reactor that has
-    a clock of its own, such as `task.Clock` or one that was made steady before, keeps it.
+    The steady clock starts at the current Unix time, so that existing delayed calls stay due when
+    they were and twisted.web's access log has plausible dates. A reactor with another clock, such
+    as `task.Clock` or one that is steady already, keeps it.
     """
-    found: Callable[[], float] = reactor.seconds
-    if not isinstance(reactor, ReactorBase) or found is not ReactorBase.seconds:
-        return found
+    present: Callable[[], float] = reactor.seconds
+    if not isinstance(reactor, ReactorBase) or present is not ReactorBase.seconds:
+        return present
     offset = wall() - monotonic()
 
     def seconds() -> float:
@@ -34,20 +34,19 @@ def steady(
 
     reactor.seconds = seconds
     for call in reactor.getDelayedCalls():
-        # What `reset` counts from.
+        # `reset` uses this clock.
         call.seconds = seconds  # type: ignore[attr-defined]
     return seconds
 
 
 def births(times: Sequence[float], wall: float, now: float) -> list[float]:
-    """When things were made that were stamped with these Unix times, in this order.
+    """Convert Unix times, in the order of creation, to times of the steady clock.
 
-    `wall` and `now` are the present by the wall clock and by the steady clock; the answer is by
-    the steady clock. A stamp in the future counts as the present, and nothing is younger than
-    something that was made after it.
+    `wall` and `now` are the current time of both clocks. A time in the future counts as now. The
+    result never decreases: nothing is younger than an item created after it.
     """
-    found: list[float] = []
+    result: list[float] = []
     for at in reversed(times):
         born = now - max(0.0, wall - at)
-        found.append(min(born, found[-1]) if found else born)
-    return found[::-1]
+        result.append(min(born, result[-1]) if result else born)
+    return result[::-1]

@@ -1,4 +1,4 @@
-"""Calls of an application's handlers: plain functions in threads, as they may take their time."""
+"""A pool of threads that calls the plain functions of an application, which may block."""
 
 from __future__ import annotations
 
@@ -18,53 +18,52 @@ from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.worker import Worker
 
 WAITING = 1_000
-"""How many calls of one handler may wait for a thread."""
+"""The number of calls of one group that may wait for a thread."""
 
 
 class Busy(PushServerError):
-    """So many calls of this handler wait for a thread that no other may."""
+    """Too many calls of the group wait for a thread."""
 
 
 class Threads(Protocol):
-    """Where plain functions are called."""
+    """Calls plain functions; `Pool` is the one with threads."""
 
     @property
     def crowded(self) -> bool:
-        """Whether so many calls wait that must be made that nobody may cause more of them."""
+        """Whether the queue of mandatory calls is full, so that new clients must be refused."""
 
     def call(
-        self, function: Callable[[], Any], place: Hashable, must: bool = False
+        self, function: Callable[[], Any], group: Hashable, must: bool = False
     ) -> Deferred[Any]:
-        """What it returns or raises, on the reactor's thread; raises Busy.
+        """Call the function; the Deferred fires in the reactor's thread. Raises Busy.
 
-        `place` says whose call it is. `must`: call it whoever waits already, and even when
-        nobody waits for it any more.
+        Calls of the same `group` share a part of the threads. A call that `must` be made is never
+        refused, and is made even if its Deferred was cancelled.
         """
 
     def close(self) -> None:
-        """Let the threads go; those that hang keep nobody."""
+        """End the threads when they are free; nothing waits for a call that hangs."""
 
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """One that waits for a thread."""
+    """A call that waits for a thread."""
 
     number: int
     function: Callable[[], Any]
-    place: Hashable
+    group: Hashable
     must: bool
     answer: Deferred[Any]
 
 
 class Pool:
-    """So many daemon threads at the most, begun when they are needed.
+    """Up to `most` daemon threads, started when they are needed.
 
-    One place has half of them at the most, so that a slow one does not keep all others waiting;
-    and what must be called gets a thread more if they are all taken, unless the same is being
-    called already.
+    One group uses at most half of them, so that a slow handler does not block the others. A
+    mandatory call gets an extra thread if all are in use, unless a call of its group is running.
 
-    A call that is cancelled while it waits for a thread is not made. One that is made goes on;
-    only when it has returned does its thread take another. `monotonic` is the steady clock.
+    A call that is cancelled while it waits for a thread is not made. A running call cannot be
+    stopped: its thread is free when the call returns. `monotonic` is the steady clock.
     """
 
     _log = Logger()
@@ -76,7 +75,7 @@ class Pool:
         self._share = max(1, most // 2)
         self._workers: list[Worker] = []
         self._idle: list[Worker] = []
-        self._begun: Counter[Hashable] = Counter()
+        self._running: Counter[Hashable] = Counter()
         self._waiting: dict[Hashable, dict[Deferred[Any], _Call]] = {}
         self._numbers = itertools.count()
         self._late = LogLimiter(LOGGED_AT_ONCE)
@@ -86,9 +85,9 @@ class Pool:
         return any(len(calls) >= WAITING and _first(calls).must for calls in self._waiting.values())
 
     def call(
-        self, function: Callable[[], Any], place: Hashable, must: bool = False
+        self, function: Callable[[], Any], group: Hashable, must: bool = False
     ) -> Deferred[Any]:
-        calls = self._waiting.setdefault(place, {})
+        calls = self._waiting.setdefault(group, {})
         if len(calls) >= WAITING and not must:
             raise Busy
 
@@ -96,8 +95,8 @@ class Pool:
             calls.pop(answer, None)
 
         answer: Deferred[Any] = Deferred(None if must else forget)
-        calls[answer] = _Call(next(self._numbers), function, place, must, answer)
-        self._go_on()
+        calls[answer] = _Call(next(self._numbers), function, group, must, answer)
+        self._start_waiting()
         return answer
 
     def close(self) -> None:
@@ -107,46 +106,46 @@ class Pool:
         for worker in self._workers:
             worker.close()
 
-    def _go_on(self) -> None:
-        """Begin all calls that may be, the oldest first."""
+    def _start_waiting(self) -> None:
+        """Start all calls that may start, the oldest first."""
         while (call := self._next()) is not None:
             try:
-                self._begin(call)
+                self._start(call)
             except RuntimeError as error:
-                # "can't start new thread": there are threads that will be free, or there are none.
-                if self._begun.total():
+                # "can't start new thread": wait for a running call, if there is one.
+                if self._running.total():
                     return
-                del self._waiting[call.place][call.answer]
+                del self._waiting[call.group][call.answer]
                 call.answer.errback(error)
 
     def _next(self) -> _Call | None:
-        first = (_first(calls) for calls in self._waiting.values() if calls)
-        may = (call for call in first if self._may_begin(call))
-        return min(may, key=lambda call: call.number, default=None)
+        heads = (_first(calls) for calls in self._waiting.values() if calls)
+        ready = (call for call in heads if self._may_start(call))
+        return min(ready, key=lambda call: call.number, default=None)
 
-    def _may_begin(self, call: _Call) -> bool:
-        begun = self._begun[call.place]
-        if call.must and not begun:
+    def _may_start(self, call: _Call) -> bool:
+        running = self._running[call.group]
+        if call.must and not running:
             return True
-        return begun < self._share and self._begun.total() < self._most
+        return running < self._share and self._running.total() < self._most
 
-    def _begin(self, call: _Call) -> None:
-        """Raises RuntimeError if there is no thread for it; nothing has happened then."""
+    def _start(self, call: _Call) -> None:
+        """Start a call; raises RuntimeError, and changes nothing, if no thread can be started."""
         new = not self._idle
         worker = Worker(f"handler {len(self._workers)}") if new else self._idle[-1]
-        made = worker.call(self._reactor, call.function)
+        result = worker.call(self._reactor, call.function)
         if new:
             self._workers.append(worker)
         else:
             self._idle.pop()
-        del self._waiting[call.place][call.answer]
-        self._begun[call.place] += 1
-        made.addBoth(self._done, worker, call)
+        del self._waiting[call.group][call.answer]
+        self._running[call.group] += 1
+        result.addBoth(self._done, worker, call)
 
     def _done(self, result: Any, worker: Worker, call: _Call) -> None:
-        self._begun[call.place] -= 1
+        self._running[call.group] -= 1
         self._idle.append(worker)
-        self._go_on()
+        self._start_waiting()
         if not call.answer.called:
             call.answer.callback(result)
         elif isinstance(result, Failure):

@@ -1,4 +1,4 @@
-"""A thread in which one source makes its calls, one at a time."""
+"""A thread for calls that may block: those of one source, of handlers, or of the store."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from twisted.python.failure import Failure
 
 
 class Caller(Protocol):
-    """Makes calls somewhere, one at a time; `Worker` is one."""
+    """Makes calls, one at a time; `Worker` makes them in a thread."""
 
     @property
     def busy(self) -> bool:
-        """Whether a call is being made, or waits to be."""
+        """Whether a call is running or waiting."""
 
     def call(self, reactor: IReactorFromThreads, function: Callable[[], object]) -> Deferred[Any]:
-        """What the function returns or raises, on the reactor's thread."""
+        """Call the function; the Deferred fires in the reactor's thread."""
 
     def close(self) -> None:
-        """There are no more calls."""
+        """Make no further calls."""
 
 
 class Worker:
-    """Begins a daemon thread with the first call, and another after that has ended.
+    """Makes its calls in a daemon thread, one after the other.
 
-    What is called goes on however long it takes; no other call is made meanwhile, in no
-    thread.
+    The first call starts the thread, and so does the first one after `close`. A call that hangs
+    holds up those behind it; there is never a second thread.
     """
 
     def __init__(self, name: str):
@@ -44,30 +44,29 @@ class Worker:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is being made, or waits to be."""
+        """Whether a call is running or waiting."""
         with self._changed:
             return self._busy or bool(self._jobs)
 
     def call(self, reactor: IReactorFromThreads, function: Callable[[], object]) -> Deferred[Any]:
-        """What the function returns or raises, brought over to the reactor's thread.
+        """Call the function; the Deferred fires in the reactor's thread.
 
-        A call that is cancelled before it has begun is not made; after that only its
-        result is forgotten. Raises RuntimeError if there can be no thread now; the call is
-        not made then.
+        A call that is cancelled before it starts is not made; after that only its result is
+        dropped. Raises RuntimeError if no thread can be started.
         """
         job = _Job(reactor, function)
         with self._changed:
             self._closing = False
             if not self._alive:
                 threading.Thread(target=self._work, name=self._name, daemon=True).start()
-                # It has begun; until we let go of the lock it looks for nothing.
+                # The thread waits for the lock that is held here.
                 self._alive = True
             self._jobs.append(job)
             self._changed.notify()
         return job.result
 
     def close(self) -> None:
-        """Let the thread end when it has made the calls that wait."""
+        """End the thread after the waiting calls."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -89,7 +88,7 @@ class Worker:
 
 
 class _Job:
-    """One call."""
+    """A call, its reactor, and the Deferred of its result."""
 
     def __init__(self, reactor: IReactorFromThreads, function: Callable[[], object]):
         self.result: Deferred[Any] = Deferred(self._cancel)
@@ -98,21 +97,21 @@ class _Job:
         self._cancelled = False
 
     def run(self) -> None:
-        """In the thread."""
+        """Make the call; runs in the thread."""
         if self._cancelled:
             return
-        found: object
+        result: object
         try:
-            found = self._function()
+            result = self._function()
         except BaseException:
-            found = Failure()
-        # A reactor that has stopped is no longer to be reached.
+            result = Failure()
+        # A reactor that has stopped may refuse the call.
         with suppress(Exception):
-            self._reactor.callFromThread(self._deliver, found)
+            self._reactor.callFromThread(self._deliver, result)
 
-    def _deliver(self, found: object) -> None:
+    def _deliver(self, result: object) -> None:
         if not self._cancelled:
-            self.result.callback(found)
+            self.result.callback(result)
 
     def _cancel(self, _: object) -> None:
         self._cancelled = True

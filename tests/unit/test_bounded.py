@@ -52,7 +52,7 @@ BOUNDS = {
     "hub.audience.Audience.queue": "FanOut.room refuses a publication over QUEUE_BYTES",
     "hub.audience.Group.others": CONNECTIONS,
     "hub.audience.Group.ready": CONNECTIONS,
-    "usercode.thread_pool.Pool._begun": CONFIGURED,
+    "usercode.thread_pool.Pool._running": CONFIGURED,
     "usercode.thread_pool.Pool._idle": "handler_threads",
     "usercode.thread_pool.Pool._waiting": "WAITING for each handler; beyond it no client is let in",
     "usercode.thread_pool.Pool._workers": (

@@ -670,11 +670,11 @@ class TestWhoLeaves:
 
         class Full(Inline):
             def call(
-                self, function: Callable[[], Any], place: Hashable, must: bool = False
+                self, function: Callable[[], Any], group: Hashable, must: bool = False
             ) -> Deferred[Any]:
                 if not must:
                     raise Busy
-                return super().call(function, place)
+                return super().call(function, group)
 
         guests.handlers._threads = Full()
         for _ in range(3):

@@ -255,11 +255,11 @@ def test_a_server_that_was_stopped_does_not_start_again(app: PushServer) -> None
 def test_both_are_called_even_when_others_must_wait(app: PushServer) -> None:
     class Full(Inline):
         def call(
-            self, function: Callable[[], Any], place: Hashable, must: bool = False
+            self, function: Callable[[], Any], group: Hashable, must: bool = False
         ) -> Deferred[Any]:
             if not must:
                 raise Busy
-            return super().call(function, place)
+            return super().call(function, group)
 
     called: list[str] = []
     for event in ("start", "stop"):
