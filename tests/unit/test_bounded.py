@@ -149,7 +149,7 @@ BOUNDS = {
     ),
     "sources.http_client.fetch.Fetcher._headers": CONFIGURED,
     "sources.types.tail.follower.Follower._files": "the files of one name that is rotated",
-    "sources.types.tail.follower.Follower.told": "emptied with each look",
+    "sources.types.tail.follower.Follower.warnings": "emptied with each poll",
     "sources.functions.adapt.GeneratorSource._value": "one",
     "sources.registry.SourceTypes._by_name": STARTED,
     "sources.types.lines.Splitter._kept": "max_line_bytes",

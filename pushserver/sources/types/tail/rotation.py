@@ -1,4 +1,4 @@
-"""What rotated files are called, and which of them had the name after which."""
+"""The names of rotated log files, and their order."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ _SUFFIX = re.compile(r"([.-])((?:\d[\dT:._-]*)?\d)Z?")
 _COUNT = re.compile(r"\d{1,4}")
 
 
-def later(name: str, names: Iterable[str], bases: Iterable[str]) -> list[str]:
-    """Those of `names` that were rotated after `name`, oldest first.
+def rotated_after(name: str, names: Iterable[str], bases: Iterable[str]) -> list[str]:
+    """Return the `names` that were rotated after `name`, oldest first.
 
-    They begin with one of `bases`, and then have what logrotate, Python's logging, Twisted and
-    others add: `.2`, where the smallest number is the newest, or a time: `-20261122`,
-    `.2026-11-22_10`, `.1795378647`. Those of the other kind than `name` are none of them, and so
-    are all when it is of neither. What is compressed is named only if it is not there plain too.
+    They are one of `bases` with a suffix of logrotate, Python's logging, Twisted or others: a
+    count such as `.2`, where 1 is the newest, or a time such as `-20261122`, `.2026-11-22_10`,
+    `.1795378647`. Only names with the same kind of suffix as `name` are compared. A compressed
+    file is left out if the uncompressed one exists.
     """
-    there = set(names)
+    existing = set(names)
     for base in bases:
-        own = _place(name, base)
+        own = _rank(name, base)
         if own is None:
             continue
-        found = []
-        for other in there:
-            plain = _plain(other)
-            place = _place(plain, base)
-            if place is None or place[0] != own[0] or place[1] <= own[1]:
+        ranked = []
+        for other in existing:
+            plain = _uncompressed(other)
+            rank = _rank(plain, base)
+            if rank is None or rank[0] != own[0] or rank[1] <= own[1]:
                 continue
-            if plain == other or plain not in there:
-                found.append((place[1], other))
-        return [other for _, other in sorted(found)]
+            if plain == other or plain not in existing:
+                ranked.append((rank[1], other))
+        return [other for _, other in sorted(ranked)]
     return []
 
 
 def is_compressed(name: str) -> bool:
-    """Whether a file of this name is."""
+    """Whether the name is that of a compressed file."""
     return name.endswith(COMPRESSED)
 
 
-def _plain(name: str) -> str:
+def _uncompressed(name: str) -> str:
     return name.rpartition(".")[0] if is_compressed(name) else name
 
 
-def _place(name: str, base: str) -> tuple[tuple[str, bool], tuple[int, ...]] | None:
-    """In which row of names it stands, and where; the later ones are greater."""
+def _rank(name: str, base: str) -> tuple[tuple[str, bool], tuple[int, ...]] | None:
+    """Return the kind of the suffix, and a key that is greater for later files."""
     match = _SUFFIX.fullmatch(name, len(base)) if name.startswith(base) else None
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""`type = "tail"`: publishes the lines that are written to a file."""
+"""`type = "tail"`: publishes the lines that are appended to a file."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _PER_TURN = 200
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What stands in the table of the source beside the common keys."""
+    """The keys of the table of the source beside the common ones."""
 
     path: str
-    """The file; it need not be there yet."""
+    """The path of the file, which may not exist yet."""
     from_start: bool = False
-    """Whether at the very first start also what is in it already is published."""
+    """Whether the first start also publishes the existing lines."""
     format: LineFormat = "text"
     """`text`: each line is a string; `json`: each line is a JSON value."""
     poll_milliseconds: Annotated[int, Meta(ge=10, le=60_000)] = 250
-    """How often it is looked for more, and whether the name leads to another file."""
+    """The interval at which the file and its name are checked."""
     max_line_bytes: Annotated[int, Meta(ge=1, le=1_048_576)] = 65_536
-    """The longest line; of a longer text only so much is published, and none of JSON."""
+    """The longest line; a longer text is cut, longer JSON is skipped."""
     max_catch_up_bytes: Annotated[int, Meta(ge=0)] = 1_048_576
-    """How much of what was written while the source did not run is published."""
+    """How much of the lines that were written while the source did not run is published."""
 
 
 @implementer(ISource)
 class Tail:
-    """Publishes each line that is written to a file, in order, through rotation and truncation.
+    """Publishes each line appended to a file, in order, across rotation and truncation.
 
-    It remembers where it is, and goes on from there at its next start.
+    It remembers its position, and continues from there at the next start.
     """
 
     def __init__(self, options: Options):
@@ -67,7 +67,7 @@ class Tail:
         problem: str | None = None
         while True:
             try:
-                steps, more = follower.look()
+                steps, more = follower.poll()
             except OSError as error:
                 raise SourceFailed(f"{options.path}: {error.strerror or error}") from error
             if follower.problem != problem:
@@ -76,8 +76,8 @@ class Tail:
                     feed.trouble(f"{options.path}: {problem}")
                 else:
                     feed.ok()
-            while follower.told:
-                feed.trouble(f"{options.path}: {follower.told.pop(0)}")
+            while follower.warnings:
+                feed.trouble(f"{options.path}: {follower.warnings.pop(0)}")
             for count, step in enumerate(steps, 1):
                 if step.line is not None:
                     await lines.publish(step.line)
@@ -88,7 +88,7 @@ class Tail:
 
 
 def _mark(remembered: object) -> Mark | None:
-    """What was remembered, if it is of this version."""
+    """Return the remembered mark, or None if the value is not one."""
     try:
         return msgspec.convert(remembered, Mark)
     except msgspec.ValidationError:

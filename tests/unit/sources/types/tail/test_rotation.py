@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.sources.types.tail.rotation import COMPRESSED, is_compressed, later
+from pushserver.sources.types.tail.rotation import COMPRESSED, is_compressed, rotated_after
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ def test_files_that_are_rotated_as_others_do_it_have_an_order(
         "a.log1",
         "a.log.1a",
     ]
-    assert later(name, [name, *expected, *others], ["a.log"]) == expected
+    assert rotated_after(name, [name, *expected, *others], ["a.log"]) == expected
     for one in expected:
-        assert name not in later(one, [name, *expected, *others], ["a.log"])
+        assert name not in rotated_after(one, [name, *expected, *others], ["a.log"])
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_files_that_are_rotated_as_others_do_it_have_an_order(
     ],
 )
 def test_what_is_called_in_another_way_is_not_compared(name: str, others: list[str]) -> None:
-    assert later(name, [name, *others], ["a.log"]) == []
+    assert rotated_after(name, [name, *others], ["a.log"]) == []
 
 
 @pytest.mark.parametrize("suffix", COMPRESSED)
@@ -60,26 +60,26 @@ def test_what_is_compressed_counts_unless_it_is_there_plain(suffix: str) -> None
     packed = f"a.log.1{suffix}"
     assert is_compressed(packed)
     assert not is_compressed("a.log.1")
-    assert later("a.log.2", ["a.log.2", packed], ["a.log"]) == [packed]
-    assert later("a.log.2", ["a.log.2", packed, "a.log.1"], ["a.log"]) == ["a.log.1"]
+    assert rotated_after("a.log.2", ["a.log.2", packed], ["a.log"]) == [packed]
+    assert rotated_after("a.log.2", ["a.log.2", packed, "a.log.1"], ["a.log"]) == ["a.log.1"]
 
 
 def test_a_link_has_two_names() -> None:
     names = ["a.log-20261120", "a.log-20261121", "a.log-20261122"]
-    assert later(names[0], names, ["a.log", names[2]]) == names[1:]
-    assert later("today.1", ["today.1", "today.0"], ["a.log", "today"]) == ["today.0"]
+    assert rotated_after(names[0], names, ["a.log", names[2]]) == names[1:]
+    assert rotated_after("today.1", ["today.1", "today.0"], ["a.log", "today"]) == ["today.0"]
 
 
 @given(st.lists(st.integers(0, 9999), unique=True, min_size=1), st.sampled_from(".-"))
 def test_numbers_are_counted_down(numbers: list[int], separator: str) -> None:
     names = [f"x{separator}{n}" for n in numbers]
     down = [f"x{separator}{n}" for n in sorted(numbers, reverse=True)]
-    assert later(down[0], names, ["x"]) == down[1:]
+    assert rotated_after(down[0], names, ["x"]) == down[1:]
 
 
 @given(st.text(alphabet="x.-0123TZ:_gz"), st.lists(st.text(alphabet="x.-0123TZ:_gz")))
 def test_whatever_names_there_are_nothing_comes_after_itself(name: str, names: list[str]) -> None:
-    found = later(name, names, ["x", "x.1"])
+    found = rotated_after(name, names, ["x", "x.1"])
     assert name not in found
     assert set(found) <= set(names)
     assert len(found) == len(set(found))

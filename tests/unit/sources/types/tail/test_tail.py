@@ -19,9 +19,9 @@ from zope.interface.verify import verifyObject
 from pushserver.errors import Unavailable
 from pushserver.sources.interface import ISource, SourceFailed
 from pushserver.sources.types.tail import follower
-from pushserver.sources.types.tail.follower import GRACE_LOOKS, MOST_FILES, Follower
+from pushserver.sources.types.tail.follower import GRACE_POLLS, MAX_FILES, Follower
 from pushserver.sources.types.tail.logfile import HEAD_BYTES, READ_BYTES, Mark, Step
-from pushserver.sources.types.tail.rotation import later
+from pushserver.sources.types.tail.rotation import rotated_after
 from pushserver.sources.types.tail.source import TAIL, Options
 from tests.unit.fakes.recorder import Recorder
 from tests.unit.fakes.tools import programs
@@ -72,16 +72,16 @@ class Desk:
         assert failure.check(CancelledError), failure
         assert self.clock.getDelayedCalls() == []
 
-    def look(self, times: int = 1) -> None:
+    def poll(self, times: int = 1) -> None:
         """Let it look so often, and read all that it finds."""
         for _ in range(times):
             self.clock.advance(self.options.poll_milliseconds / 1000)
             for _ in range(50):
                 self.clock.advance(0)
 
-    def take(self, looks: int = GRACE_LOOKS + 2) -> list[Any]:
+    def take(self, polls: int = GRACE_POLLS + 2) -> list[Any]:
         """What it published since the last time."""
-        self.look(looks)
+        self.poll(polls)
         taken = list(self.feed.published)
         self.feed.published.clear()
         return taken
@@ -110,7 +110,7 @@ def tailing(path: Path, **options: Any) -> Desk:
     desk = Desk(path, **options)
     DESKS.append(desk)
     desk.start()
-    desk.look()
+    desk.poll()
     return desk
 
 
@@ -179,7 +179,7 @@ class TestLines:
         desk = tailing(path, from_start=True)
         for part in ("a\nb", "b\n", "\n", "c", "c", "\nd\n"):
             append(path, part)
-            desk.look()
+            desk.poll()
         assert desk.take() == ["a", "bb", "", "cc", "d"]
 
     def test_without_a_newline_wait_for_it(self, path: Path) -> None:
@@ -219,7 +219,7 @@ class TestLines:
         desk.feed.memory = None
         desk.feed.hold()
         desk.start()
-        desk.look(10)
+        desk.poll(10)
         assert desk.feed.published == []
         desk.feed.release()
         # In one turn of the reactor.
@@ -231,7 +231,7 @@ class TestLines:
         desk.trouble()
         desk.feed.fails = [Unavailable("the disk is full")]
         append(path, "a\nb\n")
-        desk.look()
+        desk.poll()
         assert (desk.feed.published, desk.trouble()) == ([], ["the disk is full"])
         assert desk.take() == ["a", "b"]
 
@@ -240,7 +240,7 @@ class TestRotation:
     def test_the_old_file_is_read_to_its_end_first(self, path: Path) -> None:
         desk = tailing(path, from_start=True)
         append(path, "1\n")
-        desk.look()
+        desk.poll()
         append(path, "2\n")
         rotate(path, "3\n")
         assert desk.take() == ["1", "2", "3"]
@@ -249,11 +249,11 @@ class TestRotation:
         append(path, "1\n")
         desk = tailing(path, from_start=True)
         old = rotate(path, "")
-        desk.look(50)
+        desk.poll(50)
         append(old, "2\n")
-        desk.look(50)
+        desk.poll(50)
         append(path, "4\n")
-        desk.look(GRACE_LOOKS - 1)
+        desk.poll(GRACE_POLLS - 1)
         append(old, "3\n")
         assert desk.take() == ["1", "2", "3", "4"]
 
@@ -279,18 +279,18 @@ class TestRotation:
         desk = tailing(path, from_start=True)
         for n in range(2, 6):
             rotate(path, f"{n}\n")
-            desk.look()
+            desk.poll()
         assert desk.take(10) == ["1", "2", "3", "4", "5"]
         assert len(os.listdir("/proc/self/fd")) < 100
 
     def test_faster_than_it_is_read_is_told(self, path: Path) -> None:
         append(path, (b"0" * 1_000 + b"\n") * 2_000)
         follower = Follower(str(path), 100, None, True, 0)
-        for n in range(MOST_FILES):
-            list(follower.look()[0])
+        for n in range(MAX_FILES):
+            list(follower.poll()[0])
             assert follower.problem == ""
             rotate(path, f"{n}\n")
-        list(follower.look()[0])
+        list(follower.poll()[0])
         assert follower.problem == "rotated faster than it is read"
         follower.close()
 
@@ -298,7 +298,7 @@ class TestRotation:
         append(path, "1\n")
         desk = tailing(path, from_start=True)
         path.unlink()
-        desk.look()
+        desk.poll()
         assert desk.trouble() == ["No such file or directory"]
         oks = desk.feed.oks
         append(path, "2\n")
@@ -321,7 +321,7 @@ class TestRotation:
         desk = tailing(path, from_start=True)
         for _ in range(5):
             rotate(path, "x\n")
-            desk.look(GRACE_LOOKS + 2)
+            desk.poll(GRACE_POLLS + 2)
         assert len(os.listdir("/proc/self/fd")) == before + 1
         desk.stop()
         assert len(os.listdir("/proc/self/fd")) == before
@@ -350,7 +350,7 @@ class TestTruncation:
         desk = tailing(path, from_start=True)
         (tmp_path / "copy").write_bytes(path.read_bytes())
         os.truncate(path, 0)
-        desk.look()
+        desk.poll()
         append(path, "2\n")
         assert desk.take() == ["1", "2"]
 
@@ -399,16 +399,16 @@ class TestWhatIsNoFile:
     ) -> None:
         make()
         desk = tailing(path)
-        desk.look(10)
+        desk.poll(10)
         assert desk.trouble() == [problem]
         remove()
-        desk.look()
+        desk.poll()
         assert desk.trouble() == ["No such file or directory"]
         append(path, "1\n")
         assert desk.take() == ["1"]
         rotate(path)
         make()
-        desk.look()
+        desk.poll()
         assert desk.trouble() == [problem]
 
     def test_nor_one_that_may_not_be_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,10 +422,10 @@ class TestWhatIsNoFile:
 
             monkeypatch.setattr(os, "open", refuse)
             desk = tailing(path)
-            desk.look(10)
+            desk.poll(10)
             assert desk.trouble() == ["Permission denied"]
             monkeypatch.setattr(os, "open", opened)
-            desk.look()
+            desk.poll()
             append(path, "new\n")
             assert desk.take() == ["new"]
 
@@ -439,7 +439,7 @@ class TestWhatIsNoFile:
             raise OSError(5, "Input/output error")
 
         monkeypatch.setattr(os, "pread", fail)
-        desk.look()
+        desk.poll()
         [failure] = desk.ended
         assert isinstance(failure, Failure)
         assert failure.check(SourceFailed)
@@ -505,7 +505,7 @@ class TestAfterARestart:
         desk = self.restarted(path, change)
         # One whose number is smaller is the newer one.
         expected = ["3", "5"] if names == ("log.9", "log.10") else ["3", "4", "5"]
-        assert desk.take(3 * GRACE_LOOKS) == expected
+        assert desk.take(3 * GRACE_POLLS) == expected
         assert desk.trouble() == []
 
     def test_those_of_a_link_are_known_by_its_name(self, path: Path) -> None:
@@ -522,7 +522,7 @@ class TestAfterARestart:
         for day in days[1:]:
             put(day)
         desk.start()
-        assert desk.take(3 * GRACE_LOOKS) == [day.name for day in days]
+        assert desk.take(3 * GRACE_POLLS) == [day.name for day in days]
         assert desk.trouble() == []
 
     def test_one_with_two_names_is_read_once(self, path: Path) -> None:
@@ -535,7 +535,7 @@ class TestAfterARestart:
             path.with_name("log.0").symlink_to(path)
 
         desk = self.restarted(path, change)
-        assert desk.take(3 * GRACE_LOOKS) == ["3", "4"]
+        assert desk.take(3 * GRACE_POLLS) == ["3", "4"]
         assert desk.trouble() == []
 
     def test_one_that_is_written_to_later_is_not_after_it(self, path: Path) -> None:
@@ -552,7 +552,7 @@ class TestAfterARestart:
         assert desk.take() == ["3"]
 
     def test_what_is_left_out_is_told(self, path: Path) -> None:
-        names = [f"log.{n}" for n in range(MOST_FILES + 2, 1, -1)]
+        names = [f"log.{n}" for n in range(MAX_FILES + 2, 1, -1)]
 
         def change() -> None:
             for name in [*names, "log.1.gz"]:
@@ -561,7 +561,7 @@ class TestAfterARestart:
 
         desk = self.restarted(path, change)
         read = [f"after {name}" for name in names[2:-1]]
-        assert desk.take(MOST_FILES * GRACE_LOOKS) == [*read, "after log.1.gz"]
+        assert desk.take(MAX_FILES * GRACE_POLLS) == [*read, "after log.1.gz"]
         [told] = desk.trouble()
         assert told == (
             "lines are missing: rotated meanwhile, and compressed, not readable or more than 14: "
@@ -577,14 +577,14 @@ class TestAfterARestart:
                 append(path, f"after {name}\n")
 
         def between(name: str, *rest: Any) -> list[str]:
-            found = later(name, *rest)
+            found = rotated_after(name, *rest)
             path.with_name("log.1").rename(path.with_name("log.2"))
             append(path.with_name("log.1"), "another\n")
             return found
 
-        monkeypatch.setattr(follower, "later", between)
+        monkeypatch.setattr(follower, "rotated_after", between)
         desk = self.restarted(path, change)
-        assert desk.take(3 * GRACE_LOOKS) == ["after log.1"]
+        assert desk.take(3 * GRACE_POLLS) == ["after log.1"]
         [told] = desk.trouble()
         assert told.endswith(": log.1")
 
@@ -594,7 +594,7 @@ class TestAfterARestart:
             rotate(path)
 
         desk = self.restarted(path, change)
-        desk.look()
+        desk.poll()
         append(path, "4\n")
         assert desk.take() == ["3", "4"]
 
@@ -609,7 +609,7 @@ class TestAfterARestart:
 
     def test_also_when_the_new_one_comes_later(self, path: Path) -> None:
         desk = self.restarted(path, path.unlink)
-        desk.look()
+        desk.poll()
         append(path, "3\n")
         assert desk.take() == ["3"]
 
@@ -657,7 +657,7 @@ class TestAfterARestart:
 
     def test_nothing_is_caught_up_with_if_that_is_the_bound(self, path: Path) -> None:
         desk = self.restarted(path, lambda: append(path, "3\n"), max_catch_up_bytes=0)
-        desk.look()
+        desk.poll()
         append(path, "4\n")
         assert desk.take() == ["4"]
 
@@ -667,7 +667,7 @@ class TestAfterARestart:
         DESKS.append(desk)
         desk.feed.hold()
         desk.start()
-        desk.look()
+        desk.poll()
         held, desk.feed.held = desk.feed.held, None
         desk.stop()
         assert held is not None
@@ -683,7 +683,7 @@ class TestAfterARestart:
         DESKS.append(desk)
         desk.feed.memory = remembered
         desk.start()
-        desk.look()
+        desk.poll()
         append(path, "new\n")
         assert desk.take()[-1:] == ["new"]
 
@@ -846,7 +846,7 @@ class Story:
     def _look(self, most: int = 1_000) -> bool:
         if self._follower is None:
             return False
-        steps, more = self._follower.look()
+        steps, more = self._follower.poll()
         for step in itertools.islice(steps, most):
             self._take(step)
         if self._marked is not None and most > 1:
