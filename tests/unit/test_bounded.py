@@ -160,7 +160,7 @@ BOUNDS = {
     "sources.types.json_poll.Options.headers": CONFIGURED,
     "sources.types.json_poll.Poll._identity": CONFIGURED,
     "sources.types.command.process.Process._chunks": "its pipes are not read while a chunk waits",
-    "sources.types.command.process.Process._stoppers": "a call for each stop",
+    "sources.types.command.process.Process._stop_waiters": "a call for each stop",
     "sources.engine.record.Record._logged": "a deque with a maxlen",
     "sources.http_client.polling.Polling._validators": (
         "two headers of one answer, whose head is bounded"

@@ -1,1 +1,1 @@
-"""The type `command`: what a program prints."""
+"""The type `command`: the lines that a program prints."""

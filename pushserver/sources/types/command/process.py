@@ -1,4 +1,4 @@
-"""A program that runs in a session of its own, and its orderly end with all it has started."""
+"""Runs a program in its own session, and ends it with all processes of its group."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from pushserver.usercode.reactor import Reactor
 
 STDOUT, STDERR = 1, 2
 POLL_SECONDS = 0.05
-LAST_SECONDS = 1.0
-"""How long after the last signal the end is waited for, and output after the end."""
-HEARD_BYTES = 65_536
-"""After so many bytes of standard error the program waits for POLL_SECONDS."""
+GRACE_SECONDS = 1.0
+"""The wait for the end after SIGKILL, and for output after the end."""
+STDERR_BYTES = 65_536
+"""Standard error is paused for POLL_SECONDS after this many bytes."""
 
-# spawnProcess begins no session without a terminal, and changes the folder only by a fork of
-# the whole server. A C locale and two signals are not as Python has them.
+# spawnProcess starts a session only with a terminal, and changes the folder only by a fork of
+# the whole server. The program gets the default of two signals that Python ignores, and the
+# LC_CTYPE of the server, which Python overrides in a C locale.
 _LAUNCH = """
 import os, signal, sys
 locale, folder, program, *command = sys.argv[1:]
@@ -47,31 +48,31 @@ except OSError as error:
 
 
 class CannotStart(Exception):
-    """There is no such program or folder, or no process could be made; the text says which."""
+    """The program or the folder does not exist, or no process can be started."""
 
 
 def find_program(name: str, folder: str, environment: Mapping[str, str]) -> str:
-    """The path of a program, as a shell in this folder finds it; raises CannotStart."""
+    """Return the path of a program as a shell in `folder` finds it; raises CannotStart."""
     if not os.path.isdir(folder or "."):
         raise CannotStart(f"there is no folder {folder}")
     if os.sep in name:
-        found = shutil.which(os.path.join(folder, name))
+        path = shutil.which(os.path.join(folder, name))
         where = f" in {folder}" if folder else ""
     else:
-        found = shutil.which(name, path=environment.get("PATH", os.defpath))
+        path = shutil.which(name, path=environment.get("PATH", os.defpath))
         where = " in PATH"
-    if found is None:
+    if path is None:
         raise CannotStart(f"there is no program {name}{where}")
-    return os.path.abspath(found)
+    return os.path.abspath(path)
 
 
 class Process(ProcessProtocol):
-    """Runs once. What it writes is read as fast as it is taken by `read`.
+    """Runs one program once. Its pipes are read no faster than `read` is called.
 
-    With `on_stderr` its standard error goes there, no more than 1.3 MB a second.
+    With `on_stderr` its standard error is given to that, at most 1.3 MB a second.
 
-    It ends when the program does, or by `stop`; what the program leaves behind in its
-    process group is ended too. A shutdown of the reactor ends it, and waits for that.
+    At the end of the program, or by `stop`, all other processes of its group are ended too. A
+    shutdown of the reactor stops it, and waits for the end.
     """
 
     transport: Any
@@ -93,21 +94,21 @@ class Process(ProcessProtocol):
         self._pid = 0
         self._chunks: deque[tuple[int, bytes]] = deque()
         self._reader: Deferred[None] | None = None
-        self._stoppers: list[Deferred[None]] = []
+        self._stop_waiters: list[Deferred[None]] = []
         self._timer: Any = None
-        self._heard = 0
-        self._rest: Any = None
+        self._stderr_bytes = 0
+        self._stderr_pause: Any = None
         self._trigger: Any = None
         self._signalled = False
         self._killed = False
         self._deadline = 0.0
         self._idle_since = 0.0
         self.stopped = False
-        """Whether it was told to end."""
-        self.over = False
-        """Whether it has ended, with all of its group and its output."""
+        """Whether `stop` was called."""
+        self.ended = False
+        """Whether the program, its group and its output have ended."""
         self.result: BaseException | None = None
-        """ProcessDone or ProcessTerminated, once the program has ended."""
+        """ProcessDone or ProcessTerminated after the end of the program."""
 
     def start(self, command: Sequence[str], folder: str, environment: Mapping[str, str]) -> None:
         """Start the program; raises CannotStart."""
@@ -126,12 +127,12 @@ class Process(ProcessProtocol):
         self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._shut_down)
 
     async def read(self) -> tuple[int, bytes] | None:
-        """What it has written next: on which descriptor, and what; None at its end."""
+        """Return the descriptor and the bytes of its next output, or None at its end."""
         while not self._chunks:
-            if self.over:
+            if self.ended:
                 return None
             for descriptor, pipe in self._pipes().items():
-                if descriptor == STDOUT or self._rest is None:
+                if descriptor == STDOUT or self._stderr_pause is None:
                     pipe.resumeProducing()
             self._idle_since = self._monotonic()
             self._reader = Deferred()
@@ -142,23 +143,23 @@ class Process(ProcessProtocol):
         return self._chunks.popleft()
 
     async def stop(self) -> None:
-        """End it: SIGTERM to its group, SIGKILL after `stop_seconds`; returns when it is over.
+        """Send SIGTERM to its group, and SIGKILL after `stop_seconds`; returns when it has ended.
 
-        Nothing more is read. When that is not waited for, it ends all the same.
+        Its output is discarded. It ends even if this is cancelled.
         """
-        if self.over:
+        if self.ended:
             return
         if not self.stopped:
             self.stopped = True
             self._chunks.clear()
             for descriptor, pipe in self._pipes().items():
-                # So that it does not wait for somebody to read its last words.
-                if descriptor == STDOUT or self._rest is None:
+                # Drain the pipes, so that the program is not blocked in a write.
+                if descriptor == STDOUT or self._stderr_pause is None:
                     pipe.resumeProducing()
             self._end_group()
-        over: Deferred[None] = Deferred()
-        self._stoppers.append(over)
-        await over
+        ended: Deferred[None] = Deferred()
+        self._stop_waiters.append(ended)
+        await ended
 
     def connectionMade(self) -> None:
         self._pid = self.transport.pid
@@ -167,18 +168,18 @@ class Process(ProcessProtocol):
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         if childFD == STDERR and self._on_stderr is not None:
             self._on_stderr(data)
-            self._heard += len(data)
-            if self._heard >= HEARD_BYTES and self._rest is None:
-                self._heard = 0
+            self._stderr_bytes += len(data)
+            if self._stderr_bytes >= STDERR_BYTES and self._stderr_pause is None:
+                self._stderr_bytes = 0
                 self.transport.pipes[STDERR].pauseProducing()
-                self._rest = self._reactor.callLater(POLL_SECONDS, self._go_on_hearing)
+                self._stderr_pause = self._reactor.callLater(POLL_SECONDS, self._resume_stderr)
         elif not self.stopped:
             self._chunks.append((childFD, data))
             self.transport.pipes[childFD].pauseProducing()
             self._wake()
 
-    def _go_on_hearing(self) -> None:
-        self._rest = None
+    def _resume_stderr(self) -> None:
+        self._stderr_pause = None
         if STDERR in self.transport.pipes:
             self.transport.pipes[STDERR].resumeProducing()
 
@@ -192,37 +193,37 @@ class Process(ProcessProtocol):
             self._finish()
 
     def _end_group(self) -> None:
-        """Ask all that is left of the group to end, and look whether it does."""
+        """Send SIGTERM to the group once, and start to check for its end."""
         if self._signalled:
             return
         self._signalled = True
         self._signal(signal.SIGTERM)
         self._deadline = self._monotonic() + self._stop_seconds
-        self._timer = self._reactor.callLater(POLL_SECONDS, self._look)
+        self._timer = self._reactor.callLater(POLL_SECONDS, self._check_end)
 
-    def _look(self) -> None:
-        """Until nothing of the group is left; with SIGKILL when the time is over."""
+    def _check_end(self) -> None:
+        """Finish if the group has ended; send SIGKILL after the deadline; else check again."""
         self._timer = None
         now = self._monotonic()
         if self.result is not None and not self._group_lives():
             if not self.transport.pipes:
                 return self._finish()
-            # Somebody outside the group has its output.
-            return self._wait(LAST_SECONDS, self._close)
+            # A process outside the group holds the pipes.
+            return self._wait(GRACE_SECONDS, self._close)
         if now >= self._deadline:
             if self._killed:
                 return self._close()
             self._killed = True
-            self._deadline = now + LAST_SECONDS
+            self._deadline = now + GRACE_SECONDS
             self._signal(signal.SIGKILL)
-        return self._wait(POLL_SECONDS, self._look)
+        return self._wait(POLL_SECONDS, self._check_end)
 
     def _close(self) -> None:
-        """Wait no longer, unless what it has written is still being taken."""
+        """Close the pipes, unless output is still being read."""
         self._timer = None
-        idle = self._monotonic() - self._idle_since >= LAST_SECONDS
+        idle = self._monotonic() - self._idle_since >= GRACE_SECONDS
         if not self.stopped and not (idle and self._reader is not None and not self._chunks):
-            return self._wait(LAST_SECONDS, self._close)
+            return self._wait(GRACE_SECONDS, self._close)
         self.transport.loseConnection()
         if self.result is None:
             self._log.warn("process {pid} does not end", pid=self._pid)
@@ -232,24 +233,24 @@ class Process(ProcessProtocol):
         self._timer = self._reactor.callLater(seconds, call)
 
     def _finish(self) -> None:
-        if self.over:
+        if self.ended:
             return
-        self.over = True
+        self.ended = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
+        if self._stderr_pause is not None:
+            self._stderr_pause.cancel()
+            self._stderr_pause = None
         if self._trigger is not None:
             self._reactor.removeSystemEventTrigger(self._trigger)
             self._trigger = None
         self._wake()
-        stoppers, self._stoppers = self._stoppers, []
-        for over in stoppers:
-            # One that was cancelled has been called.
-            if not over.called:
-                over.callback(None)
+        waiters, self._stop_waiters = self._stop_waiters, []
+        for ended in waiters:
+            # A cancelled one has been called.
+            if not ended.called:
+                ended.callback(None)
 
     def _shut_down(self) -> Deferred[None]:
         self._trigger = None
@@ -263,26 +264,26 @@ class Process(ProcessProtocol):
         return {fd: pipe for fd, pipe in self.transport.pipes.items() if fd in (STDOUT, STDERR)}
 
     def _group_lives(self) -> bool:
-        """Whether there is anybody in it; to be asked when the program itself has ended."""
+        """Whether the group has processes; call it after the end of the program."""
         with contextlib.suppress(ChildProcessError):
-            # Whoever is the first process of a container inherits the orphans.
+            # The first process of a container inherits orphans, and must reap them.
             while os.waitpid(-self._pid, os.WNOHANG)[0]:
                 pass
         return self._signal(0)
 
     def _signal(self, number: int) -> bool:
-        """Send it to the group; whether there was anybody to get it."""
+        """Send a signal to the group; return whether it has a process."""
         try:
             self._kill(self._pid, number)
         except ProcessLookupError:
             return self.result is None and self._signal_alone(number)
         except PermissionError:
-            # It has become somebody else's.
+            # The processes run as another user.
             return False
         return True
 
     def _signal_alone(self, number: int) -> bool:
-        """The same before it has a group."""
+        """Send a signal to the program before it has its own group."""
         try:
             self.transport.signalProcess(number)
         except ProcessExitedAlready:

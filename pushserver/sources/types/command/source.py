@@ -1,4 +1,4 @@
-"""`type = "command"`: publishes the lines that a program writes."""
+"""`type = "command"`: publishes the lines that a program prints."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from pushserver.sources.types.source_type import SourceType
 from pushserver.usercode.rate import Rate
 
 STDERR_TAG = {"stream": "stderr"}
-_OURS = ("LISTEN_", "NOTIFY_SOCKET", "PUSHSERVER_", "WATCHDOG_")
+_NOT_INHERITED = ("LISTEN_", "NOTIFY_SOCKET", "PUSHSERVER_", "WATCHDOG_")
 _LOGGED_AT_ONCE = 10
 _LOGGED_PER_SECOND = 1.0
-_SHOWN_CHARACTERS = 300
+_LINE_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What stands in the table of the source beside the common keys."""
+    """The keys of the table of the source beside the common ones."""
 
     command: str | Sequence[str]
-    """The program and its arguments; one string is split as a shell does. No shell runs it.
+    """The program and its arguments; a string is split as in a shell, but no shell runs it.
 
-    Not a list, which a variable of the environment is split for at each blank.
+    The type is Sequence: for a list, a variable of the environment would be split at blanks.
     """
     directory: str = ""
-    """The folder in which it runs; empty for that of the server."""
+    """The working directory; empty for that of the server."""
     environment: dict[str, str] = field(default_factory=dict)
-    """Variables beside those of the server."""
+    """Variables in addition to those of the server."""
     format: LineFormat = "text"
     """`text`: each line is a string; `json`: each line is a JSON value."""
     stderr: Literal["log", "publish", "drop"] = "log"
-    """What becomes of the lines on its standard error."""
+    """The use of its standard error."""
     restart: Literal["always", "on-failure", "never"] = "always"
-    """Whether it is started again when it has ended."""
+    """Whether it is started again after its end."""
     max_line_bytes: Annotated[int, Meta(ge=1, le=1_048_576)] = 65_536
-    """The longest line; of a longer text only so much is published, and none of JSON."""
+    """The longest line; a longer text is cut, longer JSON is skipped."""
     stop_seconds: Annotated[float, Meta(ge=0, le=600)] = 5.0
-    """How long it may take to end after SIGTERM; then SIGKILL follows."""
+    """The time between SIGTERM and SIGKILL."""
 
 
 @implementer(ISource)
 class Command:
-    """Publishes each line of a program, which waits while that takes its time."""
+    """Publishes each line of a program; a full pipe slows the program down."""
 
     def __init__(self, options: Options, command: list[str]):
         self._options = options
@@ -62,13 +62,13 @@ class Command:
 
     @property
     def stop_seconds(self) -> float:
-        """How long an end may take."""
+        """The time that the source needs to end."""
         return self._options.stop_seconds
 
     async def run(self, feed: Feed) -> None:
         options = self._options
-        complaints = Complaints(feed, options.stderr == "log")
-        on_stderr = None if options.stderr == "publish" else complaints.hear
+        stderr_log = StderrLog(feed, options.stderr == "log")
+        on_stderr = None if options.stderr == "publish" else stderr_log.feed
         process = Process(feed.reactor, feed.monotonic, options.stop_seconds, on_stderr)
         environment = inherited(os.environ) | options.environment
         try:
@@ -76,105 +76,107 @@ class Command:
         except CannotStart as error:
             raise SourceFailed(str(error)) from None
         try:
-            await self._publish(feed, process, complaints)
+            await self._publish(feed, process, stderr_log)
         finally:
             await process.stop()
-            complaints.end()
+            stderr_log.end()
         if process.stopped:
-            # Not by us: the reactor shuts down, and is about to cancel this too.
+            # The reactor shuts down, and will cancel this source too.
             await Deferred()
-        self._ended(feed, process.result, complaints.last)
+        self._ended(feed, process.result, stderr_log.last_line)
 
-    async def _publish(self, feed: Feed, process: Process, complaints: Complaints) -> None:
-        most = self._options.max_line_bytes
-        lines = Lines(feed, self._options.format, most)
-        splitters = {STDOUT: Splitter(most), STDERR: Splitter(most)}
+    async def _publish(self, feed: Feed, process: Process, stderr_log: StderrLog) -> None:
+        max_bytes = self._options.max_line_bytes
+        lines = Lines(feed, self._options.format, max_bytes)
+        splitters = {STDOUT: Splitter(max_bytes), STDERR: Splitter(max_bytes)}
         tags = {STDOUT: None, STDERR: STDERR_TAG}
         while (chunk := await process.read()) is not None:
             descriptor, data = chunk
             if descriptor == STDERR:
-                complaints.hear(data)
+                stderr_log.feed(data)
             for line in splitters[descriptor].feed(data):
                 await lines.publish(line, tags[descriptor])
         for descriptor, splitter in splitters.items():
-            last = splitter.rest()
-            if last is not None and not process.stopped:
-                await lines.publish(last, tags[descriptor])
+            rest = splitter.rest()
+            if rest is not None and not process.stopped:
+                await lines.publish(rest, tags[descriptor])
 
-    def _ended(self, feed: Feed, result: BaseException | None, last: str) -> None:
-        """Return or raise, as it is to be started again or not."""
+    def _ended(self, feed: Feed, result: BaseException | None, last_line: str) -> None:
+        """Return if the source has ended for good; raise if it is to be restarted."""
         restart = self._options.restart
         if not isinstance(result, ProcessTerminated):
             if restart == "always":
                 raise SourceFailed(f"{self._command[0]} ended (exit code 0)")
             return
         how = f"signal {result.signal}" if result.signal else f"exit code {result.exitCode}"
-        problem = f"{self._command[0]} ended with {how}" + (f": {last}" if last else "")
+        problem = f"{self._command[0]} ended with {how}" + (f": {last_line}" if last_line else "")
         if restart == "never":
             feed.trouble(problem)
         else:
             raise SourceFailed(problem)
 
 
-class Complaints:
-    """What a program says on its standard error: the last line, and in the log not too many."""
+class StderrLog:
+    """Logs the standard error of a program at a bounded rate, and keeps its last line."""
 
     _log = Logger()
 
     def __init__(self, feed: Feed, logged: bool):
         self._feed = feed
         self._logged = logged
-        self._splitter = Splitter(4 * _SHOWN_CHARACTERS)
-        self._room = Rate(_LOGGED_PER_SECOND, _LOGGED_AT_ONCE)
-        self._unsaid = 0
-        self.last = ""
+        self._splitter = Splitter(4 * _LINE_CHARACTERS)
+        self._rate = Rate(_LOGGED_PER_SECOND, _LOGGED_AT_ONCE)
+        self._suppressed = 0
+        self.last_line = ""
 
-    def hear(self, data: bytes) -> None:
-        """More of it. Of many lines at once only the first and the last are looked at."""
+    def feed(self, data: bytes) -> None:
+        """Log new lines; of very many, only the first and the last are decoded."""
         if data.count(b"\n") > 2 * _LOGGED_AT_ONCE:
             *first, data = data.split(b"\n", _LOGGED_AT_ONCE)
             middle, *last = data.rsplit(b"\n", _LOGGED_AT_ONCE)
-            self._hear(b"\n".join((*first, b"")))
-            self._unsaid += middle.count(b"\n") + 1 if self._logged else 0
+            self._feed_lines(b"\n".join((*first, b"")))
+            self._suppressed += middle.count(b"\n") + 1 if self._logged else 0
             data = b"\n".join(last)
-        self._hear(data)
+        self._feed_lines(data)
 
-    def _hear(self, data: bytes) -> None:
+    def _feed_lines(self, data: bytes) -> None:
         for line in self._splitter.feed(data):
-            self._take(line.text)
+            self._line(line.text)
 
     def end(self) -> None:
-        """There is no more."""
+        """Log the unfinished line, and the number of suppressed ones."""
         rest = self._splitter.rest()
         if rest is not None:
-            self._take(rest.text)
-        if self._unsaid:
-            self._say(f"{self._unsaid} more lines")
+            self._line(rest.text)
+        if self._suppressed:
+            self._write(f"{self._suppressed} more lines")
 
-    def _take(self, text: bytes) -> None:
+    def _line(self, text: bytes) -> None:
         line = "".join(c if c.isprintable() else " " for c in text.decode(errors="replace"))
-        line = line.strip()[:_SHOWN_CHARACTERS]
+        line = line.strip()[:_LINE_CHARACTERS]
         if not line:
             return
-        self.last = line
+        self.last_line = line
         if not self._logged:
             return
-        if self._room.delay(self._feed.monotonic()):
-            self._unsaid += 1
+        if self._rate.delay(self._feed.monotonic()):
+            self._suppressed += 1
             return
-        self._room.take()
-        if self._unsaid:
-            self._say(f"{self._unsaid} more lines")
-            self._unsaid = 0
-        self._say(line)
+        self._rate.take()
+        if self._suppressed:
+            self._write(f"{self._suppressed} more lines")
+            self._suppressed = 0
+        self._write(line)
 
-    def _say(self, what: str) -> None:
-        self._log.warn("source {name}: stderr: {what}", name=self._feed.name, what=what)
+    def _write(self, line: str) -> None:
+        self._log.warn("source {name}: stderr: {line}", name=self._feed.name, line=line)
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """Of the server's environment what is not for the server alone."""
-    return {name: value for name, value in environment.items() if not name.startswith(_OURS)}
+    """Return the environment without the variables that are for the server only."""
+    return {
+        name: value for name, value in environment.items() if not name.startswith(_NOT_INHERITED)
+    }
 
 
 def _make(options: Options) -> Command:
@@ -194,7 +196,7 @@ def _make(options: Options) -> Command:
             raise ValueError(f"{key}: expected no NUL character in it")
     for name in options.environment:
         if not name or "=" in name:
-            raise ValueError(f"environment: {name!r:.60} is no name of a variable")
+            raise ValueError(f"environment: {name!r:.60} is not the name of a variable")
     return Command(options, command)
 
 

@@ -1,1 +1,1 @@
-"""The type `webhook`: what services post to `/hooks/NAME`."""
+"""The type `webhook`: requests of other services to `/hooks/NAME`."""

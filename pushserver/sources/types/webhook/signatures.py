@@ -1,4 +1,4 @@
-"""Whether a webhook's request is from who it says: what services put into a header."""
+"""Verifies the sender of a webhook's request by a header."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SECONDS = re.compile(r"[0-9]{1,12}")
 
 
 class NotSigned(Exception):
-    """The request is not from who it says; the text names the header and what is wrong."""
+    """The sender is not verified; the text names the header and the reason."""
 
 
 class Scheme(Protocol):
-    """One way of signing."""
+    """A scheme of signatures."""
 
     def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
-        """Raise NotSigned, or return what this very request is known by, if it is signed too.
+        """Raise NotSigned, or return a text that identifies this request alone, or "".
 
         The names of the headers are in lower case.
         """
@@ -30,7 +30,7 @@ class Scheme(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A header with the HMAC-SHA256 of the body, behind a prefix."""
+    """A header with a prefix and the HMAC-SHA256 of the body."""
 
     header: str
     prefix: str = ""
@@ -45,7 +45,7 @@ class Signed:
             expected = base64.b64encode(mac).decode()
         if not _same(given, expected):
             raise NotSigned(f"the signature in {self.header} does not fit the body and the secret")
-        # The same body is signed the same each time.
+        # Equal bodies have equal signatures.
         return ""
 
 
@@ -53,8 +53,7 @@ class Signed:
 class Stamped:
     """`Stripe-Signature: t=SECONDS,v1=HEX`: the HMAC-SHA256 of the time, a dot and the body.
 
-    There may be several of v1, while a secret is replaced by another. `clock` gives Unix
-    seconds.
+    There may be several v1 while a secret is being replaced. `clock` returns Unix seconds.
     """
 
     tolerance_seconds: float
@@ -81,19 +80,19 @@ class Stamped:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A header with the secret itself, behind a prefix."""
+    """A header with a prefix and the secret itself."""
 
     header: str
     prefix: str = ""
 
     def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
         if not hmac.compare_digest(_bytes(_value(headers, self.header, self.prefix)), secret):
-            raise NotSigned(f"the token in {self.header} is another one")
+            raise NotSigned(f"the token in {self.header} is not the secret")
         return ""
 
 
 class Unsigned:
-    """Anybody may post."""
+    """Accepts every request."""
 
     def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
         return ""
@@ -113,5 +112,5 @@ def _same(given: str, expected: str) -> bool:
 
 
 def _bytes(text: str) -> bytes:
-    # A header is bytes, and comes as latin-1; what is not is the same as nothing.
+    # A header was decoded as latin-1; other characters can never match.
     return text.encode("latin-1", "replace")

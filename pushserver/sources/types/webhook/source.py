@@ -1,4 +1,4 @@
-"""`type = "webhook"`: publishes what outside services post to `/hooks/NAME`."""
+"""`type = "webhook"`: publishes the requests that other services post to `/hooks/NAME`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import parse_qs
 
+from msgspec import Meta
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -16,8 +17,7 @@ from pushserver.channels import jsontext
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, check_key
 from pushserver.channels.names import check_event
 from pushserver.channels.publication import Receipt
-from pushserver.config.limits import Positive
-from pushserver.errors import InvalidData, InvalidKey, InvalidName, NotJSON, Unavailable
+from pushserver.errors import Invalid, InvalidData, NotJSON, PushServerError, Unavailable
 from pushserver.sources.http_client.headers import is_header_name
 from pushserver.sources.interface import Feed, IHook, ISource, SourceFailed
 from pushserver.sources.types.source_type import SourceType
@@ -31,51 +31,51 @@ from pushserver.sources.types.webhook.signatures import (
     Unsigned,
 )
 
-MOST_SECRET_BYTES = 4_096
-MOST_TOLERANCE_SECONDS = REMEMBERED_SECONDS / 2 - 5.0
-"""A request is valid twice so long, if the sender's clock is ahead, and must be remembered
-until then; the rest is for its way from the check to the publication."""
+MAX_SECRET_BYTES = 4_096
+MAX_TOLERANCE_SECONDS = REMEMBERED_SECONDS / 2 - 5.0
+"""A request from a clock that is ahead stays valid for twice this time, and its key must be
+remembered as long; the 5 s are for the time between the check and the publication."""
+Tolerance = Annotated[float, Meta(gt=0, le=MAX_TOLERANCE_SECONDS)]
 
 _FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What stands in the table of the source beside the common keys."""
+    """The keys of the table of the source beside the common ones."""
 
     signature: Literal["hub-sha256", "stripe", "plain", "token", "none"]
-    """How a request shows from whom it is; `none`: anybody may post."""
+    """How the sender is verified; `none`: every request is accepted."""
     secret: str = field(default="", repr=False)
     secret_file: str = ""
-    """A file with the secret in its place; white space at its end is not part of it."""
+    """A file with the secret; trailing white space is ignored."""
     header: str = ""
-    """Of `plain` and `token`: where the signature or the token stands."""
+    """For `plain` and `token`: the header with the signature or the token."""
     prefix: str = ""
-    """Of `plain` and `token`: what stands before it."""
+    """For `plain` and `token`: the text before the signature or the token."""
     encoding: Encoding = "hex"
-    """Of `plain`: how the signature is written."""
-    tolerance_seconds: Positive = MOST_TOLERANCE_SECONDS
-    """Of `stripe`: how far the time of a request may be from ours."""
+    """For `plain`: the encoding of the signature."""
+    tolerance_seconds: Tolerance = MAX_TOLERANCE_SECONDS
+    """For `stripe`: the largest difference between the time of a request and ours."""
     id_header: str = ""
-    """The header that names the delivery: the same name again is published once."""
+    """The header with the id of the delivery; a repeated id is published once."""
     event_header: str = ""
-    """The header that names the event."""
+    """The header with the name of the event."""
 
 
-class Refused(Exception):
-    """The request is refused: with this status, and the text says why."""
+class RequestRefused(PushServerError):
+    """The request is refused with this status; the text is the reason."""
 
     def __init__(self, status: int, message: str):
         super().__init__(message)
-        self.status = status
+        self.http_status = status
 
 
 @implementer(ISource, IHook)
 class Webhook:
-    """Publishes each request that is signed as it is to be.
+    """Publishes each request with a valid signature.
 
-    Nothing waits here: who posts too often, or when nothing can be published, is told to
-    come again.
+    Requests do not wait: one above the rate gets 429, and one that cannot be published now 503.
     """
 
     def __init__(self, options: Options, scheme: Scheme):
@@ -94,54 +94,51 @@ class Webhook:
             self._feed = None
 
     async def receive(self, headers: Mapping[str, str], body: bytes) -> tuple[int, object]:
-        feed = self._feed
         try:
-            if feed is None:
-                raise Refused(503, "the source of this webhook does not run now")
-            receipt = await self._publish(feed, headers, body)
-        except Refused as refused:
-            return refused.status, {
-                "error": {"code": refused.status, "message": str(refused)},
-            }
+            receipt = await self._publish(headers, body)
+        except (RequestRefused, Invalid, Unavailable, SourceFailed) as error:
+            status = error.http_status or 503
+            return status, {"error": {"code": status, "message": str(error)}}
         return 201, {"offset": receipt.offset, "epoch": receipt.epoch, "id": receipt.id}
 
-    async def _publish(self, feed: Feed, headers: Mapping[str, str], body: bytes) -> Receipt:
+    async def _publish(self, headers: Mapping[str, str], body: bytes) -> Receipt:
+        feed = self._feed
+        if feed is None:
+            raise RequestRefused(503, "the source of this webhook is not running")
         try:
             signed = self._scheme.check(self._secret, headers, body)
         except NotSigned as error:
             feed.trouble(f"a request was refused: {error}")
-            raise Refused(401, str(error)) from None
-        try:
-            event = _named(headers, self._options.event_header, check_event)
-            key = _named(headers, self._options.id_header, check_key)
-            if feed.delay() > 0:
-                raise Refused(429, "more requests than max_rate allows: come again in a second")
-            value = _value(headers.get("content-type", ""), body)
-            # The header with the name of the delivery is not signed: it must not make
-            # another request of one that somebody has recorded.
-            return await feed.publish(value, event, key=signed or key)
-        except (InvalidData, InvalidName, InvalidKey) as error:
-            raise Refused(400, str(error)) from None
-        except (Unavailable, SourceFailed) as error:
-            raise Refused(503, str(error)) from None
+            raise RequestRefused(401, str(error)) from None
+        event = _header(headers, self._options.event_header, check_event)
+        key = _header(headers, self._options.id_header, check_key)
+        if feed.delay() > 0:
+            problem = "more requests than max_rate allows: come again in a second"
+            raise RequestRefused(429, problem)
+        value = _value(headers.get("content-type", ""), body)
+        # `signed` first: the header with the id of the delivery is not signed, so it must not
+        # make a replayed request look new.
+        return await feed.publish(value, event, key=signed or key)
 
 
-def _named(headers: Mapping[str, str], header: str, check: Callable[[str], str]) -> str:
-    """The value of this header, checked; empty without it."""
+def _header(headers: Mapping[str, str], header: str, check: Callable[[str], str]) -> str:
+    """Return the checked value of the header, or an empty string without it."""
     value = headers.get(header.lower(), "") if header else ""
     return check(value) if value else ""
 
 
 def _value(content_type: str, body: bytes) -> object:
-    """What the body says: JSON, a form with JSON in the field `payload`, or text.
+    """Return the value of the body: JSON, a form with JSON in the field `payload`, or text.
 
-    Whatever can be read as JSON is that: what plain `curl -d` sends says that it is a form.
+    Valid JSON counts as JSON whatever its content type: plain `curl -d` declares a form.
     """
     media = content_type.partition(";")[0].strip().lower()
     if not body:
-        raise Refused(400, "the body is empty, expected JSON or text")
+        raise RequestRefused(400, "the body is empty, expected JSON or text")
     if media.startswith("multipart/"):
-        raise Refused(415, f"content-type {media:.80} is not understood, expected JSON or text")
+        raise RequestRefused(
+            415, f"content-type {media:.80} is not understood, expected JSON or text"
+        )
     if media == "application/json" or media.endswith("+json"):
         return _json(body)
     try:
@@ -162,11 +159,11 @@ def _json(text: bytes) -> object:
 
 
 def _payload(form: str) -> bytes | None:
-    """The field `payload`; None where there is none."""
+    """Return the field `payload`, or None without it."""
     try:
         fields = parse_qs(form, keep_blank_values=True, max_num_fields=100, errors="strict")
     except ValueError as error:
-        raise InvalidData(f"the body is no form: {error}") from None
+        raise InvalidData(f"the body is not a valid form: {error}") from None
     values = fields.get("payload", [])
     if len(values) > 1:
         raise InvalidData(f"the form has {len(values)} fields payload, expected one with JSON")
@@ -181,16 +178,16 @@ def _text(body: bytes) -> str:
 
 
 def _secret(options: Options) -> bytes:
-    """The secret, read if it is in a file; raises SourceFailed."""
+    """Return the secret, from its file if there is one; raises SourceFailed."""
     if not options.secret_file:
         return options.secret.encode()
     try:
         with Path(options.secret_file).open("rb") as file:
-            secret = file.read(MOST_SECRET_BYTES + 1).rstrip()
+            secret = file.read(MAX_SECRET_BYTES + 1).rstrip()
     except OSError as error:
         raise SourceFailed(f"{options.secret_file}: {error.strerror or error}") from None
-    if not 0 < len(secret) <= MOST_SECRET_BYTES:
-        problem = f"expected 1 to {MOST_SECRET_BYTES} bytes"
+    if not 0 < len(secret) <= MAX_SECRET_BYTES:
+        problem = f"expected 1 to {MAX_SECRET_BYTES} bytes"
         raise SourceFailed(f"{options.secret_file}: no secret, {problem}")
     return secret
 
@@ -198,23 +195,15 @@ def _secret(options: Options) -> bytes:
 def _make(options: Options) -> Webhook:
     _check_secret(options)
     _check_headers(options)
-    if options.signature == "stripe" and not (
-        0 < options.tolerance_seconds <= MOST_TOLERANCE_SECONDS
-    ):
-        raise ValueError(
-            f"tolerance_seconds: {options.tolerance_seconds:g}, expected more than 0 and at"
-            f" most {MOST_TOLERANCE_SECONDS:g}: what came before is remembered for"
-            f" {REMEMBERED_SECONDS:g} s"
-        )
     return Webhook(options, _scheme(options))
 
 
 def _check_secret(options: Options) -> None:
     given = bool(options.secret) + bool(options.secret_file)
     if options.signature == "none" and given:
-        raise ValueError('secret: is not looked at with signature = "none", expected none')
+        raise ValueError('secret: is not used with signature = "none", expected none')
     if options.signature != "none" and given != 1:
-        raise ValueError("secret: expected either that or secret_file")
+        raise ValueError("secret: expected either secret or secret_file")
     if "\0" in options.secret_file:
         raise ValueError(f"secret_file: {options.secret_file!r}, expected the path of a file")
 

@@ -11,10 +11,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from pushserver.sources.types.command.process import (
-    HEARD_BYTES,
-    LAST_SECONDS,
+    GRACE_SECONDS,
     POLL_SECONDS,
     STDERR,
+    STDERR_BYTES,
     STDOUT,
     CannotStart,
     Process,
@@ -167,7 +167,7 @@ class TestOutput:
     def test_of_a_flood_on_standard_error_is_heard_so_much_in_a_while(self) -> None:
         heard: list[bytes] = []
         reactor, process = running(heard.append)
-        chunk = b"x" * (HEARD_BYTES // 2)
+        chunk = b"x" * (STDERR_BYTES // 2)
         for _ in range(3):
             reactor.say(chunk, STDERR)
             assert not reactor.pipes[STDERR].paused
@@ -183,7 +183,7 @@ class TestOutput:
             reactor.say(chunk, STDERR)
         reactor.close()
         reactor.exit()
-        assert process.over
+        assert process.ended
         assert reactor.getDelayedCalls() == []
         assert len(heard) == 8
 
@@ -192,7 +192,7 @@ class TestOutput:
         reactor.say(b"a")
         reactor.close()
         reactor.exit()
-        assert process.over
+        assert process.ended
         assert read(process) == (STDOUT, b"a")
         assert read(process) is None
 
@@ -209,9 +209,9 @@ class TestTheEnd:
     def test_of_all_of_it_is_waited_for(self) -> None:
         reactor, process = running()
         reactor.exit()
-        assert not process.over
+        assert not process.ended
         reactor.close()
-        assert process.over
+        assert process.ended
         assert isinstance(process.result, ProcessDone)
         assert reactor.getDelayedCalls() == []
         assert reactor.triggers == []
@@ -222,10 +222,10 @@ class TestTheEnd:
         reactor.close()
         assert reactor.signals == [(0, signal.SIGTERM)]
         reactor.wait(1)
-        assert not process.over
+        assert not process.ended
         reactor.group = 0
         reactor.wait(POLL_SECONDS)
-        assert process.over
+        assert process.ended
         assert reactor.getDelayedCalls() == []
 
     def test_comes_although_the_group_has_zombies_that_nobody_takes(self) -> None:
@@ -233,37 +233,37 @@ class TestTheEnd:
         reactor.exit(group=2)
         reactor.close()
         begun(process.read())
-        reactor.wait(STOP_SECONDS + 3 * LAST_SECONDS)
+        reactor.wait(STOP_SECONDS + 3 * GRACE_SECONDS)
         assert [number for _, number in reactor.signals] == [signal.SIGTERM, signal.SIGKILL]
-        assert process.over
+        assert process.ended
         assert reactor.getDelayedCalls() == []
 
     def test_comes_although_somebody_else_has_its_output(self) -> None:
         reactor, process = running()
         found = begun(process.read())
         reactor.exit()
-        reactor.wait(LAST_SECONDS + 2 * POLL_SECONDS)
+        reactor.wait(GRACE_SECONDS + 2 * POLL_SECONDS)
         assert found == [None]
-        assert process.over
+        assert process.ended
 
     def test_leaves_time_to_take_what_it_has_written(self) -> None:
         reactor, process = running()
         reactor.say(b"a")
         reactor.exit()
         reactor.wait(20)
-        assert not process.over
+        assert not process.ended
         assert read(process) == (STDOUT, b"a")
         reactor.wait(20)
-        assert not process.over
+        assert not process.ended
         found = begun(process.read())
-        reactor.wait(LAST_SECONDS / 2)
+        reactor.wait(GRACE_SECONDS / 2)
         reactor.say(b"b")
         assert found == [(STDOUT, b"b")]
         found = begun(process.read())
-        assert not process.over
-        reactor.wait(3 * LAST_SECONDS)
+        assert not process.ended
+        reactor.wait(3 * GRACE_SECONDS)
         assert found == [None]
-        assert process.over
+        assert process.ended
 
 
 class TestStopping:
@@ -295,9 +295,9 @@ class TestStopping:
     def test_what_does_not_end_is_told(self, trouble: Trouble) -> None:
         reactor, process = running()
         over = begun(process.stop())
-        reactor.wait(STOP_SECONDS + LAST_SECONDS + 3 * POLL_SECONDS)
+        reactor.wait(STOP_SECONDS + GRACE_SECONDS + 3 * POLL_SECONDS)
         assert over == [None]
-        assert process.over
+        assert process.ended
         assert trouble.take() == [f"process {PID} does not end"]
         assert reactor.getDelayedCalls() == []
 
@@ -311,7 +311,7 @@ class TestStopping:
         assert len(reactor.signals) == 2
         reactor.exit()
         reactor.close()
-        assert (again, process.over) == ([None], True)
+        assert (again, process.ended) == ([None], True)
 
     def test_what_has_ended_is_nothing(self) -> None:
         reactor, process = running()
@@ -338,7 +338,7 @@ class TestStopping:
 
         process._kill = refuse
         over = begun(process.stop())
-        reactor.wait(STOP_SECONDS + LAST_SECONDS + 3 * POLL_SECONDS)
+        reactor.wait(STOP_SECONDS + GRACE_SECONDS + 3 * POLL_SECONDS)
         assert over == [None]
         assert len(trouble.take()) == 1
 
@@ -351,7 +351,7 @@ class TestStopping:
         assert done == []
         reactor.exit()
         reactor.close()
-        assert (done, process.over) == ([None], True)
+        assert (done, process.ended) == ([None], True)
         # A trigger that was called cannot be taken back.
         assert reactor.triggers == [trigger]
 

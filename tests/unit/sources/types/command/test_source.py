@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 
 from pushserver.config.convert import Text, Where, convert
 from pushserver.sources.interface import ISource, SourceFailed
-from pushserver.sources.types.command.source import COMMAND, Complaints, Options, inherited
+from pushserver.sources.types.command.source import COMMAND, Options, StderrLog, inherited
 from tests.processes import lives
 from tests.unit.fakes.recorder import Recorder
 from tests.unit.fakes.web import Trouble
@@ -382,26 +382,26 @@ class TestStandardError(RealProcesses):
 
     async def test_of_a_flood_is_counted_and_its_last_line_kept(self) -> None:
         feed = Recorder(Clock())
-        complaints = Complaints(feed, True)
+        stderr_log = StderrLog(feed, True)
         looked_at: list[bytes] = []
-        take = complaints._take
+        take = stderr_log._line
 
         def look_at(text: bytes) -> None:
             looked_at.append(text)
             take(text)
 
-        self.monkeypatch.setattr(complaints, "_take", look_at)
-        complaints.hear(b"half ")
-        complaints.hear(b"".join(b"%d\n" % n for n in range(1_000)) + b"last\n\nopen")
+        self.monkeypatch.setattr(stderr_log, "_line", look_at)
+        stderr_log.feed(b"half ")
+        stderr_log.feed(b"".join(b"%d\n" % n for n in range(1_000)) + b"last\n\nopen")
         assert len(looked_at) == 19
-        complaints.end()
-        assert complaints.last == "open"
+        stderr_log.end()
+        assert stderr_log.last_line == "open"
         shown = ["half 0", *map(str, range(1, 10)), "992 more lines"]
         assert self.trouble.take() == [f"source log: stderr: {line}" for line in shown]
-        silent = Complaints(feed, False)
-        silent.hear(b"x\n" * 1_000 + b"last\n")
+        silent = StderrLog(feed, False)
+        silent.feed(b"x\n" * 1_000 + b"last\n")
         silent.end()
-        assert silent.last == "last"
+        assert silent.last_line == "last"
 
     async def test_may_be_published(self) -> None:
         code = "say('out')\ncomplain('err')\nsys.stderr.write('last')\nsys.exit(2)"
@@ -417,7 +417,7 @@ class TestStandardError(RealProcesses):
         assert feed.published == []
 
     async def test_is_read_while_its_output_waits(self) -> None:
-        """A program must not wait for its complaints to be read, when nobody reads its output."""
+        """A program must not wait for its stderr_log to be read, when nobody reads its output."""
         code = "say(1)\ncomplain('x' * 1_000_000)\nopen('told', 'w').close()\ntime.sleep(1000)"
         feed, done = self.source(code, directory=str(self.folder), stderr="drop")
         feed.hold()
@@ -428,14 +428,14 @@ class TestStandardError(RealProcesses):
 
 def test_complaints_are_logged_at_a_bounded_rate(trouble: Trouble) -> None:
     feed = Recorder(Clock())
-    complaints = Complaints(feed, logged=True)
-    complaints.hear(b"a\n" * 100)
+    stderr_log = StderrLog(feed, logged=True)
+    stderr_log.feed(b"a\n" * 100)
     feed.reactor.advance(1)
-    complaints.hear(b"b\n" + b"x" * 5_000)
-    complaints.end()
+    stderr_log.feed(b"b\n" + b"x" * 5_000)
+    stderr_log.end()
     texts = [text.removeprefix("source log: stderr: ") for text in trouble.take()]
     assert texts == [*["a"] * 10, "90 more lines", "b", "1 more lines"]
-    assert complaints.last == "x" * 300
+    assert stderr_log.last_line == "x" * 300
 
 
 SHUTDOWN = """
@@ -502,8 +502,8 @@ def test_it_is_a_source_and_its_type_one_of_sources() -> None:
         (Options(["a\0b"]), "command: expected no NUL character in it"),
         (Options("a", directory="\0"), "directory: expected no NUL character in it"),
         (Options("a", environment={"A": "\0"}), "environment: expected no NUL character in it"),
-        (Options("a", environment={"A=B": ""}), "environment: 'A=B' is no name of a variable"),
-        (Options("a", environment={"": ""}), "environment: '' is no name of a variable"),
+        (Options("a", environment={"A=B": ""}), "environment: 'A=B' is not the name of a variable"),
+        (Options("a", environment={"": ""}), "environment: '' is not the name of a variable"),
     ],
 )
 def test_what_can_be_no_command_is_refused(options: Options, problem: str) -> None:
