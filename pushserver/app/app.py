@@ -22,7 +22,6 @@ from pushserver.config.convert import Where, made_of_known
 from pushserver.errors import InvalidData, NotRunning
 from pushserver.protocols.centrifuge import message_push
 from pushserver.protocols.formats import SessionFormat
-from pushserver.sessions.session import Session
 from pushserver.sources.engine.environment import Plan
 from pushserver.sources.functions.adapt import adapt
 
@@ -164,9 +163,9 @@ class App:
 
         def send() -> None:
             frames: dict[SessionFormat, bytes] = {}
-            for peer in running.node.peers:
-                if isinstance(peer, Session) and peer.connected:
-                    peer.broadcast(text, frames)
+            for session in running.node.sessions:
+                if session.connected:
+                    session.broadcast(text, frames)
 
         running.soon(send)
 

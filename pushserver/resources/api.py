@@ -27,7 +27,6 @@ from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import WireError
 from pushserver.sessions.commands import history_result
 from pushserver.sessions.node import Node
-from pushserver.sessions.session import Session
 from pushserver.web.gate import Gate
 from pushserver.web.resource import Answer, Door, Folder, Refusal, answer_json
 
@@ -280,26 +279,16 @@ class Methods:
         said = call.disconnect or DisconnectCode()
         if not 3000 <= said.code <= 4999:
             raise Invalid(f"disconnect.code is {said.code}, expected 3000 to 4999")
-        for session in self._sessions(call.user, call.client, call.session):
+        for session in self._node.sessions.of_user(call.user, call.client, call.session):
             if session.info.client not in (call.whitelist or ()):
                 session.disconnect(said.code, said.reason or "force disconnect")
         return {}
 
     async def unsubscribe(self, call: Unsubscribe) -> object:
         channel = check_name(call.channel)
-        for session in self._sessions(call.user, call.client, call.session):
+        for session in self._node.sessions.of_user(call.user, call.client, call.session):
             session.unsubscribe(channel, centrifuge.UNSUBSCRIBED, "unsubscribed by the server")
         return {}
-
-    def _sessions(self, user: str, client: str | None, session: str | None) -> list[Session]:
-        return [
-            peer
-            for peer in self._node.peers
-            if isinstance(peer, Session)
-            and peer.info.user == user
-            and client in (None, "", peer.info.client)
-            and session in (None, "", peer.secret)
-        ]
 
 
 MOST_CHANNELS = 1_000

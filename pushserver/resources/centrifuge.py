@@ -23,7 +23,7 @@ from pushserver.protocols.formats import (
 )
 from pushserver.sessions.base import Transport
 from pushserver.sessions.commands import answer
-from pushserver.sessions.node import Node
+from pushserver.sessions.node import Node, new_client
 from pushserver.sessions.session import Session
 from pushserver.web.resource import (
     EVENT_STREAM,
@@ -44,15 +44,13 @@ from pushserver.web.resource import (
 class ConnectionDoors:
     """What these doors share.
 
-    `upgrade` and `respond` take a request over; `sessions` are those that are read from a
-    response, by their secret.
+    `upgrade` and `respond` take a request over.
     """
 
     node: Node
     upgrade: Open
     respond: Open
     allowed_origins: frozenset[str]
-    sessions: dict[str, Session]
 
     def children(self) -> dict[bytes, Resource]:
         """The doors below `/connection`."""
@@ -112,10 +110,10 @@ class ResponseDoor(Door):
         return self._doors.respond(request, format, self._begin(commands))
 
     def _begin(self, commands: bytes) -> Callable[[Transport[SessionFormat]], Session]:
-        node, sessions = self._doors.node, self._doors.sessions
+        node = self._doors.node
 
         def begin(transport: Transport[SessionFormat]) -> Session:
-            session = Session(node, transport, answer, sessions)
+            session = Session(node, transport, answer, new_client())
             session.received(commands)
             return session
 
@@ -174,7 +172,7 @@ class EmulationDoor(Door):
             emulated = msgspec.json.decode(body, type=Emulated)
         except MALFORMED as error:
             raise Refusal(400, f"not a command for a session: {error}") from None
-        session = self._doors.sessions.get(emulated.session)
+        session = self._doors.node.sessions.by_secret(emulated.session)
         if session is None:
             raise Refusal(404, "unknown session")
         session.received(emulated.data.encode("utf-8", "surrogatepass"))

@@ -89,7 +89,7 @@ def build(
     upgrade = websockets.upgrade
     respond = Responses(limits, log, monotonic).open
     channels = ChannelDoors(node, upgrade, respond, pages.channel, gate)
-    connections = ConnectionDoors(node, upgrade, respond, origins, {})
+    connections = ConnectionDoors(node, upgrade, respond, origins)
     memory = Memory() if storage is None else storage.memory
     stop_seconds = limits.drain_seconds / 2
     environment = Environment(

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from pushserver.channels.publication import ClientInfo
 from pushserver.errors import NotHandled
+from pushserver.protocols.formats import SessionFormat
 
 
 class ClientSession(Protocol):
@@ -16,12 +17,22 @@ class ClientSession(Protocol):
         """The ids of the client and its user."""
 
     @property
+    def secret(self) -> str:
+        """Proves that a request belongs to the session; empty if its commands need no requests."""
+
+    @property
     def channels(self) -> frozenset[str]:
         """The channels that the client is in."""
 
     @property
     def connected(self) -> bool:
         """Whether the client was let in and its connection is there."""
+
+    def received(self, text: bytes) -> None:
+        """Take commands of the client."""
+
+    def broadcast(self, text: bytes, frames: dict[SessionFormat, bytes]) -> None:
+        """Send a push that many get; `frames` has it in the formats that were needed so far."""
 
     def message(self, data: bytes) -> None:
         """Send JSON text that is no publication; sent after the connect reply at the earliest."""

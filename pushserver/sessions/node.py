@@ -14,6 +14,7 @@ from pushserver.hub.fanout import Timer
 from pushserver.hub.hub import Hub
 from pushserver.hub.presence import Presence
 from pushserver.sessions.callbacks import Handlers, NoHandlers
+from pushserver.sessions.directory import Directory
 from pushserver.sessions.peers import Peers
 from pushserver.sessions.replay_cache import Replays
 
@@ -43,6 +44,7 @@ class Node:
         self.hub = Hub(broker.history, broker.metrics, timer, monotonic, report)
         self.presence = Presence(self.hub, limits.announced_audience)
         self.peers = Peers(report)
+        self.sessions = Directory()
         self.replays = Replays()
         self.limits = limits
         self.version = version

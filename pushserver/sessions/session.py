@@ -21,7 +21,7 @@ from pushserver.protocols.centrifuge import (
 )
 from pushserver.protocols.formats import SessionFormat
 from pushserver.sessions.base import Conversation, Transport
-from pushserver.sessions.node import Node, new_client
+from pushserver.sessions.node import Node
 
 Answer = Callable[["Session", str, bytes], Awaitable[Struct]]
 """The result of a command: its session, its method and the whole text."""
@@ -41,7 +41,6 @@ class Session(Conversation[SessionFormat]):
         "_left",
         "_ping_due",
         "_queue",
-        "_register",
         "_working",
         "connected",
         "invited",
@@ -55,12 +54,11 @@ class Session(Conversation[SessionFormat]):
         node: Node,
         transport: Transport[SessionFormat],
         answer: Answer,
-        register: dict[str, Session] | None = None,
+        secret: str = "",
     ):
-        """`register` is where requests find the session by its `secret`, if they carry it."""
-        self.secret = "" if register is None else new_client()
+        """`secret`: what requests name the session by, if its commands come with requests."""
+        self.secret = secret
         self._answer = answer
-        self._register = register
         self.connected = False
         self._awaiting_pong = False
         self._ping_due = 0.0
@@ -75,6 +73,7 @@ class Session(Conversation[SessionFormat]):
         # What follows the reply that is being made.
         self._held: tuple[bytes, ...] = ()
         super().__init__(node, transport)
+        node.sessions.add(self)
         node.peers.wake_at(self, node.monotonic() + node.limits.connect_seconds)
 
     def received(self, text: bytes) -> None:
@@ -120,8 +119,7 @@ class Session(Conversation[SessionFormat]):
 
     def _begin(self) -> None:
         self.connected = True
-        if self._register is not None:
-            self._register[self.secret] = self
+        self.node.sessions.identify(self)
         # The first ping at a random time, so that those who came together do not
         # answer together for ever.
         interval = self.node.limits.ping_seconds
@@ -130,8 +128,7 @@ class Session(Conversation[SessionFormat]):
 
     def closed(self) -> None:
         self._leave_all()
-        if self._register is not None:
-            self._register.pop(self.secret, None)
+        self.node.sessions.remove(self)
         if self.connected:
             self.connected = False
             if not self._working or self.node.stopping:
@@ -151,7 +148,6 @@ class Session(Conversation[SessionFormat]):
         self._transport.write(self._transport.format.frame(text))
 
     def broadcast(self, text: bytes, frames: dict[SessionFormat, bytes]) -> None:
-        """As `push`, for a text that many get; `frames` has it in the formats that were needed."""
         shape = self._transport.format
         if shape not in frames:
             frames[shape] = shape.frame(text)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Coroutine
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,14 +14,11 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
 from pushserver.protocols import centrifuge
 from pushserver.sessions.base import CLOSING_SECONDS
-from pushserver.sessions.commands import answer
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
 from tests.unit.fakes.tools import (
     EPOCH,
-    TEXT,
     Client,
-    FakeTransport,
     Time,
     Watcher,
     drive,
@@ -704,16 +700,6 @@ def test_whatever_one_client_sends_another_is_not_disturbed(
     client.session.closed()
     assert node.hub.channels() == {"quiet": 1}
     assert len(node.peers) == 1
-
-
-def test_a_session_that_carries_a_secret_is_found_by_it_until_it_is_gone() -> None:
-    register: dict[str, Session] = {}
-    node = make_node()
-    session = Session(node, FakeTransport(replace(TEXT)), answer, register)
-    session.received(b'{"id":1,"connect":{}}')
-    assert list(register.values()) == [session]
-    session.closed()
-    assert register == {}
 
 
 def test_a_client_that_reads_slowly_is_not_taken_for_dead() -> None:

@@ -1,0 +1,61 @@
+"""Finding sessions by the client, by its user, or by the secret that its requests carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pushserver.sessions.callbacks import ClientSession
+
+
+class Directory:
+    """The sessions of this process, from their begin until their connections are gone."""
+
+    def __init__(self) -> None:
+        self._by_client: dict[str, ClientSession] = {}
+        self._by_secret: dict[str, ClientSession] = {}
+        self._by_user: dict[str, dict[ClientSession, None]] = {}
+
+    def __iter__(self) -> Iterator[ClientSession]:
+        return iter(tuple(self._by_client.values()))
+
+    def add(self, session: ClientSession) -> None:
+        """Add a session whose user is not known yet."""
+        self._by_client[session.info.client] = session
+
+    def identify(self, session: ClientSession) -> None:
+        """Find the session by its user and its secret too; neither changes afterwards."""
+        if session.secret:
+            self._by_secret[session.secret] = session
+        if session.info.user:
+            self._by_user.setdefault(session.info.user, {})[session] = None
+
+    def remove(self, session: ClientSession) -> None:
+        self._by_client.pop(session.info.client, None)
+        self._by_secret.pop(session.secret, None)
+        of_user = self._by_user.get(session.info.user)
+        if of_user is not None:
+            of_user.pop(session, None)
+            if not of_user:
+                del self._by_user[session.info.user]
+
+    def by_secret(self, secret: str) -> ClientSession | None:
+        """The connected session with this secret."""
+        return self._by_secret.get(secret)
+
+    def of_user(
+        self, user: str, client: str | None = None, secret: str | None = None
+    ) -> list[ClientSession]:
+        """The sessions of the user; with a client or a secret, only the one that has it.
+
+        The empty user is that of all sessions without one, and has no index.
+        """
+        one = self._by_client.get(client) if client else self._by_secret.get(secret or "")
+        every = self._by_user.get(user, ()) if user else self
+        return [
+            session
+            for session in ([one] if client or secret else every)
+            if session is not None
+            and session.info.user == user
+            and (not client or session.info.client == client)
+            and (not secret or session.secret == secret)
+        ]
