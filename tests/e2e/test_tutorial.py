@@ -55,7 +55,7 @@ def test_the_tutorial_from_its_first_line_to_its_last(browser: Browser, follower
     state(front, "live", timeout=SOON)
     expect(front.locator("#notice-box")).to_be_hidden()
 
-    follower.write("People who click")
+    follower.write("Events from pages")
     follower.write("A page of your own")
     state(own.open("channels/numbers"), "live")
     ann, ben = own.open(), own.open()
