@@ -1,1 +1,1 @@
-"""Sources: what publishes from inside the server."""
+"""Sources, which publish from inside the server."""

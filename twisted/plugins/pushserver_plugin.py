@@ -1,7 +1,6 @@
-"""Tells twistd that ``pushserver`` exists.
+"""Registers ``pushserver`` with twistd.
 
-Nothing of the package is imported here: a plugin file that fails to import
-vanishes from ``twistd --help`` without a word.
+It imports nothing of the package: twistd silently ignores a plug-in that fails to import.
 """
 
 from twisted.application.service import ServiceMaker

@@ -1,6 +1,6 @@
-"""The types of sources that come with ``pushserver``.
+"""Registers the types of sources that come with ``pushserver``.
 
-None of them is imported here: one whose library is missing must not take the others away.
+It imports none of them: a missing library of one type must not disable the others.
 """
 
 from pushserver.sources.registry import BuiltIn

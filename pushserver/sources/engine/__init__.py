@@ -1,1 +1,1 @@
-"""How a source is run: attempts, back-off, rates, and a record of what happened."""
+"""Runs sources: attempts, back-off, rates and a record of each."""

@@ -110,8 +110,8 @@ class Attempt:
         reactor = self._throttle.environment.reactor
         self._deadline = reactor.callLater(self._stop_seconds(), self.abandon)
         if inspect.getcoroutinestate(self._running) == inspect.CORO_RUNNING:
-            # The source itself caused this by what it published: it awaits nothing now that
-            # could be cancelled.
+            # A publication of the source caused this, so it awaits nothing that could be
+            # cancelled now.
             reactor.callLater(0, self._cancel)
         else:
             self._cancel()
@@ -245,7 +245,7 @@ class RunnerFeed:
         if threading.get_ident() != self._thread:
             raise RuntimeError(
                 f"the feed of source {self.name} is for the reactor's thread, and this is"
-                f" {threading.current_thread().name}: return or yield what is to be published"
+                f" {threading.current_thread().name}: return or yield the data instead"
             )
 
     def _check_open(self) -> None:

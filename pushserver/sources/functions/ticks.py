@@ -95,7 +95,7 @@ async def warn_if_late(feed: TickFeed, every: float | None, tick: Awaitable[Any]
         # A generator without a timer may wait as long as it likes.
         return await tick
     seconds = max(SLOW_TICKS * every, SLOW_SECONDS)
-    warning = f"a tick has not returned after {seconds:g} s; there is none until it does"
+    warning = f"a tick has not returned after {seconds:g} s; the next one waits for it"
     late = feed.reactor.callLater(seconds, feed.trouble, warning)
     try:
         return await tick

@@ -27,7 +27,7 @@ class Pointer:
         self.text = text
         self._steps = [step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:]]
 
-    def look(self, document: object) -> object:
+    def get(self, document: object) -> object:
         """Return the value at the path; raises NotThere."""
         value = document
         for number, step in enumerate(self._steps, 1):

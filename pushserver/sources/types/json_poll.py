@@ -62,7 +62,7 @@ class Poll:
         except InvalidData as error:
             raise UnusableResponse(f"{self._host} answered with invalid JSON: {error}") from None
         try:
-            value = self._pointer.look(whole)
+            value = self._pointer.get(whole)
             published = {"of": self._identity, "digest": digest(value)}
             if self._always or feed.remembered() != published:
                 await publish(feed, value)

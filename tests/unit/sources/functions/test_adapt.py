@@ -261,7 +261,7 @@ class TestATimer:
         desk.clock.pump([5.0] * 9)
         assert trouble.take() == []
         desk.clock.pump([5.0] * 9)
-        told = f"a tick has not returned after {seconds:g} s; there is none until it does"
+        told = f"a tick has not returned after {seconds:g} s; the next one waits for it"
         assert trouble.take() == [f"source s: {told}"]
         assert hangs.status().last_error == told
         assert len(desk.drafts) == 19

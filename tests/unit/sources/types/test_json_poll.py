@@ -273,7 +273,7 @@ EXAMPLE: dict[str, Any] = {
     ],
 )
 def test_a_pointer_leads_where_the_standard_says(text: str, value: object) -> None:
-    assert Pointer(text).look(EXAMPLE) == value
+    assert Pointer(text).get(EXAMPLE) == value
 
 
 @pytest.mark.parametrize(
@@ -292,12 +292,12 @@ def test_a_pointer_leads_where_the_standard_says(text: str, value: object) -> No
 )
 def test_a_pointer_to_nothing_says_from_where_on(text: str, there: str) -> None:
     with pytest.raises(NotThere) as caught:
-        Pointer(text).look(EXAMPLE)
+        Pointer(text).get(EXAMPLE)
     assert str(caught.value) == there
 
 
 def test_an_escaped_tilde_is_no_escape() -> None:
-    assert Pointer("/~01").look({"~1": 5}) == 5
+    assert Pointer("/~01").get({"~1": 5}) == 5
 
 
 VALUES = st.recursive(
@@ -314,7 +314,7 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_a_pointer_leads_to_every_part_of_a_document(value: Any) -> None:
     def walk(inner: Any, text: str) -> None:
-        assert Pointer(text).look(value) == inner
+        assert Pointer(text).get(value) == inner
         parts = enumerate(inner) if isinstance(inner, list) else ()
         for key, part in inner.items() if isinstance(inner, dict) else parts:
             walk(part, f"{text}/{str(key).replace('~', '~0').replace('/', '~1')}")
@@ -325,7 +325,7 @@ def test_a_pointer_leads_to_every_part_of_a_document(value: Any) -> None:
 @given(VALUES, st.text())
 def test_a_pointer_finds_something_or_says_that_it_does_not(value: object, text: str) -> None:
     with contextlib.suppress(ValueError, NotThere):
-        Pointer(text).look(value)
+        Pointer(text).get(value)
 
 
 @pytest.mark.parametrize(
