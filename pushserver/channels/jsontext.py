@@ -73,7 +73,7 @@ def decode(text: bytes) -> Any:
 def _checked(text: bytes, decoders: tuple[json.JSONDecoder, json.JSONDecoder]) -> Any:
     """The value of the text; the second decoder looks at each whole number."""
     try:
-        value = decoders[_has_long_number(text)].decode(text.decode())
+        value = decoders[_has_long_number(text)].decode(utf8(text))
         if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
             _check_depth(value)
         if b"\\u" in text:
@@ -81,8 +81,6 @@ def _checked(text: bytes, decoders: tuple[json.JSONDecoder, json.JSONDecoder]) -
         return value
     except RecursionError:
         raise InvalidData(f"nested deeper than {MAX_DEPTH}") from None
-    except UnicodeDecodeError as error:
-        raise InvalidData(f"invalid UTF-8 at byte {error.start}") from None
     except UnicodeEncodeError:
         raise InvalidData("a lone surrogate (\\ud800 to \\udfff) is no character") from None
     except json.JSONDecodeError as error:
@@ -91,6 +89,14 @@ def _checked(text: bytes, decoders: tuple[json.JSONDecoder, json.JSONDecoder]) -
         raise
     except ValueError as error:
         raise InvalidData(str(error).partition(";")[0]) from None
+
+
+def utf8(text: bytes) -> str:
+    """The text as a string; raises InvalidData where it is not UTF-8."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidData(f"invalid UTF-8 at byte {error.start}") from None
 
 
 def _has_long_number(text: bytes) -> bool:

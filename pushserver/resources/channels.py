@@ -9,7 +9,6 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from pushserver.channels.names import check_name
-from pushserver.errors import InvalidName
 from pushserver.protocols.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET, StreamFormat
 from pushserver.resources.history import history, stream_start
 from pushserver.resources.publish import publish
@@ -76,7 +75,7 @@ class ChannelDoor(Door):
         self._name = name
 
     def answer_get(self, request: Request) -> Answer:
-        name = self._check_name()
+        name = check_name(self._name)
         if is_upgrade(request):
             return self._doors.upgrade(request, *self.websocket(request))
         wanted = wants(request, (JSON, EVENT_STREAM, LINES, HTML))
@@ -91,13 +90,10 @@ class ChannelDoor(Door):
 
     def websocket(self, request: Request) -> WebSocket:
         """What a handshake begins."""
-        return STREAM_WEBSOCKET, self._begin(request, self._check_name())
+        return STREAM_WEBSOCKET, self._begin(request, check_name(self._name))
 
     def answer_post(self, request: Request) -> Answer:
-        return publish(request, self._check_name(), self._doors.node, self._doors.gate)
-
-    def _check_name(self) -> str:
-        return valid_channel(self._name)
+        return publish(request, check_name(self._name), self._doors.node, self._doors.gate)
 
     def _begin(self, request: Request, name: str) -> Callable[[Transport[StreamFormat]], Stream]:
         return begin_stream(self._doors, request, (name,))
@@ -137,7 +133,7 @@ class Events(Door):
 
     def _names(self, request: Request) -> tuple[str, ...]:
         given = request.args.get(b"channel", [])
-        names = tuple(dict.fromkeys(valid_channel(n.decode("utf-8", "replace")) for n in given))
+        names = tuple(dict.fromkeys(check_name(n.decode("utf-8", "replace")) for n in given))
         limit = self._doors.node.limits.channels_per_client
         if not 0 < len(names) <= limit:
             raise Refusal(400, f"{len(names)} channels, expected 1 to {limit} channel=NAME")
@@ -150,14 +146,6 @@ def live_page(doors: ChannelDoors, request: Request, name: str, root: str) -> by
     request.setHeader(b"cache-control", b"no-cache")
     size = doors.node.history.options(name).history_size
     return doors.page(name, root, size, root == ".", doors.gate.allows(request))
-
-
-def valid_channel(name: str) -> str:
-    """The name of a channel; raises Refusal 400 with the rule."""
-    try:
-        return check_name(name)
-    except InvalidName as error:
-        raise Refusal(400, str(error)) from None
 
 
 def check_reader(doors: ChannelDoors, request: Request, names: tuple[str, ...]) -> None:

@@ -39,7 +39,7 @@ def stream_start(request: Request, most: int) -> Start:
     try:
         return parse_since(since)
     except InvalidCursor as error:
-        raise Refusal(400, f"since: {error}") from None
+        raise InvalidCursor(f"since: {error}") from None
 
 
 def history(request: Request, name: str, node: Node) -> bytes | Deferred[bytes]:

@@ -7,22 +7,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from pushserver.errors import InvalidData, InvalidKey, InvalidName, Unavailable
-from pushserver.sources.interface import SourceFailed
 from pushserver.web.mount import surroundings
 from pushserver.web.resource import (
+    RETRY,
     Answer,
     Door,
     Folder,
     NotHere,
-    Refusal,
     answer_json,
     check_origin,
 )
 
 Receive = Callable[[Mapping[str, str], bytes], Awaitable[tuple[int, object]]]
-
-_LATER = {"retry-after": "1"}
 
 
 class Hooks(Folder):
@@ -55,15 +51,10 @@ class HookDoor(Door):
         check_origin(request, surroundings(request).allowed_origins)
         assert request.content is not None
         body: bytes = request.content.read()
-        try:
-            status, answer = await self._receive(_headers(request), body)
-        except (InvalidData, InvalidName, InvalidKey) as error:
-            raise Refusal(400, str(error)) from None
-        except (Unavailable, SourceFailed) as error:
-            raise Refusal(503, str(error), _LATER) from None
+        status, answer = await self._receive(_headers(request), body)
         request.setResponseCode(status)
         if status in (429, 503):
-            for name, value in _LATER.items():
+            for name, value in RETRY.items():
                 request.setHeader(name, value)
         return answer_json(request, answer)
 

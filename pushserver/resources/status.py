@@ -8,7 +8,6 @@ from typing import Any
 from twisted.web.server import Request
 
 from pushserver.channels.names import check_name
-from pushserver.errors import InvalidName
 from pushserver.web.gate import Gate
 from pushserver.web.resource import Answer, Door, Refusal, answer_json
 
@@ -54,7 +53,4 @@ def _name(request: Request) -> str:
     given = request.args.get(b"channel", [])
     if len(given) != 1:
         raise Refusal(400, f"{len(given)} channels, expected one channel=NAME")
-    try:
-        return check_name(given[0].decode("utf-8", "replace"))
-    except InvalidName as error:
-        raise Refusal(400, str(error)) from None
+    return check_name(given[0].decode("utf-8", "replace"))

@@ -12,7 +12,7 @@ from twisted.web.server import Request
 from pushserver.auth.access import Caller, Rules, check_publisher, has_key
 from pushserver.auth.origin import loopback_address
 from pushserver.errors import Denied
-from pushserver.web.resource import Refusal, forwarded_by, header
+from pushserver.web.resource import forwarded_by, header
 
 IsOwn = Callable[[Request], bool | None]
 
@@ -33,31 +33,25 @@ class Gate:
         self._warned = False
 
     def check(self, request: Request, proven: bool = False) -> None:
-        """Return if this request may publish; raise Refusal.
+        """Return if this request may publish; raise Denied.
 
         `proven`: refuse it also where the system does not say whose program made it.
         """
         caller = self._caller(request)
         self._warn_of_proxy(caller)
-        try:
-            check_publisher(caller, self._rules, proven)
-        except Denied as denied:
-            raise _refusal(denied) from None
+        check_publisher(caller, self._rules, proven)
 
     def allows(self, request: Request) -> bool:
         """Whether this request may publish."""
         try:
             self.check(request)
-        except Refusal:
+        except Denied:
             return False
         return True
 
     def has_key(self, request: Request) -> bool:
-        """Whether this request gives an API key; raises Refusal for a wrong one."""
-        try:
-            return has_key(self._caller(request), self._rules.keys)
-        except Denied as denied:
-            raise _refusal(denied) from None
+        """Whether this request gives an API key; raises Denied for a wrong one."""
+        return has_key(self._caller(request), self._rules.keys)
 
     def _caller(self, request: Request) -> Caller:
         address = request.getClientAddress()
@@ -89,8 +83,3 @@ class Gate:
             " for a program on this machine; set a key",
             by=caller.forwarded,
         )
-
-
-def _refusal(denied: Denied) -> Refusal:
-    challenge = {"www-authenticate": "ApiKey"} if denied.http_status == 401 else None
-    return Refusal(denied.http_status, str(denied), challenge)

@@ -39,17 +39,16 @@ class Refusal(PushServerError):
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None):
         super().__init__(message)
-        self.status = status
-        self.message = message
+        self.http_status = status
         self.headers = headers or {}
 
 
 class Door(Resource):
-    """A resource whose `answer_get`, `answer_post`, ... return the body or raise Refusal.
+    """A resource whose `answer_get`, `answer_post`, ... return the body of the answer.
 
-    They may also return NOT_DONE_YET, having seen to the answer themselves, or something
-    to await. HEAD is GET without the body. Anything else that they raise is logged, and
-    a 500 without a word of it.
+    They may also return NOT_DONE_YET when they answer themselves, or an awaitable of the body.
+    HEAD is GET without the body. An exception with an `http_status`, such as a Refusal, is
+    answered with that; any other is logged, and answered with a 500 that says nothing of it.
     """
 
     isLeaf = True
@@ -66,11 +65,8 @@ class Door(Resource):
                     405, f"{name.upper()[:20]} is not for this URL", {"allow": self._allow()}
                 )
             answer = method(request)
-        except Refusal as refusal:
-            answer = refuse(request, refusal)
-        except Exception:
-            self._log.failure("{path} failed", path=request.path)
-            answer = refuse(request, _INTERNAL)
+        except Exception as error:
+            answer = self._answer_error(request, error)
         if not isinstance(answer, (bytes, int)):
             return self._wait(request, answer)
         return _without_body(request, answer) if name == "head" else answer
@@ -95,10 +91,7 @@ class Door(Resource):
         request.notifyFinish().addErrback(gone.append)
 
         def failed(failure: Failure) -> bytes:
-            if isinstance(failure.value, Refusal):
-                return refuse(request, failure.value)
-            self._log.failure("{path} failed", failure, path=request.path)
-            return refuse(request, _INTERNAL)
+            return self._answer_error(request, failure.value, failure)
 
         def finish(body: bytes) -> None:
             if not gone:
@@ -108,6 +101,14 @@ class Door(Resource):
 
         Deferred.fromCoroutine(_await(answer)).addErrback(failed).addCallback(finish)
         return NOT_DONE_YET
+
+    def _answer_error(
+        self, request: Request, error: BaseException | None, failure: Failure | None = None
+    ) -> bytes:
+        if isinstance(error, PushServerError) and error.http_status:
+            return refuse(request, error)
+        self._log.failure("{path} failed", failure, path=request.path)
+        return refuse(request, _INTERNAL)
 
 
 _CORS_HEADERS = b"content-type, x-api-key, idempotency-key, last-event-id"
@@ -167,24 +168,29 @@ class Folder(Resource):
 
 
 _INTERNAL = Refusal(500, "internal server error")
+RETRY = {"retry-after": "1"}
+_HEADERS = {401: {"www-authenticate": "ApiKey"}, 503: RETRY}
+"""Of the answers to exceptions other than Refusal."""
 _TITLES = {**RESPONSES, 426: b"Upgrade Required"}
 
 
-def refuse(request: Request, refusal: Refusal) -> bytes:
-    """The answer that says no: a page for a browser, else JSON."""
-    if refusal.status in (401, 403):
-        surroundings(request).log_refusal(refusal.message)
-    title = _TITLES.get(refusal.status, b"Error")
-    request.setResponseCode(refusal.status, title)
+def refuse(request: Request, error: PushServerError) -> bytes:
+    """The answer for an exception with an `http_status`: a page for a browser, else JSON."""
+    status, text = error.http_status, str(error)
+    if status in (401, 403):
+        surroundings(request).log_refusal(text)
+    title = _TITLES.get(status, b"Error")
+    request.setResponseCode(status, title)
     request.setHeader(b"cache-control", b"no-store")
-    for name, value in refusal.headers.items():
+    headers = error.headers if isinstance(error, Refusal) else _HEADERS.get(status, {})
+    for name, value in headers.items():
         request.setHeader(name, value)
     if wants(request, (JSON, HTML)) == HTML:
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
         root = "/".join([".."] * depth(request)) or "."
         site = surroundings(request)
-        return site.error_page(refusal.status, title.decode(), refusal.message, root)
-    return answer_json(request, {"error": {"code": refusal.status, "message": refusal.message}})
+        return site.error_page(status, title.decode(), text, root)
+    return answer_json(request, {"error": {"code": status, "message": text}})
 
 
 def no_content(request: Request) -> int:

@@ -10,6 +10,7 @@ from twisted.logger import LogLevel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from pushserver.errors import Denied, InvalidName, NotRunning, Unavailable
 from pushserver.web.resource import Answer, Door, Folder, NotHere, Refusal, is_upgrade
 from tests.unit.fakes.web import BROWSER, Log, Server, Trouble
 
@@ -102,6 +103,23 @@ def test_an_answer_may_come_later(method: str) -> None:
     assert (answer.status, answer["content-length"]) == (200, "7")
     assert answer.body == (b"" if method == "HEAD" else b"at last")
     assert answer.rest == b""
+
+
+def test_an_exception_is_answered_with_its_status() -> None:
+    for error, status, header in (
+        (InvalidName("a b"), 400, ""),
+        (Denied(401, "no key"), 401, "www-authenticate"),
+        (Denied(403, "no"), 403, ""),
+        (Unavailable("full"), 503, "retry-after"),
+    ):
+        answer = serve(error).get("/desk")
+        assert answer.error == (status, str(error))
+        assert {"www-authenticate", "retry-after"} & set(answer.headers) == {header} - {""}
+
+
+def test_an_exception_without_a_status_is_logged(trouble: Trouble) -> None:
+    assert serve(NotRunning("secret")).get("/desk").error == (500, "internal server error")
+    assert trouble.take() == ["b'/desk' failed: NotRunning('secret')"]
 
 
 def test_an_answer_that_fails_later_is_a_refusal_or_a_500(trouble: Trouble) -> None:

@@ -9,13 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pushserver.errors import PushServerError
+
 Encoding = Literal["hex", "base64"]
 
 _SECONDS = re.compile(r"[0-9]{1,12}")
 
 
-class NotSigned(Exception):
+class NotSigned(PushServerError):
     """The sender is not verified; the text names the header and the reason."""
+
+    http_status = 401
 
 
 class Scheme(Protocol):

@@ -17,7 +17,7 @@ from pushserver.channels import jsontext
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, check_key
 from pushserver.channels.names import check_event
 from pushserver.channels.publication import Receipt
-from pushserver.errors import Invalid, InvalidData, NotJSON, PushServerError, Unavailable
+from pushserver.errors import InvalidData, NotJSON, PushServerError
 from pushserver.sources.http_client.headers import is_header_name
 from pushserver.sources.interface import Feed, IHook, ISource, SourceFailed
 from pushserver.sources.types.source_type import SourceType
@@ -30,6 +30,8 @@ from pushserver.sources.types.webhook.signatures import (
     Token,
     Unsigned,
 )
+from pushserver.web.body import media_type, read_body
+from pushserver.web.resource import Refusal
 
 MAX_SECRET_BYTES = 4_096
 MAX_TOLERANCE_SECONDS = REMEMBERED_SECONDS / 2 - 5.0
@@ -63,14 +65,6 @@ class Options:
     """The header with the name of the event."""
 
 
-class RequestRefused(PushServerError):
-    """The request is refused with this status; the text is the reason."""
-
-    def __init__(self, status: int, message: str):
-        super().__init__(message)
-        self.http_status = status
-
-
 @implementer(ISource, IHook)
 class Webhook:
     """Publishes each request with a valid signature.
@@ -96,25 +90,26 @@ class Webhook:
     async def receive(self, headers: Mapping[str, str], body: bytes) -> tuple[int, object]:
         try:
             receipt = await self._publish(headers, body)
-        except (RequestRefused, Invalid, Unavailable, SourceFailed) as error:
-            status = error.http_status or 503
+        except PushServerError as error:
+            if not error.http_status:
+                raise
+            status = error.http_status
             return status, {"error": {"code": status, "message": str(error)}}
         return 201, {"offset": receipt.offset, "epoch": receipt.epoch, "id": receipt.id}
 
     async def _publish(self, headers: Mapping[str, str], body: bytes) -> Receipt:
         feed = self._feed
         if feed is None:
-            raise RequestRefused(503, "the source of this webhook is not running")
+            raise SourceFailed("the source of this webhook is not running")
         try:
             signed = self._scheme.check(self._secret, headers, body)
         except NotSigned as error:
             feed.trouble(f"a request was refused: {error}")
-            raise RequestRefused(401, str(error)) from None
+            raise
         event = _header(headers, self._options.event_header, check_event)
         key = _header(headers, self._options.id_header, check_key)
         if feed.delay() > 0:
-            problem = "more requests than max_rate allows: come again in a second"
-            raise RequestRefused(429, problem)
+            raise Refusal(429, "more requests than max_rate allows: come again in a second")
         value = _value(headers.get("content-type", ""), body)
         # `signed` first: the header with the id of the delivery is not signed, so it must not
         # make a replayed request look new.
@@ -128,25 +123,14 @@ def _header(headers: Mapping[str, str], header: str, check: Callable[[str], str]
 
 
 def _value(content_type: str, body: bytes) -> object:
-    """Return the value of the body: JSON, a form with JSON in the field `payload`, or text.
+    """Return the value of the body: JSON, a form with JSON in the field `payload`, or text."""
+    is_form = media_type(content_type) == _FORM
+    return read_body(content_type, body, _json, _form_value if is_form else str)
 
-    Valid JSON counts as JSON whatever its content type: plain `curl -d` declares a form.
-    """
-    media = content_type.partition(";")[0].strip().lower()
-    if not body:
-        raise RequestRefused(400, "the body is empty, expected JSON or text")
-    if media.startswith("multipart/"):
-        raise RequestRefused(
-            415, f"content-type {media:.80} is not understood, expected JSON or text"
-        )
-    if media == "application/json" or media.endswith("+json"):
-        return _json(body)
-    try:
-        return _json(body)
-    except NotJSON:
-        text = _text(body)
-    field = _payload(text) if media == _FORM else None
-    return text if field is None else _json(field)
+
+def _form_value(form: str) -> object:
+    field = _payload(form)
+    return form if field is None else _json(field)
 
 
 def _json(text: bytes) -> object:
@@ -168,13 +152,6 @@ def _payload(form: str) -> bytes | None:
     if len(values) > 1:
         raise InvalidData(f"the form has {len(values)} fields payload, expected one with JSON")
     return values[0].encode() if values else None
-
-
-def _text(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidData(f"invalid UTF-8 at byte {error.start}") from None
 
 
 def _secret(options: Options) -> bytes:

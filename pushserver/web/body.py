@@ -1,0 +1,41 @@
+"""The body of a request that publishes: JSON or text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from pushserver.channels.jsontext import utf8
+from pushserver.errors import InvalidData, NotJSON
+from pushserver.web.resource import Refusal
+
+Value = TypeVar("Value")
+
+
+def media_type(content_type: str) -> str:
+    """The media type in a Content-Type, in lower case and without parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def read_body(
+    content_type: str,
+    body: bytes,
+    from_json: Callable[[bytes], Value],
+    from_text: Callable[[str], Value],
+) -> Value:
+    """The value of a body, by `from_json`, or by `from_text` where that raises NotJSON.
+
+    A body of a JSON type has to be JSON. Any other type may be JSON: plain `curl -d` names the
+    type of a form, whatever it sends. Raises InvalidData, and Refusal 415 for multipart.
+    """
+    media = media_type(content_type)
+    if not body:
+        raise InvalidData("the body is empty, expected JSON or text")
+    if media.startswith("multipart/"):
+        raise Refusal(415, f"content-type {media[:80]} is not understood, expected JSON or text")
+    try:
+        return from_json(body)
+    except NotJSON:
+        if media == "application/json" or media.endswith("+json"):
+            raise
+        return from_text(utf8(body))
