@@ -1,4 +1,17 @@
-"""Lets a coroutine of somebody's run on Twisted's reactor, and say so when it cannot."""
+"""Awaits an awaitable of the user, on Twisted's reactors and on asyncio's.
+
+`Deferred.fromFuture(asyncio.ensure_future(...))` is not enough. Measured with Python 3.11:
+- Under Twisted's own reactors (epoll, poll, select) no loop of asyncio runs, and the coroutine
+  never starts. `_steps` needs no asyncio, and raises an error with a hint where asyncio is needed.
+- Under asyncio's reactor a task cannot await a Deferred ("Task got bad yield"). The task starts in
+  a later turn, so that even a handler that does not wait is answered later. SystemExit in it stops
+  the reactor. A cancelled `fromFuture` fails at once and not when the task has ended.
+  `_TaskSteps` is a task without these four limits.
+
+Private names of asyncio: `_enter_task` and `_leave_task`, documented for implementations of tasks
+(asyncio-extending), and `_log_destroy_pending`. From Python 3.12 on `Task(eager_start=True)` could
+replace the first two.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +37,11 @@ HINT = (
 
 
 async def awaited(awaitable: Awaitable[Result]) -> Result:
-    """What it gives, awaited where Deferreds are, and in a task of asyncio if its reactor runs.
+    """Return the result of the awaitable; it starts at once, under asyncio's reactor in a task.
 
-    It begins at once, and is cancelled with CancelledError, in a task with asyncio's; what
-    comes out is Twisted's, when the task is over and not before.
-
-    What waits for anything else gets a RuntimeError that says so. Twisted on its own would
-    resume it at once.
+    A cancelled awaitable gets CancelledError, in a task that of asyncio. This function raises
+    Twisted's, and only when the task has ended. Raises RuntimeError if the awaitable waits for
+    something that this reactor cannot await; Twisted alone would resume it at once.
     """
     try:
         loop = asyncio.get_running_loop()
@@ -42,13 +53,13 @@ async def awaited(awaitable: Awaitable[Result]) -> Result:
         try:
             await _when_done(steps.task)
         except (CancelledError, asyncio.CancelledError):
-            # The latter where this is awaited in a task itself.
+            # asyncio's if this function is awaited in a task itself.
             steps.task.cancel()
     try:
-        made: Result = steps.outcome()
+        outcome: Result = steps.outcome()
     except asyncio.CancelledError as error:
         raise CancelledError(*error.args).with_traceback(error.__traceback__) from None
-    return made
+    return outcome
 
 
 async def _wait(awaitable: Awaitable[Result]) -> Result:
@@ -57,7 +68,7 @@ async def _wait(awaitable: Awaitable[Result]) -> Result:
 
 @coroutine
 def _steps(awaitable: Awaitable[Any]) -> Generator[Deferred[Any], Any, Any]:
-    """Where no loop of asyncio runs."""
+    """Run the awaitable where no loop of asyncio runs."""
     inner = _wait(awaitable)
     step: Callable[[Any], Any] = inner.send
     argument: Any = None
@@ -88,7 +99,7 @@ def _deferred(waits_for: object) -> Deferred[Any]:
 
 
 def _when_done(task: asyncio.Future[Any]) -> Deferred[None]:
-    """Fires when the task is done; one that is cancelled leaves the task alone."""
+    """Fires when the task is done; cancelling the Deferred does not cancel the task."""
 
     def forget(_: object) -> None:
         task.remove_done_callback(fire)
@@ -102,11 +113,10 @@ def _when_done(task: asyncio.Future[Any]) -> Deferred[None]:
 
 
 class _TaskSteps(Coroutine[Any, Any, None]):
-    """What a task of asyncio runs: an awaitable, and where that awaits a Deferred, a future.
+    """The coroutine of a task; it runs an awaitable and turns its Deferreds into futures.
 
-    The first step is made at once, as Python 3.12's eager tasks do; the task, which exists
-    then, goes on from there. The task itself returns None always: SystemExit would end the
-    reactor's loop.
+    The first step runs at once, as in eager tasks of Python 3.12, and the task continues from
+    there. The task always returns None: an exception such as SystemExit would stop the loop.
     """
 
     def __init__(self, awaitable: Awaitable[Any], loop: asyncio.AbstractEventLoop):
@@ -116,40 +126,41 @@ class _TaskSteps(Coroutine[Any, Any, None]):
         self._result: Any = None
         self._error: BaseException | None = None
         self._waits_for: Any = None
-        self._begun = True
+        self._is_ahead = True
         self._cancel_again = False
         context = copy_context()
         self.task: asyncio.Task[None] = asyncio.Task(self, loop=loop, context=context)
-        # One that does not end when it is cancelled may be left behind, as any coroutine on
-        # Twisted's reactor; the attribute is the one that asyncio.gather sets.
+        # A task that ignores its cancellation may be left behind, like any coroutine on Twisted's
+        # reactors, without a message of asyncio. `asyncio.gather` sets this attribute too.
         self.task._log_destroy_pending = False  # type: ignore[attr-defined]
-        context.run(self._begin)
+        context.run(self._step_ahead)
 
     def outcome(self) -> Any:
-        """What it gave; raises what it raised."""
+        """Return the result of the awaitable, or raise its exception."""
         if self._error is not None:
             raise self._error
         return self._result
 
     def send(self, value: Any) -> Any:
-        if self._begun:
-            self._begun = False
+        if self._is_ahead:
+            self._is_ahead = False
             if self.over:
                 raise StopIteration
             return self._waits_for
         return self._step(self._inner.send, value)
 
     def throw(self, error: Any, *_: Any) -> Any:
-        waits_for, begun = self._waits_for, self._begun
-        self._begun = False
+        waits_for, was_ahead = self._waits_for, self._is_ahead
+        self._is_ahead = False
         if self.over:
             raise StopIteration
-        if begun and waits_for is not None and waits_for.cancel():
-            # Cancelled before the task has seen what it waits for: it ends with that.
+        if was_ahead and waits_for is not None and waits_for.cancel():
+            # The task was cancelled before its own first step: it waits for the cancelled future.
             return waits_for
         if isinstance(waits_for, _Awaited) and waits_for.done() and not waits_for.cancelled():
-            # Cancelled when the Deferred had fired. What it gave, say a lock, must not be
-            # lost: it is cancelled at what it waits for next, as on Twisted's reactor.
+            # The task was cancelled after the Deferred had fired. Its result, such as a lock, must
+            # not be lost: the awaitable gets it, and is cancelled at its next await, as on
+            # Twisted's reactors.
             self._cancel_again = True
             return self._step(self._inner.send, None)
         return self._step(self._inner.throw, error)
@@ -158,22 +169,23 @@ class _TaskSteps(Coroutine[Any, Any, None]):
         self._inner.close()
 
     def __await__(self) -> Generator[Any, Any, None]:
-        raise TypeError("it is for a task")
+        raise TypeError("only a task can run this coroutine")
 
-    def _begin(self) -> None:
-        around = asyncio.current_task(self._loop)
-        if around is not None:
-            _leave_task(self._loop, around)
+    def _step_ahead(self) -> None:
+        outer = asyncio.current_task(self._loop)
+        if outer is not None:
+            _leave_task(self._loop, outer)
+        # `asyncio.timeout` and `asyncio.TaskGroup` need the current task.
         _enter_task(self._loop, self.task)
         try:
             self._step(self._inner.send, None)
         except StopIteration:
-            # It has waited for nothing; the task finds that out in its own turn.
+            # The awaitable did not wait; the task ends in its own turn.
             pass
         finally:
             _leave_task(self._loop, self.task)
-            if around is not None:
-                _enter_task(self._loop, around)
+            if outer is not None:
+                _enter_task(self._loop, outer)
 
     def _step(self, step: Callable[[Any], Any], argument: Any) -> Any:
         try:
@@ -188,7 +200,7 @@ class _TaskSteps(Coroutine[Any, Any, None]):
             if self._cancel_again:
                 self._cancel_again = False
                 if self.task.cancelling():
-                    # Not if asyncio.timeout has taken it back; the count is as before.
+                    # Unless asyncio.timeout has undone the cancellation; the count stays the same.
                     self.task.cancel()
                     self.task.uncancel()
             self._waits_for = waits_for
@@ -199,28 +211,28 @@ class _TaskSteps(Coroutine[Any, Any, None]):
 
 
 class _Awaited(asyncio.Future[None]):
-    """A Deferred as a task waits for it: done when that has fired, which is then asked itself.
+    """Done when the Deferred has fired; the awaitable then gets the result from the Deferred.
 
-    Cancelled with it, at once: what it waits for must not be given to it afterwards.
+    `cancel` cancels the Deferred at once, so that it does not get a result after that.
     """
 
     def __init__(self, deferred: Deferred[Any], loop: asyncio.AbstractEventLoop):
         super().__init__(loop=loop)
-        # As `await` does with a future.
-        self._asyncio_future_blocking = True
         self._deferred = deferred
-        self._asked = False
+        self._is_cancelling = False
+        # Marks the future as awaited, as `await` does.
+        next(self.__await__())
         deferred.addBoth(self._fire)
 
     def cancel(self, msg: Any = None) -> bool:
         if self.done():
             return False
-        self._asked = True
+        self._is_cancelling = True
         self._deferred.cancel()
         return True
 
     def _fire(self, result: Any) -> Any:
-        if self._asked and isinstance(result, Failure) and result.check(CancelledError):
+        if self._is_cancelling and isinstance(result, Failure) and result.check(CancelledError):
             super().cancel()
             return None
         self.set_result(None)
