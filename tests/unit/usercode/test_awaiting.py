@@ -13,19 +13,19 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredLock, succe
 from pushserver.usercode.awaiting import awaited
 
 
-def begun(awaitable: Awaitable[Any]) -> Deferred[Any]:
+def started(awaitable: Awaitable[Any]) -> Deferred[Any]:
     return Deferred.fromCoroutine(awaited(awaitable))
 
 
 def result(done: Deferred[Any]) -> Any:
-    """What it gave, or the exception."""
-    found: list[Any] = []
-    done.addBoth(found.append)
-    assert found, "it waits"
-    return getattr(found[0], "value", found[0])
+    """The result or the exception of a Deferred that has fired."""
+    outcome: list[Any] = []
+    done.addBoth(outcome.append)
+    assert outcome, "it waits"
+    return getattr(outcome[0], "value", outcome[0])
 
 
-def test_deferreds_are_awaited_with_their_results_and_their_failures() -> None:
+def test_awaited_deferreds_return_results_and_raise_failures() -> None:
     one: Deferred[int] = Deferred()
     two: Deferred[int] = Deferred()
 
@@ -37,25 +37,25 @@ def test_deferreds_are_awaited_with_their_results_and_their_failures() -> None:
             seen.append(error)
         return seen
 
-    done = begun(work())
+    done = started(work())
     one.callback(1)
     error = LookupError("x")
     two.errback(error)
     assert result(done) == [0, 1, error]
 
 
-def test_it_may_be_cancelled() -> None:
+def test_awaitable_can_be_cancelled() -> None:
     waits: Deferred[None] = Deferred()
-    done = begun(waits)
+    done = started(waits)
     done.cancel()
     assert isinstance(result(done), CancelledError)
 
 
-def test_what_a_coroutine_raises_comes_out() -> None:
+def test_exception_of_a_coroutine_is_raised() -> None:
     async def work() -> None:
         raise RuntimeError("mine")
 
-    error = result(begun(work()))
+    error = result(started(work()))
     assert (type(error), str(error)) == (RuntimeError, "mine")
 
 
@@ -76,31 +76,31 @@ async def gives_way() -> None:
 
 
 @pytest.mark.parametrize("work", [sleeps, awaits_a_future, gives_way])
-def test_asyncio_without_its_reactor_is_an_error_that_says_what_to_do(work: Any) -> None:
-    error = result(begun(work()))
+def test_asyncio_without_its_reactor_is_an_error_with_a_hint(work: Any) -> None:
+    error = result(started(work()))
     assert isinstance(error, RuntimeError)
     assert "twistd --reactor asyncio" in str(error)
     assert work.__name__ in "".join(traceback.format_tb(error.__traceback__))
 
 
-def test_what_waits_for_something_else_is_an_error_that_names_it() -> None:
+def test_waiting_for_another_object_is_an_error_with_its_type() -> None:
     class Odd:
         def __await__(self) -> Any:
             yield 7
 
-    assert "int cannot be awaited" in str(result(begun(Odd())))
+    assert "int cannot be awaited" in str(result(started(Odd())))
 
 
-class TestOnTheLoopOfAsyncio:
-    """Which its reactor runs on."""
+class TestWithALoopOfAsyncio:
+    """As under the asyncio reactor."""
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         async def main() -> Any:
-            return await begun(coroutine).asFuture(asyncio.get_running_loop())
+            return await started(coroutine).asFuture(asyncio.get_running_loop())
 
         return asyncio.run(main())
 
-    def test_futures_and_deferreds_go_together(self) -> None:
+    def test_coroutine_can_await_futures_and_deferreds(self) -> None:
         async def work() -> list[object]:
             await asyncio.sleep(0)
             await asyncio.sleep(0.001)
@@ -108,7 +108,7 @@ class TestOnTheLoopOfAsyncio:
 
         assert self.run(work()) == [1, 2]
 
-    def test_what_a_future_raises_comes_out(self) -> None:
+    def test_exception_of_a_future_is_raised(self) -> None:
         async def fail() -> None:
             raise LookupError("x")
 
@@ -121,7 +121,7 @@ class TestOnTheLoopOfAsyncio:
 
         assert self.run(work()) == "caught"
 
-    def test_what_waits_for_nothing_has_its_answer_at_once(self) -> None:
+    def test_coroutine_that_does_not_wait_has_its_result_at_once(self) -> None:
         async def work() -> object:
             async with asyncio.timeout(1):
                 return await succeed(asyncio.current_task())
@@ -131,14 +131,14 @@ class TestOnTheLoopOfAsyncio:
 
         async def main() -> None:
             around = asyncio.current_task()
-            assert result(begun(work())) not in (None, around)
+            assert result(started(work())) not in (None, around)
             assert asyncio.current_task() is around
-            assert isinstance(result(begun(fails())), SystemExit)
+            assert isinstance(result(started(fails())), SystemExit)
             await asyncio.sleep(0)
 
         asyncio.run(main())
 
-    def test_it_runs_in_one_task_with_what_needs_that(self) -> None:
+    def test_coroutine_runs_in_one_task_with_timeouts_and_task_groups(self) -> None:
         async def work() -> list[object]:
             task = asyncio.current_task()
             async with asyncio.TaskGroup() as group:
@@ -152,7 +152,7 @@ class TestOnTheLoopOfAsyncio:
 
         assert self.run(work()) == ["child", 2]
 
-    def test_a_deferred_gives_its_failure_and_may_be_awaited_again(self) -> None:
+    def test_deferred_can_be_awaited_twice(self) -> None:
         async def work() -> list[object]:
             fails: Deferred[None] = Deferred()
             asyncio.get_running_loop().call_soon(fails.errback, LookupError("x"))
@@ -166,13 +166,13 @@ class TestOnTheLoopOfAsyncio:
         assert self.run(work()) == [1, 1]
 
     @pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt()])
-    def test_what_would_end_the_loop_comes_out(self, raised: BaseException) -> None:
+    def test_exception_that_would_stop_the_loop_is_raised(self, raised: BaseException) -> None:
         async def work() -> None:
             await asyncio.sleep(0)
             raise raised
 
         async def main() -> None:
-            done = begun(work())
+            done = started(work())
             for _ in range(3):
                 await asyncio.sleep(0)
             assert result(done) is raised
@@ -191,13 +191,13 @@ class TestOnTheLoopOfAsyncio:
 
         async def main() -> int:
             variable.set(5)
-            inside: int = await begun(work()).asFuture(asyncio.get_running_loop())
+            inside: int = await started(work()).asFuture(asyncio.get_running_loop())
             assert variable.get() == 5
             return inside
 
         assert asyncio.run(main()) == 6
 
-    def test_one_begun_in_another_has_a_task_of_its_own(self) -> None:
+    def test_nested_awaitable_has_a_separate_task(self) -> None:
         async def inner() -> object:
             await asyncio.sleep(0)
             return asyncio.current_task()
@@ -211,7 +211,7 @@ class TestOnTheLoopOfAsyncio:
 
     @pytest.mark.parametrize("turns", [0, 1, 2])
     @pytest.mark.parametrize("kind", ["future", "deferred", "turn", "inner"])
-    def test_a_cancel_cancels_what_it_waits_for(self, kind: str, turns: int) -> None:
+    def test_cancel_cancels_the_awaited_object(self, kind: str, turns: int) -> None:
         seen: list[BaseException] = []
         waits: list[Any] = []
 
@@ -224,14 +224,14 @@ class TestOnTheLoopOfAsyncio:
                 await waits[0]
             except BaseException as error:
                 seen.append(error)
-                # The end is waited for.
+                # The caller waits for this, too.
                 await later(None)
                 seen.append(error)
                 raise
 
         async def main() -> None:
-            made = awaited(work()) if kind == "inner" else work()
-            done = begun(made)
+            coroutine = awaited(work()) if kind == "inner" else work()
+            done = started(coroutine)
             for _ in range(turns):
                 await asyncio.sleep(0)
             done.cancel()
@@ -243,7 +243,7 @@ class TestOnTheLoopOfAsyncio:
 
         asyncio.run(main())
 
-    def test_a_deferred_that_has_fired_is_not_lost_by_a_cancel(self) -> None:
+    def test_cancel_does_not_lose_the_result_of_a_fired_deferred(self) -> None:
         lock = DeferredLock()
 
         async def work() -> None:
@@ -255,7 +255,7 @@ class TestOnTheLoopOfAsyncio:
 
         async def main() -> None:
             await lock.acquire()
-            done = begun(work())
+            done = started(work())
             await asyncio.sleep(0)
             lock.release()
             done.cancel()
@@ -264,7 +264,7 @@ class TestOnTheLoopOfAsyncio:
 
         asyncio.run(main())
 
-    def test_what_takes_no_cancel_goes_on_and_may_be_cancelled_again(self) -> None:
+    def test_coroutine_that_ignores_a_cancel_can_be_cancelled_again(self) -> None:
         async def work() -> str:
             try:
                 await Deferred()
@@ -277,7 +277,7 @@ class TestOnTheLoopOfAsyncio:
             return ""
 
         async def main() -> object:
-            done = begun(work())
+            done = started(work())
             for _ in range(2):
                 done.cancel()
                 for _ in range(5):
@@ -286,7 +286,7 @@ class TestOnTheLoopOfAsyncio:
 
         assert asyncio.run(main()) == "at last"
 
-    def test_an_async_generator_can_be_closed_after_a_cancel(self) -> None:
+    def test_async_generator_can_be_closed_after_a_cancel(self) -> None:
         closed: list[bool] = []
 
         async def values() -> AsyncIterator[int]:
@@ -306,7 +306,7 @@ class TestOnTheLoopOfAsyncio:
                 await awaited(generator.aclose())
 
         async def main() -> None:
-            done = begun(work())
+            done = started(work())
             await asyncio.sleep(0)
             done.cancel()
             await cancelled(done)
@@ -314,7 +314,7 @@ class TestOnTheLoopOfAsyncio:
 
         asyncio.run(main())
 
-    def test_what_is_left_when_the_loop_ends_is_silent(
+    def test_unfinished_coroutine_logs_nothing_when_the_loop_ends(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         loop = asyncio.new_event_loop()
@@ -323,9 +323,9 @@ class TestOnTheLoopOfAsyncio:
             await Deferred()
 
         def begin() -> None:
-            begun(work()).cancel()
-            begun(work())
-            begun(later(None))
+            started(work()).cancel()
+            started(work())
+            started(later(None))
             loop.stop()
 
         loop.call_soon(begin)
@@ -336,13 +336,13 @@ class TestOnTheLoopOfAsyncio:
 
 
 async def cancelled(done: Deferred[Any]) -> None:
-    """It ends so, in a while."""
+    """Wait until it fails with CancelledError."""
     with pytest.raises(CancelledError):
         await done.asFuture(asyncio.get_running_loop())
 
 
 async def later(value: object) -> Any:
-    """The value, out of a Deferred that fires a turn later."""
+    """Return the value of a Deferred that fires a turn later."""
     deferred: Deferred[object] = Deferred()
     asyncio.get_running_loop().call_soon(deferred.callback, value)
     return await deferred

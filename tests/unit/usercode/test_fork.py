@@ -1,4 +1,4 @@
-"""What a fork of the server's process may do with the application; mostly with a pid made up."""
+"""Applications in a fork of the server's process; most tests only pretend another pid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ InFork = Callable[[Callable[[], object]], Any]
 
 @pytest.fixture
 def in_fork(monkeypatch: pytest.MonkeyPatch) -> InFork:
-    """Calls as a forked process would."""
+    """Call a function as in a forked process."""
 
     def in_fork(call: Callable[[], object]) -> object:
         with monkeypatch.context() as patch:
@@ -46,7 +46,7 @@ CALLS: dict[str, Callable[[PushServer, Client], object]] = {
 }
 
 
-class TestAnApplication:
+class TestApplication:
     @pytest.fixture
     def app(self) -> PushServer:
         app = PushServer()
@@ -54,28 +54,28 @@ class TestAnApplication:
         return app
 
     @pytest.mark.parametrize("name", CALLS)
-    def test_does_nothing_in_a_fork_and_says_what_to_do_there(
+    def test_refuses_to_act_in_a_fork_with_a_hint(
         self, app: PushServer, in_fork: InFork, name: str
     ) -> None:
         with TestServer(app) as server:
             guest = server.connect()
             [client] = app.clients
-            told = r'forked process of the server.*pushserver\.publish\("http://localhost:8080"'
-            with pytest.raises(NotRunning, match=told):
+            stderr = r'forked process of the server.*pushserver\.publish\("http://localhost:8080"'
+            with pytest.raises(NotRunning, match=stderr):
                 in_fork(lambda: CALLS[name](app, client))
             server.advance(1)
             assert (server.history("c"), guest.messages, guest.closed) == ([], [], None)
             assert client.channels == {"in"}
             CALLS[name](app, client)
 
-    def test_is_still_looked_at_in_a_fork(self, app: PushServer, in_fork: InFork) -> None:
+    def test_can_be_read_in_a_fork(self, app: PushServer, in_fork: InFork) -> None:
         with TestServer(app) as server:
             guest = server.connect()
             [client] = in_fork(lambda: app.clients)
             assert in_fork(lambda: (client.connected, client.channels)) == (True, {"in"})
             assert client.id == guest.id
 
-    def test_that_a_fork_starts_a_server_for_publishes_there(
+    def test_can_publish_in_a_fork_to_a_server_started_there(
         self, app: PushServer, in_fork: InFork
     ) -> None:
         def serve() -> int:
@@ -89,7 +89,7 @@ class TestAnApplication:
             assert [row.offset for row in server.history("c")] == [1]
 
 
-class TestTheWayToTheReactor:
+class TestCallFromAThread:
     @pytest.fixture
     def app(self) -> Iterator[PushServer]:
         self.clock = ThreadClock()
@@ -101,9 +101,7 @@ class TestTheWayToTheReactor:
         assert isinstance(stopped, Deferred)
         service.end()
 
-    def test_is_not_taken_in_a_fork_of_another_thread(
-        self, app: PushServer, in_fork: InFork
-    ) -> None:
+    def test_is_refused_in_a_fork(self, app: PushServer, in_fork: InFork) -> None:
         running = app._server()
         running.here = lambda: False
         calls: list[Callable[[], object]] = [
@@ -126,7 +124,7 @@ FEED_CALLS: dict[str, Callable[[Feed], object]] = {
 
 
 @pytest.mark.parametrize("name", FEED_CALLS)
-def test_a_feed_does_nothing_in_a_fork(in_fork: InFork, name: str) -> None:
+def test_feed_refuses_to_act_in_a_fork(in_fork: InFork, name: str) -> None:
     desk, feeds = Desk(), []
 
     async def run(feed: Feed) -> None:
@@ -143,9 +141,9 @@ def test_a_feed_does_nothing_in_a_fork(in_fork: InFork, name: str) -> None:
     assert stopped is None or isinstance(stopped, Deferred)
 
 
-class TestAFunctionThatIsCalled:
+class TestCall:
     def run(self, body: str) -> tuple[int, str]:
-        """Call a function whose child does this; its status, and what it wrote."""
+        """Call a function whose child runs `body`; return the child's status and stderr."""
         program = (
             "import os, sys\n"
             "from pushserver.usercode import fork\n"
@@ -169,21 +167,23 @@ class TestAFunctionThatIsCalled:
         return int(status), ended.stderr
 
     def test_does_not_return_in_a_fork(self) -> None:
-        status, told = self.run("return 7")
+        status, stderr = self.run("return 7")
         assert status == 1
-        assert "a forked process of the server returned from the function that forked it" in told
+        assert "a forked process of the server returned from the function that forked it" in stderr
 
     @pytest.mark.parametrize(
-        ("code", "status", "told"),
+        ("code", "status", "stderr"),
         [("", 0, ""), ("0", 0, ""), ("3", 3, ""), ("True", 1, ""), ("'bye'", 1, "bye\n")],
     )
-    def test_ends_a_fork_as_sys_exit_does(self, code: str, status: int, told: str) -> None:
-        assert self.run(f"sys.exit({code})") == (status, told)
+    def test_sys_exit_ends_a_fork_with_its_status(
+        self, code: str, status: int, stderr: str
+    ) -> None:
+        assert self.run(f"sys.exit({code})") == (status, stderr)
 
-    def test_ends_a_fork_that_fails_with_its_traceback(self) -> None:
-        status, told = self.run("raise LookupError(number)")
+    def test_exception_ends_a_fork_with_its_traceback(self) -> None:
+        status, stderr = self.run("raise LookupError(number)")
         assert status == 1
-        assert told.endswith("LookupError: 5\n")
+        assert stderr.endswith("LookupError: 5\n")
 
     def test_returns_and_raises_in_its_own_process(self) -> None:
         def fail() -> None:

@@ -1,4 +1,4 @@
-"""What is measured and what is waited for, while the wall clock is set forward and back."""
+"""Times and timers while the wall clock is set forward and back."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ STEPS = pytest.mark.parametrize("step", [-HOUR, HOUR, -10 * 365 * 24 * HOUR], id
 
 
 class Unsteady(ReactorBase):
-    """A reactor as Twisted's are, without input and output."""
+    """A reactor like those of Twisted, without input and output."""
 
     def installWaker(self) -> None:
-        """It has no threads."""
+        """No-op: it has no threads."""
 
 
 class Machine:
-    """A reactor, and two clocks beneath it: one that may be set, and one that may not."""
+    """A reactor and its two clocks: `now`, which can be set, and `up`, which cannot."""
 
     def __init__(self) -> None:
         self.now = 1_795_000_000.0
@@ -72,7 +72,7 @@ class Machine:
         return steady(self.reactor, self.wall, self.monotonic)
 
     def advance(self, seconds: float, pace: float = 1.0) -> None:
-        """Let time pass, and the reactor make its calls."""
+        """Let time pass, and the reactor call its timers."""
         while seconds > 0:
             passed = min(pace, seconds)
             self.now += passed
@@ -85,16 +85,14 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    # As reactors are before they are made steady.
+    # Like the clock of a reactor that is not yet steady.
     monkeypatch.setattr(ReactorBase, "seconds", staticmethod(machine.wall))
     return machine
 
 
-class TestAReactor:
+class TestReactor:
     @STEPS
-    def test_calls_when_it_is_due_by_the_time_that_has_passed(
-        self, machine: Machine, step: float
-    ) -> None:
+    def test_timer_fires_after_the_time_that_passed(self, machine: Machine, step: float) -> None:
         machine.steady()
         called: list[float] = []
         machine.reactor.callLater(5, lambda: called.append(machine.up))
@@ -106,7 +104,7 @@ class TestAReactor:
         assert called == [505.0]
 
     @STEPS
-    def test_keeps_calls_that_were_made_before(self, machine: Machine, step: float) -> None:
+    def test_existing_timers_are_kept(self, machine: Machine, step: float) -> None:
         called: list[str] = []
         machine.reactor.callLater(5, called.append, "kept")
         moved = machine.reactor.callLater(1, called.append, "moved")
@@ -123,7 +121,7 @@ class TestAReactor:
         assert called == ["kept", "moved"]
 
     @STEPS
-    def test_ticks_on_in_a_loop_that_ran_before(self, machine: Machine, step: float) -> None:
+    def test_existing_looping_call_keeps_its_interval(self, machine: Machine, step: float) -> None:
         ticks: list[float] = []
         loop = LoopingCall(lambda: ticks.append(machine.up))
         loop.clock = machine.reactor
@@ -133,7 +131,7 @@ class TestAReactor:
         machine.advance(6)
         assert ticks == [500.0, 502.0, 504.0, 506.0]
 
-    def test_continues_from_the_present_unix_time(self, machine: Machine) -> None:
+    def test_clock_starts_at_the_unix_time(self, machine: Machine) -> None:
         seconds = machine.steady()
         assert seconds() == machine.reactor.seconds() == machine.now
         machine.now += HOUR
@@ -147,13 +145,13 @@ class TestAReactor:
         assert machine.reactor.seconds is first
 
     @pytest.mark.parametrize("clock", [Clock(), MemoryReactorClock(), Stage(), Time()])
-    def test_that_is_a_clock_of_a_test_keeps_its_time(self, clock: Any) -> None:
+    def test_clock_of_a_test_is_kept(self, clock: Any) -> None:
         now = clock.seconds()
         measure = steady(clock)
         assert measure() == now
         assert "seconds" not in vars(clock)
 
-    def test_with_a_clock_of_its_own_keeps_it(self, machine: Machine) -> None:
+    def test_reactor_with_another_clock_keeps_it(self, machine: Machine) -> None:
         machine.reactor.seconds = own = lambda: 7.0
         assert machine.steady() is own
 
@@ -165,13 +163,13 @@ class TestAReactor:
 
     @pytest.mark.parametrize("kind", [SelectReactor, PollReactor, EPollReactor])
     @pytest.mark.parametrize("step", [-HOUR, HOUR])
-    def test_of_any_kind_wakes_up_in_time(
+    def test_reactor_of_any_kind_wakes_up_in_time(
         self, kind: Any, step: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.runs(kind(), step, monkeypatch)
 
     @pytest.mark.parametrize("step", [-HOUR, HOUR])
-    def test_of_asyncio_wakes_up_in_time(
+    def test_asyncio_reactor_wakes_up_in_time(
         self, step: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         loop = asyncio.new_event_loop()
@@ -182,7 +180,7 @@ class TestAReactor:
 
     @staticmethod
     def runs(reactor: Any, step: float, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It turns until a call that was made after the step; the guard is made before."""
+        """Iterate until a timer set after the step fires; the guard was set before it."""
         import time
 
         wall = [0.0]
@@ -207,13 +205,13 @@ class TestAReactor:
             reactor._poller.close()
 
 
-def test_the_server_makes_its_reactor_steady(machine: Machine) -> None:
+def test_server_makes_its_reactor_steady(machine: Machine) -> None:
     service = build(Config(sources={}), cast(Any, machine.reactor))
     assert vars(machine.reactor)["seconds"] is service.node.monotonic
 
 
-class TestTheServer:
-    """Started on a reactor that is as Twisted's, and then the wall clock is set."""
+class TestServer:
+    """A server on a reactor like those of Twisted; then the wall clock is set."""
 
     @pytest.fixture
     def start(self, machine: Machine) -> Iterator[Callable[..., Server]]:
@@ -235,7 +233,7 @@ class TestTheServer:
             assert server.is_empty()
 
     @STEPS
-    def test_sends_heartbeats_all_the_time(
+    def test_sends_heartbeats_at_their_interval(
         self, machine: Machine, start: Callable[..., Server], step: float
     ) -> None:
         server = start(limits=Limits(ping_seconds=10.0, pong_seconds=8.0))
@@ -308,9 +306,7 @@ def test_batches_are_committed(machine: Machine, step: float) -> None:
 
 
 @STEPS
-def test_a_source_that_failed_is_started_again_after_its_back_off(
-    step: float, trouble: Trouble
-) -> None:
+def test_failed_source_restarts_after_its_backoff(step: float, trouble: Trouble) -> None:
     wall, runs = Time(), []
     desk = Desk(wall)
 
@@ -332,14 +328,14 @@ def test_a_source_that_failed_is_started_again_after_its_back_off(
 # -- ages ------------------------------------------------------------------------------------
 
 
-def test_an_age_is_that_of_the_stamp_and_never_negative() -> None:
+def test_births_follow_the_times_and_are_never_in_the_future() -> None:
     assert births([90.0, 95.0, 100.0], wall=100.0, now=7.0) == [-3.0, 2.0, 7.0]
     assert births([100.5, 4_000.0], wall=100.0, now=7.0) == [7.0, 7.0]
     assert births([], wall=100.0, now=7.0) == []
 
 
-def test_nothing_is_younger_than_what_was_made_after_it() -> None:
-    """The clock was set back by an hour after the first two."""
+def test_births_never_decrease() -> None:
+    """The clock was set back by an hour after the first two times."""
     assert births([3_700.0, 3_710.0, 110.0, 120.0], wall=150.0, now=7.0) == [
         -33.0,
         -33.0,
@@ -349,11 +345,13 @@ def test_nothing_is_younger_than_what_was_made_after_it() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6)), st.floats(-1e6, 1e6))
-def test_ages_never_grow_and_none_was_made_in_the_future(times: list[float], wall: float) -> None:
-    found = births(times, wall, 50.0)
-    assert found == sorted(found)
-    assert all(born <= 50.0 for born in found)
-    assert all(50.0 - born >= wall - at - 1e-6 for born, at in zip(found, times, strict=True))
+def test_births_of_any_times_never_decrease_and_are_never_in_the_future(
+    times: list[float], wall: float
+) -> None:
+    ages = births(times, wall, 50.0)
+    assert ages == sorted(ages)
+    assert all(born <= 50.0 for born in ages)
+    assert all(50.0 - born >= wall - at - 1e-6 for born, at in zip(ages, times, strict=True))
 
 
 TTL = 100.0
@@ -366,7 +364,9 @@ moves = programs(
 
 
 @given(moves)
-def test_times_never_go_back_and_ages_are_those_that_passed(moves: list[tuple[Any, ...]]) -> None:
+def test_times_of_a_channel_never_decrease_and_expiry_follows_the_steady_clock(
+    moves: list[tuple[Any, ...]],
+) -> None:
     wall, now = Time(), Time(7_000.0)
     history = History(lambda name: ChannelOptions(history_ttl=TTL), EPOCH)
     broker = MemoryBroker(history, Keys(100), Metrics(), wall, now)
@@ -376,9 +376,9 @@ def test_times_never_go_back_and_ages_are_those_that_passed(moves: list[tuple[An
         if move == "publish":
             channel, key = arguments
             offset = drive(broker.publish(Draft(channel, b"1", key=key))).offset
-            known = keys.get(channel, (0, -REMEMBERED_SECONDS))
-            if key and now.now < known[1] + REMEMBERED_SECONDS:
-                assert offset == known[0]
+            first = keys.get(channel, (0, -REMEMBERED_SECONDS))
+            if key and now.now < first[1] + REMEMBERED_SECONDS:
+                assert offset == first[0]
                 continue
             made[channel].append((offset, now.now))
             if key:
@@ -400,7 +400,7 @@ def test_times_never_go_back_and_ages_are_those_that_passed(moves: list[tuple[An
             assert times == sorted(times)
 
 
-def test_a_channel_whose_rows_are_gone_follows_the_clock_again() -> None:
+def test_empty_channel_follows_the_wall_clock_again() -> None:
     wall, now = Time(10_000.0), Time(0.0)
     history = History(lambda name: ChannelOptions(), EPOCH)
     broker = MemoryBroker(history, Keys(9), Metrics(), wall, now)
@@ -418,7 +418,7 @@ def test_a_channel_whose_rows_are_gone_follows_the_clock_again() -> None:
 
 PACKAGE = Path(pushserver.__file__).parent
 CLOCKS = {"usercode/steady.py", "testing/reactor.py", "testing/server.py", "opener.py"}
-"""Those that are a clock themselves; and `opener`, which runs in scripts without a reactor."""
+"""Modules that are clocks, and `opener`, which runs in scripts without a reactor."""
 STAMPS = {
     "server/build.py",
     "app/failures.py",
@@ -426,36 +426,36 @@ STAMPS = {
     "sources/types/cron.py",
     "sources/types/webhook/source.py",
 }
-"""Where the wall clock is asked, for what others say in its time."""
+"""Modules that need Unix time, for timestamps of others."""
 
 
-def asked(source: str) -> set[str]:
-    """The clocks that a module reads by itself."""
-    found = set()
+def clocks_read_by(source: str) -> set[str]:
+    """The clocks that a module reads directly."""
+    clocks = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute):
             owner = ast.unparse(node.value)
             if node.attr == "seconds" and re.search(r"(reactor|clock|timer)$", owner):
-                found.add("reactor.seconds")
+                clocks.add("reactor.seconds")
             if owner == "time" and node.attr in ("time", "monotonic", "perf_counter", "time_ns"):
-                found.add(f"time.{node.attr}")
+                clocks.add(f"time.{node.attr}")
             if node.attr in ("now", "utcnow", "today") and owner.endswith(("datetime", "date")):
-                found.add("datetime.now")
+                clocks.add("datetime.now")
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".seconds"):
-            found.add("reactor.seconds")
+            clocks.add("reactor.seconds")
         elif isinstance(node, ast.ImportFrom) and node.module == "time":
-            found |= {f"time.{name.name}" for name in node.names}
-    return found
+            clocks |= {f"time.{name.name}" for name in node.names}
+    return clocks
 
 
 MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_time_is_measured_by_the_clock_that_is_handed_on(module: str) -> None:
+def test_module_uses_the_clock_that_it_was_given(module: str) -> None:
     allowed = {"time.time"} if module in STAMPS else set()
     if module not in CLOCKS:
-        assert asked((PACKAGE / module).read_text("utf-8")) <= allowed
+        assert clocks_read_by((PACKAGE / module).read_text("utf-8")) <= allowed
 
 
 @pytest.mark.parametrize(
@@ -471,5 +471,5 @@ def test_time_is_measured_by_the_clock_that_is_handed_on(module: str) -> None:
         ("time.sleep(1)", set()),
     ],
 )
-def test_the_rule_sees_clocks_and_nothing_else(source: str, clocks: set[str]) -> None:
-    assert asked(source) == clocks
+def test_rule_finds_clocks_and_nothing_else(source: str, clocks: set[str]) -> None:
+    assert clocks_read_by(source) == clocks

@@ -1,4 +1,4 @@
-"""Handlers in threads: real ones, which wait for events and never for time."""
+"""The thread pool with real threads, which wait for events and never for time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.unit.fakes.web import Trouble
 
 
 class Gate:
-    """A function that does not return until it is let; it notes who calls it, and where."""
+    """A function that returns when `opened` is set; it notes its calls and their threads."""
 
     def __init__(self, result: Any = None):
         self.entered = threading.Event()
@@ -45,25 +45,25 @@ class Gate:
 
 
 class Reactor(ThreadClock):
-    """A clock for a whole server."""
+    """A clock for a complete server."""
 
     def callWhenRunning(self, call: Callable[..., object]) -> None: ...
 
 
 def results(deferred: Deferred[Any]) -> list[Any]:
-    """What it gives: nothing yet, one value, or one exception."""
-    found: list[Any] = []
-    deferred.addCallbacks(found.append, lambda failure: found.append(failure.value))
-    return found
+    """A list that gets the result or the exception of the Deferred."""
+    outcome: list[Any] = []
+    deferred.addCallbacks(outcome.append, lambda failure: outcome.append(failure.value))
+    return outcome
 
 
-def call(pool: Pool, function: Callable[[], Any], place: object = None) -> Deferred[Any]:
-    """A call; of a place of its own unless one is given."""
-    return pool.call(function, object() if place is None else place)
+def call(pool: Pool, function: Callable[[], Any], group: object = None) -> Deferred[Any]:
+    """A call, in a separate group unless one is given."""
+    return pool.call(function, object() if group is None else group)
 
 
 def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """No thread can be begun until what this gives is called."""
+    """Let threads fail to start until the returned function is called."""
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -87,7 +87,7 @@ def no_threads_left() -> Iterator[None]:
             assert not thread.is_alive()
 
 
-class TestAPool:
+class TestPool:
     @pytest.fixture
     @staticmethod
     def pool(clock: ThreadClock) -> Iterator[Pool]:
@@ -95,7 +95,7 @@ class TestAPool:
         yield pool
         pool.close()
 
-    def test_brings_what_is_returned_or_raised_to_the_reactor(
+    def test_returns_results_and_exceptions_in_the_reactor_thread(
         self, pool: Pool, clock: ThreadClock
     ) -> None:
         gate, error = Gate(7), LookupError("x")
@@ -112,12 +112,12 @@ class TestAPool:
         assert gate.threads[0] is not threading.current_thread()
         assert gate.threads[0].daemon
 
-    def test_has_no_thread_before_it_needs_one_and_then_not_more_than_it_may(
+    def test_starts_threads_when_needed_up_to_its_limit(
         self, pool: Pool, clock: ThreadClock
     ) -> None:
         assert not [t for t in threading.enumerate() if t.name.startswith("handler ")]
         gates = [Gate(n) for n in range(5)]
-        found = [results(call(pool, gate)) for gate in gates]
+        outcomes = [results(call(pool, gate)) for gate in gates]
         for gate in gates[:2]:
             assert gate.entered.wait(WAIT_SECONDS)
         for gate in gates[2:]:
@@ -125,13 +125,13 @@ class TestAPool:
             gate.opened.set()
         gates[1].opened.set()
         clock.take(4)
-        assert found == [[], [1], [2], [3], [4]]
+        assert outcomes == [[], [1], [2], [3], [4]]
         gates[0].opened.set()
         clock.take()
-        assert found[0] == [0]
+        assert outcomes[0] == [0]
         assert len({thread for gate in gates for thread in gate.threads}) == 2
 
-    def test_uses_a_thread_that_is_free_again(self, pool: Pool, clock: ThreadClock) -> None:
+    def test_reuses_a_free_thread(self, pool: Pool, clock: ThreadClock) -> None:
         gates = [Gate() for _ in range(3)]
         for gate in gates:
             gate.opened.set()
@@ -139,35 +139,35 @@ class TestAPool:
             clock.take()
         assert len({thread for gate in gates for thread in gate.threads}) == 1
 
-    def test_lets_so_many_wait_and_no_more(
+    def test_bounds_the_queue_of_each_group(
         self, pool: Pool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(thread_pool, "WAITING", 3)
-        gates = {place: Gate() for place in ("a", "must")}
-        made: list[object] = []
+        gates = {group: Gate() for group in ("a", "must")}
+        calls: list[object] = []
         call(pool, gates["a"], "a")
         pool.call(gates["must"], "must", must=True)
         for n in range(3):
-            call(pool, functools.partial(made.append, n), "a")
+            call(pool, functools.partial(calls.append, n), "a")
         with pytest.raises(Busy):
-            call(pool, lambda: made.append(99), "a")
+            call(pool, lambda: calls.append(99), "a")
         assert not pool.crowded
         for n in range(10, 14):
-            pool.call(functools.partial(made.append, n), "must", must=True)
-        # Those of others have their own room.
-        call(pool, lambda: made.append("b"), "b")
+            pool.call(functools.partial(calls.append, n), "must", must=True)
+        # Each group has a queue.
+        call(pool, lambda: calls.append("b"), "b")
         assert pool.crowded
         for gate in gates.values():
             gate.opened.set()
         clock.take(10)
         assert not pool.crowded
-        # Each kind in its order; the kinds side by side.
-        made.remove("b")
-        numbers = [n for n in made if isinstance(n, int)]
+        # Each group in order; the groups side by side.
+        calls.remove("b")
+        numbers = [n for n in calls if isinstance(n, int)]
         assert [n for n in numbers if n < 10] == [0, 1, 2]
         assert [n for n in numbers if n >= 10] == [10, 11, 12, 13]
 
-    def test_makes_no_call_that_was_cancelled_while_it_waited(
+    def test_cancelled_waiting_call_is_not_made(
         self, pool: Pool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(thread_pool, "WAITING", 1)
@@ -175,31 +175,31 @@ class TestAPool:
         call(pool, gate, "a")
         pool.call(gate, "must", must=True)
         waiting = call(pool, lambda: made.append("cancelled"), "a")
-        found = results(waiting)
+        outcomes = results(waiting)
         must = pool.call(lambda: made.append("must"), "must", must=True)
         results(must)
         waiting.cancel()
         must.cancel()
-        assert isinstance(found[0], CancelledError)
-        # There is room for another in its place.
+        assert isinstance(outcomes[0], CancelledError)
+        # The cancelled call has made room.
         call(pool, lambda: made.append("last"), "a")
         gate.opened.set()
         clock.take(4)
         assert sorted(made) == ["last", "must"]
 
-    def test_goes_on_when_a_call_is_left_behind(
+    def test_cancelled_running_call_keeps_its_thread_until_it_returns(
         self, pool: Pool, clock: ThreadClock, trouble: Trouble
     ) -> None:
         error = LookupError("late")
         gates = [Gate(error), Gate(5)]
         made = [call(pool, gate) for gate in gates]
-        found = [results(answer) for answer in made]
+        outcomes = [results(answer) for answer in made]
         for gate in gates:
             assert gate.entered.wait(WAIT_SECONDS)
         for answer in made:
             answer.cancel()
-        assert [type(one) for [one] in found] == [CancelledError] * 2
-        # Both threads are still in there.
+        assert [type(one) for [one] in outcomes] == [CancelledError] * 2
+        # Both threads are still in use.
         last = results(call(pool, lambda: 6))
         assert clock.waiting == 0
         for gate in gates:
@@ -208,7 +208,7 @@ class TestAPool:
         assert last == [6]
         assert trouble.take() == ["a call that was late has failed: LookupError('late')"]
 
-    def test_that_is_closed_leaves_nobody_waiting_unsaid(
+    def test_close_logs_the_number_of_waiting_calls(
         self, pool: Pool, clock: ThreadClock, trouble: Trouble
     ) -> None:
         gate = Gate()
@@ -218,15 +218,15 @@ class TestAPool:
         assert trouble.take() == ["1 calls of handlers are not made any more"]
         gate.opened.set()
         clock.take(2)
-        # A server that is started again goes on with it.
-        found = results(call(pool, lambda: 7))
+        # A server that starts again uses the same pool.
+        outcomes = results(call(pool, lambda: 7))
         clock.take()
-        assert found == [7]
+        assert outcomes == [7]
 
 
-class TestAHandlerThatIsSlow:
+class TestSlowHandler:
     @pytest.mark.parametrize(("threads", "most"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2)])
-    def test_has_half_of_the_threads(self, clock: ThreadClock, threads: int, most: int) -> None:
+    def test_uses_half_of_the_threads(self, clock: ThreadClock, threads: int, most: int) -> None:
         pool = Pool(clock, clock.seconds, threads)
         slow = [Gate() for _ in range(threads + 1)]
         for gate in slow:
@@ -240,7 +240,7 @@ class TestAHandlerThatIsSlow:
         last = Gate()
         call(pool, last)
         assert not last.entered.is_set()
-        # What is free goes to who has waited longest, and may.
+        # A free thread gets the oldest call that may start.
         for gate in [*slow, *others, last]:
             gate.opened.set()
         clock.take(len(slow) + len(others) + 1)
@@ -248,17 +248,17 @@ class TestAHandlerThatIsSlow:
         pool.close()
 
     @pytest.mark.parametrize(("threads", "running"), [(1, [0]), (2, [0, 2]), (4, [0, 1, 2, 3])])
-    def test_keeps_nothing_that_must_be_called_waiting(
+    def test_does_not_delay_mandatory_calls(
         self, clock: ThreadClock, threads: int, running: list[int]
     ) -> None:
         pool = Pool(clock, clock.seconds, threads)
         slow, gone, stop = [Gate() for _ in range(4)], Gate(), Gate()
-        for gate, place in zip(slow, ("a", "a", "b", "b"), strict=True):
-            call(pool, gate, place)
+        for gate, group in zip(slow, ("a", "a", "b", "b"), strict=True):
+            call(pool, gate, group)
         pool.call(gone, "disconnect", must=True)
         for gate in (*(slow[n] for n in running), gone):
             assert gate.entered.wait(WAIT_SECONDS)
-        # One of a kind: this one waits with the others.
+        # The extra thread is for one call of a group: this one waits.
         later = Gate()
         pool.call(later, "disconnect", must=True)
         pool.call(stop, "stop", must=True)
@@ -266,7 +266,7 @@ class TestAHandlerThatIsSlow:
         stop.opened.set()
         clock.take()
         assert not later.entered.is_set()
-        # The thread that is left over is for none of the others.
+        # The extra thread runs no other call.
         assert [n for n, gate in enumerate(slow) if gate.entered.is_set()] == running
         for gate in (*slow, gone, later):
             gate.opened.set()
@@ -275,8 +275,8 @@ class TestAHandlerThatIsSlow:
         pool.close()
 
 
-class TestWithoutANewThread:
-    def test_a_call_fails_and_the_next_one_has_one(
+class TestWhenNoThreadCanStart:
+    def test_call_fails_and_a_later_call_gets_a_thread(
         self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pool = Pool(clock, clock.seconds, 2)
@@ -285,25 +285,25 @@ class TestWithoutANewThread:
             [error] = results(call(pool, lambda: 7))
             assert str(error) == "can't start new thread"
         again()
-        found = [results(call(pool, lambda: 7)) for _ in range(2)]
+        outcomes = [results(call(pool, lambda: 7)) for _ in range(2)]
         clock.take(2)
-        assert found == [[7], [7]]
+        assert outcomes == [[7], [7]]
         pool.close()
 
-    def test_a_call_waits_for_one_that_there_is(
+    def test_call_waits_for_a_running_thread(
         self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pool, gate = Pool(clock, clock.seconds, 4), Gate()
         call(pool, gate)
         refuse_threads(monkeypatch)
-        found = results(call(pool, lambda: 7))
-        assert found == []
+        outcomes = results(call(pool, lambda: 7))
+        assert outcomes == []
         gate.opened.set()
         clock.take(2)
-        assert found == [7]
+        assert outcomes == [7]
         pool.close()
 
-    def test_a_source_goes_on_with_the_next_tick(
+    def test_worker_refuses_a_call_and_makes_the_next(
         self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         worker = Worker("handler of a test")
@@ -319,7 +319,7 @@ class TestWithoutANewThread:
         worker.close()
 
 
-def test_without_threads_a_call_has_returned_when_it_is_made() -> None:
+def test_inline_pool_makes_calls_at_once() -> None:
     inline = Inline()
     error = LookupError("x")
 
@@ -331,8 +331,8 @@ def test_without_threads_a_call_has_returned_when_it_is_made() -> None:
     inline.close()
 
 
-class TestAServerWithThreads:
-    """A client does not wait for another's handler, and the reactor for none."""
+class TestServerWithThreads:
+    """Clients do not wait for the handlers of others, and the reactor for none."""
 
     @pytest.fixture
     @staticmethod
@@ -347,7 +347,7 @@ class TestAServerWithThreads:
     @pytest.fixture
     @staticmethod
     def clients(app: PushServer, reactor: Reactor) -> Iterator[Callable[[], Client]]:
-        """Makes clients of a server with four threads, so that two are for one handler."""
+        """Makes clients of a server with four threads, two for each handler."""
         limits = Limits(handler_threads=4, ping_seconds=10_000.0)
         config = Config(server=ServerSection(listen=[]), limits=limits, sources={})
         service = build(config, cast(Any, reactor), app=app, clock=reactor.seconds)
@@ -363,7 +363,7 @@ class TestAServerWithThreads:
             client.session.closed()
         assert results(service.stopService()) == [None]
 
-    def test_calls_handlers_side_by_side_and_lets_others_wait(
+    def test_calls_handlers_side_by_side_and_queues_the_rest(
         self, app: PushServer, reactor: Reactor, clients: Callable[[], Client]
     ) -> None:
         gates = {name: Gate(name) for name in "abc"}
@@ -384,7 +384,7 @@ class TestAServerWithThreads:
         for name in "ca":
             assert guests[name].transport.take() == [{"id": 2, "rpc": {"data": name}}]
 
-    def test_leaves_a_handler_behind_that_takes_a_minute(
+    def test_does_not_wait_for_a_late_handler(
         self,
         app: PushServer,
         reactor: Reactor,
@@ -409,7 +409,7 @@ class TestAServerWithThreads:
         reactor.take()
         assert guest.transport.take() == []
 
-    def test_says_what_was_late_before_it_had_a_thread(
+    def test_logs_a_handler_that_was_late_before_it_had_a_thread(
         self,
         app: PushServer,
         reactor: Reactor,
@@ -431,14 +431,14 @@ class TestAServerWithThreads:
         reactor.advance(0.5)
         [failed] = handlers.failures("c")
         told = "was not called: it waited for a thread (handler_threads) for 30 s (handler_seconds)"
-        # It is the same handler, two seconds later.
+        # A line about this handler was logged two seconds before.
         assert (failed.error, trouble.take()) == (told, [])
         for gate in gates:
             gate.opened.set()
         reactor.take(2)
         assert not gates[2].entered.is_set()
 
-    def test_lets_nobody_in_while_too_many_have_left(
+    def test_refuses_clients_while_too_many_disconnect_calls_wait(
         self,
         app: PushServer,
         reactor: Reactor,
@@ -461,7 +461,7 @@ class TestAServerWithThreads:
         assert app.clients == []
         [told] = trouble.take()
         assert told.startswith("no client is let in: too many calls of the disconnect handler")
-        # One line for all that are late.
+        # One line for all late calls.
         reactor.advance(30)
         assert len(trouble.take()) == 1
         gate.opened.set()
@@ -471,7 +471,7 @@ class TestAServerWithThreads:
         guest.session.closed()
         reactor.take()
 
-    def test_leaves_no_timer_when_it_has_stopped(self, app: PushServer) -> None:
+    def test_stop_leaves_no_timer(self, app: PushServer) -> None:
         gate, reactor = Gate(), Reactor()
         app.on("hang")(lambda client: gate())
         config = Config(server=ServerSection(listen=[]), sources={})
@@ -489,7 +489,7 @@ class TestAServerWithThreads:
         gate.opened.set()
         reactor.take()
 
-    def test_does_what_a_handler_asks_for_in_its_order(
+    def test_carries_out_the_actions_of_a_handler_in_order(
         self, app: PushServer, reactor: Reactor, clients: Callable[[], Client]
     ) -> None:
         seen: list[Any] = []

@@ -1,4 +1,4 @@
-"""What is logged of a source that failed begins with the code that did."""
+"""The logged traceback of a source or handler starts with its own code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.fakes.web import Trouble
 
 
 class Oops(Exception):
-    """Of somebody's source."""
+    """An exception of a source."""
 
 
 def inner() -> Any:
@@ -67,7 +67,7 @@ async def runs_dry_too() -> Any:
 
 @implementer(ISource)
 class Own:
-    """A source of somebody's own."""
+    """A source of a user."""
 
     async def run(self, feed: Feed) -> None:
         inner()
@@ -89,14 +89,14 @@ CASES: list[tuple[Any, float | None, bool | None]] = [
 
 
 def frames(trouble: Trouble) -> list[str]:
-    """The functions in the traceback that was logged."""
-    found = [frame[0] for frame in trouble[0]["log_failure"].frames]
+    """The functions in the logged traceback."""
+    functions = [frame[0] for frame in trouble[0]["log_failure"].frames]
     trouble.clear()
-    return found
+    return functions
 
 
 @pytest.mark.parametrize(("target", "every", "thread"), CASES)
-def test_the_frames_of_those_who_call_it_are_left_out(
+def test_traceback_leaves_out_the_frames_of_callers(
     trouble: Trouble, target: Any, every: float | None, thread: bool | None
 ) -> None:
     desk = Desk()
@@ -105,13 +105,13 @@ def test_the_frames_of_those_who_call_it_are_left_out(
     if thread is None and target is function:
         desk.clock.take()
     elif thread is None and target in (generator, generator_of_the_feed):
-        # The second time to close it.
+        # The second call closes the generator.
         desk.clock.take(2)
     assert frames(trouble) == ["run" if target is Own else target.__name__, "inner"]
     runner.stopService()
 
 
-def test_a_chain_of_errors_is_kept(trouble: Trouble) -> None:
+def test_traceback_keeps_the_chain_of_errors(trouble: Trouble) -> None:
     def chained() -> None:
         try:
             inner()
@@ -124,7 +124,7 @@ def test_a_chain_of_errors_is_kept(trouble: Trouble) -> None:
 
 
 def raised_in(*modules: str) -> Failure:
-    """By the last of functions in modules of these names, each called by the one before."""
+    """A failure in nested calls of functions, one in each of these modules."""
     call: Any = None
     for name in reversed(modules):
         space = {"__name__": name, "call": call, "Oops": Oops}
@@ -135,13 +135,13 @@ def raised_in(*modules: str) -> Failure:
     return Failure(raised.value, Oops, raised.tb.tb_next)
 
 
-def left(failure: Failure) -> list[str]:
-    """The modules of the frames that are left."""
-    part, found = own_part(failure).tb, []
+def modules(failure: Failure) -> list[str]:
+    """The modules of the remaining frames."""
+    part, names = own_part(failure).tb, []
     while part is not None:
-        found.append(part.tb_frame.f_globals["__name__"])
+        names.append(part.tb_frame.f_globals["__name__"])
         part = part.tb_next
-    return found
+    return names
 
 
 @pytest.mark.parametrize(
@@ -161,13 +161,13 @@ def left(failure: Failure) -> list[str]:
         ([], ["pushservers.mine"]),
     ],
 )
-def test_a_source_of_ours_and_a_plug_in_have_frames_of_their_own(
+def test_sources_of_the_package_and_plugins_keep_their_frames(
     before: list[str], after: list[str]
 ) -> None:
-    assert left(raised_in(*before, *after)) == after
+    assert modules(raised_in(*before, *after)) == after
 
 
-def test_where_nothing_is_left_all_is_kept() -> None:
+def test_traceback_without_own_frames_is_kept_whole() -> None:
     failure = raised_in("pushserver.sources.engine.attempt", "twisted.internet.defer")
     assert own_part(failure) is failure
     failure.cleanFailure()
@@ -176,7 +176,7 @@ def test_where_nothing_is_left_all_is_kept() -> None:
 
 @pytest.mark.parametrize("thread", [True, False])
 @pytest.mark.parametrize("event", ["ask", "connect"])
-def test_a_stop_iteration_of_a_handler_has_its_own_line(
+def test_stop_iteration_of_a_handler_has_its_frame(
     trouble: Trouble, event: str, thread: bool
 ) -> None:
     app = PushServer()
@@ -188,7 +188,7 @@ def test_a_stop_iteration_of_a_handler_has_its_own_line(
     trouble.clear()
 
 
-def test_a_stop_iteration_of_an_async_handler_has_its_own_line(trouble: Trouble) -> None:
+def test_stop_iteration_of_an_async_handler_has_its_frame(trouble: Trouble) -> None:
     app = PushServer()
     app.on("ask")(runs_dry_too)
     with TestServer(app) as server, pytest.raises(ServerError, match="application failed"):
@@ -199,7 +199,7 @@ def test_a_stop_iteration_of_an_async_handler_has_its_own_line(trouble: Trouble)
 
 
 @pytest.mark.parametrize("thread", [True, False])
-def test_a_stop_iteration_of_a_source_has_its_own_line(trouble: Trouble, thread: bool) -> None:
+def test_stop_iteration_of_a_source_has_its_frame(trouble: Trouble, thread: bool) -> None:
     desk = Desk()
     runner = desk.started(adapt(runs_dry, 1.0, thread))
     if thread:
