@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.page.site import Site
+
+pytestmark = pytest.mark.slow
 
 
 def rows(page: Page) -> list[str]:

@@ -11,6 +11,8 @@ from playwright.sync_api import Page, expect
 from tests.page.site import Site
 from tests.page.test_live_page import is_live, shift_of_layout
 
+pytestmark = pytest.mark.slow
+
 NOW = 1_795_334_400.0
 ASK_MS = 5_000
 

@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic and words. No time that anything takes is asserted here."""
+"""The benchmark computes and reports correctly. No test here asserts a duration."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from pushserver.transports.outlet import KERNEL_BYTES
 
 
 def window(cpu: float, deliveries: int, **more: Any) -> dict[str, Any]:
-    """What the load tool says of one repeat."""
+    """The report of the load tool on one window."""
     times = {"count": deliveries, "p50_us": 12_000, "p99_us": 20_000, "max_us": 30_000}
     return {
         "seconds": 2.0,
@@ -54,7 +54,7 @@ def window(cpu: float, deliveries: int, **more: Any) -> dict[str, Any]:
 
 
 def group(**more: Any) -> dict[str, Any]:
-    """What the load tool says of one group at the end."""
+    """The report of the load tool on one group."""
     counts = ("failed", "missing", "duplicates", "bad", "closed", "deflated")
     return {**dict.fromkeys(counts, 0), "behaviour": "reads", "channels": 1, **more}
 
@@ -63,7 +63,7 @@ def run(
     server: str, protocol: str, *windows: dict[str, Any], scenario: str = "fan-out", **more: Any
 ) -> Run:
     """One run with a thousand clients and no loss."""
-    told = {
+    measured = {
         "connect": {"seconds": 0.5, "cpu_seconds": 0.25},
         "rss_before_kb": 40_000,
         "rss_kb": 48_000,
@@ -72,19 +72,19 @@ def run(
         "groups": [group()],
         **more,
     }
-    return Run(server, protocol, scenario, 1_000, 10.0, told)
+    return Run(server, protocol, scenario, 1_000, 10.0, measured)
 
 
 @pytest.fixture
-def found() -> Results:
-    """The limit before and after, and ours between."""
-    made = Results("quick", "2026-01-01", {"cores": "2"}, {"Python": "3.11"})
-    made.runs = [
+def measured() -> Results:
+    """The limit, pushserver, and the limit again."""
+    comparison = Results("quick", "2026-01-01", {"cores": "2"}, {"Python": "3.11"})
+    comparison.runs = [
         run("limit", "websocket", window(0.9, 100_000)),
         run("pushserver", "websocket", window(1.2, 100_000), window(1.1, 100_000)),
         run("limit", "websocket", window(1.1, 100_000)),
     ]
-    return made
+    return comparison
 
 
 class TestFigures:
@@ -94,25 +94,25 @@ class TestFigures:
     def test_a_figure_of_nothing_is_not_a_number(self) -> None:
         assert math.isnan(results.figure([]).middle)
 
-    def test_the_cost_is_cpu_time_over_what_arrived(self, found: Results) -> None:
-        cost = found.cost("pushserver", "websocket", 1_000)
+    def test_the_cost_is_cpu_time_per_delivery(self, measured: Results) -> None:
+        cost = measured.cost("pushserver", "websocket", 1_000)
         assert cost is not None
         assert (cost.middle, cost.least, cost.most) == pytest.approx((11.5, 11.0, 12.0))
 
-    def test_the_ratio_is_to_the_limit_before_and_after(self, found: Results) -> None:
-        assert found.ratio("pushserver", "websocket", 1_000) == pytest.approx(1.15)
+    def test_the_ratio_is_to_the_limit_before_and_after(self, measured: Results) -> None:
+        assert measured.ratio("pushserver", "websocket", 1_000) == pytest.approx(1.15)
 
-    def test_sse_has_a_limit_of_its_own(self, found: Results) -> None:
-        found.runs.append(run("pushserver", "sse", window(1.0, 100_000)))
-        assert found.ratio("pushserver", "sse", 1_000) is None
-        found.runs.append(run("limit", "sse", window(0.5, 100_000)))
-        assert found.ratio("pushserver", "sse", 1_000) == pytest.approx(2.0)
+    def test_sse_has_a_limit_of_its_own(self, measured: Results) -> None:
+        measured.runs.append(run("pushserver", "sse", window(1.0, 100_000)))
+        assert measured.ratio("pushserver", "sse", 1_000) is None
+        measured.runs.append(run("limit", "sse", window(0.5, 100_000)))
+        assert measured.ratio("pushserver", "sse", 1_000) == pytest.approx(2.0)
 
-    def test_what_was_not_measured_has_no_ratio(self, found: Results) -> None:
-        assert found.ratio("pushserver", "websocket", 10_000) is None
+    def test_a_server_that_was_not_measured_has_no_ratio(self, measured: Results) -> None:
+        assert measured.ratio("pushserver", "websocket", 10_000) is None
 
-    def test_connects_and_memory_are_for_each_client(self, found: Results) -> None:
-        first = found.runs[0]
+    def test_connects_and_memory_are_for_each_client(self, measured: Results) -> None:
+        first = measured.runs[0]
         assert first.connects_per_second() == pytest.approx(2_000)
         assert first.connect_microseconds() == pytest.approx(250)
         assert first.connection_kilobytes() == pytest.approx(8)
@@ -120,27 +120,27 @@ class TestFigures:
     def test_a_window_without_deliveries_has_no_cost(self) -> None:
         assert run("limit", "websocket", window(0.1, 0)).values(results.delivery_microseconds) == []
 
-    def test_results_survive_their_file(self, found: Results) -> None:
-        assert results.from_json(found.to_json()) == found
+    def test_results_survive_their_file(self, measured: Results) -> None:
+        assert results.from_json(measured.to_json()) == measured
 
 
 class TestLosses:
-    def test_a_whole_run_has_no_complaints(self, found: Results) -> None:
-        assert report.complaints(found) == []
+    def test_a_run_without_loss_has_no_complaints(self, measured: Results) -> None:
+        assert report.complaints(measured) == []
 
-    @pytest.mark.parametrize("what", ["failed", "missing", "duplicates", "bad", "closed"])
-    def test_whatever_is_lost_is_complained_about(self, what: str) -> None:
-        lossy = run("ours", "sse", groups=[group(**{what: 3})])
-        assert lossy.complaints() == [f"group 0: 3 {what}"]
+    @pytest.mark.parametrize("loss", ["failed", "missing", "duplicates", "bad", "closed"])
+    def test_each_kind_of_loss_is_a_complaint(self, loss: str) -> None:
+        lossy = run("ours", "sse", groups=[group(**{loss: 3})])
+        assert lossy.complaints() == [f"group 0: 3 {loss}"]
 
-    def test_who_never_reads_may_be_dropped(self) -> None:
+    def test_a_client_that_never_reads_may_be_dropped(self) -> None:
         assert run("ours", "sse", groups=[group(behaviour="stalls", closed=3)]).complaints() == []
 
-    def test_refused_posts_and_those_who_stay_away_are_complained_about(self) -> None:
+    def test_refused_posts_and_clients_that_do_not_return_are_complaints(self) -> None:
         lossy = run("ours", "sse", refused_posts=2, storm={"clients": 9, "back": 7})
         assert lossy.complaints() == ["2 posts refused", "2 did not come back"]
 
-    def test_who_did_not_get_the_long_publication_is_complained_about(self) -> None:
+    def test_a_missing_long_publication_is_a_complaint(self) -> None:
         lossy = run("ours", "websocket", once={"clients": 9, "have": 6})
         assert lossy.complaints() == ["3 did not get the long publication"]
 
@@ -152,85 +152,90 @@ class TestLosses:
 
 
 class TestPage:
-    def test_the_tables_say_how_many_times_the_limit(self, found: Results) -> None:
-        row = next(x for x in report.comparison(found).splitlines() if "**pushserver**" in x)
+    def test_the_tables_say_how_many_times_the_limit(self, measured: Results) -> None:
+        row = next(x for x in report.comparison(measured).splitlines() if "**pushserver**" in x)
         expected = "| **pushserver**, raw WebSocket | 11.5 (11.0-12.0) | 1.15 | 8.0 | 2,000 | 250 |"
         assert row == expected
 
-    def test_goals_are_met_or_fall_short(self, found: Results) -> None:
-        goals = report.goal_table(found)
+    def test_goals_are_met_or_fall_short(self, measured: Results) -> None:
+        goals = report.goal_table(measured)
         assert "| ≤ 1.25 × limit | 1.15 × limit | met |" in goals
-        found.runs.append(run("pushserver", "websocket", *[window(9.0, 100_000)] * 3))
-        assert "| ≤ 1.25 × limit | 9.00 × limit | **falls short** |" in report.goal_table(found)
+        measured.runs.append(run("pushserver", "websocket", *[window(9.0, 100_000)] * 3))
+        assert "| ≤ 1.25 × limit | 9.00 × limit | **falls short** |" in report.goal_table(measured)
 
-    def test_who_is_missing_is_named_with_the_reason(self, found: Results) -> None:
-        found.missing["nginx + nchan"] = "this is no Debian"
-        assert "| nginx + nchan | missing: this is no Debian |" in report.comparison(found)
+    def test_a_missing_server_is_named_with_the_reason(self, measured: Results) -> None:
+        measured.missing["nginx + nchan"] = "this is no Debian"
+        assert "| nginx + nchan | missing: this is no Debian |" in report.comparison(measured)
 
-    def test_the_page_says_on_what_and_against_what(self, found: Results) -> None:
-        page = report.page(found)
+    def test_the_page_names_the_machine_and_the_versions(self, measured: Results) -> None:
+        page = report.page(measured)
         assert "The limit is a C program" in page
         assert "2026-01-01, a quick run: ours and the limit only; cores: 2." in page
         assert "Python 3.11." in page
 
-    def test_what_falls_short_stands_on_the_page(self, found: Results) -> None:
-        assert report.shortcomings(found) == []
-        assert "Every goal is met, and no other server is better" in report.page(found)
-        found.runs.append(run("pushserver", "websocket", *[window(9.0, 100_000)] * 3))
-        found.missing["picows"] = "pip failed"
-        short = report.page(found).partition("## Where it falls short")[2].partition("##")[0]
+    def test_missed_goals_are_on_the_page(self, measured: Results) -> None:
+        assert report.shortcomings(measured) == []
+        assert "Every goal is met, and no other server is better" in report.page(measured)
+        measured.runs.append(run("pushserver", "websocket", *[window(9.0, 100_000)] * 3))
+        measured.missing["picows"] = "pip failed"
+        short = report.page(measured).partition("## Where it falls short")[2].partition("##")[0]
         assert "- CPU for each delivery, 1,000, websocket: 9.00 × limit, must be ≤ 1.25" in short
         assert "- Missing: picows: pip failed." in short
 
-    def test_a_peer_that_is_better_is_named_with_what_it_is_better_in(self, found: Results) -> None:
+    def test_a_better_server_is_named_with_its_advantage(self, measured: Results) -> None:
         lean = run("picows", "websocket", window(1.0, 100_000), rss_kb=44_000)
-        found.runs.append(lean)
-        assert " ".join(report.shortcomings(found)) == (
+        measured.runs.append(lean)
+        assert " ".join(report.shortcomings(measured)) == (
             "picows at 1,000 clients is better in CPU a delivery: 10.0 µs, ours 11.5; "
             "memory a connection: 4.0 KB, ours 8.0."
         )
 
-    def test_compression_has_a_row_with_its_ratio_to_the_limit(self, found: Results) -> None:
-        found.runs.append(run("pushserver", "deflate", window(1.5, 100_000)))
-        row = next(x for x in report.comparison(found).splitlines() if "deflate" in x)
+    def test_compression_has_a_row_with_its_ratio_to_the_limit(self, measured: Results) -> None:
+        measured.runs.append(run("pushserver", "deflate", window(1.5, 100_000)))
+        row = next(x for x in report.comparison(measured).splitlines() if "deflate" in x)
         assert row.split(" | ")[2] == "1.50"
 
-    def test_losses_stand_on_the_page(self, found: Results) -> None:
-        assert "every publication reached every reading client" in report.page(found)
-        found.runs.append(run("pushserver", "sse", groups=[group(missing=4)]))
-        assert "- pushserver, sse, fan-out, 1,000 clients: group 0: 4 missing" in report.page(found)
+    def test_losses_stand_on_the_page(self, measured: Results) -> None:
+        assert "every publication reached every reading client" in report.page(measured)
+        measured.runs.append(run("pushserver", "sse", groups=[group(missing=4)]))
+        assert "- pushserver, sse, fan-out, 1,000 clients: group 0: 4 missing" in report.page(
+            measured
+        )
 
-    def test_nothing_measured_makes_a_page_too(self) -> None:
+    def test_results_without_runs_make_a_page(self) -> None:
         assert "# Performance" in report.page(Results("full", "2026-01-01"))
 
 
 class TestGoals:
-    def row(self, found: Results, name: str) -> Goal:
-        return next(goal for goal in goals(found) if name in goal.name)
+    def row(self, measured: Results, name: str) -> Goal:
+        return next(goal for goal in goals(measured) if name in goal.name)
 
-    def test_an_idle_connection_costs_so_much_a_ping(self, found: Results) -> None:
+    def test_an_idle_connection_has_a_cost_per_ping(self, measured: Results) -> None:
         idle = {"cpu_seconds": 0.3, "seconds": 30.0, "answered": 12_000}
-        found.runs.append(run("pushserver", "centrifuge", window(1.0, 100_000), idle=idle))
-        assert self.row(found, "idle").measured == "1.0%, 25 µs for each ping and its pong"
+        measured.runs.append(run("pushserver", "centrifuge", window(1.0, 100_000), idle=idle))
+        assert self.row(measured, "idle").measured == "1.0%, 25 µs for each ping and its pong"
 
-    def test_a_connect_has_its_cost_for_each_protocol(self, found: Results) -> None:
+    def test_a_connect_has_its_cost_for_each_protocol(self, measured: Results) -> None:
         cheap = {"seconds": 0.5, "cpu_seconds": 0.35}
-        found.runs.append(run("pushserver", "centrifuge", window(1.0, 100_000), connect=cheap))
-        for protocol, measured, met in (("websocket", "250", True), ("centrifuge", "350", False)):
-            row = self.row(found, f"connect and subscribe, {protocol}")
-            assert (row.measured, row.met) == (f"{measured} µs", met)
+        measured.runs.append(run("pushserver", "centrifuge", window(1.0, 100_000), connect=cheap))
+        for protocol, microseconds, met in (
+            ("websocket", "250", True),
+            ("centrifuge", "350", False),
+        ):
+            row = self.row(measured, f"connect and subscribe, {protocol}")
+            assert (row.measured, row.met) == (f"{microseconds} µs", met)
 
     @pytest.mark.parametrize(
         ("turn", "collection", "met"),
         [(0.0149, 0.019, True), (0.02, 0.01, False), (0.01, 0.03, False)],
     )
     def test_turns_and_collections_are_bounded(
-        self, found: Results, turn: float, collection: float, met: bool
+        self, measured: Results, turn: float, collection: float, met: bool
     ) -> None:
-        told = {"longest_turn": turn, "longest_collection": collection}
-        ours = run("pushserver", "centrifuge", window(1.0, 100_000), turns=told)
-        found.runs.append(replace(ours, clients=10_000))
-        row = self.row(found, "turn")
+        turns = {"longest_turn": turn, "longest_collection": collection}
+        ours = run("pushserver", "centrifuge", window(1.0, 100_000), turns=turns)
+        measured.runs.append(replace(ours, clients=10_000))
+        row = self.row(measured, "turn")
         assert row.met == met
         assert row.measured == f"{turn * 1000:.0f} and {collection * 1000:.0f} ms"
 
@@ -244,7 +249,7 @@ class TestGoals:
         ],
     )
     def test_a_tenth_stalled_is_each_dropped_within_its_memory(
-        self, found: Results, dropped: int, missing: int, peak: int, met: bool
+        self, measured: Results, dropped: int, missing: int, peak: int, met: bool
     ) -> None:
         stalled = group(behaviour="stalls", closed=dropped, clients=100)
         windows = [window(1.0, 100_000, peak_rss_kb=peak) for _ in range(2)]
@@ -253,11 +258,11 @@ class TestGoals:
         windows[1]["groups"][1]["closed"] = dropped
         beside = [group(clients=900, missing=missing), stalled]
         name = "nine tenths alone"
-        found.runs += [
+        measured.runs += [
             run("pushserver", "websocket", window(1.0, 100_000), scenario=name),
             run("pushserver", "websocket", *windows, scenario="a tenth stalled", groups=beside),
         ]
-        goal = self.row(found, "never read")
+        goal = self.row(measured, "never read")
         assert (goal.name, goal.met) == ("100 never read beside 900 that do", met)
         assert goal.measured.startswith(
             f"readers lost {missing}, p99 20 ms, in the worst of 2 windows 20 (alone 20 and 20), "
@@ -265,7 +270,7 @@ class TestGoals:
         )
         assert f"memory {(peak - 48_000) / 1024:+.0f} MB (alone +3)" in goal.measured
 
-    def test_a_long_publication_reaches_everybody(self, found: Results) -> None:
+    def test_a_long_publication_must_reach_all_clients(self, measured: Results) -> None:
         others = {"times": {"count": 100, "p50_us": 1_000, "p99_us": 30_000, "max_us": 40_000}}
         once: dict[str, Any] = {
             "clients": 1_000,
@@ -274,16 +279,16 @@ class TestGoals:
             "seconds": 17.3,
         }
         once |= {"peak_rss_kb": 148_000, "groups": [others, others]}
-        told = {"once": once, "groups": [group(clients=100), group(clients=1_000)]}
-        found.runs.append(run("pushserver", "websocket", scenario="long publication", **told))
-        goal = self.row(found, "one publication of")
+        report = {"once": once, "groups": [group(clients=100), group(clients=1_000)]}
+        measured.runs.append(run("pushserver", "websocket", scenario="long publication", **report))
+        goal = self.row(measured, "one publication of")
         assert goal.name == "one publication of 16 MB to 1,000, small ones to 100"
         assert goal.measured == (
             "delivered to all after 17.3 s, others' p99 30 ms, memory +98 MB, lost 0"
         )
         assert goal.met
         once["have"] = 999
-        assert not self.row(found, "one publication of").met
+        assert not self.row(measured, "one publication of").met
 
     @pytest.mark.parametrize(
         ("channels", "name"),
@@ -292,18 +297,18 @@ class TestGoals:
             (10_000, "10,000 channels × 10 subscribers, beside one with 10,000"),
         ],
     )
-    def test_many_channels_are_named_by_what_was_run(
-        self, found: Results, channels: int, name: str
+    def test_the_goal_for_many_channels_names_their_number(
+        self, measured: Results, channels: int, name: str
     ) -> None:
         one = run("pushserver", "websocket", window(1.0, 100_000))
         many = run(
             "pushserver", "websocket", window(1.6, 100_000), groups=[group(channels=channels)]
         )
-        found.runs += [
+        measured.runs += [
             replace(one, clients=10_000),
             replace(many, scenario="many channels", clients=channels * 10),
         ]
-        goal = self.row(found, "channels ×")
+        goal = self.row(measured, "channels ×")
         assert goal.name.startswith(name)
         assert (goal.measured, goal.met) == ("1.60 × (16.0 µs)", False)
 
@@ -332,7 +337,7 @@ class TestPlan:
         assert (few.channels, few.load.clients) == (1_900, 19_000)
         assert few.load.clients + plan.OWN_FILES <= 20_000
 
-    def test_who_never_reads_is_over_the_budget_in_time(self) -> None:
+    def test_a_client_that_never_reads_exceeds_its_budget_within_the_run(self) -> None:
         alone, beside = plan.tenth_stalled()
         stalls = beside.load.groups[1].clients
         assert (alone.load.clients, stalls) == (beside.load.groups[0].clients, 1_000)
@@ -347,23 +352,23 @@ class TestPlan:
                 assert trial.settings == {}
                 continue
             place = Place(8_000, tmp_path / "feed", tmp_path, trial.channels, trial.settings)
-            found = settings.read(PRODUCT.command(place)[-1], {}, SourceTypes())
-            assert found.server.listen == ["tcp:8000:interface=127.0.0.1"]
-            assert found.sources["feed"].channel == "bench"
-            assert found.server.compress == (trial.protocol == "deflate")
-            assert bool(found.store.path) == (trial.scenario == "SQLite")
-            assert found.limits.body_bytes >= trial.load.once
+            config = settings.read(PRODUCT.command(place)[-1], {}, SourceTypes())
+            assert config.server.listen == ["tcp:8000:interface=127.0.0.1"]
+            assert config.sources["feed"].channel == "bench"
+            assert config.server.compress == (trial.protocol == "deflate")
+            assert bool(config.store.path) == (trial.scenario == "SQLite")
+            assert config.limits.body_bytes >= trial.load.once
 
-    def test_nobody_is_asked_for_more_than_it_can_do(self) -> None:
+    def test_no_server_is_loaded_beyond_half_a_core(self) -> None:
         for server in ALL:
             busy = plan.rate(server, 1_000) * 1_000 * server.cost / 1e6
             assert busy <= 0.5
 
-    def test_a_full_plan_measures_everybody(self, tmp_path: Path) -> None:
+    def test_a_full_plan_measures_all_servers(self, tmp_path: Path) -> None:
         assert {t.server.name for t in plan.full(tmp_path)} == {server.name for server in ALL}
 
 
-def test_a_load_is_spelled_as_the_tool_reads_it() -> None:
+def test_a_load_becomes_options_of_the_tool() -> None:
     stormers = Group("centrifuge", 10, "/connection/websocket", "bench", "stalls", storms=True)
     arguments = list(Load((stormers,), 10.0, storm=21, storm_ramp=5).arguments())
     assert arguments[0] == (
@@ -375,7 +380,7 @@ def test_a_load_is_spelled_as_the_tool_reads_it() -> None:
 
 PUBLISHED = 9
 SCRIPT = [1, 2, 4, 4, 3, 5, 6]
-"""What a bad server sends: 3 comes late, 4 twice, 7 to 9 never."""
+"""The events of a bad server: 3 comes late, 4 twice, 7 to 9 never."""
 
 
 def frame(text: bytes, kind: int = 0x81) -> bytes:
@@ -392,7 +397,7 @@ def event(seq: int, size: int = 0) -> bytes:
 def serve_one(
     listener: socket.socket, feed: Path, extension: bytes, frames: Sequence[bytes], published: int
 ) -> None:
-    """Serve one client with these frames, in small pieces, once the feed is on."""
+    """Serve one client with these frames, in small pieces, when the feed starts."""
     client, _ = listener.accept()
     with client:
         client.recv(4096)
@@ -414,7 +419,7 @@ def serve_one(
 def counted_by_the_tool(
     folder: Path, group: Group, frames: Sequence[bytes], published: int, extension: bytes = b""
 ) -> dict[str, Any]:
-    """What the load tool says of its one client of such a server."""
+    """The report of the load tool on the one client of such a server."""
     try:
         tool = build.load_tool()
     except build.Missing as reason:
@@ -426,7 +431,7 @@ def counted_by_the_tool(
             target=serve_one, args=(listener, feed, extension, frames, published)
         )
         server.start()
-        load = Load((group,), 1.0, windows=1, window=0.5, drain=0.1)
+        load = Load((group,), 1.0, warmup=0.1, windows=1, window=0.1, settle=0.05, drain=0.1)
         here = [f"--port={listener.getsockname()[1]}", f"--feed={feed}", f"--pid={os.getpid()}"]
         done = subprocess.run(
             [str(tool), *here, *load.arguments()], capture_output=True, check=True, timeout=60
@@ -448,7 +453,7 @@ def test_the_load_tool_counts_every_loss_and_repetition(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_of_a_long_frame_the_load_tool_reads_the_beginning_and_counts_the_rest(
+def test_the_load_tool_reads_the_beginning_of_a_long_frame_and_counts_the_rest(
     tmp_path: Path,
 ) -> None:
     long, no_event = frame(event(1, size=40_000)), frame(b"y" * 40_000)
@@ -461,7 +466,7 @@ OFFER = b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeov
 
 
 @pytest.mark.slow
-def test_the_load_tool_takes_a_compressed_frame_for_the_next_publication(tmp_path: Path) -> None:
+def test_the_load_tool_counts_a_compressed_frame_as_the_next_publication(tmp_path: Path) -> None:
     packed, long = frame(b"\x00" * 9, kind=0xC1), frame(b"\x00" * 30_000, kind=0xC1)
     frames = [packed, frame(event(2)), long, frame(b"\x00", kind=0xA1)]
     group = Group("websocket", 1, "/", deflate=True)
@@ -471,7 +476,7 @@ def test_the_load_tool_takes_a_compressed_frame_for_the_next_publication(tmp_pat
 
 
 @pytest.mark.slow
-def test_the_load_tool_takes_nothing_compressed_that_it_did_not_ask_for(tmp_path: Path) -> None:
+def test_the_load_tool_rejects_compression_that_it_did_not_offer(tmp_path: Path) -> None:
     packed = frame(b"\x00" * 9, kind=0xC1)
     counted = counted_by_the_tool(tmp_path, Group("websocket", 1, "/"), [packed], 1)
     assert (counted["deliveries"], counted["missing"], counted["bad"]) == (0, 1, 1)
@@ -484,10 +489,10 @@ class TestFeed:
         path.write_bytes(bytes(BYTES))
         return path
 
-    def test_nothing_is_due_while_it_is_paused(self, path: Path) -> None:
+    def test_no_event_is_due_while_paused(self, path: Path) -> None:
         assert list(Feed(str(path)).due()) == []
 
-    def test_events_are_numbered_and_as_long_as_asked_for(self, path: Path) -> None:
+    def test_events_are_numbered_and_have_the_wanted_length(self, path: Path) -> None:
         feed = Feed(str(path))
         path.write_bytes(struct.pack("=dQQ", 1e9, 0, 98))
         events = [event for _, event in feed.due()]
@@ -496,7 +501,7 @@ class TestFeed:
         assert len(text) == 98
         assert struct.unpack("=dQQ", path.read_bytes())[1] == len(events)
 
-    def test_each_channel_has_numbers_of_its_own(self, path: Path) -> None:
+    def test_each_channel_counts_separately(self, path: Path) -> None:
         feed = Feed(str(path), channels=3)
         path.write_bytes(struct.pack("=dQQ", 1e9, 0, 98))
         seen: dict[int, list[object]] = {}
@@ -506,7 +511,7 @@ class TestFeed:
         assert all(seqs == list(range(1, len(seqs) + 1)) for seqs in seen.values())
 
 
-def test_the_product_still_has_the_place_that_the_benchmark_publishes_from() -> None:
+def test_the_product_has_the_names_that_the_benchmark_replaces() -> None:
     assert hasattr(assembly, "Runner")
     assert issubclass(product.FeedSource, Service)
 
@@ -514,7 +519,7 @@ def test_the_product_still_has_the_place_that_the_benchmark_publishes_from() -> 
 def test_the_longest_turn_and_collection_of_a_process_are_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Each look at the clock is a second.
+    # The clock advances one second at each reading.
     monkeypatch.setattr(time, "thread_time", itertools.count(1.0).__next__)
     monkeypatch.setattr(gc, "callbacks", [])
 
@@ -535,13 +540,13 @@ def test_the_longest_turn_and_collection_of_a_process_are_noted(
         assert reactor._poller.poll(0.0, 3) == [3]
         assert reactor._poller.fileno() == 7
         reactor._poller.poll(0.0, 3)
-        assert turns.longest_turn == 0.0, "not counted"
+        assert turns.longest_turn == 0.0, "counted too early"
         counting = True
-        [told] = gc.callbacks
-        told("start", {})
-        told("stop", {})
+        [callback] = gc.callbacks
+        callback("start", {})
+        callback("stop", {})
         reactor._poller.poll(0.0, 3)
-        # Of three seconds one was the collection's.
+        # One of the three seconds is the collection's.
         assert (turns.longest_turn, turns.longest_collection) == (2.0, 1.0)
         reactor._poller.poll(0.0, 3)
         assert turns.longest_turn == 2.0
