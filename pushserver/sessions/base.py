@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pushserver.channels.publication import ClientInfo
@@ -13,6 +14,24 @@ FormatT = TypeVar("FormatT", bound=Format)
 
 CLOSING_SECONDS = 5.0
 """How long the end of a conversation may take to reach the peer."""
+
+
+class State(IntEnum):
+    """The states of a conversation, in their order; CONNECTING goes back to NEW on a refusal."""
+
+    NEW = 0
+    CONNECTING = 1
+    """The application is asked whether it lets the client in."""
+    OPEN = 2
+    CLOSING = 3
+    """It was open, and the server has ended it; the connection is still there."""
+    GONE = 4
+    """It was open, and its connection is gone; the application is told after the last command."""
+    CLOSED = 5
+
+
+# In Python 3.11 a look at State.OPEN takes 0.2 us: 4 us more for each connect.
+NEW, CONNECTING, OPEN, CLOSING, GONE, CLOSED = State
 
 
 class Transport(Protocol[FormatT]):
@@ -46,7 +65,7 @@ class Conversation(Generic[FormatT]):
     the transport's `close` or `abort` when it is the one that ends.
     """
 
-    __slots__ = ("_ended", "_transport", "audiences", "info", "node", "send")
+    __slots__ = ("_transport", "audiences", "info", "node", "send", "state")
 
     slow_code: ClassVar[int]
     """The close code that says: too slow. For counting; no close frame would reach the peer."""
@@ -58,7 +77,7 @@ class Conversation(Generic[FormatT]):
         self._transport = transport
         # By name: each channel's, or one of several channels together.
         self.audiences: dict[str, Audience] = {}
-        self._ended = False
+        self.state = NEW
         transport.attach(self)
 
     @property
@@ -91,7 +110,7 @@ class Conversation(Generic[FormatT]):
         raise NotImplementedError
 
     def wake(self, now: float) -> float | None:
-        if self._ended:
+        if self.state >= CLOSING:
             self.abort()
             return None
         if self.is_stuck(now):
@@ -112,11 +131,13 @@ class Conversation(Generic[FormatT]):
     def closed(self) -> None:
         """The connection is gone."""
         self._leave_all()
+        if self.state is CLOSING:
+            self.state = CLOSED
         self.node.peers.remove(self)
 
     def disconnect(self, code: int, reason: str) -> None:
         """End the conversation from this side; the connection follows."""
-        if not self._ended:
+        if self.state < CLOSING:
             self._leave_all()
             self.node.metrics.ended[str(code)] += 1
             # A peer that does not read does not read the end either.
@@ -137,6 +158,7 @@ class Conversation(Generic[FormatT]):
         self._transport.close(code, reason)
 
     def _leave_all(self) -> None:
-        self._ended = True
+        if self.state < CLOSING:
+            self.state = CLOSING if self.state is OPEN else CLOSED
         for name in tuple(self.audiences):
             self.node.hub.unsubscribe(self, name)

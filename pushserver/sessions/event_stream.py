@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pushserver.channels.position import Start
 from pushserver.hub.hub import Following
 from pushserver.protocols.formats import Reset, StreamFormat, Subscribed
-from pushserver.sessions.base import Conversation, Transport
+from pushserver.sessions.base import OPEN, Conversation, Transport
 from pushserver.sessions.node import Node
 
 GOING_AWAY = 1001
@@ -31,6 +31,7 @@ class Stream(Conversation[StreamFormat]):
     def __init__(self, node: Node, transport: Transport[StreamFormat]):
         self._awaiting = False
         super().__init__(node, transport)
+        self.state = OPEN
         node.peers.wake_at(self, node.monotonic() + self._interval())
 
     async def follow(self, channels: Sequence[str], start: Start) -> None:

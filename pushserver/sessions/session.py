@@ -20,7 +20,16 @@ from pushserver.protocols.centrifuge import (
     WireError,
 )
 from pushserver.protocols.formats import SessionFormat
-from pushserver.sessions.base import Conversation, Transport
+from pushserver.sessions.base import (
+    CLOSED,
+    CLOSING,
+    CONNECTING,
+    GONE,
+    NEW,
+    OPEN,
+    Conversation,
+    Transport,
+)
 from pushserver.sessions.node import Node
 
 Answer = Callable[["Session", str, bytes], Awaitable[Struct]]
@@ -38,11 +47,9 @@ class Session(Conversation[SessionFormat]):
         "_awaiting_pong",
         "_ended_by",
         "_held",
-        "_left",
         "_ping_due",
         "_queue",
         "_working",
-        "connected",
         "invited",
         "secret",
     )
@@ -59,13 +66,11 @@ class Session(Conversation[SessionFormat]):
         """`secret`: what requests name the session by, if its commands come with requests."""
         self.secret = secret
         self._answer = answer
-        self.connected = False
         self._awaiting_pong = False
         self._ping_due = 0.0
         # No deque: an empty one takes 760 bytes.
         self._queue: list[Command] = []
         self._working = False
-        self._left = False
         self._ended_by = ""
         # The channels that the server has put the peer into, or will when it is connected, and
         # that it did not ask for itself.
@@ -78,7 +83,7 @@ class Session(Conversation[SessionFormat]):
 
     def received(self, text: bytes) -> None:
         """Take one frame: commands separated by newlines."""
-        if self._ended:
+        if self.state >= CLOSING:
             return
         try:
             if text == centrifuge.PONG:
@@ -92,12 +97,17 @@ class Session(Conversation[SessionFormat]):
         self._go_on()
 
     @property
+    def connected(self) -> bool:
+        return OPEN <= self.state <= CLOSING
+
+    @property
     def channels(self) -> frozenset[str]:
         """The channels that the peer is in."""
         return frozenset(self.audiences)
 
     def arrive(self) -> None:
         """The application is asked whether it lets the peer in."""
+        self.state = CONNECTING
         # What it said and did before it failed to answer does not count.
         self.invited, self._held = _NONE, ()
 
@@ -107,7 +117,7 @@ class Session(Conversation[SessionFormat]):
         `before` is where the peer stood in them when it was last here.
         """
         try:
-            if self._ended:
+            if self.state >= CLOSING:
                 # It went while the application was asked.
                 raise _gone()
             subs = {name: await self._begin_in(name, before) for name in tuple(self.invited)}
@@ -118,7 +128,7 @@ class Session(Conversation[SessionFormat]):
         return subs
 
     def _begin(self) -> None:
-        self.connected = True
+        self.state = OPEN
         self.node.sessions.identify(self)
         # The first ping at a random time, so that those who came together do not
         # answer together for ever.
@@ -129,15 +139,17 @@ class Session(Conversation[SessionFormat]):
     def closed(self) -> None:
         self._leave_all()
         self.node.sessions.remove(self)
-        if self.connected:
-            self.connected = False
+        if self.state is CLOSING:
+            self.state = GONE
+            # While a command is handled `_work` does it: one after the other.
             if not self._working or self.node.stopping:
-                self.node.handlers.disconnect(self, self._ended_by)
-            else:
-                # What it said last is being handled: one after the other.
-                self._left = True
+                self._tell_departure()
         # A server that stops goes on when the last has gone; that is to be after the above.
         super().closed()
+
+    def _tell_departure(self) -> None:
+        self.state = CLOSED
+        self.node.handlers.disconnect(self, self._ended_by)
 
     def disconnect(self, code: int, reason: str) -> None:
         self._ended_by = self._ended_by or reason
@@ -161,7 +173,7 @@ class Session(Conversation[SessionFormat]):
 
         It hears of it when it is connected, if it is about to be.
         """
-        if self._ended:
+        if self.state >= CLOSING:
             return
         if self.connected:
             self.push(centrifuge.message_push(data))
@@ -179,7 +191,7 @@ class Session(Conversation[SessionFormat]):
 
     async def join(self, channel: str, position: Position | None, last: int) -> Joined:
         """Put the peer into the channel; what it has to be sent is in the answer."""
-        if self._ended:
+        if self.state >= CLOSING:
             raise _gone()
         return await self.node.hub.subscribe(self, channel, position, last)
 
@@ -197,7 +209,7 @@ class Session(Conversation[SessionFormat]):
 
     async def invite(self, channel: str) -> None:
         """The server puts the peer into a channel; once it is connected, if it is not yet."""
-        if self._ended or channel in self.audiences:
+        if self.state >= CLOSING or channel in self.audiences:
             return
         self.invited = {*self.invited, channel}
         if self.connected:
@@ -238,10 +250,10 @@ class Session(Conversation[SessionFormat]):
         )
 
     def due(self, now: float) -> float | None:
-        if not self.connected and self._working:
+        if self.state is CONNECTING:
             # The application takes its time, which has its own bound.
             return now + self.node.limits.connect_seconds
-        if not self.connected:
+        if self.state is NEW:
             self.disconnect(centrifuge.STALE, "no connect command came in time")
         elif self._blocked_at is not None:
             # A ping would have to wait behind what it has to read first, and its answer too.
@@ -272,7 +284,7 @@ class Session(Conversation[SessionFormat]):
     def _take(self, command: Command) -> None:
         """Queue a command; but a pong waits for nothing, as others may take their time."""
         limit = self.node.limits.queued_commands
-        if self._ended:
+        if self.state >= CLOSING:
             return
         if self._awaiting_pong and command == _PONG:
             self._pong()
@@ -294,13 +306,12 @@ class Session(Conversation[SessionFormat]):
         more than may wait for it.
         """
         try:
-            while self._queue and not self._ended and self._blocked_at is None:
+            while self._queue and self.state < CLOSING and self._blocked_at is None:
                 await self._handle(self._queue.pop(0))
         finally:
             self._working = False
-            if self._left:
-                self._left = False
-                self.node.handlers.disconnect(self, self._ended_by)
+            if self.state is GONE:
+                self._tell_departure()
 
     async def _handle(self, command: Command) -> None:
         try:
@@ -310,10 +321,10 @@ class Session(Conversation[SessionFormat]):
                 return
             if command.id <= 0 and name != "send":
                 raise FrameError(f"{name} needs an id above 0")
-            if self.connected != (name != "connect"):
+            if (self.state is NEW) != (name == "connect"):
                 raise FrameError("connect comes first, and once")
             result = await self._answer(self, name, text)
-            if command.id and not self._ended:
+            if command.id and self.state < CLOSING:
                 self.push(centrifuge.reply(command.id, name, result))
                 held, self._held = self._held, ()
                 for text in held:
@@ -322,13 +333,17 @@ class Session(Conversation[SessionFormat]):
             self.disconnect(centrifuge.BAD_FRAME, str(error))
         except Exception as error:
             self._fail(command, error)
+        finally:
+            if self.state is CONNECTING:
+                # The client was not let in.
+                self.state = NEW
 
     def _fail(self, command: Command, error: Exception) -> None:
         """Answer with the error, if the command wants an answer."""
         if not isinstance(error, PushServerError) or not error.centrifuge_code:
             self.node.report("a command failed")
             error = WireError(centrifuge.INTERNAL, "internal server error", temporary=True)
-        if command.id and not self._ended:
+        if command.id and self.state < CLOSING:
             self.push(centrifuge.error_reply(command.id, error))
 
     def _pong(self) -> None:

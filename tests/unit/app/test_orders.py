@@ -19,6 +19,7 @@ from pushserver import PushServer, Refused
 from pushserver.app.dispatch import AppHandlers
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
+from pushserver.sessions.base import CLOSING
 from pushserver.testing import TestServer
 from tests.unit.fakes.tools import Client, programs
 from tests.unit.fakes.web import Log, Trouble
@@ -177,7 +178,7 @@ class Stage:
         for page in self.pages:
             channels = page.client.session.channels
             inside.update(channels)
-            if page.connected and not page.client.session._ended:
+            if page.connected and page.client.session.state < CLOSING:
                 assert page.at.keys() == channels
         assert dict(inside) == self.node.hub.channels()
         assert set(self.let_in.values()) <= {1}
