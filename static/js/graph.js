@@ -1,5 +1,6 @@
 // The live graph: uPlot, our legend above it, redrawn at most once a frame by the caller.
 
+import { element, setText } from "./dom.js";
 import { decimalsOf, formatNumber } from "./values.js";
 import { clock, tickLabels } from "./times.js";
 
@@ -157,9 +158,9 @@ export class Graph {
     button.className = "legend-item";
     button.title = "Show or hide this line";
     button.setAttribute("aria-pressed", "true");
-    const swatch = span("legend-swatch", "");
-    const value = span("legend-value", "");
-    button.append(swatch, span("legend-name", name), value);
+    const swatch = element("span", "legend-swatch");
+    const value = element("span", "legend-value");
+    button.append(swatch, element("span", "legend-name", name), value);
     button.addEventListener("click", () => this.#toggle(name, button));
     return { button, swatch, value };
   }
@@ -265,15 +266,4 @@ function drawEnds(plot) {
     ctx.fillStyle = series.stroke(plot, index);
     ctx.fill();
   });
-}
-
-function span(className, text) {
-  const element = document.createElement("span");
-  element.className = className;
-  element.textContent = text;
-  return element;
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }

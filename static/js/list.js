@@ -1,6 +1,7 @@
 // The running list of the newest publications. Rows are kept and moved down, not made anew, so that
 // the focus and a reader's selection stay where they are.
 
+import { element } from "./dom.js";
 import { alignment, describe, formatNumber } from "./values.js";
 import { clock, fullTime } from "./times.js";
 
@@ -134,11 +135,4 @@ function placeholder() {
   const item = element("li", "row-item placeholder-row");
   item.setAttribute("aria-hidden", "true");
   return item;
-}
-
-function element(name, className, text = "") {
-  const made = document.createElement(name);
-  made.className = className;
-  made.textContent = text;
-  return made;
 }

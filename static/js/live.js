@@ -2,6 +2,7 @@
 
 import { ChannelConnection } from "./connection.js";
 import { attachCopyButtons } from "./copying.js";
+import { setText } from "./dom.js";
 import { Graph } from "./graph.js";
 import { List } from "./list.js";
 import { Points } from "./points.js";
@@ -245,10 +246,6 @@ class LivePage {
     // Somebody looks: do not let them wait for a delay that was drawn for an unseen page.
     if (this.stateLine.waiting) this.connection.retryNow();
   }
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }
 
 /** Absolute URL of something below the server's root; `scheme` "ws" makes it ws: or wss:. */

@@ -1,6 +1,7 @@
 // What fails on the server behind this channel, asked now and then: a line for it, and all of it on
 // request. Only pages of those who may publish are told, and have the line.
 
+import { setText } from "./dom.js";
 import { ago, fullTime } from "./times.js";
 
 const ASK_MS = 5000;
@@ -128,8 +129,4 @@ async function answer(url) {
   } catch {
     return null;
   }
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }
