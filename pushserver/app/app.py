@@ -17,9 +17,9 @@ from pushserver.app.service import Running
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
-from pushserver.channels.publication import Draft
+from pushserver.channels.publication import Draft, check_tags
 from pushserver.config.convert import Where, made_of_known
-from pushserver.errors import InvalidData, NotRunning
+from pushserver.errors import NotRunning
 from pushserver.protocols.centrifuge import message_push
 from pushserver.protocols.formats import SessionFormat
 from pushserver.sources.engine.environment import Plan
@@ -152,7 +152,7 @@ class App:
             check_name(channel),
             jsontext.encode(data),
             check_event(event),
-            _checked(tags),
+            check_tags(tags),
             key=check_key(key) if key else "",
         )
         return self._server().publish(draft)
@@ -199,12 +199,3 @@ class App:
                 " MODULE:NAME, or start its service()"
             )
         return running
-
-
-def _checked(tags: Any) -> dict[str, str] | None:
-    """Texts by texts; raises InvalidData."""
-    for name, value in (tags or {}).items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise InvalidData(f"tags are texts by texts, got {name!r:.60}: {value!r:.60}")
-        jsontext.encode([name, value])
-    return dict(tags) if tags else None

@@ -17,6 +17,7 @@ from pushserver.app.failures import Faults, HandlerFailure
 from pushserver.app.handlers import Events, Handler
 from pushserver.app.service import Running
 from pushserver.channels import jsontext
+from pushserver.channels.names import namespace_of
 from pushserver.errors import HandlerFailed, NotHandled, Refused
 from pushserver.protocols.centrifuge import request_data
 from pushserver.sessions.callbacks import ClientSession
@@ -107,7 +108,7 @@ class AppHandlers:
 
     def failures(self, channel: str) -> list[HandlerFailure]:
         """The last failure of each handler of the channel's namespace, and of none."""
-        return self._faults.last(_namespace(channel))
+        return self._faults.last(namespace_of(channel))
 
     async def connect(self, session: ClientSession, data: bytes) -> bytes:
         assert self._running is not None, "a session before the start"
@@ -144,20 +145,20 @@ class AppHandlers:
             self._when_left.callback(None)
 
     async def subscribe(self, session: ClientSession, channel: str, data: bytes) -> None:
-        found = self._events.find("subscribe", _namespace(channel))
+        found = self._events.find("subscribe", namespace_of(channel))
         if found is not None:
             client = self.clients[session]
             if await self._call(found, client, channel, _value(data)) is False:
                 raise Refused(f"subscribing to {channel} was refused by the application")
 
     def guards(self, channel: str) -> bool:
-        return self._events.find("subscribe", _namespace(channel)) is not None
+        return self._events.find("subscribe", namespace_of(channel)) is not None
 
     def decides(self, channel: str) -> bool:
-        return self._events.find("publish", _namespace(channel)) is not None
+        return self._events.find("publish", namespace_of(channel)) is not None
 
     async def publish(self, session: ClientSession, channel: str, data: bytes) -> None:
-        found = self._events.find("publish", _namespace(channel))
+        found = self._events.find("publish", namespace_of(channel))
         assert found is not None, "publish without a handler: see `decides`"
         if await self._call(found, self.clients[session], channel, _value(data)) is False:
             raise Refused(f"publishing to {channel} was refused by the application")
@@ -298,7 +299,3 @@ _SHOWN_BYTES = 120
 
 def _value(data: bytes) -> Any:
     return json.loads(request_data(data)) if data else None
-
-
-def _namespace(channel: str) -> str:
-    return channel.partition(":")[0] if ":" in channel else ""

@@ -13,11 +13,8 @@ from twisted.python.failure import Failure
 from pushserver.app.handlers import Handler, full_name
 from pushserver.errors import Unavailable
 from pushserver.sources.engine.record import describe
-from pushserver.usercode.rate import LOGGED_AT_ONCE, WINDOW_SECONDS, LogLimiter
+from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.tracebacks import own_part
-
-SELDOM_SECONDS = float(WINDOW_SECONDS)
-"""How often the same is logged that says nothing new, at the most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,11 @@ def check_namespace(name: str) -> str:
     return name
 
 
+def namespace_of(channel: str) -> str:
+    """The part of a channel's name before the first colon; empty if there is no colon."""
+    return channel.partition(":")[0] if ":" in channel else ""
+
+
 def check_event(event: str) -> str:
     """Return `event` if it may name an event; raise InvalidName if not."""
     if not (0 < len(event) <= 128 and event.isprintable()):

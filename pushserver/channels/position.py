@@ -28,7 +28,7 @@ class Cursor:
     seq: int
 
     def __str__(self) -> str:
-        return f"{self.epoch}:{self.seq}"
+        return cursor_text(self.epoch, self.seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,11 @@ class Start:
     since: Cursor | None = None
     last: int | None = None
     oldest: bool = False
+
+
+def cursor_text(epoch: str, seq: int) -> str:
+    """The text of a cursor, which is the id of a publication."""
+    return f"{epoch}:{seq}"
 
 
 def parse_cursor(text: str) -> Cursor:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec import Struct
+
+from pushserver.channels import jsontext
+from pushserver.channels.position import cursor_text
+from pushserver.errors import InvalidData
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class Receipt(Struct, frozen=True, gc=False):
     @property
     def id(self) -> str:
         """The cursor to go on from after this publication."""
-        return f"{self.epoch}:{self.seq}"
+        return cursor_text(self.epoch, self.seq)
 
 
 class Publication(Struct, frozen=True, gc=False):
@@ -71,9 +76,18 @@ class Publication(Struct, frozen=True, gc=False):
     @property
     def id(self) -> str:
         """The cursor to go on from after this publication."""
-        return f"{self.epoch}:{self.seq}"
+        return cursor_text(self.epoch, self.seq)
 
     @property
     def receipt(self) -> Receipt:
         """What its publisher is answered."""
         return Receipt(self.epoch, self.seq, self.offset)
+
+
+def check_tags(tags: Any) -> dict[str, str] | None:
+    """Return a copy of `tags`, None if empty; raise InvalidData unless they map texts to texts."""
+    for name, value in (tags or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidData(f"tags are texts by texts, got {name!r:.60}: {value!r:.60}")
+        jsontext.encode([name, value])
+    return dict(tags) if tags else None

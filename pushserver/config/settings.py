@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from pushserver.auth.origin import host_name
 from pushserver.channels.channel import ChannelOptions
-from pushserver.channels.names import check_event, check_name
+from pushserver.channels.names import check_event, check_name, namespace_of
 from pushserver.config import environment as variables
 from pushserver.config.convert import (
     Where,
@@ -147,13 +147,13 @@ class Config:
         defaults = self.defaults
         namespaces = {n: dataclasses.replace(defaults, **v) for n, v in self.namespaces.items()}
         channels = {
-            name: dataclasses.replace(namespaces.get(namespace(name), defaults), **values)
+            name: dataclasses.replace(namespaces.get(namespace_of(name), defaults), **values)
             for name, values in self.channels.items()
         }
 
         def options(name: str) -> ChannelOptions:
             found = channels.get(name)
-            return namespaces.get(namespace(name), defaults) if found is None else found
+            return namespaces.get(namespace_of(name), defaults) if found is None else found
 
         return options
 
@@ -168,11 +168,6 @@ _SECTIONS: dict[str, type] = {
     "defaults": ChannelOptions,
 }
 _COMMON = [f.name for f in dataclasses.fields(Source) if f.name != "options"]
-
-
-def namespace(channel: str) -> str:
-    """The part before the colon, empty if there is none."""
-    return channel.partition(":")[0] if ":" in channel else ""
 
 
 def load(text: str, place: str, environment: Mapping[str, str], types: Types) -> Config:

@@ -35,10 +35,9 @@ class Call(Struct, forbid_unknown_fields=True):
     """A request of the API; an unknown field is an error that names it."""
 
 
-class Publish(Call):
-    """`tags.event`, or the field `event`, names the event."""
+class Content(Call, kw_only=True):
+    """A publication without its channel. `event`, or else `tags.event`, names the event."""
 
-    channel: str
     data: Raw
     event: str | None = None
     tags: dict[str, str] | None = None
@@ -47,16 +46,16 @@ class Publish(Call):
     b64data: str | None = None
 
 
-class Broadcast(Call):
+class Publish(Content):
+    """One publication."""
+
+    channel: str
+
+
+class Broadcast(Content):
     """The same publication for each of the channels."""
 
     channels: list[str]
-    data: Raw
-    event: str | None = None
-    tags: dict[str, str] | None = None
-    idempotency_key: str | None = None
-    skip_history: bool | None = None
-    b64data: str | None = None
 
 
 class OneChannel(Call):
@@ -323,7 +322,7 @@ def _error(failed: PushServerError) -> dict[str, object]:
     return {"error": {"code": error.code, "message": error.message}}
 
 
-def _draft(call: Publish | Broadcast) -> Draft:
+def _draft(call: Content) -> Draft:
     """What is to be published, without a channel."""
     if call.skip_history:
         raise WireError(

@@ -15,8 +15,7 @@ from twisted.python.failure import Failure
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
-from pushserver.channels.publication import Draft, Receipt
-from pushserver.errors import InvalidData
+from pushserver.channels.publication import Draft, Receipt, check_tags
 from pushserver.sources.engine.environment import Environment, Plan
 from pushserver.sources.engine.record import Record
 from pushserver.sources.interface import ISource, SourceFailed, Stopped
@@ -196,7 +195,7 @@ class RunnerFeed:
             check_name(channel) if channel else self.channel,
             jsontext.encode(data),
             check_event(event) if event else self.event,
-            _check_tags(tags),
+            check_tags(tags),
             key=check_key(key) if key else "",
         )
         receipt = await self._throttle.publish(draft, self._check_open)
@@ -267,11 +266,3 @@ class RunnerFeed:
 
     def _stopped(self) -> Stopped:
         return Stopped(f"source {self.name} is stopped, and publishes nothing more")
-
-
-def _check_tags(tags: Any) -> dict[str, str] | None:
-    for name, value in (tags or {}).items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise InvalidData(f"tags are texts by texts, got {name!r:.60}: {value!r:.60}")
-        jsontext.encode([name, value])
-    return tags or None

@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 from pushserver import Client as AppClient
 from pushserver import PushServer, Refused
 from pushserver.app.dispatch import AppHandlers
-from pushserver.app.failures import SELDOM_SECONDS
 from pushserver.app.handlers import Events, handler
 from pushserver.app.service import LAST_SECONDS
 from pushserver.config.limits import Limits
@@ -22,7 +21,7 @@ from pushserver.config.settings import Config
 from pushserver.errors import Unavailable
 from pushserver.testing import Disconnected, ServerError, TestServer
 from pushserver.testing.reactor import Inline
-from pushserver.usercode.rate import LOGGED_AT_ONCE
+from pushserver.usercode.rate import LOGGED_AT_ONCE, WINDOW_SECONDS
 from pushserver.usercode.thread_pool import Busy
 from tests.unit.fakes.tools import Client
 from tests.unit.fakes.web import Trouble
@@ -582,7 +581,7 @@ class TestWhatIsSent:
         assert reply["error"]["code"] == 108
         assert client.closed is None
         assert trouble.take() == []
-        guests.server.advance(SELDOM_SECONDS)
+        guests.server.advance(WINDOW_SECONDS)
         client = guests.connected()
         client.say({"send": {"data": "x" * 500}})
         [told] = trouble.take()
@@ -608,7 +607,7 @@ class TestTheLog:
         assert len(trouble.take()) == LOGGED_AT_ONCE
         guests.ask(client, "other")
         assert len(trouble.take()) == 1
-        guests.server.advance(SELDOM_SECONDS / LOGGED_AT_ONCE)
+        guests.server.advance(WINDOW_SECONDS / LOGGED_AT_ONCE)
         client = guests.connected()
         for _ in range(10):
             guests.ask(client, "vote", "beer")
@@ -684,7 +683,7 @@ class TestWhoLeaves:
         assert "too many calls wait for a thread (handler_threads)" in told
         [failed] = guests.handlers.failures("")
         assert failed.error in told
-        guests.server.advance(SELDOM_SECONDS)
+        guests.server.advance(WINDOW_SECONDS)
         guests.ask(client, "ask")
         client.session.closed()
         assert (len(gone), len(trouble.take())) == (1, 1)
