@@ -42,8 +42,8 @@ from pushserver.store.recorder import BatchRecorder
 from pushserver.store.service import Storage
 from pushserver.store.source_memory import Memory
 from pushserver.store.sync_broker import SyncBroker
+from pushserver.transports.outlet import Bounds
 from pushserver.transports.response import Responses
-from pushserver.transports.websocket.quiet import hush
 from pushserver.transports.websocket.upgrade import WebSocketFactory
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
@@ -65,18 +65,19 @@ def build(
     threads: Threads | None = None,
     clock: Callable[[], float] = time.time,
     is_own: IsOwn = is_own,
+    shortcuts: bool = True,
 ) -> PushService:
     """Put everything together; nothing listens, ticks or is opened before the start.
 
     `types` are those that sources may have, all that are installed if it is None; `threads`
     is where the application's plain functions are called; `clock` gives Unix seconds; `is_own`
     tells whether a request comes from a program of the server's own user (`gate.IsOwn`). All else
-    that is measured is by the reactor's clock, which is made steady.
+    that is measured is by the reactor's clock, which is made steady. `shortcuts` says whether
+    Twisted and Autobahn are gone around where that is faster (docs/configuration.md).
     """
     monotonic = steady(reactor)
     limits = config.limits
     log = connection_log(debug)
-    hush()
     broker, storage = make_broker(config, reactor, clock, monotonic)
     handlers = make_handlers(app, limits, reactor, monotonic, threads)
     version = f"pushserver {__version__}"
@@ -85,9 +86,11 @@ def build(
     origins = frozenset(origin.lower() for origin in config.server.allowed_origins)
     auth = config.auth
     gate = Gate(Rules(frozenset(auth.api_keys), origins, auth.local_without_key), is_own)
-    websockets = WebSocketFactory(reactor, monotonic, limits, log, config.server.compress)
+    bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic, shortcuts)
+    compress = config.server.compress
+    websockets = WebSocketFactory(reactor, bounds, limits, log, compress, shortcuts)
     upgrade = websockets.upgrade
-    respond = Responses(limits, log, monotonic).open
+    respond = Responses(bounds, log).open
     channels = ChannelDoors(node, upgrade, respond, pages.channel, gate)
     connections = ConnectionDoors(node, upgrade, respond, origins)
     memory = Memory() if storage is None else storage.memory
@@ -104,10 +107,10 @@ def build(
     )
     server = replace(config.server, front_channel=front_channel(config.server, runners))
     root = tree(channels, connections, runners, status, server)
-    shortcut = websockets.shortcut(root)
+    shortcut = websockets.shortcut(root) if shortcuts else None
     site = PushSite(root, limits, pages.error, reactor, monotonic, shortcut, origins)
     run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
-    service = PushService(node, site, reactor, storage, run_by)
+    service = PushService(node, site, reactor, storage, run_by, shortcuts)
     for text in config.server.listen:
         service.listen(text)
     for runner in runners:

@@ -12,7 +12,7 @@ from twisted.web.resource import Resource
 
 from pushserver.app.app import App
 from pushserver.server.build import build, with_app
-from pushserver.server.options import Options, configure, file_of, with_pages
+from pushserver.server.options import Options, configure, file_of, shortcuts, with_pages
 from pushserver.server.service import PushService
 from pushserver.usercode.reactor import Reactor
 
@@ -58,4 +58,5 @@ class PushServer(App):
         config = with_app(configure(options, os.environ), self)
         config = with_pages(config, path, file_of("__main__"))
         config = replace(config, server=replace(config.server, listen=list(listen)))
-        return build(config, cast(Reactor, reactor), app=self)
+        on = shortcuts(os.environ)
+        return build(config, cast(Reactor, reactor), app=self, shortcuts=on)

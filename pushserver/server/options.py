@@ -98,7 +98,16 @@ def make(options: Options, environment: Mapping[str, str], reactor: Reactor) -> 
     config = with_pages(config, options["config"], file_of(options["app"]))
     if options["reload"] and not config.store.path:
         config = replace(config, store=replace(config.store, path=history_file()))
-    return build(config, reactor, options["debug"], types, app)
+    on = shortcuts(environment)
+    return build(config, reactor, options["debug"], types, app, shortcuts=on)
+
+
+def shortcuts(environment: Mapping[str, str]) -> bool:
+    """Whether PUSHSERVER_SHORTCUTS is `on`, which is the default; raises StartFailed."""
+    value = environment.get("PUSHSERVER_SHORTCUTS", "on")
+    if value not in ("on", "off"):
+        raise StartFailed(f"PUSHSERVER_SHORTCUTS: {value!r:.60}, expected on or off")
+    return value == "on"
 
 
 def with_pages(config: Config, *private: str) -> Config:

@@ -45,6 +45,7 @@ class PushService(MultiService):
         reactor: Reactor,
         storage: Service | None = None,
         app: AppService | None = None,
+        shortcuts: bool = True,
     ):
         super().__init__()
         self.node = node
@@ -57,6 +58,7 @@ class PushService(MultiService):
             storage.setServiceParent(self)
         self._begins: Any = None
         self._app = app
+        self._shortcuts = shortcuts
         if app is not None:
             app.setServiceParent(self)
         self._collector = Collector(node.peers.__len__)
@@ -95,7 +97,10 @@ class PushService(MultiService):
             raise RuntimeError("a server that was stopped does not start again: make another")
         super().startService()
         _allow_all_descriptors()
-        bound(self._reactor)
+        if self._shortcuts:
+            bound(self._reactor)
+        else:
+            self._log.info("the shortcuts are off (PUSHSERVER_SHORTCUTS)")
         for clock, interval in self._clocks:
             clock.start(interval, now=False)
         self._reactor.callWhenRunning(self._started)

@@ -65,6 +65,8 @@ class Bounds:
     bytes: int
     seconds: float
     clock: Callable[[], float]
+    direct: bool = True
+    """Whether a frame may go past the transport; False with PUSHSERVER_SHORTCUTS=off."""
 
 
 class Backlog:
@@ -135,7 +137,7 @@ def make_outlet(
     raw_socket = getattr(transport, "socket", None)
     if raw_socket is not None:
         raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
-    if _owns_its_socket(transport):
+    if bounds.direct and _owns_its_socket(transport):
         return DirectOutlet(transport, bounds, owner, empty)
     return PlainOutlet(transport, bounds, owner)
 

@@ -9,7 +9,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.config.limits import Limits
 from pushserver.protocols.formats import CHUNKED, Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.outlet import GONE, Bounds, Outlet, make_outlet
@@ -17,10 +16,10 @@ from pushserver.web.mount import abort, end
 
 
 class Responses:
-    """Opens responses; `monotonic` is the steady clock."""
+    """Opens responses."""
 
-    def __init__(self, limits: Limits, log: Logger, monotonic: Callable[[], float]):
-        self._bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic)
+    def __init__(self, bounds: Bounds, log: Logger):
+        self._bounds = bounds
         self._log = log
 
     def open(

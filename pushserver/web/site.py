@@ -135,7 +135,7 @@ class PushSite(Site):
         error_page: ErrorPage,
         reactor: IReactorTime,
         monotonic: Callable[[], float],
-        shortcut: Shortcut,
+        shortcut: Shortcut | None,
         allowed_origins: frozenset[str] = frozenset(),
     ):
         super().__init__(root, timeout=limits.request_seconds, reactor=reactor)
@@ -149,6 +149,8 @@ class PushSite(Site):
         self._refused: set[str] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
+        if self._shortcut is None:
+            return self._web(addr, self.limits.request_seconds)
         entrance = Entrance(
             addr,
             self.reactor,

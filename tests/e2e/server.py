@@ -22,6 +22,9 @@ CHECKOUT = Path(__file__).parents[2]
 TWISTD = (sys.executable, "-P", str(CHECKOUT / "tests" / "e2e" / "twistd.py"))
 """The twistd of this environment."""
 
+SHORTCUTS = "PUSHSERVER_SHORTCUTS"
+"""The variable that `without_shortcuts/` sets for its servers; each test may run with it."""
+
 PROBLEM = re.compile(r"Traceback|Unhandled|Error\b|Exception\b|Warning\b|#error|#critical")
 """What no line of an ordinary log has."""
 
@@ -48,7 +51,7 @@ def environment(**more: str) -> dict[str, str]:
     ours = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PUSHSERVER_", "LISTEN_", "NOTIFY_"))
+        if name == SHORTCUTS or not name.startswith(("PUSHSERVER_", "LISTEN_", "NOTIFY_"))
     }
     return ours | {"PYTHONPATH": str(CHECKOUT)} | more
 

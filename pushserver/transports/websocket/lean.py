@@ -1,24 +1,39 @@
-"""Autobahn's server protocol without what nobody here reads.
+"""Shortcuts of a WebSocket connection around Autobahn; PUSHSERVER_SHORTCUTS=off omits them.
 
-Measured with Autobahn 26.10: of an open connection's memory more than half is a dictionary of
-some eighty attributes, nearly all of them as they were at the beginning, and what is left
-over from the handshake; and a third of what a connect costs is timers, futures and a
-description of the transport. Here what is the same for all is on the class, what
-changes is made when it is first asked for, and the handshake's papers go when it is over.
+Measured with Autobahn 26.10. More than half of an open connection's memory is a dictionary of
+some eighty attributes: nearly all of them have their first value still, and the rest is left over
+from the handshake. A third of the time of a connect makes timers, futures and a description of the
+transport; two thirds of the rest formatted the arguments of debug lines that nobody reads. And
+Autobahn takes ten times as long as `whole_text` to read a short text.
 
-All of it is taken from the Autobahn that is installed: a model connection says which
-attributes there are. What this relies on beside that has tests in `test_lean`.
+So a value that is the same for all connections is on the class, a value that changes is made when
+it is first read, and the attributes of the handshake are deleted when it is over. A model
+connection of the Autobahn that is installed says which attributes there are. `test_lean` tests
+everything else that this relies on.
 """
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any, ClassVar
 
+from autobahn.twisted import websocket as adapter
 from autobahn.twisted.websocket import WebSocketServerProtocol
+from autobahn.websocket import protocol
 from autobahn.websocket.protocol import TrafficStats
 from twisted.internet.defer import Deferred, succeed
 
-PAPERS = (
+from pushserver.protocols.websocket_frames import is_pong_frame, whole_text
+from pushserver.transports.websocket.deflate import Inflater
+from pushserver.transports.websocket.shell import WebSocketShell
+
+FORMATTERS: dict[ModuleType, tuple[str, ...]] = {
+    protocol: ("pformat", "hltype", "hlval"),
+    adapter: ("hltype", "hlval"),
+}
+"""The functions that format the arguments of debug lines, in the modules that look them up."""
+
+HANDSHAKE_ATTRIBUTES = (
     "http_headers",
     "http_request_data",
     "http_request_host",
@@ -33,36 +48,52 @@ PAPERS = (
     "websocket_protocols",
     "_wskey",
 )
-"""What the handshake leaves behind, and nothing reads afterwards."""
+"""Set during the handshake and never read afterwards."""
 
 _SAME_FOR_ALL = (type(None), bool, int, float, str, bytes, TrafficStats)
 
 
-class LeanProtocol(WebSocketServerProtocol):
-    """Autobahn's, with fewer attributes; `lean` makes the class that is used."""
+def hush() -> None:
+    """Let Autobahn log its debug lines without their arguments, in the whole process.
 
-    _heard: ClassVar[Deferred[None]] = succeed(None)
+    Autobahn formats them before it asks whether the line is wanted: the options of each new
+    connection, and the name of each function, in colour where `click` is installed.
+    """
+    for module, names in FORMATTERS.items():
+        for name in names:
+            if hasattr(module, name):
+                setattr(module, name, _nothing)
+
+
+def _nothing(*args: object, **kwargs: object) -> str:
+    return ""
+
+
+class LeanProtocol(WebSocketServerProtocol):
+    """Autobahn's server protocol with fewer attributes; `lean` makes the class to use."""
+
+    _fired: ClassVar[Deferred[None]] = succeed(None)
 
     def __init__(self) -> None:
-        """Autobahn's makes two futures, and a list of events with listeners, for each."""
+        """Make neither the two futures nor the list of events with listeners."""
 
     @property
     def is_open(self) -> Deferred[None]:
-        """Autobahn's word to who waits for it; nobody does."""
+        """A future that nobody waits for."""
         return Deferred()
 
     @property
     def is_closed(self) -> Deferred[None]:
-        """The same at the end."""
+        """A future that nobody waits for."""
         return Deferred()
 
     def fire(self, event: str, *args: object, **kwargs: object) -> Deferred[None]:
-        """Tell the listeners; there are none."""
-        return self._heard
+        """No-op: there are no listeners."""
+        return self._fired
 
     def connectionMade(self) -> None:
-        # No description of the transport is made, and TCP_NODELAY is set for certain:
-        # Autobahn hides what goes wrong there. A Unix socket has none.
+        # No description of the transport is made, and an error of TCP_NODELAY is raised:
+        # Autobahn hides it. A Unix socket has no such option.
         transport: Any = self.transport
         peer = transport.getPeer()
         if hasattr(peer, "host"):
@@ -71,21 +102,53 @@ class LeanProtocol(WebSocketServerProtocol):
         self._connectionMade()
 
     def _onOpen(self) -> None:
-        mine = vars(self)
-        for name in PAPERS:
-            mine.pop(name, None)
-        # A dictionary keeps the room of what was taken out of it, a new one has none.
-        self.__dict__ = dict(mine.items())
+        attributes = vars(self)
+        for name in HANDSHAKE_ATTRIBUTES:
+            attributes.pop(name, None)
+        # A dictionary keeps the room of deleted keys; a new one has none.
+        self.__dict__ = dict(attributes.items())
         self.onOpen()
 
 
-class _Made:
-    """An attribute that is made when it is first asked for."""
+class LeanShell(LeanProtocol, WebSocketShell):  # type: ignore[misc]
+    """The shell of a connection with all shortcuts."""
+
+    def dataReceived(self, data: bytes) -> None:
+        # Nearly everything that clients send is a pong or a short text in a segment of its own.
+        conversation = self.ps_conversation
+        if conversation is None or not self.ps_between_frames():
+            super().dataReceived(data)
+        elif is_pong_frame(data):
+            conversation.alive()
+        elif (text := whole_text(data)) is None or len(text) > self.factory.maxFramePayloadSize:
+            super().dataReceived(data)
+        else:
+            self.ps_guard(conversation.received, text)
+
+    def ps_between_frames(self) -> bool:
+        """Whether the next bytes are the start of a frame that is not part of a message."""
+        autobahn: Any = self
+        return (
+            self.state == WebSocketServerProtocol.STATE_OPEN
+            and not autobahn.data
+            and not autobahn.inside_message
+            and autobahn.current_frame is None
+        )
+
+    def ps_open(self) -> None:
+        autobahn: Any = self
+        if autobahn._perMessageCompress is not None:
+            autobahn._perMessageCompress = Inflater(autobahn.maxMessagePayloadSize)
+        super().ps_open()
+
+
+class _MadeOnRead:
+    """An attribute whose value is made when it is first read."""
 
     def __init__(self, name: str, make: type):
         self._name = name
         self._make = make
-        # What cannot be made just so fails here, before anything listens.
+        # A type that needs arguments fails here, before the server listens.
         make()
 
     def __get__(self, instance: Any, owner: type) -> Any:
@@ -96,7 +159,7 @@ class _Made:
 
 
 def lean(base: type[LeanProtocol], factory: Any, options: dict[str, Any]) -> type[LeanProtocol]:
-    """The class of this factory's connections: `base` with all that is the same for all.
+    """The class of this factory's connections: `base`, with all values that connections share.
 
     `options` are Autobahn's own, which it would copy to each connection.
     """
@@ -109,11 +172,11 @@ def lean(base: type[LeanProtocol], factory: Any, options: dict[str, Any]) -> typ
     for name, value in vars(model).items():
         if name not in before:
             shared = isinstance(value, _SAME_FOR_ALL)
-            setattr(kind, name, value if shared else _Made(name, type(value)))
+            setattr(kind, name, value if shared else _MadeOnRead(name, type(value)))
     setattr(kind, "_connectionMade", _count)  # noqa: B010
     return kind
 
 
 def _count(self: Any) -> None:
-    """What is left to be done for each connection."""
+    """Replaces `_connectionMade`: all that is left to do for a connection."""
     self.factory.countConnections += 1

@@ -11,11 +11,8 @@ from twisted.internet.interfaces import IConsumer, ITCPTransport
 from twisted.logger import Logger
 
 from pushserver.protocols.formats import DEFLATED, Format
-from pushserver.protocols.websocket_frames import is_pong_frame, whole_text
 from pushserver.sessions.base import Conversation
 from pushserver.transports.outlet import GONE, Bounds, Outlet, make_outlet, send_first
-from pushserver.transports.websocket.deflate import Inflater
-from pushserver.transports.websocket.lean import LeanProtocol
 
 INTERNAL_ERROR = 1011
 MAX_REASON_BYTES = 120
@@ -91,7 +88,7 @@ class WebSocketTransport:
 MakeConversation = Callable[[WebSocketTransport], Conversation[Any]]
 
 
-class WebSocketShell(LeanProtocol):
+class WebSocketShell(WebSocketServerProtocol):
     """Autobahn's protocol, which hands texts and the end to a conversation.
 
     Autobahn owns 227 names (`log`, `state`, `data`, `peer`, ...), so ours begin with `ps_`.
@@ -109,29 +106,6 @@ class WebSocketShell(LeanProtocol):
     """Whether nothing is written to the transport before the answer to the handshake."""
     ps_conversation: Conversation[Any] | None = None
     ps_transport: WebSocketTransport | None = None
-
-    def dataReceived(self, data: bytes) -> None:
-        # Clients send little but pongs and short texts, one at a time; Autobahn takes ten times
-        # as long to read one.
-        conversation = self.ps_conversation
-        if conversation is None or not self.ps_between_frames():
-            super().dataReceived(data)
-        elif is_pong_frame(data):
-            conversation.alive()
-        elif (text := whole_text(data)) is None or len(text) > self.factory.maxFramePayloadSize:
-            super().dataReceived(data)
-        else:
-            self.ps_guard(conversation.received, text)
-
-    def ps_between_frames(self) -> bool:
-        """Whether the next bytes are the start of a frame that is not part of a message."""
-        autobahn: Any = self
-        return (
-            self.state == WebSocketServerProtocol.STATE_OPEN
-            and not autobahn.data
-            and not autobahn.inside_message
-            and autobahn.current_frame is None
-        )
 
     def onConnect(self, request: Any) -> str | None:
         return next((p for p in request.protocols if p == "centrifuge-json"), None)
@@ -185,7 +159,6 @@ class WebSocketShell(LeanProtocol):
     def ps_open(self) -> None:
         autobahn: Any = self
         if autobahn._perMessageCompress is not None:
-            autobahn._perMessageCompress = Inflater(autobahn.maxMessagePayloadSize)
             self.ps_format = DEFLATED[self.ps_format]
         self.ps_transport = WebSocketTransport(self, self.ps_format, self.factory.ps_bounds)
         self.ps_conversation = self.ps_make_conversation(self.ps_transport)

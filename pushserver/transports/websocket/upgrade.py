@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 from autobahn.twisted.resource import WebSocketResource
@@ -16,7 +15,7 @@ from pushserver.config.limits import Limits
 from pushserver.protocols.formats import Format
 from pushserver.transports.outlet import Bounds
 from pushserver.transports.websocket.deflate import accept
-from pushserver.transports.websocket.lean import lean
+from pushserver.transports.websocket.lean import LeanShell, hush, lean
 from pushserver.transports.websocket.shell import MakeConversation, WebSocketShell
 from pushserver.web.first_bytes import Head, Shortcut, install
 from pushserver.web.site import PushSite
@@ -28,14 +27,15 @@ class WebSocketFactory(WebSocketServerFactory):
     def __init__(
         self,
         reactor: IReactorTime,
-        monotonic: Callable[[], float],
+        bounds: Bounds,
         limits: Limits,
         log: Logger,
         compress: bool = False,
+        shortcuts: bool = True,
     ):
-        """`monotonic` is the steady clock; `compress`: whether permessage-deflate is agreed to."""
+        """`compress`: agree to permessage-deflate; `shortcuts`: those of `lean`."""
         super().__init__(reactor=reactor, server="pushserver")
-        self.ps_bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic)
+        self.ps_bounds = bounds
         self.ps_log = log
         self.setProtocolOptions(
             # The default for each of the sizes is no limit, and for webStatus a page that
@@ -54,10 +54,14 @@ class WebSocketFactory(WebSocketServerFactory):
         if compress:
             self.setProtocolOptions(perMessageCompressionAccept=accept(limits.frame_bytes))
 
-        # Autobahn copies each option to each new connection unless its class has it; and it
-        # reads tcpNoDelay before it copies, and hides the AttributeError.
-        options = {name: _plain(getattr(self, name)) for name in WebSocketShell.CONFIG_ATTRS}
-        self.protocol = cast(Any, lean(WebSocketShell, self, options))
+        if shortcuts:
+            hush()
+            # Autobahn copies each option to each new connection unless its class has it; and it
+            # reads tcpNoDelay before it copies, and hides the AttributeError.
+            options = {name: _plain(getattr(self, name)) for name in WebSocketShell.CONFIG_ATTRS}
+            self.protocol = cast(Any, lean(LeanShell, self, options))
+        else:
+            self.protocol = cast(Any, WebSocketShell)
 
     def upgrade(self, request: Request, format: Format, make_conversation: MakeConversation) -> int:
         """Take over the request's connection; `make_conversation` gets its transport, once open."""

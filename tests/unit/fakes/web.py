@@ -321,6 +321,7 @@ class Server:
         app: PushServer | None = None,
         clock: Any = None,
         wall: Callable[[], float] | None = None,
+        shortcuts: bool = True,
     ):
         self.clock = clock or memory_reactor()
         self.own: bool | None = True
@@ -336,6 +337,7 @@ class Server:
             app=app,
             threads=Inline(),
             is_own=lambda request: self.own,
+            shortcuts=shortcuts,
             **more,
         )
         self.node = self.service.node

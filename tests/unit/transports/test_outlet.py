@@ -721,8 +721,8 @@ class Derived(TCPServer):
     """Somebody's transport that may do who knows what in `write`."""
 
 
-def chosen(transport: Any) -> Any:
-    return make_outlet(transport, Bounds(1, 1.0, lambda: 0.0), cast(Any, None))
+def chosen(transport: Any, direct: bool = True) -> Any:
+    return make_outlet(transport, Bounds(1, 1.0, lambda: 0.0, direct), cast(Any, None))
 
 
 @pytest.mark.parametrize("kind", [TCPServer, UnixServer])
@@ -743,6 +743,11 @@ def test_not_past_a_subclass_nor_once_tls_was_started() -> None:
     # Its write goes to the TLS engine then, which startTLS puts between.
     transport.registerProducer = lambda producer, streaming: None
     assert type(chosen(transport)) is PlainOutlet
+
+
+def test_without_shortcuts_nothing_goes_past_a_transport() -> None:
+    transport = make_transport(Wire(), MemoryReactorClock(), Ending())
+    assert type(chosen(transport, direct=False)) is PlainOutlet
 
 
 def wrapped(transport: ITransport, factory: Any) -> Any:

@@ -24,6 +24,7 @@ from twisted.web.resource import Resource
 from zope.interface import implementer
 
 from pushserver.config.limits import Limits
+from pushserver.transports.outlet import Bounds
 from pushserver.transports.websocket.shell import WebSocketShell
 from pushserver.transports.websocket.upgrade import WebSocketFactory
 from pushserver.web.first_bytes import LEAST_SECONDS, Entrance
@@ -75,7 +76,7 @@ def witnessed(data: bytes, kind: str = "tcp") -> list[dict[str, Any]]:
     server = Server()
     witness, tree = Witness(), Resource()
     tree.putChild(b"a", witness)
-    factory = WebSocketFactory(server.clock, server.clock.seconds, Limits(), server.site._log)
+    factory = WebSocketFactory(server.clock, Bounds(1_000, 1.0, float), Limits(), server.site._log)
     server.site._shortcut = factory.shortcut(tree)
     server.site.resource = tree
     line = connect(server, kind)

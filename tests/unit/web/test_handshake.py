@@ -53,7 +53,8 @@ class Way:
         self.server.site._shortcut = self._take
 
     def _take(self, transport: Any, head: Head, data: bytes) -> bool:
-        self.taken.append(self._short and self._shortcut(transport, head, data))
+        shortcut: Any = self._shortcut
+        self.taken.append(self._short and shortcut(transport, head, data))
         return self.taken[-1]
 
     def visit(self, *chunks: bytes, kind: str = "tcp") -> Visit:

@@ -25,7 +25,7 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from pushserver.transports.websocket import lean as module
-from pushserver.transports.websocket.lean import PAPERS, LeanProtocol, lean
+from pushserver.transports.websocket.lean import HANDSHAKE_ATTRIBUTES, LeanProtocol, lean
 from tests.unit.fakes.heads import head, with_fields
 from tests.unit.fakes.web import Line, Log, Server, Trouble, masked, set_autobahns_clock
 
@@ -340,7 +340,7 @@ def test_nothing_that_changes_is_on_the_class_but_the_statistics(peer: Peer) -> 
     kind = type(peer.protocol)
     shared = {name: getattr(kind, name) for name in attributes()}
     for name, value in shared.items():
-        if name in kind.CONFIG_ATTRS or isinstance(value, module._Made):
+        if name in kind.CONFIG_ATTRS or isinstance(value, module._MadeOnRead):
             continue
         assert isinstance(value, (type(None), bool, int, float, str, bytes, TrafficStats)), name
     assert [name for name, value in shared.items() if isinstance(value, TrafficStats)] == [
@@ -506,7 +506,7 @@ def names_in(code: CodeType | None) -> set[str]:
 
 
 def test_the_papers_are_written_in_the_handshake_and_read_nowhere_else() -> None:
-    for name in PAPERS:
+    for name in HANDSHAKE_ATTRIBUTES:
         found = uses(name)
         assert found, name
         assert found <= HANDSHAKE, name
@@ -517,15 +517,15 @@ def test_the_papers_are_all_that_the_handshake_leaves() -> None:
     before = set(vars(protocol))
     protocol.dataReceived(HEAD)
     left = vars(protocol).keys() - before - {"told"}
-    assert set(PAPERS) <= left
+    assert set(HANDSHAKE_ATTRIBUTES) <= left
     # And these are read as long as it is open.
     kept = {"current_frame", "inside_message", "websocket_protocol_in_use", "websocket_version"}
-    assert left - set(PAPERS) == kept
+    assert left - set(HANDSHAKE_ATTRIBUTES) == kept
 
 
 def test_nobody_asks_for_them_once_it_is_open(peer: Peer) -> None:
     peer.say(HEAD)
-    for name in PAPERS:
+    for name in HANDSHAKE_ATTRIBUTES:
         assert not hasattr(peer.protocol, name), name
 
 
@@ -569,6 +569,6 @@ def test_what_is_replaced_is_autobahns_and_called_by_that_name(peer: Peer) -> No
 def test_the_word_to_listeners_does_not_pile_up(peer: Peer) -> None:
     peer.say(HEAD, *[masked(b"hello")] * 100)
     assert len(peer.protocol.told) == 101
-    assert LeanProtocol._heard.called
-    assert LeanProtocol._heard._callbacks == []
-    assert LeanProtocol._heard.result is None
+    assert LeanProtocol._fired.called
+    assert LeanProtocol._fired._callbacks == []
+    assert LeanProtocol._fired.result is None

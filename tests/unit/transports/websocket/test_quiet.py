@@ -15,12 +15,14 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger
 
 from pushserver.config.limits import Limits
-from pushserver.transports.websocket import quiet
+from pushserver.transports.outlet import Bounds
+from pushserver.transports.websocket import lean
 from pushserver.transports.websocket.shell import WebSocketShell
 from pushserver.transports.websocket.upgrade import WebSocketFactory
 from tests.unit.fakes.web import Server, set_autobahns_clock
 
-PAIRS = [(module, name) for module, names in quiet.FORMATTERS.items() for name in names]
+PAIRS = [(module, name) for module, names in lean.FORMATTERS.items() for name in names]
+BOUNDS = Bounds(1_000, 1.0, lambda: 0.0)
 ADDRESS = IPv4Address("TCP", "127.0.0.1", 50000)
 
 
@@ -40,13 +42,13 @@ def test_what_is_replaced_is_a_function_of_autobahns_and_called_by_that_name() -
 
 
 def test_nothing_else_formats_the_arguments_of_debug_lines() -> None:
-    for module, names in quiet.FORMATTERS.items():
+    for module, names in lean.FORMATTERS.items():
         for name in ("pformat", "hltype", "hlval", "hlid", "hluserid"):
             assert name in names or f"{name}(" not in inspect.getsource(module)
 
 
 def test_hushed_they_format_nothing() -> None:
-    quiet.hush()
+    lean.hush()
     for module, name in PAIRS:
         assert getattr(module, name)(object()) == ""
 
@@ -54,7 +56,7 @@ def test_hushed_they_format_nothing() -> None:
 def test_a_name_that_is_gone_is_no_reason_not_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in PAIRS:
         monkeypatch.delattr(module, name)
-    quiet.hush()
+    lean.hush()
     assert not any(hasattr(module, name) for module, name in PAIRS)
 
 
@@ -71,7 +73,7 @@ def handshake_and_broadcast() -> None:
 @pytest.mark.parametrize("times", [1, 2])
 def test_after_it_a_handshake_a_broadcast_and_a_close_work(times: int) -> None:
     for _ in range(times):
-        quiet.hush()
+        lean.hush()
     handshake_and_broadcast()
 
 
@@ -82,7 +84,7 @@ def test_after_it_a_handshake_a_broadcast_and_a_close_work(times: int) -> None:
 def factory() -> Iterator[WebSocketFactory]:
     clock = MemoryReactorClock()
     set_autobahns_clock(clock)
-    yield WebSocketFactory(clock, clock.seconds, Limits(frame_bytes=4321), Logger())
+    yield WebSocketFactory(clock, BOUNDS, Limits(frame_bytes=4321), Logger())
     set_autobahns_clock(None)
 
 
@@ -130,6 +132,6 @@ def test_autobahn_copies_none_of_them_to_a_connection() -> None:
 
 def test_two_factories_have_their_own_options(factory: WebSocketFactory) -> None:
     clock = MemoryReactorClock()
-    other = WebSocketFactory(clock, clock.seconds, Limits(frame_bytes=9), Logger())
+    other = WebSocketFactory(clock, BOUNDS, Limits(frame_bytes=9), Logger())
     shells: list[Any] = [made.buildProtocol(ADDRESS) for made in (factory, other)]
     assert [shell.maxFramePayloadSize for shell in shells] == [4321, 9]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import json
-from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -18,7 +17,7 @@ from pushserver.protocols.formats import SESSION_WEBSOCKET
 from pushserver.protocols.websocket_frames import SHORT_BYTES
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.session import Session
-from pushserver.transports.websocket.lean import LeanProtocol
+from pushserver.transports.outlet import Bounds
 from pushserver.transports.websocket.shell import WebSocketShell, close_reason
 from pushserver.transports.websocket.upgrade import WebSocketFactory
 from pushserver.web.first_bytes import Head
@@ -674,11 +673,10 @@ def heard(
         told.append(Told(transport))
         return told[0]
 
-    factory = WebSocketFactory(server.clock, server.clock.seconds, limits or Limits(), Logger())
+    bounds = Bounds(1_000, 1.0, server.clock.seconds)
+    factory = WebSocketFactory(server.clock, bounds, limits or Limits(), Logger(), shortcuts=short)
     line = server.connect()
     shell: Any = factory.prepare(line.getPeer(), SESSION_WEBSOCKET, cast(Any, begin))
-    if not short:
-        patched(shell, "dataReceived", partial(LeanProtocol.dataReceived, shell))
     line.protocol = shell
     shell.makeConnection(line)
     line.send(request("/", **handshake()))
