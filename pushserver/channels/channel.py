@@ -1,4 +1,4 @@
-"""One channel: its options, the numbers that it gives, and the publications that it retains."""
+"""One channel: its options, its numbering, and the publications that it retains."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Seconds = Annotated[float, Meta(ge=0, le=3_153_600_000)]
 
 @dataclass(frozen=True, slots=True)
 class ChannelOptions:
-    """What a channel keeps and allows.
+    """The retention and the permissions of a channel.
 
     `history_size` in publications and `history_bytes` in bytes of data, 0 of either for
-    no history; `history_ttl` in seconds, 0 for no limit by age; `initial`: how many of the
-    last publications a first subscribe on the Centrifuge protocol is answered with;
+    no history; `history_ttl` in seconds, 0 for no limit by age; `initial`: the number of last
+    publications in the answer to a first subscribe on the Centrifuge protocol;
     `recovery_limit`: the longest gap, in publications, that a resume fills;
     `client_publish`: whether browsers may publish over the Centrifuge protocol.
     """
@@ -38,24 +38,24 @@ class ChannelOptions:
 
 
 class Channel:
-    """The log of one channel: numbers given, publications retained.
+    """The log of one channel.
 
-    `top` is the last offset given and `floor` the highest one evicted: the retained
-    rows are exactly floor+1 ... top. `floor_seq` is the seq of the highest evicted row, and
-    `born` the offset that the channel began after. `time` is that of the newest retained row, in
-    Unix seconds, or minus infinity.
+    `top` is the last offset given and `floor` the highest one evicted: the retained rows are
+    exactly floor+1 ... top. `floor_seq` is the seq of the highest evicted row. `origin` is the
+    value of `top` before the first publication, -1 if it is unknown. `time` is that of the newest
+    retained row in Unix seconds, or minus infinity.
     """
 
     __slots__ = (
         "_births",
         "_rows",
         "_start",
-        "born",
         "bytes",
         "floor",
         "floor_seq",
         "name",
         "options",
+        "origin",
         "time",
         "top",
     )
@@ -63,16 +63,16 @@ class Channel:
     def __init__(self, name: str, options: ChannelOptions, top: int = 0, floor_seq: int = 0):
         self.name = name
         self.options = options
-        self.born = top
+        self.origin = top
         self.top = top
         self.floor = top
         self.floor_seq = floor_seq
         self.bytes = 0
         self.time = float("-inf")
-        # A list with a moving start, so that any row is reached by its index; a deque
-        # is walked from its end.
+        # A list with a moving start, as any row is reached by its index; a deque would be
+        # walked from its end.
         self._rows: list[Publication] = []
-        # Of each row. A publication's own time is the wall clock's, which may have been set since.
+        # The `born` of each row. A publication has the time of the wall clock, which may be set.
         self._births = array("d")
         self._start = 0
 
@@ -80,9 +80,10 @@ class Channel:
         return self.top - self.floor
 
     def append(self, publication: Publication, born: float) -> int:
-        """Retain the next publication; return how many rows that evicted.
+        """Retain the next publication; return the number of evicted rows.
 
-        `born` is when it was made by the steady clock, not before the row before it.
+        `born` is when it was made, by the steady clock, and never less than for the row before.
+        Raises ValueError for any other offset than the next.
         """
         if publication.offset != self.top + 1:
             raise ValueError(f"{self.name}: offset {publication.offset} after {self.top}")
@@ -94,7 +95,7 @@ class Channel:
         return self._evict_over(self.options.history_size, self.options.history_bytes)
 
     def expire(self, now: float) -> int:
-        """Evict what is older than `history_ttl` at `now` (steady clock); return how many."""
+        """Evict rows older than `history_ttl` at `now` (steady clock); return their number."""
         ttl = self.options.history_ttl
         evicted = 0
         while ttl and self.floor < self.top and self._births[self._start] + ttl <= now:
@@ -103,7 +104,7 @@ class Channel:
         return evicted
 
     def clear(self) -> int:
-        """Evict all rows; the numbers go on. Return how many there were."""
+        """Evict all rows and return their number; the numbering continues."""
         return self._evict_over(0, 0)
 
     def last(self, count: int) -> list[Publication]:

@@ -1,4 +1,4 @@
-"""The log of all channels: one numbering over the server, one per channel."""
+"""The log of all channels: one numbering over the server, and one for each channel."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from pushserver.channels.publication import Draft, Publication
 
 
 def new_epoch() -> str:
-    """An opaque name for one unbroken numbering; never compare it but for equality."""
+    """An opaque name for one unbroken numbering; compare it for equality only."""
     return secrets.token_hex(4)
 
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """All publications after a reader's position, or the reason why they cannot be told.
+    """All publications after a reader's position, or the reason why they cannot be given.
 
-    `reason` is empty, or one of `epoch` (the numbering is another one), `ahead` (the position was
-    never reached), `evicted` (some of them are gone) and `limit` (more than `recovery_limit`).
+    `reason` is empty, or one of `epoch` (the position is of another numbering), `ahead` (it was
+    never reached), `evicted` (some of them are gone), `limit` (they are more than
+    `recovery_limit`).
     """
 
     publications: Sequence[Publication] = ()
@@ -33,13 +34,12 @@ class Resumption:
 
 
 class History:
-    """Every channel's log, and the two numberings.
+    """The logs of all channels.
 
-    A channel that was never published to and that nobody watches is not kept. One whose
-    rows are all gone may be forgotten: what remains of all of those is one pair of
-    numbers, the highest offset and seq among them. A channel that comes back begins
-    above it, so that no number is given twice in an epoch and a reader who was further
-    back is told `evicted`.
+    A channel without subscribers and publications is not kept. A channel whose rows are all
+    evicted may be forgotten: of all forgotten channels the history keeps one pair of numbers,
+    the highest offset and the highest seq. A new channel starts above these, so that no number
+    is given twice in an epoch, and a reader with a position in a forgotten one gets `evicted`.
     """
 
     def __init__(self, options: Callable[[str], ChannelOptions], epoch: str = "", seq: int = 0):
@@ -52,12 +52,12 @@ class History:
         self._pinned: dict[str, bool] = {}
 
     def options(self, name: str) -> ChannelOptions:
-        """What the channel of this name keeps and allows, whether it exists or not."""
+        """The options of the channel of this name, whether it exists or not."""
         channel = self.channels.get(name)
         return self._options(name) if channel is None else channel.options
 
     def channel(self, name: str) -> Channel:
-        """The channel of this name, begun if there is none; `release` gives it back."""
+        """The channel of this name, made if there is none and kept until `release`."""
         if name in self._pinned:
             self._pinned[name] = False
         channel = self.channels.get(name)
@@ -67,40 +67,40 @@ class History:
         return channel
 
     def restore(self, name: str, floor: int, floor_seq: int) -> Channel:
-        """Begin a channel that stood here; its rows are appended next."""
+        """Make a channel whose rows up to `floor` are gone; the others are appended next."""
         channel = self.channels[name] = Channel(name, self._options(name), floor, floor_seq)
-        # Something was published to it, even if nothing of that is left.
-        channel.born = -1
+        # It had publications, even if none is left.
+        channel.origin = -1
         return channel
 
     def peek(self, name: str) -> Channel:
-        """The channel of this name to read from; begins none."""
+        """The channel of this name, to read from; none is added."""
         channel = self.channels.get(name)
         if channel is None:
             channel = Channel(name, self._options(name), self.forgotten_top, self.forgotten_seq)
         return channel
 
     def release(self, name: str) -> None:
-        """Drop the channel if nothing was ever published to it; nobody watches it any more."""
+        """The channel lost its last subscriber: drop it if it never had a publication."""
         if name in self._pinned:
             self._pinned[name] = True
             return
         channel = self.channels.get(name)
-        if channel is not None and channel.top == channel.born:
+        if channel is not None and channel.top == channel.origin:
             del self.channels[name]
 
     def pin(self, name: str) -> None:
-        """Keep this channel until `unpin`, since rows that are not appended yet have its numbers.
+        """Keep this channel until `unpin`, for rows that are numbered and not appended yet.
 
-        Begins the channel if there is none. A `release` meanwhile takes effect at `unpin`.
+        Makes the channel if there is none. A `release` meanwhile takes effect at `unpin`.
         """
         if name not in self._pinned:
-            held = name in self.channels
+            existed = name in self.channels
             self.channel(name)
-            self._pinned[name] = not held
+            self._pinned[name] = not existed
 
     def unpin(self) -> None:
-        """All rows that were numbered are appended, or are given up."""
+        """All numbered rows are appended or given up."""
         pinned, self._pinned = self._pinned, {}
         for name, released in pinned.items():
             if released:
@@ -119,8 +119,8 @@ class History:
     def number(self, draft: Draft, now: float, ahead: int = 0, same: int = 0) -> Publication:
         """Give the draft the next numbers and its time; the caller appends it.
 
-        `now` is in Unix seconds; where the wall clock was set back, the time is that of the
-        channel's newest row. `ahead` so many are already numbered and not yet appended, `same` of
+        `now` is in Unix seconds; after the wall clock was set back, the time is that of the
+        channel's newest row. `ahead` publications are numbered and not yet appended, `same` of
         them in this channel.
         """
         channel = self.channels.get(draft.channel)
@@ -137,7 +137,7 @@ class History:
         )
 
     def append(self, publication: Publication, born: float) -> int:
-        """Retain what `number` numbered, made at `born`; return how many rows that evicted."""
+        """Retain a numbered publication, made at `born`; return the number of evicted rows."""
         self.seq = publication.seq
         channel = self.channels.get(publication.channel)
         if channel is None:
@@ -147,20 +147,20 @@ class History:
     def expire(self, now: float, watched: Callable[[str], bool]) -> tuple[int, list[str]]:
         """Evict by age, and forget channels with no rows that are neither watched nor pinned.
 
-        `now` is by the steady clock. Returns how many rows that evicted, and the channels that
-        are not as they were.
+        `now` is by the steady clock. Returns the number of evicted rows, and the channels that
+        changed.
         """
         evicted, changed = 0, []
         for name, channel in list(self.channels.items()):
-            gone = channel.expire(now)
+            expired = channel.expire(now)
             forget = not len(channel) and not watched(name) and name not in self._pinned
             if forget:
                 self.forgotten_top = max(self.forgotten_top, channel.top)
                 self.forgotten_seq = max(self.forgotten_seq, channel.floor_seq)
                 del self.channels[name]
-            if gone or forget:
+            if expired or forget:
                 changed.append(name)
-            evicted += gone
+            evicted += expired
         return evicted, changed
 
     def resume(self, name: str, position: Position) -> Resumption:

@@ -1,4 +1,4 @@
-"""Between publishing and delivering: what numbers and keeps publications."""
+"""Brokers: the step between publishing and delivering, which numbers and retains publications."""
 
 from __future__ import annotations
 
@@ -14,64 +14,64 @@ Deliver = Callable[[Publication], None]
 
 
 class Broker(Protocol):
-    """Numbers each draft, keeps it, and hands it on for delivery in the order of its offsets.
+    """Numbers each draft, retains it, and passes it to `deliver` in the order of the offsets.
 
-    `history` is the log to read from, complete up to what was handed on.
+    `history` is the log to read from; it has every delivered publication.
     """
 
     history: History
     metrics: Metrics
 
     def attach(self, deliver: Deliver) -> None:
-        """Hand each publication on to `deliver`; called once, before the first publish."""
+        """Pass each publication to `deliver`; called once, before the first publish."""
 
     async def publish(self, draft: Draft) -> Receipt:
-        """Append the draft; answer when it is kept to the degree that this broker promises.
+        """Append the draft; return when it is as durable as this broker promises.
 
-        Raises Unavailable when it was not appended.
+        Raises Unavailable if it was not appended.
         """
 
     async def clear(self, channel: str) -> None:
-        """Drop the channel's history; its numbers go on."""
+        """Drop the channel's history; its numbers continue."""
 
     def expire(self, now: float, watched: Callable[[str], bool]) -> None:
-        """Evict by age; forget channels that are empty and not `watched`, and old keys.
+        """Evict by age; forget empty channels that are not `watched`, and old keys.
 
         `now` is by the steady clock.
         """
 
 
 class Recorder(Protocol):
-    """What writes down, behind the memory."""
+    """Writes to a store what a MemoryBroker has appended."""
 
     def check(self) -> None:
         """Raise Unavailable if nothing can be recorded now."""
 
-    def append(self, publication: Publication, known: Remembered | None) -> None:
-        """Record soon; the same turn sees the publication delivered."""
+    def append(self, publication: Publication, answer: Remembered | None) -> None:
+        """Record soon; the publication is delivered in this turn of the reactor."""
 
     def touch(self, channel: str) -> None:
         """The channel lost rows, or is forgotten."""
 
 
 class NoRecorder:
-    """Memory is all there is."""
+    """The recorder of a server without a store."""
 
     def check(self) -> None:
-        """Always."""
+        """No-op."""
 
-    def append(self, publication: Publication, known: Remembered | None) -> None:
-        """Nowhere."""
+    def append(self, publication: Publication, answer: Remembered | None) -> None:
+        """No-op."""
 
     def touch(self, channel: str) -> None:
-        """Nothing to change."""
+        """No-op."""
 
 
 class MemoryBroker:
-    """One process, its memory: all of a publication happens in the publisher's own turn.
+    """Retains publications in memory and delivers them in the publisher's turn of the reactor.
 
-    A recorder may write down behind it what happened here. `clock` gives Unix seconds, which
-    publications are stamped with; `monotonic` is the steady clock, which ages are measured by.
+    A recorder may write them to a store afterwards. `clock` gives Unix seconds, for the times of
+    publications; `monotonic` is the steady clock, for ages.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class MemoryBroker:
     async def publish(self, draft: Draft) -> Receipt:
         now = self._monotonic()
         if draft.key:
-            known = self.known(draft, now)
-            if known is not None:
-                return known
+            receipt = self.find_receipt(draft, now)
+            if receipt is not None:
+                return receipt
         self._recorder.check()
         time = self._clock()
         publication = self.history.number(draft, time)
@@ -122,11 +122,11 @@ class MemoryBroker:
         for channel in changed:
             self._recorder.touch(channel)
 
-    def known(self, draft: Draft, now: float, pending: int = 0) -> Receipt | None:
-        """The first answer, when this draft's key says at `now` that it is a repetition.
+    def find_receipt(self, draft: Draft, now: float, pending: int = 0) -> Receipt | None:
+        """The receipt of the first draft with this key, if `draft` repeats one at `now`.
 
-        Raises Unavailable when another key could not be remembered, beside the `pending` ones
-        that have no answer yet.
+        Raises Unavailable if there is no room for another key beside the `pending` ones, whose
+        drafts have no receipt yet.
         """
         receipt = self._keys.find(draft.channel, draft.key, now)
         if receipt is not None:
@@ -136,7 +136,7 @@ class MemoryBroker:
         return None
 
     def append(self, publication: Publication, answer: Remembered | None, born: float) -> None:
-        """Retain the publication, made at `born`, and the answer to its key, if it has one."""
+        """Retain the publication, made at `born` (steady clock), and the answer to its key."""
         self.metrics.publications += 1
         self.metrics.evictions += self.history.append(publication, born)
         if answer is not None:
@@ -149,4 +149,4 @@ def remembered(publication: Publication, key: str, time: float) -> Remembered:
 
 
 def _to_nobody(publication: Publication) -> None:
-    """Until a hub is attached."""
+    """No-op, until a hub is attached."""

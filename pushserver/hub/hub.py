@@ -1,4 +1,4 @@
-"""Who hears what: subscribers by channel, and the way of each publication to them."""
+"""The hub: the subscribers of each channel, and the delivery of publications to them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pushserver.hub.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Where a subscriber begins in a channel: with `publications`, and live after `offset`."""
+    """A subscription to a channel: `publications` first, then live ones after `offset`."""
 
     epoch: str
     offset: int
     publications: Sequence[Publication]
     reason: str = ""
-    """Why the position that was asked for could not be resumed from; empty if it was."""
+    """Why the requested position cannot be resumed from; empty if it can, or if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """Where a reader of several channels begins: after `cursor` with `publications`, then live.
+    """A stream over several channels: `publications` after `cursor` first, then live ones.
 
-    `audience` is what it is in now; `offsets` has each channel's position at `cursor`.
+    `audience` is the name of its audience; `offsets` has each channel's offset at `cursor`.
     """
 
     audience: str
@@ -36,7 +36,7 @@ class Following:
     offsets: dict[str, int]
     publications: Sequence[Publication]
     recovered: bool = False
-    """Whether it goes on from a cursor that was given."""
+    """Whether it continues from a requested cursor."""
     reason: str = ""
 
 
@@ -44,12 +44,12 @@ Change = Callable[[str, Subscriber], None]
 
 
 class Hub:
-    """The local registry.
+    """The subscribers of this process by channel.
 
-    A subscriber is in audiences: that of each of its channels, by the channel's name, or one of
-    all of them together (`follow`), whose publications come in one order. `report` is told
-    of a subscriber that raised, from within the except clause. `on_join` and `on_leave`
-    are called with the channel and the subscriber, after the fact.
+    A subscriber is in an audience for each of its channels (`subscribe`), or in one audience for
+    all of them together (`follow`), whose publications come in one order. `report` is called in
+    the except clause when a subscriber raised. `on_join` and `on_leave` are called with the
+    channel and the subscriber, after the change.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Hub:
         self._by_channel: dict[str, list[Audience]] = {}
 
     def has_room(self, channel: str) -> bool:
-        """Whether the queues of all that watch the channel can take another publication."""
+        """Whether the queue of each audience of the channel can take another publication."""
         room = self._fan_out.room
         return all(room(audience) for audience in self._by_channel.get(channel, ()))
 
@@ -79,7 +79,7 @@ class Hub:
         self._fan_out.flush()
 
     def deliver(self, publication: Publication) -> None:
-        """Send to everybody who watches the channel; see `fanout` for when."""
+        """Send to the subscribers of the channel; `fanout` says when."""
         channel = publication.channel
         gapped: list[Audience] = []
         for audience in tuple(self._by_channel.get(channel, ())):
@@ -98,9 +98,9 @@ class Hub:
     async def subscribe(
         self, subscriber: Subscriber, channel: str, position: Position | None, last: int
     ) -> Joined:
-        """Add the subscriber, and say what it has to be sent before anything live.
+        """Add the subscriber; return the publications to send before any live one.
 
-        That is what it missed since `position`, or else the `last` so many publications.
+        They are those after `position`, or without a position the `last` ones.
         """
         history = self.history
         self._join(subscriber, channel, (channel,))
@@ -132,7 +132,7 @@ class Hub:
         return Following(name, cursor, offsets, rows, recovered, resumed.reason)
 
     def unsubscribe(self, subscriber: Subscriber, name: str) -> bool:
-        """Forget the subscriber in this audience; False if it was not there."""
+        """Remove the subscriber from this audience; False if it was not in it."""
         audience = subscriber.audiences.get(name)
         if audience is None:
             return False
@@ -140,36 +140,35 @@ class Hub:
         if not audience.size:
             self._dissolve(audience)
         for channel in audience.tops:
-            for left in self.on_leave:
-                left(channel, subscriber)
+            for on_leave in self.on_leave:
+                on_leave(channel, subscriber)
         return True
 
     def is_watched(self, channel: str) -> bool:
         return channel in self._by_channel
 
     def size(self, channel: str) -> int:
-        """How many watch the channel."""
+        """The number of subscribers of the channel."""
         return sum(audience.size for audience in self._by_channel.get(channel, ()))
 
     def subscribers(self, channel: str) -> list[Subscriber]:
-        """Who watches the channel."""
         return [s for audience in self._by_channel.get(channel, ()) for s in audience]
 
     def channels(self) -> dict[str, int]:
-        """The channels that somebody watches, and how many do."""
+        """The number of subscribers of each channel that has any."""
         return {channel: self.size(channel) for channel in self._by_channel}
 
     def _join(self, subscriber: Subscriber, name: str, channels: Sequence[str]) -> None:
         audience = self._audiences.get(name)
         if audience is None:
-            audience = self._convene(name, channels)
+            audience = self._make_audience(name, channels)
         if audience.add(subscriber):
             for channel in channels:
-                for joined in self.on_join:
-                    joined(channel, subscriber)
+                for on_join in self.on_join:
+                    on_join(channel, subscriber)
 
-    def _convene(self, name: str, channels: Sequence[str]) -> Audience:
-        # The channel's object holds its numbers still for as long as somebody watches.
+    def _make_audience(self, name: str, channels: Sequence[str]) -> Audience:
+        # History.channel: a watched channel is not forgotten, so its numbers stay.
         tops = {channel: self.history.channel(channel).top for channel in channels}
         audience = self._audiences[name] = Audience(name, tops)
         for channel in tops:
@@ -180,20 +179,20 @@ class Hub:
         del self._audiences[audience.name]
         self._fan_out.forget(audience)
         for channel in audience.tops:
-            watching = self._by_channel[channel]
-            watching.remove(audience)
-            if not watching:
+            audiences = self._by_channel[channel]
+            audiences.remove(audience)
+            if not audiences:
                 del self._by_channel[channel]
                 self.history.release(channel)
 
     def _tell_gap(self, channel: str, audiences: list[Audience]) -> None:
-        """A broker that skipped an offset: nobody here may believe to have seen everything.
+        """Remove all subscribers of the channel after a gap in its offsets, and tell each.
 
-        They are told when all of them are out: what one does about it may be to publish.
+        All are removed before the first is told, since a subscriber may publish when told.
         """
-        there = [(subscriber, a.name) for a in audiences for subscriber in a]
-        out = [subscriber for subscriber, name in there if self.unsubscribe(subscriber, name)]
-        for subscriber in out:
+        members = [(subscriber, a.name) for a in audiences for subscriber in a]
+        removed = [subscriber for subscriber, name in members if self.unsubscribe(subscriber, name)]
+        for subscriber in removed:
             self.metrics.gaps += 1
             try:
                 subscriber.insufficient(channel)

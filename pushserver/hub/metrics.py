@@ -1,4 +1,4 @@
-"""What happened, counted; nothing here is ever reset."""
+"""The counters of a server; they are never reset."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Metrics:
-    """The counters of one server.
+    """Counts of `publications` that were accepted, and of the other events.
 
-    `publications` accepted; `deliveries` of a publication to one subscriber; `duplicates`
-    that an idempotency key caught; `evictions` of a publication from a history;
-    `recoveries` by how they ended: `recovered`, or the reason why not (`epoch`, `ahead`,
-    `evicted`, `limit`); `gaps` that a subscriber was told of; `refusals` of a publication by
-    why; connections `ended` by the server, by close code (3008 and 1013 too for those that
-    did not read); commits of the store, how many publications they held, how long they
-    took in seconds altogether and the last one, and how many failed.
+    `deliveries`: of a publication to one subscriber; `duplicates`: found by an idempotency key;
+    `evictions`: publications dropped from a history; `gaps`: subscribers told of one;
+    `recoveries` by result: `recovered`, or the reason why not (`epoch`, `ahead`, `evicted`,
+    `limit`); `refusals` of publications by cause; `ended`: connections that the server closed, by
+    close code, with 3008 and 1013 also for peers that did not read; `store_*`: commits, their
+    publications, their seconds in all and of the last, and failures.
     """
 
     publications: int = 0
@@ -34,23 +33,23 @@ class Metrics:
     store_errors: int = 0
 
     def committed(self, rows: int, seconds: float) -> None:
-        """The store has committed so many publications, which took so long."""
+        """Count a commit of the store with so many publications."""
         self.store_commits += 1
         self.store_rows += rows
         self.store_seconds += seconds
         self.store_last_seconds = seconds
 
     def resumed(self, reason: str) -> None:
-        """A reader asked to go on from its position; the reason is empty if it could."""
+        """Count an attempt to resume; an empty reason is a success."""
         self.recoveries[reason or "recovered"] += 1
 
     def items(self) -> dict[str, float]:
         """Each counter by its name; those with a label as `name.label`."""
-        found: dict[str, float] = {}
+        items: dict[str, float] = {}
         for name in self.__slots__:
             value = getattr(self, name)
             if isinstance(value, Counter):
-                found.update({f"{name}.{label}": count for label, count in value.items()})
+                items.update({f"{name}.{label}": count for label, count in value.items()})
             else:
-                found[name] = value
-        return found
+                items[name] = value
+        return items

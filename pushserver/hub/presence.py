@@ -1,4 +1,4 @@
-"""Who watches a channel, and telling those who asked when that changes."""
+"""Presence: the clients of a channel, and pushes when one joins or leaves."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pushserver.protocols import centrifuge
 
 
 class Observer(Subscriber, Protocol):
-    """A subscriber that asked for joins and leaves."""
+    """A subscriber that asked for pushes of joins and leaves."""
 
     def push(self, text: bytes) -> None:
-        """Take one push of the Centrifuge protocol."""
+        """Send one push of the Centrifuge protocol."""
 
 
 class Presence:
-    """A view of the hub's registry; it stores nobody itself.
+    """A view of the hub's subscribers; of its own it has only the observers.
 
-    Joins and leaves are told only in channels of at most `announced_audience` watchers:
-    telling each of n about each of n is n squared, and a crowd has no use for it.
+    Joins and leaves are pushed only in channels with at most `announced_audience` subscribers:
+    pushing each of n joins to n subscribers is n squared, and of no use in a crowd.
     """
 
     def __init__(self, hub: Hub, announced_audience: int):
@@ -33,20 +33,20 @@ class Presence:
         hub.on_leave.append(self._left)
 
     def clients(self, channel: str) -> dict[str, ClientInfo]:
-        """Those who watch, by the id of their connection."""
+        """The channel's subscribers by the id of their connection."""
         return {s.info.client: s.info for s in self._hub.subscribers(channel)}
 
     def stats(self, channel: str) -> tuple[int, int]:
-        """How many connections watch, and how many different users are behind them."""
+        """The number of connections that subscribe, and of their different users."""
         users = {subscriber.info.user for subscriber in self._hub.subscribers(channel)}
         return self._hub.size(channel), len(users)
 
     def observe(self, channel: str, observer: Observer) -> None:
-        """Tell this subscriber of the channel who comes and goes, until it leaves itself."""
+        """Push joins and leaves to this subscriber of the channel, until it leaves itself."""
         self._observers.setdefault(channel, {})[observer] = None
 
     def _joined(self, channel: str, subscriber: Subscriber) -> None:
-        self._tell(channel, subscriber, centrifuge.join_push)
+        self._push(channel, subscriber, centrifuge.join_push)
 
     def _left(self, channel: str, subscriber: Subscriber) -> None:
         observers = self._observers.get(channel)
@@ -55,9 +55,9 @@ class Presence:
         observers.pop(subscriber, None)  # type: ignore[call-overload]
         if not observers:
             del self._observers[channel]
-        self._tell(channel, subscriber, centrifuge.leave_push)
+        self._push(channel, subscriber, centrifuge.leave_push)
 
-    def _tell(
+    def _push(
         self, channel: str, subscriber: Subscriber, push: Callable[[str, ClientInfo], bytes]
     ) -> None:
         observers = self._observers.get(channel)

@@ -1,4 +1,4 @@
-"""What an application has to say to what clients do."""
+"""The interface by which sessions ask the application."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ClientSession(Protocol):
         """Take commands of the client."""
 
     def broadcast(self, text: bytes, frames: dict[SessionFormat, bytes]) -> None:
-        """Send a push that many get; `frames` has it in the formats that were needed so far."""
+        """Send a push that goes to many sessions; `frames` caches its encoding by format."""
 
     def message(self, data: bytes) -> None:
         """Send JSON text that is no publication; sent after the connect reply at the earliest."""
@@ -48,35 +48,35 @@ class ClientSession(Protocol):
 
 
 class Handlers(Protocol):
-    """The application. `data` and what is answered are JSON texts, b"" for none.
+    """The application. `data` and answers are JSON texts, b"" for none.
 
-    Any of these may raise Refused; what else they raise is a fault of the application's, of
-    which the client learns that there was one.
+    Each coroutine may raise Refused. Any other exception is a fault of the application; the
+    client learns only that there was one.
     """
 
     async def connect(self, session: ClientSession, data: bytes) -> bytes:
-        """A client is there; the answer is for it. It may be put into channels."""
+        """Let a client in, and return the answer to it."""
 
     def disconnect(self, session: ClientSession, reason: str) -> None:
-        """A client that was connected is gone."""
+        """A connected client is gone."""
 
     async def subscribe(self, session: ClientSession, channel: str, data: bytes) -> None:
-        """A client wants to subscribe."""
+        """Let a client subscribe."""
 
     def guards(self, channel: str) -> bool:
-        """Whether `subscribe` decides who may read this channel; the answer raises nothing."""
+        """Whether `subscribe` decides who may read this channel; raises nothing."""
 
     def decides(self, channel: str) -> bool:
         """Whether `publish` decides who may publish to this channel; raises nothing."""
 
     async def publish(self, session: ClientSession, channel: str, data: bytes) -> None:
-        """A client wants to publish to a channel that the application decides about."""
+        """Let a client publish to a channel for which `decides` is true."""
 
     async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
-        """A client asks for something; raises NotHandled."""
+        """Answer a call of a client; raises NotHandled."""
 
     async def message(self, session: ClientSession, data: bytes) -> None:
-        """A client says something that it gets no answer to; raises NotHandled."""
+        """Process a message of a client, which gets no answer; raises NotHandled."""
 
 
 class NoHandlers:
@@ -86,10 +86,10 @@ class NoHandlers:
         return b""
 
     def disconnect(self, session: ClientSession, reason: str) -> None:
-        """Nobody to tell."""
+        """No-op."""
 
     async def subscribe(self, session: ClientSession, channel: str, data: bytes) -> None:
-        """Everybody may."""
+        """Every client may subscribe."""
 
     def guards(self, channel: str) -> bool:
         return False
@@ -98,7 +98,7 @@ class NoHandlers:
         return False
 
     async def publish(self, session: ClientSession, channel: str, data: bytes) -> None:
-        """Not called: `decides` says no for each channel."""
+        """Not called: `decides` is false for each channel."""
 
     async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
         raise NotHandled("not available on this server")

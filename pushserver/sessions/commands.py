@@ -1,4 +1,4 @@
-"""What each command of the Centrifuge client protocol means for the session that it came on."""
+"""The commands of the Centrifuge client protocol."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _CLOSE_CODES = 3000
 async def connect(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.ConnectRequest)
     node = session.node
-    session.arrive()
+    session.start_connect()
     try:
         answer = await node.handlers.connect(session, _text(request.data))
     except Refused as refused:
         code = refused.code or centrifuge.REFUSED
         if code < _CLOSE_CODES:
-            # It is none: the client ends the connection when it is answered with it.
+            # The client itself ends the connection when it gets this code in the reply.
             raise
         session.disconnect(code, refused.reason)
         return centrifuge.Empty()
@@ -51,10 +51,10 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     _check_may_subscribe(session, channel, request)
     last = _initial(session, request)
     await session.node.handlers.subscribe(session, channel, _text(request.data))
-    # What the peer asks for itself takes the place of what the application did for it.
+    # The client's own subscription replaces one by the server.
     session.leave(channel)
     position = Position(request.epoch, request.offset) if request.recover else None
-    # From here to the reply everything happens in one turn.
+    # From here to the reply it is one turn of the reactor: no publication comes between.
     joined = await session.join(channel, position, last)
     if joined.reason and request.flag & centrifuge.FLAG_REJECT_UNRECOVERED:
         session.leave(channel)
@@ -83,16 +83,16 @@ def _check_may_subscribe(
 
 
 def _initial(session: Session, request: centrifuge.SubscribeRequest) -> int:
-    """How many of the last publications a first subscribe is answered with."""
+    """The number of last publications in the answer to a subscribe without a position."""
     options = session.node.history.options(request.channel)
-    asked = None
+    last = None
     if request.data is not UNSET and request.data != b"null":
-        asked = _subscribe_data(bytes(request.data)).last
-    if asked is None:
+        last = _subscribe_data(bytes(request.data)).last
+    if last is None:
         return options.initial
-    if asked < 0:
-        raise Invalid(f"data.last is {asked}, expected 0 or more")
-    return min(asked, options.history_size)
+    if last < 0:
+        raise Invalid(f"data.last is {last}, expected 0 or more")
+    return min(last, options.history_size)
 
 
 async def unsubscribe(session: Session, text: bytes) -> Struct:
@@ -105,12 +105,12 @@ async def publish(session: Session, text: bytes) -> Struct:
     channel = check_name(request.channel)
     node, handlers = session.node, session.node.handlers
     # Permission first: reading the data costs more than refusing it.
-    decided = handlers.decides(channel)
-    if not decided and not node.history.options(channel).client_publish:
+    has_handler = handlers.decides(channel)
+    if not has_handler and not node.history.options(channel).client_publish:
         message = f"clients may not publish to {channel} (client_publish)"
         raise WireError(centrifuge.PERMISSION_DENIED, message)
     data = centrifuge.request_data(bytes(request.data))
-    if decided:
+    if has_handler:
         await handlers.publish(session, channel, data)
     await node.publish(Draft(channel, data, info=session.info))
     return centrifuge.Empty()
@@ -179,7 +179,7 @@ def answer(session: Session, method: str, text: bytes) -> Awaitable[Struct]:
 def history_result(
     log: History, name: str, request: centrifuge.HistoryRequest
 ) -> centrifuge.HistoryResult:
-    """What the history method answers; raises WireError for a position of another epoch."""
+    """The answer to a history request; raises WireError for a position of another epoch."""
     channel = log.peek(name)
     since = request.since
     if since is not None and since.epoch and since.epoch != log.epoch:
@@ -201,7 +201,7 @@ def history_result(
 
 
 async def _readable(session: Session, name: str) -> str:
-    """A channel that the peer is in, or that the application would let it into."""
+    """Check that the client is in this channel or may subscribe; return the name."""
     channel = check_name(name)
     if channel not in session.channels:
         await session.node.handlers.subscribe(session, channel, b"")
@@ -209,7 +209,7 @@ async def _readable(session: Session, name: str) -> str:
 
 
 def _subscribe_data(text: bytes) -> centrifuge.SubscribeData:
-    """Other people's data is none of our business; only an object's `last` counts."""
+    """The field `last` of an object; the data is the application's and may be anything else."""
     if not text.lstrip().startswith(b"{"):
         return centrifuge.SubscribeData()
     return centrifuge.request(text, centrifuge.SubscribeData)

@@ -1,4 +1,4 @@
-"""Finding sessions by the client, by its user, or by the secret that its requests carry."""
+"""The directory of sessions: by client, by user and by secret."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pushserver.sessions.callbacks import ClientSession
 
 
 class Directory:
-    """The sessions of this process, from their begin until their connections are gone."""
+    """The sessions of this process, from the start of each until its connection is gone."""
 
     def __init__(self) -> None:
         self._by_client: dict[str, ClientSession] = {}
@@ -23,7 +23,7 @@ class Directory:
         self._by_client[session.info.client] = session
 
     def identify(self, session: ClientSession) -> None:
-        """Find the session by its user and its secret too; neither changes afterwards."""
+        """Index the session by its user and its secret too; neither changes afterwards."""
         if session.secret:
             self._by_secret[session.secret] = session
         if session.info.user:

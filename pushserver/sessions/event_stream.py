@@ -1,4 +1,4 @@
-"""One conversation of a reader that only listens: raw WebSocket, SSE, NDJSON."""
+"""A one-way stream of publications to one reader: raw WebSocket, SSE, NDJSON."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pushserver.sessions.node import Node
 GOING_AWAY = 1001
 POLICY = 1008
 OVERLOADED = 1013
-# A client that lost its stream comes back after this long, each after another time.
 RETRY_MILLISECONDS = (1_000, 4_000)
+"""The range of delays before clients reconnect; random, so that they do not all come at once."""
 
 
 class Stream(Conversation[StreamFormat]):
     """Publication objects of one or several channels, with one cursor over all of them.
 
-    What was missed and everything live come in the order of publication.
+    Missed and live publications come in the order in which they were published.
     """
 
     __slots__ = ("_awaiting",)
@@ -35,7 +35,7 @@ class Stream(Conversation[StreamFormat]):
         node.peers.wake_at(self, node.monotonic() + self._interval())
 
     async def follow(self, channels: Sequence[str], start: Start) -> None:
-        """Begin: say where the stream stands, send what was missed, go on live."""
+        """Send the stream's position and the missed publications, then live ones."""
         following = await self.node.hub.follow(self, channels, start)
         retry = random.randint(*RETRY_MILLISECONDS)
         opening = self.format.make_opening(_subscribed(following), _reset(following), retry)
@@ -46,7 +46,6 @@ class Stream(Conversation[StreamFormat]):
         self.send(opening)
 
     def received(self, text: bytes) -> None:
-        """A text from the peer; there is nothing that it could say here."""
         self.disconnect(POLICY, "this stream only sends; publish by POST to the channel's URL")
 
     def alive(self) -> None:
@@ -58,7 +57,7 @@ class Stream(Conversation[StreamFormat]):
 
     def due(self, now: float) -> float | None:
         if self._blocked_at is not None:
-            # A ping would have to wait behind what it has to read first, and its answer too.
+            # A ping would wait behind the unread bytes, and so would its answer.
             return now + self.node.limits.dead_seconds
         if self._awaiting:
             self.disconnect(POLICY, "no pong")

@@ -1,4 +1,4 @@
-"""One waiting request: answered with the next publication, or with nothing in time."""
+"""A long-poll request: answered with the next publication, or empty after a time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pushserver.sessions.node import Node, new_client
 
 
 class Poll(Subscriber):
-    """A subscriber for what is published next, on behalf of a long-poll request.
+    """The subscriber of a long-poll request.
 
-    `answer` is called once, with a history object as JSON text: of what
-    comes first, or `nothing` when none comes in time or the server stops.
+    `answer` is called once with a history object as JSON text: that of the next publication, or
+    `nothing` when none comes in time or the server stops.
     """
 
     __slots__ = ("_answer", "_channel", "_node", "_nothing", "audiences", "info")
@@ -33,7 +33,7 @@ class Poll(Subscriber):
         return HISTORY
 
     async def wait(self, seconds: float) -> None:
-        """Wait so long at the most, from now on."""
+        """Wait for a publication from now on, for at most `seconds`."""
         await self._node.hub.follow(self, (self._channel,), Start(last=0))
         self._node.peers.wake_at(self, self._node.monotonic() + seconds)
 

@@ -1,4 +1,4 @@
-"""One server of publications: the registries that its conversations share, and publishing."""
+"""The node: publishing, and the registries that all conversations share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pushserver.sessions.replay_cache import Replays
 
 
 class Node:
-    """What a conversation needs of the server: everything but its own transport.
+    """The server as conversations and resources see it.
 
     `clock` gives Unix seconds, which may step; `monotonic` is the steady clock. `run` drives a
     coroutine that is not awaited, and logs what it raises. `report` logs the exception at hand
@@ -58,7 +58,7 @@ class Node:
         broker.attach(self.hub.deliver)
 
     async def publish(self, draft: Draft) -> Receipt:
-        """Number, retain and deliver the draft; raises Unavailable, and then nothing happened."""
+        """Number, retain and deliver the draft; raises Unavailable if it was not retained."""
         try:
             if self.stopping:
                 raise Unavailable("the server is shutting down", "stopping")
@@ -85,5 +85,5 @@ class Node:
 
 
 def new_client() -> str:
-    """A connection's id: unguessable, since whoever knows it can name the connection."""
+    """A connection's id: unguessable, since requests name the connection by it."""
     return secrets.token_urlsafe(12)

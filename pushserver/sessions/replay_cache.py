@@ -1,4 +1,4 @@
-"""Histories encoded once: those who come back together have missed the same."""
+"""A cache of encoded histories: readers that reconnect together have missed the same."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pushserver.protocols.formats import Encode
 
 MOST_BYTES = 8_388_608
 ENTRY_BYTES = 512
-"""What an entry takes beside its text and its name, about."""
+"""Memory of an entry beside its text and its name, roughly."""
 
 Run = tuple[Encode, str, int, int, int]
 
 
 class Replays:
-    """What was encoded for the last readers, up to `MOST_BYTES` in all.
+    """The encoded histories of the last readers, up to `MOST_BYTES` in all.
 
-    An entry counts whole: the name of an audience of 128 channels has 16 KB, and its text may be
-    a hundred bytes.
+    The size of an entry includes its name: that of an audience of 128 channels has 16 KB, and its
+    text may have a hundred bytes.
 
-    Within the life of a process a seq is given once, and between two publications rows are only
-    taken away: the first, the last and their number say which run of publications it is.
+    A process gives each seq once, and rows between two others are only ever evicted: so the first
+    seq, the last one and the number of rows identify a run of publications.
     """
 
     __slots__ = ("_bytes", "_encoded")
@@ -31,13 +31,13 @@ class Replays:
         self._bytes = 0
 
     def encode(self, name: str, rows: Sequence[Publication], encode: Encode) -> bytes:
-        """A run of the publications of this channel (or of these, named as an audience is)."""
+        """Encode a run of publications of one audience (its name), or return the cached text."""
         key = (encode, name, rows[0].seq, rows[-1].seq, len(rows))
-        found = self._encoded.get(key)
-        if found is None:
-            found = encode(rows)
-            self._keep(key, found)
-        return found
+        text = self._encoded.get(key)
+        if text is None:
+            text = encode(rows)
+            self._keep(key, text)
+        return text
 
     def _keep(self, key: Run, text: bytes) -> None:
         size = len(text) + len(key[1]) + ENTRY_BYTES

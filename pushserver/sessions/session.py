@@ -1,4 +1,4 @@
-"""One conversation in the Centrifuge client protocol, free of any transport."""
+"""One client of the Centrifuge protocol: its commands, its channels and its pings."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ Answer = Callable[["Session", str, bytes], Awaitable[Struct]]
 
 
 class Session(Conversation[SessionFormat]):
-    """The commands of one client and their replies, its channels and its pings.
+    """A conversation in the Centrifuge client protocol, over any transport.
 
-    Commands are answered one after the other, in their order, by `answer`.
+    Commands are answered by `answer`, one at a time and in their order.
     """
 
     __slots__ = (
+        "_after_reply",
         "_answer",
         "_awaiting_pong",
         "_ended_by",
-        "_held",
         "_ping_due",
         "_queue",
         "_working",
@@ -63,7 +63,7 @@ class Session(Conversation[SessionFormat]):
         answer: Answer,
         secret: str = "",
     ):
-        """`secret`: what requests name the session by, if its commands come with requests."""
+        """`secret` names the session in requests to `/emulation`; empty if there are none."""
         self.secret = secret
         self._answer = answer
         self._awaiting_pong = False
@@ -72,29 +72,28 @@ class Session(Conversation[SessionFormat]):
         self._queue: list[Command] = []
         self._working = False
         self._ended_by = ""
-        # The channels that the server has put the peer into, or will when it is connected, and
-        # that it did not ask for itself.
+        # The subscriptions by the server; before the connect reply, those that it will make.
         self.invited: set[str] = _NONE
-        # What follows the reply that is being made.
-        self._held: tuple[bytes, ...] = ()
+        # Pushes for after the reply to the current command.
+        self._after_reply: tuple[bytes, ...] = ()
         super().__init__(node, transport)
         node.sessions.add(self)
         node.peers.wake_at(self, node.monotonic() + node.limits.connect_seconds)
 
     def received(self, text: bytes) -> None:
-        """Take one frame: commands separated by newlines."""
+        """Process one frame: commands separated by newlines."""
         if self.state >= CLOSING:
             return
         try:
             if text == centrifuge.PONG:
-                # It waits for nothing, as what the peer has to read first may hold up the rest.
+                # At once: the queue may wait until the peer has read earlier replies.
                 self._pong()
                 return
             for command in centrifuge.commands(text):
-                self._take(command)
+                self._enqueue(command)
         except FrameError as error:
             self.disconnect(centrifuge.BAD_FRAME, str(error))
-        self._go_on()
+        self._resume()
 
     @property
     def connected(self) -> bool:
@@ -102,36 +101,35 @@ class Session(Conversation[SessionFormat]):
 
     @property
     def channels(self) -> frozenset[str]:
-        """The channels that the peer is in."""
         return frozenset(self.audiences)
 
-    def arrive(self) -> None:
-        """The application is asked whether it lets the peer in."""
+    def start_connect(self) -> None:
+        """The application is asked whether it lets the client in."""
         self.state = CONNECTING
-        # What it said and did before it failed to answer does not count.
-        self.invited, self._held = _NONE, ()
+        # Discard invitations and messages of an earlier connect that was refused.
+        self.invited, self._after_reply = _NONE, ()
 
     async def admit(self, before: Mapping[str, SubscribePosition]) -> dict[str, SubscribeResult]:
-        """The application lets the peer in: into the channels too that it was invited to.
+        """The application lets the client in; return its subscriptions to invited channels.
 
-        `before` is where the peer stood in them when it was last here.
+        `before` has the client's positions in them from an earlier connection.
         """
         try:
             if self.state >= CLOSING:
-                # It went while the application was asked.
-                raise _gone()
-            subs = {name: await self._begin_in(name, before) for name in tuple(self.invited)}
+                # The connection ended while the application was asked.
+                raise _closed_error()
+            subs = {name: await self._join_invited(name, before) for name in tuple(self.invited)}
         except BaseException:
             self.node.handlers.disconnect(self, self._ended_by)
             raise
-        self._begin()
+        self._open()
         return subs
 
-    def _begin(self) -> None:
+    def _open(self) -> None:
         self.state = OPEN
         self.node.sessions.identify(self)
-        # The first ping at a random time, so that those who came together do not
-        # answer together for ever.
+        # The first ping is at a random time: clients that connected together would otherwise
+        # answer all their pings together.
         interval = self.node.limits.ping_seconds
         self._ping_due = self.node.monotonic() + interval * random.uniform(0.5, 1.0)
         self.node.peers.wake_at(self, self._ping_due)
@@ -141,13 +139,13 @@ class Session(Conversation[SessionFormat]):
         self.node.sessions.remove(self)
         if self.state is CLOSING:
             self.state = GONE
-            # While a command is handled `_work` does it: one after the other.
+            # While a command is handled, `_work` calls the handler after it.
             if not self._working or self.node.stopping:
-                self._tell_departure()
-        # A server that stops goes on when the last has gone; that is to be after the above.
+                self._handle_disconnect()
+        # Last: a stopping server continues when the last peer is removed.
         super().closed()
 
-    def _tell_departure(self) -> None:
+    def _handle_disconnect(self) -> None:
         self.state = CLOSED
         self.node.handlers.disconnect(self, self._ended_by)
 
@@ -156,33 +154,31 @@ class Session(Conversation[SessionFormat]):
         super().disconnect(code, reason)
 
     def push(self, text: bytes) -> None:
-        """Send one push that is no publication."""
+        """Send a push other than a publication."""
         self._transport.write(self._transport.format.frame(text))
 
     def broadcast(self, text: bytes, frames: dict[SessionFormat, bytes]) -> None:
-        shape = self._transport.format
-        if shape not in frames:
-            frames[shape] = shape.frame(text)
-        self._transport.write(frames[shape])
+        format_ = self._transport.format
+        if format_ not in frames:
+            frames[format_] = format_.frame(text)
+        self._transport.write(frames[format_])
 
     def drained(self) -> None:
-        self._go_on()
+        self._resume()
 
     def message(self, data: bytes) -> None:
-        """Tell the peer something that is no publication; `data` is JSON text.
-
-        It hears of it when it is connected, if it is about to be.
-        """
+        """Send JSON text other than a publication; before the connect reply, keep it for after."""
         if self.state >= CLOSING:
             return
         if self.connected:
             self.push(centrifuge.message_push(data))
         else:
-            self._held = (*self._held, centrifuge.message_push(data))
+            self._after_reply = (*self._after_reply, centrifuge.message_push(data))
 
     def insufficient(self, channel: str) -> None:
         if channel in self.invited:
-            # The peer did not ask for the channel and cannot ask again; but it comes back.
+            # The client cannot subscribe again to a channel that the server put it into, but it
+            # reconnects after this code.
             self.disconnect(centrifuge.INSUFFICIENT_STATE, "insufficient state")
         else:
             self.push(
@@ -190,43 +186,43 @@ class Session(Conversation[SessionFormat]):
             )
 
     async def join(self, channel: str, position: Position | None, last: int) -> Joined:
-        """Put the peer into the channel; what it has to be sent is in the answer."""
+        """Subscribe to the channel; the answer has the publications to send first."""
         if self.state >= CLOSING:
-            raise _gone()
+            raise _closed_error()
         return await self.node.hub.subscribe(self, channel, position, last)
 
     def leave(self, channel: str) -> bool:
-        """Take the peer out of the channel; False if it was not in it."""
+        """Unsubscribe from the channel; False if the client was not in it."""
         self.invited.discard(channel)
         return self.node.hub.unsubscribe(self, channel)
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
-        """The server takes the peer out of the channel; False if it was not in it."""
+        """Take the client out of the channel and tell it; False if it was not in it."""
         if not self.leave(channel):
             return False
         self.push(centrifuge.unsubscribe_push(channel, code, reason))
         return True
 
     async def invite(self, channel: str) -> None:
-        """The server puts the peer into a channel; once it is connected, if it is not yet."""
+        """Put the client into a channel: now, or at the connect if it is not connected yet."""
         if self.state >= CLOSING or channel in self.audiences:
             return
         self.invited = {*self.invited, channel}
         if self.connected:
-            joined, rows = _apart(await self.join(channel, None, self._initial(channel)))
+            joined, pushes = _split(await self.join(channel, None, self._initial(channel)))
             self.push(centrifuge.subscribe_push(channel, joined.epoch, joined.offset))
-            for text in rows:
+            for text in pushes:
                 self.push(text)
 
-    async def _begin_in(
+    async def _join_invited(
         self, channel: str, before: Mapping[str, SubscribePosition]
     ) -> SubscribeResult:
-        at = before.get(channel)
-        if at is not None and at.recover:
-            position = Position(at.epoch, at.offset)
+        last = before.get(channel)
+        if last is not None and last.recover:
+            position = Position(last.epoch, last.offset)
             return self.subscribed(channel, await self.join(channel, position, 0), position)
-        joined, rows = _apart(await self.join(channel, None, self._initial(channel)))
-        self._held += rows
+        joined, pushes = _split(await self.join(channel, None, self._initial(channel)))
+        self._after_reply += pushes
         return self.subscribed(channel, joined, None)
 
     def _initial(self, channel: str) -> int:
@@ -235,7 +231,7 @@ class Session(Conversation[SessionFormat]):
     def subscribed(
         self, channel: str, joined: Joined, position: Position | None
     ) -> SubscribeResult:
-        """What a peer is told that joined, coming from `position`."""
+        """The answer to a client that joined, from `position` if it has one."""
         recovered = position is not None and not joined.reason
         rows, encode = joined.publications, self.node.replays.encode
         return SubscribeResult(
@@ -251,12 +247,12 @@ class Session(Conversation[SessionFormat]):
 
     def due(self, now: float) -> float | None:
         if self.state is CONNECTING:
-            # The application takes its time, which has its own bound.
+            # The application has a time limit of its own (handler_seconds).
             return now + self.node.limits.connect_seconds
         if self.state is NEW:
             self.disconnect(centrifuge.STALE, "no connect command came in time")
         elif self._blocked_at is not None:
-            # A ping would have to wait behind what it has to read first, and its answer too.
+            # A ping would wait behind the unread bytes, and so would its answer.
             return now + self.node.limits.pong_seconds
         elif self._awaiting_pong:
             self.disconnect(centrifuge.NO_PONG, "no pong")
@@ -281,8 +277,8 @@ class Session(Conversation[SessionFormat]):
         super()._leave_all()
         self._queue.clear()
 
-    def _take(self, command: Command) -> None:
-        """Queue a command; but a pong waits for nothing, as others may take their time."""
+    def _enqueue(self, command: Command) -> None:
+        """Queue a command; a pong counts at once, as queued commands may take their time."""
         limit = self.node.limits.queued_commands
         if self.state >= CLOSING:
             return
@@ -294,16 +290,16 @@ class Session(Conversation[SessionFormat]):
         else:
             self._queue.append(command)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         if self._queue and not self._working and self._blocked_at is None:
             self._working = True
             self.node.run(self._work())
 
     async def _work(self) -> None:
-        """Answer what is in the queue.
+        """Answer the queued commands.
 
-        Nothing is answered before what was answered last is read, else a peer could ask for
-        more than may wait for it.
+        Each waits until the peer has read the replies before it, so that a peer cannot ask for
+        more than its outlet may queue.
         """
         try:
             while self._queue and self.state < CLOSING and self._blocked_at is None:
@@ -311,7 +307,7 @@ class Session(Conversation[SessionFormat]):
         finally:
             self._working = False
             if self.state is GONE:
-                self._tell_departure()
+                self._handle_disconnect()
 
     async def _handle(self, command: Command) -> None:
         try:
@@ -326,8 +322,8 @@ class Session(Conversation[SessionFormat]):
             result = await self._answer(self, name, text)
             if command.id and self.state < CLOSING:
                 self.push(centrifuge.reply(command.id, name, result))
-                held, self._held = self._held, ()
-                for text in held:
+                pushes, self._after_reply = self._after_reply, ()
+                for text in pushes:
                     self.push(text)
         except FrameError as error:
             self.disconnect(centrifuge.BAD_FRAME, str(error))
@@ -339,7 +335,7 @@ class Session(Conversation[SessionFormat]):
                 self.state = NEW
 
     def _fail(self, command: Command, error: Exception) -> None:
-        """Answer with the error, if the command wants an answer."""
+        """Answer with the error, if the command has an id."""
         if not isinstance(error, PushServerError) or not error.centrifuge_code:
             self.node.report("a command failed")
             error = WireError(centrifuge.INTERNAL, "internal server error", temporary=True)
@@ -352,16 +348,16 @@ class Session(Conversation[SessionFormat]):
         self._awaiting_pong = False
 
 
-def _gone() -> WireError:
-    """Nobody is answered with it. Each time another: with its traceback it holds the session."""
+def _closed_error() -> WireError:
+    """Never sent. Not a constant: a raised error keeps its traceback, and so the session, alive."""
     return WireError(centrifuge.INTERNAL, "the connection is closed")
 
 
-def _apart(joined: Joined) -> tuple[Joined, tuple[bytes, ...]]:
-    """A beginning without publications, and those as pushes that follow it.
+def _split(joined: Joined) -> tuple[Joined, tuple[bytes, ...]]:
+    """The subscription without its publications, and these as pushes.
 
-    The official client (5.8.0) passes over those in an answer when it was put into a channel,
-    unless it recovered.
+    The official client (5.8.0) ignores the publications of a subscription by the server, unless
+    it recovered.
     """
     rows = joined.publications
     first = replace(joined, offset=joined.offset - len(rows), publications=())

@@ -80,7 +80,7 @@ class SyncBroker(MemoryBroker):
             if first is not None:
                 self.metrics.duplicates += 1
                 return await first.wait()
-            known = self.known(draft, self._monotonic(), len(self._pending))
+            known = self.find_receipt(draft, self._monotonic(), len(self._pending))
             if known is not None:
                 return known
             self._pending[draft.channel, draft.key] = waiting
