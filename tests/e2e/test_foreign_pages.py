@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +19,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.e2e.server import Server, running
+from tests.http_server import HttpServer, Quiet
 
 APP = """
 from pathlib import Path
@@ -193,22 +193,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """No line for a request."""
+class _Files(Quiet, SimpleHTTPRequestHandler): ...
 
 
 @contextmanager
 def elsewhere(folder: Path) -> Iterator[int]:
-    """The port of another server on this machine, which has the pages in this folder."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as other:
-        thread = Thread(target=other.serve_forever)
-        thread.start()
-        try:
-            yield other.server_address[1]
-        finally:
-            other.shutdown()
-            thread.join()
+    """Serve the pages in this folder on another port; yields that."""
+    with closing(HttpServer(partial(_Files, directory=str(folder)))) as other:
+        yield other.port
 
 
 def run(

@@ -6,10 +6,9 @@ import hashlib
 import hmac
 import http.client
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pytest
 from pushserver import publish
 from tests.e2e.lines import Lines
 from tests.e2e.server import Server
+from tests.http_server import HttpServer, Quiet
 
 ATOM = """<?xml version="1.0" encoding="utf-8"?>
 <feed xmlns="http://www.w3.org/2005/Atom">
@@ -30,7 +30,7 @@ ATOM = """<?xml version="1.0" encoding="utf-8"?>
 """
 
 
-class Pages:
+class Pages(HttpServer):
     """A web server of somebody else; `requests` are the headers that it was asked with."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Pages:
         self.requests: list[dict[str, str]] = []
         pages = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet, BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 pages.requests.append({n.lower(): v for n, v in self.headers.items()})
                 media, body = pages.bodies[self.path]
@@ -54,19 +54,7 @@ class Pages:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *arguments: object) -> None:
-                """Nothing to say."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler)
 
 
 @pytest.fixture

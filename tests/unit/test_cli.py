@@ -3,9 +3,8 @@ from __future__ import annotations
 import io
 import json
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -14,6 +13,7 @@ import pytest
 
 from pushserver import PublishError, __version__, cli
 from pushserver.cli import main
+from tests.http_server import HttpServer, Quiet
 
 POSITION = {"offset": 1, "epoch": "e", "id": "e:1"}
 Capture = pytest.CaptureFixture[str]
@@ -27,7 +27,7 @@ def publication(seq: int) -> dict[str, Any]:
     return {"channel": "a", "event": "m", "data": seq, "offset": seq, "id": f"e:{seq}", "time": 1.0}
 
 
-class Streams:
+class Streams(HttpServer):
     """A server whose streams say one list of objects each, and then end."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Streams:
         self.media = "application/x-ndjson"
         streams = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet, BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 streams.queries.append(parse_qsl(urlsplit(self.path).query))
                 streams.headers.append(self.headers)
@@ -59,19 +59,7 @@ class Streams:
                     text = told if isinstance(told, str) else json.dumps(told)
                     self.wfile.write(text.encode("utf-8", "surrogateescape") + b"\n\n")
 
-            def log_message(self, format: str, *arguments: object) -> None:
-                """Nothing to say."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler)
 
 
 @pytest.fixture
@@ -320,9 +308,6 @@ class TestSubscribe:
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 3
         assert all("trying again" in line for line in lines)
-        streams._server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-        streams._thread = threading.Thread(target=streams._server.serve_forever, args=(0.01,))
-        streams._thread.start()
 
     @pytest.mark.parametrize(
         "told", ["<html>", "\udcff", "[" * 60_000, "[1]", "7", '{"x": 1}', '{"reset": 1}']

@@ -5,17 +5,17 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import date
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
 from pushserver import PublishError, publish
+from tests.http_server import HttpServer, Quiet
 
 POSITION = {"offset": 1, "epoch": "e", "id": "e:1"}
 
@@ -29,7 +29,7 @@ class Answer(NamedTuple):
     endless: bool = False
 
 
-class Listener:
+class Listener(HttpServer):
     """A server that answers each request with the next of its answers."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Listener:
         self.requests: list[dict[str, Any]] = []
         listener = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet, BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
@@ -61,19 +61,7 @@ class Listener:
 
             do_GET = do_POST
 
-            def log_message(self, format: str, *arguments: object) -> None:
-                """Nothing to say."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler)
 
 
 class Pauses(list[float]):
