@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,9 +20,8 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.errors import Unavailable
 from pushserver.testing import Disconnected, ServerError, TestServer
-from pushserver.testing.reactor import Inline
 from pushserver.usercode.rate import LOGGED_AT_ONCE, WINDOW_SECONDS
-from pushserver.usercode.thread_pool import Busy
+from tests.unit.fakes.reactors import FullPool
 from tests.unit.fakes.tools import Client
 from tests.unit.fakes.web import Trouble
 
@@ -667,15 +666,7 @@ class TestWhoLeaves:
         app.on("ask")(lambda: 1)
         client = guests.connected()
 
-        class Full(Inline):
-            def call(
-                self, function: Callable[[], Any], group: Hashable, must: bool = False
-            ) -> Deferred[Any]:
-                if not must:
-                    raise Busy
-                return super().call(function, group)
-
-        guests.handlers._threads = Full()
+        guests.handlers._threads = FullPool()
         for _ in range(3):
             reply = guests.ask(client, "ask")
             assert reply["error"]["message"] == "too many calls wait for the application"

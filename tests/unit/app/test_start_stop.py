@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
 from typing import Any, cast
 
 import pytest
@@ -16,7 +15,7 @@ from pushserver.config.settings import Config
 from pushserver.server.build import build
 from pushserver.testing import ServerError, TestServer
 from pushserver.testing.reactor import Inline, Stage
-from pushserver.usercode.thread_pool import Busy
+from tests.unit.fakes.reactors import FullPool
 from tests.unit.fakes.tools import Client
 from tests.unit.fakes.web import Server, Trouble, masked
 
@@ -253,19 +252,11 @@ def test_a_server_that_was_stopped_does_not_start_again(app: PushServer) -> None
 
 
 def test_both_are_called_even_when_others_must_wait(app: PushServer) -> None:
-    class Full(Inline):
-        def call(
-            self, function: Callable[[], Any], group: Hashable, must: bool = False
-        ) -> Deferred[Any]:
-            if not must:
-                raise Busy
-            return super().call(function, group)
-
     called: list[str] = []
     for event in ("start", "stop"):
         app.on(event)(lambda event=event: called.append(event))
     reactor = TestServer().reactor
-    handlers = AppHandlers(app.events, Full(), reactor, reactor.seconds, SECONDS)
+    handlers = AppHandlers(app.events, FullPool(), reactor, reactor.seconds, SECONDS)
     for telling in (handlers.start(), handlers.stop(LAST_SECONDS)):
         assert Deferred.fromCoroutine(telling).called
     assert called == ["start", "stop"]

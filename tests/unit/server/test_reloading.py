@@ -10,46 +10,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from twisted.internet.task import Clock
 
 from pushserver.errors import StartFailed
 from pushserver.server import reloading
 from pushserver.server.options import Options, makeService
 from pushserver.server.reloading import FOLDER, LOOK_SECONDS, Reloader, Retrier, history_file
+from tests.unit.fakes.reactors import LifeCycle
 from tests.unit.fakes.web import Log, Trouble
 
 
-class Reactor(Clock):
-    """A reactor that is told to stop, and what it does then."""
-
-    _exitSignal: int | None = None
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stopped = 0
-        self.calls_at: dict[str, list[Callable[[], None]]] = {"before": [], "after": []}
-
-    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:
-        assert event == "shutdown"
-        self.calls_at[phase].append(call)
-
-    def stop(self) -> None:
-        self.stopped += 1
-
-    def begin_to_stop(self) -> None:
-        for call in self.calls_at["before"]:
-            call()
-
-    def end(self, number: int | None = None) -> None:
-        """It has stopped, perhaps by this signal."""
-        self._exitSignal = number
-        for call in self.calls_at["after"]:
-            call()
-
-
 @pytest.fixture
-def reactor() -> Reactor:
-    return Reactor()
+def reactor() -> LifeCycle:
+    return LifeCycle()
 
 
 @pytest.fixture
@@ -89,7 +61,7 @@ def touch(path: Path, text: str | None = None) -> None:
     os.utime(path, ns=(time, time))
 
 
-def started(reactor: Reactor, root: Path, *more: Path) -> Reloader:
+def started(reactor: LifeCycle, root: Path, *more: Path) -> Reloader:
     reloader = Reloader(cast(Any, reactor), root, more)
     reloader.startService()
     return reloader
@@ -98,26 +70,26 @@ def started(reactor: Reactor, root: Path, *more: Path) -> Reloader:
 class TestAChange:
     @pytest.mark.parametrize("path", ["app.py", "package/more.py", "new.py", "package/new.py"])
     def test_of_a_file_stops_the_reactor_and_is_named(
-        self, reactor: Reactor, root: Path, path: str
+        self, reactor: LifeCycle, root: Path, path: str
     ) -> None:
         started(reactor, root)
         reactor.pump([LOOK_SECONDS] * 3)
-        assert reactor.stopped == 0
+        assert reactor.stops == 0
         touch(root / path, "2")
         reactor.advance(LOOK_SECONDS - 0.01)
-        assert reactor.stopped == 0
+        assert reactor.stops == 0
         with Log() as events:
             reactor.advance(0.01)
-        assert reactor.stopped == 1
+        assert reactor.stops == 1
         assert events.take() == [f"{root / path} has changed: starting again"]
         reactor.pump([LOOK_SECONDS] * 3)
-        assert reactor.stopped == 1
+        assert reactor.stops == 1
 
-    def test_is_also_a_file_that_is_gone(self, reactor: Reactor, root: Path) -> None:
+    def test_is_also_a_file_that_is_gone(self, reactor: LifeCycle, root: Path) -> None:
         started(reactor, root)
         (root / "app.py").unlink()
         reactor.advance(LOOK_SECONDS)
-        assert reactor.stopped == 1
+        assert reactor.stops == 1
 
     @pytest.mark.parametrize(
         "path",
@@ -131,7 +103,7 @@ class TestAChange:
         ],
     )
     def test_of_what_is_not_the_applications_is_none(
-        self, reactor: Reactor, root: Path, path: str
+        self, reactor: LifeCycle, root: Path, path: str
     ) -> None:
         (root / "venv").mkdir()
         (root / "venv" / "pyvenv.cfg").touch()
@@ -139,59 +111,61 @@ class TestAChange:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         touch(root / path, "1")
         reactor.pump([LOOK_SECONDS] * 2)
-        assert reactor.stopped == 0
+        assert reactor.stops == 0
 
     def test_of_the_configuration_counts(
-        self, reactor: Reactor, root: Path, tmp_path: Path
+        self, reactor: LifeCycle, root: Path, tmp_path: Path
     ) -> None:
         config = tmp_path / "push.toml"
         started(reactor, root, config)
         reactor.advance(LOOK_SECONDS)
-        assert reactor.stopped == 0
+        assert reactor.stops == 0
         touch(config, "")
         reactor.advance(LOOK_SECONDS)
-        assert reactor.stopped == 1
+        assert reactor.stops == 1
 
     def test_is_also_what_was_looked_for_and_is_there_now(
-        self, reactor: Reactor, root: Path, tmp_path: Path, trouble: Trouble
+        self, reactor: LifeCycle, root: Path, tmp_path: Path, trouble: Trouble
     ) -> None:
         folder = tmp_path / "pages"
         retrier = Retrier(Reloader(cast(Any, reactor), root), StartFailed("no pages", folder))
         retrier.startService()
         trouble.clear()
         reactor.pump([LOOK_SECONDS] * 2)
-        assert reactor.stopped == 0
+        assert reactor.stops == 0
         folder.mkdir()
         reactor.advance(LOOK_SECONDS)
-        assert reactor.stopped == 1
+        assert reactor.stops == 1
 
-    def test_while_the_application_is_imported_is_seen(self, reactor: Reactor, root: Path) -> None:
+    def test_while_the_application_is_imported_is_seen(
+        self, reactor: LifeCycle, root: Path
+    ) -> None:
         reloader = Reloader(cast(Any, reactor), root)
         touch(root / "app.py", "2")
         reloader.startService()
         reactor.advance(LOOK_SECONDS)
-        assert reactor.stopped == 1
+        assert reactor.stops == 1
 
-    def test_while_the_server_stops_is_none(self, reactor: Reactor, root: Path) -> None:
+    def test_while_the_server_stops_is_none(self, reactor: LifeCycle, root: Path) -> None:
         started(reactor, root)
-        reactor.begin_to_stop()
+        reactor.begin_to_end()
         touch(root / "app.py", "2")
         reactor.pump([LOOK_SECONDS] * 2)
-        assert reactor.stopped == 0
+        assert reactor.stops == 0
 
-    def test_after_the_end_is_none(self, reactor: Reactor, root: Path) -> None:
+    def test_after_the_end_is_none(self, reactor: LifeCycle, root: Path) -> None:
         reloader = started(reactor, root)
         reloader.stopService()
         touch(root / "app.py", "2")
         reactor.pump([LOOK_SECONDS] * 2)
-        assert (reactor.stopped, reactor.getDelayedCalls()) == (0, [])
+        assert (reactor.stops, reactor.getDelayedCalls()) == (0, [])
 
 
 class TestTheEnd:
     @pytest.mark.parametrize("number", [None, signal.SIGTERM])
     def test_without_a_change_takes_the_history_with_it(
         self,
-        reactor: Reactor,
+        reactor: LifeCycle,
         root: Path,
         kept: Path,
         at_end: list[Callable[[], None]],
@@ -207,7 +181,7 @@ class TestTheEnd:
 
     def test_after_a_change_is_a_beginning_with_the_same_history(
         self,
-        reactor: Reactor,
+        reactor: LifeCycle,
         root: Path,
         kept: Path,
         at_end: list[Callable[[], None]],
@@ -232,7 +206,7 @@ class TestTheEnd:
         assert Path(history_file()).read_text() == "history"
 
     def test_by_a_signal_that_comes_after_a_change_is_the_end(
-        self, reactor: Reactor, root: Path, kept: Path, at_end: list[Callable[[], None]]
+        self, reactor: LifeCycle, root: Path, kept: Path, at_end: list[Callable[[], None]]
     ) -> None:
         history_file()
         at_end.clear()
@@ -259,7 +233,7 @@ class TestTheEnd:
 
 
 def test_in_place_of_a_server_that_cannot_start_a_change_is_waited_for(
-    reactor: Reactor, root: Path, trouble: Trouble
+    reactor: LifeCycle, root: Path, trouble: Trouble
 ) -> None:
     service = Retrier(
         Reloader(cast(Any, reactor), root), StartFailed("--app x:y cannot be imported")
@@ -269,7 +243,7 @@ def test_in_place_of_a_server_that_cannot_start_a_change_is_waited_for(
     assert trouble.take() == [told]
     touch(root / "app.py", "2")
     reactor.advance(LOOK_SECONDS)
-    assert reactor.stopped == 1
+    assert reactor.stops == 1
     service.stopService()
 
 

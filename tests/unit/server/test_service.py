@@ -9,8 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
-from zope.interface import provider
+from twisted.logger import LogLevel
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
@@ -27,7 +26,7 @@ from pushserver.sources.interface import Feed
 from pushserver.store.source_memory import Memory
 from tests.unit.fakes.source_tools import Script
 from tests.unit.fakes.tools import Client
-from tests.unit.fakes.web import Server, Trouble, memory_reactor
+from tests.unit.fakes.web import Log, Server, Trouble, memory_reactor
 
 QUIET = Config(server=ServerSection(listen=[]), sources={})
 SSE = "text/event-stream"
@@ -62,25 +61,16 @@ class TestTheStart:
         service = build(Config(server=ServerSection(listen=endpoints), sources={}), reactor)
         assert not reactor.tcpServers
         service.privilegedStartService()
-        events: list[LogEvent] = []
-
-        @provider(ILogObserver)
-        def note(event: LogEvent) -> None:
-            events.append(event)
-
-        globalLogPublisher.addObserver(note)
-        try:
+        with Log(LogLevel.info) as log:
             service.startService()
             assert said == []
             reactor.run()
-        finally:
-            globalLogPublisher.removeObserver(note)
         assert [(port, interface) for port, _, _, interface in reactor.tcpServers] == [
             (8080, "127.0.0.1"),
             (9000, ""),
         ]
         assert said == ["READY=1"]
-        [told] = [formatEvent(e) for e in events if e["log_level"] == LogLevel.info]
+        [told] = log.take()
         assert "open http://" in told
         assert " or http://" in told
 

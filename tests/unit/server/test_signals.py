@@ -3,18 +3,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from twisted.internet.error import ReactorNotRunning
-from twisted.internet.task import Clock
 
 from pushserver.server.options import Options, makeService
 from pushserver.server.signals import ANSWERED, Handlers, ending, name_of
 from pushserver.usercode.rate import LOGGED_AT_ONCE
 from tests.e2e.server import environment
+from tests.unit.fakes.reactors import LifeCycle
 from tests.unit.fakes.web import Log
 
 LEFT = {
@@ -26,39 +23,6 @@ LEFT = {
     # They end nothing.
     *("SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGTSTP", "SIGTTIN", "SIGTTOU"),
 }
-
-
-class Reactor(Clock):
-    """A reactor that runs, and does what it is called for, when the test says so."""
-
-    _exitSignal: int | None = None
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stops = 0
-        self.at_start: list[Callable[[], None]] = []
-        self.at_end: list[Callable[[], None]] = []
-        self.waiting: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-
-    def callWhenRunning(self, call: Callable[[], None]) -> None:
-        self.at_start.append(call)
-
-    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:
-        assert (phase, event) == ("after", "shutdown")
-        self.at_end.append(call)
-
-    def callFromThread(self, call: Callable[..., None], *arguments: Any) -> None:
-        self.waiting.append((call, arguments))
-
-    def stop(self) -> None:
-        self.stops += 1
-        if self.stops > 1:
-            raise ReactorNotRunning
-
-    def turn(self) -> None:
-        while self.waiting:
-            call, arguments = self.waiting.popleft()
-            call(*arguments)
 
 
 class System:
@@ -89,14 +53,13 @@ class Server:
 
     def __init__(self, system: System | None = None, runs: bool = True):
         self.terminal = True
-        self.reactor = Reactor()
+        self.reactor = LifeCycle()
         self.system = System() if system is None else system
         Handlers(
             cast(Any, self.reactor), self.reactor.seconds, self.system, lambda: self.terminal
         ).install()
         if runs:
-            [begin] = self.reactor.at_start
-            begin()
+            self.reactor.start()
 
     def get(self, number: int, times: int = 1) -> list[str]:
         """Let it get a signal, each time in a turn of its own; the lines of the log."""
@@ -107,8 +70,7 @@ class Server:
         return list(log.take())
 
     def stop(self) -> None:
-        [end] = self.reactor.at_end
-        end()
+        self.reactor.end(self.reactor._exitSignal)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have others")

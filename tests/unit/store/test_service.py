@@ -3,7 +3,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
-from zope.interface import provider
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
@@ -30,7 +29,7 @@ from pushserver.store.service import Storage
 from pushserver.store.sqlite import ChannelState, SqliteFile, StoreError, state
 from pushserver.store.sync_broker import SyncBroker
 from tests.unit.fakes.tools import Time
-from tests.unit.fakes.web import Trouble
+from tests.unit.fakes.web import Log, Trouble
 
 INTERVAL = 0.05
 
@@ -101,22 +100,6 @@ def _trouble_with_the_disk(trouble: Trouble) -> Iterator[None]:
     yield
     told = ("the disk is full", "was not closed in order")
     assert [text for text in trouble.take() if not any(part in text for part in told)] == []
-
-
-@contextmanager
-def logged() -> Iterator[list[LogEvent]]:
-    """All that is logged meanwhile."""
-    events: list[LogEvent] = []
-
-    @provider(ILogObserver)
-    def note(event: LogEvent) -> None:
-        events.append(event)
-
-    globalLogPublisher.addObserver(note)
-    try:
-        yield events
-    finally:
-        globalLogPublisher.removeObserver(note)
 
 
 class Run:
@@ -332,13 +315,13 @@ class TestBehindTheMemory:
 
     def test_a_kill_is_told_at_the_next_start(self, path: Path) -> None:
         Run(path, "batched").kill()
-        with logged() as events:
+        with Log() as events:
             Run(path, "batched")
         assert ["was not closed in order" in e["log_format"] for e in events] == [True]
 
     def test_an_orderly_end_is_not(self, path: Path) -> None:
         Run(path, "batched").stop()
-        with logged() as events:
+        with Log() as events:
             Run(path, "batched")
         assert events == []
 
@@ -521,7 +504,7 @@ class TestBehindTheMemoryWhileTheFileCannotBeWritten:
         assert run.metrics.store_errors == 4
 
     def test_the_log_tells_it_once_and_then_that_it_is_over(self, path: Path) -> None:
-        with logged() as events:
+        with Log() as events:
             run = self.failing(path)
             for _ in range(3):
                 run.tick(RETRY_SECONDS)
