@@ -28,7 +28,7 @@ from pushserver.protocols.centrifuge import WireError
 from pushserver.sessions.commands import history_result
 from pushserver.sessions.node import Node
 from pushserver.web.gate import Gate
-from pushserver.web.resource import Answer, Door, Folder, Refusal, answer_json
+from pushserver.web.resource import Answer, ContainerResource, LeafResource, Refusal, answer_json
 
 
 class Call(Struct, forbid_unknown_fields=True):
@@ -116,8 +116,8 @@ class Batch(Call):
     parallel: bool = False
 
 
-class Api(Folder):
-    """`/api/`: a door for each method."""
+class ApiResource(ContainerResource):
+    """`/api/`: one resource for each method."""
 
     def __init__(self, node: Node, gate: Gate, sources: Callable[[], list[Any]]):
         super().__init__()
@@ -127,13 +127,13 @@ class Api(Folder):
     def getChild(self, path: bytes, request: Request) -> Resource:
         name = path.decode("utf-8", "replace")
         return (
-            ApiDoor(self._methods, self._gate, name)
+            MethodResource(self._methods, self._gate, name)
             if not request.postpath
             else super().getChild(path, request)
         )
 
 
-class ApiDoor(Door):
+class MethodResource(LeafResource):
     """One method."""
 
     def __init__(self, methods: Methods, gate: Gate, name: str):

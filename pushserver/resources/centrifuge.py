@@ -28,7 +28,7 @@ from pushserver.sessions.session import Session
 from pushserver.web.resource import (
     EVENT_STREAM,
     Answer,
-    Door,
+    LeafResource,
     Open,
     Refusal,
     WebSocket,
@@ -41,10 +41,10 @@ from pushserver.web.resource import (
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionDoors:
-    """What these doors share.
+class ConnectionContext:
+    """The shared state of the resources of the Centrifuge protocol.
 
-    `upgrade` and `respond` take a request over.
+    `upgrade` and `respond` take over a request as a WebSocket or as an endless response.
     """
 
     node: Node
@@ -53,20 +53,20 @@ class ConnectionDoors:
     allowed_origins: frozenset[str]
 
     def children(self) -> dict[bytes, Resource]:
-        """The doors below `/connection`."""
+        """The resources below `/connection`."""
         return {
-            b"websocket": WebSocketDoor(self),
-            b"sse": SseDoor(self),
-            b"http_stream": HttpStreamDoor(self),
+            b"websocket": WebSocketResource(self),
+            b"sse": SseResource(self),
+            b"http_stream": HttpStreamResource(self),
         }
 
 
-class WebSocketDoor(Door):
+class WebSocketResource(LeafResource):
     """One session over one WebSocket."""
 
-    def __init__(self, doors: ConnectionDoors):
+    def __init__(self, context: ConnectionContext):
         super().__init__()
-        self._doors = doors
+        self._context = context
 
     def answer_get(self, request: Request) -> Answer:
         if not is_upgrade(request):
@@ -76,29 +76,29 @@ class WebSocketDoor(Door):
                 "expected a WebSocket handshake; a proxy has to pass Upgrade on (HTTP/1.1)",
                 wanted,
             )
-        return self._doors.upgrade(request, *self.websocket(request))
+        return self._context.upgrade(request, *self.websocket(request))
 
     def websocket(self, request: Request) -> WebSocket:
         """What the handshake begins."""
-        check_origin(request, self._doors.allowed_origins)
+        check_origin(request, self._context.allowed_origins)
         _check_json(request)
         return SESSION_WEBSOCKET, self._begin
 
     def _begin(self, transport: Transport[SessionFormat]) -> Session:
-        return Session(self._doors.node, transport, answer)
+        return Session(self._context.node, transport, answer)
 
 
-class ResponseDoor(Door):
+class ResponseResource(LeafResource):
     """One session read from one response; its first commands come with the request."""
 
-    def __init__(self, doors: ConnectionDoors):
+    def __init__(self, context: ConnectionContext):
         super().__init__()
-        self._doors = doors
+        self._context = context
 
     def check(self, request: Request, commands: bytes) -> None:
         """Refuse a page of another origin, and more commands than a frame may hold."""
-        check_origin(request, self._doors.allowed_origins)
-        limit = self._doors.node.limits.frame_bytes
+        check_origin(request, self._context.allowed_origins)
+        limit = self._context.node.limits.frame_bytes
         if len(commands) > limit:
             raise Refusal(413, f"the commands have more than {limit} bytes (frame_bytes)")
 
@@ -107,10 +107,10 @@ class ResponseDoor(Door):
         request.setHeader(b"content-type", media.encode())
         if request.method == b"HEAD":
             return b""
-        return self._doors.respond(request, format, self._begin(commands))
+        return self._context.respond(request, format, self._begin(commands))
 
     def _begin(self, commands: bytes) -> Callable[[Transport[SessionFormat]], Session]:
-        node = self._doors.node
+        node = self._context.node
 
         def begin(transport: Transport[SessionFormat]) -> Session:
             session = Session(node, transport, answer, new_client())
@@ -120,7 +120,7 @@ class ResponseDoor(Door):
         return begin
 
 
-class SseDoor(ResponseDoor):
+class SseResource(ResponseResource):
     """`GET ?cf_connect=COMMAND`, answered with events.
 
     A page of another origin can cause a GET without an Origin (a picture, a link), so the request
@@ -136,7 +136,7 @@ class SseDoor(ResponseDoor):
         return self.open(request, SESSION_SSE, EVENT_STREAM, _only_connect(given[0]))
 
 
-class HttpStreamDoor(ResponseDoor):
+class HttpStreamResource(ResponseResource):
     """`POST COMMANDS`, answered with lines."""
 
     def answer_post(self, request: Request) -> Answer:
@@ -154,25 +154,25 @@ class Emulated(msgspec.Struct):
     node: str = ""
 
 
-class EmulationDoor(Door):
+class EmulationResource(LeafResource):
     """`POST {"session", "node", "data"}`: commands for a session that is read from a response."""
 
-    def __init__(self, doors: ConnectionDoors):
+    def __init__(self, context: ConnectionContext):
         super().__init__()
-        self._doors = doors
+        self._context = context
 
     def answer_post(self, request: Request) -> Answer:
-        check_origin(request, self._doors.allowed_origins)
+        check_origin(request, self._context.allowed_origins)
         assert request.content is not None
         body: bytes = request.content.read()
-        limit = self._doors.node.limits.frame_bytes
+        limit = self._context.node.limits.frame_bytes
         if len(body) > limit:
             raise Refusal(413, f"the body has more than {limit} bytes (frame_bytes)")
         try:
             emulated = msgspec.json.decode(body, type=Emulated)
         except MALFORMED as error:
             raise Refusal(400, f"not a command for a session: {error}") from None
-        session = self._doors.node.sessions.by_secret(emulated.session)
+        session = self._context.node.sessions.by_secret(emulated.session)
         if session is None:
             raise Refusal(404, "unknown session")
         session.received(emulated.data.encode("utf-8", "surrogatepass"))

@@ -22,9 +22,9 @@ from pushserver.web.resource import (
     JSON,
     LINES,
     Answer,
-    Door,
-    Folder,
-    NotHere,
+    ContainerResource,
+    LeafResource,
+    NotFound,
     Open,
     Refusal,
     WebSocket,
@@ -36,14 +36,13 @@ from pushserver.web.resource import (
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelDoors:
-    """What the doors of all channels share.
+class ChannelContext:
+    """The shared state of the resources of channels.
 
-    `upgrade` and `respond` take a request over as a WebSocket or as a response without an
-    end, and call what they are given with the transport; `page` renders the live page
-    from the channel's name, the way to the server's root, how many publications the
-    history holds, whether this is the front page, and whether it is for somebody who is
-    told what fails.
+    `upgrade` and `respond` take over a request as a WebSocket or as an endless response. `page`
+    renders the live page; its arguments are the channel's name, the relative path to the server's
+    root, the history size in publications, whether this is the front page, and whether failures
+    are shown.
     """
 
     node: Node
@@ -53,39 +52,39 @@ class ChannelDoors:
     gate: Gate
 
 
-class Channels(Folder):
-    """`/channels/`: a door for each name, made when it is asked for."""
+class ChannelsResource(ContainerResource):
+    """`/channels/`: one resource for each name, made on request."""
 
-    def __init__(self, doors: ChannelDoors):
+    def __init__(self, context: ChannelContext):
         super().__init__()
-        self._doors = doors
+        self._context = context
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         if request.postpath or not path:
-            return NotHere("expected /channels/NAME")
-        return ChannelDoor(self._doors, path.decode("utf-8", "replace"))
+            return NotFound("expected /channels/NAME")
+        return ChannelResource(self._context, path.decode("utf-8", "replace"))
 
 
-class ChannelDoor(Door):
+class ChannelResource(LeafResource):
     """One channel, as whatever the request prefers."""
 
-    def __init__(self, doors: ChannelDoors, name: str):
+    def __init__(self, context: ChannelContext, name: str):
         super().__init__()
-        self._doors = doors
+        self._context = context
         self._name = name
 
     def answer_get(self, request: Request) -> Answer:
         name = check_name(self._name)
         if is_upgrade(request):
-            return self._doors.upgrade(request, *self.websocket(request))
+            return self._context.upgrade(request, *self.websocket(request))
         wanted = wants(request, (JSON, EVENT_STREAM, LINES, HTML))
         if wanted == HTML:
-            return live_page(self._doors, request, name, "..")
+            return live_page(self._context, request, name, "..")
         if wanted in STREAMS:
-            return respond(self._doors, request, wanted, self._begin(request, name))
+            return respond(self._context, request, wanted, self._begin(request, name))
         if wanted == JSON:
-            check_reader(self._doors, request, (name,))
-            return history(request, name, self._doors.node)
+            check_reader(self._context, request, (name,))
+            return history(request, name, self._context.node)
         raise Refusal(406, f"expected Accept to allow {JSON}, {EVENT_STREAM}, {LINES} or {HTML}")
 
     def websocket(self, request: Request) -> WebSocket:
@@ -93,70 +92,70 @@ class ChannelDoor(Door):
         return STREAM_WEBSOCKET, self._begin(request, check_name(self._name))
 
     def answer_post(self, request: Request) -> Answer:
-        return publish(request, check_name(self._name), self._doors.node, self._doors.gate)
+        return publish(request, check_name(self._name), self._context.node, self._context.gate)
 
     def _begin(self, request: Request, name: str) -> Callable[[Transport[StreamFormat]], Stream]:
-        return begin_stream(self._doors, request, (name,))
+        return begin_stream(self._context, request, (name,))
 
 
-class FrontDoor(Door):
+class FrontResource(LeafResource):
     """`/`: the live page of the front channel."""
 
-    def __init__(self, doors: ChannelDoors, name: str):
+    def __init__(self, context: ChannelContext, name: str):
         super().__init__()
-        self._doors = doors
+        self._context = context
         self._name = name
 
     def answer_get(self, request: Request) -> Answer:
-        return live_page(self._doors, request, self._name, ".")
+        return live_page(self._context, request, self._name, ".")
 
 
-class Events(Door):
+class EventsResource(LeafResource):
     """`/events?channel=a&channel=b`: several channels as one stream with one cursor."""
 
-    def __init__(self, doors: ChannelDoors):
+    def __init__(self, context: ChannelContext):
         super().__init__()
-        self._doors = doors
+        self._context = context
 
     def answer_get(self, request: Request) -> Answer:
         if is_upgrade(request):
-            return self._doors.upgrade(request, *self.websocket(request))
+            return self._context.upgrade(request, *self.websocket(request))
         names = self._names(request)
         wanted = wants(request, (EVENT_STREAM, LINES))
         if wanted is None:
             raise Refusal(406, f"expected Accept to allow {EVENT_STREAM} or {LINES}")
-        return respond(self._doors, request, wanted, begin_stream(self._doors, request, names))
+        return respond(self._context, request, wanted, begin_stream(self._context, request, names))
 
     def websocket(self, request: Request) -> WebSocket:
         """What a handshake begins."""
-        return STREAM_WEBSOCKET, begin_stream(self._doors, request, self._names(request))
+        return STREAM_WEBSOCKET, begin_stream(self._context, request, self._names(request))
 
     def _names(self, request: Request) -> tuple[str, ...]:
         given = request.args.get(b"channel", [])
         names = tuple(dict.fromkeys(check_name(n.decode("utf-8", "replace")) for n in given))
-        limit = self._doors.node.limits.channels_per_client
+        limit = self._context.node.limits.channels_per_client
         if not 0 < len(names) <= limit:
             raise Refusal(400, f"{len(names)} channels, expected 1 to {limit} channel=NAME")
         return names
 
 
-def live_page(doors: ChannelDoors, request: Request, name: str, root: str) -> bytes:
+def live_page(context: ChannelContext, request: Request, name: str, root: str) -> bytes:
     """The live page of the channel; `root` is the way from its URL to the server's root."""
     request.setHeader(b"content-type", b"text/html; charset=utf-8")
     request.setHeader(b"cache-control", b"no-cache")
-    size = doors.node.history.options(name).history_size
-    return doors.page(name, root, size, root == ".", doors.gate.allows(request))
+    size = context.node.history.options(name).history_size
+    return context.page(name, root, size, root == ".", context.gate.allows(request))
 
 
-def check_reader(doors: ChannelDoors, request: Request, names: tuple[str, ...]) -> None:
+def check_reader(context: ChannelContext, request: Request, names: tuple[str, ...]) -> None:
     """Refuse a foreign page, and channels of which the application says who may read them.
 
     Everybody is asked for a key for those, also on this machine: it is to be here as it will be
     where the server is reached from elsewhere.
     """
-    check_origin(request, doors.gate.allowed_origins)
+    check_origin(request, context.gate.allowed_origins)
     for name in names:
-        if doors.node.handlers.guards(name) and not doors.gate.has_key(request):
+        if context.node.handlers.guards(name) and not context.gate.has_key(request):
             raise Refusal(
                 403,
                 f"{name} is for clients that subscribe: the application decides who may;"
@@ -165,11 +164,11 @@ def check_reader(doors: ChannelDoors, request: Request, names: tuple[str, ...]) 
 
 
 def begin_stream(
-    doors: ChannelDoors, request: Request, names: tuple[str, ...]
+    context: ChannelContext, request: Request, names: tuple[str, ...]
 ) -> Callable[[Transport[StreamFormat]], Stream]:
     """What makes the stream that the request asks for, once it has its transport."""
-    check_reader(doors, request, names)
-    node = doors.node
+    check_reader(context, request, names)
+    node = context.node
     start = stream_start(request, node.limits.read_limit)
 
     def begin(transport: Transport[StreamFormat]) -> Stream:
@@ -181,7 +180,7 @@ def begin_stream(
 
 
 def respond(
-    doors: ChannelDoors,
+    context: ChannelContext,
     request: Request,
     media: str,
     begin: Callable[[Transport[StreamFormat]], Stream],
@@ -192,7 +191,7 @@ def respond(
     request.setHeader(b"cache-control", b"no-store")
     if request.method == b"HEAD":
         return b""
-    return doors.respond(request, STREAMS[media], begin)
+    return context.respond(request, STREAMS[media], begin)
 
 
 STREAMS = {EVENT_STREAM: STREAM_SSE, LINES: STREAM_LINES}

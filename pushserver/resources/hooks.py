@@ -11,9 +11,9 @@ from pushserver.web.mount import surroundings
 from pushserver.web.resource import (
     RETRY,
     Answer,
-    Door,
-    Folder,
-    NotHere,
+    ContainerResource,
+    LeafResource,
+    NotFound,
     answer_json,
     check_origin,
 )
@@ -21,8 +21,11 @@ from pushserver.web.resource import (
 Receive = Callable[[Mapping[str, str], bytes], Awaitable[tuple[int, object]]]
 
 
-class Hooks(Folder):
-    """`/hooks/`: a door for each source that is posted to; `receive` is that of an IHook."""
+class HooksResource(ContainerResource):
+    """`/hooks/`: one resource for each source that receives requests.
+
+    `hooks`: the `receive` of each IHook, by the name of the source.
+    """
 
     def __init__(self, hooks: Mapping[str, Receive]):
         super().__init__()
@@ -31,11 +34,11 @@ class Hooks(Folder):
     def getChild(self, path: bytes, request: Request) -> Resource:
         name = path.decode("utf-8", "replace")
         if request.postpath or name not in self._hooks:
-            return NotHere()
-        return HookDoor(self._hooks[name])
+            return NotFound()
+        return HookResource(self._hooks[name])
 
 
-class HookDoor(Door):
+class HookResource(LeafResource):
     """One source."""
 
     def __init__(self, receive: Receive):

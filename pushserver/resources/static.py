@@ -19,7 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from pushserver.errors import StartFailed
 from pushserver.web.hosts import Hosts
 from pushserver.web.mount import abort, surroundings
-from pushserver.web.resource import Folder, NotHere, Refusal, Refusing, refuse
+from pushserver.web.resource import ContainerResource, NotFound, Refusal, Refusing, refuse
 
 with warnings.catch_warnings():
     # Twisted 26.10's static module calls what it deprecates itself, when it is imported.
@@ -83,7 +83,7 @@ class StaticFiles(File):
         # A file is sent as it is: who downloads a .gz gets a .gz.
         self.contentEncodings = {}
         self.indexNames = [INDEX]
-        self.childNotFound = NotHere()  # type: ignore[assignment]
+        self.childNotFound = NotFound()  # type: ignore[assignment]
 
     def createSimilarFile(self, path: str) -> StaticFiles:
         return type(self)(path, self._root)
@@ -108,14 +108,14 @@ class StaticFiles(File):
         try:
             found = os.stat(self.path)
         except OSError:
-            return NotHere().render(request)
+            return NotFound().render(request)
         if not within(self.path, self._root):
             surroundings(request).log_refusal(f"{self.path} leads out of {self._root}")
-            return NotHere().render(request)
+            return NotFound().render(request)
         if stat.S_ISDIR(found.st_mode) and os.path.isfile(os.path.join(self.path, INDEX)):
             return _to_folder(request)
         if not stat.S_ISREG(found.st_mode):
-            return NotHere().render(request)
+            return NotFound().render(request)
         try:
             return self._send(request, found)
         except Refusal as refusal:
@@ -172,7 +172,7 @@ class UserPages(StaticFiles):
         return os.path.exists(os.path.join(self.path, name))
 
 
-class Root(Folder):
+class Root(ContainerResource):
     """All URLs of the server, and beside them the pages of the user, if there are any.
 
     Requests are served where `hosts` allows the host that they name.
@@ -207,7 +207,7 @@ class Root(Folder):
         if refusal is not None:
             return Refusing(refusal)
         if not path and request.postpath:
-            return NotHere()
+            return NotFound()
         if not path and self._pages is not None and self._pages.has(INDEX):
             return self._pages.getChild(path, request)
         return super().getChildWithDefault(path, request)
@@ -216,7 +216,7 @@ class Root(Folder):
         if path == ICON and not (self._pages is not None and self._pages.has(ICON.decode())):
             return self._icon
         if self._pages is None or path in LATER:
-            return NotHere()
+            return NotFound()
         return self._pages.getChild(path, request)
 
 

@@ -9,10 +9,10 @@ from twisted.web.server import Request
 
 from pushserver.channels.names import check_name
 from pushserver.web.gate import Gate
-from pushserver.web.resource import Answer, Door, Refusal, answer_json
+from pushserver.web.resource import Answer, LeafResource, Refusal, answer_json
 
 
-class StatusDoor(Door):
+class StatusResource(LeafResource):
     """`{"time", "sources": [...], "handlers": [...]}` of one channel.
 
     `sources` gives how each source is, `failures` the last failure of each handler that has

@@ -23,13 +23,18 @@ from pushserver.config.settings import Config, Server, Types
 from pushserver.errors import StartFailed
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
-from pushserver.resources.api import Api
-from pushserver.resources.centrifuge import ConnectionDoors, EmulationDoor
-from pushserver.resources.channels import ChannelDoors, Channels, Events, FrontDoor
-from pushserver.resources.hooks import Hooks
+from pushserver.resources.api import ApiResource
+from pushserver.resources.centrifuge import ConnectionContext, EmulationResource
+from pushserver.resources.channels import (
+    ChannelContext,
+    ChannelsResource,
+    EventsResource,
+    FrontResource,
+)
+from pushserver.resources.hooks import HooksResource
 from pushserver.resources.pages import CLIENT, Pages, asset_folder
 from pushserver.resources.static import Root, StaticFiles, UserPages
-from pushserver.resources.status import StatusDoor
+from pushserver.resources.status import StatusResource
 from pushserver.server.logging import connection_log, report, run
 from pushserver.server.service import PushService
 from pushserver.sessions.node import Node
@@ -52,7 +57,7 @@ from pushserver.usercode.worker import Worker
 from pushserver.web.gate import Gate, IsOwn
 from pushserver.web.hosts import Hosts
 from pushserver.web.owner import is_own
-from pushserver.web.resource import Folder
+from pushserver.web.resource import ContainerResource
 from pushserver.web.site import PushSite
 
 
@@ -91,15 +96,15 @@ def build(
     websockets = WebSocketFactory(reactor, bounds, limits, log, compress, shortcuts)
     upgrade = websockets.upgrade
     respond = Responses(bounds, log).open
-    channels = ChannelDoors(node, upgrade, respond, pages.channel, gate)
-    connections = ConnectionDoors(node, upgrade, respond, origins)
+    channels = ChannelContext(node, upgrade, respond, pages.channel, gate)
+    connections = ConnectionContext(node, upgrade, respond, origins)
     memory = Memory() if storage is None else storage.memory
     stop_seconds = limits.drain_seconds / 2
     environment = Environment(
         reactor, node.publish, node.hub, memory, clock, monotonic, stop_seconds
     )
     runners = make_runners(config, environment, SourceTypes() if types is None else types, app)
-    status = StatusDoor(
+    status = StatusResource(
         gate,
         lambda: [runner.status() for runner in runners],
         (lambda channel: []) if handlers is None else handlers.failures,
@@ -202,10 +207,10 @@ def make_runners(
 
 
 def tree(
-    doors: ChannelDoors,
-    connections: ConnectionDoors,
+    channels: ChannelContext,
+    connections: ConnectionContext,
     runners: Sequence[Runner],
-    status: StatusDoor,
+    status: StatusResource,
     server: Server,
 ) -> Resource:
     """The resources by URL."""
@@ -220,14 +225,16 @@ def tree(
     }
     return Root(
         {
-            b"": FrontDoor(doors, server.front_channel),
-            b"channels": Channels(doors),
-            b"events": Events(doors),
-            b"api": Api(doors.node, doors.gate, lambda: [runner.status() for runner in runners]),
-            b"hooks": Hooks(hooks),
+            b"": FrontResource(channels, server.front_channel),
+            b"channels": ChannelsResource(channels),
+            b"events": EventsResource(channels),
+            b"api": ApiResource(
+                channels.node, channels.gate, lambda: [runner.status() for runner in runners]
+            ),
+            b"hooks": HooksResource(hooks),
             b"status": status,
-            b"connection": Folder(connections.children()),
-            b"emulation": EmulationDoor(connections),
+            b"connection": ContainerResource(connections.children()),
+            b"emulation": EmulationResource(connections),
             b"static": files,
         },
         StaticFiles(os.path.join(static, "favicon.svg")),

@@ -15,7 +15,7 @@ CLOSING_SECONDS = 15
 
 
 class Surroundings(Protocol):
-    """What a door needs of the site that it is in."""
+    """The part of its site that a resource needs."""
 
     allowed_origins: frozenset[str]
 

@@ -1,4 +1,4 @@
-"""What every door of the HTTP side does alike: dispatch, refusals, JSON answers."""
+"""The base of all resources: dispatch by method, refusals, JSON answers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ LINES = "application/x-ndjson"
 
 Answer = bytes | int | Awaitable[bytes]
 
-# Takes a request over as a conversation: what it calls with the transport returns that.
+# Takes over a request, and calls the function with the transport; that returns the conversation.
 Open = Callable[[Request, Format, Callable[[Any], Any]], int]
 
-# What a door opens to a WebSocket handshake: its `websocket(request)` returns this, or raises
-# Refusal, and changes nothing; it may be asked twice (see `first_bytes`).
+# The result of `websocket(request)`, by which a resource accepts a WebSocket handshake: the format
+# and what makes the conversation. The method raises Refusal, and has no side effect, as it may be
+# called twice (see `first_bytes`).
 WebSocket = tuple[Format, Callable[[Any], Any]]
 
 
@@ -43,7 +44,7 @@ class Refusal(PushServerError):
         self.headers = headers or {}
 
 
-class Door(Resource):
+class LeafResource(Resource):
     """A resource whose `answer_get`, `answer_post`, ... return the body of the answer.
 
     They may also return NOT_DONE_YET when they answer themselves, or an awaitable of the body.
@@ -133,8 +134,8 @@ async def _await(answer: Awaitable[bytes]) -> bytes:
     return await answer
 
 
-class Refusing(Door):
-    """Answers every request with this refusal."""
+class Refusing(LeafResource):
+    """Refuses every request."""
 
     def __init__(self, refusal: Refusal):
         super().__init__()
@@ -145,15 +146,15 @@ class Refusing(Door):
         return _without_body(request, body) if request.method == b"HEAD" else body
 
 
-class NotHere(Refusing):
+class NotFound(Refusing):
     """Answers 404 to every request."""
 
     def __init__(self, message: str = "there is nothing at this URL"):
         super().__init__(Refusal(404, message))
 
 
-class Folder(Resource):
-    """A part of the tree that has children and no answer of its own."""
+class ContainerResource(Resource):
+    """A resource with children, which answers 404 itself."""
 
     def __init__(self, children: Mapping[bytes, Resource] | None = None):
         super().__init__()
@@ -161,10 +162,10 @@ class Folder(Resource):
             self.putChild(name, child)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        return NotHere()
+        return NotFound()
 
     def render(self, request: Request) -> bytes | int:
-        return NotHere().render(request)
+        return NotFound().render(request)
 
 
 _INTERNAL = Refusal(500, "internal server error")

@@ -16,7 +16,7 @@ from pushserver.channels.history import History
 from pushserver.config.settings import Config, Source
 from pushserver.config.settings import Store as StoreConfig
 from pushserver.errors import StartFailed
-from pushserver.resources.channels import FrontDoor
+from pushserver.resources.channels import FrontResource
 from pushserver.resources.static import UserPages
 from pushserver.server.build import build
 from pushserver.server.options import Options, configure, make, makeService
@@ -172,7 +172,7 @@ class TestTheFolderOfPages:
     def test_may_be_said_by_the_configuration_alone(self, tmp_path: Path) -> None:
         variables = {"PUSHSERVER_SERVER_PAGES": "pages"}
         assert isinstance(self.front(make(parsed(), variables, memory_reactor())), UserPages)
-        assert isinstance(self.front(make(parsed(), {}, memory_reactor())), FrontDoor)
+        assert isinstance(self.front(make(parsed(), {}, memory_reactor())), FrontResource)
 
     def test_counts_for_a_program_of_ones_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PUSHSERVER_SERVER_PAGES", raising=False)

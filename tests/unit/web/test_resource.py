@@ -11,11 +11,18 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pushserver.errors import Denied, InvalidName, NotRunning, Unavailable
-from pushserver.web.resource import Answer, Door, Folder, NotHere, Refusal, is_upgrade
+from pushserver.web.resource import (
+    Answer,
+    ContainerResource,
+    LeafResource,
+    NotFound,
+    Refusal,
+    is_upgrade,
+)
 from tests.unit.fakes.web import BROWSER, Log, Server, Trouble
 
 
-class Desk(Door):
+class Desk(LeafResource):
     """Answers what the test says."""
 
     def __init__(self, answer: Any):
@@ -179,7 +186,9 @@ def test_a_folder_has_what_was_put_into_it_and_nothing_else() -> None:
     server = Server()
     root = server.site.resource
     assert isinstance(root, Resource)
-    root.putChild(b"folder", Folder({b"a": Desk(b"here"), b"b": NotHere("gone for good")}))
+    root.putChild(
+        b"folder", ContainerResource({b"a": Desk(b"here"), b"b": NotFound("gone for good")})
+    )
     assert server.get("/folder/a").body == b"here"
     assert server.get("/folder/b").error == (404, "gone for good")
     assert server.get("/folder").status == server.get("/folder/c").status == 404
