@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from pushserver.errors import InvalidData, InvalidKey, InvalidName, Unavailable
-from pushserver.sources.engine.attempt import MAX_WAITING
+from pushserver.sources.engine import attempt
 from pushserver.sources.engine.record import REMINDER_SECONDS
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed, ISource, SourceFailed, Stopped
@@ -33,19 +33,19 @@ from tests.unit.fakes.web import Log, Trouble
 
 
 class Puppet:
-    """A source that does what it is told; `feeds` has that of each attempt."""
+    """A source controlled by the test; `feeds` has the feed of each attempt."""
 
     def __init__(self) -> None:
         self.feeds: list[Feed] = []
         self.live = 0
-        self.most_live = 0
-        self.deaf = False
-        self._order: Deferred[Callable[[Feed], Awaitable[bool]]] = Deferred()
+        self.max_live = 0
+        self.ignores_cancel = False
+        self._action: Deferred[Callable[[Feed], Awaitable[bool]]] = Deferred()
 
     async def __call__(self, feed: Feed) -> None:
         self.feeds.append(feed)
         self.live += 1
-        self.most_live = max(self.live, self.most_live)
+        self.max_live = max(self.live, self.max_live)
         try:
             while await self._act(feed):
                 pass
@@ -53,47 +53,47 @@ class Puppet:
             self.live -= 1
 
     async def _act(self, feed: Feed) -> bool:
-        self._order = Deferred()
+        self._action = Deferred()
         try:
-            order = await self._order
+            action = await self._action
         except CancelledError:
-            if not self.deaf:
+            if not self.ignores_cancel:
                 raise
             return True
-        return await order(feed)
+        return await action(feed)
 
-    def do(self, order: Callable[[Feed], Awaitable[bool]]) -> None:
-        """Let the attempt that waits do this; it ends when that gives False."""
-        self._order.callback(order)
+    def do(self, action: Callable[[Feed], Awaitable[bool]]) -> None:
+        """Let the current attempt run `action`; it ends if that returns False."""
+        self._action.callback(action)
 
     def publish(self, value: object) -> None:
-        async def order(feed: Feed) -> bool:
+        async def action(feed: Feed) -> bool:
             await feed.publish(value)
             return True
 
-        self.do(order)
+        self.do(action)
 
     def fail(self, error: Exception) -> None:
-        async def order(feed: Feed) -> bool:
+        async def action(feed: Feed) -> bool:
             raise error
 
-        self.do(order)
+        self.do(action)
 
     def end(self) -> None:
-        async def order(feed: Feed) -> bool:
+        async def action(feed: Feed) -> bool:
             return False
 
-        self.do(order)
+        self.do(action)
 
     def trouble(self, message: str) -> None:
-        self.say(lambda feed: feed.trouble(message))
+        self.call(lambda feed: feed.trouble(message))
 
-    def say(self, call: Callable[[Feed], object]) -> None:
-        async def order(feed: Feed) -> bool:
-            call(feed)
+    def call(self, function: Callable[[Feed], object]) -> None:
+        async def action(feed: Feed) -> bool:
+            function(feed)
             return True
 
-        self.do(order)
+        self.do(action)
 
 
 @pytest.fixture
@@ -101,8 +101,8 @@ def desk() -> Desk:
     return Desk()
 
 
-class TestASourceThatRuns:
-    def test_publishes_to_its_channel_with_its_event(self, desk: Desk) -> None:
+class TestRunningSource:
+    def test_feed_publishes_to_the_channel_of_the_source_with_its_event(self, desk: Desk) -> None:
         puppet = Puppet()
         desk.script(puppet, event="tick")
         puppet.publish({"a": 1})
@@ -110,7 +110,7 @@ class TestASourceThatRuns:
         assert (draft.channel, draft.event, draft.data) == ("c", "tick", b'{"a":1}')
         assert (draft.tags, draft.key) == (None, "")
 
-    def test_publishes_elsewhere_under_another_name_with_tags_and_a_key(self, desk: Desk) -> None:
+    def test_feed_publishes_to_another_channel_with_event_tags_and_key(self, desk: Desk) -> None:
         async def run(feed: Feed) -> None:
             assert (feed.name, feed.channel, feed.event) == ("s", "c", "message")
             receipt = await feed.publish(1, "e", "d", {"t": "x"}, "k")
@@ -121,7 +121,7 @@ class TestASourceThatRuns:
         assert (draft.channel, draft.event, draft.tags, draft.key) == ("d", "e", {"t": "x"}, "k")
         assert desk.hub.history.top("d") == 1
 
-    def test_reports_what_it_does(self, desk: Desk) -> None:
+    def test_status_has_state_counts_and_rate(self, desk: Desk) -> None:
         puppet = Puppet()
         runner = desk.runner(Script(puppet), type="poll")
         assert runner.status().state == "stopped"
@@ -142,7 +142,7 @@ class TestASourceThatRuns:
         assert status.rate == pytest.approx(3 / 4)
         assert (status.last_error, status.error_time, status.restarts) == ("", None, 0)
 
-    def test_that_returns_has_ended_for_good(self, desk: Desk) -> None:
+    def test_source_that_returns_is_not_started_again(self, desk: Desk) -> None:
         puppet = Puppet()
         with Log() as said:
             runner = desk.script(puppet)
@@ -152,7 +152,7 @@ class TestASourceThatRuns:
         assert (runner.status().state, len(puppet.feeds)) == ("ended", 1)
         assert desk.clock.getDelayedCalls() == []
 
-    def test_remembers_over_its_attempts(self, desk: Desk, trouble: Trouble) -> None:
+    def test_remembered_value_survives_an_attempt(self, desk: Desk, trouble: Trouble) -> None:
         puppet = Puppet()
         runner = desk.script(puppet)
         assert puppet.feeds[0].remembered() is None
@@ -178,7 +178,7 @@ class TestASourceThatRuns:
             ({"data": 1, "tags": {"a": "\ud800"}}, InvalidData),
         ],
     )
-    def test_is_told_what_cannot_be_published(
+    def test_publish_raises_for_invalid_arguments(
         self, desk: Desk, arguments: dict[str, Any], kind: type[Exception]
     ) -> None:
         seen: list[Exception] = []
@@ -193,7 +193,9 @@ class TestASourceThatRuns:
         assert [type(error) for error in seen] == [kind]
         assert desk.drafts == []
 
-    def test_that_is_no_source_fails_like_any_other(self, desk: Desk, trouble: Trouble) -> None:
+    def test_object_without_isource_or_coroutine_fails_as_any_source(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
         @implementer(ISource)
         class Plain:
             def run(self, feed: Feed) -> Any:
@@ -205,7 +207,7 @@ class TestASourceThatRuns:
         assert "int can't be used in 'await'" in first
         assert "Could not adapt" in second
 
-    def test_cannot_publish_from_a_foreign_thread(self, desk: Desk) -> None:
+    def test_feed_refuses_calls_from_another_thread(self, desk: Desk) -> None:
         puppet = Puppet()
         runner = desk.script(puppet)
         feed = puppet.feeds[0]
@@ -235,34 +237,36 @@ class TestASourceThatRuns:
         stopped(runner)
 
 
-class TestASourceThatFails:
-    def test_is_started_again_after_a_while_that_grows(self, desk: Desk, trouble: Trouble) -> None:
-        began: list[float] = []
+class TestFailingSource:
+    def test_failing_source_restarts_after_growing_delays(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
+        starts: list[float] = []
 
         async def run(feed: Feed) -> None:
-            began.append(desk.clock.seconds())
+            starts.append(desk.clock.seconds())
             raise RuntimeError("broken")
 
         runner = desk.script(run, retry_seconds=1.0, retry_max_seconds=8.0)
         assert runner.status().state == "backing off"
         for _ in range(400):
             desk.clock.advance(0.1)
-        waits = [after - before for before, after in itertools.pairwise(began)]
+        waits = [after - before for before, after in itertools.pairwise(starts)]
         for wait, most in zip(waits, [1, 2, 4, 8, 8, 8], strict=False):
             assert most / 2 <= wait <= most + 0.11
         assert len(waits) >= 6
         status = runner.status()
         assert status.restarts == len(waits)
-        assert status.errors == len(began)
+        assert status.errors == len(starts)
         assert status.last_error == "RuntimeError: broken"
-        assert status.error_time == began[-1]
-        told = trouble.take()
-        assert "source s: failed, and is started again in " in told[0]
-        assert "RuntimeError('broken')" in told[0]
+        assert status.error_time == starts[-1]
+        lines = trouble.take()
+        assert "source s: failed, and is started again in " in lines[0]
+        assert "RuntimeError('broken')" in lines[0]
         stopped(runner)
         assert desk.clock.getDelayedCalls() == []
 
-    def test_is_logged_with_its_traceback_unless_it_says_what_is_wrong(
+    def test_failure_is_logged_with_a_traceback_unless_it_is_source_failed_or_unavailable(
         self, desk: Desk, trouble: Trouble
     ) -> None:
         puppet = Puppet()
@@ -280,19 +284,21 @@ class TestASourceThatFails:
         assert texts[2].endswith(": the disk is full")
         stopped(runner)
 
-    def test_is_told_once_a_minute_while_it_is_the_same(self, desk: Desk, trouble: Trouble) -> None:
+    def test_repeated_failure_is_logged_once_a_minute(self, desk: Desk, trouble: Trouble) -> None:
         async def run(feed: Feed) -> None:
             raise SourceFailed("nobody answers")
 
         runner = desk.script(run, retry_seconds=1.0, retry_max_seconds=1.0)
         desk.clock.pump([0.5] * 150)
-        told = trouble.take()
-        assert len(told) == 2
-        assert told[1].startswith("source s: failed, and is started again in ")
-        assert re.search(r"nobody answers \(the same [0-9]{2,3} times more in 60 s\)$", told[1])
+        lines = trouble.take()
+        assert len(lines) == 2
+        assert lines[1].startswith("source s: failed, and is started again in ")
+        assert re.search(r"nobody answers \(the same [0-9]{2,3} times more in 60 s\)$", lines[1])
         stopped(runner)
 
-    def test_of_what_the_hub_refuses_is_started_again(self, desk: Desk, trouble: Trouble) -> None:
+    def test_source_restarts_when_publishing_was_unavailable(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
         puppet = Puppet()
         runner = desk.script(puppet)
         desk.refusal = Unavailable("the disk is full")
@@ -306,9 +312,7 @@ class TestASourceThatFails:
         assert len(trouble.take()) == 1
         stopped(runner)
 
-    def test_begins_its_back_off_anew_when_it_worked_for_a_while(
-        self, desk: Desk, trouble: Trouble
-    ) -> None:
+    def test_back_off_restarts_after_a_healthy_attempt(self, desk: Desk, trouble: Trouble) -> None:
         puppet = Puppet()
         runner = desk.script(puppet)
 
@@ -322,7 +326,7 @@ class TestASourceThatFails:
         assert max(wait(), wait(), wait(), wait()) > 3.9
         desk.clock.advance(30)
         assert wait() > 7.9
-        puppet.say(lambda feed: feed.ok())
+        puppet.call(lambda feed: feed.ok())
         assert runner.status().last_error == ""
         desk.clock.advance(9)
         assert wait() > 15.9
@@ -333,7 +337,7 @@ class TestASourceThatFails:
         stopped(runner)
 
     @pytest.mark.parametrize("error", [CancelledError(), SystemExit(3), Stopped("x")])
-    def test_by_an_exception_that_means_something_elsewhere_fails_as_by_any(
+    def test_exceptions_with_another_meaning_elsewhere_are_failures_here(
         self, desk: Desk, trouble: Trouble, error: Any
     ) -> None:
         puppet = Puppet()
@@ -345,20 +349,9 @@ class TestASourceThatFails:
         assert len(trouble.take()) == 1
         stopped(runner)
 
-    def test_does_not_disturb_the_others(self, desk: Desk, trouble: Trouble) -> None:
-        one, two = Puppet(), Puppet()
-        runners = [desk.script(one, name="one"), desk.script(two, name="two")]
-        one.fail(RuntimeError("x"))
-        two.publish(2)
-        assert [runner.status().state for runner in runners] == ["backing off", "running"]
-        assert desk.published == [2]
-        assert len(trouble.take()) == 1
-        for runner in runners:
-            stopped(runner)
 
-
-class TestTrouble:
-    def test_is_the_last_error_and_counted_and_logged_once_for_each_message(
+class TestWarnings:
+    def test_warning_is_counted_shown_and_logged_once_for_each_message(
         self, desk: Desk, trouble: Trouble
     ) -> None:
         puppet = Puppet()
@@ -375,9 +368,7 @@ class TestTrouble:
         assert (status.last_error, status.errors, status.error_time) == ("", 4, NOW + 4)
         stopped(runner)
 
-    def test_that_is_too_much_for_the_log_is_counted_there(
-        self, desk: Desk, trouble: Trouble
-    ) -> None:
+    def test_log_counts_suppressed_warnings(self, desk: Desk, trouble: Trouble) -> None:
         puppet = Puppet()
         runner = desk.script(puppet)
         for number in range(100):
@@ -390,19 +381,21 @@ class TestTrouble:
         assert runner.status().errors == 101
         stopped(runner)
 
-    def test_of_any_length_is_one_short_line(self, desk: Desk, trouble: Trouble) -> None:
+    def test_long_message_becomes_one_short_line(self, desk: Desk, trouble: Trouble) -> None:
         puppet = Puppet()
         runner = desk.script(puppet)
         puppet.fail(SourceFailed("two\nlines " + "x" * 10_000))
-        told = trouble.take()[0]
-        assert "\n" not in told
-        assert len(told) < 700
+        line = trouble.take()[0]
+        assert "\n" not in line
+        assert len(line) < 700
         assert "\n" not in runner.status().last_error
         stopped(runner)
 
 
-class TestTheRate:
-    def test_slows_the_source_and_drops_nothing(self, desk: Desk, trouble: Trouble) -> None:
+class TestRate:
+    def test_source_above_its_rate_is_slowed_and_loses_nothing(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
         async def run(feed: Feed) -> None:
             for number in range(100):
                 await feed.publish(number)
@@ -417,7 +410,7 @@ class TestTheRate:
             "source s publishes more than its max_rate (8 a second) allows, and is slowed"
         ]
 
-    def test_is_told_again_after_a_minute(self, desk: Desk, trouble: Trouble) -> None:
+    def test_exceeded_rate_is_logged_once_a_minute(self, desk: Desk, trouble: Trouble) -> None:
         async def run(feed: Feed) -> None:
             while True:
                 await feed.publish(1)
@@ -428,7 +421,7 @@ class TestTheRate:
         assert len(trouble.take()) == 3
         stopped(runner)
 
-    def test_is_known_to_the_source_beforehand(self, desk: Desk) -> None:
+    def test_delay_is_known_before_publishing(self, desk: Desk) -> None:
         puppet = Puppet()
         runner = desk.script(puppet, max_rate=2.0)
         feed = puppet.feeds[0]
@@ -439,7 +432,7 @@ class TestTheRate:
         assert feed.delay() == 0.5
         stopped(runner)
 
-    def test_keeps_the_order_of_those_that_wait(self, desk: Desk, trouble: Trouble) -> None:
+    def test_waiting_publications_keep_their_order(self, desk: Desk, trouble: Trouble) -> None:
         async def run(feed: Feed) -> None:
             for number in range(5):
                 Deferred.fromCoroutine(feed.publish(number))
@@ -451,23 +444,26 @@ class TestTheRate:
         trouble.take()
         stopped(runner)
 
-    def test_does_not_let_them_pile_up_for_ever(self, desk: Desk, trouble: Trouble) -> None:
+    def test_number_of_waiting_publications_is_bounded(
+        self, desk: Desk, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(attempt, "MAX_WAITING", 50)
         waiting: list[Deferred[Any]] = []
 
         async def run(feed: Feed) -> None:
-            for number in range(MAX_WAITING + 3):
+            for number in range(53):
                 waiting.append(Deferred.fromCoroutine(feed.publish(number)))
             await waiting[-1]
 
         runner = desk.script(run, max_rate=1.0)
-        assert f"{MAX_WAITING} publications wait already" in runner.status().last_error
+        assert "50 publications wait already" in runner.status().last_error
         trouble.take()
         stopped(runner)
         for one in waiting:
             one.addErrback(lambda _: None)
             one.cancel()
 
-    def test_of_a_flood_leaves_the_others_their_turns(self, desk: Desk) -> None:
+    def test_source_that_never_waits_leaves_turns_to_others(self, desk: Desk) -> None:
         async def run(feed: Feed) -> None:
             while True:
                 await feed.publish(0)
@@ -483,7 +479,9 @@ class TestTheRate:
         assert desk.clock.getDelayedCalls() == []
         assert len(desk.drafts) == count
 
-    def test_is_not_used_up_by_what_was_stopped(self, desk: Desk, trouble: Trouble) -> None:
+    def test_cancelled_publication_does_not_count_for_the_rate(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
         puppet = Puppet()
         runner = desk.script(puppet, max_rate=1.0)
         puppet.publish(1)
@@ -497,8 +495,8 @@ class TestTheRate:
         stopped(runner)
 
 
-class TestTheStop:
-    def test_cancels_what_the_source_awaits_and_is_over_with_it(self, desk: Desk) -> None:
+class TestStop:
+    def test_stop_cancels_the_source_and_waits_for_its_end(self, desk: Desk) -> None:
         ended: list[str] = []
 
         async def run(feed: Feed) -> None:
@@ -512,28 +510,30 @@ class TestTheStop:
                 ended.append("clean")
 
         runner = desk.script(run)
-        over = stopped(runner)
-        assert (ended, over) == (["cancelled"], [])
+        result = stopped(runner)
+        assert (ended, result) == (["cancelled"], [])
         desk.clock.advance(1)
-        assert (ended, over) == (["cancelled", "clean"], [None])
+        assert (ended, result) == (["cancelled", "clean"], [None])
         assert runner.status().state == "stopped"
         assert desk.clock.getDelayedCalls() == []
 
-    def test_does_not_wait_for_one_that_goes_on(self, desk: Desk, trouble: Trouble) -> None:
+    def test_source_that_ignores_the_cancellation_is_abandoned(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
         async def run(feed: Feed) -> None:
             while True:
                 with contextlib.suppress(CancelledError):
                     await deferLater(desk.clock, 0.5, lambda: None)
 
-        over = stopped(desk.script(run))
+        result = stopped(desk.script(run))
         for _ in range(3):
             desk.clock.advance(0.5)
-        assert over == []
+        assert result == []
         desk.clock.advance(0.5)
-        assert over == [None]
+        assert result == [None]
         assert trouble.take() == ["source s was stopped but does not end: it is abandoned"]
 
-    def test_lets_nothing_be_published_any_more(self, desk: Desk) -> None:
+    def test_feed_of_a_stopped_source_raises_stopped(self, desk: Desk) -> None:
         puppet = Puppet()
         runner = desk.script(puppet)
         feed = puppet.feeds[0]
@@ -547,7 +547,7 @@ class TestTheStop:
             feed.remember(1)
         assert desk.drafts == []
 
-    def test_keeps_what_the_source_remembers_at_its_end(self, desk: Desk) -> None:
+    def test_source_may_remember_a_value_while_it_is_cancelled(self, desk: Desk) -> None:
         async def run(feed: Feed) -> None:
             try:
                 await feed.sleep(1_000)
@@ -557,7 +557,7 @@ class TestTheStop:
         stopped(desk.script(run))
         assert desk.memory.get("s") == 7
 
-    def test_ends_a_publication_that_waits_for_its_turn(self, desk: Desk, trouble: Trouble) -> None:
+    def test_stop_cancels_a_waiting_publication(self, desk: Desk, trouble: Trouble) -> None:
         puppet = Puppet()
         runner = desk.script(puppet, max_rate=1.0)
         puppet.publish(1)
@@ -567,7 +567,9 @@ class TestTheStop:
         assert desk.published == [1]
         trouble.take()
 
-    def test_ends_what_nobody_awaits_as_well(self, desk: Desk, trouble: Trouble) -> None:
+    def test_stop_fails_publications_that_are_not_awaited(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
         seen: list[Any] = []
 
         async def run(feed: Feed) -> None:
@@ -581,28 +583,26 @@ class TestTheStop:
         assert [failure.type for failure in seen] == [Stopped, Stopped]
         trouble.take()
 
-    @pytest.mark.parametrize("way", ["publish", "sleep"])
-    def test_is_not_held_by_a_loop_that_takes_every_exception(
-        self, desk: Desk, trouble: Trouble, way: str
+    @pytest.mark.parametrize("method", ["publish", "sleep"])
+    def test_loop_that_catches_every_exception_does_not_block_the_stop(
+        self, desk: Desk, trouble: Trouble, method: str
     ) -> None:
         tries: list[Exception] = []
 
         async def run(feed: Feed) -> None:
             while True:
                 try:
-                    await (feed.publish(1) if way == "publish" else feed.sleep(1))
+                    await (feed.publish(1) if method == "publish" else feed.sleep(1))
                 except Exception as error:
                     tries.append(error)
 
-        over = stopped(desk.script(run, max_rate=1.0))
+        result = stopped(desk.script(run, max_rate=1.0))
         desk.clock.advance(0)
-        assert over == [None]
+        assert result == [None]
         assert 1 < len(tries) < 10
         assert "abandoned" in trouble.take()[-1]
 
-    def test_of_a_source_that_fails_at_it_is_logged_and_over(
-        self, desk: Desk, trouble: Trouble
-    ) -> None:
+    def test_failure_during_the_stop_is_logged(self, desk: Desk, trouble: Trouble) -> None:
         async def run(feed: Feed) -> None:
             try:
                 await feed.sleep(1_000)
@@ -616,20 +616,12 @@ class TestTheStop:
         ]
         assert desk.clock.getDelayedCalls() == []
 
-    def test_while_it_backs_off_leaves_nothing(self, desk: Desk, trouble: Trouble) -> None:
-        puppet = Puppet()
-        runner = desk.script(puppet)
-        puppet.fail(SourceFailed("x"))
-        assert stopped(runner) == [None]
-        assert desk.clock.getDelayedCalls() == []
-        trouble.take()
-
     @pytest.mark.parametrize("seconds", [0, 1])
-    def test_may_be_caused_by_what_it_publishes(self, desk: Desk, seconds: int) -> None:
-        over: list[Any] = []
+    def test_publication_of_the_source_may_cause_its_stop(self, desk: Desk, seconds: int) -> None:
+        result: list[Any] = []
         ended: list[str] = []
         watcher = Watcher()
-        watcher.on_send = lambda frame: over.append(stopped(runner))
+        watcher.on_send = lambda frame: result.append(stopped(runner))
         desk.watch(watcher)
 
         async def run(feed: Feed) -> None:
@@ -645,23 +637,23 @@ class TestTheStop:
         runner.startService()
         desk.clock.advance(seconds)
         desk.clock.advance(0)
-        assert (over, ended) == ([[None]], ["clean"])
+        assert (result, ended) == ([[None]], ["clean"])
         assert runner.status().state == "stopped"
         assert desk.clock.getDelayedCalls() == []
 
-    def test_gives_a_source_the_time_that_it_asks_for_but_holds_nobody(
+    def test_stop_seconds_of_a_source_do_not_delay_the_server(
         self, desk: Desk, trouble: Trouble
     ) -> None:
         puppet = Puppet()
         source = Script(puppet)
         source.stop_seconds = 10.0
-        puppet.deaf = True
+        puppet.ignores_cancel = True
         runner = desk.started(source)
-        over = stopped(runner)
+        result = stopped(runner)
         desk.clock.advance(1.9)
-        assert over == []
+        assert result == []
         desk.clock.advance(0.2)
-        assert over == [None]
+        assert result == [None]
         desk.clock.advance(7)
         assert trouble.take() == []
         puppet.end()
@@ -673,9 +665,9 @@ class TestTheStop:
         desk.clock.advance(0.2)
         assert "abandoned" in trouble.take()[0]
 
-    def test_with_another_start_in_between_waits_for_the_last_attempt(self, desk: Desk) -> None:
+    def test_restarted_runner_waits_for_the_end_of_the_last_attempt(self, desk: Desk) -> None:
         puppet = Puppet()
-        puppet.deaf = True
+        puppet.ignores_cancel = True
         source = Script(puppet)
         source.stop_seconds = 10.0
         runner = desk.started(source)
@@ -685,29 +677,21 @@ class TestTheStop:
         assert (len(puppet.feeds), puppet.live) == (1, 1)
         puppet.end()
         assert (len(puppet.feeds), puppet.live) == (2, 1)
-        puppet.deaf = False
+        puppet.ignores_cancel = False
         assert stopped(runner) == [None]
         assert desk.clock.getDelayedCalls() == []
 
-    def test_may_come_twice_and_before_anything_began(self, desk: Desk) -> None:
+    def test_runner_can_be_stopped_twice_and_before_its_start(self, desk: Desk) -> None:
         runner = desk.runner(Script(Puppet()))
         assert stopped(runner) == [None]
         runner.startService()
         assert (stopped(runner), stopped(runner)) == ([None], [None])
 
-    def test_may_be_followed_by_another_start(self, desk: Desk) -> None:
-        puppet = Puppet()
-        runner = desk.script(puppet)
-        puppet.end()
-        stopped(runner)
-        runner.startService()
-        puppet.publish(1)
-        assert desk.published == [1]
-        stopped(runner)
-
 
 class TestOnDemand:
-    def test_runs_while_somebody_watches_and_a_while_longer(self, desk: Desk) -> None:
+    def test_source_runs_while_the_channel_has_subscribers_and_linger_seconds_longer(
+        self, desk: Desk
+    ) -> None:
         callbacks = ([*desk.hub.on_join], [*desk.hub.on_leave])
         puppet = Puppet()
         runner = desk.script(puppet, on_demand=True, linger_seconds=30.0)
@@ -731,34 +715,21 @@ class TestOnDemand:
         assert desk.clock.getDelayedCalls() == []
         assert (desk.hub.on_join, desk.hub.on_leave) == callbacks
 
-    def test_is_not_disturbed_by_somebody_who_goes_and_comes_in_time(self, desk: Desk) -> None:
+    def test_subscribers_of_other_channels_do_not_count(self, desk: Desk) -> None:
         puppet, watcher = Puppet(), Watcher()
         runner = desk.script(puppet, on_demand=True, linger_seconds=30.0)
-        for _ in range(3):
-            desk.watch(watcher)
-            desk.leave(watcher)
-            desk.clock.advance(29)
-        assert (puppet.live, len(puppet.feeds)) == (1, 1)
-        stopped(runner)
-
-    def test_minds_its_own_channel_only(self, desk: Desk) -> None:
-        puppet, watcher = Puppet(), Watcher()
-        runner = desk.script(puppet, on_demand=True, linger_seconds=0.0)
-        desk.watch(watcher, "other")
-        assert puppet.live == 0
+        for _ in range(2):
+            desk.watch(watcher, "other")
+            assert puppet.live == 0
+            desk.leave(watcher, "other")
         desk.watch(watcher)
+        desk.watch(watcher, "other")
         desk.leave(watcher, "other")
         desk.clock.advance(100)
         assert puppet.live == 1
         stopped(runner)
 
-    def test_begins_with_the_server_for_those_who_are_there(self, desk: Desk) -> None:
-        puppet = Puppet()
-        desk.watch(Watcher())
-        stopped(desk.script(puppet, on_demand=True))
-        assert len(puppet.feeds) == 1
-
-    def test_publishes_nothing_before_the_answer_to_the_subscribe(self, desk: Desk) -> None:
+    def test_first_publication_follows_the_reply_to_the_subscribe(self, desk: Desk) -> None:
         async def run(feed: Feed) -> None:
             await feed.publish(1)
 
@@ -769,9 +740,9 @@ class TestOnDemand:
         desk.clock.advance(0)
         assert watcher.offsets == [1]
 
-    def test_waits_with_the_next_attempt_for_the_end_of_the_last(self, desk: Desk) -> None:
+    def test_next_attempt_waits_for_the_end_of_the_last(self, desk: Desk) -> None:
         puppet, watcher = Puppet(), Watcher()
-        puppet.deaf = True
+        puppet.ignores_cancel = True
         runner = desk.script(puppet, on_demand=True, linger_seconds=0.0)
         desk.watch(watcher)
         desk.leave(watcher)
@@ -782,46 +753,16 @@ class TestOnDemand:
         puppet.end()
         assert (len(puppet.feeds), puppet.live) == (2, 1)
         assert runner.status().state == "running"
-        puppet.deaf = False
+        puppet.ignores_cancel = False
         stopped(runner)
-
-    def test_does_not_shorten_the_back_off_by_coming_and_going(
-        self, desk: Desk, trouble: Trouble
-    ) -> None:
-        puppet, watcher = Puppet(), Watcher()
-        runner = desk.script(
-            puppet, on_demand=True, linger_seconds=0.0, retry_seconds=100.0, retry_max_seconds=100.0
-        )
-        desk.watch(watcher)
-        puppet.fail(SourceFailed("x"))
-        for _ in range(5):
-            desk.leave(watcher)
-            desk.clock.advance(1)
-            assert runner.status().state == "waiting"
-            desk.watch(watcher)
-            assert runner.status().state == "backing off"
-        assert len(puppet.feeds) == 1
-        desk.clock.advance(100)
-        assert len(puppet.feeds) == 2
-        assert runner.status().restarts == 1
-        trouble.take()
-        stopped(runner)
-
-    def test_that_has_ended_is_not_started_again(self, desk: Desk) -> None:
-        puppet = Puppet()
-        runner = desk.script(puppet, on_demand=True, linger_seconds=0.0)
-        desk.watch(Watcher("1"))
-        puppet.end()
-        desk.watch(Watcher("2"))
-        assert (len(puppet.feeds), runner.status().state) == (1, "ended")
 
 
 RETRY = 4.0
 LINGER = 3.0
 
 
-class Orders(RuleBasedStateMachine):
-    """Somebody comes and goes, the source does this and that, the server stops and starts."""
+class RunnerMachine(RuleBasedStateMachine):
+    """Subscribers join and leave, the source publishes and fails, the server stops and starts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -851,14 +792,14 @@ class Orders(RuleBasedStateMachine):
         )
 
     @rule()
-    def come(self) -> None:
+    def join(self) -> None:
         self.watchers.append(Watcher())
         self.alone_since = None
         self.desk.watch(self.watchers[-1])
 
     @precondition(lambda self: self.watchers)
     @rule()
-    def go(self) -> None:
+    def leave(self) -> None:
         self.desk.leave(self.watchers.pop())
         if not self.watchers:
             self.alone_since = self.desk.clock.seconds()
@@ -903,14 +844,14 @@ class Orders(RuleBasedStateMachine):
     def start(self) -> None:
         assert self.runner is not None
         self.ended = False
-        # Who was lingered for when it was stopped is not any more.
+        # A stop ends the lingering.
         self.alone_since = None
         self.runner.startService()
 
     @invariant()
-    def there_is_an_attempt_exactly_when_there_is_to_be_one(self) -> None:
+    def an_attempt_runs_exactly_when_expected(self) -> None:
         now = self.desk.clock.seconds()
-        assert self.puppet.most_live <= 1
+        assert self.puppet.max_live <= 1
         if self.runner is None or not self.runner.running or self.ended:
             assert not self.puppet.live
             return
@@ -925,12 +866,12 @@ class Orders(RuleBasedStateMachine):
             assert (self.puppet.live, self.runner.status().state) == (0, "backing off")
 
     @invariant()
-    def all_that_was_published_is_there_in_order(self) -> None:
+    def all_publications_arrive_in_order(self) -> None:
         assert self.desk.published == self.sent
         if self.runner is not None:
             assert self.runner.status().published == len(self.sent)
 
 
-def test_any_order_of_events_leaves_it_as_it_is_to_be(trouble: Trouble) -> None:
-    run_state_machine_as_test(Orders, settings=settings(stateful_step_count=40))
+def test_any_order_of_events_leads_to_the_expected_state(trouble: Trouble) -> None:
+    run_state_machine_as_test(RunnerMachine, settings=settings(stateful_step_count=40))
     assert all(" failed, and is started again in " in text for text in trouble.take())
