@@ -722,6 +722,7 @@ class TestOnDemand:
             desk.watch(watcher, "other")
             assert puppet.live == 0
             desk.leave(watcher, "other")
+            assert runner.status().state == "waiting"
         desk.watch(watcher)
         desk.watch(watcher, "other")
         desk.leave(watcher, "other")
