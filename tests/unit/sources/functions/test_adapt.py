@@ -28,7 +28,7 @@ TICK = "source s: a tick failed, and the next one comes"
 
 
 class Values:
-    """A function that returns these, or raises them; then 0."""
+    """A function that returns or raises the values in turn, and then returns 0."""
 
     def __init__(self, *values: Any):
         self.values = list(values)
@@ -41,19 +41,19 @@ class Values:
 
 
 class Gate:
-    """A function that does not return until it is let."""
+    """A function that returns once `opened` is set."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
         self.opened = threading.Event()
         self.calls = 0
         self.inside = 0
-        self.most_inside = 0
+        self.max_inside = 0
 
     def __call__(self) -> int:
         self.calls += 1
         self.inside += 1
-        self.most_inside = max(self.inside, self.most_inside)
+        self.max_inside = max(self.inside, self.max_inside)
         self.entered.set()
         assert self.opened.wait(WAIT_SECONDS)
         self.inside -= 1
@@ -79,10 +79,10 @@ def start(desk: Desk, target: Any, every: float | None = None, **thread: bool) -
     return desk.started(adapt(target, every, **thread))
 
 
-class TestATimer:
+class TestTimer:
     """On the reactor's thread."""
 
-    def test_publishes_at_once_and_then_at_its_interval(self, desk: Desk) -> None:
+    def test_timer_publishes_at_once_and_then_at_its_interval(self, desk: Desk) -> None:
         runner = start(desk, Values(1, 2, 3), 2.0, thread=False)
         assert desk.published == [1]
         desk.clock.advance(1.9)
@@ -95,9 +95,7 @@ class TestATimer:
         desk.clock.advance(10)
         assert len(desk.drafts) == 3
 
-    def test_that_raises_stopiteration_is_told_with_its_line(
-        self, desk: Desk, trouble: Trouble
-    ) -> None:
+    def test_stopiteration_is_logged_with_its_line(self, desk: Desk, trouble: Trouble) -> None:
         def tick() -> object:
             return next(iter([]))
 
@@ -108,7 +106,9 @@ class TestATimer:
         trouble.take()
         stopped(runner)
 
-    def test_whose_tick_fails_logs_it_and_goes_on(self, desk: Desk, trouble: Trouble) -> None:
+    def test_failed_tick_is_logged_and_the_timer_continues(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
         runner = start(desk, Values(1, RuntimeError("broken"), sys.exit, 4), 2.0, thread=False)
         desk.clock.advance(2)
         status = runner.status()
@@ -118,12 +118,12 @@ class TestATimer:
         assert desk.published == [1, 4]
         status = runner.status()
         assert (status.errors, status.restarts, status.last_error) == (2, 0, "")
-        told = trouble.take()
-        assert told[0] == f"{TICK}: RuntimeError('broken')"
-        assert "builtin_function_or_method does not fit into JSON" in told[1]
+        lines = trouble.take()
+        assert lines[0] == f"{TICK}: RuntimeError('broken')"
+        assert "builtin_function_or_method does not fit into JSON" in lines[1]
         stopped(runner)
 
-    def test_that_fails_the_same_each_time_is_counted_and_told_once_a_minute(
+    def test_repeated_failure_is_counted_and_logged_once_a_minute(
         self, desk: Desk, trouble: Trouble
     ) -> None:
         raised: list[Exception] = [LookupError("one")]
@@ -134,8 +134,8 @@ class TestATimer:
         def fails_too() -> None:
             raise LookupError("one")
 
-        places = [fails]
-        runner = start(desk, lambda: places[0](), 0.5, thread=False)
+        functions = [fails]
+        runner = start(desk, lambda: functions[0](), 0.5, thread=False)
         desk.clock.pump([0.5] * 119)
         assert ["log_failure" in event for event in trouble] == [True]
         assert trouble.take() == [f"{TICK}: LookupError('one')"]
@@ -147,10 +147,10 @@ class TestATimer:
         again = f"{TICK}: LookupError: one (the same 120 times more in 60 s)"
         assert trouble.take() == [again] * 3
         desk.clock.pump([0.5] * 7)
-        # The same words, from another line.
-        places[0] = fails_too
+        # The same message from another line of code.
+        functions[0] = fails_too
         desk.clock.pump([0.5, 0.5])
-        places[0], raised[0] = fails, LookupError("two")
+        functions[0], raised[0] = fails, LookupError("two")
         desk.clock.pump([0.5, 0.5])
         assert ["log_failure" in event for event in trouble] == [True, True]
         assert trouble.take() == [
@@ -159,15 +159,8 @@ class TestATimer:
         ]
         stopped(runner)
 
-    def test_that_exits_fails_in_that_tick_only(self, desk: Desk, trouble: Trouble) -> None:
-        runner = start(desk, Values(SystemExit(3), 2), 2.0, thread=False)
-        desk.clock.advance(2)
-        assert desk.published == [2]
-        assert trouble.take() == [f"{TICK}: SystemExit(3)"]
-        stopped(runner)
-
     @pytest.mark.parametrize(
-        ("value", "kind", "place"),
+        ("value", "kind", "path"),
         [
             ({"a": [0, object()]}, "object", "['a'][1]"),
             ([float("nan")], "float", "[0]"),
@@ -176,28 +169,28 @@ class TestATimer:
             (iter([1]), "list_iterator", ""),
         ],
     )
-    def test_of_what_json_cannot_hold_says_which_type_and_where(
-        self, desk: Desk, trouble: Trouble, value: object, kind: str, place: str
+    def test_value_that_json_cannot_hold_is_logged_with_type_and_path(
+        self, desk: Desk, trouble: Trouble, value: object, kind: str, path: str
     ) -> None:
         runner = start(desk, Values(value, 2), 2.0, thread=False)
         assert runner.status().last_error.startswith(f"{kind} does not fit into JSON")
-        # No lines of ours, and there are no others.
+        # Without a traceback, which would show only our lines.
         assert "log_failure" not in trouble[0]
-        [told] = trouble.take()
-        assert told.startswith(f"{TICK}: {kind} does not fit into JSON")
-        assert place in told
+        [line] = trouble.take()
+        assert line.startswith(f"{TICK}: {kind} does not fit into JSON")
+        assert path in line
         desk.clock.advance(2)
         assert desk.published == [2]
         stopped(runner)
 
-    def test_of_nothing_publishes_nothing(self, desk: Desk) -> None:
+    def test_none_is_not_published(self, desk: Desk) -> None:
         runner = start(desk, Values(None, 2), 2.0, thread=False)
         assert desk.published == []
         desk.clock.advance(2)
         assert desk.published == [2]
         stopped(runner)
 
-    def test_awaits_what_can_be_awaited_and_skips_what_it_misses(self, desk: Desk) -> None:
+    def test_deferred_is_awaited_and_missed_ticks_are_skipped(self, desk: Desk) -> None:
         waits: Deferred[int] = Deferred()
         values = Values(waits, succeed(2), 3)
         runner = start(desk, values, 2.0, thread=False)
@@ -209,7 +202,7 @@ class TestATimer:
         assert desk.published == [1, 2]
         stopped(runner)
 
-    def test_begins_no_tick_while_a_publication_waits(self, desk: Desk) -> None:
+    def test_no_tick_starts_while_a_publication_waits(self, desk: Desk) -> None:
         values = Values(1, 2, 3)
         desk.held = Deferred()
         runner = start(desk, values, 2.0, thread=False)
@@ -221,7 +214,9 @@ class TestATimer:
         assert desk.published == [1, 2]
         stopped(runner)
 
-    def test_of_what_the_hub_refuses_backs_off(self, desk: Desk, trouble: Trouble) -> None:
+    def test_source_backs_off_while_publishing_is_unavailable(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
         desk.refusal = Unavailable("the disk is full")
         runner = start(desk, Values(1, 2), 2.0, thread=False)
         assert (runner.status().state, len(desk.clock.getDelayedCalls())) == ("backing off", 1)
@@ -231,7 +226,7 @@ class TestATimer:
         assert "the disk is full" in trouble.take()[0]
         stopped(runner)
 
-    def test_that_is_stopped_cancels_what_its_tick_awaits(self, desk: Desk) -> None:
+    def test_stop_cancels_the_deferred_of_a_tick(self, desk: Desk) -> None:
         waits: Deferred[int] = Deferred()
         runner = start(desk, Values(waits), 2.0, thread=False)
         assert stopped(runner) == [None]
@@ -240,7 +235,7 @@ class TestATimer:
         assert desk.clock.getDelayedCalls() == []
         assert desk.published == []
 
-    def test_may_be_given_the_feed(self, desk: Desk) -> None:
+    def test_function_may_take_the_feed(self, desk: Desk) -> None:
         def with_feed(feed: Feed) -> str:
             return feed.name
 
@@ -252,7 +247,9 @@ class TestATimer:
         for runner in runners:
             stopped(runner)
 
-    def test_that_hangs_is_told_and_keeps_only_itself(self, desk: Desk, trouble: Trouble) -> None:
+    def test_hanging_tick_is_logged_and_blocks_no_other_source(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
         waits: Deferred[int] = Deferred()
         hangs = start(desk, Values(waits), 5.0, thread=False)
         other = start(desk, Values(), 5.0, thread=False)
@@ -261,17 +258,17 @@ class TestATimer:
         desk.clock.pump([5.0] * 9)
         assert trouble.take() == []
         desk.clock.pump([5.0] * 9)
-        told = f"a tick has not returned after {seconds:g} s; the next one waits for it"
-        assert trouble.take() == [f"source s: {told}"]
-        assert hangs.status().last_error == told
+        problem = f"a tick has not returned after {seconds:g} s; the next one waits for it"
+        assert trouble.take() == [f"source s: {problem}"]
+        assert hangs.status().last_error == problem
         assert len(desk.drafts) == 19
         waits.callback(1)
         assert hangs.status().last_error == ""
         assert (stopped(hangs), stopped(other)) == ([None], [None])
 
 
-class TestACoroutineFunction:
-    def test_is_awaited_each_tick(self, desk: Desk, trouble: Trouble) -> None:
+class TestCoroutineFunction:
+    def test_coroutine_is_awaited_each_tick(self, desk: Desk, trouble: Trouble) -> None:
         waits: list[Deferred[int]] = [Deferred(), Deferred()]
         left = list(waits)
 
@@ -290,7 +287,7 @@ class TestACoroutineFunction:
         assert "pop from empty list" in trouble.take()[0]
         stopped(runner)
 
-    def test_without_an_interval_is_called_once_with_the_feed(
+    def test_function_without_interval_is_called_once_with_the_feed(
         self, desk: Desk, trouble: Trouble
     ) -> None:
         async def run(feed: Feed) -> None:
@@ -307,7 +304,7 @@ class TestACoroutineFunction:
         assert len(trouble.take()) == 1
         stopped(runner)
 
-    def test_that_is_stopped_is_cancelled(self, desk: Desk) -> None:
+    def test_stop_cancels_the_coroutine(self, desk: Desk) -> None:
         seen: list[str] = []
 
         async def tick(feed: Feed) -> int:
@@ -323,7 +320,7 @@ class TestACoroutineFunction:
         assert desk.clock.getDelayedCalls() == []
 
     @pytest.mark.parametrize("every", [None, 2.0])
-    def test_that_waits_for_asyncio_is_told_what_to_do(
+    def test_asyncio_on_another_reactor_fails_with_advice(
         self, desk: Desk, trouble: Trouble, every: float | None
     ) -> None:
         async def run(feed: Feed) -> None:
@@ -335,8 +332,8 @@ class TestACoroutineFunction:
         stopped(runner)
 
 
-class TestAnAsyncGenerator:
-    def test_is_iterated_and_ends_with_its_last_value(self, desk: Desk) -> None:
+class TestAsyncGenerator:
+    def test_generator_is_published_and_ends_with_its_last_value(self, desk: Desk) -> None:
         async def values(feed: Feed) -> AsyncIterator[int]:
             for number in range(3):
                 yield number
@@ -349,7 +346,7 @@ class TestAnAsyncGenerator:
         assert runner.status().state == "ended"
         assert desk.clock.getDelayedCalls() == []
 
-    def test_gives_one_value_each_tick_with_an_interval(self, desk: Desk) -> None:
+    def test_interval_publishes_one_value_each_tick(self, desk: Desk) -> None:
         async def values() -> AsyncIterator[object]:
             for number in (0, None, 2):
                 yield number
@@ -364,9 +361,7 @@ class TestAnAsyncGenerator:
 
     @pytest.mark.parametrize("every", [None, 2.0])
     @pytest.mark.parametrize("waits", [True, False])
-    def test_is_closed_when_it_is_stopped(
-        self, desk: Desk, every: float | None, waits: bool
-    ) -> None:
+    def test_stop_closes_the_generator(self, desk: Desk, every: float | None, waits: bool) -> None:
         seen: list[str] = []
 
         async def values(feed: Feed) -> AsyncIterator[int]:
@@ -387,7 +382,9 @@ class TestAnAsyncGenerator:
         assert seen == ["closing", "closed"]
         assert desk.clock.getDelayedCalls() == []
 
-    def test_that_raises_is_begun_anew_after_a_while(self, desk: Desk, trouble: Trouble) -> None:
+    def test_generator_that_raises_restarts_after_the_back_off(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
         async def values() -> AsyncIterator[int]:
             yield 1
             raise RuntimeError("broken")
@@ -399,16 +396,7 @@ class TestAnAsyncGenerator:
         assert "RuntimeError('broken')" in trouble.take()[0]
         stopped(runner)
 
-    def test_of_a_value_that_json_cannot_hold_goes_on(self, desk: Desk, trouble: Trouble) -> None:
-        async def values() -> AsyncIterator[object]:
-            yield object()
-            yield 2
-
-        start(desk, values)
-        assert desk.published == [2]
-        assert len(trouble.take()) == 1
-
-    def test_of_nothing_for_ever_leaves_the_others_their_turns(self, desk: Desk) -> None:
+    def test_endless_generator_of_none_leaves_turns_to_others(self, desk: Desk) -> None:
         async def values() -> AsyncIterator[None]:
             while True:
                 yield None
@@ -419,8 +407,8 @@ class TestAnAsyncGenerator:
         assert stopped(runner) == [None]
 
 
-class TestAGeneratorOnTheReactor:
-    def test_is_iterated_closed_and_ends(self, desk: Desk) -> None:
+class TestGeneratorOnTheReactor:
+    def test_generator_is_published_and_closed(self, desk: Desk) -> None:
         seen: list[str] = []
 
         def values(last: int) -> Iterator[int]:
@@ -429,17 +417,17 @@ class TestAGeneratorOnTheReactor:
             finally:
                 seen.append("closed")
 
-        ends = start(desk, functools.partial(values, 2), thread=False)
-        assert (desk.published, seen, ends.status().state) == ([0, 1], ["closed"], "ended")
-        goes_on = start(desk, functools.partial(values, 1_000), 2.0, thread=False)
+        finite = start(desk, functools.partial(values, 2), thread=False)
+        assert (desk.published, seen, finite.status().state) == ([0, 1], ["closed"], "ended")
+        endless = start(desk, functools.partial(values, 1_000), 2.0, thread=False)
         desk.clock.pump([2.0] * 2)
         assert desk.published == [0, 1, 0, 1, 2]
-        assert stopped(goes_on) == [None]
+        assert stopped(endless) == [None]
         assert seen == ["closed"] * 2
 
 
-class TestAFunctionInAThread:
-    def test_is_called_in_one_thread_that_is_not_the_reactors(self, desk: Desk) -> None:
+class TestFunctionInAThread:
+    def test_function_is_called_in_one_thread_beside_the_reactor(self, desk: Desk) -> None:
         seen: list[threading.Thread] = []
 
         def tick() -> int:
@@ -458,7 +446,9 @@ class TestAFunctionInAThread:
         assert seen[0].daemon
         assert stopped(runner) == [None]
 
-    def test_that_hangs_keeps_only_itself_and_is_told(self, desk: Desk, trouble: Trouble) -> None:
+    def test_hanging_call_is_logged_and_blocks_no_other_source(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
         gate = Gate()
         runner = start(desk, gate, 1.0)
         other = start(desk, Values(), 1.0, thread=False)
@@ -475,9 +465,7 @@ class TestAFunctionInAThread:
         assert gate.calls == 2
         assert (stopped(runner), stopped(other)) == ([None], [None])
 
-    def test_that_hangs_does_not_hold_the_stop_and_leaves_its_thread_alone(
-        self, desk: Desk
-    ) -> None:
+    def test_hanging_call_does_not_delay_the_stop(self, desk: Desk) -> None:
         gate = Gate()
         before = threading.active_count()
         runner = start(desk, gate, 1.0)
@@ -490,13 +478,11 @@ class TestAFunctionInAThread:
             if thread.name.startswith("source "):
                 thread.join(WAIT_SECONDS)
         assert threading.active_count() == before
-        # It may have been brought over; nobody wants it any more.
+        # Its result, if it reached the reactor, is ignored.
         desk.clock.take(desk.clock.waiting)
         assert desk.published == []
 
-    def test_that_hangs_is_not_called_again_by_the_next_attempt(
-        self, desk: Desk, trouble: Trouble
-    ) -> None:
+    def test_next_attempt_waits_for_the_hanging_call(self, desk: Desk, trouble: Trouble) -> None:
         gate, watcher = Gate(), Watcher()
         runner = desk.started(adapt(gate, 1.0), on_demand=True, linger_seconds=0.0)
         for _ in range(5):
@@ -508,12 +494,12 @@ class TestAFunctionInAThread:
         assert (gate.calls, len(threads)) == (1, 1)
         gate.opened.set()
         desk.clock.take(2)
-        assert (gate.calls, gate.most_inside) == (2, 1)
+        assert (gate.calls, gate.max_inside) == (2, 1)
         assert desk.published == [2]
         stopped(runner)
 
     @pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(1), StopIteration()])
-    def test_that_raises_is_logged_and_the_next_tick_comes(
+    def test_exception_is_logged_and_the_timer_continues(
         self, desk: Desk, trouble: Trouble, error: BaseException
     ) -> None:
         runner = start(desk, Values(error, 2), 2.0)
@@ -525,31 +511,31 @@ class TestAFunctionInAThread:
         assert desk.published == [2]
         stopped(runner)
 
-    @pytest.mark.parametrize("what", ["Deferred", "coroutine", "Future"])
-    def test_that_returns_what_is_to_be_awaited_is_told_what_to_write(
-        self, desk: Desk, trouble: Trouble, what: str
+    @pytest.mark.parametrize("kind", ["Deferred", "coroutine", "Future"])
+    def test_returned_awaitable_fails_with_advice(
+        self, desk: Desk, trouble: Trouble, kind: str
     ) -> None:
         async def work() -> None:
             """Never awaited."""
 
         loop = asyncio.new_event_loop()
         coroutine = work()
-        made: Any = {
+        factories: Any = {
             "Deferred": Deferred,
             "coroutine": lambda: coroutine,
             "Future": loop.create_future,
         }
-        runner = start(desk, lambda: made[what](), 2.0)
+        runner = start(desk, lambda: factories[kind](), 2.0)
         desk.clock.take()
-        [told] = trouble.take()
-        assert f"returned a {what} in a thread" in told
-        assert "write `async def`, or thread=False" in told
-        assert (inspect.getcoroutinestate(coroutine) == "CORO_CLOSED") is (what == "coroutine")
+        [line] = trouble.take()
+        assert f"returned a {kind} in a thread" in line
+        assert "write `async def`, or thread=False" in line
+        assert (inspect.getcoroutinestate(coroutine) == "CORO_CLOSED") is (kind == "coroutine")
         coroutine.close()
         stopped(runner)
         loop.close()
 
-    def test_cannot_publish_by_the_feed(self, desk: Desk, trouble: Trouble) -> None:
+    def test_feed_cannot_publish_in_a_thread(self, desk: Desk, trouble: Trouble) -> None:
         def tick(feed: Feed) -> object:
             return feed.publish(1)
 
@@ -560,8 +546,8 @@ class TestAFunctionInAThread:
         stopped(runner)
 
 
-class TestAGeneratorInAThread:
-    def test_keeps_what_it_takes_after_its_stop_for_the_next_run(self, desk: Desk) -> None:
+class TestGeneratorInAThread:
+    def test_value_received_after_the_stop_is_published_by_the_next_run(self, desk: Desk) -> None:
         queue: SimpleQueue[int] = SimpleQueue()
         waits = threading.Semaphore(0)
         watcher = Watcher()
@@ -577,7 +563,7 @@ class TestAGeneratorInAThread:
         queue.put(1)
         desk.clock.take()
         assert waits.acquire(timeout=WAIT_SECONDS)
-        # Taken when nobody runs it: the value, and the close of the generator.
+        # The generator gets a value while no run is active, and is then closed.
         desk.leave(watcher)
         queue.put(2)
         desk.clock.take(2)
@@ -585,7 +571,7 @@ class TestAGeneratorInAThread:
         desk.clock.take()
         assert desk.published == [1, 2]
         assert waits.acquire(timeout=WAIT_SECONDS)
-        # Taken by the one of the run before when the next one runs.
+        # The generator of the last run gets a value while the next run is active.
         desk.leave(watcher)
         desk.watch(watcher)
         queue.put(3)
@@ -599,7 +585,7 @@ class TestAGeneratorInAThread:
         queue.put(5)
         desk.clock.take(2)
 
-    def test_is_iterated_and_ends_with_its_last_value(self, desk: Desk) -> None:
+    def test_generator_is_published_and_ends_with_its_last_value(self, desk: Desk) -> None:
         def values() -> Iterator[object]:
             yield from (0, None, 2)
 
@@ -608,7 +594,7 @@ class TestAGeneratorInAThread:
         desk.clock.take(5)
         assert (desk.published, runner.status().state) == ([0, 2], "ended")
 
-    def test_gives_one_value_each_tick_with_an_interval(self, desk: Desk) -> None:
+    def test_interval_publishes_one_value_each_tick(self, desk: Desk) -> None:
         def values() -> Iterator[int]:
             yield from range(1_000)
 
@@ -618,11 +604,11 @@ class TestAGeneratorInAThread:
         desk.clock.advance(2)
         desk.clock.take()
         assert desk.published == [0, 1]
-        over = stopped(runner)
+        result = stopped(runner)
         desk.clock.take()
-        assert over == [None]
+        assert result == [None]
 
-    def test_is_closed_in_its_thread_when_it_is_stopped(self, desk: Desk) -> None:
+    def test_stop_closes_the_generator_in_its_thread(self, desk: Desk) -> None:
         seen: list[threading.Thread] = []
 
         def values() -> Iterator[int]:
@@ -635,13 +621,15 @@ class TestAGeneratorInAThread:
 
         runner = start(desk, values, 2.0)
         desk.clock.take()
-        over = stopped(runner)
+        result = stopped(runner)
         desk.clock.take()
-        assert over == [None]
+        assert result == [None]
         assert len(seen) == 2
         assert len(set(seen)) == 1
 
-    def test_that_hangs_is_closed_when_it_comes_back_and_holds_nobody(self, desk: Desk) -> None:
+    def test_hanging_generator_is_closed_after_its_call_and_does_not_delay_the_stop(
+        self, desk: Desk
+    ) -> None:
         gate, closed = Gate(), threading.Event()
 
         def values() -> Iterator[int]:
@@ -657,7 +645,7 @@ class TestAGeneratorInAThread:
         assert closed.wait(WAIT_SECONDS)
         assert desk.published == []
 
-    def test_may_sleep_as_it_likes(self, desk: Desk) -> None:
+    def test_generator_without_interval_may_wait_without_a_warning(self, desk: Desk) -> None:
         gate = Gate()
 
         def values() -> Iterator[int]:
@@ -670,7 +658,9 @@ class TestAGeneratorInAThread:
         desk.clock.take(3)
         assert desk.published == [1]
 
-    def test_that_raises_is_begun_anew_after_a_while(self, desk: Desk, trouble: Trouble) -> None:
+    def test_generator_that_raises_restarts_after_the_back_off(
+        self, desk: Desk, trouble: Trouble
+    ) -> None:
         def values() -> Iterator[int]:
             yield 1
             raise RuntimeError("broken")
@@ -682,9 +672,9 @@ class TestAGeneratorInAThread:
         desk.clock.advance(1)
         desk.clock.take()
         assert desk.published == [1, 1]
-        over = stopped(runner)
+        result = stopped(runner)
         desk.clock.take(desk.clock.waiting)
-        while not over:
+        while not result:
             desk.clock.take()
         trouble.take()
 
@@ -695,15 +685,15 @@ class Own:
         await feed.publish("own")
 
 
-class TestWhatIsASource:
-    def test_is_what_provides_the_interface_or_a_class_of_it(self, desk: Desk) -> None:
+class TestAdapt:
+    def test_object_or_class_with_isource_is_a_source(self, desk: Desk) -> None:
         own = Own()
         assert adapt(own) is own
         assert isinstance(adapt(Own), Own)
         start(desk, Own)
         assert desk.published == ["own"]
 
-    def test_is_a_callable_object_by_its_call(self, desk: Desk) -> None:
+    def test_callable_object_is_a_source(self, desk: Desk) -> None:
         class Async:
             async def __call__(self) -> int:
                 return 1
@@ -725,7 +715,7 @@ class TestWhatIsASource:
         for runner in runners:
             stopped(runner)
 
-    def test_may_be_written_in_c(self, desk: Desk) -> None:
+    def test_function_written_in_c_is_a_source(self, desk: Desk) -> None:
         runner = start(desk, time.monotonic, 2.0, thread=False)
         assert isinstance(desk.published[0], float)
         stopped(runner)
@@ -750,11 +740,13 @@ class TestWhatIsASource:
             (lambda *, a: 0, {"every": 1}, "takes 1 arguments"),
         ],
     )
-    def test_is_nothing_else(self, target: Any, arguments: dict[str, Any], problem: str) -> None:
+    def test_other_objects_and_arguments_raise_value_error(
+        self, target: Any, arguments: dict[str, Any], problem: str
+    ) -> None:
         with pytest.raises(ValueError, match=problem):
             adapt(target, **arguments)
 
-    def test_is_no_coroutine_function_that_can_publish_nothing(self) -> None:
+    def test_coroutine_function_needs_interval_or_feed(self) -> None:
         async def run() -> None:
             """Without every and without a feed."""
 
@@ -764,13 +756,13 @@ class TestWhatIsASource:
             adapt(run, 1.0, thread=True)
 
 
-class TestTheRandomNumbers:
-    def test_are_from_0_to_10_with_three_decimals(self) -> None:
+class TestRandomNumbers:
+    def test_numbers_are_from_0_to_10_with_three_decimals(self) -> None:
         numbers = [random_number()["number"] for _ in range(1_000)]
         assert all(0 <= number <= 10 and number == round(number, 3) for number in numbers)
         assert len(set(numbers)) > 900
 
-    def test_are_made_on_the_reactor_each_interval(self, desk: Desk) -> None:
+    def test_numbers_are_published_at_the_interval(self, desk: Desk) -> None:
         runner = desk.started(RANDOM.make(Options(every=3.0)))
         desk.clock.advance(3)
         assert [list(data) for data in desk.published] == [["number"], ["number"]]

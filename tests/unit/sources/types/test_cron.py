@@ -28,24 +28,24 @@ from tests.unit.fakes.web import Trouble
 PARIS = ZoneInfo("Europe/Paris")
 
 
-def at(text: str) -> float:
-    """Unix seconds of an ISO time with its offset."""
+def unix_time(text: str) -> float:
+    """Return the Unix seconds of an ISO time with its offset."""
     return datetime.fromisoformat(text).timestamp()
 
 
-def ticks(expression: str, begin: str, count: int, zone: Any = PARIS) -> list[str]:
-    """The first ticks after a time, each from the one before."""
-    schedule, now, found = Schedule(expression, zone), at(begin), []
+def due_times(expression: str, start: str, count: int, zone: Any = PARIS) -> list[str]:
+    """Return the first due times after a time, each computed from the one before."""
+    schedule, now, times = Schedule(expression, zone), unix_time(start), []
     for _ in range(count):
         due = schedule.after(now)
-        found.append(due.isoformat())
+        times.append(due.isoformat())
         now = due.timestamp()
-    return found
+    return times
 
 
-class TestTheSchedule:
-    def test_is_that_of_the_expression(self) -> None:
-        assert ticks("*/20 9-10 * * mon-fri", "2026-11-20T10:30:00+01:00", 3) == [
+class TestSchedule:
+    def test_times_are_those_of_the_expression(self) -> None:
+        assert due_times("*/20 9-10 * * mon-fri", "2026-11-20T10:30:00+01:00", 3) == [
             "2026-11-20T10:40:00+01:00",
             "2026-11-23T09:00:00+01:00",
             "2026-11-23T09:20:00+01:00",
@@ -63,37 +63,37 @@ class TestTheSchedule:
             (" @annually ", "2027-01-01T00:00:00+01:00"),
         ],
     )
-    def test_has_names(self, name: str, first: str) -> None:
-        assert ticks(name, "2026-11-20T10:30:00+01:00", 1) == [first]
+    def test_expression_may_be_a_name(self, name: str, first: str) -> None:
+        assert due_times(name, "2026-11-20T10:30:00+01:00", 1) == [first]
 
-    def test_comes_once_in_the_hour_that_does_not_exist(self) -> None:
+    def test_daily_time_in_the_skipped_hour_is_due_once(self) -> None:
         """On 29 March 2026 in Paris 02:00 is followed by 03:00."""
-        assert ticks("30 2 * * *", "2026-03-28T12:00:00+01:00", 3) == [
+        assert due_times("30 2 * * *", "2026-03-28T12:00:00+01:00", 3) == [
             "2026-03-29T03:00:00+02:00",
             "2026-03-30T02:30:00+02:00",
             "2026-03-31T02:30:00+02:00",
         ]
 
-    def test_of_every_half_hour_leaves_that_hour_out(self) -> None:
-        assert ticks("*/30 * * * *", "2026-03-29T01:15:00+01:00", 3) == [
+    def test_half_hours_of_the_skipped_hour_are_left_out(self) -> None:
+        assert due_times("*/30 * * * *", "2026-03-29T01:15:00+01:00", 3) == [
             "2026-03-29T01:30:00+01:00",
             "2026-03-29T03:00:00+02:00",
             "2026-03-29T03:30:00+02:00",
         ]
 
-    def test_comes_once_in_the_hour_that_comes_twice(self) -> None:
+    def test_daily_time_in_the_repeated_hour_is_due_once(self) -> None:
         """On 25 October 2026 in Paris 03:00 is followed by 02:00."""
-        assert ticks("30 2 * * *", "2026-10-24T12:00:00+02:00", 2) == [
+        assert due_times("30 2 * * *", "2026-10-24T12:00:00+02:00", 2) == [
             "2026-10-25T02:30:00+02:00",
             "2026-10-26T02:30:00+01:00",
         ]
 
-    @pytest.mark.parametrize("begin", ["02:10:00+01:00", "02:30:00+02:00", "02:40:00+01:00"])
-    def test_asked_for_in_that_hour_is_never_in_the_past(self, begin: str) -> None:
-        assert ticks("30 2 * * *", f"2026-10-25T{begin}", 1) == ["2026-10-26T02:30:00+01:00"]
+    @pytest.mark.parametrize("start", ["02:10:00+01:00", "02:30:00+02:00", "02:40:00+01:00"])
+    def test_next_time_in_the_repeated_hour_is_not_in_the_past(self, start: str) -> None:
+        assert due_times("30 2 * * *", f"2026-10-25T{start}", 1) == ["2026-10-26T02:30:00+01:00"]
 
-    def test_of_every_half_hour_has_that_hour_twice(self) -> None:
-        assert ticks("*/30 * * * *", "2026-10-25T01:45:00+02:00", 5) == [
+    def test_half_hours_of_the_repeated_hour_are_due_twice(self) -> None:
+        assert due_times("*/30 * * * *", "2026-10-25T01:45:00+02:00", 5) == [
             "2026-10-25T02:00:00+02:00",
             "2026-10-25T02:30:00+02:00",
             "2026-10-25T02:00:00+01:00",
@@ -109,34 +109,34 @@ class TestTheSchedule:
         change=st.sampled_from(["2026-03-28T12:00:00+01:00", "2026-10-24T12:00:00+02:00"]),
         zone=st.sampled_from(["Europe/Paris", "America/New_York", "UTC", "Asia/Kathmandu"]),
     )
-    def test_is_always_later_and_never_earlier_for_later(
+    def test_next_time_is_later_and_monotonic(
         self, expression: str, minutes: int, change: str, zone: str
     ) -> None:
         schedule = Schedule(expression, ZoneInfo(zone))
-        now = at(change) + minutes * 60
+        now = unix_time(change) + minutes * 60
         due = schedule.after(now).timestamp()
         assert due > now
         assert schedule.after(now - 90).timestamp() <= due
         assert schedule.after((now + due) / 2).timestamp() == due
 
 
-class TestTheZoneOfTheMachine:
+class TestMachineZone:
     @pytest.fixture(autouse=True)
     def _in_paris(self, monkeypatch: pytest.MonkeyPatch) -> Any:
-        # In words of its own, so that the machine need not have a list of zones.
+        # As a rule, because the machine may have no database of time zones.
         monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
         time.tzset()
         yield
         monkeypatch.undo()
         time.tzset()
 
-    def test_changes_its_clocks(self) -> None:
-        for begin in ("2026-03-29T01:45:00+01:00", "2026-10-25T01:45:00+02:00"):
+    def test_zone_has_summer_and_winter_time(self) -> None:
+        for start in ("2026-03-29T01:45:00+01:00", "2026-10-25T01:45:00+02:00"):
             for expression in ("*/30 * * * *", "30 2 * * *"):
-                local = ticks(expression, begin, 6, MachineZone())
-                assert local == ticks(expression, begin, 6, PARIS)
+                local = due_times(expression, start, 6, MachineZone())
+                assert local == due_times(expression, start, 6, PARIS)
 
-    def test_knows_every_hour_by_its_offset(self) -> None:
+    def test_offset_distinguishes_the_repeated_hour(self) -> None:
         when = datetime(2026, 10, 24, 22, tzinfo=UTC)
         for _ in range(12):
             when += timedelta(minutes=30)
@@ -144,12 +144,12 @@ class TestTheZoneOfTheMachine:
             assert local.isoformat() == when.astimezone(PARIS).isoformat()
             assert local.tzname() == when.astimezone(PARIS).tzname()
 
-    def test_is_taken_when_none_is_named(self) -> None:
+    def test_zone_is_used_without_a_timezone_option(self) -> None:
         desk = Desk()
         source: Any = CRON.make(Options("0 12 * * *"))
         source._clock = desk.clock.seconds
         runner = desk.started(source)
-        noon = at("2026-11-19T12:00:00+01:00")
+        noon = unix_time("2026-11-19T12:00:00+01:00")
         while desk.clock.seconds() < noon:
             desk.clock.advance(600)
         assert desk.published == [{"time": "2026-11-19T12:00:00+01:00"}]
@@ -157,18 +157,18 @@ class TestTheZoneOfTheMachine:
 
 
 class Wall(Clock):
-    """A wall clock beside that of the reactor."""
+    """A wall clock that is independent of the reactor's clock."""
 
     def __init__(self, now: str):
         super().__init__()
-        self.rightNow = at(now)
+        self.rightNow = unix_time(now)
 
 
-class Started:
-    """What tests of a running source share."""
+class CronCase:
+    """Starts a source, and advances both clocks."""
 
-    def start(self, begin: str, expression: str, data: Any = None) -> tuple[Desk, Wall, Any]:
-        desk, wall = Desk(), Wall(begin)
+    def start(self, start: str, expression: str, data: Any = None) -> tuple[Desk, Wall, Any]:
+        desk, wall = Desk(), Wall(start)
         source = Cron(Schedule(expression, PARIS), data, wall.seconds)
         return desk, wall, desk.started(source)
 
@@ -179,8 +179,8 @@ class Started:
             seconds -= 1
 
 
-class TestTheSource(Started):
-    def test_publishes_when_it_is_due_with_that_time(self) -> None:
+class TestCron(CronCase):
+    def test_source_publishes_the_time_when_it_is_due(self) -> None:
         desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "@hourly")
         assert (desk.published, runner.status().state) == ([], "running")
         self.go(desk, wall, 89)
@@ -192,13 +192,13 @@ class TestTheSource(Started):
         stopped(runner)
         assert desk.clock.getDelayedCalls() == []
 
-    def test_publishes_the_data_it_is_given(self) -> None:
+    def test_source_publishes_the_data_of_its_options(self) -> None:
         desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly", [{"a": 1}])
         self.go(desk, wall, 30)
         assert desk.published == [[{"a": 1}]]
         stopped(runner)
 
-    def test_that_failed_is_well_again_before_its_next_time(self, trouble: Trouble) -> None:
+    def test_restarted_source_clears_the_error_before_its_next_time(self, trouble: Trouble) -> None:
         desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly")
         desk.refusal = Unavailable("the disk is full")
         self.go(desk, wall, 30)
@@ -208,7 +208,7 @@ class TestTheSource(Started):
         assert len(trouble.take()) == 1
         stopped(runner)
 
-    def test_makes_up_for_many_missed_ticks_by_one(self) -> None:
+    def test_several_missed_times_are_published_once(self) -> None:
         """The process, or the machine, was suspended for five hours."""
         desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "@hourly")
         wall.advance(5 * 3_600)
@@ -218,7 +218,7 @@ class TestTheSource(Started):
         assert desk.published[1:] == [{"time": "2026-11-20T16:00:00+01:00"}]
         stopped(runner)
 
-    def test_does_not_come_before_its_time_when_the_clock_is_set_back(self) -> None:
+    def test_clock_set_back_delays_the_next_time(self) -> None:
         desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly")
         wall.rightNow -= 600
         self.go(desk, wall, 60)
@@ -228,37 +228,39 @@ class TestTheSource(Started):
         stopped(runner)
 
 
-def clocked(desk: Desk) -> list[str]:
-    """The times that were published, without the date and the offset."""
+def published_times(desk: Desk) -> list[str]:
+    """Return the published times without the date and the offset."""
     return [value["time"][11:16] for value in desk.published]
 
 
-class TestTheSourceWhenTheClockIsSet(Started):
-    """The reactor's time passes as before."""
+class TestClockChanges(CronCase):
+    """The wall clock is set; the reactor's clock is not."""
 
-    def test_back_by_an_hour_follows_the_new_time(self) -> None:
+    def test_minutes_are_repeated_after_an_hour_back(self) -> None:
         desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "* * * * *")
         self.go(desk, wall, 100)
         wall.rightNow -= 3_600
         self.go(desk, wall, 120)
-        assert clocked(desk) == ["10:59", "11:00", "10:01", "10:02"]
+        assert published_times(desk) == ["10:59", "11:00", "10:01", "10:02"]
         stopped(runner)
 
     @pytest.mark.parametrize("expression", ["* * * * *", "@hourly", "0 11 * * *", "*/5 9-11 * * *"])
     @pytest.mark.parametrize("seconds", [1, 20, 31, 90])
-    def test_slightly_back_brings_nothing_twice(self, expression: str, seconds: int) -> None:
+    def test_no_time_is_repeated_after_a_small_step_back(
+        self, expression: str, seconds: int
+    ) -> None:
         desk, wall, runner = self.start("2026-11-20T10:57:50+01:00", expression)
         self.go(desk, wall, 135)
         for _ in range(4):
             wall.rightNow -= seconds
             self.go(desk, wall, seconds + 2)
-        times = clocked(desk)
+        times = published_times(desk)
         assert "11:00" in times
         assert times == sorted(set(times))
         stopped(runner)
 
     @pytest.mark.parametrize("expression", ["0 11 * * *", "0 11,23 * * *", "30 10 * * *"])
-    def test_back_by_an_hour_brings_no_time_of_the_day_again(self, expression: str) -> None:
+    def test_daily_time_is_not_repeated_after_an_hour_back(self, expression: str) -> None:
         desk, wall, runner = self.start("2026-11-20T10:29:30+01:00", expression)
         self.go(desk, wall, 1_900)
         wall.rightNow -= 3_600
@@ -266,27 +268,27 @@ class TestTheSourceWhenTheClockIsSet(Started):
         assert len(desk.published) == 1
         stopped(runner)
 
-    def test_back_by_an_hour_brings_none_of_several_again(self) -> None:
+    def test_several_daily_times_are_not_repeated_after_an_hour_back(self) -> None:
         desk, wall, runner = self.start("2026-11-20T09:59:30+01:00", "0,30 10 * * *")
         self.go(desk, wall, 2_700)
         wall.rightNow -= 3_600
         self.go(desk, wall, 7_200)
-        assert clocked(desk) == ["10:00", "10:30"]
+        assert published_times(desk) == ["10:00", "10:30"]
         stopped(runner)
 
-    def test_back_by_an_hour_brings_the_same_hour_no_second_time(self) -> None:
+    def test_full_hour_is_not_repeated_after_an_hour_back(self) -> None:
         desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly")
         self.go(desk, wall, 60)
         wall.rightNow -= 3_600
         self.go(desk, wall, 7_200)
-        assert clocked(desk) == ["11:00", "12:00"]
+        assert published_times(desk) == ["11:00", "12:00"]
         stopped(runner)
 
     @pytest.mark.parametrize("expression", ["* * * * *", "@hourly", "0 12 * * *"])
-    def test_back_by_years_follows_the_new_time(self, expression: str) -> None:
+    def test_times_are_repeated_after_years_back(self, expression: str) -> None:
         desk, wall, runner = self.start("2026-11-20T11:59:30+01:00", expression)
         self.go(desk, wall, 40)
-        wall.rightNow = at("2016-11-20T11:59:30+01:00")
+        wall.rightNow = unix_time("2016-11-20T11:59:30+01:00")
         self.go(desk, wall, 40)
         assert [value["time"] for value in desk.published] == [
             "2026-11-20T12:00:00+01:00",
@@ -294,33 +296,33 @@ class TestTheSourceWhenTheClockIsSet(Started):
         ]
         stopped(runner)
 
-    def test_back_while_it_waits_for_a_distant_time_does_not_wait_for_that(self) -> None:
+    def test_step_back_ends_the_wait_for_a_distant_time(self) -> None:
         desk, wall, runner = self.start("2026-11-20T12:30:00+01:00", "0 12 * * *")
-        wall.rightNow = at("2016-11-20T11:59:00+01:00")
+        wall.rightNow = unix_time("2016-11-20T11:59:00+01:00")
         self.go(desk, wall, 31 + MAX_SLEEP_SECONDS)
         assert [value["time"] for value in desk.published] == ["2016-11-20T12:00:00+01:00"]
         stopped(runner)
 
-    def test_forward_makes_up_for_what_was_skipped_by_one(self) -> None:
+    def test_times_skipped_by_a_step_forward_are_published_once(self) -> None:
         desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "*/10 * * * *")
         wall.rightNow += 3_600
         self.go(desk, wall, MAX_SLEEP_SECONDS)
-        assert clocked(desk) == ["11:00"]
+        assert published_times(desk) == ["11:00"]
         self.go(desk, wall, 90)
-        assert clocked(desk) == ["11:00", "12:00"]
+        assert published_times(desk) == ["11:00", "12:00"]
         stopped(runner)
 
-    def test_forward_and_back_again_goes_on_as_before(self) -> None:
+    def test_step_forward_and_back_keeps_the_schedule(self) -> None:
         desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "0 * * * *")
         wall.rightNow += 3e8
         self.go(desk, wall, 3_700)
         wall.rightNow -= 3e8
         self.go(desk, wall, 3_600)
-        assert clocked(desk)[0] == "11:00"
-        assert clocked(desk)[-1] == "13:00"
+        assert published_times(desk)[0] == "11:00"
+        assert published_times(desk)[-1] == "13:00"
         stopped(runner)
 
-    def test_while_a_failed_attempt_waits_brings_nothing_twice(self, trouble: Trouble) -> None:
+    def test_no_time_is_repeated_during_a_back_off(self, trouble: Trouble) -> None:
         desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "0 11 * * *")
         desk.refusal = Unavailable("the disk is full")
         self.go(desk, wall, 30)
@@ -342,7 +344,7 @@ class TestTheSourceWhenTheClockIsSet(Started):
             max_size=12,
         )
     )
-    def test_by_anything_it_never_stands_still_and_repeats_no_time_at_once(
+    def test_any_steps_repeat_no_time_in_a_row_and_never_stop_the_source(
         self, steps: list[tuple[float, int]]
     ) -> None:
         desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "* * * * *")
@@ -356,7 +358,7 @@ class TestTheSourceWhenTheClockIsSet(Started):
         stopped(runner)
 
 
-class TestItsOptions:
+class TestOptions:
     @pytest.mark.parametrize(
         ("options", "parts"),
         [
@@ -374,7 +376,7 @@ class TestItsOptions:
             (Options("@daily", data=float("nan")), ["data: float does not fit into JSON"]),
         ],
     )
-    def test_that_cannot_be_are_named_with_what_was_expected(
+    def test_invalid_options_raise_value_error_with_the_expected_value(
         self, options: Options, parts: list[str]
     ) -> None:
         with pytest.raises(ValueError, match=re.escape(parts[0])) as caught:
@@ -382,6 +384,6 @@ class TestItsOptions:
         for part in parts:
             assert part in str(caught.value)
 
-    def test_may_have_any_value_of_toml_as_data(self) -> None:
+    def test_data_may_be_any_value_of_toml(self) -> None:
         data = {"at": datetime(2026, 1, 1, tzinfo=UTC), "list": [1, 2.5, True, "x"]}
         CRON.make(Options("@daily", "UTC", data))

@@ -23,40 +23,42 @@ def poll(remote: Remote, **options: Any) -> Any:
 
 
 class TestPoll(RemoteCase):
-    async def look(self, desk: Desk, remote: Remote, value: object, **headers: str) -> object:
-        """Answer the next request; what is published of that, or None, then the next is due."""
+    async def answer_with(
+        self, desk: Desk, remote: Remote, value: object, **headers: str
+    ) -> object:
+        """Answer the next request; return the published value or None."""
         (await remote.visit()).json(value, **headers)
-        return await self.seen(desk)
+        return await self.result(desk)
 
-    async def seen(self, desk: Desk, seconds: float = 60.0) -> object:
-        found = None
-        what, value = await desk.happens()
-        if what == "publishes":
-            found = value
-            what, value = await desk.happens()
-        assert (what, value) == ("sleeps", seconds)
-        return found
+    async def result(self, desk: Desk, seconds: float = 60.0) -> object:
+        published = None
+        kind, value = await desk.happens()
+        if kind == "publishes":
+            published = value
+            kind, value = await desk.happens()
+        assert (kind, value) == ("sleeps", seconds)
+        return published
 
     async def trouble(self, desk: Desk, seconds: float = 60.0) -> str:
-        what, message = await desk.happens()
-        assert what == "trouble"
+        kind, message = await desk.happens()
+        assert kind == "trouble"
         assert await desk.happens() == ("sleeps", seconds)
         assert isinstance(message, str)
         return message
 
-    async def test_publishes_the_document_and_then_what_has_changed(self) -> None:
+    async def test_document_is_published_when_it_changes(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote), desk)
-        assert await self.look(desk, remote, RATES) == RATES
+        assert await self.answer_with(desk, remote, RATES) == RATES
         desk.wake()
-        assert await self.look(desk, remote, RATES) is None
+        assert await self.answer_with(desk, remote, RATES) is None
         desk.wake()
-        assert await self.look(desk, remote, {**RATES, "base": "EUR"}) is not None
+        assert await self.answer_with(desk, remote, {**RATES, "base": "EUR"}) is not None
         assert len(desk.published) == 2
         assert desk.oks == 3
         assert desk.troubles == []
 
-    async def test_publishes_the_value_at_its_path_only_when_that_has_changed(self) -> None:
+    async def test_value_at_the_path_is_published_when_it_changes(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote, path="/rates/EUR", every=5), desk)
         for rates, published in (
@@ -66,40 +68,40 @@ class TestPoll(RemoteCase):
             ({"EUR": 1.0, "at": 4}, None),
         ):
             (await remote.visit()).json({"rates": rates})
-            assert await self.seen(desk, 5) == published
+            assert await self.result(desk, 5) == published
             desk.wake()
 
-    async def test_publishes_always_if_it_is_to(self) -> None:
+    async def test_option_always_publishes_each_response(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote, publish="always"), desk)
         for _ in range(2):
             visit = await remote.visit()
             assert "if-none-match" not in visit.headers
             visit.json(RATES, etag='"x"')
-            assert await self.seen(desk) == RATES
+            assert await self.result(desk) == RATES
             desk.wake()
 
-    async def test_asks_only_for_what_was_modified(self) -> None:
+    async def test_requests_are_conditional(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote), desk)
-        assert await self.look(desk, remote, 1, etag='W/"x"', last_modified="today") == 1
+        assert await self.answer_with(desk, remote, 1, etag='W/"x"', last_modified="today") == 1
         desk.wake()
         visit = await remote.visit()
         assert visit.headers["if-none-match"] == 'W/"x"'
         assert visit.headers["if-modified-since"] == "today"
         visit.begin(304)
         visit.close()
-        assert await self.seen(desk) is None
+        assert await self.result(desk) is None
         assert desk.oks == 2
         desk.wake()
         visit = await remote.visit()
         assert visit.headers["if-none-match"] == 'W/"x"'
         visit.json(2)
-        assert await self.seen(desk) == 2
+        assert await self.result(desk) == 2
         desk.wake()
         assert "if-none-match" not in (await remote.visit()).headers
 
-    async def test_asks_for_all_as_long_as_it_could_not_use_it(self) -> None:
+    async def test_unusable_document_sets_no_validators(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote, path="/x"), desk)
         for _ in range(2):
@@ -109,35 +111,35 @@ class TestPoll(RemoteCase):
             assert "has nothing at /x" in await self.trouble(desk)
             desk.wake()
 
-    async def test_remembers_across_a_restart_what_it_published_last(self) -> None:
+    async def test_last_value_is_remembered_across_a_restart(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote), desk)
-        assert await self.look(desk, remote, RATES) == RATES
+        assert await self.answer_with(desk, remote, RATES) == RATES
         again = Desk(memory=desk.memory)
         self.run_source(poll(remote), again)
-        assert await self.look(again, remote, RATES) is None
+        assert await self.answer_with(again, remote, RATES) is None
         again.wake()
-        assert await self.look(again, remote, 5) == 5
+        assert await self.answer_with(again, remote, 5) == 5
 
-    async def test_forgets_that_when_it_is_to_look_elsewhere(self) -> None:
+    async def test_another_path_forgets_the_last_value(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote, path="/a"), desk)
-        assert await self.look(desk, remote, {"a": 1, "b": 1}) == 1
+        assert await self.answer_with(desk, remote, {"a": 1, "b": 1}) == 1
         again = Desk(memory=desk.memory)
         self.run_source(poll(remote, path="/b"), again)
-        assert await self.look(again, remote, {"a": 1, "b": 1}) == 1
+        assert await self.answer_with(again, remote, {"a": 1, "b": 1}) == 1
 
-    async def test_that_is_run_again_waits_until_it_is_time(self) -> None:
+    async def test_next_run_keeps_the_interval(self) -> None:
         remote, desk = self.remote(), Desk()
         source = poll(remote)
         running = self.run_source(source, desk)
-        assert await self.look(desk, remote, 1) == 1
+        assert await self.answer_with(desk, remote, 1) == 1
         running.cancel()
         desk.reactor.clock.advance(20)
         self.run_source(source, desk)
         assert await desk.happens() == ("sleeps", 40)
 
-    async def test_tells_what_it_cannot_use_and_looks_again_when_it_is_time(self) -> None:
+    async def test_unusable_response_is_a_warning_and_polling_continues(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote, path="/a"), desk)
         for body, problem in (
@@ -149,19 +151,19 @@ class TestPoll(RemoteCase):
             (b"[1]", f"path: the answer of {remote.host} has nothing at /a"),
         ):
             (await remote.visit()).answer(body)
-            told = await self.trouble(desk)
-            assert problem in told
-            assert "s3cret" not in told
+            warning = await self.trouble(desk)
+            assert problem in warning
+            assert "s3cret" not in warning
             desk.wake()
         (await remote.visit()).answer(b"", 500)
         assert await self.trouble(desk) == f"{remote.host} answered 500 Internal Server Error"
         assert desk.oks == 0
         desk.wake()
         (await remote.visit()).answer(b'\xef\xbb\xbf{"a": 1}')
-        assert await self.seen(desk) == 1
+        assert await self.result(desk) == 1
         assert desk.oks == 1
 
-    async def test_leaves_a_busy_server_alone_for_as_long_as_that_wants(self) -> None:
+    async def test_retry_after_of_a_busy_server_is_honoured(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote), desk)
         (await remote.visit()).answer(b"", 429, retry_after="100")
@@ -170,16 +172,16 @@ class TestPoll(RemoteCase):
         (await remote.visit()).answer(b"", 503, retry_after="10")
         assert "503" in await self.trouble(desk, 60)
 
-    async def test_fails_where_there_is_no_answer_and_looks_at_once_when_run_again(self) -> None:
+    async def test_source_fails_without_a_response_and_the_next_run_polls_at_once(self) -> None:
         remote, desk = self.remote(), Desk()
         source = poll(remote)
         running = self.run_source(source, desk)
         (await remote.visit()).cut()
         assert isinstance(await failure_of(running), SourceFailed)
         self.run_source(source, desk)
-        assert await self.look(desk, remote, 1) == 1
+        assert await self.answer_with(desk, remote, 1) == 1
 
-    async def test_fails_in_one_line_where_nothing_can_be_published(self) -> None:
+    async def test_source_fails_with_source_failed_while_publishing_is_unavailable(self) -> None:
         remote, desk = self.remote(), Desk()
         desk.refusal = Unavailable("the disk is full")
         source = poll(remote)
@@ -190,20 +192,20 @@ class TestPoll(RemoteCase):
         assert str(error) == "nothing can be published: the disk is full"
         desk.refusal = None
         self.run_source(source, desk)
-        assert await self.look(desk, remote, 1) == 1
+        assert await self.answer_with(desk, remote, 1) == 1
 
-    async def test_tells_what_json_cannot_hold(self) -> None:
+    async def test_value_that_cannot_be_published_is_a_warning(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote), desk)
         desk.refusal = InvalidData("nested deeper than 100")
         (await remote.visit()).json(1)
         assert "cannot be published: nested deeper than 100" in await self.trouble(desk)
         desk.wake()
-        # As deep as msgspec goes is deeper than json does.
+        # msgspec accepts deeper nesting than json.
         (await remote.visit()).answer(b"[" * 900 + b"]" * 900)
         await self.trouble(desk)
 
-    async def test_does_not_look_while_a_publication_waits(self) -> None:
+    async def test_no_request_is_sent_while_a_publication_waits(self) -> None:
         remote, desk = self.remote(), Desk()
         desk.gate = Deferred()
         self.run_source(poll(remote), desk)
@@ -211,12 +213,12 @@ class TestPoll(RemoteCase):
         visit.json(1)
         assert await desk.happens() == ("waits", 1)
         await visit.gone
-        # However long it waits, it is not the server's answer that is late.
+        # The wait does not count for the timeout of the response.
         desk.reactor.clock.advance(1_000)
         desk.gate.callback(None)
         assert await desk.happens() == ("publishes", 1)
 
-    async def test_sends_its_headers(self) -> None:
+    async def test_headers_are_sent(self) -> None:
         remote, desk = self.remote(), Desk()
         self.run_source(poll(remote, headers={"Authorization": "Bearer x"}), desk)
         assert (await remote.visit()).headers["authorization"] == "Bearer x"
@@ -231,12 +233,12 @@ class TestPoll(RemoteCase):
         ({"url": "http://a", "headers": {"a b": "c"}}, r"^headers: 'a b' cannot be sent"),
     ],
 )
-def test_options_that_make_no_sense_are_told(options: Any, problem: str) -> None:
+def test_invalid_options_raise_value_error(options: Any, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         POLL.make(Options(**options))
 
 
-def test_options_do_not_show_their_headers() -> None:
+def test_repr_of_options_has_no_headers() -> None:
     assert "s3cret" not in repr(Options("http://a", headers={"Authorization": "s3cret"}))
 
 
@@ -272,12 +274,12 @@ EXAMPLE: dict[str, Any] = {
         ("/m~0n", 8),
     ],
 )
-def test_a_pointer_leads_where_the_standard_says(text: str, value: object) -> None:
+def test_pointer_has_the_values_of_rfc_6901(text: str, value: object) -> None:
     assert Pointer(text).get(EXAMPLE) == value
 
 
 @pytest.mark.parametrize(
-    ("text", "there"),
+    ("text", "missing"),
     [
         ("/foo/2", "/foo/2"),
         ("/foo/-", "/foo/-"),
@@ -290,13 +292,13 @@ def test_a_pointer_leads_where_the_standard_says(text: str, value: object) -> No
         ("/none", "/none"),
     ],
 )
-def test_a_pointer_to_nothing_says_from_where_on(text: str, there: str) -> None:
+def test_missing_value_raises_not_there_with_the_missing_part(text: str, missing: str) -> None:
     with pytest.raises(NotThere) as caught:
         Pointer(text).get(EXAMPLE)
-    assert str(caught.value) == there
+    assert str(caught.value) == missing
 
 
-def test_an_escaped_tilde_is_no_escape() -> None:
+def test_escaped_tilde_does_not_start_an_escape() -> None:
     assert Pointer("/~01").get({"~1": 5}) == 5
 
 
@@ -312,7 +314,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_a_pointer_leads_to_every_part_of_a_document(value: Any) -> None:
+def test_pointer_reaches_every_part_of_a_document(value: Any) -> None:
     def walk(inner: Any, text: str) -> None:
         assert Pointer(text).get(value) == inner
         parts = enumerate(inner) if isinstance(inner, list) else ()
@@ -323,7 +325,9 @@ def test_a_pointer_leads_to_every_part_of_a_document(value: Any) -> None:
 
 
 @given(VALUES, st.text())
-def test_a_pointer_finds_something_or_says_that_it_does_not(value: object, text: str) -> None:
+def test_any_pointer_returns_a_value_or_raises_value_error_or_not_there(
+    value: object, text: str
+) -> None:
     with contextlib.suppress(ValueError, NotThere):
         Pointer(text).get(value)
 
@@ -344,10 +348,10 @@ def test_a_pointer_finds_something_or_says_that_it_does_not(value: object, text:
         ("a", "A", False),
     ],
 )
-def test_two_values_are_the_same_as_json_has_it(one: object, other: object, same: bool) -> None:
+def test_equal_json_values_have_equal_digests(one: object, other: object, same: bool) -> None:
     assert (digest(one) == digest(other)) is same
 
 
 @given(VALUES)
-def test_a_value_is_the_same_however_it_is_written(value: object) -> None:
+def test_digest_does_not_depend_on_the_notation(value: object) -> None:
     assert digest(json.loads(json.dumps(value, indent=2))) == digest(value)
