@@ -70,7 +70,7 @@ def painted(page: Page) -> int:
 
 
 @pytest.fixture(scope="module")
-def _ten_numbers(server: Server, browser: Browser) -> None:
+def ten_numbers(server: Server, browser: Browser) -> None:
     """The module's server has run for so long that it has ten numbers."""
     with browser.new_context() as context:
         page = context.new_page()
@@ -78,7 +78,7 @@ def _ten_numbers(server: Server, browser: Browser) -> None:
         expect(page.locator("#list li[data-offset]")).to_have_count(10, timeout=HISTORY)
 
 
-@pytest.mark.usefixtures("_ten_numbers")
+@pytest.mark.usefixtures("ten_numbers")
 class TestThePage:
     def test_shows_the_last_ten_numbers_at_once(self, visits: Visits) -> None:
         page = visits.open()
