@@ -244,13 +244,14 @@ LINES: StreamFormat = replace(
 
 
 class FakeOutlet:
-    """An outlet that is never sent to directly, or whose `direct` takes all."""
+    """An outlet with this `direct`, which must take whole frames."""
 
-    direct: Direct | None = None
-    blocked_at: float | None = None
+    def __init__(self, direct: Direct | None = None):
+        self.direct = direct
+        self.blocked_at: float | None = None
 
     def send_rest(self, frame: bytes, taken: int) -> None:
-        raise AssertionError("all of it was taken")
+        raise AssertionError("a short send")
 
 
 class FakeTransport:

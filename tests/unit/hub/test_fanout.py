@@ -1,676 +1,639 @@
-"""Fan-out past the transports: each gets exactly what was published while it was there.
+"""The rules of the fan-out, one by one, with real outlets over fake sockets.
 
-First the hub with subscribers that have real outlets; then the whole server with Twisted's
-own TCP transports, over sockets that take what they are told to. Half of those transports
-are of a subclass, for which the ordinary way out is taken: both give the same bytes.
+`SLICE` is 3 here. Each send takes as long as the clock is told. test_fanout_model.py has all rules
+together.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-import re
-from socket import IPPROTO_TCP, TCP_NODELAY
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from twisted.internet.address import IPv4Address
-from twisted.internet.tcp import Server as TCPServer
 
-from pushserver.channels.publication import ClientInfo, Draft, Publication
-from pushserver.config.limits import Limits
-from pushserver.hub.hub import Hub
-from pushserver.protocols.formats import Format, each
-from pushserver.transports.outlet import PlainOutlet, make_outlet
+from pushserver.channels.position import Start
+from pushserver.channels.publication import Publication
+from pushserver.errors import Unavailable
+from pushserver.hub import fanout
+from pushserver.hub.audience import OVERHEAD
+from pushserver.protocols.formats import STREAM_WEBSOCKET, Format
+from tests.unit.fakes.members import READY, Make, Member, SlowTime
+from tests.unit.fakes.sockets import PLENTY
 from tests.unit.fakes.tools import (
+    EPOCH,
+    PLAIN,
     FakeOutlet,
     Shape,
-    Watcher,
-    deliver,
     drive,
-    make_hub,
     make_node,
-    programs,
+    row,
 )
-from tests.unit.fakes.web import Frame, Server, handshake, masked, parse, request
-from tests.unit.fakes.web import frames as parse_frames
-from tests.unit.transports.test_outlet import (
-    PLENTY,
-    Derived,
-    Peer,
-    Wire,
-    backlog,
-    make_transport,
-    turn,
-)
+from tests.unit.fakes.tools import publish as publish_one
+from tests.unit.fakes.web import frames
 
-Op = tuple[Any, ...]
+SLICE = 3
+FAILED = "a subscriber failed; the others go on"
 
-CONNECT = b'{"id":1,"connect":{}}'
-SUBSCRIBE = b'{"id":2,"subscribe":{"channel":"numbers"}}'
-SUBSCRIBE_WITH_LEAVES = b'{"id":2,"subscribe":{"channel":"numbers","join_leave":true}}'
+BOTH = pytest.mark.parametrize("make", [READY, None], ids=["ready", "others"])
 
 
-FRAMES = re.compile(rb"(<head>|\([^)]*\)|\[\w+ (\w+) [^\]]*\])")
+@pytest.fixture(autouse=True)
+def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout, "SLICE", SLICE)
 
 
-def encoded(name: str, channel: str, offset: int, data: bytes) -> bytes:
-    return b"[%b %b %d %b]" % (name.encode(), channel.encode(), offset, data)
+class Crowd:
+    """A hub, its clock, and members of one channel."""
 
+    def __init__(
+        self,
+        count: int = 0,
+        channel: str = "numbers",
+        formats: Sequence[Format] = (PLAIN,),
+        make: Make = READY,
+    ):
+        self.reports: list[str] = []
+        self.time = SlowTime()
+        self.node = make_node(report=self.reports.append, time=self.time)
+        self.hub = self.node.hub
+        self.members: list[Member] = []
+        self.add(count, channel, formats, make)
 
-def shape(name: str) -> Format:
-    def publication(row: Publication) -> bytes:
-        return encoded(name, row.channel, row.offset, row.data)
+    def add(
+        self,
+        count: int = 1,
+        channel: str = "numbers",
+        formats: Sequence[Format] = (PLAIN,),
+        make: Make = READY,
+    ) -> list[Member]:
+        """Add members."""
+        added = [self.new(formats[n % len(formats)], make) for n in range(count)]
+        for member in added:
+            member.join(channel)
+        self.members += added
+        return added
 
-    return Format(name, each(publication), 1003)
+    def new(self, format_: Format = PLAIN, make: Make = READY) -> Member:
+        """A member of no channel yet."""
+        return Member(self.hub, self.time, f"{len(self.members)}", format_, make)
 
+    def publish(self, times: int = 1, channel: str = "numbers", data: object = 1) -> None:
+        for _ in range(times):
+            publish_one(self.node, channel, data)
 
-SHAPES = [shape("one"), shape("two")]
-
-
-class Member(Peer):
-    """A subscriber with an outlet; `expected` is what it is to be sent, replies apart.
-
-    That is all that was published in a channel while it was there, in order. Channels have
-    no order among them.
-    """
-
-    def __init__(self, world: World, number: int, queue: int):
-        self.world = world
-        self.info = ClientInfo(str(number))
-        self.format = SHAPES[number % 2]
-        self.channels: list[str] = []
-        self.reactions: list[str] = []
-        self.fails = False
-        self.expected: dict[bytes, bytes] = {b"": b"<head>"}
-        super().__init__(PlainOutlet if number == 4 else make_outlet, queue, head=b"<head>")
-
-    def send(self, frame: bytes) -> None:
-        self.outlet.write(frame)
-        if self.reactions:
-            self.world.publish(self.reactions.pop(), 10)
-        if self.fails:
-            self.fails = False
-            raise ValueError("it fails")
-
-    def insufficient(self, channel: str) -> None:
-        raise AssertionError("a gap")
-
-    def slow(self, queued: int) -> None:
-        for channel in tuple(self.channels):
-            self.leave(channel)
-        super().slow(queued)
-
-    def expect(self, channel: str, frame: bytes) -> None:
-        key = channel.encode()
-        self.expected[key] = self.expected.get(key, b"") + frame
-
-    def _say(self, piece: bytes) -> None:
-        super()._say(piece)
-        self.expect("", piece)
-
-    def came(self) -> dict[bytes, bytes]:
-        """What came by channel, with what may have come in part at the end."""
-        found: dict[bytes, bytes] = {}
-        for frame, channel in FRAMES.findall(self.wire.taken):
-            found[channel] = found.get(channel, b"") + frame
-        return found
-
-    def compare(self) -> None:
-        taken = self.wire.taken
-        came = self.came()
-        assert all(self.expected[channel].startswith(text) for channel, text in came.items())
-        whole = sum(map(len, came.values()))
-        rest = bytes(taken[whole:])
-        assert b"".join(frame for frame, _ in FRAMES.findall(taken)) == taken[:whole]
-        assert not rest or any(
-            text[len(came.get(channel, b"")) :].startswith(rest)
-            for channel, text in self.expected.items()
-        )
-
-    def join(self, channel: str) -> None:
-        if channel not in self.channels and self.open:
-            self.channels.append(channel)
-            drive(self.world.hub.subscribe(self, channel, None, 0))
-
-    def leave(self, channel: str) -> None:
-        if channel in self.channels:
-            self.channels.remove(channel)
-            assert self.world.hub.unsubscribe(self, channel)
-
-
-class World:
-    """A hub and its members."""
-
-    def __init__(self, queues: tuple[int, ...] = (PLENTY,) * 5):
-        self.reports = 0
-        self.published = 0
-        self.node = make_node(report=self.report)
-        self.hub: Hub = self.node.hub
-        self.members = [Member(self, number, queue) for number, queue in enumerate(queues)]
-
-    def report(self, what: str) -> None:
-        self.reports += 1
-
-    def publish(self, channel: str, size: int) -> None:
-        self.published += 1
-        data = b'"%d"' % self.published + b" " * size
-        offset = self.hub.history.top(channel) + 1
-        for member in self.members:
-            if channel in member.channels:
-                member.expect(channel, encoded(member.format.name, channel, offset, data))
-        drive(self.node.publish(Draft(channel, data)))
-
-    def check(self) -> None:
-        for member in self.members:
-            member.check()
-        for channel in "abc":
-            audience = self.hub._audiences.get(channel)
-            there = [m for m in self.members if channel in m.channels]
-            assert self.hub.size(channel) == len(there)
-            for group_shape, group in {} if audience is None else audience.groups.items():
-                mine = [m for m in there if m.format is group_shape]
-                assert set(group.others) == {m for m in mine if m.outlet.direct is None}
-                ready = {m.outlet.direct: m for m in mine if m.outlet.direct}
-                assert group.ready == ready
+    def turn(self, seconds: float = 0.0) -> None:
+        self.time.now += seconds
+        self.time.turn()
 
     def end(self) -> None:
-        for member in self.members:
-            member.drain()
-        self.check()
-        for member in self.members:
-            if not member.slowness:
-                assert member.came() == member.expected
-
-
-CHANNELS = st.sampled_from("aabc")
-WHO = st.integers(0, 4)
-MEMBERS = (
-    st.tuples(st.just("publish"), CHANNELS, st.integers(0, 60))
-    | st.tuples(st.just("publish"), CHANNELS, st.integers(0, 400))
-    | st.tuples(st.just("join"), WHO, CHANNELS)
-    | st.tuples(st.just("room"), WHO, st.integers(0, 400))
-    | st.tuples(st.just("turn"), WHO)
-    | st.tuples(st.sampled_from(["leave", "react"]), WHO, CHANNELS)
-    | st.tuples(st.just("bite"), WHO, st.integers(1, 60) | st.just(PLENTY))
-    | st.tuples(st.sampled_from(["fail", "drain"]), WHO)
-    | st.tuples(st.just("reply"), WHO, st.integers(1, 60))
-)
-
-
-def step(world: World, op: Op) -> None:
-    what, *values = op
-    if what == "publish":
-        world.publish(*values)
-        return
-    member = world.members[values[0]]
-    match what:
-        case "room" | "bite":
-            setattr(member.wire, what, values[1])
-        case "fail":
-            member.fails = True
-        case "react":
-            member.reactions.append(values[1])
-        case "reply" if member.open:
-            world.published += 1
-            member.write(b"(%d" % world.published + b"." * values[1] + b")")
-        case "join" | "leave" | "turn" | "drain":
-            getattr(member, what)(*values[1:])
-
-
-def play(world: World, ops: list[Op]) -> World:
-    # Some are there from the beginning, ready, so that most publications reach somebody.
-    for member in world.members:
-        member.turn()
-        member.join("a")
-    for op in ops:
-        step(world, op)
-        world.check()
-    world.end()
-    return world
-
-
-@given(ops=programs(MEMBERS, most=100))
-def test_everybody_gets_exactly_what_was_published_while_it_was_there(ops: list[Op]) -> None:
-    world = play(World(), ops)
-    assert all(not member.slowness for member in world.members)
-
-
-@given(ops=programs(MEMBERS, most=100))
-def test_also_when_some_do_not_read_and_are_dropped(ops: list[Op]) -> None:
-    play(World((PLENTY, 100, 100, PLENTY, 100)), ops)
-
-
-@given(
-    ops=programs(MEMBERS, most=80).map(
-        lambda ops: [op for op in ops if op[0] == "publish" or op[1] != 0]
-    ),
-    queue=st.sampled_from([60, 200, PLENTY]),
-)
-def test_one_that_stops_reading_changes_nothing_for_the_others(ops: list[Op], queue: int) -> None:
-    worlds = [World((queue, PLENTY, PLENTY, PLENTY, PLENTY)) for _ in range(2)]
-    worlds[0].members[0].wire.room = 0
-    for world in worlds:
-        play(world, ops)
-    stuck, reading = ([bytes(m.wire.taken) for m in world.members] for world in worlds)
-    assert stuck[1:] == reading[1:]
-
-
-def test_one_in_several_channels_is_moved_in_all_of_them() -> None:
-    world = World()
-    member = world.members[0]
-    member.turn()
-    for channel in "abc":
-        member.join(channel)
-    member.wire.room = 5
-    world.publish("a", 0)
-    for channel in "abc":
-        assert not world.hub._audiences[channel].groups[member.format].ready
-        world.publish(channel, 0)
-    world.check()
-    member.drain()
-    for channel in "abc":
-        assert not world.hub._audiences[channel].groups[member.format].others
-        world.publish(channel, 0)
-    world.end()
-
-
-def test_an_error_of_one_socket_is_not_the_others() -> None:
-    world = World()
-    for member in world.members:
-        member.turn()
-        member.join("a")
-    world.members[0].wire.error = 32
-    for _ in range(3):
-        world.publish("a", 5)
-    for member in world.members[1:]:
-        member.drain()
-        assert member.came() == member.expected
-    assert world.reports == 0
-
-
-def test_each_delivery_is_counted_whichever_way_it_took() -> None:
-    world = World()
-    for member in world.members:
-        member.turn()
-        member.join("a")
-    world.members[2].wire.room = 3
-    world.publish("a", 5)
-    world.publish("a", 5)
-    assert world.hub.metrics.deliveries == 10
-
-
-# -- what changes sides within a pass -------------------------------------------------------------
-
-
-class Ready(Watcher):
-    """A subscriber that is sent to directly."""
-
-    def __init__(self, name: str, format: Format):
-        super().__init__(name, format)
-        self.outlet: Any = FakeOutlet()
-        self.outlet.direct = self.take_all
-
-    def take_all(self, frame: bytes) -> int:
-        self.frames.append(frame)
-        return len(frame)
-
-
-def watched(host_does: Any) -> Ready:
-    """Publish to a host that is sent to one by one, and to a ready guest of another format."""
-    hub = make_hub()
-    host, guest = Watcher("host"), Ready("guest", Shape("other").format)
-    for watcher in (host, guest):
-        drive(hub.subscribe(watcher, "numbers", None, 0))
-    host.on_send = lambda frame: host_does(hub, guest)
-    deliver(hub)
-    host.on_send = lambda frame: None
-    deliver(hub)
-    return guest
-
-
-def test_one_that_is_blocked_in_a_pass_before_its_turn_misses_nothing() -> None:
-    def block(hub: Hub, guest: Ready) -> None:
-        guest.outlet.direct = None
-        guest.audiences["numbers"].block(guest, guest.take_all)
-
-    assert watched(block).offsets == [1, 2]
-
-
-def test_one_that_is_drained_in_a_pass_before_its_turn_gets_nothing_twice() -> None:
-    def drain(hub: Hub, guest: Ready) -> None:
-        guest.outlet.direct = guest.take_all
-        guest.audiences["numbers"].unblock(guest)
-
-    hub = make_hub()
-    host, guest = Watcher("host"), Ready("guest", Shape("other").format)
-    guest.outlet.direct = None
-    for watcher in (host, guest):
-        drive(hub.subscribe(watcher, "numbers", None, 0))
-    host.on_send = lambda frame: drain(hub, guest)
-    deliver(hub)
-    assert guest.offsets == [1]
-
-
-def test_one_that_joins_ready_in_a_pass_gets_it_from_the_history_alone() -> None:
-    hub = make_hub()
-    other = Shape("other").format
-    host, there, guest = Watcher("host"), Ready("there", other), Ready("guest", other)
-    for watcher in (host, there):
-        drive(hub.subscribe(watcher, "numbers", None, 0))
-    joined: list[Any] = []
-    host.on_send = lambda frame: joined.append(drive(hub.subscribe(guest, "numbers", None, 10)))
-    deliver(hub)
-    assert [row.offset for row in joined[0].publications] + guest.offsets == [1]
-
-
-# -- the whole server -----------------------------------------------------------------------------
-
-
-class Socket(Wire):
-    """With an address."""
-
-    def getsockname(self) -> tuple[str, int]:
-        return "127.0.0.1", 8080
-
-
-class Plug:
-    """A client's end of a raw WebSocket, with Twisted's own transport on the server's."""
-
-    request = request("/channels/numbers", **handshake())
-
-    def __init__(self, server: Server, kind: type[TCPServer]):
-        self.server = server
-        self.wire = Socket()
-        protocol: Any = server.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 50000))
-        self.transport = make_transport(self.wire, server.clock, protocol, kind)
-        protocol.makeConnection(self.transport)
-        self.send(self.request)
-        # The head, and what the conversation begins with.
-        self.turn()
-        self.turn()
-        self.begin()
-
-    def begin(self) -> None:
-        """Until it is live; what came up to then is its own."""
-        assert parse(bytes(self.wire.taken)).status == 101
-        self.before = len(self.wire.taken)
-
-    def send(self, data: bytes) -> None:
-        """Nothing of what it causes is written by the reactor before the next turn."""
-        if self.transport.connected:
-            self.transport.protocol.dataReceived(data)
-
-    def turn(self) -> None:
-        """A turn of the reactor for this connection alone: the others' sockets stay as they are."""
-        clock = self.server.clock
-        others = [writer for writer in clock.writers if writer is not self.transport]
-        for writer in others:
-            clock.removeWriter(writer)
-        turn(clock)
-        for writer in others:
-            clock.addWriter(writer)
-
-    def drain(self) -> None:
-        """Read all there is."""
-        self.wire.room = self.wire.bite = PLENTY
-        self.turn()
-        for _ in range(1000):
-            if self.transport not in self.server.clock.writers:
-                return
-            self.turn()
-        raise AssertionError("it writes for ever")
+        """Let all turns pass, with sends that take no time."""
+        self.time.cost = 0.0
+        self.time.pass_on()
 
     @property
-    def conversation(self) -> Any:
-        """The server's side."""
-        peers: list[Any] = list(self.server.node.peers)
-        [found] = [p for p in peers if p.outlet._transport is self.transport]
-        return found
+    def offsets(self) -> list[list[int]]:
+        return [member.offsets for member in self.members]
 
-    def ping(self, payload: bytes) -> None:
-        self.send(masked(payload, opcode=9))
-
-    def leave(self) -> None:
-        """From the client's side."""
-        self.send(masked(b"\x03\xe8", opcode=8))
-
-    def came(self) -> bytes:
-        return bytes(self.wire.taken[self.before :])
-
-    def seen(self) -> list[tuple[str, Any]]:
-        """What came, each part by its kind."""
-        return [self.part(frame) for frame in parse_frames(self.came())]
-
-    def part(self, frame: Frame) -> tuple[str, Any]:
-        match frame.opcode:
-            case 1:
-                return self.told(json.loads(frame.payload))
-            case 8:
-                return CLOSE
-            case 10:
-                return "pong", frame.payload
-        raise AssertionError(frame)
-
-    def told(self, value: Any) -> tuple[str, Any]:
-        return "publication", value["data"]["n"]
+    @property
+    def reached(self) -> int:
+        """The number of members that were sent anything."""
+        return sum(bool(member.frames) for member in self.members)
 
 
-CLOSE = ("close", None)
+# -- a slice in each turn -------------------------------------------------------------------------
 
 
-class Session(Plug):
-    """On the Centrifuge protocol."""
-
-    request = request("/connection/websocket", **handshake())
-
-    def begin(self) -> None:
-        super().begin()
-        self.send(masked(CONNECT + b"\n" + SUBSCRIBE))
-        self.turn()
-        self.before = len(self.wire.taken)
-
-    def ask(self, number: int) -> None:
-        self.send(masked(b'{"id":%d,"ping":{}}' % number))
-
-    def told(self, value: Any) -> tuple[str, Any]:
-        if "push" in value:
-            return "publication", value["push"]["pub"]["data"]["n"]
-        return "reply", value["id"]
+@BOTH
+def test_a_publication_alone_is_sent_when_publish_returns(make: Make) -> None:
+    crowd = Crowd(SLICE, make=make)
+    for offset in range(1, 9):
+        crowd.publish()
+        assert [offsets[-1:] for offsets in crowd.offsets] == [[offset]] * SLICE
+        crowd.turn()
 
 
-class Lines(Plug):
-    """A response without an end."""
-
-    request = request("/channels/numbers", accept="application/x-ndjson")
-
-    def begin(self) -> None:
-        assert parse(bytes(self.wire.taken)).status == 200
-        self.before = bytes(self.wire.taken).index(b"\r\n\r\n")
-
-    def leave(self) -> None:
-        """Nothing that it could say."""
-
-    def seen(self) -> list[tuple[str, Any]]:
-        answer = parse(bytes(self.wire.taken))
-        found = [self.told(json.loads(line)) for line in answer.body.splitlines() if line]
-        found = [part for part in found if part[0] == "publication"]
-        return [*found, CLOSE] if answer.whole else found
-
-    def told(self, value: Any) -> tuple[str, Any]:
-        return super().told(value) if "data" in value else ("other", value)
+@BOTH
+def test_more_subscribers_than_a_slice_are_sent_to_in_several_turns(make: Make) -> None:
+    formats = [PLAIN, Shape("other").format, Shape("third").format]
+    crowd = Crowd(8, formats=formats, make=make)
+    crowd.publish()
+    for reached in (3, 6, 8, 8):
+        assert crowd.reached == reached
+        crowd.turn()
+    assert crowd.offsets == [[1]] * 8
+    assert crowd.time.calls == []
 
 
-class Observer(Lines):
-    """On the Centrifuge protocol over NDJSON; it wants to hear of joins and leaves."""
-
-    request = request("/connection/http_stream", "POST", CONNECT + b"\n" + SUBSCRIBE_WITH_LEAVES)
-
-    def told(self, value: Any) -> tuple[str, Any]:
-        publication = value.get("push", {}).get("pub")
-        return ("publication", publication["data"]["n"]) if publication else ("other", value)
-
-
-class Pair:
-    """Two clients that do the same, one sent to directly and the other in the ordinary way.
-
-    `story` is what each has to see, replies apart: those may come later.
-    """
-
-    def __init__(self, server: Server, kind: type[Plug]):
-        self.plugs = kind(server, TCPServer), kind(server, Derived)
-        self.kind = kind
-        self.story: list[tuple[str, Any]] = []
-        self.asked: list[int] = []
-        self.ended = False
-
-    def ping(self, payload: bytes) -> None:
-        if self.kind is not Lines:
-            self.story.append(("pong", payload))
-            for plug in self.plugs:
-                plug.ping(payload)
-
-    def ask(self, number: int) -> None:
-        for plug in self.plugs:
-            if isinstance(plug, Session):
-                plug.ask(number)
-        self.asked.append(number)
-
-    def close(self, by_client: bool) -> None:
-        self.ended = True
-        self.story.append(CLOSE)
-        for plug in self.plugs:
-            if by_client and self.kind is not Lines:
-                plug.leave()
-            else:
-                plug.conversation.disconnect(3000, "enough")
-
-    def check(self) -> None:
-        for plug in self.plugs:
-            plug.drain()
-            seen = plug.seen()
-            assert [part for part in seen if part[0] != "reply"] == self.story
-            if isinstance(plug, Session):
-                replies = [number for what, number in seen if what == "reply"]
-                assert replies == self.asked[: len(replies)]
-                assert self.ended or replies == self.asked
-        if self.kind is not Session:
-            one, other = self.plugs
-            assert one.came() == other.came()
-
-    def end(self) -> None:
-        if not self.ended:
-            self.close(by_client=False)
-        for plug in self.plugs:
-            plug.drain()
-            plug.leave()
-            plug.drain()
-            assert plug.wire.closed
-            assert plug.transport.producer is None
+def test_a_pass_ends_before_the_next_one_starts() -> None:
+    crowd = Crowd(4)
+    crowd.add(4, make=None)
+    crowd.publish(3)
+    while crowd.time.calls:
+        sent = [len(member.frames) for member in crowd.members]
+        assert max(sent) - min(sent) <= 1
+        crowd.turn()
+    assert [len(member.frames) for member in crowd.members] == [2] * 8
+    assert crowd.offsets == [[1, 2, 3]] * 8
 
 
-KINDS: list[type[Plug]] = [Plug, Session, Lines]
-PLUGS = st.tuples(st.integers(0, 2), st.integers(0, 1))
-PAIRS = st.integers(0, 2)
-CLIENTS = (
-    st.tuples(st.just("publish"), st.integers(0, 40))
-    | st.tuples(st.just("publish"), st.integers(0, 300))
-    | st.tuples(st.just("ping"), PAIRS, st.integers(4, 60))
-    | st.tuples(st.just("ask"), PAIRS)
-    | st.tuples(st.just("room"), PLUGS, st.integers(0, 500))
-    | st.tuples(st.just("bite"), PLUGS, st.integers(1, 100) | st.just(PLENTY))
-    | st.tuples(st.just("turn"), PLUGS)
-    | st.tuples(st.just("turn"), PLUGS)
-    | st.tuples(st.just("close"), PAIRS, st.booleans())
-)
+def test_all_that_are_ready_are_sent_to_before_the_others() -> None:
+    crowd = Crowd(1, make=None)
+    ready = crowd.add(2, formats=[Shape("other").format])
+    seen: list[list[list[int]]] = []
+    crowd.members[0].to_do.append(lambda: seen.append([member.offsets for member in ready]))
+    crowd.publish()
+    assert seen == [[[1], [1]]]
 
 
-def act(server: Server, pairs: list[Pair], number: int, op: Op) -> None:
-    what, *values = op
-    if what == "publish":
-        publish_number(server, number, *values)
-        for pair in pairs:
-            if not pair.ended:
-                pair.story.append(("publication", number))
-    elif what in ("room", "bite", "turn"):
-        (pair, side), *given = values
-        plug = pairs[pair].plugs[side]
-        if given:
-            setattr(plug.wire, what, *given)
-        else:
-            plug.turn()
-    elif not pairs[values[0]].ended:
-        pair = pairs[values[0]]
-        match what:
-            case "ping":
-                pair.ping((b"%d" % number).ljust(values[1], b"."))
-            case "ask":
-                pair.ask(number + 10)
-            case "close":
-                pair.close(values[1])
+def in_the_middle(make: Make = READY) -> tuple[Crowd, Member, Member]:
+    """A crowd in a pass, a member that it has reached, and one that it has not."""
+    crowd = Crowd(8, make=make)
+    crowd.publish(2)
+    crowd.turn()
+    reached = next(member for member in crowd.members if member.frames)
+    waiting = next(member for member in crowd.members if not member.frames)
+    return crowd, reached, waiting
 
 
-def publish_number(server: Server, number: int, size: int = 100) -> None:
-    data = b'{"n":%d,"p":"%b"}' % (number, b"x" * size)
-    drive(server.node.publish(Draft("numbers", data)))
+@BOTH
+def test_a_subscriber_that_leaves_in_a_pass_is_sent_nothing_more(make: Make) -> None:
+    crowd, reached, waiting = in_the_middle(make)
+    reached.leave()
+    waiting.leave()
+    crowd.end()
+    assert sorted(crowd.offsets) == [[], [1], *[[1, 2]] * 6]
+    assert (reached.offsets, waiting.offsets) == ([1], [])
 
 
-@given(ops=programs(CLIENTS, most=80))
-def test_every_client_gets_the_same_bytes_whichever_way_they_go(ops: list[Op]) -> None:
-    server = Server()
-    pairs = [Pair(server, kind) for kind in KINDS]
-    groups = server.hub._audiences["numbers"].groups.values()
-    assert [(len(group.ready), len(group.others)) for group in groups] == [(1, 1)] * 3
-    for number, op in enumerate(ops):
-        act(server, pairs, number, op)
-    for pair in pairs:
-        pair.check()
-        pair.end()
-    assert server.is_empty()
+@BOTH
+def test_a_subscriber_that_comes_back_in_a_pass_gets_the_rest_from_the_history(make: Make) -> None:
+    crowd, reached, waiting = in_the_middle(make)
+    for member in (reached, waiting):
+        member.leave()
+        assert member.join(last=9) == [1, 2]
+    crowd.publish()
+    crowd.end()
+    assert (reached.offsets, waiting.offsets) == ([1, 3], [3])
+    assert crowd.hub.size("numbers") == 8
 
 
-@pytest.mark.parametrize("kind", [TCPServer, Derived])
-@pytest.mark.parametrize("room", [0, 10, PLENTY])
-def test_a_peers_close_frame_is_answered_and_never_followed(kind: Any, room: int) -> None:
-    server = Server()
-    plugs = [cls(server, kind) for cls in (Plug, Session)]
-    for plug in plugs:
-        plug.wire.room = room
-    publish_number(server, 0)
-    for number, plug in enumerate(plugs, 1):
-        plug.leave()
-        publish_number(server, number)
-    for plug in plugs:
-        plug.drain()
-    publish_number(server, 3)
-    one, other = plugs
-    assert one.seen() == [("publication", 0), CLOSE]
-    assert other.seen() == [("publication", 0), ("publication", 1), CLOSE]
+@BOTH
+def test_a_subscriber_that_joins_in_a_pass_gets_all_of_it_from_the_history(make: Make) -> None:
+    crowd, _, _ = in_the_middle(make)
+    (late,) = crowd.add(make=make)
+    other = crowd.new(Shape("other").format, make)
+    assert other.join(last=9) == [1, 2]
+    crowd.publish()
+    assert crowd.new().join(last=9) == [1, 2, 3]
+    crowd.end()
+    assert (late.offsets, other.offsets) == ([3], [3])
 
 
-@pytest.mark.parametrize("kind", [Plug, Session, Lines, Observer])
-def test_nagle_is_off_whoever_asks(kind: type[Plug]) -> None:
-    options = kind(Server(), TCPServer).wire.options
-    nodelay = [value for *option, value in options if option == [IPPROTO_TCP, TCP_NODELAY]]
-    assert nodelay[-1] is True
+def test_a_subscriber_that_is_blocked_in_a_pass_misses_nothing() -> None:
+    crowd, reached, waiting = in_the_middle()
+    reached.block()
+    waiting.block()
+    crowd.end()
+    assert crowd.offsets == [[1, 2]] * 8
 
 
-def test_the_drop_of_one_costs_another_nothing_that_hears_of_it() -> None:
-    # One that never reads is dropped within a pass. Another, of a format that comes later in
-    # this pass, is told that it left, and its socket takes only the half of that.
-    server = Server(Limits(queue_bytes=1_000))
-    stuck, observer = Session(server, TCPServer), Observer(server, TCPServer)
-    stuck.wire.room = 0
-    last = 0
-    outlet = stuck.conversation.outlet
-    # One in the transport's buffer, and one on its way.
-    while backlog(outlet) <= 4_000 + len(outlet._backlog._pieces[0]) if last > 1 else True:
-        publish_number(server, last)
-        last += 1
-    observer.wire.room = 20
-    publish_number(server, last)
-    assert stuck.transport._aborting
-    observer.drain()
-    publish_number(server, last + 1)
-    assert observer.seen() == [("publication", number) for number in range(last + 2)]
+def test_a_subscriber_that_is_drained_in_a_pass_gets_nothing_twice() -> None:
+    crowd = Crowd(8)
+    for member in crowd.members:
+        member.block()
+    crowd.publish(2)
+    for member in crowd.members:
+        member.peer.drain()
+    crowd.turn()
+    for member in crowd.members:
+        member.block()
+        member.peer.drain()
+    crowd.end()
+    assert [member.received for member in crowd.members] == [[1, 2]] * 8
+
+
+def test_a_subscriber_of_several_channels_is_blocked_in_all_of_them() -> None:
+    crowd = Crowd()
+    member = crowd.new()
+    for channel in "abc":
+        member.join(channel)
+    member.socket.room = 5
+    crowd.publish(1, "a")
+    for channel, audience in member.audiences.items():
+        assert not audience.groups[PLAIN].ready
+        crowd.publish(1, channel)
+        crowd.turn()
+    member.peer.drain()
+    for channel, audience in member.audiences.items():
+        assert not audience.groups[PLAIN].others
+        crowd.publish(1, channel)
+        crowd.turn()
+    assert member.received == [1, 2, 1, 1, 3, 2, 2]
+    assert member.socket.taken == member.written
+
+
+@pytest.mark.parametrize("room", [0, 1, 30])
+def test_a_subscriber_whose_socket_is_full_keeps_the_rest_of_its_frame(room: int) -> None:
+    crowd = Crowd(8)
+    for member in crowd.members[::2]:
+        member.socket.room = room
+    crowd.publish(3)
+    crowd.end()
+    for member in crowd.members:
+        member.peer.drain()
+    assert [member.received for member in crowd.members] == [[1, 2, 3]] * 8
+    assert crowd.hub.metrics.deliveries == 3 * 8
+    assert crowd.reports == []
+
+
+def test_the_error_of_one_socket_does_not_affect_the_others() -> None:
+    crowd = Crowd(SLICE)
+    crowd.members[0].socket.error = errno.EPIPE
+    crowd.publish(3)
+    crowd.end()
+    assert crowd.offsets == [[1, 2, 3]] * SLICE
+    assert [member.received for member in crowd.members[1:]] == [[1, 2, 3]] * (SLICE - 1)
+    assert crowd.reports == []
+
+
+def test_a_subscriber_that_raises_is_reported_and_the_others_get_theirs() -> None:
+    crowd = Crowd(3)
+    crowd.add(5, make=None)
+    for member in crowd.members[4:6]:
+        member.fails = 1
+    broken = crowd.new()
+    broken.outlet = FakeOutlet(direct=lambda frame: 0)
+    broken.join()
+    crowd.publish(2)
+    crowd.end()
+    assert crowd.reports == [FAILED] * 4
+    assert crowd.offsets == [[1, 2]] * 8
+
+
+def test_a_publication_from_within_send_waits_for_its_turn() -> None:
+    crowd = Crowd(8, make=None)
+    for member in crowd.members:
+        member.to_do.append(crowd.publish)
+    crowd.publish()
+    assert crowd.reached == SLICE
+    crowd.end()
+    assert crowd.offsets == [list(range(1, 10))] * 8
+
+
+# -- rests, and publications that go out together -------------------------------------------------
+
+# Whole multiples of these are exact on the clock.
+COST = 1 / 64
+
+
+def resting(count: int = SLICE, **more: Any) -> Crowd:
+    """A crowd after a pass that took time."""
+    crowd = Crowd(count, **more)
+    crowd.time.cost = COST
+    crowd.publish()
+    return crowd
+
+
+def test_an_audience_rests_half_the_time_that_its_pass_took() -> None:
+    crowd = resting()
+    crowd.publish()
+    crowd.turn(SLICE * COST / 2 - 1 / 1024)
+    assert crowd.offsets == [[1]] * SLICE
+    crowd.turn(1 / 1024)
+    assert crowd.offsets == [[1, 2]] * SLICE
+    crowd.publish()
+    crowd.turn(SLICE * COST / 2)
+    assert crowd.offsets == [[1, 2, 3]] * SLICE
+
+
+def test_an_audience_that_has_rested_is_sent_to_at_once() -> None:
+    crowd = resting()
+    crowd.turn(SLICE * COST / 2)
+    crowd.publish()
+    assert crowd.offsets == [[1, 2]] * SLICE
+
+
+def test_the_time_between_the_slices_of_a_pass_does_not_count() -> None:
+    crowd = resting(2 * SLICE)
+    crowd.turn(10.0)
+    assert crowd.offsets == [[1]] * 2 * SLICE
+    crowd.publish()
+    crowd.turn(SLICE * COST - 1 / 1024)
+    assert crowd.offsets == [[1]] * 2 * SLICE
+    crowd.turn(1 / 1024)
+    crowd.turn()
+    assert crowd.offsets == [[1, 2]] * 2 * SLICE
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_clock_that_is_set_makes_no_rest_longer_than_a_second(step: float) -> None:
+    crowd = resting(1)
+    if step > 0:
+        crowd.turn(1.0)
+        crowd.time.cost = step
+        crowd.publish()
+    else:
+        crowd.time.now += step
+    crowd.publish()
+    crowd.turn(fanout.LONGEST_REST)
+    assert crowd.members[0].offsets[-1] == crowd.hub.history.top("numbers")
+
+
+def test_publications_in_a_rest_go_out_in_one_send_and_are_frames_of_their_own() -> None:
+    crowd = resting(formats=[STREAM_WEBSOCKET])
+    crowd.publish(5)
+    assert crowd.time.sends == SLICE
+    crowd.turn(1.0)
+    assert crowd.time.sends == 2 * SLICE
+    for member in crowd.members:
+        _, joined = member.frames
+        assert [json.loads(frame.payload)["offset"] for frame in frames(joined)] == [2, 3, 4, 5, 6]
+    assert crowd.hub.metrics.deliveries == 6 * SLICE
+
+
+def test_publications_in_a_rest_are_encoded_once_for_all_subscribers_of_a_format() -> None:
+    shape = Shape()
+    crowd = resting(formats=[shape.format])
+    crowd.publish(5)
+    crowd.turn(1.0)
+    assert shape.calls == 6
+    assert len({id(member.frames[1]) for member in crowd.members}) == 1
+
+
+def test_no_more_goes_out_together_than_a_socket_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout, "JOINED_BYTES", 3 * (OVERHEAD + 10))
+    crowd = resting()
+    crowd.publish(7, data="x" * 8)
+    crowd.publish(1, data="x" * 5000)
+    crowd.publish(1)
+    crowd.end()
+    joined = [frame.count(b"\n") for frame in crowd.members[0].frames]
+    assert joined == [1, 3, 3, 1, 1, 1]
+    assert crowd.offsets == [list(range(1, 11))] * SLICE
+
+
+def test_the_overhead_of_small_publications_counts_for_what_goes_out_together() -> None:
+    crowd = resting(1)
+    crowd.publish(5_000)
+    crowd.end()
+    assert max(map(len, crowd.members[0].frames)) < 2 * fanout.JOINED_BYTES
+    assert crowd.members[0].offsets == list(range(1, 5_002))
+
+
+def test_a_subscriber_that_joins_in_a_rest_skips_the_queue_and_gets_the_rest() -> None:
+    crowd = resting()
+    other = Shape("other").format
+    late: list[Member] = []
+    for number in range(5):
+        member = crowd.new(other if number % 2 else PLAIN)
+        assert member.join(last=9) == list(range(1, number + 2))
+        late.append(member)
+        crowd.publish()
+    assert crowd.time.sends == SLICE
+    crowd.turn(1.0)
+    crowd.end()
+    assert crowd.offsets == [[1, 2, 3, 4, 5, 6]] * SLICE
+    assert [member.offsets for member in late] == [[*range(n, 7)] for n in range(2, 7)]
+    assert crowd.hub.metrics.deliveries == 6 * SLICE + 5 + 4 + 3 + 2 + 1
+
+
+def test_a_subscriber_that_joins_behind_several_passes_skips_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fanout, "JOINED_BYTES", 2 * (OVERHEAD + 1))
+    crowd = resting()
+    crowd.publish(5)
+    late = crowd.new()
+    assert late.join(last=9) == [1, 2, 3, 4, 5, 6]
+    crowd.publish(3)
+    crowd.end()
+    assert late.offsets == [7, 8, 9]
+    assert crowd.offsets == [list(range(1, 10))] * SLICE
+
+
+# -- several audiences ----------------------------------------------------------------------------
+
+
+def test_a_turn_is_no_longer_for_many_channels_than_for_one() -> None:
+    crowd = Crowd()
+    for channel in range(20):
+        crowd.add(2, f"{channel}")
+    for channel in range(20):
+        crowd.publish(1, f"{channel}")
+    turns = 0
+    while crowd.time.calls:
+        assert crowd.time.sends < 2 * SLICE
+        crowd.time.sends = 0
+        crowd.turn()
+        turns += 1
+    assert crowd.offsets == [[1]] * 40
+    assert turns <= 40 // SLICE + 1
+
+
+def test_a_flood_in_one_channel_does_not_delay_another() -> None:
+    crowd = Crowd()
+    flooded = [crowd.add(30, f"flood{n}") for n in range(2)]
+    (quiet,) = crowd.add(1, "quiet")
+    for number in range(1, 30):
+        for n in range(2):
+            crowd.publish(1, f"flood{n}")
+        crowd.publish(1, "quiet")
+        for _ in range(3):
+            crowd.turn()
+        assert quiet.offsets == list(range(1, number + 1))
+        sent = [sum(len(member.frames) for member in members) for members in flooded]
+        assert abs(sent[0] - sent[1]) <= 2 * SLICE
+    crowd.end()
+    assert crowd.offsets == [list(range(1, 30))] * 61
+
+
+@pytest.mark.parametrize(("most", "reached"), [(PLENTY, 3), (150, 6)])
+def test_a_long_frame_counts_as_several_up_to_what_a_socket_takes(
+    most: int, reached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fanout, "SLICE", 12)
+    monkeypatch.setattr(fanout, "UNIT", 100)
+    monkeypatch.setattr(fanout, "SOCKET_BYTES", most)
+    crowd = Crowd(20)
+    crowd.publish(data="x" * 250)
+    assert 300 < len(next(member.frames[0] for member in crowd.members if member.frames)) < 400
+    assert crowd.reached == reached
+    crowd.turn()
+    assert crowd.reached == 2 * reached
+    crowd.end()
+    assert crowd.offsets == [[1]] * 20
+
+
+def test_a_turn_sends_one_frame_at_least_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout, "UNIT", 1)
+    crowd = Crowd(4)
+    crowd.publish()
+    for reached in (1, 2, 3, 4):
+        assert crowd.reached == reached
+        crowd.turn()
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+def failing_on(bad: bytes) -> Format:
+    """A format that cannot encode this data."""
+
+    def encode(rows: Sequence[Publication]) -> bytes:
+        assert bad not in [publication.data for publication in rows]
+        return PLAIN.publications(rows)
+
+    return Format("bad", encode, 1003)
+
+
+def test_a_publication_that_cannot_be_encoded_is_left_out_of_its_format() -> None:
+    crowd = resting(formats=[PLAIN, failing_on(b"13"), PLAIN])
+    for data in (12, 13, 14):
+        crowd.publish(data=data)
+    crowd.end()
+    assert crowd.offsets == [[1, 2, 3, 4], [1, 2, 4], [1, 2, 3, 4]]
+    assert crowd.reports == ["a publication could not be encoded; the other formats go on"]
+
+
+def test_a_pass_of_which_nothing_can_be_encoded_ends_at_once() -> None:
+    crowd = resting(formats=[PLAIN, failing_on(b"13"), PLAIN])
+    crowd.publish(2, data=13)
+    crowd.turn(1.0)
+    crowd.publish()
+    crowd.end()
+    assert crowd.offsets == [[1, 2, 3, 4], [1, 4], [1, 2, 3, 4]]
+    assert len(crowd.reports) == 2
+
+
+def test_a_gap_drops_what_was_queued_before_it() -> None:
+    crowd, reached, _ = in_the_middle()
+    sent = crowd.time.sends
+    (joining,) = crowd.add()
+    crowd.hub.deliver(row(9))
+    assert [member.gaps for member in crowd.members] == [["numbers"]] * 9
+    assert crowd.hub.channels() == {}
+    crowd.end()
+    assert crowd.time.sends == sent
+    assert (reached.offsets, joining.offsets) == ([1], [])
+    assert crowd.hub.metrics.gaps == 9
+
+
+def test_a_gap_in_one_channel_ends_the_streams_that_follow_it_and_no_others() -> None:
+    crowd = Crowd(1, "a")
+    (other,) = crowd.add(1, "b")
+    follower = crowd.new()
+    drive(crowd.hub.follow(follower, ["b", "a"], Start()))
+    crowd.publish(1, "a")
+    crowd.hub.deliver(Publication("a", EPOCH, 9, 9, 0.0, "message", b"1"))
+    crowd.publish(1, "b")
+    assert [crowd.members[0].gaps, other.gaps, follower.gaps] == [["a"], [], ["a"]]
+    assert (other.offsets, follower.offsets) == ([1], [1])
+    assert crowd.hub.channels() == {"b": 1}
+
+
+def test_a_publication_of_a_subscriber_that_learns_of_a_gap_reaches_none_of_those_with_it() -> None:
+    crowd = Crowd(3)
+    log = crowd.hub.history.channel("numbers")
+    log.top = log.floor = 5
+
+    def publish(channel: str) -> None:
+        assert all(member.frames == [] for member in crowd.members)
+        publish_one(crowd.node)
+
+    for member in crowd.members:
+        setattr(member, "insufficient", publish)  # noqa: B010
+    crowd.hub.deliver(row(5))
+    assert log.top == 8
+    assert crowd.reached == 0
+
+
+def test_a_subscriber_that_raises_at_a_gap_is_reported_and_the_others_learn_of_it() -> None:
+    crowd = Crowd(3)
+
+    def fail(channel: str) -> None:
+        raise ValueError("it fails")
+
+    setattr(crowd.members[0], "insufficient", fail)  # noqa: B010
+    crowd.hub.deliver(row(9))
+    assert [member.gaps for member in crowd.members[1:]] == [["numbers"]] * 2
+    assert crowd.reports == [FAILED]
+
+
+@pytest.mark.parametrize("rests", [False, True])
+def test_the_queue_of_an_audience_that_all_have_left_is_dropped(rests: bool) -> None:
+    crowd = resting() if rests else Crowd(2 * SLICE)
+    crowd.publish(3)
+    sent = crowd.time.sends
+    audience = crowd.hub._audiences["numbers"]
+    for member in crowd.members:
+        member.leave()
+    assert audience.queue == []
+    # An audience of the same name is another one, and does not rest.
+    crowd.members = []
+    crowd.add(SLICE)
+    assert crowd.new().join(last=9) == list(range(1, 4 + rests))
+    crowd.publish()
+    crowd.end()
+    assert crowd.offsets == [[4 + rests]] * SLICE
+    assert crowd.time.sends == sent + SLICE + 1
+
+
+# -- bounds ---------------------------------------------------------------------------------------
+
+
+def test_a_channel_with_a_full_queue_refuses_until_it_is_delivered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fanout, "QUEUE_BYTES", 5 * (OVERHEAD + 1))
+    crowd = resting()
+    crowd.publish(6)
+    top = crowd.hub.history.top("numbers")
+    for refused in (1, 2):
+        with pytest.raises(Unavailable, match="numbers has more to deliver than can be sent") as no:
+            crowd.publish()
+        assert no.value.cause == "overloaded"
+        assert crowd.hub.metrics.refusals == {"overloaded": refused}
+    assert crowd.hub.history.top("numbers") == top
+    crowd.publish(1, "other")
+    crowd.turn(1.0)
+    crowd.publish()
+    crowd.end()
+    assert crowd.offsets == [list(range(1, 9))] * SLICE
+    assert crowd.hub.metrics.refusals == {"overloaded": 2}
+
+
+def test_the_full_queue_of_a_stream_makes_each_of_its_channels_refuse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fanout, "QUEUE_BYTES", 2 * (OVERHEAD + 1))
+    crowd = Crowd()
+    crowd.time.cost = COST
+    follower = crowd.new()
+    drive(crowd.hub.follow(follower, ["a", "b"], Start()))
+    crowd.publish(4, "a")
+    for channel in "ab":
+        with pytest.raises(Unavailable, match=f"{channel} has more to deliver"):
+            crowd.publish(1, channel)
+    crowd.publish(9, "c")
+    crowd.turn(1.0)
+    crowd.publish(1, "b")
+    crowd.end()
+    assert [publication["channel"] for publication in follower.publications] == [*"aaaab"]
+
+
+def test_a_server_that_stops_sends_all_queues_without_a_rest() -> None:
+    crowd = resting(8)
+    crowd.add(4, "other")
+    late = crowd.new()
+    crowd.publish(2)
+    assert late.join(last=9) == [1, 2, 3]
+    crowd.publish(2)
+    crowd.publish(3, "other")
+    crowd.node.stop_publishing()
+    assert crowd.offsets == [[1, 2, 3, 4, 5]] * 8 + [[1, 2, 3]] * 4
+    assert late.offsets == [4, 5]
+    sent = crowd.time.sends
+    crowd.end()
+    assert crowd.time.sends == sent

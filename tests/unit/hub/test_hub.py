@@ -95,15 +95,6 @@ def test_a_publication_is_encoded_once_for_each_format_whatever_the_audience() -
     assert (one.calls, two.calls, unused.calls) == (3, 3, 0)
 
 
-def test_the_same_bytes_go_to_everybody_of_a_format() -> None:
-    hub = make_hub()
-    watchers = [Watcher(str(n)) for n in range(3)]
-    for watcher in watchers:
-        join(hub, watcher)
-    deliver(hub)
-    assert all(watcher.frames[0] is watchers[0].frames[0] for watcher in watchers)
-
-
 def test_nothing_is_encoded_when_nobody_watches() -> None:
     hub, shape = make_hub(), Shape()
     watcher = Watcher(shape=shape.format)
@@ -111,24 +102,6 @@ def test_nothing_is_encoded_when_nobody_watches() -> None:
     hub.unsubscribe(watcher, "numbers")
     deliver(hub)
     assert (shape.calls, watcher.frames) == (0, [])
-
-
-def test_a_subscriber_that_raises_is_reported_and_the_others_get_theirs() -> None:
-    reports: list[str] = []
-    hub = make_hub(report=reports.append)
-    first, bad, last = Watcher("1"), Watcher("2"), Watcher("3")
-
-    def fail(frame: bytes) -> None:
-        raise RuntimeError("no")
-
-    bad.on_send = fail
-    for watcher in (first, bad, last):
-        join(hub, watcher)
-    deliver(hub)
-    deliver(hub)
-    assert first.offsets == last.offsets == [1, 2]
-    assert reports == ["a subscriber failed; the others go on"] * 2
-    assert hub.metrics.deliveries == 4
 
 
 def test_who_joins_twice_is_there_once() -> None:
@@ -192,110 +165,6 @@ def test_a_channel_that_was_published_to_keeps_its_history_when_the_last_one_lea
     assert offsets(join(hub, Watcher(), last=9).publications) == [1]
 
 
-def test_what_a_subscriber_publishes_from_within_send_waits_for_its_turn() -> None:
-    hub = make_hub()
-    answering, other = Watcher("1"), Watcher("2")
-
-    def answer(frame: bytes) -> None:
-        if len(answering.frames) < 3:
-            assert deliver(hub).offset == len(answering.frames) + 1
-
-    answering.on_send = answer
-    join(hub, answering)
-    join(hub, other)
-    deliver(hub)
-    assert answering.offsets == other.offsets == [1, 2, 3]
-    assert len(answering.frames) == len(other.frames) == 3
-
-
-def test_who_joins_from_within_a_pass_gets_everything_once() -> None:
-    """One publication is under way, two wait: all three are in the history."""
-    hub = make_hub()
-    host, guest = Watcher("host"), Watcher("guest")
-    joined: list[Joined] = []
-
-    def on_send(frame: bytes) -> None:
-        if len(host.frames) == 1:
-            deliver(hub)
-            deliver(hub)
-            joined.append(join(hub, guest, last=10))
-            deliver(hub)
-
-    host.on_send = on_send
-    join(hub, host)
-    deliver(hub)
-    assert offsets(joined[0].publications) == [1, 2, 3]
-    assert joined[0].offset == 3
-    assert guest.offsets == [4]
-    assert host.offsets == [1, 2, 3, 4]
-    assert len(host.frames) == 2
-
-
-def test_who_joins_another_format_from_within_a_pass_gets_everything_once() -> None:
-    hub = make_hub()
-    other_format = Shape("other").format
-    host, there, guest = Watcher("h"), Watcher("t", other_format), Watcher("g", other_format)
-    joined: list[Joined] = []
-
-    def on_send(frame: bytes) -> None:
-        joined.append(join(hub, guest, last=10))
-
-    host.on_send = on_send
-    join(hub, host)
-    join(hub, there)
-    deliver(hub)
-    assert there.offsets == [1]
-    assert offsets(joined[0].publications) + guest.offsets == [1]
-
-
-def test_who_leaves_in_a_pass_gets_nothing_more() -> None:
-    hub, host, guest = make_hub(), Watcher("host"), Watcher("guest")
-
-    def on_send(frame: bytes) -> None:
-        hub.unsubscribe(guest, "numbers")
-
-    host.on_send = on_send
-    # Who came last is sent to first.
-    join(hub, guest)
-    join(hub, host)
-    deliver(hub)
-    assert (host.offsets, guest.offsets) == ([1], [])
-
-
-def test_who_joins_a_channel_in_which_something_waits_has_it_from_the_history() -> None:
-    hub, host, guest = make_hub(), Watcher("host"), Watcher("guest")
-    joined: list[Joined] = []
-
-    def on_send(frame: bytes) -> None:
-        if len(host.frames) == 1:
-            deliver(hub, "other")
-            deliver(hub, "other")
-            joined.append(join(hub, guest, "other", last=5))
-            deliver(hub, "other")
-
-    host.on_send = on_send
-    there = Watcher("there")
-    join(hub, there, "other")
-    join(hub, host)
-    deliver(hub)
-    assert offsets(joined[0].publications) == [1, 2]
-    assert (there.offsets, guest.offsets) == ([1, 2, 3], [3])
-
-
-def test_a_channel_that_skips_a_number_is_ended_for_all_and_they_are_told() -> None:
-    hub = make_hub()
-    one, two = Watcher("1"), Watcher("2", Shape().format)
-    join(hub, one)
-    join(hub, two)
-    deliver(hub)
-    hub.deliver(row(3))
-    hub.deliver(row(4))
-    assert one.gaps == two.gaps == ["numbers"]
-    assert one.offsets == two.offsets == [1]
-    assert hub.channels() == {}
-    assert hub.metrics.gaps == 2
-
-
 def test_what_was_delivered_already_is_not_delivered_again() -> None:
     hub, watcher = make_hub(), Watcher()
     join(hub, watcher)
@@ -303,26 +172,6 @@ def test_what_was_delivered_already_is_not_delivered_again() -> None:
     hub.deliver(row(1))
     assert watcher.offsets == [1]
     assert watcher.gaps == []
-
-
-def test_a_failure_while_encoding_does_not_hold_up_what_comes_after() -> None:
-    reports: list[str] = []
-    hub, bad, good = make_hub(report=reports.append), Shape(), Watcher("good")
-    broken = Watcher("bad", bad.format)
-
-    def fail(rows: object) -> bytes:
-        raise RuntimeError("no")
-
-    object.__setattr__(bad.format, "publications", fail)
-    join(hub, good)
-    join(hub, broken)
-    for _ in range(2):
-        deliver(hub)
-    hub.unsubscribe(broken, "numbers")
-    deliver(hub)
-    assert good.offsets == [1, 2, 3]
-    assert broken.offsets == []
-    assert len(reports) == 2
 
 
 def follow(hub: Hub, watcher: Watcher, channels: str, start: Start) -> Any:
@@ -407,42 +256,3 @@ def test_a_stream_that_cannot_go_on_is_told_and_begins_now(cursor: Cursor, reaso
     assert begun.cursor == Cursor(EPOCH, 5)
     assert begun.offsets == {"a": 5}
     assert hub.metrics.recoveries == {reason: 1}
-
-
-def test_a_stream_that_begins_in_a_pass_has_all_that_is_published_and_gets_the_rest_live() -> None:
-    hub, host, guest = make_hub(), Watcher("host"), Watcher("guest")
-    begun: list[Any] = []
-
-    def on_send(frame: bytes) -> None:
-        if len(host.frames) == 1:
-            deliver(hub, "a")
-            deliver(hub, "b")
-            begun.append(follow(hub, guest, "ab", Start(oldest=True)))
-            deliver(hub, "b")
-            deliver(hub, "a")
-
-    host.on_send = on_send
-    join(hub, host, "a")
-    deliver(hub, "a")
-    assert [r.seq for r in begun[0].publications] == [1, 2, 3]
-    assert [publication["id"] for publication in guest.publications] == ["e1:4", "e1:5"]
-
-
-def test_the_cursor_of_a_stream_that_begins_in_a_pass_is_at_the_last_that_was_published() -> None:
-    hub, host, guest = make_hub(), Watcher("host"), Watcher("guest")
-    begun: list[Any] = []
-
-    def on_send(frame: bytes) -> None:
-        if len(host.frames) == 1:
-            deliver(hub, "a")
-            deliver(hub, "b")
-            begun.append(follow(hub, guest, "ab", Start()))
-            begun.append(follow(hub, guest, "ab", Start(since=Cursor(EPOCH, 3))))
-
-    host.on_send = on_send
-    join(hub, host, "a")
-    deliver(hub, "a")
-    assert [(b.cursor, b.offsets, list(b.publications)) for b in begun] == [
-        (Cursor(EPOCH, 3), {"a": 2, "b": 1}, [])
-    ] * 2
-    assert guest.frames == []

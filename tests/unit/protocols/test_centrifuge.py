@@ -19,7 +19,7 @@ def names(text: bytes) -> list[tuple[int, str]]:
     return [(command.id, centrifuge.method(command)[0]) for command in centrifuge.commands(text)]
 
 
-def test_a_frame_holds_one_command_a_line() -> None:
+def test_each_line_of_a_frame_is_a_command() -> None:
     text = b'{"id":1,"connect":{}}\n\n  \r\n{"id":2,"subscribe":{"channel":"a"}}\n'
     assert names(text) == [(1, "connect"), (2, "subscribe")]
     assert names(b"") == names(b"\n \n") == []
@@ -30,7 +30,7 @@ def test_an_empty_object_is_a_pong() -> None:
 
 
 @pytest.mark.parametrize("method", centrifuge.METHODS)
-def test_every_method_is_known_with_its_request(method: str) -> None:
+def test_every_method_is_decoded_with_its_request(method: str) -> None:
     (command,) = centrifuge.commands(b'{"id": 7, "%b": {"x": [1, 2]}}' % method.encode())
     assert centrifuge.method(command) == (method, b'{"x": [1, 2]}')
 
@@ -50,11 +50,11 @@ def test_every_method_is_known_with_its_request(method: str) -> None:
     ],
     ids=lambda value: repr(value[:20]),
 )
-def test_a_line_that_is_no_command_ends_the_frame_and_says_why(text: bytes, why: str) -> None:
-    given_out = centrifuge.commands(b'{"id":1,"ping":{}}\n' + text)
-    assert centrifuge.method(next(given_out))[0] == "ping"
+def test_a_line_that_is_not_a_command_ends_the_frame_with_the_reason(text: bytes, why: str) -> None:
+    decoded = centrifuge.commands(b'{"id":1,"ping":{}}\n' + text)
+    assert centrifuge.method(next(decoded))[0] == "ping"
     with pytest.raises(FrameError, match=why):
-        next(given_out)
+        next(decoded)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_line_that_is_no_command_ends_the_frame_and_says_why(text: bytes, why:
         (b'{"id":3,"fly":{}}', "command 3 has no method"),
     ],
 )
-def test_a_command_has_one_method_that_this_protocol_knows(text: bytes, why: str) -> None:
+def test_a_command_has_exactly_one_method_of_the_protocol(text: bytes, why: str) -> None:
     (command,) = centrifuge.commands(text)
     with pytest.raises(FrameError, match=why):
         centrifuge.method(command)
@@ -95,9 +95,7 @@ def test_unknown_fields_are_ignored() -> None:
         (b"[]", centrifuge.ChannelRequest, "array"),
     ],
 )
-def test_a_wrong_request_gets_the_error_that_names_the_field(
-    text: bytes, kind: Any, field: str
-) -> None:
+def test_the_error_for_a_wrong_request_names_the_field(text: bytes, kind: Any, field: str) -> None:
     with pytest.raises(Invalid, match=field) as refused:
         centrifuge.request(text, kind)
     error = centrifuge.error_object(refused.value)
@@ -112,7 +110,7 @@ def test_replies_repeat_the_id_and_the_method_and_leave_zeroes_out() -> None:
     assert centrifuge.reply(6, "ping", centrifuge.Empty()) == b'{"id":6,"ping":{}}'
 
 
-def test_an_error_reply_says_temporary_only_when_it_is() -> None:
+def test_an_error_reply_has_temporary_only_if_it_is_true() -> None:
     error = centrifuge.error_reply(3, WireError(107, "bad"))
     assert json.loads(error) == {"id": 3, "error": {"code": 107, "message": "bad"}}
     error = centrifuge.error_reply(3, WireError(100, "oh", temporary=True))
@@ -146,18 +144,18 @@ def test_a_publication_is_pushed_with_its_event_as_a_tag_and_its_time_in_millise
     }
 
 
-def test_published_data_is_sent_as_it_is_without_being_parsed() -> None:
+def test_published_data_is_sent_unchanged() -> None:
     assert b'"data":1.50E+0' in centrifuge.publication_push(publication(data=b"1.50E+0"))
 
 
-def test_tags_of_the_publisher_travel_with_the_event_which_they_cannot_forge() -> None:
+def test_tags_of_the_publisher_cannot_replace_the_event() -> None:
     pushed = json.loads(
         centrifuge.publication_push(publication(tags={"k": "v", "event": "forged"}))
     )
     assert pushed["push"]["pub"]["tags"] == {"k": "v", "event": "newnumber"}
 
 
-def test_a_clients_publication_says_who_it_was() -> None:
+def test_a_publication_of_a_client_has_its_info() -> None:
     info = ClientInfo("c1", "anna", b'{"name":"A"}', b"[1]")
     pushed = json.loads(centrifuge.publication_push(publication(info=info)))
     assert pushed["push"]["pub"]["info"] == {
@@ -168,11 +166,11 @@ def test_a_clients_publication_says_who_it_was() -> None:
     }
 
 
-def test_joins_and_leaves_say_who_without_what_is_not_known() -> None:
-    who = ClientInfo("c1")
-    joined = json.loads(centrifuge.join_push("a", who))
+def test_joins_and_leaves_have_the_info_without_empty_fields() -> None:
+    info = ClientInfo("c1")
+    joined = json.loads(centrifuge.join_push("a", info))
     assert joined == {"push": {"channel": "a", "join": {"info": {"user": "", "client": "c1"}}}}
-    assert "leave" in json.loads(centrifuge.leave_push("a", who))["push"]
+    assert "leave" in json.loads(centrifuge.leave_push("a", info))["push"]
 
 
 def test_an_unsubscribe_push_names_the_channel_the_code_and_the_reason() -> None:
@@ -195,7 +193,7 @@ def test_an_unsubscribe_push_names_the_channel_the_code_and_the_reason() -> None
         (4999, False),
     ],
 )
-def test_a_disconnect_push_says_whether_to_come_back(code: int, reconnect: bool) -> None:
+def test_a_disconnect_push_says_whether_to_reconnect(code: int, reconnect: bool) -> None:
     pushed = json.loads(centrifuge.disconnect_push(code, "why"))["push"]["disconnect"]
     assert pushed == {"code": code, "reason": "why", "reconnect": reconnect}
 

@@ -28,13 +28,13 @@ from tests.unit.fakes.tools import EPOCH, row
 from tests.unit.fakes.web import frames
 
 EVENT = Publication("numbers", EPOCH, 1042, 41, 1795333977.0994, "newnumber", b'{"number":4.821}')
-BEGUN = [Subscribed("a", EPOCH, 3, "e1:7", True), Subscribed("b", EPOCH, 0, "e1:7", True)]
+SUBSCRIBED = [Subscribed("a", EPOCH, 3, "e1:7", True), Subscribed("b", EPOCH, 0, "e1:7", True)]
 
 
 def texts(data: bytes) -> list[bytes]:
-    found = frames(data)
-    assert all(frame.opcode == 1 and frame.final for frame in found)
-    return [frame.payload for frame in found]
+    parsed = frames(data)
+    assert all(frame.opcode == 1 and frame.final for frame in parsed)
+    return [frame.payload for frame in parsed]
 
 
 def test_the_publication_object_is_as_documented() -> None:
@@ -48,7 +48,7 @@ def test_the_publication_object_is_as_documented() -> None:
     }
 
 
-def test_tags_are_shown_when_there_are_any() -> None:
+def test_tags_are_in_the_object_if_there_are_any() -> None:
     tagged = Publication("a", EPOCH, 1, 1, 0.0, "message", b"1", {"k": "v"})
     assert json.loads(publication_object(tagged))["tags"] == {"k": "v"}
 
@@ -62,19 +62,21 @@ def test_a_frame_uses_the_shortest_form_of_its_length() -> None:
     assert [len(websocket_frame(b"x" * n)) - n for n in (125, 126, 65535, 65536)] == [2, 4, 4, 10]
 
 
-def test_on_the_raw_websocket_a_publication_is_one_frame_of_its_object() -> None:
+def test_a_publication_on_a_raw_websocket_is_one_frame_of_its_object() -> None:
     assert texts(STREAM_WEBSOCKET.publications([EVENT])) == [publication_object(EVENT)]
 
 
-def test_on_the_centrifuge_protocol_a_publication_is_one_frame_of_its_push() -> None:
+def test_a_publication_in_a_session_is_one_frame_of_its_push() -> None:
     (text,) = texts(SESSION_WEBSOCKET.publications([EVENT]))
     assert json.loads(text)["push"]["pub"]["offset"] == 41
     assert texts(SESSION_WEBSOCKET.frame(b"{}")) == [b"{}"]
 
 
-def test_a_raw_websocket_begins_with_where_it_stands_in_each_channel() -> None:
-    begun = [json.loads(text) for text in texts(STREAM_WEBSOCKET.make_opening(BEGUN, None, 1000))]
-    assert begun == [
+def test_the_opening_of_a_raw_websocket_has_the_position_in_each_channel() -> None:
+    opening = [
+        json.loads(text) for text in texts(STREAM_WEBSOCKET.make_opening(SUBSCRIBED, None, 1000))
+    ]
+    assert opening == [
         {
             "subscribed": {
                 "channel": name,
@@ -88,28 +90,29 @@ def test_a_raw_websocket_begins_with_where_it_stands_in_each_channel() -> None:
     ]
 
 
-def test_a_raw_websocket_that_could_not_go_on_says_so_next() -> None:
+def test_a_reset_of_a_raw_websocket_follows_the_positions() -> None:
     reset = Reset("evicted", EPOCH, "e1:7")
-    begun = [
-        json.loads(text) for text in texts(STREAM_WEBSOCKET.make_opening(BEGUN[:1], reset, 1000))
+    opening = [
+        json.loads(text)
+        for text in texts(STREAM_WEBSOCKET.make_opening(SUBSCRIBED[:1], reset, 1000))
     ]
-    assert list(begun[0]) == ["subscribed"]
-    assert begun[1:] == [{"reset": {"reason": "evicted", "epoch": EPOCH, "id": "e1:7"}}]
+    assert list(opening[0]) == ["subscribed"]
+    assert opening[1:] == [{"reset": {"reason": "evicted", "epoch": EPOCH, "id": "e1:7"}}]
 
 
-def test_an_event_stream_begins_with_a_time_to_come_back_and_an_id_without_data() -> None:
-    assert STREAM_SSE.make_opening(BEGUN, None, 2500) == b"retry: 2500\nid: e1:7\n\n"
+def test_the_opening_of_an_event_stream_is_a_retry_time_and_an_id_without_data() -> None:
+    assert STREAM_SSE.make_opening(SUBSCRIBED, None, 2500) == b"retry: 2500\nid: e1:7\n\n"
 
 
-def test_an_event_stream_that_could_not_go_on_says_so_by_an_event() -> None:
-    begun = STREAM_SSE.make_opening(BEGUN, Reset("epoch", EPOCH, "e1:7"), 2500)
-    head, _, data = begun.partition(b"data: ")
+def test_a_reset_of_an_event_stream_is_an_event() -> None:
+    opening = STREAM_SSE.make_opening(SUBSCRIBED, Reset("epoch", EPOCH, "e1:7"), 2500)
+    head, _, data = opening.partition(b"data: ")
     assert head == b"retry: 2500\nid: e1:7\nevent: pushserver-reset\n"
     assert data.endswith(b"\n\n")
     assert json.loads(data) == {"reason": "epoch", "epoch": EPOCH, "id": "e1:7"}
 
 
-def test_in_an_event_stream_a_publication_is_an_id_and_one_line_of_data() -> None:
+def test_a_publication_in_an_event_stream_is_an_id_and_one_line_of_data() -> None:
     block = STREAM_SSE.publications([EVENT])
     assert block == b"id: e1:1042\ndata: " + publication_object(EVENT) + b"\n\n"
     assert block.count(b"\n") == 3
@@ -127,25 +130,25 @@ PLAIN = [
 ]
 
 
-def named(shape: Format) -> str:
-    return shape.name
+def named(format_: Format) -> str:
+    return format_.name
 
 
-@pytest.mark.parametrize("shape", PLAIN, ids=named)
-def test_several_publications_are_one_piece_in_which_each_is_a_frame_of_its_own(
-    shape: Format,
+@pytest.mark.parametrize("format_", PLAIN, ids=named)
+def test_each_of_several_publications_is_a_frame_of_its_own(
+    format_: Format,
 ) -> None:
-    assert shape.publications(SEVERAL) == b"".join(shape.publications([one]) for one in SEVERAL)
+    assert format_.publications(SEVERAL) == b"".join(format_.publications([one]) for one in SEVERAL)
 
 
 @pytest.mark.parametrize("plain", CHUNKED, ids=named)
-def test_in_a_response_that_is_sent_in_chunks_several_are_one_chunk(plain: Format) -> None:
+def test_several_publications_in_a_chunked_response_are_one_chunk(plain: Format) -> None:
     chunked = CHUNKED[plain]
     for rows in (SEVERAL[:1], SEVERAL):
         assert chunked.publications(rows) == chunk(plain.publications(rows))
 
 
-def test_who_waits_for_the_next_publication_gets_several_in_one_answer() -> None:
+def test_a_history_answer_has_all_publications_of_a_batch() -> None:
     answer = json.loads(HISTORY.publications(SEVERAL))
     assert [one["offset"] for one in answer["publications"]] == [1, 2, 3]
     assert (answer["offset"], answer["id"]) == (3, "e1:3")
@@ -163,7 +166,7 @@ def test_lines_end_with_a_line_break() -> None:
     assert formats.line(b"{}") == b"{}\n"
 
 
-def test_formats_are_told_apart_by_what_they_are_not_by_what_is_in_them() -> None:
+def test_formats_are_compared_by_identity() -> None:
     twin = replace(STREAM_SSE)
     assert twin != STREAM_SSE
     assert len({twin, STREAM_SSE, STREAM_SSE}) == 2

@@ -13,7 +13,7 @@ SSE = "text/event-stream"
 
 
 def open_stream(server: Server, path: str = "/channels/numbers") -> tuple[Line, Response]:
-    """An event stream that was just begun, and the head of its answer."""
+    """A new event stream, and the head of its response."""
     line = server.open(path, accept=SSE)
     answer = parse(line.take())
     assert (answer.status, answer["content-type"]) == (200, SSE)
@@ -21,7 +21,7 @@ def open_stream(server: Server, path: str = "/channels/numbers") -> tuple[Line, 
 
 
 def chunks(data: bytes) -> bytes:
-    """What these chunks hold."""
+    """The body in these chunks."""
     body = b""
     while data:
         size, _, rest = data.partition(b"\r\n")
@@ -30,7 +30,7 @@ def chunks(data: bytes) -> bytes:
     return body
 
 
-def test_a_stream_is_not_kept_back_by_caches_and_proxies() -> None:
+def test_the_head_keeps_caches_and_proxies_from_buffering() -> None:
     _, answer = open_stream(Server())
     assert answer["cache-control"] == "no-store"
     assert answer["x-accel-buffering"] == "no"
@@ -38,7 +38,7 @@ def test_a_stream_is_not_kept_back_by_caches_and_proxies() -> None:
     assert not answer.whole
 
 
-def test_each_publication_leaves_at_once() -> None:
+def test_each_publication_is_sent_at_once() -> None:
     server = Server()
     line, answer = open_stream(server)
     assert answer.body.startswith(b"retry: ")
@@ -57,7 +57,7 @@ def test_a_reader_that_vanishes_is_forgotten() -> None:
     server.publish()
 
 
-def test_at_the_end_the_answer_ends_and_so_does_the_connection() -> None:
+def test_shut_down_ends_the_response_and_the_connection() -> None:
     server = Server()
     line, _ = open_stream(server)
     for peer in server.node.peers:
@@ -67,7 +67,7 @@ def test_at_the_end_the_answer_ends_and_so_does_the_connection() -> None:
     assert server.is_empty()
 
 
-def test_a_reader_that_does_not_read_is_dropped_at_its_budget_and_others_are_not() -> None:
+def test_a_reader_that_does_not_read_is_dropped_at_its_bound_and_others_are_not() -> None:
     server = Server(Limits(queue_bytes=200_000))
     (slow, _), (quick, _) = open_stream(server), open_stream(server)
     slow.reading = False
@@ -84,7 +84,7 @@ def test_a_reader_that_does_not_read_is_dropped_at_its_budget_and_others_are_not
     assert chunks(quick.take()).count(b"data: ") == sent // 10_000
 
 
-def test_a_reader_that_reads_is_not_dropped_for_all_that_it_missed() -> None:
+def test_a_long_recovery_does_not_make_a_reader_slow() -> None:
     server = Server(Limits(queue_bytes=200_000))
     for _ in range(30):
         server.publish(data="x" * 10_000)
@@ -94,7 +94,7 @@ def test_a_reader_that_reads_is_not_dropped_for_all_that_it_missed() -> None:
     assert chunks(line.take().partition(b"\r\n\r\n")[2]).count(b"data: ") == 30
 
 
-def test_a_reader_that_reads_late_but_reads_has_its_budget_again() -> None:
+def test_a_reader_that_reads_late_gets_its_whole_bound_again() -> None:
     server = Server(Limits(queue_bytes=200_000))
     line, _ = open_stream(server)
     for _ in range(5):
@@ -106,7 +106,7 @@ def test_a_reader_that_reads_late_but_reads_has_its_budget_again() -> None:
     assert not line.aborted
 
 
-def test_a_reader_that_does_not_read_can_be_ended_too() -> None:
+def test_a_reader_that_does_not_read_is_ended_by_abort() -> None:
     server = Server()
     line, _ = open_stream(server)
     line.reading = False
@@ -124,7 +124,7 @@ def test_a_reader_that_does_not_read_can_be_ended_too() -> None:
 
 
 def unread(size: int) -> tuple[Server, Line]:
-    """A reader that does not read, for which so much waits that its transport does not take."""
+    """A reader that does not read, with `size` bytes waiting behind a full transport."""
     server = Server(Limits(queue_bytes=1_000))
     line, _ = open_stream(server)
     line.reading = False
@@ -136,7 +136,7 @@ def unread(size: int) -> tuple[Server, Line]:
     return server, line
 
 
-def test_the_end_comes_behind_what_waits_when_that_is_no_more_than_may() -> None:
+def test_the_end_comes_behind_waiting_bytes_within_the_bound() -> None:
     server, line = unread(500)
     assert not line.aborted
     line.read()
@@ -147,7 +147,7 @@ def test_the_end_comes_behind_what_waits_when_that_is_no_more_than_may() -> None
     assert server.is_empty()
 
 
-def test_a_reader_that_leaves_more_unread_than_may_is_dropped_instead_of_told_the_end() -> None:
+def test_a_reader_with_more_than_the_bound_unread_is_dropped_instead_of_ended() -> None:
     server, line = unread(1_100)
     assert line.aborted
     assert chunks(line.take()).count(b"data: ") == 1
@@ -165,7 +165,7 @@ def test_a_reader_that_does_not_read_its_end_is_dropped() -> None:
     assert server.is_empty()
 
 
-def test_nothing_goes_to_a_stream_after_its_end() -> None:
+def test_nothing_is_written_to_a_stream_after_its_end() -> None:
     server = Server()
     line, _ = open_stream(server)
     (peer,) = server.node.peers
@@ -187,14 +187,14 @@ def test_heartbeats_keep_an_idle_stream_alive() -> None:
     assert 5 <= beats.count(b":") <= 9
 
 
-def test_a_head_has_the_headers_of_the_stream_and_begins_none() -> None:
+def test_head_gets_the_headers_of_a_stream_and_starts_none() -> None:
     server = Server()
     answer = server.get("/channels/numbers", "HEAD", accept=SSE)
     assert (answer.status, answer["content-type"], answer.rest) == (200, SSE, b"")
     assert server.is_empty()
 
 
-def test_what_else_comes_on_the_connection_is_not_answered_before_the_end() -> None:
+def test_pipelined_requests_are_not_answered_during_a_stream() -> None:
     server = Server()
     line, _ = open_stream(server)
     line.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
@@ -204,7 +204,7 @@ def test_what_else_comes_on_the_connection_is_not_answered_before_the_end() -> N
 
 
 @pytest.mark.parametrize("path", ["/channels/numbers", "/events?channel=a"])
-def test_a_stream_that_cannot_begin_is_ended_without_a_word_of_why(
+def test_a_stream_that_cannot_start_is_ended_without_details(
     path: str, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object) -> None:

@@ -13,6 +13,7 @@ from twisted.protocols.policies import WrappingFactory
 
 from pushserver.config.limits import Limits
 from pushserver.web.pipeline import MOST_BEHIND, PER_TURN, DeadlineChannel, unsent
+from tests.unit.fakes.sockets import FakeSocket, make_transport, turn
 from tests.unit.fakes.web import (
     Line,
     Response,
@@ -24,7 +25,6 @@ from tests.unit.fakes.web import (
     parse,
     request,
 )
-from tests.unit.transports.test_outlet import Wire, make_transport, turn
 
 SECONDS = 15
 
@@ -64,7 +64,7 @@ def count(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return begun
 
 
-class NamedWire(Wire):
+class NamedWire(FakeSocket):
     """One with an address."""
 
     def __init__(self, room: int, name: Any):

@@ -55,11 +55,11 @@ RAW = "/channels/numbers"
         ("x" + "é" * 100, "x" + "é" * 59),
     ],
 )
-def test_a_reason_is_a_text_that_is_no_json_and_fits(text: str, reason: str) -> None:
+def test_a_close_reason_is_not_json_and_fits(text: str, reason: str) -> None:
     assert close_reason(text).decode() == reason
 
 
-def understood(text: str) -> None:
+def check_reason(text: str) -> None:
     reason = close_reason(text)
     assert 0 < len(reason) <= 120
     with pytest.raises(ValueError, match=r"."):
@@ -67,8 +67,8 @@ def understood(text: str) -> None:
 
 
 @given(st.text(max_size=200))
-def test_any_text_makes_a_reason_that_every_client_understands(text: str) -> None:
-    understood(text)
+def test_any_text_makes_a_valid_close_reason(text: str) -> None:
+    check_reason(text)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_any_text_makes_a_reason_that_every_client_understands(text: str) -> Non
     ["1" * 120 + "x", "7" + " " * 119 + "x", '"' + "a" * 118 + '"x', "1" * 5_000, "[" * 100_000],
     ids=["number", "spaces", "string", "huge number", "nesting"],
 )
-def test_also_a_text_that_is_json_only_once_it_is_cut(text: str) -> None:
-    understood(text)
+def test_a_text_that_is_json_once_it_is_cut_makes_a_valid_close_reason(text: str) -> None:
+    check_reason(text)
 
 
 def test_the_handshake_is_answered_without_an_extension_and_nagle_is_off() -> None:
@@ -92,7 +92,7 @@ def test_the_handshake_is_answered_without_an_extension_and_nagle_is_off() -> No
 
 
 @pytest.mark.parametrize("offer", ["centrifuge-json", "other, centrifuge-json"])
-def test_the_json_subprotocol_is_echoed_where_it_is_offered(offer: str) -> None:
+def test_an_offered_json_subprotocol_is_echoed(offer: str) -> None:
     socket = Server().websocket("/connection/websocket", sec_websocket_protocol=offer)
     assert socket.handshake["sec-websocket-protocol"] == "centrifuge-json"
 
@@ -107,9 +107,7 @@ def test_the_json_subprotocol_is_echoed_where_it_is_offered(offer: str) -> None:
         {"connection": "keep-alive"},
     ],
 )
-def test_a_handshake_that_fails_begins_and_leaves_nothing(
-    headers: dict[str, str], trouble: Trouble
-) -> None:
+def test_a_failed_handshake_leaves_nothing(headers: dict[str, str], trouble: Trouble) -> None:
     server = Server()
     line = server.connect()
     line.send(_request(RAW, headers))
@@ -126,7 +124,7 @@ def _request(path: str, headers: dict[str, str]) -> bytes:
     return "\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode()
 
 
-def test_frames_that_come_with_the_handshake_are_not_a_problem() -> None:
+def test_frames_right_after_the_handshake_are_read() -> None:
     server = Server()
     line = server.connect()
     line.send(_request("/connection/websocket", {}))
@@ -157,7 +155,7 @@ def test_a_binary_frame_is_refused_with_the_code_of_the_protocol(path: str, code
 
 
 @pytest.mark.parametrize("path", ["/connection/websocket", RAW])
-def test_a_frame_or_a_message_that_is_too_large_is_refused(path: str, trouble: Trouble) -> None:
+def test_a_frame_or_message_over_the_limit_is_refused(path: str, trouble: Trouble) -> None:
     for data in (
         masked(b"x" * 1_001),
         masked(b"x" * 600, final=False) + masked(b"x" * 600, 0),
@@ -171,7 +169,7 @@ def test_a_frame_or_a_message_that_is_too_large_is_refused(path: str, trouble: T
         trouble.clear()
 
 
-def test_a_frame_of_just_the_limit_is_taken() -> None:
+def test_a_frame_of_exactly_the_limit_is_read() -> None:
     socket = Server(Limits(frame_bytes=1_000)).session()
     text = b'{"id":2,"ping":{}}'.ljust(1_000)
     assert socket.say(text)[0].payload == b'{"id":2,"ping":{}}'
@@ -190,9 +188,7 @@ def test_a_frame_of_just_the_limit_is_taken() -> None:
     ],
     ids=["unmasked", "utf-8", "opcode", "continuation", "long ping", "part of a ping", "reserved"],
 )
-def test_what_breaks_the_rules_of_frames_is_closed_with_a_code(
-    data: bytes, trouble: Trouble
-) -> None:
+def test_an_invalid_frame_closes_the_connection_with_a_code(data: bytes, trouble: Trouble) -> None:
     server = Server()
     socket = server.websocket(RAW)
     socket.line.send(data)
@@ -210,7 +206,7 @@ def test_what_breaks_the_rules_of_frames_is_closed_with_a_code(
 @pytest.mark.parametrize(
     ("text", "words"), [(b"nonsense", "not JSON"), (b"[]", "not a command"), (b"{}", "pong")]
 )
-def test_a_text_that_is_no_command_ends_a_session_for_good(text: bytes, words: str) -> None:
+def test_a_text_that_is_not_a_command_ends_a_session_for_good(text: bytes, words: str) -> None:
     code, reason = Server().session().say(text)[-1].close
     assert code == 3501
     assert words in reason
@@ -229,7 +225,7 @@ def test_a_ping_is_answered_with_its_payload() -> None:
     assert (pong.opcode, pong.payload) == (10, b"hello")
 
 
-def test_a_raw_stream_whose_pings_are_answered_lasts_and_another_does_not(
+def test_a_raw_stream_lasts_only_while_its_pings_are_answered(
     trouble: Trouble,
 ) -> None:
     server = Server(Limits(ping_seconds=10, dead_seconds=5))
@@ -248,7 +244,7 @@ def test_a_raw_stream_whose_pings_are_answered_lasts_and_another_does_not(
     trouble.clear()
 
 
-def test_a_client_that_says_goodbye_is_answered_and_gone() -> None:
+def test_a_close_frame_of_a_client_is_answered() -> None:
     server = Server()
     socket = server.session()
     (answer,) = socket.say((1000).to_bytes(2, "big") + b"bye", opcode=8)
@@ -276,7 +272,7 @@ def test_a_client_that_does_not_answer_a_close_is_dropped(trouble: Trouble) -> N
     trouble.clear()
 
 
-def test_a_close_reaches_a_client_that_reads_slowly_and_then_answers() -> None:
+def test_a_close_frame_reaches_a_client_that_reads_late() -> None:
     server = Server()
     socket = server.session()
     socket.say({"id": 2, "subscribe": {"channel": "numbers"}})
@@ -315,7 +311,7 @@ def test_a_conversation_that_raises_is_closed_with_1011_and_logged(
     trouble.clear()
 
 
-def test_a_conversation_that_cannot_begin_is_closed_with_1011_and_logged(
+def test_a_conversation_that_cannot_start_is_closed_with_1011_and_logged(
     trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Stream, "__init__", fail)
@@ -330,7 +326,7 @@ def test_a_conversation_that_cannot_begin_is_closed_with_1011_and_logged(
     trouble.clear()
 
 
-def test_onclose_without_onopen_is_no_end_of_anything() -> None:
+def test_onclose_without_onopen_does_nothing() -> None:
     server = Server()
     line = server.connect()
     line.send(_request(RAW, {}).replace(b"\r\n\r\n", b"\r\n"))
@@ -346,7 +342,7 @@ def test_onclose_without_onopen_is_no_end_of_anything() -> None:
     assert server.is_empty()
 
 
-def test_a_live_publication_is_one_write_of_the_very_same_bytes_for_all() -> None:
+def test_a_publication_is_one_write_of_the_same_bytes_for_each_client() -> None:
     server = Server()
     sockets = [server.session() for _ in range(3)]
     writes: list[bytes] = []
@@ -359,7 +355,7 @@ def test_a_live_publication_is_one_write_of_the_very_same_bytes_for_all() -> Non
 
 
 @pytest.mark.parametrize("path", ["/connection/websocket", RAW])
-def test_a_client_that_does_not_read_is_dropped_at_its_budget_and_others_are_not(
+def test_a_client_that_does_not_read_is_dropped_at_its_bound_and_others_are_not(
     path: str,
 ) -> None:
     server = Server(Limits(queue_bytes=200_000))
@@ -382,7 +378,7 @@ def test_a_client_that_does_not_read_is_dropped_at_its_budget_and_others_are_not
     assert len(got) >= sent // 10_000
 
 
-def test_a_client_that_reads_late_but_reads_has_its_budget_again() -> None:
+def test_a_client_that_reads_late_gets_its_whole_bound_again() -> None:
     server = Server(Limits(queue_bytes=200_000))
     socket = server.websocket(RAW)
     for _ in range(5):
@@ -394,7 +390,7 @@ def test_a_client_that_reads_late_but_reads_has_its_budget_again() -> None:
     assert not socket.line.aborted
 
 
-def test_pings_of_a_client_that_never_reads_are_charged() -> None:
+def test_pongs_to_a_client_that_never_reads_count_for_its_bound() -> None:
     server = Server(Limits(queue_bytes=50_000))
     socket = server.session()
     socket.line.reading = False
@@ -407,7 +403,7 @@ def test_pings_of_a_client_that_never_reads_are_charged() -> None:
     assert server.is_empty()
 
 
-def test_commands_of_a_client_that_never_reads_are_not_answered_for_ever(
+def test_a_client_that_sends_commands_and_never_reads_is_dropped(
     trouble: Trouble,
 ) -> None:
     server = Server(Limits(queue_bytes=100_000))
@@ -426,7 +422,7 @@ def test_commands_of_a_client_that_never_reads_are_not_answered_for_ever(
     assert server.is_empty()
 
 
-def test_after_an_abort_what_still_comes_from_the_peer_is_not_heard() -> None:
+def test_frames_after_an_abort_are_not_read() -> None:
     server = Server(Limits(queue_bytes=1_000))
     socket = server.session()
     socket.say({"id": 2, "subscribe": {"channel": "numbers"}})
@@ -447,7 +443,7 @@ def test_after_an_abort_what_still_comes_from_the_peer_is_not_heard() -> None:
 
 
 def unread(size: int, path: str = RAW) -> tuple[Server, Socket]:
-    """A client that does not read, for which so much waits that its transport does not take."""
+    """A client that does not read, with `size` bytes waiting behind a full transport."""
     server = Server(Limits(queue_bytes=1_000))
     socket = server.websocket(path)
     if path != RAW:
@@ -473,7 +469,7 @@ def end(server: Server, socket: Socket, by_client: bool) -> None:
 
 @ENDS
 @PATHS
-def test_the_end_comes_behind_what_waits_when_that_is_no_more_than_may(
+def test_the_close_frame_comes_behind_waiting_bytes_within_the_bound(
     path: str, by_client: bool
 ) -> None:
     server, socket = unread(500, path)
@@ -487,7 +483,7 @@ def test_the_end_comes_behind_what_waits_when_that_is_no_more_than_may(
 
 @ENDS
 @PATHS
-def test_a_client_that_leaves_more_unread_than_may_is_dropped_instead_of_told_the_end(
+def test_a_client_with_more_than_the_bound_unread_is_dropped_instead_of_closed(
     path: str, by_client: bool
 ) -> None:
     server, socket = unread(1_100, path)
@@ -499,7 +495,7 @@ def test_a_client_that_leaves_more_unread_than_may_is_dropped_instead_of_told_th
     assert server.is_empty()
 
 
-def test_a_reader_that_reads_is_not_dropped_for_all_that_it_missed() -> None:
+def test_a_long_recovery_does_not_make_a_reader_slow() -> None:
     server = Server(Limits(queue_bytes=200_000), ChannelOptions(history_bytes=1_000_000))
     server.publish()
     for _ in range(30):
@@ -511,7 +507,7 @@ def test_a_reader_that_reads_is_not_dropped_for_all_that_it_missed() -> None:
     assert len(texts) == 31 or "reset" in texts[1]
 
 
-def test_a_client_that_reads_is_not_dropped_for_all_that_it_missed_in_several_channels() -> None:
+def test_a_long_recovery_of_several_channels_does_not_make_a_client_slow() -> None:
     server = Server()
     for name in ("a", "b"):
         for _ in range(60):
@@ -529,17 +525,17 @@ def test_a_client_that_reads_is_not_dropped_for_all_that_it_missed_in_several_ch
     assert [len(part) for part in rows] == [60, 60]
 
 
-def test_connects_and_disconnects_are_logged_for_those_who_debug() -> None:
+def test_connects_and_disconnects_are_logged_with_debug() -> None:
     for debug in (False, True):
         server = Server(debug=debug)
         with Log() as log:
             server.websocket(RAW).line.vanish()
             server.open(RAW, accept="text/event-stream").vanish()
-        told = [text for text in log.take() if "came by" in text or " left" in text]
-        assert len(told) == (4 if debug else 0)
+        messages = [text for text in log.take() if "came by" in text or " left" in text]
+        assert len(messages) == (4 if debug else 0)
 
 
-def test_what_comes_and_goes_leaves_no_object_behind() -> None:
+def test_closed_connections_leave_no_objects() -> None:
     server = Server()
     for _ in range(3):
         for socket in (server.session(), server.websocket(RAW)):
@@ -552,7 +548,7 @@ def test_what_comes_and_goes_leaves_no_object_behind() -> None:
 
 
 @pytest.mark.parametrize("path", [RAW, "/connection/websocket"])
-def test_a_connection_that_ends_is_freed_without_a_collection(path: str) -> None:
+def test_a_closed_connection_is_freed_without_a_collection(path: str) -> None:
     server = Server()
     gc.collect()
     gc.disable()
@@ -577,8 +573,8 @@ def count(kind: type) -> int:
 
 
 def left_of(server: Server) -> list[object]:
-    """What there is of its connections."""
-    found: list[object] = []
+    """The objects of its connections that still exist."""
+    objects: list[object] = []
     node = server.node
     for thing in gc.get_objects():
         if isinstance(thing, WebSocketShell):
@@ -586,15 +582,13 @@ def left_of(server: Server) -> list[object]:
         else:
             ours = isinstance(thing, Session | Stream) and getattr(thing, "node", 0) is node
         if ours:
-            found.append(thing)
-    return found
+            objects.append(thing)
+    return objects
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=30) | st.binary(max_size=30).map(masked), max_size=6))
-def test_whatever_bytes_one_peer_sends_another_is_not_disturbed(
-    trouble: Trouble, chunks: list[bytes]
-) -> None:
+def test_no_bytes_of_one_client_disturb_another(trouble: Trouble, chunks: list[bytes]) -> None:
     server = Server()
     quiet = server.websocket("/channels/quiet")
     peer = server.session()
@@ -651,32 +645,32 @@ FRAMES = (
 )
 
 
-class Told:
-    """A conversation that notes what it is told."""
+class Recorder:
+    """A conversation that records its calls."""
 
     def __init__(self, transport: Any):
-        self.heard: list[Any] = []
+        self.calls: list[Any] = []
         transport.attach(self)
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *values: self.heard.append((name, *values))
+        return lambda *values: self.calls.append((name, *values))
 
 
-def heard(
+def read(
     pieces: list[bytes], short: bool, trouble: Trouble, limits: Limits | None = None
 ) -> tuple[Any, bytes]:
-    """What a conversation is told of these bytes, and what the peer is answered."""
+    """The calls of a conversation for these bytes, and the bytes that the peer is sent."""
     server = Server()
-    told: list[Told] = []
+    recorders: list[Recorder] = []
 
-    def begin(transport: Any) -> Told:
-        told.append(Told(transport))
-        return told[0]
+    def make_conversation(transport: Any) -> Recorder:
+        recorders.append(Recorder(transport))
+        return recorders[0]
 
     bounds = Bounds(1_000, 1.0, server.clock.seconds)
     factory = WebSocketFactory(server.clock, bounds, limits or Limits(), Logger(), shortcuts=short)
     line = server.connect()
-    shell: Any = factory.prepare(line.getPeer(), SESSION_WEBSOCKET, cast(Any, begin))
+    shell: Any = factory.prepare(line.getPeer(), SESSION_WEBSOCKET, cast(Any, make_conversation))
     line.protocol = shell
     shell.makeConnection(line)
     line.send(request("/", **handshake()))
@@ -686,17 +680,17 @@ def heard(
     answered = line.take()
     server.clock.advance(5)
     trouble.take()
-    return told[0].heard, answered
+    return recorders[0].calls, answered
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(FRAMES, max_size=6), st.booleans())
-def test_what_clients_send_is_understood_as_autobahn_understands_it(
+def test_frames_of_clients_are_read_as_autobahn_reads_them(
     trouble: Trouble, pieces: list[bytes], together: bool
 ) -> None:
     if together:
         pieces = [b"".join(pieces)]
-    assert heard(pieces, True, trouble) == heard(pieces, False, trouble)
+    assert read(pieces, True, trouble) == read(pieces, False, trouble)
 
 
 PART = masked(b"a", final=False)
@@ -717,7 +711,7 @@ LONG = 126
         # Not masked.
         [b"\x81\x02ab"],
         [b"\x81\x7e\0\x7e" + b"a" * LONG],
-        # The length in more bytes than it takes.
+        # A length that is not minimally encoded.
         [b"\x81\xfe\0\x05\0\0\0\0hello"],
         [b"\x81\xff" + b"\0" * 7 + b"\x05" + b"\0\0\0\0hello"],
         [b"\x81\xff" + b"\0" * 131],
@@ -730,7 +724,7 @@ LONG = 126
         [b"\x81\x82\0\0\0\0"],
         [b"\x81\xfe", b"\0\x7e\0\0\0\0" + b"a" * LONG],
         [b"\x81\xfe\0\x7e\0\0\0\0" + b"a" * LONG],
-        # Within a message, where a text may not begin; and within a frame, where none does.
+        # Within a message, where no text may start; and within a frame.
         [PART, masked(b"b")],
         [PART, masked(b"b", opcode=0)],
         [masked(b"\x81\x81\0\0\0\0" * 2)[:6], masked(b"a"), masked(b"b")],
@@ -739,23 +733,23 @@ LONG = 126
         [masked(b"\xff"), masked(b"a")],
     ],
 )
-def test_whatever_is_no_whole_short_text_is_autobahns(
+def test_all_but_whole_short_texts_are_left_to_autobahn(
     trouble: Trouble, pieces: list[bytes]
 ) -> None:
-    assert heard(pieces, True, trouble) == heard(pieces, False, trouble)
+    assert read(pieces, True, trouble) == read(pieces, False, trouble)
 
 
 @pytest.mark.parametrize("size", [10, 11, 200])
-def test_a_short_text_is_held_to_the_limit_too(trouble: Trouble, size: int) -> None:
+def test_the_limit_of_a_frame_holds_for_short_texts(trouble: Trouble, size: int) -> None:
     pieces = [masked(b"x" * size), masked(b"{}")]
     limits = Limits(frame_bytes=10)
-    told, answered = heard(pieces, True, trouble, limits)
-    assert (told, answered) == heard(pieces, False, trouble, limits)
-    assert (("received", b"x" * size) in told) == (size <= 10)
+    calls, answered = read(pieces, True, trouble, limits)
+    assert (calls, answered) == read(pieces, False, trouble, limits)
+    assert (("received", b"x" * size) in calls) == (size <= 10)
 
 
 @pytest.mark.parametrize(
-    ("frame", "told"),
+    ("frame", "call"),
     [
         (masked(b"{}"), ("received", b"{}")),
         (masked(b"", opcode=10), ("alive",)),
@@ -765,8 +759,8 @@ def test_a_short_text_is_held_to_the_limit_too(trouble: Trouble, size: int) -> N
         (masked("\u20ac".encode()), ("received", "\u20ac".encode())),
     ],
 )
-def test_a_pong_or_a_short_text_is_not_looked_at_twice(
-    monkeypatch: pytest.MonkeyPatch, trouble: Trouble, frame: bytes, told: Any
+def test_pongs_and_short_texts_do_not_reach_autobahn(
+    monkeypatch: pytest.MonkeyPatch, trouble: Trouble, frame: bytes, call: Any
 ) -> None:
     monkeypatch.setattr(WebSocketProtocol, "processData", None)
-    assert heard([frame], True, trouble) == ([told], b"")
+    assert read([frame], True, trouble) == ([call], b"")
