@@ -1,1 +1,1 @@
-"""The history in a SQLite file: commits, batches, and what sources remember."""
+"""The history in a SQLite file: commits, batches, and the memory of sources."""

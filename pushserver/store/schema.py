@@ -1,4 +1,4 @@
-"""The tables of the store, and how a file of an older format becomes one of this one."""
+"""The tables of the store, and the migration of a file from an older format."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ _SOURCES = """
 CREATE TABLE memory (source TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 """
 _STEPS = (_BEGIN, _SOURCES)
-"""What each format adds to the one before; never changed, only added to."""
+"""The statements that make each format of the one before; append only."""
 
 FORMAT = len(_STEPS)
 
 
 class WrongFormat(Exception):
-    """The database is none that this version can use; the text says what it is."""
+    """This version cannot use the database; the text says what the database is."""
 
 
 def read_format(database: sqlite3.Connection) -> int:
-    """The format that a database has, 0 for an empty one; raises WrongFormat."""
+    """Return the format of a database, 0 if it is empty; raises WrongFormat."""
     tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
     if not tables:
         return 0
     if "meta" not in tables:
         raise WrongFormat("is a database of something else")
     row = database.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
-    found = None if row is None else row[0]
-    if not isinstance(found, int) or not 1 <= found <= FORMAT:
-        raise WrongFormat(f"has format {found}; this version of pushserver reads {FORMAT}")
-    return found
+    format_ = None if row is None else row[0]
+    if not isinstance(format_, int) or not 1 <= format_ <= FORMAT:
+        raise WrongFormat(f"has format {format_}; this version of pushserver reads {FORMAT}")
+    return format_
 
 
-def migrate(database: sqlite3.Connection, found: int) -> None:
-    """Make one of FORMAT of a database of format `found`; to be done in one transaction."""
-    for step in _STEPS[found:]:
+def migrate(database: sqlite3.Connection, format_: int) -> None:
+    """Migrate a database from `format_` to FORMAT; call it in a transaction."""
+    for step in _STEPS[format_:]:
         for statement in step.split(";"):
             database.execute(statement)
     database.execute("INSERT OR REPLACE INTO meta VALUES ('format', ?)", (FORMAT,))

@@ -1,4 +1,4 @@
-"""What the sources remember: one JSON value for each name, small, for their next start."""
+"""The memory of sources: one small JSON value for each name, for the next start of its source."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Memory:
         self._changed = changed
 
     def get(self, name: str) -> object | None:
-        """The value set last under this name, a copy of it; None if there is none."""
+        """Return a copy of the value of this name, None if there is none."""
         text = self._values.get(name)
         return None if text is None else json.loads(text)
 
     def set(self, name: str, value: object) -> None:
-        """Keep a JSON value from now on.
+        """Set the value of this name.
 
-        Raises InvalidData for what JSON cannot hold, and for more than MOST_BYTES of it.
+        Raises InvalidData for a value that JSON cannot hold, and for more than MOST_BYTES.
         """
         text = jsontext.encode(value)
         if len(text) > MOST_BYTES:
@@ -45,20 +45,20 @@ class Memory:
         self._changed()
 
     def restore(self, values: Iterator[tuple[str, bytes]]) -> None:
-        """Fill it with what was written down."""
+        """Set the values that the store has."""
         self._values.update(values)
 
     @property
     def waits(self) -> bool:
-        """Whether there is something to take."""
+        """Whether there is a value to write."""
         return bool(self._untaken)
 
     def take(self) -> dict[str, bytes]:
-        """The JSON texts that were set since the last time, by name."""
+        """Return the values, as JSON text, that were set since the last call."""
         taken = {name: self._values[name] for name in self._untaken}
         self._untaken.clear()
         return taken
 
     def put_back(self, taken: dict[str, bytes]) -> None:
-        """These were not written down; the next to take gets them, or newer ones."""
+        """These values were not written: the next `take` returns them, or newer ones."""
         self._untaken.update(taken)

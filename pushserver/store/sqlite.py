@@ -1,7 +1,4 @@
-"""The history in one SQLite file: opening it, reading it back, and commits.
-
-Nothing here knows threads or the reactor; `store` calls it.
-"""
+"""The SQLite file of the store: opens it, loads it and commits to it; it blocks."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ from pushserver.usercode.steady import births
 
 
 class StoreError(PushServerError):
-    """The file cannot be used, or could not be written; the text says why."""
+    """The file cannot be used or written; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelState:
-    """The numbers of a channel, kept even when all rows are gone."""
+    """The numbers of a channel, which outlive its rows."""
 
     name: str
     top: int
@@ -40,7 +37,7 @@ class ChannelState:
 
 @dataclass(slots=True)
 class Batch:
-    """What one commit changes."""
+    """The changes of one commit."""
 
     seq: int = 0
     forgotten_top: int = 0
@@ -51,23 +48,22 @@ class Batch:
     forgotten: list[str] = field(default_factory=list)
     memory: dict[str, bytes] = field(default_factory=dict)
     forgotten_keys: int = 0
-    """Keys up to this seq are forgotten."""
+    """The keys up to this seq are deleted."""
 
 
 class SqliteFile:
-    """One open store. Locked for everybody else as long as it is open.
+    """An open file, locked for other processes.
 
-    The mark `running` is set at the start and taken back by an orderly `close`. Found at
-    a start, it says that the last run was killed. In `batched` mode that run may have sent
-    numbers that the file does not know, so the numbering goes on under a new epoch; in
-    `sync` mode everything that was sent is in the file.
+    The start sets the mark `running` and an orderly `close` removes it: if a start finds it, the
+    last run was killed. In `batched` mode that run may have sent numbers that are not in the
+    file, so the numbering continues under a new epoch; in `sync` mode the file has all of them.
 
-    A copy that was put in the file's place may be older than what was sent, and is not to
-    give those numbers again: a file with another inode than last time gets a new epoch too.
+    A copy in the place of the file may be older than the numbers that were sent. A file with
+    another inode than at the last start gets a new epoch too.
     """
 
     def __init__(self, path: str, durability: str):
-        """Open or begin the file; raises StoreError."""
+        """Open or create the file; raises StoreError."""
         self._path = path
         self._durability = durability
         try:
@@ -92,17 +88,17 @@ class SqliteFile:
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-        # Takes the lock that is then kept; what is somebody else's stays as it is.
+        # Takes the lock, which is kept. A database of another program stays unchanged.
         with self._transaction("EXCLUSIVE"):
-            found = read_format(self._db)
+            format_ = read_format(self._db)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise StoreError(f"{self._path} is damaged: {problem}")
-        if found < FORMAT:
+        if format_ < FORMAT:
             with self._transaction():
-                migrate(self._db, found)
+                migrate(self._db, format_)
 
     @contextlib.contextmanager
     def _transaction(self, kind: str = "") -> Iterator[None]:
@@ -111,17 +107,17 @@ class SqliteFile:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            # A full disk has rolled back by itself already.
+            # SQLite has rolled back itself if the disk is full.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
 
     def load(self, history: History, keys: Keys, memory: Memory, wall: float, now: float) -> bool:
-        """Fill these three from the file, and mark it as running.
+        """Fill history, keys and memory from the file, and mark it as running.
 
-        The file has Unix times: `wall` is the present as such, `now` by the steady clock. What is
-        too old by them is left out, and goes from the file. Returns whether the numbering goes
-        on; if not, it goes on under a new epoch.
+        The file has Unix times: `wall` is the current Unix time, `now` that of the steady clock.
+        Expired rows and keys are left out, and rows deleted. Returns False if the numbering had
+        to continue under a new epoch.
         """
         try:
             return self._load(history, keys, memory, wall, now)
@@ -129,9 +125,9 @@ class SqliteFile:
             raise StoreError(f"cannot read {self._path}: {error}") from None
 
     def _load(self, history: History, keys: Keys, memory: Memory, wall: float, now: float) -> bool:
-        known, inode = self._get("epoch"), os.stat(self._path).st_ino
+        epoch, inode = self._get("epoch"), os.stat(self._path).st_ino
         trusted = self._get("running") != "batched" and self._get("inode") == inode
-        history.epoch = known if known and trusted else new_epoch()
+        history.epoch = epoch if epoch and trusted else new_epoch()
         history.seq = self._get("seq") or 0
         history.forgotten_top = self._get("forgotten_top") or 0
         history.forgotten_seq = self._get("forgotten_seq") or 0
@@ -139,14 +135,14 @@ class SqliteFile:
         self._load_keys(keys, wall, now)
         memory.restore(map(_remembered, self._db.execute("SELECT source, value FROM memory")))
         mark = {"epoch": history.epoch, "running": self._durability, "inode": inode}
-        # Synced in either mode: after a power cut the mark has to be there.
+        # Synced in both modes: the mark must survive a power cut.
         self._write(mark.items(), expired)
         if self._durability == "batched":
             self._db.execute("PRAGMA synchronous=NORMAL")
-        return trusted or not known
+        return trusted or not epoch
 
     def _load_channels(self, history: History, wall: float, now: float) -> list[ChannelState]:
-        """Fill the channels; the states of those that have lost rows by their age."""
+        """Fill the channels; return the states of those with expired rows."""
         expired = []
         for name, top, floor, floor_seq in self._db.execute(
             "SELECT name, top, floor, floor_seq FROM channels"
@@ -170,9 +166,10 @@ class SqliteFile:
 
     def _load_keys(self, keys: Keys, wall: float, now: float) -> None:
         select = "SELECT channel, key, epoch, seq, offset, time FROM keys ORDER BY seq"
-        found = [_key(row) for row in self._db.execute(select)]
-        for known, born in zip(found, births([k.time for k in found], wall, now), strict=True):
-            keys.remember(known, born)
+        answers = [_key(row) for row in self._db.execute(select)]
+        times = births([answer.time for answer in answers], wall, now)
+        for answer, born in zip(answers, times, strict=True):
+            keys.remember(answer, born)
         keys.expire(now)
 
     def commit(self, batch: Batch) -> None:
@@ -198,7 +195,7 @@ class SqliteFile:
         )
         many("INSERT OR REPLACE INTO memory VALUES (?, ?)", batch.memory.items())
         if batch.keys:
-            # Not by their times: the wall clock may have been set since.
+            # Not by time: the wall clock may have been set.
             self._db.execute("DELETE FROM keys WHERE seq <= ?", (batch.forgotten_keys,))
         for name in ("seq", "forgotten_top", "forgotten_seq"):
             self._set(name, getattr(batch, name))
@@ -214,14 +211,14 @@ class SqliteFile:
         )
 
     def close(self) -> None:
-        """Mark the end as orderly, and close; raises StoreError."""
+        """Remove the mark and close; raises StoreError."""
         try:
             self._write([("running", "")])
         finally:
             self._db.close()
 
     def abandon(self) -> None:
-        """Close without the mark."""
+        """Close, and leave the mark that the run was killed."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
 
@@ -237,15 +234,15 @@ class SqliteFile:
             raise StoreError(f"cannot write {self._path}: {error}") from None
 
     def _get(self, name: str) -> Any:
-        found = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if found is None else found[0]
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else row[0]
 
     def _set(self, name: str, value: object) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
 
 def state(channel: Channel) -> ChannelState:
-    """The numbers of a channel as they are now."""
+    """The current numbers of a channel."""
     return ChannelState(channel.name, channel.top, channel.floor, channel.floor_seq)
 
 
@@ -294,7 +291,7 @@ def _bytes(value: object) -> bytes:
 
 
 def _hint(path: str, error: Exception) -> str:
-    """What SQLite does not say."""
+    """The likely reason, which the error of SQLite does not have."""
     if "locked" in str(error):
         return " (another server has it open)"
     folder = os.path.dirname(os.path.abspath(path))
