@@ -6,7 +6,7 @@ from pushserver.errors import InvalidData
 from pushserver.store.source_memory import MOST_BYTES, Memory
 
 
-def test_what_is_set_last_is_remembered() -> None:
+def test_last_value_is_remembered() -> None:
     memory = Memory()
     assert memory.get("a") is None
     memory.set("a", {"position": 1})
@@ -16,19 +16,19 @@ def test_what_is_set_last_is_remembered() -> None:
     assert memory.get("b") == [1.5, None, True]
 
 
-def test_it_is_a_copy() -> None:
+def test_value_is_a_copy() -> None:
     memory = Memory()
     value = {"seen": ["x"]}
     memory.set("a", value)
     value["seen"].append("y")
-    found = memory.get("a")
-    assert isinstance(found, dict)
-    found.clear()
+    copy = memory.get("a")
+    assert isinstance(copy, dict)
+    copy.clear()
     assert memory.get("a") == {"seen": ["x"]}
 
 
 @pytest.mark.parametrize("value", [float("nan"), object(), {"a": b"\xff"}.keys(), "\ud800"])
-def test_what_json_cannot_hold_is_refused_and_the_value_before_stays(value: object) -> None:
+def test_value_that_is_no_json_is_refused_and_the_old_value_stays(value: object) -> None:
     memory = Memory()
     memory.set("a", 1)
     with pytest.raises(InvalidData):
@@ -36,7 +36,7 @@ def test_what_json_cannot_hold_is_refused_and_the_value_before_stays(value: obje
     assert memory.get("a") == 1
 
 
-def test_more_than_the_bound_is_refused_by_name_and_figures() -> None:
+def test_value_over_the_bound_is_refused_with_name_and_sizes() -> None:
     memory = Memory()
     memory.set("a", "x" * (MOST_BYTES - 2))
     message = rf"^a is to remember {MOST_BYTES + 1} bytes of JSON; expected at most {MOST_BYTES}$"
@@ -45,8 +45,8 @@ def test_more_than_the_bound_is_refused_by_name_and_figures() -> None:
     assert memory.get("a") == "x" * (MOST_BYTES - 2)
 
 
-class TestWhatIsToBeWritten:
-    def test_is_each_value_once(self) -> None:
+class TestTake:
+    def test_returns_each_value_once(self) -> None:
         memory = Memory()
         assert not memory.waits
         memory.set("a", 1)
@@ -57,14 +57,14 @@ class TestWhatIsToBeWritten:
         assert not memory.waits
         assert memory.take() == {}
 
-    def test_is_told_of_when_it_changed(self) -> None:
+    def test_listener_is_called_when_a_value_changes(self) -> None:
         calls: list[object] = []
         memory = Memory(lambda: calls.append(memory.get("a")))
         for value in (1, 1, 2, 2):
             memory.set("a", value)
         assert calls == [1, 2]
 
-    def test_does_not_become_older_when_it_comes_back(self) -> None:
+    def test_put_back_does_not_replace_a_newer_value(self) -> None:
         memory = Memory()
         memory.set("a", 1)
         memory.set("b", 1)
@@ -73,7 +73,7 @@ class TestWhatIsToBeWritten:
         memory.put_back(taken)
         assert memory.take() == {"a": b"2", "b": b"1"}
 
-    def test_is_not_what_was_read_back(self) -> None:
+    def test_does_not_return_restored_values(self) -> None:
         memory = Memory()
         memory.restore(iter([("a", b'{"n":1}')]))
         assert memory.get("a") == {"n": 1}

@@ -21,6 +21,7 @@ from pushserver.store.schema import FORMAT
 from pushserver.store.source_memory import Memory
 from pushserver.store.sqlite import Batch, ChannelState, SqliteFile, StoreError, state
 from tests.unit.fakes.tools import EPOCH
+from tests.unit.store.runs import folder_in_memory
 
 NOW = 1_795_000_000.0
 STEADY = 7_000.0
@@ -31,14 +32,14 @@ def options(name: str) -> ChannelOptions:
 
 
 def load(file: SqliteFile, wall: float = NOW) -> tuple[History, Keys, bool]:
-    """What the file holds, and whether its numbering goes on."""
+    """The content of the file, and whether its numbering continues."""
     history, keys = History(options), Keys(100)
-    went_on = file.load(history, keys, Memory(), wall, STEADY)
-    return history, keys, went_on
+    continued = file.load(history, keys, Memory(), wall, STEADY)
+    return history, keys, continued
 
 
 def remembered(path: Path, *names: str) -> list[object]:
-    """What a file that nobody has open remembers under these names."""
+    """The values of these sources in a closed file."""
     memory = Memory()
     file = SqliteFile(str(path), "batched")
     file.load(History(options), Keys(1), memory, NOW, STEADY)
@@ -48,7 +49,7 @@ def remembered(path: Path, *names: str) -> list[object]:
 
 @contextmanager
 def opened(path: Path, durability: str = "batched") -> Iterator[tuple[SqliteFile, History]]:
-    """A run of the server that ends in order."""
+    """A run that ends in order."""
     file = SqliteFile(str(path), durability)
     try:
         yield file, load(file)[0]
@@ -58,7 +59,7 @@ def opened(path: Path, durability: str = "batched") -> Iterator[tuple[SqliteFile
 
 
 def killed(path: Path, durability: str, *batches: Batch) -> str:
-    """A run that ends without the mark; its epoch."""
+    """Make a run that is killed; return its epoch."""
     file = SqliteFile(str(path), durability)
     history = load(file)[0]
     for batch in batches:
@@ -72,7 +73,7 @@ def row(offset: int, channel: str = "a", seq: int = 0, data: bytes = b"1") -> Pu
 
 
 def rows(count: int, floor: int = 0, size: int = 1) -> Batch:
-    """A batch of so many publications in the channel `a`."""
+    """A batch of `count` publications in the channel `a`."""
     published = [row(n, data=b"7" * size) for n in range(floor + 1, floor + count + 1)]
     top = floor + count
     return Batch(seq=top, rows=published, states=[ChannelState("a", top, 0, 0)])
@@ -82,13 +83,8 @@ def offsets(history: History, channel: str = "a") -> list[int]:
     return [r.offset for r in history.channels[channel].after(0)]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "s.db"
-
-
-class TestWhatIsWrittenIsReadBack:
-    def test_with_every_field(self, path: Path) -> None:
+class TestLoad:
+    def test_restores_every_field(self, path: Path) -> None:
         info = ClientInfo("c1", "u1", b'{"a":1}', b"[2]")
         tags = {"colour": "grün", "": "x"}
         full = Publication(
@@ -97,13 +93,13 @@ class TestWhatIsWrittenIsReadBack:
         with opened(path) as (file, _):
             file.commit(Batch(seq=7, rows=[full], states=[ChannelState("a", 1, 0, 0)]))
         with opened(path) as (_, history):
-            [found] = history.channels["a"].after(0)
-            assert found == Publication(
+            [loaded] = history.channels["a"].after(0)
+            assert loaded == Publication(
                 "a", history.epoch, 7, 1, NOW + 0.345678, "newnumber", full.data, tags, info
             )
             assert history.seq == 7
 
-    def test_with_the_numbers_of_a_channel_that_has_no_rows(self, path: Path) -> None:
+    def test_restores_the_numbers_of_an_empty_channel(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(Batch(seq=9, states=[ChannelState("a", 5, 5, 8)]))
         with opened(path) as (_, history):
@@ -111,7 +107,7 @@ class TestWhatIsWrittenIsReadBack:
             assert (channel.top, channel.floor, channel.floor_seq, len(channel)) == (5, 5, 8, 0)
             assert history.seq == 9
 
-    def test_with_the_numbers_of_forgotten_channels(self, path: Path) -> None:
+    def test_restores_the_numbers_of_forgotten_channels(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(rows(3))
             file.commit(Batch(seq=4, forgotten_top=3, forgotten_seq=4, forgotten=["a"]))
@@ -120,7 +116,7 @@ class TestWhatIsWrittenIsReadBack:
             assert (history.seq, history.forgotten_top, history.forgotten_seq) == (4, 3, 4)
             assert history.top("a") == 3
 
-    def test_with_keys_that_are_younger_than_five_minutes(self, path: Path) -> None:
+    def test_restores_keys_younger_than_five_minutes(self, path: Path) -> None:
         young = Remembered("a", "young", Receipt("e0", 2, 2), NOW - REMEMBERED_SECONDS + 1)
         old = Remembered("a", "old", Receipt("e0", 1, 1), NOW - REMEMBERED_SECONDS)
         with opened(path) as (file, _):
@@ -130,7 +126,7 @@ class TestWhatIsWrittenIsReadBack:
         file.close()
         assert list(keys) == [young]
 
-    def test_with_keys_in_the_order_in_which_they_are_forgotten(self, path: Path) -> None:
+    def test_restores_keys_in_the_order_of_expiry(self, path: Path) -> None:
         known = [Remembered("a", str(n), Receipt(EPOCH, n, n), NOW + n) for n in (3, 1, 4, 5, 2)]
         with opened(path) as (file, _):
             file.commit(Batch(keys=known))
@@ -139,7 +135,7 @@ class TestWhatIsWrittenIsReadBack:
         file.close()
         assert [k.key for k in keys] == ["1", "2", "3", "4", "5"]
 
-    def test_with_keys_whose_times_went_back_as_old_as_those_after_them(self, path: Path) -> None:
+    def test_key_is_at_least_as_old_as_the_keys_after_it(self, path: Path) -> None:
         before = Remembered("a", "before", Receipt(EPOCH, 1, 1), NOW - 10)
         after = Remembered("a", "after", Receipt(EPOCH, 2, 2), NOW - 200)
         with opened(path) as (file, _):
@@ -152,9 +148,7 @@ class TestWhatIsWrittenIsReadBack:
         assert list(keys) == []
 
     @pytest.mark.parametrize("durability", ["batched", "sync"])
-    def test_but_not_rows_that_are_too_old_which_go_from_the_file(
-        self, path: Path, durability: str
-    ) -> None:
+    def test_leaves_out_expired_rows_and_deletes_them(self, path: Path, durability: str) -> None:
         ttl = ChannelOptions().history_ttl
         batch = rows(4)
         batch.rows[2:] = [msgspec.structs.replace(row, time=NOW + 60) for row in batch.rows[2:]]
@@ -165,12 +159,12 @@ class TestWhatIsWrittenIsReadBack:
         file.close()
         assert offsets(history) == [3, 4]
         assert state(history.channels["a"]) == ChannelState("a", 4, 2, 2)
-        # Also after the clock was set back.
+        # They stay out after the clock was set back.
         with opened(path, durability) as (_, history):
             assert offsets(history) == [3, 4]
 
     @pytest.mark.parametrize("wall", [NOW - 3_600, NOW, NOW - 3e8])
-    def test_with_rows_of_the_future_as_new_ones(self, path: Path, wall: float) -> None:
+    def test_rows_of_the_future_count_as_new(self, path: Path, wall: float) -> None:
         with opened(path) as (file, _):
             file.commit(rows(2))
         file = SqliteFile(str(path), "batched")
@@ -180,7 +174,7 @@ class TestWhatIsWrittenIsReadBack:
         assert channel.expire(STEADY + ttl - 1) == 0
         assert channel.expire(STEADY + ttl) == 2
 
-    def test_with_rows_as_old_as_they_are(self, path: Path) -> None:
+    def test_restores_the_age_of_rows(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(rows(2))
         file = SqliteFile(str(path), "batched")
@@ -190,8 +184,8 @@ class TestWhatIsWrittenIsReadBack:
         assert channel.expire(STEADY + ttl - 1_001) == 0
         assert channel.expire(STEADY + ttl - 1_000) == 2
 
-    def test_and_old_keys_do_not_stay_in_the_file(self, path: Path) -> None:
-        """What is old is known by its seq, as the wall clock may have been set."""
+    def test_old_keys_are_deleted(self, path: Path) -> None:
+        """The seq decides which key is old, as the wall clock may have been set."""
         with opened(path) as (file, _):
             file.commit(Batch(keys=[Remembered("a", "old", Receipt(EPOCH, 1, 1), NOW)]))
             new = Remembered("a", "new", Receipt(EPOCH, 2, 2), NOW - 3_600)
@@ -199,13 +193,13 @@ class TestWhatIsWrittenIsReadBack:
         with closing(sqlite3.connect(path)) as database:
             assert database.execute("SELECT key FROM keys").fetchall() == [("new",)]
 
-    def test_with_what_the_sources_remember(self, path: Path) -> None:
+    def test_restores_the_memory_of_sources(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(Batch(memory={"a": b'{"n":1}', "b": '"grün"'.encode()}))
             file.commit(Batch(memory={"a": b'{"n":2}'}))
         assert remembered(path, "a", "b", "c") == [{"n": 2}, "grün", None]
 
-    def test_but_not_what_was_evicted(self, path: Path) -> None:
+    def test_leaves_out_evicted_rows(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(rows(5))
             file.commit(Batch(seq=5, states=[ChannelState("a", 5, 3, 3)]))
@@ -215,14 +209,14 @@ class TestWhatIsWrittenIsReadBack:
         with closing(sqlite3.connect(path)) as database:
             assert database.execute("SELECT count(*) FROM publications").fetchone() == (2,)
 
-    def test_but_not_rows_of_a_channel_that_was_forgotten(self, path: Path) -> None:
+    def test_rows_of_a_forgotten_channel_are_deleted(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(rows(5))
             file.commit(Batch(seq=5, forgotten=["a"]))
         with closing(sqlite3.connect(path)) as database:
             assert database.execute("SELECT count(*) FROM publications").fetchone() == (0,)
 
-    def test_but_no_more_than_the_options_now_say(self, path: Path) -> None:
+    def test_keeps_no_more_rows_than_the_current_options(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(rows(5))
         file = SqliteFile(str(path), "batched")
@@ -238,10 +232,8 @@ class TestWhatIsWrittenIsReadBack:
     st.lists(st.tuples(st.sampled_from("ab"), st.binary(max_size=9)), max_size=20),
     st.integers(0, 20),
 )
-def test_any_publications_come_back_in_their_order(
-    drafts: list[tuple[str, bytes]], kept: int
-) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+def test_any_publications_are_restored_in_order(drafts: list[tuple[str, bytes]], kept: int) -> None:
+    with folder_in_memory() as folder:
         path = Path(folder, "s.db")
         with opened(path) as (file, history):
             for channel, data in drafts:
@@ -266,8 +258,8 @@ def test_any_publications_come_back_in_their_order(
             assert history.seq == len(drafts)
 
 
-class TestTheEpoch:
-    """Names one numbering; a new one says that numbers may mean something else now."""
+class TestEpoch:
+    """Names one numbering; numbers of another epoch may mean other publications."""
 
     def test_is_new_with_a_new_file(self, path: Path, tmp_path: Path) -> None:
         with opened(path) as (_, one), opened(tmp_path / "other.db") as (_, other):
@@ -280,23 +272,23 @@ class TestTheEpoch:
             file.commit(rows(2))
             epoch = history.epoch
         file = SqliteFile(str(path), durability)
-        history, _, went_on = load(file)
+        history, _, continued = load(file)
         file.close()
-        assert (went_on, history.epoch, offsets(history)) == (True, epoch, [1, 2])
+        assert (continued, history.epoch, offsets(history)) == (True, epoch, [1, 2])
 
-    def test_stays_after_a_kill_when_everything_sent_was_in_the_file(self, path: Path) -> None:
+    def test_stays_after_a_kill_in_sync_mode(self, path: Path) -> None:
         epoch = killed(path, "sync", rows(2))
         file = SqliteFile(str(path), "sync")
-        history, _, went_on = load(file)
+        history, _, continued = load(file)
         file.close()
-        assert (went_on, history.epoch, offsets(history)) == (True, epoch, [1, 2])
+        assert (continued, history.epoch, offsets(history)) == (True, epoch, [1, 2])
 
-    def test_is_new_after_a_kill_that_may_have_lost_something(self, path: Path) -> None:
+    def test_is_new_after_a_kill_in_batched_mode(self, path: Path) -> None:
         epoch = killed(path, "batched", rows(2))
         file = SqliteFile(str(path), "batched")
-        history, _, went_on = load(file)
+        history, _, continued = load(file)
         file.close()
-        assert not went_on
+        assert not continued
         assert history.epoch != epoch
         assert offsets(history) == [1, 2]
         assert {r.epoch for r in history.channels["a"].after(0)} == {history.epoch}
@@ -304,7 +296,7 @@ class TestTheEpoch:
     @pytest.mark.parametrize(
         ("first", "second", "same"), [("batched", "sync", False), ("sync", "batched", True)]
     )
-    def test_goes_by_how_the_killed_run_wrote(
+    def test_depends_on_the_mode_of_the_killed_run(
         self, path: Path, first: str, second: str, same: bool
     ) -> None:
         epoch = killed(path, first)
@@ -313,7 +305,7 @@ class TestTheEpoch:
 
     @pytest.mark.parametrize("durability", ["batched", "sync"])
     def test_is_new_in_a_copy(self, path: Path, durability: str) -> None:
-        """Put back in the file's place it may be older than what was sent."""
+        """A copy may be older than the numbers that were sent."""
         with opened(path, durability) as (file, history):
             file.commit(rows(2))
             epoch = history.epoch
@@ -321,9 +313,9 @@ class TestTheEpoch:
         shutil.copy(path, copy)
         copy.replace(path)
         file = SqliteFile(str(path), durability)
-        history, _, went_on = load(file)
+        history, _, continued = load(file)
         file.close()
-        assert (went_on, offsets(history)) == (False, [1, 2])
+        assert (continued, offsets(history)) == (False, [1, 2])
         assert history.epoch != epoch
 
     def test_is_new_after_each_kill(self, path: Path) -> None:
@@ -336,28 +328,20 @@ class TestTheEpoch:
         with opened(path) as (_, history):
             assert history.epoch == epoch
 
-    def test_is_kept_by_a_start_that_found_nothing_wrong(self, path: Path) -> None:
-        """A kill right after an orderly end: nothing was published, but who can know."""
-        with opened(path) as (_, history):
-            epoch = history.epoch
-        killed(path, "batched")
-        with opened(path) as (_, history):
-            assert history.epoch != epoch
-
 
 def fill(file: SqliteFile, pages: int = 0) -> None:
-    """No page more than there are, or than so many."""
+    """Limit the file to `pages`, or to its current size."""
     file._db.execute(f"PRAGMA max_page_count={pages or 1}")
 
 
-class TestAFullDisk:
+class TestFullDisk:
     def test_fails_the_commit_with_the_file_and_the_reason(self, path: Path) -> None:
         with opened(path) as (file, _):
             fill(file)
             with pytest.raises(StoreError, match=r"cannot write .*s\.db: database or disk is full"):
                 file.commit(rows(50, size=1_000))
 
-    def test_leaves_nothing_of_the_batch_in_the_file(self, path: Path) -> None:
+    def test_undoes_the_whole_batch(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(rows(3))
             fill(file)
@@ -372,8 +356,8 @@ class TestAFullDisk:
         assert (offsets(history), history.seq, len(keys)) == ([1, 2, 3], 3, 0)
         assert remembered(path, "a") == [None]
 
-    def test_is_not_alone_in_that(self, path: Path) -> None:
-        """Whatever a commit fails with, all of the batch is undone."""
+    def test_other_failures_undo_the_whole_batch(self, path: Path) -> None:
+        """Any failure undoes the whole batch."""
         with opened(path) as (file, _):
             file.commit(rows(3))
             batch = rows(2, floor=3)
@@ -384,7 +368,7 @@ class TestAFullDisk:
         with opened(path) as (_, history):
             assert offsets(history) == [1, 2, 3, 4]
 
-    def test_that_has_room_again_takes_the_same_batch(self, path: Path) -> None:
+    def test_with_room_again_accepts_the_same_batch(self, path: Path) -> None:
         with opened(path) as (file, _):
             fill(file)
             with pytest.raises(StoreError):
@@ -397,20 +381,20 @@ class TestAFullDisk:
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Does not wait two seconds for whoever has the file."""
+    """Do not wait two seconds for a locked file."""
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **kw: connect(*a, **{**kw, "timeout": 0.0}))
 
 
 @pytest.mark.usefixtures("_impatient")
-class TestAFileThatCannotBeUsed:
-    """Ends the start with its name and what is wrong with it, and is left as it is."""
+class TestUnusableFile:
+    """Raises StoreError with the file and the problem; the file stays unchanged."""
 
-    def test_since_another_process_has_it(self, path: Path) -> None:
+    def test_opened_by_another_process(self, path: Path) -> None:
         with opened(path), pytest.raises(StoreError, match=r"s\.db: database is locked"):
             SqliteFile(str(path), "batched")
 
-    def test_since_another_program_writes_to_it(self, path: Path) -> None:
+    def test_locked_by_another_program(self, path: Path) -> None:
         with opened(path):
             pass
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -418,27 +402,27 @@ class TestAFileThatCannotBeUsed:
             with pytest.raises(StoreError, match=r"s\.db: database is locked"):
                 SqliteFile(str(path), "batched")
 
-    def test_since_it_is_no_database(self, path: Path) -> None:
+    def test_no_database(self, path: Path) -> None:
         path.write_bytes(b"This is a letter to my aunt. " * 100)
         self.is_refused(path, r"s\.db: file is not a database")
 
-    @pytest.mark.parametrize("place", [0.2, 0.5, 0.9])
-    def test_since_it_is_damaged(self, path: Path, place: float) -> None:
+    @pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
+    def test_damaged(self, path: Path, part: float) -> None:
         with opened(path) as (file, _):
             file.commit(rows(200, size=200))
         content = bytearray(path.read_bytes())
-        begin = int(len(content) * place) // 4096 * 4096
-        content[begin : begin + 4096] = b"\xa5" * 4096
+        start = int(len(content) * part) // 4096 * 4096
+        content[start : start + 4096] = b"\xa5" * 4096
         path.write_bytes(content)
         self.is_refused(path, r"s\.db")
 
-    def test_since_it_was_cut_off(self, path: Path) -> None:
+    def test_truncated(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(rows(200, size=200))
         path.write_bytes(path.read_bytes()[:20_000])
         self.is_refused(path, r"s\.db.*(malformed|damaged)")
 
-    def test_since_it_is_of_a_newer_version(self, path: Path) -> None:
+    def test_of_a_newer_version(self, path: Path) -> None:
         with opened(path):
             pass
         with closing(sqlite3.connect(path)) as database, database:
@@ -446,11 +430,11 @@ class TestAFileThatCannotBeUsed:
         message = rf"s\.db has format {FORMAT + 1}; this version of pushserver reads {FORMAT}"
         self.is_refused(path, message)
 
-    @pytest.mark.parametrize("found", ["0", "-1", "'1'", "NULL", "1.5"])
-    def test_since_its_format_is_none(self, path: Path, found: str) -> None:
+    @pytest.mark.parametrize("format_", ["0", "-1", "'1'", "NULL", "1.5"])
+    def test_with_an_invalid_format(self, path: Path, format_: str) -> None:
         with opened(path):
             pass
-        self.change(path, f"UPDATE meta SET value = {found} WHERE name = 'format'")
+        self.change(path, f"UPDATE meta SET value = {format_} WHERE name = 'format'")
         self.is_refused(path, r"s\.db has format ")
 
     @pytest.mark.parametrize(
@@ -461,18 +445,18 @@ class TestAFileThatCannotBeUsed:
             "CREATE TABLE meta (name, value)",
         ],
     )
-    def test_since_it_is_a_database_of_something_else(self, path: Path, schema: str) -> None:
+    def test_database_of_another_program(self, path: Path, schema: str) -> None:
         with closing(sqlite3.connect(path)) as database, database:
             database.execute(schema)
         self.is_refused(path, r"s\.db")
 
-    def test_since_its_rows_have_a_hole(self, path: Path) -> None:
+    def test_with_a_hole_in_its_rows(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(rows(5))
         self.change(path, "DELETE FROM publications WHERE offset = 3")
         self.is_not_loaded(path, r"cannot read .*s\.db: a: offset 4 after 2")
 
-    def test_since_its_last_rows_are_missing(self, path: Path) -> None:
+    def test_without_its_last_rows(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(rows(5))
         self.change(path, "DELETE FROM publications WHERE offset = 5")
@@ -496,28 +480,28 @@ class TestAFileThatCannotBeUsed:
             "INSERT INTO memory VALUES ('a', 'text')",
         ],
     )
-    def test_since_a_value_is_not_what_it_should_be(self, path: Path, statement: str) -> None:
+    def test_with_an_invalid_value(self, path: Path, statement: str) -> None:
         with opened(path) as (file, _):
             file.commit(rows(5))
         self.change(path, statement)
         self.is_not_loaded(path, r"cannot read .*s\.db")
 
-    def test_since_its_folder_is_missing(self, tmp_path: Path) -> None:
+    def test_in_a_missing_folder(self, tmp_path: Path) -> None:
         missing = tmp_path / "missing" / "s.db"
         with pytest.raises(StoreError, match=r"cannot open .*missing/s\.db"):
             SqliteFile(str(missing), "batched")
         assert not missing.parent.exists()
 
-    def test_since_it_is_a_folder(self, path: Path) -> None:
+    def test_that_is_a_folder(self, path: Path) -> None:
         path.mkdir()
         with pytest.raises(StoreError, match=r"cannot open .*s\.db"):
             SqliteFile(str(path), "batched")
 
-    def test_since_no_file_can_have_such_a_name(self) -> None:
+    def test_with_an_impossible_name(self) -> None:
         with pytest.raises(StoreError):
             SqliteFile("a\0b", "batched")
 
-    def test_since_it_may_not_be_written(self) -> None:
+    def test_read_only_file(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "s.db")
             with opened(path):
@@ -533,7 +517,7 @@ class TestAFileThatCannotBeUsed:
             finally:
                 Path(folder).chmod(0o755)
 
-    def test_since_its_folder_may_not_be_written(self) -> None:
+    def test_in_a_read_only_folder(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             Path(folder).chmod(0o555)
             try:
@@ -562,7 +546,7 @@ class TestAFileThatCannotBeUsed:
             file.abandon()
 
 
-def test_a_database_of_something_else_is_left_as_it_is(path: Path) -> None:
+def test_database_of_another_program_is_not_changed(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("CREATE TABLE cats (name)")
     before = path.read_bytes()
@@ -572,7 +556,7 @@ def test_a_database_of_something_else_is_left_as_it_is(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_refused_file_can_be_used_once_the_trouble_is_over(path: Path) -> None:
+def test_refused_open_does_not_harm_the_file(path: Path) -> None:
     with opened(path) as (file, _):
         file.commit(rows(2))
         with pytest.raises(StoreError):
@@ -581,12 +565,12 @@ def test_a_refused_file_can_be_used_once_the_trouble_is_over(path: Path) -> None
         assert offsets(history) == [1, 2]
 
 
-def test_a_disk_that_is_full_at_the_end_leaves_the_run_as_unclean(path: Path) -> None:
+def test_close_that_cannot_write_is_not_orderly(path: Path) -> None:
     with opened(path) as (_, history):
         epoch = history.epoch
     file = SqliteFile(str(path), "batched")
     load(file)
-    # Whatever the reason is why the mark cannot be written.
+    # Any reason why the mark cannot be written.
     file._db.execute("PRAGMA query_only=1")
     with pytest.raises(StoreError, match=r"cannot write .*s\.db"):
         file.close()
@@ -596,7 +580,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_run_as_unclean(path: Path) ->
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Without root's right to write everywhere."""
+    """Run without the rights of root."""
     if os.geteuid() != 0:
         yield
         return
@@ -628,10 +612,10 @@ INSERT INTO publications VALUES ('a', 1, 1, 1795000001.5, 'message', x'31', NULL
 INSERT INTO publications VALUES ('a', 2, 2, 1795000002.5, 'message', x'32', NULL, NULL);
 INSERT INTO keys VALUES ('a', 'k', 'e1', 2, 2, 1795000000.0);
 """
-"""What a server before the sources had a memory left behind, word for word."""
+"""A file of a server from before the memory of sources."""
 
 
-class TestAFileOfTheFirstFormat:
+class TestFileOfTheFirstFormat:
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
         path = tmp_path / "s.db"
@@ -643,34 +627,34 @@ class TestAFileOfTheFirstFormat:
             database.commit()
         return path
 
-    def test_goes_on_with_all_that_is_in_it(self, path: Path) -> None:
+    def test_is_loaded_completely(self, path: Path) -> None:
         file = SqliteFile(str(path), "batched")
-        history, keys, went_on = load(file)
+        history, keys, continued = load(file)
         file.close()
-        assert (went_on, history.epoch, history.seq) == (True, "e1", 2)
+        assert (continued, history.epoch, history.seq) == (True, "e1", 2)
         assert [(r.offset, r.data) for r in history.channels["a"].after(0)] == [
             (1, b"1"),
             (2, b"2"),
         ]
         assert [k.key for k in keys] == ["k"]
 
-    def test_remembers_from_now_on(self, path: Path) -> None:
+    def test_can_store_the_memory_of_sources(self, path: Path) -> None:
         assert remembered(path, "a") == [None]
         with opened(path) as (file, _):
             file.commit(Batch(seq=2, memory={"a": b"7"}))
         assert remembered(path, "a") == [7]
 
-    def test_has_the_present_format_and_tables_after_that(self, path: Path, tmp_path: Path) -> None:
+    def test_is_migrated_to_the_current_format(self, path: Path, tmp_path: Path) -> None:
         new = tmp_path / "new.db"
         with opened(path), opened(new):
             pass
         assert tables(path) == tables(new)
         with closing(sqlite3.connect(path)) as database:
-            found = database.execute("SELECT value FROM meta WHERE name = 'format'")
-            assert found.fetchone() == (FORMAT,)
+            rows = database.execute("SELECT value FROM meta WHERE name = 'format'")
+            assert rows.fetchone() == (FORMAT,)
 
-    def test_that_cannot_be_written_stays_one(self, path: Path) -> None:
-        """A start that fails half way leaves a file that an older version still reads."""
+    def test_is_unchanged_after_a_failed_migration(self, path: Path) -> None:
+        """After a failed migration an older version can still read the file."""
         with closing(sqlite3.connect(path)) as database:
             database.execute("CREATE TABLE memory (mine)")
         before = tables(path)
@@ -678,11 +662,11 @@ class TestAFileOfTheFirstFormat:
             SqliteFile(str(path), "batched")
         assert tables(path) == before
         with closing(sqlite3.connect(path)) as database:
-            found = database.execute("SELECT value FROM meta WHERE name = 'format'")
-            assert found.fetchone() == (1,)
+            rows = database.execute("SELECT value FROM meta WHERE name = 'format'")
+            assert rows.fetchone() == (1,)
 
 
 def tables(path: Path) -> dict[str, str]:
-    """The statements that made the tables, by name."""
+    """The CREATE statements of the tables, by name."""
     with closing(sqlite3.connect(path)) as database:
         return dict(database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
