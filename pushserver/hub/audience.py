@@ -1,4 +1,4 @@
-"""Audiences: the subscribers that get the same publications, and what is queued for them."""
+"""Audiences: the subscribers that get the same publications, and the queue of these."""
 
 from __future__ import annotations
 

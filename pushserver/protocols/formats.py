@@ -38,7 +38,7 @@ class PublicationObject(Struct, omit_defaults=True):
 
 
 class Subscribed(Struct):
-    """Where a stream begins in one channel: after `offset`."""
+    """The position in one channel from which a stream starts: after `offset`."""
 
     channel: str
     epoch: str
@@ -48,7 +48,7 @@ class Subscribed(Struct):
 
 
 class Reset(Struct):
-    """The requested position cannot be resumed from; `id` is where the stream begins instead."""
+    """The requested position cannot be resumed from; the stream starts after `id` instead."""
 
     reason: str
     epoch: str

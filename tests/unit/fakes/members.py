@@ -62,7 +62,7 @@ class Member(Watcher):
             self.outlet = self.peer.outlet
 
     def sending(self, data: bytes) -> None:
-        """Note what is sent to the socket, unless it is a write of the transport."""
+        """Note the data of a direct send; the transport writes only bytes noted before."""
         if self.peer.outlet.direct is not None:
             self.written += data
             if not self.replying:

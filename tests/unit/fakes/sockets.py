@@ -19,7 +19,7 @@ PLENTY = 1 << 40
 
 
 class FakeSocket:
-    """`taken` is what the peer will read, `room` how many more bytes fit.
+    """`taken` has the bytes for the peer to read; `room` more bytes fit.
 
     One call takes at most `bite` bytes. `on_send` is called first, with all that is sent.
     """

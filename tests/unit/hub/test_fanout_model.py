@@ -70,7 +70,7 @@ class Guest(Member):
                 self.world.dropped += frame.count(b"\n")
 
     def settle(self) -> None:
-        """Add what it was sent to its stint, which must not have ended."""
+        """Add the new frames to the stint, which must not have ended."""
         new, self.settled = self.frames[self.settled :], len(self.frames)
         for line in b"".join(new).splitlines():
             value = json.loads(line)
@@ -158,8 +158,8 @@ class World:
             Guest(self, 7, follows="c"),
         ]
 
-    def report(self, what: str) -> None:
-        assert what == FAILED
+    def report(self, text: str) -> None:
+        assert text == FAILED
 
     def rows(self, channels: Iterable[str]) -> list[Publication]:
         return in_order(self.hub.history.peek(channel).after(0) for channel in channels)
@@ -186,18 +186,18 @@ class World:
         self.time.sends = 0
 
     def step(self, op: tuple[Any, ...]) -> None:
-        what, *values = op
-        if what in ("publish", "turn", "flush"):
-            getattr(self, what)(*values)
-        elif what == "cost":
+        kind, *values = op
+        if kind in ("publish", "turn", "flush"):
+            getattr(self, kind)(*values)
+        elif kind == "cost":
             self.time.cost = values[0]
         else:
-            self.guest(self.guests[values[0]], what, values[1:])
+            self.guest(self.guests[values[0]], kind, values[1:])
 
-    def guest(self, guest: Guest, what: str, values: list[Any]) -> None:
-        match what:
+    def guest(self, guest: Guest, kind: str, values: list[Any]) -> None:
+        match kind:
             case "room" | "bite":
-                setattr(guest.socket, what, values[0])
+                setattr(guest.socket, kind, values[0])
             case "read":
                 guest.peer.turn()
             case "drain":
@@ -207,7 +207,7 @@ class World:
             case "fail":
                 guest.fails = 1
             case _:
-                getattr(guest, what)(*values)
+                getattr(guest, kind)(*values)
 
     def check(self) -> None:
         assert self.time.sends < 2 * SLICE

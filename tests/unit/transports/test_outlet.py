@@ -145,7 +145,7 @@ class Lone(Peer):
         self.longest = max(self.longest, len(piece))
 
     def check(self) -> None:
-        """Assert what holds at every moment."""
+        """Assert the invariants."""
         assert self.sent.startswith(self.socket.taken), "cut, repeated or out of order"
         assert self.ready == self.outlet.direct, "the audience does not know"
         assert self.ready is None or buffered(self.transport) == 0, "past waiting bytes"
@@ -183,12 +183,12 @@ OPS = (
 
 def do(peer: Lone, number: int, op: Op) -> None:
     """Each piece is another text, so that none can stand for another."""
-    what, *values = op
-    match what:
+    kind, *values = op
+    match kind:
         case "turn" | "drain":
-            getattr(peer, what)()
+            getattr(peer, kind)()
         case "room" | "bite":
-            setattr(peer.socket, what, values[0])
+            setattr(peer.socket, kind, values[0])
         case "wait":
             peer.reactor.advance(values[0])
         case "die" if not peer.protocol.reasons:
@@ -200,8 +200,8 @@ def do(peer: Lone, number: int, op: Op) -> None:
         case "later":
             peer.later.append(f"<{number} later".encode().ljust(values[0], b".") + b">")
         case _:
-            piece = f"<{number} {what}".encode().ljust(values[0], b".") + b">"
-            (peer.publish if what == "publish" else peer.write)(piece)
+            piece = f"<{number} {kind}".encode().ljust(values[0], b".") + b">"
+            (peer.publish if kind == "publish" else peer.write)(piece)
     peer.check()
 
 
@@ -409,8 +409,8 @@ def test_a_backlog_returns_in_portions_all_that_was_added(
 ) -> None:
     backlog = Backlog(Bounds(PLENTY, 1.0, float))
     added, taken = bytearray(), bytearray()
-    for number, (what, size, sent) in enumerate(steps):
-        if what == "add":
+    for number, (kind, size, sent) in enumerate(steps):
+        if kind == "add":
             piece = (b"<%d" % number).ljust(size, b".")
             # Only a first piece may have been sent in part.
             sent = 0 if backlog else min(sent, len(piece) - 1)

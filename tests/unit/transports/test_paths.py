@@ -135,7 +135,7 @@ class RawClient:
         self.drain()
         received = self.received()
         assert [event for event in received if event[0] != "reply"] == self.expected
-        replies = [number for what, number in received if what == "reply"]
+        replies = [number for kind, number in received if kind == "reply"]
         assert replies == self.asked[: len(replies)]
         assert self.ended or replies == self.asked
 
@@ -217,17 +217,17 @@ OPS = (
 
 
 def do(server: Server, clients: list[RawClient], number: int, op: Op) -> None:
-    what, *values = op
-    if what == "publish":
+    kind, *values = op
+    if kind == "publish":
         publish_number(server, number, *values)
         for client in clients:
             if not client.ended:
                 client.expected.append(("publication", number))
         return
     client = clients[values[0]]
-    match what:
+    match kind:
         case "room" | "bite":
-            setattr(client.socket, what, values[1])
+            setattr(client.socket, kind, values[1])
         case "turn":
             client.turn()
         case _ if client.ended:
