@@ -1,4 +1,4 @@
-"""The files that are served: those that our pages load, and the pages of the user."""
+"""Static files: types, caching, ranges, and the bounds of the folder."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from twisted.logger import Logger
 from twisted.web.http import CACHED, NOT_MODIFIED, stringToDatetime
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.errors import StartFailed
-from pushserver.web.hosts import Hosts
 from pushserver.web.mount import abort, surroundings
-from pushserver.web.resource import ContainerResource, NotFound, Refusal, Refusing, refuse
+from pushserver.web.resource import NotFound, Refusal, refuse
 
 with warnings.catch_warnings():
     # Twisted 26.10's static module calls what it deprecates itself, when it is imported.
@@ -27,11 +24,8 @@ with warnings.catch_warnings():
     from twisted.web.static import File
 
 INDEX = "index.html"
-ICON = b"favicon.ico"
-LATER = frozenset({b"health", b"metrics", b"socket.io"})
-"""URLs of versions to come, which no page of a user's may have until then."""
 
-# What Python, or the machine's own table, may lack or have otherwise.
+# Types that Python's table, or that of the machine, may lack or have otherwise.
 _TYPES: dict[str, str] = {
     **File.contentTypes,
     ".avif": "image/avif",
@@ -59,7 +53,7 @@ _TYPES: dict[str, str] = {
     ".webp": "image/webp",
     ".woff": "font/woff",
     ".woff2": "font/woff2",
-    # It says itself how it is written.
+    # No charset: the file declares its encoding.
     ".xml": "application/xml",
     ".xz": "application/x-xz",
 }
@@ -70,17 +64,17 @@ TYPES = {
 
 
 class StaticFiles(File):
-    """The files below a folder, and nothing else: no listing, no hidden file, no way out.
+    """The files below a folder, without listings and hidden files.
 
-    They are read from disk each time. A link is followed as long as it stays in the folder.
-    A folder is its `index.html`.
+    Files are read from disk on each request. Links that lead out of the folder are not followed.
+    The URL of a folder is that of its `index.html`.
     """
 
     def __init__(self, path: str, root: str = ""):
         super().__init__(path, "application/octet-stream")
         self._root = root or self.path
         self.contentTypes = TYPES
-        # A file is sent as it is: who downloads a .gz gets a .gz.
+        # No Content-Encoding: a download of a .gz is a .gz.
         self.contentEncodings = {}
         self.indexNames = [INDEX]
         self.childNotFound = NotFound()  # type: ignore[assignment]
@@ -106,145 +100,65 @@ class StaticFiles(File):
         if request.method not in (b"GET", b"HEAD"):
             return refuse(request, Refusal(405, "files are only read", {"allow": "GET, HEAD"}))
         try:
-            found = os.stat(self.path)
+            status = os.stat(self.path)
         except OSError:
             return NotFound().render(request)
         if not within(self.path, self._root):
             surroundings(request).log_refusal(f"{self.path} leads out of {self._root}")
             return NotFound().render(request)
-        if stat.S_ISDIR(found.st_mode) and os.path.isfile(os.path.join(self.path, INDEX)):
+        if stat.S_ISDIR(status.st_mode) and os.path.isfile(os.path.join(self.path, INDEX)):
             return _to_folder(request)
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             return NotFound().render(request)
         try:
-            return self._send(request, found)
+            return self._send(request, status)
         except Refusal as refusal:
             request.etag = None
             return refuse(request, refusal)
 
     def openForReading(self) -> Any:
-        # File has a page of its own for some of these, and fails at the others.
+        # File answers some of these errors with its own page, and others with a 500.
         try:
             return super().openForReading()
         except OSError as error:
-            status = 403 if isinstance(error, PermissionError) else 503
-            problem = f"{self.basename()} cannot be read: {error.strerror}"
-            raise Refusal(status, problem) from None
+            code = 403 if isinstance(error, PermissionError) else 503
+            raise Refusal(code, f"{self.basename()} cannot be read: {error.strerror}") from None
 
     def makeProducer(self, request: Request, fileForReading: BinaryIO) -> Any:
-        file = _Measured(fileForReading, self.getFileSize(), partial(abort, request.channel))
+        file = _BoundedFile(fileForReading, self.getFileSize(), partial(abort, request.channel))
         return super().makeProducer(request, file)
 
-    def _send(self, request: Request, found: os.stat_result) -> bytes | int:
+    def _send(self, request: Request, status: os.stat_result) -> bytes | int:
         for name, value in self._headers().items():
             request.setHeader(name, value)
-        # The time alone would not do: a file may change twice in a second, and a copy may have
+        # The time alone is not enough: a file may change twice in a second, and a copy may have
         # the time of its original.
-        tag = b'"%x-%x-%x"' % (found.st_mtime_ns, found.st_size, found.st_ino)
-        _put_right(request, tag, found.st_size)
+        tag = b'"%x-%x-%x"' % (status.st_mtime_ns, status.st_size, status.st_ino)
+        _drop_unsafe_conditions(request, tag, status.st_size)
         cached = request.setETag(tag) is CACHED
         answer: bytes | int = b"" if cached else super().render_GET(request)
         if request.code != NOT_MODIFIED:
             return answer
-        # What is returned would be told as the length of the file, which is another.
+        # A returned body would set a wrong Content-Length.
         request.finish()
         return NOT_DONE_YET
 
     def _headers(self) -> Mapping[bytes, bytes]:
-        # A vendored file's URL has its version in it; ours are asked for again each time,
-        # and answered 304.
+        # The URL of a vendored file contains its version. Our own files are revalidated each
+        # time, and mostly answered with 304.
         vendored = "vendor" in Path(self.path).relative_to(self._root).parts
         return {b"cache-control": b"max-age=31536000, immutable" if vendored else b"no-cache"}
 
 
-class UserPages(StaticFiles):
-    """The pages of the user, and what belongs to them."""
-
-    def _headers(self) -> Mapping[bytes, bytes]:
-        # They may have scripts and styles in them, and load what they like; ours may not.
-        return {
-            b"cache-control": b"no-cache",
-            b"content-security-policy": b"frame-ancestors 'self'",
-        }
-
-    def has(self, name: str) -> bool:
-        """Whether there is anything of this name."""
-        return os.path.exists(os.path.join(self.path, name))
-
-
-class Root(ContainerResource):
-    """All URLs of the server, and beside them the pages of the user, if there are any.
-
-    Requests are served where `hosts` allows the host that they name.
-
-    Ours win; the page at `/`, and the icon that browsers ask for when a page names none, are
-    the user's if there are such.
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        children: Mapping[bytes, Resource],
-        icon: Resource,
-        hosts: Hosts,
-        pages: UserPages | None = None,
-    ):
-        super().__init__(children)
-        self._hosts = hosts
-        self._icon = icon
-        self._pages = pages
-        for name in sorted(part.decode() for part in LATER.union(children) if part):
-            if pages is not None and pages.has(name):
-                self._log.warn(
-                    "{name} in {pages} is not served: /{name} is the server's own",
-                    name=name,
-                    pages=pages.path,
-                )
-
-    def getChildWithDefault(self, path: bytes, request: Request) -> Any:
-        refusal = self._hosts.refusal(request)
-        if refusal is not None:
-            return Refusing(refusal)
-        if not path and request.postpath:
-            return NotFound()
-        if not path and self._pages is not None and self._pages.has(INDEX):
-            return self._pages.getChild(path, request)
-        return super().getChildWithDefault(path, request)
-
-    def getChild(self, path: bytes, request: Request) -> Any:
-        if path == ICON and not (self._pages is not None and self._pages.has(ICON.decode())):
-            return self._icon
-        if self._pages is None or path in LATER:
-            return NotFound()
-        return self._pages.getChild(path, request)
-
-
-def pages_folder(given: str, private: Iterable[str]) -> str:
-    """The folder of the user's pages, as it was looked for: in the current one if it is relative.
-
-    Raises StartFailed if it is not there, and if one of the files that are `private` is in it;
-    those may be empty.
-    """
-    folder = os.path.abspath(given)
-    if not os.path.isdir(folder):
-        raise StartFailed(f"pages = {given!r}: there is no folder {folder}", Path(folder))
-    for path in filter(None, private):
-        if within(path, folder):
-            problem = f"everybody could read {os.path.abspath(path)}"
-            raise StartFailed(f"pages = {given!r}: {problem}; take a folder with pages only")
-    return folder
-
-
 def within(path: str, folder: str) -> bool:
-    """Whether it is in the folder, or the folder itself, when all links are followed."""
+    """Whether the path is the folder or in it, after all links are resolved."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-class _Measured:
-    """A file that is read, no longer than it was when its length was told.
+class _BoundedFile:
+    """A file that is read up to the length in the headers.
 
-    One that has become shorter cannot be sent as was said: then `shorter` is called.
+    `shorter` is called when the file has become shorter than that.
     """
 
     def __init__(self, file: BinaryIO, size: int, shorter: Callable[[], object]):
@@ -262,15 +176,16 @@ class _Measured:
         return data
 
 
-def _put_right(request: Request, tag: bytes, size: int) -> None:
-    """Leave of a request's conditions and ranges what twisted.web does as it should."""
+def _drop_unsafe_conditions(request: Request, tag: bytes, size: int) -> None:
+    """Remove the conditions and ranges of a request that twisted.web handles wrongly."""
     headers = request.requestHeaders
-    known = request.getHeader(b"if-none-match")
-    if known is not None:
-        # It counts more than a time (RFC 9110, 13.2.2). A proxy that compresses weakens tags.
+    tags = request.getHeader(b"if-none-match")
+    if tags is not None:
+        # Tags take precedence over the time (RFC 9110, 13.2.2). A proxy that compresses makes
+        # them weak.
         headers.removeHeader(b"if-modified-since")
-        known = known.replace(b"W/", b"").replace(b",", b" ")
-        headers.setRawHeaders(b"if-none-match", [known])
+        tags = tags.replace(b"W/", b"").replace(b",", b" ")
+        headers.setRawHeaders(b"if-none-match", [tags])
     if not _is_date(request.getHeader(b"if-modified-since") or b""):
         headers.removeHeader(b"if-modified-since")
     if request.getHeader(b"if-range") not in (None, tag) or not _plain_range(request, size):
@@ -278,7 +193,7 @@ def _put_right(request: Request, tag: bytes, size: int) -> None:
 
 
 def _is_date(text: bytes) -> bool:
-    """Whether twisted.web reads this as a time; what raises another error it does not catch."""
+    """Whether twisted.web can read this as a time; it does not catch all errors of its parser."""
     try:
         stringToDatetime(text.partition(b";")[0])
     except (ArithmeticError, LookupError, ValueError):
@@ -287,23 +202,22 @@ def _is_date(text: bytes) -> bool:
 
 
 def _plain_range(request: Request, size: int) -> bool:
-    """Whether a Range header asks for one part of a file of so many bytes.
+    """Whether a Range header asks for a single part of a file of `size` bytes.
 
-    With Twisted 26.10 some others fail: the last bytes, more of them than there are, and several
-    parts of which there is none. What it does not understand it logs.
+    Twisted 26.10 fails for some other ranges: a suffix longer than the file, and several parts
+    that are all outside it. It logs a range that it cannot parse.
     """
-    given = request.getHeader(b"range") or b""
-    found = re.fullmatch(rb"bytes=(\d{1,18})?-(\d{1,18})?", given)
-    if found is None or not any(found.groups()):
+    match = re.fullmatch(rb"bytes=(\d{1,18})?-(\d{1,18})?", request.getHeader(b"range") or b"")
+    if match is None or not any(match.groups()):
         return False
-    first, last = found.groups()
+    first, last = match.groups()
     if first is None:
         return int(last) <= size
     return last is None or int(first) <= int(last)
 
 
 def _to_folder(request: Request) -> bytes:
-    """Send on to the URL with a slash, to which a page's links are relative."""
+    """Redirect to the URL with a slash, to which a page's links are relative."""
     name = request.path.rpartition(b"/")[2]
     _, mark, query = request.uri.partition(b"?")
     request.setHeader(b"cache-control", b"no-cache")

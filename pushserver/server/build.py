@@ -33,7 +33,8 @@ from pushserver.resources.channels import (
 )
 from pushserver.resources.hooks import HooksResource
 from pushserver.resources.pages import CLIENT, Pages, asset_folder
-from pushserver.resources.static import Root, StaticFiles, UserPages
+from pushserver.resources.root import RootResource, UserPages
+from pushserver.resources.static import StaticFiles
 from pushserver.resources.status import StatusResource
 from pushserver.server.logging import connection_log, report, run
 from pushserver.server.service import PushService
@@ -223,7 +224,7 @@ def tree(
         for runner in runners
         if IHook.providedBy(runner.source)
     }
-    return Root(
+    return RootResource(
         {
             b"": FrontResource(channels, server.front_channel),
             b"channels": ChannelsResource(channels),

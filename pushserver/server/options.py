@@ -14,7 +14,7 @@ from twisted.python import usage
 
 from pushserver.config.settings import Config, Types, read
 from pushserver.errors import InvalidConfig, StartFailed
-from pushserver.resources.static import pages_folder
+from pushserver.resources.root import pages_folder
 from pushserver.server import signals
 from pushserver.server.build import build, with_app
 from pushserver.server.loading import load

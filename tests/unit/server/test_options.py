@@ -17,7 +17,7 @@ from pushserver.config.settings import Config, Source
 from pushserver.config.settings import Store as StoreConfig
 from pushserver.errors import StartFailed
 from pushserver.resources.channels import FrontResource
-from pushserver.resources.static import UserPages
+from pushserver.resources.root import UserPages
 from pushserver.server.build import build
 from pushserver.server.options import Options, configure, make, makeService
 from pushserver.server.service import PushService

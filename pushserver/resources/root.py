@@ -1,0 +1,98 @@
+"""The root of all URLs, and the pages of the user beside the server's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from pushserver.errors import StartFailed
+from pushserver.resources.static import INDEX, StaticFiles, within
+from pushserver.web.hosts import Hosts
+from pushserver.web.resource import ContainerResource, NotFound, Refusing
+
+ICON = b"favicon.ico"
+RESERVED = frozenset({b"health", b"metrics", b"socket.io"})
+"""URLs of later versions; no page of the user is served there."""
+
+
+class UserPages(StaticFiles):
+    """The pages of the user, with their scripts and pictures."""
+
+    def _headers(self) -> Mapping[bytes, bytes]:
+        # No policy for scripts and styles: unlike ours, these pages may load anything.
+        return {
+            b"cache-control": b"no-cache",
+            b"content-security-policy": b"frame-ancestors 'self'",
+        }
+
+    def has(self, name: str) -> bool:
+        """Whether a file or folder of this name exists."""
+        return os.path.exists(os.path.join(self.path, name))
+
+
+class RootResource(ContainerResource):
+    """All URLs of the server, and beside them the pages of the user.
+
+    The server's URLs take precedence, except for the page at `/` and the icon, which are the
+    user's if they exist. A request is refused if `hosts` does not allow its Host.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        children: Mapping[bytes, Resource],
+        icon: Resource,
+        hosts: Hosts,
+        pages: UserPages | None = None,
+    ):
+        super().__init__(children)
+        self._hosts = hosts
+        self._icon = icon
+        self._pages = pages
+        for name in sorted(part.decode() for part in RESERVED.union(children) if part):
+            if pages is not None and pages.has(name):
+                self._log.warn(
+                    "{name} in {pages} is not served: /{name} is the server's own",
+                    name=name,
+                    pages=pages.path,
+                )
+
+    def getChildWithDefault(self, path: bytes, request: Request) -> Any:
+        refusal = self._hosts.refusal(request)
+        if refusal is not None:
+            return Refusing(refusal)
+        if not path and request.postpath:
+            return NotFound()
+        if not path and self._pages is not None and self._pages.has(INDEX):
+            return self._pages.getChild(path, request)
+        return super().getChildWithDefault(path, request)
+
+    def getChild(self, path: bytes, request: Request) -> Any:
+        if path == ICON and not (self._pages is not None and self._pages.has(ICON.decode())):
+            return self._icon
+        if self._pages is None or path in RESERVED:
+            return NotFound()
+        return self._pages.getChild(path, request)
+
+
+def pages_folder(path: str, private: Iterable[str]) -> str:
+    """Return the absolute path of the folder with the user's pages.
+
+    Raises StartFailed if the folder does not exist, or if it contains one of the `private` files;
+    empty paths of those are ignored.
+    """
+    folder = os.path.abspath(path)
+    if not os.path.isdir(folder):
+        raise StartFailed(f"pages = {path!r}: there is no folder {folder}", Path(folder))
+    for file in filter(None, private):
+        if within(file, folder):
+            problem = f"everybody could read {os.path.abspath(file)}"
+            raise StartFailed(f"pages = {path!r}: {problem}; take a folder with pages only")
+    return folder
