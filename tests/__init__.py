@@ -1,1 +1,1 @@
-"""The tests; those marked slow start real servers, browsers and builds."""
+"""The tests. Those marked slow start real servers, browsers and builds."""

@@ -1,4 +1,4 @@
-"""What becomes of processes that are not the test's own children."""
+"""Processes that are not children of the test."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def lives(pid: int) -> bool:
-    """Whether there is such a process; one that only waits for its parent to look is over."""
+    """Whether the process runs; a zombie does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    # The name before that may hold anything.
+    # The name before the parenthesis may contain any character.
     return stat.rpartition(")")[2].split()[0] not in "ZX"

@@ -1,1 +1,46 @@
-"""Each module on its own: no process, no socket but a datagram, no time but what is given."""
+"""Unit tests: each module alone, without processes, without a network, on a clock of the test.
+
+The folders are those of the package. Where a real socket, thread or file is the subject, the test
+uses it on loopback or in a temporary folder, and waits for an event, never for a time.
+
+Which fake is for what; each is in `fakes`, in the file behind it:
+
+Time and reactors
+    Time          tools         a clock for code that only reads the time; `now` in Unix seconds
+    Clock         (Twisted)     a reactor for code that only schedules calls
+    ThreadClock   source_tools  Clock with `callFromThread`; `take` waits for calls from threads
+    LifeCycle     reactors      Clock with a start, an end, signals and `stop`
+    memory_reactor  web         listening ports as well: Twisted's MemoryReactorClock
+    StillReactor  remote        the real reactor, but its time stands still
+    TestReactor   (package)     pushserver.testing.reactor: for tests of an application
+Threads
+    Inline        (package)     a thread pool that calls at once, in pushserver.testing.reactor
+    FullPool      reactors      a thread pool that is full
+
+The server, from the inside out
+    make_broker, make_hub, make_node
+                  tools         one layer and those below it; `publish` and `deliver` use them
+    Watcher       tools         a subscriber of the hub that keeps its frames
+    FakeOutlet    tools         an outlet of the fan-out, without a socket
+    FakeTransport tools         the transport of a session or stream; checks that nothing follows
+                                the end
+    Client        tools         a client of the Centrifuge protocol on a session and FakeTransport
+    Reader        tools         the same for a one-way stream
+    Server        web           the whole server on a memory_reactor, for bytes in and bytes out
+    Line          web           a TCP connection to it; may be slow to read, full, cut
+    Socket        web           a WebSocket to it
+    connect, head heads         handshakes byte by byte, on every kind of transport
+
+Sources
+    Feed: Recorder      recorder      keeps all publications; for sources on a Clock
+    Feed: remote.Desk   remote        reports each step of a source on a StillReactor
+    source_tools.Desk   source_tools  an environment for real runners and feeds
+    Script              source_tools  a source that is one coroutine function
+    Remote, Visit       remote        an HTTP server whose answers the test writes, one by one
+
+Around them
+    Log           web           what is logged meanwhile, from a level on
+    `trouble`     conftest      warnings and failures in the log of a test; it must take them all
+    HttpServer    tests.http_server  an HTTP server in a thread, for code that blocks
+    programs      tools         sequences of steps for hypothesis, half of them long
+"""

@@ -1,7 +1,7 @@
-"""How hypothesis searches, and what of the log a test has to expect.
+"""The profiles of hypothesis, and fixtures that undo changes to the process.
 
-hypothesis takes the same examples on every machine, and has no opinion on its speed;
-`HYPOTHESIS_PROFILE=search` looks further, each time elsewhere.
+By default hypothesis takes the same examples on every machine and ignores its speed.
+`HYPOTHESIS_PROFILE=search` takes other examples each time, and more of them.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 @pytest.fixture(autouse=True)
 def trouble() -> Iterator[Trouble]:
-    """Warnings and failures in the log; a test must take all that it causes."""
-    with Log(LogLevel.warn) as found:
-        yield found
+    """Warnings and failures in the log; a test must take those that it expects."""
+    with Log(LogLevel.warn) as events:
+        yield events
     set_autobahns_clock(None)
-    assert found.take() == []
+    assert events.take() == []
 
 
 @pytest.fixture(autouse=True)
-def _signals_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is done on a signal is the process's too."""
+def _keep_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signal handlers belong to the process: no server under test changes them."""
     monkeypatch.setattr("pushserver.server.signals.install", lambda *_: None)
     monkeypatch.setattr("pushserver.server.signals.hold", lambda: None)
 
 
 @pytest.fixture(autouse=True)
-def _collected_as_before() -> Iterator[None]:
-    """Python's collector is the process's: a server that a test has left running lets go of it."""
+def _keep_gc_settings() -> Iterator[None]:
+    """So does the garbage collector: stop the policy of a server that a test left running."""
     yield
-    for told in tuple(gc.callbacks):
-        ours = getattr(told, "__self__", None)
-        if isinstance(ours, Collector):
-            ours.stop()
+    for callback in tuple(gc.callbacks):
+        policy = getattr(callback, "__self__", None)
+        if isinstance(policy, Collector):
+            policy.stop()

@@ -1,7 +1,7 @@
-"""Everything that is kept while the server runs, and why a peer cannot make it grow for ever.
+"""Every cache and container of the server has a bound, so that no peer can make it grow for ever.
 
-The package is read for caches, and for attributes that hold a container; each has to be in the
-table with its bound. Where it is easily filled, a test fills it.
+The source of the package is searched for caches, and for attributes that hold a container; each
+must be in the table with its bound. Where that is easy, a test fills it.
 """
 
 from __future__ import annotations
@@ -204,14 +204,14 @@ DISPLAYS = (ast.Dict, ast.List, ast.Set, ast.DictComp, ast.ListComp, ast.SetComp
 
 
 def name_of(node: ast.AST | None) -> str:
-    """The last part of a name that is called, subscribed or named."""
+    """The last part of the name in an expression, without its calls and subscripts."""
     while isinstance(node, ast.Call | ast.Subscript):
         node = node.func if isinstance(node, ast.Call) else node.value
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
 def is_container(value: ast.AST | None) -> bool:
-    """Whether the expression makes one, or is a field whose default does."""
+    """Whether the expression makes a container, or is a field whose default does."""
     if isinstance(value, DISPLAYS):
         return True
     if isinstance(value, ast.BoolOp):
@@ -228,7 +228,7 @@ def is_container(value: ast.AST | None) -> bool:
 
 
 def kept(node: ast.AST, scope: str, in_class: bool = False) -> Iterator[str]:
-    """The caches and containers below a node, by their dotted names."""
+    """Dotted names of the caches and containers below a node."""
     for inner in ast.iter_child_nodes(node):
         if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
             if CACHES & set(map(name_of, inner.decorator_list)):
@@ -246,7 +246,7 @@ def kept(node: ast.AST, scope: str, in_class: bool = False) -> Iterator[str]:
 
 
 def _assigned(node: ast.AST) -> Iterator[ast.AST]:
-    """To what a statement assigns containers; a field without a value holds what its type says."""
+    """The targets to which a statement assigns containers; a bare field is one by its type."""
     if isinstance(node, ast.Assign):
         for target in node.targets:
             if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
@@ -260,8 +260,8 @@ def _assigned(node: ast.AST) -> Iterator[ast.AST]:
             yield node.target
 
 
-def found() -> set[str]:
-    """All of the package, but for the messages of the wire, which are gone when they are read."""
+def kept_by_package() -> set[str]:
+    """Caches and containers of all modules but those that define messages, which do not stay."""
     names: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -271,8 +271,9 @@ def found() -> set[str]:
 
 
 def test_each_cache_and_container_has_a_bound() -> None:
-    assert found() - BOUNDS.keys() == set(), "say in BOUNDS why it is bounded"
-    assert BOUNDS.keys() - found() == set(), "it is no longer there"
+    names = kept_by_package()
+    assert names - BOUNDS.keys() == set(), "add them to BOUNDS, with their bounds"
+    assert BOUNDS.keys() - names == set(), "remove them from BOUNDS: they no longer exist"
 
 
 SAMPLE = """
@@ -303,7 +304,7 @@ def g(): ...
 """
 
 
-def test_what_is_looked_for_is_found() -> None:
+def test_caches_and_containers_are_found_in_all_their_forms() -> None:
     names = {name.removeprefix("m.") for name in kept(ast.parse(SAMPLE), "m")}
     of_a = {"A.seen", "A.known", "A.waits", "A.a", "A.count", "A.deep", "A.one", "A.two"}
     assert names == of_a | {"B.rows", "B.given", "B.made", "f", "g"}
@@ -332,7 +333,7 @@ def test_names_of_headers_that_twisted_keeps_are_short() -> None:
     assert max(map(len, set(cache) - before)) <= NAME_BYTES
 
 
-def test_hosts_that_are_kept_are_few() -> None:
+def test_caches_of_hosts_are_bounded() -> None:
     server = Server()
     for n in range(300):
         server.get("/channels/a", host=f"h{n}")
@@ -340,7 +341,7 @@ def test_hosts_that_are_kept_are_few() -> None:
         assert cached.cache_info().currsize <= 256
 
 
-def test_keys_are_as_many_as_may() -> None:
+def test_idempotency_keys_are_bounded() -> None:
     keys = Keys(100)
     for n in range(MANY):
         try:
@@ -352,14 +353,14 @@ def test_keys_are_as_many_as_may() -> None:
 
 
 def visit(server: Server, *names: str) -> None:
-    """Somebody reads the channels, and goes."""
+    """Read the channels once, and disconnect."""
     path = "/events?" + "&".join(f"channel={name}" for name in names)
     line = server.open(path, accept="text/event-stream")
     assert parse(line.take()).status == 200
     line.vanish()
 
 
-def test_readers_of_ever_new_channels_leave_nothing() -> None:
+def test_nothing_is_left_of_readers_of_new_channels() -> None:
     server = Server()
     server.publish("full", "x" * 100)
     for n in range(200):
@@ -373,7 +374,7 @@ def test_readers_of_ever_new_channels_leave_nothing() -> None:
 
 
 def replayed(replays: Replays) -> int:
-    """What the entries take, with what Python takes for them."""
+    """Bytes of memory of the entries, with their Python objects."""
     size = sys.getsizeof(replays._encoded)
     for key, text in replays._encoded.items():
         size += sys.getsizeof(key) + sys.getsizeof(text) + sum(map(sys.getsizeof, key[1:]))
@@ -394,7 +395,7 @@ def test_replays_take_no_more_memory_than_they_count() -> None:
     assert replays._bytes >= replayed(replays)
 
 
-def test_sessions_leave_nothing() -> None:
+def test_nothing_is_left_of_sessions() -> None:
     server = Server()
     for n in range(50):
         socket = server.session()
@@ -428,13 +429,13 @@ def test_metrics_have_few_labels() -> None:
 
 
 def buffered(line: Line) -> int:
-    """Bytes that came and are neither read nor dropped."""
+    """Received bytes that wait to be read."""
     channel: Any = line.protocol
     return len(channel._buffer) + sum(map(len, channel._dataBuffer))
 
 
 @pytest.mark.parametrize("path", ["/channels/a?wait=60", "/channels/a"])
-def test_bytes_behind_a_request_are_bounded(path: str) -> None:
+def test_bytes_after_a_waiting_request_are_bounded(path: str) -> None:
     server = Server()
     line = server.open(path, accept="application/json")
     for _ in range(MANY):

@@ -1,1 +1,1 @@
-"""Fakes and tools that several test modules share."""
+"""Fakes that several test modules share; tests/unit/__init__.py says which is for what."""
