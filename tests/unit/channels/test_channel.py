@@ -16,14 +16,14 @@ from tests.unit.fakes.tools import EPOCH, programs, row
 
 
 @pytest.mark.parametrize("name", ["a", "9", "numbers", "chat:lobby", "a_.:@-", "x" * 128])
-def test_a_channel_name_that_follows_the_rule_is_given_back(name: str) -> None:
+def test_valid_channel_name_is_returned(name: str) -> None:
     assert check_name(name) == name
 
 
 @pytest.mark.parametrize(
     "name", ["", "-a", ".a", ":a", "a b", "a/b", "a\n", "ä", "a\0", "x" * 129, "x" * 100_000]
 )
-def test_any_other_is_refused_with_the_rule(name: str) -> None:
+def test_invalid_channel_name_is_refused_with_the_rule(name: str) -> None:
     with pytest.raises(InvalidName) as refused:
         check_name(name)
     assert "expected 1 to 128 characters of A-Z a-z 0-9 _ . : @ -" in str(refused.value)
@@ -31,17 +31,17 @@ def test_any_other_is_refused_with_the_rule(name: str) -> None:
 
 
 @pytest.mark.parametrize("event", ["message", "new number", "é😀", "x" * 128])
-def test_an_event_name_is_any_printable_text(event: str) -> None:
+def test_printable_event_name_is_returned(event: str) -> None:
     assert check_event(event) == event
 
 
 @pytest.mark.parametrize("event", ["", "a\nb", "a\rb", "a\0", "\u2028", "x" * 129])
-def test_an_event_name_that_would_break_a_line_is_refused(event: str) -> None:
+def test_event_name_that_is_not_printable_is_refused(event: str) -> None:
     with pytest.raises(InvalidName, match="invalid event name"):
         check_event(event)
 
 
-def test_a_publications_id_is_its_cursor_and_its_receipt_has_the_same_numbers() -> None:
+def test_id_of_a_publication_is_its_cursor_and_its_receipt_has_the_same_numbers() -> None:
     publication = row(4, seq=9)
     assert publication.id == f"{EPOCH}:9"
     assert publication.receipt == Receipt(EPOCH, 9, 4)
@@ -55,7 +55,7 @@ def filled(count: int, **options: Any) -> Channel:
     return channel
 
 
-def test_a_number_that_leaves_a_hole_is_an_error_and_changes_nothing() -> None:
+def test_wrong_offset_is_an_error_and_changes_nothing() -> None:
     channel = filled(2)
     for offset in (1, 2, 4):
         with pytest.raises(ValueError, match=f"numbers: offset {offset} after 2"):
@@ -63,14 +63,14 @@ def test_a_number_that_leaves_a_hole_is_an_error_and_changes_nothing() -> None:
     assert (channel.top, len(channel), channel.bytes) == (2, 2, 2)
 
 
-def test_the_newest_rows_are_given_in_order() -> None:
+def test_last_rows_are_in_order() -> None:
     channel = filled(5)
     assert [r.offset for r in channel.last(2)] == [4, 5]
     assert [r.offset for r in channel.last(100)] == [1, 2, 3, 4, 5]
     assert channel.last(0) == channel.last(-1) == []
 
 
-def test_the_rows_after_an_offset_are_given_in_order_and_a_seq_is_at_an_offset() -> None:
+def test_rows_after_an_offset_or_a_seq_are_in_order() -> None:
     channel = filled(6, history_size=4)
     assert [r.offset for r in channel.after(4)] == [5, 6]
     assert [r.offset for r in channel.after(0)] == [3, 4, 5, 6]
@@ -78,7 +78,7 @@ def test_the_rows_after_an_offset_are_given_in_order_and_a_seq_is_at_an_offset()
     assert [channel.offset_at(seq) for seq in (0, 45, 50, 60, 99)] == [2, 4, 5, 6, 6]
 
 
-def test_rows_go_when_their_bytes_are_too_many_the_newest_too_if_it_alone_is() -> None:
+def test_rows_over_history_bytes_are_evicted_even_the_newest() -> None:
     channel = Channel("numbers", ChannelOptions(history_bytes=10))
     assert channel.append(row(1, data=b"12345"), 0.0) == 0
     assert channel.append(row(2, data=b"12345"), 0.0) == 0
@@ -88,12 +88,12 @@ def test_rows_go_when_their_bytes_are_too_many_the_newest_too_if_it_alone_is() -
     assert (channel.top, channel.floor, len(channel), channel.bytes) == (4, 4, 0, 0)
 
 
-def test_without_history_the_numbers_still_go_on() -> None:
+def test_channel_without_history_continues_its_numbering() -> None:
     for channel in (filled(3, history_size=0), filled(3, history_bytes=0)):
         assert (channel.top, channel.floor, channel.floor_seq) == (3, 3, 30)
 
 
-def test_rows_go_by_age_and_never_without_a_limit_of_age() -> None:
+def test_rows_are_evicted_by_age_unless_there_is_no_limit() -> None:
     channel = Channel("numbers", ChannelOptions(history_ttl=10))
     for offset in (1, 2, 3):
         channel.append(row(offset), 100.0 + offset)
@@ -105,7 +105,7 @@ def test_rows_go_by_age_and_never_without_a_limit_of_age() -> None:
     assert filled(3, history_ttl=0).expire(1e12) == 0
 
 
-def test_clearing_drops_the_rows_and_keeps_the_numbers() -> None:
+def test_clearing_drops_the_rows_and_keeps_the_numbering() -> None:
     channel = filled(3)
     assert channel.clear() == 3
     assert channel.clear() == 0
@@ -115,7 +115,7 @@ def test_clearing_drops_the_rows_and_keeps_the_numbers() -> None:
 
 
 class Model:
-    """What a channel is to be, without any cleverness."""
+    """A channel as plain lists."""
 
     def __init__(self, options: ChannelOptions):
         self.options = options
@@ -168,7 +168,7 @@ steps = programs(
 
 
 @given(options, steps)
-def test_whatever_is_appended_and_evicted_the_rest_is_what_a_naive_log_has(
+def test_channel_agrees_with_a_naive_model(
     options: ChannelOptions, steps: list[tuple[str, int]]
 ) -> None:
     history = History(lambda name: options, EPOCH)
@@ -206,7 +206,7 @@ def test_whatever_is_appended_and_evicted_the_rest_is_what_a_naive_log_has(
         assert channel.after(channel.offset_at(after)) == [r for r in rows if r.seq > after]
 
 
-def test_a_long_life_leaves_no_more_in_memory_than_what_is_retained() -> None:
+def test_evicted_rows_do_not_stay_in_memory() -> None:
     channel = filled(10_000, history_size=5)
     assert len(channel._rows) <= 2 * 64 + 5
     assert [r.offset for r in channel.last(5)] == [9996, 9997, 9998, 9999, 10000]

@@ -29,7 +29,7 @@ def nobody(channel: str) -> bool:
     return False
 
 
-def test_offsets_count_in_the_channel_and_seqs_over_all_of_them() -> None:
+def test_offsets_count_in_a_channel_and_seqs_over_all_channels() -> None:
     history = make()
     rows = [add(history, name) for name in "aabab"]
     assert [r.offset for r in rows] == [1, 2, 1, 3, 2]
@@ -37,7 +37,7 @@ def test_offsets_count_in_the_channel_and_seqs_over_all_of_them() -> None:
     assert history.seq == 5
 
 
-def test_numbering_ahead_counts_what_is_not_appended_yet() -> None:
+def test_numbering_counts_publications_that_are_not_appended_yet() -> None:
     history = make()
     add(history, "a")
     ahead = history.number(Draft("a", b"1"), 0.0, ahead=3, same=2)
@@ -45,7 +45,7 @@ def test_numbering_ahead_counts_what_is_not_appended_yet() -> None:
     assert history.seq == 1
 
 
-def test_a_draft_keeps_what_it_says() -> None:
+def test_publication_has_the_fields_of_its_draft() -> None:
     draft = Draft("a", b"[1]", "newnumber", {"k": "v"})
     publication = make().number(draft, 12.5)
     assert (publication.data, publication.event, publication.tags) == (
@@ -56,13 +56,13 @@ def test_a_draft_keeps_what_it_says() -> None:
     assert (publication.time, publication.epoch) == (12.5, EPOCH)
 
 
-def test_each_history_without_a_name_has_an_epoch_of_its_own_that_cursors_can_hold() -> None:
+def test_each_history_has_a_new_epoch_that_is_valid_in_a_cursor() -> None:
     epochs = {History(lambda name: ChannelOptions()).epoch for _ in range(50)}
     assert len(epochs) == 50
     assert parse_cursor(f"{new_epoch()}:1").seq == 1
 
 
-def test_reading_a_channel_begins_none() -> None:
+def test_reading_a_channel_adds_none() -> None:
     history = make()
     assert history.peek("a").last(5) == []
     assert history.resume("a", Position(EPOCH, 0)).recovered
@@ -71,7 +71,7 @@ def test_reading_a_channel_begins_none() -> None:
     assert history.channels == {}
 
 
-def test_a_channel_that_was_watched_and_never_published_to_is_dropped() -> None:
+def test_released_channel_without_publications_is_dropped() -> None:
     history = make()
     history.channel("a")
     history.release("a")
@@ -82,7 +82,7 @@ def test_a_channel_that_was_watched_and_never_published_to_is_dropped() -> None:
     assert list(history.channels) == ["a"]
 
 
-def test_a_pinned_channel_is_neither_released_nor_forgotten() -> None:
+def test_pinned_channel_is_neither_released_nor_forgotten() -> None:
     history = make(history_ttl=10)
     add(history, "b")
     history.channel("watched")
@@ -96,7 +96,7 @@ def test_a_pinned_channel_is_neither_released_nor_forgotten() -> None:
     assert set(history.channels) == {"b", "begun"}
 
 
-def test_a_channel_that_is_watched_again_while_it_is_pinned_stays() -> None:
+def test_channel_that_is_watched_again_while_pinned_stays() -> None:
     history = make()
     history.pin("begun")
     history.channel("begun")
@@ -104,7 +104,7 @@ def test_a_channel_that_is_watched_again_while_it_is_pinned_stays() -> None:
     assert list(history.channels) == ["begun"]
 
 
-def test_a_skipped_publication_is_counted_and_not_retained() -> None:
+def test_skipped_publication_is_numbered_and_not_retained() -> None:
     history = make()
     lost = [add(history), history.number(Draft("a", b"1"), 0.0)][1]
     history.skip(lost)
@@ -113,14 +113,14 @@ def test_a_skipped_publication_is_counted_and_not_retained() -> None:
 
 
 def filled(**options: float) -> History:
-    """Six publications in `a`, with seqs 1, 3, 5, 7, 9, 11; as many in `b`."""
+    """Six publications in `a`, with seqs 1, 3, 5, 7, 9, 11, and six in `b`."""
     history = make(**options)
     for name in "ab" * 6:
         add(history, name)
     return history
 
 
-def test_resuming_is_all_or_nothing_and_says_why_not() -> None:
+def test_resuming_gives_all_missed_publications_or_a_reason() -> None:
     history = filled(history_size=4, recovery_limit=3)
     by_offset = [history.resume("a", Position(EPOCH, offset)) for offset in (7, 1, 2, 3, 6)]
     by_seq = [resume(history, ["a"], seq) for seq in (13, 2, 3, 5, 11)]
@@ -138,27 +138,27 @@ def test_the_highest_evicted_offset_can_still_be_resumed_from() -> None:
     assert history.resume("a", Position(EPOCH, 6)).recovered
 
 
-def test_an_offset_below_zero_or_beyond_belief_is_no_position() -> None:
+def test_negative_or_huge_offset_cannot_be_resumed_from() -> None:
     history = filled()
     assert history.resume("a", Position(EPOCH, -1)).reason == "evicted"
     assert history.resume("a", Position(EPOCH, 2**63)).reason == "ahead"
 
 
-def test_a_reader_of_the_history_is_not_refused_for_a_long_gap() -> None:
+def test_reading_without_the_limit_gives_a_long_gap() -> None:
     history = filled(recovery_limit=2)
     since = Start(since=Cursor(EPOCH, 0))
     assert history.read(["a"], since).reason == "limit"
     assert len(history.read(["a"], since, limited=False).publications) == 6
 
 
-def test_the_last_publications_are_counted_over_all_channels() -> None:
+def test_last_publications_are_counted_over_all_channels() -> None:
     history = filled()
     assert [r.seq for r in history.read(["a", "b"], Start(last=3)).publications] == [10, 11, 12]
     assert history.read(["a"], Start(last=0)).publications == ()
     assert len(history.read(["a", "b"], Start(oldest=True)).publications) == 12
 
 
-def test_a_position_of_another_epoch_is_refused_and_one_of_none_is_compared_by_offset() -> None:
+def test_position_of_another_epoch_is_refused_and_an_empty_epoch_is_the_current() -> None:
     history = make()
     add(history)
     assert history.resume("a", Position("other", 1)).reason == "epoch"
@@ -168,7 +168,7 @@ def test_a_position_of_another_epoch_is_refused_and_one_of_none_is_compared_by_o
     assert resume(history, ["a"], 1, epoch="").reason == "epoch"
 
 
-def test_a_cursor_over_channels_gives_all_of_them_in_the_order_of_publication() -> None:
+def test_cursor_over_channels_gives_their_publications_in_order() -> None:
     history = make()
     rows = [add(history, name) for name in "abcab"]
     missed = resume(history, ["b", "a"], 1)
@@ -177,7 +177,7 @@ def test_a_cursor_over_channels_gives_all_of_them_in_the_order_of_publication() 
     assert [r.seq for r in resume(history, ["a", "b"], 2).publications] == [4, 5]
 
 
-def test_a_cursor_before_what_one_of_the_channels_lost_is_refused() -> None:
+def test_cursor_before_an_evicted_publication_of_one_channel_is_refused() -> None:
     history = make(history_size=1)
     for name in "abab":
         add(history, name)
@@ -187,7 +187,7 @@ def test_a_cursor_before_what_one_of_the_channels_lost_is_refused() -> None:
     assert resume(history, ["c"], 0).recovered
 
 
-def test_a_gap_that_is_too_long_in_one_channel_is_refused() -> None:
+def test_cursor_over_the_limit_in_one_channel_is_refused() -> None:
     history = make(recovery_limit=2)
     for name in "aaab":
         add(history, name)
@@ -195,7 +195,7 @@ def test_a_gap_that_is_too_long_in_one_channel_is_refused() -> None:
     assert resume(history, ["a", "b"], 1).recovered
 
 
-def test_channels_that_are_empty_and_unwatched_are_forgotten_and_their_numbers_not_reused() -> None:
+def test_empty_channels_without_subscribers_are_forgotten_and_their_numbers_not_reused() -> None:
     history = make(history_ttl=10)
     for name in "aaab":
         add(history, name)
@@ -221,7 +221,7 @@ def test_expiring_names_the_channels_that_changed() -> None:
     assert history.channels == {}
 
 
-def test_rows_of_several_channels_are_put_in_order() -> None:
+def test_rows_of_several_channels_are_sorted() -> None:
     history = make()
     rows = [add(history, name) for name in "abba"]
     assert in_order([[rows[0], rows[3]], [rows[1], rows[2]], []]) == rows
@@ -246,7 +246,7 @@ actions = programs(
 
 
 def play(history: History, actions: list[tuple[str, str]]) -> list[Publication]:
-    """Do all this as the hub does it; all that was ever published."""
+    """Do all actions as the hub does them; return all publications."""
     log: list[Publication] = []
     watched: set[str] = set()
     now = 0.0
@@ -268,9 +268,7 @@ def play(history: History, actions: list[tuple[str, str]]) -> list[Publication]:
 
 
 @given(actions, st.integers(0, 3))
-def test_no_number_is_given_twice_whatever_is_forgotten(
-    actions: list[tuple[str, str]], size: int
-) -> None:
+def test_no_number_is_given_twice(actions: list[tuple[str, str]], size: int) -> None:
     history = make(history_size=size, history_ttl=10)
     log = play(history, actions)
     assert [r.seq for r in log] == list(range(1, len(log) + 1))
@@ -281,7 +279,7 @@ def test_no_number_is_given_twice_whatever_is_forgotten(
 
 
 @given(actions, st.integers(0, 3))
-def test_who_goes_on_from_an_offset_gets_all_that_it_missed_or_is_told(
+def test_resuming_from_an_offset_gives_all_missed_publications_or_a_reason(
     actions: list[tuple[str, str]], size: int
 ) -> None:
     history = make(history_size=size, history_ttl=10)
@@ -296,7 +294,7 @@ def test_who_goes_on_from_an_offset_gets_all_that_it_missed_or_is_told(
                 assert resumed.publications == ()
 
 
-def missed_or_told(history: History, log: list[Publication], names: list[str]) -> None:
+def check_all_cursors(history: History, log: list[Publication], names: list[str]) -> None:
     for seq in range(history.seq + 1):
         resumed = resume(history, names, seq)
         if resumed.recovered:
@@ -306,14 +304,14 @@ def missed_or_told(history: History, log: list[Publication], names: list[str]) -
             assert resumed.publications == ()
 
 
-def test_a_channel_dropped_when_its_last_watcher_leaves_is_remembered_by_its_seq() -> None:
+def test_cursor_of_a_channel_dropped_by_its_last_subscriber_can_be_resumed_or_is_refused() -> None:
     history = make(history_ttl=10)
     log = [add(history, "b"), add(history, "b")]
     history.expire(20.0, nobody)
     history.channel("a")
     assert history.top("a") == 2
     history.release("a")
-    missed_or_told(history, log, ["a", "b"])
+    check_all_cursors(history, log, ["a", "b"])
 
 
 @given(
@@ -321,19 +319,19 @@ def test_a_channel_dropped_when_its_last_watcher_leaves_is_remembered_by_its_seq
     st.integers(0, 3),
     st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True),
 )
-def test_who_goes_on_from_a_cursor_gets_all_that_it_missed_or_is_told(
+def test_resuming_from_a_cursor_gives_all_missed_publications_or_a_reason(
     actions: list[tuple[str, str]], size: int, names: list[str]
 ) -> None:
     history = make(history_size=size, history_ttl=10)
-    missed_or_told(history, play(history, actions), names)
+    check_all_cursors(history, play(history, actions), names)
 
 
-def test_a_channel_that_lost_its_rows_while_watched_is_not_dropped_unremembered() -> None:
-    """`a` published last, with fewer numbers than the forgotten `b`."""
+def test_watched_channel_that_lost_its_rows_stays_resumable_or_is_refused() -> None:
+    """`a` is published to last, and has fewer numbers than the forgotten `b`."""
     history = make(history_size=0)
     history.channel("a")
     log = [add(history, "b"), add(history, "b")]
     history.expire(0.0, lambda name: name == "a")
     log.append(add(history, "a"))
     history.release("a")
-    missed_or_told(history, log, ["a"])
+    check_all_cursors(history, log, ["a"])

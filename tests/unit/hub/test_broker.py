@@ -14,8 +14,8 @@ from pushserver.hub.metrics import Metrics
 from tests.unit.fakes.tools import EPOCH, Time, drive, make_broker
 
 
-class Notebook:
-    """A recorder that remembers what it was told; `broken` makes it refuse."""
+class FakeRecorder:
+    """A recorder that keeps its calls in lists, and refuses with the text in `broken`."""
 
     def __init__(self) -> None:
         self.broken = ""
@@ -26,55 +26,55 @@ class Notebook:
         if self.broken:
             raise Unavailable(self.broken)
 
-    def append(self, publication: Publication, known: Remembered | None) -> None:
-        self.appended.append((publication, known))
+    def append(self, publication: Publication, answer: Remembered | None) -> None:
+        self.appended.append((publication, answer))
 
     def touch(self, channel: str) -> None:
         self.touched.append(channel)
 
 
-def recorded(keys: int = 100, **options: Any) -> tuple[MemoryBroker, Notebook, Time]:
-    notebook, time = Notebook(), Time(1000.0)
+def make_recorded(keys: int = 100, **options: Any) -> tuple[MemoryBroker, FakeRecorder, Time]:
+    recorder, time = FakeRecorder(), Time(1000.0)
     history = History(lambda name: ChannelOptions(**options), EPOCH)
-    return MemoryBroker(history, Keys(keys), Metrics(), time, time, notebook), notebook, time
+    return MemoryBroker(history, Keys(keys), Metrics(), time, time, recorder), recorder, time
 
 
-def test_a_publication_is_numbered_kept_and_handed_on_before_the_publisher_is_answered() -> None:
+def test_publication_is_numbered_retained_and_delivered_before_publish_returns() -> None:
     broker, time = make_broker(), Time(12.5)
     broker = make_broker(time=time)
-    handed_on: list[Publication] = []
-    broker.attach(handed_on.append)
+    delivered: list[Publication] = []
+    broker.attach(delivered.append)
     receipt = drive(broker.publish(Draft("a", b"1")))
     assert receipt == Receipt(EPOCH, 1, 1)
-    assert [(p.offset, p.time) for p in handed_on] == [(1, 12.5)]
-    assert broker.history.peek("a").last(9) == handed_on
+    assert [(p.offset, p.time) for p in delivered] == [(1, 12.5)]
+    assert broker.history.peek("a").last(9) == delivered
     assert broker.metrics.publications == 1
 
 
-def test_nobody_needs_to_listen() -> None:
+def test_publishing_needs_no_hub() -> None:
     assert drive(make_broker().publish(Draft("a", b"1"))).offset == 1
 
 
-def test_the_same_key_again_is_answered_as_before_and_publishes_nothing() -> None:
-    broker, notebook, time = recorded()
+def test_repeated_key_gets_the_first_receipt_and_publishes_nothing() -> None:
+    broker, recorder, time = make_recorded()
     first = drive(broker.publish(Draft("a", b"1", key="k")))
     time.now += 299
     assert drive(broker.publish(Draft("a", b"2", key="k"))) == first
     assert broker.history.top("a") == 1
     assert broker.metrics.duplicates == 1
-    assert len(notebook.appended) == 1
+    assert len(recorder.appended) == 1
     time.now += 1
     assert drive(broker.publish(Draft("a", b"2", key="k"))).offset == 2
 
 
-def test_a_key_belongs_to_its_channel() -> None:
-    broker, _, _ = recorded()
+def test_keys_are_separate_for_each_channel() -> None:
+    broker, _, _ = make_recorded()
     drive(broker.publish(Draft("a", b"1", key="k")))
     assert drive(broker.publish(Draft("b", b"1", key="k"))).seq == 2
 
 
-def test_when_no_more_keys_can_be_remembered_one_with_a_key_is_refused_and_others_go_on() -> None:
-    broker, _, _ = recorded(keys=1)
+def test_without_room_for_keys_only_new_keys_are_refused() -> None:
+    broker, _, _ = make_recorded(keys=1)
     drive(broker.publish(Draft("a", b"1", key="k")))
     with pytest.raises(Unavailable, match="idempotency_keys"):
         drive(broker.publish(Draft("a", b"1", key="other")))
@@ -82,59 +82,59 @@ def test_when_no_more_keys_can_be_remembered_one_with_a_key_is_refused_and_other
     assert drive(broker.publish(Draft("a", b"1", key="k"))).offset == 1
 
 
-def test_what_is_published_is_written_down_with_its_key() -> None:
-    broker, notebook, time = recorded()
+def test_publication_is_recorded_with_its_key() -> None:
+    broker, recorder, time = make_recorded()
     drive(broker.publish(Draft("a", b"1")))
     receipt = drive(broker.publish(Draft("a", b"2", key="k")))
-    (first, none), (second, known) = notebook.appended
+    (first, none), (second, answer) = recorder.appended
     assert (first.offset, none) == (1, None)
     assert second.data == b"2"
-    assert known == Remembered("a", "k", receipt, time.now)
+    assert answer == Remembered("a", "k", receipt, time.now)
 
 
-def test_what_cannot_be_written_down_is_not_published() -> None:
-    broker, notebook, _ = recorded()
-    handed_on: list[Publication] = []
-    broker.attach(handed_on.append)
-    notebook.broken = "the disk is full"
+def test_nothing_is_published_that_cannot_be_recorded() -> None:
+    broker, recorder, _ = make_recorded()
+    delivered: list[Publication] = []
+    broker.attach(delivered.append)
+    recorder.broken = "the disk is full"
     with pytest.raises(Unavailable, match="the disk is full"):
         drive(broker.publish(Draft("a", b"1", key="k")))
-    assert handed_on == []
+    assert delivered == []
     assert (broker.history.seq, broker.metrics.publications) == (0, 0)
-    notebook.broken = ""
+    recorder.broken = ""
     assert drive(broker.publish(Draft("a", b"1", key="k"))) == Receipt(EPOCH, 1, 1)
 
 
-def test_a_repetition_is_answered_even_when_nothing_can_be_written_down() -> None:
-    broker, notebook, _ = recorded()
+def test_repeated_key_is_answered_even_if_nothing_can_be_recorded() -> None:
+    broker, recorder, _ = make_recorded()
     first = drive(broker.publish(Draft("a", b"1", key="k")))
-    notebook.broken = "the disk is full"
+    recorder.broken = "the disk is full"
     assert drive(broker.publish(Draft("a", b"1", key="k"))) == first
 
 
-def test_clearing_keeps_the_numbers_and_is_written_down() -> None:
-    broker, notebook, _ = recorded()
+def test_clearing_keeps_the_numbering_and_is_recorded() -> None:
+    broker, recorder, _ = make_recorded()
     drive(broker.publish(Draft("a", b"1")))
     drive(broker.clear("a"))
     drive(broker.clear("never published to"))
     assert broker.history.peek("a").last(9) == []
     assert broker.metrics.evictions == 1
-    assert notebook.touched == ["a"]
+    assert recorder.touched == ["a"]
     assert drive(broker.publish(Draft("a", b"1"))).offset == 2
-    notebook.broken = "the disk is full"
+    recorder.broken = "the disk is full"
     with pytest.raises(Unavailable):
         drive(broker.clear("a"))
     assert len(broker.history.peek("a")) == 1
 
 
-def test_what_is_evicted_is_counted_and_what_changed_is_written_down() -> None:
-    broker, notebook, time = recorded(history_size=2, history_ttl=10)
+def test_evictions_are_counted_and_changed_channels_are_recorded() -> None:
+    broker, recorder, time = make_recorded(history_size=2, history_ttl=10)
     for channel in "aaab":
         drive(broker.publish(Draft(channel, b"1", key=f"k{broker.history.seq}")))
     assert broker.metrics.evictions == 1
     broker.expire(time.now + 10, lambda channel: channel == "b")
     assert broker.metrics.evictions == 4
-    assert notebook.touched == ["a", "b"]
+    assert recorder.touched == ["a", "b"]
     assert list(broker.history.channels) == ["b"]
     time.now += 300
     broker.expire(time.now, lambda channel: False)

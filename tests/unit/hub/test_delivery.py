@@ -1,7 +1,7 @@
-"""The guarantee: in order, no gap and no duplicate that a reader was not told of.
+"""The guarantee: every publication once and in order, or the reader is told of a gap.
 
-Random publications, evictions, drops, returns and restarts over the memory broker, seen by
-clients that only know what they were sent.
+Random publications, evictions, disconnects, reconnects and restarts over the memory broker, as
+clients see them, which know only the frames that they got.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Op = tuple[Any, ...]
 
 
 class World:
-    """One server after the other, and all that was ever published."""
+    """Servers, one after the other, and all publications."""
 
     def __init__(self, options: ChannelOptions):
         self.options = options
@@ -51,14 +51,14 @@ class World:
     def publish(self, channel: str, size: int) -> None:
         number = len(self.truth)
         offset = self.hub.history.top(channel) + 1
-        # Known before it is sent, which happens within the call.
+        # Noted first, as it is sent during the call.
         self.truth[self.epoch, channel, offset] = number
         receipt = publish(self.node, channel, {"n": number, "padding": "x" * size})
         assert receipt.offset == offset
 
 
-class Diary:
-    """What one client believes, channel by channel; wrong beliefs raise."""
+class Log:
+    """The positions of one client by channel; raises AssertionError at a gap or a repetition."""
 
     def __init__(self, world: World):
         self.world = world
@@ -68,13 +68,12 @@ class Diary:
     def recovered(self, channel: str, epoch: str, offset: int) -> None:
         before, last = self.at[channel]
         assert before == epoch
-        # The numbers of a channel that was never published to begin above those of channels
-        # that were forgotten meanwhile.
+        # The numbers of a new channel start above those of channels that were forgotten.
         skipped = [
             o for o in range(last + 1, offset + 1) if (epoch, channel, o) in self.world.truth
         ]
         assert offset >= last, f"{channel} goes back"
-        assert not skipped, f"{channel} goes on from {offset} after {last}"
+        assert not skipped, f"{channel} continues from {offset} after {last}"
         self.at[channel] = (epoch, offset)
 
     def begins(self, channel: str, epoch: str, offset: int) -> None:
@@ -89,12 +88,12 @@ class Diary:
 
 
 class Peer:
-    """A client that comes, goes, and comes back where it was."""
+    """A client that connects, disconnects, and resumes from its position."""
 
     def __init__(self, world: World, channels: str):
         self.world = world
         self.channels = channels
-        self.diary = Diary(world)
+        self.log = Log(world)
         self.reactions: list[Op] = []
         self.live = False
 
@@ -124,8 +123,8 @@ class SessionPeer(Peer):
         self.client.session.received(b'{"id":1,"connect":{}}')
         for number, channel in enumerate(self.channels, 2):
             request: dict[str, Any] = {"channel": channel, "flag": 1}
-            if channel in self.diary.at:
-                epoch, offset = self.diary.at[channel]
+            if channel in self.log.at:
+                epoch, offset = self.log.at[channel]
                 request |= {"recover": True, "epoch": epoch, "offset": offset}
             self.asked = channel
             command = {"id": number, "subscribe": request}
@@ -138,14 +137,14 @@ class SessionPeer(Peer):
             result, channel = message["subscribe"], self.asked
             rows = result.get("publications", [])
             if result.get("recovered"):
-                self.diary.recovered(channel, result["epoch"], result.get("offset", 0))
+                self.log.recovered(channel, result["epoch"], result.get("offset", 0))
             else:
-                self.diary.begins(channel, result["epoch"], result.get("offset", 0) - len(rows))
+                self.log.begins(channel, result["epoch"], result.get("offset", 0) - len(rows))
             for row in rows:
-                self.diary.event(channel, row["offset"], row["data"])
+                self.log.event(channel, row["offset"], row["data"])
         elif "push" in message:
             pub = message["push"]["pub"]
-            self.diary.event(message["push"]["channel"], pub["offset"], pub["data"])
+            self.log.event(message["push"]["channel"], pub["offset"], pub["data"])
             self.react()
 
     def drop(self) -> None:
@@ -174,12 +173,12 @@ class StreamPeer(Peer):
                 note = message["subscribed"]
                 if note["recovered"]:
                     assert note["id"] == self.cursor
-                    self.diary.recovered(note["channel"], note["epoch"], note["offset"])
+                    self.log.recovered(note["channel"], note["epoch"], note["offset"])
                 else:
-                    self.diary.begins(note["channel"], note["epoch"], note["offset"])
+                    self.log.begins(note["channel"], note["epoch"], note["offset"])
                 self.cursor = note["id"]
             elif "reset" not in message:
-                self.diary.event(message["channel"], message["offset"], message["data"])
+                self.log.event(message["channel"], message["offset"], message["data"])
                 self.cursor = message["id"]
                 self.react()
 
@@ -212,7 +211,7 @@ def do(world: World, peers: list[Peer], op: Op) -> None:
 
 
 def play(options: ChannelOptions, ops: list[Op]) -> list[Peer]:
-    """Do it all, bring everybody back, and see that all know all that there is to know."""
+    """Do all operations, reconnect all clients, and check that each is at the top."""
     world = World(options)
     peers: list[Peer] = [
         SessionPeer(world, "ab"),
@@ -230,7 +229,7 @@ def play(options: ChannelOptions, ops: list[Op]) -> list[Peer]:
             peer.connect()
     for peer in peers:
         for channel in peer.channels:
-            assert peer.diary.at[channel] == (world.epoch, world.hub.history.top(channel))
+            assert peer.log.at[channel] == (world.epoch, world.hub.history.top(channel))
     for peer in peers:
         peer.drop()
     assert world.hub.channels() == {}
@@ -273,14 +272,14 @@ options = st.builds(
 
 
 @given(options, programs(plain))
-def test_every_reader_has_everything_once_and_in_order_or_was_told(
+def test_every_reader_gets_everything_once_and_in_order_or_is_told(
     options: ChannelOptions, ops: list[Op]
 ) -> None:
     play(options, ops)
 
 
 @given(options, reacting(publishes | clears))
-def test_also_when_subscribers_publish_from_within_a_delivery(
+def test_guarantee_holds_when_subscribers_publish_during_a_delivery(
     options: ChannelOptions, ops: list[Op]
 ) -> None:
     play(options, ops)
@@ -288,19 +287,19 @@ def test_also_when_subscribers_publish_from_within_a_delivery(
 
 @settings(max_examples=3 * settings().max_examples)
 @given(options, reacting(publishes | clears | connects | drops))
-def test_also_when_others_come_and_go_within_a_delivery(
+def test_guarantee_holds_when_others_join_and_leave_during_a_delivery(
     options: ChannelOptions, ops: list[Op]
 ) -> None:
     play(options, ops)
 
 
-def test_who_comes_back_in_time_is_not_told_anything() -> None:
-    """So that the properties above are not true for the reason that everybody is always told."""
+def test_reader_that_returns_in_time_is_told_of_no_gap() -> None:
+    """The properties above would also hold if every reader were always told of a gap."""
     ops: list[Op] = [("connect", n) for n in range(4)]
     for n in range(4):
         ops += [("publish", "a", 0), ("drop", n), ("publish", "a", 0), ("publish", "b", 0)]
         ops += [("connect", n), ("publish", "b", 0)]
-    assert [peer.diary.told for peer in play(ChannelOptions(), ops)] == [0, 0, 0, 0]
+    assert [peer.log.told for peer in play(ChannelOptions(), ops)] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -314,6 +313,8 @@ def test_who_comes_back_in_time_is_not_told_anything() -> None:
         (ChannelOptions(), [("restart",)]),
     ],
 )
-def test_who_missed_what_is_gone_is_told(options: ChannelOptions, ops: list[Op]) -> None:
+def test_reader_that_missed_evicted_publications_is_told(
+    options: ChannelOptions, ops: list[Op]
+) -> None:
     begin: list[Op] = [("connect", 2), ("publish", "a", 0), ("drop", 2)]
-    assert play(options, [*begin, *ops])[2].diary.told == 1
+    assert play(options, [*begin, *ops])[2].log.told == 1

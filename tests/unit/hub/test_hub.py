@@ -26,7 +26,7 @@ def offsets(rows: Any) -> list[int]:
     return [row.offset for row in rows]
 
 
-def test_everybody_who_watches_gets_each_publication_in_order_and_nobody_else() -> None:
+def test_each_subscriber_gets_each_publication_in_order() -> None:
     hub = make_hub()
     one, two, elsewhere = Watcher("1"), Watcher("2"), Watcher("3")
     join(hub, one)
@@ -39,7 +39,7 @@ def test_everybody_who_watches_gets_each_publication_in_order_and_nobody_else() 
     assert hub.metrics.deliveries == 10
 
 
-def test_late_subscriber_gets_what_it_asked_of_the_past_and_then_everything() -> None:
+def test_late_subscriber_gets_the_last_publications_and_then_live_ones() -> None:
     hub = make_hub()
     for _ in range(5):
         deliver(hub)
@@ -51,7 +51,7 @@ def test_late_subscriber_gets_what_it_asked_of_the_past_and_then_everything() ->
     assert late.offsets == [6]
 
 
-def test_a_subscriber_that_comes_back_gets_exactly_what_it_missed() -> None:
+def test_subscriber_that_resumes_gets_exactly_the_missed_publications() -> None:
     hub = make_hub()
     for _ in range(5):
         deliver(hub)
@@ -70,7 +70,7 @@ def test_a_subscriber_that_comes_back_gets_exactly_what_it_missed() -> None:
         (Position(EPOCH, 2), "limit"),
     ],
 )
-def test_one_that_cannot_get_all_gets_nothing_and_the_reason_and_is_live(
+def test_subscriber_that_cannot_resume_gets_the_reason_and_is_live(
     position: Position, reason: str
 ) -> None:
     hub = make_hub(ChannelOptions(history_size=3, recovery_limit=2))
@@ -84,7 +84,7 @@ def test_one_that_cannot_get_all_gets_nothing_and_the_reason_and_is_live(
     assert watcher.offsets == [6]
 
 
-def test_a_publication_is_encoded_once_for_each_format_whatever_the_audience() -> None:
+def test_publication_is_encoded_once_for_each_format() -> None:
     hub = make_hub()
     one, two, unused = Shape("one"), Shape("two"), Shape("unused")
     for n in range(40):
@@ -95,7 +95,7 @@ def test_a_publication_is_encoded_once_for_each_format_whatever_the_audience() -
     assert (one.calls, two.calls, unused.calls) == (3, 3, 0)
 
 
-def test_nothing_is_encoded_when_nobody_watches() -> None:
+def test_nothing_is_encoded_without_subscribers() -> None:
     hub, shape = make_hub(), Shape()
     watcher = Watcher(shape=shape.format)
     join(hub, watcher)
@@ -104,7 +104,7 @@ def test_nothing_is_encoded_when_nobody_watches() -> None:
     assert (shape.calls, watcher.frames) == (0, [])
 
 
-def test_who_joins_twice_is_there_once() -> None:
+def test_subscriber_that_joins_twice_is_counted_once() -> None:
     hub, watcher = make_hub(), Watcher()
     joins: list[str] = []
     hub.on_join.append(lambda channel, subscriber: joins.append(channel))
@@ -115,7 +115,7 @@ def test_who_joins_twice_is_there_once() -> None:
     assert (hub.size("numbers"), joins) == (1, ["numbers"])
 
 
-def test_joins_and_leaves_are_told_after_the_fact() -> None:
+def test_callbacks_of_joins_and_leaves_come_after_the_change() -> None:
     hub, watcher = make_hub(), Watcher()
     seen: list[tuple[str, str, int]] = []
     hub.on_join.append(lambda channel, s: seen.append(("join", channel, hub.size(channel))))
@@ -127,7 +127,7 @@ def test_joins_and_leaves_are_told_after_the_fact() -> None:
     assert seen == [("join", "numbers", 1), ("leave", "numbers", 0)]
 
 
-def test_leaving_a_channel_that_others_watch_is_not_the_others_leaving() -> None:
+def test_leaving_removes_only_the_subscriber_itself() -> None:
     hub, one, two, three = make_hub(), Watcher("1"), Watcher("2"), Watcher("3", Shape().format)
     join(hub, one)
     join(hub, three)
@@ -140,7 +140,7 @@ def test_leaving_a_channel_that_others_watch_is_not_the_others_leaving() -> None
     assert hub.channels() == {"numbers": 1}
 
 
-def test_a_subscriber_that_goes_away_leaves_nothing_behind() -> None:
+def test_subscriber_that_leaves_leaves_nothing_behind() -> None:
     hub = make_hub()
     watcher = Watcher()
     gone = weakref.ref(watcher)
@@ -157,7 +157,7 @@ def test_a_subscriber_that_goes_away_leaves_nothing_behind() -> None:
     assert hub.history.channels == {}
 
 
-def test_a_channel_that_was_published_to_keeps_its_history_when_the_last_one_leaves() -> None:
+def test_channel_keeps_its_history_when_the_last_subscriber_leaves() -> None:
     hub, watcher = make_hub(), Watcher()
     join(hub, watcher)
     deliver(hub)
@@ -165,7 +165,7 @@ def test_a_channel_that_was_published_to_keeps_its_history_when_the_last_one_lea
     assert offsets(join(hub, Watcher(), last=9).publications) == [1]
 
 
-def test_what_was_delivered_already_is_not_delivered_again() -> None:
+def test_repeated_offset_is_not_delivered_again() -> None:
     hub, watcher = make_hub(), Watcher()
     join(hub, watcher)
     deliver(hub)
@@ -178,21 +178,23 @@ def follow(hub: Hub, watcher: Watcher, channels: str, start: Start) -> Any:
     return drive(hub.follow(watcher, list(channels), start))
 
 
-def test_a_stream_from_now_begins_where_each_channel_stands() -> None:
+def test_stream_from_now_starts_at_the_top_of_each_channel() -> None:
     hub, watcher = make_hub(), Watcher()
     for name in "aab":
         deliver(hub, name)
-    begun = follow(hub, watcher, "abc", Start())
-    assert begun.cursor == Cursor(EPOCH, 3)
-    assert begun.offsets == {"a": 2, "b": 1, "c": 0}
-    assert (list(begun.publications), begun.recovered, begun.reason) == ([], False, "")
+    following = follow(hub, watcher, "abc", Start())
+    assert following.cursor == Cursor(EPOCH, 3)
+    assert following.offsets == {"a": 2, "b": 1, "c": 0}
+    assert (list(following.publications), following.recovered, following.reason) == ([], False, "")
     for name in "cab":
         deliver(hub, name)
-    came = [(publication["channel"], publication["offset"]) for publication in watcher.publications]
-    assert came == [("c", 1), ("a", 3), ("b", 2)]
+    received = [
+        (publication["channel"], publication["offset"]) for publication in watcher.publications
+    ]
+    assert received == [("c", 1), ("a", 3), ("b", 2)]
 
 
-def test_streams_of_the_same_channels_are_one_audience_whatever_their_order() -> None:
+def test_streams_of_the_same_channels_in_any_order_are_one_audience() -> None:
     hub, shape = make_hub(), Shape()
     watchers = [Watcher(names, shape.format) for names in ("ab", "ba")]
     assert {follow(hub, w, w.info.client, Start()).audience for w in watchers} == {"a b"}
@@ -201,37 +203,37 @@ def test_streams_of_the_same_channels_are_one_audience_whatever_their_order() ->
     assert (shape.calls, hub.channels()) == (1, {"a": 2, "b": 2})
 
 
-def test_a_stream_with_the_last_few_has_the_newest_of_all_its_channels() -> None:
+def test_stream_with_last_publications_has_the_newest_of_all_its_channels() -> None:
     hub = make_hub()
     for name in "aabab":
         deliver(hub, name)
-    begun = follow(hub, Watcher(), "ab", Start(last=3))
-    assert [r.seq for r in begun.publications] == [3, 4, 5]
-    assert begun.cursor == Cursor(EPOCH, 2)
-    assert begun.offsets == {"a": 2, "b": 0}
-    assert not begun.recovered
+    following = follow(hub, Watcher(), "ab", Start(last=3))
+    assert [r.seq for r in following.publications] == [3, 4, 5]
+    assert following.cursor == Cursor(EPOCH, 2)
+    assert following.offsets == {"a": 2, "b": 0}
+    assert not following.recovered
     assert follow(hub, Watcher(), "ab", Start(last=0)).cursor == Cursor(EPOCH, 5)
 
 
-def test_a_stream_of_all_that_is_retained_begins_before_its_first() -> None:
+def test_stream_from_oldest_starts_before_the_first_retained_publication() -> None:
     hub = make_hub(lambda name: ChannelOptions(history_size=1 if name == "a" else 9))
     for name in "aabab":
         deliver(hub, name)
-    begun = follow(hub, Watcher(), "ab", Start(oldest=True))
-    assert [r.seq for r in begun.publications] == [3, 4, 5]
-    assert begun.cursor == Cursor(EPOCH, 2)
-    assert begun.offsets == {"a": 2, "b": 0}
+    following = follow(hub, Watcher(), "ab", Start(oldest=True))
+    assert [r.seq for r in following.publications] == [3, 4, 5]
+    assert following.cursor == Cursor(EPOCH, 2)
+    assert following.offsets == {"a": 2, "b": 0}
 
 
-def test_a_stream_goes_on_from_its_cursor() -> None:
+def test_stream_resumes_from_its_cursor() -> None:
     hub, watcher = make_hub(), Watcher()
     for name in "abcab":
         deliver(hub, name)
-    begun = follow(hub, watcher, "ba", Start(since=Cursor(EPOCH, 2)))
-    assert [r.seq for r in begun.publications] == [4, 5]
-    assert begun.cursor == Cursor(EPOCH, 2)
-    assert begun.offsets == {"a": 1, "b": 1}
-    assert begun.recovered
+    following = follow(hub, watcher, "ba", Start(since=Cursor(EPOCH, 2)))
+    assert [r.seq for r in following.publications] == [4, 5]
+    assert following.cursor == Cursor(EPOCH, 2)
+    assert following.offsets == {"a": 1, "b": 1}
+    assert following.recovered
     assert hub.metrics.recoveries == {"recovered": 1}
     again = follow(hub, Watcher(), "ab", Start(since=Cursor(EPOCH, 5)))
     assert (list(again.publications), again.recovered) == ([], True)
@@ -247,12 +249,18 @@ def test_a_stream_goes_on_from_its_cursor() -> None:
         (Cursor(EPOCH, 2), "limit"),
     ],
 )
-def test_a_stream_that_cannot_go_on_is_told_and_begins_now(cursor: Cursor, reason: str) -> None:
+def test_stream_that_cannot_resume_gets_the_reason_and_starts_now(
+    cursor: Cursor, reason: str
+) -> None:
     hub = make_hub(ChannelOptions(history_size=3, recovery_limit=2))
     for _ in range(5):
         deliver(hub, "a")
-    begun = follow(hub, Watcher(), "a", Start(since=cursor, last=3))
-    assert (list(begun.publications), begun.recovered, begun.reason) == ([], False, reason)
-    assert begun.cursor == Cursor(EPOCH, 5)
-    assert begun.offsets == {"a": 5}
+    following = follow(hub, Watcher(), "a", Start(since=cursor, last=3))
+    assert (list(following.publications), following.recovered, following.reason) == (
+        [],
+        False,
+        reason,
+    )
+    assert following.cursor == Cursor(EPOCH, 5)
+    assert following.offsets == {"a": 5}
     assert hub.metrics.recoveries == {reason: 1}

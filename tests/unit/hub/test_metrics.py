@@ -3,14 +3,14 @@ from __future__ import annotations
 from pushserver.hub.metrics import Metrics
 
 
-def test_resumptions_are_counted_by_how_they_ended() -> None:
+def test_resumptions_are_counted_by_result() -> None:
     metrics = Metrics()
     for reason in ("", "evicted", "", "epoch"):
         metrics.resumed(reason)
     assert metrics.recoveries == {"recovered": 2, "evicted": 1, "epoch": 1}
 
 
-def test_commits_are_counted_with_their_rows_and_their_time() -> None:
+def test_commits_are_counted_with_their_publications_and_seconds() -> None:
     metrics = Metrics()
     metrics.committed(3, 0.5)
     metrics.committed(1, 0.25)
@@ -18,13 +18,13 @@ def test_commits_are_counted_with_their_rows_and_their_time() -> None:
     assert (metrics.store_seconds, metrics.store_last_seconds) == (0.75, 0.25)
 
 
-def test_counters_of_two_servers_are_two() -> None:
+def test_servers_share_no_counters() -> None:
     one, other = Metrics(), Metrics()
     one.resumed("epoch")
     assert not other.recoveries
 
 
-def test_each_counter_has_a_name_and_each_label_one_behind_it() -> None:
+def test_items_have_a_name_for_each_counter_and_each_label() -> None:
     metrics = Metrics(publications=3, store_seconds=0.5)
     metrics.resumed("")
     metrics.resumed("epoch")

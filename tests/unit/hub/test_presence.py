@@ -15,7 +15,7 @@ def join(hub: Hub, watcher: Watcher, channel: str = "a") -> None:
     drive(hub.subscribe(watcher, channel, None, 0))
 
 
-def test_who_watches_is_known_by_the_connections_id() -> None:
+def test_subscribers_are_listed_by_the_id_of_their_connection() -> None:
     hub, presence = make()
     join(hub, Watcher("c1", user="anna"))
     join(hub, Watcher("c2", user="anna"))
@@ -27,7 +27,7 @@ def test_who_watches_is_known_by_the_connections_id() -> None:
     assert presence.stats("nobody here") == (0, 0)
 
 
-def test_who_asked_is_told_of_joins_and_leaves_and_not_of_its_own() -> None:
+def test_observer_gets_joins_and_leaves_of_others() -> None:
     hub, presence = make()
     observer, other = Watcher("o"), Watcher("c1", user="anna")
     join(hub, observer)
@@ -43,7 +43,7 @@ def test_who_asked_is_told_of_joins_and_leaves_and_not_of_its_own() -> None:
     assert other.pushes == []
 
 
-def test_who_did_not_ask_and_who_watches_another_channel_is_not_told() -> None:
+def test_other_subscribers_get_no_joins() -> None:
     hub, presence = make()
     quiet, elsewhere = Watcher("q"), Watcher("e")
     join(hub, quiet)
@@ -53,7 +53,7 @@ def test_who_did_not_ask_and_who_watches_another_channel_is_not_told() -> None:
     assert quiet.pushes == elsewhere.pushes == []
 
 
-def test_an_observer_that_left_is_forgotten() -> None:
+def test_observer_that_leaves_is_forgotten() -> None:
     hub, presence = make()
     observer, second = Watcher("o"), Watcher("s")
     for watcher in (observer, second):
@@ -68,7 +68,7 @@ def test_an_observer_that_left_is_forgotten() -> None:
     assert presence._observers == {}
 
 
-def test_in_a_crowd_nobody_is_told() -> None:
+def test_no_joins_and_leaves_are_pushed_in_a_crowd() -> None:
     hub, presence = make(audience=3)
     observer = Watcher("o")
     join(hub, observer)

@@ -1,4 +1,4 @@
-"""What an application makes of a connection: who may come in, and into which channels."""
+"""Sessions with an application: connect, subscriptions by the server, and waiting handlers."""
 
 from __future__ import annotations
 
@@ -23,87 +23,87 @@ from tests.unit.fakes.tools import EPOCH, Client, Time, drive, make_node, publis
 INITIAL = ChannelOptions(initial=2)
 
 
-class Doorman(NoHandlers):
-    """An application that keeps what it is told; each of its answers waits for `held`."""
+class FakeHandlers(NoHandlers):
+    """An application that records its calls; each of its answers waits for `pending`."""
 
     def __init__(self) -> None:
-        self.held: Deferred[None] | None = None
+        self.pending: Deferred[None] | None = None
         self.raises: Exception | None = None
-        self.invite: tuple[str, ...] = ()
+        self.invitations: tuple[str, ...] = ()
         self.on_connect: Callable[[ClientSession], object] = lambda session: None
-        self.came: list[bytes] = []
-        self.gone: list[str] = []
-        self.said: list[bytes] = []
+        self.connects: list[bytes] = []
+        self.departures: list[str] = []
+        self.commands: list[bytes] = []
 
     async def connect(self, session: ClientSession, data: bytes) -> bytes:
-        self.came.append(data)
-        for channel in self.invite:
+        self.connects.append(data)
+        for channel in self.invitations:
             await session.invite(channel)
         self.on_connect(session)
         await self._wait()
         return b'{"hello":1}'
 
     def disconnect(self, session: ClientSession, reason: str) -> None:
-        self.gone.append(reason)
+        self.departures.append(reason)
 
     async def subscribe(self, session: ClientSession, channel: str, data: bytes) -> None:
-        self.said.append(data)
+        self.commands.append(data)
         await self._wait()
 
     def decides(self, channel: str) -> bool:
         return channel == "open"
 
     async def publish(self, session: ClientSession, channel: str, data: bytes) -> None:
-        self.said.append(data)
+        self.commands.append(data)
         await self._wait()
 
     async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
-        self.said.append(data)
+        self.commands.append(data)
         await self._wait()
         return data
 
     async def message(self, session: ClientSession, data: bytes) -> None:
-        self.said.append(data)
+        self.commands.append(data)
         await self._wait()
 
     async def _wait(self) -> None:
-        if self.held is not None:
-            await self.held
+        if self.pending is not None:
+            await self.pending
         if self.raises is not None:
             raise self.raises
 
-    def let(self) -> None:
-        """Answer what waits, and all that comes."""
-        held, self.held = self.held, None
-        assert held is not None
-        held.callback(None)
+    def release(self) -> None:
+        """Answer the pending calls, and all later ones at once."""
+        pending, self.pending = self.pending, None
+        assert pending is not None
+        pending.callback(None)
 
 
 @pytest.fixture
-def doorman() -> Doorman:
-    return Doorman()
+def handlers() -> FakeHandlers:
+    return FakeHandlers()
 
 
-def node_of(
-    doorman: Doorman, options: ChannelOptions = ChannelOptions(), time: Time | None = None
+def make_asking_node(
+    handlers: FakeHandlers, options: ChannelOptions = ChannelOptions(), time: Time | None = None
 ) -> Node:
-    return make_node(options, time=time, run=run, handlers=doorman)
+    return make_node(options, time=time, run=run, handlers=handlers)
 
 
-def come(node: Node, **fields: Any) -> tuple[Client, list[Any]]:
-    """A client that has sent connect, and what came back."""
+def connect_to(node: Node, **fields: Any) -> tuple[Client, list[Any]]:
+    """A client that has sent connect, and the replies."""
     client = Client(node, connect=False)
     return client, client.say({"id": 1, "connect": fields})
 
 
-def nothing_is_left(node: Node) -> bool:
+def is_empty(node: Node) -> bool:
     return (node.hub.channels(), len(node.peers)) == ({}, 0)
 
 
-class TestAnAnswerToConnect:
-    def test_carries_what_the_application_says(self, doorman: Doorman) -> None:
-        _, [reply] = come(node_of(doorman), data={"name": "Ada"})
-        assert json.loads(doorman.came[0]) == {"name": "Ada"}
+class TestConnectAnswer:
+    def test_carries_the_answer_of_the_application(self, handlers: FakeHandlers) -> None:
+        _, [reply] = connect_to(make_asking_node(handlers), data={"name": "Ada"})
+        assert json.loads(handlers.connects[0]) == {"name": "Ada"}
         assert reply["connect"]["data"] == {"hello": 1}
         assert "subs" not in reply["connect"]
 
@@ -116,84 +116,86 @@ class TestAnAnswerToConnect:
             (Refused("later", 3500), (3500, "later")),
         ],
     )
-    def test_that_says_no_is_the_close(
-        self, doorman: Doorman, refused: Refused, close: tuple[int, str]
+    def test_refusal_closes_the_connection(
+        self, handlers: FakeHandlers, refused: Refused, close: tuple[int, str]
     ) -> None:
-        doorman.raises = refused
-        node = node_of(doorman)
-        client, told = come(node)
-        assert (client.closed, told) == (close, [])
+        handlers.raises = refused
+        node = make_asking_node(handlers)
+        client, replies = connect_to(node)
+        assert (client.closed, replies) == (close, [])
         client.session.closed()
-        assert doorman.gone == []
-        assert nothing_is_left(node)
+        assert handlers.departures == []
+        assert is_empty(node)
 
-    def test_that_says_no_with_the_code_of_a_reply_is_a_reply(self, doorman: Doorman) -> None:
-        # A close frame cannot have it; the official client ends by itself when it gets it.
-        doorman.raises = Refused("no", 403)
-        client, [reply] = come(node_of(doorman))
+    def test_refusal_with_the_code_of_a_reply_is_a_reply(self, handlers: FakeHandlers) -> None:
+        # A close frame cannot have this code; the official client closes when it gets it.
+        handlers.raises = Refused("no", 403)
+        client, [reply] = connect_to(make_asking_node(handlers))
         assert reply == {"id": 1, "error": {"code": 403, "message": "no"}}
         assert client.closed is None
 
-    def test_that_failed_may_be_asked_for_again(self, doorman: Doorman) -> None:
-        doorman.raises, doorman.invite = HandlerFailed("the application failed"), ("a",)
-        doorman.on_connect = lambda session: session.message(b'"hello"')
-        client, [reply] = come(node_of(doorman))
+    def test_client_may_connect_again_after_a_failure(self, handlers: FakeHandlers) -> None:
+        handlers.raises, handlers.invitations = HandlerFailed("the application failed"), ("a",)
+        handlers.on_connect = lambda session: session.message(b'"hello"')
+        client, [reply] = connect_to(make_asking_node(handlers))
         message = "the application failed"
         assert reply["error"] == {"code": 100, "message": message, "temporary": True}
-        doorman.raises, doorman.invite = None, ()
-        doorman.on_connect = lambda session: None
+        handlers.raises, handlers.invitations = None, ()
+        handlers.on_connect = lambda session: None
         [reply] = client.say({"id": 2, "connect": {}})
-        # What it did for the one that failed is not done.
+        # The invitations of the failed connect are discarded.
         assert "subs" not in reply["connect"]
 
-    def test_may_take_longer_than_a_connect_may_be_waited_for(self, doorman: Doorman) -> None:
+    def test_may_take_longer_than_connect_seconds(self, handlers: FakeHandlers) -> None:
         time = Time()
-        node = node_of(doorman, time=time)
-        doorman.held = Deferred()
-        client, _ = come(node)
+        node = make_asking_node(handlers, time=time)
+        handlers.pending = Deferred()
+        client, _ = connect_to(node)
         idle = Client(node, connect=False)
         for _ in range(29):
             time.now += 1
             node.peers.tick(node.monotonic())
         assert (idle.closed, client.closed) == ((3502, "no connect command came in time"), None)
-        doorman.let()
+        handlers.release()
         assert "connect" in client.transport.take()[0]
 
     @pytest.mark.parametrize("code", [-1, 1, 99, 103, 399, 2000, 3000, 3499, 5000])
-    def test_has_codes_of_the_application_only(self, code: int) -> None:
+    def test_refusal_has_only_codes_of_the_application(self, code: int) -> None:
         with pytest.raises(ValueError, match=f"code {code}: expected 400 to 1999 or"):
             Refused("no", code)
 
-    def test_gives_its_reason_as_a_text(self, doorman: Doorman) -> None:
-        doorman.raises = Refused(KeyError("x"))  # type: ignore[arg-type]
-        node = node_of(doorman)
-        client, _ = come(node)
+    def test_refusal_has_its_reason_as_text(self, handlers: FakeHandlers) -> None:
+        handlers.raises = Refused(KeyError("x"))  # type: ignore[arg-type]
+        node = make_asking_node(handlers)
+        client, _ = connect_to(node)
         assert client.closed == (4500, "'x'")
 
 
-class TestAChannelThatTheServerChose:
-    def test_at_connect_begins_with_the_last_few_after_the_reply(self, doorman: Doorman) -> None:
-        node = node_of(doorman, INITIAL)
+class TestServerSubscription:
+    def test_at_connect_has_the_last_publications_after_the_reply(
+        self, handlers: FakeHandlers
+    ) -> None:
+        node = make_asking_node(handlers, INITIAL)
         for n in range(5):
             publish(node, data=n)
-        doorman.invite = ("numbers", "empty")
-        client, [reply, *pushes] = come(node)
+        handlers.invitations = ("numbers", "empty")
+        client, [reply, *pushes] = connect_to(node)
         assert reply["connect"]["subs"] == {
             "numbers": {"recoverable": True, "positioned": True, "epoch": EPOCH, "offset": 3},
             "empty": {"recoverable": True, "positioned": True, "epoch": EPOCH},
         }
         publish(node, data=5)
-        # The official client would not give them to the page, were they in the reply.
+        # The official client would ignore them in the reply.
         rows = [push["push"]["pub"] for push in pushes] + [p["pub"] for p in client.pushes()]
         assert [(r["offset"], r["data"]) for r in rows] == [(4, 3), (5, 4), (6, 5)]
 
-    def test_goes_on_where_the_client_was(self, doorman: Doorman) -> None:
-        node = node_of(doorman, INITIAL)
+    def test_recovers_from_the_position_of_the_client(self, handlers: FakeHandlers) -> None:
+        node = make_asking_node(handlers, INITIAL)
         for _ in range(5):
             publish(node)
-        doorman.invite = ("numbers",)
+        handlers.invitations = ("numbers",)
         before = {"numbers": {"recover": True, "epoch": EPOCH, "offset": 1}, "other": {}}
-        _, [reply] = come(node, subs=before)
+        _, [reply] = connect_to(node, subs=before)
         [sub] = reply["connect"]["subs"].values()
         assert [pub["offset"] for pub in sub.pop("publications")] == [2, 3, 4, 5]
         assert sub == {
@@ -215,22 +217,26 @@ class TestAChannelThatTheServerChose:
             {"epoch": EPOCH, "offset": -3},
         ],
     )
-    def test_tells_one_that_cannot_go_on(self, doorman: Doorman, position: Any) -> None:
-        node = node_of(doorman, ChannelOptions(history_size=3))
+    def test_tells_a_client_whose_position_cannot_be_resumed(
+        self, handlers: FakeHandlers, position: Any
+    ) -> None:
+        node = make_asking_node(handlers, ChannelOptions(history_size=3))
         for _ in range(5):
             publish(node)
-        doorman.invite = ("numbers",)
-        client, [reply] = come(node, subs={"numbers": {"recover": True, **position}})
+        handlers.invitations = ("numbers",)
+        client, [reply] = connect_to(node, subs={"numbers": {"recover": True, **position}})
         [sub] = reply["connect"]["subs"].values()
         assert (sub["was_recovering"], sub["offset"]) == (True, 5)
         assert not {"recovered", "publications"} & sub.keys()
         assert client.closed is None
 
-    def test_later_is_told_by_a_push_and_what_is_in_it(self, doorman: Doorman) -> None:
-        node = node_of(doorman, INITIAL)
+    def test_after_connect_comes_as_a_push_with_the_last_publications(
+        self, handlers: FakeHandlers
+    ) -> None:
+        node = make_asking_node(handlers, INITIAL)
         for n in range(3):
             publish(node, data=n)
-        client, _ = come(node)
+        client, _ = connect_to(node)
         drive(client.session.invite("numbers"))
         publish(node, data=3)
         first, *rows = client.pushes()
@@ -242,10 +248,10 @@ class TestAChannelThatTheServerChose:
         drive(client.session.invite("numbers"))
         assert client.pushes() == []
 
-    def test_is_the_clients_own_once_it_subscribes_itself(self, doorman: Doorman) -> None:
-        node = node_of(doorman)
-        doorman.invite = ("numbers",)
-        client, _ = come(node)
+    def test_is_replaced_when_the_client_subscribes_itself(self, handlers: FakeHandlers) -> None:
+        node = make_asking_node(handlers)
+        handlers.invitations = ("numbers",)
+        client, _ = connect_to(node)
         publish(node, data="before")
         client.pushes()
         reply = client.command("subscribe", channel="numbers", data={"last": 1})
@@ -254,7 +260,7 @@ class TestAChannelThatTheServerChose:
         publish(node, data="after")
         [push] = client.pushes()
         assert push["pub"]["data"] == "after"
-        # It asked for the channel, so it can ask again.
+        # A client can subscribe again to a channel that it subscribed to itself.
         node.hub.deliver(row(7))
         assert client.closed is None
         [push] = client.pushes()
@@ -263,23 +269,27 @@ class TestAChannelThatTheServerChose:
         reply = client.command("subscribe", channel="numbers")
         assert reply["error"]["code"] == 105
 
-    def test_stays_when_the_application_refuses_to_let_it_subscribe(self, doorman: Doorman) -> None:
-        node = node_of(doorman)
-        doorman.invite = ("numbers",)
-        client, _ = come(node)
-        doorman.held = Deferred()
+    def test_stays_when_the_application_refuses_the_clients_own(
+        self, handlers: FakeHandlers
+    ) -> None:
+        node = make_asking_node(handlers)
+        handlers.invitations = ("numbers",)
+        client, _ = connect_to(node)
+        handlers.pending = Deferred()
         assert client.say({"id": 2, "subscribe": {"channel": "numbers"}}) == []
-        doorman.held.errback(Refused("no"))
+        handlers.pending.errback(Refused("no"))
         [reply] = client.transport.take()
         assert reply["error"] == {"code": 103, "message": "no"}
         publish(node, data="after")
         [push] = client.pushes()
         assert push["pub"]["data"] == "after"
 
-    def test_is_left_by_a_push_and_with_another_it_begins_anew(self, doorman: Doorman) -> None:
-        node = node_of(doorman)
-        doorman.invite = ("numbers",)
-        client, _ = come(node)
+    def test_ends_with_a_push_and_the_client_may_subscribe_again(
+        self, handlers: FakeHandlers
+    ) -> None:
+        node = make_asking_node(handlers)
+        handlers.invitations = ("numbers",)
+        client, _ = connect_to(node)
         assert client.session.unsubscribe("numbers", 2000, "enough")
         assert client.pushes() == [
             {"channel": "numbers", "unsubscribe": {"code": 2000, "reason": "enough"}}
@@ -289,104 +299,106 @@ class TestAChannelThatTheServerChose:
         assert not client.session.unsubscribe("numbers", 2000, "enough")
         assert "subscribe" in client.command("subscribe", channel="numbers")
 
-    def test_may_be_left_by_the_client(self, doorman: Doorman) -> None:
-        node = node_of(doorman)
-        doorman.invite = ("numbers",)
-        client, _ = come(node)
+    def test_may_be_ended_by_the_client(self, handlers: FakeHandlers) -> None:
+        node = make_asking_node(handlers)
+        handlers.invitations = ("numbers",)
+        client, _ = connect_to(node)
         assert client.command("unsubscribe", channel="numbers")["unsubscribe"] == {}
         assert node.hub.channels() == {}
 
-    def test_is_none_when_it_is_taken_back_before_the_reply(self, doorman: Doorman) -> None:
-        doorman.invite = ("a", "b")
-        doorman.on_connect = lambda session: session.unsubscribe("a", 2000, "no")
-        node = node_of(doorman)
-        _, [reply] = come(node)
+    def test_that_is_withdrawn_before_the_reply_is_not_made(self, handlers: FakeHandlers) -> None:
+        handlers.invitations = ("a", "b")
+        handlers.on_connect = lambda session: session.unsubscribe("a", 2000, "no")
+        node = make_asking_node(handlers)
+        _, [reply] = connect_to(node)
         assert list(reply["connect"]["subs"]) == ["b"]
         assert node.hub.channels() == {"b": 1}
 
-    def test_that_had_a_gap_makes_the_client_come_back(self, doorman: Doorman) -> None:
-        node = node_of(doorman)
-        doorman.invite = ("numbers",)
-        client, _ = come(node)
+    def test_with_a_gap_makes_the_client_reconnect(self, handlers: FakeHandlers) -> None:
+        node = make_asking_node(handlers)
+        handlers.invitations = ("numbers",)
+        client, _ = connect_to(node)
         node.hub.deliver(row(7))
         assert client.closed == (centrifuge.INSUFFICIENT_STATE, "insufficient state")
         client.session.closed()
-        assert (nothing_is_left(node), doorman.gone) == (True, ["insufficient state"])
+        assert (is_empty(node), handlers.departures) == (True, ["insufficient state"])
         assert client.pushes() == []
 
-    def test_of_its_own_is_subscribed_to_again_after_a_gap(self, doorman: Doorman) -> None:
-        node = node_of(doorman)
-        client, _ = come(node)
+    def test_of_the_client_itself_ends_with_a_push_after_a_gap(
+        self, handlers: FakeHandlers
+    ) -> None:
+        node = make_asking_node(handlers)
+        client, _ = connect_to(node)
         client.command("subscribe", channel="numbers")
         node.hub.deliver(row(7))
         assert client.closed is None
         [push] = client.pushes()
         assert push["unsubscribe"] == {"code": 2500, "reason": "insufficient state"}
 
-    def test_is_not_joined_twice_when_the_application_is_quicker(self, doorman: Doorman) -> None:
-        node = node_of(doorman)
-        client, _ = come(node)
-        doorman.held = Deferred()
+    def test_and_a_pending_subscribe_of_the_client_join_once(self, handlers: FakeHandlers) -> None:
+        node = make_asking_node(handlers)
+        client, _ = connect_to(node)
+        handlers.pending = Deferred()
         assert client.say({"id": 2, "subscribe": {"channel": "a"}}) == []
         drive(client.session.invite("a"))
-        doorman.let()
+        handlers.release()
         first, second = client.transport.take()
         assert "subscribe" in first["push"]
         assert "subscribe" in second
         assert node.hub.size("a") == 1
 
 
-class TestWhatIsSaidToAClient:
-    def test_comes_at_once_or_after_the_reply_to_connect(self, doorman: Doorman) -> None:
+class TestMessage:
+    def test_is_sent_at_once_or_after_the_connect_reply(self, handlers: FakeHandlers) -> None:
         def greet(session: ClientSession) -> None:
             for n in range(3):
                 session.message(b"%d" % n)
 
-        doorman.on_connect = greet
-        client, [reply, *pushes] = come(node_of(doorman))
+        handlers.on_connect = greet
+        client, [reply, *pushes] = connect_to(make_asking_node(handlers))
         assert "connect" in reply
         assert [push["push"]["message"]["data"] for push in pushes] == [0, 1, 2]
         client.session.message(b'"later"')
         assert client.pushes() == [{"message": {"data": "later"}}]
 
-    def test_is_nothing_when_it_is_gone(self, doorman: Doorman) -> None:
-        client, _ = come(node_of(doorman))
+    def test_to_an_ended_session_is_not_sent(self, handlers: FakeHandlers) -> None:
+        client, _ = connect_to(make_asking_node(handlers))
         client.session.disconnect(4000, "enough")
         client.session.message(b"1")
         drive(client.session.invite("a"))
         assert client.transport.take() == []
-        assert nothing_is_left(client.session.node) is False
+        assert is_empty(client.session.node) is False
         client.session.closed()
-        assert nothing_is_left(client.session.node)
+        assert is_empty(client.session.node)
 
 
-class TestAClientThatLeavesWhileTheApplicationIsAsked:
+class TestClientThatLeavesWhileAHandlerRuns:
     @pytest.mark.parametrize("how", ["by itself", "by the server"])
     @pytest.mark.parametrize("invite", [(), ("a",)])
-    def test_before_it_was_let_in_is_gone_once(
-        self, doorman: Doorman, how: str, invite: tuple[str, ...]
+    def test_during_connect_disconnects_once_after_the_handler(
+        self, handlers: FakeHandlers, how: str, invite: tuple[str, ...]
     ) -> None:
-        doorman.held, doorman.invite = Deferred(), invite
-        node = node_of(doorman)
-        client, _ = come(node)
+        handlers.pending, handlers.invitations = Deferred(), invite
+        node = make_asking_node(handlers)
+        client, _ = connect_to(node)
         if how == "by the server":
             client.session.disconnect(4100, "out")
         client.session.closed()
-        assert doorman.gone == []
-        doorman.let()
-        assert doorman.gone == ["out" if how == "by the server" else ""]
-        assert nothing_is_left(node)
+        assert handlers.departures == []
+        handlers.release()
+        assert handlers.departures == ["out" if how == "by the server" else ""]
+        assert is_empty(node)
         assert client.transport.take() == []
 
-    def test_and_is_then_refused_was_never_there(self, doorman: Doorman) -> None:
-        doorman.held = Deferred()
-        node = node_of(doorman)
-        client, _ = come(node)
+    def test_and_is_then_refused_does_not_disconnect(self, handlers: FakeHandlers) -> None:
+        handlers.pending = Deferred()
+        node = make_asking_node(handlers)
+        client, _ = connect_to(node)
         client.session.closed()
-        doorman.raises = Refused()
-        doorman.let()
-        assert (doorman.gone, client.transport.take()) == ([], [])
-        assert nothing_is_left(node)
+        handlers.raises = Refused()
+        handlers.release()
+        assert (handlers.departures, client.transport.take()) == ([], [])
+        assert is_empty(node)
 
     @pytest.mark.parametrize(
         "command",
@@ -397,44 +409,44 @@ class TestAClientThatLeavesWhileTheApplicationIsAsked:
             {"send": {"data": 1}},
         ],
     )
-    def test_leaves_nothing(self, doorman: Doorman, command: dict[str, Any]) -> None:
-        node = node_of(doorman)
-        client, _ = come(node)
-        doorman.held = Deferred()
+    def test_leaves_nothing_behind(self, handlers: FakeHandlers, command: dict[str, Any]) -> None:
+        node = make_asking_node(handlers)
+        client, _ = connect_to(node)
+        handlers.pending = Deferred()
         client.say({"id": 2, **command}, {"id": 3, "ping": {}})
         client.session.closed()
-        # One after the other: what it said last is being handled.
-        assert doorman.gone == []
-        doorman.let()
-        assert (client.transport.take(), doorman.gone) == ([], [""])
-        assert nothing_is_left(node)
+        # The disconnect handler comes after that of the last command.
+        assert handlers.departures == []
+        handlers.release()
+        assert (client.transport.take(), handlers.departures) == ([], [""])
+        assert is_empty(node)
 
-    def test_is_gone_at_once_when_the_server_stops(self, doorman: Doorman) -> None:
-        node = node_of(doorman)
-        client, _ = come(node)
-        doorman.held = Deferred()
+    def test_disconnects_at_once_when_the_server_stops(self, handlers: FakeHandlers) -> None:
+        node = make_asking_node(handlers)
+        client, _ = connect_to(node)
+        handlers.pending = Deferred()
         client.say({"id": 2, "rpc": {"method": "x"}})
         node.stop_publishing()
         client.session.closed()
-        assert doorman.gone == [""]
-        doorman.let()
-        assert doorman.gone == [""]
+        assert handlers.departures == [""]
+        handlers.release()
+        assert handlers.departures == [""]
 
-    def test_is_collected(self, doorman: Doorman) -> None:
-        doorman.held, doorman.invite = Deferred(), ("a",)
-        node = node_of(doorman)
+    def test_is_garbage_collected(self, handlers: FakeHandlers) -> None:
+        handlers.pending, handlers.invitations = Deferred(), ("a",)
+        node = make_asking_node(handlers)
 
-        def come_and_go() -> None:
-            client, _ = come(node)
+        def connect_and_leave() -> None:
+            client, _ = connect_to(node)
             client.session.closed()
 
-        come_and_go()
-        doorman.let()
+        connect_and_leave()
+        handlers.release()
         gc.collect()
         assert not [o for o in gc.get_objects() if isinstance(o, Session) and o.node is node]
 
 
-class TestACommand:
+class TestCommand:
     @pytest.mark.parametrize(
         ("command", "name"),
         [
@@ -452,22 +464,24 @@ class TestACommand:
             (HandlerFailed("it failed"), {"code": 100, "message": "it failed", "temporary": True}),
         ],
     )
-    def test_that_the_application_refuses_or_fails_at_is_an_error(
-        self, doorman: Doorman, command: Any, name: str, raised: Exception, error: Any
+    def test_that_the_application_refuses_or_fails_is_answered_with_an_error(
+        self, handlers: FakeHandlers, command: Any, name: str, raised: Exception, error: Any
     ) -> None:
-        node = node_of(doorman)
-        client, _ = come(node)
-        doorman.raises = raised
+        node = make_asking_node(handlers)
+        client, _ = connect_to(node)
+        handlers.raises = raised
         [reply] = client.say({"id": 2, **command})
         assert reply == {"id": 2, "error": error}
-        doorman.raises = None
+        handlers.raises = None
         [reply] = client.say({"id": 3, **command})
         assert name in reply
         assert client.closed is None
 
-    def test_publishes_where_the_application_says_so(self, doorman: Doorman) -> None:
-        node = node_of(doorman)
-        client, _ = come(node)
+    def test_publishes_to_channels_that_the_application_allows(
+        self, handlers: FakeHandlers
+    ) -> None:
+        node = make_asking_node(handlers)
+        client, _ = connect_to(node)
         assert client.command("publish", channel="open", data={"a": 1})["publish"] == {}
         reply = client.command("publish", channel="closed", data=1)
         assert reply["error"]["code"] == 103
@@ -475,60 +489,60 @@ class TestACommand:
         assert [r.data for r in node.hub.history.peek("open").last(9)] == [b'{"a":1}']
         assert node.hub.history.top("closed") == 0
 
-    def test_may_take_its_time_while_pings_are_answered(self, doorman: Doorman) -> None:
+    def test_may_take_long_while_pings_are_answered(self, handlers: FakeHandlers) -> None:
         time = Time()
-        node = node_of(doorman, time=time)
-        client, _ = come(node)
-        doorman.held = Deferred()
+        node = make_asking_node(handlers, time=time)
+        client, _ = connect_to(node)
+        handlers.pending = Deferred()
         assert client.say({"id": 2, "rpc": {"method": "x", "data": 1}}) == []
         answered = 0
         for _ in range(100):
             time.now += 1
             node.peers.tick(node.monotonic())
             if client.transport.take():
-                # The official client sends what it has in one frame, when it is asked to.
+                # The official client can send its queued commands in one frame.
                 assert client.say({"id": 3, "ping": {}}, {}) == []
                 answered += 1
         assert (client.closed, answered) == (None, 4)
-        doorman.let()
+        handlers.release()
         assert [reply["id"] for reply in client.transport.take()] == [2, 3, 3, 3, 3]
 
-    def test_waits_for_the_one_before(self, doorman: Doorman) -> None:
-        client, _ = come(node_of(doorman))
-        doorman.held = Deferred()
+    def test_waits_for_the_command_before(self, handlers: FakeHandlers) -> None:
+        client, _ = connect_to(make_asking_node(handlers))
+        handlers.pending = Deferred()
         client.say(*({"id": n, "rpc": {"method": "x", "data": n}} for n in (2, 3)))
-        assert doorman.said == [b"2"]
-        doorman.let()
+        assert handlers.commands == [b"2"]
+        handlers.release()
         replies = client.transport.take()
         assert [(r["id"], r["rpc"]["data"]) for r in replies] == [(2, 2), (3, 3)]
 
-    def test_behind_too_many_others_ends_the_connection(self, doorman: Doorman) -> None:
-        node = make_node(limits=Limits(queued_commands=2), run=run, handlers=doorman)
-        client, _ = come(node)
-        doorman.held = Deferred()
+    def test_over_the_limit_of_the_queue_ends_the_connection(self, handlers: FakeHandlers) -> None:
+        node = make_node(limits=Limits(queued_commands=2), run=run, handlers=handlers)
+        client, _ = connect_to(node)
+        handlers.pending = Deferred()
         client.say({"id": 2, "rpc": {"method": "x"}})
         client.say(*({"id": n, "rpc": {"method": "x"}} for n in range(3, 6)))
         assert client.closed is not None
         assert client.closed[0] == 3013
         client.session.closed()
-        doorman.let()
-        assert (len(doorman.said), len(doorman.gone)) == (1, 1)
+        handlers.release()
+        assert (len(handlers.commands), len(handlers.departures)) == (1, 1)
 
 
 class TestReading:
     @pytest.mark.parametrize("method", ["history", "presence", "presence_stats"])
-    def test_a_channel_that_one_is_not_in_asks_the_application(
-        self, doorman: Doorman, method: str
+    def test_a_channel_without_a_subscription_asks_the_application(
+        self, handlers: FakeHandlers, method: str
     ) -> None:
-        node = make_node(handlers=doorman)
+        node = make_node(handlers=handlers)
         publish(node)
         client = Client(node)
-        doorman.raises = Refused("members only")
+        handlers.raises = Refused("members only")
         assert client.command(method, channel="numbers")["error"] == {
             "code": 103,
             "message": "members only",
         }
-        doorman.raises = None
+        handlers.raises = None
         assert "error" not in client.command("subscribe", channel="numbers")
-        doorman.raises = Refused("members only")
+        handlers.raises = Refused("members only")
         assert method in client.command(method, channel="numbers")

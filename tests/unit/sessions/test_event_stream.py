@@ -22,14 +22,14 @@ def follow(reader: Reader, channels: str = "a", start: Start = NOW) -> None:
     drive(reader.stream.follow(list(channels), start))
 
 
-def test_a_stream_begins_with_where_it_stands_and_goes_on_live() -> None:
+def test_stream_starts_with_its_position_and_continues_live() -> None:
     node = make_node()
     publish(node, "a", "before")
     reader = Reader(node)
     follow(reader)
     publish(node, "a", "after", "newnumber")
-    begun, live = reader.take()
-    assert begun == {
+    opening, live = reader.take()
+    assert opening == {
         "subscribed": {
             "channel": "a",
             "epoch": EPOCH,
@@ -46,7 +46,7 @@ def test_a_stream_begins_with_where_it_stands_and_goes_on_live() -> None:
     )
 
 
-def test_what_was_missed_in_several_channels_comes_first_and_in_order() -> None:
+def test_missed_publications_of_several_channels_come_first_and_in_order() -> None:
     node = make_node()
     for name in "abcab":
         publish(node, name)
@@ -54,10 +54,10 @@ def test_what_was_missed_in_several_channels_comes_first_and_in_order() -> None:
     follow(reader, "ab", Start(since=Cursor(EPOCH, 1)))
     assert len(reader.transport.frames) == 1
     publish(node, "a")
-    taken = reader.take()
-    assert [note["subscribed"]["offset"] for note in taken[:2]] == [1, 0]
-    assert all(note["subscribed"]["recovered"] for note in taken[:2])
-    assert [(p["channel"], p["offset"], p["id"]) for p in taken[2:]] == [
+    messages = reader.take()
+    assert [note["subscribed"]["offset"] for note in messages[:2]] == [1, 0]
+    assert all(note["subscribed"]["recovered"] for note in messages[:2])
+    assert [(p["channel"], p["offset"], p["id"]) for p in messages[2:]] == [
         ("b", 1, "e1:2"),
         ("a", 2, "e1:4"),
         ("b", 2, "e1:5"),
@@ -65,34 +65,34 @@ def test_what_was_missed_in_several_channels_comes_first_and_in_order() -> None:
     ]
 
 
-def test_a_stream_that_cannot_go_on_says_so_before_anything_else_and_is_live() -> None:
+def test_stream_that_cannot_resume_sends_a_reset_first_and_is_live() -> None:
     node = make_node(ChannelOptions(history_size=1))
     for _ in range(3):
         publish(node, "a")
     reader = Reader(node)
     follow(reader, "a", Start(since=Cursor(EPOCH, 1)))
     publish(node, "a")
-    begun, reset, live = reader.take()
-    assert (begun["subscribed"]["offset"], begun["subscribed"]["recovered"]) == (3, False)
+    opening, reset, live = reader.take()
+    assert (opening["subscribed"]["offset"], opening["subscribed"]["recovered"]) == (3, False)
     assert reset == {"reset": {"reason": "evicted", "epoch": EPOCH, "id": "e1:3"}}
     assert live["offset"] == 4
 
 
-def test_the_time_to_come_back_after_differs_from_client_to_client() -> None:
+def test_reconnect_delay_differs_from_client_to_client() -> None:
     retries: list[int] = []
 
-    def begin(channels: object, reset: object, retry: int) -> bytes:
+    def make_opening(channels: object, reset: object, retry: int) -> bytes:
         retries.append(retry)
         return b"0\n"
 
     node = make_node()
     for _ in range(50):
-        follow(Reader(node, replace(LINES, make_opening=begin)))
+        follow(Reader(node, replace(LINES, make_opening=make_opening)))
     assert all(RETRY_MILLISECONDS[0] <= retry <= RETRY_MILLISECONDS[1] for retry in retries)
     assert len(set(retries)) > 10
 
 
-def test_a_text_from_a_reader_ends_the_stream() -> None:
+def test_text_from_the_reader_ends_the_stream() -> None:
     node = make_node()
     reader = Reader(node)
     follow(reader)
@@ -110,7 +110,7 @@ def wait(node: Node, time: Time, seconds: int) -> None:
         node.peers.tick(node.monotonic())
 
 
-def test_a_stream_whose_heartbeats_are_not_answered_shows_that_it_lives() -> None:
+def test_stream_without_answers_sends_heartbeats() -> None:
     time = Time()
     node = make_node(time=time, limits=Limits(heartbeat_seconds=20))
     reader = Reader(node, QUIET)
@@ -125,7 +125,7 @@ def test_a_stream_whose_heartbeats_are_not_answered_shows_that_it_lives() -> Non
     assert all(14 <= b - a <= 22 for a, b in pairwise(beats))
 
 
-def test_a_peer_that_does_not_answer_is_dropped_and_one_that_does_stays() -> None:
+def test_peer_without_a_pong_is_dropped_and_an_answering_one_stays() -> None:
     time = Time()
     node = make_node(time=time, limits=Limits(ping_seconds=10, dead_seconds=5))
     alive, dead = Reader(node), Reader(node)
@@ -144,7 +144,7 @@ def test_a_peer_that_does_not_answer_is_dropped_and_one_that_does_stays() -> Non
     assert node.hub.channels() == {"a": 1}
 
 
-def test_an_ended_stream_is_not_woken_to_say_anything() -> None:
+def test_ended_stream_sends_no_heartbeat() -> None:
     time = Time()
     node = make_node(time=time)
     reader = Reader(node)
@@ -156,7 +156,7 @@ def test_an_ended_stream_is_not_woken_to_say_anything() -> None:
     assert reader.closed == (1001, "the server is shutting down")
 
 
-def test_an_end_is_one_end() -> None:
+def test_stream_is_closed_once() -> None:
     reader = Reader(make_node())
     follow(reader)
     reader.stream.shut_down()
@@ -165,7 +165,7 @@ def test_an_end_is_one_end() -> None:
     assert reader.closed == (1001, "the server is shutting down")
 
 
-def test_a_gap_ends_the_stream_so_that_the_reader_comes_back_with_its_cursor() -> None:
+def test_gap_ends_the_stream() -> None:
     node = make_node()
     reader = Reader(node)
     drive(reader.stream.follow(["numbers", "b"], Start()))
@@ -175,7 +175,7 @@ def test_a_gap_ends_the_stream_so_that_the_reader_comes_back_with_its_cursor() -
     assert node.hub.channels() == {}
 
 
-def test_a_stream_that_has_ended_and_is_still_there_is_dropped() -> None:
+def test_connection_that_stays_after_the_close_is_dropped() -> None:
     time = Time()
     node = make_node(time=time)
     gone, stays = Reader(node), Reader(node)
@@ -194,7 +194,7 @@ def test_a_stream_that_has_ended_and_is_still_there_is_dropped() -> None:
     assert len(node.peers) == 0
 
 
-def test_dropping_a_reader_leaves_the_hub_at_once() -> None:
+def test_dropped_reader_leaves_the_hub_at_once() -> None:
     node = make_node()
     reader = Reader(node)
     follow(reader, "ab")
@@ -204,7 +204,7 @@ def test_dropping_a_reader_leaves_the_hub_at_once() -> None:
 
 
 @pytest.mark.parametrize("channels", ["a", "ab"])
-def test_a_reader_that_goes_leaves_nothing_behind(channels: str) -> None:
+def test_reader_that_leaves_leaves_nothing_behind(channels: str) -> None:
     node = make_node()
     for _ in range(3):
         reader = Reader(node)
@@ -219,7 +219,7 @@ def test_a_reader_that_goes_leaves_nothing_behind(channels: str) -> None:
     assert (node.hub.channels(), len(node.peers), node.hub.history.channels) == ({}, 0, {})
 
 
-def test_no_ping_waits_behind_what_a_slow_reader_has_to_read_first() -> None:
+def test_no_ping_is_sent_behind_unread_bytes() -> None:
     time = Time()
     node = make_node(time=time)
     reader = Reader(node)
@@ -236,7 +236,7 @@ def test_no_ping_waits_behind_what_a_slow_reader_has_to_read_first() -> None:
     assert reader.take() == ["ping"]
 
 
-def test_a_reader_that_does_not_read_on_at_all_is_dropped() -> None:
+def test_reader_that_stops_reading_is_dropped() -> None:
     time = Time()
     node = make_node(time=time)
     reader = Reader(node)

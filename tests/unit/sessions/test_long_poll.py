@@ -17,7 +17,7 @@ NOTHING = b"nothing\n"
 
 
 class Request:
-    """One waiting request, and what it was answered."""
+    """A waiting request and its answer."""
 
     def __init__(self, node: Node, seconds: float = 25.0, channel: str = "a"):
         self.bodies: list[bytes] = []
@@ -35,7 +35,7 @@ class Request:
         return not self.bodies
 
 
-def is_gone(node: Node) -> bool:
+def is_empty(node: Node) -> bool:
     return not len(node.peers) and not node.hub.channels()
 
 
@@ -50,10 +50,10 @@ def test_the_next_publication_is_the_answer() -> None:
     publish(node, "a", 2)
     assert [publication["data"] for publication in request.answer["publications"]] == [1]
     assert (request.answer["offset"], request.answer["id"]) == (2, f"{EPOCH}:3")
-    assert is_gone(node)
+    assert is_empty(node)
 
 
-def test_nothing_in_time_is_answered_with_nothing() -> None:
+def test_request_without_a_publication_in_time_gets_an_empty_answer() -> None:
     time = Time()
     node = make_node(time=time)
     request = Request(node, 25)
@@ -61,20 +61,20 @@ def test_nothing_in_time_is_answered_with_nothing() -> None:
     assert request.waits
     node.peers.tick(time.seconds() + 27)
     assert request.bodies == [NOTHING]
-    assert is_gone(node)
+    assert is_empty(node)
 
 
 @pytest.mark.parametrize("how", ["shut_down", "abort", "disconnect", "insufficient"])
-def test_however_it_ends_it_is_answered_with_nothing(how: str) -> None:
+def test_every_other_end_is_an_empty_answer(how: str) -> None:
     node = make_node()
     request = Request(node)
     arguments = {"disconnect": (3503, "go"), "insufficient": ("a",)}.get(how, ())
     getattr(request.poll, how)(*arguments)
     assert request.bodies == [NOTHING]
-    assert is_gone(node)
+    assert is_empty(node)
 
 
-def test_it_is_answered_once() -> None:
+def test_request_is_answered_once() -> None:
     node = make_node()
     request = Request(node)
     publish(node, "a")
@@ -84,16 +84,16 @@ def test_it_is_answered_once() -> None:
     assert len(request.bodies) == 1
 
 
-def test_a_request_that_is_gone_is_not_answered() -> None:
+def test_cancelled_request_is_not_answered() -> None:
     node = make_node()
     request = Request(node)
     request.poll.leave()
     publish(node, "a")
     assert request.waits
-    assert is_gone(node)
+    assert is_empty(node)
 
 
-def test_many_who_wait_share_one_encoding() -> None:
+def test_waiting_requests_share_one_encoding() -> None:
     node = make_node()
     requests = [Request(node) for _ in range(3)]
     assert {request.poll.format for request in requests} == {HISTORY}
@@ -102,7 +102,7 @@ def test_many_who_wait_share_one_encoding() -> None:
     assert bodies[0] is bodies[1] is bodies[2]
 
 
-def test_who_waits_is_present() -> None:
+def test_waiting_request_is_present_in_the_channel() -> None:
     node = make_node()
     request = Request(node)
     assert list(node.presence.clients("a")) == [request.poll.info.client]
@@ -119,12 +119,12 @@ class TestByHttp:
 
     @staticmethod
     def begin(server: Server, query: str) -> Line:
-        """A request that has to wait."""
+        """A request that waits."""
         line = server.open(f"/channels/a?{query}")
         assert line.take() == b""
         return line
 
-    def test_what_is_there_already_is_the_answer_at_once(self) -> None:
+    def test_retained_publications_are_answered_at_once(self) -> None:
         server = Server()
         for n in range(3):
             server.publish("a", n)
@@ -133,7 +133,7 @@ class TestByHttp:
         assert (answer.json["offset"], answer.json["id"]) == (3, self.cursor(server, 3))
         assert server.is_empty()
 
-    def test_no_more_than_the_limit_comes_at_once(self) -> None:
+    def test_limit_bounds_an_answer_at_once(self) -> None:
         server = Server()
         for n in range(3):
             server.publish("a", n)
@@ -141,7 +141,7 @@ class TestByHttp:
         assert self.data(answer) == [0]
         assert (answer.json["offset"], answer.json["id"]) == (1, self.cursor(server, 1))
 
-    def test_what_comes_is_a_history(self) -> None:
+    def test_answer_is_a_history_object(self) -> None:
         server = Server()
         line = self.begin(server, "wait=5")
         server.publish("a", 7)
@@ -151,7 +151,7 @@ class TestByHttp:
         assert answer.json == server.get("/channels/a").json
 
     @pytest.mark.parametrize("since", ["now", "{}"])
-    def test_nothing_in_time_is_answered_with_the_same_cursor(self, since: str) -> None:
+    def test_empty_answer_has_the_same_cursor(self, since: str) -> None:
         server = Server()
         server.publish("a", 1)
         server.publish("b", 2)
@@ -169,27 +169,27 @@ class TestByHttp:
         line.vanish()
         assert server.is_empty()
 
-    def test_a_reader_who_asks_again_and_again_misses_nothing(self) -> None:
+    def test_reader_that_polls_repeatedly_misses_nothing(self) -> None:
         server = Server()
-        found: list[Any] = []
+        data: list[Any] = []
         since = "now"
         for n in range(8):
             line = server.open(f"/channels/a?wait=5&since={since}")
-            # Some come while nobody asks, some in other channels, and now and then none.
+            # Some are published between two polls, some in another channel, sometimes none.
             server.publish("b")
             for m in range(n % 4):
                 server.publish("a", [n, m])
             server.advance(6)
             answer = line.response()
-            found += self.data(answer)
+            data += self.data(answer)
             since = answer.json["id"]
-        found += self.data(server.get(f"/channels/a?since={since}"))
-        assert found == [[n, m] for n in range(8) for m in range(n % 4)]
+        data += self.data(server.get(f"/channels/a?since={since}"))
+        assert data == [[n, m] for n in range(8) for m in range(n % 4)]
 
     @pytest.mark.parametrize(
         ("since", "reason"), [("other:3", "epoch"), ("{}:9", "ahead"), ("{}:1", "evicted")]
     )
-    def test_a_position_that_cannot_be_gone_on_from_is_told_at_once(
+    def test_position_that_cannot_be_resumed_is_answered_at_once(
         self, since: str, reason: str
     ) -> None:
         server = Server(options=ChannelOptions(history_size=2))
@@ -202,19 +202,19 @@ class TestByHttp:
         assert (answer.json["offset"], answer.json["id"]) == (5, self.cursor(server, 5))
         assert server.is_empty()
 
-    def test_a_reader_that_goes_leaves_nothing_behind(self) -> None:
+    def test_reader_that_leaves_leaves_nothing_behind(self) -> None:
         server = Server()
         self.begin(server, "wait=5").vanish()
         assert server.is_empty()
 
     @pytest.mark.parametrize("query", ["wait=0", ""])
-    def test_no_time_is_no_wait(self, query: str) -> None:
+    def test_zero_wait_is_answered_at_once(self, query: str) -> None:
         assert self.data(Server().get(f"/channels/a?{query}")) == []
 
     def test_head_does_not_wait(self) -> None:
         assert Server().get("/channels/a?wait=5", "HEAD").status == 200
 
-    def test_a_stop_answers_those_who_wait(self) -> None:
+    def test_stopping_server_answers_waiting_requests(self) -> None:
         server = Server()
         line = self.begin(server, "wait=5")
         for peer in server.node.peers:

@@ -12,7 +12,7 @@ from tests.unit.fakes.tools import unexpected
 
 
 class Sleeper:
-    """A peer that notes when it was woken, and wants to be woken again after `again` seconds."""
+    """A peer that records its wakes; the next is `again` seconds later."""
 
     def __init__(self, again: float | None = None):
         self.info = ClientInfo("sleeper")
@@ -40,7 +40,7 @@ def tick_until(peers: Peers, end: float, begin: float = 0.0) -> None:
         now += 1.0
 
 
-def test_a_peer_is_woken_once_when_its_time_has_come() -> None:
+def test_peer_is_woken_once_at_its_time() -> None:
     peers, peer = Peers(unexpected), Sleeper()
     peers.wake_at(peer, 5.0)
     tick_until(peers, 4.0)
@@ -51,7 +51,7 @@ def test_a_peer_is_woken_once_when_its_time_has_come() -> None:
 
 
 @given(st.floats(0, 20), st.floats(0, 0.99))
-def test_nobody_is_woken_more_than_a_tick_late(at: float, phase: float) -> None:
+def test_no_peer_is_woken_more_than_a_tick_late(at: float, phase: float) -> None:
     peers, peer = Peers(unexpected), Sleeper()
     peers.wake_at(peer, at)
     tick_until(peers, 30.0, begin=phase)
@@ -60,14 +60,14 @@ def test_nobody_is_woken_more_than_a_tick_late(at: float, phase: float) -> None:
 
 
 @given(st.floats(0, 20), st.floats(0, 0.99))
-def test_nobody_is_woken_before_its_time(at: float, phase: float) -> None:
+def test_no_peer_is_woken_early(at: float, phase: float) -> None:
     peers, peer = Peers(unexpected), Sleeper()
     peers.wake_at(peer, at)
     tick_until(peers, 30.0, begin=phase)
     assert peer.woken[0] >= at
 
 
-def test_a_peer_says_itself_when_it_is_woken_next() -> None:
+def test_peer_returns_the_time_of_its_next_wake() -> None:
     peers, peer = Peers(unexpected), Sleeper(again=3.0)
     peers.wake_at(peer, 1.0)
     tick_until(peers, 20.0)
@@ -76,7 +76,7 @@ def test_a_peer_says_itself_when_it_is_woken_next() -> None:
     assert set(gaps) <= {3.0, 4.0}
 
 
-def test_a_new_time_replaces_the_old_one_earlier_or_later() -> None:
+def test_new_time_replaces_the_old_one() -> None:
     peers, sooner, later = Peers(unexpected), Sleeper(), Sleeper()
     peers.wake_at(sooner, 50.0)
     peers.wake_at(sooner, 5.0)
@@ -89,7 +89,7 @@ def test_a_new_time_replaces_the_old_one_earlier_or_later() -> None:
     assert len(peers) == 2
 
 
-def test_a_late_tick_wakes_everybody_who_was_due_in_order() -> None:
+def test_late_tick_wakes_all_due_peers_in_order() -> None:
     peers = Peers(unexpected)
     order: list[int] = []
     for due in (7, 3, 5):
@@ -100,7 +100,7 @@ def test_a_late_tick_wakes_everybody_who_was_due_in_order() -> None:
     assert order == [3, 5, 7]
 
 
-def test_no_tick_wakes_more_than_so_many_and_says_that_there_are_others() -> None:
+def test_tick_wakes_a_bounded_number_and_returns_whether_more_are_due() -> None:
     peers, sleepers = Peers(unexpected), [Sleeper(again=5.0) for _ in range(2 * WAKES + 1)]
     for peer in sleepers:
         peers.wake_at(peer, 1.0)
@@ -112,7 +112,7 @@ def test_no_tick_wakes_more_than_so_many_and_says_that_there_are_others() -> Non
     assert all(len(peer.woken) == 1 for peer in sleepers)
 
 
-def test_who_goes_or_is_put_off_before_its_turn_is_not_woken() -> None:
+def test_peer_that_is_removed_or_postponed_before_its_turn_is_not_woken() -> None:
     peers, sleepers = Peers(unexpected), [Sleeper() for _ in range(WAKES + 3)]
     for peer in sleepers:
         peers.wake_at(peer, 1.0)
@@ -126,7 +126,7 @@ def test_who_goes_or_is_put_off_before_its_turn_is_not_woken() -> None:
     assert (len(gone.woken), len(later.woken), len(last.woken)) == (0, 1, 1)
 
 
-def test_who_is_due_again_at_once_waits_until_everybody_has_been_woken() -> None:
+def test_peer_that_is_due_again_at_once_waits_for_all_others() -> None:
     peers, sleepers = Peers(unexpected), [Sleeper(again=0.0) for _ in range(WAKES + 1)]
     for peer in sleepers:
         peers.wake_at(peer, 1.0)
@@ -134,7 +134,7 @@ def test_who_is_due_again_at_once_waits_until_everybody_has_been_woken() -> None
     assert {len(peer.woken) for peer in sleepers} == {2}
 
 
-def test_a_peer_with_nothing_due_stays_to_be_found() -> None:
+def test_peer_without_a_next_wake_stays_registered() -> None:
     peers, peer = Peers(unexpected), Sleeper(again=None)
     peers.wake_at(peer, 1.0)
     tick_until(peers, 100.0)
@@ -142,7 +142,7 @@ def test_a_peer_with_nothing_due_stays_to_be_found() -> None:
     assert list(peers) == [peer]
 
 
-def test_a_peer_that_raises_is_reported_and_the_others_are_woken() -> None:
+def test_peer_that_raises_is_reported_and_the_others_are_woken() -> None:
     reports: list[str] = []
     peers, bad, good = Peers(reports.append), Sleeper(), Sleeper()
 
@@ -157,7 +157,7 @@ def test_a_peer_that_raises_is_reported_and_the_others_are_woken() -> None:
     assert (len(good.woken), len(peers)) == (1, 2)
 
 
-def test_a_peer_that_goes_while_it_is_woken_or_that_another_removes_is_not_woken_again() -> None:
+def test_peer_that_is_removed_during_a_wake_is_not_woken_again() -> None:
     peers, first, second = Peers(unexpected), Sleeper(again=1.0), Sleeper(again=1.0)
 
     def remove_both() -> None:
@@ -171,7 +171,7 @@ def test_a_peer_that_goes_while_it_is_woken_or_that_another_removes_is_not_woken
     assert (len(first.woken), len(second.woken), len(peers)) == (1, 0, 0)
 
 
-def test_a_peer_that_another_puts_off_while_both_are_due_sleeps_on() -> None:
+def test_due_peer_that_another_postpones_is_woken_later() -> None:
     peers, first, second = Peers(unexpected), Sleeper(), Sleeper()
     first.on_wake = lambda: peers.wake_at(second, 8.0)
     peers.wake_at(first, 1.0)
@@ -182,7 +182,7 @@ def test_a_peer_that_another_puts_off_while_both_are_due_sleeps_on() -> None:
     assert len(second.woken) == 1
 
 
-def test_removing_leaves_nothing_and_may_be_done_twice() -> None:
+def test_removing_twice_leaves_nothing() -> None:
     peers = Peers(unexpected)
     sleepers = [Sleeper() for _ in range(5)]
     for n, peer in enumerate(sleepers):
@@ -193,7 +193,7 @@ def test_removing_leaves_nothing_and_may_be_done_twice() -> None:
     assert (len(peers), peers._due, peers._second) == (0, {}, {})
 
 
-def test_everybody_may_be_sent_home_while_they_are_gone_through() -> None:
+def test_peers_may_be_removed_during_iteration() -> None:
     peers = Peers(unexpected)
     for _ in range(3):
         peers.wake_at(Sleeper(), 1.0)
@@ -202,7 +202,7 @@ def test_everybody_may_be_sent_home_while_they_are_gone_through() -> None:
     assert len(peers) == 0
 
 
-def test_who_waits_for_the_last_to_go_is_called_once() -> None:
+def test_when_empty_calls_once_after_the_last_removal() -> None:
     peers, peer, other = Peers(unexpected), Sleeper(), Sleeper()
     calls: list[str] = []
     peers.when_empty(lambda: calls.append("at once"))

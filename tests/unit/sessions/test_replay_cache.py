@@ -1,4 +1,4 @@
-"""Histories encoded once for all who missed the same, and never for those who missed another."""
+"""A history is encoded once for all readers that missed the same, and never used for others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_same_run_is_encoded_once() -> None:
     ("name", "offsets"),
     [("other", [1, 2, 3]), ("numbers", [1, 2]), ("numbers", [2, 3]), ("numbers", [1, 3])],
 )
-def test_another_run_channel_or_format_is_another(name: str, offsets: list[int]) -> None:
+def test_another_run_channel_or_format_is_encoded_anew(name: str, offsets: list[int]) -> None:
     replays, counting = Replays(), Counting()
     replays.encode("numbers", [row(n) for n in (1, 2, 3)], counting.encode)
     rows = [row(n) for n in offsets]
@@ -44,7 +44,7 @@ def test_another_run_channel_or_format_is_another(name: str, offsets: list[int])
     assert replays.encode("numbers", rows, each(lambda _: b"x")) == b"x" * len(rows)
 
 
-def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_cache, "MOST_BYTES", 3_000)
     replays = Replays()
     for n in range(1, 100):
@@ -55,7 +55,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(text), replays._encoded) == (5_000, before)
 
 
-def test_what_is_kept_is_bounded_with_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_is_bounded_including_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_cache, "MOST_BYTES", 100_000)
     replays = Replays()
     for n in range(1, 100):
@@ -63,7 +63,7 @@ def test_what_is_kept_is_bounded_with_its_names(monkeypatch: pytest.MonkeyPatch)
         assert 0 < len(replays._encoded) <= 5
 
 
-def test_what_was_cleared_is_not_replayed() -> None:
+def test_cleared_publications_are_not_sent() -> None:
     node = make_node()
     for channel in ("b", "a", "b"):
         publish(node, channel)
@@ -71,10 +71,10 @@ def test_what_was_cleared_is_not_replayed() -> None:
     drive(node.clear("a"))
     reader = Reader(node)
     drive(reader.stream.follow(["a", "b"], Start(oldest=True)))
-    assert [told["channel"] for told in reader.take() if "data" in told] == ["b", "b"]
+    assert [message["channel"] for message in reader.take() if "data" in message] == ["b", "b"]
 
 
-def test_clients_that_come_back_from_the_same_position_are_answered_alike() -> None:
+def test_clients_that_recover_from_the_same_position_get_the_same_answer() -> None:
     node = make_node()
     for n in range(5):
         publish(node, data=n)

@@ -37,7 +37,7 @@ def offsets(reply: Any) -> list[int]:
     return [pub["offset"] for pub in reply["subscribe"].get("publications", [])]
 
 
-def test_connect_is_answered_with_who_one_is_and_when_pings_come() -> None:
+def test_connect_is_answered_with_the_client_id_and_the_ping_interval() -> None:
     time = Time()
     client = Client(make_node(time=time), connect=False)
     reply = client.command("connect", name="js", version="5.8.0", data={"a": 1}, flag=1)
@@ -51,7 +51,7 @@ def test_connect_is_answered_with_who_one_is_and_when_pings_come() -> None:
     }
 
 
-def test_each_connection_is_somebody_else() -> None:
+def test_each_connection_has_its_own_client_id() -> None:
     node = make_node()
     assert Client(node).session.info.client != Client(node).session.info.client
 
@@ -85,7 +85,7 @@ def test_commands_of_one_frame_are_answered_in_their_order() -> None:
     ]
 
 
-def test_a_subscriber_gets_the_last_few_with_the_reply_and_the_rest_as_it_comes() -> None:
+def test_subscriber_gets_the_last_publications_in_the_reply_and_later_ones_live() -> None:
     node = make_node(ChannelOptions(initial=2))
     for n in range(4):
         publish(node, data=n)
@@ -114,7 +114,9 @@ def test_a_subscriber_gets_the_last_few_with_the_reply_and_the_rest_as_it_comes(
         ([1], [4, 5]),
     ],
 )
-def test_a_subscriber_may_say_how_many_it_wants_first(data: Any, expected: list[int]) -> None:
+def test_subscriber_may_choose_the_number_of_last_publications(
+    data: Any, expected: list[int]
+) -> None:
     node = make_node(ChannelOptions(initial=2))
     for _ in range(5):
         publish(node)
@@ -122,7 +124,7 @@ def test_a_subscriber_may_say_how_many_it_wants_first(data: Any, expected: list[
 
 
 @pytest.mark.parametrize(("last", "why"), [(-1, "data.last is -1, expected 0 or more")])
-def test_fewer_than_none_is_refused(last: int, why: str) -> None:
+def test_negative_number_of_last_publications_is_refused(last: int, why: str) -> None:
     client = Client(make_node())
     reply = client.command("subscribe", channel="numbers", data={"last": last})
     assert error(reply) == (107, f"bad request: {why}")
@@ -130,7 +132,7 @@ def test_fewer_than_none_is_refused(last: int, why: str) -> None:
     assert client.session.node.hub.channels() == {}
 
 
-def test_a_client_that_comes_back_gets_what_it_missed_and_its_own_position() -> None:
+def test_client_that_recovers_gets_the_missed_publications_and_its_own_position() -> None:
     node = make_node()
     for _ in range(5):
         publish(node)
@@ -152,7 +154,7 @@ def test_a_client_that_comes_back_gets_what_it_missed_and_its_own_position() -> 
         ({"epoch": EPOCH, "offset": 2}, "limit"),
     ],
 )
-def test_one_that_cannot_get_all_of_it_is_told_and_gets_none(
+def test_client_that_cannot_recover_is_told_and_gets_no_publications(
     position: dict[str, Any], reason: str
 ) -> None:
     node = make_node(ChannelOptions(history_size=3, recovery_limit=2))
@@ -177,7 +179,7 @@ def test_one_that_cannot_get_all_of_it_is_told_and_gets_none(
     assert [push["pub"]["offset"] for push in client.pushes()] == [6]
 
 
-def test_offset_zero_with_no_epoch_is_recovered_only_while_the_first_is_retained() -> None:
+def test_offset_zero_without_epoch_is_recovered_while_the_first_publication_is_retained() -> None:
     node = make_node(ChannelOptions(history_size=3))
     for _ in range(3):
         publish(node)
@@ -199,13 +201,13 @@ def test_offset_zero_with_no_epoch_is_recovered_only_while_the_first_is_retained
         ({"channel": "a", "recover": True, "offset": -1}, 107, "offset"),
     ],
 )
-def test_a_subscription_that_cannot_be_is_refused_by_name(
+def test_invalid_subscription_is_refused_and_the_field_is_named(
     fields: dict[str, Any], code: int, words: str
 ) -> None:
     node = make_node()
     client = Client(node)
-    found, message = error(client.command("subscribe", **fields))
-    assert found == code
+    got, message = error(client.command("subscribe", **fields))
+    assert got == code
     assert words in message
     assert client.closed is None
     assert node.hub.channels() == {}
@@ -220,7 +222,7 @@ def test_a_channel_is_subscribed_to_once_and_after_unsubscribing_again() -> None
     assert "subscribe" in client.command("subscribe", channel="a")
 
 
-def test_a_connection_has_so_many_channels_and_the_setting_is_named() -> None:
+def test_limit_of_channels_is_refused_with_the_name_of_the_setting() -> None:
     client = Client(make_node(limits=Limits(channels_per_client=2)))
     for name in "ab":
         assert "subscribe" in client.command("subscribe", channel=name)
@@ -230,7 +232,7 @@ def test_a_connection_has_so_many_channels_and_the_setting_is_named() -> None:
     assert "subscribe" in client.command("subscribe", channel="c")
 
 
-def test_what_is_unsubscribed_from_is_no_longer_heard() -> None:
+def test_unsubscribed_channel_sends_nothing_more() -> None:
     node = make_node()
     client = Client(node)
     client.command("subscribe", channel="a")
@@ -256,7 +258,7 @@ def test_what_is_unsubscribed_from_is_no_longer_heard() -> None:
         ({"limit": -1, "since": {"offset": 99}}, []),
     ],
 )
-def test_history_is_read_from_either_end(fields: dict[str, Any], expected: list[int]) -> None:
+def test_history_is_read_from_both_ends(fields: dict[str, Any], expected: list[int]) -> None:
     node = make_node()
     for _ in range(5):
         publish(node)
@@ -273,14 +275,14 @@ def test_history_of_another_epoch_is_refused() -> None:
     assert error(client.command("history", channel="a b"))[0] == 107
 
 
-def test_reading_history_begins_no_channel() -> None:
+def test_reading_history_adds_no_channel() -> None:
     node = make_node()
     result = Client(node).command("history", channel="a", limit=-1)["history"]
     assert (result["epoch"], result.get("publications", [])) == (EPOCH, [])
     assert node.hub.history.channels == {}
 
 
-def test_presence_says_who_watches_and_how_many() -> None:
+def test_presence_has_the_subscribers_and_their_number() -> None:
     node = make_node()
     one, two = Client(node), Client(node)
     one.command("subscribe", channel="a")
@@ -294,7 +296,7 @@ def test_presence_says_who_watches_and_how_many() -> None:
     assert error(one.command("presence", channel="a/b"))[0] == 107
 
 
-def test_who_asks_for_joins_and_leaves_hears_of_them() -> None:
+def test_subscriber_with_join_leave_gets_joins_and_leaves() -> None:
     node = make_node()
     observer, other = Client(node), Client(node)
     observer.command("subscribe", channel="a", join_leave=True)
@@ -308,20 +310,20 @@ def test_who_asks_for_joins_and_leaves_hears_of_them() -> None:
 
 
 @pytest.mark.parametrize("method", ["rpc", "refresh", "sub_refresh"])
-def test_what_this_server_has_not_is_not_available(method: str) -> None:
+def test_unsupported_method_is_not_available(method: str) -> None:
     client = Client(make_node())
     assert error(client.command(method, token="t"))[0] == 108
     assert client.closed is None
 
 
-def test_a_message_without_an_answer_gets_an_error_only_if_it_has_an_id() -> None:
+def test_failed_send_is_answered_only_if_it_has_an_id() -> None:
     client = Client(make_node())
     assert client.say({"send": {"data": 1}}) == []
     assert client.closed is None
     assert error(client.say({"id": 4, "send": {"data": 1}})[0])[0] == 108
 
 
-def test_clients_publish_only_where_they_may() -> None:
+def test_clients_publish_only_where_client_publish_allows_it() -> None:
     node = make_node(lambda name: ChannelOptions(client_publish=name == "open"))
     client, watcher = Client(node), Watcher()
     drive(node.hub.subscribe(watcher, "open", None, 0))
@@ -334,7 +336,7 @@ def test_clients_publish_only_where_they_may() -> None:
     assert error(client.command("publish", channel="a b", data=1))[0] == 107
 
 
-def test_what_a_client_publishes_is_checked_like_any_other_data() -> None:
+def test_data_of_clients_is_validated() -> None:
     client = Client(make_node(ChannelOptions(client_publish=True)))
     (reply,) = client.say(b'{"id":5,"publish":{"channel":"a","data":{"k":1,"k":2}}}')
     code, message = error(reply)
@@ -343,14 +345,14 @@ def test_what_a_client_publishes_is_checked_like_any_other_data() -> None:
     assert error(client.say(b'{"id":6,"publish":{"channel":"a","data":1e999}}')[0])[0] == 107
 
 
-def test_a_client_that_may_not_publish_is_told_so_before_its_data_is_read() -> None:
+def test_client_without_permission_is_refused_before_its_data_is_validated() -> None:
     client = Client(make_node())
     for data in (b'{"k":1,"k":2}', b"1e999", b'"' + b"x" * 60_000 + b'"'):
         (reply,) = client.say(b'{"id":5,"publish":{"channel":"a","data":%b}}' % data)
         assert error(reply)[0] == 103
 
 
-def test_a_publication_that_cannot_be_taken_now_is_a_temporary_error() -> None:
+def test_unavailable_publish_is_a_temporary_error() -> None:
     node = make_node(ChannelOptions(client_publish=True))
     client = Client(node)
     node.stop_publishing()
@@ -372,7 +374,7 @@ def test_a_publication_that_cannot_be_taken_now_is_a_temporary_error() -> None:
         (b"{}", "a pong that no ping asked for"),
     ],
 )
-def test_a_frame_that_is_no_command_ends_the_connection_for_good(text: bytes, words: str) -> None:
+def test_invalid_frame_ends_the_connection_for_good(text: bytes, words: str) -> None:
     client = Client(make_node())
     assert client.say(text) == []
     assert client.closed is not None
@@ -380,13 +382,13 @@ def test_a_frame_that_is_no_command_ends_the_connection_for_good(text: bytes, wo
     assert words in client.closed[1]
 
 
-def test_a_negative_id_is_none() -> None:
+def test_negative_id_counts_as_missing() -> None:
     client = Client(make_node())
     assert client.say({"id": -1, "ping": {}}) == []
     assert client.closed == (3501, "ping needs an id above 0")
 
 
-def test_commands_before_a_bad_line_are_not_answered_those_of_frames_before_are() -> None:
+def test_commands_in_the_frame_of_an_invalid_line_are_not_answered() -> None:
     node = make_node()
     client = Client(node)
     client.command("subscribe", channel="a")
@@ -395,7 +397,7 @@ def test_commands_before_a_bad_line_are_not_answered_those_of_frames_before_are(
     assert node.hub.channels() == {}
 
 
-def test_nothing_is_heard_or_said_after_the_end() -> None:
+def test_ended_session_neither_answers_nor_sends() -> None:
     node = make_node()
     client = Client(node)
     client.command("subscribe", channel="a")
@@ -410,7 +412,7 @@ def test_nothing_is_heard_or_said_after_the_end() -> None:
     assert node.hub.channels() == {}
 
 
-def test_a_command_that_fails_is_an_internal_error_and_is_reported() -> None:
+def test_failed_command_is_an_internal_error_and_is_reported() -> None:
     reports: list[str] = []
     node = make_node(report=reports.append)
     client = Client(node)
@@ -425,7 +427,7 @@ def test_a_command_that_fails_is_an_internal_error_and_is_reported() -> None:
     assert "ping" in client.command("ping")
 
 
-def test_without_a_connect_command_in_time_the_connection_is_stale() -> None:
+def test_connection_without_a_connect_command_in_time_is_stale() -> None:
     time = Time()
     node = make_node(time=time, limits=Limits(connect_seconds=15))
     client = Client(node, connect=False)
@@ -443,17 +445,17 @@ def wait(node: Node, time: Time, seconds: int) -> None:
         node.peers.tick(node.monotonic())
 
 
-def test_pings_come_at_intervals_and_a_client_that_answers_stays() -> None:
+def test_pings_come_at_intervals_and_an_answering_client_stays() -> None:
     time = Time()
     node = make_node(time=time)
     client = Client(node)
     pings: list[float] = []
-    begun = time.now
+    start = time.now
     for _ in range(300):
         wait(node, time, 1)
         for value in client.transport.take():
             assert value == {}
-            pings.append(time.now - begun)
+            pings.append(time.now - start)
             client.say(b"{}")
     assert client.closed is None
     assert 12 <= pings[0] <= 27
@@ -461,7 +463,7 @@ def test_pings_come_at_intervals_and_a_client_that_answers_stays() -> None:
     assert len(pings) >= 10
 
 
-def test_a_client_that_does_not_answer_a_ping_is_dropped() -> None:
+def test_client_without_a_pong_is_dropped() -> None:
     time = Time()
     node = make_node(time=time)
     client = Client(node)
@@ -475,7 +477,7 @@ def test_a_client_that_does_not_answer_a_ping_is_dropped() -> None:
     assert node.hub.channels() == {}
 
 
-def test_other_commands_are_no_answer_to_a_ping() -> None:
+def test_other_commands_do_not_answer_a_ping() -> None:
     time = Time()
     node = make_node(time=time)
     client = Client(node)
@@ -486,7 +488,7 @@ def test_other_commands_are_no_answer_to_a_ping() -> None:
     assert client.closed == (3012, "no pong")
 
 
-def test_a_second_pong_is_one_too_many() -> None:
+def test_second_pong_ends_the_connection() -> None:
     time = Time()
     node = make_node(time=time)
     client = Client(node)
@@ -497,7 +499,7 @@ def test_a_second_pong_is_one_too_many() -> None:
     assert client.closed == (3501, "a pong that no ping asked for")
 
 
-def test_first_pings_of_those_who_came_together_are_spread() -> None:
+def test_first_pings_of_clients_that_connect_together_are_spread() -> None:
     time = Time()
     node = make_node(time=time)
     clients = [Client(node) for _ in range(50)]
@@ -508,7 +510,7 @@ def test_first_pings_of_those_who_came_together_are_spread() -> None:
     assert len(moments) > 5
 
 
-def test_the_server_takes_a_client_out_of_a_channel_with_a_word() -> None:
+def test_unsubscribe_by_the_server_is_pushed() -> None:
     node = make_node()
     client = Client(node)
     client.command("subscribe", channel="a")
@@ -522,7 +524,7 @@ def test_the_server_takes_a_client_out_of_a_channel_with_a_word() -> None:
     assert "subscribe" in client.command("subscribe", channel="a")
 
 
-def test_a_gap_makes_the_client_subscribe_again() -> None:
+def test_gap_makes_the_client_subscribe_again() -> None:
     node = make_node()
     client = Client(node)
     client.command("subscribe", channel="numbers")
@@ -534,7 +536,7 @@ def test_a_gap_makes_the_client_subscribe_again() -> None:
     assert "subscribe" in client.command("subscribe", channel="numbers")
 
 
-def test_at_the_end_of_the_server_clients_are_told_to_come_back() -> None:
+def test_stopping_server_closes_with_3001() -> None:
     node = make_node()
     client = Client(node)
     client.command("subscribe", channel="a")
@@ -546,7 +548,7 @@ def test_at_the_end_of_the_server_clients_are_told_to_come_back() -> None:
     assert len(node.peers) == 0
 
 
-def test_a_client_that_was_told_the_end_and_stays_is_dropped() -> None:
+def test_client_that_stays_after_the_close_is_dropped() -> None:
     time = Time()
     node = make_node(time=time)
     client = Client(node)
@@ -559,7 +561,7 @@ def test_a_client_that_was_told_the_end_and_stays_is_dropped() -> None:
     assert node.hub.metrics.ended == {"3001": 1}
 
 
-def test_dropping_a_connection_leaves_the_hub_at_once() -> None:
+def test_dropped_connection_leaves_the_hub_at_once() -> None:
     node = make_node()
     client = Client(node)
     client.command("subscribe", channel="a")
@@ -568,16 +570,16 @@ def test_dropping_a_connection_leaves_the_hub_at_once() -> None:
     assert node.hub.channels() == {}
 
 
-def test_a_pong_of_the_transport_means_nothing_here() -> None:
+def test_pong_of_the_transport_has_no_effect() -> None:
     client = Client(make_node())
     client.session.alive()
     assert client.closed is None
 
 
-def test_a_client_that_goes_leaves_nothing_behind() -> None:
+def test_client_that_leaves_leaves_nothing_behind() -> None:
     node = make_node()
 
-    def come_and_go() -> int:
+    def connect_and_leave() -> int:
         client = Client(node)
         client.command("subscribe", channel="a", join_leave=True)
         client.command("subscribe", channel="b")
@@ -585,7 +587,7 @@ def test_a_client_that_goes_leaves_nothing_behind() -> None:
         client.session.closed()
         return id(client.session)
 
-    gone = {come_and_go() for _ in range(3)}
+    gone = {connect_and_leave() for _ in range(3)}
     assert gone
     gc.collect()
     assert not [o for o in gc.get_objects() if isinstance(o, Session) and o.node is node]
@@ -593,8 +595,8 @@ def test_a_client_that_goes_leaves_nothing_behind() -> None:
     assert node.presence._observers == {}
 
 
-class Slow:
-    """A node's `run` that leaves each coroutine where it stands, as a slow broker would."""
+class DelayedRun:
+    """A node's `run` that keeps its coroutines until `resume`, like a slow broker."""
 
     def __init__(self) -> None:
         self.started: list[Coroutine[Any, Any, None]] = []
@@ -602,41 +604,41 @@ class Slow:
     def __call__(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self.started.append(coroutine)
 
-    def go(self) -> None:
+    def resume(self) -> None:
         for coroutine in self.started:
             drive(coroutine)
         self.started.clear()
 
 
-def test_while_a_command_waits_others_queue_up_in_order_and_are_bounded() -> None:
-    slow = Slow()
-    node = make_node(limits=Limits(queued_commands=3), run=slow)
+def test_commands_behind_a_waiting_one_are_queued_in_order_up_to_a_limit() -> None:
+    delayed = DelayedRun()
+    node = make_node(limits=Limits(queued_commands=3), run=delayed)
     client = Client(node, connect=False)
     assert client.say({"id": 1, "connect": {}}) == []
     assert client.say({"id": 2, "ping": {}}, {"id": 3, "ping": {}}) == []
-    assert len(slow.started) == 1
-    slow.go()
+    assert len(delayed.started) == 1
+    delayed.resume()
     assert [reply["id"] for reply in client.transport.take()] == [1, 2, 3]
     client.say(*({"id": n, "ping": {}} for n in range(4, 10)))
     assert client.closed is not None
     assert client.closed[0] == 3013
     assert "queued_commands" in client.closed[1]
-    slow.go()
+    delayed.resume()
     assert client.transport.take() == []
 
 
-def test_commands_of_a_client_that_is_gone_are_not_done() -> None:
-    slow = Slow()
-    node = make_node(run=slow)
+def test_queued_commands_of_a_closed_session_are_not_processed() -> None:
+    delayed = DelayedRun()
+    node = make_node(run=delayed)
     client = Client(node, connect=False)
     client.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "a"}})
     client.session.closed()
-    slow.go()
+    delayed.resume()
     assert client.transport.take() == []
     assert (node.hub.channels(), len(node.peers)) == ({}, 0)
 
 
-def test_an_ended_session_says_nothing_more_when_its_command_comes_back() -> None:
+def test_command_that_ends_its_session_gets_no_reply() -> None:
     node = make_node(ChannelOptions(client_publish=True))
     client = Client(node)
     watcher = Watcher()
@@ -680,9 +682,7 @@ lines = st.one_of(
 
 
 @given(st.booleans(), st.lists(st.lists(lines, max_size=3).map(b"\n".join), max_size=8))
-def test_whatever_one_client_sends_another_is_not_disturbed(
-    connect: bool, texts: list[bytes]
-) -> None:
+def test_no_input_of_a_client_disturbs_another(connect: bool, texts: list[bytes]) -> None:
     node = make_node(ChannelOptions(client_publish=True))
     quiet = Client(node)
     quiet.command("subscribe", channel="quiet")
@@ -702,26 +702,26 @@ def test_whatever_one_client_sends_another_is_not_disturbed(
     assert len(node.peers) == 1
 
 
-def test_a_client_that_reads_slowly_is_not_taken_for_dead() -> None:
+def test_slow_reader_is_not_taken_for_dead() -> None:
     time = Time()
     node = make_node(time=time)
     client = Client(node)
     while not client.transport.take():
         wait(node, time, 1)
     client.transport.block()
-    # It has read the ping, and answers while there is still much for it to read.
+    # The client answers a ping while other bytes still wait for it.
     assert client.say({}) == []
     assert client.closed is None
     wait(node, time, 40)
     assert client.closed is None
-    # No ping waits behind what it has to read first.
+    # No ping is sent behind unread bytes.
     assert client.transport.take() == []
     client.transport.drain()
     wait(node, time, 20)
     assert client.transport.take() == [{}]
 
 
-def test_a_client_that_does_not_read_on_at_all_is_dropped_even_when_nothing_more_is_sent() -> None:
+def test_client_that_stops_reading_is_dropped_even_if_nothing_more_is_sent() -> None:
     time = Time()
     node = make_node(time=time)
     client = Client(node)
@@ -731,7 +731,7 @@ def test_a_client_that_does_not_read_on_at_all_is_dropped_even_when_nothing_more
     assert node.hub.metrics.ended["3008"] == 1
 
 
-def test_a_command_is_answered_when_what_was_answered_last_is_read() -> None:
+def test_command_waits_until_the_reply_before_is_read() -> None:
     client = Client(make_node())
     client.transport.block()
     assert client.say({"id": 7, "ping": {}}) == []
