@@ -217,11 +217,11 @@ class Watcher:
 
 TEXT: SessionFormat = replace(
     SESSION_WEBSOCKET,
-    publications=each(centrifuge.publication_push),
-    frame=lambda text: text,
-    ping=centrifuge.PING,
+    publications=each(lambda publication: centrifuge.publication_push(publication) + b"\n"),
+    frame=lambda text: text + b"\n",
+    ping=centrifuge.PING + b"\n",
 )
-"""The Centrifuge protocol with one text for each frame."""
+"""The Centrifuge protocol with one line for each text."""
 
 
 def _make_opening(channels: Iterable[Subscribed], reset: Reset | None, retry: int) -> bytes:

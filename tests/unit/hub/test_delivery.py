@@ -132,20 +132,20 @@ class SessionPeer(Peer):
         self.live = True
 
     def read(self, frame: bytes) -> None:
-        message = json.loads(frame)
-        if "subscribe" in message:
-            result, channel = message["subscribe"], self.asked
-            rows = result.get("publications", [])
-            if result.get("recovered"):
-                self.log.recovered(channel, result["epoch"], result.get("offset", 0))
-            else:
-                self.log.begins(channel, result["epoch"], result.get("offset", 0) - len(rows))
-            for row in rows:
-                self.log.event(channel, row["offset"], row["data"])
-        elif "push" in message:
-            pub = message["push"]["pub"]
-            self.log.event(message["push"]["channel"], pub["offset"], pub["data"])
-            self.react()
+        for message in map(json.loads, frame.splitlines()):
+            if "subscribe" in message:
+                result, channel = message["subscribe"], self.asked
+                rows = result.get("publications", [])
+                if result.get("recovered"):
+                    self.log.recovered(channel, result["epoch"], result.get("offset", 0))
+                else:
+                    self.log.begins(channel, result["epoch"], result.get("offset", 0) - len(rows))
+                for row in rows:
+                    self.log.event(channel, row["offset"], row["data"])
+            elif "push" in message:
+                pub = message["push"]["pub"]
+                self.log.event(message["push"]["channel"], pub["offset"], pub["data"])
+                self.react()
 
     def drop(self) -> None:
         self.connected = False
