@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 
 from pushserver import __version__
-from pushserver.config.settings import read
+from pushserver.config.loader import read
 from pushserver.errors import PushServerError
 from pushserver.opener import make_request, printable, refusal, send
 from pushserver.publisher import publish

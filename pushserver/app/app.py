@@ -18,7 +18,7 @@ from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
 from pushserver.channels.publication import Draft, check_tags
-from pushserver.config.convert import Where, made_of_known
+from pushserver.config.convert import Location, convert_known
 from pushserver.errors import NotRunning
 from pushserver.protocols.centrifuge import message_push
 from pushserver.protocols.formats import SessionFormat
@@ -97,7 +97,7 @@ class App:
                 "retry_seconds": retry_seconds,
                 "retry_max_seconds": retry_max_seconds,
             }
-            plan = made_of_known(settings, Plan, Where("", f"sources.{called}", {}))
+            plan = convert_known(settings, Plan, Location("", f"sources.{called}", {}))
             self.sources.append(AppSource(adapt(target, every, thread), plan))
             return target
 

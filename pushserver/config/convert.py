@@ -1,4 +1,4 @@
-"""Tables of a configuration, checked to the last key and made into dataclasses."""
+"""Checks tables of a configuration and converts them to dataclasses."""
 
 from __future__ import annotations
 
@@ -14,103 +14,103 @@ import msgspec
 from pushserver.errors import InvalidConfig
 
 _SECRET = re.compile(r"auth\.|(secret|password|token|key|header)s?$")
-"""What is not to be read in a log, of paths of keys."""
+"""The paths of keys whose values must not be in a log."""
 
 
 class Text(str):
-    """A value that came as text, from the environment."""
+    """A value of the environment, which is always text."""
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """The place of a table, for errors; `origins` has the variables behind single keys."""
+class Location:
+    """The location of a table, for errors; `origins` maps paths of keys to their variables."""
 
-    place: str
+    file: str
     section: str
     origins: dict[str, str]
 
     def path(self, key: str) -> str:
-        """The dotted name of one of its keys, or of the table itself."""
+        """The dotted path of a key of the table, or of the table."""
         return f"{self.section}.{key}" if key and self.section else self.section or key
 
-    def inner(self, key: str) -> Where:
-        """The place of a table in it."""
-        return Where(self.place, self.path(key), self.origins)
+    def inner(self, key: str) -> Location:
+        """The location of a table in this one."""
+        return Location(self.file, self.path(key), self.origins)
 
     def error(self, key: str, problem: str) -> InvalidConfig:
-        """What to raise for one of its keys, or for the table itself."""
+        """The exception for a key of the table, or for the table."""
         path = self.path(key)
-        of_file = f"{self.place}: {path}" if self.place else path
-        behind = "" if key else self._behind()
-        return InvalidConfig(f"{self.origins.get(path, of_file)}: {problem}{behind}")
+        of_file = f"{self.file}: {path}" if self.file else path
+        variables = "" if key else self._variables()
+        return InvalidConfig(f"{self.origins.get(path, of_file)}: {problem}{variables}")
 
     def missing(self, key: str) -> InvalidConfig:
-        """What to raise for a key that is not there."""
-        return self.error(key, f"must be set{self._behind()}")
+        """The exception for a missing key."""
+        return self.error(key, f"must be set{self._variables()}")
 
-    def _behind(self) -> str:
-        """The variables that made the table, or something in it."""
-        found = [name for path, name in self.origins.items() if path.startswith(f"{self.section}.")]
-        return f" ({', '.join(found)} {'are' if len(found) > 1 else 'is'} set)" if found else ""
+    def _variables(self) -> str:
+        """The variables that set keys of the table, as a remark."""
+        names = [name for path, name in self.origins.items() if path.startswith(f"{self.section}.")]
+        return f" ({', '.join(names)} {'are' if len(names) > 1 else 'is'} set)" if names else ""
 
 
-def check_table(content: object, where: Where, of: str = "") -> dict[str, Any]:
-    """Return the table; raise InvalidConfig if it is none."""
+def check_table(content: object, location: Location, of: str = "") -> dict[str, Any]:
+    """Return `content` if it is a table; raise InvalidConfig if not."""
     if not isinstance(content, dict):
-        raise where.error("", f"expected a table{of}, got {content!r:.60}")
+        raise location.error("", f"expected a table{of}, got {content!r:.60}")
     return content
 
 
-def check_known(content: Iterable[str], known: Iterable[str], where: Where) -> None:
-    """Raise InvalidConfig for a key that is not known, with what was meant."""
+def check_known(content: Iterable[str], known: Iterable[str], location: Location) -> None:
+    """Raise InvalidConfig for an unknown key, with a suggestion."""
     known = list(known)
     for key in content:
         if key not in known:
-            problem = f"{where.path(key)}: unknown key; {suggestion(key, known)}"
-            raise InvalidConfig(f"{where.place}: {problem}" if where.place else problem)
+            problem = f"{location.path(key)}: unknown key; {suggestion(key, known)}"
+            raise InvalidConfig(f"{location.file}: {problem}" if location.file else problem)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """What was meant, or what there is."""
+    """The word that was probably meant, or the list of known words."""
     known = list(known)
     close = difflib.get_close_matches(word, known, 1)
     return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
 
 
-def made(content: object, kind: type, where: Where) -> Any:
-    """The dataclass `kind` of a table; raises InvalidConfig."""
-    content = check_table(content, where)
-    check_known(content, [f.name for f in dataclasses.fields(kind)], where)
-    return made_of_known(content, kind, where)
+def convert_table(content: object, kind: type, location: Location) -> Any:
+    """Convert a table to the dataclass `kind`; raises InvalidConfig."""
+    content = check_table(content, location)
+    check_known(content, [f.name for f in dataclasses.fields(kind)], location)
+    return convert_known(content, kind, location)
 
 
-def made_of_known(content: Mapping[str, Any], kind: type, where: Where) -> Any:
-    """As `made`, of keys that are all known."""
+def convert_known(content: Mapping[str, Any], kind: type, location: Location) -> Any:
+    """The same for a table whose keys are all known."""
     hints = get_type_hints(kind, include_extras=True)
-    values = {key: convert(value, hints[key], key, where) for key, value in content.items()}
+    values = {key: convert(value, hints[key], key, location) for key, value in content.items()}
     for field in dataclasses.fields(kind):
         has_default = {field.default, field.default_factory} != {dataclasses.MISSING}
         if field.name not in values and not has_default:
-            raise where.missing(field.name)
+            raise location.missing(field.name)
     try:
         return kind(**values)
     except ValueError as error:
-        raise where.error("", str(error)) from None
+        raise location.error("", str(error)) from None
 
 
-def convert(value: object, hint: Any, key: str, where: Where) -> Any:
-    """The value as its type; raises InvalidConfig."""
+def convert(value: object, hint: Any, key: str, location: Location) -> Any:
+    """Convert a value to its type; raises InvalidConfig."""
     text = isinstance(value, Text)
     if text and re.search(r"\b(list|tuple)\[", str(hint)):
         value = str(value).split()
     if get_origin(hint) is Literal and value not in get_args(hint):
         expected = " or ".join(get_args(hint))
-        raise where.error(key, f"expected {expected}, got {value!r:.60}")
+        raise location.error(key, f"expected {expected}, got {value!r:.60}")
     try:
         return msgspec.convert(
             str(value) if isinstance(value, Text) else value, hint, strict=not text
         )
     except msgspec.ValidationError as error:
         problem = re.sub(r" - at `\$.*", "", str(error)).replace("`", "")
-        shown = "" if _SECRET.search(where.path(key)) else f", value {value!r:.60}"
-        raise where.error(key, f"{problem[:1].lower()}{problem[1:]}{shown}") from None
+        shown = "" if _SECRET.search(location.path(key)) else f", value {value!r:.60}"
+        raise location.error(key, f"{problem[:1].lower()}{problem[1:]}{shown}") from None

@@ -1,4 +1,4 @@
-"""Variables of the environment, put where their keys would stand in the configuration."""
+"""Puts variables of the environment into the tables of the configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pushserver.config.convert import Text, Where, check_known
+from pushserver.config.convert import Location, Text, check_known
 from pushserver.errors import InvalidConfig
 
 PREFIX = "PUSHSERVER_"
@@ -15,22 +15,24 @@ SOURCES = "sources"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys that there are: of each section, of the tables in a section of names, of a source.
+    """The known keys of sections, of tables in sections of names, and of sources.
 
-    `of_source` gives those of a source's table, by its type; `of_types` those that the types have.
+    `of_source` returns those of the table of a source, `of_types` those of all types.
     """
 
     sections: Mapping[str, Sequence[str]]
     named: Mapping[str, Sequence[str]]
     common: Sequence[str]
-    of_source: Callable[[object, Where], Sequence[str]]
+    of_source: Callable[[object, Location], Sequence[str]]
     of_types: Callable[[], Sequence[str]]
 
 
-def apply(found: dict[str, Any], environment: Mapping[str, str], keys: Keys, top: Where) -> None:
-    """Put each variable into the tables of `found`, and note it in the origins of `top`.
+def apply(
+    content: dict[str, Any], environment: Mapping[str, str], keys: Keys, top: Location
+) -> None:
+    """Put each variable into the tables of `content`, and note it in the origins of `top`.
 
-    Raises InvalidConfig for one of a section of ours that is no key there.
+    Raises InvalidConfig for a variable of a known section without such a key.
     """
     sources: list[str] = []
     for variable in sorted(environment):
@@ -40,16 +42,16 @@ def apply(found: dict[str, Any], environment: Mapping[str, str], keys: Keys, top
         elif section in keys.named:
             path = (section, *_split(key, keys.named[section], variable))
         else:
-            # What is not ours either: a container's host sets PUSHSERVER_PORT and the like.
+            # Other variables are ignored: a host of containers sets PUSHSERVER_PORT and the like.
             sources += [variable] if section == SOURCES else []
             continue
-        _put(found, path, variable, environment[variable], top)
-    # The types first, since they say what keys there are; and of those the shortest, since a
-    # key of theirs may end in `_type` as well.
+        _put(content, path, variable, environment[variable], top)
+    # The types first, since they decide which keys are known; the shortest of them first, since
+    # other keys may end in `_type` too.
     for variable in sorted(sources, key=lambda name: (not name.endswith("_TYPE"), len(name))):
-        tables = _inner(found, SOURCES, variable, top)
+        tables = _inner(content, SOURCES, variable, top)
         path = (SOURCES, *_split_source(_parts(variable)[1], tables, keys, variable))
-        _put(found, path, variable, environment[variable], top)
+        _put(content, path, variable, environment[variable], top)
 
 
 def _parts(variable: str) -> tuple[str, str]:
@@ -63,20 +65,20 @@ def _key(key: str, known: Sequence[str], variable: str) -> str:
     section = _parts(variable)[0]
     if not key:
         raise InvalidConfig(f"{variable}: unknown key, expected {PREFIX}{section.upper()}_KEY")
-    check_known([key], known, Where(variable, section, {}))
+    check_known([key], known, Location(variable, section, {}))
     return key
 
 
 def _split(text: str, known: Sequence[str], variable: str) -> tuple[str, str]:
-    """The name and the key in `name_key`."""
-    found = _found(text, known)
-    if found is None:
+    """Split `name_key` into the name and a known key."""
+    parts = _find_key(text, known)
+    if parts is None:
         expected = f"{PREFIX}{_parts(variable)[0].upper()}_NAME_KEY"
         raise InvalidConfig(f"{variable}: unknown key, expected {expected}")
-    return found
+    return parts
 
 
-def _found(text: str, known: Sequence[str]) -> tuple[str, str] | None:
+def _find_key(text: str, known: Sequence[str]) -> tuple[str, str] | None:
     for key in sorted(known, key=len, reverse=True):
         name = text.removesuffix(f"_{key}")
         if name and name != text:
@@ -87,17 +89,17 @@ def _found(text: str, known: Sequence[str]) -> tuple[str, str] | None:
 def _split_source(
     text: str, tables: Mapping[str, Any], keys: Keys, variable: str
 ) -> tuple[str, str]:
-    """The same for a source, which has the keys of its type: the longest name that fits."""
+    """The same for a source, whose type decides the known keys; the longest name counts."""
     fitting = [name for name in tables if text.startswith(f"{name}_")]
-    near: tuple[str, Sequence[str], Where] | None = None
+    near: tuple[str, Sequence[str], Location] | None = None
     for name in sorted(fitting, key=len, reverse=True):
-        key, where = text.removeprefix(f"{name}_"), Where(variable, f"{SOURCES}.{name}", {})
-        known = keys.of_source(tables[name], where)
+        key, location = text.removeprefix(f"{name}_"), Location(variable, f"{SOURCES}.{name}", {})
+        known = keys.of_source(tables[name], location)
         if key in known:
             return name, key
-        near = near or (key, known, where)
-    found = _found(text, keys.common)
-    if found is None and (typed := _found(text, keys.of_types())) is not None:
+        near = near or (key, known, location)
+    common = _find_key(text, keys.common)
+    if common is None and (typed := _find_key(text, keys.of_types())) is not None:
         name = typed[0]
         content = tables.get(name, {})
         if isinstance(content, dict) and "type" not in content:
@@ -109,17 +111,18 @@ def _split_source(
     return _split(text, keys.common, variable)
 
 
-def _put(found: dict[str, Any], path: Sequence[str], variable: str, value: str, top: Where) -> None:
-    table = found
+def _put(
+    table: dict[str, Any], path: Sequence[str], variable: str, value: str, top: Location
+) -> None:
     for part in path[:-1]:
         table = _inner(table, part, variable, top)
     table[path[-1]] = Text(value)
     top.origins[".".join(path)] = variable
 
 
-def _inner(table: dict[str, Any], part: str, variable: str, top: Where) -> dict[str, Any]:
+def _inner(table: dict[str, Any], part: str, variable: str, top: Location) -> dict[str, Any]:
     inner = table.setdefault(part, {})
     if not isinstance(inner, dict):
         problem = f"{part}: expected a table, got {inner!r:.60}"
-        raise InvalidConfig(f"{top.place}: {problem} (and {variable} is set)")
+        raise InvalidConfig(f"{top.file}: {problem} (and {variable} is set)")
     return inner

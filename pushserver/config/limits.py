@@ -1,4 +1,4 @@
-"""The server's bounds, with their units in their names."""
+"""The limits of the server, with their units in their names."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ Positive = Annotated[float, Meta(gt=0, le=31_536_000)]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one peer, and all together, may cost. Times in seconds, sizes in bytes."""
+    """Limits for one peer and for all peers. Times are in seconds, sizes in bytes."""
 
     frame_bytes: AtLeastOne = 65_536
-    """The longest WebSocket frame and message that a client may send."""
+    """The size of a WebSocket frame and message from a client."""
     body_bytes: AtLeastOne = 1_048_576
-    """The longest body of an HTTP request."""
+    """The size of the body of an HTTP request."""
     request_seconds: AtLeastOne = 15
-    """How long a request may take to arrive, head and body together; and how long an answer
-    may wait without any of it leaving."""
+    """The time for a request to arrive, head and body together, and the time that a response may
+    wait while none of it is sent."""
     queue_bytes: AtLeastOne = 1_048_576
-    """What may wait for one peer that does not read; four times that at once drops it."""
+    """The bytes that may wait for a peer that does not read; four times as many drop it at once."""
     queue_seconds: Positive = 10.0
-    """How long more than that may wait before the peer is dropped."""
+    """The time that more than `queue_bytes` may wait before the peer is dropped."""
     connect_seconds: Positive = 15.0
-    """How long a connection may last without its first command."""
+    """The time for the first command of a connection."""
     ping_seconds: Positive = 25.0
-    """How often a connection is asked whether it is alive."""
+    """The interval of pings to a connection."""
     pong_seconds: Positive = 8.0
-    """How long the answer to that may take on the Centrifuge protocol."""
+    """The time for the answer to a ping on the Centrifuge protocol."""
     dead_seconds: Positive = 20.0
-    """How long the answer to that may take on a raw WebSocket."""
+    """The time for the answer to a ping on a raw WebSocket."""
     heartbeat_seconds: Positive = 20.0
-    """How often an SSE or NDJSON stream is shown to be alive."""
+    """The interval of heartbeats on an SSE or NDJSON stream."""
     channels_per_client: AtLeastOne = 128
-    """How many channels one connection may be subscribed to."""
+    """The number of channels that one connection may subscribe to."""
     idempotency_keys: AtLeastOne = 100_000
-    """How many publications with an idempotency key there may be in five minutes."""
+    """The number of publications with an idempotency key in five minutes."""
     queued_commands: AtLeastOne = 256
-    """How many commands of one connection may wait for their turn."""
+    """The number of commands of one connection that may wait."""
     handler_seconds: Positive = 30.0
-    """How long a handler of the application may take to answer a client."""
+    """The time for a handler of the application to answer a client."""
     handler_threads: AtLeastOne = 16
-    """How many plain functions of the application may answer clients at one time."""
+    """The number of threads for handlers of the application that are plain functions."""
     announced_audience: AtLeastOne = 100
-    """Joins and leaves are told to everybody only in channels that at most so many watch."""
+    """The number of subscribers of a channel up to which joins and leaves are announced."""
     read_limit: AtLeastOne = 10_000
-    """The highest `last` and `limit` that a reader may ask for."""
+    """The highest `last` and `limit` of a reader."""
     wait_seconds: AtLeastOne = 60
     """The longest `wait` of a long-poll."""
     drain_seconds: Positive = 4.0
-    """How long a stopping server waits for its peers to go."""
+    """The time that a stopping server waits for its peers to disconnect."""

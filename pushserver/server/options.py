@@ -12,7 +12,8 @@ from typing import ClassVar, cast
 from twisted.application.service import IService
 from twisted.python import usage
 
-from pushserver.config.settings import Config, Types, read
+from pushserver.config.loader import read
+from pushserver.config.settings import Config, Types
 from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.resources.root import pages_folder
 from pushserver.server import signals

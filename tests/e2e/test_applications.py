@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from pushserver import PushServer
 from pushserver.app import handlers
-from pushserver.config.settings import load
+from pushserver.config.loader import load
 from pushserver.sources.registry import SourceTypes
 from tests.e2e.following import NO_ICON, Programs, run, sections, visits_at, wait_until
 from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port, running

@@ -22,7 +22,8 @@ from zope.interface.verify import verifyObject
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config import settings
 from pushserver.config.limits import Limits
-from pushserver.config.settings import Config, load
+from pushserver.config.loader import load
+from pushserver.config.settings import Config
 from pushserver.protocols import centrifuge
 from pushserver.resources import api
 from pushserver.sources.engine.environment import Plan

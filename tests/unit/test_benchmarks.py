@@ -28,7 +28,7 @@ from benchmarks.scenario import Group, Load
 from benchmarks.servers import product
 from benchmarks.servers.feed import BYTES, Feed
 from benchmarks.servers.turns import Turns
-from pushserver.config import settings
+from pushserver.config import loader
 from pushserver.config.limits import Limits
 from pushserver.server import build as assembly
 from pushserver.sources.registry import SourceTypes
@@ -352,7 +352,7 @@ class TestPlan:
                 assert trial.settings == {}
                 continue
             place = Place(8_000, tmp_path / "feed", tmp_path, trial.channels, trial.settings)
-            config = settings.read(PRODUCT.command(place)[-1], {}, SourceTypes())
+            config = loader.read(PRODUCT.command(place)[-1], {}, SourceTypes())
             assert config.server.listen == ["tcp:8000:interface=127.0.0.1"]
             assert config.sources["feed"].channel == "bench"
             assert config.server.compress == (trial.protocol == "deflate")

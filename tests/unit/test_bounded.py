@@ -185,7 +185,7 @@ BOUNDS = {
     "store.sync_broker.Round.waiting": SYNC,
     "store.sync_broker.SyncBroker._pending": SYNC,
     "store.sync_broker.Waiting.answers": SYNC,
-    "config.convert.Where.origins": STARTED,
+    "config.convert.Location.origins": STARTED,
     "testing.server.TestClient._replies": TESTING,
     "testing.server.TestClient.joined": TESTING,
     "testing.server.TestClient.messages": TESTING,

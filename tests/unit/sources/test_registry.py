@@ -13,7 +13,8 @@ from twisted.plugin import IPlugin, getPlugins
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from pushserver.config.settings import Source, load
+from pushserver.config.loader import load
+from pushserver.config.settings import Source
 from pushserver.errors import InvalidConfig
 from pushserver.sources.engine.environment import Plan
 from pushserver.sources.functions.adapt import adapt

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from pushserver.config.convert import Text, Where, convert
+from pushserver.config.convert import Location, Text, convert
 from pushserver.sources.interface import ISource, SourceFailed
 from pushserver.sources.types.command.source import COMMAND, Options, StderrLog, inherited
 from tests.processes import lives
@@ -443,7 +443,7 @@ import os, sys
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from pushserver.sources.types.command.source import COMMAND, Options
-from pushserver.config.convert import Text, Where, convert
+from pushserver.config.convert import Location, Text, convert
 from tests.processes import lives
 from tests.unit.fakes.recorder import Recorder
 
@@ -514,6 +514,9 @@ def test_what_can_be_no_command_is_refused(options: Options, problem: str) -> No
 
 def test_quotes_in_a_variable_of_the_environment_hold_words_together() -> None:
     hint = get_type_hints(Options, include_extras=True)["command"]
-    found = convert(Text("echo 'a b'"), hint, "command", Where("", "sources.x", {}))
+    found = convert(Text("echo 'a b'"), hint, "command", Location("", "sources.x", {}))
     assert COMMAND.make(Options(found))._command == ["echo", "a b"]
-    assert convert(["echo", "a b"], hint, "command", Where("", "sources.x", {})) == ["echo", "a b"]
+    assert convert(["echo", "a b"], hint, "command", Location("", "sources.x", {})) == [
+        "echo",
+        "a b",
+    ]

@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from pushserver.channels.idempotency import Keys, Remembered
 from pushserver.channels.publication import Receipt
-from pushserver.config.settings import load
+from pushserver.config.loader import load
 from pushserver.errors import InvalidConfig, InvalidData, Unavailable
 from pushserver.sources.interface import IHook, ISource, SourceFailed
 from pushserver.sources.registry import SourceTypes

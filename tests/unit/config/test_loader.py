@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from pushserver.config.settings import Auth, Config, Server, Source, Store, load
+from pushserver.config.loader import load
+from pushserver.config.settings import Auth, Config, Server, Source, Store
 from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.server.options import Options, configure
 from pushserver.sources.registry import BuiltIn, SourceTypes
@@ -19,7 +20,7 @@ FILE = "/etc/pushserver.toml"
 
 @dataclasses.dataclass(frozen=True)
 class KindOptions:
-    """Those of a type of somebody else's."""
+    """The options of a type in a plugin."""
 
     media_type: str = ""
     every_day: bool = False
@@ -31,11 +32,11 @@ class KindOptions:
 
     def __post_init__(self) -> None:
         if self.pair[0] > self.pair[1]:
-            raise ValueError(f"pair: {self.pair} goes down")
+            raise ValueError(f"pair: {self.pair} decreases")
 
 
 class Kind:
-    """A type of somebody else's."""
+    """A type in a plugin."""
 
     options: type = KindOptions
 
@@ -55,7 +56,7 @@ def problem(text: str = "", **environment: str) -> str:
     return str(caught.value)
 
 
-def test_nothing_said_is_safe() -> None:
+def test_defaults_are_safe() -> None:
     config = loaded()
     assert config == Config()
     assert config.server.listen == ["tcp:8080:interface=127.0.0.1"]
@@ -67,7 +68,7 @@ def test_nothing_said_is_safe() -> None:
     assert not config.defaults.client_publish
 
 
-def test_everything_can_be_said() -> None:
+def test_every_section_can_be_set() -> None:
     config = loaded(
         """
         [server]
@@ -111,11 +112,11 @@ def test_everything_can_be_said() -> None:
     )
 
 
-def test_no_sources_are_said_by_an_empty_table() -> None:
+def test_empty_table_means_no_sources() -> None:
     assert loaded("[sources]").sources == {}
 
 
-class TestTheOptionsOfAChannel:
+class TestOptionsOfAChannel:
     TEXT = """
         [defaults]
         history_size = 1
@@ -141,17 +142,17 @@ class TestTheOptionsOfAChannel:
             ("chat2:x", ChannelOptions(history_size=1, initial=1)),
         ],
     )
-    def test_are_its_own_over_its_namespace_over_the_defaults(
+    def test_channel_has_precedence_over_namespace_over_defaults(
         self, name: str, expected: ChannelOptions
     ) -> None:
         assert loaded(self.TEXT).channel_options()(name) == expected
 
-    def test_that_are_said_as_the_default_is_count_too(self) -> None:
+    def test_option_equal_to_the_builtin_default_has_precedence(self) -> None:
         text = "[defaults]\nhistory_size = 5\n[channels.a]\nhistory_size = 300"
         assert loaded(text).channel_options()("a").history_size == 300
 
 
-class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
+class TestError:
     @pytest.mark.parametrize(
         ("text", "parts"),
         [
@@ -257,12 +258,12 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
             ("[server]\nlisten = []\nlisten = []", ["Cannot overwrite"]),
         ],
     )
-    def test_in_the_file(self, text: str, parts: list[str]) -> None:
-        told = problem(text)
-        assert told.startswith(f"{FILE}: "), told
+    def test_in_the_file_names_file_key_and_expectation(self, text: str, parts: list[str]) -> None:
+        message = problem(text)
+        assert message.startswith(f"{FILE}: "), message
         for part in parts:
-            assert part in told, told
-        assert "\n" not in told
+            assert part in message, message
+        assert "\n" not in message
 
     @pytest.mark.parametrize(
         ("variable", "value", "parts"),
@@ -293,14 +294,16 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
             ("PUSHSERVER_SOURCES_A_TYPE", "rss", ["there is no type 'rss'"]),
         ],
     )
-    def test_in_the_environment(self, variable: str, value: str, parts: list[str]) -> None:
-        told = problem(**{variable: value})
-        assert told.startswith(f"{variable}: "), told
+    def test_in_the_environment_names_variable_and_expectation(
+        self, variable: str, value: str, parts: list[str]
+    ) -> None:
+        message = problem(**{variable: value})
+        assert message.startswith(f"{variable}: "), message
         for part in parts:
-            assert part in told, told
+            assert part in message, message
 
     @pytest.mark.parametrize(
-        ("key", "value", "told"),
+        ("key", "value", "message"),
         [
             ("CHANNEL", "a b", "PUSHSERVER_SOURCES_S_CHANNEL: invalid channel name 'a b'"),
             ("EVENT", "", "PUSHSERVER_SOURCES_S_EVENT: "),
@@ -308,22 +311,22 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
             ("EXPRESSION", "* *", "(PUSHSERVER_SOURCES_S_EXPRESSION is set)"),
         ],
     )
-    def test_that_no_type_says_names_the_variable_too(
-        self, key: str, value: str, told: str
+    def test_in_a_check_of_values_names_the_variable(
+        self, key: str, value: str, message: str
     ) -> None:
         text = "[sources.s]\ntype = 'cron'\nchannel = 'c'\nexpression = '* * * * *'"
-        assert told in problem(text, **{f"PUSHSERVER_SOURCES_S_{key}": value})
+        assert message in problem(text, **{f"PUSHSERVER_SOURCES_S_{key}": value})
 
-    def test_in_the_file_names_no_variable_of_something_else(self) -> None:
+    def test_in_the_file_names_no_unrelated_variable(self) -> None:
         text = "[sources.s]\ntype = 'cron'\nchannel = 'c'\nexpression = '* *'"
         assert "PUSHSERVER" not in problem(text, PUSHSERVER_SERVER_LISTEN="x")
 
-    def test_for_what_is_missing_beside_a_variable(self) -> None:
+    def test_for_a_missing_key_names_the_variables_of_the_table(self) -> None:
         a_channel = "PUSHSERVER_SOURCES_A_CHANNEL"
-        told = problem(**{a_channel: "c"})
-        assert told == f"{FILE}: sources.a.type: must be set ({a_channel} is set)"
-        told = problem("[sources.a]\nchannel = 'c'", PUSHSERVER_SOURCES_A_EVERY="1")
-        assert told.startswith("PUSHSERVER_SOURCES_A_EVERY: sources.a has no type")
+        message = problem(**{a_channel: "c"})
+        assert message == f"{FILE}: sources.a.type: must be set ({a_channel} is set)"
+        message = problem("[sources.a]\nchannel = 'c'", PUSHSERVER_SOURCES_A_EVERY="1")
+        assert message.startswith("PUSHSERVER_SOURCES_A_EVERY: sources.a has no type")
 
     @pytest.mark.parametrize(
         "text",
@@ -333,17 +336,17 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
             "[sources.s]\ntype = 'kind'\nchannel = 'c'\nheaders = {A = ['s3cret']}",
         ],
     )
-    def test_and_says_no_secret(self, text: str) -> None:
+    def test_does_not_contain_a_secret(self, text: str) -> None:
         with pytest.raises(InvalidConfig) as caught:
             load(text, FILE, {}, {"kind": Kind()})
         assert "s3cret" not in str(caught.value)
 
-    def test_for_what_the_options_of_a_type_refuse(self) -> None:
+    def test_has_the_message_of_the_options_of_a_type(self) -> None:
         text = "[sources.s]\ntype = 'kind'\nchannel = 'c'\npair = "
-        for pair, told in (("[2, 1]", "pair: (2, 1) goes down"), ("[0, 1]", "pair: not from 0")):
+        for pair, message in (("[2, 1]", "pair: (2, 1) decreases"), ("[0, 1]", "pair: not from 0")):
             with pytest.raises(InvalidConfig) as caught:
                 load(text + pair, FILE, {}, {"kind": Kind()})
-            assert str(caught.value) == f"{FILE}: sources.s: {told}"
+            assert str(caught.value) == f"{FILE}: sources.s: {message}"
 
     @pytest.mark.parametrize(
         "text",
@@ -354,11 +357,11 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
             "[sources.s]\ntype = 'random'\nchannel = 'c'\nevery = inf",
         ],
     )
-    def test_for_a_time_that_no_clock_has(self, text: str) -> None:
+    def test_for_an_infinite_time(self, text: str) -> None:
         problem(text)
 
     @pytest.mark.parametrize("section", ["server", "channels", "sources"])
-    def test_for_a_section_that_is_no_table_under_a_variable(self, section: str) -> None:
+    def test_for_a_section_that_is_no_table_with_a_variable(self, section: str) -> None:
         variables = {
             "server": ("PUSHSERVER_SERVER_LISTEN", "tcp:1"),
             "channels": ("PUSHSERVER_CHANNELS_A_INITIAL", "1"),
@@ -367,20 +370,20 @@ class TestAnErrorNamesThePlaceTheKeyAndWhatWasMeant:
         variable, value = variables[section]
         assert f"{section}: expected a table" in problem(f"{section} = 5", **{variable: value})
 
-    def test_for_a_namespace_that_no_channel_can_have(self) -> None:
+    def test_for_a_namespace_with_a_colon(self) -> None:
         assert "namespaces.a:b" in problem("[namespaces.'a:b']\ninitial = 1")
 
 
-def test_a_bound_in_a_message_keeps_it_short() -> None:
+def test_error_with_a_long_value_is_short() -> None:
     assert len(problem(f"[server]\nlisten = '{'x' * 10_000}'")) < 300
 
 
-class TestTheEnvironment:
-    def test_counts_more_than_the_file(self) -> None:
+class TestEnvironment:
+    def test_has_precedence_over_the_file(self) -> None:
         config = loaded("[limits]\nbody_bytes = 5", PUSHSERVER_LIMITS_BODY_BYTES="6")
         assert config.limits.body_bytes == 6
 
-    def test_leaves_the_rest_of_the_file(self) -> None:
+    def test_keeps_other_keys_of_the_file(self) -> None:
         text = "[limits]\nbody_bytes = 5\nframe_bytes = 7"
         config = loaded(text, PUSHSERVER_LIMITS_BODY_BYTES="6")
         assert config.limits.frame_bytes == 7
@@ -412,22 +415,24 @@ class TestTheEnvironment:
             ),
         ],
     )
-    def test_can_say_any_key(self, variable: str, value: str, expected: Config) -> None:
+    def test_can_set_any_key(self, variable: str, value: str, expected: Config) -> None:
         assert loaded(**{f"PUSHSERVER_{variable}": value}) == expected
 
-    def test_changes_one_option_of_a_source(self) -> None:
+    def test_can_set_one_option_of_a_source(self) -> None:
         text = "[sources.s]\ntype = 'random'\nchannel = 'c'"
         config = loaded(text, PUSHSERVER_SOURCES_S_EVERY="9", PUSHSERVER_SOURCES_S_MAX_RATE="5")
         assert config.sources == {"s": Source("random", "c", max_rate=5.0, options={"every": 9.0})}
 
-    def test_says_what_is_wrong_with_a_key_of_a_source(self) -> None:
+    def test_error_in_a_key_of_a_source_names_the_variable(self) -> None:
         text = "[sources.s]\ntype = 'random'\nchannel = 'c'"
-        told = problem(text, PUSHSERVER_SOURCES_S_EVRY="9")
-        assert told == "PUSHSERVER_SOURCES_S_EVRY: sources.s.evry: unknown key; did you mean every?"
-        told = problem(text, PUSHSERVER_SOURCES_S_EVERY="often")
-        assert told.startswith("PUSHSERVER_SOURCES_S_EVERY: expected float")
+        message = problem(text, PUSHSERVER_SOURCES_S_EVRY="9")
+        assert (
+            message == "PUSHSERVER_SOURCES_S_EVRY: sources.s.evry: unknown key; did you mean every?"
+        )
+        message = problem(text, PUSHSERVER_SOURCES_S_EVERY="often")
+        assert message.startswith("PUSHSERVER_SOURCES_S_EVERY: expected float")
 
-    def test_declares_whole_sources_whose_names_begin_alike(self) -> None:
+    def test_can_declare_sources_with_the_same_prefix(self) -> None:
         variables = {
             "A_TYPE": "kind",
             "A_CHANNEL": "c1",
@@ -457,13 +462,13 @@ class TestTheEnvironment:
             "a_b": Source("kind", "c2", linger_seconds=0.0, options=options),
         }
 
-    def test_of_a_source_whose_library_is_missing_says_how_to_get_it(self) -> None:
+    def test_source_with_a_missing_library_names_its_extra(self) -> None:
         types = {"x": BuiltIn("x", "no_such_module.X", "ex")}
         environment = {"PUSHSERVER_SOURCES_S_TYPE": "x", "PUSHSERVER_SOURCES_S_URL": "y"}
         with pytest.raises(InvalidConfig, match=r"pip install 'pushserver\[ex\]'"):
             load("", FILE, environment, types)
 
-    def test_may_have_what_is_not_for_us(self) -> None:
+    def test_unrelated_variables_are_ignored(self) -> None:
         others = {"PATH": "/bin", "PUSHSERVER_PORT": "tcp://10.0.0.1:80", "PUSHSERVER_URL": "x"}
         assert loaded(**others) == Config()
 
@@ -491,30 +496,30 @@ KEYS = sorted(
 
 
 @given(key=st.sampled_from(KEYS), value=VALUES)
-def test_any_value_is_taken_or_refused_in_one_line(key: str, value: object) -> None:
+def test_any_value_is_accepted_or_refused_in_one_line(key: str, value: object) -> None:
     text = f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
-    told = ""
+    message = ""
     try:
         loaded(text)
     except InvalidConfig as error:
-        told = str(error)
-    assert not told or told.startswith(FILE)
-    assert "\n" not in told
+        message = str(error)
+    assert not message or message.startswith(FILE)
+    assert "\n" not in message
 
 
-class TestTheCommandLine:
+class TestCommandLine:
     def options(self, *arguments: str) -> Options:
         options = Options()
         options.parseOptions(arguments)
         return options
 
-    def test_counts_more_than_the_environment(self) -> None:
+    def test_has_precedence_over_the_environment(self) -> None:
         environment = {"PUSHSERVER_SERVER_LISTEN": "tcp:1"}
         config = configure(self.options("--listen", "tcp:2", "--listen", "tcp:3"), environment)
         assert config.server.listen == ["tcp:2", "tcp:3"]
         assert configure(self.options(), environment).server.listen == ["tcp:1"]
 
-    def test_names_a_file(self, tmp_path: Path) -> None:
+    def test_can_name_a_file(self, tmp_path: Path) -> None:
         path = tmp_path / "c.toml"
         path.write_text("[server]\nfront_channel = 'news'")
         config = configure(self.options("--config", str(path)), {})
@@ -528,7 +533,7 @@ class TestTheCommandLine:
             b"[server]\nx = 1",
         ],
     )
-    def test_ends_with_one_line_for_a_file_that_cannot_be_used(
+    def test_unusable_file_ends_the_start_with_one_line(
         self, tmp_path: Path, content: bytes | None
     ) -> None:
         path = tmp_path / "c.toml"

@@ -1,0 +1,202 @@
+"""Loads the configuration from a TOML file and the environment, and checks every key."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pushserver.auth.origin import host_name
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.names import check_event, check_name
+from pushserver.config import environment as variables
+from pushserver.config.convert import (
+    Location,
+    check_known,
+    check_table,
+    convert,
+    convert_known,
+    convert_table,
+    suggestion,
+)
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Auth, Config, Server, Source, SourceType, Store, Types
+from pushserver.errors import InvalidConfig, InvalidName
+
+# The sections of tables whose names the user chooses, and the type of these tables.
+_NAMED: dict[str, type] = {"namespaces": ChannelOptions, "channels": ChannelOptions}
+_SECTIONS: dict[str, type] = {
+    "server": Server,
+    "limits": Limits,
+    "auth": Auth,
+    "store": Store,
+    "defaults": ChannelOptions,
+}
+_COMMON = [f.name for f in dataclasses.fields(Source) if f.name != "options"]
+
+
+def load(text: str, file: str, environment: Mapping[str, str], types: Types) -> Config:
+    """Load the configuration from a TOML text and the environment; raises InvalidConfig.
+
+    The environment has precedence: PUSHSERVER_SECTION_KEY or PUSHSERVER_SECTION_NAME_KEY sets a
+    key; white space separates the items of a list. Errors name the text `file`. `types` are the
+    types of sources.
+    """
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidConfig(f"{file}: {error}") from None
+    origins: dict[str, str] = {}
+    top = Location(file, "", origins)
+    check_known(content, [*_SECTIONS, *_NAMED, variables.SOURCES], top)
+    variables.apply(content, environment, _keys(types), top)
+    sections: dict[str, Any] = {}
+    for name, section in content.items():
+        location = top.inner(name)
+        if name in _SECTIONS:
+            sections[name] = convert_table(section, _SECTIONS[name], location)
+        elif name in _NAMED:
+            sections[name] = _named(section, name, location)
+        else:
+            tables = check_table(section, location, " of tables").items()
+            sections[name] = {
+                key: _source(value, location.inner(key), types) for key, value in tables
+            }
+    config = Config(**sections)
+    _check(config, top)
+    return config
+
+
+def _named(content: object, section: str, location: Location) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, values in check_table(content, location, " of tables").items():
+        inner = location.inner(name)
+        options = convert_table(values, _NAMED[section], inner)
+        result[name] = {key: getattr(options, key) for key in values}
+        if section == "namespaces" and ":" in name:
+            raise inner.error("", "a namespace is what stands before the first colon")
+        _check_channel_name(name if section == "channels" else f"{name}:x", inner)
+    return result
+
+
+def _source(content: object, location: Location, types: Types) -> Source:
+    content = check_table(content, location)
+    kind = _kind(content, location, types)
+    options_type = _options_type(kind, location)
+    keys = _field_names(options_type)
+    check_known(content, [*_COMMON, *keys], location)
+    own = {key: value for key, value in content.items() if key in keys}
+    common = {key: value for key, value in content.items() if key not in own}
+    source: Source = convert_known(common, Source, location)
+    options = convert_known(own, options_type, location)
+    try:
+        kind.make(options)
+    except ValueError as error:
+        raise location.error("", str(error)) from None
+    return dataclasses.replace(source, options={key: getattr(options, key) for key in own})
+
+
+def _kind(content: Mapping[str, Any], location: Location, types: Types) -> SourceType:
+    if "type" not in content:
+        raise location.missing("type")
+    name: str = convert(content["type"], str, "type", location)
+    if name not in types:
+        raise location.error("type", f"there is no type {name!r:.60}; {suggestion(name, types)}")
+    return types[name]
+
+
+def _options_type(kind: SourceType, location: Location) -> type:
+    try:
+        return kind.options
+    except ValueError as error:
+        raise location.error("type", str(error)) from None
+
+
+def _field_names(kind: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind)]
+
+
+def _keys(types: Types) -> variables.Keys:
+    """The known keys, for the environment."""
+
+    def of_source(content: object, location: Location) -> list[str]:
+        kind = content.get("type") if isinstance(content, dict) else None
+        if not isinstance(kind, str) or kind not in types:
+            return _COMMON
+        return [*_COMMON, *_field_names(_options_type(types[kind], location))]
+
+    def of_types() -> list[str]:
+        keys: list[str] = []
+        for kind in types.values():
+            # The keys of a type are unknown if a library is missing.
+            with suppress(ValueError):
+                keys += _field_names(kind.options)
+        return keys
+
+    return variables.Keys(
+        sections={name: _field_names(kind) for name, kind in _SECTIONS.items()},
+        named={name: _field_names(kind) for name, kind in _NAMED.items()},
+        common=_COMMON,
+        of_source=of_source,
+        of_types=of_types,
+    )
+
+
+def read(path: str, environment: Mapping[str, str], types: Types) -> Config:
+    """Load the configuration from a file, unless `path` is "", and from the environment.
+
+    Raises InvalidConfig.
+    """
+    try:
+        text = Path(path).read_text() if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    return load(text, path, environment, types)
+
+
+def _check_channel_name(name: str, location: Location) -> None:
+    try:
+        check_name(name)
+    except InvalidName as error:
+        raise location.error("", str(error)) from None
+
+
+def _check(config: Config, top: Location) -> None:
+    """Check what the types of the settings cannot express."""
+    server = top.inner("server")
+    if config.server.front_channel:
+        _check_channel_name(config.server.front_channel, server.inner("front_channel"))
+    for origin in config.server.allowed_origins:
+        if problem := _origin_problem(origin):
+            raise server.error("allowed_origins", problem)
+    for name in config.server.names:
+        if not host_name(name) or host_name(f"{name}:1") == "":
+            raise server.error(
+                "names", f"{name!r:.80} is no host name, expected such as push.example, no port"
+            )
+    for name, source in config.sources.items():
+        location = top.inner(variables.SOURCES).inner(name)
+        _check_channel_name(source.channel, location.inner("channel"))
+        try:
+            check_event(source.event)
+        except InvalidName as error:
+            raise location.error("event", str(error)) from None
+
+
+def _origin_problem(text: str) -> str:
+    """Return why this is no origin, empty if it is one."""
+    if re.fullmatch(_ORIGIN, text):
+        return ""
+    if text == "*":
+        return f"{text!r} would be every page there is: name each origin, such as {_EXAMPLE}"
+    if text.endswith("/") and re.fullmatch(_ORIGIN, text.rstrip("/")):
+        return f"{text!r} is no origin, which ends without a slash: {text.rstrip('/')}"
+    return f"{text!r} is no origin, expected such as {_EXAMPLE}"
+
+
+_ORIGIN = r"[a-z][a-z0-9+.-]*://[^/\s]+"
+_EXAMPLE = "https://app.example:8443"
