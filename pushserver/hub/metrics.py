@@ -33,7 +33,7 @@ class Metrics:
     store_errors: int = 0
 
     def committed(self, rows: int, seconds: float) -> None:
-        """Count a commit of the store with so many publications."""
+        """Count a commit of the store with `rows` publications, which took `seconds`."""
         self.store_commits += 1
         self.store_rows += rows
         self.store_seconds += seconds

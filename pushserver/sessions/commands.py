@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -11,8 +11,10 @@ from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
 from pushserver.errors import Invalid, Refused
+from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
-from pushserver.protocols.centrifuge import WireError
+from pushserver.protocols.centrifuge import SubscribePosition, SubscribeResult, WireError
+from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
 
 _CLOSE_CODES = 3000
@@ -31,7 +33,7 @@ async def connect(session: Session, text: bytes) -> Struct:
             raise
         session.disconnect(code, refused.reason)
         return centrifuge.Empty()
-    subs = await session.admit(request.subs)
+    subs = await _admit(session, request.subs)
     return centrifuge.ConnectResult(
         session.info.client,
         node.version,
@@ -43,6 +45,36 @@ async def connect(session: Session, text: bytes) -> Struct:
         node=node.history.epoch if session.secret else "",
         time=int(node.clock() * 1000),
     )
+
+
+async def _admit(
+    session: Session, before: Mapping[str, SubscribePosition]
+) -> dict[str, SubscribeResult]:
+    """Let the client in; return its subscriptions to the channels that it was invited to.
+
+    `before` has the client's positions in them from an earlier connection.
+    """
+    try:
+        session.check_not_ended()
+        subs = {name: await _join_invited(session, name, before) for name in tuple(session.invited)}
+    except BaseException:
+        session.node.handlers.disconnect(session, session.ended_by)
+        raise
+    session.open()
+    return subs
+
+
+async def _join_invited(
+    session: Session, channel: str, before: Mapping[str, SubscribePosition]
+) -> SubscribeResult:
+    last = before.get(channel)
+    if last is not None and last.recover:
+        position = Position(last.epoch, last.offset)
+        joined = await session.join(channel, position, 0)
+        return _subscribed(session.node, channel, joined, position)
+    joined, pushes = await session.join_by_server(channel)
+    session.push_after_reply(*pushes)
+    return _subscribed(session.node, channel, joined, None)
 
 
 async def subscribe(session: Session, text: bytes) -> Struct:
@@ -61,7 +93,25 @@ async def subscribe(session: Session, text: bytes) -> Struct:
         raise WireError(centrifuge.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
     if request.join_leave:
         session.node.presence.observe(channel, session)
-    return session.subscribed(channel, joined, position)
+    return _subscribed(session.node, channel, joined, position)
+
+
+def _subscribed(
+    node: Node, channel: str, joined: Joined, position: Position | None
+) -> SubscribeResult:
+    """The answer to a client that joined, from `position` if it has one."""
+    recovered = position is not None and not joined.reason
+    rows, encode = joined.publications, node.replays.encode
+    return SubscribeResult(
+        recoverable=True,
+        positioned=True,
+        epoch=joined.epoch,
+        # The client takes its position from here and then from each publication.
+        offset=position.offset if position and recovered else joined.offset,
+        publications=Raw(encode(channel, rows, centrifuge.publications)) if rows else UNSET,
+        recovered=recovered,
+        was_recovering=position is not None,
+    )
 
 
 def _check_may_subscribe(

@@ -75,7 +75,7 @@ class Node:
         await self._broker.clear(channel)
 
     def expire(self) -> None:
-        """Evict publications by age, and forget empty channels that nobody watches."""
+        """Evict publications by age, and forget empty channels without subscribers."""
         self._broker.expire(self.monotonic(), self.hub.is_watched)
 
     def stop_publishing(self) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from msgspec import UNSET, Raw, Struct
+from msgspec import Struct
 
 from pushserver.channels.position import Position
 from pushserver.errors import PushServerError
@@ -15,8 +15,6 @@ from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import (
     Command,
     FrameError,
-    SubscribePosition,
-    SubscribeResult,
     WireError,
 )
 from pushserver.protocols.formats import SessionFormat
@@ -46,10 +44,10 @@ class Session(Conversation[SessionFormat]):
         "_after_reply",
         "_answer",
         "_awaiting_pong",
-        "_ended_by",
         "_ping_due",
         "_queue",
         "_working",
+        "ended_by",
         "invited",
         "secret",
     )
@@ -71,7 +69,7 @@ class Session(Conversation[SessionFormat]):
         # No deque: an empty one takes 760 bytes.
         self._queue: list[Command] = []
         self._working = False
-        self._ended_by = ""
+        self.ended_by = ""
         # The subscriptions by the server; before the connect reply, those that it will make.
         self.invited: set[str] = _NONE
         # Pushes for after the reply to the current command.
@@ -109,23 +107,8 @@ class Session(Conversation[SessionFormat]):
         # Discard invitations and messages of an earlier connect that was refused.
         self.invited, self._after_reply = _NONE, ()
 
-    async def admit(self, before: Mapping[str, SubscribePosition]) -> dict[str, SubscribeResult]:
-        """The application lets the client in; return its subscriptions to invited channels.
-
-        `before` has the client's positions in them from an earlier connection.
-        """
-        try:
-            if self.state >= CLOSING:
-                # The connection ended while the application was asked.
-                raise _closed_error()
-            subs = {name: await self._join_invited(name, before) for name in tuple(self.invited)}
-        except BaseException:
-            self.node.handlers.disconnect(self, self._ended_by)
-            raise
-        self._open()
-        return subs
-
-    def _open(self) -> None:
+    def open(self) -> None:
+        """The client is let in; its connect reply follows."""
         self.state = OPEN
         self.node.sessions.identify(self)
         # The first ping is at a random time: clients that connected together would otherwise
@@ -147,10 +130,10 @@ class Session(Conversation[SessionFormat]):
 
     def _handle_disconnect(self) -> None:
         self.state = CLOSED
-        self.node.handlers.disconnect(self, self._ended_by)
+        self.node.handlers.disconnect(self, self.ended_by)
 
     def disconnect(self, code: int, reason: str) -> None:
-        self._ended_by = self._ended_by or reason
+        self.ended_by = self.ended_by or reason
         super().disconnect(code, reason)
 
     def push(self, text: bytes) -> None:
@@ -173,7 +156,11 @@ class Session(Conversation[SessionFormat]):
         if self.connected:
             self.push(centrifuge.message_push(data))
         else:
-            self._after_reply = (*self._after_reply, centrifuge.message_push(data))
+            self.push_after_reply(centrifuge.message_push(data))
+
+    def push_after_reply(self, *texts: bytes) -> None:
+        """Send pushes after the reply to the command that is handled now."""
+        self._after_reply += texts
 
     def insufficient(self, channel: str) -> None:
         if channel in self.invited:
@@ -185,11 +172,27 @@ class Session(Conversation[SessionFormat]):
                 centrifuge.unsubscribe_push(channel, centrifuge.INSUFFICIENT, "insufficient state")
             )
 
+    def check_not_ended(self) -> None:
+        """Raise WireError if the session has ended; it is never sent."""
+        if self.state >= CLOSING:
+            # Not a constant: a raised error keeps its traceback, and so the session, alive.
+            raise WireError(centrifuge.INTERNAL, "the connection is closed")
+
     async def join(self, channel: str, position: Position | None, last: int) -> Joined:
         """Subscribe to the channel; the answer has the publications to send first."""
-        if self.state >= CLOSING:
-            raise _closed_error()
+        self.check_not_ended()
         return await self.node.hub.subscribe(self, channel, position, last)
+
+    async def join_by_server(self, channel: str) -> tuple[Joined, tuple[bytes, ...]]:
+        """Subscribe to the channel; return its last publications apart, as pushes.
+
+        The official client (5.8.0) ignores the publications of a subscription by the server,
+        unless it recovered.
+        """
+        joined = await self.join(channel, None, self.node.history.options(channel).initial)
+        rows = joined.publications
+        first = replace(joined, offset=joined.offset - len(rows), publications=())
+        return first, tuple(centrifuge.publication_push(row) for row in rows)
 
     def leave(self, channel: str) -> bool:
         """Unsubscribe from the channel; False if the client was not in it."""
@@ -209,41 +212,10 @@ class Session(Conversation[SessionFormat]):
             return
         self.invited = {*self.invited, channel}
         if self.connected:
-            joined, pushes = _split(await self.join(channel, None, self._initial(channel)))
+            joined, pushes = await self.join_by_server(channel)
             self.push(centrifuge.subscribe_push(channel, joined.epoch, joined.offset))
             for text in pushes:
                 self.push(text)
-
-    async def _join_invited(
-        self, channel: str, before: Mapping[str, SubscribePosition]
-    ) -> SubscribeResult:
-        last = before.get(channel)
-        if last is not None and last.recover:
-            position = Position(last.epoch, last.offset)
-            return self.subscribed(channel, await self.join(channel, position, 0), position)
-        joined, pushes = _split(await self.join(channel, None, self._initial(channel)))
-        self._after_reply += pushes
-        return self.subscribed(channel, joined, None)
-
-    def _initial(self, channel: str) -> int:
-        return self.node.history.options(channel).initial
-
-    def subscribed(
-        self, channel: str, joined: Joined, position: Position | None
-    ) -> SubscribeResult:
-        """The answer to a client that joined, from `position` if it has one."""
-        recovered = position is not None and not joined.reason
-        rows, encode = joined.publications, self.node.replays.encode
-        return SubscribeResult(
-            recoverable=True,
-            positioned=True,
-            epoch=joined.epoch,
-            # The client takes its position from here and then from each publication.
-            offset=position.offset if position and recovered else joined.offset,
-            publications=Raw(encode(channel, rows, centrifuge.publications)) if rows else UNSET,
-            recovered=recovered,
-            was_recovering=position is not None,
-        )
 
     def due(self, now: float) -> float | None:
         if self.state is CONNECTING:
@@ -346,22 +318,6 @@ class Session(Conversation[SessionFormat]):
         if not self._awaiting_pong:
             raise FrameError("a pong that no ping asked for")
         self._awaiting_pong = False
-
-
-def _closed_error() -> WireError:
-    """Never sent. Not a constant: a raised error keeps its traceback, and so the session, alive."""
-    return WireError(centrifuge.INTERNAL, "the connection is closed")
-
-
-def _split(joined: Joined) -> tuple[Joined, tuple[bytes, ...]]:
-    """The subscription without its publications, and these as pushes.
-
-    The official client (5.8.0) ignores the publications of a subscription by the server, unless
-    it recovered.
-    """
-    rows = joined.publications
-    first = replace(joined, offset=joined.offset - len(rows), publications=())
-    return first, tuple(centrifuge.publication_push(row) for row in rows)
 
 
 _NONE: set[str] = set()

@@ -173,15 +173,15 @@ def test_channel_agrees_with_a_naive_model(
 ) -> None:
     history = History(lambda name: options, EPOCH)
     channel, model, now, seq = history.channel("numbers"), Model(options), 1000.0, 0
-    for what, amount in steps:
+    for step, amount in steps:
         before = len(channel)
-        if what == "append":
+        if step == "append":
             seq += amount
             publication = row(channel.top + 1, seq, now, b"x" * amount)
             evicted = channel.append(publication, now)
             model.append(publication)
             before += 1
-        elif what == "expire":
+        elif step == "expire":
             now += amount
             evicted = channel.expire(now)
             model.expire(now)

@@ -227,14 +227,6 @@ def test_rows_of_several_channels_are_sorted() -> None:
     assert in_order([[rows[0], rows[3]], [rows[1], rows[2]], []]) == rows
 
 
-class Seen:
-    """What a reader of one channel knows: its last position, and what it may have missed."""
-
-    def __init__(self, offset: int, seq: int):
-        self.offset = offset
-        self.seq = seq
-
-
 actions = programs(
     st.tuples(st.just("publish"), st.sampled_from("abc"))
     | st.tuples(st.just("watch"), st.sampled_from("abc"))
@@ -250,19 +242,19 @@ def play(history: History, actions: list[tuple[str, str]]) -> list[Publication]:
     log: list[Publication] = []
     watched: set[str] = set()
     now = 0.0
-    for what, name in actions:
-        if what == "publish":
+    for action, name in actions:
+        if action == "publish":
             log.append(add(history, name, now))
-        elif what == "watch":
+        elif action == "watch":
             watched.add(name)
             history.channel(name)
-        elif what == "leave" and name in watched:
+        elif action == "leave" and name in watched:
             watched.discard(name)
             history.release(name)
-        elif what == "expire":
+        elif action == "expire":
             now += 6.0
             history.expire(now, watched.__contains__)
-        elif what == "clear" and name in history.channels:
+        elif action == "clear" and name in history.channels:
             history.channels[name].clear()
     return log
 

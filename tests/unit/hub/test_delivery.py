@@ -63,7 +63,7 @@ class Log:
     def __init__(self, world: World):
         self.world = world
         self.at: dict[str, tuple[str, int]] = {}
-        self.told = 0
+        self.gaps = 0
 
     def recovered(self, channel: str, epoch: str, offset: int) -> None:
         before, last = self.at[channel]
@@ -77,7 +77,7 @@ class Log:
         self.at[channel] = (epoch, offset)
 
     def begins(self, channel: str, epoch: str, offset: int) -> None:
-        self.told += channel in self.at
+        self.gaps += channel in self.at
         self.at[channel] = (epoch, offset)
 
     def event(self, channel: str, offset: int, data: Any) -> None:
@@ -192,10 +192,10 @@ def do(world: World, peers: list[Peer], op: Op) -> None:
     match op:
         case ("publish", channel, size):
             world.publish(channel, size)
-        case ("connect", who) if not peers[who].connected:
-            peers[who].connect()
-        case ("drop", who) if peers[who].connected:
-            peers[who].drop()
+        case ("connect", number) if not peers[number].connected:
+            peers[number].connect()
+        case ("drop", number) if peers[number].connected:
+            peers[number].drop()
         case ("clear", channel):
             drive(world.node.clear(channel))
         case ("expire", seconds):
@@ -206,8 +206,8 @@ def do(world: World, peers: list[Peer], op: Op) -> None:
                 if peer.connected:
                     peer.drop()
             world.start()
-        case ("react", who, reactions):
-            peers[who].reactions = list(reactions)
+        case ("react", number, reactions):
+            peers[number].reactions = list(reactions)
 
 
 def play(options: ChannelOptions, ops: list[Op]) -> list[Peer]:
@@ -238,10 +238,10 @@ def play(options: ChannelOptions, ops: list[Op]) -> list[Peer]:
 
 
 channels = st.sampled_from("abc")
-who = st.integers(0, 3)
+number = st.integers(0, 3)
 publishes = st.tuples(st.just("publish"), channels, st.sampled_from([0, 0, 30]))
-connects = st.tuples(st.just("connect"), who)
-drops = st.tuples(st.just("drop"), who)
+connects = st.tuples(st.just("connect"), number)
+drops = st.tuples(st.just("drop"), number)
 clears = st.tuples(st.just("clear"), channels)
 plain = (
     publishes
@@ -257,7 +257,7 @@ plain = (
 
 def reacting(inner: st.SearchStrategy[Op]) -> st.SearchStrategy[list[Op]]:
     """Programs in which a peer may do more when it next gets a publication."""
-    reacts = st.tuples(st.just("react"), who, st.lists(inner, min_size=1, max_size=3))
+    reacts = st.tuples(st.just("react"), number, st.lists(inner, min_size=1, max_size=3))
     return programs(plain | reacts | reacts)
 
 
@@ -299,7 +299,7 @@ def test_reader_that_returns_in_time_is_told_of_no_gap() -> None:
     for n in range(4):
         ops += [("publish", "a", 0), ("drop", n), ("publish", "a", 0), ("publish", "b", 0)]
         ops += [("connect", n), ("publish", "b", 0)]
-    assert [peer.log.told for peer in play(ChannelOptions(), ops)] == [0, 0, 0, 0]
+    assert [peer.log.gaps for peer in play(ChannelOptions(), ops)] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -317,4 +317,4 @@ def test_reader_that_missed_evicted_publications_is_told(
     options: ChannelOptions, ops: list[Op]
 ) -> None:
     begin: list[Op] = [("connect", 2), ("publish", "a", 0), ("drop", 2)]
-    assert play(options, [*begin, *ops])[2].log.told == 1
+    assert play(options, [*begin, *ops])[2].log.gaps == 1

@@ -304,9 +304,9 @@ def test_subscriber_with_join_leave_gets_joins_and_leaves() -> None:
     other.command("unsubscribe", channel="a")
     other.command("subscribe", channel="a")
     other.session.closed()
-    who = {"info": {"user": "", "client": other.session.info.client}}
+    info = {"info": {"user": "", "client": other.session.info.client}}
     pushes = observer.pushes()
-    assert pushes == [{"channel": "a", kind: who} for kind in ("join", "leave") * 2]
+    assert pushes == [{"channel": "a", kind: info} for kind in ("join", "leave") * 2]
 
 
 @pytest.mark.parametrize("method", ["rpc", "refresh", "sub_refresh"])
