@@ -1,4 +1,4 @@
-"""A publisher that does not know whether it was heard may say the same again."""
+"""Idempotency keys: a publisher without an answer can repeat a publication safely."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEY_RULE = "1 to 128 printable ASCII characters"
 
 
 def check_key(key: str) -> str:
-    """Return `key` if it may be an idempotency key; raise InvalidKey if not."""
+    """Return `key` if it is a valid idempotency key; raise InvalidKey if not."""
     if not (0 < len(key) <= 128 and key.isascii() and key.isprintable()):
         raise InvalidKey(f"invalid idempotency key {key[:140]!r}: expected {KEY_RULE}")
     return key
@@ -22,7 +22,7 @@ def check_key(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What was answered to the first publication with a key, and when (Unix seconds)."""
+    """The receipt of the first publication with a key, and its Unix time."""
 
     channel: str
     key: str
@@ -31,52 +31,51 @@ class Remembered:
 
 
 class Keys:
-    """The idempotency keys of the last five minutes, per channel, and what was answered.
+    """The idempotency keys of the last five minutes, by channel, with their receipts.
 
-    Five minutes by the steady clock, as `now` and `born` are; `Remembered.time` is for the store.
-    Keys are remembered in the order of their seqs: `forgotten_seq` is the last that was forgotten.
+    `now` and `born` are times of the steady clock; `Remembered.time` is for the store. Keys are
+    in the order of their seqs; `forgotten_seq` is the seq of the last key that expired.
     """
 
     def __init__(self, most: int):
         self.forgotten_seq = 0
         self._most = most
-        self._known: dict[tuple[str, str], tuple[Remembered, float]] = {}
+        self._entries: dict[tuple[str, str], tuple[Remembered, float]] = {}
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._entries)
 
     def find(self, channel: str, key: str, now: float) -> Receipt | None:
-        """What was answered to this key in this channel, if it is remembered."""
-        known = self._known.get((channel, key))
-        if known is None or known[1] + REMEMBERED_SECONDS <= now:
+        """The receipt of this key in this channel, if it has not expired."""
+        entry = self._entries.get((channel, key))
+        if entry is None or entry[1] + REMEMBERED_SECONDS <= now:
             return None
-        return known[0].receipt
+        return entry[0].receipt
 
     def check_room(self, now: float, pending: int = 0) -> None:
-        """Raise Unavailable if another key could not be remembered beside the `pending` ones."""
-        if len(self._known) + pending >= self._most:
+        """Raise Unavailable if there is no room for another key besides the `pending` ones."""
+        if len(self._entries) + pending >= self._most:
             self.expire(now)
-        if len(self._known) + pending >= self._most:
+        if len(self._entries) + pending >= self._most:
             raise Unavailable(
                 f"more than {self._most} idempotency keys in five minutes (idempotency_keys)",
                 "idempotency_keys",
             )
 
-    def remember(self, known: Remembered, born: float) -> None:
-        """Remember this answer, given at `born`, which is not before that of another."""
-        self._known.pop((known.channel, known.key), None)
-        self._known[known.channel, known.key] = known, born
+    def remember(self, answer: Remembered, born: float) -> None:
+        """Add a receipt given at `born`, which must not be before that of another."""
+        self._entries.pop((answer.channel, answer.key), None)
+        self._entries[answer.channel, answer.key] = answer, born
 
     def expire(self, now: float) -> None:
-        """Forget what is older than five minutes."""
-        # The oldest come first. No copy of them all: this is asked for each key while there is no
-        # room.
+        """Remove the keys that are older than five minutes."""
+        # The oldest come first. All keys are not copied: without room this runs for each new key.
         old = list(
-            takewhile(lambda item: item[1][1] + REMEMBERED_SECONDS <= now, self._known.items())
+            takewhile(lambda item: item[1][1] + REMEMBERED_SECONDS <= now, self._entries.items())
         )
-        for name, (known, _) in old:
-            self.forgotten_seq = known.receipt.seq
-            del self._known[name]
+        for name, (answer, _) in old:
+            self.forgotten_seq = answer.receipt.seq
+            del self._entries[name]
 
     def __iter__(self) -> Iterator[Remembered]:
-        return (known for known, _ in self._known.values())
+        return (answer for answer, _ in self._entries.values())

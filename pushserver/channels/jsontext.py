@@ -1,4 +1,4 @@
-"""JSON values at the door: what is published is one valid, finite, compact JSON text."""
+"""Validates and encodes published data: one valid, finite, compact JSON text."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from pushserver.errors import InvalidData, NotJSON
 MAX_DEPTH = 100
 _SHOWN_STEPS = 8
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for a text that is not of the form that was asked for."""
+"""The exceptions of msgspec for a text that does not have the expected type."""
 
 
 def encode(value: object) -> bytes:
-    """The compact JSON text of a Python value.
+    """Encode a Python value as compact JSON text.
 
-    Beside what JSON has, whatever msgspec knows: dataclasses, datetimes, UUIDs, sets.
-    Raises InvalidData for what JSON cannot hold, bytes, NaN and Infinity among others; the text
-    says where in the value it is.
+    Types that msgspec knows are allowed: dataclasses, datetimes, UUIDs, sets. Raises InvalidData,
+    with the path in the value, for others and for bytes, NaN and Infinity.
     """
     try:
         return _encode(value)
@@ -37,7 +36,7 @@ def _encode(value: object) -> bytes:
     try:
         if _is_plain(value, MAX_DEPTH):
             return _encode_plain(value)
-        # Keys that were no strings may have become the same one.
+        # Two keys that are no strings may have become the same string.
         return compact(_ENCODER.encode(value).encode())
     except RecursionError:
         raise InvalidData("the value is nested too deeply, or contains itself") from None
@@ -46,12 +45,11 @@ def _encode(value: object) -> bytes:
 
 
 def compact(text: bytes) -> bytes:
-    """The same JSON text without white space; numbers keep their spelling.
+    """Remove the white space of a JSON text; numbers keep their spelling.
 
-    Raises InvalidData for anything but one JSON value in UTF-8 (RFC 8259), and also for what
-    browsers and other readers would disagree about: NaN, Infinity, a number beyond a
-    double's range, the same key twice in one object, a lone surrogate, and nesting
-    deeper than MAX_DEPTH.
+    Raises InvalidData unless it is one JSON value in UTF-8 (RFC 8259), and also for values that
+    readers interpret differently: NaN, Infinity, a number beyond the range of a double, a
+    duplicate key in an object, a lone surrogate, and nesting deeper than MAX_DEPTH.
     """
     try:
         _checked(text, _STRICT)
@@ -61,17 +59,16 @@ def compact(text: bytes) -> bytes:
 
 
 def decode(text: bytes) -> Any:
-    """The Python value of a JSON text that somebody else wrote.
+    """Decode a JSON text from an untrusted source.
 
-    msgspec takes 8 us to read a number such as 1e308, and so a second and a half for a megabyte
-    of them; this takes a tenth of a microsecond. Raises InvalidData as `compact` does, but for a
-    key that is in an object twice: the last one counts.
+    msgspec takes 8 us for a number such as 1e308, and so 1.5 s for a megabyte of them; this takes
+    0.1 us. Raises InvalidData like `compact`, but of a duplicate key the last value counts.
     """
     return _checked(text, _LENIENT)
 
 
 def _checked(text: bytes, decoders: tuple[json.JSONDecoder, json.JSONDecoder]) -> Any:
-    """The value of the text; the second decoder looks at each whole number."""
+    """Decode the text; the second decoder checks the range of integers."""
     try:
         value = decoders[_has_long_number(text)].decode(utf8(text))
         if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
@@ -92,7 +89,7 @@ def _checked(text: bytes, decoders: tuple[json.JSONDecoder, json.JSONDecoder]) -
 
 
 def utf8(text: bytes) -> str:
-    """The text as a string; raises InvalidData where it is not UTF-8."""
+    """Decode UTF-8; raises InvalidData."""
     try:
         return text.decode()
     except UnicodeDecodeError as error:
@@ -100,9 +97,9 @@ def utf8(text: bytes) -> str:
 
 
 def _has_long_number(text: bytes) -> bool:
-    """Whether a number may be too long for a double, so that each has to be looked at.
+    """Whether an integer may be beyond the range of a double, so that each must be checked.
 
-    A search by regular expression takes 300 times as long where many numbers are almost so long.
+    A regular expression takes 300 times as long on a text with many numbers of nearly this length.
     """
     return len(text) >= len(_LONG) and _LONG in text.translate(_DIGITS)
 
@@ -158,7 +155,7 @@ def _containers(values: Iterable[object]) -> list[dict[str, object] | list[objec
 
 
 def _is_plain(value: Any, depth: int) -> bool:
-    """Whether msgspec's text of it is what compact would give, at a quarter of the time."""
+    """Whether msgspec encodes the value as `compact` would, in a quarter of the time."""
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return True
@@ -182,14 +179,14 @@ def _is_plain(value: Any, depth: int) -> bool:
 
 
 def _simpler(value: object) -> Any:
-    """What json does not know, of what it does; msgspec would make base64 of bytes."""
+    """Convert a value that json cannot encode; refuse bytes, which msgspec encodes as base64."""
     if isinstance(value, _BINARY):
         raise TypeError("bytes have to be decoded first, or encoded as base64 by yourself")
     return msgspec.to_builtins(value, builtin_types=_BINARY)
 
 
 def _located(value: object, error: InvalidData) -> InvalidData:
-    """The same error with the path to the innermost part of the value that does not fit."""
+    """The error with the path to the innermost part of the value that cannot be encoded."""
     steps, inner, innermost = list[str](), value, error
     while len(steps) <= MAX_DEPTH and (part := _misfit(inner)) is not None:
         step, inner, innermost = part
@@ -202,7 +199,7 @@ def _located(value: object, error: InvalidData) -> InvalidData:
 
 
 def _misfit(value: object) -> tuple[str, object, InvalidData] | None:
-    """The step to the first part of a container that does not fit, the part, and its error."""
+    """The first part of a container that cannot be encoded: its step, the part, the error."""
     for key, part in _parts(value):
         try:
             _encode(part)
@@ -212,14 +209,13 @@ def _misfit(value: object) -> tuple[str, object, InvalidData] | None:
 
 
 def _parts(value: object) -> Iterator[tuple[str, object]]:
-    """The parts of a container, each with the step that leads to it."""
+    """The parts of a container with their steps in the path."""
     if isinstance(value, Mapping):
         yield from ((f"[{key!r:.40}]", part) for key, part in value.items())
     elif isinstance(value, (list, tuple)):
         yield from ((f"[{number}]", part) for number, part in enumerate(value))
     elif isinstance(value, (set, frozenset)):
-        # A set has no order: a number would differ from run to run, and the log would take the
-        # same failure for a new one.
+        # A set has no order: with a number, the same failure would be logged as another one.
         yield from (("{...}", part) for part in value)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
@@ -229,12 +225,12 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
 _BINARY = (bytes, bytearray, memoryview)
 _SAFE = 1 << 63
 _encode_plain = msgspec.json.Encoder().encode
-# A number has to be this long to be beyond a double, and looking at each takes its time.
+# The shortest integer beyond the range of a double has this length.
 _LONG = b"0" * 309
 _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 
-# Made once: a call of json.dumps or json.loads with options makes a new one each time,
-# which takes longer than a small value.
+# json.dumps and json.loads with options make a new encoder or decoder for each call, which takes
+# longer than encoding a small value.
 _ENCODER = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_simpler
 )

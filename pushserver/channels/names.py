@@ -13,14 +13,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}")
 
 
 def check_name(name: str) -> str:
-    """Return `name` if it may name a channel; raise InvalidName if not."""
+    """Return `name` if it is a valid channel name; raise InvalidName if not."""
     if _NAME.fullmatch(name) is None:
         raise InvalidName(f"invalid channel name {name[:140]!r}: expected {NAME_RULE}")
     return name
 
 
 def check_namespace(name: str) -> str:
-    """Return `name` if it may stand before the colon of a channel's name; raise InvalidName."""
+    """Return `name` if it is a valid namespace; raise InvalidName if not."""
     if ":" in name or _NAME.fullmatch(f"{name}:") is None:
         raise InvalidName(
             f"invalid namespace {name[:140]!r}: expected what stands before the first colon of a"
@@ -35,7 +35,7 @@ def namespace_of(channel: str) -> str:
 
 
 def check_event(event: str) -> str:
-    """Return `event` if it may name an event; raise InvalidName if not."""
+    """Return `event` if it is a valid event name; raise InvalidName if not."""
     if not (0 < len(event) <= 128 and event.isprintable()):
         raise InvalidName(f"invalid event name {event[:140]!r}: expected {EVENT_RULE}")
     return event

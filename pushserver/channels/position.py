@@ -1,4 +1,4 @@
-"""Where a reader stands: in one channel, or in the one sequence of all channels."""
+"""Positions of readers: in one channel, or in the common sequence of all channels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CURSOR = re.compile(r"([A-Za-z0-9_-]{1,64}):([0-9]{1,18})")
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The last publication that a reader of one channel has processed; 0: none yet."""
+    """The last publication that a reader of one channel has processed; offset 0: none."""
 
     epoch: str
     offset: int
@@ -22,7 +22,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """After the publication number `seq` of this epoch."""
+    """The position after the publication `seq` of an epoch."""
 
     epoch: str
     seq: int
@@ -33,10 +33,9 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a reader begins: after `since`, or with the `last` so many publications, then live.
+    """The start of a reader: after `since`, with the `last` publications, or with the `oldest`.
 
-    `last` 0 is from now on; `oldest` is all that is retained. With none of them it is the
-    reader's own default.
+    `last` 0 means only new publications. Without any of them the default of the reader applies.
     """
 
     since: Cursor | None = None
@@ -50,7 +49,7 @@ def cursor_text(epoch: str, seq: int) -> str:
 
 
 def parse_cursor(text: str) -> Cursor:
-    """`epoch:seq` as a Cursor; raises InvalidCursor."""
+    """Parse `epoch:seq`; raises InvalidCursor."""
     match = _CURSOR.fullmatch(text)
     if match is None:
         raise InvalidCursor(f"invalid cursor {text[:80]!r}: expected {CURSOR_RULE}")
@@ -58,7 +57,7 @@ def parse_cursor(text: str) -> Cursor:
 
 
 def parse_since(text: str) -> Start:
-    """The value of `since=`; raises InvalidCursor."""
+    """Parse the value of `since=`; raises InvalidCursor."""
     if text == "now":
         return Start(last=0)
     if text == "oldest":

@@ -1,4 +1,4 @@
-"""Publications: drafts before they are numbered, numbered ones, and receipts for publishers."""
+"""Publications, drafts of them without numbers, and receipts for their publishers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pushserver.errors import InvalidData
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
-    """Who is behind a connection, as presence and client publications show it.
+    """The client of a connection, in presence and in publications of clients.
 
-    `conn_info` and `chan_info` are one JSON value each, as text, or empty.
+    `conn_info` and `chan_info` are JSON text, or empty.
     """
 
     client: str
@@ -27,10 +27,7 @@ class ClientInfo:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A publication before the log has numbered it.
-
-    `data` is one JSON value as compact UTF-8 text (see `jsontext`).
-    """
+    """A publication without numbers; `data` is compact JSON text (see `jsontext`)."""
 
     channel: str
     data: bytes
@@ -38,11 +35,11 @@ class Draft:
     tags: dict[str, str] | None = None
     info: ClientInfo | None = None
     key: str = ""
-    """The publisher's idempotency key: the same again within five minutes is no new draft."""
+    """The idempotency key: within five minutes a draft with the same key is a repetition."""
 
 
 class Receipt(Struct, frozen=True, gc=False):
-    """Where a draft ended up: what its publisher is answered."""
+    """The numbers of a publication, which its publisher gets."""
 
     epoch: str
     seq: int
@@ -50,17 +47,15 @@ class Receipt(Struct, frozen=True, gc=False):
 
     @property
     def id(self) -> str:
-        """The cursor to go on from after this publication."""
+        """The cursor after this publication."""
         return cursor_text(self.epoch, self.seq)
 
 
 class Publication(Struct, frozen=True, gc=False):
     """One event in one channel.
 
-    A msgspec struct rather than a dataclass: making a frozen dataclass of this
-    size takes 2.0 us, making this 0.3 us, and one is made for each publication.
-    `time` is in Unix seconds, and within a channel never less than before; `data` is
-    compact JSON text.
+    `time` is in Unix seconds and never decreases in a channel; `data` is compact JSON text.
+    A msgspec struct is made in 0.3 us, a frozen dataclass of this size in 2.0 us.
     """
 
     channel: str
@@ -75,12 +70,12 @@ class Publication(Struct, frozen=True, gc=False):
 
     @property
     def id(self) -> str:
-        """The cursor to go on from after this publication."""
+        """The cursor after this publication."""
         return cursor_text(self.epoch, self.seq)
 
     @property
     def receipt(self) -> Receipt:
-        """What its publisher is answered."""
+        """The numbers for the publisher."""
         return Receipt(self.epoch, self.seq, self.offset)
 
 

@@ -96,7 +96,7 @@ BOUNDS = {
     "hub.hub.Hub.on_join": STARTED,
     "hub.hub.Hub.on_leave": STARTED,
     "hub.hub.Following.offsets": ONCE,
-    "channels.idempotency.Keys._known": (
+    "channels.idempotency.Keys._entries": (
         "idempotency_keys, of 128 characters each, for five minutes"
     ),
     "transports.websocket.lean.LeanProtocol.__dict__": "the attributes of one connection",

@@ -8,55 +8,55 @@ from pushserver.errors import InvalidKey, Unavailable
 from tests.unit.fakes.tools import EPOCH
 
 
-def known(key: str, time: float = 0.0, channel: str = "a", offset: int = 1) -> Remembered:
+def answer(key: str, time: float = 0.0, channel: str = "a", offset: int = 1) -> Remembered:
     return Remembered(channel, key, Receipt(EPOCH, offset, offset), time)
 
 
 @pytest.mark.parametrize("key", ["k", "a b", "x" * 128, "~!@#"])
-def test_a_key_is_printable_ascii(key: str) -> None:
+def test_printable_ascii_is_a_valid_key(key: str) -> None:
     assert check_key(key) == key
 
 
 @pytest.mark.parametrize("key", ["", "x" * 129, "ü", "a\n", "\0", "x" * 100_000])
-def test_any_other_is_refused_with_the_rule(key: str) -> None:
+def test_invalid_key_is_refused_with_the_rule(key: str) -> None:
     with pytest.raises(InvalidKey, match="expected 1 to 128 printable ASCII characters") as refused:
         check_key(key)
     assert len(str(refused.value)) < 300
 
 
-def test_a_key_is_known_for_five_minutes_in_its_channel() -> None:
+def test_key_is_remembered_for_five_minutes_in_its_channel() -> None:
     keys = Keys(10)
-    keys.remember(known("k"), 100.0)
+    keys.remember(answer("k"), 100.0)
     assert keys.find("a", "k", 399.9) == Receipt(EPOCH, 1, 1)
     assert keys.find("a", "k", 400.0) is None
     assert keys.find("b", "k", 100.0) is None
     assert keys.find("a", "K", 100.0) is None
 
 
-def test_old_keys_are_forgotten_and_young_ones_not() -> None:
+def test_expire_removes_old_keys_only() -> None:
     keys = Keys(10)
     for n in range(4):
-        keys.remember(known(str(n)), 100.0 * n)
+        keys.remember(answer(str(n)), 100.0 * n)
     keys.expire(450.0)
     assert [k.key for k in keys] == ["2", "3"]
     assert len(keys) == 2
 
 
-def test_a_key_said_again_counts_from_then_on() -> None:
+def test_key_used_again_expires_later() -> None:
     keys = Keys(10)
-    keys.remember(known("k"), 0.0)
-    keys.remember(known("other"), 10.0)
-    keys.remember(known("k", offset=2), 400.0)
+    keys.remember(answer("k"), 0.0)
+    keys.remember(answer("other"), 10.0)
+    keys.remember(answer("k", offset=2), 400.0)
     keys.expire(320.0)
     assert keys.find("a", "k", 500.0) == Receipt(EPOCH, 2, 2)
     assert len(keys) == 1
 
 
-def test_no_key_is_forgotten_early_to_make_room() -> None:
+def test_no_key_is_removed_early_to_make_room() -> None:
     keys = Keys(2)
-    keys.remember(known("1"), 0.0)
+    keys.remember(answer("1"), 0.0)
     keys.check_room(0.0)
-    keys.remember(known("2"), 100.0)
+    keys.remember(answer("2"), 100.0)
     with pytest.raises(Unavailable, match=r"more than 2 .* \(idempotency_keys\)"):
         keys.check_room(299.0)
     assert len(keys) == 2

@@ -28,7 +28,7 @@ values = st.recursive(
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal with their types: 1 is not 1.0 is not True."""
+    """Whether values are equal with the same types: 1, 1.0 and True differ."""
     return repr(a) == repr(b)
 
 
@@ -39,7 +39,7 @@ def test_every_json_text_keeps_its_value(value: Any, indent: Any, ascii_only: bo
 
 
 @given(values)
-def test_what_is_encoded_reads_as_the_same_value_and_is_compact_already(value: Any) -> None:
+def test_encoded_text_has_the_same_value_and_is_compact(value: Any) -> None:
     text = encode(value)
     assert same(json.loads(text), value)
     assert compact(text) == text
@@ -62,7 +62,7 @@ def test_what_is_encoded_reads_as_the_same_value_and_is_compact_already(value: A
         (b'""', b'""'),
     ],
 )
-def test_white_space_goes_and_spelling_stays(text: bytes, compacted: bytes) -> None:
+def test_compact_removes_white_space_and_keeps_the_spelling(text: bytes, compacted: bytes) -> None:
     assert compact(text) == compacted
 
 
@@ -71,7 +71,7 @@ REFUSED = [
     (b"   ", "Expecting value"),
     (b"nothing", "Expecting value"),
     (b"{'a': 1}", "property name"),
-    # Python 3.13 says it in other words.
+    # Python 3.13 has another message.
     (b"[1,]", "at character"),
     (b'{"a":1,}', "at character"),
     (b'{"a":1} {"a":2}', "Extra data at character 8"),
@@ -109,19 +109,19 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "why"), REFUSED, ids=[repr(text[:20]) for text, _ in REFUSED])
-def test_what_is_no_json_value_is_refused_by_name(text: bytes, why: str) -> None:
+def test_compact_refuses_invalid_text_with_the_reason(text: bytes, why: str) -> None:
     with pytest.raises(InvalidData) as refused:
         compact(text)
     assert why in str(refused.value)
     assert len(str(refused.value)) < 200
 
 
-def test_a_whole_number_beyond_a_double_is_refused_like_any_other() -> None:
+def test_compact_refuses_an_integer_beyond_a_double() -> None:
     with pytest.raises(InvalidData, match="beyond the range of a double"):
         compact(b"1" + b"0" * 400)
 
 
-def test_a_long_number_within_the_range_of_a_double_keeps_its_digits() -> None:
+def test_compact_keeps_the_digits_of_a_long_number_within_a_double() -> None:
     assert compact(b"[1, %b]" % (b"1" * 309)) == b"[1,%b]" % (b"1" * 309)
 
 
@@ -129,7 +129,7 @@ def nested(depth: int, inner: bytes) -> bytes:
     return b"[" * depth + inner + b"]" * depth
 
 
-def test_nesting_may_be_as_deep_as_the_limit() -> None:
+def test_nesting_up_to_the_limit_is_allowed() -> None:
     assert compact(nested(MAX_DEPTH, b"1")) == nested(MAX_DEPTH, b"1")
     assert compact(nested(MAX_DEPTH, b"")) == nested(MAX_DEPTH, b"")
     with pytest.raises(InvalidData):
@@ -138,13 +138,13 @@ def test_nesting_may_be_as_deep_as_the_limit() -> None:
         compact(nested(MAX_DEPTH + 1, b"1"))
 
 
-def test_brackets_in_strings_and_beside_it_do_not_change_how_deep_a_value_is() -> None:
+def test_brackets_in_strings_and_in_siblings_do_not_count_as_nesting() -> None:
     assert compact(nested(MAX_DEPTH, b'"["')) == nested(MAX_DEPTH, b'"["')
     text = nested(MAX_DEPTH - 1, b"[],1,[]")
     assert compact(text) == text
 
 
-def test_many_values_beside_one_another_are_not_deep() -> None:
+def test_many_siblings_do_not_count_as_nesting() -> None:
     text = b"[" + b",".join([b"[[1]]"] * 200) + b"]"
     assert compact(text) == text
     text = b'{"a":"' + b"[{" * 200 + b'"}'
@@ -154,22 +154,22 @@ def test_many_values_beside_one_another_are_not_deep() -> None:
 @given(st.binary(max_size=60) | st.text('[]{}",:0123456789eE.-+\\u dtrueNaN', max_size=60))
 @example("[" * 30_000)
 @example(b'"\\ud800\\u0041"')
-def test_any_bytes_are_compacted_or_refused_and_what_is_given_out_is_strict(
+def test_any_bytes_are_refused_or_compacted_to_strict_json(
     text: bytes | str,
 ) -> None:
     body = text if isinstance(text, bytes) else text.encode()
     try:
-        found = compact(body)
+        text_out = compact(body)
     except InvalidData:
         return
 
     def refuse(word: str) -> None:
         raise AssertionError(word)
 
-    json.loads(found.decode(), parse_constant=refuse)
-    assert same(json.loads(found), json.loads(body))
-    assert compact(found) == found
-    assert b"\n" not in found
+    json.loads(text_out.decode(), parse_constant=refuse)
+    assert same(json.loads(text_out), json.loads(body))
+    assert compact(text_out) == text_out
+    assert b"\n" not in text_out
 
 
 @dataclass
@@ -178,7 +178,7 @@ class Reading:
     at: datetime
 
 
-def test_python_values_that_msgspec_knows_become_json() -> None:
+def test_python_values_that_msgspec_knows_are_encoded() -> None:
     reading = Reading(1.5, datetime(2026, 11, 22, tzinfo=UTC))
     assert encode(reading) == b'{"number":1.5,"at":"2026-11-22T00:00:00Z"}'
     assert encode(UUID(int=1)) == b'"00000000-0000-0000-0000-000000000001"'
@@ -239,7 +239,7 @@ def test_python_values_that_json_cannot_hold_are_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [{1: "a", "1": "b"}, deep(MAX_DEPTH + 1)], ids=["key", "depth"])
-def test_what_encode_gives_out_compact_would_take(value: object) -> None:
+def test_compact_accepts_the_result_of_encode(value: object) -> None:
     try:
         text = encode(value)
     except InvalidData:
@@ -253,29 +253,29 @@ class Picture:
     body: object
 
 
-@pytest.mark.parametrize("made", [bytes, bytearray, memoryview])
-def test_bytes_are_no_json_value_and_no_base64_in_secret(made: Any) -> None:
-    body = made(b"x")
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_are_refused_and_not_encoded_as_base64(kind: Any) -> None:
+    body = kind(b"x")
     for value in (body, {"a": body}, [1, (body,)], Picture("a", body), {"p": [Picture("a", body)]}):
         with pytest.raises(InvalidData) as refused:
             encode(value)
         advice = "bytes have to be decoded first, or encoded as base64 by yourself"
-        expected = f"{made.__name__} does not fit into JSON: {advice}"
+        expected = f"{kind.__name__} does not fit into JSON: {advice}"
         assert str(refused.value).startswith(expected)
 
 
 class TestDecode:
     @given(values)
-    def test_gives_the_value_of_every_json_text(self, value: Any) -> None:
+    def test_returns_the_value_of_any_json_text(self, value: Any) -> None:
         assert same(decode(json.dumps(value).encode()), value)
 
-    def test_takes_the_last_of_a_key_that_is_there_twice(self) -> None:
+    def test_returns_the_last_value_of_a_duplicate_key(self) -> None:
         assert decode(b'{"a":1,"b":2,"a":3}') == {"a": 3, "b": 2}
 
     @pytest.mark.parametrize(
         "text", [b"", b"x", b"NaN", b"-Infinity", b"[1,]", b'"open', b'{"a":NaN}']
     )
-    def test_of_what_is_no_json_says_so(self, text: bytes) -> None:
+    def test_refuses_a_text_that_is_no_json(self, text: bytes) -> None:
         with pytest.raises(NotJSON):
             decode(text)
 
@@ -291,7 +291,9 @@ class TestDecode:
             (b"[" * 100_000, "nested deeper than 100"),
         ],
     )
-    def test_of_what_cannot_be_published_says_why(self, text: bytes, words: str) -> None:
+    def test_refuses_json_that_cannot_be_published_with_the_reason(
+        self, text: bytes, words: str
+    ) -> None:
         with pytest.raises(InvalidData, match=words) as caught:
             decode(text)
         assert not isinstance(caught.value, NotJSON)
@@ -299,10 +301,72 @@ class TestDecode:
 
 @pytest.mark.parametrize("number", ["9" * 309, "1" + "0" * 308, "9" * 308])
 @pytest.mark.parametrize("around", ["%s", "[1,%s]", '{"a":"' + "7" * 308 + '","b":%s}', "[-%s]"])
-def test_a_number_is_looked_at_wherever_it_is_long(number: str, around: str) -> None:
+def test_long_number_is_checked_at_any_position(number: str, around: str) -> None:
     text = (around % number).encode()
     if int(number) > 10**308 * 1.7:
         with pytest.raises(InvalidData, match="beyond the range of a double"):
             compact(text)
     else:
         assert compact(text) == text
+
+
+# -- the path in an error --
+
+
+@dataclass
+class Point:
+    x: int
+
+
+class Odd:
+    pass
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "path"),
+    [
+        (Odd(), "Odd", ""),
+        ({"a": [1, {"b": Odd()}]}, "Odd", "['a'][1]['b']"),
+        ((0, {1: 3j}), "complex", "[1][1]"),
+        ([float("nan")], "float", "[0]"),
+        ({"k": {1: 2, "1": 3}}, "dict", "['k']"),
+        ({"k": {(1, 2): 3}}, "dict", "['k']"),
+        ({"s": "\ud800"}, "str", "['s']"),
+        ([[[{Odd()}]]], "Odd", "[0][0][0]{...}"),
+        ([frozenset([3j])], "complex", "[0]{...}"),
+        ({"p": Point(Odd())}, "Odd", "['p'].x"),  # type: ignore[arg-type]
+        ([lambda: 0], "function", "[0]"),
+        (LOOP, "list", ""),
+    ],
+)
+def test_invalid_part_is_refused_with_its_type_and_path(
+    value: object, kind: str, path: str
+) -> None:
+    with pytest.raises(InvalidData) as caught:
+        encode(value)
+    message = str(caught.value)
+    assert message.startswith(f"{kind} does not fit into JSON: "), message
+    assert (f"(at {path} of the value)" in message) is bool(path), message
+
+
+def test_long_path_is_shortened() -> None:
+    value: Any = Odd()
+    for _ in range(50):
+        value = {"k" * 1_000: value}
+    with pytest.raises(InvalidData) as caught:
+        encode(value)
+    assert len(str(caught.value)) < 600
+    assert "..." in str(caught.value)
+
+
+def test_bytes_are_refused_with_their_path() -> None:
+    with pytest.raises(InvalidData) as caught:
+        encode({"a": [1, b"x"]})
+    assert str(caught.value) == (
+        "bytes does not fit into JSON: bytes have to be decoded first, or encoded as base64 by"
+        " yourself (at ['a'][1] of the value)"
+    )

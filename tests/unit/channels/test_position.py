@@ -17,7 +17,7 @@ from pushserver.errors import InvalidCursor
         ("x" * 64 + ":" + "9" * 18, Cursor("x" * 64, 10**18 - 1)),
     ],
 )
-def test_a_cursor_is_an_epoch_and_a_number(text: str, cursor: Cursor) -> None:
+def test_cursor_is_an_epoch_and_a_number(text: str, cursor: Cursor) -> None:
     assert parse_cursor(text) == cursor
 
 
@@ -47,7 +47,7 @@ def test_a_cursor_is_an_epoch_and_a_number(text: str, cursor: Cursor) -> None:
         "x" * 100_000,
     ],
 )
-def test_anything_else_is_refused_with_the_value_and_the_rule(text: str) -> None:
+def test_invalid_cursor_is_refused_with_value_and_rule(text: str) -> None:
     with pytest.raises(InvalidCursor) as refused:
         parse_cursor(text)
     assert repr(text[:80]) in str(refused.value)
@@ -62,11 +62,11 @@ def test_anything_else_is_refused_with_the_value_and_the_rule(text: str) -> None
         st.integers(0, 10**18 - 1),
     )
 )
-def test_what_a_cursor_is_written_as_reads_as_the_same(cursor: Cursor) -> None:
+def test_text_of_a_cursor_parses_to_the_same_cursor(cursor: Cursor) -> None:
     assert parse_cursor(str(cursor)) == cursor
 
 
-def test_since_has_two_words_beside_cursors() -> None:
+def test_since_is_a_cursor_or_now_or_oldest() -> None:
     assert parse_since("now") == Start(last=0)
     assert parse_since("oldest") == Start(oldest=True)
     assert parse_since("e:5") == Start(since=Cursor("e", 5))
