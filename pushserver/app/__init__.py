@@ -1,1 +1,1 @@
-"""Applications: what users write against, and how their handlers are called."""
+"""Applications: their interface, and the calls of their handlers."""

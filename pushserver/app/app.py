@@ -1,4 +1,4 @@
-"""What users write against: sources, handlers of events, and publishing from anywhere."""
+"""The interface of an application: sources, handlers of events, and publishing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from twisted.application.service import Service
 
-from pushserver.app.client import Client, encoded
-from pushserver.app.dispatch import AppHandlers
-from pushserver.app.handlers import Events, handler
+from pushserver.app.client import Client, encode_message
+from pushserver.app.dispatch import Dispatcher
+from pushserver.app.handlers import HandlerRegistry, make_handler
+from pushserver.app.link import ServerLink
 from pushserver.app.result import Published
-from pushserver.app.service import Running
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
@@ -30,23 +30,23 @@ Function = TypeVar("Function", bound=Callable[..., Any] | type)
 
 @dataclass(frozen=True, slots=True)
 class AppSource:
-    """A source of an application, and how it is to be run."""
+    """A source of an application, with the settings of its runner."""
 
     source: Any
     plan: Plan
 
 
 class App:
-    """All of `PushServer` but what makes a server of it, which is in `server.embedding`."""
+    """`PushServer` without the methods that create a server; those are in `server.embedding`."""
 
     def __init__(self, *, pages: str | PathLike[str] = "") -> None:
         self.pages = fspath(pages)
         self.sources: list[AppSource] = []
-        self.events = Events()
-        self._running: Running | None = None
-        self._handlers: AppHandlers | None = None
+        self.handlers = HandlerRegistry()
+        self._link: ServerLink | None = None
+        self._dispatcher: Dispatcher | None = None
         self._service: Service | None = None
-        """The server that was made for this application, if it has a server of its own."""
+        """The server of this application, if `service()` has made one."""
 
     def source(
         self,
@@ -62,18 +62,18 @@ class App:
         retry_seconds: float = 1.0,
         retry_max_seconds: float = 60.0,
     ) -> Callable[[Function], Function]:
-        """Let what is decorated publish to the channel.
+        """Decorate a source, which publishes to the channel.
 
-        A function is called every so many seconds, and what it returns is published; a
-        generator, plain or async, publishes what it yields; a coroutine function without
-        `every` is called once, with a feed to publish by; a class that provides ISource does it
-        all by itself. What is not async runs in a thread of its own, unless `thread` is False.
-        None publishes nothing.
+        A function is called every `every` seconds, and its result is published. A generator, plain
+        or async, publishes each value that it yields. A coroutine function without `every` is
+        called once, with a feed to publish by. A class that provides ISource publishes by itself.
+        A function or generator that is not async runs in its own thread, unless `thread` is False.
+        A value of None is not published.
 
-        `on_demand`: only while somebody watches the channel, and `linger_seconds` longer.
-        `max_rate`: publications a second, beyond which it is slowed. One that fails is started
-        again after `retry_seconds`, later twice that, and so on up to `retry_max_seconds`.
-        Raises ValueError for what can be no source.
+        `on_demand`: run only while the channel has subscribers, and `linger_seconds` longer.
+        `max_rate`: publications a second; a faster source is slowed. A source that fails is
+        started again after `retry_seconds`, then after twice that, up to `retry_max_seconds`.
+        Raises ValueError for an invalid source or setting.
         """
         if not isinstance(channel, str):
             raise ValueError('@app.source needs the channel: @app.source("numbers")')
@@ -81,7 +81,7 @@ class App:
         check_event(event)
 
         def decorate(target: Function) -> Function:
-            if self._running is not None or self._service is not None:
+            if self._link is not None or self._service is not None:
                 raise RuntimeError(f"the server is made already, without {target!r:.80}")
             called = name or getattr(target, "__name__", type(target).__name__)
             if any(called == other.plan.name for other in self.sources):
@@ -106,28 +106,28 @@ class App:
     def on(
         self, event: str, *, namespace: str = "", thread: bool | None = None
     ) -> Callable[[Function], Function]:
-        """Let what is decorated answer an event of a client's, or of the server's.
+        """Decorate the handler of an event.
 
-        `start` and `stop` are called without arguments, once: before any source runs and any
+        `start` and `stop` are called once, without arguments: before any source runs and any
         client is connected, and before publishing ends. `connect` is called with `(client,
         data)`, `disconnect` with `(client, reason)`, `subscribe` and `publish` with `(client,
-        channel, data)`, everything else with `(client, data)`; a function that takes fewer gets
-        the first ones. A client sends `message` (a text) and `json` (anything else) without an
-        answer; it calls any other event by name, or by `namespace:name`, and what the function
-        returns is the answer that it gets. With a namespace, `subscribe` and `publish` are for
-        the channels whose names begin with it and a colon.
+        channel, data)`, any other event with `(client, data)`; a function with fewer parameters
+        gets the first arguments. A client sends `message` (a text) and `json` (any other value)
+        without an answer. It calls any other event by its name, or by `namespace:name`, and gets
+        the result of the function as the answer. With a namespace, `subscribe` and `publish` are
+        for the channels whose names begin with the namespace and a colon.
 
-        `connect`, `subscribe` and `publish` say no by raising Refused, or by returning False. A
-        channel that has a handler of `subscribe` is not read by plain HTTP without an API key.
-        What is not async runs in a thread, unless `thread` is False. Raises ValueError for a
-        second handler of the same event.
+        A handler of `connect`, `subscribe` or `publish` refuses by raising Refused or returning
+        False. A channel with a `subscribe` handler cannot be read by plain HTTP without an API
+        key. A function that is not async runs in a thread, unless `thread` is False. Raises
+        ValueError for a second handler of the same event.
         """
         if not isinstance(event, str):
             raise ValueError('@app.on needs the event: @app.on("message")')
         check_event(event)
 
         def decorate(function: Function) -> Function:
-            self.events.add(namespace, event, handler(event, function, thread))
+            self.handlers.add(namespace, event, make_handler(event, function, thread))
             return function
 
         return decorate
@@ -141,12 +141,12 @@ class App:
         tags: Mapping[str, str] | None = None,
         key: str = "",
     ) -> Published:
-        """Publish from any thread, any callback and any coroutine.
+        """Publish from any thread, callback or coroutine.
 
-        When it returns the publication is appended and on its way; with a store that commits
-        first, another thread waits for that, and a coroutine may await it. `key`: the same again
-        within five minutes is no new publication. Raises InvalidName, InvalidData, InvalidKey, and
-        Unavailable or NotRunning when nothing was published.
+        On return the publication is appended and delivery has begun. With a store that commits
+        first, another thread waits for the commit, and a coroutine can await the result. `key`: a
+        second call with the same key within five minutes publishes nothing. Raises InvalidName,
+        InvalidData and InvalidKey, and Unavailable or NotRunning if nothing was published.
         """
         draft = Draft(
             check_name(channel),
@@ -158,44 +158,45 @@ class App:
         return self._server().publish(draft)
 
     def send(self, data: object, event: str = "") -> None:
-        """Tell every connected client; see `Client.send`."""
-        text, running = message_push(encoded(data, event)), self._server()
+        """Send to every connected client; see `Client.send`."""
+        text, link = message_push(encode_message(data, event)), self._server()
 
         def send() -> None:
             frames: dict[SessionFormat, bytes] = {}
-            for session in running.node.sessions:
+            for session in link.node.sessions:
                 if session.connected:
                     session.broadcast(text, frames)
 
-        running.soon(send)
+        link.call_soon(send)
 
     @property
     def clients(self) -> list[Client]:
-        """Those who are connected over the Centrifuge protocol, now.
+        """The clients that are connected over the Centrifuge protocol now.
 
-        In its `connect` handler a client is among them already, in that of `disconnect` no more.
+        A client is included from its `connect` handler on, and no longer in its `disconnect`
+        handler.
         """
-        return [] if self._handlers is None else list(self._handlers.clients.values())
+        return [] if self._dispatcher is None else list(self._dispatcher.clients.values())
 
-    def begin(self, running: Running, handlers: AppHandlers) -> None:
-        """A server runs this application from now on; raises RuntimeError if another does."""
-        if self._running is not None:
+    def attach(self, link: ServerLink, dispatcher: Dispatcher) -> None:
+        """A server starts to run this application; raises RuntimeError if another does."""
+        if self._link is not None:
             raise RuntimeError("the application is being run by a server already")
-        self._running, self._handlers = running, handlers
+        self._link, self._dispatcher = link, dispatcher
 
-    def end(self) -> None:
+    def detach(self) -> None:
         """The server has stopped."""
-        running, self._running = self._running, None
-        # It does not start again.
+        link, self._link = self._link, None
+        # A service cannot be started again.
         self._service = None
-        if running is not None:
-            running.stop()
+        if link is not None:
+            link.stop()
 
-    def _server(self) -> Running:
-        running = self._running
-        if running is None:
+    def _server(self) -> ServerLink:
+        link = self._link
+        if link is None:
             raise NotRunning(
                 "no server runs this application: start it with twistd pushserver --app"
                 " MODULE:NAME, or start its service()"
             )
-        return running
+        return link

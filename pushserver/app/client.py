@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pushserver.app.service import Running
+from pushserver.app.link import ServerLink
 from pushserver.channels import jsontext
 from pushserver.channels.names import check_event, check_name
 from pushserver.protocols import centrifuge
@@ -12,75 +12,73 @@ from pushserver.sessions.callbacks import ClientSession
 
 
 class Client:
-    """One connection of the Centrifuge protocol. All of it may be called from any thread.
+    """One connection of the Centrifuge protocol, for any thread.
 
-    In a forked process of the server all that would change something raises NotRunning.
-
-    `id` is unguessable and new for each connection; `state` is for the application, which may
-    keep there what it likes.
+    `id` is unguessable and new for each connection. `state` is for values of the application. In
+    a forked process of the server the methods raise NotRunning.
     """
 
-    def __init__(self, session: ClientSession, running: Running):
+    def __init__(self, session: ClientSession, link: ServerLink):
         self.id = session.info.client
         self.state: dict[str, Any] = {}
         self._session = session
-        self._running = running
+        self._link = link
 
     def __repr__(self) -> str:
         return f"<Client {self.id}>"
 
     @property
     def user(self) -> str:
-        """Who it is; empty for somebody who did not say."""
+        """The id of the user; empty if unknown."""
         return self._session.info.user
 
     @property
     def channels(self) -> frozenset[str]:
-        """The channels that it is in; for another thread than the reactor's a moment ago."""
+        """The channels of the client; in other threads than the reactor's, as of a moment ago."""
         return self._session.channels
 
     @property
     def connected(self) -> bool:
-        """Whether it is there; not yet in its `connect` handler."""
+        """Whether the client is connected; False in its `connect` handler."""
         return self._session.connected
 
     def send(self, data: object, event: str = "") -> None:
-        """Tell this client alone: its `message` handler gets the data.
+        """Send to this client alone; its `message` handler gets the data.
 
-        With an event what it gets is `{"event": ..., "data": ...}`. What a `connect` handler
-        sends comes as soon as the client is connected. Raises InvalidData for what JSON cannot
-        hold. Nothing happens when it is gone.
+        With an event, it gets `{"event": ..., "data": ...}`. A message of a `connect` handler is
+        sent after the connect reply. Does nothing if the client is gone. Raises InvalidData for
+        a value that JSON cannot hold.
         """
-        text = encoded(data, event)
-        self._running.soon(lambda: self._session.message(text))
+        text = encode_message(data, event)
+        self._link.call_soon(lambda: self._session.message(text))
 
     def join(self, channel: str) -> None:
-        """Put it into the channel, as if it had subscribed itself; raises InvalidName.
+        """Subscribe the client to the channel; raises InvalidName.
 
-        Should it subscribe itself, that takes the place of this.
-        In a `connect` handler: from the beginning, and with what it missed when it comes back.
+        A later subscribe by the client replaces this one. Called in a `connect` handler, the
+        subscription is part of the connect reply and is recovered on reconnect.
         """
         check_name(channel)
-        node = self._running.node
-        self._running.soon(lambda: node.run(self._session.invite(channel)))
+        node = self._link.node
+        self._link.call_soon(lambda: node.run(self._session.invite(channel)))
 
     def leave(self, channel: str) -> None:
-        """Take it out of the channel; nothing happens when it is not in it."""
+        """Unsubscribe the client from the channel; does nothing if it is not in it."""
         check_name(channel)
-        self._running.soon(
+        self._link.call_soon(
             lambda: self._session.unsubscribe(
                 channel, centrifuge.UNSUBSCRIBED, "taken out by the server"
             )
         )
 
     def disconnect(self, reason: str = "disconnected by the application", code: int = 4500) -> None:
-        """End the connection; from 4500 to 4999 the client does not come back."""
+        """End the connection; with a code from 4500 to 4999 the client does not reconnect."""
         if not 4000 <= code <= 4999:
             raise ValueError(f"code {code}: expected 4000 to 4999")
         text = str(reason).encode("utf-8", "replace").decode()
-        self._running.soon(lambda: self._session.disconnect(code, text))
+        self._link.call_soon(lambda: self._session.disconnect(code, text))
 
 
-def encoded(data: object, event: str) -> bytes:
-    """The text of something sent; raises InvalidData and InvalidName."""
+def encode_message(data: object, event: str) -> bytes:
+    """The JSON text of a message; raises InvalidData and InvalidName."""
     return jsontext.encode({"event": check_event(event), "data": data} if event else data)

@@ -1,4 +1,4 @@
-"""What goes wrong in handlers: what the log is told of it, and what is kept for the status."""
+"""The failures of handlers: what is logged, and what the status shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pushserver.usercode.tracebacks import own_part
 
 @dataclass(frozen=True, slots=True)
 class HandlerFailure:
-    """How a handler failed the last time; `time` in Unix seconds."""
+    """The last failure of a handler; `time` in Unix seconds."""
 
     name: str
     event: str
@@ -27,10 +27,10 @@ class HandlerFailure:
     time: float
 
 
-class Faults:
-    """What clients can bring about is logged now and then, and the rest counted.
+class HandlerFailures:
+    """Logs the failures of handlers, at a bounded rate since clients can cause them.
 
-    `clock` gives Unix seconds, `monotonic` is the steady clock.
+    `clock` returns Unix seconds, `monotonic` is the steady clock.
     """
 
     _log = Logger()
@@ -45,61 +45,61 @@ class Faults:
         self._late: defaultdict[tuple[str, str], LogLimiter] = defaultdict(LogLimiter)
         self._busy: defaultdict[tuple[str, str], LogLimiter] = defaultdict(LogLimiter)
         self._crowded = LogLimiter()
-        self._unheard = LogLimiter()
+        self._unhandled = LogLimiter()
 
     def last(self, namespace: str) -> list[HandlerFailure]:
-        """The last failure of each handler of the namespace, and of none."""
+        """The last failure of each handler in the namespace, and of those without one."""
         spaces = ("", namespace)
-        return [failed for (space, _), failed in self._last.items() if space in spaces]
+        return [failure for (space, _), failure in self._last.items() if space in spaces]
 
-    def raised(self, found: Handler, error: BaseException) -> None:
-        """It failed."""
-        self._keep(found, describe(error))
-        more = self._more(self._raised[found.place])
+    def raised(self, handler: Handler, error: BaseException) -> None:
+        """The handler raised an exception."""
+        self._keep(handler, describe(error))
+        more = self._suffix(self._raised[handler.key])
         if more is None:
             return
         if isinstance(error, Unavailable) and error.cause == "stopping":
-            # For each client that is there when the server stops.
-            self._log.info("{name}: {error}{more}", name=found.name, error=error, more=more)
+            # Expected for each client that is connected when the server stops.
+            self._log.info("{name}: {error}{more}", name=handler.name, error=error, more=more)
         else:
             failure = own_part(Failure(error))
             self._log.failure(
-                "the handler {name} failed{more}", failure, name=found.name, more=more
+                "the handler {name} failed{more}", failure, name=handler.name, more=more
             )
 
-    def raised_late(self, found: Handler, failure: Failure) -> None:
-        """It failed when nobody waited for it any more."""
-        more = self._more(self._raised[found.place])
+    def raised_late(self, handler: Handler, failure: Failure) -> None:
+        """The handler raised an exception after its time limit."""
+        more = self._suffix(self._raised[handler.key])
         if more is not None:
             self._log.failure("a handler that was late has failed{more}", failure, more=more)
 
-    def answered(self, found: Handler, error: ValueError) -> None:
-        """It answered what JSON cannot hold."""
-        self._keep(found, f"answered what JSON cannot hold: {describe(error)}")
-        more = self._more(self._raised[found.place])
+    def not_json(self, handler: Handler, error: ValueError) -> None:
+        """The handler returned a value that JSON cannot hold."""
+        self._keep(handler, f"answered what JSON cannot hold: {describe(error)}")
+        more = self._suffix(self._raised[handler.key])
         if more is not None:
-            told = "the handler {name} answered: {error}{more}"
-            self._log.error(told, name=found.name, error=error, more=more)
+            message = "the handler {name} answered: {error}{more}"
+            self._log.error(message, name=handler.name, error=error, more=more)
 
-    def late(self, found: Handler, problem: str) -> None:
-        """It is not waited for any more."""
-        self._say(found, problem, self._late[found.place])
+    def late(self, handler: Handler, problem: str) -> None:
+        """The handler exceeded its time limit."""
+        self._report(handler, problem, self._late[handler.key])
 
-    def busy(self, found: Handler) -> None:
-        """It is not called."""
+    def busy(self, handler: Handler) -> None:
+        """The handler was not called, as too many of its calls wait."""
         problem = "is not called: too many calls wait for a thread (handler_threads)"
-        self._say(found, problem, self._busy[found.place])
+        self._report(handler, problem, self._busy[handler.key])
 
     def crowded(self) -> None:
-        """A client was not let in."""
-        more = self._more(self._crowded)
+        """A client was refused, as too many calls of the `disconnect` handler wait."""
+        more = self._suffix(self._crowded)
         if more is not None:
             problem = "too many calls of the disconnect handler wait for a thread"
             self._log.error("no client is let in: {problem}{more}", problem=problem, more=more)
 
-    def unheard(self, value: object, names: list[str]) -> None:
-        """A client sent something for which there is none."""
-        more = self._more(self._unheard)
+    def unhandled(self, value: object, names: list[str]) -> None:
+        """A client sent a value that has no handler; `names` are the events with handlers."""
+        more = self._suffix(self._unhandled)
         if more is not None:
             self._log.warn(
                 "a client sent {value}, for which there is no handler; there are: {names}",
@@ -107,16 +107,15 @@ class Faults:
                 names=", ".join(names) or "none",
             )
 
-    def _say(self, found: Handler, problem: str, limiter: LogLimiter) -> None:
-        self._keep(found, problem)
-        more = self._more(limiter)
+    def _report(self, handler: Handler, problem: str, limiter: LogLimiter) -> None:
+        self._keep(handler, problem)
+        more = self._suffix(limiter)
         if more is not None:
-            self._log.error("{name} {problem}{more}", name=found.name, problem=problem, more=more)
+            self._log.error("{name} {problem}{more}", name=handler.name, problem=problem, more=more)
 
-    def _more(self, limiter: LogLimiter) -> str | None:
+    def _suffix(self, limiter: LogLimiter) -> str | None:
         return limiter.suffix(self._monotonic())
 
-    def _keep(self, found: Handler, error: str) -> None:
-        """There is one for each handler at the most."""
-        event, now = full_name(*found.place), round(self.clock(), 3)
-        self._last[found.place] = HandlerFailure(found.name, event, error, now)
+    def _keep(self, handler: Handler, error: str) -> None:
+        event, now = full_name(*handler.key), round(self.clock(), 3)
+        self._last[handler.key] = HandlerFailure(handler.name, event, error, now)

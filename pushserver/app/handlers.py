@@ -1,4 +1,4 @@
-"""The handlers of an application: which there are, and how each is to be called."""
+"""The handlers of an application, and how each is called."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "subscribe": ("client", "channel", "data"),
     "publish": ("client", "channel", "data"),
 }
-"""What happens to the server and to a connection, which no client can name as an event, and what
-its handler gets."""
-OF_ALL = frozenset({"start", "stop", "connect", "disconnect"})
-"""Those that have to do with no channel and no namespace."""
-OTHERS = ("client", "data")
-"""What it gets for an event of the application's own."""
+"""The arguments of handlers for events of the server and of connections; no client can send these
+events."""
+WITHOUT_NAMESPACE = frozenset({"start", "stop", "connect", "disconnect"})
+"""Those that belong to no channel, and so to no namespace."""
+OTHER_ARGUMENTS = ("client", "data")
+"""The arguments of a handler for any other event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A function of the application's for one event.
+    """A function of the application for one event.
 
-    `takes`: with how many of the arguments there are it is called. `thread`: where. `place`
-    is the namespace and the event that it is for, once it has one.
+    `arity`: the number of arguments that it is called with. `thread`: whether it is called in a
+    thread. `key`: its namespace and event, once it is registered.
     """
 
     name: str
     function: Callable[..., Any]
-    takes: int
+    arity: int
     thread: bool
-    place: tuple[str, str] = ("", "")
+    key: tuple[str, str] = ("", "")
 
 
-def handler(event: str, function: Callable[..., Any], thread: bool | None) -> Handler:
-    """The handler that a function is; raises ValueError if it can be none.
+def make_handler(event: str, function: Callable[..., Any], thread: bool | None) -> Handler:
+    """Return the handler of a function; raise ValueError if it cannot be one.
 
-    What is not async is called in a thread, unless `thread` is False.
+    A function that is not async is called in a thread unless `thread` is False.
     """
     name = getattr(function, "__qualname__", repr(function))
     if not callable(function):
@@ -51,69 +51,74 @@ def handler(event: str, function: Callable[..., Any], thread: bool | None) -> Ha
     is_async = inspect.iscoroutinefunction(function)
     if is_async and thread:
         raise ValueError(f"{name} is async, and runs on the reactor: it takes no thread=True")
-    signature, given = inspect.signature(function), ARGUMENTS.get(event, OTHERS)
-    takes = min(_takes(signature), len(given))
+    signature, given = inspect.signature(function), ARGUMENTS.get(event, OTHER_ARGUMENTS)
+    arity = min(_positional(signature), len(given))
     try:
-        signature.bind(*[None] * takes)
+        signature.bind(*[None] * arity)
     except TypeError as error:
         called = f"with ({', '.join(given)})" if given else "without arguments"
         problem = f"the handler {name} of {event} is called {called}: {error}"
         raise ValueError(problem) from None
-    return Handler(name, function, takes, not is_async if thread is None else thread)
+    return Handler(name, function, arity, not is_async if thread is None else thread)
 
 
-def _takes(signature: inspect.Signature) -> int:
-    positional = 0
+def _positional(signature: inspect.Signature) -> int:
+    """The number of positional arguments that a function takes."""
+    count = 0
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
             return 99
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            positional += 1
-    return positional
+            count += 1
+    return count
 
 
-class Events:
-    """The handlers by namespace and event, to look up and to call."""
+class HandlerRegistry:
+    """The handlers of an application by namespace and event."""
 
     def __init__(self) -> None:
         self._handlers: dict[tuple[str, str], Handler] = {}
 
-    def add(self, namespace: str, event: str, made: Handler) -> None:
-        """Raises ValueError when there is one already, or can be none."""
+    def add(self, namespace: str, event: str, handler: Handler) -> None:
+        """Register the handler; raises ValueError for a second one, or an impossible event."""
         if namespace:
             check_namespace(namespace)
-        of, _, named = event.rpartition(":")
-        if of and named in ARGUMENTS:
-            meant = f"on({named!r}, namespace={of!r})" if named not in OF_ALL else f"on({named!r})"
-            raise ValueError(f"no client can call {event}, for which {made.name} is: say {meant}")
-        if namespace and event in OF_ALL:
-            raise ValueError(f"{event} is of no namespace, and {made.name} is for {namespace}")
+        prefix, _, last = event.rpartition(":")
+        if prefix and last in ARGUMENTS:
+            meant = f"on({last!r}, namespace={prefix!r})"
+            if last in WITHOUT_NAMESPACE:
+                meant = f"on({last!r})"
+            raise ValueError(
+                f"no client can call {event}, for which {handler.name} is: say {meant}"
+            )
+        if namespace and event in WITHOUT_NAMESPACE:
+            raise ValueError(f"{event} is of no namespace, and {handler.name} is for {namespace}")
         if (namespace, event) in self._handlers:
             where = f" in {namespace}" if namespace else ""
             first = self._handlers[namespace, event].name
             raise ValueError(f"{event}{where} has a handler already: {first}")
-        self._handlers[namespace, event] = replace(made, place=(namespace, event))
+        self._handlers[namespace, event] = replace(handler, key=(namespace, event))
 
     def find(self, event: str, namespace: str = "") -> Handler | None:
-        """The handler of this namespace, or else the one of all."""
+        """The handler for the event in the namespace, or else the one without a namespace."""
         return self._handlers.get((namespace, event)) or self._handlers.get(("", event))
 
-    def named(self, method: str) -> Handler | None:
-        """The handler that a client means: `event`, or `namespace:event`."""
+    def find_method(self, method: str) -> Handler | None:
+        """The handler that a client calls as `event` or `namespace:event`."""
         namespace, _, event = method.rpartition(":")
         if event in ARGUMENTS:
             return None
         return self._handlers.get((namespace, event)) or self._handlers.get(("", method))
 
     @property
-    def heard(self) -> bool:
-        """Whether there is a handler for anything that a client may send."""
+    def has_methods(self) -> bool:
+        """Whether there is a handler for any event that a client can send."""
         return any(event not in ARGUMENTS for _, event in self._handlers)
 
     def __iter__(self) -> Iterator[str]:
-        return (full_name(space, event) for space, event in self._handlers)
+        return (full_name(namespace, event) for namespace, event in self._handlers)
 
 
 def full_name(namespace: str, event: str) -> str:
-    """As a client names it."""
+    """The name of an event as a client sends it."""
     return f"{namespace}:{event}" if namespace else event

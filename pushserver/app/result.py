@@ -1,4 +1,4 @@
-"""What `PushServer.publish` gives back, on whatever thread and in whatever kind of coroutine."""
+"""The result of `PushServer.publish`, for any thread and any kind of coroutine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pushserver.channels.publication import Receipt
 
 
 class Published:
-    """A publication that was handed over; to be awaited, or asked.
+    """A publication that was handed to the server.
 
-    It is `done` at once unless the server commits before it answers (`durability = "sync"`).
-    `await` gives the Receipt: `offset`, `epoch`, `id`; on the asyncio reactor in asyncio's
-    coroutines too.
+    It is `done` at once, unless the server commits before it answers (`durability = "sync"`).
+    `await` returns the Receipt with `offset`, `epoch` and `id`; on the asyncio reactor also in
+    asyncio's coroutines.
     """
 
     _log = Logger()
@@ -34,12 +34,12 @@ class Published:
 
     @property
     def done(self) -> bool:
-        """Whether it has its offset."""
+        """Whether the publication has its offset."""
         return self._receipt is not None
 
     @property
     def receipt(self) -> Receipt:
-        """Where it ended up; raises RuntimeError while that is not known, or Unavailable."""
+        """The receipt; raises RuntimeError before the commit, and Unavailable if it failed."""
         if self._failure is not None:
             self._failure.raiseException()
         if self._receipt is None:
@@ -48,12 +48,12 @@ class Published:
 
     @property
     def offset(self) -> int:
-        """Its number in its channel."""
+        """The number of the publication in its channel."""
         return self.receipt.offset
 
     @property
     def id(self) -> str:
-        """The cursor to go on from after it."""
+        """The id of the publication, from which a reader can resume."""
         return self.receipt.id
 
     def __await__(self) -> Generator[Any, Any, Receipt]:
@@ -68,16 +68,16 @@ class Published:
     def _keep(self, receipt: Receipt) -> None:
         self._receipt = receipt
         waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.callback(receipt)
+        for deferred in waiting:
+            deferred.callback(receipt)
 
     def _failed(self, failure: Failure) -> None:
         self._failure = failure
         waiting, self._waiting = self._waiting, []
         if not waiting:
             self._log.failure("a publication failed, and nobody awaited it", failure)
-        for one in waiting:
-            one.errback(failure)
+        for deferred in waiting:
+            deferred.errback(failure)
 
 
 def _in_asyncio() -> bool:

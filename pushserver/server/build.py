@@ -12,7 +12,7 @@ from twisted.web.resource import Resource
 
 from pushserver import __version__
 from pushserver.app.app import App
-from pushserver.app.dispatch import AppHandlers
+from pushserver.app.dispatch import Dispatcher
 from pushserver.app.service import AppService
 from pushserver.auth.access import Rules
 from pushserver.auth.origin import host_name
@@ -179,13 +179,13 @@ def make_handlers(
     reactor: Reactor,
     monotonic: Callable[[], float],
     threads: Threads | None,
-) -> AppHandlers | None:
+) -> Dispatcher | None:
     """What asks the application, if there is one."""
     if app is None:
         return None
     if threads is None:
         threads = Pool(reactor, monotonic, limits.handler_threads)
-    return AppHandlers(app.events, threads, reactor, monotonic, limits.handler_seconds)
+    return Dispatcher(app.handlers, threads, reactor, monotonic, limits.handler_seconds)
 
 
 def make_runners(

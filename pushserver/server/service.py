@@ -133,7 +133,7 @@ class PushService(MultiService):
         if self._storage is not None:
             await maybeDeferred(self._storage.stopService)
         if self._app is not None:
-            self._app.end()
+            self._app.detach()
 
     def _begin(self) -> None:
         begun = Deferred.fromCoroutine(self._start_sources())
@@ -141,7 +141,7 @@ class PushService(MultiService):
 
     async def _start_sources(self) -> None:
         if self._app is not None:
-            await self._app.tell_start()
+            await self._app.call_start_handler()
         if self.running:
             for source in self._sources:
                 source.startService()
@@ -152,7 +152,7 @@ class PushService(MultiService):
         if self._begins is not None and self._begins.active():
             self._begins.cancel()
         elif self._app is not None:
-            await self._app.tell_stop()
+            await self._app.call_stop_handler()
         return self.node.monotonic() - began
 
     def _stopped(self, service: Service) -> Deferred[Any]:

@@ -73,7 +73,7 @@ class TestServer:
         with self.reactor.baton:
             self.service.startService()
         if app is not None:
-            app._server().here = self.reactor.baton.held
+            app._server().in_reactor_thread = self.reactor.baton.held
         self._workers = self._replace_workers(app)
         try:
             self.advance(0)

@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 
 from pushserver import Client as AppClient
 from pushserver import PushServer, Refused
-from pushserver.app.dispatch import AppHandlers
-from pushserver.app.handlers import Events, handler
-from pushserver.app.service import LAST_SECONDS
+from pushserver.app.dispatch import Dispatcher
+from pushserver.app.handlers import HandlerRegistry, make_handler
+from pushserver.app.service import STOP_SECONDS
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.errors import Unavailable
@@ -37,7 +37,7 @@ class Guests:
         limits = Limits(ping_seconds=10_000.0)
         self.server = TestServer(app, Config(sources={}, limits=limits))
         self.node = self.server.service.node
-        self.handlers: AppHandlers = self.node.handlers  # type: ignore[assignment]
+        self.handlers: Dispatcher = self.node.handlers  # type: ignore[assignment]
 
     def come(self, data: object = None) -> tuple[Client, list[Any]]:
         """A client that has sent connect, and what came back."""
@@ -149,21 +149,25 @@ class TestAHandler:
     )
     def test_that_cannot_be_called_is_none(self, event: str, function: Any, words: str) -> None:
         with pytest.raises(ValueError, match=words):
-            handler(event, function, None)
+            make_handler(event, function, None)
 
     @pytest.mark.parametrize("event", [print, 5])
     def test_is_of_an_event(self, app: PushServer, event: Any) -> None:
         with pytest.raises(ValueError, match=r'^@app.on needs the event: @app.on\("message"\)$'):
             app.on(event)
-        assert list(app.events) == []
+        assert list(app.handlers) == []
 
     def test_that_is_async_takes_no_thread(self) -> None:
         async def answer() -> None: ...
 
         with pytest.raises(ValueError, match="answer is async"):
-            handler("say", answer, True)
-        assert [handler("say", answer, t).thread for t in (None, False)] == [False, False]
-        assert [handler("say", print, t).thread for t in (None, True, False)] == [True, True, False]
+            make_handler("say", answer, True)
+        assert [make_handler("say", answer, t).thread for t in (None, False)] == [False, False]
+        assert [make_handler("say", print, t).thread for t in (None, True, False)] == [
+            True,
+            True,
+            False,
+        ]
 
     def test_of_an_event_is_one(self, app: PushServer) -> None:
         app.on("say")(call)
@@ -172,7 +176,7 @@ class TestAHandler:
         app.on("say", namespace="chat")(call)
         with pytest.raises(ValueError, match="say in chat has a handler already: call"):
             app.on("say", namespace="chat")(call)
-        assert list(app.events) == ["say", "chat:say"]
+        assert list(app.handlers) == ["say", "chat:say"]
 
     @pytest.mark.parametrize("namespace", ["chat:", "/chat", "chat:room", " chat", "x" * 128, "é"])
     def test_is_for_a_namespace_that_channels_can_have(
@@ -193,14 +197,16 @@ class TestAHandler:
 
 
 def test_a_client_names_events_but_not_what_happens_to_connections() -> None:
-    events = Events()
+    registry = HandlerRegistry()
     for namespace, event in [("", "say"), ("chat", "say"), ("", "a:b"), ("", "connect")]:
-        events.add(namespace, event, handler(event, lambda: 0, None))
+        registry.add(namespace, event, make_handler(event, lambda: 0, None))
     names = ["say", "chat:say", "other:say", "a:b", "connect", "chat:connect", "a:connect", ""]
-    found = {name: made.place for name in names if (made := events.named(name)) is not None}
+    found = {
+        name: handler.key for name in names if (handler := registry.find_method(name)) is not None
+    }
     assert found == {"say": ("", "say"), "chat:say": ("chat", "say"), "a:b": ("", "a:b")}
-    assert events.find("say", "other") is events.find("say")
-    assert events.find("say", "chat") is not events.find("say")
+    assert registry.find("say", "other") is registry.find("say")
+    assert registry.find("say", "chat") is not registry.find("say")
 
 
 class TestAnAnswer:
@@ -693,7 +699,7 @@ class TestWhoLeaves:
         client.session.closed()
         over: list[object] = []
         guests.server.service.stopService().addBoth(over.append)
-        guests.server.advance(LAST_SECONDS / 2)
+        guests.server.advance(STOP_SECONDS / 2)
         assert over == []
         waits.callback(None)
         assert (over, seen) == ([None], ["gone"])
@@ -706,7 +712,7 @@ class TestWhoLeaves:
             guests.connected().session.closed()
         over: list[object] = []
         guests.server.service.stopService().addBoth(over.append)
-        guests.server.advance(LAST_SECONDS)
+        guests.server.advance(STOP_SECONDS)
         assert over == [None]
         assert trouble.take() == ["2 handlers of disconnect are left behind"]
         guests.server.advance(SECONDS)

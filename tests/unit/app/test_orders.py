@@ -16,7 +16,7 @@ from twisted.logger import LogLevel
 
 from pushserver import Client as AppClient
 from pushserver import PushServer, Refused
-from pushserver.app.dispatch import AppHandlers
+from pushserver.app.dispatch import Dispatcher
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.sessions.base import CLOSING
@@ -106,7 +106,7 @@ class Stage:
         self.server = TestServer(self.app, Config(sources={}, limits=LIMITS))
         self.node = self.server.service.node
         self.handlers: Any = self.node.handlers
-        assert isinstance(self.handlers, AppHandlers)
+        assert isinstance(self.handlers, Dispatcher)
         self.pages: list[Page] = []
 
     async def connect(self, client: AppClient) -> None:

@@ -8,8 +8,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from pushserver import PushServer, Refused
-from pushserver.app.dispatch import AppHandlers
-from pushserver.app.service import LAST_SECONDS
+from pushserver.app.dispatch import Dispatcher
+from pushserver.app.service import STOP_SECONDS
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.server.build import build
@@ -161,7 +161,7 @@ class TestTheStop:
         guest = server.connect()
         guest.subscribe("life")
         over = stopping(server)
-        server.advance(LAST_SECONDS / 2)
+        server.advance(STOP_SECONDS / 2)
         # No source any more; but the others are there.
         assert (over, order, guest.closed) == ([], ["tick", "connect"], None)
         waits.callback(None)
@@ -175,11 +175,11 @@ class TestTheStop:
     ) -> None:
         app.on("stop", thread=False)(lambda: Deferred())
         # What all others have to go in is less than what the stop takes.
-        limits = Limits(ping_seconds=10_000.0, drain_seconds=LAST_SECONDS / 2)
+        limits = Limits(ping_seconds=10_000.0, drain_seconds=STOP_SECONDS / 2)
         server = TestServer(app, Config(sources={}, limits=limits))
         guest = server.connect()
         over = stopping(server)
-        server.advance(LAST_SECONDS - 0.1)
+        server.advance(STOP_SECONDS - 0.1)
         assert over == []
         server.advance(0.1)
         assert (over, guest.closed) == ([None], (3001, "the server is shutting down"))
@@ -188,18 +188,18 @@ class TestTheStop:
 
     def test_leaves_the_others_their_time(self, app: PushServer, trouble: Trouble) -> None:
         app.on("stop", thread=False)(lambda: Deferred())
-        server = Server(Limits(drain_seconds=LAST_SECONDS), app=app)
+        server = Server(Limits(drain_seconds=STOP_SECONDS), app=app)
         server.service.startService()
         server.clock.advance(0)
         socket = server.websocket("/channels/c")
         over: list[object] = []
         server.service.stopService().addBoth(over.append)
         for _ in range(2):
-            server.clock.advance(LAST_SECONDS / 2)
+            server.clock.advance(STOP_SECONDS / 2)
         assert len(trouble.take()) == 1
         code, reason = socket.close()
         assert (code, reason) == (1001, "the server is shutting down")
-        server.clock.advance(LAST_SECONDS / 2)
+        server.clock.advance(STOP_SECONDS / 2)
         assert (over, socket.line.aborted) == ([], False)
         socket.line.send(masked(code.to_bytes(2, "big"), opcode=8))
         assert over == [None]
@@ -218,10 +218,10 @@ class TestTheStop:
         app.on("stop", thread=False)(lambda: order.append("stop"))
         server = TestServer(app, QUIET)
         over = stopping(server)
-        server.advance(LAST_SECONDS / 2)
+        server.advance(STOP_SECONDS / 2)
         assert (order, over) == ([], [])
         if late:
-            server.advance(LAST_SECONDS)
+            server.advance(STOP_SECONDS)
             assert over == [None]
             assert trouble.take() == ["the server stops before the handler of start is over"]
         waits.callback(None)
@@ -256,8 +256,8 @@ def test_both_are_called_even_when_others_must_wait(app: PushServer) -> None:
     for event in ("start", "stop"):
         app.on(event)(lambda event=event: called.append(event))
     reactor = TestServer().reactor
-    handlers = AppHandlers(app.events, FullPool(), reactor, reactor.seconds, SECONDS)
-    for telling in (handlers.start(), handlers.stop(LAST_SECONDS)):
+    handlers = Dispatcher(app.handlers, FullPool(), reactor, reactor.seconds, SECONDS)
+    for telling in (handlers.start(), handlers.stop(STOP_SECONDS)):
         assert Deferred.fromCoroutine(telling).called
     assert called == ["start", "stop"]
 
@@ -284,7 +284,7 @@ class TestAClient:
 def test_what_is_of_no_namespace_has_no_handler_there(app: PushServer, event: str) -> None:
     with pytest.raises(ValueError, match=f"{event} is of no namespace, and .* is for chat"):
         app.on(event, namespace="chat")(lambda: None)
-    assert list(app.events) == []
+    assert list(app.handlers) == []
 
 
 @pytest.mark.parametrize("event", ["start", "stop"])

@@ -17,7 +17,7 @@ from pushserver.sources.interface import Feed
 from pushserver.testing import TestServer
 from pushserver.usercode import fork
 from tests.e2e.server import environment
-from tests.unit.app.test_service import NoHandlers
+from tests.unit.app.test_link import FakeDispatcher
 from tests.unit.fakes.source_tools import Desk, ThreadClock
 from tests.unit.fakes.tools import make_node
 
@@ -94,19 +94,20 @@ class TestCallFromAThread:
     def app(self) -> Iterator[PushServer]:
         self.clock = ThreadClock()
         app = PushServer()
-        service = AppService(app, NoHandlers(), make_node(), self.clock)
+        dispatcher: Any = FakeDispatcher()
+        service = AppService(app, dispatcher, make_node(), self.clock)
         service.startService()
         yield app
         stopped: Any = service.stopService()
         assert isinstance(stopped, Deferred)
-        service.end()
+        service.detach()
 
     def test_is_refused_in_a_fork(self, app: PushServer, in_fork: InFork) -> None:
-        running = app._server()
-        running.here = lambda: False
+        link = app._server()
+        link.in_reactor_thread = lambda: False
         calls: list[Callable[[], object]] = [
-            lambda: running.soon(lambda: None),
-            lambda: running.publish(Draft("c", b"1")),
+            lambda: link.call_soon(lambda: None),
+            lambda: link.publish(Draft("c", b"1")),
         ]
         for call in calls:
             with pytest.raises(NotRunning, match="forked process"):

@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from pushserver import Client as AppClient
 from pushserver import PushServer
-from pushserver.app.dispatch import AppHandlers
+from pushserver.app.dispatch import Dispatcher
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.config.settings import Server as ServerSection
@@ -425,7 +425,7 @@ class TestServerWithThreads:
             reactor.advance(1)
         for gate in gates[:2]:
             assert gate.entered.wait(WAIT_SECONDS)
-        handlers: AppHandlers = guest.session.node.handlers  # type: ignore[assignment]
+        handlers: Dispatcher = guest.session.node.handlers  # type: ignore[assignment]
         reactor.advance(28.5)
         assert "has not answered in 30 s (handler_seconds)" in trouble.take()[0]
         reactor.advance(0.5)

@@ -7,14 +7,15 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred
 
 from pushserver import PushServer
-from pushserver.app import service
-from pushserver.app.service import AppService, Running
+from pushserver.app import link
+from pushserver.app.link import ServerLink
+from pushserver.app.service import AppService
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.errors import InvalidData, InvalidKey, InvalidName, NotRunning, Unavailable
 from tests.unit.fakes.source_tools import WAIT_SECONDS, ThreadClock
@@ -26,21 +27,21 @@ PUBLISHERS = 4
 EACH = 25
 
 
-class NoHandlers:
-    """What is told of the start and the end; the end waits for `held`."""
+class FakeDispatcher:
+    """Records the start and the end; the end waits for `held`."""
 
     def __init__(self) -> None:
         self.clients: dict[Any, Any] = {}
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.held: Deferred[None] | None = None
 
-    def begin(self, running: Running) -> None:
-        self.told.append("begin")
+    def attach(self, link: ServerLink) -> None:
+        self.calls.append("attach")
 
     async def end(self, seconds: float) -> None:
         if self.held is not None:
             await self.held
-        self.told.append("end")
+        self.calls.append("end")
 
 
 class Stage:
@@ -50,8 +51,8 @@ class Stage:
         self.clock = ThreadClock()
         self.node = make_node()
         self.app = PushServer()
-        self.handlers = NoHandlers()
-        self.service = AppService(self.app, self.handlers, self.node, self.clock)
+        self.dispatcher = cast(Any, FakeDispatcher())
+        self.service = AppService(self.app, self.dispatcher, self.node, self.clock)
         self.service.startService()
         self.threads = ThreadPoolExecutor(PUBLISHERS)
         self.watcher = Watcher()
@@ -73,7 +74,7 @@ class Stage:
     def stop(self) -> None:
         """As the server does."""
         stopped: Any = self.service.stopService()
-        stopped.addBoth(lambda _: self.service.end())
+        stopped.addBoth(lambda _: self.service.detach())
         self.threads.shutdown()
 
 
@@ -182,20 +183,20 @@ class TestInAnotherThread:
     def test_one_that_waits_is_told_when_the_server_has_stopped_before_it_was_heard(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(service, "LOOK_SECONDS", 0.001)
+        monkeypatch.setattr(link, "STOP_CHECK_SECONDS", 0.001)
         stage.hold()
         future = stage.in_thread(stage.app.publish, "c", 1)
         while not stage.clock.waiting:
             threading.Event().wait(0.001)
         stage.service.stopService()
-        stage.service.end()
+        stage.service.detach()
         with pytest.raises(Unavailable, match="the server has stopped"):
             settled(future)
 
     def test_one_that_was_heard_has_its_commit_before_the_server_has_stopped(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(service, "LOOK_SECONDS", 0.001)
+        monkeypatch.setattr(link, "STOP_CHECK_SECONDS", 0.001)
         committed = stage.hold()
         future = stage.in_thread(stage.app.publish, "c", 1)
         stage.clock.take()
@@ -203,7 +204,7 @@ class TestInAnotherThread:
         assert not future.done()
         # What the store does at its end.
         committed.callback(Receipt("e1", 1, 5))
-        stage.service.end()
+        stage.service.detach()
         assert settled(future).offset == 5
 
     def test_clients_are_told_on_the_reactors(self, stage: Stage) -> None:
@@ -213,15 +214,15 @@ class TestInAnotherThread:
         def tell() -> None:
             told.append(threading.current_thread())
 
-        here.soon(tell)
-        settled(stage.in_thread(here.soon, tell))
+        here.call_soon(tell)
+        settled(stage.in_thread(here.call_soon, tell))
         assert len(told) == 1
         stage.clock.take()
         assert told == [threading.current_thread()] * 2
         stage.service.stopService()
-        stage.service.end()
+        stage.service.detach()
         with pytest.raises(Unavailable, match="the server has stopped"):
-            settled(stage.in_thread(here.soon, tell))
+            settled(stage.in_thread(here.call_soon, tell))
 
 
 class TestAnApplicationThatNobodyRuns:
@@ -247,27 +248,27 @@ class TestAnApplicationThatNobodyRuns:
                 app.publish(**{"channel": "c", "data": 1, **arguments})
 
     def test_is_run_by_one_server_at_a_time(self, stage: Stage) -> None:
-        second = AppService(stage.app, NoHandlers(), make_node(), stage.clock)
+        second = AppService(stage.app, stage.dispatcher, make_node(), stage.clock)
         with pytest.raises(RuntimeError, match="being run by a server already"):
             second.startService()
         stage.service.stopService()
         assert stage.app.publish("c", 1).done
-        stage.service.end()
+        stage.service.detach()
         with pytest.raises(NotRunning):
             stage.app.publish("c", 1)
         stage.service.startService()
         assert stage.app.publish("c", 1).done
 
     def test_is_run_until_its_last_handlers_are_over(self, stage: Stage) -> None:
-        held = stage.handlers.held = Deferred()
+        held = stage.dispatcher.held = Deferred()
         over: list[object] = []
         stopped: Awaitable[None] = stage.service.stopService()
         assert isinstance(stopped, Deferred)
         stopped.addBoth(over.append)
         assert stage.app.publish("c", 1).done
         held.callback(None)
-        assert (over, stage.handlers.told) == ([None], ["begin", "end"])
-        stage.handlers.held = None
-        stage.service.end()
+        assert (over, stage.dispatcher.calls) == ([None], ["attach", "end"])
+        stage.dispatcher.held = None
+        stage.service.detach()
         with pytest.raises(NotRunning):
             stage.app.publish("c", 1)
