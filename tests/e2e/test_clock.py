@@ -1,4 +1,4 @@
-"""A server whose wall clock is set while it runs; the machine's own stays as it is."""
+"""A server whose wall clock is set while it runs; the clock of the machine is not changed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _time, _file = time.time, os.environ["CLOCK_IS_OFF_BY"]
 
 def _set():
     try:
-        with open(_file) as found:
-            return _time() + float(found.read())
+        with open(_file) as file:
+            return _time() + float(file.read())
     except OSError:
         return _time()
 
 
 time.time = _set
 """
-"""Read by Python before anything else, so that nobody has another `time.time`."""
+"""Python imports it first, so that every module gets this `time.time`."""
 
 CONFIG = """
 [store]
@@ -60,7 +60,7 @@ class Clock:
         )
 
     def set(self, seconds: float) -> None:
-        """It differs by this from that of the machine."""
+        """Set the difference to the clock of the machine."""
         new = self._folder / "new"
         new.write_text(str(seconds))
         new.rename(self._file)
@@ -85,7 +85,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iter
 
 
 @pytest.mark.parametrize("step", [-HOUR, HOUR])
-def test_a_server_whose_clock_is_set_goes_on(server: Server, clock: Clock, step: float) -> None:
+def test_server_continues_when_its_clock_is_set(server: Server, clock: Clock, step: float) -> None:
     publish(server, "k", "before")
     with (
         closing(Reading(server, "channels/quiet", SSE)) as quiet,
@@ -105,7 +105,7 @@ def test_a_server_whose_clock_is_set_goes_on(server: Server, clock: Clock, step:
             while "data" not in ticks.block():
                 pass
     assert data(history(server, "quiet", "since=now&wait=1")) == []
-    # That was more than half a second, in which a commit was to be made.
+    # More than half a second has passed, so a commit must have been made.
     server.kill()
     clock.set(0.0)
     server.start()

@@ -1,4 +1,4 @@
-"""Applications that fork: what the child asks of the server is refused, and the server goes on."""
+"""Applications that fork: calls of the child are refused, and the server continues."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pushserver import PushServer
 app = PushServer()
 
 
-def tried(call):
+def attempt(call):
     try:
         call()
     except Exception as error:
@@ -37,23 +37,23 @@ def tried(call):
 
 
 def child(path, client=None, feed=None):
-    """What comes of all that a child may try."""
-    told = [tried(lambda: app.publish("c", "forged")), tried(lambda: app.send("forged"))]
+    """Try every call, and write down the errors."""
+    errors = [attempt(lambda: app.publish("c", "forged")), attempt(lambda: app.send("forged"))]
     if client is not None:
-        told.append(tried(lambda: client.send("forged")))
-        told.append(tried(lambda: client.join("forged")))
-        told.append(tried(lambda: client.leave("c")))
-        told.append(tried(lambda: client.disconnect("forged")))
+        errors.append(attempt(lambda: client.send("forged")))
+        errors.append(attempt(lambda: client.join("forged")))
+        errors.append(attempt(lambda: client.leave("c")))
+        errors.append(attempt(lambda: client.disconnect("forged")))
     if feed is not None:
-        told.append(tried(lambda: feed.publish("forged")))
-        told.append(tried(lambda: feed.remember("forged")))
-    Path(path).write_text(json.dumps([os.getpid(), told]))
+        errors.append(attempt(lambda: feed.publish("forged")))
+        errors.append(attempt(lambda: feed.remember("forged")))
+    Path(path).write_text(json.dumps([os.getpid(), errors]))
 
 
-def begin(way, name, **what):
-    """Begin a child, and wait for its end; its status."""
-    path = f"{way}-{name}.json"
-    if way == "os.fork":
+def start(method, name, **what):
+    """Start a child and wait for its end; return its status."""
+    path = f"{method}-{name}.json"
+    if method == "os.fork":
         pid = os.fork()
         if not pid:
             try:
@@ -61,54 +61,54 @@ def begin(way, name, **what):
             finally:
                 os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if way == "spawn":
+    if method == "spawn":
         what = {}
-    process = multiprocessing.get_context(way).Process(target=child, args=(path,), kwargs=what)
+    process = multiprocessing.get_context(method).Process(target=child, args=(path,), kwargs=what)
     process.start()
     process.join(30)
     return process.exitcode
 
 
 @app.on("inline", thread=False)
-def inline(client, way):
-    return begin(way, "inline", client=client)
+def inline(client, method):
+    return start(method, "inline", client=client)
 
 
 @app.on("plain")
-def plain(client, way):
-    return begin(way, "plain", client=client)
+def plain(client, method):
+    return start(method, "plain", client=client)
 
 
 @app.on("async")
-async def asynchronous(client, way):
-    return begin(way, "async", client=client)
+async def asynchronous(client, method):
+    return start(method, "async", client=client)
 
 
-# What is begun in a source; None for nothing.
-way_of_sources = None
+# How sources start a child; None: not at all.
+method_of_sources = None
 
 
 @app.on("sources", thread=False)
-def sources(client, way):
-    global way_of_sources
-    way_of_sources = way
+def sources(client, method):
+    global method_of_sources
+    method_of_sources = method
 
 
 @app.source("status", every=0.05, name="source in a thread")
 def in_thread():
-    return None if way_of_sources is None else begin(way_of_sources, "thread")
+    return None if method_of_sources is None else start(method_of_sources, "thread")
 
 
 @app.source("status", every=0.05, thread=False, name="source on the reactor")
 def on_reactor():
-    return None if way_of_sources is None else begin(way_of_sources, "reactor")
+    return None if method_of_sources is None else start(method_of_sources, "reactor")
 
 
 @app.source("status")
 async def with_feed(feed):
-    while way_of_sources is None:
+    while method_of_sources is None:
         await feed.sleep(0.05)
-    await feed.publish(begin(way_of_sources, "feed", feed=feed))
+    await feed.publish(start(method_of_sources, "feed", feed=feed))
 
 
 @app.on("c")
@@ -132,7 +132,7 @@ async def returns_async(client, value):
 
 
 def fall_through(value):
-    """As `begin`, but the child goes back to where it was called."""
+    """Like `start`, but the child returns from this function."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -154,7 +154,7 @@ class Caller:
         self._ask("connect", {})
 
     def call(self, event: str, value: object = None) -> Any:
-        """What the handler answers."""
+        """Call a handler; return its answer."""
         return self._ask("rpc", {"method": event, "data": value})["data"]
 
     def _ask(self, method: str, what: object) -> Any:
@@ -181,8 +181,10 @@ def server_of(folder: Path, durability: str) -> Server:
 
 
 @pytest.mark.parametrize("durability", MODES)
-@pytest.mark.parametrize("way", ["fork", "os.fork", "spawn"])
-def test_a_child_is_told_and_its_parent_goes_on(folder: Path, way: str, durability: str) -> None:
+@pytest.mark.parametrize("method", ["fork", "os.fork", "spawn"])
+def test_calls_of_a_child_are_refused_and_the_parent_continues(
+    folder: Path, method: str, durability: str
+) -> None:
     server = server_of(folder, durability)
     try:
         server.start()
@@ -190,15 +192,15 @@ def test_a_child_is_told_and_its_parent_goes_on(folder: Path, way: str, durabili
         with dial(server, "connection/websocket") as client:
             caller = Caller(client)
             for n, name in enumerate(HANDLERS):
-                assert caller.call(name, way) == 0
-                check(folder, server, way, name, 6)
-                # The next offset, as if nothing had been.
+                assert caller.call(name, method) == 0
+                check(folder, server, method, name, 6)
+                # The offsets have no gap.
                 assert caller.call("c", n + 2) == n + 2
-            caller.call("sources", way)
-            wait_until(lambda: all((folder / f"{way}-{name}.json").exists() for name in SOURCES))
+            caller.call("sources", method)
+            wait_until(lambda: all((folder / f"{method}-{name}.json").exists() for name in SOURCES))
             caller.call("sources")
             for name in SOURCES:
-                check(folder, server, way, name, 4 if name == "feed" else 2)
+                check(folder, server, method, name, 4 if name == "feed" else 2)
             assert publish(server, "c", 5)["offset"] == 5
             assert caller.pushed == []
         before = history(server, "c")
@@ -216,23 +218,25 @@ def test_a_child_is_told_and_its_parent_goes_on(folder: Path, way: str, durabili
         server.kill()
 
 
-def check(folder: Path, server: Server, way: str, name: str, tries: int) -> None:
-    """Whether the child was told each time that it tried something."""
-    path = folder / f"{way}-{name}.json"
+def check(folder: Path, server: Server, method: str, name: str, tries: int) -> None:
+    """Check that each call of the child was refused."""
+    path = folder / f"{method}-{name}.json"
     wait_until(path.read_text)
-    pid, told = json.loads(path.read_text())
+    pid, errors = json.loads(path.read_text())
     assert pid != server.pid
-    if way == "spawn":
-        assert len(told) == 2
-        assert all(text.startswith("NotRunning: no server runs this application") for text in told)
+    if method == "spawn":
+        assert len(errors) == 2
+        assert all(
+            text.startswith("NotRunning: no server runs this application") for text in errors
+        )
     else:
-        assert len(told) == tries
-        assert all("NotRunning: this is a forked process of the server" in text for text in told)
-        assert all("pushserver.publish(" in text for text in told)
+        assert len(errors) == tries
+        assert all("NotRunning: this is a forked process of the server" in text for text in errors)
+        assert all("pushserver.publish(" in text for text in errors)
 
 
 @pytest.mark.parametrize("durability", MODES)
-def test_a_child_that_returns_to_the_server_is_ended(folder: Path, durability: str) -> None:
+def test_child_that_returns_to_the_server_is_ended(folder: Path, durability: str) -> None:
     server = server_of(folder, durability)
     try:
         server.start()

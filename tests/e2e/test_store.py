@@ -1,4 +1,4 @@
-"""The store, in a server that is stopped, killed, and that has no room."""
+"""The store of a server that is stopped, killed, or without disk space."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def config(durability: str, more: str = "") -> str:
 
 
 @pytest.mark.parametrize("durability", MODES)
-def test_all_is_there_again_after_a_restart(tmp_path: Path, durability: str) -> None:
+def test_history_and_keys_survive_a_restart(tmp_path: Path, durability: str) -> None:
     with serving(tmp_path, config(durability)) as server:
         for n in range(5):
             publish(server, "a", {"n": n, "text": "grün"})
@@ -64,7 +64,7 @@ def test_all_is_there_again_after_a_restart(tmp_path: Path, durability: str) -> 
 
 
 class Load:
-    """Publishers that do not stop before the server does, and what they were answered."""
+    """Publishers that publish until the server ends, and the positions that they got."""
 
     def __init__(self, server: Server, first: int):
         self.acknowledged: dict[tuple[str, int], int] = {}
@@ -77,12 +77,12 @@ class Load:
             thread.start()
 
     def wait_for(self, count: int) -> None:
-        """Return when so many have been acknowledged."""
+        """Wait until `count` publications are acknowledged."""
         with self._lock:
             assert self._lock.wait_for(lambda: len(self.acknowledged) >= count, timeout=20)
 
     def end(self) -> int:
-        """Wait for the publishers, whose server is gone; the next number to begin with."""
+        """Wait until all publishers have lost the server; return the next number to publish."""
         for thread in self._threads:
             thread.join()
         return self._next
@@ -104,13 +104,13 @@ class Load:
 
 
 class Witness:
-    """A reader of the live stream, and what it was told."""
+    """A reader of the live stream, and the publications that it got."""
 
     def __init__(self, server: Server):
-        self.told: dict[tuple[str, int], int] = {}
+        self.rows: dict[tuple[str, int], int] = {}
         self._client = dial(server, "channels/k")
         self._socket = self._client.__enter__()
-        self.begun = frame(self._socket)["subscribed"]
+        self.subscribed = frame(self._socket)["subscribed"]
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
@@ -122,34 +122,34 @@ class Witness:
     def _read(self) -> None:
         try:
             for text in self._socket:
-                told = json.loads(text)
-                self.told[told["id"].partition(":")[0], told["offset"]] = told["data"]
+                row = json.loads(text)
+                self.rows[row["id"].partition(":")[0], row["offset"]] = row["data"]
         except ConnectionClosed:
             return
 
 
 @pytest.mark.parametrize("durability", MODES)
-def test_a_kill_under_load_breaks_no_promise(tmp_path: Path, durability: str) -> None:
+def test_kill_under_load_loses_no_promised_publication(tmp_path: Path, durability: str) -> None:
     server = configured(tmp_path, config(durability))
-    told: dict[tuple[str, int], int] = {}
+    delivered: dict[tuple[str, int], int] = {}
     acknowledged: dict[tuple[str, int], int] = {}
     epochs: list[str] = []
     cursor, number = "", 0
     try:
         for turn in range(ROUNDS + 1):
             server.start()
-            found = history(server, "k")
-            epochs.append(found["epoch"])
-            rows = {p["offset"]: p["data"] for p in found["publications"]}
-            assert list(rows) == list(range(1, found["offset"] + 1)), "a hole"
-            for (epoch, offset), value in (told | acknowledged).items():
-                if epoch == found["epoch"]:
-                    assert rows.get(offset) == value, "a number was given twice, or is lost"
+            log = history(server, "k")
+            epochs.append(log["epoch"])
+            rows = {p["offset"]: p["data"] for p in log["publications"]}
+            assert list(rows) == list(range(1, log["offset"] + 1)), "a hole"
+            for (epoch, offset), value in (delivered | acknowledged).items():
+                if epoch == log["epoch"]:
+                    assert rows.get(offset) == value, "a number was used twice, or a row is lost"
             if durability == "sync":
                 assert len(set(epochs)) == 1
                 assert set(acknowledged.values()) <= set(rows.values()), "lost"
             elif cursor:
-                assert found["epoch"] not in epochs[:-1]
+                assert log["epoch"] not in epochs[:-1]
                 assert history(server, "k", f"since={cursor}")["reason"] == "epoch"
                 with closing(Reading(server, "channels/k", SSE, last_event_id=cursor)) as stream:
                     block = stream.block()
@@ -158,35 +158,35 @@ def test_a_kill_under_load_breaks_no_promise(tmp_path: Path, durability: str) ->
             if turn == ROUNDS:
                 break
             witness, load = Witness(server), Load(server, number)
-            # At another moment each time: a commit takes some milliseconds, 50 pass between two.
+            # Each time at another moment: a commit takes some milliseconds, with 50 between two.
             load.wait_for(20 + 37 * turn)
             server.kill()
             number = load.end()
             witness.end()
-            told |= witness.told
+            delivered |= witness.rows
             acknowledged |= load.acknowledged
-            cursor = witness.begun["id"]
+            cursor = witness.subscribed["id"]
     finally:
         server.kill()
     assert len(acknowledged) >= 20 * ROUNDS
-    assert told
+    assert delivered
     assert not [line for line in server.log.splitlines() if "Traceback" in line]
 
 
 def limit_files(server: Server, size: int) -> None:
-    """No file of the server may grow beyond so many bytes."""
+    """Limit each file of the server to `size` bytes."""
     hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)[1]
     resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (size, hard))
 
 
 @pytest.mark.parametrize("durability", MODES)
-def test_a_disk_without_room_ends_publishing_with_why_and_readers_read_on(
+def test_full_disk_refuses_publications_with_the_reason_and_readers_continue(
     tmp_path: Path, durability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher, "RETRY_SECONDS", (0.1,) * 300)
     server = configured(tmp_path, config(durability))
     text = "x" * 20_000
-    taken: list[tuple[int, str]] = []
+    accepted: list[tuple[int, str]] = []
     try:
         server.start()
         publish(server, "a", "first")
@@ -198,31 +198,31 @@ def test_a_disk_without_room_ends_publishing_with_why_and_readers_read_on(
                 answer = ask(server, "POST", "channels/a", json.dumps(f"{n}{text}").encode())
                 if answer.status != 201:
                     break
-                taken.append((json.loads(answer.body)["offset"], f"{n}{text}"))
+                accepted.append((json.loads(answer.body)["offset"], f"{n}{text}"))
             assert answer.status == 503
             message = json.loads(answer.body)["error"]["message"]
             assert message.startswith("the store failed: cannot write s.db: ")
             assert answer.headers["Retry-After"]
-            assert data(history(server, "a")) == ["first", *(value for _, value in taken)]
-            for _, value in taken:
+            assert data(history(server, "a")) == ["first", *(value for _, value in accepted)]
+            for _, value in accepted:
                 assert json.loads(stream.block()["data"])["data"] == value
             assert ask(server, "GET", "channels/a", accept="text/html").status == 200
 
             limit_files(server, resource.RLIM_INFINITY)
-            # Tries until it can: `batched` writes again within a second.
+            # `publish` retries; in `batched` mode the store writes again within a second.
             last = pushserver.publish(server.url, "a", "last")
-            assert last["offset"] == len(taken) + 2
+            assert last["offset"] == len(accepted) + 2
             assert json.loads(stream.block()["data"])["data"] == "last"
         epoch = history(server, "a")["epoch"]
         server.stop()
         server.start()
-        found = history(server, "a")
-        assert data(found) == ["first", *(value for _, value in taken), "last"]
-        assert found["epoch"] == epoch
+        after = history(server, "a")
+        assert data(after) == ["first", *(value for _, value in accepted), "last"]
+        assert after["epoch"] == epoch
     finally:
         server.kill()
-    told = [line for line in server.log.splitlines() if "cannot write s.db" in line]
-    assert 1 <= len(told) <= 5, "once, and not with each try"
+    lines = [line for line in server.log.splitlines() if "cannot write s.db" in line]
+    assert 1 <= len(lines) <= 5, "once, not for each attempt"
     assert "Traceback" not in server.log
     assert "Unhandled" not in server.log
 
@@ -233,15 +233,15 @@ def _store(tmp_path: Path) -> None:
         publish(server, "a", 1)
 
 
-def changed(folder: Path, statement: str) -> None:
+def change(folder: Path, statement: str) -> None:
     with closing(sqlite3.connect(folder / "s.db")) as database, database:
         database.execute(statement)
 
 
-class TestAStartThatCannotBe:
-    """Ends with a status and one clear line, and leaves the file as it is."""
+class TestFailedStart:
+    """Ends with a status and one line in the log; the file stays unchanged."""
 
-    def ends_saying(self, folder: Path, *words: str) -> None:
+    def check_start(self, folder: Path, *words: str) -> None:
         path = folder / "s.db"
         before = path.read_bytes() if path.is_file() else b""
         arguments = ["--nodaemon", "--pidfile=", "pushserver", "--config", "pushserver.toml"]
@@ -252,50 +252,50 @@ class TestAStartThatCannotBe:
     @staticmethod
     def check(ended: subprocess.CompletedProcess[str], *words: str) -> None:
         assert ended.returncode == 1, ended.stdout
-        [told] = [line for line in ended.stdout.splitlines() if "] pushserver: " in line]
+        [problem] = [line for line in ended.stdout.splitlines() if "] pushserver: " in line]
         for word in words:
-            assert word in told, ended.stdout
+            assert word in problem, ended.stdout
         assert "Traceback" not in ended.stdout
         assert "Unhandled" not in ended.stdout
 
     @pytest.mark.usefixtures("_store")
-    def test_since_another_server_has_the_file(self, tmp_path: Path) -> None:
+    def test_file_is_used_by_another_server(self, tmp_path: Path) -> None:
         with serving(tmp_path, config("sync")) as server:
-            self.ends_saying(tmp_path, "s.db", "locked")
+            self.check_start(tmp_path, "s.db", "locked")
             assert publish(server, "a", 2)["offset"] == 2
 
-    def test_since_the_file_is_no_database(self, tmp_path: Path) -> None:
+    def test_file_is_no_database(self, tmp_path: Path) -> None:
         configured(tmp_path, config("sync"))
         (tmp_path / "s.db").write_bytes(b"Dear aunt, " * 1_000)
-        self.ends_saying(tmp_path, "s.db", "not a database")
+        self.check_start(tmp_path, "s.db", "not a database")
 
     @pytest.mark.usefixtures("_store")
-    def test_since_the_file_is_damaged(self, tmp_path: Path) -> None:
+    def test_file_is_damaged(self, tmp_path: Path) -> None:
         path = tmp_path / "s.db"
         content = path.read_bytes()
         path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
-        self.ends_saying(tmp_path, "s.db")
+        self.check_start(tmp_path, "s.db")
 
     @pytest.mark.usefixtures("_store")
-    def test_since_the_file_is_of_a_newer_version(self, tmp_path: Path) -> None:
-        changed(tmp_path, f"UPDATE meta SET value = {FORMAT + 1} WHERE name = 'format'")
-        self.ends_saying(tmp_path, "s.db", f"format {FORMAT + 1}", f"reads {FORMAT}")
+    def test_file_has_a_newer_format(self, tmp_path: Path) -> None:
+        change(tmp_path, f"UPDATE meta SET value = {FORMAT + 1} WHERE name = 'format'")
+        self.check_start(tmp_path, "s.db", f"format {FORMAT + 1}", f"reads {FORMAT}")
 
-    def test_since_the_file_is_of_something_else(self, tmp_path: Path) -> None:
+    def test_file_belongs_to_another_program(self, tmp_path: Path) -> None:
         configured(tmp_path, config("sync"))
-        changed(tmp_path, "CREATE TABLE cats (name)")
-        self.ends_saying(tmp_path, "s.db", "a database of something else")
+        change(tmp_path, "CREATE TABLE cats (name)")
+        self.check_start(tmp_path, "s.db", "a database of something else")
 
     @pytest.mark.parametrize("path", ["missing/s.db", "/proc/s.db", "."])
-    def test_since_there_can_be_no_such_file(self, tmp_path: Path, path: str) -> None:
+    def test_file_cannot_be_created(self, tmp_path: Path, path: str) -> None:
         configured(tmp_path, f'[store]\npath = "{path}"')
-        self.ends_saying(tmp_path, f"cannot open {path}")
+        self.check_start(tmp_path, f"cannot open {path}")
 
-    def test_since_the_disk_has_no_room(self, tmp_path: Path) -> None:
+    def test_disk_is_full(self, tmp_path: Path) -> None:
         configured(tmp_path, config("sync"))
         arguments = ["--nodaemon", "--pidfile=", "pushserver", "--config", "pushserver.toml"]
         ended = subprocess.run(
-            # What it says goes to a pipe, which has no size.
+            # The output goes to a pipe, whose size is not limited.
             [str(shutil.which("prlimit")), "--fsize=8192", *TWISTD, *arguments],
             cwd=tmp_path,
             env=environment(),
@@ -308,8 +308,8 @@ class TestAStartThatCannotBe:
         self.check(ended, "s.db")
 
 
-def test_readers_go_on_from_where_they_were_though_the_channel_is_empty(tmp_path: Path) -> None:
-    """The numbers of a channel are kept when its rows are gone."""
+def test_readers_resume_after_a_restart_with_an_empty_channel(tmp_path: Path) -> None:
+    """The numbers of a channel outlive its rows."""
     with serving(tmp_path, config("sync", "history_ttl = 0.001")) as server:
         cursor = publish(server, "a", 1)["id"]
         server.stop()
