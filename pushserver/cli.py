@@ -20,8 +20,8 @@ from pushserver.opener import make_request, printable, refusal, send
 from pushserver.publisher import publish
 
 DEFAULT_URL = "http://localhost:8080"
-# The server is heard each 20 seconds, if only to say that it lives.
 SILENCE_SECONDS = 60.0
+"""The time after which a silent server is taken for dead; it sends a heartbeat every 20 s."""
 RETRY_SECONDS = 1.0
 LINE_BYTES = 67_108_864
 """The longest line of a stream; a publication has `body_bytes` (1 MiB) unless configured."""
@@ -30,7 +30,7 @@ _LINES = "application/x-ndjson"
 
 
 class CommandError(PushServerError):
-    """The command ends with this line and status 1."""
+    """Ends the command with one line and status 1."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read has read enough (`pushserver subscribe numbers | head`).
+        # The reader has closed the pipe (`pushserver subscribe numbers | head`).
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0
     return 0
@@ -118,45 +118,44 @@ def _no_constant(word: str) -> None:
 def _subscribe(options: Any, out: TextIO) -> None:
     if options.since and options.last is not None:
         raise CommandError("--since and --last exclude each other")
-    where = {"since": options.since} if options.since else {}
+    start = {"since": options.since} if options.since else {}
     if options.last is not None:
-        where = {"last": str(options.last)}
+        start = {"last": str(options.last)}
     left = options.count
     while left is None or left > 0:
         try:
-            for line in _lines(options, where):
+            for line in _lines(options, start):
                 cursor, publication = _read(options, line)
-                where = {"since": cursor}
+                start = {"since": cursor}
                 if publication:
                     print(line, file=out, flush=True)
                     left = None if left is None else left - 1
                     if left == 0:
                         return
         except (OSError, HTTPException) as error:
-            why = getattr(error, "reason", None) or error
-            why = printable(str(why))
-            print(f"pushserver: {options.url}: {why}; trying again", file=sys.stderr)
+            reason = printable(str(getattr(error, "reason", None) or error))
+            print(f"pushserver: {options.url}: {reason}; trying again", file=sys.stderr)
         time.sleep(RETRY_SECONDS)
 
 
 def _read(options: Any, line: str) -> tuple[str, bool]:
-    """The cursor after this line, and whether it is a publication."""
+    """Return the cursor after this line, and whether it is a publication."""
     try:
-        told = json.loads(line)
-        if "subscribed" in told:
-            return str(told["subscribed"]["id"]), False
-        if "reset" in told:
-            reset = told["reset"]
-            lost = printable(str(reset["reason"]))
-            print(f"pushserver: some are lost: {lost}", file=sys.stderr)
+        message = json.loads(line)
+        if "subscribed" in message:
+            return str(message["subscribed"]["id"]), False
+        if "reset" in message:
+            reset = message["reset"]
+            reason = printable(str(reset["reason"]))
+            print(f"pushserver: some are lost: {reason}", file=sys.stderr)
             return str(reset["id"]), False
-        return str(told["id"]), True
+        return str(message["id"]), True
     except (ValueError, TypeError, KeyError, RecursionError):
         raise CommandError(f"{options.url} is no pushserver: it says {line[:60]!r}") from None
 
 
-def _lines(options: Any, where: dict[str, str]) -> Iterator[str]:
-    query = urlencode([("channel", name) for name in options.channel] + list(where.items()))
+def _lines(options: Any, start: dict[str, str]) -> Iterator[str]:
+    query = urlencode([("channel", name) for name in options.channel] + list(start.items()))
     try:
         request = make_request(options.url, f"/events?{query}", {"Accept": _LINES}, options.key)
         response = send(request, SILENCE_SECONDS)
@@ -180,7 +179,7 @@ def _lines(options: Any, where: dict[str, str]) -> Iterator[str]:
 
 
 def _check_config(options: Any, out: TextIO) -> None:
-    # Only here: what looks for types of sources needs Twisted, and takes its time.
+    # Imported here: the registry needs Twisted, which takes time to import.
     from pushserver.sources.registry import SourceTypes
 
     read(options.file, os.environ, SourceTypes())

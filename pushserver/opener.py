@@ -1,7 +1,6 @@
-"""HTTP for scripts, by the standard library: no redirect is followed, and no answer is endless.
+"""HTTP for scripts by the standard library, without redirects and with bounded answers.
 
-urllib on its own makes a GET of a POST that is redirected, and sends the API key along to
-wherever that leads.
+By default, urllib turns a redirected POST into a GET, and sends the API key to any target.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from urllib.error import HTTPError
 from urllib.parse import urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
-MOST_BYTES = 65_536
-"""The longest answer that is read."""
+MAX_BYTES = 65_536
+"""The longest answer."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_MOST_CHARACTERS = 300
+_MAX_CHARACTERS = 300
 
 
 class ServerRequest(Request):
-    """A request to a server; `path` is what follows the URL of that server."""
+    """A request to a server; `path` is the part after the URL of the server."""
 
     path = ""
 
@@ -37,7 +36,7 @@ def make_request(
     key: str | None = None,
     body: bytes | None = None,
 ) -> ServerRequest:
-    """A GET, or with a body a POST, of a path below the URL of a server; raises ValueError."""
+    """Make a GET, or a POST if there is a body, of a path below a URL; raises ValueError."""
     sent = dict(headers)
     if key is not None:
         sent["X-API-Key"] = _checked_key(key)
@@ -57,7 +56,7 @@ def make_request(
 
 
 def send(request: ServerRequest, seconds: float) -> Any:
-    """The response, whose body has not been read; `seconds` is the time limit of each wait.
+    """Return the response with its body unread; `seconds` is the time limit of each read.
 
     Raises HTTPError for any status but 2xx, and OSError, HTTPException and ValueError.
     """
@@ -65,13 +64,13 @@ def send(request: ServerRequest, seconds: float) -> Any:
 
 
 def read_body(response: Any, seconds: float) -> bytes:
-    """The body, cut to one byte more than MOST_BYTES; raises OSError and HTTPException.
+    """Return at most MAX_BYTES + 1 bytes of the body; raises OSError and HTTPException.
 
-    `seconds` is the time limit of the whole of it, beside that of each wait.
+    `seconds` is the time limit of the whole body, in addition to that of each read.
     """
     until = time.monotonic() + seconds
     pieces: list[bytes] = []
-    left = MOST_BYTES + 1
+    left = MAX_BYTES + 1
     while left > 0:
         piece = response.read1(left)
         if not piece:
@@ -86,27 +85,27 @@ def read_body(response: Any, seconds: float) -> bytes:
 
 
 def refusal(request: ServerRequest, error: HTTPError, seconds: float) -> str:
-    """What to say of an answer that was an HTTPError; closes it."""
+    """Return the error message for an HTTPError, and close its answer."""
     with error:
         if error.code in _REDIRECTS:
             return _redirect(request, error.code, error.headers)
         try:
-            said = json.loads(read_body(error.fp, seconds))["error"]["message"]
+            message = json.loads(read_body(error.fp, seconds))["error"]["message"]
         except Exception:
-            # Whatever is wrong with the body: the status is what matters.
+            # The body is of no use, so the message is the status alone.
             return f"{error.code} {printable(str(error.reason))}".rstrip()
-        return f"{error.code}: {printable(str(said))}"
+        return f"{error.code}: {printable(str(message))}"
 
 
 def printable(text: str) -> str:
-    """The text on one line of bounded length, without characters that a terminal acts on."""
-    more = "..." if len(text) > _MOST_CHARACTERS else ""
-    shown = text[:_MOST_CHARACTERS]
+    """The text as one line of bounded length, without control characters."""
+    more = "..." if len(text) > _MAX_CHARACTERS else ""
+    shown = text[:_MAX_CHARACTERS]
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown) + more
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """Leaves each redirect to the handler of errors, which raises HTTPError."""
+    """Makes an HTTPError of each redirect."""
 
     def http_error_302(self, *_: Any, **__: Any) -> Any:
         return None
@@ -137,7 +136,7 @@ def _redirect(request: ServerRequest, status: int, headers: Message) -> str:
 
 
 def _checked_key(key: str) -> str:
-    # Without the key in the text, which ends up in logs.
+    # The messages do not contain the key, as they end up in logs.
     try:
         key.encode("latin-1")
     except UnicodeEncodeError:

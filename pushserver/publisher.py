@@ -1,4 +1,4 @@
-"""Publishing from a script: the standard library is all it takes."""
+"""Publishing from a script, by the standard library alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from pushserver.errors import InvalidData, PublishError
 from pushserver.opener import (
-    MOST_BYTES,
+    MAX_BYTES,
     ServerRequest,
     make_request,
     printable,
@@ -33,13 +33,13 @@ def publish(
     key: str | None = None,
     timeout: float = 10.0,
 ) -> dict[str, object]:
-    """Publish `data` (whatever an application may) to a channel of the server at `url`.
+    """Publish `data` to a channel of the server at `url`; any value that `app.publish` accepts.
 
-    Returns `{"offset", "epoch", "id"}`. `key` is the API key, needed once the server has any, and
-    from another machine or another user than the server's. A server that cannot be reached, or that
-    says to come again, is tried three times more within some seconds; one idempotency key goes
-    with all the tries, so that the publication is there once whatever happens. `timeout` is in
-    seconds, for each try. A redirect is not followed. Raises PublishError.
+    Returns `{"offset", "epoch", "id"}`. `key` is the API key; it is needed if the server has keys,
+    and from another machine or another user than the server's. If the server cannot be reached or
+    answers 503, three more attempts follow within some seconds; all use one idempotency key, so
+    that at most one publication is made. `timeout` is in seconds, for each attempt. Redirects are
+    not followed. Raises PublishError.
     """
     request = _request(url, channel, data, event, key)
     for pause in RETRY_SECONDS:
@@ -73,7 +73,7 @@ def _request(url: str, channel: str, data: object, event: str, key: str | None) 
 
 
 def _encoded(data: object) -> bytes:
-    """What the standard library does not know and an application may publish, as there."""
+    """The JSON text of a value that only `app.publish` knows, such as a datetime."""
     from pushserver.channels import jsontext
 
     try:
@@ -99,8 +99,8 @@ def _send(request: ServerRequest, timeout: float) -> dict[str, object]:
 
 
 def _position(host: str, response: Any, body: bytes) -> dict[str, object]:
-    """Where the publication is; raises PublishError for anything but the answer to one."""
-    if response.status == 201 and len(body) <= MOST_BYTES:
+    """Return the position in the answer; raise PublishError for any other answer."""
+    if response.status == 201 and len(body) <= MAX_BYTES:
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError):
@@ -118,5 +118,5 @@ def _position(host: str, response: Any, body: bytes) -> dict[str, object]:
 def _is_position(answer: dict[str, object]) -> bool:
     offset, texts = answer.get("offset"), (answer.get("epoch"), answer.get("id"))
     # A bool is an int to Python.
-    known = type(offset) is int and offset > 0
-    return known and all(isinstance(text, str) and text for text in texts)
+    is_offset = type(offset) is int and offset > 0
+    return is_offset and all(isinstance(text, str) and text for text in texts)

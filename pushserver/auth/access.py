@@ -1,4 +1,4 @@
-"""The rules for publishing over HTTP, the server API, and channels that an application guards."""
+"""The rules of access: publishing over HTTP, the server API, and guarded channels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pushserver.errors import Denied
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The facts of a request that decide what its sender may do.
+    """The facts of a request that decide on its access.
 
     `address`: the peer's IP address, None on a Unix socket. `site`: the value of Sec-Fetch-Site.
-    `forwarded`: what shows that a proxy passed the request on, such as the name of a header; empty
-    if nothing does. `key`: the API key that was given. `is_own` tells whether the program at the
-    other end belongs to the server's own user or to root; None where the system does not say.
+    `forwarded`: the sign of a proxy, such as the name of a header; empty if there is none. `key`:
+    the API key of the request. `is_own`: whether the program at the other end belongs to the
+    server's own user or to root; None if the system does not tell.
     """
 
     address: str | None
@@ -32,9 +32,9 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the configuration says about API keys and origins.
+    """The configured API keys and origins.
 
-    `local_without_key`: whether programs on this machine need no key although there are keys.
+    `local_without_key`: whether programs on this machine need no key although keys are configured.
     """
 
     keys: frozenset[str]
@@ -45,12 +45,12 @@ class Rules:
 def check_publisher(caller: Caller, rules: Rules, proven: bool = False) -> None:
     """Return if the caller may publish; raise Denied with the reason and the setting.
 
-    A valid key is always enough. Without one, and only where no keys are configured (or
-    `local_without_key` is set), a program on this machine may: the request came over loopback or a
-    Unix socket, no proxy passed it on, no page of another origin caused it (its Origin or
-    Sec-Fetch-Site tells, or its Host when a name was pointed here), and the program belongs to the
-    server's own user or root, as a proxy does not. `proven`: the last must be certain, not only
-    not known to be false.
+    A valid key is always enough. Without one, and only if no keys are configured (or
+    `local_without_key` is set), a program on this machine may publish. Then the request must have
+    come over loopback or a Unix socket, no proxy may have forwarded it, no page of another origin
+    may have caused it (by Origin, Sec-Fetch-Site, or a Host that was pointed here), and the program
+    must belong to the server's own user or root, as a proxy does not. `proven`: the owner of the
+    program must be known, and not only not known to be another.
     """
     if has_key(caller, rules.keys):
         return
@@ -89,7 +89,7 @@ def has_key(caller: Caller, keys: Collection[str]) -> bool:
 
 
 def _known(key: str, keys: Collection[str]) -> bool:
-    # All of them, each in constant time: how long it takes says nothing of how much was right.
+    # Each key is compared in constant time, so that the time tells nothing about them.
     given = key.encode("utf-8", "surrogateescape")
     matches = [hmac.compare_digest(given, known.encode()) for known in keys]
     return any(matches)

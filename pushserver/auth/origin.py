@@ -1,4 +1,4 @@
-"""Which pages may connect: the Origin that a browser names against the Host that it asked."""
+"""The rules of origins and hosts: which pages may connect."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ipaddress import ip_address
 _HOST = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?)(?::([0-9]{1,5}))?"
 )
-MOST_HOST = 255
-"""The longest Host that is looked at, in characters: a name of DNS has 253."""
+MAX_HOST = 255
+"""The longest valid Host, in characters; a DNS name has at most 253."""
 
 
 def valid_host(host: str) -> bool:
     """Whether this is a name or an address, with or without a port (RFC 9110, 7.2)."""
-    return len(host) <= MOST_HOST and _valid_host(host)
+    return len(host) <= MAX_HOST and _valid_host(host)
 
 
 @lru_cache(256)
@@ -26,20 +26,20 @@ def _valid_host(host: str) -> bool:
 
 
 def host_name(host: str) -> str:
-    """The name or address in a Host, as it is compared; empty if it is not valid."""
-    match = _HOST.fullmatch(host) if len(host) <= MOST_HOST else None
+    """The name or address in a Host, normalized for comparison; empty if invalid."""
+    match = _HOST.fullmatch(host) if len(host) <= MAX_HOST else None
     return "" if match is None else match[1].strip("[]").lower().removesuffix(".")
 
 
 def host_port(host: str, secure: bool) -> int:
     """The port in a valid Host, or the default one of http or https."""
-    match = _HOST.fullmatch(host) if len(host) <= MOST_HOST else None
+    match = _HOST.fullmatch(host) if len(host) <= MAX_HOST else None
     port = None if match is None else match[2]
     return (443 if secure else 80) if port is None else int(port)
 
 
 def same_origin(site: str | None) -> bool:
-    """Whether a browser says that a page of the very origin that was asked made the request.
+    """Whether a browser says that a page of the same origin made the request.
 
     `site` is the value of Sec-Fetch-Site (Fetch Metadata, 2.3), which no page can set.
     """
@@ -49,9 +49,9 @@ def same_origin(site: str | None) -> bool:
 def foreign_site(site: str | None) -> bool:
     """Whether a browser says that a page of another origin caused the request.
 
-    A request for a picture and a no-cors fetch carry Sec-Fetch-Site where they have no Origin.
-    `none` is a person that typed the URL. No header: no browser, an old one, or plain http to
-    another machine.
+    A request for a picture and a no-cors fetch have Sec-Fetch-Site, but no Origin. `none`: a person
+    typed the URL. Without the header the client is no browser or an old one, or the request went
+    by plain http to another machine.
     """
     return site not in (None, "same-origin", "none")
 
@@ -59,13 +59,12 @@ def foreign_site(site: str | None) -> bool:
 def allowed_origin(
     origin: str | None, host: str, secure: bool, site: str | None, allowed: Collection[str]
 ) -> bool:
-    """Whether a request with these Origin, Host and Sec-Fetch-Site may read and speak.
+    """Whether a request with these Origin, Host and Sec-Fetch-Site is allowed.
 
-    The origin must be the scheme, host and port that was asked, or one of `allowed`
-    (`https://app.example`), or the browser says that it is the same. `null` is a sandboxed
-    frame, a local file, or a form of a page that sends no referrer; only the browser's word tells
-    the last from the others. Without Origin a request does not come from a page of another origin
-    unless Sec-Fetch-Site says so.
+    The origin must be that of the request's URL, or one of `allowed` (`https://app.example`), or
+    Sec-Fetch-Site must be `same-origin`. The origin `null` is that of a sandboxed frame, of a local
+    file, or of a form on a page without referrers; only Sec-Fetch-Site distinguishes the last.
+    A request without Origin is allowed unless Sec-Fetch-Site names another site.
     """
     if origin is None:
         return not foreign_site(site)
@@ -80,21 +79,21 @@ def allowed_origin(
 _LOOPBACK_NAMES = frozenset(
     {"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback", "localhost6"}
 )
-"""Names in the usual /etc/hosts. No one of them can be had in DNS."""
+"""Names in the usual /etc/hosts, which nobody can register in DNS."""
 
 
 def loopback_host(host: str) -> bool:
     """Whether this Host names the machine itself.
 
-    A page of somebody else's whose name was pointed at 127.0.0.1 (DNS rebinding) is of the
-    same origin as we are; its Host gives it away.
+    A foreign page whose name was pointed at 127.0.0.1 (DNS rebinding) has the same origin as the
+    server, but is recognized by its Host.
     """
     name = host_name(host)
     return name in _LOOPBACK_NAMES or name.endswith(".localhost") or loopback_address(name)
 
 
 def numeric_host(host: str) -> bool:
-    """Whether this Host is an IP address: nobody can point that to another machine."""
+    """Whether this Host is an IP address, which cannot be pointed at another machine."""
     try:
         ip_address(host_name(host))
     except ValueError:

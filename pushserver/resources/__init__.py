@@ -1,1 +1,1 @@
-"""The URLs of the server."""
+"""The URLs of the server, one resource each."""

@@ -32,7 +32,7 @@ from pushserver.web.resource import Answer, ContainerResource, LeafResource, Ref
 
 
 class Call(Struct, forbid_unknown_fields=True):
-    """A request of the API; an unknown field is an error that names it."""
+    """The request of a method; an unknown field is an error that names it."""
 
 
 class Content(Call, kw_only=True):
@@ -65,7 +65,7 @@ class OneChannel(Call):
 
 
 class History(Call):
-    """`limit`: 0 for the position only, -1 for all."""
+    """`limit`: the number of publications, 0 for only the position, -1 for all."""
 
     channel: str
     limit: int | None = None
@@ -74,7 +74,7 @@ class History(Call):
 
 
 class Channels(Call):
-    """`pattern`: as in file names, with `*` and `?`."""
+    """`pattern`: a pattern like those of file names, with `*` and `?`."""
 
     pattern: str | None = None
 
@@ -84,14 +84,14 @@ class Info(Call):
 
 
 class DisconnectCode(Call):
-    """What the client is told."""
+    """The code and reason that the client gets."""
 
     code: int = centrifuge.FORCE_NO_RECONNECT
     reason: str = "force disconnect"
 
 
 class Disconnect(Call):
-    """Connections of the user; of these one, or all but those of the whitelist."""
+    """All connections of the user, or one of them; except those in the whitelist."""
 
     user: str
     client: str | None = None
@@ -101,7 +101,7 @@ class Disconnect(Call):
 
 
 class Unsubscribe(Call):
-    """Connections of the user, or one of them, out of one channel."""
+    """Takes all connections of the user, or one of them, out of a channel."""
 
     user: str
     channel: str
@@ -110,7 +110,7 @@ class Unsubscribe(Call):
 
 
 class Batch(Call):
-    """Commands, each `{method: request}`; `parallel` makes no difference here."""
+    """Commands, each `{method: request}`; `parallel` has no effect."""
 
     commands: list[dict[str, Raw]]
     parallel: bool = False
@@ -156,12 +156,12 @@ class MethodResource(LeafResource):
         except MALFORMED as error:
             raise Refusal(400, f"the body is no JSON object: {error}") from None
         try:
-            # As a whole: from here on every part of it is known to be compact and sound.
+            # The whole body at once: then each part of it is valid and compact, too.
             body = jsontext.compact(body)
         except InvalidData as error:
             return answer_json(request, _error(error))
         answer = await self._methods.call(self._name, body)
-        # The replies of a batch stand for themselves; so `cent` expects it.
+        # The client `cent` expects the replies of a batch without a `result` around them.
         return answer_json(request, answer.get("result") if self._is_batch(answer) else answer)
 
     def _is_batch(self, answer: dict[str, object]) -> bool:
@@ -169,7 +169,7 @@ class MethodResource(LeafResource):
 
 
 class Methods:
-    """What each method does."""
+    """The methods of the API."""
 
     def __init__(self, node: Node, sources: Callable[[], list[Any]]):
         self._node = node
@@ -177,7 +177,7 @@ class Methods:
         self._started = node.monotonic()
 
     async def call(self, name: str, body: bytes) -> dict[str, object]:
-        """`{"result": ...}` or `{"error": ...}`; lets through nothing that a caller may cause."""
+        """Return `{"result": ...}`, or `{"error": ...}` for any error that a caller can cause."""
         try:
             kind, method = METHODS[name]
             call = msgspec.json.decode(body, type=kind)
@@ -195,10 +195,10 @@ class Methods:
         return {"offset": receipt.offset, "epoch": receipt.epoch}
 
     async def broadcast(self, call: Broadcast) -> object:
-        if len(call.channels) > MOST_CHANNELS:
-            raise Invalid(f"{len(call.channels)} channels, expected {MOST_CHANNELS} at most")
-        # All of them are looked at before the first is published. They share data and tags, which
-        # as a copy for each channel would be a thousand megabytes.
+        if len(call.channels) > MAX_CHANNELS:
+            raise Invalid(f"{len(call.channels)} channels, expected {MAX_CHANNELS} at most")
+        # All channels are checked before the first publication. The drafts share data and tags:
+        # a copy for each channel could take 1,000 MB.
         draft = _draft(call)
         drafts = [replace(draft, channel=check_name(channel)) for channel in call.channels]
         return {"responses": [await self._response(draft) for draft in drafts]}
@@ -211,8 +211,8 @@ class Methods:
         return {"result": {"offset": receipt.offset, "epoch": receipt.epoch}}
 
     async def batch(self, call: Batch) -> object:
-        if len(call.commands) > MOST_COMMANDS:
-            raise Invalid(f"{len(call.commands)} commands, expected {MOST_COMMANDS} at most")
+        if len(call.commands) > MAX_COMMANDS:
+            raise Invalid(f"{len(call.commands)} commands, expected {MAX_COMMANDS} at most")
         return {"replies": [await self._reply(command) for command in call.commands]}
 
     async def _reply(self, command: dict[str, Raw]) -> object:
@@ -246,9 +246,9 @@ class Methods:
 
     async def channels(self, call: Channels) -> object:
         pattern = call.pattern or "*"
-        if len(pattern) > MOST_PATTERN:
-            raise Invalid(f"pattern: {len(pattern)} characters, expected {MOST_PATTERN} at most")
-        # Not fnmatchcase: that keeps 32,768 compiled patterns, up to 60 KB each.
+        if len(pattern) > MAX_PATTERN:
+            raise Invalid(f"pattern: {len(pattern)} characters, expected {MAX_PATTERN} at most")
+        # Not fnmatchcase: that caches 32,768 compiled patterns of up to 60 KB each.
         matches = re.compile(fnmatch.translate(pattern)).match
         watched = self._node.hub.channels().items()
         matching = {name: {"num_clients": size} for name, size in watched if matches(name)}
@@ -275,12 +275,12 @@ class Methods:
         }
 
     async def disconnect(self, call: Disconnect) -> object:
-        said = call.disconnect or DisconnectCode()
-        if not 3000 <= said.code <= 4999:
-            raise Invalid(f"disconnect.code is {said.code}, expected 3000 to 4999")
+        end = call.disconnect or DisconnectCode()
+        if not 3000 <= end.code <= 4999:
+            raise Invalid(f"disconnect.code is {end.code}, expected 3000 to 4999")
         for session in self._node.sessions.of_user(call.user, call.client, call.session):
             if session.info.client not in (call.whitelist or ()):
-                session.disconnect(said.code, said.reason or "force disconnect")
+                session.disconnect(end.code, end.reason or "force disconnect")
         return {}
 
     async def unsubscribe(self, call: Unsubscribe) -> object:
@@ -290,10 +290,10 @@ class Methods:
         return {}
 
 
-MOST_CHANNELS = 1_000
-MOST_COMMANDS = 1_000
-MOST_PATTERN = 256
-"""Characters. A channel's name has half as many at the most."""
+MAX_CHANNELS = 1_000
+MAX_COMMANDS = 1_000
+MAX_PATTERN = 256
+"""In characters; twice the longest name of a channel."""
 
 Method = Callable[[Methods, Any], Awaitable[object]]
 METHODS: dict[str, tuple[type[Call], Method]] = {
@@ -313,8 +313,8 @@ KNOWN = ", ".join(METHODS)
 WITHOUT_PROOF = frozenset(
     {"publish", "broadcast", "history", "presence", "presence_stats", "channels", "info"}
 )
-"""Methods that take nothing away from anybody. Without a key all others (`batch` may hold them) are
-for a caller that is known to be a program of the server's own user."""
+"""Methods that neither delete nor disconnect. Without a key, the others (also `batch`, which may
+contain them) need proof that the caller is a program of the server's own user."""
 
 
 def _error(failed: PushServerError) -> dict[str, object]:
@@ -323,7 +323,7 @@ def _error(failed: PushServerError) -> dict[str, object]:
 
 
 def _draft(call: Content) -> Draft:
-    """What is to be published, without a channel."""
+    """The draft of the publication, without a channel."""
     if call.skip_history:
         raise WireError(
             centrifuge.NOT_AVAILABLE, "skip_history: every publication has its offset here"

@@ -1,7 +1,7 @@
-"""`/connection/...` and `/emulation`: where the official Centrifuge clients connect.
+"""`/connection/...` and `/emulation`: the URLs for the official Centrifuge clients.
 
-Where WebSockets are blocked, a client reads the same session from a response without an
-end (SSE or NDJSON) and sends its commands as requests to `/emulation`.
+Where WebSockets are blocked, a client reads its session from an endless response (SSE or NDJSON)
+and sends its commands as requests to `/emulation`.
 """
 
 from __future__ import annotations
@@ -79,52 +79,52 @@ class WebSocketResource(LeafResource):
         return self._context.upgrade(request, *self.websocket(request))
 
     def websocket(self, request: Request) -> WebSocket:
-        """What the handshake begins."""
+        """Accept a handshake; see `web.resource.WebSocket`."""
         check_origin(request, self._context.allowed_origins)
         _check_json(request)
-        return SESSION_WEBSOCKET, self._begin
+        return SESSION_WEBSOCKET, self._make_session
 
-    def _begin(self, transport: Transport[SessionFormat]) -> Session:
+    def _make_session(self, transport: Transport[SessionFormat]) -> Session:
         return Session(self._context.node, transport, answer)
 
 
 class ResponseResource(LeafResource):
-    """One session read from one response; its first commands come with the request."""
+    """One session over one response; the request contains its first commands."""
 
     def __init__(self, context: ConnectionContext):
         super().__init__()
         self._context = context
 
     def check(self, request: Request, commands: bytes) -> None:
-        """Refuse a page of another origin, and more commands than a frame may hold."""
+        """Refuse a page of another origin, and commands longer than a frame may be."""
         check_origin(request, self._context.allowed_origins)
         limit = self._context.node.limits.frame_bytes
         if len(commands) > limit:
             raise Refusal(413, f"the commands have more than {limit} bytes (frame_bytes)")
 
     def open(self, request: Request, format: SessionFormat, media: str, commands: bytes) -> Answer:
-        """Begin the session, and answer with what it says."""
+        """Answer with a new session."""
         request.setHeader(b"content-type", media.encode())
         if request.method == b"HEAD":
             return b""
-        return self._context.respond(request, format, self._begin(commands))
+        return self._context.respond(request, format, self._session_maker(commands))
 
-    def _begin(self, commands: bytes) -> Callable[[Transport[SessionFormat]], Session]:
+    def _session_maker(self, commands: bytes) -> Callable[[Transport[SessionFormat]], Session]:
         node = self._context.node
 
-        def begin(transport: Transport[SessionFormat]) -> Session:
+        def make_session(transport: Transport[SessionFormat]) -> Session:
             session = Session(node, transport, answer, new_client())
             session.received(commands)
             return session
 
-        return begin
+        return make_session
 
 
 class SseResource(ResponseResource):
     """`GET ?cf_connect=COMMAND`, answered with events.
 
     A page of another origin can cause a GET without an Origin (a picture, a link), so the request
-    begins a session and carries out nothing else.
+    may contain only the connect command.
     """
 
     def answer_get(self, request: Request) -> Answer:
@@ -147,7 +147,7 @@ class HttpStreamResource(ResponseResource):
 
 
 class Emulated(msgspec.Struct):
-    """A request to `/emulation`: command lines for a session that is read elsewhere."""
+    """The body of a request to `/emulation`: commands for a session over a response."""
 
     session: str
     data: str
@@ -155,7 +155,7 @@ class Emulated(msgspec.Struct):
 
 
 class EmulationResource(LeafResource):
-    """`POST {"session", "node", "data"}`: commands for a session that is read from a response."""
+    """`POST {"session", "node", "data"}`: commands for a session over a response."""
 
     def __init__(self, context: ConnectionContext):
         super().__init__()
@@ -180,19 +180,19 @@ class EmulationResource(LeafResource):
 
 
 def _only_connect(text: bytes) -> bytes:
-    """The text, if it is one connect command; raises Refusal 400."""
+    """Return the text if it is one connect command; raise Refusal 400 if not."""
     try:
         methods = [centrifuge.method(command)[0] for command in centrifuge.commands(text)]
     except centrifuge.FrameError as error:
         raise Refusal(400, f"cf_connect: {error}") from None
     if methods != ["connect"]:
-        found = ", ".join(method or "a pong" for method in methods[:4]) or "none"
-        raise Refusal(400, f"cf_connect: expected one command, connect; got {found}")
+        got = ", ".join(method or "a pong" for method in methods[:4]) or "none"
+        raise Refusal(400, f"cf_connect: expected one command, connect; got {got}")
     return text
 
 
 def _check_json(request: Request) -> None:
-    """Refuse the protobuf form of the protocol by name, before it is spoken to a deaf ear."""
+    """Refuse the protobuf form early, with a clear message."""
     asked = header(request, "sec-websocket-protocol") or ""
     if "centrifuge-protobuf" in asked or request.args.get(b"format") == [b"protobuf"]:
         raise Refusal(400, "centrifuge-protobuf is not spoken here, expected centrifuge-json")

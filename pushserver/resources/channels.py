@@ -1,4 +1,4 @@
-"""A channel is a URL: what `/channels/{name}` and `/events` answer."""
+"""`/channels/{name}`, `/events` and `/`: reading channels as a page, a stream or a history."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ChannelsResource(ContainerResource):
 
 
 class ChannelResource(LeafResource):
-    """One channel, as whatever the request prefers."""
+    """One channel, in the form that the request prefers."""
 
     def __init__(self, context: ChannelContext, name: str):
         super().__init__()
@@ -81,21 +81,23 @@ class ChannelResource(LeafResource):
         if wanted == HTML:
             return live_page(self._context, request, name, "..")
         if wanted in STREAMS:
-            return respond(self._context, request, wanted, self._begin(request, name))
+            return respond(self._context, request, wanted, self._stream_maker(request, name))
         if wanted == JSON:
             check_reader(self._context, request, (name,))
             return history(request, name, self._context.node)
         raise Refusal(406, f"expected Accept to allow {JSON}, {EVENT_STREAM}, {LINES} or {HTML}")
 
     def websocket(self, request: Request) -> WebSocket:
-        """What a handshake begins."""
-        return STREAM_WEBSOCKET, self._begin(request, check_name(self._name))
+        """Accept a handshake; see `web.resource.WebSocket`."""
+        return STREAM_WEBSOCKET, self._stream_maker(request, check_name(self._name))
 
     def answer_post(self, request: Request) -> Answer:
         return publish(request, check_name(self._name), self._context.node, self._context.gate)
 
-    def _begin(self, request: Request, name: str) -> Callable[[Transport[StreamFormat]], Stream]:
-        return begin_stream(self._context, request, (name,))
+    def _stream_maker(
+        self, request: Request, name: str
+    ) -> Callable[[Transport[StreamFormat]], Stream]:
+        return stream_maker(self._context, request, (name,))
 
 
 class FrontResource(LeafResource):
@@ -124,11 +126,11 @@ class EventsResource(LeafResource):
         wanted = wants(request, (EVENT_STREAM, LINES))
         if wanted is None:
             raise Refusal(406, f"expected Accept to allow {EVENT_STREAM} or {LINES}")
-        return respond(self._context, request, wanted, begin_stream(self._context, request, names))
+        return respond(self._context, request, wanted, stream_maker(self._context, request, names))
 
     def websocket(self, request: Request) -> WebSocket:
-        """What a handshake begins."""
-        return STREAM_WEBSOCKET, begin_stream(self._context, request, self._names(request))
+        """Accept a handshake; see `web.resource.WebSocket`."""
+        return STREAM_WEBSOCKET, stream_maker(self._context, request, self._names(request))
 
     def _names(self, request: Request) -> tuple[str, ...]:
         given = request.args.get(b"channel", [])
@@ -140,7 +142,7 @@ class EventsResource(LeafResource):
 
 
 def live_page(context: ChannelContext, request: Request, name: str, root: str) -> bytes:
-    """The live page of the channel; `root` is the way from its URL to the server's root."""
+    """The live page of the channel; `root` is the relative path to the server's root."""
     request.setHeader(b"content-type", b"text/html; charset=utf-8")
     request.setHeader(b"cache-control", b"no-cache")
     size = context.node.history.options(name).history_size
@@ -148,10 +150,9 @@ def live_page(context: ChannelContext, request: Request, name: str, root: str) -
 
 
 def check_reader(context: ChannelContext, request: Request, names: tuple[str, ...]) -> None:
-    """Refuse a foreign page, and channels of which the application says who may read them.
+    """Refuse a page of another origin, and channels with a `subscribe` handler without a key.
 
-    Everybody is asked for a key for those, also on this machine: it is to be here as it will be
-    where the server is reached from elsewhere.
+    A program on this machine needs the key too, so that development and production are alike.
     """
     check_origin(request, context.gate.allowed_origins)
     for name in names:
@@ -163,27 +164,27 @@ def check_reader(context: ChannelContext, request: Request, names: tuple[str, ..
             )
 
 
-def begin_stream(
+def stream_maker(
     context: ChannelContext, request: Request, names: tuple[str, ...]
 ) -> Callable[[Transport[StreamFormat]], Stream]:
-    """What makes the stream that the request asks for, once it has its transport."""
+    """Return the function that makes the requested stream for its transport."""
     check_reader(context, request, names)
     node = context.node
     start = stream_start(request, node.limits.read_limit)
 
-    def begin(transport: Transport[StreamFormat]) -> Stream:
+    def make_stream(transport: Transport[StreamFormat]) -> Stream:
         stream = Stream(node, transport)
         node.run(stream.follow(names, start))
         return stream
 
-    return begin
+    return make_stream
 
 
 def respond(
     context: ChannelContext,
     request: Request,
     media: str,
-    begin: Callable[[Transport[StreamFormat]], Stream],
+    make_stream: Callable[[Transport[StreamFormat]], Stream],
 ) -> Answer:
     """Answer with a stream of this media type."""
     check_no_navigation(request)
@@ -191,7 +192,7 @@ def respond(
     request.setHeader(b"cache-control", b"no-store")
     if request.method == b"HEAD":
         return b""
-    return context.respond(request, STREAMS[media], begin)
+    return context.respond(request, STREAMS[media], make_stream)
 
 
 STREAMS = {EVENT_STREAM: STREAM_SSE, LINES: STREAM_LINES}

@@ -1,4 +1,4 @@
-"""Reading by HTTP: what the query asks for, and history answers."""
+"""`GET /channels/{name}`: the parameters of reading, the history, and long polling."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NO_EPOCH = Cursor("?", 0)
 
 
 def stream_start(request: Request, most: int) -> Start:
-    """Where a stream begins: `since=` or `last=` of the query.
+    """Return the start that a request asks for, by `since=` or `last=`.
 
-    A browser that comes back says by Last-Event-ID what it saw last, and that counts more.
-    An id that is none of ours is a position that cannot be resumed from; the stream says so.
+    The Last-Event-ID of a browser that reconnects takes precedence. If that is not a valid id, the
+    start is one that cannot be resumed, and the stream says so.
     """
     last_id = header(request, "last-event-id") or _argument(request, "lastEventId")
     if last_id:
@@ -43,7 +43,7 @@ def stream_start(request: Request, most: int) -> Start:
 
 
 def history(request: Request, name: str, node: Node) -> bytes | Deferred[bytes]:
-    """The answer to a GET of a channel's history; waits for it with `wait=`."""
+    """Answer with the history of a channel, or wait for its next publication with `wait=`."""
     limits = node.limits
     start = stream_start(request, limits.read_limit)
     limit = number(request, "limit", limits.read_limit)
@@ -65,16 +65,16 @@ def _answer(
     if limit is None or limit == 0 or limit >= len(rows):
         rows = () if limit == 0 else rows
         return history_object(name, rows, Cursor(log.epoch, log.seq), log.top(name), reason)
-    # Not all of it: the next page goes on from the last of this one.
+    # A part: the next page starts after the last publication of this one.
     last = rows[limit - 1]
     return history_object(name, rows[:limit], Cursor(log.epoch, last.seq), last.offset, "")
 
 
 def _long_poll(request: Request, name: str, node: Node, start: Start, wait: int) -> Deferred[bytes]:
-    """Wait for one publication. The look and the waiting are in one turn."""
+    """Wait for one publication; called in the same turn in which the history was read."""
     answer: Deferred[bytes] = Deferred()
     log = node.history
-    # In vain: answered with the same cursor, the reader goes on from where it was.
+    # If none comes, the reader gets its own cursor back.
     cursor = start.since or Cursor(log.epoch, log.seq)
     nothing = history_object(name, (), cursor, log.top(name), "")
     poll = Poll(node, name, answer.callback, nothing)
@@ -88,7 +88,7 @@ def _long_poll(request: Request, name: str, node: Node, start: Start, wait: int)
 
 
 def number(request: Request, name: str, most: int) -> int | None:
-    """A query parameter that is a whole number from 0 to `most`; None without it."""
+    """The query parameter, a whole number from 0 to `most`; None without it."""
     text = _argument(request, name)
     if text is None:
         return None

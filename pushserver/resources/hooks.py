@@ -1,4 +1,4 @@
-"""`POST /hooks/{name}`: where outside services tell a source what happened."""
+"""`POST /hooks/{name}`: webhooks, by which outside services publish through a source."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HooksResource(ContainerResource):
 
 
 class HookResource(LeafResource):
-    """One source."""
+    """The hook of one source."""
 
     def __init__(self, receive: Receive):
         super().__init__()
@@ -49,8 +49,8 @@ class HookResource(LeafResource):
         return self._answer(request)
 
     async def _answer(self, request: Request) -> bytes:
-        # Services send no Origin; a page in a browser cannot be told from them where nothing is
-        # signed.
+        # Services send no Origin. The check refuses pages in a browser, which could post where no
+        # signature is needed.
         check_origin(request, surroundings(request).allowed_origins)
         assert request.content is not None
         body: bytes = request.content.read()
@@ -63,7 +63,7 @@ class HookResource(LeafResource):
 
 
 def _headers(request: Request) -> dict[str, str]:
-    """By names in lower case; several of one name are joined by commas."""
+    """The headers by names in lower case; repeated ones are joined by commas."""
     return {
         name.decode("latin-1").lower(): ", ".join(value.decode("latin-1") for value in values)
         for name, values in request.requestHeaders.getAllRawHeaders()

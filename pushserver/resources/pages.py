@@ -1,4 +1,4 @@
-"""The server's own pages: Jinja2 templates, and where the files lie that they load."""
+"""The server's own pages: Jinja2 templates, and the location of their files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CLIENT = "vendor/centrifuge-5.8.0/centrifuge.js"
 
 
 def asset_folder(name: str) -> Path:
-    """Where `templates` or `static` lies: installed in the package, in a checkout beside it."""
+    """The folder `templates` or `static`: in the package, or beside it in a checkout."""
     package = Path(str(files("pushserver")))
-    for place in (package / name, package.parent / name):
-        if place.is_dir():
-            return place
+    for folder in (package / name, package.parent / name):
+        if folder.is_dir():
+            return folder
     raise FileNotFoundError(f"no {name} folder in {package} or beside it")
 
 
@@ -36,9 +36,9 @@ class Pages:
     def channel(
         self, name: str, root: str, history_size: int, front: bool, operator: bool = False
     ) -> bytes:
-        """The live page of a channel; `root` is the way from its URL to the server's root.
+        """The live page of a channel; `root` is the relative path to the server's root.
 
-        `operator`: whether it is for somebody who is told what fails.
+        `operator`: whether the page shows failures of sources and handlers.
         """
         return self._render(
             "channel.html",
@@ -51,7 +51,7 @@ class Pages:
         )
 
     def error(self, status: int, title: str, detail: str, root: str = ".") -> bytes:
-        """The page that says no; `root` is the way from its URL to the server's root."""
+        """The page for an error; `root` is the relative path to the server's root."""
         return self._render("error.html", status=status, title=title, detail=detail, root=root)
 
     def _render(self, template: str, **values: object) -> bytes:

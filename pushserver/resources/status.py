@@ -1,4 +1,4 @@
-"""`GET /status?channel=NAME`: what fails behind a channel, for those who may publish."""
+"""`GET /status?channel=NAME`: failures behind a channel, for those who may publish."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pushserver.web.resource import Answer, LeafResource, Refusal, answer_json
 class StatusResource(LeafResource):
     """`{"time", "sources": [...], "handlers": [...]}` of one channel.
 
-    `sources` gives how each source is, `failures` the last failure of each handler that has
-    to do with a channel; `clock` gives Unix seconds.
+    `sources` returns the status of each source, `failures` the last failures of the handlers for
+    a channel, `clock` Unix seconds.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class StatusResource(LeafResource):
 
     def answer_get(self, request: Request) -> Answer:
         if not self._gate.allows(request):
-            # Not as a Refusal, which is logged: pages ask by themselves.
+            # Not a Refusal, which is logged: live pages send this request by themselves.
             request.setResponseCode(403)
             message = "what fails here is told to those who may publish (auth.api_keys)"
             return answer_json(request, {"error": {"code": 403, "message": message}})

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.server import Request
 
 from pushserver.auth.origin import (
-    MOST_HOST,
+    MAX_HOST,
     host_name,
     host_port,
     loopback_address,
@@ -52,7 +52,7 @@ class Hosts:
         )
 
     def _is_ours(self, host: str) -> bool:
-        if len(host) > MOST_HOST:
+        if len(host) > MAX_HOST:
             return False
         known = self._known.get(host)
         if known is None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
-from pushserver.resources.api import METHODS, MOST_CHANNELS, MOST_COMMANDS, MOST_PATTERN
+from pushserver.resources.api import MAX_CHANNELS, MAX_COMMANDS, MAX_PATTERN, METHODS
 from tests.unit.fakes.tools import Client
 from tests.unit.fakes.web import Response, Server, request
 
@@ -157,8 +157,8 @@ class TestBroadcast:
         assert "idempotency_keys" in second["error"]["message"]
 
     def test_has_a_bound(self) -> None:
-        found = error(Server(), "broadcast", channels=["a"] * (MOST_CHANNELS + 1), data=1)
-        assert found == (107, f"bad request: {MOST_CHANNELS + 1} channels, expected 1000 at most")
+        found = error(Server(), "broadcast", channels=["a"] * (MAX_CHANNELS + 1), data=1)
+        assert found == (107, f"bad request: {MAX_CHANNELS + 1} channels, expected 1000 at most")
 
 
 class TestHistory:
@@ -282,7 +282,7 @@ class TestChannels:
     @pytest.mark.parametrize("pattern", ["*a" * 129, "[" * 257, "?" * 1_000_000])
     def test_are_not_looked_for_by_a_long_pattern(self, pattern: str) -> None:
         code, message = error(Server(), "channels", pattern=pattern)
-        expected = f"pattern: {len(pattern)} characters, expected {MOST_PATTERN} at most"
+        expected = f"pattern: {len(pattern)} characters, expected {MAX_PATTERN} at most"
         assert (code, message) == (107, f"bad request: {expected}")
 
 
@@ -420,8 +420,8 @@ class TestBatch:
         assert found[-1]["publish"]["offset"] == 1
 
     def test_has_a_bound(self) -> None:
-        found = error(Server(), "batch", commands=[{}] * (MOST_COMMANDS + 1))
-        assert found == (107, f"bad request: {MOST_COMMANDS + 1} commands, expected 1000 at most")
+        found = error(Server(), "batch", commands=[{}] * (MAX_COMMANDS + 1))
+        assert found == (107, f"bad request: {MAX_COMMANDS + 1} commands, expected 1000 at most")
 
 
 class TestTheDoor:
