@@ -23,7 +23,7 @@ def check_namespace(name: str) -> str:
     """Return `name` if it is a valid namespace; raise InvalidName if not."""
     if ":" in name or _NAME.fullmatch(f"{name}:") is None:
         raise InvalidName(
-            f"invalid namespace {name[:140]!r}: expected what stands before the first colon of a"
+            f"invalid namespace {name[:140]!r}: expected the part before the first colon of a"
             " channel's name, as chess in chess:12"
         )
     return name

@@ -104,7 +104,7 @@ def _split_source(
         content = tables.get(name, {})
         if isinstance(content, dict) and "type" not in content:
             setting = f"{PREFIX}{SOURCES}_{name}_type".upper()
-            problem = f"{SOURCES}.{name} has no type, which says what keys there are"
+            problem = f"{SOURCES}.{name} has no type, which decides the known keys"
             raise InvalidConfig(f"{variable}: {problem}: set {setting} too")
     if near is not None and not text.endswith("_type"):
         check_known([near[0]], near[1], near[2])

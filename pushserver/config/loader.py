@@ -78,7 +78,7 @@ def _named(content: object, section: str, location: Location) -> dict[str, Any]:
         options = convert_table(values, _NAMED[section], inner)
         result[name] = {key: getattr(options, key) for key in values}
         if section == "namespaces" and ":" in name:
-            raise inner.error("", "a namespace is what stands before the first colon")
+            raise inner.error("", "a namespace is the part before the first colon")
         _check_channel_name(name if section == "channels" else f"{name}:x", inner)
     return result
 

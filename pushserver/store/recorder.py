@@ -42,8 +42,8 @@ class BatchRecorder:
             message = f"the store is too slow: {self._bytes} bytes wait to be written"
             raise Unavailable(message)
 
-    def append(self, publication: Publication, known: Remembered | None) -> None:
-        self._rows.append((publication, known))
+    def append(self, publication: Publication, answer: Remembered | None) -> None:
+        self._rows.append((publication, answer))
         self._bytes += len(publication.data)
         self.batcher.touch(publication.channel)
 

@@ -38,7 +38,8 @@ class Waiting:
 class Round:
     """The drafts and clears that one commit answers.
 
-    `rows` are the drafts with their numbers, in the same order, made at `born` by the steady clock.
+    `rows` are the drafts with their numbers, in the same order; they got them at `born`, a time of
+    the steady clock.
     """
 
     waiting: list[Waiting] = field(default_factory=list)
@@ -80,9 +81,9 @@ class SyncBroker(MemoryBroker):
             if first is not None:
                 self.metrics.duplicates += 1
                 return await first.wait()
-            known = self.find_receipt(draft, self._monotonic(), len(self._pending))
-            if known is not None:
-                return known
+            receipt = self.find_receipt(draft, self._monotonic(), len(self._pending))
+            if receipt is not None:
+                return receipt
             self._pending[draft.channel, draft.key] = waiting
         self._next.waiting.append(waiting)
         answer = waiting.wait()
@@ -112,29 +113,29 @@ class SyncBroker(MemoryBroker):
         return bool(self._next.waiting or self._next.clears)
 
     def take(self) -> Sequence[Numbered]:
-        one = self._current = self._next
+        current = self._current = self._next
         self._next = Round()
-        now, one.born = self._clock(), self._monotonic()
+        now, current.born = self._clock(), self._monotonic()
         ahead: Counter[str] = Counter()
-        for draft in (waiting.draft for waiting in one.waiting):
+        for draft in (waiting.draft for waiting in current.waiting):
             self.history.pin(draft.channel)
-            row = self.history.number(draft, now, len(one.rows), ahead[draft.channel])
+            row = self.history.number(draft, now, len(current.rows), ahead[draft.channel])
             ahead[draft.channel] += 1
-            one.rows.append((row, remembered(row, draft.key, now) if draft.key else None))
-        return one.rows
+            current.rows.append((row, remembered(row, draft.key, now) if draft.key else None))
+        return current.rows
 
     def committed(self) -> None:
-        one = self._current
+        current = self._current
         try:
-            for (row, known), waiting in zip(one.rows, one.waiting, strict=True):
-                self._settle(row, known, waiting, one.born)
+            for (row, key), waiting in zip(current.rows, current.waiting, strict=True):
+                self._settle(row, key, waiting, current.born)
         finally:
             self.history.unpin()
-        for done in one.clears:
+        for done in current.clears:
             done.callback(None)
 
     def _settle(
-        self, row: Publication, known: Remembered | None, waiting: Waiting, born: float
+        self, row: Publication, key: Remembered | None, waiting: Waiting, born: float
     ) -> None:
         """Retain, deliver and answer a committed row.
 
@@ -143,7 +144,7 @@ class SyncBroker(MemoryBroker):
         """
         self._pending.pop((row.channel, waiting.draft.key), None)
         try:
-            self.append(row, known, born)
+            self.append(row, key, born)
         except Exception:
             self._log.failure("{channel} lost its history in memory", channel=row.channel)
             self.history.skip(row)
@@ -156,11 +157,11 @@ class SyncBroker(MemoryBroker):
             answer.callback(row.receipt)
 
     def failed(self, reason: str) -> None:
-        one = self._current
-        for waiting in one.waiting:
+        current = self._current
+        for waiting in current.waiting:
             self._pending.pop((waiting.draft.channel, waiting.draft.key), None)
             for answer in waiting.answers:
                 answer.errback(Unavailable(reason))
-        for done in one.clears:
+        for done in current.clears:
             done.errback(Unavailable(reason))
         self.history.unpin()

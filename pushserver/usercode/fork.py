@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class Process:
-    """The process in which this was made."""
+    """The process in which the object was created."""
 
     def __init__(self) -> None:
         self._pid = getpid()

@@ -12,8 +12,8 @@ from twisted.internet.interfaces import (
 
 
 class Reactor(IReactorCore, IReactorFromThreads, IReactorProcess, IReactorTCP, IReactorTime):
-    """What the server as a whole needs of Twisted's reactor, and nobody implements by this name.
+    """The interfaces of Twisted's reactor that the server needs; only a type, never implemented.
 
-    A function that needs one of these interfaces asks for that one. Twisted's own type of
-    `reactor` leaves out IReactorFromThreads.
+    A function that needs one interface has that one as its type. Twisted's type of `reactor`
+    lacks IReactorFromThreads.
     """

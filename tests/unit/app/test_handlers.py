@@ -182,7 +182,7 @@ class TestAHandler:
     def test_is_for_a_namespace_that_channels_can_have(
         self, app: PushServer, namespace: str
     ) -> None:
-        with pytest.raises(ValueError, match=r"invalid namespace .*: expected what stands before"):
+        with pytest.raises(ValueError, match=r"invalid namespace .*: expected the part before"):
             app.on("subscribe", namespace=namespace)(call)
         app.on("subscribe", namespace="x" * 127)(call)
 
