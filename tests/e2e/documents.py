@@ -20,9 +20,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tests.e2e.blocks import Block, Line
+from tests.e2e.blocks import sections as blocks_by_section
 from tests.e2e.programs import PYTHON, Finished, Program, Script, start
 
 ADDRESS = "localhost:8080"
@@ -33,46 +35,13 @@ EPOCH = "7c2e94d1"
 LANGUAGES = {"console", "js", "python", "text", "toml"}
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a document, with its number for messages."""
-
-    number: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block; `output` is the block of text that follows a program."""
-
-    number: int
-    language: str
-    lines: Sequence[Line]
-    output: Sequence[Line] = ()
-
-    @property
-    def text(self) -> str:
-        """The content."""
-        return "".join(f"{line.text}\n" for line in self.lines)
-
-
-def sections(text: str) -> dict[str, list[Block]]:
-    """The runnable blocks below each heading of the second level."""
-    found: dict[str, list[Block]] = {}
-    title, opened = "", False
-    content: list[Line] = []
-    number, language = 0, ""
-    for at, line in enumerate(text.splitlines(), 1):
-        if line.startswith("```"):
-            if opened:
-                _add(found.setdefault(title, []), Block(number, language, tuple(content)))
-            opened, content, number, language = not opened, [], at, line.removeprefix("```")
-        elif opened:
-            content.append(Line(at, line))
-        elif line.startswith("## "):
-            title = line.removeprefix("## ")
-    assert not opened, f"line {number}: a block that does not end"
-    return found
+def examples(text: str) -> dict[str, list[Block]]:
+    """The blocks of each section, each program with the text that it prints."""
+    sections: dict[str, list[Block]] = {}
+    for title, blocks in blocks_by_section(text).items():
+        for block in blocks:
+            _add(sections.setdefault(title, []), block)
+    return sections
 
 
 def _add(blocks: list[Block], block: Block) -> None:
@@ -84,7 +53,7 @@ def _add(blocks: list[Block], block: Block) -> None:
     program = blocks.pop()
     printed = program.language in {"js", "python"} and not program.output
     assert printed, f"line {block.number}: text that nothing prints"
-    blocks.append(Block(program.number, program.language, program.lines, block.lines))
+    blocks.append(replace(program, output=block.lines))
 
 
 @dataclass

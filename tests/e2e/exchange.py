@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.server import Answer, Server
+from tests.e2e.server import Answer, Server, running
 
 SSE = "text/event-stream"
 LINES = "application/x-ndjson"
@@ -23,17 +21,9 @@ def configured(folder: Path, text: str) -> Server:
     return Server(folder, "--config", str(path))
 
 
-@contextmanager
-def serving(folder: Path, text: str = "[sources]") -> Iterator[Server]:
-    """Such a server, running; it ends in order and without a problem in its log."""
-    server = configured(folder, text)
-    try:
-        yield server.start()
-        if server.running:
-            assert server.stop() == -signal.SIGTERM
-        assert server.problems == []
-    finally:
-        server.kill()
+def serving(folder: Path, text: str = "[sources]") -> AbstractContextManager[Server]:
+    """Such a server, running; see `server.running`."""
+    return running(configured(folder, text))
 
 
 def ask(server: Server, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:

@@ -31,7 +31,8 @@ from pushserver.sources.engine.runner import Runner as SourceRunner
 from pushserver.sources.engine.runner import Status
 from pushserver.sources.interface import ISourceType
 from pushserver.sources.registry import SourceTypes
-from tests.e2e.documents import EPOCH, Line, Names, Runner, sections, write
+from tests.e2e.blocks import Line
+from tests.e2e.documents import EPOCH, Names, Runner, examples, write
 from tests.e2e.server import CHECKOUT, Server
 from tests.e2e.visits import Visits
 from tests.unit.fakes.source_tools import Desk
@@ -47,7 +48,7 @@ EXAMPLES = "The examples"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the configuration that the examples are for."""
     folder = tmp_path_factory.mktemp("documents")
-    [file] = sections(PROTOCOLS)[EXAMPLES]
+    [file] = examples(PROTOCOLS)[EXAMPLES]
     server = Server(folder, "--config", str(write(file, folder)))
     try:
         yield server.start()
@@ -78,14 +79,14 @@ class Console:
             page.close()
 
 
-@pytest.mark.parametrize("section", [title for title in sections(PROTOCOLS) if title != EXAMPLES])
+@pytest.mark.parametrize("section", [title for title in examples(PROTOCOLS) if title != EXAMPLES])
 def test_the_examples_of_the_protocols(
     server: Server, visits: Visits, tmp_path: Path, section: str
 ) -> None:
     epoch = json.loads(server.get("channels/numbers").body)["epoch"]
     address = f"127.0.0.1:{server.port}"
     runner = Runner(Names(epoch), address, tmp_path, Console(visits).run)
-    for block in sections(PROTOCOLS)[section]:
+    for block in examples(PROTOCOLS)[section]:
         runner.run(block)
 
 
@@ -95,13 +96,13 @@ def no_browser(script: str) -> Generator[str, None, None]:
 
 def test_the_examples_of_the_configuration(tmp_path: Path) -> None:
     runner = Runner(Names(""), "", tmp_path, no_browser)
-    for blocks in sections(CONFIGURATION).values():
+    for blocks in examples(CONFIGURATION).values():
         for block in blocks:
             runner.run(block)
 
 
 def test_the_sources_that_run_by_themselves_are_those_of_the_document() -> None:
-    [file] = sections(CONFIGURATION)["Sources"]
+    [file] = examples(CONFIGURATION)["Sources"]
     assert load(file.text, "", {}, TYPES) == Config()
 
 
@@ -282,4 +283,4 @@ def test_what_differs_at_each_run_may_differ() -> None:
 def test_a_block_that_nobody_runs_is_noticed() -> None:
     for text in ("```json\n{}\n```", "```text\n1\n```", "```console\n$ curl x"):
         with pytest.raises(AssertionError, match="line 1"):
-            sections(text)
+            examples(text)

@@ -17,7 +17,7 @@ class Watcher:
     """The client on one channel; with `publish` (JSON text) it publishes that once it is there."""
 
     def __init__(self, server: Server, transport: str, channel: str, publish: str = "") -> None:
-        command = ["node", "transport.mjs", server.url, transport, channel]
+        command = ["node", "watch.mjs", server.url, transport, channel]
         self._lines = Lines([*command, publish] if publish else command, folder=NODE)
 
     def next(self, *events: str, seconds: float = 15.0) -> Any:

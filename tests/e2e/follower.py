@@ -7,15 +7,15 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import Browser
 
-from tests.e2e.documents import EPOCH, Line, Names
-from tests.e2e.server import Server, environment, free_port, get
+from tests.e2e.blocks import Block, Line, sections
+from tests.e2e.conditions import answers, wait_until
+from tests.e2e.documents import EPOCH, Names
+from tests.e2e.server import Server, environment, free_port
 from tests.e2e.visits import Visits
 
 FILE = re.compile(r"\b(put|add) this (?:into|to) `([a-z_./]+)`:$", re.IGNORECASE)
@@ -25,26 +25,12 @@ NO_ICON = "favicon.ico|status of 404"
 LANGUAGES = {"console", "html", "js", "python", "toml"}
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a document; `before` is the paragraph above it."""
-
-    before: str
-    language: str
-    text: str
-
-
-def sections(document: Path) -> dict[str, list[Block]]:
+def read(document: Path) -> dict[str, list[Block]]:
     """The blocks below each heading of the second level."""
-    found: dict[str, list[Block]] = {}
-    for part in re.split(r"^## ", document.read_text("utf-8"), flags=re.MULTILINE):
-        title, _, body = part.partition("\n")
-        pieces = re.split(r"^```(\w*)\n(.*?)^```\n", body, flags=re.MULTILINE | re.DOTALL)
-        blocks = found[title] = []
-        for before, language, text in zip(pieces[0::3], pieces[1::3], pieces[2::3], strict=False):
-            assert language in LANGUAGES, f"{title}: nobody looks at {language!r}"
-            paragraph = " ".join(before.rstrip("\n").rpartition("\n\n")[2].split())
-            blocks.append(Block(paragraph, language, text))
+    found = sections(document.read_text("utf-8"))
+    for title, blocks in found.items():
+        for block in blocks:
+            assert block.language in LANGUAGES, f"{title}: nobody looks at {block.language!r}"
     return found
 
 
@@ -77,21 +63,6 @@ class Programs:
             process.wait(10)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "that does not happen"
-        time.sleep(0.05)
-
-
-def answers(port: int) -> bool:
-    try:
-        get(port, "")
-    except OSError:
-        return False
-    return True
-
-
 class Follower:
     """Does what a document says, with ports of its own."""
 
@@ -101,7 +72,7 @@ class Follower:
         self.page_port = free_port()
         self._folder = folder
         self._programs = programs
-        self._sections = sections(document)
+        self._sections = read(document)
         self._left = [(title, b) for title, blocks in self._sections.items() for b in blocks]
 
     def write(self, section: str) -> None:
