@@ -42,7 +42,7 @@ class TestTheOfficialJavaScriptClient:
             server.start()
             for n in (3, 4, 5):
                 publish(server, "a", n)
-            watcher.go_on()
+            watcher.resume()
             assert watcher.next("publication")["data"] == 2
             again = watcher.next("subscribed")
             assert (again["wasRecovering"], again["recovered"]) == (True, True)
