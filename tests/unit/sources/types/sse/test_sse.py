@@ -69,6 +69,17 @@ class TestParser:
     def test_comments_and_unknown_fields_are_ignored(self) -> None:
         assert data(b":data: x\n:\ndata: a\nDATA: b\ndata : c\n data: d\nx\n\n") == ["a"]
 
+    def test_name_counts_for_one_block(self) -> None:
+        stream = b"event: a\nevent: b\ndata: 1\n\ndata: 2\n\nevent: c\n\ndata: 3\n\n"
+        assert [(e.name, e.data) for e in events(stream)] == [
+            ("b", "1"),
+            ("message", "2"),
+            ("message", "3"),
+        ]
+
+    def test_invalid_utf_8_is_replaced(self) -> None:
+        assert data(b"data: a\xff\xc3\ndata: \xc3", b"\xa4\n\n") == ["a\ufffd\ufffd\nä"]
+
     def test_id_with_nul_or_too_long_for_a_header_is_ignored(self) -> None:
         long = b"x" * (MAX_ID_BYTES + 1)
         stream = b"id: 1\ndata: a\n\nid: 2\0\ndata: b\n\nid: %b\ndata: c\n\n" % long
