@@ -1,10 +1,11 @@
-"""The first bytes of a connection: a WebSocket handshake goes a short way, the rest to twisted.web.
+"""The first bytes of a connection: a short path for WebSocket handshakes, else twisted.web.
 
-On the long way a handshake costs about twice as much: twisted.web reads it, a resource has it
-written again for Autobahn, and Autobahn reads it once more. The short way takes only a head
-that is exactly as it should be, and asks the same doors. Whatever else it is (a head in two
-pieces, a header twice, a request that a door refuses) goes the long way from the
-beginning, where it is answered. So both ways accept the same, and refuse in one voice.
+Through twisted.web a handshake costs about twice as much: twisted.web parses it, a resource has it
+written again for Autobahn, and Autobahn parses it once more. The short path accepts only a head
+that is certainly valid, and asks the same resources. Everything else (a head in two pieces, a
+repeated header, a request that the resource refuses) goes to twisted.web from its first byte, which
+answers it. So both paths accept the same handshakes and refuse with the same words.
+PUSHSERVER_SHORTCUTS=off omits the short path.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ from twisted.web.http import parse_qs
 
 from pushserver.auth.origin import valid_host
 
-MOST_BYTES = 16_384
-MOST_FIELDS = 500
-"""The longest head, and the most fields in it, as twisted.web has it."""
+MAX_HEAD_BYTES = 16_384
+MAX_FIELDS = 500
+"""The limits of twisted.web for a head, and for the header fields in it."""
 
-NAME_BYTES = 256
-"""The longest name of a header: twisted.web keeps 10,000 of them for ever, however long."""
+MAX_NAME_BYTES = 256
+"""Of a header's name: twisted.web keeps up to 10,000 names in a cache, however long they are."""
 
-LEAST_SECONDS = 0.001
-"""What a request has left at least: the reactor takes nothing below 0, and twisted.web does not
-stop a timer of 0 while it answers."""
+MIN_SECONDS = 0.001
+"""The least time that twisted.web gets for a request: the reactor takes no negative delay, and
+twisted.web does not stop a timer of 0 while it answers."""
 
 _HEAD = re.compile(
     rb"GET (/[A-Za-z0-9_./:@~-]*)(?:\?([!-~]*))? HTTP/1\.1\r\n"
-    rb"((?:[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}:[\t -~]*\r\n)+)\r\n" % NAME_BYTES
+    rb"((?:[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}:[\t -~]*\r\n)+)\r\n" % MAX_NAME_BYTES
 )
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 
 class Head:
-    """A handshake as it should be; to the doors it is a request."""
+    """A valid handshake, which resources read as a request."""
 
     method = b"GET"
 
@@ -76,20 +77,20 @@ class Head:
 
 
 def read_head(data: bytes, transport: Any) -> Head | None:
-    """The handshake that these bytes are, if they are one, whole, and nothing else."""
-    head = _HEAD.fullmatch(data) if len(data) <= MOST_BYTES else None
+    """The handshake in these bytes; None if they are not exactly one."""
+    head = _HEAD.fullmatch(data) if len(data) <= MAX_HEAD_BYTES else None
     if head is None:
         return None
     lines = head[3].decode().split("\r\n")[:-1]
     pairs = [line.split(":", 1) for line in lines]
     fields = {name.lower(): value.strip(" \t") for name, value in pairs}
-    if not len(lines) == len(fields) <= MOST_FIELDS or not _is_handshake(fields):
+    if not len(lines) == len(fields) <= MAX_FIELDS or not _is_handshake(fields):
         return None
     return Head(head[1], head[2] or b"", fields, transport)
 
 
 def _is_handshake(fields: dict[str, str]) -> bool:
-    """RFC 6455, 4.2.1, with no body and nothing that a proxy could read in another way."""
+    """RFC 6455, 4.2.1; no body, and nothing that a proxy could parse differently."""
     return (
         fields.get("upgrade", "").lower() == "websocket"
         and "upgrade" in (part.strip() for part in fields.get("connection", "").lower().split(","))
@@ -103,12 +104,13 @@ def _is_handshake(fields: dict[str, str]) -> bool:
 Shortcut = Callable[[Any, Head, bytes], bool]
 
 
-class Entrance(Protocol):
-    """Waits for the first bytes, as long as for a request, and then hands the connection over.
+class FirstBytes(Protocol):
+    """Waits for the first bytes, then hands the connection over.
 
-    `shortcut` takes the transport, the head and its bytes, and returns False if it does not
-    want them. `web` makes twisted.web's protocol, which has so many seconds left. `monotonic` is
-    the steady clock.
+    `shortcut` is called with the transport, the head and its bytes; it returns False if the
+    connection has to go to twisted.web. `make_web` makes the protocol of twisted.web, with the
+    seconds that are left of `seconds` for the first request. `release` is called when this
+    protocol has nothing more to do with the connection. `monotonic` is the steady clock.
     """
 
     def __init__(
@@ -118,16 +120,16 @@ class Entrance(Protocol):
         monotonic: Callable[[], float],
         seconds: float,
         shortcut: Shortcut,
-        web: Callable[[IAddress | None, float], Protocol],
-        gone: Callable[[Entrance], None],
+        make_web: Callable[[IAddress | None, float], Protocol],
+        release: Callable[[FirstBytes], None],
     ):
         self._address = address
         self._reactor = reactor
         self._monotonic = monotonic
         self._seconds = seconds
         self._shortcut = shortcut
-        self._web = web
-        self._gone = gone
+        self._make_web = make_web
+        self._release = release
         self._closing = False
         self._until = monotonic() + seconds
         self._deadline = reactor.callLater(seconds, self.loseConnection)
@@ -135,19 +137,19 @@ class Entrance(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
             return
-        # Less than nothing is left where the reactor came late to what was there in time.
-        left = max(self._until - self._monotonic(), LEAST_SECONDS)
+        # Negative if the bytes were in time and the reactor was late.
+        left = max(self._until - self._monotonic(), MIN_SECONDS)
         self._leave()
         transport: Any = self.transport
         head = read_head(data, transport)
         if head is None or not self._shortcut(transport, head, data):
-            install(transport, self._web(self._address, left), data)
+            install(transport, self._make_web(self._address, left), data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._leave()
 
     def loseConnection(self) -> None:
-        """Nothing was asked, nothing is owed; a peer under TLS is waited for a while."""
+        """Close; after `seconds` more abort, as a peer under TLS may not agree to the end."""
         if not self._closing:
             self._closing = True
             self._stop_waiting()
@@ -160,7 +162,7 @@ class Entrance(Protocol):
 
     def _leave(self) -> None:
         self._stop_waiting()
-        self._gone(self)
+        self._release(self)
 
     def _stop_waiting(self) -> None:
         if self._deadline.active():
@@ -168,7 +170,7 @@ class Entrance(Protocol):
 
 
 def install(transport: Any, protocol: Protocol, data: bytes) -> None:
-    """Let another protocol go on with the connection, beginning with this data."""
+    """Give the connection to another protocol, with this data as its first."""
     wrapped = isinstance(transport, ProtocolWrapper)
     setattr(transport, "wrappedProtocol" if wrapped else "protocol", protocol)
     protocol.makeConnection(transport)

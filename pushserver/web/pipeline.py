@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from twisted.web import http
 
 from pushserver.config.limits import Limits
-from pushserver.web.first_bytes import NAME_BYTES
+from pushserver.web.first_bytes import MAX_NAME_BYTES
 
 MOST_BEHIND = 16_384
 """Bytes that may wait behind a request that is being answered; then the peer is not read."""
@@ -139,7 +139,7 @@ class DeadlineChannel(http.HTTPChannel):
     def headerReceived(self, line: bytes) -> bool:
         name, _, value = line.partition(b":")
         too_long = len(value.strip()) > LENGTH_DIGITS and name.lower() == b"content-length"
-        if len(name) > NAME_BYTES or too_long:
+        if len(name) > MAX_NAME_BYTES or too_long:
             self._respondToBadRequestAndDisconnect()
             return False
         known: bool = super().headerReceived(line)

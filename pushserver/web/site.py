@@ -16,7 +16,7 @@ from twisted.web.server import Request, Site
 
 from pushserver.auth.origin import valid_host
 from pushserver.config.limits import Limits
-from pushserver.web.first_bytes import Entrance, Shortcut
+from pushserver.web.first_bytes import FirstBytes, Shortcut
 from pushserver.web.pipeline import DeadlineChannel
 
 # Of the status, its name, what was wrong, and the way from here to the server's root.
@@ -142,7 +142,7 @@ class PushSite(Site):
         self.limits = limits
         self.error_page = error_page
         self.allowed_origins = allowed_origins
-        self.channels: set[DeadlineChannel | Entrance] = set()
+        self.channels: set[DeadlineChannel | FirstBytes] = set()
         self._monotonic = monotonic
         self._shortcut = shortcut
         self._empty: Deferred[None] | None = None
@@ -151,7 +151,7 @@ class PushSite(Site):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         if self._shortcut is None:
             return self._web(addr, self.limits.request_seconds)
-        entrance = Entrance(
+        first = FirstBytes(
             addr,
             self.reactor,
             self._monotonic,
@@ -160,8 +160,8 @@ class PushSite(Site):
             self._web,
             self.release,
         )
-        self.channels.add(entrance)
-        return entrance
+        self.channels.add(first)
+        return first
 
     def _web(self, address: IAddress | None, seconds: float) -> Any:
         """twisted.web's protocol for a connection; its first request has so many seconds."""
@@ -177,7 +177,7 @@ class PushSite(Site):
             self._refused.add(message)
             self._log.info("refused: {message}", message=message)
 
-    def release(self, channel: DeadlineChannel | Entrance) -> None:
+    def release(self, channel: DeadlineChannel | FirstBytes) -> None:
         """The connection is gone, or is no longer one of HTTP."""
         self.channels.discard(channel)
         if not self.channels and self._empty is not None:

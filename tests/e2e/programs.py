@@ -1,4 +1,4 @@
-"""The programs in the examples of a document: commands, and scripts in a browser."""
+"""What an example of a document runs: commands in a terminal, and scripts in a browser."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from tests.e2e.server import TWISTD, environment
 
 PYTHON = (sys.executable, "-P", "-c")
 PUSHSERVER = (*PYTHON, "import pushserver.cli as c; raise SystemExit(c.main())")
+# After what a command that goes on has said, it says nothing more for so long.
 QUIET_SECONDS = 0.1
-"""A running command has printed everything if it is silent for so long."""
 
 
 class Program(Protocol):
-    """A started command."""
+    """A command that was started."""
 
     def next(self) -> str:
-        """Wait for the next line of its output; raises EOFError after the last one."""
+        """The next line that it prints; raises EOFError after the last."""
 
     def type(self, line: str) -> None:
-        """Type a line."""
+        """Give it a line."""
 
     def finish(self) -> None:
-        """Raise AssertionError if it prints more."""
+        """Raise AssertionError if it has more to say."""
 
     def close(self) -> None:
-        """End it if it still runs."""
+        """End it, if it has not ended by itself."""
 
 
 class Curl:
-    """A request with curl, which runs beside other commands."""
+    """A request, answered while other commands run."""
 
     def __init__(self, arguments: Sequence[str]):
         self._endless = any(re.fullmatch(r"-[A-Za-z]*N[A-Za-z]*", part) for part in arguments)
@@ -69,7 +69,7 @@ class Curl:
 
 
 class WebSocket:
-    """The `websockets` command: prints each message, the connection and its end."""
+    """The `websockets` command: a line for each message, and for how it began and ended."""
 
     def __init__(self, url: str):
         self._output = [f"Connected to {url}."]
@@ -113,7 +113,7 @@ class WebSocket:
 
 
 class Script:
-    """A program in a browser, by the generator of its output."""
+    """A program in a browser; what it gives is what it has printed by now, or will."""
 
     def __init__(self, printed: Generator[str, None, None]):
         self._printed = printed
@@ -127,14 +127,14 @@ class Script:
         raise AssertionError(f"a script takes no {line!r}")
 
     def finish(self) -> None:
-        """Cannot be checked: a page does not end."""
+        """Whether more is to come cannot be known."""
 
     def close(self) -> None:
         self._printed.close()
 
 
 class Finished:
-    """A command that ran to its end."""
+    """A command that has run to its end."""
 
     def __init__(self, command: Sequence[str], folder: Path, more: Mapping[str, str] | None = None):
         ended = subprocess.run(
@@ -162,11 +162,11 @@ class Finished:
         assert self._lines == [], f"the document does not have {self._lines}"
 
     def close(self) -> None:
-        """No-op: the command has ended."""
+        """It has ended."""
 
 
 def start(command: str, folder: Path) -> Program:
-    """Start a command line in the folder."""
+    """Start what somebody typed; files that it names are in the folder."""
     words = shlex.split(command)
     more: dict[str, str] = {}
     while re.match(r"[A-Z_]+=", words[0]):

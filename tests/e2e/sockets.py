@@ -1,4 +1,4 @@
-"""Plain WebSockets, without a client library for the protocol on them."""
+"""WebSockets without a client library of the protocol above them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SUBSCRIBE = '{"id":2,"subscribe":{"channel":"numbers"}}'
 
 
 def dial(server: Server, path: str) -> AbstractContextManager[ClientConnection]:
-    """Connect a WebSocket to a path of the server."""
+    """A WebSocket to a path of the server, as a context."""
     return connect(server.websocket(path), proxy=None)
 
 
 def frame(client: ClientConnection, seconds: float = 15.0) -> Any:
-    """Wait for the next frame, which must be one JSON text."""
+    """The next frame, which must be one JSON text."""
     return json.loads(client.recv(timeout=seconds))
 
 
 @contextmanager
 def dial_channel(server: Server) -> Iterator[tuple[ClientConnection, Any]]:
-    """A raw WebSocket on `numbers`, and the position in its first frame."""
+    """A raw WebSocket on `numbers`, and what its first frame says of where it begins."""
     with dial(server, "channels/numbers") as client:
         first = frame(client)
         assert list(first) == ["subscribed"]
@@ -39,7 +39,7 @@ def dial_channel(server: Server) -> Iterator[tuple[ClientConnection, Any]]:
 
 @contextmanager
 def dial_centrifuge(server: Server) -> Iterator[ClientConnection]:
-    """A WebSocket with the Centrifuge protocol, subscribed to `numbers`."""
+    """A WebSocket that is subscribed to `numbers` on the Centrifuge protocol."""
     with dial(server, "connection/websocket") as client:
         client.send(f"{CONNECT}\n{SUBSCRIBE}")
         while not any(reply.get("id") == 2 for reply in objects(client)):
@@ -48,12 +48,12 @@ def dial_centrifuge(server: Server) -> Iterator[ClientConnection]:
 
 
 def objects(client: ClientConnection) -> list[Any]:
-    """Wait for the next frame and return its JSON objects, one from each line."""
+    """The JSON objects of the next frame, one a line."""
     return [json.loads(line) for line in str(client.recv(timeout=15)).splitlines()]
 
 
 def closed_with(client: ClientConnection, seconds: float = 15.0) -> Close:
-    """Read until the server closes, and return its close frame."""
+    """Read to the end; the close frame that came."""
     with suppress(ConnectionClosed):
         while True:
             client.recv(timeout=seconds)

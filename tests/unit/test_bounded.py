@@ -23,7 +23,7 @@ from pushserver.channels.publication import Receipt
 from pushserver.config.limits import Limits
 from pushserver.errors import Unavailable
 from pushserver.sessions.replay_cache import MOST_BYTES, Replays
-from pushserver.web.first_bytes import NAME_BYTES
+from pushserver.web.first_bytes import MAX_NAME_BYTES
 from pushserver.web.site import MOST_REFUSALS, REFUSAL_CHARACTERS
 from tests.unit.fakes.tools import Client, make_node
 from tests.unit.fakes.web import Line, Server, parse, request
@@ -99,7 +99,7 @@ BOUNDS = {
     "channels.idempotency.Keys._entries": (
         "idempotency_keys, of 128 characters each, for five minutes"
     ),
-    "transports.websocket.lean.LeanProtocol.__dict__": "the attributes of one connection",
+    "transports.websocket.lean.LeanShell.__dict__": "the attributes of one connection",
     "store.source_memory.Memory._untaken": CONFIGURED,
     "store.source_memory.Memory._values": CONFIGURED,
     "hub.metrics.Metrics.ended": COUNTED,
@@ -195,7 +195,7 @@ BOUNDS = {
 
 What others keep for us: `re` has 512 compiled patterns, of which MOST_PATTERN bounds those of the
 API; fnmatch's own cache is not used; twisted.web keeps the names of 10,000 headers, which
-NAME_BYTES bounds; Jinja keeps the templates that the package has.
+MAX_NAME_BYTES bounds; Jinja keeps the templates that the package has.
 """
 
 MAKERS = {"bytearray", "Counter", "defaultdict", "deque", "dict", "list", "OrderedDict", "set"}
@@ -328,9 +328,9 @@ def test_names_of_headers_that_twisted_keeps_are_short() -> None:
         line = server.open("/channels/a", **{f"X{n}-{'a' * 10_000}": "1"})
         assert line.take().startswith(b"HTTP/1.1 400 ")
         assert line.lost
-    long = f"X-{'a' * (NAME_BYTES - 2)}"
+    long = f"X-{'a' * (MAX_NAME_BYTES - 2)}"
     assert server.get("/channels/a", **{long: "1"}).status == 200
-    assert max(map(len, set(cache) - before)) <= NAME_BYTES
+    assert max(map(len, set(cache) - before)) <= MAX_NAME_BYTES
 
 
 def test_caches_of_hosts_are_bounded() -> None:

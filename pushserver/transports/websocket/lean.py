@@ -1,10 +1,10 @@
 """Shortcuts of a WebSocket connection around Autobahn; PUSHSERVER_SHORTCUTS=off omits them.
 
 Measured with Autobahn 26.10. More than half of an open connection's memory is a dictionary of
-some eighty attributes: nearly all of them have their first value still, and the rest is left over
-from the handshake. A third of the time of a connect makes timers, futures and a description of the
-transport; two thirds of the rest formatted the arguments of debug lines that nobody reads. And
-Autobahn takes ten times as long as `whole_text` to read a short text.
+some eighty attributes: nearly all of them still have their first value, and the rest is left over
+from the handshake. Two thirds of the time of a connect format the arguments of debug lines that
+nobody reads, and a third of the rest makes timers and futures. Autobahn takes ten times as long as
+`whole_text` to read a short text.
 
 So a value that is the same for all connections is on the class, a value that changes is made when
 it is first read, and the attributes of the handshake are deleted when it is over. A model
@@ -69,8 +69,8 @@ def _nothing(*args: object, **kwargs: object) -> str:
     return ""
 
 
-class LeanProtocol(WebSocketServerProtocol):
-    """Autobahn's server protocol with fewer attributes; `lean` makes the class to use."""
+class LeanShell(WebSocketShell):
+    """The shell with all shortcuts; `lean` makes the class to use."""
 
     _fired: ClassVar[Deferred[None]] = succeed(None)
 
@@ -91,27 +91,13 @@ class LeanProtocol(WebSocketServerProtocol):
         """No-op: there are no listeners."""
         return self._fired
 
-    def connectionMade(self) -> None:
-        # No description of the transport is made, and an error of TCP_NODELAY is raised:
-        # Autobahn hides it. A Unix socket has no such option.
-        transport: Any = self.transport
-        peer = transport.getPeer()
-        if hasattr(peer, "host"):
-            transport.setTcpNoDelay(True)
-        self.peer = f"{getattr(peer, 'host', 'unix')}:{getattr(peer, 'port', '')}"
-        self._connectionMade()
-
     def _onOpen(self) -> None:
         attributes = vars(self)
         for name in HANDSHAKE_ATTRIBUTES:
             attributes.pop(name, None)
         # A dictionary keeps the room of deleted keys; a new one has none.
         self.__dict__ = dict(attributes.items())
-        self.onOpen()
-
-
-class LeanShell(LeanProtocol, WebSocketShell):  # type: ignore[misc]
-    """The shell of a connection with all shortcuts."""
+        super()._onOpen()
 
     def dataReceived(self, data: bytes) -> None:
         # Nearly everything that clients send is a pong or a short text in a segment of its own.
@@ -158,7 +144,7 @@ class _MadeOnRead:
         return value
 
 
-def lean(base: type[LeanProtocol], factory: Any, options: dict[str, Any]) -> type[LeanProtocol]:
+def lean(base: type[LeanShell], factory: Any, options: dict[str, Any]) -> type[LeanShell]:
     """The class of this factory's connections: `base`, with all values that connections share.
 
     `options` are Autobahn's own, which it would copy to each connection.

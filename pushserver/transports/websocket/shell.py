@@ -107,6 +107,19 @@ class WebSocketShell(WebSocketServerProtocol):
     ps_conversation: Conversation[Any] | None = None
     ps_transport: WebSocketTransport | None = None
 
+    def connectionMade(self) -> None:
+        # Autobahn's own describes the transport, which fails for TLS behind a protocol wrapper;
+        # and it hides errors of TCP_NODELAY. A Unix socket has no such option.
+        peer = self.transport.getPeer()
+        if hasattr(peer, "host"):
+            self.transport.setTcpNoDelay(True)
+        self.peer = f"{getattr(peer, 'host', 'unix')}:{getattr(peer, 'port', '')}"
+        self._connectionMade()
+
+    def _onOpen(self) -> None:
+        # The same; there is no description.
+        self.onOpen()
+
     def onConnect(self, request: Any) -> str | None:
         return next((p for p in request.protocols if p == "centrifuge-json"), None)
 

@@ -1,4 +1,4 @@
-"""How a handshake becomes a WebSocket: the short way, and the long one from a door."""
+"""From a handshake to a WebSocket: from a resource, or by the short path of `first_bytes`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pushserver.web.site import PushSite
 
 
 class WebSocketFactory(WebSocketServerFactory):
-    """Makes the shells."""
+    """Makes the protocols of WebSocket connections."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class WebSocketFactory(WebSocketServerFactory):
             # Close codes for what a peer does wrong, where the default is a dropped connection.
             failByDrop=False,
             closeHandshakeTimeout=2,
-            # Origins are checked at the door, before the handshake.
+            # The resource has checked the origin before the handshake.
             allowedOrigins=["*"],
-            # The handshake is there, whole, before Autobahn gets it.
+            # Autobahn gets a whole handshake.
             openHandshakeTimeout=0,
         )
         if compress:
@@ -73,7 +73,7 @@ class WebSocketFactory(WebSocketServerFactory):
         return answer
 
     def shortcut(self, root: IResource) -> Shortcut:
-        """What takes over handshakes that a door below `root` lets in."""
+        """The short path: takes over handshakes that a resource below `root` accepts."""
 
         def take(transport: Any, head: Head, data: bytes) -> bool:
             request = cast(Request, head)
@@ -83,7 +83,7 @@ class WebSocketFactory(WebSocketServerFactory):
                     return False
                 format, make_conversation = ask(request)
             except Exception:
-                # It is raised once more on the long way, and answered there.
+                # The long path raises it again, and answers it.
                 return False
             shell = self.prepare(transport.getPeer(), format, make_conversation)
             shell.ps_direct = True
@@ -104,7 +104,7 @@ class WebSocketFactory(WebSocketServerFactory):
 
 
 def _plain(value: Any) -> Any:
-    """An option as it is on an instance; a function on a class would become a method."""
+    """The value for a class; a plain function there would become a method."""
     return staticmethod(value) if callable(value) else value
 
 

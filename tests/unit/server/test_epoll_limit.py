@@ -29,6 +29,7 @@ class Stand:
         self._poller = poller
 
 
+@pytest.mark.upstream
 def test_the_reactor_asks_its_poller_as_it_is_taken_to() -> None:
     source = inspect.getsource(epollreactor)
     assert "self._poller.poll(timeout, len(self._selectables))" in source
@@ -73,6 +74,7 @@ def test_other_reactors_are_left_as_they_are(epoll: Any) -> None:
     assert other._poller is epoll
 
 
+@pytest.mark.upstream
 def test_the_real_reactor_has_such_a_poller() -> None:
     reactor: Any = EPollReactor()
     try:

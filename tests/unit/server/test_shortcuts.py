@@ -9,7 +9,7 @@ from pushserver.errors import StartFailed
 from pushserver.server.options import shortcuts
 from pushserver.transports.websocket.lean import LeanShell
 from pushserver.transports.websocket.shell import WebSocketShell
-from pushserver.web.first_bytes import Entrance
+from pushserver.web.first_bytes import FirstBytes
 from pushserver.web.pipeline import DeadlineChannel
 from tests.unit.fakes.heads import head
 from tests.unit.fakes.web import Log, Server
@@ -26,7 +26,7 @@ def test_the_variable_is_on_or_off() -> None:
 def test_without_them_a_connection_is_twisted_webs_and_then_autobahns(on: bool) -> None:
     server = Server(shortcuts=on)
     line = server.connect()
-    assert isinstance(line.protocol, Entrance if on else DeadlineChannel)
+    assert isinstance(line.protocol, FirstBytes if on else DeadlineChannel)
     line.send(head())
     assert isinstance(line.protocol, LeanShell if on else WebSocketShell)
     assert isinstance(line.protocol, LeanShell) == on

@@ -1,42 +1,28 @@
-"""What waits at the entrance ends, and what a door sees of a handshake is what it is."""
+"""A connection waits a limited time for its first bytes; resources read a head as a request."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
-from OpenSSL import SSL
-from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import (
-    IOpenSSLClientConnectionCreator,
-    IOpenSSLServerConnectionCreator,
-)
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.internet.testing import StringTransport
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import Resource
-from zope.interface import implementer
 
 from pushserver.config.limits import Limits
-from pushserver.transports.outlet import Bounds
 from pushserver.transports.websocket.shell import WebSocketShell
-from pushserver.transports.websocket.upgrade import WebSocketFactory
-from pushserver.web.first_bytes import LEAST_SECONDS, Entrance
+from pushserver.web.first_bytes import MIN_SECONDS, FirstBytes
 from pushserver.web.pipeline import DeadlineChannel
-from tests.unit.fakes.heads import FIELDS, TRANSPORTS, connect, head
-from tests.unit.fakes.web import Frame, Line, Server, frames, masked, parse, request
+from tests.unit.fakes.heads import TRANSPORTS, connect, head, with_fields
+from tests.unit.fakes.web import Server, request
 
-# -- the head as the doors see it -----------------------------------------------------------------
+# -- the head as resources see it -----------------------------------------------------------------
 
 
 class Witness(Resource):
-    """A door that notes how a request looks, and refuses it."""
+    """A resource that notes how a request looks, and refuses it."""
 
     isLeaf = True
 
@@ -57,7 +43,7 @@ NAMES = ("host", "Host", "UPGRADE", "origin", "Last-Event-ID", "x-mine", "cookie
 
 
 def look(request: Any) -> dict[str, Any]:
-    """All of a request that a door may ask for."""
+    """All properties of a request that a resource may read."""
     return {
         "method": request.method,
         "path": request.path,
@@ -68,17 +54,15 @@ def look(request: Any) -> dict[str, Any]:
         "default": request.requestHeaders.getRawHeaders("nothing", ["x"]),
         "secure": request.isSecure(),
         "client": request.getClientAddress(),
+        "host": request.getHost(),
     }
 
 
 def witnessed(data: bytes, kind: str = "tcp") -> list[dict[str, Any]]:
-    """How the same handshake looks on the short way, and then on the long one."""
-    server = Server()
-    witness, tree = Witness(), Resource()
-    tree.putChild(b"a", witness)
-    factory = WebSocketFactory(server.clock, Bounds(1_000, 1.0, float), Limits(), server.site._log)
-    server.site._shortcut = factory.shortcut(tree)
-    server.site.resource = tree
+    """How the same handshake looks on the short path, and then to twisted.web."""
+    server, witness = Server(), Witness()
+    root: Any = server.site.resource
+    root.putChild(b"a", witness)
     line = connect(server, kind)
     line.send(data)
     line.vanish()
@@ -86,9 +70,10 @@ def witnessed(data: bytes, kind: str = "tcp") -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
-def test_a_head_is_to_a_door_what_the_request_is(kind: str) -> None:
-    more = (b"X-Mine:  a b ", b"Last-Event-Id: x:1", b"cookie:", b"origin: \thttp://a")
-    first, second = witnessed(head(*FIELDS, *more, target=b"/a/b//c?x=1&y=%41+b&x=2;z=&w"), kind)
+def test_resource_reads_a_head_as_the_request(kind: str) -> None:
+    fields = (b"X-Mine:  a b ", b"Last-Event-Id: x:1", b"cookie:", b"origin: \thttp://a")
+    data = with_fields(*fields).replace(b"/channels/numbers", b"/a/b//c?x=1&y=%41+b&x=2;z=&w")
+    first, second = witnessed(data, kind)
     assert first == second
     assert first["postpath"] == [b"b", b"", b"c"]
     assert first["args"] == {b"x": [b"1", b"2"], b"y": [b"A b"], b"z": [b""]}
@@ -104,56 +89,55 @@ def test_a_head_is_to_a_door_what_the_request_is(kind: str) -> None:
     st.none() | st.text([chr(n) for n in range(33, 127)], max_size=30),
     st.text([chr(n) for n in range(32, 127)] + ["\t"], max_size=30),
 )
-def test_whatever_the_target_and_a_field_say_a_door_sees_the_same(
+def test_resource_reads_any_target_and_field_as_in_the_request(
     path: str, query: str | None, value: str
 ) -> None:
     target = f"/a/{path}" + ("" if query is None else f"?{query}")
-    first, second = witnessed(head(*FIELDS, b"X-Mine:" + value.encode(), target=target.encode()))
+    data = with_fields(b"X-Mine:" + value.encode())
+    first, second = witnessed(data.replace(b"/channels/numbers", target.encode()))
     assert first == second
 
 
-# -- who waits at the entrance --------------------------------------------------------------------
+# -- waiting for the first bytes ------------------------------------------------------------------
 
 
-def waits(server: Server) -> Entrance:
-    """The one that waits."""
-    (entrance,) = server.site.channels
-    assert isinstance(entrance, Entrance)
-    return entrance
+def ended(server: Server) -> bool:
+    """Whether no connection and no timer is left."""
+    return server.is_empty() and server.clock.getDelayedCalls() == []
 
 
-def test_who_says_nothing_is_let_go_without_a_word() -> None:
+def test_silent_connection_is_closed_after_request_seconds() -> None:
     server = Server(Limits(request_seconds=15))
     line = server.connect()
     server.clock.advance(14.9)
     assert not line.disconnecting
     server.clock.advance(0.1)
-    assert line.disconnecting
     server.clock.advance(0)
     assert (line.lost, line.aborted, line.value()) == (True, False, b"")
-    assert server.is_empty()
-    assert server.clock.getDelayedCalls() == []
+    assert ended(server)
 
 
-def test_what_comes_after_the_end_was_begun_is_not_heard() -> None:
-    server = Server()
+def test_connection_that_does_not_end_is_aborted_and_not_read() -> None:
+    """As under TLS, where the peer has to agree to the end."""
+    server = Server(Limits(request_seconds=15))
     line = server.connect()
-    entrance = waits(server)
     line.reading, line.unread = False, 1
-    server.site.drain()
+    server.clock.advance(15)
+    assert line.disconnecting
     for data in (head(), request("/nothing")):
-        entrance.dataReceived(data)
+        line.protocol.dataReceived(data)
     assert line.value() == b""
-    assert server.site.channels == {entrance}
     assert len(server.node.peers) == 0
-    server.site.abort()
+    server.clock.advance(14.9)
+    assert not line.aborted
+    server.clock.advance(0.1)
     server.clock.advance(0)
-    assert server.is_empty()
-    assert server.clock.getDelayedCalls() == []
+    assert (line.lost, line.aborted) == (True, True)
+    assert ended(server)
 
 
 @pytest.mark.parametrize("seconds", [0, 5, 14])
-def test_a_late_first_byte_leaves_the_rest_of_the_time_for_the_request(seconds: int) -> None:
+def test_request_has_the_rest_of_the_time_after_late_first_bytes(seconds: int) -> None:
     server = Server(Limits(request_seconds=15))
     line = server.connect()
     server.clock.advance(seconds)
@@ -164,76 +148,74 @@ def test_a_late_first_byte_leaves_the_rest_of_the_time_for_the_request(seconds: 
         server.clock.advance(0.1)
     server.clock.advance(0)
     assert line.lost
-    assert server.is_empty()
-    assert server.clock.getDelayedCalls() == []
+    assert ended(server)
 
 
-def test_after_a_late_first_request_the_next_has_all_its_time() -> None:
+def test_second_request_has_all_its_time() -> None:
     server = Server(Limits(request_seconds=15))
     line = server.connect()
     server.clock.advance(10)
-    line.send(request("/channels/a"))
-    assert line.response().status == 200
-    for _ in range(2):
-        server.clock.advance(14)
-        assert not line.disconnecting
+    for _ in range(3):
         line.send(request("/channels/a"))
         assert line.response().status == 200
-    server.clock.advance(14)
-    assert not line.disconnecting
+        server.clock.advance(14)
+        assert not line.disconnecting
     server.clock.advance(1)
     server.clock.advance(0)
     assert line.lost
 
 
-def test_what_was_there_in_time_is_read_when_the_reactor_comes_late() -> None:
-    for late in (15, 15.5, 100):
-        for data, status in ((head(), b"101"), (request("/channels/a"), b"200"), (b"G", b"")):
-            server = Server(Limits(request_seconds=15))
-            line = server.connect()
-            server.clock.rightNow += late
-            line.protocol.dataReceived(data)
-            assert line.value()[9:12] == status
-            server.clock.advance(2 * LEAST_SECONDS)
-            server.clock.advance(0)
-            assert line.lost == (status == b"")
-            line.vanish()
-
-
-def test_a_request_on_the_long_way_is_given_no_less_than_a_moment() -> None:
-    given: list[float] = []
+@pytest.mark.parametrize("late", [15, 15.5, 100])
+@pytest.mark.parametrize(
+    ("data", "status"), [(head(), b"101"), (request("/channels/a"), b"200"), (b"G", b"")]
+)
+def test_bytes_that_came_in_time_are_read_by_a_late_reactor(
+    late: float, data: bytes, status: bytes
+) -> None:
     server = Server(Limits(request_seconds=15))
+    line = server.connect()
+    server.clock.rightNow += late
+    line.protocol.dataReceived(data)
+    assert line.value()[9:12] == status
+    server.clock.advance(2 * MIN_SECONDS)
+    server.clock.advance(0)
+    assert line.lost == (status == b"")
+    line.vanish()
 
-    def web(address: Any, seconds: float) -> Protocol:
+
+def test_twisted_web_gets_at_least_min_seconds() -> None:
+    given: list[float] = []
+    clock = Server().clock
+
+    def make_web(address: Any, seconds: float) -> Protocol:
         given.append(seconds)
         return Protocol()
 
     for late in (0, 5, 15, 100):
-        entrance = Entrance(
-            None, server.clock, server.clock.seconds, 15, lambda *_: False, web, lambda _: None
+        first = FirstBytes(
+            None, clock, clock.seconds, 15, lambda *_: False, make_web, lambda _: None
         )
-        server.clock.rightNow += late
-        entrance.makeConnection(StringTransport())
-        entrance.dataReceived(b"x")
-    assert given == [15, 10, LEAST_SECONDS, LEAST_SECONDS]
+        clock.rightNow += late
+        first.makeConnection(StringTransport())
+        first.dataReceived(b"x")
+    assert given == [15, 10, MIN_SECONDS, MIN_SECONDS]
 
 
-@pytest.mark.parametrize("kind", TRANSPORTS)
 @pytest.mark.parametrize(
-    "data", [b"", b"G", head(), request("/channels/a"), request("/", accept="x")]
+    ("kind", "data"),
+    [*((kind, b"") for kind in TRANSPORTS), ("tcp", b"G"), ("tcp", head()), ("wrapped", head())],
 )
-def test_who_goes_at_any_time_leaves_nothing(kind: str, data: bytes) -> None:
+def test_connection_that_the_peer_ends_leaves_nothing(kind: str, data: bytes) -> None:
     server = Server()
     line = connect(server, kind)
     if data:
         line.send(data)
     line.vanish()
-    assert server.is_empty()
     server.clock.advance(0)
-    assert server.clock.getDelayedCalls() == []
+    assert ended(server)
 
 
-def test_who_is_through_waits_no_longer() -> None:
+def test_connection_that_was_handed_over_waits_no_longer() -> None:
     server = Server()
     line = server.connect()
     line.send(head())
@@ -245,24 +227,25 @@ def test_who_is_through_waits_no_longer() -> None:
     other.send(request("/channels/a"))
     (channel,) = server.site.channels
     assert isinstance(channel, DeadlineChannel)
-    other.vanish()
 
 
-def test_a_wrapper_goes_on_with_what_comes_after() -> None:
+@pytest.mark.parametrize(
+    ("data", "kind"), [(head(), WebSocketShell), (request("/channels/a"), DeadlineChannel)]
+)
+def test_wrapper_of_a_protocol_stays_with_the_next_one(data: bytes, kind: type) -> None:
     server = Server()
-    for data, kind in ((head(), WebSocketShell), (request("/channels/a"), None)):
-        line = connect(server, "wrapped")
-        wrapper = line.protocol
-        line.send(data)
-        assert line.protocol is wrapper
-        assert not isinstance(wrapper.wrappedProtocol, Entrance)
-        assert kind is None or isinstance(wrapper.wrappedProtocol, kind)
-        line.vanish()
+    line = connect(server, "wrapped")
+    wrapper = line.protocol
+    line.send(data)
+    assert line.protocol is wrapper
+    protocol = wrapper.wrappedProtocol
+    assert isinstance(getattr(protocol, "_channel", protocol), kind)
+    line.vanish()
     assert server.is_empty()
 
 
 @pytest.mark.parametrize("how", ["drain", "abort"])
-def test_a_site_that_ends_does_not_wait_for_who_says_nothing(how: str) -> None:
+def test_site_that_ends_closes_waiting_connections(how: str) -> None:
     server = Server()
     lines = [server.connect() for _ in range(3)]
     fired: list[None] = []
@@ -271,121 +254,6 @@ def test_a_site_that_ends_does_not_wait_for_who_says_nothing(how: str) -> None:
     else:
         server.site.abort()
     server.clock.advance(0)
-    assert all(line.lost for line in lines)
-    assert [line.aborted for line in lines] == [how == "abort"] * 3
+    assert [(line.lost, line.aborted) for line in lines] == [(True, how == "abort")] * 3
     assert len(fired) == (how == "drain")
-    assert server.is_empty()
-    assert server.clock.getDelayedCalls() == []
-
-
-# -- with TLS, which closes only by consent -------------------------------------------------------
-
-
-@implementer(IOpenSSLServerConnectionCreator, IOpenSSLClientConnectionCreator)
-class Creator:
-    """Makes TLS connections of either side, with a certificate that is signed by itself."""
-
-    def __init__(self) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-        now, day = datetime.now(UTC), timedelta(days=1)
-        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - day, now + day)
-        self._context = SSL.Context(SSL.TLS_METHOD)
-        self._context.use_privatekey(key)
-        self._context.use_certificate(builder.sign(key, hashes.SHA256()))
-
-    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
-        return SSL.Connection(self._context)
-
-    clientConnectionForTLS = serverConnectionForTLS
-
-
-class Client(Protocol):
-    """Keeps what it gets."""
-
-    got = b""
-
-    def dataReceived(self, data: bytes) -> None:
-        self.got += data
-
-    def say(self, data: bytes) -> None:
-        transport: Any = self.transport
-        transport.write(data)
-
-
-class Tls:
-    """A client behind TLS and the server's line, each with its bytes carried to the other."""
-
-    def __init__(self, server: Server):
-        address = IPv4Address("TCP", "127.0.0.1", 50000)
-        creator = Creator()
-        self.client = Client()
-        self.line = Line(server.clock, address)
-        listening = TLSMemoryBIOFactory(creator, False, server.site, server.clock)
-        self.line.protocol = listening.buildProtocol(address)
-        self.line.protocol.makeConnection(self.line)
-        self.wire = StringTransport()
-        factory: Any = Factory.forProtocol(lambda: self.client)
-        self.tls: Any = TLSMemoryBIOFactory(creator, True, factory, server.clock).buildProtocol(
-            None
-        )
-        self.tls.makeConnection(self.wire)
-
-    def carry(self) -> None:
-        """Both sides' bytes, until there are none."""
-        while True:
-            # TLS gathers what is written until the next turn.
-            self.line.settle()
-            up, down = self.wire.value(), self.line.take()
-            self.wire.clear()
-            if not up and not down:
-                return
-            if up:
-                self.line.send(up)
-            if down:
-                self.tls.dataReceived(down)
-
-
-@pytest.mark.parametrize("short", [True, False])
-def test_through_tls_a_handshake_is_answered_on_either_way(short: bool) -> None:
-    server = Server()
-    if not short:
-        server.site._shortcut = lambda *_: False
-    tls = Tls(server)
-    tls.carry()
-    tls.client.say(head(*FIELDS, b"Origin: https://localhost:8080"))
-    tls.carry()
-    answer = parse(tls.client.got)
-    assert answer.status == 101
-    assert [frame.opcode for frame in frames(answer.rest)] == [1]
-    tls.client.got = b""
-    tls.client.say(masked(b"x", opcode=9))
-    tls.carry()
-    assert frames(tls.client.got) == [Frame(10, b"x")]
-    tls.line.vanish()
-    assert server.is_empty()
-
-
-@pytest.mark.parametrize("shaken", [False, True])
-def test_who_says_nothing_through_tls_and_never_consents_to_the_end_is_dropped(
-    shaken: bool,
-) -> None:
-    server = Server(Limits(request_seconds=15))
-    tls = Tls(server)
-    if shaken:
-        tls.carry()
-    server.clock.advance(15)
-    server.clock.advance(0)
-    assert tls.line.aborted != shaken
-    # Meanwhile what it says is too late.
-    if shaken:
-        tls.wire.clear()
-        tls.client.say(head())
-        tls.line.settle()
-        tls.line.protocol.dataReceived(tls.wire.value())
-        assert len(server.node.peers) == 0
-        server.clock.advance(15)
-        server.clock.advance(0)
-    assert tls.line.aborted
-    assert tls.line.lost
-    assert server.is_empty()
+    assert ended(server)

@@ -1,375 +1,265 @@
-"""A lean connection does all that Autobahn's does; and what it relies on in Autobahn is there."""
+"""A lean connection does what Autobahn's does, and keeps less; all that it relies on is there."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
-import re
 import sys
 import zlib
 from collections import deque
-from collections.abc import Iterable
-from types import CodeType
+from collections.abc import Iterator
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
-from autobahn.websocket.protocol import TrafficStats
+from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel
-from twisted.python.failure import Failure
+from twisted.logger import Logger
 
+from pushserver.config.limits import Limits
+from pushserver.protocols.websocket_frames import SHORT_BYTES
+from pushserver.transports.outlet import Bounds
 from pushserver.transports.websocket import lean as module
-from pushserver.transports.websocket.lean import HANDSHAKE_ATTRIBUTES, LeanProtocol, lean
-from tests.unit.fakes.heads import head, with_fields
-from tests.unit.fakes.web import Line, Log, Server, Trouble, masked, set_autobahns_clock
-
-ADDRESS = IPv4Address("TCP", "127.0.0.1", 50000)
-HEAD = with_fields(
-    b"Origin: http://localhost:8080",
-    b"Sec-WebSocket-Protocol: spoken",
-    b"Sec-WebSocket-Extensions: permessage-deflate",
+from pushserver.transports.websocket.lean import (
+    FORMATTERS,
+    HANDSHAKE_ATTRIBUTES,
+    LeanShell,
+    hush,
+    lean,
 )
-
-
-def deflate(offers: list[Any]) -> Any:
-    """Agree to the compression that was offered."""
-    for offer in offers:
-        if isinstance(offer, PerMessageDeflateOffer):
-            return PerMessageDeflateOfferAccept(offer)
-    return None
-
-
-class Talk:
-    """What a server does that uses all of a connection, and what it is told."""
-
-    told: list[Any]
-
-    def onConnect(self, request: Any) -> str | None:
-        return next(iter(request.protocols), None)
-
-    def onOpen(self) -> None:
-        self.told = ["open"]
-
-    def onMessage(self: Any, payload: bytes, isBinary: bool) -> None:
-        self.told.append((payload, isBinary))
-        if self.state != self.STATE_OPEN:
-            return
-        if payload == b"close":
-            self.sendClose(3000, "bye")
-        elif payload == b"going":
-            self.sendCloseFrame(1001, b"going", False)
-        elif payload == b"drop":
-            self.dropConnection(abort=True)
-        elif payload == b"ping":
-            self.sendPing(b"you")
-        else:
-            self.sendMessage(payload, isBinary, fragmentSize=3 if len(payload) == 7 else None)
-
-    def onPong(self, payload: bytes) -> None:
-        self.told.append(("pong", payload))
-
-    def onClose(self, *how: Any) -> None:
-        self.told = [*getattr(self, "told", []), ("close", how)]
-
-
-class Plain(Talk, WebSocketServerProtocol):  # type: ignore[misc]
-    """As Autobahn has it."""
-
-
-class Lean(Talk, LeanProtocol):  # type: ignore[misc]
-    """As we have it."""
-
-
-def make_factory(clock: Any, kind: type[Any], options: dict[str, Any]) -> Any:
-    """A factory of connections of either kind, with the same options."""
-    set_autobahns_clock(clock)
-    factory: Any = WebSocketServerFactory(reactor=clock)
-    factory.setProtocolOptions(openHandshakeTimeout=0, allowedOrigins=["*"], **options)
-    if issubclass(kind, LeanProtocol):
-        found = {name: getattr(factory, name) for name in kind.CONFIG_ATTRS}
-        plain = {n: staticmethod(v) if callable(v) else v for n, v in found.items()}
-        kind = lean(kind, factory, plain)
-    factory.protocol = kind
-    return factory
-
-
-class Peer:
-    """A client of such a factory."""
-
-    def __init__(self, kind: type[Any], options: dict[str, Any] | None = None, factory: Any = None):
-        self.factory = factory or make_factory(MemoryReactorClock(), kind, options or {})
-        self.clock = self.factory.reactor
-        self.line = Line(self.clock, ADDRESS)
-        self.line.protocol = self.protocol = self.factory.buildProtocol(ADDRESS)
-        self.protocol.makeConnection(self.line)
-        self.wire: list[bytes] = []
-
-    def say(self, *chunks: bytes) -> None:
-        """Send these one after the other, as long as there is a connection."""
-        for chunk in chunks:
-            if not self.line.lost:
-                self.line.protocol.dataReceived(chunk)
-            self.wire.append(self.line.take())
-
-    def lose(self, reason: Exception) -> None:
-        """The connection is gone."""
-        if not self.line.lost:
-            self.line.lost = True
-            self.protocol.connectionLost(Failure(reason))
-
-    def outcome(self) -> Any:
-        """All that can be seen of it from outside, and what the server was told."""
-        line = self.line
-        return self.wire, line.disconnecting, line.aborted, getattr(self.protocol, "told", None)
-
-
-@pytest.fixture
-def peer() -> Peer:
-    """A lean connection, not yet open."""
-    return Peer(Lean)
-
+from pushserver.transports.websocket.shell import WebSocketShell
+from pushserver.transports.websocket.upgrade import WebSocketFactory
+from tests.unit.fakes.heads import RAW, compare, connect, head, with_fields
+from tests.unit.fakes.web import Line, Server, Trouble, masked, set_autobahns_clock
 
 # -- the same conversation ------------------------------------------------------------------------
 
-OPTIONS: list[dict[str, Any]] = [
-    {},
-    {"failByDrop": False},
-    {"failByDrop": False, "maxFramePayloadSize": 20, "maxMessagePayloadSize": 20},
-    {"maxMessagePayloadSize": 20, "echoCloseCodeReason": True},
-    {"utf8validateIncoming": False, "requireMaskedClientFrames": False},
-    {"perMessageCompressionAccept": deflate, "failByDrop": False},
-    {"autoFragmentSize": 5, "tcpNoDelay": True, "closeHandshakeTimeout": 0},
-]
+SESSION = with_fields(b"Sec-WebSocket-Extensions: permessage-deflate").replace(
+    RAW.encode(), b"/connection/websocket"
+)
+CONNECT = masked(b'{"id":1,"connect":{}}')
+COMMAND = b'{"id":2,"subscribe":{"channel":"numbers"}}'
+LIMITS = Limits(frame_bytes=5_000)
 ENDS = [ConnectionDone(), ConnectionLost(), ConnectionAborted(), OSError("broken")]
 
 
 def compressed(text: bytes) -> bytes:
-    """A client's frame that is compressed (RFC 7692)."""
+    """A client's compressed frame (RFC 7692)."""
     deflating = zlib.compressobj(wbits=-15)
     data = deflating.compress(text) + deflating.flush(zlib.Z_SYNC_FLUSH)
     frame = masked(data[:-4])
     return bytes([frame[0] | 0x40]) + frame[1:]
 
 
-def converse(
-    kind: type[Any], options: dict[str, Any], chunks: Iterable[bytes], end: Exception, wait: int
-) -> Any:
-    """A whole connection: what it was, and what is left of it."""
-    peer = Peer(kind, options)
-    with Log(LogLevel.info) as log:
-        peer.say(HEAD, *chunks)
-        peer.clock.advance(wait)
-        peer.say()
-        peer.lose(end)
-        logged = log.take()
-    assert peer.factory.countConnections == 0
-    left = len(peer.clock.getDelayedCalls())
-    # The numbers in these are addresses of objects.
-    return peer.outcome(), left, [re.sub("(tcp4:)?127.0.0.1:50000", "peer", s) for s in logged]
+def flags(frame: bytes, first: int) -> bytes:
+    """The frame with another first byte."""
+    return bytes([first]) + frame[1:]
 
 
-FRAMES = {
-    "a message": [masked(b"hello")],
-    "a binary message": [masked(b"\0\xff", 2)],
-    "an empty message": [masked(b"")],
-    "a fragmented answer": [masked(b"1234567")],
-    "a message in fragments": [masked(b"a", 1, False), masked(b"b", 0, False), masked(b"c", 0)],
-    "a ping amid fragments": [masked(b"a", 1, False), masked(b"p", 9), masked(b"c", 0)],
-    "a letter in two frames": [masked(b"\xc3", 1, False), masked(b"\xa9", 0)],
-    "half a letter": [masked(b"\xc3")],
-    "half a letter, then a whole message": [masked(b"\xc3"), masked(b"hello")],
-    "no letter": [masked(b"\xff"), masked(b"hello")],
-    "a pong": [masked(b"p", 10)],
-    "a ping from here": [masked(b"ping"), masked(b"you", 10)],
-    "a close from there": [masked(b"\x03\xe8bye", 8), masked(b"more")],
-    "a close without a word": [masked(b"", 8)],
-    "a close of one byte": [masked(b"\x03", 8)],
-    "a close with a code that is none": [masked(b"\x03\xed", 8)],
-    "a close with a reason that is none": [masked(b"\x03\xe8\xff", 8)],
-    "a close from here": [masked(b"close"), masked(b"\x0b\xb8", 8)],
-    "a close from here, and no answer": [masked(b"close"), masked(b"more")],
-    "another close from here": [masked(b"going"), masked(b"\x03\xe9", 8)],
-    "a drop from here": [masked(b"drop"), masked(b"more")],
-    "a frame without a mask": [b"\x81\x01x", masked(b"more")],
-    "a frame of a kind that is none": [masked(b"", 3), masked(b"", 11)],
-    "a reserved bit": [b"\xc1" + masked(b"x")[1:]],
-    "a control frame in fragments": [masked(b"", 9, False)],
-    "a control frame that is too long": [masked(b"x" * 126, 9)],
-    "a continuation of nothing": [masked(b"x", 0)],
-    "a beginning amid a message": [masked(b"a", 1, False), masked(b"b")],
-    "a frame that is too long": [masked(b"x" * 21), masked(b"more")],
-    "a message that is too long": [masked(b"x" * 15, 1, False), masked(b"x" * 15, 0)],
-    "a length written too long": [b"\x81\xfe\x00\x01\0\0\0\0x"],
-    "a length beyond all bounds": [b"\x81\xff" + b"\xff" * 8 + b"\0\0\0\0"],
-    "a compressed message": [compressed(b"hello " * 9), compressed(b"hello " * 9)],
-    "what cannot be inflated": [b"\xc1\x82\0\0\0\0\xff\xff"],
-    "half a frame": [masked(b"hello")[:4]],
+PIECES = {
+    "command": [masked(COMMAND)],
+    "two commands at once": [masked(COMMAND) + masked(COMMAND)],
+    "command in two pieces": [masked(COMMAND)[:9], masked(COMMAND)[9:]],
+    "command, and the first byte of the next": [masked(COMMAND) + b"\x81", masked(COMMAND)[1:]],
+    "first byte alone": [b"\x81", masked(COMMAND)[1:]],
+    "no command": [masked(b"hello")],
+    "empty text": [masked(b"")],
+    "binary message": [masked(b"\0\xff", 2)],
+    "compressed command": [compressed(COMMAND), compressed(b" " * 300 + COMMAND)],
+    "compressed nonsense": [b"\xc1\x82\0\0\0\0\xff\xff"],
+    "command in fragments": [masked(COMMAND[:5], 1, False), masked(COMMAND[5:], 0)],
+    "ping amid fragments": [masked(COMMAND[:5], 1, False), masked(b"p", 9), masked(COMMAND[5:], 0)],
+    "text amid fragments": [masked(b"{", 1, False), masked(COMMAND)],
+    "frame within a frame": [masked(b"\x81\x81\0\0\0\0" * 2)[:6], masked(COMMAND)],
+    "letter in two fragments": [masked(b"\xc3", 1, False), masked(b"\xa9", 0)],
+    "half a letter": [masked(b"\xc3"), masked(COMMAND)],
+    "surrogate": [masked(b"\xed\xa0\x80")],
+    "invalid utf-8": [masked(b"\xff"), masked(COMMAND)],
+    "pong": [masked(b"", 10)],
+    "pong with a payload": [masked(b"p", 10)],
+    "ping": [masked(b"p", 9)],
+    "close": [masked(b"\x03\xe8bye", 8), masked(COMMAND)],
+    "close without a code": [masked(b"", 8)],
+    "close of one byte": [masked(b"\x03", 8)],
+    "close with a reserved code": [masked(b"\x03\xed", 8)],
+    "close with an invalid reason": [masked(b"\x03\xe8\xff", 8)],
+    "command that the server closes for": [masked(b'{"id":2,"connect":{}}'), masked(COMMAND)],
+    "frame without a mask": [b"\x81\x02{}", masked(COMMAND)],
+    "unknown opcode": [masked(b"", 3)],
+    "reserved bit": [flags(masked(b"{}"), 0x91)],
+    "continuation of nothing": [flags(masked(b"{}"), 0x80)],
+    "fragmented control frame": [masked(b"", 9, False)],
+    "control frame too long": [masked(b"x" * 126, 9)],
+    "frame too long": [masked(b"x" * 5_001), masked(COMMAND)],
+    "fragments too long": [masked(b"x" * 3_000, 1, False), masked(b"x" * 3_000, 0)],
+    "length in too many bytes": [b"\x81\xfe\0\x02\0\0\0\0{}"],
+    "length in far too many bytes": [b"\x81\xff" + b"\0" * 7 + b"\x02" + b"\0\0\0\0{}"],
+    "excessive length": [b"\x81\xff" + b"\xff" * 8 + b"\0\0\0\0"],
+    "unfinished frame": [masked(COMMAND)[:4]],
     "nothing": [],
 }
-KINDS = sorted(FRAMES)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda found: ",".join(found) or "default")
-@pytest.mark.parametrize("name", KINDS)
-def test_each_conversation_is_the_same_byte_for_byte(
-    name: str, options: dict[str, Any], trouble: Trouble
-) -> None:
-    for wait in (0, 5):
-        for end in ENDS:
-            one, other = (
-                converse(kind, options, FRAMES[name], end, wait) for kind in (Plain, Lean)
-            )
-            assert one == other
+@pytest.mark.parametrize("name", PIECES)
+def test_conversation_is_the_same_byte_for_byte(name: str, trouble: Trouble) -> None:
+    compare(SESSION, CONNECT, *PIECES[name], limits=LIMITS, wait=5)
     trouble.clear()
 
 
-conversations = st.lists(
-    st.sampled_from(KINDS).map(lambda name: b"".join(FRAMES[name]))
-    | st.binary(max_size=12)
-    | st.builds(masked, st.binary(max_size=30), st.integers(0, 15), st.booleans()),
-    max_size=6,
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: type(end).__name__)
+@pytest.mark.parametrize("name", ["command", "close", "invalid utf-8", "unfinished frame"])
+def test_end_of_a_connection_is_the_same(name: str, end: Exception, trouble: Trouble) -> None:
+    compare(SESSION, CONNECT, *PIECES[name], limits=LIMITS, end=end)
+    trouble.clear()
+
+
+SIZES = st.sampled_from([0, 1, 6, 125, 126, 127, SHORT_BYTES, SHORT_BYTES + 1])
+TEXTS = SIZES.map(lambda size: b" " * size) | st.sampled_from(
+    [COMMAND, b"{}", b"{", "\u20ac".encode(), b"\xe2\x82", b"\xf4\x90\x80\x80"]
+)
+FRAMES = (
+    st.sampled_from(list(PIECES)).map(lambda name: b"".join(PIECES[name]))
+    | st.binary(max_size=8)
+    | st.builds(masked, TEXTS, st.integers(0, 15), st.booleans(), st.binary(min_size=4, max_size=4))
+    | st.builds(flags, TEXTS.map(masked), st.integers(0, 255))
+    | st.builds(
+        lambda text, length: b"\x81" + bytes([length]) + masked(text)[2:],
+        TEXTS,
+        st.sampled_from([0, 2, 0x7E, 0x80, 0x82, 0xFD, 0xFE, 0xFF]),
+    )
 )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    options=st.sampled_from(OPTIONS),
-    said=conversations,
-    cuts=st.lists(st.integers(1, 9), min_size=1, max_size=9),
-    end=st.sampled_from(ENDS),
-    wait=st.sampled_from([0, 1, 5]),
+    sent=st.lists(FRAMES, max_size=5),
+    sizes=st.lists(st.integers(1, 60), max_size=5),
+    wait=st.sampled_from([0, 5]),
 )
-def test_whatever_is_said_and_however_it_is_cut_both_do_the_same(
-    trouble: Trouble,
-    options: dict[str, Any],
-    said: list[bytes],
-    cuts: list[int],
-    end: Exception,
-    wait: int,
+def test_generated_conversation_is_the_same(
+    trouble: Trouble, sent: list[bytes], sizes: list[int], wait: int
 ) -> None:
-    data = b"".join(said)
-    chunks: list[bytes] = []
-    while data:
-        size = cuts[len(chunks) % len(cuts)]
-        chunks.append(data[:size])
-        data = data[size:]
-    one, other = (converse(kind, options, chunks, end, wait) for kind in (Plain, Lean))
-    assert one == other
+    if sizes:
+        data, sent = b"".join(sent), []
+        for size in sizes:
+            sent.append(data[:size])
+            data = data[size:]
+        sent.append(data)
+    compare(SESSION, CONNECT, *filter(None, sent), limits=LIMITS, wait=wait)
     trouble.clear()
 
 
 @pytest.mark.parametrize(
-    "data", [head(target=b"/#x"), head(version=b"HTTP/1.0"), b"nonsense\r\n\r\n", HEAD[:-9], b""]
+    ("frame", "call"),
+    [
+        (masked(b"{}"), ("received", b"{}")),
+        (masked(b"", opcode=10), ("alive",)),
+        (masked(b"x" * 125), ("received", b"x" * 125)),
+        (masked(b"x" * 126), ("received", b"x" * 126)),
+        (masked(b"x" * SHORT_BYTES), ("received", b"x" * SHORT_BYTES)),
+        (masked("\u20ac".encode()), ("received", "\u20ac".encode())),
+    ],
 )
-def test_a_handshake_that_fails_is_the_same(data: bytes, trouble: Trouble) -> None:
-    outcomes = []
-    for kind in (Plain, Lean):
-        peer = Peer(kind)
-        peer.say(data)
-        peer.lose(ConnectionDone())
-        assert peer.factory.countConnections == 0
-        assert peer.clock.getDelayedCalls() == []
-        outcomes.append(peer.outcome())
-    assert outcomes[0] == outcomes[1]
-    trouble.clear()
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    options=st.sampled_from(OPTIONS),
-    talks=st.lists(st.sampled_from(KINDS), min_size=2, max_size=4),
-    order=st.lists(st.integers(0, 3), max_size=40),
-)
-def test_connections_that_talk_at_the_same_time_do_not_hear_each_other(
-    trouble: Trouble, options: dict[str, Any], talks: list[str], order: list[int]
+def test_pong_and_short_text_are_not_read_by_autobahn(
+    monkeypatch: pytest.MonkeyPatch, frame: bytes, call: Any
 ) -> None:
-    left = [[HEAD, *(bytes([byte]) for byte in b"".join(FRAMES[name]))] for name in talks]
-    alone = []
-    for chunks in left:
-        peer = Peer(Lean, options)
-        peer.say(*chunks)
-        alone.append((b"".join(peer.wire), peer.protocol.told))
-    factory = make_factory(MemoryReactorClock(), Lean, options)
-    peers = [Peer(Lean, factory=factory) for _ in talks]
-    for which in [*order, *(n for n, chunks in enumerate(left) for _ in chunks)]:
-        if which < len(peers) and left[which]:
-            chunk = left[which].pop(0)
-            if not peers[which].line.lost:
-                peers[which].protocol.dataReceived(chunk)
-    assert [(peer.line.take(), peer.protocol.told) for peer in peers] == alone
-    trouble.clear()
+    class Calls:
+        """A conversation that notes its calls."""
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *values: calls.append((name, *values))
+
+    calls: list[Any] = []
+    line = Server().websocket(RAW).line
+    line.protocol.ps_conversation = Calls()
+    monkeypatch.setattr(WebSocketProtocol, "processData", None)
+    line.send(frame)
+    assert calls == [call]
 
 
-# -- what a connection has ------------------------------------------------------------------------
+# -- the attributes of a connection ---------------------------------------------------------------
+
+CLOCK = MemoryReactorClock()
+BOUNDS = Bounds(1_000, 1.0, CLOCK.seconds)
+PLAIN = (type(None), bool, int, float, str, bytes)
+
+
+def make_factory(shortcuts: bool = True, **limits: Any) -> WebSocketFactory:
+    return WebSocketFactory(CLOCK, BOUNDS, Limits(**limits), Logger(), False, shortcuts)
+
+
+@pytest.fixture(autouse=True)
+def _clock() -> Iterator[None]:
+    set_autobahns_clock(CLOCK)
+    yield
+    set_autobahns_clock(None)
+
+
+def make_connection(factory: Any) -> Any:
+    """A connection whose handshake is still to come."""
+    line = Line(CLOCK, connect(Server()).getPeer())
+    line.protocol = factory.buildProtocol(line.getPeer())
+    line.protocol.makeConnection(line)
+    return line.protocol
 
 
 def attributes() -> dict[str, Any]:
-    """What Autobahn gives to a new connection, beside what the factory does."""
-    peer = Peer(Plain)
-    fresh = vars(WebSocketServerProtocol()).keys() | {"factory", "connected", "transport", "peer"}
-    return {name: value for name, value in vars(peer.protocol).items() if name not in fresh}
+    """The attributes that Autobahn gives to a new connection, without those of the factory."""
+    fresh = vars(WebSocketShell()).keys() | {"factory", "connected", "transport", "peer"}
+    made = vars(make_connection(make_factory(shortcuts=False)))
+    return {name: value for name, value in made.items() if name not in fresh}
 
 
-def test_a_new_connection_has_all_that_autobahn_gives_to_one(peer: Peer) -> None:
-    found = attributes()
+def test_new_connection_has_every_attribute_of_autobahns() -> None:
+    found, lean_one = attributes(), make_connection(make_factory())
     assert len(found) > 30
     made = set()
     for name, value in found.items():
-        ours = getattr(peer.protocol, name)
-        if name in peer.protocol.CONFIG_ATTRS:
+        ours = getattr(lean_one, name)
+        if name in lean_one.CONFIG_ATTRS:
             continue
         assert type(ours) is type(value), name
-        if name in vars(peer.protocol):
+        if name in vars(lean_one):
             made.add(name)
-            assert getattr(peer.protocol, name) is ours, f"{name} is another each time"
+            assert getattr(lean_one, name) is ours, f"{name} is another at each reading"
         elif not isinstance(value, TrafficStats):
             assert ours == value, name
     assert made == {"send_queue", "utf8validator"}
-    assert peer.protocol.send_queue == found["send_queue"] == deque()
-    for validator in (peer.protocol.utf8validator, found["utf8validator"]):
-        assert validator.validate(b"\xc3\xa9\xc3")[:2] == (True, False)
+    assert lean_one.send_queue == deque()
+    assert lean_one.utf8validator.validate(b"\xc3\xa9\xc3")[:2] == (True, False)
 
 
-def test_nothing_that_changes_is_on_the_class_but_the_statistics(peer: Peer) -> None:
-    kind = type(peer.protocol)
-    shared = {name: getattr(kind, name) for name in attributes()}
-    for name, value in shared.items():
-        if name in kind.CONFIG_ATTRS or isinstance(value, module._MadeOnRead):
-            continue
-        assert isinstance(value, (type(None), bool, int, float, str, bytes, TrafficStats)), name
-    assert [name for name, value in shared.items() if isinstance(value, TrafficStats)] == [
-        "trafficStats"
-    ]
-    assert all(isinstance(value, (int, type(None))) for value in vars(TrafficStats()).values())
-
-
-def test_two_connections_share_nothing_that_changes(peer: Peer) -> None:
-    other = Peer(Lean, factory=peer.factory)
-    text = masked(b"a\xc3", 1, False) + masked(b"\xa9", 0)[:3]
-    for each in (peer, other):
-        each.say(HEAD, text)
-    mine, theirs = peer.protocol, other.protocol
+def test_connections_share_no_value_that_changes() -> None:
+    server = Server()
+    one, other = (server.websocket(RAW).line for _ in range(2))
+    for line in (one, other):
+        line.send(masked(b"a\xc3", 1, False) + masked(b"\xa9", 0)[:3])
+    mine, theirs = one.protocol, other.protocol
     shared = {
         name
         for name in vars(mine).keys() | attributes().keys()
         if getattr(mine, name) is getattr(theirs, name)
-        and not isinstance(getattr(mine, name), (type(None), bool, int, float, str, bytes))
+        and not isinstance(getattr(mine, name), PLAIN)
     }
-    assert shared - set(mine.CONFIG_ATTRS) == {"factory", "trafficStats"}
+    ours = {"ps_format", "ps_log"}
+    assert shared - set(mine.CONFIG_ATTRS) - ours == {"factory", "trafficStats"}
+    assert all(isinstance(value, (int, type(None))) for value in vars(TrafficStats()).values())
     assert mine.message_data == theirs.message_data == [b"a\xc3"]
 
 
-def test_an_open_connection_keeps_little(peer: Peer) -> None:
-    peer.say(HEAD)
-    # Autobahn's own way of sending looks at the queue, ours does not.
-    own = {"told", "send_queue"}
-    assert vars(peer.protocol).keys() - own == {
+@pytest.mark.parametrize("target", [RAW, "/connection/websocket"])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_open_connection_has_few_attributes_on_either_path(target: str, pieces: int) -> None:
+    line, data = Server().connect(), head(target=target.encode())
+    for piece in (data,) if pieces == 1 else (data[:9], data[9:]):
+        line.send(piece)
+    found = vars(line.protocol)
+    assert {name for name in found if not name.startswith("ps_")} <= {
         "connected",
         "current_frame",
         "data",
@@ -381,104 +271,133 @@ def test_an_open_connection_keeps_little(peer: Peer) -> None:
         "websocket_protocol_in_use",
         "websocket_version",
     }
-    fresh = {str(number): None for number in range(len(vars(peer.protocol)))}
-    assert sys.getsizeof(vars(peer.protocol)) <= sys.getsizeof(fresh)
+    assert not any(hasattr(line.protocol, name) for name in HANDSHAKE_ATTRIBUTES)
+    fresh = {str(number): None for number in range(len(found))}
+    assert sys.getsizeof(found) <= sys.getsizeof(fresh)
 
 
-@pytest.mark.parametrize("path", ["/channels/numbers", "/connection/websocket"])
-def test_ours_keeps_as_little_on_either_way(path: str) -> None:
-    for short in (True, False):
-        server = Server()
-        if not short:
-            server.site._shortcut = lambda *_: False
-        found = vars(server.websocket(path).line.protocol).keys()
-        assert len(found) < 20
-        assert {name for name in found if not name.startswith("ps_")} <= {
-            "connected",
-            "current_frame",
-            "data",
-            "factory",
-            "inside_message",
-            "peer",
-            "state",
-            "transport",
-            "websocket_protocol_in_use",
-            "websocket_version",
-        }
+def lean_of(kind: type[LeanShell], **options: Any) -> Any:
+    """A factory whose connections are lean ones of this kind."""
+    factory: Any = WebSocketServerFactory(reactor=CLOCK)
+    factory.setProtocolOptions(**{"openHandshakeTimeout": 0, **options})
+    found = {name: getattr(factory, name) for name in kind.CONFIG_ATTRS}
+    plain = {name: staticmethod(v) if callable(v) else v for name, v in found.items()}
+    factory.protocol = lean(kind, factory, plain)
+    return factory
 
 
-def test_a_value_of_a_type_that_is_not_known_is_made_anew_for_each() -> None:
+def test_value_of_an_unknown_type_is_made_for_each_connection() -> None:
     class Memo:
-        """One that changes."""
+        """A value that changes."""
 
-    class More(Lean):
+    class More(LeanShell):
         def _connectionMade(self) -> None:
             super()._connectionMade()
             self.memo, self.names, self.number = Memo(), set[str](), 7
 
-    factory = make_factory(MemoryReactorClock(), More, {})
-    one, other = (Peer(More, factory=factory).protocol for _ in range(2))
-    for name in ("memo", "names"):
-        assert type(getattr(one, name)) is (Memo if name == "memo" else set)
+    factory = lean_of(More)
+    one, other = (make_connection(factory) for _ in range(2))
+    for name, kind in (("memo", Memo), ("names", set)):
+        assert type(getattr(one, name)) is kind
         assert getattr(one, name) is getattr(one, name)
         assert getattr(one, name) is not getattr(other, name)
     assert "number" in vars(type(one))
     assert factory.countConnections == 2
 
 
-def test_a_value_that_cannot_be_made_ends_the_start() -> None:
+def test_value_whose_type_needs_arguments_ends_the_start() -> None:
     class Named:
         def __init__(self, name: str):
             self.name = name
 
-    class More(Lean):
+    class More(LeanShell):
         def _connectionMade(self) -> None:
             super()._connectionMade()
             self.named = Named("x")
 
     with pytest.raises(TypeError, match="name"):
-        make_factory(MemoryReactorClock(), More, {})
-
-
-def test_a_timer_for_the_handshake_is_none_of_ours_and_ends_the_start() -> None:
-    clock = MemoryReactorClock()
-    set_autobahns_clock(clock)
-    factory: Any = WebSocketServerFactory(reactor=clock)
-    factory.setProtocolOptions(openHandshakeTimeout=5)
-    found = {name: getattr(factory, name) for name in Lean.CONFIG_ATTRS}
+        lean_of(More)
+    # Such as Autobahn's timer of the handshake.
     with pytest.raises(TypeError):
-        lean(Lean, factory, {n: staticmethod(v) if callable(v) else v for n, v in found.items()})
+        lean_of(LeanShell, openHandshakeTimeout=5)
 
 
-def test_the_model_is_no_connection(peer: Peer) -> None:
-    factory = make_factory(MemoryReactorClock(), Lean, {})
+def test_connections_are_counted_and_the_model_is_not() -> None:
+    server = Server()
+    lines = [server.websocket(path).line for path in (RAW, "/connection/websocket")]
+    factory = lines[0].protocol.factory
+    assert factory.countConnections == 2
+    for line in lines:
+        line.vanish()
     assert factory.countConnections == 0
     assert factory.reactor.getDelayedCalls() == []
-    assert not hasattr(factory.protocol, "transport") or factory.protocol.transport is None
 
 
-def test_connections_are_counted_until_they_are_gone() -> None:
-    server = Server()
-    factory = server.websocket("/channels/a").line.protocol.factory
-    sockets = [server.websocket(path) for path in ("/channels/a", "/connection/websocket")]
-    assert factory.countConnections == 3
-    for socket in sockets:
-        socket.line.vanish()
-    assert factory.countConnections == 1
-    for peer in server.node.peers:
-        peer.abort()
-    server.clock.advance(0)
-    assert factory.countConnections == 0
+@pytest.mark.parametrize("shortcuts", [True, False])
+@pytest.mark.parametrize(("kind", "peer"), [("tcp", "127.0.0.1:50000"), ("unix", "unix:")])
+def test_nagle_is_off_on_tcp_and_a_unix_socket_has_none(
+    kind: str, peer: str, shortcuts: bool
+) -> None:
+    line = connect(Server(shortcuts=shortcuts), kind)
+    line.no_delay = False
+    line.send(head())
+    assert line.no_delay == (kind == "tcp")
+    assert line.protocol.peer == peer
 
 
-def test_nagle_is_off_on_tcp_and_a_unix_socket_has_none() -> None:
-    for address, name in ((ADDRESS, "127.0.0.1:50000"), (UNIXAddress(None), "unix:")):
-        peer = Peer(Lean)
-        line = Line(peer.clock, address)
-        line.protocol = peer.factory.buildProtocol(address)
-        line.protocol.makeConnection(line)
-        assert line.no_delay == (address is ADDRESS)
-        assert line.protocol.peer == name
+# -- options on the class -------------------------------------------------------------------------
+
+
+def test_options_on_the_class_are_those_that_autobahn_would_copy() -> None:
+    shell = make_connection(make_factory(frame_bytes=4321))
+    plain = make_connection(make_factory(shortcuts=False, frame_bytes=4321))
+    functions = 0
+    for name in WebSocketShell.CONFIG_ATTRS:
+        assert name in vars(type(shell)), name
+        assert name not in vars(shell), name
+        ours, theirs = getattr(shell, name), getattr(plain, name)
+        if isinstance(theirs, FunctionType):
+            functions += 1
+            assert inspect.isfunction(ours), f"{name} became a method"
+            assert ours.__code__ is theirs.__code__, name
+        else:
+            assert repr(ours) == repr(theirs), name
+    assert functions
+
+
+def test_two_factories_have_their_own_options() -> None:
+    factories = [make_factory(frame_bytes=size) for size in (4321, 9)]
+    shells: list[Any] = [make_connection(factory) for factory in factories]
+    assert [shell.maxFramePayloadSize for shell in shells] == [4321, 9]
+
+
+# -- debug lines ----------------------------------------------------------------------------------
+
+FUNCTIONS = [(target, name) for target, names in FORMATTERS.items() for name in names]
+
+
+@pytest.fixture
+def _not_hushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autobahn as it is installed; put back as it was afterwards."""
+    for target, name in FUNCTIONS:
+        source = importlib.import_module("pprint" if name == "pformat" else "autobahn.util")
+        monkeypatch.setattr(target, name, getattr(source, name))
+
+
+@pytest.mark.usefixtures("_not_hushed")
+def test_hushed_debug_lines_format_nothing_and_a_server_without_shortcuts_is_not_hushed() -> None:
+    make_factory(shortcuts=False)
+    assert all(getattr(target, name)("x") for target, name in FUNCTIONS)
+    make_factory()
+    assert not any(getattr(target, name)("x") for target, name in FUNCTIONS)
+
+
+@pytest.mark.usefixtures("_not_hushed")
+def test_function_that_a_release_removed_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for target, name in FUNCTIONS:
+        monkeypatch.delattr(target, name)
+    hush()
+    assert not any(hasattr(target, name) for target, name in FUNCTIONS)
 
 
 # -- what this relies on --------------------------------------------------------------------------
@@ -498,38 +417,41 @@ def uses(name: str) -> set[str]:
 
 
 def names_in(code: CodeType | None) -> set[str]:
-    """What is looked up by name in a function, and in the functions in it."""
+    """The names that a function, and the functions in it, look up."""
     if code is None:
         return set()
     inner = [names_in(const) for const in code.co_consts if isinstance(const, CodeType)]
     return set(code.co_names).union(*inner)
 
 
-def test_the_papers_are_written_in_the_handshake_and_read_nowhere_else() -> None:
+@pytest.mark.upstream
+@pytest.mark.usefixtures("_not_hushed")
+def test_only_the_replaced_functions_format_debug_lines() -> None:
+    for target, names in FORMATTERS.items():
+        for name in ("pformat", "hltype", "hlval", "hlid", "hluserid"):
+            assert (f"{name}(" in inspect.getsource(target)) == (name in names)
+            assert name not in names or isinstance(getattr(target, name), FunctionType)
+
+
+@pytest.mark.upstream
+def test_attributes_of_the_handshake_are_used_in_it_alone() -> None:
     for name in HANDSHAKE_ATTRIBUTES:
-        found = uses(name)
-        assert found, name
-        assert found <= HANDSHAKE, name
+        assert uses(name), name
+        assert uses(name) <= HANDSHAKE, name
 
 
-def test_the_papers_are_all_that_the_handshake_leaves() -> None:
-    protocol = Peer(Plain).protocol
-    before = set(vars(protocol))
-    protocol.dataReceived(HEAD)
-    left = vars(protocol).keys() - before - {"told"}
-    assert set(HANDSHAKE_ATTRIBUTES) <= left
-    # And these are read as long as it is open.
+@pytest.mark.upstream
+def test_handshake_sets_no_other_attributes_but_these() -> None:
+    line = connect(Server(shortcuts=False))
+    before = set(vars(make_connection(make_factory(shortcuts=False))))
+    line.send(head())
+    left = {name for name in vars(line.protocol).keys() - before if not name.startswith("ps_")}
     kept = {"current_frame", "inside_message", "websocket_protocol_in_use", "websocket_version"}
-    assert left - set(HANDSHAKE_ATTRIBUTES) == kept
+    assert left == {*HANDSHAKE_ATTRIBUTES} | kept
 
 
-def test_nobody_asks_for_them_once_it_is_open(peer: Peer) -> None:
-    peer.say(HEAD)
-    for name in HANDSHAKE_ATTRIBUTES:
-        assert not hasattr(peer.protocol, name), name
-
-
-def test_what_autobahn_does_at_the_beginning_is_what_is_left_out() -> None:
+@pytest.mark.upstream
+def test_futures_and_listeners_of_autobahn_are_used_where_nobody_waits() -> None:
     plain = WebSocketServerProtocol()
     listeners = {"_listeners", "_parent", "_results", "_valid_events"}
     own = {"_transport_details", "is_closed", "is_open"}
@@ -545,30 +467,36 @@ def test_what_autobahn_does_at_the_beginning_is_what_is_left_out() -> None:
         assert uses(name) <= vars(observable).keys()
 
 
-def test_all_that_a_new_connection_costs_the_factory_is_its_count() -> None:
-    clock = MemoryReactorClock()
-    factory = make_factory(clock, Plain, {})
+@pytest.mark.upstream
+def test_new_connection_changes_nothing_of_its_factory_but_the_count() -> None:
+    factory: Any = make_factory(shortcuts=False)
     before = dict(vars(factory))
-    plain: Any = Peer(Plain, factory=factory).protocol
+    plain = make_connection(factory)
     assert vars(factory) == {**before, "countConnections": 1}
-    assert clock.getDelayedCalls() == []
     assert uses("countConnections") == {"_connectionLost", "_connectionMade", "processHandshake"}
     assert plain.openHandshakeTimeoutCall is None
 
 
-def test_what_is_replaced_is_autobahns_and_called_by_that_name(peer: Peer) -> None:
+@pytest.mark.upstream
+def test_replaced_methods_are_autobahns_and_have_its_parameters() -> None:
+    kind = type(make_connection(make_factory()))
     for name in ("__init__", "fire", "connectionMade", "_onOpen", "_connectionMade"):
         assert any(name in vars(kind) for kind in AUTOBAHNS), name
         theirs = inspect.signature(getattr(WebSocketServerProtocol, name))
-        ours = inspect.signature(getattr(peer.protocol.__class__, name))
+        ours = inspect.signature(getattr(kind, name))
         assert list(ours.parameters) == list(theirs.parameters), name
     assert uses("_onOpen") == {"succeedHandshake"}
     assert uses("_connectionMade") - {"_connectionMade"} == {"connectionMade"}
 
 
-def test_the_word_to_listeners_does_not_pile_up(peer: Peer) -> None:
-    peer.say(HEAD, *[masked(b"hello")] * 100)
-    assert len(peer.protocol.told) == 101
-    assert LeanProtocol._fired.called
-    assert LeanProtocol._fired._callbacks == []
-    assert LeanProtocol._fired.result is None
+def test_shared_deferred_of_fire_keeps_no_callbacks() -> None:
+    line = Server().websocket(RAW).line
+    for _ in range(100):
+        line.send(masked(b"{}", 1, False) + masked(b"", 0))
+    assert LeanShell._fired.called
+    assert LeanShell._fired._callbacks == []
+    assert LeanShell._fired.result is None
+
+
+def test_module_names_no_type_that_a_connection_could_share_but_plain_ones() -> None:
+    assert (*PLAIN, TrafficStats) == module._SAME_FOR_ALL

@@ -2,24 +2,19 @@ from __future__ import annotations
 
 import gc
 import json
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from autobahn.websocket.protocol import WebSocketProtocol
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.logger import Logger, LogLevel
+from twisted.logger import LogLevel
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import Draft
 from pushserver.config.limits import Limits
-from pushserver.protocols.formats import SESSION_WEBSOCKET
-from pushserver.protocols.websocket_frames import SHORT_BYTES
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.session import Session
-from pushserver.transports.outlet import Bounds
 from pushserver.transports.websocket.shell import WebSocketShell, close_reason
-from pushserver.transports.websocket.upgrade import WebSocketFactory
 from pushserver.web.first_bytes import Head
 from tests.unit.fakes.tools import drive
 from tests.unit.fakes.web import (
@@ -32,7 +27,6 @@ from tests.unit.fakes.web import (
     masked,
     parse,
     patched,
-    request,
 )
 
 RAW = "/channels/numbers"
@@ -602,165 +596,3 @@ def test_no_bytes_of_one_client_disturb_another(trouble: Trouble, chunks: list[b
     quiet.line.vanish()
     assert server.is_empty()
     trouble.clear()
-
-
-# -- pongs and short texts, which do not go through Autobahn -------------------------------------
-
-SIZES = st.sampled_from([0, 1, 2, 6, 124, 125, 126, 127, 300, SHORT_BYTES, SHORT_BYTES + 1])
-TEXTS = SIZES.map(lambda size: b"x" * size) | st.sampled_from(
-    [
-        b"{}",
-        b"[]",
-        b"{",
-        "\u20ac".encode(),
-        "\u20ac".encode()[:2],
-        b"\xed\xa0\x80",
-        b"\xf4\x90\x80\x80",
-    ]
-)
-
-
-def odd_frame(frame: bytes, first: int, second: int) -> bytes:
-    """The frame with other flags, or with a length that it does not have."""
-    return bytes([first, second or frame[1]]) + frame[2:]
-
-
-FRAMES = (
-    st.binary(max_size=8)
-    | st.builds(
-        masked,
-        TEXTS,
-        st.sampled_from([0, 1, 1, 1, 2, 9, 10]),
-        st.sampled_from([True, True, True, False]),
-        st.binary(min_size=4, max_size=4),
-    )
-    | st.builds(
-        odd_frame,
-        TEXTS.map(masked),
-        st.sampled_from([0x81, 0x81, 0x80, 0x01, 0xC1, 0x91, 0x8A]),
-        st.sampled_from([0, 0, 0, 0x80, 0x82, 0x02, 0x06, 0x7E, 0xFD, 0xFE, 0xFF]),
-    )
-    | TEXTS.map(lambda text: b"\x81\xfe" + len(text).to_bytes(2, "big") + b"\0\0\0\0" + text)
-    | TEXTS.map(lambda text: b"\x81\xff" + len(text).to_bytes(8, "big") + b"\0\0\0\0" + text)
-)
-
-
-class Recorder:
-    """A conversation that records its calls."""
-
-    def __init__(self, transport: Any):
-        self.calls: list[Any] = []
-        transport.attach(self)
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *values: self.calls.append((name, *values))
-
-
-def read(
-    pieces: list[bytes], short: bool, trouble: Trouble, limits: Limits | None = None
-) -> tuple[Any, bytes]:
-    """The calls of a conversation for these bytes, and the bytes that the peer is sent."""
-    server = Server()
-    recorders: list[Recorder] = []
-
-    def make_conversation(transport: Any) -> Recorder:
-        recorders.append(Recorder(transport))
-        return recorders[0]
-
-    bounds = Bounds(1_000, 1.0, server.clock.seconds)
-    factory = WebSocketFactory(server.clock, bounds, limits or Limits(), Logger(), shortcuts=short)
-    line = server.connect()
-    shell: Any = factory.prepare(line.getPeer(), SESSION_WEBSOCKET, cast(Any, make_conversation))
-    line.protocol = shell
-    shell.makeConnection(line)
-    line.send(request("/", **handshake()))
-    line.take()
-    for piece in pieces:
-        line.send(piece)
-    answered = line.take()
-    server.clock.advance(5)
-    trouble.take()
-    return recorders[0].calls, answered
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(FRAMES, max_size=6), st.booleans())
-def test_frames_of_clients_are_read_as_autobahn_reads_them(
-    trouble: Trouble, pieces: list[bytes], together: bool
-) -> None:
-    if together:
-        pieces = [b"".join(pieces)]
-    assert read(pieces, True, trouble) == read(pieces, False, trouble)
-
-
-PART = masked(b"a", final=False)
-LONG = 126
-
-
-@pytest.mark.parametrize(
-    "pieces",
-    [
-        [masked(b"\xed\xa0\x80")],
-        [masked(b"\xff")],
-        [odd_frame(masked(b"ab"), 0xC1, 0)],
-        [odd_frame(masked(b"ab"), 0x91, 0)],
-        [odd_frame(masked(b"ab"), 0x01, 0)],
-        [odd_frame(masked(b"ab"), 0x80, 0)],
-        [odd_frame(masked(b"ab"), 0x82, 0)],
-        [odd_frame(masked(b"ab"), 0x89, 0)],
-        # Not masked.
-        [b"\x81\x02ab"],
-        [b"\x81\x7e\0\x7e" + b"a" * LONG],
-        # A length that is not minimally encoded.
-        [b"\x81\xfe\0\x05\0\0\0\0hello"],
-        [b"\x81\xff" + b"\0" * 7 + b"\x05" + b"\0\0\0\0hello"],
-        [b"\x81\xff" + b"\0" * 131],
-        # Two at once, one in two pieces, more than one, less than one.
-        [masked(b"a") + masked(b"b")],
-        [masked(b"ab")[:3], masked(b"ab")[3:]],
-        [masked(b"ab") + b"\x81", masked(b"cd")[1:]],
-        [b"\x81", masked(b"ab")[1:]],
-        [b"\x81\x80", b"\0\0\0\0"],
-        [b"\x81\x82\0\0\0\0"],
-        [b"\x81\xfe", b"\0\x7e\0\0\0\0" + b"a" * LONG],
-        [b"\x81\xfe\0\x7e\0\0\0\0" + b"a" * LONG],
-        # Within a message, where no text may start; and within a frame.
-        [PART, masked(b"b")],
-        [PART, masked(b"b", opcode=0)],
-        [masked(b"\x81\x81\0\0\0\0" * 2)[:6], masked(b"a"), masked(b"b")],
-        # After the end.
-        [masked(b"\x03\xe8", opcode=8), masked(b"a")],
-        [masked(b"\xff"), masked(b"a")],
-    ],
-)
-def test_all_but_whole_short_texts_are_left_to_autobahn(
-    trouble: Trouble, pieces: list[bytes]
-) -> None:
-    assert read(pieces, True, trouble) == read(pieces, False, trouble)
-
-
-@pytest.mark.parametrize("size", [10, 11, 200])
-def test_the_limit_of_a_frame_holds_for_short_texts(trouble: Trouble, size: int) -> None:
-    pieces = [masked(b"x" * size), masked(b"{}")]
-    limits = Limits(frame_bytes=10)
-    calls, answered = read(pieces, True, trouble, limits)
-    assert (calls, answered) == read(pieces, False, trouble, limits)
-    assert (("received", b"x" * size) in calls) == (size <= 10)
-
-
-@pytest.mark.parametrize(
-    ("frame", "call"),
-    [
-        (masked(b"{}"), ("received", b"{}")),
-        (masked(b"", opcode=10), ("alive",)),
-        (masked(b"x" * 125), ("received", b"x" * 125)),
-        (masked(b"x" * 126), ("received", b"x" * 126)),
-        (masked(b"x" * SHORT_BYTES), ("received", b"x" * SHORT_BYTES)),
-        (masked("\u20ac".encode()), ("received", "\u20ac".encode())),
-    ],
-)
-def test_pongs_and_short_texts_do_not_reach_autobahn(
-    monkeypatch: pytest.MonkeyPatch, trouble: Trouble, frame: bytes, call: Any
-) -> None:
-    monkeypatch.setattr(WebSocketProtocol, "processData", None)
-    assert read([frame], True, trouble) == ([call], b"")
