@@ -1,4 +1,4 @@
-"""Tests of applications without sockets, on a clock that the test moves."""
+"""Tests of applications without sockets, on a clock that the test advances."""
 
 from pushserver.testing.server import (
     Disconnected,

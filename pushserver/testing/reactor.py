@@ -1,4 +1,4 @@
-"""What an application runs on in a test: time that stands still, and threads that take turns."""
+"""The reactor and the threads of an application in a test: time passes when the test says so."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from zope.interface import implementer
 
 from pushserver.usercode.worker import Caller
 
-MOST_CALLS = 10_000
-"""How much may happen at one point in time."""
+MAX_CALLS = 10_000
+"""How many calls may happen at one point in time."""
 STUCK_SECONDS = 10.0
-"""How long a thread waits for its turn."""
+"""How long a thread waits for the lock of the reactor."""
 LOOK_SECONDS = 0.01
-PATIENCE = 20
-GLANCE = 5
-"""How often a generator is looked for that has a thread: when it is called, and later, each time
-that time passes, when it has not yielded by then. A look takes LOOK_SECONDS of real time, and
-longer on a machine that is too busy for it, and so for the thread too."""
+FIRST_LOOKS = 20
+LATER_LOOKS = 5
+"""How often the reactor looks for the next value of a generator with a thread: after its call, and
+again each time that time passes. A look takes LOOK_SECONDS of real time, and longer on a busy
+machine, on which the thread is slower too."""
 
 
-class Baton:
-    """Who has it does the reactor's work: one thread at a time."""
+class ReactorLock:
+    """The right to run code of the reactor's thread; one thread has it at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,7 +38,7 @@ class Baton:
         self._depth = 0
 
     def held(self) -> bool:
-        """Whether this thread has it."""
+        """Whether the current thread holds the lock."""
         return self._holder == threading.get_ident()
 
     def __enter__(self) -> None:
@@ -56,8 +56,8 @@ class Baton:
             self._lock.release()
 
     @contextmanager
-    def lent(self) -> Iterator[None]:
-        """Let others have it meanwhile, as a function may wait for threads that it began."""
+    def released(self) -> Iterator[None]:
+        """Release the lock for a while: a function may wait for threads that it started."""
         if not self.held():
             yield
             return
@@ -70,23 +70,25 @@ class Baton:
             self._depth, self._holder = depth, threading.get_ident()
 
 
-class Stage(MemoryReactorClock):
-    """A reactor without sockets, whose time passes by `pass_on`.
+class TestReactor(MemoryReactorClock):
+    """A reactor without sockets, whose time passes by `pass_time`.
 
-    What a thread brings is done in that thread, so that a test may wait for it to end.
+    `callFromThread` calls in the calling thread, so that a test may wait for that thread.
     """
+
+    __test__ = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.baton = Baton()
-        self._waiting: dict[Aside, int] = {}
-        self._brought: SimpleQueue[tuple[Aside, Callable[[], object]]] = SimpleQueue()
+        self.lock = ReactorLock()
+        self._looks: dict[PolledWorker, int] = {}
+        self._results: SimpleQueue[tuple[PolledWorker, Callable[[], object]]] = SimpleQueue()
 
     def advance(self, amount: float) -> None:
-        # Clock's own never returns when a call asks for the next at once.
-        with self.baton:
+        # Clock.advance never returns when a call schedules the next one without a delay.
+        with self.lock:
             self.rightNow += amount
-            for _ in range(MOST_CALLS):
+            for _ in range(MAX_CALLS):
                 calls: Any = self.getDelayedCalls()
                 due = [call for call in calls if call.getTime() <= self.rightNow]
                 if not due:
@@ -95,18 +97,18 @@ class Stage(MemoryReactorClock):
                 self.calls.remove(first)
                 first.called = 1
                 first.func(*first.args, **first.kw)
-        raise _round_in_circles()
+        raise _endless_loop()
 
-    def pass_on(self, seconds: float) -> None:
-        """Let time pass; whatever becomes due meanwhile happens at its own time."""
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass; each delayed call is made at its own time."""
         end, calls = self.seconds() + seconds, 0
         while True:
-            if self._take():
+            if self._deliver_result():
                 calls += 1
-                if calls > MOST_CALLS:
-                    raise _round_in_circles()
+                if calls > MAX_CALLS:
+                    raise _endless_loop()
                 continue
-            with self.baton:
+            with self.lock:
                 times = [call.getTime() for call in self.getDelayedCalls()]
                 coming = min((time for time in times if time <= end), default=None)
                 step = (end if coming is None else coming) - self.seconds()
@@ -115,52 +117,51 @@ class Stage(MemoryReactorClock):
                 return
             calls = 0 if step > 0 else calls
 
-    def glance(self) -> None:
-        """Look again for what generators yield that were waited for in vain."""
-        for worker, looks in self._waiting.items():
-            self._waiting[worker] = max(looks, GLANCE)
+    def look_again(self) -> None:
+        """Look again for the results of workers that had none so far."""
+        for worker, looks in self._looks.items():
+            self._looks[worker] = max(looks, LATER_LOOKS)
 
     def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
-        with self.baton:
+        with self.lock:
             call(*arguments)
 
-    def expect(self, worker: Aside) -> None:
-        """It has been given a call, whose result it will bring."""
-        self._waiting[worker] = PATIENCE
+    def expect(self, worker: PolledWorker) -> None:
+        """Expect a result of the worker."""
+        self._looks[worker] = FIRST_LOOKS
 
-    def bring(self, worker: Aside, result: Callable[[], object]) -> None:
-        """From its thread."""
-        self._brought.put((worker, result))
+    def add_result(self, worker: PolledWorker, result: Callable[[], object]) -> None:
+        """Queue the result of a worker; called in its thread."""
+        self._results.put((worker, result))
 
-    def _take(self) -> bool:
-        """Take what a generator has yielded, or is about to; False when there is nothing."""
+    def _deliver_result(self) -> bool:
+        """Deliver the next result of a worker; False if none came after all looks."""
         try:
-            worker, result = self._next()
+            worker, result = self._next_result()
         except Empty:
-            self._waiting = dict.fromkeys(self._waiting, 0)
+            self._looks = dict.fromkeys(self._looks, 0)
             return False
-        self._waiting.pop(worker, None)
-        with self.baton:
+        self._looks.pop(worker, None)
+        with self.lock:
             result()
         return True
 
-    def _next(self) -> tuple[Aside, Callable[[], object]]:
-        """What was brought; raises Empty after so many looks."""
-        for _ in range(max(self._waiting.values(), default=0)):
+    def _next_result(self) -> tuple[PolledWorker, Callable[[], object]]:
+        for _ in range(max(self._looks.values(), default=0)):
             with suppress(Empty):
-                return self._brought.get(timeout=LOOK_SECONDS)
-        return self._brought.get_nowait()
+                return self._results.get(timeout=LOOK_SECONDS)
+        return self._results.get_nowait()
 
 
-def _round_in_circles() -> AssertionError:
+def _endless_loop() -> AssertionError:
     return AssertionError("something is called again and again, and no time passes")
 
 
-class Inline:
-    """In place of the threads of handlers: a call has returned when it is made."""
+class InlinePool:
+    """A pool for handlers without threads: it calls in the thread of the caller."""
 
-    def __init__(self, baton: Baton | None = None):
-        self._baton = baton or Baton()
+    def __init__(self, lock: ReactorLock | None = None):
+        self._lock = lock or ReactorLock()
 
     @property
     def crowded(self) -> bool:
@@ -169,45 +170,42 @@ class Inline:
     def call(
         self, function: Callable[[], Any], group: Hashable, must: bool = False
     ) -> Deferred[Any]:
-        with self._baton.lent():
+        with self._lock.released():
             return maybeDeferred(function)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """No-op."""
 
 
-class Beside:
-    """In place of the worker of a source: its calls are made in the test's own thread."""
+class InlineWorker:
+    """A worker for a source without a thread: it calls in the thread of the test."""
 
     busy = False
 
-    def __init__(self, baton: Baton):
-        self._baton = baton
+    def __init__(self, lock: ReactorLock):
+        self._lock = lock
 
     def call(self, reactor: IReactorFromThreads, function: Callable[[], object]) -> Deferred[Any]:
-        found: object
-        with self._baton.lent():
+        result: object
+        with self._lock.released():
             try:
-                found = function()
+                result = function()
             except BaseException:
-                found = Failure()
-        result: Deferred[Any] = Deferred()
-        result.callback(found)
-        return result
+                result = Failure()
+        answer: Deferred[Any] = Deferred()
+        answer.callback(result)
+        return answer
 
     def close(self) -> None:
-        """There is no thread."""
+        """No-op."""
 
 
 @implementer(IReactorFromThreads)
-class Aside:
-    """In place of the worker of a generator that waits as it likes: the same thread.
+class PolledWorker:
+    """The worker of a generator that may block, with its thread; results come as time passes."""
 
-    What it yields is taken when time passes.
-    """
-
-    def __init__(self, stage: Stage, worker: Caller):
-        self._stage = stage
+    def __init__(self, reactor: TestReactor, worker: Caller):
+        self._reactor = reactor
         self._worker = worker
 
     @property
@@ -215,14 +213,14 @@ class Aside:
         return self._worker.busy
 
     def call(self, reactor: IReactorFromThreads, function: Callable[[], object]) -> Deferred[Any]:
-        self._stage.expect(self)
+        self._reactor.expect(self)
         return self._worker.call(self, function)
 
     def callFromThread(
         self, callable: Callable[..., object], *args: object, **kwargs: object
     ) -> None:
-        """As a reactor: the result of a call."""
-        self._stage.bring(self, partial(callable, *args, **kwargs))
+        """Take a result from the worker, whose reactor this is."""
+        self._reactor.add_result(self, partial(callable, *args, **kwargs))
 
     def close(self) -> None:
         self._worker.close()

@@ -1,14 +1,13 @@
-"""For tests of applications: a server without sockets, a clock, and a client that remembers.
+"""Tests of applications: a server without sockets, a clock, and a client that records.
 
     def test_a_guest_is_greeted():
         with TestServer(app) as server:
             guest = server.connect()
             assert guest.rpc("greet", "Ada") == "hello Ada"
 
-Handlers and sources run in the test's own thread, one after the other, and time passes when
-the test says so; everything else is as in the real server. Threads that a test or a handler
-begins may publish, and be waited for. Only a generator without `every`, which waits for what it
-likes, has a thread and real time here too.
+Handlers and sources run in the thread of the test, one after the other, and time passes when the
+test says so; the rest is the real server. Threads of a test or a handler may publish, and a test
+may wait for them. Only a generator without `every`, which may block, has a thread and real time.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from pushserver.sessions.base import Conversation
 from pushserver.sessions.commands import answer
 from pushserver.sessions.session import Session
 from pushserver.sources.functions.adapt import GeneratorSource, InThread
-from pushserver.testing.reactor import Aside, Beside, Inline, Stage
+from pushserver.testing.reactor import InlinePool, InlineWorker, PolledWorker, TestReactor
 from pushserver.usercode.worker import Caller
 
 __test__ = False
@@ -45,11 +44,11 @@ class ServerError(PushServerError):
 
 
 class TestServer:
-    """A server that runs an application, or none; leave it by `close`, or use it as a context.
+    """A server, with or without an application; a context manager, or ended by `close`.
 
-    `config` is as for a real one, but nothing is listened to, and the default source does not
-    run. Time begins at 1,000 seconds and passes by `advance`. Raises ValueError for a `config`
-    with a store, whose thread knows nothing of that time.
+    `config` is that of a real server, but the server does not listen, and there is no default
+    source. Time starts at 1,000 seconds and passes by `advance`. Raises ValueError for a `config`
+    with a store, whose thread would run in real time.
     """
 
     __test__ = False
@@ -59,21 +58,21 @@ class TestServer:
         if config.store.path:
             raise ValueError("a TestServer has no store: leave [store] out of its configuration")
         self.app = app
-        self.reactor = Stage()
+        self.reactor = TestReactor()
         self.reactor.advance(1_000)
         self.service = build(
             replace(config, server=replace(config.server, listen=[])),
             cast(Any, self.reactor),
             app=app,
-            threads=Inline(self.reactor.baton),
+            threads=InlinePool(self.reactor.lock),
             clock=self.reactor.seconds,
             is_own=lambda request: True,
         )
         self._node = self.service.node
-        with self.reactor.baton:
+        with self.reactor.lock:
             self.service.startService()
         if app is not None:
-            app._server().in_reactor_thread = self.reactor.baton.held
+            app._server().in_reactor_thread = self.reactor.lock.held
         self._workers = self._replace_workers(app)
         try:
             self.advance(0)
@@ -88,41 +87,41 @@ class TestServer:
         self.close()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass; whatever becomes due meanwhile happens at its own time.
+        """Let time pass; each delayed call is made at its own time.
 
-        What a generator without `every` has yielded is published.
+        Values that a generator without `every` has yielded are published.
         """
-        self.reactor.glance()
-        self.reactor.pass_on(seconds)
+        self.reactor.look_again()
+        self.reactor.pass_time(seconds)
 
     def connect(self, data: object = None) -> TestClient:
-        """A client that is connected; raises ServerError, or Disconnected, if it is refused."""
+        """Return a connected client; raises ServerError or Disconnected if it is refused."""
         client = TestClient(self)
         client.begin(data)
         return client
 
     def publish(self, channel: str, data: object, event: str = "message") -> None:
-        """Publish, as somebody by HTTP does."""
+        """Publish to the channel, as a client by HTTP would."""
         draft = Draft(channel, jsontext.encode(data), event)
-        with self.reactor.baton:
+        with self.reactor.lock:
             self._node.run(_published(self._node.publish(draft)))
         self.settle()
 
     def history(self, channel: str) -> list[Publication]:
-        """What the channel retains."""
+        """The publications that the channel retains."""
         rows = self._node.history.peek(channel).after(0)
         return [
             Publication(row.channel, row.event, json.loads(row.data), row.offset) for row in rows
         ]
 
     def settle(self) -> None:
-        """Let all happen that is due."""
-        self.reactor.pass_on(0)
+        """Make all delayed calls that are due."""
+        self.reactor.pass_time(0)
 
     def close(self) -> None:
         """Stop the server."""
         if self.service.running:
-            with self.reactor.baton:
+            with self.reactor.lock:
                 self.service.stopService()
             try:
                 self.advance(10)
@@ -131,15 +130,17 @@ class TestServer:
                     caller.worker = worker
 
     def _replace_workers(self, app: App | None) -> dict[InThread, Caller]:
-        """Let no source have a thread but a generator that waits as it likes; what they had."""
+        """Replace all workers but those of generators that may block; return the old ones."""
         before = {}
         for own in [] if app is None else app.sources:
             source, caller = own.source, getattr(own.source, "caller", None)
             if isinstance(caller, InThread):
                 before[caller] = caller.worker
-                waits = isinstance(source, GeneratorSource) and source.every is None
+                may_block = isinstance(source, GeneratorSource) and source.every is None
                 caller.worker = (
-                    Aside(self.reactor, caller.worker) if waits else Beside(self.reactor.baton)
+                    PolledWorker(self.reactor, caller.worker)
+                    if may_block
+                    else InlineWorker(self.reactor.lock)
                 )
         return before
 
@@ -150,7 +151,7 @@ async def _published(publishing: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One that a client got, or that a channel retains."""
+    """A publication that a client received, or that a channel retains."""
 
     channel: str
     event: str
@@ -174,7 +175,7 @@ _TEXTS: SessionFormat = replace(
 
 @dataclass(slots=True)
 class _Transport:
-    """What a session writes to."""
+    """The transport between a session and the test client."""
 
     client: TestClient
     format: SessionFormat = _TEXTS
@@ -195,11 +196,10 @@ class _Transport:
 
 
 class TestClient:
-    """A client of the Centrifuge protocol, and all that it was told.
+    """A client of the Centrifuge protocol, which records what it receives.
 
-    `publications` came in channels, its own and those that it was put into; `messages` by
-    `client.send` and `app.send`; `joined` are the channels that the server put it into and
-    has not taken it out of.
+    `publications` are those of its channels, `messages` those of `client.send` and `app.send`,
+    `joined` the channels into which the server has put the client and that it is still in.
     """
 
     __test__ = False
@@ -209,7 +209,7 @@ class TestClient:
         self.messages: list[Any] = []
         self.joined: list[str] = []
         self.answer: Any = None
-        """What the `connect` handler answered."""
+        """The result of the `connect` handler."""
         self.closed: tuple[int, str] | None = None
         self._server = server
         self._replies: dict[int, Any] = {}
@@ -218,7 +218,7 @@ class TestClient:
 
     @property
     def id(self) -> str:
-        """Its id, as handlers see it."""
+        """The id of the client, as `client.id` in a handler."""
         return self._session.info.client
 
     def begin(self, data: object = None) -> None:
@@ -230,7 +230,7 @@ class TestClient:
             self._keep(channel, sub)
 
     def subscribe(self, channel: str, data: object = None) -> None:
-        """Subscribe; what the history holds is among the publications."""
+        """Subscribe; the first publications are those of the history."""
         more = {} if data is None else {"data": data}
         self._keep(channel, self.command("subscribe", channel=channel, **more))
 
@@ -241,17 +241,17 @@ class TestClient:
         self.command("publish", channel=channel, data=data)
 
     def rpc(self, method: str, data: object = None) -> Any:
-        """What the handler of this event answers."""
+        """Return the answer of the handler of this event."""
         return self.command("rpc", method=method, data=data).get("data")
 
     def send(self, data: object, event: str = "") -> None:
-        """Say something, to which there is no answer."""
-        self._say({"send": {"data": {"event": event, "data": data} if event else data}})
+        """Send a message, which gets no answer."""
+        self._send({"send": {"data": {"event": event, "data": data} if event else data}})
 
     def command(self, method: str, /, **fields: Any) -> Any:
-        """The result of a command; raises ServerError and Disconnected."""
+        """Return the result of a command; raises ServerError and Disconnected."""
         self._id += 1
-        self._say({"id": self._id, method: fields})
+        self._send({"id": self._id, method: fields})
         if self._id not in self._replies:
             if self.closed is not None:
                 raise Disconnected(*self.closed)
@@ -269,15 +269,15 @@ class TestClient:
         """Close the connection."""
         if self.closed is None:
             self.closed = (1000, "")
-            with self._server.reactor.baton:
+            with self._server.reactor.lock:
                 self._session.closed()
             self._server.settle()
 
     def take(self, frame: bytes) -> None:
-        """What the server sends."""
+        """Receive a frame of the server."""
         for line in frame.split(b"\n"):
             if line:
-                self._told(json.loads(line))
+                self._receive(json.loads(line))
 
     def end(self, code: int, reason: str) -> None:
         """The server has closed the connection."""
@@ -285,22 +285,22 @@ class TestClient:
             self.closed = (code, reason)
             self._server.reactor.callLater(0, self._session.closed)
 
-    def _say(self, command: dict[str, Any]) -> None:
+    def _send(self, command: dict[str, Any]) -> None:
         if self.closed is not None:
             raise Disconnected(*self.closed)
-        with self._server.reactor.baton:
+        with self._server.reactor.lock:
             self._session.received(json.dumps(command).encode())
         self._server.settle()
 
-    def _told(self, value: Any) -> None:
+    def _receive(self, value: Any) -> None:
         if "id" in value:
             self._replies[value["id"]] = value
         elif "push" in value:
-            self._pushed(value["push"])
+            self._receive_push(value["push"])
         elif not value:
             self._session.received(centrifuge.PONG)
 
-    def _pushed(self, push: Any) -> None:
+    def _receive_push(self, push: Any) -> None:
         channel = push.get("channel", "")
         if "pub" in push:
             self._keep(channel, {"publications": [push["pub"]]})

@@ -14,7 +14,7 @@ Time and reactors
     StillReactor  remote        the real reactor, but its time stands still
     TestReactor   (package)     pushserver.testing.reactor: for tests of an application
 Threads
-    Inline        (package)     a thread pool that calls at once, in pushserver.testing.reactor
+    InlinePool    (package)     a thread pool that calls at once, in pushserver.testing.reactor
     FullPool      reactors      a thread pool that is full
 
 The server, from the inside out

@@ -122,7 +122,7 @@ BOUNDS = {
     "web.pipeline.DeadlineChannel._pieces": "PIECE",
     "hub.presence.Presence._observers": CONNECTIONS,
     "app.result.Published._waiting": "those who await one publication: the application's",
-    "testing.reactor.Stage._waiting": TESTING,
+    "testing.reactor.TestReactor._looks": TESTING,
     "sessions.replay_cache.Replays._encoded": "MOST_BYTES, names and all",
     "server.service.PushService._clocks": STARTED,
     "server.service.PushService._listeners": STARTED,

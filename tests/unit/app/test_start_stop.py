@@ -14,7 +14,7 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.server.build import build
 from pushserver.testing import ServerError, TestServer
-from pushserver.testing.reactor import Inline, Stage
+from pushserver.testing.reactor import InlinePool, TestReactor
 from tests.unit.fakes.reactors import FullPool
 from tests.unit.fakes.tools import Client
 from tests.unit.fakes.web import Server, Trouble, masked
@@ -234,10 +234,10 @@ def test_neither_is_called_by_a_server_that_stops_at_once(app: PushServer) -> No
     called: list[str] = []
     for event in ("start", "stop"):
         app.on(event, thread=False)(lambda event=event: called.append(event))
-    stage = Stage()
+    stage = TestReactor()
     config = Config(sources={})
     config.server.listen.clear()
-    service = build(config, cast(Any, stage), app=app, threads=Inline(), clock=stage.seconds)
+    service = build(config, cast(Any, stage), app=app, threads=InlinePool(), clock=stage.seconds)
     service.startService()
     service.stopService()
     stage.advance(10)

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import Clock
 
-from pushserver.testing.reactor import Inline
+from pushserver.testing.reactor import InlinePool
 from pushserver.usercode.thread_pool import Busy
 
 
@@ -64,7 +64,7 @@ class LifeCycle(Clock):
             call()
 
 
-class FullPool(Inline):
+class FullPool(InlinePool):
     """A thread pool that refuses all calls but the mandatory ones."""
 
     def call(

@@ -26,7 +26,7 @@ from pushserver.config.settings import Config
 from pushserver.server.build import build
 from pushserver.server.embedding import PushServer
 from pushserver.server.service import PushService
-from pushserver.testing.reactor import Inline
+from pushserver.testing.reactor import InlinePool
 from tests.unit.fakes.tools import drive
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -335,7 +335,7 @@ class Server:
             self.clock,
             debug,
             app=app,
-            threads=Inline(),
+            threads=InlinePool(),
             is_own=lambda request: self.own,
             shortcuts=shortcuts,
             **more,

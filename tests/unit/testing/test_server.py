@@ -25,7 +25,7 @@ from pushserver.testing import (
     TestServer,
     reactor,
 )
-from pushserver.testing.reactor import Aside, Beside
+from pushserver.testing.reactor import InlineWorker, PolledWorker
 from pushserver.usercode.worker import Worker
 from tests.unit.fakes.source_tools import WAIT_SECONDS
 from tests.unit.fakes.web import Trouble
@@ -87,7 +87,7 @@ class TestTime:
     def test_that_does_not_pass_is_an_error_and_no_hang(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(reactor, "MOST_CALLS", 100)
+        monkeypatch.setattr(reactor, "MAX_CALLS", 100)
         app = PushServer()
 
         @app.source("c")
@@ -102,7 +102,7 @@ class TestTime:
         self, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # It is at one point in time that not more may happen.
-        monkeypatch.setattr(reactor, "MOST_CALLS", 200)
+        monkeypatch.setattr(reactor, "MAX_CALLS", 200)
         app = PushServer()
 
         @app.source("c", max_rate=50.0)
@@ -149,7 +149,7 @@ class TestThreads:
         assert [type(worker) for worker in before] == [Worker, Worker]
         for _ in range(2):
             with TestServer(app) as server:
-                assert [type(caller.worker) for caller in callers] == [Beside, Aside]
+                assert [type(caller.worker) for caller in callers] == [InlineWorker, PolledWorker]
                 assert (len(server.history("a")), len(server.history("b"))) == (1, 1)
             assert [caller.worker for caller in callers] == before
         server.close()
@@ -330,7 +330,7 @@ class TestAGeneratorThatWaitsAsItLikes:
         queue.put(None)
 
     def test_is_waited_for_a_moment_when_time_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reactor, "GLANCE", int(WAIT_SECONDS / reactor.LOOK_SECONDS))
+        monkeypatch.setattr(reactor, "LATER_LOOKS", int(WAIT_SECONDS / reactor.LOOK_SECONDS))
         app = PushServer()
         queue: SimpleQueue[Any] = SimpleQueue()
 
@@ -385,7 +385,7 @@ class TestAGeneratorThatWaitsAsItLikes:
     def test_that_goes_round_in_circles_is_an_error_and_no_hang(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(reactor, "MOST_CALLS", 200)
+        monkeypatch.setattr(reactor, "MAX_CALLS", 200)
         app = PushServer()
         stopped = threading.Event()
 

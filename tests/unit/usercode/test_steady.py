@@ -35,7 +35,7 @@ from pushserver.server.embedding import PushServer
 from pushserver.sources.interface import Feed, SourceFailed
 from pushserver.store.committer import Committer
 from pushserver.store.recorder import BatchRecorder
-from pushserver.testing.reactor import Stage
+from pushserver.testing.reactor import TestReactor
 from pushserver.usercode.steady import births, steady
 from tests.unit.fakes.source_tools import Desk
 from tests.unit.fakes.tools import EPOCH, Client, Time, drive, programs
@@ -90,7 +90,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine
 
 
-class TestReactor:
+class TestTheReactor:
     @STEPS
     def test_timer_fires_after_the_time_that_passed(self, machine: Machine, step: float) -> None:
         machine.steady()
@@ -144,7 +144,7 @@ class TestReactor:
         assert machine.steady() is first
         assert machine.reactor.seconds is first
 
-    @pytest.mark.parametrize("clock", [Clock(), MemoryReactorClock(), Stage(), Time()])
+    @pytest.mark.parametrize("clock", [Clock(), MemoryReactorClock(), TestReactor(), Time()])
     def test_clock_of_a_test_is_kept(self, clock: Any) -> None:
         now = clock.seconds()
         measure = steady(clock)

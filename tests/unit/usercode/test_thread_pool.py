@@ -17,7 +17,7 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.config.settings import Server as ServerSection
 from pushserver.server.build import build
-from pushserver.testing.reactor import Inline
+from pushserver.testing.reactor import InlinePool
 from pushserver.usercode import thread_pool
 from pushserver.usercode.thread_pool import Busy, Pool
 from pushserver.usercode.worker import Worker
@@ -320,7 +320,7 @@ class TestWhenNoThreadCanStart:
 
 
 def test_inline_pool_makes_calls_at_once() -> None:
-    inline = Inline()
+    inline = InlinePool()
     error = LookupError("x")
 
     def fails() -> None:
