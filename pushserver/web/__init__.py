@@ -1,1 +1,1 @@
-"""What all HTTP resources share: the site, refusals, and who may do what."""
+"""The site, its connections, and the base and the checks of all resources."""

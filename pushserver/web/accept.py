@@ -1,4 +1,4 @@
-"""Which of several representations a request prefers (RFC 9110, 12.5.1)."""
+"""The representation that a request prefers (RFC 9110, 12.5.1)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 def preferred(accept: str, offers: Sequence[str]) -> str | None:
-    """The offer that the Accept header likes best, the first of equals; None if it likes none.
+    """The offer with the highest weight in the Accept header; None if it accepts none of them.
 
-    An offer is liked as much as the most specific range that it is in says. No header, or
-    nothing in it that can be read, is `*/*`.
+    The most specific range that contains an offer gives its weight. Of equal offers the first
+    is returned. An empty header, or one without a range, is `*/*`.
     """
     ranges = [_range(part) for part in accept.split(",") if part.strip()]
     weights = {offer: _weight(offer, ranges or [("*/*", 1.0)]) for offer in offers}
@@ -36,8 +36,8 @@ def _quality(text: str) -> float:
 
 
 def _weight(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
-    found = dict(ranges)
+    weights = dict(ranges)
     for media in (offer, offer.partition("/")[0] + "/*", "*/*"):
-        if media in found:
-            return found[media]
+        if media in weights:
+            return weights[media]
     return 0.0

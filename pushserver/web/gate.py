@@ -1,4 +1,4 @@
-"""Which requests may publish, use the server API, and read channels that an application guards."""
+"""Decides whether a request may publish, use the server API, or read a guarded channel."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ IsOwn = Callable[[Request], bool | None]
 
 
 class Gate:
-    """Applies the rules of `access` to requests.
-
-    `is_own` tells whether a request comes from a program of the server's own user or of root
-    (`owner.is_own`).
-    """
+    """Applies the rules of `auth.access` to requests; `is_own` is `owner.is_own`."""
 
     _log = Logger()
 
@@ -35,7 +31,7 @@ class Gate:
     def check(self, request: Request, proven: bool = False) -> None:
         """Return if this request may publish; raise Denied.
 
-        `proven`: refuse it also where the system does not say whose program made it.
+        `proven`: deny it also if the system does not say whose program made the request.
         """
         caller = self._caller(request)
         self._warn_of_proxy(caller)

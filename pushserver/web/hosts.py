@@ -1,7 +1,7 @@
-"""Which hosts a request may name: a defence against DNS rebinding (RFC 9110, 7.2 and 17.1).
+"""The hosts that a request may name: a defence against DNS rebinding (RFC 9110, 7.2 and 17.1).
 
-A page of `evil.example` whose name is changed to 127.0.0.1 while it is open asks this server with
-`Host: evil.example:8080`, and to its browser that is the page's own origin. Its Host gives it away.
+The owner of `evil.example` can change its address to 127.0.0.1 while a page of it is open. The page
+then reaches this server with `Host: evil.example:8080`, as its own origin. Its Host tells.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from pushserver.auth.origin import (
 )
 from pushserver.web.resource import Refusal, forwarded_by, header
 
-MOST_KNOWN = 256
-"""How many hosts are remembered with the answer, as reading one takes a few microseconds."""
+MAX_CACHED = 256
+"""Size of the cache of checked hosts; to check one takes a few microseconds."""
 
 
 class Hosts:
-    """The hosts that a request may name.
+    """Checks the Host of requests over loopback.
 
-    Where a connection comes over loopback, those are the machine itself, IP addresses, `names`, and
-    whatever a proxy says that it was asked for. A page can send a proxy's headers too, but not
-    choose the port in its Host: a request that names our own port did not go through a proxy.
+    Allowed are the machine itself, IP addresses, `names`, and every host if a proxy forwarded the
+    request. A page can send the headers of a proxy too, but it cannot choose the port in its Host:
+    a request that names our own port was not forwarded.
     """
 
     def __init__(self, names: Collection[str]):
         """`names`: in lower case, without ports."""
         self._names = frozenset(names)
-        self._known: dict[str, bool] = {}
+        self._cache: dict[str, bool] = {}
 
     def refusal(self, request: Request) -> Refusal | None:
-        """Why this request is not served; None if it is."""
+        """The refusal of this request; None if it may be served."""
         host = header(request, "host") or ""
         if self._is_ours(host) or not _rebound(request, host):
             return None
@@ -54,27 +54,27 @@ class Hosts:
     def _is_ours(self, host: str) -> bool:
         if len(host) > MAX_HOST:
             return False
-        known = self._known.get(host)
-        if known is None:
-            known = (
+        allowed = self._cache.get(host)
+        if allowed is None:
+            allowed = (
                 not host
                 or loopback_host(host)
                 or numeric_host(host)
                 or host_name(host) in self._names
             )
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[host] = known
-        return known
+            if len(self._cache) >= MAX_CACHED:
+                self._cache.clear()
+            self._cache[host] = allowed
+        return allowed
 
 
 def _rebound(request: Request, host: str) -> bool:
-    """Whether the request may come straight from a browser that was led here."""
+    """Whether a browser may have sent the request after DNS rebinding."""
     address = request.getHost()
     if not loopback_address(getattr(address, "host", "")):
         return False
     by = forwarded_by(request)
-    # No page can send Via (a forbidden header of the Fetch standard) or speak HTTP/1.0.
+    # A page can neither send Via (a forbidden header of the Fetch standard) nor speak HTTP/1.0.
     if by == "HTTP/1.0" or header(request, "via") is not None:
         return False
     return not by or host_port(host, request.isSecure()) == _port(address)

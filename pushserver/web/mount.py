@@ -1,4 +1,4 @@
-"""The server as a part of somebody's own Twisted site."""
+"""The server as a part of another Twisted site."""
 
 from __future__ import annotations
 
@@ -15,22 +15,19 @@ CLOSING_SECONDS = 15
 
 
 class Surroundings(Protocol):
-    """The part of its site that a resource needs."""
+    """The site of a resource, as the resource needs it."""
 
     allowed_origins: frozenset[str]
 
     def error_page(self, status: int, title: str, message: str, root: str, /) -> bytes:
-        """A page that says what was wrong, with the way from here to the server's root."""
+        """The page of an error; `root` is the relative URL of the server's root."""
 
     def log_refusal(self, message: str) -> None:
-        """Log why somebody was refused."""
+        """Log the reason of a refusal."""
 
 
 class Mounted(Resource):
-    """The root of the server, below whatever path it is put at.
-
-    The bounds on requests are those of the site that it is put into.
-    """
+    """The root of the server at any path of another site, whose bounds on requests apply."""
 
     def __init__(self, root: IResource, site: Surroundings):
         super().__init__()
@@ -38,7 +35,7 @@ class Mounted(Resource):
         self._site = site
 
     def getChildWithDefault(self, path: bytes, request: Any) -> Any:
-        # A site has there the fields of a form too, which are what is published here.
+        # Another site also puts the fields of a form there, which are a body to publish here.
         request.args = parse_qs(request.uri.partition(b"?")[2], True)
         request.requestHeaders = Fields(dict(request.requestHeaders.getAllRawHeaders()))
         for name, value in HEADERS.items():
@@ -49,22 +46,22 @@ class Mounted(Resource):
         return self._root.getChildWithDefault(path, request)
 
     def render(self, request: Request) -> bytes:
-        # The pages' own links are relative to it.
+        # The links of the pages are relative to the URL with a slash.
         return cast(bytes, request.redirect(request.path + b"/") or b"")
 
 
 def surroundings(request: Request) -> Surroundings:
-    """Those of this request: where the server is mounted, or else its own site."""
+    """The server's site, also if the server is mounted in another."""
     return cast(Surroundings, getattr(request, "surroundings", None) or request.site)
 
 
 def depth(request: Request) -> int:
-    """How many folders below the server's root this request's path is."""
+    """The number of slashes between the server's root and this request's path."""
     return request.path.count(b"/") - 1 - int(getattr(request, "above", 0))
 
 
 def end(channel: Any) -> None:
-    """Close an HTTP connection when all is sent, which is not waited for for ever."""
+    """Close an HTTP connection when everything is sent, or after CLOSING_SECONDS."""
     channel.setTimeout(CLOSING_SECONDS)
     channel.loseConnection()
 

@@ -1,7 +1,7 @@
-"""The user whose program is at the other end of a connection on this machine.
+"""The user of the program at the other end of a connection on this machine.
 
-A proxy on this machine can look like any other program on it. What tells them apart is the user:
-proxies run as users of their own (`www-data`, `nginx`, `haproxy`).
+A proxy on this machine looks like any other program on it, but it runs as another user
+(`www-data`, `nginx`, `haproxy`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _OWNER_AT = _HEADER.size + 4 + 48 + 3 * 4
 _ANY = 0xFFFFFFFF
 _ANSWER_SECONDS = 1.0
 _KNOWN = "pushserver_own"
-"""The attribute of a connection whose owner was found to be the server's user or root."""
+"""The attribute of a connection whose owner is known to be the server's user or root."""
 
 
 def is_own(request: Request) -> bool | None:
     """Whether the request comes from a program of the server's own user, or of root.
 
-    False if it is another user's, or cannot be found (a proxy of another network namespace);
-    None where the system does not tell: on others than Linux.
+    False if it is another user's, or unknown (a proxy of another network namespace); None on
+    systems other than Linux, which do not tell.
     """
     if not hasattr(socket, "AF_NETLINK"):
         return None
@@ -45,7 +45,7 @@ def is_own(request: Request) -> bool | None:
         return False
     own = user in (0, os.geteuid())
     if own and connection is not None:
-        # A connection does not change its owner, and this is asked for each publication.
+        # A connection does not change its owner, and each publication asks.
         setattr(connection, _KNOWN, True)
     return own
 
@@ -56,8 +56,8 @@ def _user(request: Request) -> int | None:
         return _unix_user(request.channel.transport)
     if not isinstance(there, (IPv4Address, IPv6Address)):
         return None
-    # The other end's own socket: its local address is what is remote to us. The socket of a
-    # client that speaks IPv4 is an IPv4 one, also where ours listens on both.
+    # The socket of the other end, whose local address is our remote one. The socket of an IPv4
+    # client is an IPv4 one, also if ours listens on both.
     mine, theirs = _plain(here.host), _plain(there.host)
     family = socket.AF_INET6 if ":" in theirs else socket.AF_INET
     return tcp_user(family, (theirs, there.port), (mine, here.port))
@@ -76,10 +76,10 @@ def _unix_user(transport: Any) -> int:
 
 
 def tcp_user(family: int, local: tuple[str, int], remote: tuple[str, int]) -> int | None:
-    """The user of the TCP socket between these two addresses; None if no program has it open.
+    """The user of the TCP socket between these addresses; None if no program has it open.
 
-    Asks the kernel for this one socket (sock_diag(7)), which takes some 20 microseconds however
-    many there are; /proc/net/tcp lists them all. Raises OSError where that is not allowed.
+    Asks the kernel for this one socket (sock_diag(7)) in some 20 microseconds, where
+    /proc/net/tcp lists all. Raises OSError if that is not allowed.
     """
     addresses = [socket.inet_pton(family, host).ljust(16, b"\0") for host, _ in (local, remote)]
     body = (
@@ -92,9 +92,9 @@ def tcp_user(family: int, local: tuple[str, int], remote: tuple[str, int]) -> in
         netlink.settimeout(_ANSWER_SECONDS)
         netlink.sendto(head + body, (0, 0))
         answer = netlink.recv(4096)
-    kind = _HEADER.unpack_from(answer)[1]
-    if kind != _SOCK_DIAG_BY_FAMILY:
+    message_type = _HEADER.unpack_from(answer)[1]
+    if message_type != _SOCK_DIAG_BY_FAMILY:
         return None
     user, inode = _OWNER.unpack_from(answer, _OWNER_AT)
-    # A socket that was closed has no inode, and a while later the kernel gives its user as 0.
+    # A closed socket has no inode, and after a while the kernel gives 0 as its user.
     return user if inode else None

@@ -1,8 +1,8 @@
-"""One connection of HTTP: its requests one after the other, and a deadline for each step.
+"""A connection of HTTP: one request after the other, and a deadline for each step.
 
-twisted.web answers all requests that came in one piece in one turn, whether the peer reads the
-answers or not. Here the next request is begun when the answer before it has left (but for
-what a transport takes without asking for a pause), and a turn begins a bounded number of them.
+twisted.web answers all requests that arrived together in one turn, whether the peer reads the
+answers or not. Here a request starts when the previous answer has left (except for bytes that the
+transport takes without a pause), and a turn starts a bounded number of them.
 """
 
 from __future__ import annotations
@@ -29,21 +29,20 @@ from twisted.web import http
 from pushserver.config.limits import Limits
 from pushserver.web.first_bytes import MAX_NAME_BYTES
 
-MOST_BEHIND = 16_384
-"""Bytes that may wait behind a request that is being answered; then the peer is not read."""
+MAX_BEHIND = 16_384
+"""Bytes that may wait behind an unanswered request; with more the server does not read the peer."""
 
 PIECE = 1_024
-"""Bytes of a line that are collected before twisted.web looks for its end, each time from its
-beginning."""
+"""Bytes of a line that are collected before twisted.web searches its end, always from the start."""
 
-_MOST_PIECES = 32
+_MAX_PIECES = 32
 
 PER_TURN = 8
-"""Requests of one connection that are begun in one turn of the reactor."""
+"""Requests of one connection that start in one turn of the reactor."""
 
 STALLS = 2
-"""How many looks in a row find that nothing has left before a connection is dropped. Where segments
-are large (64 KB over loopback) a slow reader takes nothing for a while and then much."""
+"""Checks in a row without progress before a connection is dropped. With large segments (64 KB over
+loopback) a slow reader takes nothing for a while and then much."""
 
 LENGTH_DIGITS = 18
 """The longest Content-Length; Python refuses to read a number of more than 4,300 digits."""
@@ -62,30 +61,30 @@ class Port(Protocol):
 
 
 class DeadlineChannel(http.HTTPChannel):
-    """twisted.web's connection, with bounds on time and on what waits.
+    """twisted.web's connection, with bounds on time and on waiting bytes.
 
-    A request has `request_seconds` to arrive, however it drips: as it is, each byte that comes
-    resets the timeout. An answer, and the end of the connection, may take as long as they
-    like if something of them leaves within twice `request_seconds`.
+    A request has `request_seconds` to arrive; in twisted.web each byte restarts that time. An
+    answer, and the end of the connection, may take any time if some bytes of them leave within
+    twice `request_seconds`.
     """
 
     site: Port
-    # Without its line for each connection that timed out, as every idle one does.
+    # twisted.web logs each timeout, and every idle connection ends by one.
     _log = Logger(
         observer=FilteringLogObserver(
             globalLogPublisher, [LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)]
         )
     )
-    # The deadline of `loseConnection` does more.
+    # `loseConnection` has a deadline of its own.
     abortTimeout: Any = None
 
-    # Of the class until they are needed: most connections are idle.
+    # On the class until they change: most connections are idle.
     _closing = False
-    _beginning: IDelayedCall | None = None
+    _continuing: IDelayedCall | None = None
     _progress: IDelayedCall | None = None
     _left_unsent = 0
     _stalls = 0
-    _begun = 0
+    _started = 0
     _pieces: list[bytes] | None = None
 
     def connectionMade(self) -> None:
@@ -95,9 +94,9 @@ class DeadlineChannel(http.HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.release(self)
         self._stop_watching()
-        if self._beginning is not None:
-            self._beginning.cancel()
-            self._beginning = None
+        if self._continuing is not None:
+            self._continuing.cancel()
+            self._continuing = None
         super().connectionLost(reason)
 
     def abort(self) -> None:
@@ -105,36 +104,36 @@ class DeadlineChannel(http.HTTPChannel):
         cast(ITCPTransport, self.transport).abortConnection()
 
     def loseConnection(self) -> None:
-        """Close when all is sent; no other request is begun."""
+        """Close when everything is sent; no other request starts."""
         self._closing = True
         if self in self.site.channels:
-            # A peer that does not read, or under TLS does not close, is not waited for.
+            # The peer may not read, or under TLS not agree to the end.
             self._watch()
         super().loseConnection()
 
     def setTimeout(self, period: float | None) -> float | None:
-        # What is returned is what the next request gets. The first had what was left of it.
+        # twisted.web gives the returned time to the next request; the first one had a part of it.
         before = super().setTimeout(period)
         return None if before is None else self.site.limits.request_seconds
 
     def resetTimeout(self) -> None:
-        """A byte came; the time runs on."""
+        """No-op: a byte does not restart the time."""
 
     def dataReceived(self, data: bytes) -> None:
         if not self._busyReceiving:
-            self._begun = 1
+            self._started = 1
         if self.line_mode and not self.paused and b"\n" not in data:
-            # A line that drips: twisted.web would look at all of it for each byte.
+            # A line that arrives in small pieces: twisted.web would search all of it each time.
             pieces = self._pieces = self._pieces or []
             pieces.append(data)
-            if len(pieces) < _MOST_PIECES and sum(map(len, pieces)) < PIECE:
+            if len(pieces) < _MAX_PIECES and sum(map(len, pieces)) < PIECE:
                 return
             data = b""
         if self._pieces:
             data, self._pieces = b"".join((*self._pieces, data)), None
         super().dataReceived(data)
         if self.paused:
-            self._read_or_not()
+            self._pause_or_resume()
 
     def headerReceived(self, line: bytes) -> bool:
         name, _, value = line.partition(b":")
@@ -148,32 +147,31 @@ class DeadlineChannel(http.HTTPChannel):
     def rawDataReceived(self, data: bytes) -> None:
         if self._handlingRequest:
             if not self.persistent or self.transport is None:
-                # Nothing is read as a request on this connection any more. Reading on shows
-                # when the peer hangs up.
+                # No further request is read; the end of the connection is noticed by reading.
                 return
-            if len(self._dataBuffer) > _MOST_PIECES:
-                # twisted.web counts them all for each that comes.
+            if len(self._dataBuffer) > _MAX_PIECES:
+                # twisted.web adds up the sizes of all pieces for each new one.
                 self._dataBuffer = [b"".join(self._dataBuffer)]
         super().rawDataReceived(data)
 
     def requestDone(self, request: Any) -> None:
-        # The parser stops here, and is told to go on when it may.
+        # The parser stops here until the next request may start.
         self.paused = True
         super().requestDone(request)
         if not self.persistent:
             return
         if self._waitingForTransport:
-            # The time of the next request begins when this answer has left.
+            # The time of the next request starts when this answer has left.
             self.setTimeout(None)
-            self._read_or_not()
+            self._pause_or_resume()
         elif not self._buffer:
             self.paused = False
-        elif self._busyReceiving and self._begun < PER_TURN:
-            # The parser, which called this, goes on in this turn.
-            self._begun += 1
+        elif self._busyReceiving and self._started < PER_TURN:
+            # The parser, which called this, continues in this turn.
+            self._started += 1
             self.paused = False
         else:
-            self._begin_soon()
+            self._continue_soon()
 
     def pauseProducing(self) -> None:
         """The transport is full."""
@@ -187,56 +185,56 @@ class DeadlineChannel(http.HTTPChannel):
         super().resumeProducing()
         if self.paused and not self._waitingForTransport and not self._closing:
             self.setTimeout(self.site.limits.request_seconds)
-            self._begin_soon()
+            self._continue_soon()
 
-    def _begin_soon(self) -> None:
-        if self._beginning is None:
-            self._beginning = self.site.reactor.callLater(0, self._begin)
-        self._read_or_not()
+    def _continue_soon(self) -> None:
+        if self._continuing is None:
+            self._continuing = self.site.reactor.callLater(0, self._continue)
+        self._pause_or_resume()
 
-    def _begin(self) -> None:
+    def _continue(self) -> None:
         """Read the next request."""
-        self._beginning = None
+        self._continuing = None
         if self._closing or self._waitingForTransport:
             return
         self.paused = False
-        self._begun = 1
+        self._started = 1
         super().dataReceived(b"")
         if not self._handlingRequest:
-            self._read_or_not()
+            self._pause_or_resume()
 
-    def _read_or_not(self) -> None:
-        """Read on unless the peer has to read first, or enough of it waits."""
-        full = self.paused and (self._waitingForTransport or len(self._buffer) > MOST_BEHIND)
+    def _pause_or_resume(self) -> None:
+        """Stop reading while the peer has to read first, or too many of its bytes wait."""
+        full = self.paused and (self._waitingForTransport or len(self._buffer) > MAX_BEHIND)
         if full:
             self._networkProducer.pauseProducing()
         else:
             self._networkProducer.resumeProducing()
 
     def _send100Continue(self) -> None:
-        # A request whose announced length was refused has its answer already.
+        # A request that was refused for its length has its answer already.
         if not self._closing:
             super()._send100Continue()
 
     def _watch(self) -> None:
-        """Drop the connection if nothing leaves."""
+        """Drop the connection if no bytes leave."""
         if self._progress is None:
             self._stalls = 0
             self._left_unsent = unsent(self.transport)
-            self._look_later()
+            self._check_later()
 
-    def _look_later(self) -> None:
+    def _check_later(self) -> None:
         seconds = self.site.limits.request_seconds
-        self._progress = self.site.reactor.callLater(seconds, self._look)
+        self._progress = self.site.reactor.callLater(seconds, self._check_progress)
 
-    def _look(self) -> None:
+    def _check_progress(self) -> None:
         self._progress = None
         before, self._left_unsent = self._left_unsent, unsent(self.transport)
         self._stalls = self._stalls + 1 if self._left_unsent == before else 0
         if self._stalls >= STALLS:
             self.abort()
         else:
-            self._look_later()
+            self._check_later()
 
     def _stop_watching(self) -> None:
         if self._progress is not None:
@@ -245,7 +243,7 @@ class DeadlineChannel(http.HTTPChannel):
 
 
 def unsent(transport: Any) -> int:
-    """How many bytes wait in a transport and its socket; under TLS they are encrypted already."""
+    """The number of bytes that wait in a transport and its socket; under TLS, encrypted ones."""
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
     waiting: int = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
@@ -254,8 +252,8 @@ def unsent(transport: Any) -> int:
 
 
 def _in_kernel(connected: Any) -> int:
-    """Bytes that the kernel holds because the peer has not acknowledged them (tcp(7), SIOCOUTQ)."""
+    """Bytes in the kernel that the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
     with suppress(OSError, AttributeError, ValueError):
-        found = fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4))
-        return int.from_bytes(found, sys.byteorder)
+        count = fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(count, sys.byteorder)
     return 0

@@ -36,7 +36,7 @@ WebSocket = tuple[Format, Callable[[Any], Any]]
 
 
 class Refusal(PushServerError):
-    """An answer that says no: the status, and a text that names what was wrong."""
+    """A request is refused, with this status, message and headers of the answer."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None):
         super().__init__(message)
@@ -80,10 +80,10 @@ class LeafResource(Resource):
         return no_content(request)
 
     def _allow(self) -> str:
-        known = ("get", "head", "post", "delete", "options")
+        methods = ("get", "head", "post", "delete", "options")
         return ", ".join(
             name.upper()
-            for name in known
+            for name in methods
             if hasattr(self, f"answer_{'get' if name == 'head' else name}")
         )
 
@@ -116,7 +116,7 @@ _CORS_HEADERS = b"content-type, x-api-key, idempotency-key, last-event-id"
 
 
 def _allow_origin(request: Request) -> bool:
-    """Let the browser give the answer to a page of one of `allowed_origins`."""
+    """Let the browser give the answer to a page of an origin of `allowed_origins`."""
     origin = header(request, "origin")
     if origin is None or origin.lower() not in surroundings(request).allowed_origins:
         return False
@@ -195,38 +195,38 @@ def refuse(request: Request, error: PushServerError) -> bytes:
 
 
 def no_content(request: Request) -> int:
-    """Answer 204, which has no body and says no length (RFC 9110, 8.6)."""
+    """Answer 204, without a body and without a length (RFC 9110, 8.6)."""
     request.setResponseCode(204)
     request.finish()
     return NOT_DONE_YET
 
 
 def answer_json(request: Request, value: object) -> bytes:
-    """The body of a JSON answer, and its headers."""
+    """Set the headers of a JSON answer, and return its body."""
     request.setHeader(b"content-type", JSON.encode())
     request.setHeader(b"cache-control", b"no-store")
     return msgspec.json.encode(value) + b"\n"
 
 
 def wants(request: Request, offers: tuple[str, ...]) -> str | None:
-    """Which of the offers the request's Accept header prefers; the answer varies by it."""
+    """The offer that the Accept header prefers; the answer gets `Vary: Accept`."""
     _vary(request, b"Accept")
     return preferred(header(request, "accept") or "", offers)
 
 
 def header(request: Request, name: str) -> str | None:
-    """A header's value, several joined by commas; None without it."""
+    """The value of a header, several joined by commas; None if it is missing."""
     values = request.requestHeaders.getRawHeaders(name)
     return None if values is None else ", ".join(values)
 
 
 def check_origin(request: Request, allowed: frozenset[str]) -> None:
-    """Refuse a request that a page of another origin causes.
+    """Raise Refusal for a request of a page of another origin.
 
-    The browser names the page's origin in Origin or, where it sends none (pictures, links,
-    no-cors fetches), says in Sec-Fetch-Site that it is another. A request with neither header
-    passes: it does not come from a page, or from one in a browser that sends neither, and so
-    nothing that GET does may depend on this check alone.
+    The browser sends the page's origin in Origin or, without it (pictures, links, no-cors
+    fetches), the relation of the origins in Sec-Fetch-Site. A request with neither header
+    passes: it does not come from a page, or its browser sends neither. So the effect of a GET must
+    not depend on this check alone.
     """
     origin, host = header(request, "origin"), header(request, "host") or ""
     site = header(request, "sec-fetch-site")
@@ -246,11 +246,11 @@ def check_origin(request: Request, allowed: frozenset[str]) -> None:
 
 
 def check_no_navigation(request: Request) -> None:
-    """Refuse a browser that opens a URL as a document, or fetches it in case somebody opens it.
+    """Raise Refusal for a browser that opens a URL as a document, or prefetches it as one.
 
-    For what begins a stream or a session. A page elsewhere can cause both without an Origin and
-    as `Sec-Fetch-Site: none`: by speculation rules, or by a redirect from a URL that was typed.
-    EventSource, fetch and WebSockets never do.
+    For URLs that start a stream or a session. A page elsewhere can cause both without an Origin
+    and with `Sec-Fetch-Site: none`: by speculation rules, or by a redirect from a typed URL.
+    EventSource, fetch and WebSockets do not navigate.
     """
     opened = header(request, "sec-fetch-mode") == "navigate"
     if opened or header(request, "sec-purpose") is not None:
@@ -280,10 +280,10 @@ _FORWARDING = frozenset(
 
 
 def forwarded_by(request: Request) -> str:
-    """What shows that a proxy passed the request on: a header's name or `HTTP/1.0`; empty if not.
+    """The sign that a proxy forwarded the request: a header's name or `HTTP/1.0`; empty without.
 
-    nginx speaks HTTP/1.0 to a server behind a bare `proxy_pass` (before nginx 1.29.7), where it
-    sends none of these headers; no browser does.
+    nginx before 1.29.7 uses HTTP/1.0 and none of these headers with a bare `proxy_pass`; no
+    browser uses HTTP/1.0.
     """
     if getattr(request, "clientproto", b"HTTP/1.1") != b"HTTP/1.1":
         return "HTTP/1.0"
@@ -295,7 +295,7 @@ def forwarded_by(request: Request) -> str:
 
 
 def is_upgrade(request: Request) -> bool:
-    """Whether the request wants to go on as a WebSocket."""
+    """Whether the request asks for an upgrade to WebSocket."""
     upgrade = (header(request, "upgrade") or "").lower()
     return "websocket" in (part.strip() for part in upgrade.split(","))
 

@@ -1,4 +1,4 @@
-"""One port's HTTP: bounds on what a request may cost, and headers on every answer."""
+"""The site: bounds on each request, and headers on every answer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pushserver.config.limits import Limits
 from pushserver.web.first_bytes import FirstBytes, Shortcut
 from pushserver.web.pipeline import DeadlineChannel
 
-# Of the status, its name, what was wrong, and the way from here to the server's root.
+# Arguments: the status, its name, the message, and the relative URL of the server's root.
 ErrorPage = Callable[[int, str, str, str], bytes]
 
-MOST_REFUSALS = 100
+MAX_REFUSALS = 100
 REFUSAL_CHARACTERS = 500
 HEADERS = {
     b"server": b"pushserver",
@@ -37,7 +37,7 @@ HEADERS = {
 
 
 class Fields(Headers):
-    """A request's headers; those that are asked for as text are one, whatever bytes they are."""
+    """The headers of a request; a value that is read as text may have any bytes."""
 
     def getRawHeaders(self, name: Any, default: Any = None) -> Any:
         if isinstance(name, bytes):
@@ -47,12 +47,12 @@ class Fields(Headers):
 
 
 class PushRequest(Request):
-    """A request that is refused before it is read where it asks for too much."""
+    """A request that is refused before its body is read if it is invalid or too long."""
 
     channel: DeadlineChannel
 
     def __init__(self, *args: Any, **kwargs: Any):
-        # A form is what `curl -d` says that it sends; here it is a body like any other.
+        # `curl -d` labels every body as a form; here a form is a body like any other.
         super().__init__(*args, **kwargs, parsePOSTFormSubmission=False)
         self.requestHeaders = Fields()
         self._refused = False
@@ -83,7 +83,7 @@ class PushRequest(Request):
             super().process()
 
     def setHeader(self, name: bytes | str, value: bytes | str) -> None:
-        # twisted.web would name itself and its version.
+        # twisted.web would send its name and version.
         if name in (b"Server", "Server"):
             value = HEADERS[b"server"]
         super().setHeader(name, value)
@@ -105,7 +105,7 @@ class PushRequest(Request):
             self._refuse(413, f"the body has more than {limit} bytes (body_bytes)")
 
     def _refuse(self, code: int, message: str) -> None:
-        """Answer and end the connection, without reading what else there is to come."""
+        """Answer and end the connection without reading the rest of the request."""
         self._refused = True
         body = msgspec.json.encode({"error": {"code": code, "message": message}}) + b"\n"
         head = b"HTTP/1.1 %d %b\r\n" % (code, http.RESPONSES[code])
@@ -121,7 +121,7 @@ class PushRequest(Request):
 
 
 class PushSite(Site):
-    """The tree of resources behind a port; logs no requests. `monotonic` is the steady clock."""
+    """Serves the tree of resources, and logs no requests; `monotonic` is the steady clock."""
 
     _log = Logger()
     noisy = False
@@ -164,28 +164,28 @@ class PushSite(Site):
         return first
 
     def _web(self, address: IAddress | None, seconds: float) -> Any:
-        """twisted.web's protocol for a connection; its first request has so many seconds."""
+        """twisted.web's protocol for a connection, with `seconds` for the first request."""
         protocol: Any = super().buildProtocol(address)
         protocol.timeOut = seconds
         return protocol
 
     def log_refusal(self, message: str) -> None:
-        """Log why somebody was refused: once for each reason, and no more than so many."""
-        # It may hold what the peer sent: an Origin, a Host.
+        """Log the reason of a refusal: each once, and MAX_REFUSALS at the most."""
+        # A reason may contain bytes of the peer: an Origin, a Host.
         message = message[:REFUSAL_CHARACTERS]
-        if message not in self._refused and len(self._refused) < MOST_REFUSALS:
+        if message not in self._refused and len(self._refused) < MAX_REFUSALS:
             self._refused.add(message)
             self._log.info("refused: {message}", message=message)
 
     def release(self, channel: DeadlineChannel | FirstBytes) -> None:
-        """The connection is gone, or is no longer one of HTTP."""
+        """Forget a connection that is gone, or is no longer one of HTTP."""
         self.channels.discard(channel)
         if not self.channels and self._empty is not None:
             empty, self._empty = self._empty, None
             empty.callback(None)
 
     def drain(self) -> Deferred[None]:
-        """Close each connection when it has sent what it has to; fires after the last."""
+        """Close each connection when it has sent everything; fires after the last."""
         if not self.channels:
             return succeed(None)
         empty = self._empty = Deferred()
@@ -194,9 +194,9 @@ class PushSite(Site):
         return empty
 
     def abort(self) -> None:
-        """Drop the connections that are left."""
+        """Drop the remaining connections."""
         for channel in tuple(self.channels):
             channel.abort()
 
     def log(self, request: http.Request) -> None:
-        """No line for a request: one for each publication would be the log."""
+        """No-op: each publication by HTTP would be a line."""

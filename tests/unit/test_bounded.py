@@ -24,7 +24,7 @@ from pushserver.config.limits import Limits
 from pushserver.errors import Unavailable
 from pushserver.sessions.replay_cache import MOST_BYTES, Replays
 from pushserver.web.first_bytes import MAX_NAME_BYTES
-from pushserver.web.site import MOST_REFUSALS, REFUSAL_CHARACTERS
+from pushserver.web.site import MAX_REFUSALS, REFUSAL_CHARACTERS
 from tests.unit.fakes.tools import Client, make_node
 from tests.unit.fakes.web import Line, Server, parse, request
 
@@ -90,7 +90,7 @@ BOUNDS = {
         "those that were published to and have rows, and those that are watched; the rows are"
         " bounded by channel, not yet all channels together"
     ),
-    "web.hosts.Hosts._known": "256 entries of 255 characters",
+    "web.hosts.Hosts._cache": "256 entries of 255 characters",
     "hub.hub.Hub._audiences": "dissolved when the last of its subscribers leaves",
     "hub.hub.Hub._by_channel": "dissolved when the last of its subscribers leaves",
     "hub.hub.Hub.on_join": STARTED,
@@ -117,7 +117,7 @@ BOUNDS = {
     "sessions.peers.Peers._waking": CONNECTIONS,
     "sessions.peers.Peers._when_empty": "a call for each stop of the server",
     "web.pipeline.DeadlineChannel._dataBuffer": (
-        "MOST_BEHIND and one read; then the peer is not read"
+        "MAX_BEHIND and one read; then the peer is not read"
     ),
     "web.pipeline.DeadlineChannel._pieces": "PIECE",
     "hub.presence.Presence._observers": CONNECTIONS,
@@ -133,7 +133,7 @@ BOUNDS = {
     "sessions.session.Session.invited": "the channels that the application puts a client into",
     "server.signals.Handlers._limiters": STARTED,
     "server.signals.Handlers._waiting": "the numbers of three signals",
-    "web.site.PushSite._refused": "MOST_REFUSALS, of REFUSAL_CHARACTERS each",
+    "web.site.PushSite._refused": "MAX_REFUSALS, of REFUSAL_CHARACTERS each",
     "web.pipeline.Port.channels": CONNECTIONS,
     "web.site.PushSite.channels": CONNECTIONS,
     "sources.http_client.response._Body._pieces": (
@@ -315,9 +315,9 @@ MANY = 3_000
 
 def test_refusals_keep_few_and_short_messages() -> None:
     server = Server()
-    for n in range(2 * MOST_REFUSALS):
+    for n in range(2 * MAX_REFUSALS):
         server.get("/channels/a", origin=f"http://{n}.{'x' * 10_000}")
-    assert len(server.site._refused) == MOST_REFUSALS
+    assert len(server.site._refused) == MAX_REFUSALS
     assert max(map(len, server.site._refused)) <= REFUSAL_CHARACTERS
 
 

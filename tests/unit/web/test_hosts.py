@@ -160,5 +160,5 @@ def test_hosts_without_number_cost_no_memory() -> None:
     hosts = server.site.resource._hosts
     for n in range(2_000):
         assert server.get("/channels/a", host=f"{n}.example").status == 403
-    assert len(hosts._known) <= 256
+    assert len(hosts._cache) <= 256
     assert server.get("/channels/a", host="localhost").status == 200

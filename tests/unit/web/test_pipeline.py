@@ -12,7 +12,7 @@ from twisted.internet.unix import Server as UnixServer
 from twisted.protocols.policies import WrappingFactory
 
 from pushserver.config.limits import Limits
-from pushserver.web.pipeline import MOST_BEHIND, PER_TURN, DeadlineChannel, unsent
+from pushserver.web.pipeline import MAX_BEHIND, PER_TURN, DeadlineChannel, unsent
 from tests.unit.fakes.sockets import FakeSocket, make_transport, turn
 from tests.unit.fakes.web import (
     Line,
@@ -270,7 +270,7 @@ class TestWhatComesBehindARequest:
     def test_is_bounded_while_it_waits(self) -> None:
         server = Server()
         line = server.open("/channels/a?wait=60")
-        for _ in range(MOST_BEHIND // 100):
+        for _ in range(MAX_BEHIND // 100):
             line.send(request("/channels/a")[:10] * 10)
         assert line.producerState == "producing"
         line.send(b"x" * 200)
