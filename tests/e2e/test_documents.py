@@ -34,7 +34,7 @@ from pushserver.sources.registry import SourceTypes
 from tests.e2e.documents import EPOCH, Line, Names, Runner, sections, write
 from tests.e2e.server import CHECKOUT, Server
 from tests.e2e.visits import Visits
-from tests.unit.fakes.source_tools import Desk
+from tests.unit.fakes.source_tools import SourceBench
 
 PROTOCOLS = (CHECKOUT / "docs" / "protocols.md").read_text()
 CONFIGURATION = (CHECKOUT / "docs" / "configuration.md").read_text()
@@ -203,14 +203,14 @@ class TestTheDocumentOfTheSources:
         assert load(table, "", {}, SourceTypes([kind])).sources["s"].options == {"sides": 2}
 
         def rolled() -> list[Any]:
-            desk = Desk()
+            bench = SourceBench()
             runner = SourceRunner(
-                kind.make(kind.options()), Plan("dice", "c", name="s"), desk.environment
+                kind.make(kind.options()), Plan("dice", "c", name="s"), bench.environment
             )
             runner.startService()
-            desk.clock.pump([1.0] * 2)
+            bench.clock.pump([1.0] * 2)
             runner.stopService()
-            return [data["rolled"] for data in desk.published]
+            return [data["rolled"] for data in bench.published]
 
         # In this thread the browsers of other tests have an event loop that runs.
         with ThreadPoolExecutor(1) as elsewhere:

@@ -1,4 +1,4 @@
-"""Sources that remember, and processes of theirs, in a server that is stopped and killed."""
+"""Memory and processes of sources, in a server that is stopped and killed."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def append(folder: Path, *lines: str) -> None:
 
 
 def published(server: Server, channel: str, last: str) -> list[Any]:
-    """All that was published, once this was."""
-    found: list[Any] = []
+    """Return all publications up to `last`."""
+    lines: list[Any] = []
     with closing(Reading(server, f"channels/{channel}?since=oldest", LINES)) as stream:
-        while found[-1:] != [last]:
+        while lines[-1:] != [last]:
             value = stream.object()
-            found += [value["data"]] if "data" in value else []
-    return found
+            lines += [value["data"]] if "data" in value else []
+    return lines
 
 
 @pytest.mark.parametrize("durability", MODES)
-def test_after_an_orderly_stop_each_line_is_published_once(tmp_path: Path, durability: str) -> None:
+def test_each_line_is_published_once_after_a_stop(tmp_path: Path, durability: str) -> None:
     append(tmp_path, "1", "2")
     with serving(tmp_path, CONFIG.format(durability=durability)) as server:
         assert published(server, "log", "2") == ["1", "2"]
@@ -67,7 +67,7 @@ def test_after_an_orderly_stop_each_line_is_published_once(tmp_path: Path, durab
         assert published(server, "log", "5") == ["1", "2", "3", "4", "5"]
 
 
-def test_without_a_store_nothing_is_remembered(tmp_path: Path) -> None:
+def test_nothing_is_remembered_without_a_store(tmp_path: Path) -> None:
     text = CONFIG.format(durability="sync").replace('path = "s.db"', "")
     append(tmp_path, "1")
     with serving(tmp_path, text) as server:
@@ -79,7 +79,7 @@ def test_without_a_store_nothing_is_remembered(tmp_path: Path) -> None:
 
 
 class Writer:
-    """Writes numbered lines until it is told to end."""
+    """Writes numbered lines until `end`."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -90,13 +90,13 @@ class Writer:
         self._thread.start()
 
     def rotate(self) -> None:
-        """Go over to a new file."""
+        """Rename the file, and continue in a new one."""
         with self._lock:
             (self._folder / "app.log").rename(self._folder / f"app.log-{20_000_000 + self.count}")
             self._append()
 
     def end(self) -> int:
-        """Wait for it; how many lines there are."""
+        """Stop writing; return the number of lines."""
         self._end.set()
         self._thread.join()
         return self.count
@@ -112,27 +112,25 @@ class Writer:
 
 
 @pytest.mark.parametrize("durability", MODES)
-def test_after_a_kill_no_line_is_missing_and_none_is_out_of_order(
-    tmp_path: Path, durability: str
-) -> None:
-    """What was published last may come again: what is remembered is never too new."""
+def test_no_line_is_missing_or_out_of_order_after_a_kill(tmp_path: Path, durability: str) -> None:
+    """The last lines may be repeated: the remembered position is never ahead."""
     server = configured(tmp_path, CONFIG.format(durability=durability))
     append(tmp_path, "begin")
     try:
         server.start()
         published(server, "log", "begin")
-        # From here on it knows the file: one that is killed before it has ever committed
-        # does not, and looks for the name.
+        # The stop commits the first position. Without one, a killed server would not know the
+        # file, and look for its name only.
         server.stop()
         server.start()
         writer = Writer(tmp_path)
         try:
             for turn in range(KILLS):
-                # What is written now is in the file that has the name now.
-                published_past(server, writer.count + 10 * turn)
+                # The lines written now are in the current file.
+                wait_until_published(server, writer.count + 10 * turn)
                 if turn % 2:
                     writer.rotate()
-                    published_past(server, writer.count)
+                    wait_until_published(server, writer.count)
                 server.kill()
                 if not turn % 2:
                     writer.rotate()
@@ -140,8 +138,8 @@ def test_after_a_kill_no_line_is_missing_and_none_is_out_of_order(
         finally:
             count = writer.end()
         append(tmp_path, "end")
-        found = published(server, "log", "end")
-        numbers = [int(line) for line in found if line.isdecimal()]
+        lines = published(server, "log", "end")
+        numbers = [int(line) for line in lines if line.isdecimal()]
         repeated = 0
         expected = 0
         for number in numbers:
@@ -149,14 +147,14 @@ def test_after_a_kill_no_line_is_missing_and_none_is_out_of_order(
             repeated += number < expected
             expected = number + 1
         assert expected == count
-        # With the line goes the place before it: of each life the last line at most.
+        # A line is committed with the position before it, so each kill repeats one at most.
         assert repeated <= KILLS
     finally:
         server.kill()
 
 
-def published_past(server: Server, number: int) -> None:
-    """Return when this line has been published, or a later one."""
+def wait_until_published(server: Server, number: int) -> None:
+    """Return when line `number` or a later one has been published."""
     with closing(Reading(server, "channels/log?since=oldest", LINES)) as stream:
         while True:
             line = stream.object().get("data", "")
@@ -173,8 +171,8 @@ stop_seconds = 3
 """
 
 
-def test_no_process_outlives_an_orderly_stop(tmp_path: Path) -> None:
-    """Also one that does not care for SIGTERM, and takes longer than sources are waited for."""
+def test_no_process_outlives_a_stop(tmp_path: Path) -> None:
+    """Also one that ignores SIGTERM, and has more stop_seconds than other sources."""
     server = configured(tmp_path, DEAF)
     try:
         server.start()
@@ -182,16 +180,16 @@ def test_no_process_outlives_an_orderly_stop(tmp_path: Path) -> None:
             lines = [stream.object() for _ in range(3)]
         pids = [int(line["data"]) for line in lines if "data" in line]
         assert len(pids) == 2
-        began = time.monotonic()
+        started_at = time.monotonic()
         assert server.stop() == -signal.SIGTERM
-        assert time.monotonic() - began >= 3
+        assert time.monotonic() - started_at >= 3
         assert not any(map(lives, pids))
         assert server.problems == []
     finally:
         server.kill()
 
 
-def test_a_program_that_fails_is_started_again(tmp_path: Path) -> None:
+def test_failing_program_is_restarted(tmp_path: Path) -> None:
     text = """
 [sources.fails]
 type = "command"

@@ -1,4 +1,4 @@
-"""Sources that the configuration declares, in a real server."""
+"""Sources of a configuration file in a real server."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ DIES = "raise RuntimeError('this plug-in dies at import')\n"
 
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A PYTHONPATH with a package of somebody else, and one that is broken."""
+    """A PYTHONPATH with two plug-in files of third parties, one of them broken."""
     folder = tmp_path_factory.mktemp("others")
     (folder / "twisted" / "plugins").mkdir(parents=True)
     (folder / "twisted" / "plugins" / "odd_sources.py").write_text(PLUGINS)
@@ -109,7 +109,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 class Sources:
-    """A server with these sources."""
+    """A server with the sources of a configuration."""
 
     def __init__(self, folder: Path, config: str, *options: str, **env: str):
         path = folder / "sources.toml"
@@ -124,16 +124,16 @@ class Sources:
         self.server.kill()
 
     def status(self, name: str) -> dict[str, Any]:
-        """How a source is."""
+        """Return the status of a source."""
         stream = Lines(["curl", "-sS", "-d", "{}", f"{self.server.url}api/info"])
         with closing(stream):
             [node] = json.loads(stream.next())["result"]["nodes"]
-        [found] = [source for source in node["sources"] if source["name"] == name]
-        assert isinstance(found, dict)
-        return found
+        [status] = [source for source in node["sources"] if source["name"] == name]
+        assert isinstance(status, dict)
+        return status
 
     def wait(self, name: str, **expected: object) -> dict[str, Any]:
-        """How it is once these are so."""
+        """Return the status once it has the expected values."""
         deadline = time.monotonic() + 20
         while True:
             status = self.status(name)
@@ -143,25 +143,25 @@ class Sources:
             time.sleep(0.05)
 
     def watch(self, channel: str) -> Lines:
-        """A reader of a channel, from now on."""
+        """Return a reader of the next publications of a channel."""
         url = f"{self.server.url}channels/{channel}"
         return Lines(["curl", "-sSN", "-H", "Accept: application/x-ndjson", url])
 
     def values(self, channel: str, count: int) -> list[Any]:
-        """The next so many data of a channel."""
-        found: list[Any] = []
+        """Return the next `count` data of a channel."""
+        data: list[Any] = []
         with closing(self.watch(channel)) as stream:
-            while len(found) < count:
+            while len(data) < count:
                 value = json.loads(stream.next())
-                found += [value["data"]] if "data" in value else []
-        return found
+                data += [value["data"]] if "data" in value else []
+        return data
 
 
 def table(name: str, kind: str, more: str = "") -> str:
     return f"[sources.{name}]\ntype = '{kind}'\nchannel = '{name}'\n{more}\n"
 
 
-def test_several_run_beside_one_another_and_stop_with_the_server(tmp_path: Path) -> None:
+def test_several_sources_run_and_stop_with_the_server(tmp_path: Path) -> None:
     config = (
         table("quick", "random", "every = 0.05")
         + table("slow", "random", "every = 3600\nevent = 'hourly'")
@@ -201,7 +201,7 @@ ODD = "".join(
 ) + table("good", "random", "every = 0.05")
 
 
-class TestWhatIsWrongWithOne:
+class TestFaultySource:
     @pytest.fixture(scope="class")
     @classmethod
     def sources(cls, tmp_path_factory: pytest.TempPathFactory, plugins: str) -> Iterator[Sources]:
@@ -215,7 +215,7 @@ class TestWhatIsWrongWithOne:
             assert "source deaf was stopped but does not end: it is abandoned" in log
             assert "Unhandled error in Deferred" not in log
 
-    def test_does_not_disturb_the_others(self, sources: Sources) -> None:
+    def test_faulty_sources_do_not_disturb_the_others(self, sources: Sources) -> None:
         assert len(sources.values("good", 10)) == 10
         assert sources.server.get("channels/good").status == 200
         status = sources.status("good")
@@ -230,7 +230,7 @@ class TestWhatIsWrongWithOne:
             ("waits_for_asyncio", "twistd --reactor asyncio"),
         ],
     )
-    def test_is_its_last_error_and_the_next_tick_comes(
+    def test_failed_tick_is_the_last_error_and_the_timer_continues(
         self, sources: Sources, name: str, error: str
     ) -> None:
         before = sources.wait(name, state="running")["errors"]
@@ -241,17 +241,17 @@ class TestWhatIsWrongWithOne:
         assert (status["published"], status["restarts"]) == (0, 0)
         assert f"source {name}: a tick failed, and the next one comes" in sources.server.log
 
-    def test_that_never_returns_is_alone_with_it(self, sources: Sources) -> None:
+    def test_hanging_function_keeps_its_source_running(self, sources: Sources) -> None:
         status = sources.status("hangs")
         assert (status["state"], status["published"]) == ("running", 0)
 
-    def test_that_floods_is_slowed_and_told_so(self, sources: Sources) -> None:
+    def test_flooding_source_is_slowed_and_logged(self, sources: Sources) -> None:
         assert sources.values("floods", 12) == [1] * 12
-        told = re.findall(r"source floods publishes more than its max_rate", sources.server.log)
-        assert len(told) == 1
+        lines = re.findall(r"source floods publishes more than its max_rate", sources.server.log)
+        assert len(lines) == 1
         assert sources.values("flood_on_the_reactor", 1_000) == [1] * 1_000
 
-    def test_that_dies_at_import_is_logged_and_the_others_are_there(
+    def test_plugin_that_fails_to_import_is_logged_and_the_others_load(
         self, tmp_path: Path, plugins: str
     ) -> None:
         config = table("good", "random", "every = 0.05")
@@ -261,7 +261,7 @@ class TestWhatIsWrongWithOne:
         assert "this plug-in dies at import" in sources.server.log
 
 
-def test_on_the_reactor_of_asyncio_asyncio_works(tmp_path: Path, plugins: str) -> None:
+def test_asyncio_works_on_its_own_reactor(tmp_path: Path, plugins: str) -> None:
     config = table("waits_for_asyncio", "waits_for_asyncio")
     path = tmp_path / "sources.toml"
     path.write_text(config)
@@ -293,12 +293,12 @@ def test_on_the_reactor_of_asyncio_asyncio_works(tmp_path: Path, plugins: str) -
         ),
     ],
 )
-def test_a_source_that_cannot_be_ends_the_start_with_one_line(
+def test_invalid_source_ends_the_start_with_one_line(
     tmp_path: Path, config: str, words: str
 ) -> None:
     (tmp_path / "c.toml").write_text(config)
     ended = run_twistd(tmp_path, "--nodaemon", "--pidfile=", "pushserver", "--config", "c.toml")
     assert ended.returncode > 0
-    [told] = [line for line in ended.stdout.splitlines() if line.startswith("pushserver: ")]
-    assert told.startswith(f"pushserver: c.toml: {words}")
+    [line] = [line for line in ended.stdout.splitlines() if line.startswith("pushserver: ")]
+    assert line.startswith(f"pushserver: c.toml: {words}")
     assert not PROBLEM.search(ended.stdout)

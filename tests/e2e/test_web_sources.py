@@ -1,4 +1,4 @@
-"""The sources that speak HTTP, in a real server, with real servers on the other side."""
+"""Sources that use HTTP, in a real server, with other real servers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ATOM = """<?xml version="1.0" encoding="utf-8"?>
 
 
 class Pages(HttpServer):
-    """A web server of somebody else; `requests` are the headers that it was asked with."""
+    """A web server; `requests` has the headers of each request."""
 
     def __init__(self) -> None:
         self.bodies: dict[str, tuple[str, bytes]] = {}
@@ -65,7 +65,7 @@ def pages() -> Iterator[Pages]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Any]:
-    """Starts servers of these configurations; fails the test for what went wrong in one."""
+    """Starts servers with a configuration; problems in their logs fail the test."""
     servers: list[Server] = []
 
     def start(config: str) -> Server:
@@ -88,7 +88,7 @@ def start(tmp_path: Path) -> Iterator[Any]:
 
 
 def watch(server: Server, channel: str) -> Lines:
-    """The publications of a channel from the oldest on, one JSON text a line."""
+    """Return a reader of all publications of a channel, one JSON text a line."""
     return Lines(
         [
             "curl",
@@ -101,18 +101,18 @@ def watch(server: Server, channel: str) -> Lines:
 
 
 def data(lines: Lines, count: int) -> list[Any]:
-    """The data of the next publications."""
-    found: list[Any] = []
-    while len(found) < count:
+    """Return the data of the next `count` publications."""
+    result: list[Any] = []
+    while len(result) < count:
         text = lines.next()
         value = json.loads(text) if text.strip() else {}
         if "data" in value:
-            found.append(value["data"])
-    return found
+            result.append(value["data"])
+    return result
 
 
 def post(server: Server, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
-    """One POST as an outside service makes it."""
+    """Send a POST as another service would."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     with closing(connection):
         connection.request("POST", path, body, headers)
@@ -120,7 +120,7 @@ def post(server: Server, path: str, body: bytes, headers: dict[str, str]) -> tup
         return response.status, json.load(response)
 
 
-def test_a_poll_publishes_what_has_changed(start: Any, pages: Pages) -> None:
+def test_poll_publishes_changes(start: Any, pages: Pages) -> None:
     pages.bodies["/weather"] = ("application/json", b'{"now": {"temp": 7.5}, "at": 1}')
     server = start(
         "[sources.weather]\ntype = 'poll'\nchannel = 'weather'\n"
@@ -135,7 +135,7 @@ def test_a_poll_publishes_what_has_changed(start: Any, pages: Pages) -> None:
     assert any("if-none-match" in request for request in pages.requests)
 
 
-def test_a_feed_publishes_new_entries(start: Any, pages: Pages) -> None:
+def test_feed_publishes_new_entries(start: Any, pages: Pages) -> None:
     pages.bodies["/notes"] = ("application/atom+xml", ATOM.encode())
     server = start(
         "[sources.notes]\ntype = 'feed'\nchannel = 'notes'\n"
@@ -158,7 +158,7 @@ def test_a_feed_publishes_new_entries(start: Any, pages: Pages) -> None:
         assert data(lines, 1)[0]["title"] == "Second"
 
 
-def test_a_stream_goes_on_where_it_was_when_either_server_was_restarted(start: Any) -> None:
+def test_stream_continues_after_a_restart_of_either_server(start: Any) -> None:
     remote = start("[sources]\n[store]\npath = 'remote.db'\ndurability = 'sync'\n")
     mirror = start(
         "[store]\npath = 'mirror.db'\ndurability = 'sync'\n"
@@ -185,7 +185,7 @@ def test_a_stream_goes_on_where_it_was_when_either_server_was_restarted(start: A
     copies(1, 2, 3, 4, 5)
 
 
-def test_a_webhook_takes_what_is_signed(start: Any) -> None:
+def test_webhook_accepts_signed_requests(start: Any) -> None:
     secret = b"It's a Secret to Everybody"
     server = start(
         "[sources.pushes]\ntype = 'webhook'\nchannel = 'pushes'\nsignature = 'hub-sha256'\n"

@@ -33,8 +33,8 @@ The server, from the inside out
 
 Sources
     Feed: Recorder      recorder      keeps all publications; for sources on a Clock
-    Feed: remote.Desk   remote        reports each step of a source on a StillReactor
-    source_tools.Desk   source_tools  an environment for real runners and feeds
+    Feed: FakeFeed      remote        reports each step of a source on a StillReactor
+    SourceBench         source_tools  an environment for real runners and feeds
     Script              source_tools  a source that is one coroutine function
     Remote, Visit       remote        an HTTP server whose answers the test writes, one by one
 

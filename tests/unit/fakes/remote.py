@@ -1,4 +1,4 @@
-"""What the tests of sources that speak HTTP share: real sockets, on loopback and one reactor."""
+"""Fakes for tests of sources that use HTTP, with real sockets on loopback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from twisted.trial.unittest import TestCase
 from zope.interface import directlyProvides, providedBy
 
 from pushserver.channels.publication import Receipt
-from pushserver.sources.interface import Feed
 from tests.unit.fakes.tools import EPOCH
 
 Result = TypeVar("Result")
@@ -25,7 +24,7 @@ reactor: Any = _reactor
 
 
 class StillReactor:
-    """The real reactor, but for its time: that stands still until it is told to go on."""
+    """The real reactor with a clock that only the test advances."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -42,9 +41,9 @@ class StillReactor:
 
 
 class Visit(Protocol):
-    """One connection to a Remote, and the requests on it.
+    """One connection to a Remote, and its requests.
 
-    `gone` fires when it is lost; `was_dropped`: without a word.
+    `gone` fires when it is lost; `was_dropped`: it was aborted, not closed.
     """
 
     remote: Remote
@@ -109,7 +108,7 @@ class Visit(Protocol):
 
 
 class Remote(Factory[Visit]):
-    """A server of somebody else, whose answers the test gives one by one."""
+    """An HTTP server whose responses the test writes one by one."""
 
     noisy = False
 
@@ -130,18 +129,18 @@ class Remote(Factory[Visit]):
         return visit
 
     def visit(self) -> Deferred[Visit]:
-        """The next request."""
+        """Return the connection of the next request."""
         return self.visits.get()
 
     async def stop(self) -> None:
-        """Take no more requests, and drop those that are there."""
+        """Stop listening, and abort all connections."""
         await self._port.stopListening()
         for visit in tuple(self.open):
             visit.cut()
         await self.empty()
 
     def empty(self) -> Deferred[None]:
-        """Fires when nobody is connected."""
+        """Fires when there is no connection."""
         if not self.open:
             return succeed(None)
         self._empty = Deferred()
@@ -154,10 +153,10 @@ class Remote(Factory[Visit]):
             empty.callback(None)
 
 
-class Desk:
-    """The feed of a source under test; `happens` tells what the source does, in order.
+class FakeFeed:
+    """A feed whose `happens` returns the steps of the source, in order.
 
-    It sleeps until `wake` is called, and waits in `publish` while there is a `gate`.
+    `sleep` waits for `wake`, and `publish` for `gate`, if there is one.
     """
 
     name = "news"
@@ -176,7 +175,7 @@ class Desk:
         self.busy = 0.0
         self.gate: Deferred[None] | None = None
         self.refusal: Exception | None = None
-        self._happenings: DeferredQueue[tuple[str, Any]] = DeferredQueue()
+        self._steps: DeferredQueue[tuple[str, Any]] = DeferredQueue()
         self._sleeping: Deferred[None] | None = None
 
     async def publish(
@@ -188,13 +187,13 @@ class Desk:
         key: str = "",
     ) -> Receipt:
         if self.gate is not None:
-            self._happenings.put(("waits", data))
+            self._steps.put(("waits", data))
             await self.gate
         if self.refusal is not None:
             raise self.refusal
         self.published.append((data, event or self.event))
         self.keys.append(key)
-        self._happenings.put(("publishes", data))
+        self._steps.put(("publishes", data))
         offset = len(self.published)
         return Receipt(EPOCH, offset, offset)
 
@@ -203,7 +202,7 @@ class Desk:
 
     async def sleep(self, seconds: float) -> None:
         self._sleeping = Deferred()
-        self._happenings.put(("sleeps", seconds))
+        self._steps.put(("sleeps", seconds))
         try:
             await self._sleeping
         finally:
@@ -221,58 +220,57 @@ class Desk:
 
     def trouble(self, message: str) -> None:
         self.troubles.append(message)
-        self._happenings.put(("trouble", message))
+        self._steps.put(("trouble", message))
 
     def ok(self) -> None:
         self.oks += 1
 
     @property
     def asleep(self) -> bool:
-        """Whether it sleeps."""
+        """Whether the source sleeps."""
         return self._sleeping is not None
 
     def wake(self) -> None:
-        """The time for which it sleeps has passed."""
+        """End the sleep of the source."""
         assert self._sleeping is not None, "does not sleep"
         self._sleeping.callback(None)
 
     async def happens(self) -> tuple[str, Any]:
-        """What it does next, when the turn in which it did that is over."""
-        happening = await self._happenings.get()
+        """Return the next step of the source, after the turn in which it happened."""
+        step = await self._steps.get()
         await deferLater(reactor, 0)
-        return happening
+        return step
 
     @property
     def data(self) -> list[object]:
-        """All that it published."""
+        """The data of all publications."""
         return [data for data, _ in self.published]
 
 
 class RemoteCase(TestCase):
-    """A test with a reactor that runs, which leaves nothing behind in it."""
+    """A test on the real reactor; trial fails one that leaves a connection or a timer."""
 
     timeout = 30
 
     def remote(self, context: Any = None) -> Remote:
-        """A server of somebody else."""
+        """Start a server, which is stopped at the end of the test."""
         remote = Remote(context)
         self.addCleanup(lambda: Deferred.fromCoroutine(remote.stop()))
         return remote
 
     def start(self, coroutine: Coroutine[Any, Any, Result]) -> Deferred[Result]:
-        """Let it run; what it gives, and its end at the latest when the test ends."""
+        """Start a coroutine, which is cancelled at the end of the test."""
         running = Deferred.fromCoroutine(coroutine)
         self.addCleanup(_end, running)
         return running
 
-    def run_source(self, source: Any, desk: Desk) -> Deferred[None]:
-        """Let a source run until the test ends."""
-        feed: Feed = desk
+    def run_source(self, source: Any, feed: FakeFeed) -> Deferred[None]:
+        """Run a source until the test ends."""
         return self.start(source.run(feed))
 
 
 async def failure_of(running: Deferred[Any]) -> Exception:
-    """What it fails with."""
+    """Return the exception of the Deferred."""
     caught: list[Failure] = []
     result = await running.addErrback(caught.append)
     assert caught, f"gave {result!r}"

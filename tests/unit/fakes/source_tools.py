@@ -1,4 +1,4 @@
-"""What the tests of the sources share: a place to run them in, on a clock that stands still."""
+"""Fakes to run sources in, on a clock that only the test advances."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ WAIT_SECONDS = 20.0
 
 @implementer(IReactorFromThreads)
 class ThreadClock(Clock):
-    """A clock that also takes what threads bring over."""
+    """A clock that collects the calls of threads until `take`."""
 
     def __init__(self) -> None:
         super().__init__()
         self._brought: SimpleQueue[Callable[[], object]] = SimpleQueue()
 
     def turn(self) -> None:
-        """Make the calls that are due, and not those that they ask for."""
+        """Make the calls that are due now, without those that they schedule."""
         calls: Any = self.getDelayedCalls()
         for call in [call for call in calls if call.getTime() <= self.seconds()]:
             self.calls.remove(call)
@@ -46,19 +46,19 @@ class ThreadClock(Clock):
         self._brought.put(lambda: callable(*args, **kwargs))
 
     def take(self, count: int = 1) -> None:
-        """Wait for so many calls out of threads, and make them."""
+        """Wait for `count` calls of threads, and make them."""
         for _ in range(count):
             self._brought.get(timeout=WAIT_SECONDS)()
 
     @property
     def waiting(self) -> int:
-        """How many calls nobody has taken."""
+        """The number of calls of threads that were not made."""
         return self._brought.qsize()
 
 
 @implementer(ISource)
 class Script:
-    """A source that runs a coroutine function."""
+    """A source that is one coroutine function."""
 
     stop_seconds = 0.0
 
@@ -66,8 +66,8 @@ class Script:
         self.run = run
 
 
-class Desk:
-    """A place for sources, and what they publish there; `wall` is a wall clock beside its own."""
+class SourceBench:
+    """An environment for sources, with all drafts and their times; `wall` is its wall clock."""
 
     def __init__(self, wall: Callable[[], float] | None = None) -> None:
         self.clock = ThreadClock()
@@ -85,7 +85,7 @@ class Desk:
         )
 
     async def publish(self, draft: Draft) -> Receipt:
-        """What the node does; as long as `refusal` is set it is raised, and `held` awaited."""
+        """Publish by the node; awaits `held` and raises `refusal` while they are set."""
         if self.held is not None:
             await self.held
         if self.refusal is not None:
@@ -95,39 +95,39 @@ class Desk:
         return await self.node.publish(draft)
 
     def runner(self, source: object, **plan: Any) -> Runner:
-        """A runner of this source, which publishes to `c`, not started."""
+        """Return a runner of the source, with the channel `c`, not started."""
         return Runner(
             source, Plan(**{"name": "s", "type": "test", "channel": "c", **plan}), self.environment
         )
 
     def started(self, source: object, **plan: Any) -> Runner:
-        """The same, started."""
+        """Return a started runner of the source."""
         runner = self.runner(source, **plan)
         runner.startService()
         return runner
 
     def script(self, run: Callable[[Feed], Awaitable[None]], **plan: Any) -> Runner:
-        """A started runner of a coroutine function that takes the feed."""
+        """Return a started runner of a coroutine function."""
         return self.started(Script(run), **plan)
 
     def watch(self, watcher: Watcher, channel: str = "c") -> None:
-        """Somebody comes, and the turn after that."""
+        """Subscribe, and run the next turn."""
         drive(self.hub.subscribe(watcher, channel, None, 0))
         self.clock.advance(0)
 
     def leave(self, watcher: Watcher, channel: str = "c") -> None:
-        """Somebody goes."""
+        """Unsubscribe, and run the next turn."""
         self.hub.unsubscribe(watcher, channel)
         self.clock.advance(0)
 
     @property
     def published(self) -> list[Any]:
-        """The data of all that was published."""
+        """The data of all publications."""
         return [json.loads(draft.data) for draft in self.drafts]
 
 
 def stopped(runner: Runner) -> list[object]:
-    """Begin the end; what is in the list afterwards says that it is over."""
-    over: list[object] = []
-    runner.stopService().addBoth(over.append)
-    return over
+    """Stop the runner; the list gets the result."""
+    result: list[object] = []
+    runner.stopService().addBoth(result.append)
+    return result

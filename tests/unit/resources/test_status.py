@@ -15,7 +15,7 @@ from pushserver.config.settings import Server as ServerSection
 from pushserver.sources.engine.record import describe
 from pushserver.sources.interface import Feed
 from pushserver.testing import ServerError, TestServer
-from tests.unit.fakes.source_tools import NOW, Desk, stopped
+from tests.unit.fakes.source_tools import NOW, SourceBench, stopped
 from tests.unit.fakes.web import BROWSER, Line, Log, Response, Trouble, request
 
 APP = "https://app.example"
@@ -254,12 +254,12 @@ class TestAHandlerThatFails:
 def test_what_fails_may_have_any_text(trouble: Trouble) -> None:
     for text in ("\ud800", "a\nb", "x" * 10_000):
         assert len(json.dumps(describe(ValueError(text)), ensure_ascii=False).encode()) < 600
-    desk = Desk()
-    runner = desk.script(lambda feed: told(feed, "\udcff"), retry_seconds=4.0)
+    bench = SourceBench()
+    runner = bench.script(lambda feed: told(feed, "\udcff"), retry_seconds=4.0)
     status = runner.status()
     assert status.last_error == status.last_failure == "?"
     assert status.next_attempt is None
-    desk.clock.advance(1)
+    bench.clock.advance(1)
     status = runner.status()
     assert status.next_attempt is not None
     assert NOW + 3 <= status.next_attempt <= NOW + 5

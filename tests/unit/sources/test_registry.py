@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.plugin import IPlugin, getPlugins
+from twisted.plugin import IPlugin
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -18,7 +18,7 @@ from pushserver.config.settings import Source
 from pushserver.errors import InvalidConfig
 from pushserver.sources.engine.environment import Plan
 from pushserver.sources.functions.adapt import adapt
-from pushserver.sources.interface import ISource, ISourceType
+from pushserver.sources.interface import ISourceType
 from pushserver.sources.registry import BuiltIn, SourceTypes, make
 from tests.e2e.server import CHECKOUT
 from tests.unit.fakes.web import Trouble
@@ -33,37 +33,37 @@ class Options:
 
 @implementer(IPlugin, ISourceType)
 class Kind:
-    """A type of somebody else's."""
+    """A type of a third party."""
 
     options: type = Options
     extra = ""
 
-    def __init__(self, name: Any, made: Any = None):
+    def __init__(self, name: Any, source: Any = None):
         self.name = name
-        self.made = made or adapt(lambda: 1, 1.0, thread=False)
+        self.source = source or adapt(lambda: 1, 1.0, thread=False)
         self.seen: list[Any] = []
 
     def make(self, options: Any) -> Any:
         self.seen.append(options)
         if options.size > 9:
             raise ValueError(f"size: expected 9 at most, got {options.size}")
-        return self.made
+        return self.source
 
 
-class TestTheTypes:
-    def test_are_those_that_are_installed(self) -> None:
+class TestSourceTypes:
+    def test_installed_types_are_found(self) -> None:
         types = SourceTypes()
         assert [name for name in types if name in BUILT_IN] == BUILT_IN
         assert len(types) >= len(BUILT_IN)
         assert "rss" not in types
 
     @pytest.mark.parametrize("name", BUILT_IN)
-    def test_that_are_built_in_keep_the_interface(self, name: str) -> None:
+    def test_built_in_type_provides_isourcetype(self, name: str) -> None:
         kind = SourceTypes()[name]
         verifyObject(ISourceType, kind)
         assert kind.name == name
 
-    def test_need_an_extra_exactly_if_setup_has_it(self) -> None:
+    def test_extras_are_those_of_setup(self) -> None:
         extras = re.search(
             r"extras_require=\{(.*?)\n    \}", (CHECKOUT / "setup.py").read_text(), re.S
         )
@@ -71,23 +71,23 @@ class TestTheTypes:
         named = set(re.findall(r'"(\w+)": \[', extras[1]))
         assert {kind.extra for kind in SourceTypes().values()} - {""} <= named
 
-    def test_are_looked_for_when_one_is_asked_for(self) -> None:
-        def found() -> Iterator[Kind]:
+    def test_plugins_are_searched_once_at_the_first_use(self) -> None:
+        def plugins() -> Iterator[Kind]:
             asked.append(1)
             yield Kind("x")
 
         asked: list[int] = []
-        types = SourceTypes(found())
+        types = SourceTypes(plugins())
         assert asked == []
         assert list(types) == ["x"]
         assert (len(types), asked) == (1, [1])
 
-    def test_that_are_there_twice_are_the_first_and_ours_before_all(self, trouble: Trouble) -> None:
+    def test_first_of_two_types_counts_but_a_built_in_one_always(self, trouble: Trouble) -> None:
         one, two = Kind("x"), Kind("x")
-        ours = BuiltIn("y", "nowhere.Y")
-        types = SourceTypes([one, two, Kind("y"), ours, Kind("z"), Kind("y")])
+        built_in = BuiltIn("y", "nowhere.Y")
+        types = SourceTypes([one, two, Kind("y"), built_in, Kind("z"), Kind("y")])
         assert types["x"] is one
-        assert types["y"] is ours
+        assert types["y"] is built_in
         assert list(types) == ["x", "y", "z"]
         assert [re.sub(r"<.*>", "", text) for text in trouble.take()] == [
             " is a second type x; it is ignored",
@@ -96,21 +96,21 @@ class TestTheTypes:
         ]
 
     @pytest.mark.parametrize("name", [None, "", 5])
-    def test_without_a_name_are_left_out(self, trouble: Trouble, name: object) -> None:
+    def test_type_without_a_name_is_ignored(self, trouble: Trouble, name: object) -> None:
         assert list(SourceTypes([Kind(name), Kind("x")])) == ["x"]
         assert "without a name" in trouble.take()[0]
 
 
-class TestATypeThatIsBuiltIn:
+class TestBuiltIn:
     @pytest.fixture
     def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """Where a module may be put; it is forgotten afterwards."""
+        """A folder for modules, which are removed from sys.modules afterwards."""
         monkeypatch.syspath_prepend(str(tmp_path))
         for name in ("lazy_one", "lazy_two"):
             monkeypatch.delitem(sys.modules, name, raising=False)
         return tmp_path
 
-    def test_is_not_imported_before_it_is_asked_for(self, folder: Path) -> None:
+    def test_module_is_imported_at_the_first_use(self, folder: Path) -> None:
         kind = BuiltIn("x", "lazy_one.X")
         assert (kind.name, kind.extra) == ("x", "")
         assert "lazy_one" not in sys.modules
@@ -118,18 +118,18 @@ class TestATypeThatIsBuiltIn:
         assert kind.options is int
         assert kind.make(5) == "5"
 
-    def test_whose_library_is_missing_says_how_to_get_it(self, folder: Path) -> None:
+    def test_missing_library_is_named_with_its_installation(self, folder: Path) -> None:
         (folder / "lazy_one.py").write_text("import no_such_library.part\n")
         kind = BuiltIn("x", "lazy_one.X", "ex")
-        told = "x needs the library no_such_library.*: pip install 'pushserver[ex]'"
+        message = "x needs the library no_such_library.*: pip install 'pushserver[ex]'"
         for use in (lambda: kind.options, lambda: kind.make(1)):
             with pytest.raises(
                 ValueError, match=re.escape("pip install 'pushserver[ex]'")
             ) as caught:
                 use()
-            assert re.fullmatch(told.replace("[", r"\["), str(caught.value))
+            assert re.fullmatch(message.replace("[", r"\["), str(caught.value))
 
-    def test_may_look_for_its_library_when_it_is_made(self, folder: Path) -> None:
+    def test_library_may_be_missing_in_make(self, folder: Path) -> None:
         text = (
             "class X:\n    options = int\n    def make(options):\n        import no_such_library\n"
         )
@@ -139,7 +139,7 @@ class TestATypeThatIsBuiltIn:
         with pytest.raises(ValueError, match="x needs the library no_such_library"):
             kind.make(1)
 
-    def test_that_is_broken_is_not_taken_for_that(self, folder: Path) -> None:
+    def test_other_missing_modules_are_raised(self, folder: Path) -> None:
         (folder / "lazy_one.py").write_text("import pushserver.no_such_module\n")
         with pytest.raises(ModuleNotFoundError):
             BuiltIn("x", "lazy_one.X", "ex").make(1)
@@ -147,7 +147,7 @@ class TestATypeThatIsBuiltIn:
         with pytest.raises(ModuleNotFoundError):
             BuiltIn("x", "lazy_two.X").make(1)
 
-    def test_does_not_hide_the_others(self, folder: Path) -> None:
+    def test_missing_library_does_not_disable_other_types(self, folder: Path) -> None:
         (folder / "lazy_one.py").write_text("import no_such_library\n")
         types = SourceTypes([BuiltIn("x", "lazy_one.X", "ex"), Kind("y")])
         text = "[sources.s]\nchannel = 'c'\ntype = "
@@ -159,14 +159,14 @@ class TestATypeThatIsBuiltIn:
         )
 
 
-class TestMaking:
-    def test_gives_the_type_its_options_and_the_runner_the_rest(self) -> None:
+class TestMake:
+    def test_type_gets_its_options_and_the_plan_the_settings(self) -> None:
         kind = Kind("k")
-        table = Source("k", "c", "e", True, 1.0, 2.0, 3.0, 4.0, {"size": 7})
-        made, plan = make("n", table, {"k": kind})
-        assert made is kind.made
+        settings = Source("k", "c", "e", True, 1.0, 2.0, 3.0, 4.0, {"size": 7})
+        instance, plan = make("n", settings, {"k": kind})
+        assert instance is kind.source
         assert kind.seen == [Options(7)]
-        assert plan == Plan(**dataclasses.asdict(table), name="n")
+        assert plan == Plan(**dataclasses.asdict(settings), name="n")
 
     @pytest.mark.parametrize(
         ("table", "problem"),
@@ -176,12 +176,6 @@ class TestMaking:
             (Source("l", "c"), "the type l made 5, expected an ISource"),
         ],
     )
-    def test_of_what_cannot_be_made_says_what_is_wrong(self, table: Source, problem: str) -> None:
+    def test_invalid_table_raises_value_error(self, table: Source, problem: str) -> None:
         with pytest.raises(ValueError, match=problem):
             make("n", table, SourceTypes([Kind("k"), Kind("l", 5)]))
-
-
-def test_every_type_can_be_made_with_what_must_be_set() -> None:
-    for kind in getPlugins(ISourceType):
-        if kind.name == "random":
-            assert ISource.providedBy(kind.make(kind.options()))

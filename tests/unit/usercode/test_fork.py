@@ -18,7 +18,7 @@ from pushserver.testing import TestServer
 from pushserver.usercode import fork
 from tests.e2e.server import environment
 from tests.unit.app.test_link import FakeDispatcher
-from tests.unit.fakes.source_tools import Desk, ThreadClock
+from tests.unit.fakes.source_tools import SourceBench, ThreadClock
 from tests.unit.fakes.tools import make_node
 
 InFork = Callable[[Callable[[], object]], Any]
@@ -126,18 +126,18 @@ FEED_CALLS: dict[str, Callable[[Feed], object]] = {
 
 @pytest.mark.parametrize("name", FEED_CALLS)
 def test_feed_refuses_to_act_in_a_fork(in_fork: InFork, name: str) -> None:
-    desk, feeds = Desk(), []
+    bench, feeds = SourceBench(), []
 
     async def run(feed: Feed) -> None:
         feeds.append(feed)
         await feed.sleep(1_000)
 
-    runner = desk.script(run)
+    runner = bench.script(run)
     [feed] = feeds
     with pytest.raises(NotRunning, match="forked process"):
         in_fork(lambda: FEED_CALLS[name](feed))
     assert in_fork(feed.remembered) is None
-    assert (desk.drafts, desk.memory.get("s"), runner.status().last_error) == ([], None, "")
+    assert (bench.drafts, bench.memory.get("s"), runner.status().last_error) == ([], None, "")
     stopped: Any = runner.stopService()
     assert stopped is None or isinstance(stopped, Deferred)
 

@@ -37,7 +37,7 @@ from pushserver.store.committer import Committer
 from pushserver.store.recorder import BatchRecorder
 from pushserver.testing.reactor import TestReactor
 from pushserver.usercode.steady import births, steady
-from tests.unit.fakes.source_tools import Desk
+from tests.unit.fakes.source_tools import SourceBench
 from tests.unit.fakes.tools import EPOCH, Client, Time, drive, programs
 from tests.unit.fakes.web import Server, Trouble, parse
 from tests.unit.store.test_sync_broker import FakeCommitter
@@ -308,18 +308,18 @@ def test_batches_are_committed(machine: Machine, step: float) -> None:
 @STEPS
 def test_failed_source_restarts_after_its_backoff(step: float, trouble: Trouble) -> None:
     wall, runs = Time(), []
-    desk = Desk(wall)
+    bench = SourceBench(wall)
 
     async def run(feed: Feed) -> None:
         runs.append(feed.monotonic())
         raise SourceFailed("once more")
 
-    runner = desk.script(run, retry_seconds=4.0)
+    runner = bench.script(run, retry_seconds=4.0)
     wall.now += step
     attempt = runner.status().next_attempt
     assert attempt is not None
     assert 0 < attempt - wall.now <= 4.0
-    desk.clock.advance(4.0)
+    bench.clock.advance(4.0)
     assert len(runs) == 2
     runner.stopService()
     assert len(trouble.take()) == 1

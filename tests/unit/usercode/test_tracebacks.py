@@ -15,7 +15,7 @@ from pushserver.sources.functions.adapt import adapt
 from pushserver.sources.interface import Feed, ISource
 from pushserver.testing import ServerError, TestServer
 from pushserver.usercode.tracebacks import own_part
-from tests.unit.fakes.source_tools import Desk, stopped
+from tests.unit.fakes.source_tools import SourceBench, stopped
 from tests.unit.fakes.web import Trouble
 
 
@@ -99,14 +99,14 @@ def frames(trouble: Trouble) -> list[str]:
 def test_traceback_leaves_out_the_frames_of_callers(
     trouble: Trouble, target: Any, every: float | None, thread: bool | None
 ) -> None:
-    desk = Desk()
-    runner = desk.started(adapt(target, every, thread))
-    desk.clock.advance(0)
+    bench = SourceBench()
+    runner = bench.started(adapt(target, every, thread))
+    bench.clock.advance(0)
     if thread is None and target is function:
-        desk.clock.take()
+        bench.clock.take()
     elif thread is None and target in (generator, generator_of_the_feed):
         # The second call closes the generator.
-        desk.clock.take(2)
+        bench.clock.take(2)
     assert frames(trouble) == ["run" if target is Own else target.__name__, "inner"]
     runner.stopService()
 
@@ -118,7 +118,7 @@ def test_traceback_keeps_the_chain_of_errors(trouble: Trouble) -> None:
         except Oops as error:
             raise LookupError from error
 
-    Desk().started(adapt(chained, 1.0, False))
+    SourceBench().started(adapt(chained, 1.0, False))
     assert isinstance(trouble[0]["log_failure"].value.__cause__, Oops)
     assert frames(trouble) == ["chained"]
 
@@ -200,10 +200,10 @@ def test_stop_iteration_of_an_async_handler_has_its_frame(trouble: Trouble) -> N
 
 @pytest.mark.parametrize("thread", [True, False])
 def test_stop_iteration_of_a_source_has_its_frame(trouble: Trouble, thread: bool) -> None:
-    desk = Desk()
-    runner = desk.started(adapt(runs_dry, 1.0, thread))
+    bench = SourceBench()
+    runner = bench.started(adapt(runs_dry, 1.0, thread))
     if thread:
-        desk.clock.take()
+        bench.clock.take()
     [failed] = trouble
     assert [frame[0] for frame in failed["log_failure"].frames] == ["runs_dry"]
     trouble.clear()

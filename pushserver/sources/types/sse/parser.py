@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MOST_ID_BYTES = 4_096
+MAX_ID_BYTES = 4_096
 """The longest id that is accepted: it must fit into a header."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -107,7 +107,7 @@ class Parser:
         elif field == b"event":
             self._name = value
         elif field == b"id":
-            if b"\0" not in value and len(value) <= MOST_ID_BYTES:
+            if b"\0" not in value and len(value) <= MAX_ID_BYTES:
                 self._id = _text(value)
         elif field == b"retry" and re.fullmatch(rb"[0-9]{1,9}", value):
             self.retry_seconds = int(value) / 1000

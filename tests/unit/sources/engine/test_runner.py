@@ -27,7 +27,7 @@ from pushserver.sources.engine.record import REMINDER_SECONDS
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed, ISource, SourceFailed, Stopped
 from pushserver.usercode.rate import LOGGED_AT_ONCE
-from tests.unit.fakes.source_tools import NOW, Desk, Script, stopped
+from tests.unit.fakes.source_tools import NOW, Script, SourceBench, stopped
 from tests.unit.fakes.tools import Watcher, drive
 from tests.unit.fakes.web import Log, Trouble
 
@@ -97,33 +97,37 @@ class Puppet:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def bench() -> SourceBench:
+    return SourceBench()
 
 
 class TestRunningSource:
-    def test_feed_publishes_to_the_channel_of_the_source_with_its_event(self, desk: Desk) -> None:
+    def test_feed_publishes_to_the_channel_of_the_source_with_its_event(
+        self, bench: SourceBench
+    ) -> None:
         puppet = Puppet()
-        desk.script(puppet, event="tick")
+        bench.script(puppet, event="tick")
         puppet.publish({"a": 1})
-        [draft] = desk.drafts
+        [draft] = bench.drafts
         assert (draft.channel, draft.event, draft.data) == ("c", "tick", b'{"a":1}')
         assert (draft.tags, draft.key) == (None, "")
 
-    def test_feed_publishes_to_another_channel_with_event_tags_and_key(self, desk: Desk) -> None:
+    def test_feed_publishes_to_another_channel_with_event_tags_and_key(
+        self, bench: SourceBench
+    ) -> None:
         async def run(feed: Feed) -> None:
             assert (feed.name, feed.channel, feed.event) == ("s", "c", "message")
             receipt = await feed.publish(1, "e", "d", {"t": "x"}, "k")
             assert receipt == await feed.publish(2, channel="d", key="k")
 
-        desk.script(run)
-        draft = desk.drafts[0]
+        bench.script(run)
+        draft = bench.drafts[0]
         assert (draft.channel, draft.event, draft.tags, draft.key) == ("d", "e", {"t": "x"}, "k")
-        assert desk.hub.history.top("d") == 1
+        assert bench.hub.history.top("d") == 1
 
-    def test_status_has_state_counts_and_rate(self, desk: Desk) -> None:
+    def test_status_has_state_counts_and_rate(self, bench: SourceBench) -> None:
         puppet = Puppet()
-        runner = desk.runner(Script(puppet), type="poll")
+        runner = bench.runner(Script(puppet), type="poll")
         assert runner.status().state == "stopped"
         runner.startService()
         status = runner.status()
@@ -135,32 +139,34 @@ class TestRunningSource:
         )
         assert (status.published, status.last_event, status.rate) == (0, None, 0)
         for number in range(3):
-            desk.clock.advance(2)
+            bench.clock.advance(2)
             puppet.publish(number)
         status = runner.status()
         assert (status.published, status.last_event) == (3, NOW + 6)
         assert status.rate == pytest.approx(3 / 4)
         assert (status.last_error, status.error_time, status.restarts) == ("", None, 0)
 
-    def test_source_that_returns_is_not_started_again(self, desk: Desk) -> None:
+    def test_source_that_returns_is_not_started_again(self, bench: SourceBench) -> None:
         puppet = Puppet()
         with Log() as said:
-            runner = desk.script(puppet)
+            runner = bench.script(puppet)
             puppet.end()
-            desk.clock.pump([60.0] * 5)
+            bench.clock.pump([60.0] * 5)
         assert said.take() == ["source s has ended"]
         assert (runner.status().state, len(puppet.feeds)) == ("ended", 1)
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
 
-    def test_remembered_value_survives_an_attempt(self, desk: Desk, trouble: Trouble) -> None:
+    def test_remembered_value_survives_an_attempt(
+        self, bench: SourceBench, trouble: Trouble
+    ) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet)
+        runner = bench.script(puppet)
         assert puppet.feeds[0].remembered() is None
         puppet.feeds[0].remember({"at": [1]})
         puppet.fail(SourceFailed("x"))
-        desk.clock.advance(1)
+        bench.clock.advance(1)
         assert puppet.feeds[1].remembered() == {"at": [1]}
-        assert desk.memory.get("s") == {"at": [1]}
+        assert bench.memory.get("s") == {"at": [1]}
         with pytest.raises(InvalidData):
             puppet.feeds[1].remember(object())
         trouble.take()
@@ -179,7 +185,7 @@ class TestRunningSource:
         ],
     )
     def test_publish_raises_for_invalid_arguments(
-        self, desk: Desk, arguments: dict[str, Any], kind: type[Exception]
+        self, bench: SourceBench, arguments: dict[str, Any], kind: type[Exception]
     ) -> None:
         seen: list[Exception] = []
 
@@ -189,12 +195,12 @@ class TestRunningSource:
             except ValueError as error:
                 seen.append(error)
 
-        desk.script(run)
+        bench.script(run)
         assert [type(error) for error in seen] == [kind]
-        assert desk.drafts == []
+        assert bench.drafts == []
 
     def test_object_without_isource_or_coroutine_fails_as_any_source(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         @implementer(ISource)
         class Plain:
@@ -202,14 +208,14 @@ class TestRunningSource:
                 return 5
 
         for source in (Plain(), object()):
-            stopped(desk.started(source))
+            stopped(bench.started(source))
         first, second = trouble.take()
         assert "int can't be used in 'await'" in first
         assert "Could not adapt" in second
 
-    def test_feed_refuses_calls_from_another_thread(self, desk: Desk) -> None:
+    def test_feed_refuses_calls_from_another_thread(self, bench: SourceBench) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet)
+        runner = bench.script(puppet)
         feed = puppet.feeds[0]
         calls: list[Callable[[], object]] = [
             lambda: feed.publish(1),
@@ -239,18 +245,18 @@ class TestRunningSource:
 
 class TestFailingSource:
     def test_failing_source_restarts_after_growing_delays(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         starts: list[float] = []
 
         async def run(feed: Feed) -> None:
-            starts.append(desk.clock.seconds())
+            starts.append(bench.clock.seconds())
             raise RuntimeError("broken")
 
-        runner = desk.script(run, retry_seconds=1.0, retry_max_seconds=8.0)
+        runner = bench.script(run, retry_seconds=1.0, retry_max_seconds=8.0)
         assert runner.status().state == "backing off"
         for _ in range(400):
-            desk.clock.advance(0.1)
+            bench.clock.advance(0.1)
         waits = [after - before for before, after in itertools.pairwise(starts)]
         for wait, most in zip(waits, [1, 2, 4, 8, 8, 8], strict=False):
             assert most / 2 <= wait <= most + 0.11
@@ -264,32 +270,34 @@ class TestFailingSource:
         assert "source s: failed, and is started again in " in lines[0]
         assert "RuntimeError('broken')" in lines[0]
         stopped(runner)
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
 
     def test_failure_is_logged_with_a_traceback_unless_it_is_source_failed_or_unavailable(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet)
+        runner = bench.script(puppet)
         for error in (
             LookupError("mine"),
             SourceFailed("nobody answers"),
             Unavailable("the disk is full"),
         ):
             puppet.fail(error)
-            desk.clock.advance(10)
+            bench.clock.advance(10)
         assert ["log_failure" in event for event in trouble] == [True, False, False]
         texts = trouble.take()
         assert texts[1].endswith(": nobody answers")
         assert texts[2].endswith(": the disk is full")
         stopped(runner)
 
-    def test_repeated_failure_is_logged_once_a_minute(self, desk: Desk, trouble: Trouble) -> None:
+    def test_repeated_failure_is_logged_once_a_minute(
+        self, bench: SourceBench, trouble: Trouble
+    ) -> None:
         async def run(feed: Feed) -> None:
             raise SourceFailed("nobody answers")
 
-        runner = desk.script(run, retry_seconds=1.0, retry_max_seconds=1.0)
-        desk.clock.pump([0.5] * 150)
+        runner = bench.script(run, retry_seconds=1.0, retry_max_seconds=1.0)
+        bench.clock.pump([0.5] * 150)
         lines = trouble.take()
         assert len(lines) == 2
         assert lines[1].startswith("source s: failed, and is started again in ")
@@ -297,54 +305,56 @@ class TestFailingSource:
         stopped(runner)
 
     def test_source_restarts_when_publishing_was_unavailable(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet)
-        desk.refusal = Unavailable("the disk is full")
+        runner = bench.script(puppet)
+        bench.refusal = Unavailable("the disk is full")
         puppet.publish(1)
         assert runner.status().state == "backing off"
         assert runner.status().last_error == "the disk is full"
-        desk.refusal = None
-        desk.clock.advance(1)
+        bench.refusal = None
+        bench.clock.advance(1)
         puppet.publish(2)
-        assert (desk.published, runner.status().last_error) == ([2], "")
+        assert (bench.published, runner.status().last_error) == ([2], "")
         assert len(trouble.take()) == 1
         stopped(runner)
 
-    def test_back_off_restarts_after_a_healthy_attempt(self, desk: Desk, trouble: Trouble) -> None:
+    def test_back_off_restarts_after_a_healthy_attempt(
+        self, bench: SourceBench, trouble: Trouble
+    ) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet)
+        runner = bench.script(puppet)
 
         def wait() -> float:
-            before, count = desk.clock.seconds(), len(puppet.feeds)
+            before, count = bench.clock.seconds(), len(puppet.feeds)
             puppet.fail(SourceFailed("x"))
             while len(puppet.feeds) == count:
-                desk.clock.advance(0.1)
-            return desk.clock.seconds() - before
+                bench.clock.advance(0.1)
+            return bench.clock.seconds() - before
 
         assert max(wait(), wait(), wait(), wait()) > 3.9
-        desk.clock.advance(30)
+        bench.clock.advance(30)
         assert wait() > 7.9
         puppet.call(lambda feed: feed.ok())
         assert runner.status().last_error == ""
-        desk.clock.advance(9)
+        bench.clock.advance(9)
         assert wait() > 15.9
         puppet.publish(1)
-        desk.clock.advance(10)
+        bench.clock.advance(10)
         assert wait() < 1.2
         trouble.take()
         stopped(runner)
 
     @pytest.mark.parametrize("error", [CancelledError(), SystemExit(3), Stopped("x")])
     def test_exceptions_with_another_meaning_elsewhere_are_failures_here(
-        self, desk: Desk, trouble: Trouble, error: Any
+        self, bench: SourceBench, trouble: Trouble, error: Any
     ) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet)
+        runner = bench.script(puppet)
         puppet.fail(error)
         assert runner.status().state == "backing off"
-        desk.clock.advance(1)
+        bench.clock.advance(1)
         assert len(puppet.feeds) == 2
         assert len(trouble.take()) == 1
         stopped(runner)
@@ -352,12 +362,12 @@ class TestFailingSource:
 
 class TestWarnings:
     def test_warning_is_counted_shown_and_logged_once_for_each_message(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet)
+        runner = bench.script(puppet)
         for message in ("line 1", "line 2", "line 1", "line 1"):
-            desk.clock.advance(1)
+            bench.clock.advance(1)
             puppet.trouble(message)
         assert trouble.take() == ["source s: line 1", "source s: line 2"]
         status = runner.status()
@@ -368,22 +378,24 @@ class TestWarnings:
         assert (status.last_error, status.errors, status.error_time) == ("", 4, NOW + 4)
         stopped(runner)
 
-    def test_log_counts_suppressed_warnings(self, desk: Desk, trouble: Trouble) -> None:
+    def test_log_counts_suppressed_warnings(self, bench: SourceBench, trouble: Trouble) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet)
+        runner = bench.script(puppet)
         for number in range(100):
             puppet.trouble(f"line {number}")
         assert len(trouble.take()) == LOGGED_AT_ONCE
-        desk.clock.advance(60 / LOGGED_AT_ONCE)
+        bench.clock.advance(60 / LOGGED_AT_ONCE)
         puppet.trouble("line 100")
         more = 100 - LOGGED_AT_ONCE
         assert trouble.take() == [f"source s: line 100 (and {more} that were not logged)"]
         assert runner.status().errors == 101
         stopped(runner)
 
-    def test_long_message_becomes_one_short_line(self, desk: Desk, trouble: Trouble) -> None:
+    def test_long_message_becomes_one_short_line(
+        self, bench: SourceBench, trouble: Trouble
+    ) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet)
+        runner = bench.script(puppet)
         puppet.fail(SourceFailed("two\nlines " + "x" * 10_000))
         line = trouble.take()[0]
         assert "\n" not in line
@@ -394,36 +406,38 @@ class TestWarnings:
 
 class TestRate:
     def test_source_above_its_rate_is_slowed_and_loses_nothing(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         async def run(feed: Feed) -> None:
             for number in range(100):
                 await feed.publish(number)
 
-        runner = desk.script(run, max_rate=8.0)
-        assert desk.published == list(range(8))
-        desk.clock.pump([0.125] * 92)
-        assert desk.published == list(range(100))
+        runner = bench.script(run, max_rate=8.0)
+        assert bench.published == list(range(8))
+        bench.clock.pump([0.125] * 92)
+        assert bench.published == list(range(100))
         assert runner.status().state == "ended"
-        assert [at - NOW for at in desk.times[8:11]] == [0.125, 0.25, 0.375]
+        assert [at - NOW for at in bench.times[8:11]] == [0.125, 0.25, 0.375]
         assert trouble.take() == [
             "source s publishes more than its max_rate (8 a second) allows, and is slowed"
         ]
 
-    def test_exceeded_rate_is_logged_once_a_minute(self, desk: Desk, trouble: Trouble) -> None:
+    def test_exceeded_rate_is_logged_once_a_minute(
+        self, bench: SourceBench, trouble: Trouble
+    ) -> None:
         async def run(feed: Feed) -> None:
             while True:
                 await feed.publish(1)
 
-        runner = desk.script(run, max_rate=1.0)
+        runner = bench.script(run, max_rate=1.0)
         for _ in range(int(2.5 * REMINDER_SECONDS)):
-            desk.clock.advance(1)
+            bench.clock.advance(1)
         assert len(trouble.take()) == 3
         stopped(runner)
 
-    def test_delay_is_known_before_publishing(self, desk: Desk) -> None:
+    def test_delay_is_known_before_publishing(self, bench: SourceBench) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet, max_rate=2.0)
+        runner = bench.script(puppet, max_rate=2.0)
         feed = puppet.feeds[0]
         assert feed.delay() == 0
         puppet.publish(1)
@@ -432,20 +446,22 @@ class TestRate:
         assert feed.delay() == 0.5
         stopped(runner)
 
-    def test_waiting_publications_keep_their_order(self, desk: Desk, trouble: Trouble) -> None:
+    def test_waiting_publications_keep_their_order(
+        self, bench: SourceBench, trouble: Trouble
+    ) -> None:
         async def run(feed: Feed) -> None:
             for number in range(5):
                 Deferred.fromCoroutine(feed.publish(number))
             await feed.sleep(10)
 
-        runner = desk.script(run, max_rate=1.0)
-        desk.clock.pump([0.5] * 10)
-        assert desk.published == list(range(5))
+        runner = bench.script(run, max_rate=1.0)
+        bench.clock.pump([0.5] * 10)
+        assert bench.published == list(range(5))
         trouble.take()
         stopped(runner)
 
     def test_number_of_waiting_publications_is_bounded(
-        self, desk: Desk, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+        self, bench: SourceBench, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(attempt, "MAX_WAITING", 50)
         waiting: list[Deferred[Any]] = []
@@ -455,7 +471,7 @@ class TestRate:
                 waiting.append(Deferred.fromCoroutine(feed.publish(number)))
             await waiting[-1]
 
-        runner = desk.script(run, max_rate=1.0)
+        runner = bench.script(run, max_rate=1.0)
         assert "50 publications wait already" in runner.status().last_error
         trouble.take()
         stopped(runner)
@@ -463,40 +479,40 @@ class TestRate:
             one.addErrback(lambda _: None)
             one.cancel()
 
-    def test_source_that_never_waits_leaves_turns_to_others(self, desk: Desk) -> None:
+    def test_source_that_never_waits_leaves_turns_to_others(self, bench: SourceBench) -> None:
         async def run(feed: Feed) -> None:
             while True:
                 await feed.publish(0)
 
-        runner = desk.script(run, max_rate=1e6)
+        runner = bench.script(run, max_rate=1e6)
         turns = 0
         while turns < 20:
-            desk.clock.turn()
+            bench.clock.turn()
             turns += 1
-        assert 20 < len(desk.drafts) < 20 * 60
+        assert 20 < len(bench.drafts) < 20 * 60
         stopped(runner)
-        count = len(desk.drafts)
-        assert desk.clock.getDelayedCalls() == []
-        assert len(desk.drafts) == count
+        count = len(bench.drafts)
+        assert bench.clock.getDelayedCalls() == []
+        assert len(bench.drafts) == count
 
     def test_cancelled_publication_does_not_count_for_the_rate(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet, max_rate=1.0)
+        runner = bench.script(puppet, max_rate=1.0)
         puppet.publish(1)
         puppet.publish(2)
         stopped(runner)
         runner.startService()
-        desk.clock.advance(1)
+        bench.clock.advance(1)
         puppet.publish(3)
-        assert desk.published == [1, 3]
+        assert bench.published == [1, 3]
         trouble.take()
         stopped(runner)
 
 
 class TestStop:
-    def test_stop_cancels_the_source_and_waits_for_its_end(self, desk: Desk) -> None:
+    def test_stop_cancels_the_source_and_waits_for_its_end(self, bench: SourceBench) -> None:
         ended: list[str] = []
 
         async def run(feed: Feed) -> None:
@@ -506,36 +522,36 @@ class TestStop:
                 ended.append("cancelled")
                 raise
             finally:
-                await deferLater(desk.clock, 1, lambda: None)
+                await deferLater(bench.clock, 1, lambda: None)
                 ended.append("clean")
 
-        runner = desk.script(run)
+        runner = bench.script(run)
         result = stopped(runner)
         assert (ended, result) == (["cancelled"], [])
-        desk.clock.advance(1)
+        bench.clock.advance(1)
         assert (ended, result) == (["cancelled", "clean"], [None])
         assert runner.status().state == "stopped"
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
 
     def test_source_that_ignores_the_cancellation_is_abandoned(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         async def run(feed: Feed) -> None:
             while True:
                 with contextlib.suppress(CancelledError):
-                    await deferLater(desk.clock, 0.5, lambda: None)
+                    await deferLater(bench.clock, 0.5, lambda: None)
 
-        result = stopped(desk.script(run))
+        result = stopped(bench.script(run))
         for _ in range(3):
-            desk.clock.advance(0.5)
+            bench.clock.advance(0.5)
         assert result == []
-        desk.clock.advance(0.5)
+        bench.clock.advance(0.5)
         assert result == [None]
         assert trouble.take() == ["source s was stopped but does not end: it is abandoned"]
 
-    def test_feed_of_a_stopped_source_raises_stopped(self, desk: Desk) -> None:
+    def test_feed_of_a_stopped_source_raises_stopped(self, bench: SourceBench) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet)
+        runner = bench.script(puppet)
         feed = puppet.feeds[0]
         stopped(runner)
         for _ in range(2):
@@ -545,30 +561,30 @@ class TestStop:
             drive(feed.sleep(1))
         with pytest.raises(Stopped):
             feed.remember(1)
-        assert desk.drafts == []
+        assert bench.drafts == []
 
-    def test_source_may_remember_a_value_while_it_is_cancelled(self, desk: Desk) -> None:
+    def test_source_may_remember_a_value_while_it_is_cancelled(self, bench: SourceBench) -> None:
         async def run(feed: Feed) -> None:
             try:
                 await feed.sleep(1_000)
             finally:
                 feed.remember(7)
 
-        stopped(desk.script(run))
-        assert desk.memory.get("s") == 7
+        stopped(bench.script(run))
+        assert bench.memory.get("s") == 7
 
-    def test_stop_cancels_a_waiting_publication(self, desk: Desk, trouble: Trouble) -> None:
+    def test_stop_cancels_a_waiting_publication(self, bench: SourceBench, trouble: Trouble) -> None:
         puppet = Puppet()
-        runner = desk.script(puppet, max_rate=1.0)
+        runner = bench.script(puppet, max_rate=1.0)
         puppet.publish(1)
         puppet.publish(2)
         assert stopped(runner) == [None]
-        desk.clock.advance(10)
-        assert desk.published == [1]
+        bench.clock.advance(10)
+        assert bench.published == [1]
         trouble.take()
 
     def test_stop_fails_publications_that_are_not_awaited(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         seen: list[Any] = []
 
@@ -577,15 +593,15 @@ class TestStop:
                 Deferred.fromCoroutine(feed.publish(number)).addErrback(seen.append)
             await Deferred()
 
-        assert stopped(desk.script(run, max_rate=1.0)) == [None]
-        desk.clock.pump([1.0] * 3)
-        assert desk.published == [0]
+        assert stopped(bench.script(run, max_rate=1.0)) == [None]
+        bench.clock.pump([1.0] * 3)
+        assert bench.published == [0]
         assert [failure.type for failure in seen] == [Stopped, Stopped]
         trouble.take()
 
     @pytest.mark.parametrize("method", ["publish", "sleep"])
     def test_loop_that_catches_every_exception_does_not_block_the_stop(
-        self, desk: Desk, trouble: Trouble, method: str
+        self, bench: SourceBench, trouble: Trouble, method: str
     ) -> None:
         tries: list[Exception] = []
 
@@ -596,33 +612,35 @@ class TestStop:
                 except Exception as error:
                     tries.append(error)
 
-        result = stopped(desk.script(run, max_rate=1.0))
-        desk.clock.advance(0)
+        result = stopped(bench.script(run, max_rate=1.0))
+        bench.clock.advance(0)
         assert result == [None]
         assert 1 < len(tries) < 10
         assert "abandoned" in trouble.take()[-1]
 
-    def test_failure_during_the_stop_is_logged(self, desk: Desk, trouble: Trouble) -> None:
+    def test_failure_during_the_stop_is_logged(self, bench: SourceBench, trouble: Trouble) -> None:
         async def run(feed: Feed) -> None:
             try:
                 await feed.sleep(1_000)
             finally:
                 raise LookupError("the cleaning")
 
-        runner = desk.script(run)
+        runner = bench.script(run)
         assert stopped(runner) == [None]
         assert trouble.take() == [
             "source s: failed while it was stopped: LookupError('the cleaning')"
         ]
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
 
     @pytest.mark.parametrize("seconds", [0, 1])
-    def test_publication_of_the_source_may_cause_its_stop(self, desk: Desk, seconds: int) -> None:
+    def test_publication_of_the_source_may_cause_its_stop(
+        self, bench: SourceBench, seconds: int
+    ) -> None:
         result: list[Any] = []
         ended: list[str] = []
         watcher = Watcher()
         watcher.on_send = lambda frame: result.append(stopped(runner))
-        desk.watch(watcher)
+        bench.watch(watcher)
 
         async def run(feed: Feed) -> None:
             if seconds:
@@ -633,56 +651,58 @@ class TestStop:
             finally:
                 ended.append("clean")
 
-        runner = desk.runner(Script(run))
+        runner = bench.runner(Script(run))
         runner.startService()
-        desk.clock.advance(seconds)
-        desk.clock.advance(0)
+        bench.clock.advance(seconds)
+        bench.clock.advance(0)
         assert (result, ended) == ([[None]], ["clean"])
         assert runner.status().state == "stopped"
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
 
     def test_stop_seconds_of_a_source_do_not_delay_the_server(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         puppet = Puppet()
         source = Script(puppet)
         source.stop_seconds = 10.0
         puppet.ignores_cancel = True
-        runner = desk.started(source)
+        runner = bench.started(source)
         result = stopped(runner)
-        desk.clock.advance(1.9)
+        bench.clock.advance(1.9)
         assert result == []
-        desk.clock.advance(0.2)
+        bench.clock.advance(0.2)
         assert result == [None]
-        desk.clock.advance(7)
+        bench.clock.advance(7)
         assert trouble.take() == []
         puppet.end()
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
         runner.startService()
         stopped(runner)
-        desk.clock.advance(11.9)
+        bench.clock.advance(11.9)
         assert trouble.take() == []
-        desk.clock.advance(0.2)
+        bench.clock.advance(0.2)
         assert "abandoned" in trouble.take()[0]
 
-    def test_restarted_runner_waits_for_the_end_of_the_last_attempt(self, desk: Desk) -> None:
+    def test_restarted_runner_waits_for_the_end_of_the_last_attempt(
+        self, bench: SourceBench
+    ) -> None:
         puppet = Puppet()
         puppet.ignores_cancel = True
         source = Script(puppet)
         source.stop_seconds = 10.0
-        runner = desk.started(source)
+        runner = bench.started(source)
         stopped(runner)
         runner.startService()
-        desk.clock.advance(5)
+        bench.clock.advance(5)
         assert (len(puppet.feeds), puppet.live) == (1, 1)
         puppet.end()
         assert (len(puppet.feeds), puppet.live) == (2, 1)
         puppet.ignores_cancel = False
         assert stopped(runner) == [None]
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
 
-    def test_runner_can_be_stopped_twice_and_before_its_start(self, desk: Desk) -> None:
-        runner = desk.runner(Script(Puppet()))
+    def test_runner_can_be_stopped_twice_and_before_its_start(self, bench: SourceBench) -> None:
+        runner = bench.runner(Script(Puppet()))
         assert stopped(runner) == [None]
         runner.startService()
         assert (stopped(runner), stopped(runner)) == ([None], [None])
@@ -690,66 +710,66 @@ class TestStop:
 
 class TestOnDemand:
     def test_source_runs_while_the_channel_has_subscribers_and_linger_seconds_longer(
-        self, desk: Desk
+        self, bench: SourceBench
     ) -> None:
-        callbacks = ([*desk.hub.on_join], [*desk.hub.on_leave])
+        callbacks = ([*bench.hub.on_join], [*bench.hub.on_leave])
         puppet = Puppet()
-        runner = desk.script(puppet, on_demand=True, linger_seconds=30.0)
+        runner = bench.script(puppet, on_demand=True, linger_seconds=30.0)
         assert (puppet.live, runner.status().state) == (0, "waiting")
         one, two = Watcher("1"), Watcher("2")
-        desk.watch(one)
-        desk.watch(two)
+        bench.watch(one)
+        bench.watch(two)
         assert (puppet.live, len(puppet.feeds), runner.status().state) == (1, 1, "running")
-        desk.leave(one)
-        desk.clock.advance(100)
+        bench.leave(one)
+        bench.clock.advance(100)
         assert puppet.live == 1
-        desk.leave(two)
-        desk.clock.advance(29)
+        bench.leave(two)
+        bench.clock.advance(29)
         assert (puppet.live, runner.status().state) == (1, "running")
-        desk.clock.advance(1)
+        bench.clock.advance(1)
         assert (puppet.live, runner.status().state) == (0, "waiting")
-        desk.watch(one)
+        bench.watch(one)
         assert (puppet.live, len(puppet.feeds)) == (1, 2)
         assert runner.status().restarts == 0
         stopped(runner)
-        assert desk.clock.getDelayedCalls() == []
-        assert (desk.hub.on_join, desk.hub.on_leave) == callbacks
+        assert bench.clock.getDelayedCalls() == []
+        assert (bench.hub.on_join, bench.hub.on_leave) == callbacks
 
-    def test_subscribers_of_other_channels_do_not_count(self, desk: Desk) -> None:
+    def test_subscribers_of_other_channels_do_not_count(self, bench: SourceBench) -> None:
         puppet, watcher = Puppet(), Watcher()
-        runner = desk.script(puppet, on_demand=True, linger_seconds=30.0)
+        runner = bench.script(puppet, on_demand=True, linger_seconds=30.0)
         for _ in range(2):
-            desk.watch(watcher, "other")
+            bench.watch(watcher, "other")
             assert puppet.live == 0
-            desk.leave(watcher, "other")
+            bench.leave(watcher, "other")
             assert runner.status().state == "waiting"
-        desk.watch(watcher)
-        desk.watch(watcher, "other")
-        desk.leave(watcher, "other")
-        desk.clock.advance(100)
+        bench.watch(watcher)
+        bench.watch(watcher, "other")
+        bench.leave(watcher, "other")
+        bench.clock.advance(100)
         assert puppet.live == 1
         stopped(runner)
 
-    def test_first_publication_follows_the_reply_to_the_subscribe(self, desk: Desk) -> None:
+    def test_first_publication_follows_the_reply_to_the_subscribe(self, bench: SourceBench) -> None:
         async def run(feed: Feed) -> None:
             await feed.publish(1)
 
-        desk.script(run, on_demand=True)
+        bench.script(run, on_demand=True)
         watcher = Watcher()
-        joined = drive(desk.hub.subscribe(watcher, "c", None, 10))
+        joined = drive(bench.hub.subscribe(watcher, "c", None, 10))
         assert (joined.publications, watcher.frames) == ([], [])
-        desk.clock.advance(0)
+        bench.clock.advance(0)
         assert watcher.offsets == [1]
 
-    def test_next_attempt_waits_for_the_end_of_the_last(self, desk: Desk) -> None:
+    def test_next_attempt_waits_for_the_end_of_the_last(self, bench: SourceBench) -> None:
         puppet, watcher = Puppet(), Watcher()
         puppet.ignores_cancel = True
-        runner = desk.script(puppet, on_demand=True, linger_seconds=0.0)
-        desk.watch(watcher)
-        desk.leave(watcher)
-        desk.clock.advance(0)
-        desk.watch(watcher)
-        desk.clock.advance(1)
+        runner = bench.script(puppet, on_demand=True, linger_seconds=0.0)
+        bench.watch(watcher)
+        bench.leave(watcher)
+        bench.clock.advance(0)
+        bench.watch(watcher)
+        bench.clock.advance(1)
         assert (len(puppet.feeds), puppet.live) == (1, 1)
         puppet.end()
         assert (len(puppet.feeds), puppet.live) == (2, 1)
@@ -767,7 +787,7 @@ class RunnerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.desk = Desk()
+        self.bench = SourceBench()
         self.puppet = Puppet()
         self.on_demand = False
         self.runner: Runner | None = None
@@ -783,7 +803,7 @@ class RunnerMachine(RuleBasedStateMachine):
     def begin(self, on_demand: bool) -> None:
         self.on_demand = on_demand
         self.alone_since = None
-        self.runner = self.desk.script(
+        self.runner = self.bench.script(
             self.puppet,
             on_demand=on_demand,
             linger_seconds=LINGER,
@@ -796,18 +816,18 @@ class RunnerMachine(RuleBasedStateMachine):
     def join(self) -> None:
         self.watchers.append(Watcher())
         self.alone_since = None
-        self.desk.watch(self.watchers[-1])
+        self.bench.watch(self.watchers[-1])
 
     @precondition(lambda self: self.watchers)
     @rule()
     def leave(self) -> None:
-        self.desk.leave(self.watchers.pop())
+        self.bench.leave(self.watchers.pop())
         if not self.watchers:
-            self.alone_since = self.desk.clock.seconds()
+            self.alone_since = self.bench.clock.seconds()
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.0, 3.0]))
     def wait(self, seconds: float) -> None:
-        self.desk.clock.advance(seconds)
+        self.bench.clock.advance(seconds)
 
     @precondition(lambda self: self.puppet.live)
     @rule()
@@ -818,7 +838,7 @@ class RunnerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.puppet.live)
     @rule()
     def fail(self) -> None:
-        self.failed_at = self.desk.clock.seconds()
+        self.failed_at = self.bench.clock.seconds()
         self.puppet.fail(SourceFailed("x"))
         assert not self.puppet.live
 
@@ -834,7 +854,7 @@ class RunnerMachine(RuleBasedStateMachine):
         assert self.runner is not None
         assert stopped(self.runner) == [None]
         assert not self.puppet.live
-        assert not self.desk.clock.getDelayedCalls()
+        assert not self.bench.clock.getDelayedCalls()
         for feed in self.puppet.feeds[self.tried :]:
             self.tried += 1
             with pytest.raises(Stopped):
@@ -851,7 +871,7 @@ class RunnerMachine(RuleBasedStateMachine):
 
     @invariant()
     def an_attempt_runs_exactly_when_expected(self) -> None:
-        now = self.desk.clock.seconds()
+        now = self.bench.clock.seconds()
         assert self.puppet.max_live <= 1
         if self.runner is None or not self.runner.running or self.ended:
             assert not self.puppet.live
@@ -868,7 +888,7 @@ class RunnerMachine(RuleBasedStateMachine):
 
     @invariant()
     def all_publications_arrive_in_order(self) -> None:
-        assert self.desk.published == self.sent
+        assert self.bench.published == self.sent
         if self.runner is not None:
             assert self.runner.status().published == len(self.sent)
 

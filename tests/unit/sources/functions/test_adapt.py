@@ -20,7 +20,7 @@ from pushserver.sources.functions.adapt import adapt
 from pushserver.sources.functions.ticks import SLOW_SECONDS, SLOW_TICKS
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.types.random import RANDOM, Options, random_number
-from tests.unit.fakes.source_tools import WAIT_SECONDS, Desk, stopped
+from tests.unit.fakes.source_tools import WAIT_SECONDS, SourceBench, stopped
 from tests.unit.fakes.tools import Watcher
 from tests.unit.fakes.web import Trouble
 
@@ -61,8 +61,8 @@ class Gate:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def bench() -> SourceBench:
+    return SourceBench()
 
 
 @pytest.fixture(autouse=True)
@@ -75,31 +75,33 @@ def no_threads_left() -> Iterator[None]:
             assert not thread.is_alive(), thread.name
 
 
-def start(desk: Desk, target: Any, every: float | None = None, **thread: bool) -> Runner:
-    return desk.started(adapt(target, every, **thread))
+def start(bench: SourceBench, target: Any, every: float | None = None, **thread: bool) -> Runner:
+    return bench.started(adapt(target, every, **thread))
 
 
 class TestTimer:
     """On the reactor's thread."""
 
-    def test_timer_publishes_at_once_and_then_at_its_interval(self, desk: Desk) -> None:
-        runner = start(desk, Values(1, 2, 3), 2.0, thread=False)
-        assert desk.published == [1]
-        desk.clock.advance(1.9)
-        assert desk.published == [1]
-        desk.clock.advance(0.1)
-        desk.clock.advance(2.0)
-        assert desk.published == [1, 2, 3]
+    def test_timer_publishes_at_once_and_then_at_its_interval(self, bench: SourceBench) -> None:
+        runner = start(bench, Values(1, 2, 3), 2.0, thread=False)
+        assert bench.published == [1]
+        bench.clock.advance(1.9)
+        assert bench.published == [1]
+        bench.clock.advance(0.1)
+        bench.clock.advance(2.0)
+        assert bench.published == [1, 2, 3]
         assert stopped(runner) == [None]
-        assert desk.clock.getDelayedCalls() == []
-        desk.clock.advance(10)
-        assert len(desk.drafts) == 3
+        assert bench.clock.getDelayedCalls() == []
+        bench.clock.advance(10)
+        assert len(bench.drafts) == 3
 
-    def test_stopiteration_is_logged_with_its_line(self, desk: Desk, trouble: Trouble) -> None:
+    def test_stopiteration_is_logged_with_its_line(
+        self, bench: SourceBench, trouble: Trouble
+    ) -> None:
         def tick() -> object:
             return next(iter([]))
 
-        runner = start(desk, tick, 2.0, thread=False)
+        runner = start(bench, tick, 2.0, thread=False)
         assert "StopIteration" in runner.status().last_error
         shown = trouble[0]["log_failure"].getTraceback()
         assert "return next(iter([]))" in shown
@@ -107,15 +109,15 @@ class TestTimer:
         stopped(runner)
 
     def test_failed_tick_is_logged_and_the_timer_continues(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
-        runner = start(desk, Values(1, RuntimeError("broken"), sys.exit, 4), 2.0, thread=False)
-        desk.clock.advance(2)
+        runner = start(bench, Values(1, RuntimeError("broken"), sys.exit, 4), 2.0, thread=False)
+        bench.clock.advance(2)
         status = runner.status()
         assert (status.last_error, status.state) == ("RuntimeError: broken", "running")
         assert "log_failure" in trouble[0]
-        desk.clock.pump([2, 2])
-        assert desk.published == [1, 4]
+        bench.clock.pump([2, 2])
+        assert bench.published == [1, 4]
         status = runner.status()
         assert (status.errors, status.restarts, status.last_error) == (2, 0, "")
         lines = trouble.take()
@@ -124,7 +126,7 @@ class TestTimer:
         stopped(runner)
 
     def test_repeated_failure_is_counted_and_logged_once_a_minute(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         raised: list[Exception] = [LookupError("one")]
 
@@ -135,23 +137,23 @@ class TestTimer:
             raise LookupError("one")
 
         functions = [fails]
-        runner = start(desk, lambda: functions[0](), 0.5, thread=False)
-        desk.clock.pump([0.5] * 119)
+        runner = start(bench, lambda: functions[0](), 0.5, thread=False)
+        bench.clock.pump([0.5] * 119)
         assert ["log_failure" in event for event in trouble] == [True]
         assert trouble.take() == [f"{TICK}: LookupError('one')"]
         status = runner.status()
         assert (status.errors, status.last_error) == (120, "LookupError: one")
-        assert status.error_time == desk.clock.seconds()
-        desk.clock.pump([0.5] * 241)
+        assert status.error_time == bench.clock.seconds()
+        bench.clock.pump([0.5] * 241)
         assert ["log_failure" in event for event in trouble] == [False] * 3
         again = f"{TICK}: LookupError: one (the same 120 times more in 60 s)"
         assert trouble.take() == [again] * 3
-        desk.clock.pump([0.5] * 7)
+        bench.clock.pump([0.5] * 7)
         # The same message from another line of code.
         functions[0] = fails_too
-        desk.clock.pump([0.5, 0.5])
+        bench.clock.pump([0.5, 0.5])
         functions[0], raised[0] = fails, LookupError("two")
-        desk.clock.pump([0.5, 0.5])
+        bench.clock.pump([0.5, 0.5])
         assert ["log_failure" in event for event in trouble] == [True, True]
         assert trouble.take() == [
             f"{TICK} (and 7 that were not logged): LookupError('one')",
@@ -170,141 +172,141 @@ class TestTimer:
         ],
     )
     def test_value_that_json_cannot_hold_is_logged_with_type_and_path(
-        self, desk: Desk, trouble: Trouble, value: object, kind: str, path: str
+        self, bench: SourceBench, trouble: Trouble, value: object, kind: str, path: str
     ) -> None:
-        runner = start(desk, Values(value, 2), 2.0, thread=False)
+        runner = start(bench, Values(value, 2), 2.0, thread=False)
         assert runner.status().last_error.startswith(f"{kind} does not fit into JSON")
         # Without a traceback, which would show only our lines.
         assert "log_failure" not in trouble[0]
         [line] = trouble.take()
         assert line.startswith(f"{TICK}: {kind} does not fit into JSON")
         assert path in line
-        desk.clock.advance(2)
-        assert desk.published == [2]
+        bench.clock.advance(2)
+        assert bench.published == [2]
         stopped(runner)
 
-    def test_none_is_not_published(self, desk: Desk) -> None:
-        runner = start(desk, Values(None, 2), 2.0, thread=False)
-        assert desk.published == []
-        desk.clock.advance(2)
-        assert desk.published == [2]
+    def test_none_is_not_published(self, bench: SourceBench) -> None:
+        runner = start(bench, Values(None, 2), 2.0, thread=False)
+        assert bench.published == []
+        bench.clock.advance(2)
+        assert bench.published == [2]
         stopped(runner)
 
-    def test_deferred_is_awaited_and_missed_ticks_are_skipped(self, desk: Desk) -> None:
+    def test_deferred_is_awaited_and_missed_ticks_are_skipped(self, bench: SourceBench) -> None:
         waits: Deferred[int] = Deferred()
         values = Values(waits, succeed(2), 3)
-        runner = start(desk, values, 2.0, thread=False)
-        desk.clock.pump([2.0] * 5)
-        assert (desk.published, len(values.values)) == ([], 2)
+        runner = start(bench, values, 2.0, thread=False)
+        bench.clock.pump([2.0] * 5)
+        assert (bench.published, len(values.values)) == ([], 2)
         waits.callback(1)
-        assert desk.published == [1]
-        desk.clock.advance(2)
-        assert desk.published == [1, 2]
+        assert bench.published == [1]
+        bench.clock.advance(2)
+        assert bench.published == [1, 2]
         stopped(runner)
 
-    def test_no_tick_starts_while_a_publication_waits(self, desk: Desk) -> None:
+    def test_no_tick_starts_while_a_publication_waits(self, bench: SourceBench) -> None:
         values = Values(1, 2, 3)
-        desk.held = Deferred()
-        runner = start(desk, values, 2.0, thread=False)
-        desk.clock.pump([2.0] * 5)
+        bench.held = Deferred()
+        runner = start(bench, values, 2.0, thread=False)
+        bench.clock.pump([2.0] * 5)
         assert values.values == [2, 3]
-        held, desk.held = desk.held, None
+        held, bench.held = bench.held, None
         held.callback(None)
-        desk.clock.advance(2)
-        assert desk.published == [1, 2]
+        bench.clock.advance(2)
+        assert bench.published == [1, 2]
         stopped(runner)
 
     def test_source_backs_off_while_publishing_is_unavailable(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
-        desk.refusal = Unavailable("the disk is full")
-        runner = start(desk, Values(1, 2), 2.0, thread=False)
-        assert (runner.status().state, len(desk.clock.getDelayedCalls())) == ("backing off", 1)
-        desk.refusal = None
-        desk.clock.advance(1)
-        assert desk.published == [2]
+        bench.refusal = Unavailable("the disk is full")
+        runner = start(bench, Values(1, 2), 2.0, thread=False)
+        assert (runner.status().state, len(bench.clock.getDelayedCalls())) == ("backing off", 1)
+        bench.refusal = None
+        bench.clock.advance(1)
+        assert bench.published == [2]
         assert "the disk is full" in trouble.take()[0]
         stopped(runner)
 
-    def test_stop_cancels_the_deferred_of_a_tick(self, desk: Desk) -> None:
+    def test_stop_cancels_the_deferred_of_a_tick(self, bench: SourceBench) -> None:
         waits: Deferred[int] = Deferred()
-        runner = start(desk, Values(waits), 2.0, thread=False)
+        runner = start(bench, Values(waits), 2.0, thread=False)
         assert stopped(runner) == [None]
         seen: list[Any] = []
         waits.addErrback(seen.append)
-        assert desk.clock.getDelayedCalls() == []
-        assert desk.published == []
+        assert bench.clock.getDelayedCalls() == []
+        assert bench.published == []
 
-    def test_function_may_take_the_feed(self, desk: Desk) -> None:
+    def test_function_may_take_the_feed(self, bench: SourceBench) -> None:
         def with_feed(feed: Feed) -> str:
             return feed.name
 
         def with_default(number: int = 7, *more: int, flag: bool = True) -> int:
             return number
 
-        runners = [start(desk, f, 2.0, thread=False) for f in (with_feed, with_default)]
-        assert desk.published == ["s", 7]
+        runners = [start(bench, f, 2.0, thread=False) for f in (with_feed, with_default)]
+        assert bench.published == ["s", 7]
         for runner in runners:
             stopped(runner)
 
     def test_hanging_tick_is_logged_and_blocks_no_other_source(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         waits: Deferred[int] = Deferred()
-        hangs = start(desk, Values(waits), 5.0, thread=False)
-        other = start(desk, Values(), 5.0, thread=False)
+        hangs = start(bench, Values(waits), 5.0, thread=False)
+        other = start(bench, Values(), 5.0, thread=False)
         seconds = SLOW_TICKS * 5.0
         assert seconds > SLOW_SECONDS
-        desk.clock.pump([5.0] * 9)
+        bench.clock.pump([5.0] * 9)
         assert trouble.take() == []
-        desk.clock.pump([5.0] * 9)
+        bench.clock.pump([5.0] * 9)
         problem = f"a tick has not returned after {seconds:g} s; the next one waits for it"
         assert trouble.take() == [f"source s: {problem}"]
         assert hangs.status().last_error == problem
-        assert len(desk.drafts) == 19
+        assert len(bench.drafts) == 19
         waits.callback(1)
         assert hangs.status().last_error == ""
         assert (stopped(hangs), stopped(other)) == ([None], [None])
 
 
 class TestCoroutineFunction:
-    def test_coroutine_is_awaited_each_tick(self, desk: Desk, trouble: Trouble) -> None:
+    def test_coroutine_is_awaited_each_tick(self, bench: SourceBench, trouble: Trouble) -> None:
         waits: list[Deferred[int]] = [Deferred(), Deferred()]
         left = list(waits)
 
         async def tick() -> int:
             return await left.pop(0)
 
-        runner = start(desk, tick, 2.0)
-        desk.clock.pump([2.0] * 3)
+        runner = start(bench, tick, 2.0)
+        bench.clock.pump([2.0] * 3)
         assert len(left) == 1
         waits[0].callback(1)
-        desk.clock.advance(2)
+        bench.clock.advance(2)
         waits[1].errback(RuntimeError("broken"))
-        assert desk.published == [1]
+        assert bench.published == [1]
         assert trouble.take() == [f"{TICK}: RuntimeError('broken')"]
-        desk.clock.advance(2)
+        bench.clock.advance(2)
         assert "pop from empty list" in trouble.take()[0]
         stopped(runner)
 
     def test_function_without_interval_is_called_once_with_the_feed(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         async def run(feed: Feed) -> None:
             await feed.publish(1)
             await feed.sleep(5)
             raise RuntimeError("broken")
 
-        runner = start(desk, run)
-        assert desk.published == [1]
-        desk.clock.advance(5)
+        runner = start(bench, run)
+        assert bench.published == [1]
+        bench.clock.advance(5)
         assert runner.status().state == "backing off"
-        desk.clock.advance(1)
-        assert desk.published == [1, 1]
+        bench.clock.advance(1)
+        assert bench.published == [1, 1]
         assert len(trouble.take()) == 1
         stopped(runner)
 
-    def test_stop_cancels_the_coroutine(self, desk: Desk) -> None:
+    def test_stop_cancels_the_coroutine(self, bench: SourceBench) -> None:
         seen: list[str] = []
 
         async def tick(feed: Feed) -> int:
@@ -315,53 +317,55 @@ class TestCoroutineFunction:
                 raise
             return 1
 
-        assert stopped(start(desk, tick, 2.0)) == [None]
+        assert stopped(start(bench, tick, 2.0)) == [None]
         assert seen == ["cancelled"]
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
 
     @pytest.mark.parametrize("every", [None, 2.0])
     def test_asyncio_on_another_reactor_fails_with_advice(
-        self, desk: Desk, trouble: Trouble, every: float | None
+        self, bench: SourceBench, trouble: Trouble, every: float | None
     ) -> None:
         async def run(feed: Feed) -> None:
             await asyncio.sleep(1)
 
-        runner = start(desk, run, every)
+        runner = start(bench, run, every)
         assert "twistd --reactor asyncio" in runner.status().last_error
         assert len(trouble.take()) == 1
         stopped(runner)
 
 
 class TestAsyncGenerator:
-    def test_generator_is_published_and_ends_with_its_last_value(self, desk: Desk) -> None:
+    def test_generator_is_published_and_ends_with_its_last_value(self, bench: SourceBench) -> None:
         async def values(feed: Feed) -> AsyncIterator[int]:
             for number in range(3):
                 yield number
                 await feed.sleep(5)
 
-        runner = start(desk, values)
-        desk.clock.pump([5.0] * 2)
-        assert (desk.published, runner.status().state) == ([0, 1, 2], "running")
-        desk.clock.advance(5)
+        runner = start(bench, values)
+        bench.clock.pump([5.0] * 2)
+        assert (bench.published, runner.status().state) == ([0, 1, 2], "running")
+        bench.clock.advance(5)
         assert runner.status().state == "ended"
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
 
-    def test_interval_publishes_one_value_each_tick(self, desk: Desk) -> None:
+    def test_interval_publishes_one_value_each_tick(self, bench: SourceBench) -> None:
         async def values() -> AsyncIterator[object]:
             for number in (0, None, 2):
                 yield number
 
-        runner = start(desk, values, 2.0)
-        assert desk.published == [0]
-        desk.clock.pump([2.0] * 2)
-        assert desk.published == [0, 2]
-        desk.clock.advance(2)
+        runner = start(bench, values, 2.0)
+        assert bench.published == [0]
+        bench.clock.pump([2.0] * 2)
+        assert bench.published == [0, 2]
+        bench.clock.advance(2)
         assert runner.status().state == "ended"
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
 
     @pytest.mark.parametrize("every", [None, 2.0])
     @pytest.mark.parametrize("waits", [True, False])
-    def test_stop_closes_the_generator(self, desk: Desk, every: float | None, waits: bool) -> None:
+    def test_stop_closes_the_generator(
+        self, bench: SourceBench, every: float | None, waits: bool
+    ) -> None:
         seen: list[str] = []
 
         async def values(feed: Feed) -> AsyncIterator[int]:
@@ -374,41 +378,41 @@ class TestAsyncGenerator:
                 await succeed(None)
                 seen.append("closed")
 
-        desk.held = None if waits else Deferred()
-        runner = start(desk, values, every)
-        desk.clock.advance(2)
-        assert desk.published == ([1] if waits else [])
+        bench.held = None if waits else Deferred()
+        runner = start(bench, values, every)
+        bench.clock.advance(2)
+        assert bench.published == ([1] if waits else [])
         assert stopped(runner) == [None]
         assert seen == ["closing", "closed"]
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
 
     def test_generator_that_raises_restarts_after_the_back_off(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         async def values() -> AsyncIterator[int]:
             yield 1
             raise RuntimeError("broken")
 
-        runner = start(desk, values)
+        runner = start(bench, values)
         assert runner.status().state == "backing off"
-        desk.clock.advance(1)
-        assert desk.published == [1, 1]
+        bench.clock.advance(1)
+        assert bench.published == [1, 1]
         assert "RuntimeError('broken')" in trouble.take()[0]
         stopped(runner)
 
-    def test_endless_generator_of_none_leaves_turns_to_others(self, desk: Desk) -> None:
+    def test_endless_generator_of_none_leaves_turns_to_others(self, bench: SourceBench) -> None:
         async def values() -> AsyncIterator[None]:
             while True:
                 yield None
 
-        runner = start(desk, values)
+        runner = start(bench, values)
         for _ in range(5):
-            desk.clock.turn()
+            bench.clock.turn()
         assert stopped(runner) == [None]
 
 
 class TestGeneratorOnTheReactor:
-    def test_generator_is_published_and_closed(self, desk: Desk) -> None:
+    def test_generator_is_published_and_closed(self, bench: SourceBench) -> None:
         seen: list[str] = []
 
         def values(last: int) -> Iterator[int]:
@@ -417,61 +421,61 @@ class TestGeneratorOnTheReactor:
             finally:
                 seen.append("closed")
 
-        finite = start(desk, functools.partial(values, 2), thread=False)
-        assert (desk.published, seen, finite.status().state) == ([0, 1], ["closed"], "ended")
-        endless = start(desk, functools.partial(values, 1_000), 2.0, thread=False)
-        desk.clock.pump([2.0] * 2)
-        assert desk.published == [0, 1, 0, 1, 2]
+        finite = start(bench, functools.partial(values, 2), thread=False)
+        assert (bench.published, seen, finite.status().state) == ([0, 1], ["closed"], "ended")
+        endless = start(bench, functools.partial(values, 1_000), 2.0, thread=False)
+        bench.clock.pump([2.0] * 2)
+        assert bench.published == [0, 1, 0, 1, 2]
         assert stopped(endless) == [None]
         assert seen == ["closed"] * 2
 
 
 class TestFunctionInAThread:
-    def test_function_is_called_in_one_thread_beside_the_reactor(self, desk: Desk) -> None:
+    def test_function_is_called_in_one_thread_beside_the_reactor(self, bench: SourceBench) -> None:
         seen: list[threading.Thread] = []
 
         def tick() -> int:
             seen.append(threading.current_thread())
             return len(seen)
 
-        runner = start(desk, tick, 2.0)
-        assert desk.published == []
-        desk.clock.take()
+        runner = start(bench, tick, 2.0)
+        assert bench.published == []
+        bench.clock.take()
         for _ in range(2):
-            desk.clock.advance(2)
-            desk.clock.take()
-        assert desk.published == [1, 2, 3]
+            bench.clock.advance(2)
+            bench.clock.take()
+        assert bench.published == [1, 2, 3]
         assert len(set(seen)) == 1
         assert seen[0] is not threading.current_thread()
         assert seen[0].daemon
         assert stopped(runner) == [None]
 
     def test_hanging_call_is_logged_and_blocks_no_other_source(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         gate = Gate()
-        runner = start(desk, gate, 1.0)
-        other = start(desk, Values(), 1.0, thread=False)
+        runner = start(bench, gate, 1.0)
+        other = start(bench, Values(), 1.0, thread=False)
         assert gate.entered.wait(WAIT_SECONDS)
-        desk.clock.pump([1.0] * 40)
-        assert (gate.calls, len(desk.drafts)) == (1, 41)
+        bench.clock.pump([1.0] * 40)
+        assert (gate.calls, len(bench.drafts)) == (1, 41)
         assert [text for text in trouble.take() if "not returned after 30 s" in text]
         assert "not returned" in runner.status().last_error
         gate.opened.set()
-        desk.clock.take()
+        bench.clock.take()
         assert runner.status().last_error == ""
-        desk.clock.advance(1)
-        desk.clock.take()
+        bench.clock.advance(1)
+        bench.clock.take()
         assert gate.calls == 2
         assert (stopped(runner), stopped(other)) == ([None], [None])
 
-    def test_hanging_call_does_not_delay_the_stop(self, desk: Desk) -> None:
+    def test_hanging_call_does_not_delay_the_stop(self, bench: SourceBench) -> None:
         gate = Gate()
         before = threading.active_count()
-        runner = start(desk, gate, 1.0)
+        runner = start(bench, gate, 1.0)
         assert gate.entered.wait(WAIT_SECONDS)
         assert stopped(runner) == [None]
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
         assert threading.active_count() == before + 1
         gate.opened.set()
         for thread in threading.enumerate():
@@ -479,41 +483,43 @@ class TestFunctionInAThread:
                 thread.join(WAIT_SECONDS)
         assert threading.active_count() == before
         # Its result, if it reached the reactor, is ignored.
-        desk.clock.take(desk.clock.waiting)
-        assert desk.published == []
+        bench.clock.take(bench.clock.waiting)
+        assert bench.published == []
 
-    def test_next_attempt_waits_for_the_hanging_call(self, desk: Desk, trouble: Trouble) -> None:
+    def test_next_attempt_waits_for_the_hanging_call(
+        self, bench: SourceBench, trouble: Trouble
+    ) -> None:
         gate, watcher = Gate(), Watcher()
-        runner = desk.started(adapt(gate, 1.0), on_demand=True, linger_seconds=0.0)
+        runner = bench.started(adapt(gate, 1.0), on_demand=True, linger_seconds=0.0)
         for _ in range(5):
-            desk.watch(watcher)
+            bench.watch(watcher)
             assert gate.entered.wait(WAIT_SECONDS)
-            desk.leave(watcher)
-        desk.watch(watcher)
+            bench.leave(watcher)
+        bench.watch(watcher)
         threads = [t for t in threading.enumerate() if t.name.startswith("source ")]
         assert (gate.calls, len(threads)) == (1, 1)
         gate.opened.set()
-        desk.clock.take(2)
+        bench.clock.take(2)
         assert (gate.calls, gate.max_inside) == (2, 1)
-        assert desk.published == [2]
+        assert bench.published == [2]
         stopped(runner)
 
     @pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(1), StopIteration()])
     def test_exception_is_logged_and_the_timer_continues(
-        self, desk: Desk, trouble: Trouble, error: BaseException
+        self, bench: SourceBench, trouble: Trouble, error: BaseException
     ) -> None:
-        runner = start(desk, Values(error, 2), 2.0)
-        desk.clock.take()
+        runner = start(bench, Values(error, 2), 2.0)
+        bench.clock.take()
         assert runner.status().state == "running"
         assert trouble.take()[0].startswith(TICK)
-        desk.clock.advance(2)
-        desk.clock.take()
-        assert desk.published == [2]
+        bench.clock.advance(2)
+        bench.clock.take()
+        assert bench.published == [2]
         stopped(runner)
 
     @pytest.mark.parametrize("kind", ["Deferred", "coroutine", "Future"])
     def test_returned_awaitable_fails_with_advice(
-        self, desk: Desk, trouble: Trouble, kind: str
+        self, bench: SourceBench, trouble: Trouble, kind: str
     ) -> None:
         async def work() -> None:
             """Never awaited."""
@@ -525,8 +531,8 @@ class TestFunctionInAThread:
             "coroutine": lambda: coroutine,
             "Future": loop.create_future,
         }
-        runner = start(desk, lambda: factories[kind](), 2.0)
-        desk.clock.take()
+        runner = start(bench, lambda: factories[kind](), 2.0)
+        bench.clock.take()
         [line] = trouble.take()
         assert f"returned a {kind} in a thread" in line
         assert "write `async def`, or thread=False" in line
@@ -535,19 +541,21 @@ class TestFunctionInAThread:
         stopped(runner)
         loop.close()
 
-    def test_feed_cannot_publish_in_a_thread(self, desk: Desk, trouble: Trouble) -> None:
+    def test_feed_cannot_publish_in_a_thread(self, bench: SourceBench, trouble: Trouble) -> None:
         def tick(feed: Feed) -> object:
             return feed.publish(1)
 
-        runner = start(desk, tick, 2.0)
-        desk.clock.take()
+        runner = start(bench, tick, 2.0)
+        bench.clock.take()
         assert "is for the reactor's thread" in trouble.take()[0]
-        assert desk.published == []
+        assert bench.published == []
         stopped(runner)
 
 
 class TestGeneratorInAThread:
-    def test_value_received_after_the_stop_is_published_by_the_next_run(self, desk: Desk) -> None:
+    def test_value_received_after_the_stop_is_published_by_the_next_run(
+        self, bench: SourceBench
+    ) -> None:
         queue: SimpleQueue[int] = SimpleQueue()
         waits = threading.Semaphore(0)
         watcher = Watcher()
@@ -557,58 +565,58 @@ class TestGeneratorInAThread:
                 waits.release()
                 yield queue.get(timeout=WAIT_SECONDS)
 
-        runner = desk.started(adapt(values), on_demand=True, linger_seconds=0.0)
-        desk.watch(watcher)
+        runner = bench.started(adapt(values), on_demand=True, linger_seconds=0.0)
+        bench.watch(watcher)
         assert waits.acquire(timeout=WAIT_SECONDS)
         queue.put(1)
-        desk.clock.take()
+        bench.clock.take()
         assert waits.acquire(timeout=WAIT_SECONDS)
         # The generator gets a value while no run is active, and is then closed.
-        desk.leave(watcher)
+        bench.leave(watcher)
         queue.put(2)
-        desk.clock.take(2)
-        desk.watch(watcher)
-        desk.clock.take()
-        assert desk.published == [1, 2]
+        bench.clock.take(2)
+        bench.watch(watcher)
+        bench.clock.take()
+        assert bench.published == [1, 2]
         assert waits.acquire(timeout=WAIT_SECONDS)
         # The generator of the last run gets a value while the next run is active.
-        desk.leave(watcher)
-        desk.watch(watcher)
+        bench.leave(watcher)
+        bench.watch(watcher)
         queue.put(3)
-        desk.clock.take(3)
+        bench.clock.take(3)
         assert waits.acquire(timeout=WAIT_SECONDS)
         queue.put(4)
-        desk.clock.take()
-        assert desk.published == [1, 2, 3, 4]
+        bench.clock.take()
+        assert bench.published == [1, 2, 3, 4]
         assert waits.acquire(timeout=WAIT_SECONDS)
         stopped(runner)
         queue.put(5)
-        desk.clock.take(2)
+        bench.clock.take(2)
 
-    def test_generator_is_published_and_ends_with_its_last_value(self, desk: Desk) -> None:
+    def test_generator_is_published_and_ends_with_its_last_value(self, bench: SourceBench) -> None:
         def values() -> Iterator[object]:
             yield from (0, None, 2)
 
-        runner = start(desk, values)
+        runner = start(bench, values)
         # Three values, the end, and the close.
-        desk.clock.take(5)
-        assert (desk.published, runner.status().state) == ([0, 2], "ended")
+        bench.clock.take(5)
+        assert (bench.published, runner.status().state) == ([0, 2], "ended")
 
-    def test_interval_publishes_one_value_each_tick(self, desk: Desk) -> None:
+    def test_interval_publishes_one_value_each_tick(self, bench: SourceBench) -> None:
         def values() -> Iterator[int]:
             yield from range(1_000)
 
-        runner = start(desk, values, 2.0)
-        desk.clock.take()
-        assert desk.published == [0]
-        desk.clock.advance(2)
-        desk.clock.take()
-        assert desk.published == [0, 1]
+        runner = start(bench, values, 2.0)
+        bench.clock.take()
+        assert bench.published == [0]
+        bench.clock.advance(2)
+        bench.clock.take()
+        assert bench.published == [0, 1]
         result = stopped(runner)
-        desk.clock.take()
+        bench.clock.take()
         assert result == [None]
 
-    def test_stop_closes_the_generator_in_its_thread(self, desk: Desk) -> None:
+    def test_stop_closes_the_generator_in_its_thread(self, bench: SourceBench) -> None:
         seen: list[threading.Thread] = []
 
         def values() -> Iterator[int]:
@@ -619,16 +627,16 @@ class TestGeneratorInAThread:
             finally:
                 seen.append(threading.current_thread())
 
-        runner = start(desk, values, 2.0)
-        desk.clock.take()
+        runner = start(bench, values, 2.0)
+        bench.clock.take()
         result = stopped(runner)
-        desk.clock.take()
+        bench.clock.take()
         assert result == [None]
         assert len(seen) == 2
         assert len(set(seen)) == 1
 
     def test_hanging_generator_is_closed_after_its_call_and_does_not_delay_the_stop(
-        self, desk: Desk
+        self, bench: SourceBench
     ) -> None:
         gate, closed = Gate(), threading.Event()
 
@@ -638,44 +646,46 @@ class TestGeneratorInAThread:
             finally:
                 closed.set()
 
-        runner = start(desk, values)
+        runner = start(bench, values)
         assert gate.entered.wait(WAIT_SECONDS)
         assert stopped(runner) == [None]
         gate.opened.set()
         assert closed.wait(WAIT_SECONDS)
-        assert desk.published == []
+        assert bench.published == []
 
-    def test_generator_without_interval_may_wait_without_a_warning(self, desk: Desk) -> None:
+    def test_generator_without_interval_may_wait_without_a_warning(
+        self, bench: SourceBench
+    ) -> None:
         gate = Gate()
 
         def values() -> Iterator[int]:
             yield gate()
 
-        runner = start(desk, values)
-        desk.clock.pump([60.0] * 60)
+        runner = start(bench, values)
+        bench.clock.pump([60.0] * 60)
         assert runner.status().last_error == ""
         gate.opened.set()
-        desk.clock.take(3)
-        assert desk.published == [1]
+        bench.clock.take(3)
+        assert bench.published == [1]
 
     def test_generator_that_raises_restarts_after_the_back_off(
-        self, desk: Desk, trouble: Trouble
+        self, bench: SourceBench, trouble: Trouble
     ) -> None:
         def values() -> Iterator[int]:
             yield 1
             raise RuntimeError("broken")
 
-        runner = start(desk, values)
-        desk.clock.take(3)
+        runner = start(bench, values)
+        bench.clock.take(3)
         assert runner.status().state == "backing off"
         assert "RuntimeError('broken')" in trouble.take()[0]
-        desk.clock.advance(1)
-        desk.clock.take()
-        assert desk.published == [1, 1]
+        bench.clock.advance(1)
+        bench.clock.take()
+        assert bench.published == [1, 1]
         result = stopped(runner)
-        desk.clock.take(desk.clock.waiting)
+        bench.clock.take(bench.clock.waiting)
         while not result:
-            desk.clock.take()
+            bench.clock.take()
         trouble.take()
 
 
@@ -686,14 +696,14 @@ class Own:
 
 
 class TestAdapt:
-    def test_object_or_class_with_isource_is_a_source(self, desk: Desk) -> None:
+    def test_object_or_class_with_isource_is_a_source(self, bench: SourceBench) -> None:
         own = Own()
         assert adapt(own) is own
         assert isinstance(adapt(Own), Own)
-        start(desk, Own)
-        assert desk.published == ["own"]
+        start(bench, Own)
+        assert bench.published == ["own"]
 
-    def test_callable_object_is_a_source(self, desk: Desk) -> None:
+    def test_callable_object_is_a_source(self, bench: SourceBench) -> None:
         class Async:
             async def __call__(self) -> int:
                 return 1
@@ -707,17 +717,17 @@ class TestAdapt:
                 return 3
 
         runners = [
-            start(desk, Async(), 2.0),
-            start(desk, Generator()),
-            start(desk, Method().tick, 2.0),
+            start(bench, Async(), 2.0),
+            start(bench, Generator()),
+            start(bench, Method().tick, 2.0),
         ]
-        assert desk.published == [1, 2, 3]
+        assert bench.published == [1, 2, 3]
         for runner in runners:
             stopped(runner)
 
-    def test_function_written_in_c_is_a_source(self, desk: Desk) -> None:
-        runner = start(desk, time.monotonic, 2.0, thread=False)
-        assert isinstance(desk.published[0], float)
+    def test_function_written_in_c_is_a_source(self, bench: SourceBench) -> None:
+        runner = start(bench, time.monotonic, 2.0, thread=False)
+        assert isinstance(bench.published[0], float)
         stopped(runner)
 
     @pytest.mark.parametrize(
@@ -762,8 +772,8 @@ class TestRandomNumbers:
         assert all(0 <= number <= 10 and number == round(number, 3) for number in numbers)
         assert len(set(numbers)) > 900
 
-    def test_numbers_are_published_at_the_interval(self, desk: Desk) -> None:
-        runner = desk.started(RANDOM.make(Options(every=3.0)))
-        desk.clock.advance(3)
-        assert [list(data) for data in desk.published] == [["number"], ["number"]]
+    def test_numbers_are_published_at_the_interval(self, bench: SourceBench) -> None:
+        runner = bench.started(RANDOM.make(Options(every=3.0)))
+        bench.clock.advance(3)
+        assert [list(data) for data in bench.published] == [["number"], ["number"]]
         stopped(runner)

@@ -22,7 +22,7 @@ from pushserver.sources.types.cron import (
     Options,
     Schedule,
 )
-from tests.unit.fakes.source_tools import Desk, stopped
+from tests.unit.fakes.source_tools import SourceBench, stopped
 from tests.unit.fakes.web import Trouble
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -145,14 +145,14 @@ class TestMachineZone:
             assert local.tzname() == when.astimezone(PARIS).tzname()
 
     def test_zone_is_used_without_a_timezone_option(self) -> None:
-        desk = Desk()
+        bench = SourceBench()
         source: Any = CRON.make(Options("0 12 * * *"))
-        source._clock = desk.clock.seconds
-        runner = desk.started(source)
+        source._clock = bench.clock.seconds
+        runner = bench.started(source)
         noon = unix_time("2026-11-19T12:00:00+01:00")
-        while desk.clock.seconds() < noon:
-            desk.clock.advance(600)
-        assert desk.published == [{"time": "2026-11-19T12:00:00+01:00"}]
+        while bench.clock.seconds() < noon:
+            bench.clock.advance(600)
+        assert bench.published == [{"time": "2026-11-19T12:00:00+01:00"}]
         stopped(runner)
 
 
@@ -167,81 +167,81 @@ class Wall(Clock):
 class CronCase:
     """Starts a source, and advances both clocks."""
 
-    def start(self, start: str, expression: str, data: Any = None) -> tuple[Desk, Wall, Any]:
-        desk, wall = Desk(), Wall(start)
+    def start(self, start: str, expression: str, data: Any = None) -> tuple[SourceBench, Wall, Any]:
+        bench, wall = SourceBench(), Wall(start)
         source = Cron(Schedule(expression, PARIS), data, wall.seconds)
-        return desk, wall, desk.started(source)
+        return bench, wall, bench.started(source)
 
-    def go(self, desk: Desk, wall: Wall, seconds: float) -> None:
+    def go(self, bench: SourceBench, wall: Wall, seconds: float) -> None:
         while seconds > 0:
             wall.advance(1)
-            desk.clock.advance(1)
+            bench.clock.advance(1)
             seconds -= 1
 
 
 class TestCron(CronCase):
     def test_source_publishes_the_time_when_it_is_due(self) -> None:
-        desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "@hourly")
-        assert (desk.published, runner.status().state) == ([], "running")
-        self.go(desk, wall, 89)
-        assert desk.published == []
-        self.go(desk, wall, 1)
-        assert desk.published == [{"time": "2026-11-20T11:00:00+01:00"}]
-        self.go(desk, wall, 3_600)
-        assert len(desk.published) == 2
+        bench, wall, runner = self.start("2026-11-20T10:58:30+01:00", "@hourly")
+        assert (bench.published, runner.status().state) == ([], "running")
+        self.go(bench, wall, 89)
+        assert bench.published == []
+        self.go(bench, wall, 1)
+        assert bench.published == [{"time": "2026-11-20T11:00:00+01:00"}]
+        self.go(bench, wall, 3_600)
+        assert len(bench.published) == 2
         stopped(runner)
-        assert desk.clock.getDelayedCalls() == []
+        assert bench.clock.getDelayedCalls() == []
 
     def test_source_publishes_the_data_of_its_options(self) -> None:
-        desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly", [{"a": 1}])
-        self.go(desk, wall, 30)
-        assert desk.published == [[{"a": 1}]]
+        bench, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly", [{"a": 1}])
+        self.go(bench, wall, 30)
+        assert bench.published == [[{"a": 1}]]
         stopped(runner)
 
     def test_restarted_source_clears_the_error_before_its_next_time(self, trouble: Trouble) -> None:
-        desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly")
-        desk.refusal = Unavailable("the disk is full")
-        self.go(desk, wall, 30)
+        bench, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly")
+        bench.refusal = Unavailable("the disk is full")
+        self.go(bench, wall, 30)
         assert runner.status().last_error == "the disk is full"
-        self.go(desk, wall, 2)
+        self.go(bench, wall, 2)
         assert (runner.status().state, runner.status().last_error) == ("running", "")
         assert len(trouble.take()) == 1
         stopped(runner)
 
     def test_several_missed_times_are_published_once(self) -> None:
         """The process, or the machine, was suspended for five hours."""
-        desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "@hourly")
+        bench, wall, runner = self.start("2026-11-20T10:58:30+01:00", "@hourly")
         wall.advance(5 * 3_600)
-        desk.clock.advance(MAX_SLEEP_SECONDS)
-        assert desk.published == [{"time": "2026-11-20T11:00:00+01:00"}]
-        self.go(desk, wall, 90)
-        assert desk.published[1:] == [{"time": "2026-11-20T16:00:00+01:00"}]
+        bench.clock.advance(MAX_SLEEP_SECONDS)
+        assert bench.published == [{"time": "2026-11-20T11:00:00+01:00"}]
+        self.go(bench, wall, 90)
+        assert bench.published[1:] == [{"time": "2026-11-20T16:00:00+01:00"}]
         stopped(runner)
 
     def test_clock_set_back_delays_the_next_time(self) -> None:
-        desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly")
+        bench, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly")
         wall.rightNow -= 600
-        self.go(desk, wall, 60)
-        assert desk.published == []
-        self.go(desk, wall, 600)
-        assert len(desk.published) == 1
+        self.go(bench, wall, 60)
+        assert bench.published == []
+        self.go(bench, wall, 600)
+        assert len(bench.published) == 1
         stopped(runner)
 
 
-def published_times(desk: Desk) -> list[str]:
+def published_times(bench: SourceBench) -> list[str]:
     """Return the published times without the date and the offset."""
-    return [value["time"][11:16] for value in desk.published]
+    return [value["time"][11:16] for value in bench.published]
 
 
 class TestClockChanges(CronCase):
     """The wall clock is set; the reactor's clock is not."""
 
     def test_minutes_are_repeated_after_an_hour_back(self) -> None:
-        desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "* * * * *")
-        self.go(desk, wall, 100)
+        bench, wall, runner = self.start("2026-11-20T10:58:30+01:00", "* * * * *")
+        self.go(bench, wall, 100)
         wall.rightNow -= 3_600
-        self.go(desk, wall, 120)
-        assert published_times(desk) == ["10:59", "11:00", "10:01", "10:02"]
+        self.go(bench, wall, 120)
+        assert published_times(bench) == ["10:59", "11:00", "10:01", "10:02"]
         stopped(runner)
 
     @pytest.mark.parametrize("expression", ["* * * * *", "@hourly", "0 11 * * *", "*/5 9-11 * * *"])
@@ -249,87 +249,87 @@ class TestClockChanges(CronCase):
     def test_no_time_is_repeated_after_a_small_step_back(
         self, expression: str, seconds: int
     ) -> None:
-        desk, wall, runner = self.start("2026-11-20T10:57:50+01:00", expression)
-        self.go(desk, wall, 135)
+        bench, wall, runner = self.start("2026-11-20T10:57:50+01:00", expression)
+        self.go(bench, wall, 135)
         for _ in range(4):
             wall.rightNow -= seconds
-            self.go(desk, wall, seconds + 2)
-        times = published_times(desk)
+            self.go(bench, wall, seconds + 2)
+        times = published_times(bench)
         assert "11:00" in times
         assert times == sorted(set(times))
         stopped(runner)
 
     @pytest.mark.parametrize("expression", ["0 11 * * *", "0 11,23 * * *", "30 10 * * *"])
     def test_daily_time_is_not_repeated_after_an_hour_back(self, expression: str) -> None:
-        desk, wall, runner = self.start("2026-11-20T10:29:30+01:00", expression)
-        self.go(desk, wall, 1_900)
+        bench, wall, runner = self.start("2026-11-20T10:29:30+01:00", expression)
+        self.go(bench, wall, 1_900)
         wall.rightNow -= 3_600
-        self.go(desk, wall, 7_200)
-        assert len(desk.published) == 1
+        self.go(bench, wall, 7_200)
+        assert len(bench.published) == 1
         stopped(runner)
 
     def test_several_daily_times_are_not_repeated_after_an_hour_back(self) -> None:
-        desk, wall, runner = self.start("2026-11-20T09:59:30+01:00", "0,30 10 * * *")
-        self.go(desk, wall, 2_700)
+        bench, wall, runner = self.start("2026-11-20T09:59:30+01:00", "0,30 10 * * *")
+        self.go(bench, wall, 2_700)
         wall.rightNow -= 3_600
-        self.go(desk, wall, 7_200)
-        assert published_times(desk) == ["10:00", "10:30"]
+        self.go(bench, wall, 7_200)
+        assert published_times(bench) == ["10:00", "10:30"]
         stopped(runner)
 
     def test_full_hour_is_not_repeated_after_an_hour_back(self) -> None:
-        desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly")
-        self.go(desk, wall, 60)
+        bench, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly")
+        self.go(bench, wall, 60)
         wall.rightNow -= 3_600
-        self.go(desk, wall, 7_200)
-        assert published_times(desk) == ["11:00", "12:00"]
+        self.go(bench, wall, 7_200)
+        assert published_times(bench) == ["11:00", "12:00"]
         stopped(runner)
 
     @pytest.mark.parametrize("expression", ["* * * * *", "@hourly", "0 12 * * *"])
     def test_times_are_repeated_after_years_back(self, expression: str) -> None:
-        desk, wall, runner = self.start("2026-11-20T11:59:30+01:00", expression)
-        self.go(desk, wall, 40)
+        bench, wall, runner = self.start("2026-11-20T11:59:30+01:00", expression)
+        self.go(bench, wall, 40)
         wall.rightNow = unix_time("2016-11-20T11:59:30+01:00")
-        self.go(desk, wall, 40)
-        assert [value["time"] for value in desk.published] == [
+        self.go(bench, wall, 40)
+        assert [value["time"] for value in bench.published] == [
             "2026-11-20T12:00:00+01:00",
             "2016-11-20T12:00:00+01:00",
         ]
         stopped(runner)
 
     def test_step_back_ends_the_wait_for_a_distant_time(self) -> None:
-        desk, wall, runner = self.start("2026-11-20T12:30:00+01:00", "0 12 * * *")
+        bench, wall, runner = self.start("2026-11-20T12:30:00+01:00", "0 12 * * *")
         wall.rightNow = unix_time("2016-11-20T11:59:00+01:00")
-        self.go(desk, wall, 31 + MAX_SLEEP_SECONDS)
-        assert [value["time"] for value in desk.published] == ["2016-11-20T12:00:00+01:00"]
+        self.go(bench, wall, 31 + MAX_SLEEP_SECONDS)
+        assert [value["time"] for value in bench.published] == ["2016-11-20T12:00:00+01:00"]
         stopped(runner)
 
     def test_times_skipped_by_a_step_forward_are_published_once(self) -> None:
-        desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "*/10 * * * *")
+        bench, wall, runner = self.start("2026-11-20T10:58:30+01:00", "*/10 * * * *")
         wall.rightNow += 3_600
-        self.go(desk, wall, MAX_SLEEP_SECONDS)
-        assert published_times(desk) == ["11:00"]
-        self.go(desk, wall, 90)
-        assert published_times(desk) == ["11:00", "12:00"]
+        self.go(bench, wall, MAX_SLEEP_SECONDS)
+        assert published_times(bench) == ["11:00"]
+        self.go(bench, wall, 90)
+        assert published_times(bench) == ["11:00", "12:00"]
         stopped(runner)
 
     def test_step_forward_and_back_keeps_the_schedule(self) -> None:
-        desk, wall, runner = self.start("2026-11-20T10:58:30+01:00", "0 * * * *")
+        bench, wall, runner = self.start("2026-11-20T10:58:30+01:00", "0 * * * *")
         wall.rightNow += 3e8
-        self.go(desk, wall, 3_700)
+        self.go(bench, wall, 3_700)
         wall.rightNow -= 3e8
-        self.go(desk, wall, 3_600)
-        assert published_times(desk)[0] == "11:00"
-        assert published_times(desk)[-1] == "13:00"
+        self.go(bench, wall, 3_600)
+        assert published_times(bench)[0] == "11:00"
+        assert published_times(bench)[-1] == "13:00"
         stopped(runner)
 
     def test_no_time_is_repeated_during_a_back_off(self, trouble: Trouble) -> None:
-        desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "0 11 * * *")
-        desk.refusal = Unavailable("the disk is full")
-        self.go(desk, wall, 30)
-        desk.refusal = None
+        bench, wall, runner = self.start("2026-11-20T10:59:30+01:00", "0 11 * * *")
+        bench.refusal = Unavailable("the disk is full")
+        self.go(bench, wall, 30)
+        bench.refusal = None
         wall.rightNow -= 60
-        self.go(desk, wall, 120)
-        assert desk.published == []
+        self.go(bench, wall, 120)
+        assert bench.published == []
         assert len(trouble.take()) == 1
         stopped(runner)
 
@@ -347,14 +347,14 @@ class TestClockChanges(CronCase):
     def test_any_steps_repeat_no_time_in_a_row_and_never_stop_the_source(
         self, steps: list[tuple[float, int]]
     ) -> None:
-        desk, wall, runner = self.start("2026-11-20T10:59:30+01:00", "* * * * *")
+        bench, wall, runner = self.start("2026-11-20T10:59:30+01:00", "* * * * *")
         for step, seconds in steps:
             wall.rightNow += step
-            self.go(desk, wall, seconds)
-        times = [value["time"] for value in desk.published]
+            self.go(bench, wall, seconds)
+        times = [value["time"] for value in bench.published]
         assert all(time != following for time, following in pairwise(times))
-        self.go(desk, wall, SLIGHTLY_BACK_SECONDS + 60 + MAX_SLEEP_SECONDS)
-        assert len(desk.published) > len(times)
+        self.go(bench, wall, SLIGHTLY_BACK_SECONDS + 60 + MAX_SLEEP_SECONDS)
+        assert len(bench.published) > len(times)
         stopped(runner)
 
 

@@ -13,7 +13,7 @@ from pushserver.errors import InvalidData, Unavailable
 from pushserver.sources.interface import SourceFailed
 from pushserver.sources.types.json_pointer import NotThere, Pointer
 from pushserver.sources.types.json_poll import POLL, Options, digest
-from tests.unit.fakes.remote import Desk, Remote, RemoteCase, failure_of
+from tests.unit.fakes.remote import FakeFeed, Remote, RemoteCase, failure_of
 
 RATES = {"base": "USD", "rates": {"EUR": 0.92, "CHF": 0.88}, "a/b": [1, {"~": None}]}
 
@@ -24,43 +24,43 @@ def poll(remote: Remote, **options: Any) -> Any:
 
 class TestPoll(RemoteCase):
     async def answer_with(
-        self, desk: Desk, remote: Remote, value: object, **headers: str
+        self, feed: FakeFeed, remote: Remote, value: object, **headers: str
     ) -> object:
         """Answer the next request; return the published value or None."""
         (await remote.visit()).json(value, **headers)
-        return await self.result(desk)
+        return await self.result(feed)
 
-    async def result(self, desk: Desk, seconds: float = 60.0) -> object:
+    async def result(self, feed: FakeFeed, seconds: float = 60.0) -> object:
         published = None
-        kind, value = await desk.happens()
+        kind, value = await feed.happens()
         if kind == "publishes":
             published = value
-            kind, value = await desk.happens()
+            kind, value = await feed.happens()
         assert (kind, value) == ("sleeps", seconds)
         return published
 
-    async def trouble(self, desk: Desk, seconds: float = 60.0) -> str:
-        kind, message = await desk.happens()
+    async def trouble(self, feed: FakeFeed, seconds: float = 60.0) -> str:
+        kind, message = await feed.happens()
         assert kind == "trouble"
-        assert await desk.happens() == ("sleeps", seconds)
+        assert await feed.happens() == ("sleeps", seconds)
         assert isinstance(message, str)
         return message
 
     async def test_document_is_published_when_it_changes(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(poll(remote), desk)
-        assert await self.answer_with(desk, remote, RATES) == RATES
-        desk.wake()
-        assert await self.answer_with(desk, remote, RATES) is None
-        desk.wake()
-        assert await self.answer_with(desk, remote, {**RATES, "base": "EUR"}) is not None
-        assert len(desk.published) == 2
-        assert desk.oks == 3
-        assert desk.troubles == []
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(poll(remote), feed)
+        assert await self.answer_with(feed, remote, RATES) == RATES
+        feed.wake()
+        assert await self.answer_with(feed, remote, RATES) is None
+        feed.wake()
+        assert await self.answer_with(feed, remote, {**RATES, "base": "EUR"}) is not None
+        assert len(feed.published) == 2
+        assert feed.oks == 3
+        assert feed.troubles == []
 
     async def test_value_at_the_path_is_published_when_it_changes(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(poll(remote, path="/rates/EUR", every=5), desk)
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(poll(remote, path="/rates/EUR", every=5), feed)
         for rates, published in (
             ({"EUR": 0.92, "at": 1}, 0.92),
             ({"EUR": 0.92, "at": 2}, None),
@@ -68,80 +68,80 @@ class TestPoll(RemoteCase):
             ({"EUR": 1.0, "at": 4}, None),
         ):
             (await remote.visit()).json({"rates": rates})
-            assert await self.result(desk, 5) == published
-            desk.wake()
+            assert await self.result(feed, 5) == published
+            feed.wake()
 
     async def test_option_always_publishes_each_response(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(poll(remote, publish="always"), desk)
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(poll(remote, publish="always"), feed)
         for _ in range(2):
             visit = await remote.visit()
             assert "if-none-match" not in visit.headers
             visit.json(RATES, etag='"x"')
-            assert await self.result(desk) == RATES
-            desk.wake()
+            assert await self.result(feed) == RATES
+            feed.wake()
 
     async def test_requests_are_conditional(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(poll(remote), desk)
-        assert await self.answer_with(desk, remote, 1, etag='W/"x"', last_modified="today") == 1
-        desk.wake()
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(poll(remote), feed)
+        assert await self.answer_with(feed, remote, 1, etag='W/"x"', last_modified="today") == 1
+        feed.wake()
         visit = await remote.visit()
         assert visit.headers["if-none-match"] == 'W/"x"'
         assert visit.headers["if-modified-since"] == "today"
         visit.begin(304)
         visit.close()
-        assert await self.result(desk) is None
-        assert desk.oks == 2
-        desk.wake()
+        assert await self.result(feed) is None
+        assert feed.oks == 2
+        feed.wake()
         visit = await remote.visit()
         assert visit.headers["if-none-match"] == 'W/"x"'
         visit.json(2)
-        assert await self.result(desk) == 2
-        desk.wake()
+        assert await self.result(feed) == 2
+        feed.wake()
         assert "if-none-match" not in (await remote.visit()).headers
 
     async def test_unusable_document_sets_no_validators(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(poll(remote, path="/x"), desk)
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(poll(remote, path="/x"), feed)
         for _ in range(2):
             visit = await remote.visit()
             assert "if-none-match" not in visit.headers
             visit.json({}, etag='"x"')
-            assert "has nothing at /x" in await self.trouble(desk)
-            desk.wake()
+            assert "has nothing at /x" in await self.trouble(feed)
+            feed.wake()
 
     async def test_last_value_is_remembered_across_a_restart(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(poll(remote), desk)
-        assert await self.answer_with(desk, remote, RATES) == RATES
-        again = Desk(memory=desk.memory)
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(poll(remote), feed)
+        assert await self.answer_with(feed, remote, RATES) == RATES
+        again = FakeFeed(memory=feed.memory)
         self.run_source(poll(remote), again)
         assert await self.answer_with(again, remote, RATES) is None
         again.wake()
         assert await self.answer_with(again, remote, 5) == 5
 
     async def test_another_path_forgets_the_last_value(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(poll(remote, path="/a"), desk)
-        assert await self.answer_with(desk, remote, {"a": 1, "b": 1}) == 1
-        again = Desk(memory=desk.memory)
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(poll(remote, path="/a"), feed)
+        assert await self.answer_with(feed, remote, {"a": 1, "b": 1}) == 1
+        again = FakeFeed(memory=feed.memory)
         self.run_source(poll(remote, path="/b"), again)
         assert await self.answer_with(again, remote, {"a": 1, "b": 1}) == 1
 
     async def test_next_run_keeps_the_interval(self) -> None:
-        remote, desk = self.remote(), Desk()
+        remote, feed = self.remote(), FakeFeed()
         source = poll(remote)
-        running = self.run_source(source, desk)
-        assert await self.answer_with(desk, remote, 1) == 1
+        running = self.run_source(source, feed)
+        assert await self.answer_with(feed, remote, 1) == 1
         running.cancel()
-        desk.reactor.clock.advance(20)
-        self.run_source(source, desk)
-        assert await desk.happens() == ("sleeps", 40)
+        feed.reactor.clock.advance(20)
+        self.run_source(source, feed)
+        assert await feed.happens() == ("sleeps", 40)
 
     async def test_unusable_response_is_a_warning_and_polling_continues(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(poll(remote, path="/a"), desk)
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(poll(remote, path="/a"), feed)
         for body, problem in (
             (b"<html>", "answered with invalid JSON: "),
             (b"", "answered with invalid JSON: "),
@@ -151,76 +151,76 @@ class TestPoll(RemoteCase):
             (b"[1]", f"path: the answer of {remote.host} has nothing at /a"),
         ):
             (await remote.visit()).answer(body)
-            warning = await self.trouble(desk)
+            warning = await self.trouble(feed)
             assert problem in warning
             assert "s3cret" not in warning
-            desk.wake()
+            feed.wake()
         (await remote.visit()).answer(b"", 500)
-        assert await self.trouble(desk) == f"{remote.host} answered 500 Internal Server Error"
-        assert desk.oks == 0
-        desk.wake()
+        assert await self.trouble(feed) == f"{remote.host} answered 500 Internal Server Error"
+        assert feed.oks == 0
+        feed.wake()
         (await remote.visit()).answer(b'\xef\xbb\xbf{"a": 1}')
-        assert await self.result(desk) == 1
-        assert desk.oks == 1
+        assert await self.result(feed) == 1
+        assert feed.oks == 1
 
     async def test_retry_after_of_a_busy_server_is_honoured(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(poll(remote), desk)
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(poll(remote), feed)
         (await remote.visit()).answer(b"", 429, retry_after="100")
-        assert "429" in await self.trouble(desk, 100)
-        desk.wake()
+        assert "429" in await self.trouble(feed, 100)
+        feed.wake()
         (await remote.visit()).answer(b"", 503, retry_after="10")
-        assert "503" in await self.trouble(desk, 60)
+        assert "503" in await self.trouble(feed, 60)
 
     async def test_source_fails_without_a_response_and_the_next_run_polls_at_once(self) -> None:
-        remote, desk = self.remote(), Desk()
+        remote, feed = self.remote(), FakeFeed()
         source = poll(remote)
-        running = self.run_source(source, desk)
+        running = self.run_source(source, feed)
         (await remote.visit()).cut()
         assert isinstance(await failure_of(running), SourceFailed)
-        self.run_source(source, desk)
-        assert await self.answer_with(desk, remote, 1) == 1
+        self.run_source(source, feed)
+        assert await self.answer_with(feed, remote, 1) == 1
 
     async def test_source_fails_with_source_failed_while_publishing_is_unavailable(self) -> None:
-        remote, desk = self.remote(), Desk()
-        desk.refusal = Unavailable("the disk is full")
+        remote, feed = self.remote(), FakeFeed()
+        feed.refusal = Unavailable("the disk is full")
         source = poll(remote)
-        running = self.run_source(source, desk)
+        running = self.run_source(source, feed)
         (await remote.visit()).json(1)
         error = await failure_of(running)
         assert isinstance(error, SourceFailed)
         assert str(error) == "nothing can be published: the disk is full"
-        desk.refusal = None
-        self.run_source(source, desk)
-        assert await self.answer_with(desk, remote, 1) == 1
+        feed.refusal = None
+        self.run_source(source, feed)
+        assert await self.answer_with(feed, remote, 1) == 1
 
     async def test_value_that_cannot_be_published_is_a_warning(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(poll(remote), desk)
-        desk.refusal = InvalidData("nested deeper than 100")
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(poll(remote), feed)
+        feed.refusal = InvalidData("nested deeper than 100")
         (await remote.visit()).json(1)
-        assert "cannot be published: nested deeper than 100" in await self.trouble(desk)
-        desk.wake()
+        assert "cannot be published: nested deeper than 100" in await self.trouble(feed)
+        feed.wake()
         # msgspec accepts deeper nesting than json.
         (await remote.visit()).answer(b"[" * 900 + b"]" * 900)
-        await self.trouble(desk)
+        await self.trouble(feed)
 
     async def test_no_request_is_sent_while_a_publication_waits(self) -> None:
-        remote, desk = self.remote(), Desk()
-        desk.gate = Deferred()
-        self.run_source(poll(remote), desk)
+        remote, feed = self.remote(), FakeFeed()
+        feed.gate = Deferred()
+        self.run_source(poll(remote), feed)
         visit = await remote.visit()
         visit.json(1)
-        assert await desk.happens() == ("waits", 1)
+        assert await feed.happens() == ("waits", 1)
         await visit.gone
         # The wait does not count for the timeout of the response.
-        desk.reactor.clock.advance(1_000)
-        desk.gate.callback(None)
-        assert await desk.happens() == ("publishes", 1)
+        feed.reactor.clock.advance(1_000)
+        feed.gate.callback(None)
+        assert await feed.happens() == ("publishes", 1)
 
     async def test_headers_are_sent(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(poll(remote, headers={"Authorization": "Bearer x"}), desk)
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(poll(remote, headers={"Authorization": "Bearer x"}), feed)
         assert (await remote.visit()).headers["authorization"] == "Bearer x"
 
 

@@ -13,15 +13,15 @@ from tests.unit.fakes.recorder import Recorder
 from tests.unit.fakes.tools import drive
 
 
-def split(*parts: bytes, most: int = 10) -> list[Line]:
-    """The lines of these parts, the rest as the last of them."""
-    splitter = Splitter(most)
+def split(*parts: bytes, max_bytes: int = 10) -> list[Line]:
+    """Return the lines of the parts, and the unfinished line."""
+    splitter = Splitter(max_bytes)
     lines = [line for part in parts for line in splitter.feed(part)]
     rest = splitter.rest()
     return lines if rest is None else [*lines, rest]
 
 
-class TestSplitting:
+class TestSplitter:
     @pytest.mark.parametrize(
         ("parts", "lines"),
         [
@@ -35,9 +35,7 @@ class TestSplitting:
             ([b"\0\xff\n"], [Line(b"\0\xff", 3)]),
         ],
     )
-    def test_is_at_newlines_wherever_the_parts_end(
-        self, parts: list[bytes], lines: list[Line]
-    ) -> None:
+    def test_lines_end_at_newlines(self, parts: list[bytes], lines: list[Line]) -> None:
         assert split(*parts) == lines
 
     @pytest.mark.parametrize(
@@ -52,11 +50,11 @@ class TestSplitting:
             (b"x" * 11, Line(b"x" * 10, 11, cut=True)),
         ],
     )
-    def test_cuts_what_is_too_long(self, text: bytes, line: Line) -> None:
+    def test_long_line_is_cut(self, text: bytes, line: Line) -> None:
         assert split(text) == [line]
         assert split(*(text[n : n + 1] for n in range(len(text)))) == [line]
 
-    def test_keeps_no_more_of_a_line_than_it_may(self) -> None:
+    def test_memory_of_a_line_is_bounded(self) -> None:
         splitter = Splitter(10)
         for _ in range(1_000):
             assert list(splitter.feed(b"x" * 1_000)) == []
@@ -64,10 +62,10 @@ class TestSplitting:
         assert len(splitter._kept) == 11
 
     @given(st.lists(st.text("ab\r\n", max_size=8).map(str.encode), max_size=8))
-    def test_does_not_depend_on_the_parts(self, parts: list[bytes]) -> None:
+    def test_lines_do_not_depend_on_the_parts(self, parts: list[bytes]) -> None:
         whole = b"".join(parts)
-        lines = split(*parts, most=100)
-        assert lines == split(whole, most=100)
+        lines = split(*parts, max_bytes=100)
+        assert lines == split(whole, max_bytes=100)
         assert sum(line.size for line in lines) == len(whole)
         expected = [text.removesuffix(b"\r") for text in whole.split(b"\n")[:-1]]
         assert [line.text for line in lines][: len(expected)] == expected
@@ -76,7 +74,7 @@ class TestSplitting:
 def published(
     line: Line, line_format: LineFormat = "text", tags: dict[str, str] | None = None
 ) -> Recorder:
-    """The feed to which this one was published."""
+    """Publish a line; return the feed."""
     feed = Recorder()
     drive(Lines(feed, line_format, 10).publish(line, tags))
     return feed
@@ -94,11 +92,11 @@ class TestText:
             (b"\xed\xa0\x80", "���"),
         ],
     )
-    def test_is_published_as_a_string_whatever_it_is(self, text: bytes, data: str) -> None:
+    def test_any_bytes_are_published_as_a_string(self, text: bytes, data: str) -> None:
         feed = published(Line(text, 0))
         assert (feed.published, feed.tags, feed.troubles) == ([data], [None], [])
 
-    def test_that_was_cut_is_tagged_and_told(self) -> None:
+    def test_cut_line_has_a_tag_and_a_warning(self) -> None:
         feed = published(Line("abcdefghü".encode()[:9], 99, cut=True), tags={"stream": "stderr"})
         assert feed.published == ["abcdefgh"]
         assert feed.tags == [{"stream": "stderr", "cut": "true"}]
@@ -114,18 +112,18 @@ class TestJson:
             (b"12345678901234567890123", 12345678901234567890123),
         ],
     )
-    def test_is_published_as_the_value_that_it_is(self, text: bytes, data: Any) -> None:
+    def test_json_line_is_published_as_its_value(self, text: bytes, data: Any) -> None:
         assert published(Line(text, 0), "json").published == [data]
 
     @pytest.mark.parametrize(
         "text", [b"no", b'{"a":1', b"NaN", b'{"a":1,"a":2}', b"\xff", b"1 2", b"[" * 200]
     )
-    def test_that_is_none_is_a_trouble_and_skipped(self, text: bytes) -> None:
+    def test_invalid_json_is_skipped_with_a_warning(self, text: bytes) -> None:
         feed = published(Line(text, 0), "json")
         assert feed.published == []
         assert feed.troubles == ['a line is not JSON (format = "json"): skipped']
 
-    def test_that_was_cut_is_skipped(self) -> None:
+    def test_cut_json_is_skipped_with_a_warning(self) -> None:
         feed = published(Line(b"1", 99, cut=True), "json")
         assert (feed.published, feed.troubles) == (
             [],
@@ -133,12 +131,12 @@ class TestJson:
         )
 
     @pytest.mark.parametrize("text", [b"", b"  \t"])
-    def test_of_an_empty_line_is_nothing(self, text: bytes) -> None:
+    def test_empty_line_is_skipped(self, text: bytes) -> None:
         feed = published(Line(text, 0), "json")
         assert (feed.published, feed.troubles) == ([], [])
 
 
-def test_while_nothing_can_be_published_a_line_waits() -> None:
+def test_line_waits_while_publishing_is_unavailable() -> None:
     feed = Recorder()
     feed.fails = [Unavailable("the store failed: the disk is full")] * 2
     done = Deferred.fromCoroutine(Lines(feed, "text", 10).publish(Line(b"a", 2)))

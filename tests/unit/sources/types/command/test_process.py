@@ -21,7 +21,7 @@ from pushserver.sources.types.command.process import (
 )
 from tests.unit.fakes.web import Trouble
 
-# No process has this number: Linux gives none above 4194304.
+# No process has this number: Linux uses none above 4194304.
 PID = 2**30
 STOP_SECONDS = 5.0
 
@@ -39,7 +39,7 @@ class Pipe:
 
 
 class Reactor(Clock):
-    """A clock that starts a process, which does what the test says; its transport too."""
+    """A clock, a fake process controlled by the test, and its transport."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Reactor(Clock):
         self.triggers: list[Callable[[], Deferred[None]]] = []
         self.signals: list[tuple[float, int]] = []
         self.group = 1
-        """How many are in its group."""
+        """The number of processes in the group."""
         self.has_group = True
         self.lives = True
         self.problem: OSError | None = None
@@ -88,125 +88,125 @@ class Reactor(Clock):
     def loseConnection(self) -> None:
         self.close()
 
-    def say(self, data: bytes, descriptor: int = STDOUT) -> None:
-        """The process writes, and is read."""
+    def write(self, data: bytes, descriptor: int = STDOUT) -> None:
+        """Let the process write, and the pipe be read."""
         assert not self.pipes[descriptor].paused
         self.protocol.childDataReceived(descriptor, data)
 
     def exit(self, group: int = 0) -> None:
-        """The process ends, and leaves so many behind."""
+        """Let the program end; `group` processes remain."""
         self.lives = False
         self.group = group
         self.protocol.processExited(Failure(ProcessDone(0)))
         self.end()
 
     def close(self) -> None:
-        """Nobody has its output any more."""
+        """Close all pipes."""
         self.pipes.clear()
         self.end()
 
     def end(self) -> None:
-        """As Twisted does: when it has exited and its pipes are closed."""
+        """Call processEnded as Twisted does: after the exit and the close of all pipes."""
         if not self.lives and not self.pipes:
             self.protocol.processEnded(Failure(ProcessDone(0)))
 
     def wait(self, seconds: float) -> None:
-        """Time goes on in small steps."""
+        """Advance the clock in small steps."""
         for _ in range(round(seconds / POLL_SECONDS)):
             self.advance(POLL_SECONDS)
 
 
 def running(on_stderr: Callable[[bytes], None] | None = None) -> tuple[Reactor, Process]:
-    """A process that has been started."""
+    """Return a started process."""
     reactor = Reactor()
     process = Process(cast(Any, reactor), reactor.seconds, STOP_SECONDS, on_stderr, reactor.kill)
     process.start(["/bin/true"], "", {})
     return reactor, process
 
 
-def begun(coroutine: Any) -> list[Any]:
-    """What comes of it."""
-    found: list[Any] = []
-    Deferred.fromCoroutine(coroutine).addBoth(found.append)
-    return found
+def started(coroutine: Any) -> list[Any]:
+    """Start the coroutine; the list gets its result."""
+    results: list[Any] = []
+    Deferred.fromCoroutine(coroutine).addBoth(results.append)
+    return results
 
 
 def read(process: Process) -> Any:
-    """What is read at once."""
-    [found] = begun(process.read())
-    return found
+    """Return the result of a read that does not wait."""
+    [results] = started(process.read())
+    return results
 
 
 class TestOutput:
-    def test_is_not_read_before_the_last_was_taken(self) -> None:
+    def test_pipes_are_paused_until_the_last_chunk_was_read(self) -> None:
         reactor, process = running()
-        found = begun(process.read())
-        reactor.say(b"a")
-        assert found == [(STDOUT, b"a")]
+        results = started(process.read())
+        reactor.write(b"a")
+        assert results == [(STDOUT, b"a")]
         assert (reactor.pipes[STDOUT].paused, reactor.pipes[STDERR].paused) == (True, False)
-        reactor.say(b"b", STDERR)
+        reactor.write(b"b", STDERR)
         assert reactor.pipes[STDERR].paused
         assert read(process) == (STDERR, b"b")
         assert reactor.pipes[STDOUT].paused
-        found = begun(process.read())
-        assert found == []
+        results = started(process.read())
+        assert results == []
         assert not any(pipe.paused for pipe in reactor.pipes.values())
         reactor.close()
         reactor.exit()
-        assert found == [None]
+        assert results == [None]
 
-    def test_on_standard_error_may_be_heard_at_once(self) -> None:
-        heard: list[bytes] = []
-        reactor, process = running(heard.append)
-        reactor.say(b"a")
+    def test_standard_error_is_given_to_the_callback_at_once(self) -> None:
+        chunks: list[bytes] = []
+        reactor, process = running(chunks.append)
+        reactor.write(b"a")
         for _ in range(3):
-            reactor.say(b"b", STDERR)
-        assert heard == [b"b"] * 3
+            reactor.write(b"b", STDERR)
+        assert chunks == [b"b"] * 3
         assert read(process) == (STDOUT, b"a")
 
-    def test_of_a_flood_on_standard_error_is_heard_so_much_in_a_while(self) -> None:
-        heard: list[bytes] = []
-        reactor, process = running(heard.append)
+    def test_standard_error_is_paused_after_many_bytes(self) -> None:
+        chunks: list[bytes] = []
+        reactor, process = running(chunks.append)
         chunk = b"x" * (STDERR_BYTES // 2)
         for _ in range(3):
-            reactor.say(chunk, STDERR)
+            reactor.write(chunk, STDERR)
             assert not reactor.pipes[STDERR].paused
-            reactor.say(chunk, STDERR)
+            reactor.write(chunk, STDERR)
             assert reactor.pipes[STDERR].paused
-            # Whoever waits for the output, or for the end, changes nothing about that.
-            begun(process.read())
+            # Neither a read nor a stop resumes the pipe.
+            started(process.read())
             assert reactor.pipes[STDERR].paused
-            begun(process.stop())
+            started(process.stop())
             assert reactor.pipes[STDERR].paused
             reactor.wait(POLL_SECONDS)
         for _ in range(2):
-            reactor.say(chunk, STDERR)
+            reactor.write(chunk, STDERR)
         reactor.close()
         reactor.exit()
         assert process.ended
         assert reactor.getDelayedCalls() == []
-        assert len(heard) == 8
+        assert len(chunks) == 8
 
-    def test_that_was_not_taken_yet_is_there_after_the_end(self) -> None:
+    def test_output_can_be_read_after_the_end(self) -> None:
         reactor, process = running()
-        reactor.say(b"a")
+        reactor.write(b"a")
         reactor.close()
         reactor.exit()
         assert process.ended
         assert read(process) == (STDOUT, b"a")
         assert read(process) is None
 
-    def test_may_be_waited_for_again_after_a_cancel(self) -> None:
+    def test_cancelled_read_can_be_repeated(self) -> None:
         reactor, process = running()
-        waiting = Deferred.fromCoroutine(process.read())
-        waiting.addErrback(lambda why: why.trap(CancelledError))
-        waiting.cancel()
-        reactor.say(b"a")
+        reading = Deferred.fromCoroutine(process.read())
+        reading.addErrback(lambda why: why.trap(CancelledError))
+        reading.cancel()
+        reactor.write(b"a")
         assert read(process) == (STDOUT, b"a")
 
 
-class TestTheEnd:
-    def test_of_all_of_it_is_waited_for(self) -> None:
+class TestEnd:
+    def test_process_has_ended_when_program_and_output_have(self) -> None:
         reactor, process = running()
         reactor.exit()
         assert not process.ended
@@ -216,7 +216,7 @@ class TestTheEnd:
         assert reactor.getDelayedCalls() == []
         assert reactor.triggers == []
 
-    def test_ends_what_is_left_of_its_group(self) -> None:
+    def test_remaining_group_gets_sigterm(self) -> None:
         reactor, process = running()
         reactor.exit(group=2)
         reactor.close()
@@ -228,121 +228,121 @@ class TestTheEnd:
         assert process.ended
         assert reactor.getDelayedCalls() == []
 
-    def test_comes_although_the_group_has_zombies_that_nobody_takes(self) -> None:
+    def test_unreaped_zombies_do_not_prevent_the_end(self) -> None:
         reactor, process = running()
         reactor.exit(group=2)
         reactor.close()
-        begun(process.read())
+        started(process.read())
         reactor.wait(STOP_SECONDS + 3 * GRACE_SECONDS)
         assert [number for _, number in reactor.signals] == [signal.SIGTERM, signal.SIGKILL]
         assert process.ended
         assert reactor.getDelayedCalls() == []
 
-    def test_comes_although_somebody_else_has_its_output(self) -> None:
+    def test_foreign_holder_of_the_output_does_not_prevent_the_end(self) -> None:
         reactor, process = running()
-        found = begun(process.read())
+        results = started(process.read())
         reactor.exit()
         reactor.wait(GRACE_SECONDS + 2 * POLL_SECONDS)
-        assert found == [None]
+        assert results == [None]
         assert process.ended
 
-    def test_leaves_time_to_take_what_it_has_written(self) -> None:
+    def test_output_is_kept_until_it_was_read(self) -> None:
         reactor, process = running()
-        reactor.say(b"a")
+        reactor.write(b"a")
         reactor.exit()
         reactor.wait(20)
         assert not process.ended
         assert read(process) == (STDOUT, b"a")
         reactor.wait(20)
         assert not process.ended
-        found = begun(process.read())
+        results = started(process.read())
         reactor.wait(GRACE_SECONDS / 2)
-        reactor.say(b"b")
-        assert found == [(STDOUT, b"b")]
-        found = begun(process.read())
+        reactor.write(b"b")
+        assert results == [(STDOUT, b"b")]
+        results = started(process.read())
         assert not process.ended
         reactor.wait(3 * GRACE_SECONDS)
-        assert found == [None]
+        assert results == [None]
         assert process.ended
 
 
-class TestStopping:
-    def test_is_asked_for_and_then_enforced(self) -> None:
+class TestStop:
+    def test_sigkill_follows_sigterm_after_stop_seconds(self) -> None:
         reactor, process = running()
-        over = begun(process.stop())
+        results = started(process.stop())
         assert process.stopped
         reactor.wait(STOP_SECONDS + POLL_SECONDS)
         [(first, asked), (second, enforced)] = reactor.signals
         assert (first, asked, enforced) == (0, signal.SIGTERM, signal.SIGKILL)
         assert STOP_SECONDS <= second <= STOP_SECONDS + POLL_SECONDS + 0.01
-        assert over == []
+        assert results == []
         reactor.exit()
         reactor.close()
-        assert over == [None]
+        assert results == [None]
         assert reactor.getDelayedCalls() == []
 
-    def test_reads_on_and_keeps_nothing(self) -> None:
+    def test_output_after_the_stop_is_discarded(self) -> None:
         reactor, process = running()
-        reactor.say(b"a")
-        found = begun(process.stop())
+        reactor.write(b"a")
+        results = started(process.stop())
         for _ in range(3):
-            reactor.say(b"b")
+            reactor.write(b"b")
         reactor.close()
         reactor.exit()
-        assert found == [None]
+        assert results == [None]
         assert read(process) is None
 
-    def test_what_does_not_end_is_told(self, trouble: Trouble) -> None:
+    def test_process_that_does_not_end_is_logged(self, trouble: Trouble) -> None:
         reactor, process = running()
-        over = begun(process.stop())
+        results = started(process.stop())
         reactor.wait(STOP_SECONDS + GRACE_SECONDS + 3 * POLL_SECONDS)
-        assert over == [None]
+        assert results == [None]
         assert process.ended
         assert trouble.take() == [f"process {PID} does not end"]
         assert reactor.getDelayedCalls() == []
 
-    def test_goes_on_when_nobody_waits_for_it(self) -> None:
+    def test_cancelled_stop_still_ends_the_process(self) -> None:
         reactor, process = running()
         stopping = Deferred.fromCoroutine(process.stop())
         stopping.addErrback(lambda why: why.trap(CancelledError))
         stopping.cancel()
-        again = begun(process.stop())
+        again = started(process.stop())
         reactor.wait(STOP_SECONDS + POLL_SECONDS)
         assert len(reactor.signals) == 2
         reactor.exit()
         reactor.close()
         assert (again, process.ended) == ([None], True)
 
-    def test_what_has_ended_is_nothing(self) -> None:
+    def test_stop_of_an_ended_process_sends_no_signal(self) -> None:
         reactor, process = running()
         reactor.exit()
         reactor.close()
         signals = list(reactor.signals)
-        assert begun(process.stop()) == [None]
+        assert started(process.stop()) == [None]
         assert (reactor.signals, process.stopped) == (signals, False)
 
-    def test_reaches_it_before_it_has_its_group(self) -> None:
+    def test_signal_reaches_the_program_before_it_has_a_group(self) -> None:
         reactor, process = running()
         reactor.has_group = False
-        over = begun(process.stop())
+        results = started(process.stop())
         assert reactor.signals == [(0, signal.SIGTERM)]
         reactor.exit()
         reactor.close()
-        assert over == [None]
+        assert results == [None]
 
-    def test_what_has_become_somebody_elses_is_left_to_that(self, trouble: Trouble) -> None:
+    def test_process_of_another_user_is_left_alone(self, trouble: Trouble) -> None:
         reactor, process = running()
 
         def refuse(group: int, number: int) -> None:
             raise PermissionError
 
         process._kill = refuse
-        over = begun(process.stop())
+        results = started(process.stop())
         reactor.wait(STOP_SECONDS + GRACE_SECONDS + 3 * POLL_SECONDS)
-        assert over == [None]
+        assert results == [None]
         assert len(trouble.take()) == 1
 
-    def test_is_what_a_shutdown_of_the_reactor_waits_for(self) -> None:
+    def test_shutdown_of_the_reactor_waits_for_the_end(self) -> None:
         reactor, process = running()
         [trigger] = reactor.triggers
         done: list[object] = []
@@ -352,11 +352,11 @@ class TestStopping:
         reactor.exit()
         reactor.close()
         assert (done, process.ended) == ([None], True)
-        # A trigger that was called cannot be taken back.
+        # A trigger that was called is not removed.
         assert reactor.triggers == [trigger]
 
 
-def test_what_the_system_cannot_start_is_told() -> None:
+def test_error_of_spawn_process_raises_cannot_start() -> None:
     reactor = Reactor()
     reactor.problem = BlockingIOError(11, "Resource temporarily unavailable")
     process = Process(cast(Any, reactor), reactor.seconds, STOP_SECONDS, None, reactor.kill)

@@ -33,7 +33,7 @@ from pushserver.sources.types.feed.source import (
     read,
 )
 from pushserver.store.source_memory import MOST_BYTES
-from tests.unit.fakes.remote import Desk, Remote, RemoteCase, StillReactor, failure_of, reactor
+from tests.unit.fakes.remote import FakeFeed, Remote, RemoteCase, StillReactor, failure_of, reactor
 
 RSS = b"""<?xml version="1.0" encoding="UTF-8"?>
 <rss version="2.0" xmlns:dc="http://purl.org/dc/elements/1.1/"
@@ -115,21 +115,21 @@ JSON_FEED = json.dumps(
 URL = "https://example.org/feeds/all.xml"
 
 
-def found(document: bytes, content_type: str = "") -> Any:
+def parse(document: bytes, content_type: str = "") -> Any:
     return reader.read(document, URL, content_type)
 
 
-def first(document: bytes) -> Any:
-    return found(document)["entries"][0]
+def first_entry(document: bytes) -> Any:
+    return parse(document)["entries"][0]
 
 
 def item(inner: str) -> bytes:
     return f"<rss version='2.0'><channel><item>{inner}</item></channel></rss>".encode()
 
 
-class TestADocument:
-    def test_may_be_rss(self) -> None:
-        contents = found(RSS, "application/rss+xml; charset=utf-8")
+class TestDocument:
+    def test_rss_2(self) -> None:
+        contents = parse(RSS, "application/rss+xml; charset=utf-8")
         assert contents["title"] == "Bake & Brew"
         rye, one = contents["entries"]
         assert rye.pop("digest") != one.pop("digest")
@@ -152,14 +152,14 @@ class TestADocument:
             "feed": "Bake & Brew",
         }
 
-    def test_may_be_rss_of_the_old_kind(self) -> None:
-        contents = found(RDF, "text/xml")
+    def test_rss_1(self) -> None:
+        contents = parse(RDF, "text/xml")
         assert contents["title"] == "Old news"
         assert contents["entries"][0]["link"] == "https://old.example/1"
         assert contents["entries"][0]["published"] == "2026-11-03T00:00:00Z"
 
-    def test_may_be_atom(self) -> None:
-        contents = found(ATOM, "application/atom+xml")
+    def test_atom(self) -> None:
+        contents = parse(ATOM, "application/atom+xml")
         assert contents["title"] == "Notes ünder way"
         (entry,) = contents["entries"]
         del entry["digest"]
@@ -173,8 +173,8 @@ class TestADocument:
             "feed": "Notes ünder way",
         }
 
-    def test_may_be_json_feed(self) -> None:
-        contents = found(b"\xef\xbb\xbf\n" + JSON_FEED, "application/feed+json")
+    def test_json_feed(self) -> None:
+        contents = parse(b"\xef\xbb\xbf\n" + JSON_FEED, "application/feed+json")
         assert contents["title"] == "JSON notes"
         seven, six = contents["entries"]
         assert seven.pop("digest") != six.pop("digest")
@@ -197,27 +197,27 @@ class TestADocument:
             "feed": "JSON notes",
         }
 
-    def test_may_be_in_another_encoding(self) -> None:
+    def test_document_may_have_another_encoding(self) -> None:
         text = ATOM.decode().replace("utf-8", "utf-16")
-        assert found(text.encode("utf-16"))["title"] == "Notes ünder way"
+        assert parse(text.encode("utf-16"))["title"] == "Notes ünder way"
         latin = ATOM.decode().replace("utf-8", "iso-8859-1").encode("latin-1")
-        assert found(latin)["title"] == "Notes ünder way"
-        assert found(latin.replace(b'encoding="iso-8859-1"', b""), "text/xml; charset=latin-1")[
+        assert parse(latin)["title"] == "Notes ünder way"
+        assert parse(latin.replace(b'encoding="iso-8859-1"', b""), "text/xml; charset=latin-1")[
             "title"
         ] == ("Notes ünder way")
 
-    def test_may_be_malformed(self) -> None:
+    def test_malformed_document_is_parsed(self) -> None:
         broken = RSS.replace(b"&amp;b", b"&b&nbsp;").replace(b"</channel>", b"")
-        assert [entry["title"] for entry in found(broken)["entries"]] == ["Rye again", "1 < 2"]
-        assert len(found(RSS[: len(RSS) // 2])["entries"]) == 1
+        assert [entry["title"] for entry in parse(broken)["entries"]] == ["Rye again", "1 < 2"]
+        assert len(parse(RSS[: len(RSS) // 2])["entries"]) == 1
 
-    def test_without_entries_is_one(self) -> None:
-        assert found(b"<rss version='2.0'><channel><title>a</title></channel></rss>") == {
+    def test_feed_may_be_empty(self) -> None:
+        assert parse(b"<rss version='2.0'><channel><title>a</title></channel></rss>") == {
             "title": "a",
             "entries": [],
         }
         empty = b'{"version": "https://jsonfeed.org/version/1"}'
-        assert found(empty) == {"title": "", "entries": []}
+        assert parse(empty) == {"title": "", "entries": []}
 
     @pytest.mark.parametrize(
         "document",
@@ -235,16 +235,16 @@ class TestADocument:
             b"\xff\xfe\xfd",
         ],
     )
-    def test_may_be_none(self, document: bytes) -> None:
+    def test_other_documents_raise_not_a_feed(self, document: bytes) -> None:
         with pytest.raises(NotAFeed):
-            found(document)
+            parse(document)
 
-    def test_gives_so_many_entries_at_most(self) -> None:
+    def test_number_of_entries_is_bounded(self) -> None:
         items = b"<item><title>a</title></item>" * (reader.MAX_ENTRIES + 5)
         document = b"<rss version='2.0'><channel>%b</channel></rss>" % items
-        assert len(found(document)["entries"]) == reader.MAX_ENTRIES
+        assert len(parse(document)["entries"]) == reader.MAX_ENTRIES
         many = {"version": "https://jsonfeed.org/version/1", "items": [{"id": 1}] * 1_005}
-        assert len(found(json.dumps(many).encode())["entries"]) == reader.MAX_ENTRIES
+        assert len(parse(json.dumps(many).encode())["entries"]) == reader.MAX_ENTRIES
 
     @pytest.mark.parametrize(
         "feed",
@@ -262,12 +262,12 @@ class TestADocument:
             {"items": [{"title": "\ud800", "url": "\ud800", "id": "\ud800"}]},
         ],
     )
-    def test_of_json_may_hold_anything(self, feed: dict[str, Any]) -> None:
+    def test_any_values_of_json_are_accepted(self, feed: dict[str, Any]) -> None:
         document = json.dumps({"version": "https://jsonfeed.org/version/1.1", **feed}).encode()
-        jsontext.encode(found(document))
+        jsontext.encode(parse(document))
 
 
-class TestAnEntry:
+class TestEntry:
     @pytest.mark.parametrize(
         ("link", "shown"),
         [
@@ -289,19 +289,19 @@ class TestAnEntry:
             ("https://a.example/" + "x" * 2_000, ""),
         ],
     )
-    def test_has_a_link_of_http_or_none(self, link: str, shown: str) -> None:
+    def test_link_is_an_absolute_url_of_http_or_empty(self, link: str, shown: str) -> None:
         assert reader.safe_link(URL, link) == shown
 
-    def test_has_a_text_and_no_markup(self) -> None:
+    def test_html_becomes_text(self) -> None:
         html = (
             "<h1>A</h1>b<ul><li>c<li>d</ul><a href=x>e</a>f &lt;g&gt; <style>h{}</style>"
             "<!-- i --><img alt=j><script>k<b></script>l<title>m</title>&#110;&nbsp;\u202eo\0"
         )
         assert reader.line(reader.plain(html)) == "A b c d ef <g> l n o"
 
-    def test_is_bounded(self) -> None:
+    def test_texts_are_bounded(self) -> None:
         long = "word " * 10_000
-        entry = first(
+        entry = first_entry(
             item(
                 f"<title>{long}</title><guid>{long}</guid><dc:creator>{long}</dc:creator>"
                 f"<description>{long}</description>"
@@ -312,51 +312,53 @@ class TestAnEntry:
         assert len(entry["id"]) <= reader.LINE_CHARACTERS
         assert 1_900 < len(entry["summary"]) <= reader.SUMMARY_CHARACTERS
 
-    def test_is_known_by_its_id_or_its_link_or_what_it_says(self) -> None:
-        a = first(item("<guid>x:1</guid><title>a</title>"))
-        assert a["digest"] == first(item("<guid>x:1</guid><title>b</title>"))["digest"]
-        assert a["digest"] != first(item("<guid>x:2</guid><title>a</title>"))["digest"]
+    def test_digest_is_of_the_id_the_link_or_the_text(self) -> None:
+        a = first_entry(item("<guid>x:1</guid><title>a</title>"))
+        assert a["digest"] == first_entry(item("<guid>x:1</guid><title>b</title>"))["digest"]
+        assert a["digest"] != first_entry(item("<guid>x:2</guid><title>a</title>"))["digest"]
         long = "x" * 600
-        one = first(item(f"<guid>{long}1</guid>"))
-        other = first(item(f"<guid>{long}2</guid>"))
+        one = first_entry(item(f"<guid>{long}1</guid>"))
+        other = first_entry(item(f"<guid>{long}2</guid>"))
         assert one["id"] == other["id"]
         assert one["digest"] != other["digest"]
-        linked = first(item("<link>https://a.example/</link><title>a</title>"))
+        linked = first_entry(item("<link>https://a.example/</link><title>a</title>"))
         assert linked["id"] == "https://a.example/"
         assert (
             linked["digest"]
-            == (first(item("<link>https://a.example/</link><title>b</title>"))["digest"])
+            == (first_entry(item("<link>https://a.example/</link><title>b</title>"))["digest"])
         )
-        said = first(item("<title>a</title>"))
+        said = first_entry(item("<title>a</title>"))
         assert said["id"] == ""
-        assert said["digest"] != first(item("<title>b</title>"))["digest"]
+        assert said["digest"] != first_entry(item("<title>b</title>"))["digest"]
 
-    def test_has_no_time_where_that_makes_no_sense(self) -> None:
+    def test_invalid_time_is_none(self) -> None:
         for text in ("soon", ""):
-            assert first(item(f"<title>a</title><pubDate>{text}</pubDate>"))["published"] is None
+            assert (
+                first_entry(item(f"<title>a</title><pubDate>{text}</pubDate>"))["published"] is None
+            )
 
-    def test_takes_nothing_from_elsewhere(self, tmp_path: Path) -> None:
+    def test_external_entity_is_not_loaded(self, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("s3cret")
         document = (
             f'<!DOCTYPE rss [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]>'.encode()
             + item("<title>a &x; b</title>")
         )
-        assert "s3cret" not in json.dumps(found(document))
+        assert "s3cret" not in json.dumps(parse(document))
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, document: bytes) -> Contents:
-    """The program in this process, without its bounds."""
+    """Run the program in this process, without its bounds."""
     head = json.dumps({"url": URL, "content_type": "", "seconds": 5}).encode()
     with monkeypatch.context() as patch:
         patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(head + b"\n" + document)))
         patch.setattr("sys.stdout", written := io.StringIO())
         patch.setattr("resource.setrlimit", lambda *_: None)
-        patch.setattr("os.nice", no_nice)
+        patch.setattr("os.nice", refuse_nice)
         reader.main()
     return msgspec.json.decode(written.getvalue(), type=Contents)
 
 
-def no_nice(_: int) -> int:
+def refuse_nice(_: int) -> int:
     raise PermissionError
 
 
@@ -407,71 +409,71 @@ DOCUMENTS = st.lists(st.sampled_from(_PIECES) | st.binary(max_size=8), max_size=
 
 
 @given(document=DOCUMENTS | st.binary())
-def test_no_document_makes_the_program_fail(patch: Any, document: bytes) -> None:
+def test_program_handles_any_document(patch: Any, document: bytes) -> None:
     contents = run_main(patch, document)
     for entry in contents.entries:
         jsontext.encode(entry.data())
         assert entry.link == "" or entry.link.startswith(("http://", "https://"))
 
 
-@given(document=DOCUMENTS, place=st.integers(0, 5_000), noise=st.binary(max_size=5))
-def test_no_damage_to_a_feed_makes_the_program_fail(
-    patch: Any, document: bytes, place: int, noise: bytes
+@given(document=DOCUMENTS, position=st.integers(0, 5_000), noise=st.binary(max_size=5))
+def test_program_handles_any_damage_to_a_feed(
+    patch: Any, document: bytes, position: int, noise: bytes
 ) -> None:
     for whole in (RSS, ATOM, JSON_FEED):
-        at = place % len(whole)
-        run_main(patch, whole[:at] + noise + whole[at + len(noise) :])
-        run_main(patch, whole[:at] + document + whole[at:])
+        start = position % len(whole)
+        run_main(patch, whole[:start] + noise + whole[start + len(noise) :])
+        run_main(patch, whole[:start] + document + whole[start:])
 
 
 SLOW = b"<rss><channel><item><author>" + b"a." * 100_000 + b"</author></item></channel></rss>"
-"""Takes minutes, most of them within one regular expression."""
+"""Parsing takes minutes, most of them within one regular expression."""
 
 
-class TestTheReading(RemoteCase):
+class TestRead(RemoteCase):
     async def read(self, body: bytes, clock: Any = reactor) -> Contents:
         return await read(clock, Document(body, f"{URL}?token=s3cret", "", "", ""))
 
-    async def test_is_done_by_a_process_of_its_own(self) -> None:
+    async def test_document_is_parsed_by_a_process(self) -> None:
         contents = await self.read(RSS)
         assert contents.error == ""
         assert contents.title == "Bake & Brew"
         assert [entry.title for entry in contents.entries] == ["Rye again", "1 < 2"]
 
-    async def test_does_not_tell_the_query_of_the_url(self) -> None:
+    async def test_links_do_not_have_the_query_of_the_url(self) -> None:
         contents = await self.read(item("<title>a</title><link>#b</link>"))
         assert contents.entries[0].link == f"{URL}#b"
 
-    async def test_says_why_it_is_none(self) -> None:
+    async def test_error_has_the_reason(self) -> None:
         assert (await self.read(b"hello")).error == "expected RSS, Atom or JSON Feed"
         document = b"<?xml version='1.0' encoding='punycode'?><rss>a-b</rss>"
         assert (await self.read(document)).error.startswith("UnicodeError: ")
 
-    async def test_ends_when_it_takes_too_long(self) -> None:
+    async def test_slow_process_is_killed(self) -> None:
         clock = StillReactor()
         reading = self.start(self.read(SLOW, clock))
         clock.clock.advance(READ_SECONDS)
         assert (await reading).error == "it takes more than 30 s to read"
         assert clock.clock.getDelayedCalls() == []
 
-    async def test_ends_when_it_is_cancelled(self) -> None:
+    async def test_cancellation_kills_the_process(self) -> None:
         reading = self.start(self.read(SLOW))
         reading.cancel()
         assert isinstance(await failure_of(reading), CancelledError)
 
-    async def test_has_bounded_memory(self) -> None:
+    async def test_memory_of_the_process_is_bounded(self) -> None:
         bomb = (
             b'<?xml version="1.0"?>\n<!DOCTYPE feed [\n<!ENTITY a "%b">\n]>\n' % (b"x" * 100_000)
             + item("<title>%s</title>" % ("&a;" * 50_000))
         )  # fmt: skip
         assert (await self.read(bomb)).error == "MemoryError: "
 
-    async def test_takes_any_content_type(self) -> None:
+    async def test_any_content_type_is_accepted(self) -> None:
         for content_type in ("text/xml; charset=\udcff", "text/xml; charset=punycode", "\0"):
             contents = await read(reactor, Document(RSS, URL, content_type, "", ""))
             assert contents.error or contents.title == "Bake & Brew"
 
-    async def test_says_when_there_can_be_no_process(self) -> None:
+    async def test_error_says_that_no_process_can_be_started(self) -> None:
         class Full(StillReactor):
             def spawnProcess(self, *_: object, **__: object) -> None:
                 raise OSError(11, "Resource temporarily unavailable")
@@ -479,20 +481,20 @@ class TestTheReading(RemoteCase):
         contents = await self.read(RSS, Full())
         assert contents.error == "cannot start a process: Resource temporarily unavailable"
 
-    async def test_that_is_over_can_be_ended_again(self) -> None:
+    async def test_ended_process_can_be_killed_again(self) -> None:
         reader = feed_module._ReaderProcess(b"")
         reactor.spawnProcess(reader, sys.executable, [sys.executable, "-c", ""], env=None)
         await reader.wait()
         reader.kill()
         await reader.wait()
 
-    async def test_that_ends_badly_is_told(self) -> None:
+    async def test_failed_process_is_an_error(self) -> None:
         self.patch(feed_module, "_PROGRAM", "/nowhere")
         contents = await self.read(RSS)
         assert contents.error == "it takes too much time or memory to read"
 
 
-def test_the_program_bounds_its_own_time() -> None:
+def test_program_bounds_its_cpu_time() -> None:
     head = json.dumps({"url": URL, "content_type": "", "seconds": 1}).encode()
     ended = subprocess.run(
         [sys.executable, "-P", reader.__file__],
@@ -507,14 +509,14 @@ def test_the_program_bounds_its_own_time() -> None:
 
 async def read_here(_: Any, document: Document) -> Contents:
     try:
-        got = reader.read(document.body, document.url, document.content_type)
+        result = reader.read(document.body, document.url, document.content_type)
     except NotAFeed as error:
         return Contents(error=str(error))
-    return msgspec.convert(got, Contents)
+    return msgspec.convert(result, Contents)
 
 
 def rss(*numbers: int, dated: bool = False) -> bytes:
-    """Entries of these numbers; with a date those with a higher one are newer."""
+    """Return a feed with entries of these numbers; with dates, a higher number is newer."""
     items = "".join(
         f"<item><guid>x:{n}</guid><title>{n}</title>"
         + (f"<pubDate>Tue, 03 Nov 2026 10:{n:02}:00 GMT</pubDate>" if dated else "")
@@ -524,40 +526,42 @@ def rss(*numbers: int, dated: bool = False) -> bytes:
     return f"<rss version='2.0'><channel><title>t</title>{items}</channel></rss>".encode()
 
 
-class TestAFeed(RemoteCase):
+class TestFeedSource(RemoteCase):
     def source(self, remote: Remote, path: str = "feed?key=s3cret", **options: Any) -> FeedSource:
-        made = Options(remote.url + path, **options)
-        return FeedSource(made, Fetcher(made.url, made.headers, 30), read_here)
+        settings = Options(remote.url + path, **options)
+        return FeedSource(settings, Fetcher(settings.url, settings.headers, 30), read_here)
 
-    async def look(self, desk: Desk, remote: Remote, *numbers: int) -> list[int]:
-        """Answer the next request; the numbers of what is published of that."""
-        return await self.answer(desk, remote, rss(*numbers))
+    async def answer_with(self, feed: FakeFeed, remote: Remote, *numbers: int) -> list[int]:
+        """Answer the next request; return the numbers of the published entries."""
+        return await self.answer(feed, remote, rss(*numbers))
 
-    async def answer(self, desk: Desk, remote: Remote, body: bytes, **headers: str) -> list[int]:
-        if desk.asleep:
-            desk.wake()
+    async def answer(
+        self, feed: FakeFeed, remote: Remote, body: bytes, **headers: str
+    ) -> list[int]:
+        if feed.asleep:
+            feed.wake()
         (await remote.visit()).answer(body, **headers)
-        return await self.seen(desk)
+        return await self.published_numbers(feed)
 
-    async def seen(self, desk: Desk) -> list[int]:
-        """The numbers of what it publishes until it sleeps."""
+    async def published_numbers(self, feed: FakeFeed) -> list[int]:
+        """Return the numbers of the entries that are published before the next sleep."""
         numbers: list[int] = []
         while True:
-            what, value = await desk.happens()
-            if what == "sleeps":
+            kind, value = await feed.happens()
+            if kind == "sleeps":
                 assert value == 300
                 return numbers
-            assert what == "publishes", value
+            assert kind == "publishes", value
             numbers.append(int(value["title"]))
 
-    async def test_publishes_what_is_new_oldest_first(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(self.source(remote), desk)
-        assert await self.look(desk, remote, 2, 1) == [1, 2]
-        assert await self.look(desk, remote, 2, 1) == []
-        assert await self.look(desk, remote, 5, 4, 3, 2, 1) == [3, 4, 5]
-        assert await self.look(desk, remote, 6, 5) == [6]
-        assert desk.published[0] == (
+    async def test_new_entries_are_published_oldest_first(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(self.source(remote), feed)
+        assert await self.answer_with(feed, remote, 2, 1) == [1, 2]
+        assert await self.answer_with(feed, remote, 2, 1) == []
+        assert await self.answer_with(feed, remote, 5, 4, 3, 2, 1) == [3, 4, 5]
+        assert await self.answer_with(feed, remote, 6, 5) == [6]
+        assert feed.published[0] == (
             {
                 "id": "x:1",
                 "title": "1",
@@ -569,133 +573,122 @@ class TestAFeed(RemoteCase):
             },
             "message",
         )
-        assert len(set(desk.keys)) == 6
-        assert all(check_key(key) for key in desk.keys)
-        assert desk.troubles == []
+        assert len(set(feed.keys)) == 6
+        assert all(check_key(key) for key in feed.keys)
+        assert feed.troubles == []
 
-    async def test_publishes_only_the_newest_of_a_feed_that_it_sees_first(self) -> None:
+    async def test_first_document_publishes_only_the_newest_entries(self) -> None:
         for count, published in ((2, [4, 5]), (0, []), (9, [1, 2, 3, 4, 5])):
-            remote, desk = self.remote(), Desk()
-            self.run_source(self.source(remote, first=count), desk)
-            assert await self.look(desk, remote, 5, 4, 3, 2, 1) == published
-            assert await self.look(desk, remote, 6, 5, 4, 3, 2, 1) == [6]
+            remote, feed = self.remote(), FakeFeed()
+            self.run_source(self.source(remote, first=count), feed)
+            assert await self.answer_with(feed, remote, 5, 4, 3, 2, 1) == published
+            assert await self.answer_with(feed, remote, 6, 5, 4, 3, 2, 1) == [6]
 
-    async def test_of_an_empty_feed_has_seen_it(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(self.source(remote, first=0), desk)
-        assert await self.look(desk, remote) == []
-        assert await self.look(desk, remote, 1) == [1]
+    async def test_empty_first_document_counts_as_the_first(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(self.source(remote, first=0), feed)
+        assert await self.answer_with(feed, remote) == []
+        assert await self.answer_with(feed, remote, 1) == [1]
 
-    async def test_remembers_what_it_has_seen_across_a_restart(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(self.source(remote), desk)
-        assert await self.look(desk, remote, 2, 1) == [1, 2]
-        assert "s3cret" not in json.dumps(desk.memory)
-        again = Desk(memory=desk.memory)
+    async def test_published_entries_are_remembered_across_a_restart(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(self.source(remote), feed)
+        assert await self.answer_with(feed, remote, 2, 1) == [1, 2]
+        assert "s3cret" not in json.dumps(feed.memory)
+        again = FakeFeed(memory=feed.memory)
         self.run_source(self.source(remote), again)
-        assert await self.look(again, remote, 3, 2, 1) == [3]
+        assert await self.answer_with(again, remote, 3, 2, 1) == [3]
 
-    async def test_begins_anew_with_another_url(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(self.source(remote), desk)
-        assert await self.look(desk, remote, 2, 1) == [1, 2]
-        again = Desk(memory=desk.memory)
+    async def test_another_url_is_a_new_feed(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(self.source(remote), feed)
+        assert await self.answer_with(feed, remote, 2, 1) == [1, 2]
+        again = FakeFeed(memory=feed.memory)
         self.run_source(self.source(remote, "other", first=1), again)
-        assert await self.look(again, remote, 4, 3, 2, 1) == [4]
+        assert await self.answer_with(again, remote, 4, 3, 2, 1) == [4]
 
-    async def test_goes_on_where_it_was_ended(self) -> None:
-        remote, desk = self.remote(), Desk()
-        desk.gate = Deferred()
-        running = self.run_source(self.source(remote, first=3), desk)
+    async def test_interrupted_source_publishes_the_remaining_entries(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        feed.gate = Deferred()
+        running = self.run_source(self.source(remote, first=3), feed)
         (await remote.visit()).answer(rss(5, 4, 3, 2, 1))
-        assert (await desk.happens())[0] == "waits"
-        gate, desk.gate = desk.gate, Deferred()
+        assert (await feed.happens())[0] == "waits"
+        gate, feed.gate = feed.gate, Deferred()
         gate.callback(None)
-        assert (await desk.happens())[0] == "publishes"
-        assert (await desk.happens())[0] == "waits"
+        assert (await feed.happens())[0] == "publishes"
+        assert (await feed.happens())[0] == "waits"
         running.cancel()
         assert isinstance(await failure_of(running), CancelledError)
-        desk.gate = None
-        desk.refusal = Unavailable("the disk is full")
-        running = self.run_source(self.source(remote, first=3), desk)
+        feed.gate = None
+        feed.refusal = Unavailable("the disk is full")
+        running = self.run_source(self.source(remote, first=3), feed)
         (await remote.visit()).answer(rss(5, 4, 3, 2, 1))
         error = await failure_of(running)
         assert isinstance(error, SourceFailed)
         assert str(error) == "nothing can be published: the disk is full"
-        desk.refusal = None
-        self.run_source(self.source(remote, first=3), desk)
-        assert await self.look(desk, remote, 5, 4, 3, 2, 1) == [4, 5]
+        feed.refusal = None
+        self.run_source(self.source(remote, first=3), feed)
+        assert await self.answer_with(feed, remote, 5, 4, 3, 2, 1) == [4, 5]
 
-    async def test_gives_an_entry_the_same_key_each_time(self) -> None:
+    async def test_key_of_an_entry_is_stable(self) -> None:
         keys: list[str] = []
         for name in ("news", "news", "other"):
-            remote, desk = self.remote(), Desk()
-            desk.name = name
-            self.run_source(self.source(remote), desk)
-            assert await self.look(desk, remote, 1) == [1]
-            keys += desk.keys
+            remote, feed = self.remote(), FakeFeed()
+            feed.name = name
+            self.run_source(self.source(remote), feed)
+            assert await self.answer_with(feed, remote, 1) == [1]
+            keys += feed.keys
         assert keys[0] == keys[1] != keys[2]
 
-    async def test_publishes_an_entry_once_that_stands_there_twice(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(self.source(remote), desk)
-        assert await self.look(desk, remote, 1, 2, 1) == [2, 1]
+    async def test_repeated_entry_is_published_once(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(self.source(remote), feed)
+        assert await self.answer_with(feed, remote, 1, 2, 1) == [2, 1]
 
-    async def test_goes_by_the_dates_where_all_have_one(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(self.source(remote), desk)
-        assert await self.answer(desk, remote, rss(2, 3, 1, dated=True)) == [1, 2, 3]
+    async def test_dates_decide_the_order_if_all_entries_have_one(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(self.source(remote), feed)
+        assert await self.answer(feed, remote, rss(2, 3, 1, dated=True)) == [1, 2, 3]
 
-    async def test_remembers_what_is_in_a_feed_of_any_length(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(self.source(remote, first=0), desk)
+    async def test_memory_is_bounded_and_has_all_current_entries(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(self.source(remote, first=0), feed)
         numbers = list(range(reader.MAX_ENTRIES))
-        assert await self.look(desk, remote, *numbers) == []
-        for begin in (1_000, 2_000):
-            later = list(range(begin + 999, begin - 1, -1))
-            assert len(await self.look(desk, remote, *later)) == 1_000
-            assert await self.look(desk, remote, *later) == []
-        assert isinstance(desk.memory, dict)
-        assert len(desk.memory["seen"]) == MAX_SEEN
-        assert len(json.dumps(desk.memory)) < MOST_BYTES
+        assert await self.answer_with(feed, remote, *numbers) == []
+        for start in (1_000, 2_000):
+            later = list(range(start + 999, start - 1, -1))
+            assert len(await self.answer_with(feed, remote, *later)) == 1_000
+            assert await self.answer_with(feed, remote, *later) == []
+        assert isinstance(feed.memory, dict)
+        assert len(feed.memory["seen"]) == MAX_SEEN
+        assert len(json.dumps(feed.memory)) < MOST_BYTES
 
-    async def test_tells_what_is_no_feed_and_looks_again(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(self.source(remote), desk)
+    async def test_invalid_feed_is_a_warning_and_polling_continues(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(self.source(remote), feed)
         (await remote.visit()).answer(b"<html>", etag='"x"')
-        told = f"{remote.host} answered with an invalid feed: expected RSS, Atom or JSON Feed"
-        assert await desk.happens() == ("trouble", told)
-        assert await desk.happens() == ("sleeps", 300)
-        assert await self.look(desk, remote, 1) == [1]
+        message = f"{remote.host} answered with an invalid feed: expected RSS, Atom or JSON Feed"
+        assert await feed.happens() == ("trouble", message)
+        assert await feed.happens() == ("sleeps", 300)
+        assert await self.answer_with(feed, remote, 1) == [1]
 
-    async def test_asks_only_for_what_was_modified(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(self.source(remote), desk)
-        assert await self.answer(desk, remote, rss(1), etag='"x"') == [1]
-        desk.wake()
-        visit = await remote.visit()
-        assert visit.headers["if-none-match"] == '"x"'
-        visit.begin(304)
-        visit.close()
-        assert await self.seen(desk) == []
-
-    async def test_with_a_memory_of_something_else_begins_anew(self) -> None:
-        mark = Fetcher("http://a", {}, 1).url_digest
-        assert feed_module._seen(5, mark) is None
-        assert feed_module._seen({"seen": []}, mark) is None
-        assert feed_module._seen({"url": mark, "seen": ["a", 5]}, mark) == ["a"]
-        assert feed_module._seen({"url": mark, "seen": 5}, mark) == []
+    async def test_invalid_remembered_value_is_ignored(self) -> None:
+        url_digest = Fetcher("http://a", {}, 1).url_digest
+        assert feed_module._seen(5, url_digest) is None
+        assert feed_module._seen({"seen": []}, url_digest) is None
+        assert feed_module._seen({"url": url_digest, "seen": ["a", 5]}, url_digest) == ["a"]
+        assert feed_module._seen({"url": url_digest, "seen": 5}, url_digest) == []
 
 
-class TestAllOfIt(RemoteCase):
-    async def test_a_feed_is_fetched_read_and_published(self) -> None:
-        remote, desk = self.remote(), Desk()
-        self.run_source(FEED.make(Options(remote.url)), desk)
+class TestWholeSource(RemoteCase):
+    async def test_feed_is_fetched_parsed_and_published(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(FEED.make(Options(remote.url)), feed)
         (await remote.visit()).answer(RSS, content_type="application/rss+xml")
-        assert [(await desk.happens())[1]["title"] for _ in range(2)] == ["1 < 2", "Rye again"]
+        assert [(await feed.happens())[1]["title"] for _ in range(2)] == ["1 < 2", "Rye again"]
 
 
-def test_entries_are_put_in_order_by_time_or_from_the_last() -> None:
+def test_entries_are_sorted_by_time_or_reversed() -> None:
     def entry(name: str, published: str | None) -> Entry:
         return Entry(name, name, name, "", "", published, "", "")
 
@@ -709,12 +702,12 @@ def test_entries_are_put_in_order_by_time_or_from_the_last() -> None:
     assert order(entry("a", one), entry("b", None), entry("c", two)) == "cba"
 
 
-def test_the_library_that_it_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_module, "_LIBRARY", "no_such_library")
     with pytest.raises(ModuleNotFoundError) as caught:
         FEED.make(Options("http://example.org/"))
     assert caught.value.name == "no_such_library"
 
 
-def test_options_do_not_show_their_headers() -> None:
+def test_repr_of_options_has_no_headers() -> None:
     assert "s3cret" not in repr(Options("http://a", headers={"Authorization": "s3cret"}))

@@ -38,7 +38,7 @@ def append(path: Path, text: str | bytes) -> None:
 
 
 def rotate(path: Path, text: str | bytes | None = None) -> Path:
-    """Rename the file; the new one begins with the text."""
+    """Rename the file, and create a new one with the text."""
     old = path.with_name(f"{path.name}.{len(list(path.parent.iterdir()))}")
     path.rename(old)
     if text is not None:
@@ -46,8 +46,8 @@ def rotate(path: Path, text: str | bytes | None = None) -> Path:
     return old
 
 
-class Desk:
-    """A source, and what it published; it remembers from one run to the next."""
+class TailBench:
+    """A source and its feed, which keeps the remembered value between runs."""
 
     def __init__(self, path: Path, **options: Any):
         self.options = Options(str(path), **options)
@@ -73,217 +73,203 @@ class Desk:
         assert self.clock.getDelayedCalls() == []
 
     def poll(self, times: int = 1) -> None:
-        """Let it look so often, and read all that it finds."""
+        """Let the source poll and publish `times` times."""
         for _ in range(times):
             self.clock.advance(self.options.poll_milliseconds / 1000)
             for _ in range(50):
                 self.clock.advance(0)
 
     def take(self, polls: int = GRACE_POLLS + 2) -> list[Any]:
-        """What it published since the last time."""
+        """Poll; return the publications since the last call."""
         self.poll(polls)
-        taken = list(self.feed.published)
+        published = list(self.feed.published)
         self.feed.published.clear()
-        return taken
+        return published
 
     def trouble(self) -> list[str]:
-        """Its troubles, without the path."""
-        told = [text.removeprefix(f"{self.options.path}: ") for text in self.feed.troubles]
+        """Return the warnings since the last call, without the path."""
+        texts = [text.removeprefix(f"{self.options.path}: ") for text in self.feed.troubles]
         self.feed.troubles.clear()
-        return told
+        return texts
 
 
-DESKS: list[Desk] = []
+BENCHES: list[TailBench] = []
 
 
 @pytest.fixture(autouse=True)
-def _end() -> Iterator[None]:
+def _stop_benches() -> Iterator[None]:
     yield
-    while DESKS:
-        desk = DESKS.pop()
-        if not desk.ended:
-            desk.stop()
+    while BENCHES:
+        bench = BENCHES.pop()
+        if not bench.ended:
+            bench.stop()
 
 
-def tailing(path: Path, **options: Any) -> Desk:
-    """A source that has looked for the first time."""
-    desk = Desk(path, **options)
-    DESKS.append(desk)
-    desk.start()
-    desk.poll()
-    return desk
+def tailing(path: Path, **options: Any) -> TailBench:
+    """Return a source after its first poll."""
+    bench = TailBench(path, **options)
+    BENCHES.append(bench)
+    bench.start()
+    bench.poll()
+    return bench
 
 
-def test_it_is_a_source_and_its_type_one_of_sources(path: Path) -> None:
+def test_source_provides_isource(path: Path) -> None:
     assert verifyObject(ISource, TAIL.make(Options(str(path))))
 
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
-def test_what_cannot_be_a_path_is_refused(path: str) -> None:
+def test_invalid_path_raises_value_error(path: str) -> None:
     with pytest.raises(ValueError, match=r"^path: value .*, expected the path of a file$"):
         TAIL.make(Options(path))
 
 
-class TestAtTheVeryFirstStart:
-    def test_what_is_in_the_file_already_is_not_published(self, path: Path) -> None:
+class TestFirstStart:
+    def test_existing_lines_are_not_published(self, path: Path) -> None:
         append(path, "old\n")
-        desk = tailing(path)
+        bench = tailing(path)
         append(path, "new\n")
-        assert desk.take() == ["new"]
+        assert bench.take() == ["new"]
 
-    def test_it_is_when_that_is_asked_for(self, path: Path) -> None:
+    def test_option_from_start_publishes_existing_lines(self, path: Path) -> None:
         append(path, "old\n")
-        desk = tailing(path, from_start=True)
+        bench = tailing(path, from_start=True)
         append(path, "new\n")
-        assert desk.take() == ["old", "new"]
+        assert bench.take() == ["old", "new"]
 
-    def test_a_line_that_is_completed_later_is_published_whole(self, path: Path) -> None:
+    def test_line_completed_later_is_published_whole(self, path: Path) -> None:
         append(path, "old\nhalf a ")
-        desk = tailing(path)
+        bench = tailing(path)
         append(path, "line\n")
-        assert desk.take() == ["half a line"]
+        assert bench.take() == ["half a line"]
 
-    def test_a_file_that_comes_later_is_read_from_its_beginning(self, path: Path) -> None:
-        desk = tailing(path)
-        assert desk.trouble() == ["No such file or directory"]
-        assert desk.feed.oks == 0
+    def test_file_created_later_is_read_from_its_beginning(self, path: Path) -> None:
+        bench = tailing(path)
+        assert bench.trouble() == ["No such file or directory"]
+        assert bench.feed.oks == 0
         append(path, "first\n")
-        assert desk.take() == ["first"]
-        assert (desk.feed.oks, desk.trouble()) == (1, [])
+        assert bench.take() == ["first"]
+        assert (bench.feed.oks, bench.trouble()) == (1, [])
 
-    def test_so_is_one_that_comes_when_the_server_runs_no_more(self, path: Path) -> None:
-        desk = tailing(path)
-        desk.stop()
+    def test_file_created_while_the_server_is_stopped_is_read_from_its_beginning(
+        self, path: Path
+    ) -> None:
+        bench = tailing(path)
+        bench.stop()
         append(path, "first\n")
-        desk.start()
-        assert desk.take() == ["first"]
+        bench.start()
+        assert bench.take() == ["first"]
 
-    def test_a_restart_before_the_first_line_misses_nothing(self, path: Path) -> None:
+    def test_restart_before_the_first_line_misses_nothing(self, path: Path) -> None:
         append(path, "old\n")
-        desk = tailing(path)
-        desk.stop()
+        bench = tailing(path)
+        bench.stop()
         append(path, "new\n")
-        desk.start()
-        assert desk.take() == ["new"]
+        bench.start()
+        assert bench.take() == ["new"]
 
-    def test_of_a_large_file_only_the_end_is_read(self, path: Path) -> None:
+    def test_only_the_end_of_a_large_file_is_read(self, path: Path) -> None:
         with path.open("wb") as file:
             file.truncate(1 << 40)
-        desk = tailing(path, max_line_bytes=100)
+        bench = tailing(path, max_line_bytes=100)
         append(path, "\nnew\n")
-        assert desk.take()[-1] == "new"
+        assert bench.take()[-1] == "new"
 
 
 class TestLines:
-    def test_are_published_in_order_however_they_are_written(self, path: Path) -> None:
-        desk = tailing(path, from_start=True)
+    def test_lines_are_published_in_order(self, path: Path) -> None:
+        bench = tailing(path, from_start=True)
         for part in ("a\nb", "b\n", "\n", "c", "c", "\nd\n"):
             append(path, part)
-            desk.poll()
-        assert desk.take() == ["a", "bb", "", "cc", "d"]
+            bench.poll()
+        assert bench.take() == ["a", "bb", "", "cc", "d"]
 
-    def test_without_a_newline_wait_for_it(self, path: Path) -> None:
-        desk = tailing(path, from_start=True)
+    def test_unfinished_line_waits_for_its_newline(self, path: Path) -> None:
+        bench = tailing(path, from_start=True)
         append(path, "half")
-        assert desk.take(20) == []
+        assert bench.take(20) == []
         append(path, " whole\n")
-        assert desk.take() == ["half whole"]
+        assert bench.take() == ["half whole"]
 
-    def test_may_be_any_bytes(self, path: Path) -> None:
-        desk = tailing(path, from_start=True)
-        append(path, b"\xff\xfe\n\0\0\n" + "grün\r\n".encode())
-        assert desk.take() == ["��", "\0\0", "grün"]
-
-    def test_that_are_too_long_are_cut_once_they_end(self, path: Path) -> None:
-        desk = tailing(path, from_start=True, max_line_bytes=10)
+    def test_long_line_is_cut_at_its_end(self, path: Path) -> None:
+        bench = tailing(path, from_start=True, max_line_bytes=10)
         append(path, "x" * 200_000)
-        assert desk.take() == []
+        assert bench.take() == []
         append(path, "\nshort\n")
-        assert desk.take() == ["x" * 10, "short"]
-        assert desk.feed.tags == [{"cut": "true"}, None]
-        assert "longer than max_line_bytes (10)" in desk.trouble()[-1]
+        assert bench.take() == ["x" * 10, "short"]
+        assert bench.feed.tags == [{"cut": "true"}, None]
+        assert "longer than max_line_bytes (10)" in bench.trouble()[-1]
 
-    def test_are_values_with_the_format_json(self, path: Path) -> None:
-        desk = tailing(path, from_start=True, format="json")
-        desk.trouble()
+    def test_lines_of_json_are_values(self, path: Path) -> None:
+        bench = tailing(path, from_start=True, format="json")
+        bench.trouble()
         append(path, '{"n": 1}\noops\n\n[2]\n')
-        assert desk.take() == [{"n": 1}, [2]]
-        assert desk.trouble() == ['a line is not JSON (format = "json"): skipped']
+        assert bench.take() == [{"n": 1}, [2]]
+        assert bench.trouble() == ['a line is not JSON (format = "json"): skipped']
 
-    def test_of_a_flood_are_read_as_fast_as_they_are_published(self, path: Path) -> None:
+    def test_many_lines_are_read_no_faster_than_published(self, path: Path) -> None:
         count = 3 * READ_BYTES // 10
         append(path, b"".join(b"%09d\n" % n for n in range(count)))
-        desk = tailing(path, from_start=True)
-        desk.feed.published.clear()
-        desk.stop()
-        desk.feed.memory = None
-        desk.feed.hold()
-        desk.start()
-        desk.poll(10)
-        assert desk.feed.published == []
-        desk.feed.release()
-        # In one turn of the reactor.
-        assert 0 < len(desk.feed.published) <= 200
-        assert len(desk.take(10)) == count
+        bench = tailing(path, from_start=True)
+        bench.feed.published.clear()
+        bench.stop()
+        bench.feed.memory = None
+        bench.feed.hold()
+        bench.start()
+        bench.poll(10)
+        assert bench.feed.published == []
+        bench.feed.release()
+        # Within one turn of the reactor.
+        assert 0 < len(bench.feed.published) <= 200
+        assert len(bench.take(10)) == count
 
-    def test_that_cannot_be_published_now_are_published_later(self, path: Path) -> None:
-        desk = tailing(path, from_start=True)
-        desk.trouble()
-        desk.feed.fails = [Unavailable("the disk is full")]
+    def test_lines_wait_while_publishing_is_unavailable(self, path: Path) -> None:
+        bench = tailing(path, from_start=True)
+        bench.trouble()
+        bench.feed.fails = [Unavailable("the disk is full")]
         append(path, "a\nb\n")
-        desk.poll()
-        assert (desk.feed.published, desk.trouble()) == ([], ["the disk is full"])
-        assert desk.take() == ["a", "b"]
+        bench.poll()
+        assert (bench.feed.published, bench.trouble()) == ([], ["the disk is full"])
+        assert bench.take() == ["a", "b"]
 
 
 class TestRotation:
-    def test_the_old_file_is_read_to_its_end_first(self, path: Path) -> None:
-        desk = tailing(path, from_start=True)
+    def test_old_file_is_read_to_its_end_first(self, path: Path) -> None:
+        bench = tailing(path, from_start=True)
         append(path, "1\n")
-        desk.poll()
+        bench.poll()
         append(path, "2\n")
         rotate(path, "3\n")
-        assert desk.take() == ["1", "2", "3"]
+        assert bench.take() == ["1", "2", "3"]
 
-    def test_who_writes_to_it_may_need_a_moment_to_go_over(self, path: Path) -> None:
+    def test_writer_may_continue_in_the_old_file_for_a_moment(self, path: Path) -> None:
         append(path, "1\n")
-        desk = tailing(path, from_start=True)
+        bench = tailing(path, from_start=True)
         old = rotate(path, "")
-        desk.poll(50)
+        bench.poll(50)
         append(old, "2\n")
-        desk.poll(50)
+        bench.poll(50)
         append(path, "4\n")
-        desk.poll(GRACE_POLLS - 1)
+        bench.poll(GRACE_POLLS - 1)
         append(old, "3\n")
-        assert desk.take() == ["1", "2", "3", "4"]
+        assert bench.take() == ["1", "2", "3", "4"]
 
-    def test_a_last_line_without_its_newline_is_published_as_it_is(self, path: Path) -> None:
+    def test_unfinished_last_line_of_the_old_file_is_published(self, path: Path) -> None:
         append(path, "1\nhalf")
-        desk = tailing(path, from_start=True)
+        bench = tailing(path, from_start=True)
         rotate(path, "2\n")
-        assert desk.take() == ["1", "half", "2"]
+        assert bench.take() == ["1", "half", "2"]
 
     @pytest.mark.parametrize("text", ["longer than before\n", "b\n", "bb\n"])
-    def test_a_file_may_take_the_place_of_another_of_any_size(
-        self, path: Path, tmp_path: Path, text: str
-    ) -> None:
+    def test_replacing_file_may_have_any_size(self, path: Path, tmp_path: Path, text: str) -> None:
         append(path, "aa\n")
-        desk = tailing(path, from_start=True)
+        bench = tailing(path, from_start=True)
         new = tmp_path / "new"
         append(new, text)
         new.replace(path)
-        assert desk.take() == ["aa", text.strip()]
+        assert bench.take() == ["aa", text.strip()]
 
-    def test_several_of_them_come_in_their_order(self, path: Path) -> None:
-        append(path, "1\n")
-        desk = tailing(path, from_start=True)
-        for n in range(2, 6):
-            rotate(path, f"{n}\n")
-            desk.poll()
-        assert desk.take(10) == ["1", "2", "3", "4", "5"]
-        assert len(os.listdir("/proc/self/fd")) < 100
-
-    def test_faster_than_it_is_read_is_told(self, path: Path) -> None:
+    def test_rotation_faster_than_reading_is_a_problem(self, path: Path) -> None:
         append(path, (b"0" * 1_000 + b"\n") * 2_000)
         follower = Follower(str(path), 100, None, True, 0)
         for n in range(MAX_FILES):
@@ -294,124 +280,120 @@ class TestRotation:
         assert follower.problem == "rotated faster than it is read"
         follower.close()
 
-    def test_a_file_that_is_deleted_and_made_anew_is_followed(self, path: Path) -> None:
+    def test_deleted_and_recreated_file_is_followed(self, path: Path) -> None:
         append(path, "1\n")
-        desk = tailing(path, from_start=True)
+        bench = tailing(path, from_start=True)
         path.unlink()
-        desk.poll()
-        assert desk.trouble() == ["No such file or directory"]
-        oks = desk.feed.oks
+        bench.poll()
+        assert bench.trouble() == ["No such file or directory"]
+        oks = bench.feed.oks
         append(path, "2\n")
-        assert desk.take() == ["1", "2"]
-        assert desk.feed.oks == oks + 1
+        assert bench.take() == ["1", "2"]
+        assert bench.feed.oks == oks + 1
 
-    def test_a_name_may_be_a_link_to_changing_files(self, path: Path, tmp_path: Path) -> None:
+    def test_name_may_be_a_link_to_changing_files(self, path: Path, tmp_path: Path) -> None:
         for name in "ab":
             append(tmp_path / name, f"{name}\n")
         path.symlink_to("a")
-        desk = tailing(path, from_start=True)
+        bench = tailing(path, from_start=True)
         path.unlink()
         path.symlink_to("b")
         append(tmp_path / "a", "last\n")
-        assert desk.take() == ["a", "last", "b"]
+        assert bench.take() == ["a", "last", "b"]
 
-    def test_leaves_no_file_open(self, path: Path) -> None:
+    def test_finished_files_are_closed(self, path: Path) -> None:
         before = len(os.listdir("/proc/self/fd"))
         append(path, "1\n")
-        desk = tailing(path, from_start=True)
+        bench = tailing(path, from_start=True)
         for _ in range(5):
             rotate(path, "x\n")
-            desk.poll(GRACE_POLLS + 2)
+            bench.poll(GRACE_POLLS + 2)
         assert len(os.listdir("/proc/self/fd")) == before + 1
-        desk.stop()
+        bench.stop()
         assert len(os.listdir("/proc/self/fd")) == before
 
 
 class TestTruncation:
     @pytest.mark.parametrize("text", ["b\n", "bb\n", "more than there was\n"])
-    def test_is_followed_whatever_size_it_has_when_it_is_looked_at(
-        self, path: Path, text: str
-    ) -> None:
+    def test_truncated_file_is_followed_at_any_size(self, path: Path, text: str) -> None:
         append(path, "aa\n")
-        desk = tailing(path, from_start=True)
+        bench = tailing(path, from_start=True)
         os.truncate(path, 0)
         append(path, text)
-        assert desk.take() == ["aa", text.strip()]
+        assert bench.take() == ["aa", text.strip()]
 
-    def test_publishes_the_half_line_before_it(self, path: Path) -> None:
+    def test_unfinished_line_before_a_truncation_is_published(self, path: Path) -> None:
         append(path, "1\nhalf")
-        desk = tailing(path, from_start=True)
+        bench = tailing(path, from_start=True)
         os.truncate(path, 0)
         append(path, "2\n")
-        assert desk.take() == ["1", "half", "2"]
+        assert bench.take() == ["1", "half", "2"]
 
-    def test_to_a_copy_is_followed(self, path: Path, tmp_path: Path) -> None:
-        append(path, "1\n")
-        desk = tailing(path, from_start=True)
-        (tmp_path / "copy").write_bytes(path.read_bytes())
-        os.truncate(path, 0)
-        desk.poll()
+    def test_file_truncated_behind_its_first_bytes_is_read_again(self, path: Path) -> None:
+        line = "x" * HEAD_BYTES
+        append(path, f"{line}\n1\n")
+        bench = tailing(path, from_start=True)
+        os.truncate(path, HEAD_BYTES + 1)
+        bench.poll()
         append(path, "2\n")
-        assert desk.take() == ["1", "2"]
+        assert bench.take() == [line, "1", line, "2"]
 
-    def test_that_leaves_a_larger_file_with_the_same_beginning_cannot_be_told(
-        self, path: Path
-    ) -> None:
-        """What no look sees is not known: it is as if it had grown."""
+    def test_larger_rewritten_file_with_the_same_beginning_is_not_noticed(self, path: Path) -> None:
+        """It is read as if the file had grown."""
         head = "x" * HEAD_BYTES + "\n"
         append(path, head + "1\n")
-        desk = tailing(path, from_start=True)
+        bench = tailing(path, from_start=True)
         path.write_bytes(f"{head}2\n3\n".encode())
-        assert desk.take() == [head.strip(), "1", "3"]
+        assert bench.take() == [head.strip(), "1", "3"]
 
 
-class TestWhatIsNoFile:
-    """Is told, waited for, and forgotten once it is one."""
+class TestUnreadablePath:
+    """An unreadable path is one warning, until it is a file."""
 
-    def test_as_a_directory(self, path: Path) -> None:
-        self.is_told(path, path.mkdir, path.rmdir, "is a directory, expected a file")
+    def test_directory_is_a_warning(self, path: Path) -> None:
+        self.check_warning(path, path.mkdir, path.rmdir, "is a directory, expected a file")
 
-    def test_as_a_fifo(self, path: Path) -> None:
-        """Nobody writes to it: to open it would wait for ever."""
-        self.is_told(path, lambda: os.mkfifo(path), path.unlink, "is a FIFO, expected a file")
+    def test_fifo_is_a_warning(self, path: Path) -> None:
+        """It has no writer, so a blocking open would wait for ever."""
+        self.check_warning(path, lambda: os.mkfifo(path), path.unlink, "is a FIFO, expected a file")
 
-    def test_as_a_device(self, path: Path) -> None:
-        self.is_told(
+    def test_device_is_a_warning(self, path: Path) -> None:
+        self.check_warning(
             path, lambda: path.symlink_to("/dev/zero"), path.unlink, "is a device, expected a file"
         )
 
-    def test_as_a_socket(self, path: Path) -> None:
-        self.is_told(
+    def test_socket_is_a_warning(self, path: Path) -> None:
+        self.check_warning(
             path,
             lambda: os.mknod(path, stat.S_IFSOCK | 0o600),
             path.unlink,
             "is a socket, expected a file",
         )
 
-    def test_as_a_folder_that_is_a_file(self, tmp_path: Path) -> None:
+    def test_file_in_place_of_a_folder_is_a_warning(self, tmp_path: Path) -> None:
         append(tmp_path / "log", "x")
-        desk = tailing(tmp_path / "log" / "log")
-        assert desk.trouble() == ["Not a directory"]
+        bench = tailing(tmp_path / "log" / "log")
+        assert bench.trouble() == ["Not a directory"]
 
     @staticmethod
-    def is_told(
+    def check_warning(
         path: Path, make: Callable[[], object], remove: Callable[[], None], problem: str
     ) -> None:
         make()
-        desk = tailing(path)
-        desk.poll(10)
-        assert desk.trouble() == [problem]
+        bench = tailing(path)
+        bench.poll(10)
+        assert bench.trouble() == [problem]
         remove()
-        desk.poll()
-        assert desk.trouble() == ["No such file or directory"]
+        bench.poll()
+        assert bench.trouble() == ["No such file or directory"]
         append(path, "1\n")
-        assert desk.take() == ["1"]
+        assert bench.take() == ["1"]
         rotate(path)
         make()
-        desk.poll()
-        assert desk.trouble() == [problem]
+        bench.poll()
+        assert bench.trouble() == [problem]
 
-    def test_nor_one_that_may_not_be_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unreadable_file_is_a_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "log")
             append(path, "old\n")
@@ -421,75 +403,67 @@ class TestWhatIsNoFile:
                 raise PermissionError(13, "Permission denied")
 
             monkeypatch.setattr(os, "open", refuse)
-            desk = tailing(path)
-            desk.poll(10)
-            assert desk.trouble() == ["Permission denied"]
+            bench = tailing(path)
+            bench.poll(10)
+            assert bench.trouble() == ["Permission denied"]
             monkeypatch.setattr(os, "open", opened)
-            desk.poll()
+            bench.poll()
             append(path, "new\n")
-            assert desk.take() == ["new"]
+            assert bench.take() == ["new"]
 
-    def test_nor_one_that_cannot_be_read_any_more(
+    def test_read_error_fails_and_the_restart_continues(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         append(path, "1\n")
-        desk = tailing(path, from_start=True)
+        bench = tailing(path, from_start=True)
 
         def fail(*arguments: Any) -> bytes:
             raise OSError(5, "Input/output error")
 
         monkeypatch.setattr(os, "pread", fail)
-        desk.poll()
-        [failure] = desk.ended
+        bench.poll()
+        [failure] = bench.ended
         assert isinstance(failure, Failure)
         assert failure.check(SourceFailed)
         assert failure.getErrorMessage() == f"{path}: Input/output error"
         monkeypatch.undo()
         append(path, "2\n")
-        desk.start()
-        assert desk.take() == ["1", "2"]
+        bench.start()
+        assert bench.take() == ["1", "2"]
 
 
-class TestAfterARestart:
-    """What was written meanwhile is published, once."""
+class TestRestart:
+    """Lines written while the source was stopped are published once."""
 
-    def restarted(self, path: Path, change: Callable[[], object], **options: Any) -> Desk:
-        """A source that published 1 and 2, and what changed while it did not run."""
+    def restarted(self, path: Path, change: Callable[[], object], **options: Any) -> TailBench:
+        """Return a source that published 1 and 2, and was stopped during `change`."""
         append(path, "1\n2\n")
-        desk = tailing(path, from_start=True, **options)
-        assert desk.take() == ["1", "2"]
-        desk.stop()
-        desk.trouble()
+        bench = tailing(path, from_start=True, **options)
+        assert bench.take() == ["1", "2"]
+        bench.stop()
+        bench.trouble()
         change()
-        desk.start()
-        return desk
+        bench.start()
+        return bench
 
-    def test_it_goes_on_from_where_it_was(self, path: Path) -> None:
-        desk = self.restarted(path, lambda: append(path, "3\n"))
-        assert desk.take() == ["3"]
-        assert desk.trouble() == []
+    def test_restart_continues_from_the_last_position(self, path: Path) -> None:
+        bench = self.restarted(path, lambda: append(path, "3\n"))
+        assert bench.take() == ["3"]
+        assert bench.trouble() == []
 
-    def test_a_half_line_is_published_whole(self, path: Path) -> None:
-        append(path, "1\nha")
-        desk = tailing(path, from_start=True)
-        desk.stop()
-        append(path, "lf\n")
-        desk.start()
-        assert desk.take() == ["1", "half"]
-
-    def test_a_file_that_was_rotated_is_read_to_its_end(self, path: Path) -> None:
+    def test_rotated_file_is_read_to_its_end(self, path: Path) -> None:
         def change() -> None:
             append(path, "3\n")
             rotate(path, "4\n")
 
-        desk = self.restarted(path, change)
-        assert desk.take() == ["3", "4"]
-        assert desk.trouble() == []
+        bench = self.restarted(path, change)
+        assert bench.take() == ["3", "4"]
+        assert bench.trouble() == []
 
     @pytest.mark.parametrize(
         "names", [("log.2", "log.1"), ("log-20261121", "log-20261122"), ("log.9", "log.10")]
     )
-    def test_so_are_those_that_were_rotated_after_it(
+    def test_files_rotated_later_are_read_in_order(
         self, path: Path, names: tuple[str, str]
     ) -> None:
         def change() -> None:
@@ -497,18 +471,18 @@ class TestAfterARestart:
             for name, text in zip(names, ("4\n", "5\n"), strict=True):
                 path.rename(path.with_name(name))
                 append(path, text)
-            # Of another, or no log of this name, or rotated before.
+            # Files of other names, and files rotated before.
             for name in ("log.err", "log.1.bak", "other.1", "logs.1", "log.11", "log-20261120"):
                 append(path.with_name(name), "x\n")
             path.with_name("log-20261231").mkdir()
 
-        desk = self.restarted(path, change)
-        # One whose number is smaller is the newer one.
+        bench = self.restarted(path, change)
+        # The smaller number is the newer file, so log.10 is not read.
         expected = ["3", "5"] if names == ("log.9", "log.10") else ["3", "4", "5"]
-        assert desk.take(3 * GRACE_POLLS) == expected
-        assert desk.trouble() == []
+        assert bench.take(3 * GRACE_POLLS) == expected
+        assert bench.trouble() == []
 
-    def test_those_of_a_link_are_known_by_its_name(self, path: Path) -> None:
+    def test_files_of_a_link_are_found_by_the_name_of_its_target(self, path: Path) -> None:
         days = [path.with_name(f"log-2026112{n}") for n in range(3)]
 
         def put(day: Path) -> None:
@@ -517,15 +491,15 @@ class TestAfterARestart:
             path.symlink_to(day)
 
         put(days[0])
-        desk = tailing(path, from_start=True)
-        desk.stop()
+        bench = tailing(path, from_start=True)
+        bench.stop()
         for day in days[1:]:
             put(day)
-        desk.start()
-        assert desk.take(3 * GRACE_POLLS) == [day.name for day in days]
-        assert desk.trouble() == []
+        bench.start()
+        assert bench.take(3 * GRACE_POLLS) == [day.name for day in days]
+        assert bench.trouble() == []
 
-    def test_one_with_two_names_is_read_once(self, path: Path) -> None:
+    def test_file_with_two_names_is_read_once(self, path: Path) -> None:
         def change() -> None:
             path.rename(path.with_name("log.3"))
             append(path, "3\n")
@@ -534,24 +508,24 @@ class TestAfterARestart:
             append(path, "4\n")
             path.with_name("log.0").symlink_to(path)
 
-        desk = self.restarted(path, change)
-        assert desk.take(3 * GRACE_POLLS) == ["3", "4"]
-        assert desk.trouble() == []
+        bench = self.restarted(path, change)
+        assert bench.take(3 * GRACE_POLLS) == ["3", "4"]
+        assert bench.trouble() == []
 
-    def test_one_that_is_written_to_later_is_not_after_it(self, path: Path) -> None:
+    def test_order_is_that_of_the_names_not_of_the_times(self, path: Path) -> None:
         append(path, "1\n")
-        desk = tailing(path, from_start=True)
+        bench = tailing(path, from_start=True)
         first = path.rename(path.with_name("log.2"))
         append(path, "2\n")
-        assert desk.take() == ["1", "2"]
-        desk.stop()
+        assert bench.take() == ["1", "2"]
+        bench.stop()
         append(first, "late\n")
         path.rename(path.with_name("log.1"))
         append(path, "3\n")
-        desk.start()
-        assert desk.take() == ["3"]
+        bench.start()
+        assert bench.take() == ["3"]
 
-    def test_what_is_left_out_is_told(self, path: Path) -> None:
+    def test_files_left_out_are_a_warning(self, path: Path) -> None:
         names = [f"log.{n}" for n in range(MAX_FILES + 2, 1, -1)]
 
         def change() -> None:
@@ -559,16 +533,16 @@ class TestAfterARestart:
                 path.rename(path.with_name(name))
                 append(path, f"after {name}\n")
 
-        desk = self.restarted(path, change)
+        bench = self.restarted(path, change)
         read = [f"after {name}" for name in names[2:-1]]
-        assert desk.take(MAX_FILES * GRACE_POLLS) == [*read, "after log.1.gz"]
-        [told] = desk.trouble()
-        assert told == (
+        assert bench.take(MAX_FILES * GRACE_POLLS) == [*read, "after log.1.gz"]
+        [warning] = bench.trouble()
+        assert warning == (
             "lines are missing: rotated meanwhile, and compressed, not readable or more than 14: "
             "log.17, log.16, log.1.gz"
         )
 
-    def test_so_is_what_was_rotated_once_more_at_that_moment(
+    def test_file_rotated_during_the_search_is_a_warning(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def change() -> None:
@@ -577,124 +551,103 @@ class TestAfterARestart:
                 append(path, f"after {name}\n")
 
         def between(name: str, *rest: Any) -> list[str]:
-            found = rotated_after(name, *rest)
+            later = rotated_after(name, *rest)
             path.with_name("log.1").rename(path.with_name("log.2"))
             append(path.with_name("log.1"), "another\n")
-            return found
+            return later
 
         monkeypatch.setattr(follower, "rotated_after", between)
-        desk = self.restarted(path, change)
-        assert desk.take(3 * GRACE_POLLS) == ["after log.1"]
-        [told] = desk.trouble()
-        assert told.endswith(": log.1")
+        bench = self.restarted(path, change)
+        assert bench.take(3 * GRACE_POLLS) == ["after log.1"]
+        [warning] = bench.trouble()
+        assert warning.endswith(": log.1")
 
-    def test_also_when_there_is_no_new_one_yet(self, path: Path) -> None:
-        def change() -> None:
-            append(path, "3\n")
-            rotate(path)
-
-        desk = self.restarted(path, change)
-        desk.poll()
-        append(path, "4\n")
-        assert desk.take() == ["3", "4"]
-
-    def test_a_file_that_was_replaced_is_read_from_its_beginning_and_told(self, path: Path) -> None:
+    def test_replaced_file_is_read_from_its_beginning_with_a_warning(self, path: Path) -> None:
         def change() -> None:
             rotate(path).unlink()
             append(path, "4\n5\n6\n")
 
-        desk = self.restarted(path, change)
-        assert desk.take() == ["4", "5", "6"]
-        assert desk.trouble() == ["replaced or truncated meanwhile; lines may be missing"]
-
-    def test_also_when_the_new_one_comes_later(self, path: Path) -> None:
-        desk = self.restarted(path, path.unlink)
-        desk.poll()
-        append(path, "3\n")
-        assert desk.take() == ["3"]
+        bench = self.restarted(path, change)
+        assert bench.take() == ["4", "5", "6"]
+        assert bench.trouble() == ["replaced or truncated meanwhile; lines may be missing"]
 
     @pytest.mark.parametrize("text", ["", "3\n", "3\n4\n", "3\n4\n5\n"])
-    def test_a_file_that_was_truncated_is_read_from_its_beginning(
-        self, path: Path, text: str
-    ) -> None:
-        desk = self.restarted(path, lambda: path.write_bytes(text.encode()))
-        assert desk.take() == text.split()
-        assert len(desk.trouble()) == 1
+    def test_truncated_file_is_read_from_its_beginning(self, path: Path, text: str) -> None:
+        bench = self.restarted(path, lambda: path.write_bytes(text.encode()))
+        assert bench.take() == text.split()
+        assert len(bench.trouble()) == 1
 
-    def test_another_file_with_the_same_inode_is_another_file(self, path: Path) -> None:
+    def test_reused_inode_is_another_file(self, path: Path) -> None:
         append(path, "8\n9\n")
-        found = path.stat()
-        mark = {"inode": found.st_ino, "position": 2, "head": "of another"}
-        desk = Desk(path)
-        DESKS.append(desk)
-        desk.feed.memory = mark
-        desk.start()
-        assert desk.take() == ["8", "9"]
+        mark = {"inode": path.stat().st_ino, "position": 2, "head": "of another"}
+        bench = TailBench(path)
+        BENCHES.append(bench)
+        bench.feed.memory = mark
+        bench.start()
+        assert bench.take() == ["8", "9"]
 
-    def test_more_than_the_bound_is_skipped_and_told(self, path: Path) -> None:
+    def test_lines_above_the_bound_are_skipped_with_a_warning(self, path: Path) -> None:
         text = "".join(f"{n:03}\n" for n in range(100))
-        desk = self.restarted(path, lambda: append(path, text), max_catch_up_bytes=10)
-        assert desk.take() == ["098", "099"]
-        assert desk.trouble() == ["392 bytes were skipped (max_catch_up_bytes)"]
+        bench = self.restarted(path, lambda: append(path, text), max_catch_up_bytes=10)
+        assert bench.take() == ["098", "099"]
+        assert bench.trouble() == ["392 bytes were skipped (max_catch_up_bytes)"]
 
-    def test_also_when_it_is_in_two_files(self, path: Path) -> None:
+    def test_bound_counts_both_files(self, path: Path) -> None:
         def change() -> None:
             append(path, "old\n" * 10)
             rotate(path, "new\n" * 2)
 
-        desk = self.restarted(path, change, max_catch_up_bytes=12)
-        assert desk.take() == ["old", "new", "new"]
-        assert desk.trouble() == ["36 bytes were skipped (max_catch_up_bytes)"]
+        bench = self.restarted(path, change, max_catch_up_bytes=12)
+        assert bench.take() == ["old", "new", "new"]
+        assert bench.trouble() == ["36 bytes were skipped (max_catch_up_bytes)"]
 
-    def test_or_more_than_that_in_the_new_one_alone(self, path: Path) -> None:
+    def test_new_file_alone_may_exceed_the_bound(self, path: Path) -> None:
         def change() -> None:
             append(path, "old\n" * 10)
             rotate(path, "new\n" * 10)
 
-        desk = self.restarted(path, change, max_catch_up_bytes=8)
-        assert desk.take() == ["new", "new"]
-        assert desk.trouble() == ["72 bytes were skipped (max_catch_up_bytes)"]
+        bench = self.restarted(path, change, max_catch_up_bytes=8)
+        assert bench.take() == ["new", "new"]
+        assert bench.trouble() == ["72 bytes were skipped (max_catch_up_bytes)"]
 
-    def test_nothing_is_caught_up_with_if_that_is_the_bound(self, path: Path) -> None:
-        desk = self.restarted(path, lambda: append(path, "3\n"), max_catch_up_bytes=0)
-        desk.poll()
+    def test_bound_of_0_skips_all(self, path: Path) -> None:
+        bench = self.restarted(path, lambda: append(path, "3\n"), max_catch_up_bytes=0)
+        bench.poll()
         append(path, "4\n")
-        assert desk.take() == ["4"]
+        assert bench.take() == ["4"]
 
-    def test_what_was_being_published_is_not_lost(self, path: Path) -> None:
+    def test_line_being_published_is_not_lost(self, path: Path) -> None:
         append(path, "1\n2\n3\n")
-        desk = Desk(path, from_start=True)
-        DESKS.append(desk)
-        desk.feed.hold()
-        desk.start()
-        desk.poll()
-        held, desk.feed.held = desk.feed.held, None
-        desk.stop()
+        bench = TailBench(path, from_start=True)
+        BENCHES.append(bench)
+        bench.feed.hold()
+        bench.start()
+        bench.poll()
+        held, bench.feed.held = bench.feed.held, None
+        bench.stop()
         assert held is not None
-        desk.start()
-        assert desk.take() == ["1", "2", "3"]
+        bench.start()
+        assert bench.take() == ["1", "2", "3"]
 
     @pytest.mark.parametrize("remembered", ["text", 7, {"inode": "x"}, [1], {"position": -1}])
-    def test_what_it_cannot_have_remembered_is_nothing(
-        self, path: Path, remembered: object
-    ) -> None:
+    def test_invalid_remembered_value_is_ignored(self, path: Path, remembered: object) -> None:
         append(path, "old\n")
-        desk = Desk(path)
-        DESKS.append(desk)
-        desk.feed.memory = remembered
-        desk.start()
-        desk.poll()
+        bench = TailBench(path)
+        BENCHES.append(bench)
+        bench.feed.memory = remembered
+        bench.start()
+        bench.poll()
         append(path, "new\n")
-        assert desk.take()[-1:] == ["new"]
+        assert bench.take()[-1:] == ["new"]
 
 
-# -- any history of a file against what was written ------------------------------------------
+# -- Any sequence of changes of a file, compared with a model --------------------------------
 
 ACTIONS = st.sampled_from(
     [
         *["write"] * 6,
-        *["half"] * 2,
-        *["look"] * 5,
+        *["unfinished"] * 2,
+        *["poll"] * 5,
         "settle",
         "rename",
         "create",
@@ -704,52 +657,52 @@ ACTIONS = st.sampled_from(
         "delete",
         "truncate",
         "stop",
-        "die",
+        "crash",
         "start",
         "start",
     ]
 )
 
 
-class Written:
-    """One file, and what of it has to be published."""
+class ModelFile:
+    """A file, and its lines that must be published."""
 
     def __init__(self, path: Path):
         self._file = path.open("ab")
         self.inode = os.fstat(self._file.fileno()).st_ino
         self.lines: list[str] = []
-        self.excused: set[str] = set()
-        self.half = ""
+        self.may_be_lost: set[str] = set()
+        self.unfinished = ""
         self.deleted = False
         self.changed = False
 
     def write(self, text: str, ends: bool) -> None:
         self._file.write(f"{text}\n".encode() if ends else text.encode())
         self._file.flush()
-        self.half += text
+        self.unfinished += text
         if ends:
-            self.lines.append(self.half)
-            self.half = ""
+            self.lines.append(self.unfinished)
+            self.unfinished = ""
 
     def truncate(self) -> None:
         self._file.truncate(0)
-        self.half = ""
+        self.unfinished = ""
 
     def close(self) -> None:
         self._file.close()
 
 
-class Story:
-    """A writer, a follower, and their file; what may be lost is lost without anybody's fault."""
+class TailMachine:
+    """A writer and a follower of one name; `may_be_lost` has the lines that no poll can see."""
 
     def __init__(self, path: Path):
         self._path = path
         self._number = 0
-        self._files: list[Written] = []
-        self._current: Written | None = None
-        self._writer: Written | None = None
+        self._files: list[ModelFile] = []
+        self._current: ModelFile | None = None
+        self._writer: ModelFile | None = None
         self._mark: Mark | None = None
-        self._marked: Written | None = None
+        self._marked: ModelFile | None = None
         self._follower: Follower | None = None
         self.published: list[str] = []
         self.do_reopen()
@@ -761,7 +714,7 @@ class Story:
     def do_write(self) -> None:
         self._write(ends=True)
 
-    def do_half(self) -> None:
+    def do_unfinished(self) -> None:
         self._write(ends=False)
 
     def _write(self, ends: bool) -> None:
@@ -769,30 +722,30 @@ class Story:
         assert writer is not None
         self._number += 1
         writer.write(f"{self._number}.", ends)
-        if self._follower is not None and not self._reads(writer):
-            writer.excused.update(writer.lines[-1:])
+        if self._follower is not None and not self._is_read_by_follower(writer):
+            writer.may_be_lost.update(writer.lines[-1:])
 
     def do_rename(self) -> None:
         if self._current is not None:
             self._path.rename(f"{self._path}-{20_000_000 + len(self._files)}")
-            self._gone()
+            self._vanished()
 
     def do_delete(self) -> None:
         if self._current is not None:
             self._path.unlink()
             self._current.deleted = True
-            self._gone()
+            self._vanished()
 
-    def _gone(self) -> None:
-        """Nothing has the name now; what nobody has seen of the file remains unseen."""
+    def _vanished(self) -> None:
+        """The file has lost its name; lines that no poll has seen may be lost."""
         gone, self._current = self._current, None
         assert gone is not None
-        if self._follower is not None and not self._reads(gone):
-            self._excuse(gone)
+        if self._follower is not None and not self._is_read_by_follower(gone):
+            self._allow_loss(gone)
 
     def do_create(self) -> None:
         if self._current is None:
-            self._current = Written(self._path)
+            self._current = ModelFile(self._path)
             self._files.append(self._current)
 
     def do_reopen(self) -> None:
@@ -806,22 +759,22 @@ class Story:
 
     def do_truncate(self) -> None:
         if self._current is not None:
-            self._excuse(self._current)
+            self._allow_loss(self._current)
             self._current.truncate()
             self._current.changed = True
 
-    def do_look(self) -> None:
-        self._look()
+    def do_poll(self) -> None:
+        self._poll()
 
     def do_settle(self) -> None:
-        """Long enough for everything that there is."""
+        """Poll until everything was read."""
         if self._follower is not None:
             for _ in range(100):
-                self._look()
+                self._poll()
 
-    def do_die(self) -> None:
-        """Stop, having published a part of what was read."""
-        self._look(1)
+    def do_crash(self) -> None:
+        """Stop after a part of the lines was published."""
+        self._poll(1)
         self.do_stop()
 
     def do_stop(self) -> None:
@@ -831,56 +784,56 @@ class Story:
 
     def do_start(self) -> None:
         if self._follower is None:
-            # Under another name only a file that is as it was can be told.
+            # Under another name only an unchanged file is recognised.
             old = self._marked
             if old is not None and (old is self._current or old.deleted or old.changed):
                 old = None
             after = False
             for file in self._files:
                 if file not in (old, self._current) and (file.deleted or not after):
-                    self._excuse(file)
+                    self._allow_loss(file)
                 after = after or file is old
             self._follower = Follower(str(self._path), 1_000, self._mark, True, 1_000_000)
-            self._look()
+            self._poll()
 
-    def _look(self, most: int = 1_000) -> bool:
+    def _poll(self, most: int = 1_000) -> bool:
         if self._follower is None:
             return False
         steps, more = self._follower.poll()
         for step in itertools.islice(steps, most):
-            self._take(step)
+            self._publish(step)
         if self._marked is not None and most > 1:
             self._marked.changed = False
         return more
 
-    def _take(self, step: Step) -> None:
+    def _publish(self, step: Step) -> None:
         if step.line is not None:
             self.published.append(step.line.text.decode())
         if step.mark.inode and step.mark != self._mark:
-            # An inode is used again only when nobody has the file open.
-            found = [file for file in self._files if file.inode == step.mark.inode]
-            self._marked = found[-1]
+            # An inode is reused only after the file was closed.
+            same = [file for file in self._files if file.inode == step.mark.inode]
+            self._marked = same[-1]
         self._mark = step.mark
 
-    def _reads(self, file: Written) -> bool:
-        """Whether the follower has it open, or will find it by its name."""
+    def _is_read_by_follower(self, file: ModelFile) -> bool:
+        """Whether the follower has the file open, or will find it by its name."""
         assert self._follower is not None
-        held = [known.identity[1] for known in self._follower._files]
-        return file is self._current or file.inode in held
+        inodes = [open_file.identity[1] for open_file in self._follower._files]
+        return file is self._current or file.inode in inodes
 
-    def _excuse(self, file: Written) -> None:
-        file.excused.update(set(file.lines) - set(self.published))
+    def _allow_loss(self, file: ModelFile) -> None:
+        file.may_be_lost.update(set(file.lines) - set(self.published))
 
     def check(self) -> None:
-        """Nothing twice, nothing out of order, nothing missing."""
+        """Check that no line is repeated, out of order or missing."""
         numbers = [int(text.split(".")[0]) for text in self.published]
         assert numbers == sorted(set(numbers)), self.published
         for file in self._files:
-            missing = set(file.lines) - file.excused - set(self.published)
+            missing = set(file.lines) - file.may_be_lost - set(self.published)
             assert not missing, (missing, self.published)
 
     def end(self) -> None:
-        """All that can be known is known."""
+        """Read everything, and check."""
         self.do_start()
         self.do_settle()
         self.check()
@@ -893,14 +846,14 @@ class Story:
 
 @settings(max_examples=200)
 @given(programs(ACTIONS, most=60))
-def test_each_line_is_published_once_and_in_order_whatever_happens_to_the_file(
+def test_each_line_is_published_once_and_in_order(
     actions: list[str],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        story = Story(Path(folder, "log"))
+        machine = TailMachine(Path(folder, "log"))
         try:
             for action in actions:
-                story.step(action)
-            story.end()
+                machine.step(action)
+            machine.end()
         finally:
-            story.close()
+            machine.close()

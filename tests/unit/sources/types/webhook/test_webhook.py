@@ -26,7 +26,7 @@ from pushserver.sources.types.webhook.source import (
     Options,
     Webhook,
 )
-from tests.unit.fakes.remote import Desk
+from tests.unit.fakes.remote import FakeFeed
 from tests.unit.fakes.tools import EPOCH, drive
 
 NOW = 1_795_000_000
@@ -48,12 +48,12 @@ def hub(body: bytes, secret: str = SECRET, **more: str) -> dict[str, str]:
 class Hook:
     """A webhook that runs."""
 
-    def __init__(self, desk: Desk | None = None, **options: Any):
-        self.desk = desk or Desk()
+    def __init__(self, feed: FakeFeed | None = None, **options: Any):
+        self.feed = feed or FakeFeed()
         self.source: Webhook = WEBHOOK.make(
             Options(**{"signature": "hub-sha256", "secret": SECRET, **options})
         )
-        self.running = Deferred.fromCoroutine(self.source.run(self.desk))
+        self.running = Deferred.fromCoroutine(self.source.run(self.feed))
 
     def post(self, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
         return drive(self.source.receive(headers, body))
@@ -62,7 +62,7 @@ class Hook:
         """The status and the reason of a request that is refused, and not published."""
         status, answer = self.post(body, headers)
         assert answer["error"]["code"] == status
-        assert self.desk.published == []
+        assert self.feed.published == []
         message: str = answer["error"]["message"]
         assert SECRET not in message
         return status, message
@@ -80,8 +80,8 @@ class TestRequest:
             201,
             {"offset": 1, "epoch": EPOCH, "id": f"{EPOCH}:1"},
         )
-        assert hook.desk.published == [({"action": "opened", "number": 5}, "message")]
-        assert hook.desk.keys == [""]
+        assert hook.feed.published == [({"action": "opened", "number": 5}, "message")]
+        assert hook.feed.keys == [""]
 
     def test_unsigned_request_is_refused_with_the_reason(self) -> None:
         hook = Hook()
@@ -94,15 +94,15 @@ class TestRequest:
         )
         assert hook.refused(b"{ }", hub(body)) == no_match
         assert hook.refused(body, hub(body, "another")) == no_match
-        assert hook.desk.troubles[-1] == f"a request was refused: {no_match[1]}"
+        assert hook.feed.troubles[-1] == f"a request was refused: {no_match[1]}"
 
     def test_headers_name_the_event_and_the_delivery(self) -> None:
         hook = Hook(event_header="X-GitHub-Event", id_header="X-GitHub-Delivery")
         named = {"x-github-event": "push", "x-github-delivery": "72d3162e-cc78"}
         hook.post(b"1", hub(b"1", **named))
         hook.post(b"2", hub(b"2"))
-        assert hook.desk.published == [(1, "push"), (2, "message")]
-        assert hook.desk.keys == ["72d3162e-cc78", ""]
+        assert hook.feed.published == [(1, "push"), (2, "message")]
+        assert hook.feed.keys == ["72d3162e-cc78", ""]
 
     def test_invalid_event_or_delivery_is_refused(self) -> None:
         hook = Hook(event_header="X-Event", id_header="X-Id")
@@ -114,17 +114,17 @@ class TestRequest:
 
     def test_request_above_the_rate_gets_429(self) -> None:
         hook = Hook()
-        hook.desk.busy = 0.5
+        hook.feed.busy = 0.5
         status, message = hook.refused(b"1", hub(b"1"))
         assert (status, "max_rate" in message) == (429, True)
         # Also an invalid body, because it is not parsed.
         assert hook.refused(b"[", hub(b"["))[0] == 429
-        hook.desk.busy = 0.0
+        hook.feed.busy = 0.0
         assert hook.post(b"1", hub(b"1"))[0] == 201
 
     def test_unsigned_request_gets_401_also_above_the_rate(self) -> None:
         hook = Hook()
-        hook.desk.busy = 0.5
+        hook.feed.busy = 0.5
         assert hook.refused(b"1", {})[0] == 401
 
     @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ class TestRequest:
         self, refusal: Exception, status: int
     ) -> None:
         hook = Hook()
-        hook.desk.refusal = refusal
+        hook.feed.refusal = refusal
         assert hook.refused(b"1", hub(b"1")) == (status, str(refusal))
 
     def test_request_gets_503_while_the_source_is_not_running(self) -> None:
@@ -150,7 +150,7 @@ class TestRequest:
             503,
             "the source of this webhook is not running",
         )
-        hook.running = Deferred.fromCoroutine(hook.source.run(hook.desk))
+        hook.running = Deferred.fromCoroutine(hook.source.run(hook.feed))
         assert hook.post(b"1", hub(b"1"))[0] == 201
 
 
@@ -160,7 +160,7 @@ class TestBody:
         headers = {} if content_type is None else {"content-type": content_type}
         status, answer = hook.post(body, headers)
         assert status == 201, answer
-        return hook.desk.data[0]
+        return hook.feed.data[0]
 
     def refused(self, body: bytes, content_type: str | None) -> tuple[int, str]:
         headers = {} if content_type is None else {"content-type": content_type}
@@ -362,7 +362,7 @@ class TestStampedSignature:
         }
         for number in range(2):
             assert hook.post(self.BODY, {**headers, "x-id": str(number)})[0] == 201
-        assert hook.desk.keys == [self.mac()] * 2
+        assert hook.feed.keys == [self.mac()] * 2
 
     @pytest.mark.parametrize("ahead", [-MAX_TOLERANCE_SECONDS, 0, MAX_TOLERANCE_SECONDS])
     def test_key_is_remembered_as_long_as_the_signature_is_valid(self, ahead: float) -> None:
@@ -417,7 +417,7 @@ class TestSecret:
         path.write_bytes(SECRET.encode() + b"\r\n")
         hook = Hook(secret="", secret_file=str(path))
         assert hook.post(b"1", hub(b"1"))[0] == 201
-        assert hook.desk.oks == 1
+        assert hook.feed.oks == 1
 
     @pytest.mark.parametrize("content", [None, b"", b" \n", b"x" * 5_000])
     def test_source_with_an_invalid_secret_file_fails_and_refuses_requests(
