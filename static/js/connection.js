@@ -1,23 +1,23 @@
-// One channel over the Centrifuge client protocol, with the official client; what happens is told
-// to the handlers given. The client reconnects and recovers; this file adds what a view needs
-// beside that: no duplicate, the history anew when recovery failed, and words for each state.
+// One channel over the Centrifuge client protocol, with the official client, which reconnects and
+// recovers. This file adds the needs of a view: no duplicates, a new history after a failed recovery,
+// and a text for each state.
 
 import { closeReason, failureReason, reconnectReason } from "./reasons.js";
 import { Watching } from "./watching.js";
 
-const MAX_DELAY_MS = 5000; // the client's own is 20 s, too long to look at a page that stands still
+const MAX_DELAY_MS = 5000; // the client's default is 20 s, too long on a page that somebody looks at
 
 /**
  * Watches one channel.
  *
  * options: `channel`; `transports`, a list of `{transport, endpoint}` with absolute URLs in order
- * of preference; `emulationEndpoint`; `last`, how many publications to begin with.
+ * of preference; `emulationEndpoint`; `last`, the number of publications to start with.
  *
  * handlers: `onState({name, reason, retryAt, canRetry})` with name connecting | live | reconnecting
  * | closed, the instant of the next attempt or null, and whether retryNow() would end the wait;
  * `onPublication({data, offset, event, time, live, again})`: live is false for one of the history,
- * again is true for one handed on before; `onReset()`: forget what is shown, a history follows;
- * `onNotice(text)`; `onWatching(count)`, null when the server does not tell.
+ * again is true for one that was passed before; `onReset()`: clear the view, a history follows;
+ * `onNotice(text)`; `onWatching(count)`, null if the server does not tell.
  */
 export class ChannelConnection {
   constructor(options, handlers) {
@@ -25,10 +25,10 @@ export class ChannelConnection {
     this.handlers = handlers;
     this.reason = "";
     this.epoch = null;
-    this.last = 0; // offset of the newest publication handed on
-    this.seen = 0; // the same, but kept while a history is handed on again
+    this.last = 0; // offset of the newest publication passed to the handlers
+    this.seen = 0; // the same, but kept while a history is passed again
     this.snapshot = false; // between a subscribe reply and the last publication in it
-    this.held = null; // publications that came while the history is on its way, or null
+    this.held = null; // publications that arrived during a request for the history, or null
     this.stale = false; // the history must be fetched: recovery failed
     this.network = networkEvents();
     this.client = this.#makeClient();
@@ -45,7 +45,7 @@ export class ChannelConnection {
     keepTimes(this.client);
   }
 
-  /** Begins, or begins again after a final close. */
+  /** Connects, also after a final close. */
   open() {
     this.reason = "";
     this.subscription.subscribe();
@@ -55,15 +55,14 @@ export class ChannelConnection {
 
   /** Ends the wait for the next attempt. */
   retryNow() {
-    // The client has no method for it, but begins at once when the network comes back.
+    // The client has no method for this, but connects at once when the network comes back.
     this.network.dispatchEvent(new Event("online"));
     if (this.client.state === "connecting") this.#tell("reconnecting");
   }
 
   #makeClient() {
     const { transports, emulationEndpoint } = this.options;
-    // With a list the client takes the next transport at once when one fails; with one there is
-    // nothing to take.
+    // With a list, the client tries the next transport at once when one fails.
     const only = transports.length === 1 && transports[0].transport === "websocket";
     return new globalThis.Centrifuge(only ? transports[0].endpoint : transports, {
       name: "pushserver-page",
@@ -74,14 +73,14 @@ export class ChannelConnection {
   }
 
   #tell(name, retryAt = null) {
-    // Once the subscription has ended for good, what the connection below it does changes nothing
-    // for the reader.
+    // After the final end of the subscription, the state of the connection does not matter to the
+    // reader.
     if (name !== "closed" && this.subscription.state === "unsubscribed") return;
     const canRetry = retryAt !== null && this.client.state === "connecting";
     this.handlers.onState({ name, reason: this.reason, retryAt, canRetry });
   }
 
-  // --- the client's life ---------------------------------------
+  // --- events of the client ---------------------------------------
 
   #listenToClient() {
     this.client.on("connecting", (context) => {
@@ -91,7 +90,7 @@ export class ChannelConnection {
       this.#tell("reconnecting");
     });
     this.client.on("connected", ({ client }) => (this.watching.self = client));
-    // While the client is connecting an attempt that fails is told by an error only.
+    // A failed attempt of a client that is connecting causes only an error event.
     this.client.on("error", (context) => {
       this.reason = failureReason(context, navigator.onLine);
     });
@@ -102,25 +101,25 @@ export class ChannelConnection {
     });
   }
 
-  // The client draws the delay itself and tells it to nobody. If a later version names these
-  // methods otherwise, the page still says that it reconnects, without the seconds.
+  // The client does not publish its random delay. If a later version renames these methods, the page
+  // still says that it reconnects, without the seconds.
   #tellDelays() {
     const tell = (delay) => this.#tell("reconnecting", Date.now() + delay);
     listenToResult(this.client, "_getReconnectDelay", tell);
     listenToResult(this.subscription, "_getResubscribeDelay", (delay) => {
-      // Without a connection the subscription waits for that, not for its own delay.
+      // Without a connection, the subscription waits for the connection and not for its own delay.
       if (this.client.state === "connected") tell(delay);
     });
   }
 
-  // --- the subscription's life ---------------------------------------
+  // --- events of the subscription ---------------------------------------
 
   #listenToSubscription() {
     const { subscription } = this;
     subscription.on("subscribed", (context) => this.#subscribed(context));
     subscription.on("publication", (publication) => this.#received(publication));
     subscription.on("subscribing", ({ code, reason }) => {
-      if (code < 100) return; // our own call, or the connection went: the client's events tell
+      if (code < 100) return; // our own call, or a lost connection, which has its own events
       this.reason = reason;
       this.#tell("reconnecting");
     });
@@ -139,15 +138,14 @@ export class ChannelConnection {
     this.#tell("live");
     const epoch = context.streamPosition?.epoch ?? "";
     if (!context.recovered) this.#beginAgain(epoch, context.wasRecovering);
-    // The client hands out the publications of the reply in the same turn, right after this event.
+    // The client emits the publications of the reply in the same turn, right after this event.
     this.snapshot = true;
     queueMicrotask(() => (this.snapshot = false));
     if (this.stale) this.#fetchHistory();
     this.watching.begin();
   }
 
-  // A first subscribe, or one that could not be recovered. After a failed recovery the reply holds
-  // nothing.
+  // For a first subscribe or a failed recovery; after that, the reply has no publications.
   #beginAgain(epoch, wasRecovering) {
     const first = this.epoch === null;
     if (first || !wasRecovering) {
@@ -159,7 +157,7 @@ export class ChannelConnection {
     this.newEpoch = epoch;
   }
 
-  // What follows is handed on from the beginning of the history; offsets of another epoch say nothing.
+  // The next publications are those of the history; offsets of another epoch cannot be compared.
   #enterEpoch(epoch) {
     if (epoch !== this.epoch) this.seen = 0;
     this.epoch = epoch;
@@ -201,8 +199,8 @@ export class ChannelConnection {
       history.publications.sort((one, other) => one.offset - other.offset);
       this.#redraw(history);
     } catch {
-      // Still subscribed: the server keeps no history, or is too slow; go on from here. Else the
-      // connection went again, and the next subscribe asks once more.
+      // If still subscribed, the server keeps no history or is too slow: continue without it.
+      // Otherwise the connection is lost again, and the next subscribe requests the history.
       if (this.subscription.state === "subscribed") {
         this.#redraw({ epoch: this.newEpoch, offset: 0, publications: [] });
       }
@@ -221,8 +219,7 @@ export class ChannelConnection {
     for (const publication of history.publications) this.#handOn(publication, false);
   }
 
-  // What the reader must be told: nothing when the history reaches back to what this page has
-  // already shown.
+  // The notice for the reader; none if the history overlaps with the publications already shown.
   #missed({ epoch, offset, publications }) {
     if (this.last === 0) return "";
     if (epoch !== this.epoch) {
@@ -246,7 +243,7 @@ function networkEvents() {
   return target;
 }
 
-// centrifuge-js 5.8.0 leaves `time` out of what it hands to the application.
+// centrifuge-js 5.8.0 does not pass `time` to the application.
 function keepTimes(client) {
   const original = client._getPublicationContext;
   if (typeof original !== "function") return;

@@ -17,8 +17,8 @@ async function copyFor(button) {
   setTimeout(() => (button.textContent = label), SHOWN_MS);
 }
 
-// navigator.clipboard exists on https and localhost only; elsewhere the old way, and at the least a
-// selection.
+// navigator.clipboard exists on https and localhost only. Elsewhere try execCommand; if that fails
+// too, the text stays selected.
 async function copy(source) {
   try {
     await navigator.clipboard.writeText(source.textContent);

@@ -1,10 +1,10 @@
-// The live graph: uPlot, our legend above it, redrawn at most once a frame by the caller.
+// The live graph: uPlot with our own legend; the caller redraws it at most once a frame.
 
 import { element, setText } from "./dom.js";
 import { decimalsOf, formatNumber } from "./values.js";
 import { clock, tickLabels } from "./times.js";
 
-// The fifth line and on are dashed: colour alone must not tell lines apart.
+// From the fifth on, lines are dashed: colour must not be the only difference between lines.
 const SOLID_LINES = 4;
 const DASH = [6, 4];
 const X_AXIS_HEIGHT = 30;
@@ -24,7 +24,7 @@ export class Graph {
     document.addEventListener("themechange", () => this.#rebuild());
   }
 
-  /** Brings picture, legend and data attributes to what the table holds. */
+  /** Updates the plot, the legend and the data attributes from the table. */
   render() {
     const { points } = this;
     points.trim();
@@ -38,12 +38,12 @@ export class Graph {
     this.#renderLegend();
   }
 
-  /** The newest number of this line, as the legend writes it. */
+  /** The newest number of this line, formatted as in the legend. */
   latest(name) {
     return this.#format(name, this.points.last(name));
   }
 
-  /** What a screen reader is told instead of the picture. */
+  /** The text for a screen reader in place of the plot. */
   describe() {
     const { points } = this;
     const lines = points.names.map((name) => `${name} now ${this.latest(name)}`);
@@ -76,7 +76,7 @@ export class Graph {
     this.plot.setData(this.#data());
   }
 
-  // Thin where points stand close: thick lines would run together to a block.
+  // Thin if the points are close: thick lines would merge.
   #lineWidth() {
     return this.points.length * 4 > this.elements.graph.clientWidth ? 1.5 : 2;
   }
@@ -96,7 +96,7 @@ export class Graph {
     const shared = { stroke: axis, font, grid: { stroke: grid, width: 1 }, ticks: { show: false } };
     return {
       ...this.#size(),
-      // On the right there is room for half a time, whose point may be the last.
+      // On the right, half a label has to fit, as the last point may have one.
       padding: [12, 30, 0, 4],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 8 } },
@@ -124,9 +124,9 @@ export class Graph {
       stroke,
       width: this.#lineWidth(),
       dash: index >= SOLID_LINES ? DASH : undefined,
-      // Only a single line gets a ground: several would cover each other.
+      // Only a single line is filled: several fills would cover each other.
       fill: count === 1 ? (plot) => fade(plot, stroke) : undefined,
-      // Publications with other keys leave holes in this line; it is one line all the same.
+      // Publications with other keys leave gaps, which the line spans.
       spanGaps: true,
       points: { size: 5, fill: stroke, stroke },
     };
@@ -210,15 +210,14 @@ function readColours(element) {
   };
 }
 
-// Over a single point uPlot would draw years; over one burst, nanoseconds.
+// For a single point uPlot would show years; for one burst, nanoseconds.
 function timeRange(plot) {
   const times = plot.data[0];
   const to = times[times.length - 1];
   return times.length < 2 ? [to - 10, to + 1] : [Math.min(times[0], to - MIN_SPAN), to];
 }
 
-// As wide as its widest label, so that a line of 1,000,000s is not cut and one of 0.5s has its
-// room.
+// As wide as the widest label, so that 1,000,000 is not cut and 0.5 wastes no space.
 function axisWidth(plot, labels, axisIndex) {
   const widest = (labels ?? []).reduce((most, label) => Math.max(most, label.length), 0);
   const axis = plot.axes[axisIndex];
@@ -247,7 +246,7 @@ function fade(plot, colour) {
   return gradient;
 }
 
-// A dot where each line is now.
+// A dot at the newest point of each line.
 function drawEnds(plot) {
   const { ctx, data } = plot;
   const ratio = globalThis.devicePixelRatio || 1;

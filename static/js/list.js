@@ -1,11 +1,11 @@
-// The running list of the newest publications. Rows are kept and moved down, not made anew, so that
-// the focus and a reader's selection stay where they are.
+// The list of the newest publications. Rows are moved and not recreated, so that the focus and a
+// selection stay.
 
 import { element } from "./dom.js";
 import { alignment, describe, formatNumber } from "./values.js";
 import { clock, fullTime } from "./times.js";
 
-/** Shows the newest publications in `<ol id="list">`, which comes filled with placeholders. */
+/** Shows the newest publications in `<ol id="list">`, which is filled with placeholders at first. */
 export class List {
   constructor(element, size, openWhole) {
     this.element = element;
@@ -13,11 +13,11 @@ export class List {
     this.openWhole = openWhole;
     this.rows = []; // newest first
     this.columns = "";
-    // With another width other rows are cut.
+    // Which rows are cut depends on the width.
     new ResizeObserver(() => this.#findCut(this.rows)).observe(element);
   }
 
-  /** Brings the list to these publications, newest last. */
+  /** Shows these publications, newest last. */
   render(publications) {
     const wanted = publications.slice(-this.size);
     this.#drop(new Set(wanted));
@@ -43,7 +43,7 @@ export class List {
     if (gone.length > 0) this.complete = false;
   }
 
-  // Placeholders keep the height of the list when it holds few rows. The topmost goes first: the
+  // Placeholders keep the height of a list with few rows. The topmost is removed first, so that the
   // others stay in place.
   #fill() {
     const missing = this.size - this.element.children.length;
@@ -70,7 +70,7 @@ export class List {
 
   #makePart(part, row) {
     const box = element("span", "part");
-    // The space is for a reader who copies the row.
+    // The space separates the parts when a reader copies the row.
     if (part.key) box.append(element("span", "part-key", part.key), " ");
     const value = element("span", `part-${part.kind}`, part.kind === "number" ? "" : part.text);
     if (part.kind === "number") row.numbers.push({ part, value });
@@ -87,8 +87,8 @@ export class List {
     return button;
   }
 
-  // Decimals and widths hold for all rows: when a new row changes them, all numbers are written
-  // again.
+  // All rows have the same decimals and widths: when a new row changes them, all numbers are
+  // rewritten.
   #align() {
     const columns = alignment(this.rows.map((row) => row.description));
     const signature = JSON.stringify([...columns]);
@@ -103,7 +103,7 @@ export class List {
     }
   }
 
-  // Whether the text fits is known only after layout; all are measured before any is changed.
+  // Whether the text fits is known only after a layout; all rows are measured before any change.
   #findCut(rows) {
     this.element.classList.add("measuring");
     const cut = rows.map(
@@ -120,7 +120,7 @@ function overflows(box) {
   return box.scrollWidth > box.clientWidth;
 }
 
-// The time, and below it the event's name unless it is the usual one.
+// The time, and below it the event's name unless it is the default.
 function whenceOf({ time, offset, event }) {
   const whence = element("span", "row-whence");
   const when = element("time", "row-when", clock(time, Date.now()));

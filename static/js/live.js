@@ -1,4 +1,4 @@
-// The live page of one channel: puts the parts together and decides when to draw.
+// The live page of one channel: connects the parts and schedules the drawing.
 
 import { ChannelConnection } from "./connection.js";
 import { attachCopyButtons } from "./copying.js";
@@ -15,8 +15,8 @@ import { numericLeaves, spokenText } from "./values.js";
 import { Whole } from "./whole.js";
 
 const MAX_LINES = 8;
-const MAX_POINTS = 5000; // what a page can redraw in a frame, whatever the server keeps
-const DRAW_MS = 50; // at most twenty pictures a second: the eye reads no more
+const MAX_POINTS = 5000; // the most that a page can redraw in a frame
+const DRAW_MS = 50; // at most twenty updates a second: more cannot be read
 const TITLE_MS = 1000;
 const NOTICE_MS = 60_000;
 const SILENT_MS = 10_000;
@@ -55,7 +55,7 @@ class LivePage {
       onWatching: (count, who) => {
         setText(byId("watching"), count === null ? "–" : count.toLocaleString("en"));
         setText(byId("watching-who"), who);
-        byId("watching-who").title = who; // of a long one a phone shows the beginning
+        byId("watching-who").title = who; // a phone shows only the beginning of a long text
       },
     });
     this.trouble = new Trouble(byId, settings.statusUrl, (...parts) => whole.show(...parts));
@@ -74,9 +74,9 @@ class LivePage {
     this.trouble.begin();
   }
 
-  // --- what the connection tells ---------------------------------------
+  // --- events of the connection ---------------------------------------
 
-  /** Takes one publication in. Cheap, as a busy channel has a thousand a second; drawn later. */
+  /** Adds one publication, to be drawn later. Cheap: a busy channel has a thousand a second. */
   take({ data, offset, event, time, live, again }) {
     if (!again) this.tally.add(time, live ? Date.now() : undefined);
     this.recent.push({ data, offset, event, time });
@@ -98,7 +98,7 @@ class LivePage {
     this.stateLine.show(state);
     if (state.name === "live") {
       this.everLive = true;
-      this.schedule(); // an empty channel says so once it is known to be empty
+      this.schedule(); // the page now knows whether the channel is empty
       this.trouble.begin();
     }
     if (state.name !== before.name || state.reason !== before.reason) {
@@ -119,7 +119,7 @@ class LivePage {
   // --- drawing ---------------------------------------
 
   schedule() {
-    if (document.hidden) this.showTitle(); // a hidden page gets no frames, but its title is seen
+    if (document.hidden) this.showTitle(); // a hidden page gets no frames, but its title is visible
     if (this.scheduled) return;
     this.scheduled = true;
     const wait = Math.max(0, DRAW_MS - (performance.now() - this.drawnAt));
@@ -136,7 +136,7 @@ class LivePage {
     this.showPause();
     if (this.paused) return;
     byId("list").classList.toggle("fast", (this.tally.rate ?? 0) > FAST_PER_SECOND);
-    this.foldGraph(); // first: what is drawn takes the room it has
+    this.foldGraph(); // first, as the plot takes the space that is left
     this.list.render(this.recent);
     this.graph.render();
     this.showEmptiness();
@@ -148,14 +148,14 @@ class LivePage {
     setText(byId("events-seen"), this.tally.count.toLocaleString("en"));
   }
 
-  // Away once something came and none of it is a number. An empty channel leaves it as it is: from
-  // the beginning it is there, so that nothing moves when the first number comes.
+  // Hides the graph if there are publications but no numbers. On an empty channel it is shown, so
+  // that nothing moves when the first number comes.
   foldGraph() {
     if (this.points.length > 0) byId("graph-panel").hidden = false;
     else if (this.recent.length > 0) byId("graph-panel").hidden = true;
   }
 
-  // Not before the channel is known to be empty.
+  // Shown only once the channel is known to be empty.
   showEmptiness() {
     byId("empty").hidden = this.recent.length > 0 || !this.everLive;
     const begins = this.everLive && this.points.length === 0;
@@ -178,7 +178,7 @@ class LivePage {
     setText(byId("rate"), this.rateText(age));
   }
 
-  // A rate of the past says nothing once the channel has fallen silent.
+  // No rate once the channel is silent.
   rateText(age) {
     const perSecond = this.tally.rate;
     const silent =
@@ -194,7 +194,7 @@ class LivePage {
     this.graph.describe();
   }
 
-  // The newest number of a channel with one line; else the plain name. Not more than once a second.
+  // The newest number of a channel with one line, else the channel's name; at most once a second.
   showTitle() {
     if (this.titleTimer) return;
     const wait = TITLE_MS - (performance.now() - this.titledAt);
@@ -217,7 +217,7 @@ class LivePage {
     return `${this.graph.latest(names[0])} · ${channel}`;
   }
 
-  // --- the reader's wishes ---------------------------------------
+  // --- controls of the reader ---------------------------------------
 
   togglePause() {
     this.paused = !this.paused;
@@ -243,12 +243,12 @@ class LivePage {
     if (document.visibilityState !== "visible") return;
     this.connection.watching.ask();
     this.trouble.seen();
-    // Somebody looks: do not let them wait for a delay that was drawn for an unseen page.
+    // The page is visible again: end a delay that began while it was hidden.
     if (this.stateLine.waiting) this.connection.retryNow();
   }
 }
 
-/** Absolute URL of something below the server's root; `scheme` "ws" makes it ws: or wss:. */
+/** The absolute URL of a path below the server's root; `scheme` "ws" makes it ws: or wss:. */
 function absolute(root, path, scheme = "http") {
   const url = new URL(`${root}/${path}`, window.location.href);
   url.protocol = url.protocol.replace("http", scheme);
@@ -274,7 +274,7 @@ function readSettings({ dataset }) {
   };
 }
 
-// Only a path in front of the server can bring a character that a shell would take for its own.
+// Only the path of a proxy in front of the server can contain characters special to a shell.
 function shellWord(url) {
   return /^[\w.:/@%+,=-]+$/.test(url) ? url : `'${url.replaceAll("'", "%27")}'`;
 }

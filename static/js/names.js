@@ -3,7 +3,7 @@
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_.:@-]*$/;
 const MAX_CHARACTERS = 128;
 
-/** What is wrong with this channel name, in words for the reader; "" when nothing is. */
+/** The problem with this channel name, as a text for the reader; "" if it is valid. */
 export function nameProblem(name) {
   if (name === "") return "Type the name of a channel.";
   if (name.length > MAX_CHARACTERS)

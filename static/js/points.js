@@ -4,7 +4,7 @@ const LEAST_STEP = 1e-6; // seconds
 
 /**
  * A bounded table of points. `names` are the lines in the order in which they appeared, at most
- * `maxLines`; a line whose last point has left the table gives its place to a new one.
+ * `maxLines`; a line whose last point has left the table is replaced by a new one.
  */
 export class Points {
   constructor(maxPoints, maxLines) {
@@ -33,16 +33,16 @@ export class Points {
   add(instant, leaves) {
     for (const name of leaves.keys()) this.#open(name);
     if (![...leaves.keys()].some((name) => this.columns.has(name))) return;
-    // uPlot needs times that grow, but a clock may be set back and a burst may share its
+    // uPlot needs increasing times, but a clock may be set back, and a burst may share one
     // millisecond.
     const previous = this.times.length > 0 ? this.times[this.times.length - 1] : 0;
     this.times.push(Math.max(instant / 1000, previous + LEAST_STEP));
     for (const [name, column] of this.columns) column.push(leaves.get(name) ?? null);
-    // Trimmed in strides, so that a shift of all columns is not paid for every point.
+    // Trimmed in batches, as each trim shifts all columns.
     if (this.times.length > this.maxPoints * 1.25 + 16) this.trim();
   }
 
-  /** Forgets what is over the bound. */
+  /** Removes the points over the bound. */
   trim() {
     const excess = this.times.length - this.maxPoints;
     if (excess <= 0) return;

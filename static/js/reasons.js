@@ -1,7 +1,7 @@
-// Why a connection is not there, in words: pure functions, no DOM.
+// The reasons for a missing connection, as texts: pure functions, no DOM.
 
-// The codes that centrifuge-js gives itself (its build/codes.d.ts), and those of the server whose
-// own reason is too short for a reader. Any other code is shown with the reason that came with it.
+// Codes of centrifuge-js (its build/codes.d.ts), and those of the server whose reason is too short
+// for a reader. Any other code is shown with its own reason.
 const CONNECTING = new Map([
   [1, "the connection was lost"],
   [2, "the server stopped answering"],

@@ -1,9 +1,9 @@
-// What a screen reader is told: changes of the connection, and the newest value now and then.
+// Announcements for a screen reader: changes of the connection, and the newest value now and then.
 
 const CONNECTION_MS = 1000;
 const VALUE_MS = 10_000;
 
-/** Speaks through a polite live region, at most once a second, values at most every ten. */
+/** Announces through a polite live region, at most once a second; values at most every ten. */
 export class Speaker {
   constructor(element) {
     this.element = element;
@@ -12,15 +12,15 @@ export class Speaker {
   }
 
   /**
-   * Says this soon; a later call within the second replaces it (a reconnect that takes 0.2 s is not
-   * told twice).
+   * Announces the text soon; a later call within the second replaces it (a reconnect that takes 0.2 s
+   * is announced once).
    */
   say(words) {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.#speak(words), CONNECTION_MS);
   }
 
-  /** Says the newest value, unless one was said lately or something else is about to be said. */
+  /** Announces the newest value, unless another announcement is recent or pending. */
   value(words, now) {
     if (now - Math.max(this.valueAt, this.spokenAt) < VALUE_MS) return;
     this.valueAt = now;

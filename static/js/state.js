@@ -1,4 +1,4 @@
-// The line that says how the connection is, with its countdown and its button.
+// The state of the connection in one line, with its countdown and its button.
 
 const TICK_MS = 250;
 
@@ -50,7 +50,7 @@ export class StateLine {
   #renderButton() {
     const { button } = this.elements;
     const action = this.state.name === "closed" ? "open" : this.waiting ? "retry" : "";
-    // A button that goes must not take the keyboard's place on the page with it.
+    // A button that disappears must not lose the keyboard focus.
     if (action === "" && document.activeElement === button) this.elements.line.focus();
     button.hidden = action === "";
     if (!action || button.dataset.action === action) return;

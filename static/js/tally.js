@@ -1,4 +1,4 @@
-// How many events, when the last one was, how fast they come. No DOM.
+// The number of events, the time of the last one, and their rate. No DOM.
 
 const REMEMBERED = 2000;
 const WINDOW_MS = 10_000;
@@ -14,15 +14,14 @@ export class Tally {
   }
 
   /**
-   * Notes an event of that instant. `arrived` is the time here for one that came live, else
-   * undefined.
+   * Counts an event of that instant. `arrived` is the local time of a live event, else undefined.
    */
   add(instant, arrived) {
     this.count += 1;
     this.last = instant;
     this.instants.push(instant);
     if (this.instants.length > REMEMBERED * 2) this.instants.splice(0, REMEMBERED);
-    // A live event arrives at once, so the shortest delay seen is the difference of the two clocks.
+    // A live event arrives at once, so the shortest delay is the difference of the two clocks.
     if (arrived !== undefined) this.skew = Math.min(this.skew, arrived - instant);
   }
 
@@ -36,7 +35,7 @@ export class Tally {
   }
 
   /**
-   * Events a second, over the last ten seconds or the last ten events; null when too few to tell.
+   * Events a second, over the last ten seconds or the last ten events; null if there are too few.
    */
   get rate() {
     const { instants } = this;
@@ -46,7 +45,7 @@ export class Tally {
     while (start > 0 && (end - start < FEWEST || instants[start - 1] >= instants[end] - WINDOW_MS))
       start--;
     const span = instants[end] - instants[start];
-    // Of less than a second nothing can be said: eight at once are a burst and no rate.
+    // Less than a second is too short: eight events at once are a burst and no rate.
     return span >= 1000 ? ((end - start) * 1000) / span : null;
   }
 }

@@ -1,5 +1,5 @@
-// The reader's colour scheme, told to Bootstrap. Blocking and in the head: a module would run after
-// the first paint and the page would flash. It also says to the graph when the scheme changes.
+// Sets the reader's colour scheme for Bootstrap. Blocking and in the head: a module would run after
+// the first paint, and the page would flash. Also notifies the graph of a change.
 "use strict";
 
 (() => {

@@ -1,4 +1,4 @@
-// Times, durations and rates in words: pure functions, no DOM. Instants are milliseconds since
+// Times, durations and rates as texts: pure functions, no DOM. Instants are milliseconds since
 // 1970.
 
 const CLOCK = new Intl.DateTimeFormat(undefined, {
@@ -19,7 +19,7 @@ const FULL = new Intl.DateTimeFormat(undefined, {
   hourCycle: "h23",
 });
 
-/** The time of day, or the day when that is not today. */
+/** The time of day, or the date if it is not today. */
 export function clock(instant, now) {
   const date = new Date(instant);
   return date.toDateString() === new Date(now).toDateString()
@@ -32,7 +32,7 @@ export function fullTime(instant) {
   return FULL.format(new Date(instant));
 }
 
-/** How long ago, in words: "just now", "3 s ago", "2 min ago". */
+/** The time since then, as a text: "just now", "3 s ago", "2 min ago". */
 export function ago(milliseconds) {
   const seconds = Math.floor(milliseconds / 1000);
   if (seconds < 1) return "just now";
@@ -42,7 +42,7 @@ export function ago(milliseconds) {
   return `${Math.floor(seconds / 86400)} d ago`;
 }
 
-/** A rate in words, from events a second: "12 a second", "30 a minute". */
+/** A rate as a text, from events a second: "12 a second", "30 a minute". */
 export function rate(perSecond) {
   if (perSecond >= 1) return `${roundTo(perSecond)} a second`;
   if (perSecond * 60 >= 1) return `${roundTo(perSecond * 60)} a minute`;

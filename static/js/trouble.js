@@ -1,17 +1,17 @@
-// What fails on the server behind this channel, asked now and then: a line for it, and all of it on
-// request. Only pages of those who may publish are told, and have the line.
+// Failures of sources and handlers behind this channel, polled: one line, and the details on request.
+// Only pages for operators (those who may publish) have the line.
 
 import { setText } from "./dom.js";
 import { ago, fullTime } from "./times.js";
 
 const ASK_MS = 5000;
-const SOURCE_MS = 2 * ASK_MS; // a source that fails now and then must not come and go with its luck
+const SOURCE_MS = 2 * ASK_MS; // longer than a poll, so that a source that fails now and then does not flicker
 const HANDLER_MS = 60_000;
 const TICK_MS = 1000;
 
 /**
- * What fails, newest first, from the server's answer: `{who, error, at, lastsMs, state, retryAt}`,
- * instants in milliseconds on the clock here, which is at `now` as the answer comes.
+ * The failures, newest first, from the server's answer: `{who, error, at, lastsMs, state, retryAt}`,
+ * instants in milliseconds of the local clock; `now` is the arrival of the answer.
  */
 export function troubles({ time, sources, handlers }, now) {
   const here = (seconds) => now + (seconds - time) * 1000;
@@ -36,7 +36,7 @@ export function troubles({ time, sources, handlers }, now) {
   return [...failing, ...failed].sort((one, other) => other.at - one.at);
 }
 
-/** When it failed and what happens next: "3 s ago, tried again in 4 s". */
+/** The time of the failure and the next attempt: "3 s ago, tried again in 4 s". */
 export function whenText({ at, state, retryAt }, now) {
   const when = ago(Math.max(0, now - at));
   if (retryAt === null) return [when, NEXT[state] ?? state].filter(Boolean).join(", ");
@@ -51,7 +51,7 @@ const NEXT = {
   stopped: "stopped with the server",
 };
 
-/** Asks, and shows the newest trouble; `openWhole(title, aside, text)` shows all that there is. */
+/** Polls, and shows the newest failure; `openWhole(title, aside, text)` shows all of them. */
 export class Trouble {
   constructor(byId, url, openWhole) {
     this.elements = {
@@ -68,14 +68,14 @@ export class Trouble {
     this.elements.button?.addEventListener("click", () => openWhole(...this.#whole()));
   }
 
-  /** Asks, and goes on as long as it is answered. */
+  /** Polls as long as the server answers. */
   begin() {
     if (this.asking || !this.elements.line) return;
     this.asking = true;
     this.#ask();
   }
 
-  /** Somebody looks at the page again. */
+  /** The page is visible again. */
   seen() {
     if (this.unseen) this.#ask();
   }
@@ -96,14 +96,14 @@ export class Trouble {
     const now = Date.now();
     const current = this.#current(now);
     const [newest] = current;
-    // A button that goes must not take the keyboard's place on the page with it.
+    // A button that disappears must not lose the keyboard focus.
     if (!newest && document.activeElement === button) this.elements.state.focus();
     line.classList.toggle("shown", Boolean(newest));
     button.hidden = !newest;
     setText(what, newest ? `${newest.who}: ${newest.error}` : "");
     const more = current.length > 1 ? ` (and ${current.length - 1} more)` : "";
     setText(when, newest ? whenText(newest, now) + more : "");
-    // Not what it says: that may be another each time.
+    // Without the error texts, which may differ each time.
     const names = current.map(({ who }) => who).sort();
     setText(spoken, names.length > 0 ? `Failing: ${names.join(", ")}` : "");
     if (newest) this.timer = setTimeout(() => this.#render(), TICK_MS);

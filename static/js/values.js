@@ -1,7 +1,7 @@
-// Published data, made readable: pure functions, no DOM.
+// Readable forms of published data: pure functions, no DOM.
 
-// What is drawn or shown of one publication is bounded, whatever its size: a page on a busy channel
-// does this a thousand times a second.
+// Bounds on the part of a publication that is shown, whatever its size: a page on a busy channel
+// shows a thousand a second.
 const MAX_LEAVES = 64;
 const MAX_DEPTH = 6;
 const MAX_PARTS = 8;
@@ -43,7 +43,7 @@ function isPlainObject(value) {
 /**
  * The data as a short list of parts `{key, kind, number | text}` for one row of the list.
  * `kind` is "number", "text" or "code" (JSON); `key` is "" for data that is not an object.
- * `cut` says that the row does not hold all of it.
+ * `cut`: whether the row lacks a part of the data.
  */
 export function describe(data) {
   if (!isPlainObject(data)) {
@@ -56,7 +56,7 @@ export function describe(data) {
   return { parts, cut };
 }
 
-// Objects are flattened as they are for the graph, so that a row and the legend use the same names.
+// Objects are flattened as for the graph, so that rows and the legend use the same names.
 function collectParts(object, prefix, parts) {
   for (const key in object) {
     if (parts.length >= MAX_PARTS) return true;
@@ -96,13 +96,13 @@ function codePart(key, value) {
 }
 
 /**
- * All of the data, for somebody who asked to see it: text as it is, anything else as indented JSON.
+ * All of the data, for the dialog: text as it is, any other value as indented JSON.
  */
 export function wholeText(data) {
   return typeof data === "string" ? data : json(data, 2);
 }
 
-// A publisher may nest deeper than the stack of JSON.stringify reaches.
+// Data may be nested deeper than the stack of JSON.stringify allows.
 function json(value, indent) {
   try {
     return JSON.stringify(value, null, indent) ?? String(value);
@@ -121,7 +121,7 @@ export function spokenText(data) {
   return words.join(", ").slice(0, MAX_CHARACTERS);
 }
 
-/** How many decimals the number needs; noise of binary fractions (0.1 + 0.2) is not counted. */
+/** The decimals that the number needs, without the noise of binary fractions (0.1 + 0.2). */
 export function decimalsOf(number) {
   if (!needsDecimals(number)) return 0;
   const text = String(Number(number.toPrecision(12)));

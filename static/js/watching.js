@@ -1,13 +1,12 @@
-// Who watches a channel, and how many: asked once, kept by joins and leaves, asked again now and
-// then.
+// The other clients of a channel and their number: requested once, updated by joins and leaves, and
+// requested again now and then.
 
 const INTERVAL_MS = 15_000;
-// Of more than these only the number is asked and shown.
+// Above this, only the number is requested and shown.
 const NAMED = 20;
 
 /**
- * The words for who watches beside oneself: `others` has a user's name for each connection, empty
- * for somebody who has none.
+ * The text for the other clients: `others` has the user of each connection, empty if unknown.
  */
 export function whoWatches(others) {
   const users = [...new Set(others.filter((user) => user))].sort();
@@ -18,8 +17,8 @@ export function whoWatches(others) {
 }
 
 /**
- * Follows who watches; tells each change to `onCount`: how many, null while nobody can know, and
- * who, empty for a crowd.
+ * Follows the other clients; calls `onCount` for each change, with the number, null if unknown, and
+ * a text with their names, empty for a crowd.
  */
 export class Watching {
   constructor(subscription, onCount) {
@@ -28,12 +27,12 @@ export class Watching {
     this.count = null;
     this.refused = false;
     this.self = ""; // the id of our own connection
-    this.others = null; // the user behind each other connection, by its id; null of a crowd
+    this.others = null; // the user of each other connection by its id; null for a crowd
     subscription.on("join", ({ info }) => this.#add(info, 1));
     subscription.on("leave", ({ info }) => this.#add(info, -1));
   }
 
-  /** Begins anew, after a subscribe. */
+  /** Starts again, after a subscribe. */
   begin() {
     this.refused = false;
     clearTimeout(this.timer);
@@ -41,12 +40,12 @@ export class Watching {
     this.#askLater();
   }
 
-  /** Says that the count is not known, as without a connection. */
+  /** The count is unknown, as without a connection. */
   forget() {
     this.#set(null);
   }
 
-  /** Asks; a server that does not tell is asked no more on this connection. */
+  /** Requests presence; after a refusal, not again on this connection. */
   async ask() {
     if (this.subscription.state !== "subscribed" || this.refused) return;
     try {
@@ -54,7 +53,7 @@ export class Watching {
       this.others = numClients <= NAMED ? await this.#names() : null;
       this.#set(this.others ? this.others.size + 1 : numClients);
     } catch (error) {
-      // Codes below 100 are the client's own: the connection went, or the answer took too long.
+      // Codes below 100 are the client's own: a lost connection or a timeout.
       if (error?.code >= 100) this.refused = true;
     }
   }
@@ -65,8 +64,8 @@ export class Watching {
     return new Map(others.map(({ client, user }) => [client, user]));
   }
 
-  // Joins and leaves keep the count exact, but a crowded channel is not told of them. Jittered: the
-  // pages of a channel that all connected after a restart must not ask in step for ever.
+  // Joins and leaves keep the count exact, but a crowded channel does not get them. Jittered, so that
+  // pages that all connected after a restart do not send their requests at the same time for ever.
   #askLater() {
     const delay = INTERVAL_MS * (0.8 + 0.4 * Math.random());
     this.timer = setTimeout(() => {
@@ -75,7 +74,7 @@ export class Watching {
     }, delay);
   }
 
-  // Counted here rather than asked again: a join told to n pages must not make n requests.
+  // Counted here and not requested: a join that n pages get must not cause n requests.
   #add(info, difference) {
     if (this.count === null || info.client === this.self) return;
     if (difference > 0) this.others?.set(info.client, info.user);

@@ -1,4 +1,4 @@
-// The dialog that shows all of one publication.
+// The dialog that shows a whole publication.
 
 import { fullTime } from "./times.js";
 import { wholeText } from "./values.js";
@@ -19,7 +19,7 @@ export class Whole {
     this.show(title, fullTime(time), wholeText(data));
   }
 
-  /** Opens it for any other text. */
+  /** Opens the dialog with any other text. */
   show(title, aside, text) {
     const part = (name) => this.dialog.querySelector(`#whole-${name}`);
     part("title").textContent = title;
