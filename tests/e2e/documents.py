@@ -1,78 +1,45 @@
-"""Runs the examples of a document, and compares what comes with what the document says.
+"""Runs the examples of a document, and compares their output with that in the document.
 
-A fenced block is one of these, and each of them is run:
+A fenced block is one of these:
 
-- `console`: commands after a prompt, and what they print. `$` is the only terminal, `1$`
-  and `2$` are two of them side by side: what stands after a command of the second is first
-  all that it prints, and then what the first goes on with. Commands are `curl`,
-  `websockets` (lines with `>` are typed, those with `<` received), `pushserver` and
-  `twistd`.
-- `js` and `python`: a program; the block of `text` that follows is what it prints.
-- `toml` that begins with `# NAME.toml`: a file of that name, for the commands after it.
+- `console`: commands after a prompt, and their output. `$` is the only terminal, `1$` and `2$`
+  are two of them side by side: after a command of the second comes all of its output, and then
+  more output of the first. Commands are `curl`, `websockets` (lines with `>` are typed, those
+  with `<` received), `pushserver` and `twistd`.
+- `js` and `python`: a program; the block of `text` after it is its output.
+- `toml` that begins with `# NAME.toml`: a file of that name, for later commands.
 
-Values that nobody can know beforehand stand in the document as examples of themselves.
-Epochs, cursors and clients are names: the same one stands for the same value everywhere
-in a section, and larger numbers for numbers that are not smaller. Times, dates and the
-random numbers of the built-in source are compared by their form.
+The document has examples of values that differ at each run. Epochs, cursors and clients are names:
+in one section the same name stands for the same value, and a larger number for a number that is
+not smaller. Times, dates and the random numbers of the built-in source are compared by form.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tests.e2e.blocks import Block, Line
+from tests.e2e.blocks import sections as blocks_by_section
 from tests.e2e.programs import PYTHON, Finished, Program, Script, start
 
 ADDRESS = "localhost:8080"
-"""Where the server of the documents is."""
+"""The address of the server in the documents."""
 EPOCH = "7c2e94d1"
-"""Its epoch."""
+"""The epoch in the documents."""
 
 LANGUAGES = {"console", "js", "python", "text", "toml"}
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a document, with its number for messages."""
-
-    number: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block; `output` is the block of text that follows a program."""
-
-    number: int
-    language: str
-    lines: Sequence[Line]
-    output: Sequence[Line] = ()
-
-    @property
-    def text(self) -> str:
-        """The content."""
-        return "".join(f"{line.text}\n" for line in self.lines)
-
-
-def sections(text: str) -> dict[str, list[Block]]:
-    """The runnable blocks below each heading of the second level."""
-    found: dict[str, list[Block]] = {}
-    title, opened = "", False
-    content: list[Line] = []
-    number, language = 0, ""
-    for at, line in enumerate(text.splitlines(), 1):
-        if line.startswith("```"):
-            if opened:
-                _add(found.setdefault(title, []), Block(number, language, tuple(content)))
-            opened, content, number, language = not opened, [], at, line.removeprefix("```")
-        elif opened:
-            content.append(Line(at, line))
-        elif line.startswith("## "):
-            title = line.removeprefix("## ")
-    assert not opened, f"line {number}: a block that does not end"
-    return found
+def examples(text: str) -> dict[str, list[Block]]:
+    """The blocks of each section, each program with the text that it prints."""
+    sections: dict[str, list[Block]] = {}
+    for title, blocks in blocks_by_section(text).items():
+        for block in blocks:
+            _add(sections.setdefault(title, []), block)
+    return sections
 
 
 def _add(blocks: list[Block], block: Block) -> None:
@@ -80,19 +47,19 @@ def _add(blocks: list[Block], block: Block) -> None:
     if block.language != "text":
         blocks.append(block)
         return
-    assert blocks, f"line {block.number}: text that nothing prints"
+    assert blocks, f"line {block.number}: no program before this text"
     program = blocks.pop()
     printed = program.language in {"js", "python"} and not program.output
-    assert printed, f"line {block.number}: text that nothing prints"
-    blocks.append(Block(program.number, program.language, program.lines, block.lines))
+    assert printed, f"line {block.number}: no program before this text"
+    blocks.append(replace(program, output=block.lines))
 
 
 @dataclass
 class Names:
-    """What the document's values stand for.
+    """The actual values of those in the document.
 
-    `match` compares an expected line with the actual one and learns; `real` puts into a
-    command what is known by then.
+    `match` compares an expected line with the actual one and learns values from it; `real` puts
+    them into a command.
     """
 
     epoch: str
@@ -100,21 +67,21 @@ class Names:
     clients: dict[str, str] = field(default_factory=dict)
 
     def match(self, expected: Line, actual: str) -> None:
-        """Raise AssertionError if this is not what the document says."""
+        """Raise AssertionError if the line does not match the document."""
         groups: dict[str, str] = {}
         pattern = "".join(self._patterns(expected.text, groups))
-        found = re.fullmatch(pattern, actual)
-        assert found is not None, (
-            f"line {expected.number} says\n  {expected.text}\nbut there came\n  {actual}"
+        match = re.fullmatch(pattern, actual)
+        assert match is not None, (
+            f"line {expected.number}: expected\n  {expected.text}\nbut got\n  {actual}"
         )
         for token, group in groups.items():
             if token.isdigit():
-                self._learn(expected, int(token), int(found[group]))
+                self._learn(expected, int(token), int(match[group]))
             else:
-                self.clients[token] = found[group]
+                self.clients[token] = match[group]
 
     def real(self, text: str) -> str:
-        """The text with the real values, as far as they are known."""
+        """The text with actual values in place of all known names."""
 
         def value(match: re.Match[str]) -> str:
             if match["seq"]:
@@ -151,7 +118,7 @@ class Names:
 
 
 def _value(token: str, known: object, form: str, groups: dict[str, str]) -> str:
-    """A pattern for a name: what it stands for, or something to be learnt."""
+    """A pattern for a name: its value if known, else a group of this form."""
     if known is not None:
         return re.escape(str(known))
     if token in groups:
@@ -190,10 +157,10 @@ _NUMBERS = _alternatives({**_SHAPED, **_RANDOM})
 
 
 def write(block: Block, folder: Path) -> Path:
-    """Write the file that the block is."""
-    found = re.match(r"# ([a-z]+\.toml)\n", block.text)
-    assert found is not None, f"line {block.number}: a file without its name"
-    path = folder / found[1]
+    """Write the block into the file that its first line names."""
+    match = re.match(r"# ([a-z]+\.toml)\n", block.text)
+    assert match is not None, f"line {block.number}: a file without its name"
+    path = folder / match[1]
     path.write_text(block.text)
     return path
 
@@ -205,8 +172,8 @@ _PROMPT = re.compile(r"([12]?)\$ (.*)")
 class Runner:
     """Runs blocks one after the other.
 
-    `address` is the real server's host and port, `folder` where commands run. `run_script`
-    runs a program in a browser, and gives the lines of its console.
+    `address` is the host and port of the actual server; commands run in `folder`. `run_script`
+    runs a program in a browser, and yields the lines of its console.
     """
 
     def __init__(self, names: Names, address: str, folder: Path, run_script: RunScript):
@@ -216,7 +183,7 @@ class Runner:
         self._run_script = run_script
 
     def run(self, block: Block) -> None:
-        """Run the block; raises AssertionError when something else comes than it says."""
+        """Run the block; raises AssertionError if its output differs from the document."""
         if block.language == "toml":
             write(block, self._folder)
         elif block.language == "console":
@@ -228,7 +195,7 @@ class Runner:
             self._compare(block, Finished(command, self._folder))
 
     def _compare(self, block: Block, program: Program) -> None:
-        assert block.output, f"line {block.number}: a program without what it prints"
+        assert block.output, f"line {block.number}: a program without its output"
         try:
             for line in block.output:
                 self._follow(line, program)
@@ -278,7 +245,7 @@ class Runner:
         try:
             printed = program.next()
         except EOFError:
-            raise AssertionError(f"line {line.number}: there came no {line.text}") from None
+            raise AssertionError(f"line {line.number}: missing output: {line.text}") from None
         self._names.match(self._expected(line), printed)
 
     def _real(self, text: str) -> str:
@@ -289,7 +256,7 @@ class Runner:
 
 
 def _joined(lines: Sequence[Line]) -> Iterator[Line]:
-    """The lines, those that end with a backslash together with the next."""
+    """The lines; one that ends with a backslash is joined with the next."""
     begun: Line | None = None
     for line in lines:
         text = line.text if begun is None else begun.text + line.text.lstrip()

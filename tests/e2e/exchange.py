@@ -1,43 +1,33 @@
-"""Servers with a configuration of their own, and what is said to them by HTTP."""
+"""Configured servers, and requests to them."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.server import Answer, Server
+from tests.e2e.server import Answer, Server, running
 
 SSE = "text/event-stream"
 LINES = "application/x-ndjson"
 
 
 def configured(folder: Path, text: str) -> Server:
-    """A server in this folder, not started, that this TOML text configures."""
+    """A server that is not started, with this TOML text as its configuration."""
     path = folder / "pushserver.toml"
     path.write_text(text)
     return Server(folder, "--config", str(path))
 
 
-@contextmanager
-def serving(folder: Path, text: str = "[sources]") -> Iterator[Server]:
-    """Such a server, running; it ends in order and without a problem in its log."""
-    server = configured(folder, text)
-    try:
-        yield server.start()
-        if server.running:
-            assert server.stop() == -signal.SIGTERM
-        assert server.problems == []
-    finally:
-        server.kill()
+def serving(folder: Path, text: str = "[sources]") -> AbstractContextManager[Server]:
+    """A running server with this configuration; see `server.running`."""
+    return running(configured(folder, text))
 
 
 def ask(server: Server, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
-    """One request; `_` in a header's name is `-`."""
+    """Make one request; `_` in the name of a header stands for `-`."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -49,26 +39,26 @@ def ask(server: Server, method: str, path: str, body: bytes = b"", **headers: st
 
 
 def publish(server: Server, channel: str, data: object) -> Any:
-    """Publish a JSON value; the position that it got."""
+    """Publish a JSON value and return its position."""
     answer = ask(server, "POST", f"channels/{channel}", json.dumps(data).encode())
     assert answer.status == 201, answer
     return json.loads(answer.body)
 
 
 def history(server: Server, channel: str, query: str = "") -> Any:
-    """A history answer."""
+    """The history of a channel."""
     answer = server.get(f"channels/{channel}?{query}")
     assert answer.status == 200, answer
     return json.loads(answer.body)
 
 
 def data(answer: Any) -> list[Any]:
-    """The data of the publications of a history answer."""
+    """The data of all publications in a history."""
     return [publication["data"] for publication in answer["publications"]]
 
 
 class Reading:
-    """A response that has no end, read line by line."""
+    """An endless response, read line by line."""
 
     def __init__(self, server: Server, path: str, accept: str, **headers: str):
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
@@ -105,5 +95,5 @@ class Reading:
                 fields[name] = value
 
     def close(self) -> None:
-        """Read no more."""
+        """Close the connection."""
         self._connection.close()

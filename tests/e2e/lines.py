@@ -1,4 +1,4 @@
-"""A program that prints a line whenever something happens."""
+"""A program that prints a line for each event."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Lines:
     def __init__(
         self, command: Sequence[str], folder: Path | None = None, typed: bool = False
     ) -> None:
-        """`typed`: whether it is given lines."""
+        """`typed`: whether the test types lines into it."""
         self._process = subprocess.Popen(
             command,
             cwd=folder,
@@ -30,11 +30,11 @@ class Lines:
 
     @property
     def pid(self) -> int:
-        """The running program."""
+        """The process ID of the program."""
         return self._process.pid
 
     def next(self, seconds: float = 15.0) -> str:
-        """The next line without its end, as soon as it is there. Raises EOFError after the last."""
+        """Wait for the next line; without its end. Raises EOFError after the last one."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self._rest:
             left = max(0.0, deadline - time.monotonic())
@@ -47,7 +47,7 @@ class Lines:
         return line.decode().rstrip("\r")
 
     def to_the_end(self) -> list[str]:
-        """All lines that are left, once the program has closed its output."""
+        """Wait until the program closes its output, and return the remaining lines."""
         lines = []
         try:
             while True:
@@ -56,17 +56,17 @@ class Lines:
             return lines
 
     def type(self, line: str) -> None:
-        """Give it a line."""
+        """Type a line."""
         assert self._input is not None
         self._input.write(f"{line}\n".encode())
         self._input.flush()
 
     def wait(self, seconds: float = 10.0) -> int:
-        """Wait for the program's end; its status."""
+        """Wait for the end of the program and return its exit status."""
         return self._process.wait(seconds)
 
     def close(self) -> None:
-        """End the program, if it runs."""
+        """Kill the program if it still runs."""
         self._process.kill()
         self._process.wait()
         self._output.close()

@@ -1,4 +1,4 @@
-"""A real nginx in front of a server under test."""
+"""An nginx in front of a server under test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.e2e.server import free_port
 
 PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
 USER = "www-data"
-"""The user of its workers, where it is started by root."""
+"""The user of the workers, if root starts nginx."""
 
 _CONFIGURATION = """
 daemon off;
@@ -40,7 +40,7 @@ http {{
 
 @contextmanager
 def nginx(folder: Path, rules: str, maps: str = "") -> Iterator[int]:
-    """The port of an nginx with these rules for its one server, and these maps beside it."""
+    """Run an nginx with one server of these rules, and these maps; yields its port."""
     port, log = free_port(), folder / "nginx.log"
     user = f"user {USER};" if os.geteuid() == 0 else ""
     configuration = folder / "nginx.conf"
@@ -60,7 +60,7 @@ def nginx(folder: Path, rules: str, maps: str = "") -> Iterator[int]:
 
 
 def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until it listens."""
+    """Wait until nginx listens."""
     for _ in range(500):
         assert process.poll() is None, log.read_text()
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)

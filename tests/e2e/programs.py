@@ -1,4 +1,4 @@
-"""What an example of a document runs: commands in a terminal, and scripts in a browser."""
+"""The programs in the examples of a document: commands, and scripts in a browser."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from tests.e2e.server import TWISTD, environment
 
 PYTHON = (sys.executable, "-P", "-c")
 PUSHSERVER = (*PYTHON, "import pushserver.cli as c; raise SystemExit(c.main())")
-# After what a command that goes on has said, it says nothing more for so long.
 QUIET_SECONDS = 0.1
+"""A running command has printed everything if it is silent for so long."""
 
 
 class Program(Protocol):
-    """A command that was started."""
+    """A started command."""
 
     def next(self) -> str:
-        """The next line that it prints; raises EOFError after the last."""
+        """Wait for the next line of its output; raises EOFError after the last one."""
 
     def type(self, line: str) -> None:
-        """Give it a line."""
+        """Type a line."""
 
     def finish(self) -> None:
-        """Raise AssertionError if it has more to say."""
+        """Raise AssertionError if it prints more."""
 
     def close(self) -> None:
-        """End it, if it has not ended by itself."""
+        """End it if it still runs."""
 
 
 class Curl:
-    """A request, answered while other commands run."""
+    """A request with curl, which runs beside other commands."""
 
     def __init__(self, arguments: Sequence[str]):
         self._endless = any(re.fullmatch(r"-[A-Za-z]*N[A-Za-z]*", part) for part in arguments)
@@ -69,7 +69,7 @@ class Curl:
 
 
 class WebSocket:
-    """The `websockets` command: a line for each message, and for how it began and ended."""
+    """The `websockets` command: prints each message, the connection and its end."""
 
     def __init__(self, url: str):
         self._output = [f"Connected to {url}."]
@@ -113,7 +113,7 @@ class WebSocket:
 
 
 class Script:
-    """A program in a browser; what it gives is what it has printed by now, or will."""
+    """A program in a browser, by the generator of its output."""
 
     def __init__(self, printed: Generator[str, None, None]):
         self._printed = printed
@@ -127,14 +127,14 @@ class Script:
         raise AssertionError(f"a script takes no {line!r}")
 
     def finish(self) -> None:
-        """Whether more is to come cannot be known."""
+        """Cannot be checked: a page does not end."""
 
     def close(self) -> None:
         self._printed.close()
 
 
 class Finished:
-    """A command that has run to its end."""
+    """A command that ran to its end."""
 
     def __init__(self, command: Sequence[str], folder: Path, more: Mapping[str, str] | None = None):
         ended = subprocess.run(
@@ -162,11 +162,11 @@ class Finished:
         assert self._lines == [], f"the document does not have {self._lines}"
 
     def close(self) -> None:
-        """It has ended."""
+        """No-op: the command has ended."""
 
 
 def start(command: str, folder: Path) -> Program:
-    """Start what somebody typed; files that it names are in the folder."""
+    """Start a command line in the folder."""
     words = shlex.split(command)
     more: dict[str, str] = {}
     while re.match(r"[A-Z_]+=", words[0]):

@@ -1,4 +1,4 @@
-"""WebSockets without a client library of the protocol above them."""
+"""Plain WebSockets, without a client library for the protocol on them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SUBSCRIBE = '{"id":2,"subscribe":{"channel":"numbers"}}'
 
 
 def dial(server: Server, path: str) -> AbstractContextManager[ClientConnection]:
-    """A WebSocket to a path of the server, as a context."""
+    """Connect a WebSocket to a path of the server."""
     return connect(server.websocket(path), proxy=None)
 
 
 def frame(client: ClientConnection, seconds: float = 15.0) -> Any:
-    """The next frame, which must be one JSON text."""
+    """Wait for the next frame, which must be one JSON text."""
     return json.loads(client.recv(timeout=seconds))
 
 
 @contextmanager
 def dial_channel(server: Server) -> Iterator[tuple[ClientConnection, Any]]:
-    """A raw WebSocket on `numbers`, and what its first frame says of where it begins."""
+    """A raw WebSocket on `numbers`, and the position in its first frame."""
     with dial(server, "channels/numbers") as client:
         first = frame(client)
         assert list(first) == ["subscribed"]
@@ -39,7 +39,7 @@ def dial_channel(server: Server) -> Iterator[tuple[ClientConnection, Any]]:
 
 @contextmanager
 def dial_centrifuge(server: Server) -> Iterator[ClientConnection]:
-    """A WebSocket that is subscribed to `numbers` on the Centrifuge protocol."""
+    """A WebSocket with the Centrifuge protocol, subscribed to `numbers`."""
     with dial(server, "connection/websocket") as client:
         client.send(f"{CONNECT}\n{SUBSCRIBE}")
         while not any(reply.get("id") == 2 for reply in objects(client)):
@@ -48,12 +48,12 @@ def dial_centrifuge(server: Server) -> Iterator[ClientConnection]:
 
 
 def objects(client: ClientConnection) -> list[Any]:
-    """The JSON objects of the next frame, one a line."""
+    """Wait for the next frame and return its JSON objects, one from each line."""
     return [json.loads(line) for line in str(client.recv(timeout=15)).splitlines()]
 
 
 def closed_with(client: ClientConnection, seconds: float = 15.0) -> Close:
-    """Read to the end; the close frame that came."""
+    """Read until the server closes, and return its close frame."""
     with suppress(ConnectionClosed):
         while True:
             client.recv(timeout=seconds)

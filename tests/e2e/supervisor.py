@@ -1,4 +1,4 @@
-"""The part of systemd that a service talks to: a socket that hears READY=1 and STOPPING=1."""
+"""The notification socket of systemd, which receives READY=1 and STOPPING=1."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from typing import Any
 
 
 class NotNotified(AssertionError):
-    """The process ended, or the time was over, before it said what was waited for."""
+    """The process ended, or the time ran out, before the expected notification."""
 
 
 class Supervisor:
     """Listens on a notification socket.
 
-    `address` is what NOTIFY_SOCKET says: a path, or an abstract name after an @.
+    `address` is the value of NOTIFY_SOCKET: a path, or @ and an abstract name.
     """
 
     def __init__(self, address: str = "") -> None:
         self.address = address or f"@pushserver-test-{uuid.uuid4()}"
         self.heard: list[str] = []
-        """Everything that was said so far, one assignment each."""
+        """All notifications so far, one assignment each."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.bind("\0" + self.address[1:] if self.address.startswith("@") else self.address)
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the socket."""
         self._socket.close()
 
     def listen(self) -> list[str]:
-        """Take in what has been said by now, without waiting; return all that was heard."""
+        """Receive pending notifications without waiting; returns all notifications so far."""
         while select.select([self._socket], [], [], 0)[0]:
             self.heard += self._socket.recv(4096).decode().splitlines()
         return self.heard
 
     def wait_for(self, word: str, pid: int, seconds: float = 20.0) -> None:
-        """Return when the process has said `word`; raise NotNotified when it will not."""
+        """Wait until the process sends `word`; raises NotNotified if it ends or is too slow."""
         deadline = time.monotonic() + seconds
         with _pidfd(pid) as ended:
             either: list[Any] = [self._socket, ended]
@@ -54,9 +54,9 @@ class Supervisor:
 
 
 def wait_for_end(pid: int, seconds: float = 20.0) -> None:
-    """Return when the process, which need not be a child of ours, has ended."""
+    """Wait for the end of a process, which need not be a child of the test."""
     with _pidfd(pid) as ended:
-        assert select.select([ended], [], [], seconds)[0], f"runs still after {seconds} s"
+        assert select.select([ended], [], [], seconds)[0], f"still runs after {seconds} s"
 
 
 @contextmanager

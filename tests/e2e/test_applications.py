@@ -22,7 +22,8 @@ from pushserver import PushServer
 from pushserver.app import handlers
 from pushserver.config.loader import load
 from pushserver.sources.registry import SourceTypes
-from tests.e2e.following import NO_ICON, Programs, run, sections, visits_at, wait_until
+from tests.e2e.conditions import wait_until
+from tests.e2e.follower import NO_ICON, Programs, read, run, visits_at
 from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port, running
 from tests.e2e.test_browser import AXE, describe
 from tests.e2e.visits import Visits
@@ -47,14 +48,14 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 
 
 def test_the_five_lines_are_the_same_everywhere() -> None:
-    [block] = sections(README)["Five lines of Python"]
-    [tutorial, *_] = sections(TUTORIAL)["Five lines"]
+    [block] = read(README)["Five lines of Python"]
+    [tutorial, *_] = read(TUTORIAL)["Five lines"]
     example = (EXAMPLES / "ticker.py").read_text("utf-8")
     assert block.text.split() == tutorial.text.split() == example.partition('"""\n\n')[2].split()
 
 
 def test_the_sources_of_the_readme_can_be_used() -> None:
-    [block] = sections(README)["Sources without Python"]
+    [block] = read(README)["Sources without Python"]
     for options in tomllib.loads(block.text)["sources"].values():
         kind = SourceTypes()[options["type"]]
         own = {k: v for k, v in options.items() if k not in ("type", "channel", "event")}
@@ -85,7 +86,7 @@ class TestTheReferenceOfApplications:
         """All of its Python but that of other programs."""
         module = ModuleType("shop")
         monkeypatch.setitem(sys.modules, "shop", module)
-        blocks = sections(APPLICATIONS)
+        blocks = read(APPLICATIONS)
         texts = [
             block.text
             for title in blocks
@@ -136,7 +137,7 @@ class TestTheReferenceOfApplications:
     def test_embeds_a_server_beside_pages(
         self, browser: Browser, tmp_path: Path, programs: Programs
     ) -> None:
-        program, script = sections(APPLICATIONS)["Embedding"]
+        program, script = read(APPLICATIONS)["Embedding"]
         port = free_port()
         (tmp_path / "together.py").write_text(program.text.replace("tcp:8080", f"tcp:{port}"))
         (tmp_path / "pages").mkdir()
@@ -170,7 +171,7 @@ def table(first: str) -> list[list[str]]:
 def test_the_same_votes_are_counted_as_with_flask_socketio() -> None:
     there, here = [
         block
-        for blocks in sections(FROM_FLASK_SOCKETIO).values()
+        for blocks in read(FROM_FLASK_SOCKETIO).values()
         for block in blocks
         if block.language == "python"
     ]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import itertools
 import json
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-import centrifuge
 import pytest
 
 from tests.e2e.lines import Lines
-from tests.e2e.server import CHECKOUT, Server
+from tests.e2e.python_client import Events, watch
+from tests.e2e.server import Server
 from tests.e2e.sockets import CONNECT, closed_with, dial, dial_channel, frame
-
-NODE = CHECKOUT / "tests" / "node"
+from tests.e2e.watcher import Watcher
 
 
 def number(data: Any) -> float:
@@ -28,28 +25,10 @@ def number(data: Any) -> float:
     return float(value)
 
 
-class Watcher:
-    """The official JavaScript client on one channel."""
-
-    def __init__(self, server: Server, channel: str) -> None:
-        url = server.websocket("connection/websocket")
-        self._lines = Lines(["node", "watch.mjs", url, channel], folder=NODE)
-
-    def next(self, event: str) -> Any:
-        """What came with the next event of this name; those before it are passed over."""
-        while True:
-            [(name, context)] = json.loads(self._lines.next()).items()
-            if name == event:
-                return context
-
-    def close(self) -> None:
-        self._lines.close()
-
-
 class TestTheOfficialJavaScriptClient:
     def test_hears_what_was_before_it_and_what_comes(self, server: Server) -> None:
         server.get("channels/numbers")
-        with closing(Watcher(server, "numbers")) as watcher:
+        with closing(Watcher(server, "websocket", "numbers")) as watcher:
             watcher.next("subscribed")
             publications = [watcher.next("publication") for _ in range(3)]
             offsets = [publication["offset"] for publication in publications]
@@ -61,12 +40,12 @@ class TestTheOfficialJavaScriptClient:
     def test_gets_the_last_ones_at_once(self, server: Server) -> None:
         with dial_channel(server) as (_, begin):
             pass
-        with closing(Watcher(server, "numbers")) as watcher:
+        with closing(Watcher(server, "websocket", "numbers")) as watcher:
             assert watcher.next("subscribed")["channel"] == "numbers"
             assert watcher.next("publication")["offset"] <= max(1, begin["offset"])
 
     def test_comes_back_by_itself_when_the_server_was_restarted(self, fresh_server: Server) -> None:
-        with closing(Watcher(fresh_server, "numbers")) as watcher:
+        with closing(Watcher(fresh_server, "websocket", "numbers")) as watcher:
             watcher.next("subscribed")
             fresh_server.stop()
             connecting = watcher.next("connecting")
@@ -77,43 +56,21 @@ class TestTheOfficialJavaScriptClient:
             number(watcher.next("publication")["data"])
 
     def test_is_told_that_a_name_is_invalid(self, server: Server) -> None:
-        with closing(Watcher(server, "no such name")) as watcher:
+        with closing(Watcher(server, "websocket", "no such name")) as watcher:
             told = watcher.next("unsubscribed")
             assert told["code"] == 107
             assert "1 to 128" in told["reason"]
 
 
-class Heard(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
-    """Keeps what the official Python client reports."""
-
-    def __init__(self) -> None:
-        self.subscribed: asyncio.Queue[Any] = asyncio.Queue()
-        self.publications: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def on_subscribed(self, ctx: Any) -> None:
-        await self.subscribed.put(ctx)
-
-    async def on_publication(self, ctx: Any) -> None:
-        await self.publications.put(ctx.pub)
-
-
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_the_official_python_client_hears_publications_in_order(server: Server) -> None:
-    async def three() -> list[Any]:
-        heard = Heard()
-        client = centrifuge.Client(server.websocket("connection/websocket"))
-        await client.connect()
-        await client.new_subscription("numbers", events=heard).subscribe()
-        async with asyncio.timeout(15):
-            await heard.subscribed.get()
-            publications = [await heard.publications.get() for _ in range(3)]
-        await client.disconnect()
-        return publications
+    publications: list[Any] = []
 
-    publications = asyncio.run(three())
-    # centrifuge-python 0.7.0 leaves its connection to the garbage collector, which would
-    # else come in the middle of another test.
-    gc.collect()
+    async def story(events: Events) -> None:
+        await events.next("subscribed")
+        publications.extend([await events.next("publication") for _ in range(3)])
+
+    watch(server, "numbers", story)
     offsets = [publication.offset for publication in publications]
     assert offsets == list(range(offsets[0], offsets[0] + 3))
     for publication in publications:

@@ -1,10 +1,9 @@
-"""What the documents say is what the server does."""
+"""The documents are true: their examples run, and their tables match the code."""
 
 from __future__ import annotations
 
 import json
 import re
-import signal
 import sys
 import time
 import tomllib
@@ -31,8 +30,9 @@ from pushserver.sources.engine.runner import Runner as SourceRunner
 from pushserver.sources.engine.runner import Status
 from pushserver.sources.interface import ISourceType
 from pushserver.sources.registry import SourceTypes
-from tests.e2e.documents import EPOCH, Line, Names, Runner, sections, write
-from tests.e2e.server import CHECKOUT, Server
+from tests.e2e.blocks import Line
+from tests.e2e.documents import EPOCH, Names, Runner, examples, write
+from tests.e2e.server import CHECKOUT, Server, running
 from tests.e2e.visits import Visits
 from tests.unit.fakes.source_tools import SourceBench
 
@@ -47,18 +47,13 @@ EXAMPLES = "The examples"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the configuration that the examples are for."""
     folder = tmp_path_factory.mktemp("documents")
-    [file] = sections(PROTOCOLS)[EXAMPLES]
-    server = Server(folder, "--config", str(write(file, folder)))
-    try:
-        yield server.start()
-        assert server.stop() == -signal.SIGTERM
-        assert server.problems == []
-    finally:
-        server.kill()
+    [file] = examples(PROTOCOLS)[EXAMPLES]
+    with running(Server(folder, "--config", str(write(file, folder)))) as server:
+        yield server
 
 
 class Console:
-    """Runs scripts in a page of the server, and gives what they log."""
+    """Runs scripts in a page of the server, and yields their log messages."""
 
     def __init__(self, visits: Visits):
         self._visits = visits
@@ -78,14 +73,14 @@ class Console:
             page.close()
 
 
-@pytest.mark.parametrize("section", [title for title in sections(PROTOCOLS) if title != EXAMPLES])
+@pytest.mark.parametrize("section", [title for title in examples(PROTOCOLS) if title != EXAMPLES])
 def test_the_examples_of_the_protocols(
     server: Server, visits: Visits, tmp_path: Path, section: str
 ) -> None:
     epoch = json.loads(server.get("channels/numbers").body)["epoch"]
     address = f"127.0.0.1:{server.port}"
     runner = Runner(Names(epoch), address, tmp_path, Console(visits).run)
-    for block in sections(PROTOCOLS)[section]:
+    for block in examples(PROTOCOLS)[section]:
         runner.run(block)
 
 
@@ -95,13 +90,13 @@ def no_browser(script: str) -> Generator[str, None, None]:
 
 def test_the_examples_of_the_configuration(tmp_path: Path) -> None:
     runner = Runner(Names(""), "", tmp_path, no_browser)
-    for blocks in sections(CONFIGURATION).values():
+    for blocks in examples(CONFIGURATION).values():
         for block in blocks:
             runner.run(block)
 
 
-def test_the_sources_that_run_by_themselves_are_those_of_the_document() -> None:
-    [file] = sections(CONFIGURATION)["Sources"]
+def test_the_default_sources_are_those_of_the_document() -> None:
+    [file] = examples(CONFIGURATION)["Sources"]
     assert load(file.text, "", {}, TYPES) == Config()
 
 
@@ -270,7 +265,7 @@ def test_what_is_not_what_the_document_says_is_noticed(expected: str, actual: st
         names.match(Line(7, expected), actual)
 
 
-def test_what_differs_at_each_run_may_differ() -> None:
+def test_values_that_differ_at_each_run_match() -> None:
     names = Names("0a0b0c0d", seqs={5: 17})
     client = "thEPTzSxtg4kW-wj"
     names.match(Line(1, f"id: {EPOCH}:9"), "id: 0a0b0c0d:20")
@@ -279,7 +274,7 @@ def test_what_differs_at_each_run_may_differ() -> None:
     assert names.real(f'{EPOCH} {EPOCH}:9 "{client}"') == '0a0b0c0d 0a0b0c0d:20 "aaaaaaaaaaaaaaaa"'
 
 
-def test_a_block_that_nobody_runs_is_noticed() -> None:
+def test_a_block_that_cannot_run_is_an_error() -> None:
     for text in ("```json\n{}\n```", "```text\n1\n```", "```console\n$ curl x"):
         with pytest.raises(AssertionError, match="line 1"):
-            sections(text)
+            examples(text)

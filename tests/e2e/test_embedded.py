@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.following import NO_ICON, answers, wait_until
+from tests.e2e.conditions import answers, wait_until
+from tests.e2e.follower import NO_ICON
 from tests.e2e.lines import Lines
 from tests.e2e.server import CHECKOUT, PROBLEM, TWISTD, environment, free_port, get
 from tests.e2e.test_browser import state
@@ -58,8 +59,8 @@ def test_the_example_of_embedding(port: int, browser: Browser) -> None:
     live = visits.open()
     live.click("text=Watch.")
     state(live, "live")
-    url = f"ws://127.0.0.1:{port}/push/connection/websocket"
-    with closing(Lines(["node", "watch.mjs", url, "visits"], folder=NODE)) as client:
+    command = ["node", "watch.mjs", f"http://127.0.0.1:{port}/push/", "websocket", "visits"]
+    with closing(Lines(command, folder=NODE)) as client:
         while "subscribed" not in client.next():
             pass
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)

@@ -6,7 +6,6 @@ import datetime
 import ipaddress
 import json
 import selectors
-import signal
 import socket
 import ssl
 import time
@@ -22,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.e2e.exchange import ask, publish
-from tests.e2e.server import Server, free_port
+from tests.e2e.server import Server, free_port, running
 
 CHANNEL = "numbers"
 PATIENCE = 30.0
@@ -131,13 +130,8 @@ def serving(folder: Path, limits: str, *listen: str) -> Iterator[Server]:
     config = folder / "pushserver.toml"
     config.write_text(f"[sources]\n[limits]\n{limits}\n")
     more = [word for endpoint in listen for word in ("--listen", endpoint)]
-    server = Server(folder, "--config", str(config), *more)
-    try:
-        yield server.start()
-        assert server.stop() == -signal.SIGTERM
-        assert server.problems == []
-    finally:
-        server.kill()
+    with running(Server(folder, "--config", str(config), *more)) as server:
+        yield server
         COMMON.clear()
 
 

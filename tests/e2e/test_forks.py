@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection
 
+from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import data, history, publish
-from tests.e2e.following import wait_until
 from tests.e2e.server import Server
 from tests.e2e.sockets import dial, objects
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import publish
-from tests.e2e.following import NO_ICON, Follower, Programs, run, sections, visits_at, wait_until
+from tests.e2e.follower import NO_ICON, Follower, Programs, read, run, visits_at
 from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port, run_twistd, running
 from tests.e2e.supervisor import Supervisor
 
 APPLICATIONS = CHECKOUT / "docs" / "applications.md"
-PROGRAM, OWN, FOREIGN, _ = sections(APPLICATIONS)["Pages"]
+PROGRAM, OWN, FOREIGN, _ = read(APPLICATIONS)["Pages"]
 IMPORT = "from pushserver import PushServer\n"
 EMBEDDED = """
 from twisted.application.service import Application

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import centrifuge
 import pytest
 from playwright.sync_api import Browser
 
 from tests.e2e.exchange import LINES, SSE, Reading, data, history, publish, serving
 from tests.e2e.lines import Lines
 from tests.e2e.programs import PUSHSERVER
+from tests.e2e.python_client import Events, watch
 from tests.e2e.server import Server
 from tests.e2e.sockets import dial, frame
 from tests.e2e.watcher import Watcher
@@ -44,7 +42,7 @@ class TestTheOfficialJavaScriptClient:
             server.start()
             for n in (3, 4, 5):
                 publish(server, "a", n)
-            watcher.go_on()
+            watcher.resume()
             assert watcher.next("publication")["data"] == 2
             again = watcher.next("subscribed")
             assert (again["wasRecovering"], again["recovered"]) == (True, True)
@@ -69,83 +67,42 @@ class TestTheOfficialJavaScriptClient:
             assert watcher.next("publication")["data"] == 2
 
 
-class Heard(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
-    """What the official Python client reports, in its order."""
-
-    def __init__(self) -> None:
-        self.events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
-
-    async def on_subscribed(self, context: Any) -> None:
-        await self.events.put(("subscribed", context))
-
-    async def on_publication(self, context: Any) -> None:
-        await self.events.put(("publication", context.pub))
-
-    async def next(self, name: str) -> Any:
-        """The next event, which must be of this name."""
-        found, context = await self.events.get()
-        assert found == name, context
-        return context
-
-
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 class TestTheOfficialPythonClient:
-    """While the test itself does something, the client does nothing."""
-
-    def watch(self, server: Server, story: Callable[[Heard], Any]) -> None:
-        asyncio.run(self._watch(server, story))
-        # centrifuge-python 0.7.0 leaves a connection that it lost to the garbage collector,
-        # which would else come in the middle of another test.
-        gc.collect()
-
-    @staticmethod
-    async def _watch(server: Server, story: Callable[[Heard], Any]) -> None:
-        heard = Heard()
-        client = centrifuge.Client(
-            server.websocket("connection/websocket"), min_reconnect_delay=0.1
-        )
-        await client.connect()
-        await client.new_subscription("a", events=heard).subscribe()
-        try:
-            async with asyncio.timeout(30):
-                await story(heard)
-        finally:
-            await client.disconnect()
-
     def test_gets_everything_it_missed_in_order(self, tmp_path: Path) -> None:
         with serving(tmp_path, STORE) as server:
 
-            async def story(heard: Heard) -> None:
-                await heard.next("subscribed")
+            async def story(events: Events) -> None:
+                await events.next("subscribed")
                 publish(server, "a", 1)
-                assert (await heard.next("publication")).data == 1
+                assert (await events.next("publication")).data == 1
                 server.stop()
                 server.start()
                 for n in (2, 3):
                     publish(server, "a", n)
-                again = await heard.next("subscribed")
+                again = await events.next("subscribed")
                 assert (again.was_recovering, again.recovered) == (True, True)
                 publish(server, "a", 4)
-                rows = [await heard.next("publication") for _ in range(3)]
+                rows = [await events.next("publication") for _ in range(3)]
                 assert [(row.offset, row.data) for row in rows] == [(2, 2), (3, 3), (4, 4)]
 
-            self.watch(server, story)
+            watch(server, "a", story)
 
     def test_is_told_when_that_cannot_be(self, tmp_path: Path) -> None:
         with serving(tmp_path, MEMORY) as server:
 
-            async def story(heard: Heard) -> None:
-                await heard.next("subscribed")
+            async def story(events: Events) -> None:
+                await events.next("subscribed")
                 publish(server, "a", 1)
-                await heard.next("publication")
+                await events.next("publication")
                 server.stop()
                 server.start()
-                again = await heard.next("subscribed")
+                again = await events.next("subscribed")
                 assert (again.was_recovering, again.recovered) == (True, False)
                 publish(server, "a", 2)
-                assert (await heard.next("publication")).data == 2
+                assert (await events.next("publication")).data == 2
 
-            self.watch(server, story)
+            watch(server, "a", story)
 
 
 @dataclass

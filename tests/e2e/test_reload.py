@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import publish
-from tests.e2e.following import wait_until
 from tests.e2e.server import TWISTD, Server, environment, free_port
 from tests.e2e.supervisor import Supervisor
 from tests.e2e.watcher import Commanded

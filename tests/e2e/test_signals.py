@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import configured, data, history, publish
-from tests.e2e.following import wait_until
 from tests.e2e.server import TWISTD, Server, environment, free_port, get, running
 from tests.e2e.supervisor import Supervisor, wait_for_end
 

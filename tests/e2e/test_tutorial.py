@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.e2e.following import Follower, Programs, visits_at
+from tests.e2e.follower import Follower, Programs, visits_at
 from tests.e2e.server import CHECKOUT
 from tests.e2e.test_browser import points, state
 

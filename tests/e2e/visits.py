@@ -1,4 +1,4 @@
-"""Pages in a real browser, and all that goes wrong in them."""
+"""Pages in a browser, and the problems that they report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 @dataclass(frozen=True)
 class Program:
-    """A program and how it is started."""
+    """A program and its command line options."""
 
     path: str
     options: Sequence[str]
@@ -23,7 +23,7 @@ class Program:
 CHROMIUM = Program(
     shutil.which("chromium") or "/usr/bin/chromium",
     [
-        "--no-sandbox",  # cannot be had as root, which CI machines are
+        "--no-sandbox",  # root, as on CI machines, has no sandbox
         "--disable-gpu",
         "--disable-quic",
         "--no-first-run",
@@ -35,7 +35,7 @@ CHROMIUM = Program(
 
 
 class Visits:
-    """Opens pages of one site, each in a browser profile of its own."""
+    """Opens pages of one site, each in its own browser profile."""
 
     def __init__(self, browser: Browser, url: str) -> None:
         self._browser = browser
@@ -54,7 +54,7 @@ class Visits:
         ]
 
     def allow(self, pattern: str) -> None:
-        """Expect problems that match, as while a server is away."""
+        """Ignore problems that match, for example while the server restarts."""
         self._allowed.append(re.compile(pattern))
 
     def open(self, path: str = "", **options: Any) -> Page:
@@ -71,7 +71,7 @@ class Visits:
         return page
 
     def close(self) -> None:
-        """Leave all pages."""
+        """Close all pages."""
         for context in self._contexts:
             context.close()
         self._contexts.clear()

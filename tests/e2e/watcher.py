@@ -1,4 +1,4 @@
-"""The official JavaScript client, over a transport of one's choice."""
+"""The official JavaScript client, over each of its transports."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ NODE = CHECKOUT / "tests" / "node"
 
 
 class Watcher:
-    """The client on one channel; with `publish` (JSON text) it publishes that once it is there."""
+    """The client on one channel; publishes `publish` (JSON text) after it has subscribed."""
 
     def __init__(self, server: Server, transport: str, channel: str, publish: str = "") -> None:
-        command = ["node", "transport.mjs", server.url, transport, channel]
+        command = ["node", "watch.mjs", server.url, transport, channel]
         self._lines = Lines([*command, publish] if publish else command, folder=NODE)
 
     def next(self, *events: str, seconds: float = 15.0) -> Any:
-        """What came with the next event of one of these names; others are passed over."""
+        """Wait for the next event with one of these names, and return its context."""
         while True:
             [(name, context)] = json.loads(self._lines.next(seconds)).items()
             if name in events:
                 return context
 
     def pause(self) -> None:
-        """Let it do nothing, as in a laptop that was closed."""
+        """Suspend it, as closing a laptop does."""
         os.kill(self._lines.pid, signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        """The end of a pause."""
+    def resume(self) -> None:
+        """Resume it."""
         os.kill(self._lines.pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """End it."""
+        """Kill the client."""
         self._lines.close()
 
 
 class Commanded:
-    """The client of an application, which does what it is told; see tests/node/app.mjs."""
+    """The client of an application, whose methods the test calls; see tests/node/app.mjs."""
 
     def __init__(self, server: Server, data: object = None):
         command = ["node", "app.mjs", server.websocket("connection/websocket")]
@@ -54,17 +54,17 @@ class Commanded:
         self._lines.type(json.dumps(call))
 
     def ask(self, *call: Any) -> Any:
-        """Call one; what it answers, or how it is refused."""
+        """Call a method and wait for its result or error."""
         self.do(*call)
         return self.next("answer", "refused")
 
     def next(self, *names: str) -> Any:
-        """The next event of one of these names; others are passed over."""
+        """Wait for the next event with one of these names, and return its context."""
         while True:
             [(name, context)] = json.loads(self._lines.next()).items()
             if name in names:
                 return context
 
     def close(self) -> None:
-        """End it."""
+        """Kill the client."""
         self._lines.close()

@@ -16,6 +16,8 @@ Time and reactors
 Threads
     InlinePool    (package)     a thread pool that calls at once, in pushserver.testing.reactor
     FullPool      reactors      a thread pool that is full
+    Thread, Run   store/runs    the thread of the store, and a run of a server with a real file
+    FakeCommitter test_sync_broker  commits that end when the test says so, in `store`
 
 The server, from the inside out
     make_broker, make_hub, make_node

@@ -1,4 +1,4 @@
-"""Somebody who reads a document and does what it says: files, commands, pages."""
+"""A reader who follows a document: writes its files and types its commands."""
 
 from __future__ import annotations
 
@@ -7,56 +7,42 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import Browser
 
-from tests.e2e.documents import EPOCH, Line, Names
-from tests.e2e.server import Server, environment, free_port, get
+from tests.e2e.blocks import Block, Line, sections
+from tests.e2e.conditions import answers, wait_until
+from tests.e2e.documents import EPOCH, Names
+from tests.e2e.server import Server, environment, free_port
 from tests.e2e.visits import Visits
 
 FILE = re.compile(r"\b(put|add) this (?:into|to) `([a-z_./]+)`:$", re.IGNORECASE)
 LINE = re.compile(r"\bput this in place of `(.+)` in `([a-z_./]+)`:$", re.IGNORECASE)
 NO_ICON = "favicon.ico|status of 404"
-"""What a browser says of a page without an icon, unless it is our server that it asks for one."""
+"""The errors of a browser for a page without an icon; pushserver itself has one."""
 LANGUAGES = {"console", "html", "js", "python", "toml"}
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a document; `before` is the paragraph above it."""
-
-    before: str
-    language: str
-    text: str
-
-
-def sections(document: Path) -> dict[str, list[Block]]:
+def read(document: Path) -> dict[str, list[Block]]:
     """The blocks below each heading of the second level."""
-    found: dict[str, list[Block]] = {}
-    for part in re.split(r"^## ", document.read_text("utf-8"), flags=re.MULTILINE):
-        title, _, body = part.partition("\n")
-        pieces = re.split(r"^```(\w*)\n(.*?)^```\n", body, flags=re.MULTILINE | re.DOTALL)
-        blocks = found[title] = []
-        for before, language, text in zip(pieces[0::3], pieces[1::3], pieces[2::3], strict=False):
-            assert language in LANGUAGES, f"{title}: nobody looks at {language!r}"
-            paragraph = " ".join(before.rstrip("\n").rpartition("\n\n")[2].split())
-            blocks.append(Block(paragraph, language, text))
-    return found
+    by_section = sections(document.read_text("utf-8"))
+    for title, blocks in by_section.items():
+        for block in blocks:
+            assert block.language in LANGUAGES, f"{title}: unknown language {block.language!r}"
+    return by_section
 
 
 class Programs:
-    """What was started, to be ended."""
+    """Programs that run until `close`."""
 
     def __init__(self, folder: Path):
         self._folder = folder
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self, command: Sequence[str], port: int) -> None:
-        """Start a program; it listens when this returns."""
+        """Start a program, and wait until it answers on the port."""
         with (self._folder / "programs").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -70,30 +56,15 @@ class Programs:
         wait_until(lambda: answers(port))
 
     def close(self) -> None:
-        """End all."""
+        """End all programs."""
         for process in self._running:
             process.terminate()
         for process in self._running:
             process.wait(10)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "that does not happen"
-        time.sleep(0.05)
-
-
-def answers(port: int) -> bool:
-    try:
-        get(port, "")
-    except OSError:
-        return False
-    return True
-
-
 class Follower:
-    """Does what a document says, with ports of its own."""
+    """Follows a document, with free ports in place of those in it."""
 
     def __init__(self, document: Path, folder: Path, programs: Programs):
         self.server: Server | None = None
@@ -101,11 +72,11 @@ class Follower:
         self.page_port = free_port()
         self._folder = folder
         self._programs = programs
-        self._sections = sections(document)
+        self._sections = read(document)
         self._left = [(title, b) for title, blocks in self._sections.items() for b in blocks]
 
     def write(self, section: str) -> None:
-        """Write the files of this section; what follows is done by a server that knows them."""
+        """Write the files of this section; returns after a running server has reloaded."""
         for block in self._take(section, lambda block: block.language != "console"):
             starts = self._starts()
             name = self._save(block)
@@ -113,17 +84,17 @@ class Follower:
                 wait_until(lambda starts=starts: self._starts() > starts)  # type: ignore[misc]
 
     def _save(self, block: Block) -> str:
-        """Do with a file what stands above the block, and return its name."""
+        """Write or edit a file as the paragraph above the block says; returns its name."""
         line, text = LINE.search(block.before), self.real(block.text)
         if line is not None:
             file = self._folder / line[2]
             old = file.read_text()
-            assert old.count(f"{line[1]}\n") == 1, f"there is no line {line[1]}"
+            assert old.count(f"{line[1]}\n") == 1, f"{line[2]} has no line {line[1]}"
             file.write_text(old.replace(f"{line[1]}\n", text))
             return line[2]
-        found = FILE.search(block.before)
-        assert found is not None, f"into which file? {block.before}"
-        verb, name = found.groups()
+        match = FILE.search(block.before)
+        assert match is not None, f"no file named in: {block.before}"
+        verb, name = match.groups()
         (self._folder / name).parent.mkdir(exist_ok=True)
         with (self._folder / name).open("w" if verb.lower() == "put" else "a") as opened:
             opened.write(text)
@@ -141,11 +112,11 @@ class Follower:
                 self._type(self.real(command), printed)
 
     def left(self) -> list[str]:
-        """The sections with blocks that nobody has done."""
+        """The sections of the blocks that were neither written nor run."""
         return [title for title, _ in self._left]
 
     def stop(self) -> None:
-        """Stop the server, which has nothing to complain of."""
+        """Stop the server, whose log must have no problems."""
         if self.server is not None:
             server, self.server = self.server, None
             assert server.stop() == -signal.SIGTERM
@@ -157,7 +128,7 @@ class Follower:
             yield block
 
     def real(self, text: str) -> str:
-        """The text with the ports that are used."""
+        """The text with the actual ports."""
         text = text.replace("localhost:8080", f"localhost:{self.port}")
         return text.replace("localhost:8099", f"localhost:{self.page_port}")
 
@@ -177,7 +148,7 @@ class Follower:
                 self.server = Server(self._folder, *listen, *options, env=env)
                 self.server.start()
             case ["curl", *_]:
-                # Who types it takes longer, and the first number is there by then.
+                # A person types this after the first number was published.
                 if "-d" not in words:
                     wait_until(lambda: '"offset":0' not in self._curl(words))
                 self._compare(self._curl(words), printed)
@@ -185,12 +156,12 @@ class Follower:
                 command_line = [sys.executable, "-m", "http.server", str(self.page_port), *options]
                 self._programs.start(command_line, self.page_port)
             case ["pip", "install", "pytest"]:
-                pass  # It runs this.
+                pass  # pytest runs this test.
             case ["pytest"]:
                 output = run([sys.executable, "-P", "-m", "pytest"], self._folder)
                 assert re.search(r"\b2 passed\b", output.splitlines()[-1]), output
             case _:
-                raise AssertionError(f"nobody runs {command}")
+                raise AssertionError(f"unknown command: {command}")
 
     def _curl(self, words: Sequence[str]) -> str:
         return run(["curl", "-sS", *words[1:]], self._folder)
@@ -214,6 +185,6 @@ def run(command: Sequence[str], folder: Path) -> str:
 
 def visits_at(browser: Browser, url: str) -> Visits:
     visits = Visits(browser, url)
-    # While the server starts again.
+    # While the server restarts.
     visits.allow("ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|WebSocket connection to")
     return visits
