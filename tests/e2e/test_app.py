@@ -1,4 +1,4 @@
-"""An application of one's own, run by the real twistd; the official client in Node and Chromium."""
+"""An application under twistd, with the official client in Node and Chromium."""
 
 from __future__ import annotations
 
@@ -106,13 +106,13 @@ def running(folder: Path, app: str, *options: str, **more: Any) -> Iterator[Serv
 
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The chat, which all share."""
+    """One chat for all tests of the module."""
     with running(tmp_path_factory.mktemp("chat"), CHAT) as server:
         yield server
 
 
 class TestInNode:
-    def test_a_client_is_let_in_answered_and_told(self, chat: Server) -> None:
+    def test_a_client_connects_and_gets_answers_and_messages(self, chat: Server) -> None:
         with closing(Commanded(chat, {"name": "Ada"})) as ada:
             connected = ada.next("connected")
             assert connected["data"] == {"hello": "Ada"}
@@ -136,7 +136,7 @@ class TestInNode:
                         told = client.next("message")["data"]
                     assert told == {"event": "all", "data": {"a": 1}}
 
-    def test_a_client_is_put_into_a_room_and_taken_out(self, chat: Server) -> None:
+    def test_the_application_puts_a_client_into_a_room_and_removes_it(self, chat: Server) -> None:
         for n in range(3):
             publish(chat, "chat:den", n)
         with closing(Commanded(chat, {"name": "Ada"})) as ada:
@@ -150,7 +150,7 @@ class TestInNode:
             ada.do("rpc", "chat:exit", "den")
             assert ada.next("unsubscribed")["channel"] == "chat:den"
 
-    def test_a_no_has_its_reason(self, chat: Server) -> None:
+    def test_a_refusal_has_its_reason(self, chat: Server) -> None:
         with closing(Commanded(chat)) as nobody:
             assert nobody.next("disconnected") == {"code": 4500, "reason": "a name, please"}
         with closing(Commanded(chat, {"name": "Ada"})) as ada:
@@ -161,7 +161,7 @@ class TestInNode:
                 "code": 1403,
                 "reason": "members only",
             }
-            # And nobody reads it past the application, on this machine too.
+            # Programs on this machine cannot read around the application either.
             assert chat.get("channels/secret:plans").status == 403
             assert chat.get("channels/secret:plans", "text/event-stream").status == 403
             assert chat.get("channels/secret:plans", "text/html").status == 200
@@ -176,7 +176,7 @@ class TestInNode:
         gone = data(history(chat, "gone"))
         assert ["Ada", "enough"] in gone
         assert None not in [name for name, _ in gone]
-        # The traceback is the application's own, and nothing of ours.
+        # The traceback has frames of the application only.
         _, _, told = chat.log.partition("the handler fail failed\n")
         lines = [line.strip() for line in told.splitlines()[:5]]
         assert lines[0] == "Traceback (most recent call last):"
@@ -186,7 +186,7 @@ class TestInNode:
             "builtins.LookupError: of the application",
         ]
 
-    def test_a_room_is_gone_on_with_after_a_restart(self, tmp_path: Path) -> None:
+    def test_a_client_recovers_its_room_after_a_restart(self, tmp_path: Path) -> None:
         (tmp_path / "push.toml").write_text(STORE)
         with (
             running(tmp_path, CHAT, "--config", "push.toml") as server,
@@ -205,7 +205,7 @@ class TestInNode:
             rows = [ada.next("publication") for _ in range(3)]
             assert [(row["offset"], row["data"]) for row in rows] == [(2, 2), (3, 3), (4, 4)]
             server.stop()
-            # Nobody's handler fails because the server stops, and each was called.
+            # A stop makes no handler fail, and each handler was called.
             assert server.problems == []
             assert server.log.count("the server is shutting down") == 2
 
@@ -254,8 +254,8 @@ class TestInChromium:
         assert heard["offset"] > 0
         assert heard["refused"] == "the application failed"
 
-    def test_the_page_that_every_channel_has_is_refused_as_well(self, page: Page) -> None:
-        # It says nothing when it connects.
+    def test_the_page_of_a_channel_is_refused_too(self, page: Page) -> None:
+        # It sends no data when it connects.
         page.wait_for_function(
             "() => document.querySelector('#state').dataset.state === 'closed'", timeout=10_000
         )
@@ -316,7 +316,7 @@ def begin():
 
 @app.on("for ever")
 def for_ever():
-    # A thread that is no daemon, and goes on until it cannot any more.
+    # Not a daemon: the thread runs until publishing fails.
     def publish():
         try:
             while True:
@@ -329,7 +329,7 @@ def for_ever():
 NAMES = ["library", *(f"thread {n}" for n in range(3)), *(f"pool {n}" for n in range(6))]
 
 
-def test_threads_publish_all_that_they_have_and_in_their_order(tmp_path: Path) -> None:
+def test_publications_of_threads_are_complete_and_in_order(tmp_path: Path) -> None:
     (tmp_path / "push.toml").write_text("[defaults]\nhistory_size = 1000\n")
     with (
         running(tmp_path, THREADS, "--config", "push.toml") as server,
@@ -448,7 +448,7 @@ async def cancelled():
 ON_ASYNCIO = (*TWISTD, "--reactor", "asyncio")
 
 
-def test_on_its_reactor_asyncio_goes_with_everything(tmp_path: Path) -> None:
+def test_all_of_asyncio_works_on_the_asyncio_reactor(tmp_path: Path) -> None:
     (tmp_path / "push.toml").write_text('[store]\npath = "s.db"\ndurability = "sync"\n')
     with (
         running(tmp_path, ASYNCIO, "--config", "push.toml", twistd=ON_ASYNCIO) as server,
@@ -464,7 +464,7 @@ def test_on_its_reactor_asyncio_goes_with_everything(tmp_path: Path) -> None:
         assert client.ask("rpc", "in a task", None)["data"] == 1
         assert data(history(server, "grouped_source")) == [1]
         assert data(history(server, "grouped_values")) == [1]
-        # From the first tick on.
+        # Also at the first tick.
         assert server.problems == []
         assert client.ask("rpc", "cancelled", None)["message"] == "the application failed"
         assert set(data(history(server, "ticks"))) == {"MainThread"}
@@ -474,7 +474,7 @@ def test_on_its_reactor_asyncio_goes_with_everything(tmp_path: Path) -> None:
 
 
 class TestAnApplicationThatCannotBeLoaded:
-    """Ends the start with 1, and with what the user needs to know."""
+    """The start ends with status 1 and an explanation."""
 
     def told(self, folder: Path, app: str, code: str | None = None) -> Sequence[str]:
         if code is not None:

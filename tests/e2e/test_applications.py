@@ -1,4 +1,4 @@
-"""The documents of applications, and the examples, do what they say."""
+"""The documents about applications are true, and the examples work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.e2e.test_browser import AXE, describe
 from tests.e2e.visits import Visits
 
 with warnings.catch_warnings():
-    # twisted.web.static warns of itself.
+    # twisted.web.static causes this warning itself.
     warnings.simplefilter("ignore", DeprecationWarning)
     from pushserver.testing import TestServer
 
@@ -47,14 +47,14 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
     programs.close()
 
 
-def test_the_five_lines_are_the_same_everywhere() -> None:
+def test_the_five_lines_are_the_same_in_all_documents() -> None:
     [block] = read(README)["Five lines of Python"]
     [tutorial, *_] = read(TUTORIAL)["Five lines"]
     example = (EXAMPLES / "ticker.py").read_text("utf-8")
     assert block.text.split() == tutorial.text.split() == example.partition('"""\n\n')[2].split()
 
 
-def test_the_sources_of_the_readme_can_be_used() -> None:
+def test_the_sources_of_the_readme_work() -> None:
     [block] = read(README)["Sources without Python"]
     for options in tomllib.loads(block.text)["sources"].values():
         kind = SourceTypes()[options["type"]]
@@ -67,7 +67,7 @@ def test_the_sources_of_the_readme_can_be_used() -> None:
     [README, CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))],
     ids=lambda path: path.stem,
 )
-def test_a_link_leads_somewhere(document: Path) -> None:
+def test_a_link_has_a_target(document: Path) -> None:
     text = document.read_text("utf-8")
     for target in re.findall(r"\]\(((?!https?:)[^)]+)\)", text):
         name, _, anchor = target.partition("#")
@@ -83,7 +83,7 @@ def test_a_link_leads_somewhere(document: Path) -> None:
 class TestTheReferenceOfApplications:
     @pytest.fixture
     def module(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        """All of its Python but that of other programs."""
+        """All Python code of the document, except other programs."""
         module = ModuleType("shop")
         monkeypatch.setitem(sys.modules, "shop", module)
         blocks = read(APPLICATIONS)
@@ -126,7 +126,7 @@ class TestTheReferenceOfApplications:
             default = shown[name].strip("`").replace('"', "'")
             assert default in ("must be set", repr(parameter.default))
 
-    def test_has_every_event_that_is_not_the_applications_own(self) -> None:
+    def test_has_every_built_in_event(self) -> None:
         shown = [row[0] for row in table("event")]
         assert shown == [*handlers.ARGUMENTS, "message", "json", "any other"]
         for name, arguments, *_ in table("event"):
@@ -160,7 +160,7 @@ class TestTheReferenceOfApplications:
 
 
 def table(first: str) -> list[list[str]]:
-    """The rows of a table of the reference, by its first title; names without their marks."""
+    """The rows of a table of the reference, found by its first title; names without backticks."""
     text = APPLICATIONS.read_text("utf-8")
     _, _, rest = text.partition(f"\n| {first} |")
     lines = rest.partition("\n\n")[0].splitlines()[2:]
@@ -217,7 +217,7 @@ class TestTheExamples:
         visits.close()
         assert visits.problems == []
 
-    def test_a_library_with_a_thread_of_its_own(self, tmp_path: Path) -> None:
+    def test_a_library_with_its_own_thread(self, tmp_path: Path) -> None:
         with example(tmp_path, "thread.py", "--app", "thread:app") as server:
             wait_until(lambda: server.get("channels/temperature").text.count('"degrees"') > 1)
 
@@ -253,7 +253,7 @@ def example(folder: Path, file: str, *options: str) -> Iterator[Server]:
 
 
 def enter(visits: Visits, name: str, inside: bool = True, **options: Any) -> Page:
-    """Come into the chat."""
+    """Join the chat."""
     page = visits.open(**options)
     page.fill("#name", name)
     page.click("text=Come in")
@@ -263,7 +263,7 @@ def enter(visits: Visits, name: str, inside: bool = True, **options: Any) -> Pag
 
 
 def say(page: Page, text: str) -> None:
-    """Say something, and wait until it was taken."""
+    """Send a message, and wait until the server has it."""
     page.fill("#text", text)
     page.keyboard.press("Enter")
     expect(page.locator("#text")).to_have_value("")

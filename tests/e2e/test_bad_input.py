@@ -1,4 +1,4 @@
-"""What nobody should send: each is a 4xx or an error of the protocol, and nobody else notices."""
+"""Bad input gets a status 4xx or an error of the protocol, and disturbs no other client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.e2e.supervisor import Supervisor
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a reader who hears all that is published, whatever others do."""
+    """A server with a reader, which must receive every publication meanwhile."""
     with serving(tmp_path_factory.mktemp("bad")) as server:
         with closing(Reading(server, "channels/a", SSE)) as bystander:
             bystander.block()
@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         ("last=1&since=now", "since and last"),
     ],
 )
-def test_a_question_that_is_none_is_400_with_its_field(
+def test_an_invalid_query_is_400_and_names_the_field(
     server: Server, accept: str, query: str, word: str
 ) -> None:
     answer = server.get(f"channels/a?{query}", accept)
@@ -52,16 +52,14 @@ def test_a_question_that_is_none_is_400_with_its_field(
 
 
 @pytest.mark.parametrize("query", ["limit=-1", "limit=1e9", "wait=-1", "wait=100000", "limit=x"])
-def test_a_bound_that_is_none_is_400_with_its_name(server: Server, query: str) -> None:
+def test_an_invalid_bound_is_400_and_names_the_bound(server: Server, query: str) -> None:
     answer = server.get(f"channels/a?{query}")
     assert answer.status == 400
     assert json.loads(answer.body)["error"]["message"].startswith(query)
 
 
 @pytest.mark.parametrize(("cursor", "reason"), [("elsewhere:5", "epoch"), ("{}:999999", "ahead")])
-def test_a_cursor_of_elsewhere_or_of_the_future_is_told(
-    server: Server, cursor: str, reason: str
-) -> None:
+def test_a_foreign_or_future_cursor_is_reported(server: Server, cursor: str, reason: str) -> None:
     cursor = cursor.replace("{}", history(server, "a")["epoch"])
     found = history(server, "a", f"since={cursor}")
     assert (found["recovered"], found["reason"]) == (False, reason)
@@ -81,14 +79,14 @@ def test_a_cursor_of_elsewhere_or_of_the_future_is_told(
     ],
 )
 @pytest.mark.parametrize("media", ["application/json", "application/x-www-form-urlencoded"])
-def test_a_body_that_is_no_value_is_400(server: Server, body: bytes, word: str, media: str) -> None:
+def test_a_body_without_a_value_is_400(server: Server, body: bytes, word: str, media: str) -> None:
     answer = ask(server, "POST", "channels/b", body, content_type=media)
     assert answer.status == 400
     assert word in json.loads(answer.body)["error"]["message"]
     assert history(server, "b")["offset"] == 0
 
 
-def test_a_body_over_the_limit_is_413_before_it_has_come(server: Server) -> None:
+def test_a_body_over_the_limit_is_413_before_its_end(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
         client.sendall(
             b"POST /channels/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
@@ -112,7 +110,7 @@ def test_a_body_over_the_limit_is_413_before_it_has_come(server: Server) -> None
         ("emulation", b"{}", "session"),
     ],
 )
-def test_a_call_that_is_none_is_an_error_that_names_the_field(
+def test_an_invalid_call_is_an_error_that_names_the_field(
     server: Server, path: str, body: bytes, word: str
 ) -> None:
     answer = ask(server, "POST", path, body)
@@ -132,7 +130,7 @@ def test_a_call_that_is_none_is_an_error_that_names_the_field(
         ({"publish": {"channel": "a"}}, "data"),
     ],
 )
-def test_a_command_that_is_none_is_error_107_that_names_the_field(
+def test_an_invalid_command_is_error_107_and_names_the_field(
     server: Server, command: dict[str, object], word: str
 ) -> None:
     with dial(server, "connection/websocket") as client:
@@ -146,7 +144,7 @@ def test_a_command_that_is_none_is_error_107_that_names_the_field(
         assert objects(client) == [{"id": 3, "ping": {}}]
 
 
-def test_a_frame_nested_without_end_closes_its_connection(server: Server) -> None:
+def test_a_frame_with_endless_nesting_closes_its_connection(server: Server) -> None:
     with dial(server, "connection/websocket") as client:
         client.send('{"id":1,"connect":' + "[" * 60_000)
         close = closed_with(client)
@@ -165,7 +163,7 @@ def test_a_frame_nested_without_end_closes_its_connection(server: Server) -> Non
         b"\r\n\r\n\r\n",
     ],
 )
-def test_what_is_no_request_is_refused_or_dropped(server: Server, request_text: bytes) -> None:
+def test_invalid_requests_are_refused_or_dropped(server: Server, request_text: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
         client.sendall(request_text)
         found = b""
@@ -174,13 +172,13 @@ def test_what_is_no_request_is_refused_or_dropped(server: Server, request_text: 
             while chunk := client.recv(65_536):
                 found += chunk
         except OSError:
-            # Refused before it was all said: the connection is gone.
+            # Refused before the end of the request: the connection is closed.
             return
     assert found == b"" or found.startswith(b"HTTP/1.1 4")
 
 
-def test_a_stream_is_not_answered_503_while_the_server_stops(tmp_path: Path) -> None:
-    """A native EventSource gives up for ever after any status but 200."""
+def test_a_stream_never_gets_503_while_the_server_stops(tmp_path: Path) -> None:
+    """A native EventSource never reconnects after a status other than 200."""
     server = configured(tmp_path, "[sources]\n[limits]\ndrain_seconds = 2")
     supervisor = Supervisor()
     head = b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\n"
@@ -191,7 +189,7 @@ def test_a_stream_is_not_answered_503_while_the_server_stops(tmp_path: Path) -> 
             socket.create_connection(address, timeout=10) as mute,
             socket.create_connection(address, timeout=10) as client,
         ):
-            # Somebody who does not answer, so that the stop takes its time.
+            # A peer that does not answer, so that the stop takes longer.
             mute.sendall(
                 head + b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

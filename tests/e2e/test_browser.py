@@ -1,4 +1,4 @@
-"""The live page in a real Chromium."""
+"""The live page in Chromium."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
+from tests.e2e.exchange import publish
 from tests.e2e.server import CHECKOUT, Server
 from tests.e2e.visits import Visits
 
 AXE = CHECKOUT / "tests" / "node" / "node_modules" / "axe-core" / "axe.min.js"
 
-HISTORY = 30_000
-"""Milliseconds in which ten numbers come, one in two seconds, and some to spare."""
-
 TICK = 10_000
-"""Milliseconds in which another number certainly comes."""
+"""Milliseconds for one more number, and a margin."""
 
 
 def state(page: Page, name: str, timeout: int = 10_000) -> None:
-    """Wait for the connection state."""
+    """Wait for this state of the connection."""
     expect(page.locator(f"#state[data-state={name}]")).to_have_count(1, timeout=timeout)
 
 
@@ -39,7 +37,7 @@ def newest(page: Page) -> tuple[int, str]:
 
 
 def wait_for_newer(page: Page, than: int) -> int:
-    """Wait for a row that is newer; its offset."""
+    """Wait for a newer row and return its offset."""
     page.wait_for_function(
         "than => Number(document.querySelector('#list li.newest')?.dataset.offset) > than",
         arg=than,
@@ -54,12 +52,12 @@ def wait_for_graph(page: Page) -> None:
 
 
 def points(page: Page) -> int:
-    """How many points the graph says it has."""
+    """The number of points according to the label of the graph."""
     return int(page.locator("#graph").get_attribute("data-points") or 0)
 
 
 def painted(page: Page) -> int:
-    """How many pixels of the graph's canvas are not transparent."""
+    """The number of pixels that are drawn on the canvas of the graph."""
     count: int = page.eval_on_selector(
         "#graph canvas",
         """canvas => canvas.getContext('2d')
@@ -70,12 +68,10 @@ def painted(page: Page) -> int:
 
 
 @pytest.fixture(scope="module")
-def ten_numbers(server: Server, browser: Browser) -> None:
-    """The module's server has run for so long that it has ten numbers."""
-    with browser.new_context() as context:
-        page = context.new_page()
-        page.goto(server.url)
-        expect(page.locator("#list li[data-offset]")).to_have_count(10, timeout=HISTORY)
+def ten_numbers(server: Server) -> None:
+    """Publish numbers like those of the built-in source, which would take twenty seconds."""
+    for n in range(1, 11):
+        publish(server, "numbers?event=newnumber", {"number": n / 8})
 
 
 @pytest.mark.usefixtures("ten_numbers")
@@ -86,7 +82,7 @@ class TestThePage:
         shown = offsets(page)
         assert shown == list(range(shown[0], shown[0] - 10, -1))
 
-    def test_marks_the_newest_and_goes_on(self, visits: Visits) -> None:
+    def test_marks_the_newest_row_at_each_publication(self, visits: Visits) -> None:
         page = visits.open()
         state(page, "live")
         expect(page.locator("#list li.newest")).to_have_count(1)
@@ -112,7 +108,7 @@ class TestThePage:
         assert points(page) > before
         assert page.locator("#graph[data-series]").count() == 1
 
-    def test_counts_the_events_it_saw_and_says_when_the_last_came(self, visits: Visits) -> None:
+    def test_shows_the_number_of_events_and_the_time_of_the_last(self, visits: Visits) -> None:
         page = visits.open()
         state(page, "live")
         seen, last = page.locator("#events-seen"), page.locator("#last-event")
@@ -137,7 +133,7 @@ class TestThePage:
             assert here[offset]["text"] == there[offset]["text"]
             assert abs(here[offset]["time"] - there[offset]["time"]) < 500
 
-    def test_says_how_many_are_watching(self, visits: Visits) -> None:
+    def test_shows_the_number_of_watchers(self, visits: Visits) -> None:
         one, other = visits.open(), visits.open()
         for page in (one, other):
             expect(page.locator("#watching")).to_contain_text("2")
@@ -150,7 +146,7 @@ class TestThePage:
         state(page, "live")
         wait_for_newer(page, newest(page)[0])
 
-    def test_waits_on_a_channel_that_nothing_was_published_to(self, visits: Visits) -> None:
+    def test_waits_on_a_channel_without_publications(self, visits: Visits) -> None:
         page = visits.open("channels/silence")
         state(page, "live")
         expect(page.locator("#list li[data-offset]")).to_have_count(0)
@@ -165,7 +161,7 @@ class TestThePage:
         )
         assert scroll <= client
 
-    def test_turns_with_a_phone(self, visits: Visits) -> None:
+    def test_adapts_when_a_phone_is_turned(self, visits: Visits) -> None:
         page = visits.open(viewport=ViewportSize(width=844, height=390), has_touch=True)
         state(page, "live")
         page.set_viewport_size(ViewportSize(width=390, height=844))
@@ -180,7 +176,7 @@ class TestThePage:
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_is_accessible(self, visits: Visits, scheme: str) -> None:
-        # Without motion: half way through its fading in, a row has less contrast.
+        # Without motion: a row that fades in has less contrast.
         page = visits.open(color_scheme=scheme, reduced_motion="reduce")
         state(page, "live")
         wait_for_graph(page)
@@ -203,11 +199,11 @@ def values(text: str) -> list[str]:
 
 
 def describe(violation: Any) -> str:
-    """One finding of axe, and the first element that it is about."""
+    """One finding of axe, and its first element."""
     return f"{violation['id']}: {violation['help']}: {violation['nodes'][0]['html']}"
 
 
-# Notes every newest row as soon as it is there, in milliseconds since 1970.
+# Records the time of each new row, in milliseconds since 1970.
 RECORD = """
     window.rows = [];
     new MutationObserver(() => {
@@ -231,7 +227,7 @@ LAYOUT_SHIFT = """
 """
 
 
-def test_the_page_goes_on_by_itself_after_a_restart_of_the_server(
+def test_the_page_reconnects_after_a_restart_of_the_server(
     browser: Browser, fresh_server: Server
 ) -> None:
     visits = Visits(browser, fresh_server.url)

@@ -1,4 +1,4 @@
-"""Clients that are not ours, and clients that misbehave."""
+"""Clients of other projects, and clients that misbehave."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def number(data: Any) -> float:
 
 
 class TestTheOfficialJavaScriptClient:
-    def test_hears_what_was_before_it_and_what_comes(self, server: Server) -> None:
+    def test_gets_the_history_and_new_publications(self, server: Server) -> None:
         server.get("channels/numbers")
         with closing(Watcher(server, "websocket", "numbers")) as watcher:
             watcher.next("subscribed")
@@ -37,14 +37,14 @@ class TestTheOfficialJavaScriptClient:
                 number(publication["data"])
                 assert publication["tags"] == {"event": "newnumber"}
 
-    def test_gets_the_last_ones_at_once(self, server: Server) -> None:
+    def test_gets_the_history_at_once(self, server: Server) -> None:
         with dial_channel(server) as (_, begin):
             pass
         with closing(Watcher(server, "websocket", "numbers")) as watcher:
             assert watcher.next("subscribed")["channel"] == "numbers"
             assert watcher.next("publication")["offset"] <= max(1, begin["offset"])
 
-    def test_comes_back_by_itself_when_the_server_was_restarted(self, fresh_server: Server) -> None:
+    def test_reconnects_after_a_restart_of_the_server(self, fresh_server: Server) -> None:
         with closing(Watcher(fresh_server, "websocket", "numbers")) as watcher:
             watcher.next("subscribed")
             fresh_server.stop()
@@ -55,15 +55,15 @@ class TestTheOfficialJavaScriptClient:
             watcher.next("connected")
             number(watcher.next("publication")["data"])
 
-    def test_is_told_that_a_name_is_invalid(self, server: Server) -> None:
+    def test_gets_the_reason_for_an_invalid_name(self, server: Server) -> None:
         with closing(Watcher(server, "websocket", "no such name")) as watcher:
-            told = watcher.next("unsubscribed")
-            assert told["code"] == 107
-            assert "1 to 128" in told["reason"]
+            context = watcher.next("unsubscribed")
+            assert context["code"] == 107
+            assert "1 to 128" in context["reason"]
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_the_official_python_client_hears_publications_in_order(server: Server) -> None:
+def test_the_official_python_client_gets_publications_in_order(server: Server) -> None:
     publications: list[Any] = []
 
     async def story(events: Events) -> None:
@@ -87,7 +87,7 @@ def check_publication(publication: dict[str, Any], epoch: str) -> None:
 
 
 class TestOneChannelOneUrl:
-    """`/channels/numbers`, asked for in each of the ways."""
+    """`/channels/numbers`, requested in each way."""
 
     def test_a_raw_websocket_gets_publication_objects(self, server: Server) -> None:
         with dial_channel(server) as (client, begin):
@@ -153,7 +153,7 @@ def next_event(curl: Lines) -> dict[str, str]:
 
 
 class TestBadFrames:
-    """Each gets a close code with a reason, and nobody else notices."""
+    """Each gets a close code with a reason, and disturbs no other client."""
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
@@ -209,7 +209,7 @@ class TestBadFrames:
 
 
 def assert_reason_is_no_json(reason: str) -> None:
-    """The JavaScript client takes a reason that parses as JSON for something else."""
+    """The JavaScript client treats a reason that is JSON in another way."""
     with pytest.raises(ValueError, match=r"Expecting value|Extra data"):
         json.loads(reason)
 
@@ -222,5 +222,5 @@ def test_an_invalid_channel_name_is_400_with_the_rule(server: Server, name: str)
 
 
 @pytest.mark.parametrize("path", ["static/../setup.py", "static/%2e%2e/setup.py", "static/", "x"])
-def test_what_is_not_there_is_404(server: Server, path: str) -> None:
+def test_a_missing_resource_is_404(server: Server, path: str) -> None:
     assert server.get(path).status == 404

@@ -1,4 +1,4 @@
-"""permessage-deflate with clients that do it themselves: a library's and Chromium's."""
+"""permessage-deflate with the websockets library and with Chromium."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def test_a_library_agrees_and_reads_what_is_compressed(server: Server) -> None:
+def test_a_library_negotiates_compression_and_reads_it(server: Server) -> None:
     with dial(server, "channels/numbers") as client:
         assert client.response is not None
         agreed = client.response.headers["Sec-WebSocket-Extensions"]
@@ -35,7 +35,9 @@ def test_a_library_agrees_and_reads_what_is_compressed(server: Server) -> None:
             assert frame(client)["data"] == {"number": number, "text": TEXT}
 
 
-def test_chromium_agrees_and_reads_and_is_read(server: Server, browser: Browser) -> None:
+def test_chromium_negotiates_compression_in_both_directions(
+    server: Server, browser: Browser
+) -> None:
     page = browser.new_page()
     page.goto(server.url)
     page.evaluate(

@@ -1,4 +1,4 @@
-"""examples/embedded.py as it says of itself: a Twisted program with the server as a part of it."""
+"""examples/embedded.py: a Twisted program that contains the server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXAMPLE = CHECKOUT / "examples" / "embedded.py"
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    """Where the program listens; it ends in order and without a problem in its log."""
+    """The port of the program, which must end in order and without a problem in its log."""
     port = free_port()
     text = EXAMPLE.read_text("utf-8")
     [command] = re.findall(r"(twistd -n -y \S+) \(in this folder\)", text)
@@ -52,7 +52,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     assert [line for line in said.splitlines() if PROBLEM.search(line)] == []
 
 
-def test_the_example_of_embedding(port: int, browser: Browser) -> None:
+def test_the_embedded_server_serves_pages_and_clients(port: int, browser: Browser) -> None:
     page = get(port, "").text
     assert page == 'Somebody visited. <a href="push/channels/visits">Watch.</a>'
     visits = Visits(browser, f"http://127.0.0.1:{port}/")

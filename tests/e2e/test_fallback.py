@@ -1,4 +1,4 @@
-"""Where WebSockets are blocked, everything works nevertheless."""
+"""Everything works where WebSockets are blocked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.e2e.watcher import Watcher
 
 TRANSPORTS = ["http_stream", "sse"]
 
-# What a company's proxy does to it, seen from the page.
+# The effect of a proxy that blocks WebSockets, as the page sees it.
 REFUSED = """
     window.refused = 0;
     window.WebSocket = class extends EventTarget {
@@ -42,7 +42,7 @@ NO_STREAMS = REFUSED + "delete window.ReadableStream;"
 
 
 class Visit:
-    """The page in a browser that was changed before it came."""
+    """The page in a browser with a script that runs before those of the page."""
 
     def __init__(self, browser: Browser, server: Server, script: str):
         self._context = browser.new_context()
@@ -78,7 +78,7 @@ class TestThePage:
             pytest.param(NO_STREAMS, "connection/sse", id="responses cannot be streamed either"),
         ],
     )
-    def test_falls_back_by_itself_and_is_live(
+    def test_falls_back_and_is_live(
         self, server: Server, browser: Browser, script: str, path: str
     ) -> None:
         with closing(Visit(browser, server, script)) as visit:
@@ -90,8 +90,8 @@ class TestThePage:
             assert offsets(page)[0] == first + 1
             assert visit.problems == []
 
-    def test_tells_who_watches(self, server: Server, browser: Browser) -> None:
-        """Which is asked for over /emulation."""
+    def test_shows_the_watchers(self, server: Server, browser: Browser) -> None:
+        """The page requests them over /emulation."""
         with (
             closing(Visit(browser, server, REFUSED)) as one,
             closing(Visit(browser, server, "")) as other,
@@ -102,7 +102,7 @@ class TestThePage:
             assert one.asked("emulation")
             assert not other.asked("emulation")
 
-    def test_goes_on_after_a_restart_of_the_server(
+    def test_reconnects_after_a_restart_of_the_server(
         self, browser: Browser, fresh_server: Server
     ) -> None:
         with closing(Visit(browser, fresh_server, REFUSED)) as visit:
@@ -126,7 +126,7 @@ class TestTheOfficialJavaScriptClient:
     """Recovery over these transports is in test_recovery, publishing in test_publishing."""
 
     @pytest.mark.parametrize("transport", TRANSPORTS)
-    def test_hears_what_was_before_it_and_what_comes(self, server: Server, transport: str) -> None:
+    def test_gets_the_history_and_new_publications(self, server: Server, transport: str) -> None:
         channel = f"c-{transport}"
         publish(server, channel, 1)
         with closing(Watcher(server, transport, channel)) as watcher:
@@ -139,7 +139,7 @@ class TestTheOfficialJavaScriptClient:
             assert (heard["offset"], heard["data"]) == (2, {"text": "a\nb", "ü": "✓"})
 
     @pytest.mark.parametrize("transport", TRANSPORTS)
-    def test_hears_who_comes_and_goes(self, server: Server, transport: str) -> None:
+    def test_gets_joins_and_leaves(self, server: Server, transport: str) -> None:
         channel = f"p-{transport}"
         with closing(Watcher(server, transport, channel)) as watcher:
             me = watcher.next("connected")["client"]
@@ -148,19 +148,19 @@ class TestTheOfficialJavaScriptClient:
                 visitor = other.next("connected")["client"]
                 assert visitor != me
                 while (joined := watcher.next("join")["info"]["client"]) == me:
-                    """Its own coming may be told as well."""
+                    """Its own join may be reported too."""
                 assert joined == visitor
             assert watcher.next("leave")["info"]["client"] == visitor
 
     @pytest.mark.parametrize("transport", TRANSPORTS)
-    def test_is_told_that_a_name_is_invalid(self, server: Server, transport: str) -> None:
+    def test_gets_the_reason_for_an_invalid_name(self, server: Server, transport: str) -> None:
         with closing(Watcher(server, transport, "no such name")) as watcher:
             told = watcher.next("unsubscribed")
             assert told["code"] == 107
             assert "1 to 128" in told["reason"]
 
     @pytest.mark.parametrize("transport", TRANSPORTS)
-    def test_is_told_why_the_server_goes(self, fresh_server: Server, transport: str) -> None:
+    def test_gets_the_reason_for_a_stop(self, fresh_server: Server, transport: str) -> None:
         with closing(Watcher(fresh_server, transport, "a")) as watcher:
             watcher.next("subscribed")
             fresh_server.stop()

@@ -1,4 +1,4 @@
-"""Many on one server, of every kind and on every kind of port; some of them read badly."""
+"""Many clients of every kind on every kind of port; some of them read slowly or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.e2e.server import Server, free_port, running
 
 CHANNEL = "numbers"
 PATIENCE = 30.0
-"""Seconds after which something is taken not to happen."""
+"""Seconds after which a missing event is a failure."""
 
 WEBSOCKET = (
     b"GET /%b HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -35,13 +35,13 @@ SUBSCRIBE = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"numbers"}}'
 
 
 def masked(text: bytes) -> bytes:
-    """A client's frame; the mask is one that changes nothing."""
+    """A frame of a client, with a mask that changes no byte."""
     assert len(text) < 126
     return bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
 
 
 def frame_end(data: bytearray) -> int:
-    """Where the first WebSocket frame ends; more than there is when it has not all come."""
+    """The end of the first WebSocket frame; beyond the data if the frame is incomplete."""
     length, begin = data[1] if len(data) > 1 else 0, 2
     if length > 125:
         begin += 2 if length == 126 else 8
@@ -50,7 +50,7 @@ def frame_end(data: bytearray) -> int:
 
 
 def chunk_end(data: bytearray) -> int:
-    """The same for a chunk of HTTP/1.1."""
+    """The end of the first chunk of HTTP/1.1, likewise."""
     head = data.find(b"\r\n")
     return len(data) + 1 if head < 0 else head + 2 + int(data[:head], 16) + 2
 
@@ -66,11 +66,11 @@ KINDS: dict[str, tuple[bytes, Callable[[bytearray], int]]] = {
     ),
 }
 COMMON: dict[bytes, bytes] = {}
-"""Each frame once, whoever got it."""
+"""Each different frame once, so that equal frames of many clients share memory."""
 
 
 class Subscriber:
-    """A connection that is subscribed, and the frames with publications that came."""
+    """A subscribed connection, and the frames with publications that it received."""
 
     def __init__(self, kind: str, connection: socket.socket):
         self.kind = kind
@@ -91,7 +91,7 @@ class Subscriber:
             assert self.read(), "ended while it began"
 
     def read(self, size: int = 1 << 18) -> bool:
-        """Take what there is; False at the end."""
+        """Read the available bytes; False at the end."""
         data = self.socket.recv(size)
         self._rest += data
         while self._rest and (end := self._end(self._rest)) <= len(self._rest):
@@ -103,12 +103,12 @@ class Subscriber:
         return bool(data)
 
     def read_until(self, count: int) -> None:
-        """Wait for so many publications."""
+        """Wait until it has this number of publications."""
         while len(self.frames) < count:
             assert self.read(), "ended"
 
     def read_up(self) -> None:
-        """Take what is left, to the end or the error that follows it."""
+        """Read the rest, to the end or to an error."""
         try:
             while self.read():
                 pass
@@ -116,7 +116,7 @@ class Subscriber:
             pass
 
     def numbers(self) -> list[int]:
-        """Which publications came."""
+        """The numbers of the received publications."""
         return [self._object(frame)["data"]["n"] for frame in self.frames]
 
     def _object(self, frame: bytes) -> Any:
@@ -126,7 +126,7 @@ class Subscriber:
 
 @contextmanager
 def serving(folder: Path, limits: str, *listen: str) -> Iterator[Server]:
-    """A server that listens there too; it ends in order and without a problem in its log."""
+    """A server that listens on more endpoints; see `server.running`."""
     config = folder / "pushserver.toml"
     config.write_text(f"[sources]\n[limits]\n{limits}\n")
     more = [word for endpoint in listen for word in ("--listen", endpoint)]
@@ -136,7 +136,7 @@ def serving(folder: Path, limits: str, *listen: str) -> Iterator[Server]:
 
 
 def tcp(port: int, buffer: int = 0) -> socket.socket:
-    """A connection; `buffer` is what this end may hold unread, 0 for as it comes."""
+    """A connection; `buffer` is the size of its receive buffer, 0 for the default."""
     connection = socket.socket()
     connection.settimeout(PATIENCE)
     if buffer:
@@ -146,7 +146,7 @@ def tcp(port: int, buffer: int = 0) -> socket.socket:
 
 
 def ended(server: Server) -> dict[str, int]:
-    """The connections that the server ended, by code."""
+    """The number of connections that the server closed, by code."""
     answer = ask(server, "POST", "api/info", b"{}")
     assert answer.status == 200, answer
     [node] = json.loads(answer.body)["result"]["nodes"]
@@ -155,7 +155,7 @@ def ended(server: Server) -> dict[str, int]:
 
 
 def read_all(subscribers: list[Subscriber], count: int) -> None:
-    """Read side by side, as it comes, until each has so many publications."""
+    """Read all side by side until each has this number of publications."""
     deadline = time.monotonic() + PATIENCE
     behind = {s for s in subscribers if len(s.frames) < count}
     with selectors.DefaultSelector() as selector:
@@ -171,7 +171,7 @@ def read_all(subscribers: list[Subscriber], count: int) -> None:
                     selector.unregister(subscriber.socket)
 
 
-def test_who_reads_gets_everything_and_who_never_does_is_dropped_and_counted(
+def test_readers_get_everything_and_a_stalled_client_is_dropped_and_counted(
     tmp_path: Path,
 ) -> None:
     kinds = ["raw", "sse", "centrifuge"]
@@ -193,7 +193,7 @@ def test_who_reads_gets_everything_and_who_never_does_is_dropped_and_counted(
                 publish(server, CHANNEL, {"n": count, "p": "x" * 20_000})
                 count += 1
                 read_all(quick, count)
-            # By now they are behind what the kernel holds for them, or nearly.
+            # By now the buffers of the kernel are full for them, or nearly.
             if count % 25 == 0:
                 read_all(slow, count)
         publish(server, CHANNEL, {"n": count, "p": ""})
@@ -212,7 +212,7 @@ def test_who_reads_gets_everything_and_who_never_does_is_dropped_and_counted(
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """A key, and a certificate for this machine that it signed itself."""
+    """A key and a self-signed certificate for this machine."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -238,7 +238,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def serving_everywhere(folder: Path, limits: str = "") -> Iterator[tuple[Server, dict[str, Any]]]:
-    """A server on three kinds of ports, and how each is dialled."""
+    """A server on three kinds of ports, and a function to connect to each."""
     key, path = certificate(folder)
     port, unix = free_port(), folder / "socket"
     trust = ssl.create_default_context(cafile=str(path))
@@ -260,7 +260,7 @@ def serving_everywhere(folder: Path, limits: str = "") -> Iterator[tuple[Server,
         yield server, {"plain": plain, "tls": tls, "unix": by_file}
 
 
-def test_every_port_gives_the_same_frames_byte_for_byte(tmp_path: Path) -> None:
+def test_every_port_sends_the_same_frames_byte_for_byte(tmp_path: Path) -> None:
     with serving_everywhere(tmp_path) as (server, ports), ExitStack() as stack:
         found = {
             (kind, port): Subscriber(kind, stack.enter_context(connect()))
@@ -280,7 +280,7 @@ def test_every_port_gives_the_same_frames_byte_for_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["plain", "tls", "unix"])
-def test_on_every_port_who_never_reads_is_dropped_and_the_others_read_on(
+def test_a_stalled_client_is_dropped_on_every_port_and_others_read_on(
     tmp_path: Path, port: str
 ) -> None:
     limits = "queue_bytes = 100_000\nqueue_seconds = 1_000.0"

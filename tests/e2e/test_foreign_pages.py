@@ -1,4 +1,4 @@
-"""A page of another origin in a real Chromium: all the requests it can cause change nothing here.
+"""A page of another origin, in Chromium, can cause requests but no change on the server.
 
 The other origin is once another site (127.0.0.1 for localhost) and once another port of the same.
 The same script in a page of the server's own origin is the control: there everything works.
@@ -180,7 +180,7 @@ async ([root, gets, posts, sockets, kinds]) => {
   return results;
 }
 """.replace("%s", json.dumps(COMMANDS))
-"""Causes a request in each way that a page has, and says how each ended for the page."""
+"""Makes a request in each way that a page has, and returns the result of each."""
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def elsewhere(folder: Path) -> Iterator[int]:
 def run(
     browser: Browser, url: str, server: Server, kinds: list[str] | None = None
 ) -> dict[str, str]:
-    """What the script in the page at `url` got from the server, in all its ways or in these."""
+    """The results of the script in the page at `url`, for all kinds of requests or for these."""
     with browser.new_context() as context:
         page = context.new_page()
         beacons = Beacons(page, len(POSTS) if kinds is None or "beacon" in kinds else 0)
@@ -218,7 +218,7 @@ def run(
 
 
 class Beacons:
-    """Waits until so many beacons have been answered, which a page cannot."""
+    """Waits for the answers to beacons, which a page cannot do."""
 
     def __init__(self, page: Page, number: int):
         self._page = page
@@ -239,7 +239,7 @@ class Beacons:
 
 
 def acts(server: Server, folder: Path) -> set[str]:
-    """What the application did, and the channels that something was published to."""
+    """The acts of the application, and the channels with publications."""
     file = folder / "acts"
     found = set(file.read_text().split()) if file.exists() else set()
     for channel in ("open:x", "hooked"):
@@ -260,14 +260,14 @@ def test_a_page_of_another_origin_causes_nothing(
         if kind in ("events", "socket", "cors", "cors-stream", "cors-post", "img"):
             assert result == "failed", (what, result)
         else:
-            # The page is told no more than that its request has ended.
+            # The page learns only that its request has ended.
             assert result in ("failed", "loaded", "opaque", "true"), (what, result)
 
 
-def test_a_page_of_another_origin_does_not_begin_a_session_by_speculation(
+def test_speculation_of_a_page_of_another_origin_starts_no_session(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:
-    """Chromium says `Sec-Fetch-Site: none` of what a page may be about to open."""
+    """Chromium sends `Sec-Fetch-Site: none` for pages that it loads in advance."""
     urls = [f"http://localhost:{server.port}/{path}" for path in (GETS[0], GETS[2], GETS[3])]
     for kind in ("prefetch", "prerender"):
         rules = json.dumps({kind: [{"source": "list", "urls": urls, "eagerness": "immediate"}]})
@@ -285,7 +285,7 @@ def test_a_page_of_another_origin_does_not_begin_a_session_by_speculation(
     assert acts(server, tmp_path) == set()
 
 
-def test_a_url_that_is_typed_elsewhere_and_redirects_begins_no_session(
+def test_a_typed_url_that_redirects_starts_no_session(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:
     with browser.new_context() as context:
@@ -297,7 +297,7 @@ def test_a_url_that_is_typed_elsewhere_and_redirects_begins_no_session(
     assert acts(server, tmp_path) == set()
 
 
-def test_a_page_of_the_servers_own_may_do_all_of_it(
+def test_a_page_of_the_server_may_do_all_of_it(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:
     kinds = ["events", "cors-stream", "cors-post", "form", "beacon", "socket"]
@@ -307,6 +307,6 @@ def test_a_page_of_the_servers_own_may_do_all_of_it(
     for path in SOCKETS:
         assert results[f"socket {path}"] == "opened"
     assert results[f"events {GETS[0]}"] == "opened"
-    # By GET a session is begun and nothing else, whatever page asks.
+    # GET starts a session and nothing else, from every page.
     assert results[f"cors-stream {GETS[1]}"] == "400"
     assert results["cors-post channels/open:x"] == "201"

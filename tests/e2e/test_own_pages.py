@@ -1,4 +1,4 @@
-"""Pages of one's own, served by the real twistd, in Chromium."""
+"""The pages of an application, served by twistd, in Chromium."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ NEWS = """
 
 
 def write(file: Path, head: str) -> None:
-    """A page that shows the news; `head` makes its client."""
+    """A page that shows the news; `head` creates its client."""
     file.parent.mkdir(exist_ok=True)
     style = "<style>h1 { color: rgb(1, 2, 3) }</style>"
     page = f"<!doctype html><title>{file.parent.name}</title>{style}<h1>-</h1>{head}{NEWS}"
@@ -55,7 +55,7 @@ def write(file: Path, head: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One with pages as the reference has them."""
+    """A folder with the pages of the reference."""
     write(tmp_path / "pages" / "index.html", OWN.text)
     inner = OWN.text.replace('"static/', '"../static/').replace('"connection/', '"../connection/')
     write(tmp_path / "pages" / "help" / "index.html", inner)
@@ -85,7 +85,7 @@ def test_an_application_has_pages(browser: Browser, folder: Path) -> None:
             show(page, "rye")
         assert pages[1].url == f"{server.url}help/"
         assert visits.open("channels/news").title().startswith("news")
-        # Another page is there at once, with what has been.
+        # Another page loads at once, with the history.
         index = folder / "pages" / "index.html"
         index.write_text(index.read_text().replace("<h1>", "<p>changed</p><h1>"))
         pages[0].reload()
@@ -98,7 +98,7 @@ def test_an_application_has_pages(browser: Browser, folder: Path) -> None:
             assert server.get(path).status == 404
 
 
-def test_a_configuration_is_enough(browser: Browser, folder: Path) -> None:
+def test_a_configuration_without_code_is_enough(browser: Browser, folder: Path) -> None:
     (folder / "push.toml").write_text('[server]\npages = "pages"\n')
     with running(Server(folder, "--config", "push.toml")) as server:
         visits = visits_at(browser, server.url)
@@ -109,7 +109,7 @@ def test_a_configuration_is_enough(browser: Browser, folder: Path) -> None:
         assert visits.problems == []
 
 
-def test_pages_are_right_below_a_path(browser: Browser, folder: Path, programs: Programs) -> None:
+def test_pages_work_below_a_path(browser: Browser, folder: Path, programs: Programs) -> None:
     port = free_port()
     (folder / "program.py").write_text(EMBEDDED.format(port))
     programs.start([*TWISTD, "-n", "--pidfile=", "-y", "program.py"], port)
@@ -123,7 +123,7 @@ def test_pages_are_right_below_a_path(browser: Browser, folder: Path, programs: 
     assert visits.problems == []
 
 
-def test_a_page_of_another_origin_is_let_in(
+def test_a_page_of_an_allowed_origin_connects(
     browser: Browser, tmp_path: Path, programs: Programs
 ) -> None:
     follower = Follower(APPLICATIONS, tmp_path, programs)
@@ -157,14 +157,14 @@ class TestAFolderThatIsNotThere:
         problem = f"pages = 'pages': there is no folder {tmp_path}/pages"
         assert ended.stdout.splitlines() == [f"pushserver: {problem}"]
 
-    def test_is_waited_for_by_who_writes_it(self, tmp_path: Path) -> None:
+    def test_may_be_created_later_under_reload(self, tmp_path: Path) -> None:
         (tmp_path / "shop.py").write_text(f"{IMPORT}app = PushServer()\n")
         supervisor = Supervisor()
         server = Server(tmp_path, "--app", "shop:app", "--reload")
         try:
             server.start(supervisor)
             supervisor.heard.clear()
-            time.sleep(0.01)  # For the time of the file to be another.
+            time.sleep(0.01)  # So that the time of the file differs.
             (tmp_path / "shop.py").write_text(self.CODE)
             wait_until(lambda: "waiting for a file to change" in server.log)
             write(tmp_path / "pages" / "index.html", "")

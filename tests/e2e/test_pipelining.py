@@ -1,4 +1,4 @@
-"""A client that asks for much at once and reads nothing, on each kind of port of a real server."""
+"""A client that sends many requests at once and reads nothing, on each kind of port."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_MIB = 64
 
 
 def resident(server: Server) -> float:
-    """MiB of memory that the server's process has."""
+    """Memory of the server process in MiB."""
     status = Path(f"/proc/{server.pid}/status").read_text()
     found = re.search(r"VmRSS:\s+([0-9]+) kB", status)
     assert found is not None
@@ -33,7 +33,7 @@ def request(path: str) -> bytes:
 
 
 def bodies(connection: socket.socket) -> Iterator[bytes]:
-    """The answers as they come, but for their heads."""
+    """The bodies of the answers, in order."""
     data = b""
     while True:
         while b"\r\n\r\n" not in data:
@@ -60,7 +60,7 @@ def test_requests_in_one_piece_take_the_memory_of_one_and_are_answered_in_order(
     with serving_everywhere(tmp_path, "") as (server, ports):
         for _ in range(PIECES):
             publish(server, "big", "x" * PIECE_BYTES)
-        # What a first answer takes is there from then on.
+        # The memory for the first answer stays allocated.
         assert len(history(server, "big")["publications"]) == PIECES
         before = resident(server)
         with closing(ports[port](4_096)) as connection:
@@ -68,7 +68,7 @@ def test_requests_in_one_piece_take_the_memory_of_one_and_are_answered_in_order(
             connection.sendall((request("big") + request("small?last=1")) * (count // 2))
             until = time.monotonic() + 2
             while time.monotonic() < until:
-                # Others are answered meanwhile.
+                # Other clients get answers meanwhile.
                 assert history(server, "other")["offset"] == 0
                 assert resident(server) < before + MOST_MIB
             answers = bodies(connection)

@@ -1,4 +1,4 @@
-"""A real nginx on the server's machine: whoever reaches it is not a program on this machine."""
+"""An nginx on the same machine: its clients do not count as programs of this machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DESTRUCTIVE = {
 def ask(
     port: int, path: str, method: str = "GET", body: object = None, **headers: str
 ) -> tuple[int, Any]:
-    """Status and body of the answer; `_` in a header's name is `-`."""
+    """Status and body of the answer; `_` in the name of a header stands for `-`."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -55,7 +55,7 @@ def ask(
 
 @contextmanager
 def behind(folder: Path, rules: str, *arguments: str, **more: str) -> Iterator[tuple[Server, int]]:
-    """A server, and the port of an nginx in front of it."""
+    """A server behind an nginx, and the port of that."""
     server = Server(folder, *arguments)
     try:
         server.start()
@@ -68,13 +68,13 @@ def behind(folder: Path, rules: str, *arguments: str, **more: str) -> Iterator[t
 
 @pytest.fixture
 def keyed(tmp_path: Path) -> str:
-    """The options of a server that has a key."""
+    """The options of a server with a key."""
     (tmp_path / "keys.toml").write_text(f'[auth]\napi_keys = ["{KEY}"]\n')
     return "--config=keys.toml"
 
 
 def refused_without_a_key(port: int, **headers: str) -> None:
-    """Nothing is published and nothing of the API is done."""
+    """Publishing and destructive methods of the API are refused."""
     before = ask(port, "/channels/numbers?since=oldest", x_api_key=KEY, **headers)[1]["offset"]
     assert ask(port, "/channels/talk", "POST", 1, **headers)[0] == 401
     for method, body in DESTRUCTIVE.items():
@@ -89,17 +89,17 @@ def refused_without_a_key(port: int, **headers: str) -> None:
 
 
 @pytest.mark.parametrize("rules", [BARE, HTTP_1_1], ids=["bare", "http 1.1"])
-def test_with_a_key_nothing_is_done_without_it(tmp_path: Path, keyed: str, rules: str) -> None:
+def test_a_server_with_a_key_needs_it(tmp_path: Path, keyed: str, rules: str) -> None:
     with behind(tmp_path, rules, keyed, more="") as (server, port):
         refused_without_a_key(port)
         refused_without_a_key(port, Host="localhost")
-        # Nor past the proxy: what it passes on looks the same.
+        # Nor without the proxy: requests through it look the same.
         refused_without_a_key(server.port)
         assert ask(port, "/channels/talk", "POST", 1, x_api_key=KEY)[0] == 201
         assert ask(port, "/api/disconnect", "POST", {"user": ""}, x_api_key=KEY)[0] == 200
 
 
-def test_without_a_key_a_bare_proxy_opens_nothing(tmp_path: Path) -> None:
+def test_a_bare_proxy_opens_nothing_without_a_key(tmp_path: Path) -> None:
     with behind(tmp_path, BARE) as (server, port):
         refused_without_a_key(port)
         assert ask(port, "/", accept="text/html")[0] == 200
@@ -109,19 +109,19 @@ def test_without_a_key_a_bare_proxy_opens_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "localhost:80"])
 @pytest.mark.parametrize("more", ["", "proxy_set_header Host $http_host;"])
-def test_without_a_key_the_user_of_a_proxy_gives_it_away(
+def test_a_proxy_is_recognized_by_its_user_without_a_key(
     tmp_path: Path, host: str, more: str
 ) -> None:
-    """It says nothing in its headers, and its clients choose the Host."""
+    """It sends no header of its own, and its clients choose the Host."""
     with behind(tmp_path, HTTP_1_1, more=more) as (_, port):
         if os.geteuid() == 0:
             refused_without_a_key(port, Host=host)
         else:
-            # One that runs as the server's own user is not told from other programs of that.
+            # A proxy that runs as the user of the server looks like any program of that user.
             assert ask(port, "/channels/talk", "POST", 1, Host=host)[0] == 201
 
 
-def test_a_proxy_that_says_so_passes_any_host_on(tmp_path: Path) -> None:
+def test_a_declared_proxy_may_forward_any_host(tmp_path: Path) -> None:
     more = (
         "proxy_set_header Host $http_host;"
         "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
@@ -132,7 +132,7 @@ def test_a_proxy_that_says_so_passes_any_host_on(tmp_path: Path) -> None:
         refused_without_a_key(port, Host="localhost")
 
 
-def test_a_proxy_that_does_not_needs_the_names_of_the_server(tmp_path: Path) -> None:
+def test_an_undeclared_proxy_needs_the_names_of_the_server(tmp_path: Path) -> None:
     more = "proxy_set_header Host $http_host;"
     with behind(tmp_path, HTTP_1_1, more=more) as (server, port):
         status, answer = ask(port, "/channels/numbers", Host="push.example")
@@ -143,7 +143,7 @@ def test_a_proxy_that_does_not_needs_the_names_of_the_server(tmp_path: Path) -> 
         assert ask(port, "/channels/numbers", Host="push.example")[0] == 200
 
 
-def test_the_lines_of_the_document_pass_everything_on(tmp_path: Path, keyed: str) -> None:
+def test_the_configuration_in_the_document_forwards_everything(tmp_path: Path, keyed: str) -> None:
     text = (CHECKOUT / "docs" / "proxy.md").read_text()
     [block] = re.findall(r"^```nginx\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     maps, _, rest = block.partition("server {")
@@ -169,7 +169,7 @@ def test_the_lines_of_the_document_pass_everything_on(tmp_path: Path, keyed: str
         server.kill()
 
 
-def test_a_switch_lets_programs_on_this_machine_do_without_a_key(tmp_path: Path) -> None:
+def test_a_setting_exempts_programs_on_this_machine_from_the_key(tmp_path: Path) -> None:
     (tmp_path / "local.toml").write_text(
         f'[auth]\napi_keys = ["{KEY}"]\nlocal_without_key = true\n'
     )
@@ -179,7 +179,7 @@ def test_a_switch_lets_programs_on_this_machine_do_without_a_key(tmp_path: Path)
         assert ask(port, "/channels/talk", "POST", 1)[0] == 401
 
 
-def test_a_program_of_this_user_needs_no_key_where_there_are_none(tmp_path: Path) -> None:
+def test_a_program_of_this_user_needs_no_key_if_none_is_configured(tmp_path: Path) -> None:
     with running(Server(tmp_path)) as server:
         assert ask(server.port, "/channels/talk", "POST", 1)[0] == 201
         for method, body in DESTRUCTIVE.items():

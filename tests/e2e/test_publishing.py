@@ -70,7 +70,7 @@ class TestCent:
         assert [result.offset for result in results if result] == [1, 1]
         assert data(history(server, "c4")) == data(history(server, "c5")) == [7]
 
-    def test_does_several_things_at_once(self, server: Server, api: cent.Client) -> None:
+    def test_sends_a_batch(self, server: Server, api: cent.Client) -> None:
         requests = [
             cent.PublishRequest(channel="c6", data=1),
             cent.BroadcastRequest(channels=["c6", "c7"], data=2),
@@ -100,7 +100,7 @@ class TestCent:
         found = api.history(cent.HistoryRequest(channel="c8", limit=-1))
         assert (found.publications, found.offset) == ([], 5)
 
-    def test_sees_who_is_there(self, server: Server, api: cent.Client) -> None:
+    def test_gets_the_presence(self, server: Server, api: cent.Client) -> None:
         with closing(Watcher(server, "websocket", "c9")) as watcher:
             me = watcher.next("connected")["client"]
             watcher.next("subscribed")
@@ -114,7 +114,7 @@ class TestCent:
             assert (node.num_clients, node.num_channels, node.num_subs) == (1, 1, 1)
             assert node.version.startswith("pushserver ")
 
-    def test_takes_a_client_out_of_a_channel(self, server: Server, api: cent.Client) -> None:
+    def test_unsubscribes_a_client(self, server: Server, api: cent.Client) -> None:
         with closing(Watcher(server, "websocket", "c10")) as watcher:
             me = watcher.next("connected")["client"]
             watcher.next("subscribed")
@@ -123,7 +123,7 @@ class TestCent:
             assert (told["code"], bool(told["reason"])) == (2000, True)
 
     @pytest.mark.parametrize("transport", ["websocket", "http_stream", "sse"])
-    def test_sends_a_client_home(self, server: Server, api: cent.Client, transport: str) -> None:
+    def test_disconnects_a_client(self, server: Server, api: cent.Client, transport: str) -> None:
         with closing(Watcher(server, transport, "c11")) as watcher:
             me = watcher.next("connected")["client"]
             watcher.next("subscribed")
@@ -132,12 +132,12 @@ class TestCent:
             told = watcher.next("disconnected")
             assert told == {"code": 4500, "reason": "go home"}
 
-    def test_is_told_what_was_wrong(self, server: Server, api: cent.Client) -> None:
+    def test_gets_an_error_for_a_wrong_call(self, server: Server, api: cent.Client) -> None:
         with pytest.raises(cent.CentApiResponseError, match="1 to 128 characters") as refused:
             api.publish(cent.PublishRequest(channel="no such name", data=1))
         assert refused.value.code == 107
 
-    def test_is_told_that_its_key_is_wrong(self, server: Server) -> None:
+    def test_gets_an_error_for_a_wrong_key(self, server: Server) -> None:
         client = cent.Client(f"{server.url}api", api_key="wrong")
         try:
             with pytest.raises(cent.CentUnauthorizedError):
@@ -158,7 +158,7 @@ class TestTheCommandLine:
             check=False,
         )
 
-    def test_publishes_and_says_where(self, server: Server) -> None:
+    def test_publishes_and_prints_the_position(self, server: Server) -> None:
         ended = self.run("publish", "l1", '{"n": 1}', "--url", server.url, "--event", "e")
         assert (ended.returncode, ended.stderr) == (0, "")
         [row] = history(server, "l1")["publications"]
@@ -191,7 +191,7 @@ class TestTheCommandLine:
             (["subscribe", "l4", "--since", "x"], "invalid cursor"),
         ],
     )
-    def test_says_what_was_wrong_in_one_line(
+    def test_explains_an_error_in_one_line(
         self, server: Server, arguments: list[str], word: str
     ) -> None:
         ended = self.run(*arguments, "--url", server.url)
@@ -235,7 +235,7 @@ def test_a_script_publishes_with_the_standard_library_alone(server: Server) -> N
 def test_a_publisher_whose_server_is_restarted_publishes_once(
     tmp_path: Path, durability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # However long the server takes on this machine.
+    # Patient enough for a slow machine.
     monkeypatch.setattr(publisher, "RETRY_SECONDS", (0.1,) * 300)
     config = f'[store]\npath = "s.db"\ndurability = "{durability}"\n[sources]'
     with serving(tmp_path, config) as server:
@@ -251,7 +251,7 @@ def test_a_publisher_whose_server_is_restarted_publishes_once(
 
         thread = threading.Thread(target=publish_ten)
         thread.start()
-        # Begins against a port where nobody listens, and goes on through a stop.
+        # Starts before the server, and continues while it restarts.
         server.start()
         with closing(Reading(server, "channels/a?since=oldest", LINES)) as reader:
             reader.object()
@@ -275,7 +275,7 @@ class TestAClient:
         assert data(history(server, "news")) == []
 
     @pytest.mark.parametrize("transport", ["websocket", "http_stream", "sse"])
-    def test_may_where_the_namespace_says_so_and_everybody_sees_who_it_was(
+    def test_may_publish_in_an_open_namespace_with_its_identity(
         self, server: Server, transport: str
     ) -> None:
         channel = f"chat:{transport}"
@@ -296,7 +296,7 @@ class TestAClient:
         return Watcher(server, transport, channel, publish='{"n":1}')
 
     @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-    def test_of_python_is_refused_and_allowed_alike(self, server: Server) -> None:
+    def test_in_python_has_the_same_permissions(self, server: Server) -> None:
         async def story() -> None:
             client = centrifuge.Client(server.websocket("connection/websocket"))
             await client.connect()
@@ -324,7 +324,7 @@ class TestAClient:
         gc.collect()
 
 
-def test_the_rules_of_who_may_post_hold(server: Server) -> None:
+def test_the_rules_for_posting_hold(server: Server) -> None:
     rules: list[tuple[dict[str, str], int]] = [
         ({}, 201),
         ({"x_api_key": KEY}, 201),

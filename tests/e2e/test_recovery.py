@@ -1,4 +1,4 @@
-"""Nothing is lost when the server is restarted, and who lost something is told."""
+"""A restart of the server loses nothing, or the client is told that it did."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRANSPORTS = ["websocket", "http_stream", "sse"]
 
 class TestTheOfficialJavaScriptClient:
     @pytest.mark.parametrize("transport", TRANSPORTS)
-    def test_gets_everything_it_missed_in_order(self, tmp_path: Path, transport: str) -> None:
+    def test_gets_all_missed_publications_in_order(self, tmp_path: Path, transport: str) -> None:
         with (
             serving(tmp_path, STORE) as server,
             closing(Watcher(server, transport, "a")) as watcher,
@@ -51,7 +51,7 @@ class TestTheOfficialJavaScriptClient:
             assert [(row["offset"], row["data"]) for row in heard] == [(n, n) for n in (3, 4, 5, 6)]
 
     @pytest.mark.parametrize("transport", TRANSPORTS)
-    def test_is_told_when_that_cannot_be(self, tmp_path: Path, transport: str) -> None:
+    def test_is_told_when_it_cannot_recover(self, tmp_path: Path, transport: str) -> None:
         with (
             serving(tmp_path, MEMORY) as server,
             closing(Watcher(server, transport, "a")) as watcher,
@@ -69,7 +69,7 @@ class TestTheOfficialJavaScriptClient:
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 class TestTheOfficialPythonClient:
-    def test_gets_everything_it_missed_in_order(self, tmp_path: Path) -> None:
+    def test_gets_all_missed_publications_in_order(self, tmp_path: Path) -> None:
         with serving(tmp_path, STORE) as server:
 
             async def story(events: Events) -> None:
@@ -88,7 +88,7 @@ class TestTheOfficialPythonClient:
 
             watch(server, "a", story)
 
-    def test_is_told_when_that_cannot_be(self, tmp_path: Path) -> None:
+    def test_is_told_when_it_cannot_recover(self, tmp_path: Path) -> None:
         with serving(tmp_path, MEMORY) as server:
 
             async def story(events: Events) -> None:
@@ -107,7 +107,7 @@ class TestTheOfficialPythonClient:
 
 @dataclass
 class Resumed:
-    """How a reader went on: what it missed and what came live, or why it could not."""
+    """The missed and new publications of a reader after a restart, or the reason for a reset."""
 
     reason: str
     data: list[Any]
@@ -136,7 +136,7 @@ def by_websocket(server: Server, path: str, cursor: str, count: int) -> Resumed:
 
 
 def told(server: Server, following: Callable[[], Any], count: int) -> Resumed:
-    """Read a stream of objects: first where it stands in each channel."""
+    """Read a stream of objects, which starts with the position in each channel."""
     reason, recovered, note = "", [], following()
     publish(server, "a", "live")
     while "subscribed" in note:
@@ -175,7 +175,7 @@ class TestAReaderOf:
     @pytest.fixture(scope="class")
     @classmethod
     def stored(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
-        """A restarted server with a store, and the cursor of one who saw two before that."""
+        """A restarted server with a store, and the cursor after two of its publications."""
         with serving(tmp_path_factory.mktemp("stored"), STORE) as server:
             publish(server, "a", 1)
             cursor = publish(server, "b", 2)["id"]
@@ -189,7 +189,7 @@ class TestAReaderOf:
     @pytest.fixture(scope="class")
     @classmethod
     def forgetful(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
-        """A restarted server without one."""
+        """A restarted server without a store, and a cursor from before."""
         with serving(tmp_path_factory.mktemp("forgetful"), MEMORY) as server:
             cursor = publish(server, "a", 1)["id"]
             server.stop()
@@ -198,7 +198,7 @@ class TestAReaderOf:
             yield server, cursor
 
     @pytest.mark.parametrize(("read", "path"), WAYS)
-    def test_goes_on_where_it_was(
+    def test_resumes_at_its_cursor(
         self, stored: tuple[Server, str], read: Callable[..., Resumed], path: str
     ) -> None:
         server, cursor = stored
@@ -208,14 +208,14 @@ class TestAReaderOf:
         assert found == Resumed("", [*missed, *["live"] * (lives + 1)])
 
     @pytest.mark.parametrize(("read", "path"), WAYS)
-    def test_is_told_when_it_cannot(
+    def test_is_reset_when_it_cannot_resume(
         self, forgetful: tuple[Server, str], read: Callable[..., Resumed], path: str
     ) -> None:
         server, cursor = forgetful
         assert read(server, path, cursor, 1) == Resumed("epoch", ["live"])
 
 
-def test_the_command_line_goes_on_by_itself(tmp_path: Path) -> None:
+def test_the_command_line_resumes_by_itself(tmp_path: Path) -> None:
     with serving(tmp_path, STORE) as server:
         publish(server, "a", 1)
         command = [
@@ -241,10 +241,10 @@ def test_the_command_line_goes_on_by_itself(tmp_path: Path) -> None:
             assert program.wait() == 0
 
 
-def test_an_eventsource_of_a_browser_goes_on_by_itself(tmp_path: Path, browser: Browser) -> None:
+def test_an_eventsource_of_a_browser_resumes_by_itself(tmp_path: Path, browser: Browser) -> None:
     with serving(tmp_path, STORE) as server, browser.new_context() as context:
         page = context.new_page()
-        # A page of the same origin with no script of its own.
+        # A page of the same origin without a script.
         page.goto(f"{server.url}static/favicon.svg")
         page.evaluate(LISTEN)
         page.wait_for_function("() => window.opened === 1")
@@ -254,7 +254,7 @@ def test_an_eventsource_of_a_browser_goes_on_by_itself(tmp_path: Path, browser: 
         server.start()
         for n in (2, 3):
             publish(server, "a", n)
-        # A stream that was lost comes back after one to four seconds.
+        # A lost stream reconnects after one to four seconds.
         page.wait_for_function("() => window.heard.length === 3")
         publish(server, "a", 4)
         page.wait_for_function("() => window.heard.length === 4")
@@ -262,12 +262,12 @@ def test_an_eventsource_of_a_browser_goes_on_by_itself(tmp_path: Path, browser: 
         assert page.evaluate("window.resets") == []
 
 
-def test_an_eventsource_of_a_browser_is_told_what_it_lost(tmp_path: Path, browser: Browser) -> None:
+def test_an_eventsource_of_a_browser_is_told_of_a_loss(tmp_path: Path, browser: Browser) -> None:
     with serving(tmp_path, MEMORY) as server, browser.new_context() as context:
         page = context.new_page()
         page.goto(f"{server.url}static/favicon.svg")
         page.evaluate(LISTEN)
-        # It saw nothing yet, and knows nevertheless where it was.
+        # It has no publication yet, but knows its position.
         page.wait_for_function("() => window.opened === 1")
         server.stop()
         server.start()

@@ -1,4 +1,4 @@
-"""`--reload`: a changed file is a new start, and who is connected goes on."""
+"""`--reload`: a changed file restarts the server, and its clients recover."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import threading
 from pushserver import PushServer
 
 app = PushServer()
-# No daemon: Python waits for it when it ends.
+# Not a daemon: Python waits for it at the end.
 threading.Thread(target=threading.Event().wait).start()
 
 
@@ -38,7 +38,7 @@ def version():
 
 
 class Developed:
-    """A server whose application is being written, in a folder with `tmp` for what is temporary."""
+    """A server whose application the test edits; temporary files are in `tmp`."""
 
     def __init__(self, folder: Path):
         self.file = folder / "chat.py"
@@ -57,7 +57,7 @@ class Developed:
         self.file.write_text(text)
 
     def wait_for_start(self) -> None:
-        """Wait until it says once more that it is ready, in the same process."""
+        """Wait until the same process is ready again."""
         self._supervisor.heard.clear()
         self._supervisor.wait_for("READY=1", self.server.pid)
 
@@ -73,7 +73,7 @@ def developed(tmp_path: Path) -> Iterator[Developed]:
     developed.server.kill()
 
 
-def test_who_is_connected_goes_on_without_a_gap(developed: Developed) -> None:
+def test_a_connected_client_recovers_without_a_gap(developed: Developed) -> None:
     server = developed.server
     pid = server.pid
     with closing(Commanded(server)) as client:
@@ -100,7 +100,7 @@ def test_who_is_connected_goes_on_without_a_gap(developed: Developed) -> None:
     assert server.problems == []
 
 
-def test_a_broken_file_is_waited_for(developed: Developed) -> None:
+def test_a_broken_file_may_be_mended(developed: Developed) -> None:
     server = developed.server
     with closing(Commanded(server)) as client:
         client.next("subscribed")
@@ -124,7 +124,7 @@ def test_a_broken_file_is_waited_for(developed: Developed) -> None:
         developed.stop()
 
 
-def test_a_start_that_fails_for_another_reason_leaves_nothing(tmp_path: Path) -> None:
+def test_a_start_that_fails_otherwise_leaves_no_files(tmp_path: Path) -> None:
     (tmp_path / "chat.py").write_text("from pushserver import PushServer\napp = PushServer()\n")
     (tmp_path / "tmp").mkdir()
     port = free_port()

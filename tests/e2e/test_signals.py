@@ -1,4 +1,4 @@
-"""Signals, sent to a real twistd with a store."""
+"""Signals to a server with a store."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def logged(server: Server, number: signal.Signals) -> int:
 
 
 @pytest.mark.parametrize("last", [signal.SIGQUIT, signal.SIGALRM, signal.SIGRTMIN])
-def test_no_signal_costs_anything_that_was_published(tmp_path: Path, last: signal.Signals) -> None:
+def test_no_signal_loses_a_publication(tmp_path: Path, last: signal.Signals) -> None:
     server = configured(tmp_path, STORE)
     try:
         server.start()
@@ -62,7 +62,7 @@ def test_no_signal_costs_anything_that_was_published(tmp_path: Path, last: signa
         server.kill()
 
 
-def test_a_flood_is_survived_and_does_not_fill_the_log(tmp_path: Path) -> None:
+def test_a_flood_of_signals_does_not_end_the_server_or_fill_the_log(tmp_path: Path) -> None:
     with running(configured(tmp_path, STORE)) as server:
         for n in range(300):
             server.send(ANSWERED[n % 3])
@@ -70,7 +70,7 @@ def test_a_flood_is_survived_and_does_not_fill_the_log(tmp_path: Path) -> None:
         assert server.log.count("which changes nothing") <= 3 * TIMES
 
 
-def test_what_an_application_does_with_a_signal_it_does(tmp_path: Path) -> None:
+def test_the_signal_handler_of_an_application_is_kept(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(APP)
     with running(Server(tmp_path, "--app", "own:app")) as server:
         for number in (signal.SIGHUP, signal.SIGALRM):
@@ -86,7 +86,7 @@ def test_a_hangup_that_nohup_ignores_is_ignored(tmp_path: Path) -> None:
         assert "SIGHUP" not in server.log
 
 
-def test_a_daemon_rotates_its_log_is_not_ended_by_a_hangup_and_ends_in_order(
+def test_a_daemon_survives_a_hangup_rotates_its_log_and_ends_in_order(
     tmp_path: Path,
 ) -> None:
     port = free_port()
@@ -115,7 +115,7 @@ def test_a_daemon_rotates_its_log_is_not_ended_by_a_hangup_and_ends_in_order(
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_server_in_a_terminal_ends_in_order_when_that_is_closed(tmp_path: Path) -> None:
+def test_a_server_ends_in_order_when_its_terminal_closes(tmp_path: Path) -> None:
     server = configured(tmp_path, STORE)
     ours, terminal = os.openpty()
     supervisor = Supervisor()

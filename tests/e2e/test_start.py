@@ -1,4 +1,4 @@
-"""Starts and stops, as a person and a service manager see them."""
+"""Starts and stops of twistd."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def own_lines(log: str) -> list[str]:
     return [line for line in log.splitlines() if f"pushserver {pushserver.__version__}" in line]
 
 
-def test_the_log_says_once_which_url_to_open(fresh_server: Server) -> None:
+def test_the_log_has_the_url_once(fresh_server: Server) -> None:
     urls = [line for line in fresh_server.log.splitlines() if fresh_server.url in line]
     assert len(urls) == 1
     assert urls == own_lines(fresh_server.log)
 
 
-def test_the_log_is_silent_about_publications_and_visitors(fresh_server: Server) -> None:
+def test_publications_and_visitors_are_not_logged(fresh_server: Server) -> None:
     before = fresh_server.log
     with dial_channel(fresh_server) as (client, _):
         client.recv(timeout=15)
@@ -87,8 +87,8 @@ def test_a_stopped_server_starts_again_on_the_same_port(fresh_server: Server) ->
     assert fresh_server.get("").status == 200
 
 
-class TestAStartThatCannotBe:
-    """Ends with a status and one clear line."""
+class TestAFailedStart:
+    """The start ends with a status and one line."""
 
     def test_on_a_busy_port(self, tmp_path: Path) -> None:
         port = free_port()
@@ -98,16 +98,16 @@ class TestAStartThatCannotBe:
     def test_with_an_unknown_option(self, tmp_path: Path) -> None:
         self.ends_saying(tmp_path, "bogus", "--bogus")
 
-    def test_with_an_endpoint_of_no_kind(self, tmp_path: Path) -> None:
+    def test_with_an_unknown_kind_of_endpoint(self, tmp_path: Path) -> None:
         self.ends_saying(tmp_path, "nonsense", "--listen", "nonsense:1")
 
-    def test_with_an_endpoint_that_is_incomplete(self, tmp_path: Path) -> None:
+    def test_with_an_incomplete_endpoint(self, tmp_path: Path) -> None:
         self.ends_saying(tmp_path, "tcp:", "--listen", "tcp:")
 
-    def test_with_a_port_that_is_no_number(self, tmp_path: Path) -> None:
+    def test_with_a_port_that_is_not_a_number(self, tmp_path: Path) -> None:
         self.ends_saying(tmp_path, "http-alt", "--listen", "tcp:http-alt")
 
-    def test_without_the_socket_that_systemd_should_have_passed(self, tmp_path: Path) -> None:
+    def test_without_the_socket_of_systemd(self, tmp_path: Path) -> None:
         endpoint = "systemd:domain=INET:name=http"
         self.ends_saying(tmp_path, endpoint, "--listen", endpoint)
 
@@ -121,7 +121,7 @@ class TestAStartThatCannotBe:
         assert "Unhandled" not in ended.stdout
 
 
-def test_twistd_makes_a_daemon_of_it_that_is_stopped_through_its_pidfile(tmp_path: Path) -> None:
+def test_a_daemon_of_twistd_is_stopped_through_its_pidfile(tmp_path: Path) -> None:
     port = free_port()
     listen = f"tcp:{port}:interface=127.0.0.1"
     arguments = ["--pidfile=x.pid", "--logfile=y.log", "pushserver", "--listen", listen]
@@ -138,10 +138,10 @@ def test_twistd_makes_a_daemon_of_it_that_is_stopped_through_its_pidfile(tmp_pat
     assert not (tmp_path / "x.pid").exists()
 
 
-def test_a_pipe_that_nobody_reads_any_more_does_not_stop_the_log_of_others(
+def test_a_peer_that_vanishes_during_a_write_is_not_logged(
     fresh_server: Server,
 ) -> None:
-    """`curl | head -1`: the peer goes without a word while it is written to."""
+    """`curl | head -1`: the peer closes while the server writes to it."""
     command = f"curl -sSN {fresh_server.url}channels/numbers -H 'Accept: text/event-stream'"
     subprocess.run(["bash", "-c", f"{command} 2>/dev/null | head -n 1"], check=True, timeout=20)
     assert fresh_server.get("channels/numbers").status == 200

@@ -1,4 +1,4 @@
-"""What fails in an application, on the page of a real server in a real Chromium."""
+"""The live page shows failures of an application, in Chromium."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def greet(client, data):
     raise KeyError("name")
 """
 SOON = 15_000
-"""Milliseconds in which a page has asked twice, and some to spare."""
+"""Milliseconds for two requests of the status by a page, and a margin."""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A server that runs the application, whose failures are in its log."""
+    """A server with the application, whose failures are in the log."""
     (tmp_path / "halting.py").write_text(APP)
     server = Server(tmp_path, "--app", "halting:app")
     try:
@@ -66,13 +66,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def says(page: Page, what: str, when: str) -> None:
-    """Wait for the line."""
+    """Wait for both parts of the line."""
     expect(page.locator("#trouble-what")).to_have_text(re.compile(what), timeout=SOON)
     expect(page.locator("#trouble-when")).to_have_text(re.compile(when), timeout=SOON)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_source_that_fails_at_every_second_tick_is_said_on_its_page(
+def test_a_source_that_fails_at_every_second_tick_is_on_its_page(
     server: Server, visits: Visits, scheme: str
 ) -> None:
     page = visits.open(color_scheme=scheme, reduced_motion="reduce")
@@ -85,7 +85,7 @@ def test_a_source_that_fails_at_every_second_tick_is_said_on_its_page(
     assert page.evaluate(LAYOUT_SHIFT) < 0.05
 
 
-def test_it_goes_when_the_source_works_again(
+def test_the_failure_disappears_when_the_source_works_again(
     server: Server, visits: Visits, tmp_path: Path
 ) -> None:
     page = visits.open("channels/sensor")
@@ -95,7 +95,7 @@ def test_it_goes_when_the_source_works_again(
     expect(page.locator("#list li[data-offset]")).not_to_have_count(0)
 
 
-def test_a_handler_that_fails_is_said_on_every_page(server: Server, visits: Visits) -> None:
+def test_a_failed_handler_is_on_every_page(server: Server, visits: Visits) -> None:
     page = visits.open("channels/fine")
     state(page, "live")
     expect(page.locator("#trouble-what")).to_be_empty()
@@ -108,7 +108,7 @@ def test_a_handler_that_fails_is_said_on_every_page(server: Server, visits: Visi
     says(page, "^Handler greet: KeyError: 'name'$", "ago|just now")
 
 
-def test_the_page_of_a_visitor_is_not_told(server: Server, browser: Browser) -> None:
+def test_the_page_of_a_remote_visitor_has_no_failures(server: Server, browser: Browser) -> None:
     visits = Visits(browser, server.url)
     page = visits.open(extra_http_headers={"X-Forwarded-For": "192.0.2.1"})
     state(page, "live")

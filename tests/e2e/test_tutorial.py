@@ -1,4 +1,4 @@
-"""The tutorial works as it stands: its files, its commands, in their order."""
+"""The tutorial works: its files and commands, in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.e2e.test_browser import points, state
 
 TUTORIAL = CHECKOUT / "docs" / "tutorial.md"
 SOON = 15_000
-"""Milliseconds in which the server has started again, and pages have come back."""
+"""Milliseconds for a restart of the server and the reconnection of its pages."""
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def rows(page: Page) -> Locator:
     return page.locator("#list li[data-offset]")
 
 
-def test_the_tutorial_from_its_first_line_to_its_last(browser: Browser, follower: Follower) -> None:
+def test_the_whole_tutorial(browser: Browser, follower: Follower) -> None:
     own = visits_at(browser, f"http://localhost:{follower.port}/")
     follower.write("Five lines")
     follower.run("Five lines")

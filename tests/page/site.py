@@ -1,4 +1,4 @@
-"""A pushserver as the page sees it: pages and files from the checkout, the protocol by hand.
+"""A fake pushserver for pages: files from the checkout, and the protocol by hand.
 
 Everything is answered inside Playwright; nothing listens and nothing goes over a network. So a test
 can make the server do what a real one does seldom: lose its history, close for good, fall silent.
@@ -26,21 +26,21 @@ HISTORY_SIZE = 50
 EIGHT_O_CLOCK_MS = 1_795_334_400_000  # on 2026-11-22, UTC
 TEMPLATES = Environment(loader=FileSystemLoader(ROOT / "templates"), autoescape=True)
 
-# So that the files have their types on a machine without a table of its own, too.
+# For machines without a table of MIME types.
 mimetypes.add_type("text/javascript", ".js")
 
 
 class Site:
-    """One channel, whichever the page asks for, and the pages that watch it."""
+    """One channel under every name, and the pages that watch it."""
 
     def __init__(self, context: BrowserContext) -> None:
         self.epoch = "one"
         self.recovers = True
-        self.refusal: dict[str, Any] | None = None  # the error that answers a subscribe
+        self.refusal: dict[str, Any] | None = None  # the error for subscriptions
         self.down = False
         self.watching = 1
-        self.status: dict[str, Any] | None = None  # what fails; None: it is not told
-        self.asked = 0  # how often that was asked for
+        self.status: dict[str, Any] | None = None  # the status; None: not permitted
+        self.asked = 0  # requests of the status
         self.problems: list[str] = []
         self.allowed: tuple[str, ...] = ()
         self._publications: list[dict[str, Any]] = []
@@ -53,7 +53,7 @@ class Site:
     # --- what a test does ---------------
 
     def open(self, channel: str = "numbers") -> Page:
-        """Open the page of a channel and note all that goes wrong in it."""
+        """Open the page of a channel, and record its problems."""
         page = self._context.new_page()
         page.on("console", lambda message: self._note(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self._note(f"error: {error}"))
@@ -61,11 +61,11 @@ class Site:
         return page
 
     def hold_time(self) -> None:
-        """Let a test move the time of the pages, by `page.clock`."""
+        """Stop the time of the pages, for `page.clock`."""
         self._context.clock.install()
 
     def publish(self, *data: object, event: str = "message") -> None:
-        """Publish each of these, a second apart by their times."""
+        """Publish each value; their times are one second apart."""
         for item in data:
             self._top += 1
             publication = {
@@ -78,7 +78,7 @@ class Site:
             self._push({"pub": publication})
 
     def restart(self, epoch: str) -> None:
-        """Lose the history and begin another, with all connections closed."""
+        """Lose the history, start a new one, and close all connections."""
         self.epoch, self._top, self._publications = epoch, 0, []
         self.close(3001, "shutdown")
 
@@ -89,7 +89,7 @@ class Site:
             socket.close(code=code, reason=reason)
 
     def join(self, client: str, user: str = "") -> None:
-        """Let somebody else begin to watch."""
+        """Let one more client watch."""
         self.watching += 1
         self._push({"join": {"info": {"client": client, "user": user}}})
 

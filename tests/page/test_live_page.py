@@ -1,4 +1,4 @@
-"""What the live page shows, for every kind of data and every state of its connection."""
+"""The live page, with every kind of data and in every state of its connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 def rows(page: Page) -> list[str]:
-    """The values in the list, newest first, their parts parted by one space."""
+    """The values in the list, newest first, with single spaces."""
     values = page.locator("#list li[data-offset] .row-value").all_inner_texts()
     return [" ".join(value.split()) for value in values]
 
@@ -34,7 +34,7 @@ def width(part: Locator) -> float:
 
 
 def shift_of_layout(page: Page) -> None:
-    """Count from now on how much of the page moves without being asked to."""
+    """Measure unexpected layout shifts from now on."""
     page.evaluate("""() => {
       window.shift = 0;
       const note = (list) => list.getEntries().forEach((entry) => (window.shift += entry.value));
@@ -42,7 +42,7 @@ def shift_of_layout(page: Page) -> None:
     }""")
 
 
-def test_the_history_is_there_at_once_newest_first_and_aligned(site: Site) -> None:
+def test_the_history_is_shown_at_once_newest_first_and_aligned(site: Site) -> None:
     site.publish(*({"number": number} for number in (1, 2.5, 3.125, *range(4, 13))))
     page = site.open()
     shows_rows(page, *(f"number {n}.000" for n in range(12, 3, -1)), "number 3.125")
@@ -54,13 +54,13 @@ def test_the_history_is_there_at_once_newest_first_and_aligned(site: Site) -> No
     expect(page.locator("#last-event")).to_have_attribute("datetime", "2026-11-22T08:00:12.000Z")
 
 
-def test_the_title_holds_the_newest_number(site: Site) -> None:
+def test_the_title_has_the_newest_number(site: Site) -> None:
     site.publish({"number": 4.5}, {"number": 4.821})
     page = site.open()
     expect(page).to_have_title("4.821 · numbers")
 
 
-def test_an_event_that_comes_in_moves_the_others_down_by_one(site: Site) -> None:
+def test_a_new_event_moves_the_others_down_by_one(site: Site) -> None:
     site.publish(*range(10))
     page = site.open()
     expect(page.locator("#list li[data-offset]")).to_have_count(10)
@@ -78,7 +78,7 @@ def test_every_number_becomes_a_line_and_new_keys_new_lines(site: Site) -> None:
     expect(page.locator(".legend-item")).to_have_text(["temp2", "room.hum40.5", "wind3", "value7"])
 
 
-def test_lines_are_bounded_and_the_page_says_so(site: Site) -> None:
+def test_the_number_of_lines_is_bounded_and_the_page_says_so(site: Site) -> None:
     site.publish({f"k{index}": index for index in range(12)})
     page = site.open()
     expect(page.locator(".legend-item")).to_have_count(8)
@@ -110,7 +110,7 @@ def test_data_of_any_kind_is_readable(site: Site) -> None:
     shows_rows(site.open("mixed"), *(shown for _, shown in reversed(kinds)))
 
 
-def test_a_channel_without_numbers_has_no_graph_until_one_comes(site: Site) -> None:
+def test_a_channel_without_numbers_has_no_graph_until_the_first(site: Site) -> None:
     text = "the list has the width as long as there is nothing to draw"
     site.publish(text)
     page = site.open("log")
@@ -133,7 +133,7 @@ def test_a_channel_without_numbers_has_no_graph_until_one_comes(site: Site) -> N
     expect(more).to_be_hidden()
 
 
-def test_long_text_is_cut_and_reachable_in_full(site: Site) -> None:
+def test_long_text_is_cut_and_available_in_full(site: Site) -> None:
     text = "word " * 300
     site.publish(text)
     page = site.open("log")
@@ -157,14 +157,14 @@ def test_an_empty_channel_says_how_to_publish(site: Site) -> None:
     assert page.evaluate("window.shift") < 0.01
 
 
-def test_the_page_tells_who_watches_and_how_many(site: Site) -> None:
+def test_the_page_shows_the_number_of_watchers(site: Site) -> None:
     page = site.open()
     expect(page.locator("#watching")).to_have_text("1")
     expect(page.locator("#watching-who")).to_have_text("only you")
     site.join("somebody")
     expect(page.locator("#watching")).to_have_text("2")
     expect(page.locator("#watching-who")).to_have_text("you and 1 other")
-    site.join("me")  # oneself is in the count already
+    site.join("me")  # already counted
     site.join("another", user="ann")
     expect(page.locator("#watching")).to_have_text("3")
     expect(page.locator("#watching-who")).to_have_text("you, ann and 1 other")
@@ -183,7 +183,7 @@ def test_on_a_phone_nothing_moves_when_others_watch(site: Site) -> None:
     assert page.evaluate("window.shift") < 0.01
 
 
-def test_a_lost_connection_is_told_with_a_countdown_and_recovered(site: Site) -> None:
+def test_a_lost_connection_shows_a_countdown_and_recovers(site: Site) -> None:
     site.publish(1)
     page = site.open()
     is_live(page)
@@ -202,7 +202,7 @@ def test_a_lost_connection_is_told_with_a_countdown_and_recovered(site: Site) ->
     expect(page.locator("#notice-box")).to_be_hidden()
 
 
-def test_a_page_waits_five_seconds_at_most_for_the_next_attempt(site: Site) -> None:
+def test_a_page_reconnects_after_five_seconds_at_most(site: Site) -> None:
     page = site.open()
     is_live(page)
     page.evaluate("Math.random = () => 0.999")
@@ -214,7 +214,7 @@ def test_a_page_waits_five_seconds_at_most_for_the_next_attempt(site: Site) -> N
     expect(page.locator("#state-text")).to_have_text(re.compile(r"in [45] s"))
 
 
-def test_a_new_history_is_told_and_drawn(site: Site) -> None:
+def test_a_new_history_has_a_notice_and_is_drawn(site: Site) -> None:
     site.publish(1, 2, 3)
     page = site.open()
     is_live(page)
@@ -229,7 +229,7 @@ def test_a_new_history_is_told_and_drawn(site: Site) -> None:
     expect(page.locator("#notice-box")).to_be_hidden()
 
 
-def test_a_history_that_reaches_back_far_enough_needs_no_notice(site: Site) -> None:
+def test_a_recovered_history_has_no_notice(site: Site) -> None:
     site.publish(1, 2)
     page = site.open()
     is_live(page)
@@ -241,7 +241,7 @@ def test_a_history_that_reaches_back_far_enough_needs_no_notice(site: Site) -> N
     expect(page.locator("#notice-box")).to_be_hidden()
 
 
-def test_events_that_left_the_history_are_counted_in_the_notice(site: Site) -> None:
+def test_lost_events_are_counted_in_the_notice(site: Site) -> None:
     site.publish(1)
     page = site.open()
     is_live(page)
@@ -251,7 +251,7 @@ def test_events_that_left_the_history_are_counted_in_the_notice(site: Site) -> N
     expect(page.locator("#notice")).to_have_text("4 events came and went while this page was away.")
 
 
-def test_a_final_close_is_told_and_can_be_undone(site: Site) -> None:
+def test_a_final_close_is_shown_and_can_be_undone(site: Site) -> None:
     page = site.open()
     is_live(page)
     site.close(3503, "force no reconnect")
@@ -261,13 +261,13 @@ def test_a_final_close_is_told_and_can_be_undone(site: Site) -> None:
     is_live(page)
 
 
-def test_a_refused_channel_says_why(site: Site) -> None:
+def test_a_refused_channel_shows_the_reason(site: Site) -> None:
     site.refusal = {"code": 103, "message": "permission denied"}
     page = site.open("secret")
     expect(page.locator("#state-text")).to_have_text("Closed: permission denied (103)")
 
 
-def test_a_burst_is_drawn_in_bounds(site: Site) -> None:
+def test_a_burst_is_drawn_within_bounds(site: Site) -> None:
     page = site.open("fast")
     is_live(page)
     site.publish(*range(800))
@@ -276,7 +276,7 @@ def test_a_burst_is_drawn_in_bounds(site: Site) -> None:
     assert [int(row) for row in rows(page)] == list(range(799, 789, -1))
 
 
-def test_paused_the_page_stands_still_and_counts(site: Site) -> None:
+def test_a_paused_page_stands_still_and_counts(site: Site) -> None:
     site.publish(1)
     page = site.open()
     is_live(page)
@@ -286,7 +286,7 @@ def test_paused_the_page_stands_still_and_counts(site: Site) -> None:
     shows_rows(page, "3", "2", "1")
 
 
-def test_a_screen_reader_hears_the_connection_and_not_every_value(site: Site) -> None:
+def test_a_screen_reader_announces_the_connection_but_not_every_value(site: Site) -> None:
     page = site.open()
     page.evaluate("""() => {
       window.spoken = [];

@@ -1,4 +1,4 @@
-"""What the live page says of what fails on the server, to those whom the server tells."""
+"""The live page shows failures on the server, if the server permits it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASK_MS = 5_000
 
 
 def source(name: str = "sensor", **fields: Any) -> dict[str, Any]:
-    """A source that failed two seconds ago, and is all right but for what is said otherwise."""
+    """A source that failed two seconds ago and runs again, with changes from `fields`."""
     return {
         "name": name,
         "kind": "app",
@@ -42,26 +42,26 @@ FAILING = source(last_error="OSError: no answer")
 
 
 def handler(seconds: float = 3.0, **fields: Any) -> dict[str, Any]:
-    """A handler that failed so long ago."""
+    """A handler that failed `ago` seconds ago."""
     failed = {"name": "greet", "event": "greet", "error": "KeyError: 'name'", "time": NOW - seconds}
     return {**failed, **fields}
 
 
 def status(*sources: dict[str, Any], handlers: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
-    """What the server answers."""
+    """The status from the server."""
     return {"time": NOW, "sources": list(sources), "handlers": list(handlers)}
 
 
 @pytest.fixture
 def told(site: Site) -> Site:
-    """A site that tells the page what fails; nothing does."""
+    """A site that permits its pages the status, which has no failures."""
     site.hold_time()
     site.status = status(FINE)
     return site
 
 
 def opened(site: Site) -> Page:
-    """The page, live, which has asked what fails."""
+    """The live page, after its first request of the status."""
     page = site.open()
     is_live(page)
     asked(page, site, 1)
@@ -69,7 +69,7 @@ def opened(site: Site) -> Page:
 
 
 def asked(page: Page, site: Site, times: int) -> None:
-    """Wait until the page has asked so often, and some time for it to ask once too often."""
+    """Wait until the page has requested the status `times` times, and does not again."""
     for _ in range(100):
         page.wait_for_timeout(50)
         if site.asked >= times:
@@ -91,14 +91,14 @@ def says_nothing(page: Page) -> None:
     expect(page.locator("#trouble-more")).to_be_hidden()
 
 
-def test_where_all_is_well_nothing_is_said(told: Site) -> None:
+def test_a_page_without_failures_shows_none(told: Site) -> None:
     page = opened(told)
     page.clock.run_for(ASK_MS)
     asked(page, told, 2)
     says_nothing(page)
 
 
-def test_a_source_that_fails_is_said_until_it_is_over_and_nothing_jumps(told: Site) -> None:
+def test_a_failing_source_is_shown_until_it_works_and_nothing_jumps(told: Site) -> None:
     page = opened(told)
     shift_of_layout(page)
     told.status = status(FAILING)
@@ -111,12 +111,12 @@ def test_a_source_that_fails_is_said_until_it_is_over_and_nothing_jumps(told: Si
     assert page.evaluate("window.shift") < 0.001
 
 
-def test_what_fails_already_is_said_at_once(told: Site) -> None:
+def test_an_earlier_failure_is_shown_at_once(told: Site) -> None:
     told.status = status(FAILING)
     says(opened(told), "Source sensor: OSError: no answer", "[2-9] s ago, goes on")
 
 
-def test_when_it_is_tried_again_is_counted_down(told: Site) -> None:
+def test_the_next_try_has_a_countdown(told: Site) -> None:
     told.status = status({**FAILING, "state": "backing off", "next_attempt": NOW + 30})
     page = opened(told)
     says(page, "Source sensor: OSError: no answer", r"[2-9] s ago, tried again in 2\d s|.*30 s")
@@ -136,12 +136,12 @@ def test_when_it_is_tried_again_is_counted_down(told: Site) -> None:
         ("another", "another"),
     ],
 )
-def test_what_the_source_does_now_is_said(told: Site, state: str, words: str) -> None:
+def test_the_state_of_the_source_is_shown(told: Site, state: str, words: str) -> None:
     told.status = status({**FAILING, "state": state})
     says(opened(told), "Source sensor: OSError: no answer", f"[2-9] s ago, {words}")
 
 
-def test_a_source_that_fails_now_and_then_is_said_for_ten_seconds(told: Site) -> None:
+def test_an_occasional_failure_is_shown_for_ten_seconds(told: Site) -> None:
     told.status = status(source())
     page = opened(told)
     says(page, "Source sensor: OSError: no answer", "[2-9] s ago, works again")
@@ -153,7 +153,7 @@ def test_a_source_that_fails_now_and_then_is_said_for_ten_seconds(told: Site) ->
     says_nothing(page)
 
 
-def test_a_handler_that_failed_is_said_for_a_minute(told: Site) -> None:
+def test_a_failed_handler_is_shown_for_a_minute(told: Site) -> None:
     told.status = status(FINE, handlers=(handler(56),))
     page = opened(told)
     says(page, "Handler greet: KeyError: 'name'", r"5\d s ago")
@@ -164,7 +164,7 @@ def test_a_handler_that_failed_is_said_for_a_minute(told: Site) -> None:
     says(page, "Handler hello of chat:greet: KeyError: 'name'", r"[3-9] s ago")
 
 
-def test_of_several_the_newest_is_said_and_all_on_request(told: Site) -> None:
+def test_the_newest_failure_is_shown_and_all_on_request(told: Site) -> None:
     long = source("other", last_error="<b>" + "long " * 90, error_time=NOW - 9)
     told.status = status(FAILING, long, handlers=(handler(1),))
     page = opened(told)
@@ -178,7 +178,7 @@ def test_of_several_the_newest_is_said_and_all_on_request(told: Site) -> None:
     expect(page.locator("#trouble-more")).to_be_focused()
 
 
-def test_the_keyboard_keeps_its_place_when_it_is_over(told: Site) -> None:
+def test_the_keyboard_focus_stays_when_the_failure_is_over(told: Site) -> None:
     told.status = status(FAILING)
     page = opened(told)
     page.locator("#trouble-more").focus()
@@ -188,7 +188,7 @@ def test_the_keyboard_keeps_its_place_when_it_is_over(told: Site) -> None:
     expect(page.locator("#state")).to_be_focused()
 
 
-def test_a_screen_reader_hears_who_fails_and_not_each_failure(told: Site) -> None:
+def test_a_screen_reader_announces_a_failing_source_but_not_each_failure(told: Site) -> None:
     page = opened(told)
     page.evaluate("""() => {
       window.spoken = [];
@@ -203,7 +203,7 @@ def test_a_screen_reader_hears_who_fails_and_not_each_failure(told: Site) -> Non
     assert page.evaluate("window.spoken") == ["Failing: Source sensor"]
 
 
-def test_who_is_not_told_is_not_asked_for(site: Site) -> None:
+def test_a_page_without_permission_does_not_request_the_status(site: Site) -> None:
     site.hold_time()
     page = site.open()
     is_live(page)
@@ -212,7 +212,7 @@ def test_who_is_not_told_is_not_asked_for(site: Site) -> None:
     expect(page.locator("#trouble")).to_have_count(0)
 
 
-def test_without_an_answer_nothing_is_said_nor_asked_until_the_connection_is_back(
+def test_a_page_without_an_answer_asks_again_after_it_has_reconnected(
     told: Site,
 ) -> None:
     told.allowed = ("error: Failed to load resource",)
@@ -231,7 +231,7 @@ def test_without_an_answer_nothing_is_said_nor_asked_until_the_connection_is_bac
     says(page, "Source sensor: OSError: no answer", ".*")
 
 
-def test_a_page_that_nobody_sees_does_not_ask(told: Site) -> None:
+def test_a_hidden_page_does_not_request_the_status(told: Site) -> None:
     page = opened(told)
     told.status = status(FAILING)
     be_seen(page, False)
@@ -244,7 +244,7 @@ def test_a_page_that_nobody_sees_does_not_ask(told: Site) -> None:
 
 
 def be_seen(page: Page, seen: bool) -> None:
-    """As when the reader turns to the page, or to another."""
+    """Change the visibility of the page, as switching tabs does."""
     page.evaluate(
         """(state) => {
           Object.defineProperty(document, "visibilityState", {value: state, configurable: true});
