@@ -1,4 +1,4 @@
-"""The one place where everything is put together."""
+"""Puts the server together; no other module does."""
 
 from __future__ import annotations
 
@@ -73,13 +73,12 @@ def build(
     is_own: IsOwn = is_own,
     shortcuts: bool = True,
 ) -> PushService:
-    """Put everything together; nothing listens, ticks or is opened before the start.
+    """Put the server together; nothing listens, ticks or is opened before the start.
 
-    `types` are those that sources may have, all that are installed if it is None; `threads`
-    is where the application's plain functions are called; `clock` gives Unix seconds; `is_own`
-    tells whether a request comes from a program of the server's own user (`gate.IsOwn`). All else
-    that is measured is by the reactor's clock, which is made steady. `shortcuts` says whether
-    Twisted and Autobahn are gone around where that is faster (docs/configuration.md).
+    `types`: the types of sources, by default all installed ones. `threads` calls the application's
+    plain functions. `clock` returns Unix seconds; other times are the reactor's, whose clock
+    becomes steady. `is_own`: see `gate.IsOwn`. `shortcuts`: use the faster paths around Twisted and
+    Autobahn (docs/configuration.md).
     """
     monotonic = steady(reactor)
     limits = config.limits
@@ -125,10 +124,7 @@ def build(
 
 
 def with_app(config: Config, app: App) -> Config:
-    """The configuration for an application: its defaults are for a server without one.
-
-    No random numbers; and its pages are served, unless the configuration says which.
-    """
+    """The configuration with the pages of the application, and without the default source."""
     if app.pages and not config.server.pages:
         config = replace(config, server=replace(config.server, pages=app.pages))
     if config.sources == Config().sources:
@@ -137,9 +133,10 @@ def with_app(config: Config, app: App) -> Config:
 
 
 def front_channel(server: Server, runners: Sequence[Runner]) -> str:
-    """The channel whose page is at `/`, unless the configuration says which.
+    """The channel whose page is at `/`.
 
-    `numbers` if a source publishes there, or if there are none; else that of the first.
+    The configured one; else `numbers`, if a source publishes there or there is no source; else
+    that of the first source.
     """
     channels = [runner.plan.channel for runner in runners]
     usual = "numbers" if "numbers" in channels or not channels else channels[0]
@@ -147,7 +144,7 @@ def front_channel(server: Server, runners: Sequence[Runner]) -> str:
 
 
 def names(server: Server) -> set[str]:
-    """The names of the server beside those of loopback: configured, of its pages, the machine's."""
+    """The names of the server beside those of loopback: configured, of origins, of the machine."""
     hosts = [*server.names, socket.gethostname(), "host.docker.internal"]
     hosts += [origin.partition("://")[2] for origin in server.allowed_origins]
     return {name for name in map(host_name, hosts) if name}
@@ -156,7 +153,7 @@ def names(server: Server) -> set[str]:
 def make_broker(
     config: Config, reactor: Reactor, clock: Callable[[], float], monotonic: Callable[[], float]
 ) -> tuple[MemoryBroker, Storage | None]:
-    """The broker that the configuration asks for, and the store behind it, if any."""
+    """The broker of the configuration, and its store, if any."""
     history, metrics = History(config.channel_options()), Metrics()
     keys = Keys(config.limits.idempotency_keys)
     store = config.store
@@ -180,7 +177,7 @@ def make_handlers(
     monotonic: Callable[[], float],
     threads: Threads | None,
 ) -> Dispatcher | None:
-    """What asks the application, if there is one."""
+    """Calls the handlers of the application, if there is one."""
     if app is None:
         return None
     if threads is None:
@@ -217,7 +214,7 @@ def tree(
     """The resources by URL."""
     static = str(asset_folder("static"))
     files = StaticFiles(static)
-    # Its name in the pages of users, which has no version in it.
+    # Pages of users use this name, without a version.
     files.putChild(b"centrifuge.js", StaticFiles(os.path.join(static, CLIENT)))
     hooks = {
         runner.plan.name: runner.source.receive

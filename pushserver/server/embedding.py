@@ -1,4 +1,4 @@
-"""`PushServer`: an application that can be run by a server in the user's own Twisted program."""
+"""`PushServer`: an application that a server in another Twisted program can run."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""How much one turn of the reactor may take on.
+"""A bound on the events in one turn of the reactor; PUSHSERVER_SHORTCUTS=off omits it.
 
-Twisted's epoll reactor asks for every event there is, and handles all of them before it looks at
-its timers again: two thousand clients that come back at once were one turn of two seconds. With
-a bound on how many events it takes at a time the others wait their turn: the kernel gives those
-that were not taken first the next time.
+Twisted's epoll reactor takes all events that there are, and handles them before it looks at its
+timers again: when two thousand clients reconnected at once, one turn took two seconds. With the
+bound the other events wait for the next turn, and the kernel returns them first then.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ EVENTS = 128
 
 
 class _Bounded:
-    """A poller that hands out so many events at a time."""
+    """A poller that returns EVENTS events at the most."""
 
     def __init__(self, poller: Any):
         self._poll = poller.poll
@@ -29,11 +28,11 @@ class _Bounded:
         return self._poll(timeout, min(most, EVENTS))
 
 
-def bound(reactor: Any) -> None:
-    """Bound the turns of this reactor, if it is one that can take on too much.
+def bound(reactor: object) -> None:
+    """Bound the turns of this reactor, if it is an epoll reactor.
 
-    `_poller` is a private name of Twisted's; where it is not there, nothing is bounded.
+    `_poller` is a private name of Twisted's; a reactor without it is not bounded.
     """
     poller = getattr(reactor, "_poller", None)
     if type(reactor).__name__ == "EPollReactor" and type(poller).__name__ == "epoll":
-        reactor._poller = _Bounded(poller)
+        setattr(reactor, "_poller", _Bounded(poller))  # noqa: B010

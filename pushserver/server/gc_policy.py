@@ -1,10 +1,10 @@
-"""Keeps Python's full collections short, however many connections there are.
+"""Keeps Python's full garbage collections short with any number of connections.
 
-A collection of the oldest generation looks at every object that it may have to free: with 10,000
-connections that took 146 ms, in which nobody got anything. Here what has survived one is
-frozen, so the next looks only at what has come since. Connections that end are freed by their
-reference counts; what was frozen and is garbage in circles waits for a look at everything. That
-comes when it is cheap, when there may be much garbage, and else once in a long while.
+A collection of the oldest generation visits every object: with 10,000 connections it took 146 ms,
+in which nothing was sent. Here the objects that survived a collection are frozen, so that the next
+visits only newer ones. A connection that ends is freed by its reference counts. Cyclic garbage that
+is frozen is freed by a full collection, which runs when it is cheap, when there may be much
+garbage, and otherwise rarely.
 """
 
 from __future__ import annotations
@@ -12,77 +12,78 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
-EACH = 100
-"""Objects that a connection may have, generously."""
+OBJECTS_PER_CONNECTION = 100
+"""A generous estimate."""
 
-SUSPECT = 200_000
-"""Frozen objects that no connection explains: some 20 to 40 MB."""
+MAX_UNEXPLAINED = 200_000
+"""Frozen objects that do not belong to connections, before a full collection: 20 to 40 MB."""
 
-OFTEN = 3
-"""How many collections of the middle generation make one of the oldest: Python's 10 let so much
+THRESHOLD = 3
+"""Collections of the middle generation for one of the oldest: with Python's 10 so many objects
 come together that one takes 30 ms."""
 
-LOOK = 32
-"""At each such collection the frozen objects are counted, which takes some milliseconds too."""
+COUNT_EVERY = 32
+"""Collections of the oldest generation between two counts of the frozen objects, which take some
+milliseconds too."""
 
 CHEAP = 100_000
-"""So many frozen objects are looked at in some 15 ms."""
+"""A full collection of this many frozen objects takes some 15 ms."""
 
-SELDOM = 1_024
-"""At each such collection everything is looked at: few objects may be many bytes."""
+FULL_EVERY = 1_024
+"""Collections of the oldest generation between two full ones: few objects may hold many bytes."""
 
 
 class Collector:
-    """From `start` to `stop`. `connections` says how many are open."""
+    """Applies the policy from `start` to `stop`; `connections` returns the number of open ones."""
 
     def __init__(self, connections: Callable[[], int]):
         self._connections = connections
         self._base = 0
         self._count = 0
-        self._everything = False
+        self._full = False
         self._thresholds = (0, 0, 0)
 
     def start(self) -> None:
-        """What is there now is there to stay."""
+        """Freeze all present objects."""
         gc.collect()
         gc.freeze()
         self._note()
         self._thresholds = gc.get_threshold()
-        gc.set_threshold(*self._thresholds[:2], OFTEN)
-        gc.callbacks.append(self._told)
+        gc.set_threshold(*self._thresholds[:2], THRESHOLD)
+        gc.callbacks.append(self._on_collection)
 
     def stop(self) -> None:
-        """As it was before; nothing happens when it was not started."""
-        if self._told not in gc.callbacks:
+        """Undo `start`; no-op if it was not called."""
+        if self._on_collection not in gc.callbacks:
             return
-        gc.callbacks.remove(self._told)
-        for told in gc.callbacks:
-            # Another server in this process goes on; it is the one to put things back.
-            other = getattr(told, "__self__", None)
+        gc.callbacks.remove(self._on_collection)
+        for callback in gc.callbacks:
+            # Another server in this process still runs, and will undo it.
+            other = getattr(callback, "__self__", None)
             if isinstance(other, Collector):
                 other._thresholds = max(other._thresholds, self._thresholds)
                 return
         gc.set_threshold(*self._thresholds)
         gc.unfreeze()
 
-    def _told(self, phase: str, info: dict[str, int]) -> None:
+    def _on_collection(self, phase: str, info: dict[str, int]) -> None:
         if info["generation"] < 2:
             return
         if phase == "start":
             self._count += 1
-            self._everything = self._count % LOOK == 0 and self._is_due()
-            if self._everything:
+            self._full = self._count % COUNT_EVERY == 0 and self._is_due()
+            if self._full:
                 gc.unfreeze()
             return
         gc.freeze()
-        if self._everything:
+        if self._full:
             self._note()
 
     def _is_due(self) -> bool:
         frozen = gc.get_freeze_count()
-        unexplained = frozen - self._base - EACH * self._connections()
-        return frozen < CHEAP or unexplained > SUSPECT or self._count % SELDOM == 0
+        unexplained = frozen - self._base - OBJECTS_PER_CONNECTION * self._connections()
+        return frozen < CHEAP or unexplained > MAX_UNEXPLAINED or self._count % FULL_EVERY == 0
 
     def _note(self) -> None:
-        """What is frozen now is not to be suspected again."""
-        self._base = max(0, gc.get_freeze_count() - EACH * self._connections())
+        """Count the present frozen objects as explained."""
+        self._base = max(0, gc.get_freeze_count() - OBJECTS_PER_CONNECTION * self._connections())

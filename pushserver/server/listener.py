@@ -1,4 +1,4 @@
-"""Listening on an endpoint, and saying clearly why not."""
+"""Listens on an endpoint, with clear messages if that fails."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from twisted.python.failure import Failure
 from pushserver.errors import StartFailed
 
 BACKLOG = 4096
-"""How many connections may wait to be accepted; the kernel's own bound is net.core.somaxconn."""
+"""Connections that may wait to be accepted; the kernel's own bound is net.core.somaxconn."""
 
 
 class Listener(Service):
     """One listening port, as a service.
 
-    Twisted's own does the same, but what `listen` fails with becomes a traceback of
-    twistd's.
+    With Twisted's own, a failure of `listen` becomes a traceback of twistd.
     """
 
     def __init__(self, endpoint: IStreamServerEndpoint, text: str, factory: IProtocolFactory):
@@ -50,7 +49,7 @@ class Listener(Service):
         return None if port is None else port.stopListening()
 
     def url(self) -> str:
-        """Where a browser on this machine finds the server; the endpoint if it is no TCP port."""
+        """The URL for a browser on this machine; the endpoint if it is not a TCP port."""
         address: object = None if self._port is None else self._port.getHost()
         if not isinstance(address, (IPv4Address, IPv6Address)):
             return self._text
@@ -59,19 +58,19 @@ class Listener(Service):
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{address.port}/"
 
     def _problem(self, why: Failure) -> str:
-        """What it failed with, and what to do about it."""
-        told, error = why.getErrorMessage(), getattr(why.value, "socketError", None)
+        """The error, and a remedy."""
+        message, error = why.getErrorMessage(), getattr(why.value, "socketError", None)
         if getattr(error, "errno", None) != errno.EADDRINUSE or self._text.startswith("unix:"):
-            return told
+            return message
         port = 8082 if "8081" in self._text else 8081
         elsewhere = f"--listen tcp:{port}:interface=127.0.0.1"
-        return f"{told.rstrip('.')}; end what listens there, or choose another port: {elsewhere}"
+        return f"{message.rstrip('.')}; end what listens there, or choose another port: {elsewhere}"
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
-        # Twisted asks for 50 connections to wait, and lets somebody else's setting stand for
-        # a socket that was handed over; when a thousand come back at once, the kernel
-        # would drop most of them, to try again a second later. Saying it again changes it.
+        # Twisted lets 50 connections wait, and keeps the setting of an inherited socket. If a
+        # thousand reconnect at once, the kernel drops most of them, and they try again a second
+        # later. A second call of `listen` changes the number.
         waiting = getattr(port, "socket", None)
         if isinstance(waiting, socket.socket):
             waiting.listen(BACKLOG)

@@ -1,4 +1,4 @@
-"""Finds the application that `--app MODULE:NAME` names."""
+"""Loads the application of `--app MODULE:NAME`."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from pushserver.errors import StartFailed
 
 
 def load(text: str) -> App:
-    """The application; modules in the current folder are found too.
+    """The application; its module may be in the current folder.
 
-    Raises StartFailed, with the traceback in the user's own files when the module could not be
-    imported.
+    Raises StartFailed; if the import fails, with the traceback of the user's own files.
     """
     module, _, name = text.partition(":")
     if not module or not name:
         raise StartFailed(f"--app {text}: expected MODULE:NAME, such as ticker:app")
     if os.sep in module or module.startswith(".") or module.endswith(".py"):
-        meant = _dotted(module) or "ticker"
-        raise StartFailed(f"--app {text}: expected MODULE:NAME, such as {meant}:{name}")
+        example = _dotted(module) or "ticker"
+        raise StartFailed(f"--app {text}: expected MODULE:NAME, such as {example}:{name}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    found = getattr(_import(text, module), name, None)
-    if isinstance(found, App):
-        return found
-    there = [n for n, v in vars(sys.modules[module]).items() if isinstance(v, App)]
-    hint = f"; there is {module}:{there[0]}" if there else ""
-    problem = f" has no {name}" if found is None else f":{name} is {found!r:.60}"
+    value = getattr(_import(text, module), name, None)
+    if isinstance(value, App):
+        return value
+    apps = [n for n, v in vars(sys.modules[module]).items() if isinstance(v, App)]
+    hint = f"; there is {module}:{apps[0]}" if apps else ""
+    problem = f" has no {name}" if value is None else f":{name} is {value!r:.60}"
     raise StartFailed(f"--app {text}: {module}{problem}, expected a PushServer{hint}")
 
 
 def _dotted(path: str) -> str:
-    """The module that somebody means by a file; that of the current folder if it is elsewhere."""
+    """The module of a file, as if a file elsewhere were in the current folder."""
     parts = path.removesuffix(".py").split(os.sep)
     inside = not os.path.isabs(path) and ".." not in parts
     return ".".join(p.strip(".") for p in (parts if inside else parts[-1:]) if p.strip("."))
@@ -49,26 +48,26 @@ def _import(text: str, module: str) -> ModuleType:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             place = f"neither in {os.getcwd()} nor installed"
             raise StartFailed(f"--app {text}: there is no module {error.name}, {place}") from None
-        raise StartFailed(_told(text, error)) from None
+        raise StartFailed(_traceback(text, error)) from None
     except (Exception, SystemExit) as error:
-        raise StartFailed(_told(text, error)) from None
+        raise StartFailed(_traceback(text, error)) from None
 
 
-def _told(text: str, error: BaseException) -> str:
-    """What happened, from the user's first line to the last, without what is ours behind it."""
-    told = traceback.TracebackException.from_exception(error)
-    own = next((n for n, frame in enumerate(told.stack) if not _passed(frame.filename)), None)
+def _traceback(text: str, error: BaseException) -> str:
+    """The traceback from the user's first frame to the last, without frames of this package."""
+    trace = traceback.TracebackException.from_exception(error)
+    own = next((n for n, frame in enumerate(trace.stack) if not _imports(frame.filename)), None)
     if own is not None:
-        del told.stack[:own]
-        while len(told.stack) > 1 and told.stack[-1].filename.startswith(_PACKAGE):
-            del told.stack[-1]
+        del trace.stack[:own]
+        while len(trace.stack) > 1 and trace.stack[-1].filename.startswith(_PACKAGE):
+            del trace.stack[-1]
     else:
-        told.stack.clear()
-    return f"--app {text} cannot be imported:\n{''.join(told.format()).rstrip()}"
+        trace.stack.clear()
+    return f"--app {text} cannot be imported:\n{''.join(trace.format()).rstrip()}"
 
 
-def _passed(filename: str) -> bool:
-    """Whether a frame is of the import itself."""
+def _imports(filename: str) -> bool:
+    """Whether a frame belongs to the import itself."""
     return filename.startswith("<frozen") or filename in (__file__, _IMPORTLIB)
 
 

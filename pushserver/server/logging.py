@@ -1,4 +1,4 @@
-"""What sessions write into the log: their failures, and connects with `--debug`."""
+"""The log of sessions: their failures, and with `--debug` their connects."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
-            # twistd would print its whole help before the line that matters.
+            # twistd would print its whole help before the message.
             raise StartFailed(f"{error}; see twistd pushserver --help") from None
 
     def parseArgs(self, *rest: str) -> None:
@@ -69,15 +69,15 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor as installed
 
     reactor = cast(Reactor, installed)
-    # Before anything waits, also for files to change after a start that failed.
+    # Before the first timer, and before a failed start waits for files to change.
     monotonic = steady(reactor)
-    # Before the application, whose own handlers of signals are kept.
+    # Before the application is imported, whose own handlers replace these.
     signals.install(reactor, monotonic)
     if not options["reload"]:
         return make(options, os.environ, reactor)
     signals.release()
-    # Bytecode counts as fresh while a source has its size and the second of its time: a file that
-    # is changed twice in a second would be run as it was.
+    # Python compares the size and the second of a source with its bytecode, and would run the old
+    # code of a file that is changed twice in a second.
     sys.dont_write_bytecode = True
     watched = (Path(options["config"]),) if options["config"] else ()
     reloader = Reloader(reactor, Path.cwd(), watched)
@@ -112,10 +112,9 @@ def shortcuts(environment: Mapping[str, str]) -> bool:
 
 
 def with_pages(config: Config, *private: str) -> Config:
-    """The configuration with the folder of the user's pages as it is, if there is one.
+    """The configuration with the absolute folder of the user's pages, if there is one.
 
-    Raises StartFailed, also if one of the files that are private is in it, or the store, or
-    a secret.
+    Raises StartFailed, also if one of the `private` files, the store or a secret is in it.
     """
     if not config.server.pages:
         return config
@@ -125,7 +124,7 @@ def with_pages(config: Config, *private: str) -> Config:
 
 
 def file_of(app: str) -> str:
-    """Where the module of an application is, as far as it is a file; `__main__` is a program's."""
+    """The file of an application's module, or of `__main__`; empty if there is none."""
     module = sys.modules.get(app.partition(":")[0])
     return getattr(module, "__file__", None) or ""
 
@@ -133,7 +132,7 @@ def file_of(app: str) -> str:
 def configure(
     options: Options, environment: Mapping[str, str], types: Types | None = None
 ) -> Config:
-    """The configuration: file, environment, flags, the later over the earlier."""
+    """The configuration: the file, then the environment, then the options; the last one counts."""
     try:
         config = read(options["config"], environment, SourceTypes() if types is None else types)
     except InvalidConfig as error:

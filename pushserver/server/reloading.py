@@ -1,7 +1,7 @@
-"""`--reload`: starts the server again when a file of the application has changed.
+"""`--reload`: restarts the server when a file of the application has changed.
 
-For development. The process replaces itself, once it has stopped in order. The history is kept
-in a file meanwhile, if the configuration has none, so pages go on from where they were.
+For development. The process replaces itself after an orderly stop. Without a store in the
+configuration a temporary file keeps the history, so that open pages continue.
 """
 
 from __future__ import annotations
@@ -23,48 +23,48 @@ from pushserver.errors import StartFailed
 from pushserver.server import signals
 from pushserver.usercode.reactor import Reactor
 
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 FOLDER = "PUSHSERVER_RELOAD_FOLDER"
-"""The environment variable by which one process tells the next where the history is."""
+"""The environment variable with the folder of the history, for the next process."""
 
 _SKIPPED = {"__pycache__", "node_modules", "site-packages"}
 
 
 class Reloader(Service):
-    """Looks at the files below `root`, and ends the reactor when one has changed."""
+    """Watches the files below `root`, and stops the reactor when one has changed."""
 
     _log = Logger()
 
     def __init__(self, reactor: Reactor, root: Path, more: tuple[Path, ...] = ()):
-        """`more`: files elsewhere that count too. What changes from now on is seen."""
+        """`more`: files elsewhere. Changes from now on are noticed."""
         self._reactor = reactor
         self._root = root
         self._more = more
         self._seen = self._times()
-        self._loop = LoopingCall(self._look)
+        self._loop = LoopingCall(self._check)
         self._loop.clock = reactor
         self._restarting = False
 
     def watch(self, path: Path) -> None:
-        """Look at this one too, which is not there yet."""
+        """Watch this file or folder too, which does not exist yet."""
         self._more = (*self._more, path)
 
     def startService(self) -> None:
         super().startService()
-        # Its parent takes its time to stop, and tells it last.
-        self._reactor.addSystemEventTrigger("before", "shutdown", self._look_no_more)
+        # Its parent stops slowly, and stops it last.
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._stop_checking)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._end)
-        self._loop.start(LOOK_SECONDS, now=False)
+        self._loop.start(CHECK_SECONDS, now=False)
 
     def stopService(self) -> None:
         super().stopService()
-        self._look_no_more()
+        self._stop_checking()
 
-    def _look_no_more(self) -> None:
+    def _stop_checking(self) -> None:
         if self._loop.running:
             self._loop.stop()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._times()
         if now != self._seen:
             changed = sorted(path for path, _ in now.items() ^ self._seen.items())
@@ -83,7 +83,7 @@ class Reloader(Service):
         return times
 
     def _end(self) -> None:
-        # A signal that came meanwhile counts more; with it twistd ends without atexit.
+        # A signal during the stop takes precedence; twistd then ends without atexit.
         if self._restarting and getattr(self._reactor, "_exitSignal", None) is None:
             _at_end(_start_again)
         else:
@@ -91,7 +91,7 @@ class Reloader(Service):
 
 
 class Retrier(MultiService):
-    """In place of a server that cannot start: says why, and waits for a file to change."""
+    """Replaces a server that cannot start: logs the error, and waits for a file to change."""
 
     _log = Logger()
 
@@ -108,17 +108,17 @@ class Retrier(MultiService):
 
 
 def history_file() -> str:
-    """Where the history is kept while the server is started again and again."""
+    """The file that keeps the history over restarts."""
     folder = os.environ.get(FOLDER)
     if not folder:
         folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="pushserver-reload-")
-    # For a start that fails; what ends the reactor sees to it itself.
+    # For a start that fails; else the end of the reactor removes it.
     atexit.register(_tidy)
     return str(Path(folder, "history.db"))
 
 
 def _sources(root: Path) -> Iterator[Path]:
-    """The Python files below a folder, but not those of environments and caches."""
+    """The Python files below a folder, without environments and caches."""
     for folder, names, files in os.walk(root):
         inside = Path(folder)
         names[:] = [
@@ -134,7 +134,7 @@ def _sources(root: Path) -> Iterator[Path]:
 
 
 def _tidy() -> None:
-    """Nobody goes on with the history."""
+    """Remove the history."""
     folder = os.environ.pop(FOLDER, None)
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
@@ -143,15 +143,15 @@ def _tidy() -> None:
 _at_end: Callable[[Callable[[], None]], object] = getattr(
     threading, "_register_atexit", atexit.register
 )
-"""As atexit, but before the threads of the application are waited for, which may be for ever.
+"""Like atexit, but before Python waits for the threads of the application, which may take forever.
 
-concurrent.futures has no other way either.
+concurrent.futures uses the same private function.
 """
 
 
 def _start_again() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    # Python starts without our handlers.
+    # Python starts without our handlers of signals.
     signals.hold()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

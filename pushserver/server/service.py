@@ -1,4 +1,4 @@
-"""The running server: its ports, its sources, its clocks, and an orderly end."""
+"""The service of the server: starts and stops ports, sources and clocks in their order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.web.resource import Resource
@@ -31,10 +32,7 @@ SWEEP_SECONDS = 60.0
 
 
 class PushService(MultiService):
-    """Everything that starts and stops with the server.
-
-    The store is the first to start and the last to stop.
-    """
+    """Starts and stops everything; the store starts first and stops last."""
 
     _log = Logger()
 
@@ -56,7 +54,7 @@ class PushService(MultiService):
         self._storage = storage
         if storage is not None:
             storage.setServiceParent(self)
-        self._begins: Any = None
+        self._starting: IDelayedCall | None = None
         self._app = app
         self._shortcuts = shortcuts
         if app is not None:
@@ -68,7 +66,7 @@ class PushService(MultiService):
         ]
 
     def listen(self, text: str) -> None:
-        """Listen on this endpoint when started; raises StartFailed if it is none."""
+        """Listen on this endpoint from the start; raises StartFailed if it is invalid."""
         try:
             endpoint = serverFromString(self._reactor, text)
         except Exception as error:
@@ -79,17 +77,17 @@ class PushService(MultiService):
         self._listeners.append(listener)
 
     def add_source(self, source: Service) -> None:
-        """Run this source from the start of the application to the end."""
+        """Run this source from the start of the application to its end."""
         self._sources.append(source)
 
     @property
     def resource(self) -> Resource:
-        """All that is served, to be put into another site."""
+        """The server's URLs, to put into another site."""
         return Mounted(self._site.resource, self._site)
 
     @property
     def sources(self) -> list[Status]:
-        """How each source of the configuration is."""
+        """The status of each source of the configuration."""
         return [source.status() for source in self._sources if isinstance(source, Runner)]
 
     def startService(self) -> None:
@@ -104,11 +102,11 @@ class PushService(MultiService):
         for clock, interval in self._clocks:
             clock.start(interval, now=False)
         self._reactor.callWhenRunning(self._started)
-        # Before its first turn asyncio's reactor has no loop that runs.
-        self._begins = self._reactor.callLater(0, self._begin)
+        # The loop of asyncio's reactor does not run before its first turn.
+        self._starting = self._reactor.callLater(0, self._start)
 
     def stopService(self) -> Deferred[None]:
-        """Close every connection with a word, and wait for them to go; fires when they are."""
+        """Close every connection with its farewell; fires when all are closed."""
         self.running = False
         return Deferred.fromCoroutine(self._stop())
 
@@ -117,7 +115,7 @@ class PushService(MultiService):
         deadline = self.node.monotonic() + self.node.limits.drain_seconds
         for listener in self._listeners:
             await maybeDeferred(listener.stopService)
-        # All at once: each of them may take its time to end.
+        # All at once: each of them may take long.
         await gatherResults([self._stopped(source) for source in self._sources])
         deadline += await self._stop_app()
         self.node.stop_publishing()
@@ -135,9 +133,9 @@ class PushService(MultiService):
         if self._app is not None:
             self._app.detach()
 
-    def _begin(self) -> None:
-        begun = Deferred.fromCoroutine(self._start_sources())
-        begun.addErrback(lambda why: self._log.failure("the sources did not start", why))
+    def _start(self) -> None:
+        started = Deferred.fromCoroutine(self._start_sources())
+        started.addErrback(lambda failure: self._log.failure("the sources did not start", failure))
 
     async def _start_sources(self) -> None:
         if self._app is not None:
@@ -147,17 +145,19 @@ class PushService(MultiService):
                 source.startService()
 
     async def _stop_app(self) -> float:
-        """Tell the application, if it was told of the start; how many seconds that took."""
-        began = self.node.monotonic()
-        if self._begins is not None and self._begins.active():
-            self._begins.cancel()
+        """Call the `stop` handlers if those of `start` were called; return their seconds."""
+        start = self.node.monotonic()
+        if self._starting is not None and self._starting.active():
+            self._starting.cancel()
         elif self._app is not None:
             await self._app.call_stop_handler()
-        return self.node.monotonic() - began
+        return self.node.monotonic() - start
 
     def _stopped(self, service: Service) -> Deferred[Any]:
         stopped = maybeDeferred(service.stopService)
-        return stopped.addErrback(lambda why: self._log.failure("a source did not stop", why))
+        return stopped.addErrback(
+            lambda failure: self._log.failure("a source did not stop", failure)
+        )
 
     async def _drained(self, seconds: float) -> None:
         gone: Deferred[None] = Deferred()
@@ -191,6 +191,6 @@ class PushService(MultiService):
 
 
 def _allow_all_descriptors() -> None:
-    """Raise the soft limit of open files to the hard one: each connection is one."""
+    """Raise the soft limit of open files to the hard one: each connection is a file."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

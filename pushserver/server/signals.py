@@ -1,7 +1,7 @@
-"""What signals do to the process that twistd runs, where the default is to end it at once.
+"""Handles signals whose default action ends the process at once.
 
-An end at once leaves the store as it happens to be, and the next start begins a new epoch: all
-clients lose their place. Twisted itself sees to SIGTERM and SIGINT.
+Such an end leaves the store unclosed, and the next start begins a new epoch: all clients lose their
+positions. Twisted itself handles SIGTERM and SIGINT.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.reactor import Reactor
 
 ANSWERED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""They are logged, and change nothing."""
+"""Signals that are logged, and change nothing."""
 _ENDING = (
     *("SIGQUIT", "SIGALRM", "SIGVTALRM", "SIGPROF"),
     *("SIGIO", "SIGPWR", "SIGXCPU", "SIGSTKFLT"),
@@ -28,7 +28,7 @@ _ENDING = (
 
 
 def ending() -> tuple[int, ...]:
-    """The signals that end the server in order, as far as this system has them."""
+    """The signals of this system that stop the server in order."""
     named = [int(getattr(signal, name)) for name in _ENDING if hasattr(signal, name)]
     if hasattr(signal, "SIGRTMIN"):
         named += range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
@@ -43,7 +43,7 @@ def name_of(number: int) -> str:
 
 
 def has_terminal() -> bool:
-    """Whether the process has a terminal, and that is still there."""
+    """Whether the process has a terminal that still exists."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
@@ -52,29 +52,28 @@ def has_terminal() -> bool:
 
 
 def install(reactor: Reactor, monotonic: Callable[[], float]) -> None:
-    """Handle the signals of this process from now on, if this is its main thread.
+    """Handle the signals of this process, if this is its main thread.
 
-    A signal that is ignored (nohup), or that has a handler already, keeps that.
+    A signal that is ignored (nohup), or has a handler already, keeps that.
     """
     if threading.current_thread() is threading.main_thread():
         Handlers(reactor, monotonic, signal, has_terminal).install()
 
 
 def hold() -> None:
-    """Let the signals wait that are only answered, until `release` in the program that follows."""
+    """Block the signals that are only logged, until `release` in the next program."""
     signal.pthread_sigmask(signal.SIG_BLOCK, ANSWERED)
 
 
 def release() -> None:
-    """Take the signals that have waited."""
+    """Unblock these signals."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ANSWERED)
 
 
 class Handlers:
     """The handlers of one process; `system` is the module `signal`.
 
-    They do nothing but call the reactor, as those of Twisted do: whatever the main thread is
-    just doing is half done.
+    A handler only calls the reactor, as Twisted's do, since it interrupts the main thread.
     """
 
     _log = Logger()
@@ -90,25 +89,25 @@ class Handlers:
         self._monotonic = monotonic
         self._system = system
         self._has_terminal = has_terminal
-        # A daemon has another session than what it was started from.
+        # A daemon has another session than its parent.
         self._session = os.getsid(0) if has_terminal() else None
         self._waiting: set[int] = set()
         self._limiters = {int(number): LogLimiter(LOGGED_AT_ONCE) for number in ANSWERED}
         self._process: int | None = None
 
     def install(self) -> None:
-        """Take the signals whose disposition is the default one."""
+        """Handle the signals whose action is the default one."""
         for number in self._limiters:
             self._take(number, _Answering(self._answer_soon))
         for number in ending():
             self._take(number, self._end_soon)
-        # The reactor runs in the daemon, after twistd's forks; from then on it can be stopped.
+        # The reactor runs in the daemon, after twistd's forks; until then it cannot be stopped.
         self._reactor.callWhenRunning(self._begin)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._leave)
 
     def _take(self, number: int, handler: Callable[[int, Any], None]) -> None:
         if self._system.getsignal(number) == signal.SIG_DFL:
-            # Some systems keep some real-time signals to themselves.
+            # Some systems reserve some real-time signals.
             with suppress(OSError, ValueError):
                 self._system.signal(number, handler)
 
@@ -116,7 +115,7 @@ class Handlers:
         self._process = os.getpid()
 
     def _leave(self) -> None:
-        """All is closed, but the process may still wait for threads: it can be ended at once."""
+        """Everything is closed; the process may still wait for threads, and may end at once."""
         self._process = None
 
     def _answer_soon(self, number: int, _: object) -> None:
@@ -128,14 +127,14 @@ class Handlers:
 
     def _end_soon(self, number: int, _: object) -> None:
         if self._process is None or os.getpid() != self._process:
-            # Before and after the reactor runs, and in a fork, nothing is to be closed.
+            # Before and after the reactor runs, and in a fork, there is nothing to close.
             self._default(number)
         elif number not in self._waiting:
             self._waiting.add(number)
             self._reactor.callFromThread(self._end, number)
 
     def _default(self, number: int) -> None:
-        """What the signal does without us."""
+        """Do the default action of the signal."""
         self._system.signal(number, signal.SIG_DFL)
         self._system.raise_signal(number)
 
@@ -154,23 +153,23 @@ class Handlers:
             )
 
     def _terminal_is_gone(self) -> bool:
-        """Whether the terminal in which the server ran, no daemon, was closed."""
+        """Whether the server ran in a terminal, and that was closed."""
         return self._session == os.getsid(0) and not self._has_terminal()
 
     def _end(self, number: int) -> None:
         self._waiting.discard(number)
         self._log.info("received {signal}, shutting down", signal=name_of(number))
-        # By this twistd ends the process at last, so that whoever waits for it sees why.
+        # twistd ends the process by this signal, so that its parent sees the reason.
         setattr(self._reactor, "_exitSignal", number)  # noqa: B010
         with suppress(ReactorNotRunning):
             self._reactor.stop()
 
 
 class _Answering:
-    """A handler that is false, as the default is.
+    """A handler that is false, as the default one is.
 
-    twistd has its own for SIGUSR1, which rotates the file of `--logfile`. It is installed later,
-    and only where there is none that is true.
+    twistd installs its own for SIGUSR1 later, which rotates the file of `--logfile`, but only if
+    the present handler is false.
     """
 
     def __init__(self, call: Callable[[int, Any], None]):

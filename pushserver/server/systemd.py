@@ -1,4 +1,4 @@
-"""Telling systemd how it stands with the service (sd_notify(3))."""
+"""Notifies systemd of the state of the service (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ _log = Logger()
 
 
 def notify(state: str, environment: Mapping[str, str]) -> None:
-    """Send `READY=1`, `STOPPING=1`, ... to whoever started the service and wants to know.
+    """Send `READY=1`, `STOPPING=1`, ... to the socket of NOTIFY_SOCKET, if that is set.
 
-    Without NOTIFY_SOCKET in the environment nobody does. A socket that does not take the
-    datagram is logged: a service that works is not to end for that.
+    An error of the socket is logged and not raised: the service works without.
     """
     address = environment.get("NOTIFY_SOCKET", "")
     if not address:
         return
-    # With an @ in front it is a name, and no file.
+    # A name with a leading @ is in the abstract namespace.
     target = "\0" + address[1:] if address.startswith("@") else address
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:

@@ -1,6 +1,6 @@
-"""permessage-deflate (RFC 7692) on the terms that one compressed frame can serve all.
+"""permessage-deflate (RFC 7692) on terms that let all connections share one compressed frame.
 
-Without terms each connection compresses for itself: 75 us and 117 KB each, against 13 us.
+With a compressor for each connection, a frame takes 75 us and 117 KB for each, instead of 13 us.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _WINDOW_BITS = 15
 class _Terms(PerMessageDeflateOfferAccept):
     """No message refers to an earlier one, in either direction.
 
-    Both terms may be set by a server whatever was offered (RFC 7692, 7.1.1); Autobahn would
-    name the first only to who asked for it.
+    A server may set both terms for any offer (RFC 7692, 7.1.1); Autobahn would send the first only
+    to a client that asked for it.
     """
 
     def get_extension_string(self) -> str:
@@ -30,21 +30,21 @@ class _Terms(PerMessageDeflateOfferAccept):
 
 
 class Inflater(PerMessageDeflate):
-    """What a connection's compressed messages are read by; keeps nothing between two messages."""
+    """Reads the compressed messages of a connection; keeps nothing between two of them."""
 
-    def __init__(self, most_bytes: int):
-        super().__init__(True, True, True, _WINDOW_BITS, _WINDOW_BITS, None, most_bytes)
+    def __init__(self, max_bytes: int):
+        super().__init__(True, True, True, _WINDOW_BITS, _WINDOW_BITS, None, max_bytes)
 
     def end_decompress_message(self) -> None:
         super().end_decompress_message()
-        # 40 KB, which Autobahn would keep to the next message.
+        # 40 KB, which Autobahn would keep until the next message.
         self._decompressor = None
 
 
-def accept(most_bytes: int) -> Accept:
-    """What Autobahn asks about a client's offers; a message inflates to `most_bytes` at the most.
+def accept(max_bytes: int) -> Accept:
+    """Autobahn's option that answers a client's offers; a message may inflate to `max_bytes`.
 
-    An offer that wants a smaller window from the server is declined: the frame is made once,
+    An offer that asks for a smaller window of the server is declined: the shared frame is made
     with the largest.
     """
 
@@ -56,7 +56,7 @@ def accept(most_bytes: int) -> Accept:
                 0,
                 _WINDOW_BITS,
             ):
-                return _Terms(offer, True, 0, True, _WINDOW_BITS, None, most_bytes)
+                return _Terms(offer, True, 0, True, _WINDOW_BITS, None, max_bytes)
         return None
 
     return perMessageCompressionAccept

@@ -109,7 +109,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Prepared:
-    """What WebSocketResource takes for a factory: one connection's, with its conversation."""
+    """The factory of one connection, for WebSocketResource."""
 
     def __init__(
         self, factory: WebSocketFactory, format: Format, make_conversation: MakeConversation

@@ -12,8 +12,8 @@ from pushserver.server.gc_policy import Collector
 
 @pytest.fixture(autouse=True)
 def _left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(gc_policy, "LOOK", 1)
-    monkeypatch.setattr(gc_policy, "SUSPECT", 3_000)
+    monkeypatch.setattr(gc_policy, "COUNT_EVERY", 1)
+    monkeypatch.setattr(gc_policy, "MAX_UNEXPLAINED", 3_000)
     monkeypatch.setattr(gc_policy, "CHEAP", 0)
     before = list(gc.callbacks), gc.get_threshold(), gc.get_freeze_count()
     gc.disable()
@@ -122,7 +122,7 @@ def test_it_stops_once_and_without_a_start() -> None:
 
 
 def test_the_frozen_are_not_counted_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gc_policy, "LOOK", 3)
+    monkeypatch.setattr(gc_policy, "COUNT_EVERY", 3)
     ours = Collector(Peers().__len__)
     ours.start()
     held, left = circles(2_000)
@@ -139,8 +139,8 @@ def test_there_are_more_and_shorter_full_collections_while_it_runs() -> None:
     young, middle, old = gc.get_threshold()
     ours = Collector(Peers().__len__)
     ours.start()
-    assert gc.get_threshold() == (young, middle, gc_policy.OFTEN)
-    assert old > gc_policy.OFTEN
+    assert gc.get_threshold() == (young, middle, gc_policy.THRESHOLD)
+    assert old > gc_policy.THRESHOLD
     ours.stop()
 
 
@@ -171,7 +171,7 @@ def test_few_frozen_objects_are_looked_at_each_time(monkeypatch: pytest.MonkeyPa
 
 
 def test_once_in_a_while_everything_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gc_policy, "SELDOM", 3)
+    monkeypatch.setattr(gc_policy, "FULL_EVERY", 3)
     ours = Collector(Peers().__len__)
     ours.start()
     held, left = circles(10)

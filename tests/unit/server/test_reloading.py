@@ -14,7 +14,7 @@ import pytest
 from pushserver.errors import StartFailed
 from pushserver.server import reloading
 from pushserver.server.options import Options, makeService
-from pushserver.server.reloading import FOLDER, LOOK_SECONDS, Reloader, Retrier, history_file
+from pushserver.server.reloading import CHECK_SECONDS, FOLDER, Reloader, Retrier, history_file
 from tests.unit.fakes.reactors import LifeCycle
 from tests.unit.fakes.web import Log, Trouble
 
@@ -73,22 +73,22 @@ class TestAChange:
         self, reactor: LifeCycle, root: Path, path: str
     ) -> None:
         started(reactor, root)
-        reactor.pump([LOOK_SECONDS] * 3)
+        reactor.pump([CHECK_SECONDS] * 3)
         assert reactor.stops == 0
         touch(root / path, "2")
-        reactor.advance(LOOK_SECONDS - 0.01)
+        reactor.advance(CHECK_SECONDS - 0.01)
         assert reactor.stops == 0
         with Log() as events:
             reactor.advance(0.01)
         assert reactor.stops == 1
         assert events.take() == [f"{root / path} has changed: starting again"]
-        reactor.pump([LOOK_SECONDS] * 3)
+        reactor.pump([CHECK_SECONDS] * 3)
         assert reactor.stops == 1
 
     def test_is_also_a_file_that_is_gone(self, reactor: LifeCycle, root: Path) -> None:
         started(reactor, root)
         (root / "app.py").unlink()
-        reactor.advance(LOOK_SECONDS)
+        reactor.advance(CHECK_SECONDS)
         assert reactor.stops == 1
 
     @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ class TestAChange:
         started(reactor, root)
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         touch(root / path, "1")
-        reactor.pump([LOOK_SECONDS] * 2)
+        reactor.pump([CHECK_SECONDS] * 2)
         assert reactor.stops == 0
 
     def test_of_the_configuration_counts(
@@ -118,10 +118,10 @@ class TestAChange:
     ) -> None:
         config = tmp_path / "push.toml"
         started(reactor, root, config)
-        reactor.advance(LOOK_SECONDS)
+        reactor.advance(CHECK_SECONDS)
         assert reactor.stops == 0
         touch(config, "")
-        reactor.advance(LOOK_SECONDS)
+        reactor.advance(CHECK_SECONDS)
         assert reactor.stops == 1
 
     def test_is_also_what_was_looked_for_and_is_there_now(
@@ -131,10 +131,10 @@ class TestAChange:
         retrier = Retrier(Reloader(cast(Any, reactor), root), StartFailed("no pages", folder))
         retrier.startService()
         trouble.clear()
-        reactor.pump([LOOK_SECONDS] * 2)
+        reactor.pump([CHECK_SECONDS] * 2)
         assert reactor.stops == 0
         folder.mkdir()
-        reactor.advance(LOOK_SECONDS)
+        reactor.advance(CHECK_SECONDS)
         assert reactor.stops == 1
 
     def test_while_the_application_is_imported_is_seen(
@@ -143,21 +143,21 @@ class TestAChange:
         reloader = Reloader(cast(Any, reactor), root)
         touch(root / "app.py", "2")
         reloader.startService()
-        reactor.advance(LOOK_SECONDS)
+        reactor.advance(CHECK_SECONDS)
         assert reactor.stops == 1
 
     def test_while_the_server_stops_is_none(self, reactor: LifeCycle, root: Path) -> None:
         started(reactor, root)
         reactor.begin_to_end()
         touch(root / "app.py", "2")
-        reactor.pump([LOOK_SECONDS] * 2)
+        reactor.pump([CHECK_SECONDS] * 2)
         assert reactor.stops == 0
 
     def test_after_the_end_is_none(self, reactor: LifeCycle, root: Path) -> None:
         reloader = started(reactor, root)
         reloader.stopService()
         touch(root / "app.py", "2")
-        reactor.pump([LOOK_SECONDS] * 2)
+        reactor.pump([CHECK_SECONDS] * 2)
         assert (reactor.stops, reactor.getDelayedCalls()) == (0, [])
 
 
@@ -191,7 +191,7 @@ class TestTheEnd:
         at_end.clear()
         started(reactor, root)
         touch(root / "app.py", "2")
-        reactor.advance(LOOK_SECONDS)
+        reactor.advance(CHECK_SECONDS)
         reactor.end()
         begun: list[tuple[str, list[str]]] = []
         monkeypatch.setattr(os, "execv", lambda path, arguments: begun.append((path, arguments)))
@@ -212,7 +212,7 @@ class TestTheEnd:
         at_end.clear()
         started(reactor, root)
         touch(root / "app.py", "2")
-        reactor.advance(LOOK_SECONDS)
+        reactor.advance(CHECK_SECONDS)
         reactor.end(signal.SIGTERM)
         assert (at_end, list(kept.iterdir())) == ([], [])
 
@@ -242,7 +242,7 @@ def test_in_place_of_a_server_that_cannot_start_a_change_is_waited_for(
     told = "pushserver: --app x:y cannot be imported\nwaiting for a file to change"
     assert trouble.take() == [told]
     touch(root / "app.py", "2")
-    reactor.advance(LOOK_SECONDS)
+    reactor.advance(CHECK_SECONDS)
     assert reactor.stops == 1
     service.stopService()
 
