@@ -1,6 +1,7 @@
 """Fetches a URL for a source: redirects, timeouts and bounds.
 
-Why not treq: it cannot keep the bounds. Measured with treq 26.7 and Twisted 26.10:
+Why not treq: it cannot keep the bounds. With treq 26.7 and Twisted 26.10, the first three
+measured and the last read in its code:
 
 - Its gzip decoder is always on and inflates each piece as it arrives: 389 KB became one piece
   of 67 MB before a bounded reader was called.
