@@ -1,1 +1,1 @@
-"""Measures what one publication costs, beside the limit of the machine and beside others."""
+"""Measures the cost of a publication, beside the limit of the machine and other servers."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks quick|full`: measures, prints the tables, keeps the results."""
+"""`python -m benchmarks quick|full`: measures, prints the tables, saves the results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = CHECKOUT / "docs" / "performance.md"
 
 
 def main() -> int:
-    """Do what the command line says; 1 if something was lost or could not be measured."""
+    """Run the command line; returns 1 if a publication was lost or a server not measured."""
     options = _options()
     if options.what == "page":
         found = results.from_json(options.results.read_text("utf-8"))
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def run_all(trials: Iterable[Trial], kind: str, cores: Cores) -> Results:
-    """Carry out all that can be."""
+    """Run all trials that are possible here."""
     if cores.shared:
         say("one core only: the load tool takes the server's time")
     found = Results(kind, datetime.now(UTC).strftime("%Y-%m-%d"), machine.describe())
@@ -66,7 +66,7 @@ def _try(trial: Trial, cores: Cores, found: Results) -> None:
         run = measure.carry_out(trial, cores)
     except (Missing, DidNotStart, Failed) as error:
         say(f"{label(trial):62} MISSING: {error}")
-        # A server that cannot be had is not tried again; one that failed at one thing is.
+        # A missing server is not tried again; a server that failed in one trial is.
         what = label(trial) if isinstance(error, Failed) else trial.server.name
         found.missing[what] = str(error).splitlines()[-1][:200]
         return
@@ -77,7 +77,7 @@ def _try(trial: Trial, cores: Cores, found: Results) -> None:
 
 
 def label(trial: Trial) -> str:
-    """A trial's name, for people."""
+    """A readable name of the trial."""
     clients = trial.clients or trial.load.clients
     return f"{trial.server.name}, {trial.protocol}, {trial.scenario}, {clients:,}"
 
@@ -87,7 +87,7 @@ def _duration(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """One line, at once."""
+    """Print one line at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""Makes what is measured with and against, all under benchmarks/build/."""
+"""Builds the tools and installs the other servers, all below benchmarks/build/."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ DEBIAN_PEERS = ("nginx", "libnginx-mod-nchan")
 
 
 class Missing(Exception):
-    """Something cannot be measured here; the text says why."""
+    """A server cannot be measured here; the text is the reason."""
 
 
 def load_tool() -> Path:
-    """The load tool, compiled if it is not."""
+    """The load tool, compiled if needed."""
     return _compile("load", ["load.c", "options.c", "told.c", "peer.c", "post.c", "count.c"])
 
 
 def limit() -> Path:
-    """The limit, compiled if it is not."""
+    """The limit, compiled if needed."""
     return _compile("limit", ["limit.c"])
 
 
@@ -54,7 +54,7 @@ def python_peers(wanted: Sequence[str] = PYTHON_PEERS) -> Path:
 
 
 def installed() -> list[str]:
-    """What was installed to measure against, each with its version."""
+    """The installed other servers, with their versions."""
     made = ((_environment(peers), peers) for peers in (PYTHON_PEERS, PICOWS))
     folders = [*made, (BUILD / "node", NODE_PEERS)]
     there = [peer for folder, peers in folders if _made(folder, peers) for peer in peers]
@@ -62,7 +62,7 @@ def installed() -> list[str]:
 
 
 def _environment(wanted: Sequence[str]) -> Path:
-    # One of its own, so that what has no wheel here takes nobody else with it.
+    # A separate environment, so that a missing wheel concerns only this server.
     return BUILD / ("picows" if wanted == PICOWS else "peers")
 
 
@@ -80,7 +80,7 @@ def node_peers() -> Path:
 
 
 def nchan() -> Path:
-    """A folder with Debian's nginx and nchan unpacked, nothing of it installed; raises Missing."""
+    """A folder with Debian's nginx and nchan, unpacked but not installed; raises Missing."""
     folder = BUILD / "nchan"
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         raise Missing("this is no Debian: apt-get and dpkg are not there")
@@ -92,7 +92,7 @@ def nchan() -> Path:
         try:
             _run(["apt-get", "download", *DEBIAN_PEERS], "apt-get download", packages)
         except Missing:
-            # The package lists are not there yet, or old; needs root.
+            # The package lists are missing or old; needs root.
             _run(["apt-get", "update"], "apt-get update")
             _run(["apt-get", "download", *DEBIAN_PEERS], "apt-get download", packages)
         for package in sorted(packages.glob("*.deb")):

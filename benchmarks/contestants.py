@@ -1,4 +1,4 @@
-"""Who is measured: how each is started, and where its clients connect."""
+"""The measured servers: how each is started, and where its clients connect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOCKETIO_PATH = "/socket.io/?EIO=4&transport=websocket"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a server is to run: what its command needs to know.
+    """The port, files and settings for a server.
 
     `settings`: of the product alone, by section.
     """
@@ -31,7 +31,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A server. `command` raises Missing if it cannot be had here.
+    """A server. `command` raises Missing if it is not available here.
 
     `groups`: by the name of a protocol, how one client connects. `cost`: microseconds for
     each delivery, roughly; the rate of publications is chosen so that nobody is overrun.
@@ -54,7 +54,7 @@ def _limit(place: Place) -> list[str]:
 
 
 def _product(place: Place) -> list[str]:
-    # The settings that matter are the defaults: history on, nothing loosened.
+    # All settings that matter have their defaults: history is on, no check is off.
     sections: dict[str, Mapping[str, object]] = {
         "server": {"listen": [f"tcp:{place.port}:interface=127.0.0.1"]},
         "sources.feed": {"type": "random", "channel": "bench"},
@@ -68,7 +68,7 @@ def _product(place: Place) -> list[str]:
 
 
 def toml(sections: Mapping[str, Mapping[str, object]]) -> str:
-    """Texts, numbers, truths and lists of them: what JSON and TOML write alike."""
+    """JSON of strings, numbers, booleans and lists, which is also TOML."""
     lines: list[str] = []
     for name, values in sections.items():
         lines.append(f"[{name}]")
@@ -77,7 +77,7 @@ def toml(sections: Mapping[str, Mapping[str, object]]) -> str:
 
 
 def _own_peer(module: str) -> Callable[[Place], list[str]]:
-    """One that runs on the packages that the product runs on."""
+    """A server that runs on the packages of the product."""
 
     def command(place: Place) -> list[str]:
         program = [sys.executable, "-m", f"benchmarks.servers.{module}"]
@@ -108,8 +108,8 @@ def _node_peer(script: str) -> Callable[[Place], list[str]]:
 def _nchan(place: Place) -> list[str]:
     folder = build.nchan()
     try:
-        # nchan 1.3.6 makes a folder in here whatever the configuration says, and calls
-        # its own setting for it (nchan_message_temp_path) a duplicate.
+        # nchan 1.3.6 creates a folder here for every configuration, and rejects
+        # its own setting for it (nchan_message_temp_path) as a duplicate.
         Path("/var/lib/nginx").mkdir(exist_ok=True)
     except OSError as error:
         raise build.Missing(f"nchan needs a folder that can be written: {error}") from None

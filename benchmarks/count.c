@@ -62,7 +62,7 @@ void passes_arrived(struct passes *passes, uint64_t seq, uint64_t stamp_ns, uint
     }
 }
 
-/* The process's own CPU clock: nanoseconds, all threads, ended ones too. */
+/* The CPU clock of the process: nanoseconds, all threads, also ended ones. */
 uint64_t server_cpu_ns(const struct server *server) {
     uint64_t sum = 0;
     for (int i = 0; i < server->count; i++) {

@@ -1,4 +1,4 @@
-/* Counting: times in a histogram, publications as they become complete, the server's cost. */
+/* Counters: histograms of times, completed publications, the cost of the server. */
 #ifndef COUNT_H
 #define COUNT_H
 
@@ -15,13 +15,13 @@ void histogram_add(struct histogram *histogram, uint64_t microseconds);
 uint64_t histogram_at(const struct histogram *histogram, double share);
 void histogram_clear(struct histogram *histogram);
 
-/* Publications of the measured group that have begun to arrive; complete once all have it. */
+/* Publications of the measured group; complete when all clients have them. */
 struct passes {
-    uint64_t wanted; /* deliveries that make a publication complete; 0: nothing is followed */
+    uint64_t wanted; /* deliveries of a complete publication; 0: not counted */
     uint64_t begun, complete;
     struct histogram times; /* from the stamp until the last client has it */
 };
-/* A stamp of 0 is one that could not be read: counted, not timed. */
+/* A stamp of 0 could not be read: counted, not timed. */
 void passes_arrived(struct passes *passes, uint64_t seq, uint64_t stamp_ns, uint64_t now_ns);
 
 /* The server's processes. */
@@ -32,7 +32,7 @@ struct server {
 };
 uint64_t server_cpu_ns(const struct server *server);
 uint64_t server_rss_kb(const struct server *server);
-/* What the kernel holds in the queues of all TCP sockets of the machine. */
+/* The memory of the queues of all TCP sockets of the machine. */
 uint64_t kernel_tcp_kb(void);
 
 #endif

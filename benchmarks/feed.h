@@ -1,4 +1,4 @@
-/* What the publisher is asked for and what it has published: 24 bytes that the load tool
+/* The wanted rate and the number of published events: 24 bytes that the load tool
  * and the server share through a file. The same layout is in servers/feed.py and feed.js. */
 #ifndef FEED_H
 #define FEED_H
@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 struct feed {
-    volatile double rate;        /* publications a second; 0: paused; infinity: all that it can */
-    volatile uint64_t published; /* how many so far, over all channels */
+    volatile double rate;        /* publications a second; 0: paused; infinity: as fast as possible */
+    volatile uint64_t published; /* the number so far, over all channels */
     volatile uint64_t size;      /* bytes of the JSON text of one event */
 };
 

@@ -1,4 +1,4 @@
-"""What ours must reach, and whether it does. Reads results and nothing else."""
+"""The goals of pushserver, and whether the results meet them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.results import (
 
 
 class Goal(NamedTuple):
-    """One goal that was measured."""
+    """One measured goal."""
 
     name: str
     must: str
@@ -26,7 +26,7 @@ class Goal(NamedTuple):
 
 
 def goals(results: Results) -> list[Goal]:
-    """All that these results say something about."""
+    """All goals that these results cover."""
     costs = (_cost_goals, _peer_goals, _flat, _alone, _flood, _connection_goals)
     others = (_turns, _storms, _stalls, _tenth, _long, _publishing, _channels)
     return [row for part in (*costs, *others) for row in part(results)]
@@ -180,7 +180,7 @@ def _stalls(results: Results) -> list[Goal]:
     beside = results.first("pushserver", "5 % stalled")
     if not alone or not beside:
         return []
-    # The readers' share: what is sent to those that never read is none of theirs.
+    # The share of the readers, without the bytes for clients that never read.
     shares = [
         figure(w["cpu_seconds"] / max(1, w["groups"][0]["times"]["count"]) for w in run.windows)
         for run in (alone, beside)

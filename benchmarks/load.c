@@ -3,10 +3,9 @@
  * usage: load --port=P --feed=FILE --pid=PID[,PID...] [--group=KEY=VALUE,...]... [options]
  * (options.c has them)
  *
- * Connects all groups, looks at the server idle, has it publish (through the feed, or by
- * posting itself), measures windows, lets everything arrive, and prints one JSON line.
- * Sockets are looked at every 200 us: a reader that sleeps in epoll would have its wake-ups
- * charged to the server.
+ * Connects all groups, measures the idle server, starts publishing (through the feed, or by
+ * posts of its own), measures windows, waits for late publications, and prints one JSON line.
+ * It polls its sockets every 200 us: the server would pay for waking a reader that sleeps.
  */
 #define _GNU_SOURCE
 #include "count.h"
@@ -20,7 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
-/* AT_ONCE: how many are dialled or cut between two looks at what the others got. */
+/* AT_ONCE: connections opened or cut before the data of the others is read again. */
 enum { EVENTS = 8192, POLL_NS = 200000, PATIENCE_S = 180, AT_ONCE = 64 };
 
 static uint32_t peer_count, next_connect;
@@ -68,7 +67,7 @@ static void connect_all(void) {
         turn();
 }
 
-/* Between two publications, if there is a moment between them. */
+/* The time between two publications, if there is one within 0.3 s. */
 static struct moment edge(uint64_t at) {
     uint64_t latest = at + 300000000ull;
     while (monotonic_ns() < at || (passes.begun != passes.complete && monotonic_ns() < latest))
@@ -100,7 +99,7 @@ static uint64_t last_of(const struct peer *peer) {
     return peer->group->storms ? wanted.storm : peer->group->once ? 1 : feed->published;
 }
 
-/* What is published in all of a group's channels goes to an equal share of it; how much has not. */
+/* The missing deliveries of a group of many channels, each with an equal share of its clients. */
 static uint64_t lacks(const struct group *group) {
     if (group->channels == 1 || group->behaviour == STALLS || group->storms || group->once)
         return 0;
@@ -121,7 +120,7 @@ static uint64_t outstanding(void) {
 
 static void drain(void) {
     feed->rate = 0;
-    /* The server looks at the feed at least four times a second. */
+    /* The server reads the feed at least four times a second. */
     turn_for(0.4);
     for (uint64_t end = after(wanted.drain); outstanding() && monotonic_ns() < end;)
         turn_for(0.02);
@@ -151,7 +150,7 @@ static void post_one(uint64_t seq) {
         turn();
 }
 
-/* All of the groups that storm are cut, miss `storm` publications, and come back at once. */
+/* The groups that storm are cut, miss `storm` publications, and reconnect at once. */
 static void measure_storm(void) {
     begin_to_publish();
     turn_for(wanted.warmup);
@@ -181,7 +180,7 @@ static void measure_storm(void) {
     uint64_t end = after(PATIENCE_S);
     while (back < stormers && monotonic_ns() < end) {
         if (next_connect == peer_count && !in_progress && end > after(2))
-            end = after(2); /* those who failed do not come again */
+            end = after(2); /* failed clients do not reconnect */
         turn();
         back = 0;
         for (uint32_t i = 0; i < peer_count; i++)
@@ -196,7 +195,7 @@ static void measure_storm(void) {
     printf("}");
 }
 
-/* One long publication to those who wait for it, while the others get theirs. */
+/* One long publication to some groups, while the others get short ones. */
 static void measure_once(void) {
     uint64_t clients = 0, have = 0, answered_at = 0;
     for (uint32_t i = 0; i < group_count; i++)
@@ -228,7 +227,7 @@ static void measure_once(void) {
 }
 
 static void print_group(const struct group *group, bool first) {
-    /* Gaps are among what a group of many channels lacks. */
+    /* In a group of many channels, the missing deliveries include the gaps. */
     uint64_t missing = lacks(group) > group->missing ? lacks(group) : group->missing;
     for (uint32_t i = 0; i < peer_count; i++)
         if (peers[i].group == group && reads_all(&peers[i]) && peers[i].expected &&
@@ -254,7 +253,7 @@ static void make_peers(void) {
     for (uint32_t i = 0; i < group_count; i++)
         for (uint32_t j = 0; j < groups[i].count; j++)
             peers[made++] = (struct peer){.group = &groups[i], .number = j, .fd = -1};
-    /* Nobody connects before connect_all. */
+    /* No client connects before connect_all. */
     next_connect = peer_count;
 }
 

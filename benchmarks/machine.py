@@ -1,4 +1,4 @@
-"""On what, and with which versions, something was measured. No names of hosts or users."""
+"""The machine and the versions of a measurement, without names of hosts or users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import build
 
 PRODUCT_PACKAGES = ("Twisted", "autobahn", "msgspec", "click")
-"""click is not needed; where it is, Autobahn colours debug lines with it, and is slower."""
+"""click is not required; if it is installed, Autobahn colours debug lines with it and is slower."""
 
 
 def describe() -> dict[str, str]:
@@ -31,7 +31,7 @@ def describe() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """The programs and packages, as far as they are there."""
+    """The versions of installed programs and packages."""
     found = {"Python": platform.python_version()}
     for name in PRODUCT_PACKAGES:
         try:
@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str:
-    """The commit that is measured, and a sum over the code if that is not what was committed."""
+    """The measured commit, and a checksum of the code if it differs from that."""
     git = ("git", "-C", str(build.CHECKOUT))
     commit = _first_line(*git, "rev-parse", "--short", "HEAD")
     if _first_line(*git, "status", "--porcelain", "pushserver") == "":

@@ -1,4 +1,4 @@
-"""Starts a server and the load tool, and brings back what the tool says."""
+"""Starts a server and the load tool, and returns the report of the tool."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FEED_BYTES = 24
 
 
 class Failed(Exception):
-    """The load tool could not do its work; the text says why."""
+    """The load tool failed; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run that is wanted.
+    """One planned run.
 
     `channels`: how many the server publishes to by itself; `settings`: of the product, by section.
     """
@@ -37,7 +37,7 @@ class Trial:
     channels: int = 1
     settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     clients: int = 0
-    """What the figures are divided by, if not all clients of the load."""
+    """The number of clients that figures are divided by, if not all clients of the load."""
 
 
 def carry_out(trial: Trial, cores: Cores) -> Run:
@@ -54,7 +54,7 @@ def carry_out(trial: Trial, cores: Cores) -> Run:
             told = _drive(tool, place, pids, trial.load, cores)
         turns = folder / "turns"
         if turns.exists():
-            # The server's own word, at its end: see servers/turns.py.
+            # Written by the server at its end: see servers/turns.py.
             told["turns"] = json.loads(turns.read_text("ascii"))
     clients = trial.clients or trial.load.clients
     return Run(trial.server.name, trial.protocol, trial.scenario, clients, trial.load.rate, told)

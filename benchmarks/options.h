@@ -1,4 +1,4 @@
-/* What the command line asks for. Times in seconds. */
+/* The options of the command line. Times in seconds. */
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
@@ -9,7 +9,7 @@ enum { GROUPS = 8 };
 
 struct wanted {
     double settle, idle, rate, warmup, window, drain;
-    uint64_t size, storm, once; /* bytes; publications that are missed; bytes of the long one */
+    uint64_t size, storm, once; /* bytes; missed publications; bytes of the long publication */
     uint32_t windows, ramp, storm_ramp, posters;
     const char *post;
 };
@@ -22,7 +22,7 @@ extern uint32_t group_count;
 
 extern const char *const behaviours[];
 
-/* Ends the program if there is anything that it does not know. */
+/* Ends the program at an unknown option. */
 void options_read(int argc, char **argv);
 
 #endif

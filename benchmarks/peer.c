@@ -16,7 +16,7 @@
 enum {
     ROOM = 20 << 20,      /* the longest frame */
     READ_BYTES = 1 << 20, /* at one time */
-    LONG = 16 << 10,      /* of a frame longer than this only the beginning is looked at */
+    LONG = 16 << 10,      /* only the beginning of a longer frame is read */
     BEGINNING = 1024,
     CRAWL_BYTES = 2048,
     CRAWL_NS = 50000000,
@@ -31,7 +31,7 @@ uint32_t in_progress;
 
 static char raw[ROOM], lines[ROOM];
 
-/* The key of RFC 6455's example, whose answer is known. */
+/* The key of the example in RFC 6455, whose answer is constant. */
 static const char KEY[] = "dGhlIHNhbXBsZSBub25jZQ==";
 static const char ACCEPT[] = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -79,7 +79,7 @@ static bool transmit(struct peer *peer, const void *bytes, size_t length) {
     return send(peer->fd, bytes, length, MSG_NOSIGNAL) == (ssize_t)length;
 }
 
-/* A masked frame whose mask is zero, so that the payload stays as it is. */
+/* A masked frame with a mask of zero, which leaves the payload as it is. */
 static bool frame(struct peer *peer, int opcode, const char *payload, size_t length) {
     char bytes[1024];
     size_t head = length < 126 ? 2 : 4;
@@ -129,7 +129,7 @@ void peer_connect(struct peer *peer, uint64_t event, const struct position *sinc
     setsockopt(peer->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     setsockopt(peer->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes);
     if (peer->group->behaviour == STALLS) {
-        int bytes = 8192; /* else the kernel takes megabytes for one that never reads */
+        int bytes = 8192; /* else the kernel buffers megabytes for a client that never reads */
         setsockopt(peer->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
     }
     if (bind(peer->fd, (struct sockaddr *)&here, sizeof here) ||
@@ -177,7 +177,7 @@ static uint64_t digits(const char **at, const char *end) {
     return value;
 }
 
-/* A publication is here; a `stamp` of 0 is one that could not be read. */
+/* Count a publication; a `stamp` of 0 could not be read. */
 static void delivered(struct peer *peer, uint64_t seq, uint64_t stamp, uint64_t now) {
     struct group *group = peer->group;
     group->deliveries++;
@@ -196,7 +196,7 @@ static void delivered(struct peer *peer, uint64_t seq, uint64_t stamp, uint64_t 
         group->pings++;
 }
 
-/* The next event from `at`, which is moved behind its numbers; false if there is none. */
+/* Find the next event from `at`, and move that behind its numbers; false without an event. */
 static bool event_in(struct peer *peer, const char **at, const char *end, uint64_t *seq,
                      uint64_t *stamp) {
     const char *found;
@@ -214,7 +214,7 @@ static bool event_in(struct peer *peer, const char **at, const char *end, uint64
     return false;
 }
 
-/* All events in a text, wherever in it they stand. */
+/* Count all events in a text, at any place. */
 static void scan(struct peer *peer, const char *at, const char *end, uint64_t now) {
     uint64_t seq, stamp;
     while (peer->fd >= 0 && event_in(peer, &at, end, &seq, &stamp))
@@ -286,16 +286,16 @@ static void message(struct peer *peer, const char *at, const char *end, uint64_t
     }
 }
 
-/* A compressed frame is taken for the next publication: what is in it is not looked at. */
+/* A compressed frame counts as the next publication: it is not decompressed. */
 static void compressed(struct peer *peer, uint64_t event, uint64_t now) {
     peer->group->deflated++;
     if (peer->state != READY)
-        is_ready(peer, event); /* the first is where it stands */
+        is_ready(peer, event); /* the first has its position */
     else
         delivered(peer, peer->expected, 0, now);
 }
 
-/* A long frame begins: its event is read now, and the rest only counted. */
+/* Start of a long frame: its event is read now, and the rest only counted. */
 static void begin_long(struct peer *peer, const char *at, uint64_t size, bool deflated) {
     peer->long_left = size;
     peer->long_seq = peer->expected;
@@ -307,7 +307,7 @@ static void begin_long(struct peer *peer, const char *at, uint64_t size, bool de
     }
 }
 
-/* The rest of a long frame; returns how many bytes were of it. */
+/* The rest of a long frame; returns the number of its bytes. */
 static size_t go_on_long(struct peer *peer, size_t length, uint64_t now) {
     size_t taken = length < peer->long_left ? length : (size_t)peer->long_left;
     peer->long_left -= taken;
@@ -316,7 +316,7 @@ static size_t go_on_long(struct peer *peer, size_t length, uint64_t now) {
     return taken;
 }
 
-/* Whole frames from `at`; returns how many bytes they took. */
+/* Whole frames from `at`; returns the number of their bytes. */
 static size_t frames(struct peer *peer, const char *at, size_t length, uint64_t event,
                      const struct position *since, uint64_t now) {
     size_t used = 0;
@@ -377,7 +377,7 @@ static void line(struct peer *peer, const char *at, const char *end, uint64_t no
         peer->group->bad++;
 }
 
-/* Takes the chunks' frames off, and reads whole lines; what is left of a line is held. */
+/* Removes the framing of chunks and reads whole lines; keeps an incomplete line. */
 static void chunks(struct peer *peer, const char *at, size_t length, uint64_t now) {
     const char *end = at + length;
     size_t have = peer->held;
@@ -428,7 +428,7 @@ static void chunks(struct peer *peer, const char *at, size_t length, uint64_t no
     }
 }
 
-/* The response's head; returns how many bytes it took, 0 if it is not all there. */
+/* The head of the response; returns the number of its bytes, 0 if it is incomplete. */
 static size_t head(struct peer *peer, size_t length, uint64_t event) {
     char *end = memmem(raw, length, "\r\n\r\n", 4);
     if (end == NULL)
@@ -504,7 +504,7 @@ void peer_ready(struct peer *peer, uint64_t event, const struct position *since)
     if (peer->state == CONNECTING)
         greet(peer, event, since);
     else if (peer->state == READY && peer->group->behaviour == STALLS)
-        gone(peer); /* nothing but its end is waited for */
+        gone(peer); /* wait only for its end */
     else if (peer->state == READY && peer->group->behaviour == CRAWLS) {
         uint64_t now = monotonic_ns();
         if (now < peer->read_at)

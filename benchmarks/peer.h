@@ -1,4 +1,4 @@
-/* One client of the server: its handshake, its frames, and what it makes of them. */
+/* One client of the server: its handshake, its frames and its counters. */
 #ifndef PEER_H
 #define PEER_H
 
@@ -8,7 +8,7 @@
 
 enum protocol {
     WEBSOCKET,  /* any text frame may be a publication; ready after the handshake */
-    STREAM,     /* pushserver's raw WebSocket: ready when it is told where it stands */
+    STREAM,     /* pushserver's raw WebSocket: ready when it has its position */
     CENTRIFUGE, /* connect and subscribe commands; answers pings */
     SSE,        /* an event stream over chunked HTTP */
     SOCKETIO    /* Engine.IO 4 over WebSocket, the default namespace; answers pings */
@@ -26,7 +26,7 @@ struct group {
     enum behaviour behaviour;
     uint32_t count, channels;
     bool storms;
-    bool once;    /* gets the one long publication that is posted, and nothing else */
+    bool once;    /* gets only the long publication */
     bool deflate; /* offers permessage-deflate */
     char path[256], channel[128]; /* with "%" for the number of the channel, if there are several */
     uint64_t ready, failed, closed, deliveries, missing, duplicates, bad, pings, pongs, bytes;
@@ -45,18 +45,18 @@ struct peer {
     enum state state;
     uint8_t chunk_part;
     uint64_t chunk_left;
-    uint64_t expected; /* the next sequence number; 0: whichever comes */
-    uint64_t read_at;  /* of one that crawls */
-    uint64_t long_left, long_seq, long_stamp; /* of a frame that is too long to be held */
+    uint64_t expected; /* the next sequence number; 0: any */
+    uint64_t read_at;  /* of a client that crawls */
+    uint64_t long_left, long_seq, long_stamp; /* of a frame that is too long to store */
     uint32_t held;     /* bytes of an unfinished frame or line */
     char *hold;
 };
 
 extern int epoll_fd;
 extern int server_port;
-extern uint32_t in_progress; /* connects that have begun and are neither ready nor failed */
+extern uint32_t in_progress; /* connects that are neither ready nor failed */
 
-/* Begin to connect; `event` is what epoll shall say. */
+/* Start to connect; `event` is the event of epoll. */
 void peer_connect(struct peer *peer, uint64_t event, const struct position *since);
 /* The socket can be written (while connecting) or read. */
 void peer_ready(struct peer *peer, uint64_t event, const struct position *since);

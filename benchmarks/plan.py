@@ -1,4 +1,4 @@
-"""Which runs make up a benchmark."""
+"""The runs of a benchmark."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ MANY = 10_000
 SOME = 1_000
 FEW = 100
 MOST = 19_000
-"""Bounded by RLIMIT_NOFILE, which often is 20,000."""
+"""Bounded by RLIMIT_NOFILE, which is often 20,000."""
 FILES = 20_000
 OWN_FILES = 1_000
-"""What a process has open beside its clients, generously."""
+"""An upper bound for the open files of a process besides its clients."""
 CHANNELS, EACH, MANY_OFTEN = 10_000, 10, 6_000
 
 DELIVERIES = 10_000
-"""How many a second are asked for, so that nobody but the slowest is busy half of the time."""
+"""Publications a second at which only the slowest server is busy half of the time."""
 BUSY = 0.4
 START_AND_END = 3.0
 """Seconds for the start of a server and for the end of one."""
 LOOPBACK = 1e9
-"""Bytes a second, roughly."""
+"""Approximate bytes a second."""
 UNBOUNDED = 1e9
-"""A rate that nobody reaches: publish all that you can."""
+"""A rate above that of every server: publish as fast as possible."""
 STORM = 20
 LONG = 16 * 2**20
 
 
 def quick() -> Iterator[Trial]:
-    """Ours and the limit, in less than two minutes."""
+    """pushserver and the limit, in less than two minutes."""
     times = {"windows": 3, "window": 2.5}
     yield fan_out(LIMIT, "websocket", SOME, **times)
     yield fan_out(PRODUCT, "websocket", SOME, **times)
@@ -59,7 +59,7 @@ def full(folder: Path, files: int = FILES) -> Iterator[Trial]:
 
 
 def compared(clients: int) -> Iterator[Trial]:
-    """Everybody with as many clients."""
+    """All servers with this number of clients."""
     yield fan_out(LIMIT, "websocket", clients)
     yield fan_out(PRODUCT, "websocket", clients)
     idle = 30.0 if clients == MANY else 0.0
@@ -75,7 +75,7 @@ def compared(clients: int) -> Iterator[Trial]:
 
 
 def goals(folder: Path, files: int) -> Iterator[Trial]:
-    """What is no row of the comparison."""
+    """The trials of pushserver that are not in the comparison."""
     yield flood(PRODUCT, "websocket", 1_000)
     yield flood(PRODUCT, "websocket", 5_000)
     nchan = PEERS[0]
@@ -93,7 +93,7 @@ def goals(folder: Path, files: int) -> Iterator[Trial]:
 
 
 def seconds(trials: Iterable[Trial]) -> float:
-    """About how long it takes to carry these out, once everything is installed."""
+    """The approximate duration of these trials in seconds, once everything is installed."""
     return sum(map(_expected, trials))
 
 
@@ -114,10 +114,10 @@ def rate(server: Contestant, clients: int) -> float:
 
 
 def fan_out(server: Contestant, protocol: str, clients: int, **more: float) -> Trial:
-    """One channel that everybody watches, publications far apart."""
+    """One channel with all clients, and rare publications."""
     group = replace(server.groups[protocol], clients=clients)
     often = rate(server, clients)
-    # Ten thousand take a while to settle, and slow ones need time for a few publications.
+    # Ten thousand clients need time to settle, and slow servers for a few publications.
     times: dict[str, float] = {
         "window": 3.0 if often > 2 else 6.0,
         "settle": 0.5 if clients < MANY else 1.0,
@@ -129,7 +129,7 @@ def fan_out(server: Contestant, protocol: str, clients: int, **more: float) -> T
 
 
 def flood(server: Contestant, protocol: str, often: float) -> Trial:
-    """More publications than there is time to send one by one."""
+    """More publications than the server can send one by one."""
     group = replace(server.groups[protocol], clients=SOME)
     name = "flood" if often == 1_000 else "maximum"
     load = Load((group,), often, warmup=2, post=server.post, posters=32)
@@ -137,11 +137,11 @@ def flood(server: Contestant, protocol: str, often: float) -> Trial:
 
 
 def stalled() -> Iterator[Trial]:
-    """Readers alone, and then beside some that never read; the first is to compare with."""
+    """Readers alone, for comparison, and then beside clients that never read."""
     readers = replace(PRODUCT.groups["websocket"], clients=475)
     others = replace(readers, clients=25, behaviour="stalls")
     for name, groups in (("readers alone", (readers,)), ("5 % stalled", (readers, others))):
-        # 8 MB for each in all: the kernel takes up to 4 MB before anything waits in the server.
+        # 8 MB for each in all: the kernel takes up to 4 MB before bytes wait in the server.
         load = Load(groups, 20, size=32_768, warmup=1, windows=4, window=3)
         yield Trial(PRODUCT, "websocket", name, load, clients=475)
 
@@ -153,8 +153,8 @@ def tenth_stalled(clients: int = MANY, size: int = 32_768, often: float = 1.2) -
     others = replace(readers, clients=stalls, behaviour="stalls")
     alone = Load((readers,), often, size=size, settle=1.0, windows=3, window=5.0)
     yield Trial(PRODUCT, "websocket", "nine tenths alone", alone)
-    # 39 KB a second for each: half a megabyte in the kernel and a whole one in the queue take
-    # 42 seconds, and then there are ten of patience.
+    # 39 KB a second for each: half a megabyte in the kernel and one in the queue take
+    # 42 seconds, and then the server waits for ten.
     load = replace(alone, groups=(readers, others), windows=10, window=6.0)
     yield Trial(PRODUCT, "websocket", "a tenth stalled", load, clients=readers.clients)
 
@@ -169,7 +169,7 @@ def long_publication(clients: int = SOME, size: int = LONG) -> Trial:
 
 
 def storm(protocol: str, clients: int) -> Trial:
-    """All are cut, miss publications, and come back at once, while others watch on."""
+    """All clients are cut, miss publications, and reconnect at once, while others stay."""
     path = {"websocket": "/channels/storm", "centrifuge": "/connection/websocket"}[protocol]
     kind = {"websocket": "stream", "centrifuge": "centrifuge"}[protocol]
     others = replace(PRODUCT.groups["websocket"], clients=50)
@@ -186,13 +186,13 @@ def storm(protocol: str, clients: int) -> Trial:
 
 
 def nobody(name: str, settings: Mapping[str, Mapping[str, object]] | None = None) -> Trial:
-    """Publications that nobody watches."""
+    """Publications without subscribers."""
     load = Load((), UNBOUNDED, windows=3, window=2)
     return Trial(PRODUCT, "none", name, load, settings=settings or {})
 
 
 def many_channels(files: int = FILES) -> Trial:
-    """As many channels with a few subscribers each as there may be files, up to 10,000.
+    """Up to 10,000 channels with a few subscribers each, as many as there may be open files.
 
     The next publication is in any of them, and there are about as many as there is time for:
     an idle process that wakes up for ten deliveries spends most of its time on waking up, and one

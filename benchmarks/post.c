@@ -21,7 +21,7 @@ static const char *posted_path;
 static uint64_t failed, due;
 static char event[EVENT_BYTES], request[EVENT_BYTES + 512];
 
-/* The one that posts one event at a time, and how much of its request is sent. */
+/* The connection for single posts, and the number of sent bytes of its request. */
 static struct poster single = {.fd = -1};
 static size_t single_length, single_sent;
 
@@ -61,7 +61,7 @@ static void post(struct poster *poster, const char *path, uint64_t seq, uint64_t
         broken();
 }
 
-/* Whether the answer is complete; counts it if it is no success. */
+/* Whether the answer is complete; counts a failure. */
 static bool answered(struct poster *poster) {
     poster->answer[poster->have] = 0;
     char *end = strstr(poster->answer, "\r\n\r\n");
@@ -138,7 +138,7 @@ bool post_goes_on(void) {
             broken();
         single_sent += sent > 0 ? (size_t)sent : 0;
     }
-    /* Who refuses it answers before all of it is there. */
+    /* A refusal comes before the end of the request. */
     read_answer(&single, MSG_DONTWAIT);
     return !single.busy;
 }

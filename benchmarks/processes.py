@@ -1,4 +1,4 @@
-"""Servers under measurement: pinned to one core, waited for, and ended whatever happens."""
+"""Processes of measured servers: pinned to one core, and always ended."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ END_SECONDS = 10.0
 
 
 class DidNotStart(Exception):
-    """The server does not listen; the text has the end of what it said."""
+    """The server does not listen; the text is the end of its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which core the server has, and which the load tool; `nice`: how both are scheduled."""
+    """The cores of the server and of the load tool; `nice`: the priority of both."""
 
     server: int
     tool: int
@@ -34,18 +34,18 @@ class Cores:
 
     @property
     def shared(self) -> bool:
-        """Whether both have the same, for want of a second one."""
+        """Whether both have the same core, because there is only one."""
         return self.server == self.tool
 
 
 def choose_cores(nice: int = 0) -> Cores:
-    """The first two that this process may use."""
+    """The first two cores that this process may use."""
     usable = sorted(os.sched_getaffinity(0))
     return Cores(usable[0], usable[-1] if len(usable) < 2 else usable[1], nice)
 
 
 def raise_file_limit(wanted: int) -> int:
-    """Let this process and its children open as many files; returns how many they may."""
+    """Raise the limit of open files for this process and its children; returns the new limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
         # Needs CAP_SYS_RESOURCE.
@@ -58,7 +58,7 @@ def raise_file_limit(wanted: int) -> int:
 
 
 def pinned(core: int, nice: int, command: Sequence[str]) -> list[str]:
-    """The command, to run on one core; both programs become it, so that its number is known."""
+    """The command line that runs on one core; its process ID is that of the started process."""
     before = ["nice", "-n", str(nice)] if nice else []
     if shutil.which("taskset"):
         before += ["taskset", "--cpu-list", str(core)]
@@ -66,7 +66,7 @@ def pinned(core: int, nice: int, command: Sequence[str]) -> list[str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -77,7 +77,7 @@ def free_port() -> int:
 def running(
     command: Sequence[str], port: int, log: Path, environment: Mapping[str, str]
 ) -> Iterator[list[int]]:
-    """Run a server while the context lasts; gives the ids of its processes. Raises DidNotStart."""
+    """Run a server while the context lasts; yields the IDs of its processes. Raises DidNotStart."""
     with log.open("wb") as output:
         server = subprocess.Popen(
             command,
@@ -96,7 +96,7 @@ def running(
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process started, and theirs."""
+    """All descendants of a process."""
     found: list[int] = []
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, tasks.read_text("ascii").split()):
@@ -115,8 +115,8 @@ def _wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """End the process and whatever of its own session it left."""
-    # Not by Popen's methods, which reap it: until it is reaped nobody else gets its number.
+    """End the process and the rest of its session."""
+    # Not by the methods of Popen, which reap it: its ID may be reused after that.
     os.kill(server.pid, signal.SIGTERM)
     end = time.monotonic() + END_SECONDS
     while time.monotonic() < end and not _has_ended(server.pid):

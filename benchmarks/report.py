@@ -1,4 +1,4 @@
-"""The tables of a benchmark, as Markdown. Reads results and nothing else."""
+"""The report of a benchmark in Markdown."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def comparison(results: Results) -> str:
-    """Who takes how many times the limit, and what a connection costs."""
+    """The cost of each server, as a multiple of the limit, and of its connections."""
     sizes = [n for n in COMPARED if any(r.clients == n for r in results.fan_outs())]
     head = ["server", f"µs a delivery at {sizes[0]:,}" if sizes else "µs a delivery"]
     head += [f"× limit at {clients:,}" for clients in sizes]
@@ -73,7 +73,7 @@ def comparison(results: Results) -> str:
 
 
 def goal_table(results: Results) -> str:
-    """What ours must reach, what it does, and whether that is enough."""
+    """Each goal, the measured value, and whether it is met."""
     rows = [
         [goal.name, goal.must, goal.measured, "met" if goal.met else "**falls short**"]
         for goal in goals(results)
@@ -82,7 +82,7 @@ def goal_table(results: Results) -> str:
 
 
 def shortcomings(results: Results) -> list[str]:
-    """Which goals are not reached, and which peer is better in what."""
+    """The missed goals, and the advantages of other servers."""
     return [
         *(f"{g.name}: {g.measured}, must be {g.must}." for g in goals(results) if not g.met),
         *_better_peers(results),
@@ -90,7 +90,7 @@ def shortcomings(results: Results) -> list[str]:
 
 
 def complaints(results: Results) -> list[str]:
-    """The runs whose figures cannot be trusted, and why."""
+    """The runs with unreliable figures, and the reasons."""
     return [
         f"{run.server}, {run.protocol}, {run.scenario}, {run.clients:,} clients: {complaint}"
         for run in results.runs
@@ -128,7 +128,7 @@ def _items(texts: Sequence[str]) -> str:
 
 
 def _better_peers(results: Results) -> Iterator[str]:
-    """Each peer that beats ours in something, on the protocol that is nearest to its own."""
+    """Each server that is better in a figure, on the nearest protocol of pushserver."""
     for peer, protocol in dict.fromkeys((r.server, r.protocol) for r in results.fan_outs()):
         if peer in ("limit", "pushserver"):
             continue

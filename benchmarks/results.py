@@ -1,4 +1,4 @@
-"""What was measured, and the figures that follow from it. Knows no clock, process or terminal."""
+"""Measurements and the figures computed from them; no clock, process or terminal is used here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Figure:
     most: float
 
     def over(self, other: Figure) -> float:
-        """How many times the other's median this one's is."""
+        """The ratio of the medians."""
         return self.middle / other.middle if other.middle else float("nan")
 
 
@@ -30,7 +30,7 @@ def figure(values: Iterable[float]) -> Figure:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One start of one server, and what the load tool said of it (`told`, as load.c prints it)."""
+    """One start of one server; `told` is the report of the load tool, as load.c prints it."""
 
     server: str
     protocol: str
@@ -46,13 +46,13 @@ class Run:
         return found
 
     def complaints(self) -> list[str]:
-        """What must not be: nothing of it leaves a figure honest."""
+        """The losses and errors that make the figures of this run unreliable."""
         names = ("failed", "missing", "duplicates", "bad", "closed")
         found = [
             f"group {number}: {group[name]} {name}"
             for number, group in enumerate(self.told["groups"])
             for name in names
-            # Who never reads is to be dropped.
+            # A client that never reads must be dropped.
             if group[name] and (name != "closed" or group["behaviour"] != "stalls")
         ]
         if self.protocol == "deflate" and not any(g["deflated"] for g in self.told["groups"]):
@@ -81,11 +81,11 @@ class Run:
         return float(self.told["connect"]["cpu_seconds"] / self.clients * 1e6)
 
     def connects_per_second(self) -> float:
-        """How many connected and subscribed in a second, 32 at a time."""
+        """Connects and subscriptions a second, 32 at a time."""
         return float(self.clients / self.told["connect"]["seconds"])
 
     def connection_kilobytes(self) -> float:
-        """What the server's resident memory grew by for each connection."""
+        """The growth of the resident memory of the server for each connection, in KB."""
         return float((self.told["rss_kb"] - self.told["rss_before_kb"]) / self.clients)
 
 
@@ -97,7 +97,7 @@ def delivery_microseconds(window: Mapping[str, Any]) -> float | None:
 
 
 def pass_milliseconds(window: Mapping[str, Any]) -> float | None:
-    """From publishing until the last client has it, the median."""
+    """The median time from publishing until the last client has the publication."""
     times = window["passes"]
     return times["p50_us"] / 1000 if times["count"] else None
 
@@ -113,18 +113,18 @@ def publications_per_second(window: Mapping[str, Any]) -> float:
 
 
 def core_share(span: Mapping[str, Any]) -> float:
-    """The part of a core that the server took."""
+    """The share of a core that the server used."""
     return float(span["cpu_seconds"] / span["seconds"])
 
 
 def peak_kilobytes(run: Run) -> float:
-    """The most resident memory that was seen while it was measured."""
+    """The maximum of the resident memory during the measurement."""
     return float(max(window["peak_rss_kb"] for window in run.windows))
 
 
 @dataclass(slots=True)
 class Results:
-    """All that one benchmark found. `missing`: who could not be measured, and why."""
+    """All results of a benchmark. `missing`: the servers that were not measured, with reasons."""
 
     kind: str
     when: str
@@ -164,18 +164,18 @@ class Results:
         return own.over(limit) if own and limit else None
 
     def completion(self, server: str, protocol: str, clients: int) -> Figure | None:
-        """Milliseconds until the last client has a lone publication."""
+        """Milliseconds until the last client has a publication."""
         runs = self.find(server, protocol, clients)
         values = [value for run in runs for value in run.values(pass_milliseconds)]
         return figure(values) if values else None
 
     def to_json(self) -> str:
-        """As a file keeps it."""
+        """The text of a file of results."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
 def from_json(text: str) -> Results:
-    """What to_json wrote."""
+    """The results from the text of to_json."""
     found = json.loads(text)
     found["runs"] = [Run(**run) for run in found["runs"]]
     return Results(**found)

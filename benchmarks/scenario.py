@@ -1,4 +1,4 @@
-"""What is asked of the load tool."""
+"""The input of the load tool."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Group:
     deflate: bool = False
 
     def argument(self) -> str:
-        """As the load tool reads it."""
+        """The group as an option of the load tool."""
         words = [f"protocol={self.protocol}", f"clients={self.clients}", f"path={self.path}"]
         words += [f"behaviour={self.behaviour}", f"channels={self.channels}"]
         words += [f"channel={self.channel}"] if self.channel else []
@@ -62,23 +62,23 @@ class Load:
 
     @property
     def clients(self) -> int:
-        """All of them."""
+        """The number of clients in all groups."""
         return sum(group.clients for group in self.groups)
 
     @property
     def planned(self) -> float:
-        """Seconds that it takes once all are connected, if nothing is late."""
+        """Seconds after all clients are connected, without delays."""
         measured = 0.0 if self.storm or self.once else self.windows * (self.window + 0.3)
         return 2 * self.settle + self.idle + self.warmup + measured
 
     @property
     def longest(self) -> float:
-        """Seconds after which the tool has certainly ended by itself, and a few more."""
-        # 180 to connect, and 180 for a storm or the long one, as in load.c.
+        """Seconds within which the tool ends by itself, and a margin."""
+        # 180 to connect, and 180 for a storm or the long publication, as in load.c.
         return self.planned + self.drain + 180 + 180 + 20
 
     def arguments(self) -> Iterator[str]:
-        """As the load tool reads them."""
+        """The options of the load tool."""
         for group in self.groups:
             yield f"--group={group.argument()}"
         for field in fields(self):

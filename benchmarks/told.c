@@ -4,7 +4,7 @@
 
 enum { SAMPLE_NS = 50000000 };
 
-/* The most that was seen since it was last printed. */
+/* The maximum since the last print. */
 static struct {
     uint64_t rss, tcp;
 } peak;

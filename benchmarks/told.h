@@ -1,10 +1,10 @@
-/* What happened between two moments, as it is printed. */
+/* The report on the time between two moments. */
 #ifndef TOLD_H
 #define TOLD_H
 
 #include "count.h"
 
-/* What had happened at one moment. */
+/* The counters at one moment. */
 struct moment {
     uint64_t at, cpu, own_cpu, rss, published, deliveries, bytes, answered;
 };
@@ -12,10 +12,10 @@ struct moment {
 extern struct passes passes;
 
 struct moment look(void);
-/* To be called often: remembers the most memory that was seen since the last span was printed. */
+/* Call this often: it keeps the maximum of the memory since the last printed span. */
 void sample_memory(void);
 void clear_times(void);
-/* The inside of a JSON object; how many were `closed` is said as of now. */
+/* The inside of a JSON object; `closed` is the current number. */
 void print_span(const struct moment *from, const struct moment *to);
 void print_all_times(void);
 

@@ -1,4 +1,4 @@
-"""The package as others get it: built, installed into empty environments, and run there."""
+"""The package is built, installed into empty environments, and run there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import pushserver
-from tests.e2e.server import CHECKOUT, Server, environment
+from tests.e2e.server import CHECKOUT, Server, environment, running
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ ASSETS = ("templates", "static", "systemd")
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run a program without the checkout on its path; its output."""
+    """Run a program without the checkout on its path, and return its output."""
     ended = subprocess.run(
         command,
         cwd=cwd,
@@ -38,7 +38,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def files_of(*folders: str) -> set[str]:
-    """The files under folders of the checkout, as the checkout names them."""
+    """The files in folders of the checkout, relative to it."""
     return {
         str(path.relative_to(CHECKOUT))
         for folder in folders
@@ -49,14 +49,14 @@ def files_of(*folders: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout to build in, since builds leave things behind."""
+    """A copy of the checkout to build in, because builds leave files behind."""
     leave = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "build", "dist", "*.egg-*")
     return shutil.copytree(CHECKOUT, tmp_path_factory.mktemp("tree") / "pushserver", ignore=leave)
 
 
 @pytest.fixture(scope="module")
 def built(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the source distribution, and the wheel that was built from that."""
+    """A folder with the source distribution, and the wheel built from it."""
     folder = tmp_path_factory.mktemp("built")
     run(sys.executable, "-m", "build", "--outdir", folder, tree, cwd=folder)
     return folder
@@ -82,7 +82,7 @@ class TestTheWheel:
     def test_has_every_module(self, contents: set[str]) -> None:
         assert files_of("pushserver") - contents == set()
 
-    def test_puts_nothing_beside_the_package_but_the_plugins(self, contents: set[str]) -> None:
+    def test_installs_only_the_package_and_the_plugins(self, contents: set[str]) -> None:
         metadata = f"pushserver-{pushserver.__version__}.dist-info/"
         others = {name for name in contents if not name.startswith(("pushserver/", metadata))}
         assert others == {
@@ -90,7 +90,7 @@ class TestTheWheel:
             "twisted/plugins/pushserver_sources.py",
         }
 
-    def test_needs_what_the_design_says_and_no_more(self, wheel: Path) -> None:
+    def test_requires_exactly_the_planned_libraries(self, wheel: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             name = f"pushserver-{pushserver.__version__}.dist-info/METADATA"
             metadata = archive.read(name).decode()
@@ -109,7 +109,7 @@ class TestTheWheel:
         assert "Requires-Python: >=3.11" in metadata
 
 
-def test_the_source_distribution_has_all_that_a_build_needs(built: Path) -> None:
+def test_the_source_distribution_is_complete(built: Path) -> None:
     [path] = built.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -121,13 +121,13 @@ def test_the_source_distribution_has_all_that_a_build_needs(built: Path) -> None
 def twistd(
     request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The twistd of an environment that holds nothing but what an installation brings."""
+    """The twistd of an environment with an installation and nothing else."""
     folder = tmp_path_factory.mktemp(request.param)
     run(sys.executable, "-m", "venv", "venv", cwd=folder)
     editable = request.param == "editable"
-    what = ["--editable", str(tree)] if editable else [str(request.getfixturevalue("wheel"))]
+    target = ["--editable", str(tree)] if editable else [str(request.getfixturevalue("wheel"))]
     pip = [str(folder / "venv/bin/python"), "-m", "pip", "install", "--quiet"]
-    run(*pip, "--constraint", str(CHECKOUT / "constraints.txt"), *what, cwd=folder)
+    run(*pip, "--constraint", str(CHECKOUT / "constraints.txt"), *target, cwd=folder)
     return folder / "venv" / "bin" / "twistd"
 
 
@@ -138,7 +138,7 @@ def test_twistd_lists_the_plugin(twistd: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "key"), [("cron", "expression = '@daily'"), ("feed", "url = 'http://localhost/'")]
 )
-def test_a_type_whose_extra_is_missing_says_how_to_get_it(
+def test_a_type_without_its_extra_says_how_to_install_it(
     twistd: Path, tmp_path: Path, kind: str, key: str
 ) -> None:
     config = tmp_path / "c.toml"
@@ -151,26 +151,21 @@ def test_a_type_whose_extra_is_missing_says_how_to_get_it(
         text=True,
         check=False,
     )
-    told = ended.stderr.splitlines()
+    lines = ended.stderr.splitlines()
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert len(told) == 1
-    assert told[0].startswith(f"pushserver: {config}: sources.s")
-    assert f": {kind} needs the library " in told[0]
-    assert told[0].endswith(f": pip install 'pushserver[{kind}]'")
+    assert len(lines) == 1
+    assert lines[0].startswith(f"pushserver: {config}: sources.s")
+    assert f": {kind} needs the library " in lines[0]
+    assert lines[0].endswith(f": pip install 'pushserver[{kind}]'")
 
 
 @pytest.fixture(scope="module")
 def installed(twistd: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that runs from an installation, in a folder that is empty."""
+    """A server that runs from an installation, in an empty folder."""
     folder = tmp_path_factory.mktemp("empty")
-    server = Server(folder, twistd=[str(twistd)], env=environment(PYTHONPATH=""))
-    try:
-        yield server.start()
-        server.stop()
-        assert server.problems == []
-        assert [path.name for path in folder.iterdir()] == ["log"]
-    finally:
-        server.kill()
+    with running(Server(folder, twistd=[str(twistd)], env=environment(PYTHONPATH=""))) as server:
+        yield server
+    assert [path.name for path in folder.iterdir()] == ["log"]
 
 
 class TestTheInstalledServer:
@@ -180,7 +175,7 @@ class TestTheInstalledServer:
         assert page.headers.get_content_type() == "text/html"
         assert 'id="list"' in page.text
 
-    def test_serves_every_file_that_the_page_names(self, installed: Server) -> None:
+    def test_serves_every_file_of_the_page(self, installed: Server) -> None:
         page = installed.get("", accept="text/html").text
         named = re.findall(r'(?:src|href)="((?:\./)?static/[^"]+)"', page)
         assert named

@@ -1,4 +1,4 @@
-"""The units, and what the server does for systemd."""
+"""The units of systemd, socket activation and notifications."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.slow
 UNITS = CHECKOUT / "systemd"
 SERVICE, SOCKET = "pushserver.service", "pushserver.socket"
 EXPOSURE_BY_SOCKET = 2
-"""In tenths, as `systemd-analyze security` counts: 0 is best, 100 worst."""
+"""The exposure by `systemd-analyze security`, in tenths: 0 is best, 100 worst."""
 EXPOSURE_LISTENING = 11
 
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """A folder with the units; what they start is a program that is there."""
+    """A folder with the units, which start a program that exists."""
     for name in (SERVICE, SOCKET):
         copy(UNITS / name, tmp_path / name)
     return tmp_path
@@ -35,11 +35,11 @@ def units(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def listening_units(units: Path) -> Path:
-    """The same as the documents tell those who want no socket unit."""
+    """The same without the socket unit, as the documents describe it."""
     (units / SOCKET).unlink()
-    place = units / f"{SERVICE}.d"
-    place.mkdir()
-    copy(UNITS / "listen.conf", place / "listen.conf")
+    folder = units / f"{SERVICE}.d"
+    folder.mkdir()
+    copy(UNITS / "listen.conf", folder / "listen.conf")
     return units
 
 
@@ -60,22 +60,22 @@ def analyze(units: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 class TestTheUnits:
-    def test_are_verified_without_a_word(self, units: Path) -> None:
+    def test_are_verified_without_a_message(self, units: Path) -> None:
         ended = analyze(units, "verify", f"./{SERVICE}", f"./{SOCKET}")
         assert (ended.returncode, ended.stdout) == (0, "")
 
-    def test_are_verified_without_the_socket_too(self, listening_units: Path) -> None:
+    def test_are_verified_without_the_socket_unit(self, listening_units: Path) -> None:
         ended = analyze(listening_units, "verify", f"./{SERVICE}")
         assert (ended.returncode, ended.stdout) == (0, "")
 
-    def test_expose_next_to_nothing(self, units: Path) -> None:
-        self.exposes_at_most(units, EXPOSURE_BY_SOCKET)
+    def test_expose_almost_nothing(self, units: Path) -> None:
+        self.check_exposure(units, EXPOSURE_BY_SOCKET)
 
-    def test_expose_little_when_the_server_listens_itself(self, listening_units: Path) -> None:
-        self.exposes_at_most(listening_units, EXPOSURE_LISTENING)
+    def test_expose_little_if_the_server_listens_itself(self, listening_units: Path) -> None:
+        self.check_exposure(listening_units, EXPOSURE_LISTENING)
 
     @staticmethod
-    def exposes_at_most(units: Path, threshold: int) -> None:
+    def check_exposure(units: Path, threshold: int) -> None:
         arguments = ["security", "--offline=yes", f"--threshold={threshold}", f"./{SERVICE}"]
         ended = analyze(units, *arguments)
         assert ended.returncode == 0, ended.stdout
@@ -89,21 +89,21 @@ class TestTheUnits:
 
 
 def exec_start(unit: str) -> str:
-    """The command line in a unit."""
+    """The command line of a unit."""
     [line] = re.findall(r"^ExecStart=.+$", (UNITS / unit).read_text("utf-8"), re.MULTILINE)
     return str(line).removeprefix("ExecStart=")
 
 
 def arguments_of(unit: str) -> list[str]:
-    """What the unit gives to twistd."""
+    """The arguments of twistd in a unit."""
     return exec_start(unit).split()[1:]
 
 
 @contextmanager
 def activated(folder: Path, port: int, *sandbox: str) -> Iterator[Path]:
-    """What the socket unit does: hold the port, start the service's command when somebody comes.
+    """Do as the socket unit: hold the port, and start the service at the first connection.
 
-    Yields the file with all that it and the server say.
+    Yields the log of both.
     """
     passed = environment()
     command = [
@@ -135,7 +135,7 @@ def activated(folder: Path, port: int, *sandbox: str) -> Iterator[Path]:
 
 
 class TestSocketActivation:
-    def test_serves_on_the_socket_that_it_was_given(self, tmp_path: Path) -> None:
+    def test_serves_on_the_passed_socket(self, tmp_path: Path) -> None:
         port = free_port()
         with activated(tmp_path, port) as log:
             assert get(port, "").status == 200
@@ -144,10 +144,10 @@ class TestSocketActivation:
         assert text.count(f"http://127.0.0.1:{port}/") == 1
         assert not PROBLEM.search(text)
 
-    def test_serves_in_a_sandbox_that_has_no_network(self, tmp_path: Path) -> None:
+    def test_serves_in_a_sandbox_without_a_network(self, tmp_path: Path) -> None:
         sandbox = ["unshare", "--net", "setpriv", "--no-new-privs"]
         if subprocess.run([*sandbox, "true"], stderr=subprocess.DEVNULL, check=False).returncode:
-            pytest.skip("this user may not make network namespaces")
+            pytest.skip("this user may not create network namespaces")
         port = free_port()
         with activated(tmp_path, port, *sandbox) as log:
             assert get(port, "").status == 200
@@ -155,7 +155,7 @@ class TestSocketActivation:
 
 
 class TestNotification:
-    """READY=1 and STOPPING=1, on both kinds of address that NOTIFY_SOCKET can have."""
+    """READY=1 and STOPPING=1, on both kinds of address in NOTIFY_SOCKET."""
 
     @pytest.fixture(params=["a path", "an abstract name"])
     def supervisor(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Supervisor]:
@@ -171,22 +171,22 @@ class TestNotification:
         finally:
             server.kill()
 
-    def test_ready_is_said_when_it_listens(self, notifying: Server, supervisor: Supervisor) -> None:
+    def test_ready_is_sent_when_it_listens(self, notifying: Server, supervisor: Supervisor) -> None:
         socket.create_connection(("127.0.0.1", notifying.port)).close()
         assert supervisor.listen() == ["READY=1"]
 
-    def test_stopping_is_said_before_anybody_is_sent_away(
+    def test_stopping_is_sent_before_clients_are_closed(
         self, notifying: Server, supervisor: Supervisor
     ) -> None:
         with dial_channel(notifying) as (client, _):
             notifying.send(signal.SIGTERM)
             assert closed_with(client).code == 1001
-            # One process says both, so what it said first is here by now.
+            # One process sends both, so the first has arrived by now.
             assert "STOPPING=1" in supervisor.listen()
         wait_for_end(notifying.pid)
         assert supervisor.listen() == ["READY=1", "STOPPING=1"]
 
-    def test_nothing_is_said_when_the_start_fails(
+    def test_nothing_is_sent_when_the_start_fails(
         self, tmp_path: Path, supervisor: Supervisor
     ) -> None:
         port = free_port()

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Take the picture of a running live page that the README shows.
+"""Take the screenshot of a running live page for the README.
 
     tools/screenshot.py URL [OUT]            docs/screenshot.png, or OUT: wide, light
     tools/screenshot.py URL --all FOLDER     wide and phone, light and dark, into FOLDER
 
-Needs Playwright for Python and a Chromium: what CHROMIUM in the environment names, or Debian's.
+Needs Playwright for Python and Chromium: the program in the environment variable CHROMIUM, or
+Debian's.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ CHROMIUM_ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-TIMEOUT_MS = 60_000  # ten numbers of a server that has just started take twenty seconds
+TIMEOUT_MS = 60_000  # a new server needs twenty seconds for ten numbers
 
-# Drawn: some pixel of the canvas inside the axes is not transparent.
+# A drawn graph has a pixel inside the axes that is not transparent.
 GRAPH_IS_DRAWN = """() => {
   const canvas = document.querySelector("#graph canvas");
   if (!canvas || Number(document.querySelector("#graph").dataset.points) < 10) return false;
@@ -42,7 +43,7 @@ GRAPH_IS_DRAWN = """() => {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One way to look at the page; sizes in CSS pixels."""
+    """A size and colour scheme of the page; sizes in CSS pixels."""
 
     width: int
     height: int
@@ -61,19 +62,19 @@ VIEWS = {
 
 
 def wait_until_drawn(page: Page) -> None:
-    """Return when the page is live and shows ten rows, the graph and how many watch."""
+    """Wait until the page is live and shows ten rows, the graph and the number of watchers."""
     page.wait_for_selector("#state[data-state=live]")
     page.wait_for_function("document.querySelectorAll('#list li[data-offset]').length === 10")
     page.wait_for_function(GRAPH_IS_DRAWN)
     page.wait_for_function("/^[0-9]/.test(document.querySelector('#watching').textContent)")
-    # The newest row comes in with an animation, which would be caught half way.
+    # The newest row appears with an animation, which the picture would catch half way.
     page.wait_for_function(
         "document.getAnimations().every((animation) => animation.playState !== 'running')"
     )
 
 
 def take(browser: Browser, url: str, view: View, out: Path) -> None:
-    """Open the page anew in this view and write its picture."""
+    """Open the page in this view and write its picture."""
     context = browser.new_context(
         viewport={"width": view.width, "height": view.height},
         color_scheme="dark" if view.scheme == "dark" else "light",

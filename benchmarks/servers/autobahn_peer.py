@@ -1,4 +1,4 @@
-"""Plain Autobahn on Twisted: a message is prepared once, and sent to each.
+"""Autobahn on Twisted: a message is prepared once and sent to each client.
 
 usage: autobahn_peer FEED PORT
 """
@@ -19,10 +19,10 @@ CLIENTS: set[Client] = set()
 
 
 class Client(WebSocketServerProtocol):
-    """One client, among those that are sent to while it is there."""
+    """One client; it gets all publications while it is connected."""
 
     def onOpen(self) -> None:
-        # Autobahn 26.10 means to set it and does not.
+        # Autobahn 26.10 has code to set it that does not work.
         transport: Any = self.transport
         transport.setTcpNoDelay(True)
         CLIENTS.add(self)

@@ -1,4 +1,4 @@
-"""What is to be published and when, told by the load tool through a shared file.
+"""The events to publish and their times, from the load tool through a shared file.
 
 The layout is in feed.h. Works on any Python: peers have environments of their own.
 """
@@ -16,9 +16,9 @@ _RATE = struct.Struct("=d")
 _NUMBERS = struct.Struct("=QQ")
 BYTES = _RATE.size + _NUMBERS.size
 IDLE_SECONDS = 0.25
-"""How often a paused feed is looked at."""
+"""Seconds between two reads of a paused feed."""
 SLICE_SECONDS = 0.005
-"""How long one turn publishes when there is more to do than time."""
+"""Seconds of publishing in one turn if the server is behind."""
 
 
 class Feed:
@@ -50,7 +50,7 @@ class Feed:
             now = time.monotonic()
 
     def publishes(self) -> bool:
-        """Whether anything is asked for."""
+        """Whether the load tool wants events."""
         return self._rate() > 0
 
     def wait(self) -> float:
@@ -65,7 +65,7 @@ class Feed:
 
     def _make(self) -> tuple[int, Event]:
         size = _NUMBERS.unpack_from(self._shared, _RATE.size)[1]
-        # Steps of a prime, so that neighbours are not published one after the other.
+        # Steps of a prime, so that neighbouring channels do not follow each other.
         channel = self._total * 7919 % len(self._seqs)
         self._seqs[channel] += 1
         self._total += 1

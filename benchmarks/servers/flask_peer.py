@@ -26,7 +26,7 @@ def main(feed: Feed, port: int, mode: str) -> None:
             server.sleep(feed.wait())
 
     server.start_background_task(publish)
-    # Werkzeug refuses to serve a public port; this one is this machine's alone.
+    # Werkzeug refuses to serve a public port; this one is on loopback.
     unsafe = {"allow_unsafe_werkzeug": True} if mode == "threading" else {}
     server.run(APP, host="127.0.0.1", port=port, log_output=False, **unsafe)
 

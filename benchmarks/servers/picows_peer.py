@@ -25,7 +25,7 @@ CLIENTS: set[WSTransport] = set()
 
 
 class Client(WSListener):  # type: ignore[misc]
-    """One client, among those that are sent to while it is there."""
+    """One client; it gets all publications while it is connected."""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         CLIENTS.add(transport)

@@ -1,4 +1,4 @@
-"""The real `twistd pushserver`, whose sources publish what the feed asks for.
+"""`twistd pushserver`, with a source that publishes the events of the feed.
 
 usage: python -m benchmarks.servers.product FEED CHANNELS [options of twistd pushserver]
 
@@ -64,7 +64,7 @@ class FeedSource(Service):
         for draft in again:
             run_coroutine(self._tick(draft))
         if self._refused:
-            # There is more to deliver than can be sent: a publisher waits, and tries again.
+            # The server cannot send fast enough: the publisher waits and tries again.
             self._clock.callLater(RETRY_SECONDS, self._turn)
             return
         for channel, event in self._feed.due():
@@ -80,7 +80,7 @@ class FeedSource(Service):
 
 
 def main() -> None:
-    """Run twistd with the source in its place."""
+    """Run twistd with this source in place of Runner."""
     FeedSource.feed_path, FeedSource.channels = sys.argv[1], int(sys.argv[2])
     if not hasattr(assembly, "Runner"):
         raise SystemExit("benchmarks/servers/product.py: build.Runner is gone; hook anew")

@@ -1,4 +1,4 @@
-"""How much CPU the longest turn of the reactor and the longest collection took in this process.
+"""The CPU time of the longest turn of the reactor and of the longest collection in this process.
 
 A collection comes in the middle of a turn; what it took is not counted as the turn's.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Turns:
-    """Counts turns while `counts` says so, and collections from the beginning."""
+    """Measures turns while `counts` is true, and all collections."""
 
     def __init__(self, counts: Callable[[], bool]):
         self.longest_turn = 0.0
@@ -27,7 +27,7 @@ class Turns:
         self._thread = threading.get_ident()
 
     def watch(self, reactor: Any) -> None:
-        """From now on; the reactor is one that has a poller, and runs in this thread."""
+        """Start; the reactor must have a poller and run in this thread."""
         poller, watching = reactor._poller, self
 
         class Watched:
@@ -45,7 +45,7 @@ class Turns:
         gc.callbacks.append(self._collects)
 
     def stop(self) -> None:
-        """No longer; the poller is left as it is."""
+        """Stop; the poller stays replaced."""
         gc.callbacks.remove(self._collects)
 
     def write(self, path: Path) -> None:

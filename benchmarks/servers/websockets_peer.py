@@ -18,7 +18,7 @@ CLIENTS: set[ServerConnection] = set()
 
 
 async def hold(client: ServerConnection) -> None:
-    """Keep one client among those that are sent to."""
+    """Send all publications to a client while it is connected."""
     CLIENTS.add(client)
     try:
         await client.wait_closed()
