@@ -144,7 +144,7 @@ def test_long_text_is_cut_and_available_in_full(site: Site) -> None:
     expect(page.locator(".row-more")).to_be_focused()
 
 
-def test_an_empty_channel_says_how_to_publish(site: Site) -> None:
+def test_an_empty_channel_shows_how_to_publish(site: Site) -> None:
     page = site.open("new")
     command = """curl -d '{"number": 3}' http://push.test/channels/new"""
     expect(page.locator("#empty code")).to_have_text(command)
@@ -170,7 +170,7 @@ def test_the_page_shows_the_number_of_watchers(site: Site) -> None:
     expect(page.locator("#watching-who")).to_have_text("you, ann and 1 other")
 
 
-def test_on_a_phone_nothing_moves_when_others_watch(site: Site) -> None:
+def test_on_a_phone_nothing_moves_when_others_connect(site: Site) -> None:
     page = site.open()
     page.set_viewport_size({"width": 390, "height": 844})
     expect(page.locator("#watching-who")).to_have_text("only you")

@@ -110,18 +110,18 @@ class TestPublish:
             ("null", None),
         ],
     )
-    def test_takes_json_or_else_a_text(
+    def test_publishes_json_or_else_a_text(
         self, published: Published, capsys: Capture, text: str, data: object
     ) -> None:
         assert main(["publish", "a", "--", text]) == 0
         assert published == [("http://localhost:8080", "a", data, "message", None)]
         assert json.loads(capsys.readouterr().out) == POSITION
 
-    def test_takes_where_and_who_from_its_options(self, published: Published) -> None:
+    def test_takes_the_url_and_the_key_from_its_options(self, published: Published) -> None:
         main(["publish", "a", "1", "--url", "http://h", "--key", "k", "--event", "e"])
         assert published == [("http://h", "a", 1, "e", "k")]
 
-    def test_takes_where_and_who_from_the_environment(
+    def test_takes_the_url_and_the_key_from_the_environment(
         self, published: Published, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PUSHSERVER_URL", "http://env")
@@ -133,7 +133,7 @@ class TestPublish:
             ("http://flag", "l"),
         ]
 
-    def test_takes_each_line_of_standard_input(
+    def test_publishes_each_line_of_standard_input(
         self, published: Published, monkeypatch: pytest.MonkeyPatch, capsys: Capture
     ) -> None:
         monkeypatch.setattr(sys, "stdin", io.StringIO('1\nhello\n{"a":2}'))
@@ -163,18 +163,16 @@ class TestSubscribe:
         assert streams.queries == [[("channel", "a")]]
         assert streams.headers[0]["Accept"] == "application/x-ndjson"
 
-    def test_ends_after_so_many(self, streams: Streams, capsys: Capture) -> None:
+    def test_ends_after_count(self, streams: Streams, capsys: Capture) -> None:
         streams.lives = [[subscribed(0), *(publication(n) for n in range(1, 9))]]
         assert self.run(streams, "--count", "3") == 0
         assert self.told(capsys) == [1, 2, 3]
 
-    def test_none_is_an_end_at_once(self, streams: Streams) -> None:
+    def test_count_0_ends_at_once(self, streams: Streams) -> None:
         assert self.run(streams, "--count", "0") == 0
         assert streams.queries == []
 
-    def test_goes_on_where_it_was_when_the_stream_ends(
-        self, streams: Streams, capsys: Capture
-    ) -> None:
+    def test_resumes_when_the_stream_ends(self, streams: Streams, capsys: Capture) -> None:
         streams.lives = [
             [subscribed(4)],
             [subscribed(4), publication(5), publication(6)],
@@ -186,14 +184,14 @@ class TestSubscribe:
         positions = [dict(query).get("since") for query in streams.queries]
         assert positions == [None, "e:4", "e:6", "e:6"]
 
-    def test_says_what_it_lost(self, streams: Streams, capsys: Capture) -> None:
+    def test_reports_a_loss(self, streams: Streams, capsys: Capture) -> None:
         reset = {"reset": {"reason": "epoch", "epoch": "f", "id": "f:9"}}
         streams.lives = [[subscribed(4), reset], [publication(10)]]
         assert self.run(streams, "--since", "e:1", "--count", "1") == 0
         assert capsys.readouterr().err == "pushserver: some are lost: epoch\n"
         assert [dict(query)["since"] for query in streams.queries] == ["e:1", "f:9"]
 
-    def test_begins_where_it_is_told(self, streams: Streams) -> None:
+    def test_starts_at_the_given_position(self, streams: Streams) -> None:
         streams.lives = [[publication(1)], [publication(1)]]
         self.run(streams, "--last", "5", "--count", "1")
         options = ["--since", "oldest", "--key", "k", "--count", "1"]
@@ -208,7 +206,7 @@ class TestSubscribe:
         assert self.run(streams, "--since", "oldest", "--last", "1") == 1
         assert "exclude each other" in capsys.readouterr().err
 
-    def test_a_refusal_ends_it_with_what_the_server_said(
+    def test_a_refusal_ends_it_with_the_servers_message(
         self, streams: Streams, capsys: Capture
     ) -> None:
         streams.refusal = (400, b'{"error":{"code":400,"message":"expected a whole number"}}')
@@ -220,14 +218,12 @@ class TestSubscribe:
     @pytest.mark.parametrize(
         "url", ["nowhere", "ftp://a", "file:///etc/passwd", "http://a:b", "http://a b", "http://"]
     )
-    def test_a_url_that_is_none_ends_it(self, capsys: Capture, url: str) -> None:
+    def test_an_invalid_url_ends_it(self, capsys: Capture, url: str) -> None:
         assert main(["subscribe", "a", "--url", url]) == 1
         assert url in capsys.readouterr().err
 
     @pytest.mark.parametrize("key", ["s3cret€", "s3cret\nX-A: b"])
-    def test_a_key_that_no_header_holds_ends_it(
-        self, streams: Streams, capsys: Capture, key: str
-    ) -> None:
+    def test_an_invalid_key_ends_it(self, streams: Streams, capsys: Capture, key: str) -> None:
         assert self.run(streams, "--key", key) == 1
         told = capsys.readouterr().err
         assert "the API key cannot be sent" in told
@@ -246,7 +242,7 @@ class TestSubscribe:
         assert told.isprintable()
         assert len(streams.queries) == 1
 
-    def test_a_redirect_to_another_server_does_not_take_the_key_there(
+    def test_a_redirect_does_not_send_the_key_to_another_server(
         self, streams: Streams, capsys: Capture
     ) -> None:
         other = Streams()
@@ -278,12 +274,12 @@ class TestSubscribe:
         assert self.run(streams, "--count", "1") == 1
         assert f"got {status} and" in capsys.readouterr().err
 
-    def test_the_type_may_be_written_in_another_way(self, streams: Streams) -> None:
+    def test_the_media_type_may_have_parameters_and_capitals(self, streams: Streams) -> None:
         streams.media = "Application/X-NDJSON ; charset=utf-8"
         streams.lives = [[publication(1)]]
         assert self.run(streams, "--count", "1") == 0
 
-    def test_a_line_without_end_ends_it(
+    def test_an_endless_line_ends_it(
         self, streams: Streams, capsys: Capture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(cli, "LINE_BYTES", 1_000)
@@ -291,7 +287,7 @@ class TestSubscribe:
         assert self.run(streams, "--count", "1") == 1
         assert "a line of more than 1000 bytes" in capsys.readouterr().err
 
-    def test_a_server_that_is_away_is_tried_again(
+    def test_an_unreachable_server_is_tried_again(
         self, streams: Streams, capsys: Capture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         streams.close()
@@ -312,7 +308,7 @@ class TestSubscribe:
     @pytest.mark.parametrize(
         "told", ["<html>", "\udcff", "[" * 60_000, "[1]", "7", '{"x": 1}', '{"reset": 1}']
     )
-    def test_a_server_of_another_kind_is_told(
+    def test_a_server_of_another_kind_is_reported(
         self, streams: Streams, capsys: Capture, told: str
     ) -> None:
         streams.lives = [[told]]
@@ -321,7 +317,7 @@ class TestSubscribe:
 
 
 class TestCheckConfig:
-    def test_a_good_file_is_good(self, tmp_path: Path, capsys: Capture) -> None:
+    def test_a_valid_file_is_good(self, tmp_path: Path, capsys: Capture) -> None:
         path = tmp_path / "c.toml"
         path.write_text("[limits]\nbody_bytes = 5")
         assert main(["check-config", str(path)]) == 0
@@ -335,7 +331,7 @@ class TestCheckConfig:
             ("[limits", "Expected"),
         ],
     )
-    def test_a_bad_one_is_told_with_the_key(
+    def test_an_invalid_file_is_reported_with_the_key(
         self, tmp_path: Path, capsys: Capture, text: str, problem: str
     ) -> None:
         path = tmp_path / "c.toml"
@@ -345,11 +341,11 @@ class TestCheckConfig:
         assert told.startswith(f"pushserver: {path}: ")
         assert problem in told
 
-    def test_a_missing_one_is_told(self, tmp_path: Path, capsys: Capture) -> None:
+    def test_a_missing_file_is_reported(self, tmp_path: Path, capsys: Capture) -> None:
         assert main(["check-config", str(tmp_path / "c.toml")]) == 1
         assert "c.toml" in capsys.readouterr().err
 
-    def test_the_environment_is_looked_at_too(
+    def test_environment_variables_are_checked_too(
         self, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = tmp_path / "c.toml"
@@ -360,25 +356,21 @@ class TestCheckConfig:
 
 
 @pytest.mark.parametrize("arguments", [[], ["bogus"], ["publish"], ["publish", "a"], ["subscribe"]])
-def test_what_is_no_command_is_answered_with_how_to_use_it(
-    arguments: list[str], capsys: Capture
-) -> None:
+def test_an_unknown_command_prints_the_usage(arguments: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
     assert "usage: pushserver" in capsys.readouterr().err
 
 
-def test_the_version_is_told(capsys: Capture) -> None:
+def test_the_version_is_printed(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"pushserver {__version__}\n"
 
 
-def test_a_reader_that_has_read_enough_is_no_failure(
-    published: Published, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_closed_pipe_is_no_failure(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
     class Pipe(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError

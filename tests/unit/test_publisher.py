@@ -111,7 +111,7 @@ def test_a_publication_is_one_post_to_the_channels_url(listener: Listener) -> No
     assert "X-API-Key" not in request["headers"]
 
 
-def test_the_event_the_key_and_a_path_before_the_channel_go_with_it(listener: Listener) -> None:
+def test_the_event_the_key_and_a_path_of_the_server_are_sent(listener: Listener) -> None:
     listener.answers = [taken()]
     publish(f"{listener.url}/live/", "chat:a b", 1, event="grün & neu", key="s3cret")
     [request] = listener.requests
@@ -119,7 +119,7 @@ def test_the_event_the_key_and_a_path_before_the_channel_go_with_it(listener: Li
     assert request["headers"]["X-API-Key"] == "s3cret"
 
 
-def test_each_publication_has_a_key_of_its_own(listener: Listener) -> None:
+def test_each_publication_has_its_own_key(listener: Listener) -> None:
     listener.answers = [taken(), taken()]
     publish(listener.url, "a", 1)
     publish(listener.url, "a", 1)
@@ -127,7 +127,7 @@ def test_each_publication_has_a_key_of_its_own(listener: Listener) -> None:
 
 
 @pytest.mark.parametrize("trouble", [CUT, refused(503, "the server is shutting down")])
-def test_trouble_that_may_pass_is_tried_again_with_the_same_key(
+def test_temporary_failures_are_tried_again_with_the_same_key(
     listener: Listener, pauses: Pauses, trouble: tuple[int, bytes]
 ) -> None:
     listener.answers = [trouble, trouble, trouble, taken()]
@@ -137,14 +137,14 @@ def test_trouble_that_may_pass_is_tried_again_with_the_same_key(
     assert pauses == [0.2, 1.0, 3.0]
 
 
-def test_trouble_that_lasts_is_told(listener: Listener, pauses: Pauses) -> None:
+def test_lasting_failures_are_raised(listener: Listener, pauses: Pauses) -> None:
     listener.answers = [refused(503, "the store failed: disk full")] * 4
     with pytest.raises(PublishError, match=r"^503: the store failed: disk full$"):
         publish(listener.url, "a", 1)
     assert len(pauses) == 3
 
 
-def test_a_server_that_is_not_there_is_told_with_its_name(pauses: Pauses) -> None:
+def test_an_unreachable_server_is_named_in_the_error(pauses: Pauses) -> None:
     with socket.socket() as taken_port:
         taken_port.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{taken_port.getsockname()[1]}"
@@ -166,7 +166,7 @@ def test_a_server_that_is_not_there_is_told_with_its_name(pauses: Pauses) -> Non
         (500, b'{"error": {"message": "' + b"x" * 5_000 + b'"}}', "x" * 300 + "..."),
     ],
 )
-def test_a_refusal_is_told_at_once(
+def test_a_refusal_is_raised_at_once(
     listener: Listener, pauses: Pauses, status: int, answer: bytes, message: str
 ) -> None:
     listener.answers = [(status, answer)]
@@ -188,7 +188,7 @@ Loop.data.append(Loop.data)
 @pytest.mark.parametrize(
     "data", [float("nan"), float("inf"), {object()}, object(), Loop.data, b"x"]
 )
-def test_data_that_json_cannot_hold_is_told_before_anything_is_sent(data: object) -> None:
+def test_invalid_data_is_raised_before_a_request(data: object) -> None:
     with pytest.raises(PublishError, match="does not fit into JSON"):
         publish("http://127.0.0.1:1", "a", data)
 
@@ -196,7 +196,7 @@ def test_data_that_json_cannot_hold_is_told_before_anything_is_sent(data: object
 @pytest.mark.parametrize(
     ("data", "text"), [({1}, b"[1]"), ({"when": date(2026, 11, 20)}, b'{"when":"2026-11-20"}')]
 )
-def test_what_an_application_may_publish_a_script_may_too(
+def test_the_same_values_as_in_an_application_can_be_published(
     data: object, text: bytes, listener: Listener
 ) -> None:
     listener.answers = [taken()]
@@ -209,7 +209,7 @@ class TestARedirect:
 
     @pytest.mark.parametrize("key", [None, "s3cret"])
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    def test_to_another_server_is_told_and_not_followed(
+    def test_to_another_server_is_reported_and_not_followed(
         self, listener: Listener, other: Listener, pauses: Pauses, status: int, key: str | None
     ) -> None:
         target = f"{other.url}/channels/a?event=message"
@@ -231,13 +231,13 @@ class TestARedirect:
             publish(listener.url, "a", 1)
         assert len(listener.requests) == 1
 
-    def test_to_itself_is_asked_once(self, listener: Listener) -> None:
+    def test_to_itself_is_requested_once(self, listener: Listener) -> None:
         listener.answers = [Answer(302, b"", {"Location": ""}), taken()]
         with pytest.raises(PublishError, match="302, a redirect without a Location"):
             publish(listener.url, "a", 1)
         assert len(listener.requests) == 1
 
-    def test_keeps_the_path_of_the_server_in_what_it_says(self, listener: Listener) -> None:
+    def test_keeps_the_path_of_the_server_in_the_message(self, listener: Listener) -> None:
         target = "https://example.org/live/channels/a?event=message"
         listener.answers = [Answer(308, b"", {"Location": target})]
         with pytest.raises(PublishError, match=r"give https://example\.org/live as the URL"):
@@ -254,7 +254,7 @@ class TestARedirect:
             ("http://a/" + "b" * 9_000, "http://a/" + "b" * 291 + "..."),
         ],
     )
-    def test_anywhere_is_told_on_one_printable_line(
+    def test_anywhere_is_reported_in_one_printable_line(
         self, listener: Listener, location: str, shown: str
     ) -> None:
         listener.answers = [Answer(301, b"", {"Location": location})]
@@ -296,7 +296,7 @@ class TestSuccess:
             (201, b"\xff\xfe\xfd", "got 201"),
         ],
     )
-    def test_is_nothing_but_a_201_with_a_position(
+    def test_is_only_a_201_with_a_position(
         self, listener: Listener, pauses: Pauses, status: int, body: bytes, told: str
     ) -> None:
         listener.answers = [(status, body), taken()]
@@ -308,17 +308,17 @@ class TestSuccess:
         assert str(caught.value).isprintable()
         assert (len(listener.requests), pauses) == (1, [])
 
-    def test_may_say_more_than_we_know(self, listener: Listener) -> None:
+    def test_may_contain_unknown_fields(self, listener: Listener) -> None:
         listener.answers = [(201, json.dumps({**POSITION, "more": [1]}).encode())]
         assert publish(listener.url, "a", 1)["offset"] == 1
 
     @pytest.mark.parametrize("status", [200, 201, 400, 301])
-    def test_is_not_waited_for_in_a_body_without_end(self, listener: Listener, status: int) -> None:
+    def test_of_an_endless_body_is_not_waited_for(self, listener: Listener, status: int) -> None:
         listener.answers = [Answer(status, b" " * 10_000, {"Location": "/"}, endless=True)]
         with pytest.raises(PublishError, match=str(status)):
             publish(listener.url, "a", 1)
 
-    def test_that_comes_in_drops_is_not_waited_for(
+    def test_of_a_slow_body_is_not_waited_for(
         self, listener: Listener, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = itertools.count(step=4.0)
@@ -327,9 +327,7 @@ class TestSuccess:
         with pytest.raises(PublishError, match="timed out"):
             publish(listener.url, "a", 1, timeout=10.0)
 
-    def test_that_was_cut_short_is_asked_for_again(
-        self, listener: Listener, pauses: Pauses
-    ) -> None:
+    def test_of_a_truncated_body_is_tried_again(self, listener: Listener, pauses: Pauses) -> None:
         status, body = taken()
         cut = Answer(status, body[:-1], {"Content-Length": str(len(body))})
         listener.answers = [cut, taken()]
@@ -340,7 +338,7 @@ class TestSuccess:
 @pytest.mark.parametrize(
     "url", ["localhost:8080", "ftp://localhost", "file:///etc/passwd", "", "http://[::1", "/x"]
 )
-def test_a_url_that_is_none_is_told(url: str, pauses: Pauses) -> None:
+def test_an_invalid_url_is_raised(url: str, pauses: Pauses) -> None:
     with pytest.raises(PublishError) as caught:
         publish(url, "a", 1)
     assert url in str(caught.value)
@@ -354,7 +352,7 @@ def test_a_url_that_is_none_is_told(url: str, pauses: Pauses) -> None:
         *("http://me:s3cret@a/", "http://a/\x1b[2J", "http://a/b c"),
     ],
 )
-def test_a_url_without_a_host_is_told_at_once(url: str, pauses: Pauses) -> None:
+def test_a_url_without_a_host_is_raised_at_once(url: str, pauses: Pauses) -> None:
     with pytest.raises(PublishError) as caught:
         publish(url, "a", 1)
     assert pauses == []
@@ -363,14 +361,14 @@ def test_a_url_without_a_host_is_told_at_once(url: str, pauses: Pauses) -> None:
 
 
 @pytest.mark.parametrize("key", ["s3cret€", "s3cret\nb", "s3cret\x00", "s3cret\r\nX-A: b"])
-def test_a_key_that_no_header_holds_is_told_without_it(key: str, listener: Listener) -> None:
+def test_an_invalid_key_is_raised_without_quoting_it(key: str, listener: Listener) -> None:
     with pytest.raises(PublishError, match="the API key cannot be sent") as caught:
         publish(listener.url, "a", 1, key=key)
     assert "s3cret" not in str(caught.value)
     assert listener.requests == []
 
 
-def test_the_standard_library_is_all_it_takes() -> None:
+def test_publishing_needs_only_the_standard_library() -> None:
     program = (
         "import sys, pushserver\n"
         "try: pushserver.publish('nowhere', 'a', 1)\n"

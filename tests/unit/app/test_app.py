@@ -45,7 +45,7 @@ def data(server: TestServer, channel: str) -> list[Any]:
 
 
 class TestASource:
-    def test_is_a_function_called_so_often(self, app: PushServer) -> None:
+    def test_calls_a_function_every_interval(self, app: PushServer) -> None:
         ticks = iter(range(100))
 
         @app.source("numbers", every=2.0, event="newnumber")
@@ -60,7 +60,7 @@ class TestASource:
                 Publication("numbers", "newnumber", {"number": n}, n + 1) for n in range(3)
             ]
 
-    def test_is_a_generator_an_async_one_a_coroutine_or_a_class(self, app: PushServer) -> None:
+    def test_may_be_a_generator_a_coroutine_or_a_class(self, app: PushServer) -> None:
         @app.source("generator")
         def generator() -> Iterator[int]:
             yield from range(3)
@@ -90,7 +90,7 @@ class TestASource:
             assert {row.event for row in server.history("class")} == {"Own"}
             assert [status.state for status in server.service.sources] == ["ended"] * 4
 
-    def test_has_a_name_of_its_own(self, app: PushServer) -> None:
+    def test_needs_a_unique_name(self, app: PushServer) -> None:
         def tick() -> int:
             return 1
 
@@ -122,7 +122,7 @@ class TestASource:
             ({"retry_seconds": 90}, r"retry_max_seconds: expected retry_seconds \(90\) or more"),
         ],
     )
-    def test_that_can_be_none_is_refused_where_it_stands(
+    def test_that_is_invalid_is_refused_by_the_decorator(
         self, app: PushServer, options: dict[str, Any], words: str
     ) -> None:
         def tick() -> int:
@@ -132,7 +132,7 @@ class TestASource:
             app.source(**{"channel": "a", "every": 1.0, **options})(tick)
         assert app.sources == []
 
-    def test_on_demand_runs_while_somebody_watches(self, app: PushServer) -> None:
+    def test_on_demand_runs_while_there_are_subscribers(self, app: PushServer) -> None:
         @app.source("c", every=1.0, on_demand=True, linger_seconds=5.0)
         def tick() -> int:
             return 1
@@ -148,7 +148,7 @@ class TestASource:
             assert 7 <= len(data(server, "c")) <= 9
 
     @pytest.mark.parametrize("value", [object(), float("nan"), {"f": print}, "\ud800"])
-    def test_of_what_json_cannot_hold_goes_on_and_disturbs_nobody(
+    def test_with_a_value_that_json_cannot_hold_continues(
         self, app: PushServer, trouble: Trouble, value: object
     ) -> None:
         values = iter([1, value, 3])
@@ -159,9 +159,7 @@ class TestASource:
             assert (data(server, "odd"), data(server, "even")) == ([1, 3], [2, 2, 2])
         assert len(trouble.take()) == 1
 
-    def test_that_fails_is_begun_again_and_disturbs_nobody(
-        self, app: PushServer, trouble: Trouble
-    ) -> None:
+    def test_that_fails_is_started_again(self, app: PushServer, trouble: Trouble) -> None:
         @app.source("odd", retry_seconds=1.0, retry_max_seconds=1.0)
         def odd() -> Iterator[int]:
             yield 1
@@ -174,9 +172,7 @@ class TestASource:
             assert data(server, "even") == [2] * 4
         assert "no more" in trouble.take()[0]
 
-    def test_that_floods_is_slowed_and_disturbs_nobody(
-        self, app: PushServer, trouble: Trouble
-    ) -> None:
+    def test_over_its_rate_is_slowed(self, app: PushServer, trouble: Trouble) -> None:
         @app.source("flood")
         def flood() -> Iterator[str]:
             while True:
@@ -191,7 +187,9 @@ class TestASource:
             assert server.history("flood")[-1].offset <= 1_100
         assert "max_rate (100 a second)" in trouble.take()[0]
 
-    def test_that_never_returns_disturbs_nobody(self, app: PushServer, trouble: Trouble) -> None:
+    def test_that_never_returns_does_not_block_others(
+        self, app: PushServer, trouble: Trouble
+    ) -> None:
         @app.source("stuck", every=1.0)
         async def stuck() -> None:
             await Deferred()
@@ -204,7 +202,7 @@ class TestASource:
 
 
 class TestPublishing:
-    def test_is_out_when_it_returns(self, app: PushServer) -> None:
+    def test_has_delivered_on_return(self, app: PushServer) -> None:
         with TestServer(app) as server:
             guest = server.connect()
             guest.subscribe("c")
@@ -213,7 +211,7 @@ class TestPublishing:
             assert (published.done, published.offset) == (True, 1)
             assert guest.publications == [Publication("c", "e", {"a": 1}, 1)]
 
-    def test_is_in_the_order_in_which_it_was_asked_for(self, app: PushServer) -> None:
+    def test_keeps_the_order_of_the_calls(self, app: PushServer) -> None:
         @app.on("count")
         async def count() -> list[int]:
             return [(await app.publish("c", n)).offset for n in range(3)]
@@ -228,15 +226,13 @@ class TestPublishing:
             assert guest.rpc("count") == [2, 3, 4]
             assert [row.data for row in guest.publications] == ["joined", 0, 1, 2]
 
-    def test_with_a_key_is_once(self, app: PushServer) -> None:
+    def test_twice_with_one_key_publishes_once(self, app: PushServer) -> None:
         with TestServer(app) as server:
             first, again = (app.publish("c", n, key="k") for n in range(2))
             assert first.receipt == again.receipt
             assert data(server, "c") == [0]
 
-    def test_that_cannot_be_is_raised_where_it_was_called(
-        self, app: PushServer, trouble: Trouble
-    ) -> None:
+    def test_raises_for_invalid_arguments(self, app: PushServer, trouble: Trouble) -> None:
         with pytest.raises(NotRunning):
             app.publish("c", 1)
         server = TestServer(app)
@@ -250,7 +246,7 @@ class TestPublishing:
         with pytest.raises(NotRunning):
             app.publish("c", 1)
 
-    def test_that_fails_in_a_source_or_a_handler_fails_that(
+    def test_failing_in_a_source_or_a_handler_fails_them(
         self, app: PushServer, trouble: Trouble
     ) -> None:
         @app.source("c", every=1.0)
@@ -302,7 +298,7 @@ class TestRooms:
 
         return app
 
-    def test_are_entered_at_connect_and_later(self, chat: PushServer) -> None:
+    def test_can_be_joined_at_connect_and_later(self, chat: PushServer) -> None:
         with TestServer(chat) as server:
             ada, bob = server.connect("Ada"), server.connect("Bob")
             assert (ada.answer, ada.joined) == ({"welcome": "Ada"}, ["chat:lobby"])
@@ -320,21 +316,21 @@ class TestRooms:
             ada.leave()
             assert bob.events("left") == ["Ada left"]
 
-    def test_show_who_comes_what_was_said(self, chat: PushServer) -> None:
+    def test_send_the_history_to_new_members(self, chat: PushServer) -> None:
         with TestServer(chat) as server:
             server.connect("Ada").rpc("chat:say", "hi")
             assert server.connect("Bob").events("said") == ["Ada: hi"]
             stranger = server.connect()
             assert (stranger.answer, stranger.joined) == ({"error": "no name"}, [])
 
-    def test_have_names_of_channels(self, chat: PushServer, trouble: Trouble) -> None:
+    def test_have_valid_channel_names(self, chat: PushServer, trouble: Trouble) -> None:
         with TestServer(chat) as server:
             ada = server.connect("Ada")
             with pytest.raises(ServerError, match="application failed"):
                 ada.rpc("chat:enter", "no room")
             assert "invalid channel name 'chat:no room'" in trouble.take()[0]
 
-    def test_are_left_when_the_server_says_so(self, chat: PushServer) -> None:
+    def test_are_left_by_a_call_of_the_server(self, chat: PushServer) -> None:
         with TestServer(chat) as server:
             ada, bob = server.connect("Ada"), server.connect("Bob")
             [client] = [client for client in chat.clients if client.id == ada.id]
@@ -355,7 +351,7 @@ class TestRooms:
             assert client.channels == frozenset()
 
 
-def test_something_may_be_sent_to_everybody(app: PushServer) -> None:
+def test_send_reaches_every_client(app: PushServer) -> None:
     seen: list[int] = []
 
     @app.on("connect")
@@ -375,7 +371,7 @@ def test_something_may_be_sent_to_everybody(app: PushServer) -> None:
 
 
 class TestTheServerOfAnApplication:
-    def test_has_its_sources_instead_of_random_numbers(self, app: PushServer) -> None:
+    def test_has_its_sources_instead_of_the_default_one(self, app: PushServer) -> None:
         app.source("mine", every=1.0, name="tick")(lambda: 1)
         config = with_app(Config(), app)
         assert config.sources == {}
@@ -396,7 +392,7 @@ class TestTheServerOfAnApplication:
             ("numbers", "mine", "two", "numbers"),
         ],
     )
-    def test_has_the_page_of_its_first_source_at_the_front(
+    def test_has_the_channel_of_its_first_source_as_the_front_page(
         self, app: PushServer, chosen: str, of_app: str, of_file: str, front: str
     ) -> None:
         for channel in of_app.split():
@@ -409,7 +405,7 @@ class TestTheServerOfAnApplication:
             page = server.get("/", accept="text/html")
             assert f'data-channel="{front}"'.encode() in page.body
 
-    def test_has_its_pages_unless_the_configuration_says_which(self) -> None:
+    def test_has_its_pages_unless_the_configuration_has_others(self) -> None:
         app = PushServer(pages=Path("here"))
         assert with_app(Config(), app).server.pages == "here"
         own = Config(server=ServerSection(pages="there"))
@@ -418,7 +414,7 @@ class TestTheServerOfAnApplication:
         with pytest.raises(TypeError):
             PushServer(pages=5)  # type: ignore[arg-type]
 
-    def test_has_no_two_sources_of_a_name(self, app: PushServer) -> None:
+    def test_refuses_two_sources_with_one_name(self, app: PushServer) -> None:
         app.source("a", every=1.0, name="tick")(lambda: 1)
         config = Config(sources={"tick": Source("random", "r")})
         with pytest.raises(StartFailed, match=r"sources\.tick: the application has a source of"):
@@ -438,7 +434,7 @@ class TestTheServerOfAnApplication:
         with pytest.raises(StartFailed, match="has no ap, expected a PushServer; there is"):
             makeService(options)
 
-    def test_is_a_service_of_ones_own_program(
+    def test_is_a_service_for_other_programs(
         self, app: PushServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("PUSHSERVER_SERVER_LISTEN", raising=False)
@@ -458,7 +454,7 @@ class TestTheServerOfAnApplication:
         assert app.resource().render is not None
         service.stopService()
 
-    def test_of_ones_own_program_listens_to_nothing_that_it_is_not_told(
+    def test_in_another_program_listens_only_to_given_endpoints(
         self, app: PushServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PUSHSERVER_SERVER_LISTEN", "tcp:9")
@@ -470,7 +466,7 @@ class TestTheServerOfAnApplication:
             PushServer().service(config="nothing.toml", reactor=reactor)
 
 
-def test_the_names_of_the_package_are_these() -> None:
+def test_the_package_exports_these_names() -> None:
     assert pushserver.Client is Client
     assert pushserver.PushServer is PushServer
     assert pushserver.NotRunning is NotRunning
@@ -482,14 +478,14 @@ def test_the_names_of_the_package_are_these() -> None:
     assert Auth([]).api_keys == []
 
 
-def test_a_source_that_comes_too_late_is_refused() -> None:
+def test_a_source_after_the_start_is_refused() -> None:
     app = PushServer()
     with TestServer(app), pytest.raises(RuntimeError, match="the server is made already"):
         app.source("late", every=1.0)(lambda: 1)
     app.source("late", every=1.0)(lambda: 1)
 
 
-def test_what_is_sent_to_all_is_encoded_once_for_each_format(
+def test_a_message_to_all_is_encoded_once_for_each_format(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app, made = PushServer(), []
@@ -509,7 +505,7 @@ def test_what_is_sent_to_all_is_encoded_once_for_each_format(
     assert len(made) == 1
 
 
-def test_a_refusal_may_have_a_surrogate_in_its_reason() -> None:
+def test_a_refusal_may_contain_a_surrogate() -> None:
     app = PushServer()
 
     @app.on("read")

@@ -81,7 +81,7 @@ def call(server: TestServer, method: str, data: object = None) -> Any:
 
 
 class TestAHandler:
-    def test_gets_as_many_arguments_as_it_takes(self, app: PushServer) -> None:
+    def test_gets_as_many_arguments_as_it_has_parameters(self, app: PushServer) -> None:
         seen: list[tuple[Any, ...]] = []
 
         def keep(*arguments: Any) -> None:
@@ -147,17 +147,17 @@ class TestAHandler:
             ("say", 7, "expected a function"),
         ],
     )
-    def test_that_cannot_be_called_is_none(self, event: str, function: Any, words: str) -> None:
+    def test_that_cannot_be_called_is_refused(self, event: str, function: Any, words: str) -> None:
         with pytest.raises(ValueError, match=words):
             make_handler(event, function, None)
 
     @pytest.mark.parametrize("event", [print, 5])
-    def test_is_of_an_event(self, app: PushServer, event: Any) -> None:
+    def test_needs_an_event(self, app: PushServer, event: Any) -> None:
         with pytest.raises(ValueError, match=r'^@app.on needs the event: @app.on\("message"\)$'):
             app.on(event)
         assert list(app.handlers) == []
 
-    def test_that_is_async_takes_no_thread(self) -> None:
+    def test_that_is_async_cannot_have_a_thread(self) -> None:
         async def answer() -> None: ...
 
         with pytest.raises(ValueError, match="answer is async"):
@@ -169,7 +169,7 @@ class TestAHandler:
             False,
         ]
 
-    def test_of_an_event_is_one(self, app: PushServer) -> None:
+    def test_of_an_event_is_unique(self, app: PushServer) -> None:
         app.on("say")(call)
         with pytest.raises(ValueError, match="say has a handler already: call"):
             app.on("say")(call)
@@ -179,24 +179,22 @@ class TestAHandler:
         assert list(app.handlers) == ["say", "chat:say"]
 
     @pytest.mark.parametrize("namespace", ["chat:", "/chat", "chat:room", " chat", "x" * 128, "é"])
-    def test_is_for_a_namespace_that_channels_can_have(
-        self, app: PushServer, namespace: str
-    ) -> None:
+    def test_needs_a_valid_namespace(self, app: PushServer, namespace: str) -> None:
         with pytest.raises(ValueError, match=r"invalid namespace .*: expected the part before"):
             app.on("subscribe", namespace=namespace)(call)
         app.on("subscribe", namespace="x" * 127)(call)
 
-    def test_that_could_be_taken_for_a_guard_is_none(self, app: PushServer) -> None:
+    def test_with_the_name_of_a_guard_is_refused(self, app: PushServer) -> None:
         with pytest.raises(ValueError, match="say on\\('subscribe', namespace='chat'\\)"):
             app.on("chat:subscribe")(call)
         with pytest.raises(ValueError, match="say on\\('start'\\)"):
             app.on("chat:start")(call)
 
-    def test_is_given_back_as_it_was(self, app: PushServer) -> None:
+    def test_is_returned_unchanged_by_the_decorator(self, app: PushServer) -> None:
         assert app.on("say")(call) is call
 
 
-def test_a_client_names_events_but_not_what_happens_to_connections() -> None:
+def test_a_client_cannot_call_events_of_connections() -> None:
     registry = HandlerRegistry()
     for namespace, event in [("", "say"), ("chat", "say"), ("", "a:b"), ("", "connect")]:
         registry.add(namespace, event, make_handler(event, lambda: 0, None))
@@ -218,14 +216,14 @@ class TestAnAnswer:
         ],
     )
     @pytest.mark.parametrize("thread", [None, False])
-    def test_is_what_the_function_returns(
+    def test_is_the_result_of_the_function(
         self, app: PushServer, function: Any, thread: bool | None
     ) -> None:
         app.on("add", thread=thread)(function)
         with TestServer(app) as server:
             assert call(server, "add", 1) == 2
 
-    def test_is_what_a_coroutine_returns_in_the_end(self, app: PushServer, guests: Guests) -> None:
+    def test_is_the_result_of_a_coroutine(self, app: PushServer, guests: Guests) -> None:
         waits: list[Deferred[int]] = [Deferred(), Deferred()]
 
         @app.on("add")
@@ -248,7 +246,7 @@ class TestAnAnswer:
     @pytest.mark.parametrize(
         "value", [object(), float("nan"), {"f": print}, iter([1]), "\ud800", {1: 1, "1": 2}]
     )
-    def test_that_json_cannot_hold_is_told_to_both(
+    def test_that_json_cannot_hold_is_an_error_for_both(
         self, app: PushServer, trouble: Trouble, value: object
     ) -> None:
         def odd() -> object:
@@ -267,14 +265,14 @@ class TestAnAnswer:
             assert server.app is not None
             assert len(server.app.clients) == 1
 
-    def test_is_no_when_nobody_handles_the_event(self, app: PushServer) -> None:
+    def test_to_an_event_without_a_handler_is_an_error(self, app: PushServer) -> None:
         none = "108: the application has no handler for 'x'"
         with TestServer(app) as server, pytest.raises(ServerError, match=none):
             call(server, "x")
         with TestServer() as server, pytest.raises(ServerError, match="108"):
             call(server, "x")
 
-    def test_is_none_to_data_that_is_no_json_value(self, app: PushServer, guests: Guests) -> None:
+    def test_to_invalid_json_is_an_error(self, app: PushServer, guests: Guests) -> None:
         called: list[str] = []
         for event in ("connect", "subscribe", "publish", "message", "x"):
             app.on(event)(functools.partial(called.append, event))
@@ -304,7 +302,7 @@ class TestAHandlerThat:
         "error", [Oops("x"), SystemExit(3), CancelledError(), asyncio.CancelledError()]
     )
     @pytest.mark.parametrize("how", ["thread", "reactor", "coroutine", "Deferred"])
-    def test_raises_is_logged_and_disturbs_nobody(
+    def test_raises_is_logged(
         self, app: PushServer, trouble: Trouble, error: BaseException, how: str
     ) -> None:
         def fails() -> Any:
@@ -334,7 +332,9 @@ class TestAHandlerThat:
             assert ([p.data for p in other.publications], one.rpc("echo", 1)) == ([1], 1)
 
     @pytest.mark.parametrize("event", ["connect", "subscribe", "publish", "message", "disconnect"])
-    def test_raises_fails_only_that(self, app: PushServer, trouble: Trouble, event: str) -> None:
+    def test_raises_fails_only_its_own_call(
+        self, app: PushServer, trouble: Trouble, event: str
+    ) -> None:
         fails = [True]
 
         @app.on(event)
@@ -363,7 +363,7 @@ class TestAHandlerThat:
             assert guest.closed == (1000, "")
         assert len(trouble.take()) == 1
 
-    def test_takes_too_long_is_waited_for_so_long(
+    def test_takes_too_long_is_cancelled(
         self, app: PushServer, guests: Guests, trouble: Trouble
     ) -> None:
         waits: Deferred[int] = Deferred()
@@ -386,7 +386,7 @@ class TestAHandlerThat:
         # Twisted cancels it, and what it gives now nobody wants.
         assert waits.called
 
-    def test_does_not_mind_being_cancelled_keeps_nobody(
+    def test_ignores_its_cancellation_blocks_nothing(
         self, app: PushServer, guests: Guests, trouble: Trouble
     ) -> None:
         waits: list[Deferred[None]] = [Deferred() for _ in range(9)]
@@ -412,7 +412,7 @@ class TestAHandlerThat:
         assert client.transport.take() == []
 
     @pytest.mark.parametrize("thread", [True, False])
-    def test_raises_is_logged_from_its_own_first_line_on(
+    def test_raises_is_logged_without_our_frames(
         self, app: PushServer, trouble: Trouble, thread: bool
     ) -> None:
         def outer() -> None:
@@ -439,7 +439,7 @@ class TestAHandlerThat:
         waits.callback(1)
         assert len(guests.server.reactor.getDelayedCalls()) == before
 
-    def test_waits_for_asyncio_is_told_what_to_do(self, app: PushServer, trouble: Trouble) -> None:
+    def test_awaits_asyncio_gets_a_hint(self, app: PushServer, trouble: Trouble) -> None:
         @app.on("nap")
         async def nap() -> None:
             await asyncio.sleep(1)
@@ -449,7 +449,7 @@ class TestAHandlerThat:
         assert "twistd --reactor asyncio" in trouble.take()[0]
 
 
-class TestANo:
+class TestARefusal:
     @pytest.mark.parametrize(
         ("answer", "close"),
         [
@@ -458,7 +458,7 @@ class TestANo:
             (Refused("later", 4001), (4001, "later")),
         ],
     )
-    def test_to_connect_ends_the_connection(
+    def test_of_connect_ends_the_connection(
         self, app: PushServer, answer: Any, close: tuple[int, str]
     ) -> None:
         gone: list[str] = []
@@ -478,7 +478,7 @@ class TestANo:
         assert gone == []
 
     @pytest.mark.parametrize("event", ["subscribe", "publish"])
-    def test_is_of_the_namespace_or_of_all(self, app: PushServer, event: str) -> None:
+    def test_is_that_of_the_namespace_or_of_all(self, app: PushServer, event: str) -> None:
         @app.on(event, namespace="secret")
         def no(client: AppClient, channel: str, data: Any) -> bool:
             return channel == "secret:open"
@@ -507,7 +507,7 @@ class TestANo:
             with pytest.raises(ServerError, match="999: never"):
                 attempt("never")
 
-    def test_to_an_event_is_an_error(self, app: PushServer) -> None:
+    def test_by_an_exception_is_an_error(self, app: PushServer) -> None:
         @app.on("buy")
         def buy(client: AppClient, data: Any) -> None:
             raise Refused("sold out", 1404)
@@ -515,14 +515,14 @@ class TestANo:
         with TestServer(app) as server, pytest.raises(ServerError, match="1404: sold out"):
             call(server, "buy")
 
-    def test_of_an_event_is_an_answer(self, app: PushServer) -> None:
+    def test_by_False_is_an_answer_of_an_event(self, app: PushServer) -> None:
         app.on("may")(lambda: False)
         with TestServer(app) as server:
             assert call(server, "may") is False
 
 
-class TestWhatIsSent:
-    def test_goes_to_its_event_or_to_message_or_to_json(self, app: PushServer) -> None:
+class TestAMessage:
+    def test_goes_to_the_handler_of_its_event_or_type(self, app: PushServer) -> None:
         seen: list[tuple[str, Any]] = []
         for event in ("message", "json", "say"):
             app.on(event)(lambda client, data, event=event: seen.append((event, data)))
@@ -556,14 +556,14 @@ class TestWhatIsSent:
             ("json", {"event": "say", "data": 7, "more": 8}),
         ]
 
-    def test_goes_to_message_without_a_handler_for_json(self, app: PushServer) -> None:
+    def test_goes_to_message_if_json_has_no_handler(self, app: PushServer) -> None:
         seen: list[Any] = []
         app.on("message")(lambda client, data: seen.append(data))
         with TestServer(app) as server:
             server.connect().send({"a": 1})
         assert seen == [{"a": 1}]
 
-    def test_without_any_handler_is_refused_before_it_is_read(
+    def test_without_any_handler_is_refused_unread(
         self, app: PushServer, guests: Guests, trouble: Trouble
     ) -> None:
         app.on("connect")(lambda client: None)
@@ -573,7 +573,7 @@ class TestWhatIsSent:
         [told] = trouble.take()
         assert """a client sent '{"k":1,"k":2}', for which there is no handler""" in told
 
-    def test_for_nobody_does_no_harm_and_is_told_now_and_then(
+    def test_without_a_handler_is_logged_at_a_bounded_rate(
         self, app: PushServer, guests: Guests, trouble: Trouble
     ) -> None:
         app.on("clap")(lambda client: None)
@@ -597,7 +597,7 @@ class TestTheLog:
     """Clients cannot fill it."""
 
     @pytest.mark.parametrize("how", ["raises", "answers what JSON cannot hold"])
-    def test_has_some_failures_of_each_handler_and_how_many_there_were(
+    def test_has_some_failures_of_each_handler_and_their_number(
         self, app: PushServer, guests: Guests, trouble: Trouble, how: str
     ) -> None:
         @app.on("vote")
@@ -619,7 +619,7 @@ class TestTheLog:
         [told] = trouble.take()
         assert f"(and {1_000 - LOGGED_AT_ONCE} that were not logged)" in told
 
-    def test_has_one_that_is_late_each_minute(
+    def test_has_one_late_call_a_minute(
         self, app: PushServer, guests: Guests, trouble: Trouble
     ) -> None:
         app.on("hang", thread=False)(lambda: Deferred())
@@ -632,7 +632,7 @@ class TestTheLog:
         assert last == first + " (and 99 that were not logged)"
 
 
-class TestWhoLeaves:
+class TestADisconnect:
     def test_cannot_be_refused(self, app: PushServer, guests: Guests, trouble: Trouble) -> None:
         @app.on("disconnect")
         def gone(client: AppClient) -> None:
@@ -642,7 +642,7 @@ class TestWhoLeaves:
         assert trouble.take()[0].endswith("gone failed: Refused('stay')")
         assert [failed.event for failed in guests.handlers.failures("c")] == ["disconnect"]
 
-    def test_is_told_once_with_the_reason(self, app: PushServer) -> None:
+    def test_is_notified_once_with_the_reason(self, app: PushServer) -> None:
         gone: list[tuple[str, str]] = []
         app.on("disconnect")(lambda client, reason: gone.append((client.state["name"], reason)))
 
@@ -664,7 +664,7 @@ class TestWhoLeaves:
         assert three.closed is not None
         assert three.closed[0] == 3001
 
-    def test_is_told_even_when_others_must_wait(
+    def test_is_notified_even_if_the_pool_is_full(
         self, app: PushServer, guests: Guests, trouble: Trouble
     ) -> None:
         gone: list[object] = []
@@ -686,7 +686,7 @@ class TestWhoLeaves:
         assert (len(gone), len(trouble.take())) == (1, 1)
         assert guests.empty
 
-    def test_when_the_server_stops_is_waited_for(self, app: PushServer, guests: Guests) -> None:
+    def test_is_waited_for_when_the_server_stops(self, app: PushServer, guests: Guests) -> None:
         waits: Deferred[None] = Deferred()
         seen: list[str] = []
 
@@ -704,7 +704,7 @@ class TestWhoLeaves:
         waits.callback(None)
         assert (over, seen) == ([None], ["gone"])
 
-    def test_when_the_server_stops_is_not_waited_for_for_ever(
+    def test_is_waited_for_only_a_bounded_time(
         self, app: PushServer, guests: Guests, trouble: Trouble
     ) -> None:
         app.on("disconnect", thread=False)(lambda: Deferred())
@@ -718,9 +718,7 @@ class TestWhoLeaves:
         guests.server.advance(SECONDS)
         assert trouble.take() == []
 
-    def test_and_publishes_when_the_server_stops_raises_but_fills_no_log(
-        self, app: PushServer
-    ) -> None:
+    def test_that_publishes_during_the_stop_does_not_fill_the_log(self, app: PushServer) -> None:
         raised: list[BaseException] = []
 
         @app.on("disconnect")
@@ -737,7 +735,7 @@ class TestWhoLeaves:
         assert [str(error) for error in raised] == ["the server is shutting down"] * 3
 
 
-def test_the_clients_of_an_application_are_those_who_were_let_in(app: PushServer) -> None:
+def test_clients_are_those_that_connect_let_in(app: PushServer) -> None:
     seen: list[int] = []
 
     @app.on("connect")

@@ -90,19 +90,19 @@ def settled(future: Future[Any]) -> Any:
     return future.result(WAIT_SECONDS)
 
 
-class TestOnTheReactorsThread:
-    def test_a_publication_is_out_when_publish_returns(self, stage: Stage) -> None:
+class TestInTheReactorsThread:
+    def test_publish_has_delivered_on_return(self, stage: Stage) -> None:
         published = stage.app.publish("c", {"n": 1}, event="e", tags={"a": "b"})
         assert (published.done, published.offset) == (True, 1)
         [row] = stage.watcher.publications
         assert (row["data"], row["event"], row["tags"]) == ({"n": 1}, "e", {"a": "b"})
 
-    def test_what_cannot_be_is_raised_at_once(self, stage: Stage) -> None:
+    def test_publish_raises_errors_at_once(self, stage: Stage) -> None:
         stage.node.stop_publishing()
         with pytest.raises(Unavailable, match="the server is shutting down"):
             stage.app.publish("c", 1)
 
-    def test_what_waits_for_its_commit_is_awaited(self, stage: Stage, trouble: Trouble) -> None:
+    def test_a_pending_commit_can_be_awaited(self, stage: Stage, trouble: Trouble) -> None:
         committed = stage.hold()
         first, second = stage.app.publish("c", 1), stage.app.publish("c", 2)
         assert not first.done
@@ -117,16 +117,14 @@ class TestOnTheReactorsThread:
 
 
 class TestInAnotherThread:
-    def test_publish_returns_when_it_is_appended(self, stage: Stage) -> None:
+    def test_publish_returns_after_the_append(self, stage: Stage) -> None:
         future = stage.in_thread(stage.app.publish, "c", 1)
         stage.clock.take()
         assert stage.watcher.publications[0]["data"] == 1
         published = settled(future)
         assert (published.done, published.offset) == (True, 1)
 
-    def test_all_that_is_published_comes_and_in_the_order_of_each_thread(
-        self, stage: Stage
-    ) -> None:
+    def test_all_publications_arrive_in_the_order_of_each_thread(self, stage: Stage) -> None:
         def work(name: int) -> list[int]:
             return [stage.app.publish("c", [name, n]).offset for n in range(EACH)]
 
@@ -141,7 +139,7 @@ class TestInAnotherThread:
             assert offsets[name][n] == row["offset"]
         assert came == {name: list(range(EACH)) for name in range(PUBLISHERS)}
 
-    def test_what_the_server_refuses_is_raised_there(self, stage: Stage) -> None:
+    def test_a_refusal_of_the_server_is_raised_there(self, stage: Stage) -> None:
         stage.node.stop_publishing()
         future = stage.in_thread(stage.app.publish, "c", 1)
         stage.clock.take()
@@ -157,14 +155,14 @@ class TestInAnotherThread:
             (("c", 1, "a\nb"), InvalidName),
         ],
     )
-    def test_what_cannot_be_published_never_gets_to_the_reactor(
+    def test_invalid_data_does_not_reach_the_reactor(
         self, stage: Stage, arguments: Any, error: type[Exception]
     ) -> None:
         with pytest.raises(error):
             settled(stage.in_thread(stage.app.publish, *arguments))
         assert stage.clock.waiting == 0
 
-    def test_a_commit_is_waited_for(self, stage: Stage) -> None:
+    def test_publish_waits_for_the_commit(self, stage: Stage) -> None:
         committed = stage.hold()
         future = stage.in_thread(stage.app.publish, "c", 1)
         stage.clock.take()
@@ -180,7 +178,7 @@ class TestInAnotherThread:
         with pytest.raises(Unavailable, match="the disk is full"):
             settled(future)
 
-    def test_one_that_waits_is_told_when_the_server_has_stopped_before_it_was_heard(
+    def test_a_waiting_thread_fails_when_the_server_has_stopped_before_its_call(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(link, "STOP_CHECK_SECONDS", 0.001)
@@ -193,7 +191,7 @@ class TestInAnotherThread:
         with pytest.raises(Unavailable, match="the server has stopped"):
             settled(future)
 
-    def test_one_that_was_heard_has_its_commit_before_the_server_has_stopped(
+    def test_a_call_before_the_stop_gets_its_commit(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(link, "STOP_CHECK_SECONDS", 0.001)
@@ -207,7 +205,7 @@ class TestInAnotherThread:
         stage.service.detach()
         assert settled(future).offset == 5
 
-    def test_clients_are_told_on_the_reactors(self, stage: Stage) -> None:
+    def test_clients_are_called_in_the_reactors_thread(self, stage: Stage) -> None:
         told: list[threading.Thread] = []
         here = stage.app._server()
 
@@ -225,15 +223,15 @@ class TestInAnotherThread:
             settled(stage.in_thread(here.call_soon, tell))
 
 
-class TestAnApplicationThatNobodyRuns:
-    def test_says_so_where_it_is_to_publish(self) -> None:
+class TestAnApplicationWithoutAServer:
+    def test_raises_on_publish(self) -> None:
         app = PushServer()
         for call in (lambda: app.publish("c", 1), lambda: app.send(1)):
             with pytest.raises(NotRunning, match="twistd pushserver --app MODULE:NAME"):
                 call()
         assert app.clients == []
 
-    def test_checks_what_it_is_given_all_the_same(self) -> None:
+    def test_checks_the_arguments_first(self) -> None:
         app = PushServer()
         wrong: list[tuple[type[Exception], dict[str, Any]]] = [
             (InvalidName, {"channel": "a b"}),
@@ -259,7 +257,7 @@ class TestAnApplicationThatNobodyRuns:
         stage.service.startService()
         assert stage.app.publish("c", 1).done
 
-    def test_is_run_until_its_last_handlers_are_over(self, stage: Stage) -> None:
+    def test_is_detached_after_its_last_handlers(self, stage: Stage) -> None:
         held = stage.dispatcher.held = Deferred()
         over: list[object] = []
         stopped: Awaitable[None] = stage.service.stopService()

@@ -221,7 +221,7 @@ STEPS = st.one_of(
 
 
 @given(steps=programs(STEPS))
-def test_whatever_happens_when_everybody_is_told_once_and_nothing_is_left(
+def test_any_order_of_events_notifies_each_client_once_and_leaves_nothing(
     steps: list[tuple[Any, ...]],
 ) -> None:
     with Log(LogLevel.warn) as log:

@@ -38,7 +38,7 @@ def one() -> Committing:
     return Committing()
 
 
-def test_it_says_where_it_ended_up_once_that_is_known(one: Committing) -> None:
+def test_it_has_its_position_after_the_commit(one: Committing) -> None:
     published = one.published
     assert not published.done
     with pytest.raises(RuntimeError, match="not committed yet: await the publication"):
@@ -48,14 +48,14 @@ def test_it_says_where_it_ended_up_once_that_is_known(one: Committing) -> None:
     assert (published.offset, published.id) == (3, "e1:7")
 
 
-def test_coroutines_of_twisted_wait_for_it(one: Committing) -> None:
+def test_a_twisted_coroutine_can_await_it(one: Committing) -> None:
     early = [one.waiting() for _ in range(2)]
     assert early == [[], []]
     one.receipt.callback(RECEIPT)
     assert [*early, one.waiting()] == [[RECEIPT]] * 3
 
 
-def test_what_failed_is_raised_in_all_who_await_it_now_or_later(one: Committing) -> None:
+def test_a_failure_is_raised_in_each_await(one: Committing) -> None:
     early = [one.waiting() for _ in range(2)]
     one.receipt.errback(one.error)
     assert [*early, one.waiting(), one.waiting()] == [[one.error]] * 4
@@ -64,7 +64,7 @@ def test_what_failed_is_raised_in_all_who_await_it_now_or_later(one: Committing)
     assert not one.published.done
 
 
-def test_what_failed_and_nobody_awaited_is_logged_and_raised_later(
+def test_a_failure_that_nothing_awaited_is_logged_and_raised_later(
     one: Committing, trouble: Trouble
 ) -> None:
     one.receipt.errback(one.error)
@@ -73,7 +73,7 @@ def test_what_failed_and_nobody_awaited_is_logged_and_raised_later(
     assert one.waiting() == [one.error]
 
 
-def test_one_that_waits_may_be_cancelled(one: Committing) -> None:
+def test_an_await_may_be_cancelled(one: Committing) -> None:
     done = Deferred.fromCoroutine(one.wait())
     found: list[Any] = []
     done.addErrback(lambda failure: found.append(failure.value))
@@ -87,7 +87,7 @@ def test_one_that_waits_may_be_cancelled(one: Committing) -> None:
 class TestInAsyncio:
     """As on its reactor, where Deferreds fire in callbacks of the loop."""
 
-    def test_it_is_awaited_like_anything_else(self, one: Committing) -> None:
+    def test_it_can_be_awaited(self, one: Committing) -> None:
         async def main() -> list[Receipt]:
             asyncio.get_running_loop().call_soon(one.receipt.callback, RECEIPT)
             first = await asyncio.gather(one.wait(), one.wait())
@@ -95,7 +95,7 @@ class TestInAsyncio:
 
         assert asyncio.run(main()) == [RECEIPT] * 3
 
-    def test_what_failed_is_raised(self, one: Committing) -> None:
+    def test_a_failure_is_raised(self, one: Committing) -> None:
         async def main() -> list[Any]:
             early = asyncio.ensure_future(one.wait())
             await asyncio.sleep(0)
@@ -104,7 +104,7 @@ class TestInAsyncio:
 
         assert asyncio.run(main()) == [one.error, one.error]
 
-    def test_a_task_that_waits_may_be_cancelled(self, one: Committing) -> None:
+    def test_a_waiting_task_may_be_cancelled(self, one: Committing) -> None:
         async def main() -> Receipt:
             task = asyncio.ensure_future(one.wait())
             await asyncio.sleep(0)
@@ -116,7 +116,7 @@ class TestInAsyncio:
 
         assert asyncio.run(main()) == RECEIPT
 
-    def test_outside_of_a_task_a_coroutine_of_twisted_waits(self, one: Committing) -> None:
+    def test_a_twisted_coroutine_can_await_it_outside_of_a_task(self, one: Committing) -> None:
         async def main() -> list[Any]:
             found: list[list[Any]] = []
             loop = asyncio.get_running_loop()

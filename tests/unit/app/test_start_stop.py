@@ -54,7 +54,7 @@ def stopping(server: TestServer) -> list[object]:
     return over
 
 
-def test_are_the_first_and_the_last_that_publish(app: PushServer, order: list[str]) -> None:
+def test_start_publishes_first_and_stop_last(app: PushServer, order: list[str]) -> None:
     @app.on("start")
     def start() -> None:
         order.append("start")
@@ -80,7 +80,7 @@ def test_are_the_first_and_the_last_that_publish(app: PushServer, order: list[st
 
 @pytest.mark.parametrize("error", [Oops, Refused, SystemExit])
 @pytest.mark.parametrize("thread", [None, False])
-def test_that_raise_are_logged_and_stop_nothing(
+def test_exceptions_are_logged_and_stop_nothing(
     app: PushServer,
     order: list[str],
     trouble: Trouble,
@@ -103,9 +103,7 @@ def test_that_raise_are_logged_and_stop_nothing(
     assert order[-1] == "disconnect"
 
 
-def test_nobody_is_connected_and_no_source_runs_before_the_start_is_over(
-    app: PushServer, order: list[str]
-) -> None:
+def test_connections_and_sources_wait_for_the_start(app: PushServer, order: list[str]) -> None:
     waits: Deferred[None] = Deferred()
 
     @app.on("start")
@@ -132,7 +130,7 @@ def test_nobody_is_connected_and_no_source_runs_before_the_start_is_over(
         assert len(app.clients) == 2
 
 
-def test_a_start_that_takes_too_long_is_over_after_a_while(
+def test_a_start_handler_has_a_time_limit(
     app: PushServer, order: list[str], trouble: Trouble
 ) -> None:
     app.on("start", thread=False)(lambda: Deferred())
@@ -170,7 +168,7 @@ class TestTheStop:
         assert [row.data for row in guest.publications] == ["stop"]
         server.close()
 
-    def test_is_not_waited_for_for_ever_and_costs_nobody_his_farewell(
+    def test_has_a_limit_and_does_not_shorten_the_drain(
         self, app: PushServer, order: list[str], trouble: Trouble
     ) -> None:
         app.on("stop", thread=False)(lambda: Deferred())
@@ -186,7 +184,7 @@ class TestTheStop:
         assert [told.partition(" has ")[2] for told in trouble.take()] == ["not answered in 2 s"]
         server.close()
 
-    def test_leaves_the_others_their_time(self, app: PushServer, trouble: Trouble) -> None:
+    def test_leaves_the_drain_its_time(self, app: PushServer, trouble: Trouble) -> None:
         app.on("stop", thread=False)(lambda: Deferred())
         server = Server(Limits(drain_seconds=STOP_SECONDS), app=app)
         server.service.startService()
@@ -230,7 +228,7 @@ class TestTheStop:
         server.close()
 
 
-def test_neither_is_called_by_a_server_that_stops_at_once(app: PushServer) -> None:
+def test_a_server_that_stops_at_once_calls_neither(app: PushServer) -> None:
     called: list[str] = []
     for event in ("start", "stop"):
         app.on(event, thread=False)(lambda event=event: called.append(event))
@@ -244,14 +242,14 @@ def test_neither_is_called_by_a_server_that_stops_at_once(app: PushServer) -> No
     assert called == []
 
 
-def test_a_server_that_was_stopped_does_not_start_again(app: PushServer) -> None:
+def test_a_stopped_server_cannot_be_started_again(app: PushServer) -> None:
     with TestServer(app) as server:
         service = server.service
     with pytest.raises(RuntimeError, match="does not start again"):
         service.startService()
 
 
-def test_both_are_called_even_when_others_must_wait(app: PushServer) -> None:
+def test_both_are_called_even_if_the_pool_is_full(app: PushServer) -> None:
     called: list[str] = []
     for event in ("start", "stop"):
         app.on(event)(lambda event=event: called.append(event))
@@ -281,14 +279,14 @@ class TestAClient:
 
 
 @pytest.mark.parametrize("event", ["start", "stop", "connect", "disconnect"])
-def test_what_is_of_no_namespace_has_no_handler_there(app: PushServer, event: str) -> None:
+def test_events_without_a_namespace_are_refused_with_one(app: PushServer, event: str) -> None:
     with pytest.raises(ValueError, match=f"{event} is of no namespace, and .* is for chat"):
         app.on(event, namespace="chat")(lambda: None)
     assert list(app.handlers) == []
 
 
 @pytest.mark.parametrize("event", ["start", "stop"])
-def test_they_take_no_arguments(app: PushServer, event: str) -> None:
+def test_handlers_get_no_arguments(app: PushServer, event: str) -> None:
     with pytest.raises(ValueError, match=f"of {event} is called without arguments"):
         app.on(event)(lambda client: None)
     app.on(event)(lambda *arguments: None)

@@ -47,12 +47,12 @@ def denied(caller: Caller, origins: tuple[str, ...] = ()) -> tuple[int, str]:
     "host",
     ["localhost", "localhost:8080", "LOCALHOST.", "app.localhost", "127.0.0.1:1", "[::1]:8080"],
 )
-def test_without_a_key_this_machine_may(address: str | None, host: str) -> None:
+def test_without_a_key_this_machine_may_publish(address: str | None, host: str) -> None:
     check(replace(LOCAL, address=address, host=host))
 
 
 @pytest.mark.parametrize("address", ["192.168.0.2", "10.0.0.1", "::2", "::ffff:10.0.0.1", "", "x"])
-def test_without_a_key_no_other_machine_may(address: str) -> None:
+def test_without_a_key_another_machine_is_refused(address: str) -> None:
     status, message = denied(replace(LOCAL, address=address))
     assert status == 401
     assert "X-API-Key" in message
@@ -60,26 +60,26 @@ def test_without_a_key_no_other_machine_may(address: str) -> None:
 
 
 @pytest.mark.parametrize("sign", ["x-forwarded-for", "via", "HTTP/1.0"])
-def test_without_a_key_nobody_may_through_a_proxy(sign: str) -> None:
+def test_without_a_key_a_proxy_is_refused(sign: str) -> None:
     status, message = denied(replace(LOCAL, forwarded=sign))
     assert status == 401
     assert f"proxy ({sign})" in message
 
 
-def test_where_there_are_keys_nobody_may_without_one() -> None:
+def test_with_keys_configured_a_request_without_one_is_refused() -> None:
     with pytest.raises(Denied) as caught:
         check_publisher(LOCAL, Rules(KEYS, frozenset()))
     assert caught.value.http_status == 401
     assert "auth.api_keys" in str(caught.value)
 
 
-def test_without_a_key_the_program_of_another_user_may_not() -> None:
+def test_without_a_key_the_program_of_another_user_is_refused() -> None:
     status, message = denied(replace(LOCAL, is_own=lambda: False))
     assert status == 401
     assert "not known to be one" in message
 
 
-def test_where_the_user_is_not_known_it_depends_on_what_is_asked() -> None:
+def test_an_unknown_user_is_refused_only_where_proof_is_needed() -> None:
     unknown = replace(LOCAL, is_own=lambda: None)
     check(unknown)
     with pytest.raises(Denied):
@@ -87,7 +87,7 @@ def test_where_the_user_is_not_known_it_depends_on_what_is_asked() -> None:
     check(LOCAL, proven=True)
 
 
-def test_whose_program_it_is_is_asked_last_and_only_without_a_key() -> None:
+def test_the_owner_is_looked_up_last_and_only_without_a_key() -> None:
     def never() -> bool:
         raise AssertionError("asked")
 
@@ -103,14 +103,14 @@ def test_whose_program_it_is_is_asked_last_and_only_without_a_key() -> None:
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "", "none, cross-site", "new-value"])
-def test_without_a_key_a_page_elsewhere_is_refused_by_what_its_browser_says(site: str) -> None:
+def test_without_a_key_a_foreign_page_is_refused_by_sec_fetch_site(site: str) -> None:
     status, message = denied(replace(LOCAL, site=site))
     assert status == 403
     assert repr(site) in message
 
 
 @pytest.mark.parametrize("site", [None, "same-origin", "none"])
-def test_a_page_of_our_own_may_and_a_person_at_the_address_bar(site: str | None) -> None:
+def test_own_pages_and_typed_urls_are_allowed_by_sec_fetch_site(site: str | None) -> None:
     check(replace(LOCAL, site=site))
 
 
@@ -118,7 +118,7 @@ def test_a_page_of_our_own_may_and_a_person_at_the_address_bar(site: str | None)
     "host",
     ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "192.168.0.2:8080", ""],
 )
-def test_without_a_key_a_name_that_was_pointed_here_is_refused(host: str) -> None:
+def test_without_a_key_a_foreign_host_name_is_refused(host: str) -> None:
     status, message = denied(replace(LOCAL, host=host))
     assert status == 403
     assert repr(host) in message
@@ -136,7 +136,7 @@ def test_without_a_key_a_name_that_was_pointed_here_is_refused(host: str) -> Non
         "file://",
     ],
 )
-def test_without_a_key_a_page_of_somebody_else_is_refused(origin: str) -> None:
+def test_without_a_key_a_page_of_another_origin_is_refused(origin: str) -> None:
     status, message = denied(replace(LOCAL, origin=origin))
     assert status == 403
     assert repr(origin) in message
@@ -144,21 +144,21 @@ def test_without_a_key_a_page_of_somebody_else_is_refused(origin: str) -> None:
 
 
 @pytest.mark.parametrize("origin", [None, "http://localhost:8080", "HTTP://LOCALHOST:8080"])
-def test_without_a_key_a_page_of_our_own_may(origin: str | None) -> None:
+def test_without_a_key_a_page_of_the_same_origin_is_allowed(origin: str | None) -> None:
     check(replace(LOCAL, origin=origin))
 
 
-def test_a_page_of_an_allowed_origin_may() -> None:
+def test_a_page_of_an_allowed_origin_is_allowed() -> None:
     check(replace(LOCAL, origin="https://app.example"), ("https://app.example",))
 
 
-def test_an_allowed_origin_opens_nothing_to_another_machine() -> None:
+def test_an_allowed_origin_does_not_admit_another_machine() -> None:
     caller = replace(LOCAL, origin="https://app.example", address="10.0.0.1")
     assert denied(caller, ("https://app.example",))[0] == 401
 
 
 @pytest.mark.parametrize("key", sorted(KEYS))
-def test_with_a_key_everybody_may_from_everywhere(key: str) -> None:
+def test_a_key_is_enough_from_everywhere(key: str) -> None:
     elsewhere = Caller(
         "10.0.0.1",
         "evil.example",
@@ -173,18 +173,18 @@ def test_with_a_key_everybody_may_from_everywhere(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "S3cret", "s3cret ", "s3cre", "s3crets", "ü", "\udcff"])
-def test_a_wrong_key_is_worse_than_none(key: str) -> None:
+def test_a_wrong_key_is_always_refused(key: str) -> None:
     status, message = denied(replace(LOCAL, key=key))
     assert status == 401
     assert "auth.api_keys" in message
     assert not key or key not in message
 
 
-def test_no_key_is_right_where_there_are_none() -> None:
+def test_any_key_is_wrong_if_none_are_configured() -> None:
     with pytest.raises(Denied):
         check_publisher(replace(LOCAL, key=""), Rules(frozenset(), frozenset()))
 
 
-def test_what_a_refusal_quotes_has_a_bound() -> None:
+def test_a_refusal_quotes_a_bounded_text() -> None:
     for caller in (replace(LOCAL, host="h" * 10_000), replace(LOCAL, origin="o" * 10_000)):
         assert len(denied(caller)[1]) < 300

@@ -43,7 +43,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
-def test_a_page_of_another_origin_may_not(origin: str) -> None:
+def test_a_page_of_another_origin_is_refused(origin: str) -> None:
     assert not allowed_origin(origin, "push.example", False, None, frozenset())
     assert not allowed_origin(
         origin, "push.example:80", False, None, frozenset({"https://app.example"})
@@ -64,21 +64,21 @@ def test_a_page_of_another_origin_may_not(origin: str) -> None:
         ("https://push.example:8443", "push.example:8443", True),
     ],
 )
-def test_a_page_of_the_same_origin_may(origin: str, host: str, secure: bool) -> None:
+def test_a_page_of_the_same_origin_is_allowed(origin: str, host: str, secure: bool) -> None:
     assert allowed_origin(origin, host, secure, None, frozenset())
 
 
-def test_over_tls_a_page_without_it_is_foreign_and_the_other_way_round() -> None:
+def test_http_and_https_are_different_origins() -> None:
     assert not allowed_origin("http://push.example", "push.example", True, None, ())
     assert not allowed_origin("http://push.example:443", "push.example", True, None, ())
     assert not allowed_origin("https://push.example:443", "push.example:443", False, None, ())
 
 
-def test_who_is_no_browser_may() -> None:
+def test_a_request_without_browser_headers_is_allowed() -> None:
     assert allowed_origin(None, "push.example", False, None, ())
 
 
-def test_what_is_listed_may_whatever_its_case() -> None:
+def test_a_listed_origin_is_allowed_in_any_case() -> None:
     allowed = frozenset({"https://app.example"})
     assert allowed_origin("https://app.example", "push.example", False, None, allowed)
     assert allowed_origin("https://APP.example", "push.example", False, None, allowed)
@@ -90,14 +90,14 @@ def test_what_is_listed_may_whatever_its_case() -> None:
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "new-value", "", "none, cross-site"])
-def test_without_an_origin_what_the_browser_says_of_the_site_counts(site: str) -> None:
+def test_without_an_origin_sec_fetch_site_decides(site: str) -> None:
     assert not allowed_origin(None, "push.example", False, site, ())
     assert allowed_origin(None, "push.example", False, "none", ())
     assert allowed_origin(None, "push.example", False, "same-origin", ())
 
 
 @pytest.mark.parametrize("origin", ["null", "https://push.example"])
-def test_the_browser_knows_what_is_the_same_origin(origin: str) -> None:
+def test_sec_fetch_site_decides_about_the_origin_null(origin: str) -> None:
     """A form of a page without referrer says null; a proxy that speaks https is not seen here."""
     assert allowed_origin(origin, "push.example", False, "same-origin", ())
     for site in (None, "none", "same-site", "cross-site", "same-origin, cross-site"):
@@ -105,14 +105,14 @@ def test_the_browser_knows_what_is_the_same_origin(origin: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0:80", "[::2]:8080", "127.0.0.1", "[::1]"])
-def test_an_address_is_a_host_that_nobody_can_point_elsewhere(host: str) -> None:
+def test_an_address_is_a_numeric_host(host: str) -> None:
     assert numeric_host(host)
 
 
 @pytest.mark.parametrize(
     "host", ["", "localhost", "1.2.3", "10.0.0.1.evil.example", "2130706433", "0x7f.0.0.1", "::1"]
 )
-def test_a_name_that_looks_like_an_address_is_none(host: str) -> None:
+def test_a_name_like_an_address_is_not_numeric(host: str) -> None:
     assert not numeric_host(host)
 
 
@@ -134,7 +134,7 @@ def test_a_name_that_looks_like_an_address_is_none(host: str) -> None:
         "[::ffff:127.0.0.1]",
     ],
 )
-def test_this_machine_is_known_by_its_names(host: str) -> None:
+def test_names_of_this_machine_are_loopback_hosts(host: str) -> None:
     assert loopback_host(host)
 
 
@@ -163,7 +163,7 @@ def test_this_machine_is_known_by_its_names(host: str) -> None:
         "localhost\n",
     ],
 )
-def test_other_machines_are_not_taken_for_this_one(host: str) -> None:
+def test_names_of_other_machines_are_no_loopback_hosts(host: str) -> None:
     assert not loopback_host(host)
 
 
@@ -181,7 +181,7 @@ def test_other_machines_are_not_taken_for_this_one(host: str) -> None:
         ("", False),
     ],
 )
-def test_a_loopback_address_is_one_of_this_machine(address: str, loopback: bool) -> None:
+def test_loopback_addresses_are_recognized(address: str, loopback: bool) -> None:
     assert loopback_address(address) is loopback
 
 
@@ -189,7 +189,7 @@ def test_a_loopback_address_is_one_of_this_machine(address: str, loopback: bool)
     "host",
     ["a", "push.example", "push_1.example:0", "a.b.", "10.0.0.1:65535", "[::1]:80", "[fe80::1]"],
 )
-def test_a_host_is_a_name_or_an_address_with_or_without_a_port(host: str) -> None:
+def test_a_name_or_address_is_valid_with_or_without_a_port(host: str) -> None:
     assert valid_host(host)
 
 
@@ -216,12 +216,12 @@ def test_a_host_is_a_name_or_an_address_with_or_without_a_port(host: str) -> Non
         "x" * 256,
     ],
 )
-def test_nothing_else_is_a_host(host: str) -> None:
+def test_any_other_text_is_no_valid_host(host: str) -> None:
     assert not valid_host(host)
 
 
 @given(st.text(max_size=40), st.text(max_size=40), st.booleans())
-def test_no_text_at_all_is_too_much_for_the_rules(origin: str, host: str, secure: bool) -> None:
+def test_any_text_is_accepted_as_an_argument(origin: str, host: str, secure: bool) -> None:
     assert isinstance(allowed_origin(origin, host, secure, None, ()), bool)
     assert isinstance(loopback_host(host) or valid_host(host), bool)
     if loopback_host(host):

@@ -70,7 +70,7 @@ class TestPublish:
             ("e3", {"colour": "red"}),
         ]
 
-    def test_with_a_key_is_once(self) -> None:
+    def test_twice_with_one_key_publishes_once(self) -> None:
         server = Server()
         found = [
             result(server, "publish", channel="a", data=n, idempotency_key="k") for n in range(3)
@@ -95,7 +95,7 @@ class TestPublish:
             ({"channel": "a", "data": "", "b64data": "AA=="}, 108, "b64data"),
         ],
     )
-    def test_says_which_field_is_wrong(
+    def test_names_the_wrong_field(
         self, fields: dict[str, object], code: int, problem: str
     ) -> None:
         server = Server()
@@ -113,7 +113,7 @@ class TestPublish:
             (b'"\xff"', "invalid UTF-8"),
         ],
     )
-    def test_takes_no_data_that_is_no_value(self, data: bytes, problem: str) -> None:
+    def test_refuses_invalid_data(self, data: bytes, problem: str) -> None:
         server = Server()
         answer = post(server, "publish", b'{"channel":"a","data":%b}' % data)
         assert answer.status == 200
@@ -121,7 +121,7 @@ class TestPublish:
         assert problem in answer.json["error"]["message"]
         assert rows(server) == []
 
-    def test_is_for_later_while_the_server_stops(self) -> None:
+    def test_is_unavailable_while_the_server_stops(self) -> None:
         server = Server()
         server.node.stop_publishing()
         found = call(server, "publish", channel="a", data=1)["error"]
@@ -137,18 +137,18 @@ class TestBroadcast:
         assert offsets == [1, 2]
         assert rows(server) == [7]
 
-    def test_with_a_key_is_once_in_each(self) -> None:
+    def test_twice_with_one_key_publishes_once_in_each(self) -> None:
         server = Server()
         for _ in range(2):
             result(server, "broadcast", channels=["a", "b"], data=7, idempotency_key="k")
         assert rows(server) == rows(server, "b") == [7]
 
-    def test_publishes_nothing_when_one_channel_is_none(self) -> None:
+    def test_publishes_nothing_if_one_channel_is_invalid(self) -> None:
         server = Server()
         assert error(server, "broadcast", channels=["a", "b c"], data=7)[0] == 107
         assert rows(server) == []
 
-    def test_says_of_each_what_became_of_it(self) -> None:
+    def test_answers_for_each_channel(self) -> None:
         server = Server(Limits(idempotency_keys=1))
         found = result(server, "broadcast", channels=["a", "b"], data=7, idempotency_key="k")
         first, second = found["responses"]
@@ -184,13 +184,15 @@ class TestHistory:
             ({"limit": -1, "since": {"offset": 99}, "reverse": True}, [5, 4, 3, 2, 1]),
         ],
     )
-    def test_is_what_was_asked_for(self, fields: dict[str, object], expected: list[int]) -> None:
+    def test_returns_the_requested_part(
+        self, fields: dict[str, object], expected: list[int]
+    ) -> None:
         server = self.filled()
         found = result(server, "history", channel="a", **fields)
         assert [p["data"] for p in found.get("publications", [])] == expected
         assert (found["offset"], found["epoch"]) == (5, server.hub.history.epoch)
 
-    def test_of_another_epoch_cannot_be_told(self) -> None:
+    def test_of_another_epoch_is_an_error(self) -> None:
         since = {"offset": 1, "epoch": "other"}
         code, message = error(self.filled(), "history", channel="a", limit=-1, since=since)
         assert code == 112
@@ -209,31 +211,31 @@ class TestHistory:
             ({"reverse": 1}, "$.reverse"),
         ],
     )
-    def test_says_which_field_is_wrong(self, fields: dict[str, object], field: str) -> None:
+    def test_names_the_wrong_field(self, fields: dict[str, object], field: str) -> None:
         code, message = error(self.filled(), "history", channel="a", **fields)
         assert code == 107
         assert field in message
 
-    def test_takes_huge_numbers(self) -> None:
+    def test_accepts_huge_numbers(self) -> None:
         since = {"offset": 10**30}
         found = call(self.filled(), "history", channel="a", limit=10**30, since=since)
         assert found.keys() <= {"result", "error"}
 
-    def test_can_be_removed_and_the_numbers_go_on(self) -> None:
+    def test_can_be_removed_and_the_offsets_continue(self) -> None:
         server = self.filled()
         assert result(server, "history_remove", channel="a") == {}
         assert rows(server) == []
         assert result(server, "publish", channel="a", data=6)["offset"] == 6
         assert server.hub.metrics.evictions == 5
 
-    def test_can_be_removed_where_there_is_none(self) -> None:
+    def test_can_be_removed_when_empty(self) -> None:
         server = Server()
         assert result(server, "history_remove", channel="a") == {}
         assert not server.hub.history.channels
 
 
 class TestPresence:
-    def test_says_who_and_how_many(self) -> None:
+    def test_returns_the_clients_and_their_number(self) -> None:
         server = Server()
         clients = [subscribed(server, "a"), subscribed(server, "a", "b")]
         found = result(server, "presence", channel="a")["presence"]
@@ -244,13 +246,13 @@ class TestPresence:
         counted = result(server, "presence_stats", channel="a")
         assert counted == {"num_clients": 2, "num_users": 1}
 
-    def test_of_nobody_is_empty(self) -> None:
+    def test_without_clients_is_empty(self) -> None:
         server = Server()
         assert result(server, "presence", channel="a") == {"presence": {}}
         assert result(server, "presence_stats", channel="a") == {"num_clients": 0, "num_users": 0}
 
     @pytest.mark.parametrize("method", ["presence", "presence_stats", "history_remove"])
-    def test_is_of_a_channel(self, method: str) -> None:
+    def test_needs_a_valid_channel(self, method: str) -> None:
         assert error(Server(), method)[0] == 107
         assert "1 to 128 characters" in error(Server(), method, channel="a b")[1]
 
@@ -269,7 +271,7 @@ class TestChannels:
             ("[", {}),
         ],
     )
-    def test_are_those_that_somebody_watches(
+    def test_are_those_with_subscribers(
         self, pattern: str | None, expected: dict[str, int]
     ) -> None:
         server = Server()
@@ -280,13 +282,13 @@ class TestChannels:
         assert all(client.closed is None for client in clients)
 
     @pytest.mark.parametrize("pattern", ["*a" * 129, "[" * 257, "?" * 1_000_000])
-    def test_are_not_looked_for_by_a_long_pattern(self, pattern: str) -> None:
+    def test_refuse_a_long_pattern(self, pattern: str) -> None:
         code, message = error(Server(), "channels", pattern=pattern)
         expected = f"pattern: {len(pattern)} characters, expected {MAX_PATTERN} at most"
         assert (code, message) == (107, f"bad request: {expected}")
 
 
-def test_a_broadcast_keeps_its_data_and_tags_once() -> None:
+def test_a_broadcast_keeps_one_copy_of_data_and_tags() -> None:
     server = Server()
     names = [f"c{n}" for n in range(10)]
     result(server, "broadcast", channels=names, data="x" * 1_000, tags={"a": "b"})
@@ -296,7 +298,7 @@ def test_a_broadcast_keeps_its_data_and_tags_once() -> None:
     assert [row.channel for row in kept] == names
 
 
-def test_info_counts_what_there_is() -> None:
+def test_info_counts_clients_and_channels() -> None:
     server = Server()
     clients = [subscribed(server, "a", "b"), subscribed(server, "a")]
     server.publish("a")
@@ -319,7 +321,7 @@ def test_info_counts_what_there_is() -> None:
     assert all(client.closed is None for client in clients)
 
 
-class TestSendingAway:
+class TestDisconnect:
     def test_disconnect_ends_every_connection_of_the_user(self) -> None:
         server = Server()
         clients = [subscribed(server, "a"), subscribed(server)]
@@ -349,7 +351,7 @@ class TestSendingAway:
         assert client.closed is None
 
     @pytest.mark.parametrize("code", [0, 1000, 2999, 5000])
-    def test_disconnect_takes_codes_that_a_client_understands(self, code: int) -> None:
+    def test_disconnect_accepts_only_codes_of_clients(self, code: int) -> None:
         found = error(Server(), "disconnect", user="", disconnect={"code": code})
         assert found == (107, f"bad request: disconnect.code is {code}, expected 3000 to 4999")
 
@@ -386,7 +388,7 @@ def replies(server: Server, *commands: object, **more: object) -> Any:
 
 
 class TestBatch:
-    def test_is_done_in_order(self) -> None:
+    def test_runs_in_order(self) -> None:
         server = Server()
         commands = [
             {"publish": {"channel": "a", "data": 1}},
@@ -403,7 +405,7 @@ class TestBatch:
         ]
         assert [p["data"] for p in found[2]["history"]["publications"]] == [1, 2]
 
-    def test_says_of_each_command_what_became_of_it(self) -> None:
+    def test_answers_for_each_command(self) -> None:
         server = Server()
         commands: list[dict[str, object]] = [
             {"publish": {"channel": "a b", "data": 1}},
@@ -424,15 +426,15 @@ class TestBatch:
         assert found == (107, f"bad request: {MAX_COMMANDS + 1} commands, expected 1000 at most")
 
 
-class TestTheDoor:
+class TestTheResource:
     @pytest.mark.parametrize("method", ["bogus", "", "Publish", "subscribe", "%FF", "x" * 5_000])
-    def test_an_unknown_method_is_404_with_those_that_there_are(self, method: str) -> None:
+    def test_an_unknown_method_is_404_with_the_known_ones(self, method: str) -> None:
         status, message = post(Server(), method, b"{}").error
         assert status == 404
         assert "expected one of publish, broadcast, batch" in message
         assert len(message) < 300
 
-    def test_there_is_nothing_below_a_method(self) -> None:
+    def test_a_path_below_a_method_is_404(self) -> None:
         assert post(Server(), "publish/x", b"{}").status == 404
 
     @pytest.mark.parametrize(
@@ -491,17 +493,17 @@ class TestTheDoor:
             ({"host": "evil.example"}, 403),
         ],
     )
-    def test_is_open_to_whom_publishing_is(self, headers: dict[str, str], status: int) -> None:
+    def test_has_the_access_rules_of_publishing(self, headers: dict[str, str], status: int) -> None:
         server = Server(config=Config(auth=Auth([KEY], local_without_key=True)))
         assert post(server, "info", b"{}", **headers).status == status
 
-    def test_is_closed_to_other_machines_without_a_key(self) -> None:
+    def test_refuses_other_machines_without_a_key(self) -> None:
         server = Server()
         line = server.connect("10.0.0.1")
         line.send(request("/api/info", "POST", b"{}"))
         assert line.response().status == 401
 
-    def test_a_key_is_looked_at_before_the_method(self) -> None:
+    def test_the_key_is_checked_before_the_method(self) -> None:
         assert post(Server(), "bogus", b"{", x_api_key="wrong").status == 401
 
 
@@ -525,7 +527,7 @@ CALLS = st.dictionaries(st.sampled_from([*FIELDS, "bogus"]), VALUES, max_size=6)
 
 
 @given(method=st.sampled_from(sorted(METHODS)), fields=CALLS)
-def test_whatever_is_called_is_answered_with_a_result_or_an_error(
+def test_any_call_is_answered_with_a_result_or_an_error(
     method: str, fields: dict[str, object]
 ) -> None:
     server = Server()
@@ -545,7 +547,7 @@ def test_whatever_is_called_is_answered_with_a_result_or_an_error(
         st.dictionaries(st.sampled_from(sorted(METHODS)), VALUES, max_size=2), min_size=1
     ),
 )
-def test_whatever_is_in_a_batch_is_answered_one_by_one(
+def test_any_batch_is_answered_one_by_one(
     commands: list[dict[str, object]],
 ) -> None:
     assert len(replies(Server(), *commands)) == len(commands)

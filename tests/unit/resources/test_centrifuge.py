@@ -90,7 +90,7 @@ class TestWhereWebSocketsAreBlocked:
         expected = SSE if how == "sse" else "application/json"
         assert answer["content-type"].startswith(expected)
 
-    def test_later_ones_come_as_requests(self, how: str) -> None:
+    def test_later_commands_come_as_requests(self, how: str) -> None:
         server = Server()
         client = Fallback(server, how)
         session = client.take()[0]["connect"]["session"]
@@ -101,7 +101,7 @@ class TestWhereWebSocketsAreBlocked:
         [push] = client.take()
         assert push["push"]["pub"]["data"] == 7
 
-    def test_it_goes_on_where_it_was(self, how: str) -> None:
+    def test_a_new_session_recovers(self, how: str) -> None:
         server = Server()
         for n in range(3):
             server.publish("a", n)
@@ -113,7 +113,7 @@ class TestWhereWebSocketsAreBlocked:
         assert subscribed["recovered"] is True
         assert [p["data"] for p in subscribed["publications"]] == [1, 2]
 
-    def test_pings_go_out_and_pongs_come_as_requests(self, how: str) -> None:
+    def test_pings_are_sent_and_pongs_come_as_requests(self, how: str) -> None:
         server = Server(Limits(ping_seconds=5.0, pong_seconds=3.0))
         client = Fallback(server, how)
         session = client.take()[0]["connect"]["session"]
@@ -135,7 +135,7 @@ class TestWhereWebSocketsAreBlocked:
                 return what
         raise AssertionError("nothing came")
 
-    def test_an_end_says_why_before_it_comes(self, how: str) -> None:
+    def test_the_reason_is_sent_before_the_end(self, how: str) -> None:
         server = Server()
         client = Fallback(server, how)
         client.take()
@@ -149,7 +149,7 @@ class TestWhereWebSocketsAreBlocked:
         server.clock.advance(0)
         assert server.is_empty()
 
-    def test_a_reader_that_goes_leaves_nothing_behind(self, how: str) -> None:
+    def test_a_reader_that_disconnects_leaves_nothing(self, how: str) -> None:
         server = Server()
         client = Fallback(server, how, CONNECT, SUBSCRIBE)
         session = client.take()[0]["connect"]["session"]
@@ -160,7 +160,7 @@ class TestWhereWebSocketsAreBlocked:
     @pytest.mark.parametrize(
         "commands", [b"x", b"[]", b'{"id":1}', b'{"id":2,"subscribe":{"channel":"a"}}', b"{}", b"7"]
     )
-    def test_what_is_no_conversation_ends_it_with_3501(self, how: str, commands: bytes) -> None:
+    def test_an_invalid_frame_ends_it_with_3501(self, how: str, commands: bytes) -> None:
         server = Server()
         if how == "sse":
             assert open_fallback(server, how, commands).response().error[0] == 400
@@ -174,7 +174,7 @@ class TestWhereWebSocketsAreBlocked:
         client.line.vanish()
         assert server.is_empty()
 
-    def test_invalid_utf8_is_the_clients_fault(self, how: str) -> None:
+    def test_invalid_utf8_is_an_error_of_the_client(self, how: str) -> None:
         commands = lines(CONNECT, b'{"id":2,"subscribe":{"channel":"\xff"}}')
         if how == "sse":
             assert open_fallback(Server(), how, commands).response().error[0] == 400
@@ -184,7 +184,7 @@ class TestWhereWebSocketsAreBlocked:
         code = told["error"]["code"] if "error" in told else told["push"]["disconnect"]["code"]
         assert code in (107, 3501)
 
-    def test_no_command_at_all_is_stale_in_time(self, how: str) -> None:
+    def test_a_session_without_commands_becomes_stale(self, how: str) -> None:
         server = Server(Limits(connect_seconds=5.0))
         if how == "sse":
             assert open_fallback(server, how, b"\n").response().error[0] == 400
@@ -193,16 +193,16 @@ class TestWhereWebSocketsAreBlocked:
         server.advance(7)
         assert client.take()[-1]["push"]["disconnect"]["code"] == 3502
 
-    def test_more_than_a_frame_is_413(self, how: str) -> None:
+    def test_commands_over_the_limit_are_413(self, how: str) -> None:
         server = Server(Limits(frame_bytes=100))
         answer = open_fallback(server, how, b"{}" + b" " * 100).response()
         assert answer.error == (413, "the commands have more than 100 bytes (frame_bytes)")
 
-    def test_a_page_of_somebody_else_is_403(self, how: str) -> None:
+    def test_a_page_of_another_origin_is_403(self, how: str) -> None:
         answer = open_fallback(Server(), how, lines(CONNECT), origin="http://evil.example")
         assert answer.response().error[0] == 403
 
-    def test_it_is_never_answered_with_503(self, how: str) -> None:
+    def test_a_stopping_server_does_not_answer_503(self, how: str) -> None:
         server = Server()
         server.node.stop_publishing()
         assert Fallback(server, how).response().status == 200
@@ -226,7 +226,7 @@ class TestEmulation:
         body = json.dumps({"session": session, "data": "{}"}).encode()
         assert Server().get("/emulation", "POST", body).error == (404, "unknown session")
 
-    def test_the_id_of_a_connection_is_no_session(self) -> None:
+    def test_the_id_of_a_client_is_no_secret(self) -> None:
         """Others see the id in presence; whoever has the secret speaks for it."""
         server = Server()
         client = Fallback(server, "sse")
@@ -255,7 +255,7 @@ class TestEmulation:
             (b'{"session":"x","data":"","x":' + b"[" * 60_000, "not a command"),
         ],
     )
-    def test_a_body_that_is_none_is_400_with_the_field(self, body: bytes, field: str) -> None:
+    def test_an_invalid_body_is_400_with_the_field(self, body: bytes, field: str) -> None:
         status, message = Server().get("/emulation", "POST", body).error
         assert status == 400
         assert field.lower() in message.lower()
@@ -267,7 +267,7 @@ class TestEmulation:
         server = Server(Limits(frame_bytes=100))
         assert server.get("/emulation", "POST", b" " * 101).error[0] == 413
 
-    def test_a_page_of_somebody_else_is_403(self) -> None:
+    def test_a_page_of_another_origin_is_403(self) -> None:
         answer = Server().get("/emulation", "POST", b"{}", origin="http://evil.example")
         assert answer.error[0] == 403
 
@@ -282,7 +282,7 @@ class TestEmulation:
         assert Server().get("/emulation").error[0] == 405
 
 
-class TestTheDoors:
+class TestTheResources:
     def test_a_websocket_needs_a_handshake(self) -> None:
         answer = Server().get("/connection/websocket")
         assert answer.error == (
@@ -302,16 +302,14 @@ class TestTheDoors:
             ("?format=protobuf", {}),
         ],
     )
-    def test_the_protobuf_form_is_refused_by_name(
-        self, query: str, headers: dict[str, str]
-    ) -> None:
+    def test_the_protobuf_form_is_refused(self, query: str, headers: dict[str, str]) -> None:
         status, message = (
             Server().get(f"/connection/websocket{query}", **handshake(**headers)).error
         )
         assert status == 400
         assert "centrifuge-protobuf is not spoken here" in message
 
-    def test_the_json_form_is_agreed_to(self) -> None:
+    def test_the_json_form_is_accepted(self) -> None:
         server = Server()
         socket = server.websocket("/connection/websocket", sec_websocket_protocol="centrifuge-json")
         assert socket.handshake["sec-websocket-protocol"] == "centrifuge-json"
@@ -337,14 +335,14 @@ class TestTheDoors:
             b"x",
         ],
     )
-    def test_a_get_begins_a_session_and_carries_out_nothing_else(self, commands: bytes) -> None:
+    def test_a_get_starts_a_session_and_does_nothing_else(self, commands: bytes) -> None:
         server = Server(options=ChannelOptions(client_publish=True))
         status, message = open_fallback(server, "sse", commands).response().error
         assert (status, "cf_connect" in message) == (400, True)
         assert len(server.node.peers) == 0
         assert server.hub.history.top("a") == 0
 
-    def test_a_get_has_one_cf_connect(self) -> None:
+    def test_a_get_needs_one_cf_connect(self) -> None:
         once = urlencode({"cf_connect": lines(CONNECT)})
         answer = Server().get(f"/connection/sse?{once}&{once}", accept=SSE)
         assert answer.error == (400, "2 cf_connect=, expected one with the connect command")
@@ -365,9 +363,7 @@ class TestTheDoors:
             "/channels/a?since=now&wait=5",
         ],
     )
-    def test_what_a_browser_opens_as_a_page_begins_nothing(
-        self, path: str, headers: dict[str, str]
-    ) -> None:
+    def test_a_navigation_starts_no_session(self, path: str, headers: dict[str, str]) -> None:
         """By speculation rules, or by a redirect from a URL that was typed."""
         server = Server()
         answer = server.get(path, **headers)
@@ -380,13 +376,13 @@ class TestTheDoors:
 
     @pytest.mark.parametrize("how", ["sse", "http_stream"])
     @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-    def test_what_a_page_elsewhere_causes_begins_nothing(self, how: str, site: str) -> None:
+    def test_a_foreign_page_starts_no_session(self, how: str, site: str) -> None:
         server = Server()
         line = open_fallback(server, how, lines(CONNECT), sec_fetch_site=site)
         assert line.response().error[0] == 403
         assert len(server.node.peers) == 0
 
-    def test_head_begins_no_session(self) -> None:
+    def test_head_starts_no_session(self) -> None:
         server = Server()
         query = quote(lines(CONNECT))
         server.open(f"/connection/sse?cf_connect={query}", "HEAD")
@@ -400,7 +396,7 @@ class TestTheDoors:
         assert Server().get(path, method).error[0] == 405
 
     @pytest.mark.parametrize("path", ["/connection", "/connection/", "/connection/x"])
-    def test_there_is_nothing_else(self, path: str) -> None:
+    def test_any_other_path_is_404(self, path: str) -> None:
         assert Server().get(path).error[0] == 404
 
 
@@ -429,7 +425,7 @@ COMMANDS = st.lists(
 
 
 @given(commands=COMMANDS)
-def test_whatever_a_client_says_is_answered_in_the_protocol(commands: list[Any]) -> None:
+def test_any_command_is_answered_in_the_protocol(commands: list[Any]) -> None:
     server = Server(options=ChannelOptions(client_publish=True))
     client = Fallback(server, "http_stream", CONNECT, *commands)
     told = client.take()
@@ -445,7 +441,7 @@ def test_whatever_a_client_says_is_answered_in_the_protocol(commands: list[Any])
 
 
 @given(text=st.text(max_size=40) | st.binary(max_size=40).map(lambda b: b.decode("latin-1")))
-def test_whatever_a_frame_is_ends_with_a_code_or_goes_on(text: str) -> None:
+def test_any_frame_ends_the_session_with_a_code_or_continues(text: str) -> None:
     server = Server()
     client = Fallback(server, "http_stream", CONNECT, text.encode())
     told = client.take()
@@ -453,7 +449,7 @@ def test_whatever_a_frame_is_ends_with_a_code_or_goes_on(text: str) -> None:
 
 
 @given(body=st.binary(max_size=60).filter(lambda body: body.isascii()))
-def test_whatever_is_emulated_is_answered_with_4xx_that_says_why(body: bytes) -> None:
+def test_any_invalid_emulation_is_answered_with_4xx_and_a_reason(body: bytes) -> None:
     status, message = Server().get("/emulation", "POST", body).error
     assert status in (400, 404)
     assert message

@@ -50,7 +50,7 @@ def test_a_program_gets_the_history_as_json() -> None:
     assert answer.body.endswith(b"\n")
 
 
-def test_reading_a_channel_that_never_was_begins_none() -> None:
+def test_reading_an_unknown_channel_does_not_create_it() -> None:
     server = Server()
     answer = server.get("/channels/never")
     assert (answer.json["offset"], answer.json["publications"]) == (0, [])
@@ -68,7 +68,7 @@ def test_a_browser_gets_the_live_page_of_any_channel() -> None:
     assert b'src="../static/' in page.body
 
 
-def test_the_front_page_is_that_of_the_front_channel_for_everybody() -> None:
+def test_the_front_page_is_that_of_the_front_channel() -> None:
     server = Server(config=Config(server=ServerConfig(front_channel="front")))
     for accept in (BROWSER, "application/json", ""):
         page = server.get("/", accept=accept)
@@ -98,17 +98,17 @@ def test_an_invalid_name_is_400_with_the_rule(path: str, accept: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/channels/a/b", "/channels/", "/channels//", "/channels/a/"])
-def test_below_a_channel_there_is_nothing(path: str) -> None:
+def test_a_path_below_a_channel_is_404(path: str) -> None:
     assert Server().get(path).error == (404, "expected /channels/NAME")
 
 
-def test_what_nobody_can_show_is_406() -> None:
+def test_an_unknown_accept_is_406() -> None:
     for path in ("/channels/a", "/events?channel=a"):
         status, message = Server().get(path, accept="image/png").error
         assert (status, message.startswith("expected Accept to allow")) == (406, True)
 
 
-def test_a_websocket_is_begun_whatever_the_accept_header_says() -> None:
+def test_a_websocket_is_opened_with_any_accept_header() -> None:
     server = Server()
     server.publish()
     socket = server.websocket("/channels/numbers?last=1", accept=BROWSER)
@@ -131,7 +131,7 @@ def test_lines_are_a_stream_of_objects() -> None:
 
 
 @pytest.mark.parametrize("accept", [SSE, LINES])
-def test_a_stream_goes_on_from_its_cursor_or_is_told(accept: str) -> None:
+def test_a_stream_resumes_from_its_cursor_or_sends_a_reset(accept: str) -> None:
     server = Server(options=ChannelOptions(history_size=2))
     for _ in range(4):
         server.publish()
@@ -144,7 +144,7 @@ def test_a_stream_goes_on_from_its_cursor_or_is_told(accept: str) -> None:
         assert (reset["reason"], reset["id"]) == (reason, f"{epoch}:4")
 
 
-def test_a_browser_that_comes_back_says_what_it_saw_last() -> None:
+def test_a_browser_resumes_by_last_event_id() -> None:
     server = Server()
     for _ in range(3):
         server.publish()
@@ -158,7 +158,7 @@ def test_a_browser_that_comes_back_says_what_it_saw_last() -> None:
 
 
 @pytest.mark.parametrize("bad", ["nonsense", "é", "e:x", "x" * 1000])
-def test_an_id_that_is_none_of_ours_is_a_reset_and_no_end_of_the_stream(bad: str) -> None:
+def test_an_invalid_id_causes_a_reset_and_not_the_end(bad: str) -> None:
     server = Server()
     status, _, objects = begun(server, "/channels/numbers", accept=SSE, last_event_id=bad)
     assert status == 200
@@ -181,7 +181,7 @@ def test_an_id_that_is_none_of_ours_is_a_reset_and_no_end_of_the_stream(bad: str
     ],
 )
 @pytest.mark.parametrize("accept", ["application/json", SSE, LINES])
-def test_a_query_that_makes_no_sense_is_400_and_names_the_parameter(
+def test_an_invalid_query_is_400_and_names_the_parameter(
     query: str, words: str, accept: str
 ) -> None:
     server = Server()
@@ -222,7 +222,7 @@ def test_several_channels_are_one_stream_with_one_cursor() -> None:
         ("channel=%FF", "invalid channel name"),
     ],
 )
-def test_channels_that_cannot_be_followed_are_400(query: str, words: str) -> None:
+def test_invalid_lists_of_channels_are_400(query: str, words: str) -> None:
     answer = Server(Limits(channels_per_client=3)).get(f"/events?{query}", accept=SSE)
     assert answer.status == 400
     assert words in answer.error[1]
@@ -230,7 +230,7 @@ def test_channels_that_cannot_be_followed_are_400(query: str, words: str) -> Non
 
 @pytest.mark.parametrize("path", ["/channels/a", "/events?channel=a"])
 @pytest.mark.parametrize("accept", [SSE, LINES])
-def test_a_foreign_page_may_not_read(path: str, accept: str) -> None:
+def test_a_foreign_page_cannot_read(path: str, accept: str) -> None:
     server = Server()
     answer = server.get(path, accept=accept, origin=FOREIGN)
     assert answer.status == 403
@@ -241,7 +241,7 @@ def test_a_foreign_page_may_not_read(path: str, accept: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/channels/a", "/events?channel=a"])
-def test_a_foreign_page_may_not_open_a_websocket(path: str) -> None:
+def test_a_foreign_page_cannot_open_a_websocket(path: str) -> None:
     server = Server()
     for origin in (FOREIGN, "null", "http://localhost", "https://localhost:8080"):
         answer = server.get(path, **handshake(origin=origin))
@@ -250,7 +250,7 @@ def test_a_foreign_page_may_not_open_a_websocket(path: str) -> None:
     server.websocket(path, origin="http://localhost:8080")
 
 
-def test_a_page_that_is_allowed_may_read_and_is_told_so() -> None:
+def test_an_allowed_page_can_read_and_gets_cors_headers() -> None:
     server = Server(config=Config(server=ServerConfig(allowed_origins=[APP])))
     line = server.open("/channels/a", accept=SSE, origin=APP)
     answer = parse(line.take())
@@ -264,7 +264,7 @@ def test_a_page_that_is_allowed_may_read_and_is_told_so() -> None:
     assert server.get("/channels/a", "OPTIONS", origin=FOREIGN).status == 405
 
 
-def test_over_tls_the_origin_has_to_be_too() -> None:
+def test_over_tls_the_origin_must_be_https() -> None:
     server = Server()
     for origin, status in (("https://localhost:8080", 200), ("http://localhost:8080", 403)):
         line = server.connect(secure=True)

@@ -75,7 +75,7 @@ def visit(server: Server, path: str, method: str = "GET", **headers: str) -> Res
     return answer
 
 
-def test_are_not_read_without_a_key_even_on_this_machine(
+def test_reading_without_a_key_is_refused_even_on_this_machine(
     server: Server, reader: tuple[str, dict[str, str]]
 ) -> None:
     path, headers = reader
@@ -86,7 +86,7 @@ def test_are_not_read_without_a_key_even_on_this_machine(
     assert log.take() == [f"refused: {NO.format('room:1')}"]
 
 
-def test_are_read_with_a_key(server: Server, reader: tuple[str, dict[str, str]]) -> None:
+def test_reading_with_a_key_is_allowed(server: Server, reader: tuple[str, dict[str, str]]) -> None:
     path, headers = reader
     answer = visit(server, path.format("room:1"), **headers, x_api_key=KEY)
     assert answer.status == (101 if "upgrade" in headers else 200)
@@ -94,14 +94,18 @@ def test_are_read_with_a_key(server: Server, reader: tuple[str, dict[str, str]])
     assert answer.status < 300
 
 
-def test_are_not_read_with_a_wrong_key(server: Server, reader: tuple[str, dict[str, str]]) -> None:
+def test_reading_with_a_wrong_key_is_refused(
+    server: Server, reader: tuple[str, dict[str, str]]
+) -> None:
     path, headers = reader
     answer = visit(server, path.format("room:1"), **headers, x_api_key="guessed")
     assert answer.error == (401, "the API key is not one of auth.api_keys")
     assert answer["www-authenticate"] == "ApiKey"
 
 
-def test_others_are_read_as_before(server: Server, reader: tuple[str, dict[str, str]]) -> None:
+def test_other_channels_are_not_affected(
+    server: Server, reader: tuple[str, dict[str, str]]
+) -> None:
     path, headers = reader
     for name in ("room", "other:1"):
         # A key that is none does not count where none is needed.
@@ -113,7 +117,7 @@ def test_others_are_read_as_before(server: Server, reader: tuple[str, dict[str, 
             line.vanish()
 
 
-def test_a_handler_without_a_namespace_is_for_all(
+def test_a_handler_without_a_namespace_guards_all_channels(
     app: PushServer, server: Server, reader: tuple[str, dict[str, str]]
 ) -> None:
     path, headers = reader
@@ -124,7 +128,7 @@ def test_a_handler_without_a_namespace_is_for_all(
 
 
 @pytest.mark.parametrize("event", ["connect", "publish", "disconnect", "say"])
-def test_other_handlers_guard_nothing(event: str) -> None:
+def test_other_handlers_do_not_guard(event: str) -> None:
     app = PushServer()
     app.on(event)(lambda: None)
     server = Server(app=app)
@@ -135,7 +139,7 @@ def test_other_handlers_guard_nothing(event: str) -> None:
 
 @pytest.mark.parametrize("path", ["/channels/room:1", "/channels/open", "/events?channel=room:1"])
 @pytest.mark.parametrize("accept", ["*/*", "text/event-stream", "application/x-ndjson"])
-def test_head_is_answered_as_get(server: Server, path: str, accept: str) -> None:
+def test_head_is_answered_like_get(server: Server, path: str, accept: str) -> None:
     for key in (None, KEY, "guessed"):
         more = {} if key is None else {"x_api_key": key}
         get = visit(server, path, accept=accept, **more)
@@ -143,19 +147,19 @@ def test_head_is_answered_as_get(server: Server, path: str, accept: str) -> None
         assert (head.status, head.body) == (get.status, b"")
 
 
-def test_the_page_of_such_a_channel_is_for_everybody(server: Server) -> None:
+def test_the_page_of_a_guarded_channel_is_public(server: Server) -> None:
     page = server.get("/channels/room:1", accept=BROWSER)
     assert (page.status, page["content-type"]) == (200, "text/html; charset=utf-8")
     assert b"said" not in page.body
     assert server.get("/channels/room:1", "HEAD", accept=BROWSER).status == 200
 
 
-def test_publishing_is_what_it_was(server: Server) -> None:
+def test_publishing_is_not_affected(server: Server) -> None:
     assert server.get("/channels/room:1", "POST", b"1").status == 201
     assert server.get("/status?channel=room:1").status == 200
 
 
-def test_a_page_of_somebody_elses_is_told_that_first(server: Server) -> None:
+def test_a_foreign_page_is_refused_for_its_origin_first(server: Server) -> None:
     with Log():
         answer = server.get("/channels/room:1", origin="http://evil.example", x_api_key=KEY)
     assert answer.error[1].startswith("a page of 'http://evil.example' may not use")
@@ -163,7 +167,7 @@ def test_a_page_of_somebody_elses_is_told_that_first(server: Server) -> None:
     assert (answer.status, answer["access-control-allow-origin"]) == (403, APP)
 
 
-def test_the_server_api_reads_them(server: Server) -> None:
+def test_the_server_api_can_read_guarded_channels(server: Server) -> None:
     body = b'{"channel": "room:1", "limit": -1}'
     answer = server.get("/api/history", "POST", body, x_api_key=KEY, x_forwarded_for="1.2.3.4")
     assert [row["data"] for row in answer.json["result"]["publications"]] == ["what was said"]
@@ -174,7 +178,7 @@ SUBSCRIBE = b'{"id":2,"subscribe":{"channel":"room:1","data":"%b"}}'
 
 
 @pytest.mark.parametrize("way", ["websocket", "http_stream", "sse"])
-def test_who_subscribes_is_asked_by_the_handler_and_for_no_key(server: Server, way: str) -> None:
+def test_subscribing_calls_the_handler_and_needs_no_key(server: Server, way: str) -> None:
     server.service.startService()
     server.clock.advance(0)
     for word, expected in ((b"member", b"what was said"), (b"guest", b"members only")):
@@ -198,6 +202,6 @@ def test_who_subscribes_is_asked_by_the_handler_and_for_no_key(server: Server, w
         line.vanish()
 
 
-def test_of_several_the_first_that_is_guarded_is_named(server: Server) -> None:
+def test_of_several_channels_the_first_guarded_one_is_named(server: Server) -> None:
     answer = server.get("/events?channel=open&channel=room:2&channel=room:1")
     assert answer.error == (403, NO.format("room:2"))

@@ -35,7 +35,7 @@ def cursor(server: Server, seq: int) -> str:
 
 
 class TestAHistory:
-    def test_is_all_there_is_and_where_to_go_on_from(self) -> None:
+    def test_contains_all_publications_and_the_cursor(self) -> None:
         server = filled(2)
         answer = server.get("/channels/a")
         epoch = server.hub.history.epoch
@@ -56,7 +56,7 @@ class TestAHistory:
         }
         assert (answer["cache-control"], answer["vary"]) == ("no-store", "Accept")
 
-    def test_of_a_channel_that_nobody_published_to_is_empty_and_begins_none(self) -> None:
+    def test_of_an_unknown_channel_is_empty_and_does_not_create_it(self) -> None:
         server = filled(1)
         answer = server.get("/channels/silence")
         assert data(answer) == []
@@ -84,14 +84,14 @@ class TestAHistory:
             ("since=now", []),
         ],
     )
-    def test_is_what_was_asked_for(self, query: str, expected: list[int]) -> None:
+    def test_is_the_requested_part(self, query: str, expected: list[int]) -> None:
         server = filled()
         query = query.replace("{}", server.hub.history.epoch)
         answer = server.get(f"/channels/a?{query}")
         assert data(answer) == expected
         assert "reason" not in answer.json
 
-    def test_is_read_page_by_page_to_the_end(self) -> None:
+    def test_can_be_read_page_by_page(self) -> None:
         server = filled(7)
         found, since = [], "oldest"
         for _ in range(4):
@@ -113,7 +113,7 @@ class TestAHistory:
             ("{}:7", ""),
         ],
     )
-    def test_after_a_position_that_cannot_be_told_says_why(self, since: str, reason: str) -> None:
+    def test_after_an_unreadable_position_gives_the_reason(self, since: str, reason: str) -> None:
         server = filled(5, ChannelOptions(history_size=2))
         answer = server.get(f"/channels/a?since={since.replace('{}', server.hub.history.epoch)}")
         assert answer.json.get("reason", "") == reason
@@ -127,7 +127,7 @@ class TestAHistory:
         head = server.get("/channels/a", "HEAD")
         assert (head.status, head["content-length"]) == (200, str(len(body)))
 
-    def test_is_not_for_a_page_of_somebody_else(self) -> None:
+    def test_is_refused_to_a_page_of_another_origin(self) -> None:
         answer = filled(1).get("/channels/a", origin="http://evil.example")
         assert answer.error[0] == 403
         assert "allowed_origins" in answer.error[1]
@@ -146,7 +146,7 @@ BAD_NUMBERS = ["-1", "1.5", "x", "", "+1", " 1", "1e3", "0x1", "٣", "1" * 30, "
         ("wait", "application/json"),
     ],
 )
-def test_a_number_that_is_none_is_refused_with_its_name_and_bounds(
+def test_an_invalid_number_is_refused_with_its_name_and_bounds(
     name: str, accept: str, value: str
 ) -> None:
     answer = filled(1).get(f"/channels/a?{name}={quote(value)}", accept=accept)
@@ -179,7 +179,7 @@ BAD_CURSORS = [
 
 @pytest.mark.parametrize("since", BAD_CURSORS)
 @pytest.mark.parametrize("accept", ["application/json", SSE, LINES])
-def test_a_cursor_that_is_none_is_refused_with_what_was_expected(since: str, accept: str) -> None:
+def test_an_invalid_cursor_is_refused_with_the_expected_form(since: str, accept: str) -> None:
     answer = filled(1).get(f"/channels/a?since={quote(since, safe='%:')}", accept=accept)
     status, message = answer.error
     assert status == 400
@@ -195,7 +195,7 @@ def test_since_and_last_exclude_each_other() -> None:
 
 @pytest.mark.parametrize("path", ["/channels/a", "/events?channel=a"])
 @pytest.mark.parametrize("query", ["since=x", "last=-1", "since=now&last=1"])
-def test_a_websocket_is_refused_before_it_is_one(path: str, query: str) -> None:
+def test_a_websocket_is_refused_in_the_handshake(path: str, query: str) -> None:
     sign = "&" if "?" in path else "?"
     answer = filled(1).get(f"{path}{sign}{query}", **handshake())
     assert answer.error[0] == 400
@@ -211,7 +211,7 @@ class TestLastEventId:
         return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]
 
     @pytest.mark.parametrize("by", ["header", "query"])
-    def test_goes_on_after_it(self, by: str) -> None:
+    def test_resumes_after_it(self, by: str) -> None:
         server = filled()
         last_id = cursor(server, 5)
         if by == "header":
@@ -222,7 +222,7 @@ class TestLastEventId:
         assert set(blocks[0]) == {"retry", "id"}
         assert blocks[0]["id"] == last_id
 
-    def test_counts_more_than_where_the_page_began(self) -> None:
+    def test_takes_precedence_over_since(self) -> None:
         server = filled()
         for query in ("since=oldest", "last=5"):
             path = f"/channels/a?{query}"
@@ -240,7 +240,7 @@ class TestLastEventId:
             ("\\xff\\xfe", "epoch"),
         ],
     )
-    def test_that_cannot_be_gone_on_from_is_told_in_the_stream(
+    def test_that_cannot_be_resumed_causes_a_reset_in_the_stream(
         self, last_id: str, reason: str
     ) -> None:
         server = filled(5, ChannelOptions(history_size=2))
@@ -267,7 +267,7 @@ class TestSeveralChannels:
         assert server.is_empty()
 
     @pytest.mark.parametrize("upgrade", [False, True])
-    def test_go_on_from_one_cursor(self, upgrade: bool) -> None:
+    def test_resume_from_one_cursor(self, upgrade: bool) -> None:
         server = filled(3)
         path = f"/events?channel=a&channel=b&since={cursor(server, 3)}"
         if upgrade:
@@ -279,17 +279,17 @@ class TestSeveralChannels:
         assert [note["subscribed"]["offset"] for note in told[:2]] == [2, 1]
         assert [note["data"] for note in told[2:]] == [-2, 3, -3]
 
-    def test_are_named_once_each(self) -> None:
+    def test_may_be_named_twice(self) -> None:
         server = filled(1)
         line = server.open("/events?channel=a&channel=a", accept=LINES)
         server.publish("a", 2)
         assert len(line.response().body.splitlines()) == 2
 
     @pytest.mark.parametrize("query", ["", "channel=", "channel=a%20b", "channel=%FF", "name=a"])
-    def test_that_are_none_are_refused(self, query: str) -> None:
+    def test_with_invalid_names_are_refused(self, query: str) -> None:
         assert filled(1).get(f"/events?{query}", accept=SSE).error[0] == 400
 
-    def test_over_the_limit_are_refused_with_it(self) -> None:
+    def test_over_the_limit_are_refused_with_the_limit(self) -> None:
         server = Server(Limits(channels_per_client=2))
         assert server.get("/events?channel=a&channel=b", accept=SSE).status == 200
         status, message = server.get("/events?channel=a&channel=b&channel=c", accept=SSE).error
@@ -297,11 +297,11 @@ class TestSeveralChannels:
         assert "3 channels, expected 1 to 2" in message
 
     @pytest.mark.parametrize("accept", ["text/html", "application/json"])
-    def test_are_no_page(self, accept: str) -> None:
+    def test_have_no_page(self, accept: str) -> None:
         assert Server().get("/events?channel=a", accept=accept).status == 406
 
 
-def test_a_stream_of_lines_is_told_why_it_does_not_go_on() -> None:
+def test_a_stream_of_lines_gets_the_reason_of_its_reset() -> None:
     server = filled(5, ChannelOptions(recovery_limit=2))
     body = server.get(f"/channels/a?since={cursor(server, 0)}", accept=LINES).body
     told = [json.loads(text) for text in body.splitlines()]
@@ -321,7 +321,7 @@ class TestWhileTheServerStops:
         server.node.stop_publishing()
         assert server.get(path, accept=SSE).status == 200
 
-    def test_history_is_read_on(self) -> None:
+    def test_history_can_be_read(self) -> None:
         server = filled(1)
         server.node.stop_publishing()
         assert data(server.get("/channels/a")) == [1]
@@ -344,7 +344,7 @@ QUERIES = st.lists(
     accept=st.sampled_from(["*/*", SSE, LINES, "text/html", "image/png", ";;q=x,"]),
     last_id=st.text(max_size=8),
 )
-def test_whatever_is_asked_is_answered_with_2xx_or_4xx_that_says_why(
+def test_any_query_is_answered_with_2xx_or_4xx_and_a_reason(
     query: list[tuple[str, str]], path: str, accept: str, last_id: str
 ) -> None:
     server = filled(1)
@@ -358,7 +358,7 @@ def test_whatever_is_asked_is_answered_with_2xx_or_4xx_that_says_why(
     assert server.is_empty()
 
 
-def test_a_reader_of_a_websocket_may_say_last() -> None:
+def test_a_websocket_may_use_last() -> None:
     server = filled(3)
     seen = server.websocket("/channels/a?last=2").seen
     assert [json.loads(frame.payload).get("data") for frame in seen] == [None, 2, 3]

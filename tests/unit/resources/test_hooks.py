@@ -85,9 +85,7 @@ def server(hook: Hook) -> HookServer:
     return HookServer(hook)
 
 
-def test_what_is_posted_reaches_the_source_and_its_answer_comes_back(
-    server: HookServer, hook: Hook
-) -> None:
+def test_a_post_reaches_the_source_and_gets_its_answer(server: HookServer, hook: Hook) -> None:
     answer = server.get("/hooks/a%20b", "POST", b"\xffx", X_Signature="s", content_type="a/b")
     assert (answer.status, answer.json) == (201, {"offset": 1})
     [(headers, body)] = hook.posts
@@ -107,9 +105,7 @@ def test_an_answer_may_come_later(server: HookServer, hook: Hook) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_who_is_told_to_come_later_is_told_when(
-    server: HookServer, hook: Hook, status: int
-) -> None:
+def test_a_temporary_refusal_has_retry_after(server: HookServer, hook: Hook, status: int) -> None:
     hook.answer = (status, {})
     answer = server.get("/hooks/a%20b", "POST", b"{}")
     assert (answer.status, answer["retry-after"]) == (status, "1")
@@ -124,7 +120,7 @@ def test_who_is_told_to_come_later_is_told_when(
         (Unavailable("the disk is full"), 503),
     ],
 )
-def test_what_cannot_be_published_is_refused(
+def test_an_exception_of_the_hook_is_answered_with_its_status(
     server: HookServer, hook: Hook, error: Exception, status: int
 ) -> None:
     hook.answer = error
@@ -133,7 +129,7 @@ def test_what_cannot_be_published_is_refused(
     assert ("retry-after" in answer) is (status == 503)
 
 
-def test_a_source_that_fails_is_no_news_to_who_posts(
+def test_an_unexpected_failure_is_500_without_details(
     server: HookServer, hook: Hook, trouble: Trouble
 ) -> None:
     hook.answer = LookupError("a secret")
@@ -143,12 +139,12 @@ def test_a_source_that_fails_is_no_news_to_who_posts(
 
 
 @pytest.mark.parametrize("path", ["/hooks/plain", "/hooks/none", "/hooks", "/hooks/a%20b/x"])
-def test_elsewhere_there_is_nothing(server: HookServer, path: str) -> None:
+def test_any_other_path_is_404(server: HookServer, path: str) -> None:
     assert server.get(path, "POST", b"{}").status == 404
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_it_is_for_posting_only(server: HookServer, hook: Hook, method: str) -> None:
+def test_only_post_is_allowed(server: HookServer, hook: Hook, method: str) -> None:
     answer = server.get("/hooks/a%20b", method)
     assert (answer.status, answer["allow"]) == (405, "POST")
     assert hook.posts == []

@@ -9,7 +9,7 @@ import pushserver.resources.pages
 from pushserver.resources.pages import CLIENT, Pages, asset_folder
 
 
-def test_the_pages_of_a_checkout_lie_beside_the_package_and_else_in_it(
+def test_the_folders_are_beside_the_package_in_a_checkout_and_else_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "pushserver"
@@ -27,7 +27,7 @@ def test_the_pages_of_a_checkout_lie_beside_the_package_and_else_in_it(
     assert asset_folder("static") == package / "static"
 
 
-def test_a_channels_page_knows_its_channel_and_the_way_to_the_root() -> None:
+def test_a_channels_page_has_its_channel_and_the_path_to_the_root() -> None:
     page = Pages().channel("chat:lobby", "..", 300, False).decode()
     assert 'data-channel="chat:lobby"' in page
     assert 'data-history-size="300"' in page
@@ -35,7 +35,7 @@ def test_a_channels_page_knows_its_channel_and_the_way_to_the_root() -> None:
     assert f'src="../static/{CLIENT}"' in page
 
 
-def test_nothing_in_a_page_is_loaded_from_elsewhere_or_runs_inline() -> None:
+def test_a_page_loads_nothing_from_elsewhere_and_has_no_inline_script() -> None:
     pages = Pages()
     for page in (pages.channel("a", ".", 1, True), pages.error(404, "Not Found", "no")):
         text = page.decode()
@@ -43,13 +43,13 @@ def test_nothing_in_a_page_is_loaded_from_elsewhere_or_runs_inline() -> None:
             assert word not in text
 
 
-def test_what_a_page_shows_is_escaped() -> None:
+def test_values_in_a_page_are_escaped() -> None:
     page = Pages().error(400, "Bad", '<img src=x onerror="alert(1)">')
     assert b"<img src=x" not in page
     assert b"&lt;img src=x" in page
 
 
-def test_a_template_that_lacks_a_value_fails_instead_of_showing_a_hole() -> None:
+def test_a_template_without_a_value_fails() -> None:
     pages: Any = Pages()
     with pytest.raises(Exception, match="undefined"):
         pages._render("error.html", status=404)

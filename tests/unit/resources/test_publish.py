@@ -51,7 +51,7 @@ class TestTheBody:
         assert answer.status == 201
         assert data(server) == [expected]
 
-    def test_is_answered_with_where_it_is(self) -> None:
+    def test_is_answered_with_its_position(self) -> None:
         server = Server()
         server.publish("b")
         answer = server.get("/channels/a", "POST", b"1")
@@ -59,7 +59,7 @@ class TestTheBody:
         assert answer.json == {"offset": 1, "epoch": epoch, "id": f"{epoch}:2"}
         assert answer["cache-control"] == "no-store"
 
-    def test_has_its_numbers_as_they_were_written(self) -> None:
+    def test_keeps_the_spelling_of_numbers(self) -> None:
         server = Server()
         server.get(
             "/channels/a", "POST", b'{"n": 1.000, "m": 1E2}', content_type="application/json"
@@ -87,7 +87,7 @@ class TestTheBody:
             ("application/json", b"", "the body is empty"),
         ],
     )
-    def test_that_is_no_value_is_refused_with_why(
+    def test_that_is_invalid_is_refused_with_the_reason(
         self, media: str, body: bytes, problem: str
     ) -> None:
         server = Server()
@@ -97,7 +97,7 @@ class TestTheBody:
         assert problem in message
         assert data(server) == []
 
-    def test_of_several_parts_is_not_understood(self) -> None:
+    def test_of_several_parts_is_refused(self) -> None:
         media = "multipart/form-data; boundary=x"
         answer = Server().get("/channels/a", "POST", b"--x--", content_type=media)
         assert answer.error[0] == 415
@@ -109,7 +109,7 @@ class TestTheBody:
         assert status == 413
         assert "more than 10 bytes (body_bytes)" in message
 
-    def test_over_the_limit_is_refused_when_it_comes_in_chunks(self) -> None:
+    def test_over_the_limit_in_chunks_is_refused(self) -> None:
         server = Server(Limits(body_bytes=10))
         head = request("/channels/a", "POST", **{"content-length": ""}, transfer_encoding="chunked")
         line = server.connect()
@@ -118,7 +118,7 @@ class TestTheBody:
         assert data(server) == []
 
     @given(body=st.binary(max_size=60), media=st.sampled_from(["application/json", FORM, ""]))
-    def test_whatever_it_is_is_published_or_refused(self, body: bytes, media: str) -> None:
+    def test_of_any_bytes_is_published_or_refused(self, body: bytes, media: str) -> None:
         server = Server()
         answer = server.get("/channels/a", "POST", body, content_type=media)
         assert answer.status in (201, 400)
@@ -139,7 +139,7 @@ class TestTheBody:
     )
 
     @given(body=JSONISH)
-    def test_what_is_published_is_json_that_everybody_reads_alike(self, body: bytes) -> None:
+    def test_is_published_as_unambiguous_json(self, body: bytes) -> None:
         server = Server()
         answer = server.get("/channels/a", "POST", body, content_type="application/json")
         if answer.status == 201:
@@ -158,7 +158,7 @@ class TestTheBody:
 
 
 class TestTheEvent:
-    def test_is_message_unless_another_is_named(self) -> None:
+    def test_is_message_by_default(self) -> None:
         server = Server()
         for query in ("", "?event=newnumber", "?event=a&event=gr%C3%BCn"):
             assert server.get(f"/channels/a{query}", "POST", b"1").status == 201
@@ -166,14 +166,14 @@ class TestTheEvent:
         assert [row.event for row in rows] == ["message", "newnumber", "grün"]
 
     @pytest.mark.parametrize("query", ["event=", "event=a%0Ab", "event=%00", f"event={'x' * 129}"])
-    def test_that_is_none_is_refused_with_the_rule(self, query: str) -> None:
+    def test_that_is_invalid_is_refused_with_the_rule(self, query: str) -> None:
         server = Server()
         status, message = server.get(f"/channels/a?{query}", "POST", b"1").error
         assert status == 400
         assert "expected 1 to 128 printable characters" in message
         assert data(server) == []
 
-    def test_that_is_no_utf8_is_refused(self) -> None:
+    def test_that_is_not_utf8_is_refused(self) -> None:
         assert Server().get("/channels/a?event=%FF", "POST", b"1").status == 400
 
 
@@ -185,7 +185,7 @@ def test_an_invalid_channel_is_refused_with_the_rule(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-def test_another_method_is_refused_with_those_that_there_are(method: str) -> None:
+def test_another_method_is_refused_with_the_allowed_ones(method: str) -> None:
     answer = Server().get("/channels/a", method)
     assert answer.error[0] == 405
     assert answer["allow"] == "GET, HEAD, POST"
@@ -201,18 +201,18 @@ class TestAnIdempotencyKey:
         assert data(server) == [1]
         assert server.hub.metrics.duplicates == 1
 
-    def test_is_of_one_channel(self) -> None:
+    def test_belongs_to_one_channel(self) -> None:
         server = Server()
         for channel in "ab":
             server.get(f"/channels/{channel}", "POST", b"1", idempotency_key="k")
         assert data(server) == data(server, "b") == [1]
 
-    def test_that_is_none_is_refused_with_the_rule(self) -> None:
+    def test_that_is_invalid_is_refused_with_the_rule(self) -> None:
         answer = Server().get("/channels/a", "POST", b"1", idempotency_key="x" * 129)
         assert answer.error[0] == 400
         assert "idempotency key" in answer.error[1]
 
-    def test_too_many_are_for_later(self) -> None:
+    def test_over_the_limit_is_refused_with_503(self) -> None:
         server = Server(Limits(idempotency_keys=1))
         server.get("/channels/a", "POST", b"1", idempotency_key="k")
         answer = server.get("/channels/a", "POST", b"1", idempotency_key="l")
@@ -222,7 +222,7 @@ class TestAnIdempotencyKey:
         assert server.get("/channels/a", "POST", b"1").status == 201
 
 
-class TestWhoMay:
+class TestPublishing:
     """The table of who may publish by POST; `access` has the rules."""
 
     @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ class TestWhoMay:
         assert len(data(server)) == (status == 201)
 
     @pytest.mark.parametrize("headers", [{}, {"authorization": "Basic dTpw"}])
-    def test_with_a_key_configured_nobody_without_one(self, headers: dict[str, str]) -> None:
+    def test_with_a_key_configured_only_with_one(self, headers: dict[str, str]) -> None:
         server = Server(config=KEYED)
         status, message = server.get("/channels/a", "POST", b"1", **headers).error
         assert (status, "auth.api_keys" in message) == (401, True)
@@ -271,7 +271,7 @@ class TestWhoMay:
         assert len(data(server)) == 1
 
     @pytest.mark.parametrize(("own", "status"), [(True, 201), (False, 401), (None, 201)])
-    def test_without_one_a_program_that_may_be_a_proxy_does_not(
+    def test_without_a_key_not_through_a_possible_proxy(
         self, own: bool | None, status: int
     ) -> None:
         server = Server()
@@ -279,7 +279,7 @@ class TestWhoMay:
         assert server.get("/channels/a", "POST", b"1").status == status
         assert len(data(server)) == (status == 201)
 
-    def test_not_in_http_1_0_as_a_bare_nginx_speaks_it(self, trouble: Trouble) -> None:
+    def test_not_in_http_1_0_as_of_a_bare_nginx(self, trouble: Trouble) -> None:
         line = Server().connect()
         line.send(
             b"POST /channels/a HTTP/1.0\r\nHost: 127.0.0.1:8080\r\nContent-Length: 1\r\n\r\n1"
@@ -304,7 +304,7 @@ class TestWhoMay:
         ("headers", "status"),
         [({}, 401), ({"x_api_key": "wrong"}, 401), ({"x_api_key": KEY}, 201)],
     )
-    def test_from_another(self, headers: dict[str, str], status: int) -> None:
+    def test_from_another_machine_with_a_key(self, headers: dict[str, str], status: int) -> None:
         server = Server(config=KEYED)
         line = server.connect("10.0.0.1")
         line.send(request("/channels/a", "POST", b"1", **headers))
@@ -317,12 +317,12 @@ class TestWhoMay:
         assert answer.status == 201
         assert answer["access-control-allow-origin"] == origin
 
-    def test_and_a_refusal_comes_before_a_look_at_the_body(self) -> None:
+    def test_refusals_come_before_the_body_is_read(self) -> None:
         answer = Server().get("/channels/a", "POST", b"\xff", x_api_key="wrong")
         assert answer.error[0] == 401
 
 
-def test_while_the_server_stops_a_publisher_is_told_to_come_again() -> None:
+def test_while_the_server_stops_publishing_is_503() -> None:
     server = Server()
     server.node.stop_publishing()
     answer = server.get("/channels/a", "POST", b"1")
@@ -331,7 +331,7 @@ def test_while_the_server_stops_a_publisher_is_told_to_come_again() -> None:
     assert server.hub.metrics.refusals == {"stopping": 1}
 
 
-def test_what_fails_on_our_side_is_500_without_a_word_of_it(trouble: Trouble) -> None:
+def test_an_internal_failure_is_500_without_details(trouble: Trouble) -> None:
     server = Server()
 
     async def broken(draft: object) -> None:
@@ -343,7 +343,7 @@ def test_what_fails_on_our_side_is_500_without_a_word_of_it(trouble: Trouble) ->
     assert "a secret" in trouble.take()[0]
 
 
-def test_a_publisher_that_is_gone_is_not_answered() -> None:
+def test_a_publisher_that_disconnected_gets_no_answer() -> None:
     server = Server()
     later: Deferred[Any] = Deferred()
 

@@ -86,7 +86,7 @@ def failed(server: TestServer, channel: str) -> list[tuple[str, str]]:
 
 
 class TestTheSourcesOfAChannel:
-    def test_are_there_with_how_they_are(self, server: TestServer) -> None:
+    def test_are_listed_with_their_state(self, server: TestServer) -> None:
         answer = ask(server)
         assert (answer.status, answer["cache-control"]) == (200, "no-store")
         assert answer.json["time"] == 1_000.0
@@ -103,19 +103,19 @@ class TestTheSourcesOfAChannel:
         assert (source["last_error"], source["last_failure"]) == ("", "LookupError: tick 1")
         assert (source["error_time"], source["published"]) == (1_000.0, 1)
 
-    def test_that_back_off_say_when_they_are_tried_again(self, server: TestServer) -> None:
+    def test_in_back_off_have_the_time_of_the_next_attempt(self, server: TestServer) -> None:
         [source] = ask(server, "/status?channel=elsewhere").json["sources"]
         assert (source["state"], source["last_error"]) == ("backing off", "OSError: no sensor")
         assert 1_004 <= source["next_attempt"] <= 1_008
 
-    def test_are_none_where_there_are_none(self, server: TestServer) -> None:
+    def test_are_an_empty_list_without_sources(self, server: TestServer) -> None:
         assert ask(server, "/status?channel=quiet").json == {
             "time": 1_000.0,
             "sources": [],
             "handlers": [],
         }
 
-    def test_are_there_without_an_application(self) -> None:
+    def test_are_listed_without_an_application(self) -> None:
         with TestServer() as server:
             assert ask(server).json["handlers"] == []
 
@@ -128,16 +128,16 @@ class TestTheSourcesOfAChannel:
             ("?channel=%FF", "invalid channel name"),
         ],
     )
-    def test_are_of_one_channel(self, server: TestServer, query: str, words: str) -> None:
+    def test_belong_to_one_channel(self, server: TestServer, query: str, words: str) -> None:
         status, message = ask(server, f"/status{query}").error
         assert (status, words in message) == (400, True)
 
-    def test_are_only_read(self, server: TestServer) -> None:
+    def test_allow_only_reading(self, server: TestServer) -> None:
         assert ask(server, method="POST").status == 405
         assert ask(server, method="HEAD").status == 200
 
 
-class TestWhoIsTold:
+class TestAccess:
     @pytest.mark.parametrize(
         ("headers", "peer"),
         [
@@ -149,7 +149,7 @@ class TestWhoIsTold:
             ({"authorization": f"Bearer {KEY}", "x_forwarded_for": "192.0.2.1"}, HERE),
         ],
     )
-    def test_is_who_may_publish(
+    def test_publishers_see_the_status(
         self, server: TestServer, headers: dict[str, str], peer: IAddress
     ) -> None:
         assert ask(server, peer=peer, **headers).status == 200
@@ -168,7 +168,7 @@ class TestWhoIsTold:
         ],
     )
     @pytest.mark.parametrize("query", ["?channel=numbers", "?channel=a+b", ""])
-    def test_is_nobody_else_and_nothing_is_logged_of_it(
+    def test_others_are_refused_without_a_log_message(
         self, server: TestServer, headers: dict[str, str], peer: IAddress, query: str
     ) -> None:
         with Log() as said:
@@ -187,7 +187,7 @@ def page(server: TestServer, peer: IAddress, **headers: str) -> bytes:
 
 
 class TestAHandlerThatFails:
-    def test_is_remembered_with_its_last_failure_only(self, server: TestServer) -> None:
+    def test_is_shown_with_its_last_failure_only(self, server: TestServer) -> None:
         guest = server.connect()
         assert guest.rpc("greet", "Ada") == "hello Ada"
         assert failed(server, "numbers") == []
@@ -208,7 +208,7 @@ class TestAHandlerThatFails:
         [handler] = ask(server).json["handlers"]
         assert handler["error"].startswith("answered what JSON cannot hold: ")
 
-    def test_is_told_on_the_channels_of_its_namespace(self, server: TestServer) -> None:
+    def test_is_shown_on_the_channels_of_its_namespace(self, server: TestServer) -> None:
         guest = server.connect()
         for event in ("greet", "chat:join"):
             with pytest.raises(ServerError):
@@ -217,14 +217,14 @@ class TestAHandlerThatFails:
         assert failed(server, "chatter:a") == [("greet", "greet")]
         assert failed(server, "chat:lobby") == [("greet", "greet"), ("welcome", "chat:join")]
 
-    def test_is_told_in_one_short_line(self, server: TestServer) -> None:
+    def test_is_shown_in_one_short_line(self, server: TestServer) -> None:
         with pytest.raises(ServerError):
             server.connect().rpc("chat:join")
         [handler] = ask(server, "/status?channel=chat:lobby").json["handlers"]
         assert handler["error"].startswith("RuntimeError: chat is ? closed!!!")
         assert len(handler["error"]) < 600
 
-    def test_by_taking_too_long_is_one_too(self, trouble: Trouble) -> None:
+    def test_by_its_time_limit_is_shown_too(self, trouble: Trouble) -> None:
         app = PushServer()
 
         @app.on("message")
@@ -238,7 +238,7 @@ class TestAHandlerThatFails:
         assert handler["error"] == "has not answered in 30 s (handler_seconds)"
         assert trouble.take()[0].endswith(f"hang {handler['error']}")
 
-    def test_by_refusing_is_none(self) -> None:
+    def test_by_a_refusal_is_not_shown(self) -> None:
         app = PushServer()
 
         @app.on("subscribe")
@@ -251,7 +251,7 @@ class TestAHandlerThatFails:
             assert failed(server, "numbers") == []
 
 
-def test_what_fails_may_have_any_text(trouble: Trouble) -> None:
+def test_an_error_may_contain_any_text(trouble: Trouble) -> None:
     for text in ("\ud800", "a\nb", "x" * 10_000):
         assert len(json.dumps(describe(ValueError(text)), ensure_ascii=False).encode()) < 600
     bench = SourceBench()

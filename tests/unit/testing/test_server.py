@@ -56,7 +56,7 @@ def wait_until(server: TestServer, happened: Callable[[], bool]) -> None:
         assert time.monotonic() < end
 
 
-def test_the_example_of_its_documentation_holds() -> None:
+def test_the_documented_example_works() -> None:
     app = PushServer()
     app.on("greet")(lambda client, name: f"hello {name}")
     with TestServer(app) as server:
@@ -65,7 +65,7 @@ def test_the_example_of_its_documentation_holds() -> None:
 
 
 class TestTime:
-    def test_begins_at_a_thousand_and_passes_by_advance(self) -> None:
+    def test_starts_at_a_thousand_and_passes_by_advance(self) -> None:
         app = PushServer()
         seen: list[float] = []
 
@@ -84,9 +84,7 @@ class TestTime:
             server.advance(1.5)
             assert len(seen) == 7
 
-    def test_that_does_not_pass_is_an_error_and_no_hang(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_that_does_not_pass_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reactor, "MAX_CALLS", 100)
         app = PushServer()
 
@@ -98,7 +96,7 @@ class TestTime:
         with pytest.raises(AssertionError, match="no time passes"):
             TestServer(app)
 
-    def test_may_be_long_for_a_flood(
+    def test_may_be_long_with_many_calls(
         self, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # It is at one point in time that not more may happen.
@@ -120,7 +118,7 @@ class TestTime:
 
 
 class TestThreads:
-    def test_are_none_for_handlers_and_what_has_an_interval(self) -> None:
+    def test_are_not_used_for_handlers_and_timed_sources(self) -> None:
         app = PushServer()
         seen: list[threading.Thread] = []
 
@@ -140,7 +138,7 @@ class TestThreads:
             server.connect().rpc("note")
         assert seen == [threading.current_thread()] * 6
 
-    def test_are_there_again_for_a_real_server(self) -> None:
+    def test_are_restored_for_a_real_server(self) -> None:
         app = PushServer()
         app.source("a", every=1.0, name="timer")(lambda: 1)
         app.source("b")(lambda: (yield 1))
@@ -154,7 +152,7 @@ class TestThreads:
             assert [caller.worker for caller in callers] == before
         server.close()
 
-    def test_of_the_tests_own_may_publish(self) -> None:
+    def test_of_the_test_may_publish(self) -> None:
         app = PushServer()
         offsets: list[int] = []
 
@@ -169,7 +167,7 @@ class TestThreads:
             thread.join()
             assert (offsets, [row.data for row in guest.publications]) == ([1], [1])
 
-    def test_of_a_pool_may_publish_at_the_same_time_as_the_test(self) -> None:
+    def test_of_a_pool_may_publish_concurrently_with_the_test(self) -> None:
         app = PushServer()
         with TestServer(app, MANY) as server, ThreadPoolExecutor(THREADS) as pool:
             guest = server.connect()
@@ -184,7 +182,7 @@ class TestThreads:
             check_all(guest, [*range(THREADS), "test"])
 
     @pytest.mark.parametrize("how", ["handler", "timer", "start", "generator"])
-    def test_may_be_waited_for_by_what_began_them(self, how: str) -> None:
+    def test_may_be_waited_for_by_their_starter(self, how: str) -> None:
         app = PushServer()
 
         def work() -> str:
@@ -220,7 +218,7 @@ class TestThreads:
             if how in ("timer", "generator"):
                 assert [row.data for row in server.history("own")] == ["done"]
 
-    def test_do_nothing_at_the_same_time(self) -> None:
+    def test_run_one_at_a_time(self) -> None:
         app = PushServer()
         order: list[str] = []
         begun = threading.Event()
@@ -244,7 +242,7 @@ class TestThreads:
             server.connect().rpc("work")
         assert order == ["begins", "ends", "published"]
 
-    def test_that_something_async_waits_for_are_an_error_and_no_hang(
+    def test_awaited_in_async_code_are_an_error(
         self, monkeypatch: pytest.MonkeyPatch, trouble: Trouble
     ) -> None:
         monkeypatch.setattr(reactor, "STUCK_SECONDS", 0.05)
@@ -263,10 +261,10 @@ class TestThreads:
             assert app.publish("c", 1).offset == 1
 
 
-class TestAGeneratorThatWaitsAsItLikes:
+class TestAGeneratorThatMayBlock:
     """One without an interval: it has its thread."""
 
-    def test_has_yielded_all_that_it_has_when_the_server_is_there(self) -> None:
+    def test_has_published_its_first_values_after_the_start(self) -> None:
         app = PushServer()
         threads: set[str] = set()
 
@@ -329,7 +327,7 @@ class TestAGeneratorThatWaitsAsItLikes:
         assert not server.service.running
         queue.put(None)
 
-    def test_is_waited_for_a_moment_when_time_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_polled_for_a_moment_when_time_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reactor, "LATER_LOOKS", int(WAIT_SECONDS / reactor.LOOK_SECONDS))
         app = PushServer()
         queue: SimpleQueue[Any] = SimpleQueue()
@@ -356,7 +354,7 @@ class TestAGeneratorThatWaitsAsItLikes:
         with TestServer(app) as server:
             assert [row.data for row in server.history("c")] == [0, 1, 2]
 
-    def test_is_told_that_the_feed_does_not_sleep_there(self, trouble: Trouble) -> None:
+    def test_cannot_sleep_by_the_feed(self, trouble: Trouble) -> None:
         app = PushServer()
 
         @app.source("c")
@@ -369,7 +367,7 @@ class TestAGeneratorThatWaitsAsItLikes:
             assert [row.data for row in server.history("c")] == [1]
             assert "is for the reactor's thread" in trouble.take()[0]
 
-    def test_that_is_async_sleeps_in_the_time_of_the_test(self) -> None:
+    def test_that_is_async_sleeps_in_test_time(self) -> None:
         app = PushServer()
 
         @app.source("c")
@@ -382,9 +380,7 @@ class TestAGeneratorThatWaitsAsItLikes:
             server.advance(25)
             assert [row.data for row in server.history("c")] == [0, 1, 2]
 
-    def test_that_goes_round_in_circles_is_an_error_and_no_hang(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_that_yields_for_ever_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reactor, "MAX_CALLS", 200)
         app = PushServer()
         stopped = threading.Event()
@@ -403,12 +399,12 @@ class TestAGeneratorThatWaitsAsItLikes:
 
 
 class TestAServer:
-    def test_listens_to_nothing_and_makes_no_random_numbers(self) -> None:
+    def test_does_not_listen_and_has_no_default_source(self) -> None:
         with TestServer() as server:
             server.advance(60)
             assert (server.reactor.tcpServers, server.history("numbers")) == ([], [])
 
-    def test_has_the_configuration_that_it_is_given(self) -> None:
+    def test_uses_the_given_configuration(self) -> None:
         sources = {"n": Source("random", "r", options={"every": 1.0})}
         config = Config(sources=sources, limits=Limits(channels_per_client=1))
         with TestServer(None, config) as server:
@@ -419,13 +415,13 @@ class TestAServer:
             with pytest.raises(ServerError, match="channels_per_client"):
                 guest.subscribe("b")
 
-    def test_has_no_store(self, tmp_path: Path) -> None:
+    def test_refuses_a_store(self, tmp_path: Path) -> None:
         config = Config(sources={}, store=Store(path=str(tmp_path / "history.db")))
         with pytest.raises(ValueError, match=r"has no store: leave \[store\] out"):
             TestServer(PushServer(), config)
         assert list(tmp_path.iterdir()) == []
 
-    def test_takes_publications_as_by_http(self) -> None:
+    def test_publishes_like_http(self) -> None:
         with TestServer() as server:
             server.publish("c", {"a": 1}, event="e")
             assert server.history("c") == [Publication("c", "e", {"a": 1}, 1)]
@@ -483,7 +479,7 @@ class TestAClient:
 
         return app
 
-    def test_keeps_what_it_was_told(self, app: PushServer) -> None:
+    def test_records_what_it_receives(self, app: PushServer) -> None:
         with TestServer(app) as server:
             server.publish("all", 0)
             one, other = server.connect("Ada"), server.connect()
@@ -506,7 +502,7 @@ class TestAClient:
             assert other.messages[1:] == [["x"]]
             assert {client.id for client in app.clients} == {one.id, other.id}
 
-    def test_of_its_own_subscribes_and_publishes(self, app: PushServer) -> None:
+    def test_subscribes_and_publishes(self, app: PushServer) -> None:
         app.on("publish")(lambda: True)
         with TestServer(app) as server:
             guest = server.connect()
@@ -519,7 +515,7 @@ class TestAClient:
                 guest.subscribe("no:c")
             assert refused.value.code == 1234
 
-    def test_that_was_disconnected_says_so(self, app: PushServer) -> None:
+    def test_that_was_disconnected_raises(self, app: PushServer) -> None:
         with TestServer(app) as server:
             guest = server.connect()
             with pytest.raises(Disconnected, match="4500: enough"):
@@ -530,14 +526,14 @@ class TestAClient:
             guest.leave()
             assert app.clients == []
 
-    def test_stays_as_long_as_it_likes(self, app: PushServer) -> None:
+    def test_answers_pings(self, app: PushServer) -> None:
         with TestServer(app) as server:
             guest = server.connect()
             server.advance(3_600)
             assert guest.closed is None
             assert guest.rpc("rooms")
 
-    def test_whose_handler_waits_is_told_so(self, app: PushServer, trouble: Trouble) -> None:
+    def test_whose_handler_waits_raises(self, app: PushServer, trouble: Trouble) -> None:
         @app.on("slow")
         async def slow(client: Client) -> None:
             await feeds[0].sleep(5)
