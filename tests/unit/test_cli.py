@@ -28,7 +28,7 @@ def publication(seq: int) -> dict[str, Any]:
 
 
 class Streams(HttpServer):
-    """A server whose streams say one list of objects each, and then end."""
+    """A server whose streams send one list of objects each, and then end."""
 
     def __init__(self) -> None:
         self.lives: list[list[Any]] = []
@@ -55,8 +55,8 @@ class Streams(HttpServer):
                 if streams.media:
                     self.send_header("Content-Type", streams.media)
                 self.end_headers()
-                for told in streams.lives.pop(0):
-                    text = told if isinstance(told, str) else json.dumps(told)
+                for output in streams.lives.pop(0):
+                    text = output if isinstance(output, str) else json.dumps(output)
                     self.wfile.write(text.encode("utf-8", "surrogateescape") + b"\n\n")
 
         super().__init__(Handler)
@@ -71,14 +71,14 @@ def streams() -> Iterator[Streams]:
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is said from outside, and nobody waits."""
+    """Without variables of the environment, and without pauses."""
     for name in ("PUSHSERVER_URL", "PUSHSERVER_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pushserver.cli.time.sleep", lambda seconds: None)
 
 
 class Published(list[tuple[str, str, object, str, "str | None"]]):
-    """What was given to `publish`."""
+    """The arguments of `publish`."""
 
     def __call__(
         self, url: str, channel: str, data: object, *, event: str, key: str | None
@@ -91,9 +91,9 @@ class Published(list[tuple[str, str, object, str, "str | None"]]):
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> Published:
-    found = Published()
-    monkeypatch.setattr(cli, "publish", found)
-    return found
+    published = Published()
+    monkeypatch.setattr(cli, "publish", published)
+    return published
 
 
 class TestPublish:
@@ -152,7 +152,7 @@ class TestSubscribe:
     def run(self, streams: Streams, *arguments: str) -> int:
         return main(["subscribe", "a", "--url", streams.url, *arguments])
 
-    def told(self, capsys: Capture) -> list[Any]:
+    def printed(self, capsys: Capture) -> list[Any]:
         return [json.loads(line)["data"] for line in capsys.readouterr().out.splitlines()]
 
     def test_prints_each_publication_on_a_line(self, streams: Streams, capsys: Capture) -> None:
@@ -166,7 +166,7 @@ class TestSubscribe:
     def test_ends_after_count(self, streams: Streams, capsys: Capture) -> None:
         streams.lives = [[subscribed(0), *(publication(n) for n in range(1, 9))]]
         assert self.run(streams, "--count", "3") == 0
-        assert self.told(capsys) == [1, 2, 3]
+        assert self.printed(capsys) == [1, 2, 3]
 
     def test_count_0_ends_at_once(self, streams: Streams) -> None:
         assert self.run(streams, "--count", "0") == 0
@@ -180,7 +180,7 @@ class TestSubscribe:
             [publication(7)],
         ]
         assert self.run(streams, "--count", "3") == 0
-        assert self.told(capsys) == [5, 6, 7]
+        assert self.printed(capsys) == [5, 6, 7]
         positions = [dict(query).get("since") for query in streams.queries]
         assert positions == [None, "e:4", "e:6", "e:6"]
 
@@ -211,9 +211,9 @@ class TestSubscribe:
     ) -> None:
         streams.refusal = (400, b'{"error":{"code":400,"message":"expected a whole number"}}')
         assert self.run(streams) == 1
-        told = capsys.readouterr().err
-        assert told.startswith("pushserver: 400: ")
-        assert "expected a whole number" in told
+        output = capsys.readouterr().err
+        assert output.startswith("pushserver: 400: ")
+        assert "expected a whole number" in output
 
     @pytest.mark.parametrize(
         "url", ["nowhere", "ftp://a", "file:///etc/passwd", "http://a:b", "http://a b", "http://"]
@@ -225,9 +225,9 @@ class TestSubscribe:
     @pytest.mark.parametrize("key", ["s3cret€", "s3cret\nX-A: b"])
     def test_an_invalid_key_ends_it(self, streams: Streams, capsys: Capture, key: str) -> None:
         assert self.run(streams, "--key", key) == 1
-        told = capsys.readouterr().err
-        assert "the API key cannot be sent" in told
-        assert "s3cret" not in told
+        output = capsys.readouterr().err
+        assert "the API key cannot be sent" in output
+        assert "s3cret" not in output
 
     @pytest.mark.parametrize("location", ["", "/elsewhere", "http://a/\x1b[2J"])
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -237,9 +237,9 @@ class TestSubscribe:
         streams.refusal = (status, b"")
         streams.more_headers = {"Location": location}
         assert self.run(streams, "--key", "s3cret") == 1
-        [told] = capsys.readouterr().err.splitlines()
-        assert f"answered {status}, a redirect" in told
-        assert told.isprintable()
+        [output] = capsys.readouterr().err.splitlines()
+        assert f"answered {status}, a redirect" in output
+        assert output.isprintable()
         assert len(streams.queries) == 1
 
     def test_a_redirect_does_not_send_the_key_to_another_server(
@@ -262,8 +262,8 @@ class TestSubscribe:
         streams.media = media
         streams.lives = [[publication(1)]]
         assert self.run(streams, "--count", "1") == 1
-        [told] = capsys.readouterr().err.splitlines()
-        assert f"got 200 and {media or 'no Content-Type'}" in told
+        [output] = capsys.readouterr().err.splitlines()
+        assert f"got 200 and {media or 'no Content-Type'}" in output
 
     @pytest.mark.parametrize("status", [201, 202, 204])
     def test_an_answer_of_another_status_ends_it(
@@ -306,12 +306,12 @@ class TestSubscribe:
         assert all("trying again" in line for line in lines)
 
     @pytest.mark.parametrize(
-        "told", ["<html>", "\udcff", "[" * 60_000, "[1]", "7", '{"x": 1}', '{"reset": 1}']
+        "output", ["<html>", "\udcff", "[" * 60_000, "[1]", "7", '{"x": 1}', '{"reset": 1}']
     )
     def test_a_server_of_another_kind_is_reported(
-        self, streams: Streams, capsys: Capture, told: str
+        self, streams: Streams, capsys: Capture, output: str
     ) -> None:
-        streams.lives = [[told]]
+        streams.lives = [[output]]
         assert self.run(streams, "--count", "1") == 1
         assert streams.url in capsys.readouterr().err
 
@@ -337,9 +337,9 @@ class TestCheckConfig:
         path = tmp_path / "c.toml"
         path.write_text(text)
         assert main(["check-config", str(path)]) == 1
-        told = capsys.readouterr().err
-        assert told.startswith(f"pushserver: {path}: ")
-        assert problem in told
+        output = capsys.readouterr().err
+        assert output.startswith(f"pushserver: {path}: ")
+        assert problem in output
 
     def test_a_missing_file_is_reported(self, tmp_path: Path, capsys: Capture) -> None:
         assert main(["check-config", str(tmp_path / "c.toml")]) == 1

@@ -21,7 +21,7 @@ POSITION = {"offset": 1, "epoch": "e", "id": "e:1"}
 
 
 class Answer(NamedTuple):
-    """What is answered; an endless one sends its body again and again, without a length."""
+    """An answer; an endless one repeats its body without a length."""
 
     status: int
     body: bytes = b""
@@ -65,7 +65,7 @@ class Listener(HttpServer):
 
 
 class Pauses(list[float]):
-    """How long was waited between tries; nobody waits here."""
+    """The pauses between attempts, without waiting."""
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ def other() -> Iterator[Listener]:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
-    found = Pauses()
-    monkeypatch.setattr("pushserver.publisher.time.sleep", found.append)
-    return found
+    pauses = Pauses()
+    monkeypatch.setattr("pushserver.publisher.time.sleep", pauses.append)
+    return pauses
 
 
 def taken() -> tuple[int, bytes]:
@@ -177,7 +177,7 @@ def test_a_refusal_is_raised_at_once(
 
 
 class Loop:
-    """Contains itself."""
+    """A value that contains itself."""
 
     data: ClassVar[list[Any]] = []
 
@@ -205,7 +205,7 @@ def test_the_same_values_as_in_an_application_can_be_published(
 
 
 class TestARedirect:
-    """Of a POST; a GET at its target would answer 201 too, without a publication."""
+    """A redirect of a POST; a GET at its target would be answered 201 without a publication."""
 
     @pytest.mark.parametrize("key", [None, "s3cret"])
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -274,7 +274,7 @@ class TestARedirect:
 
 class TestSuccess:
     @pytest.mark.parametrize(
-        ("status", "body", "told"),
+        ("status", "body", "message"),
         [
             (200, json.dumps(POSITION).encode(), "got 200 and no Content-Type: {"),
             (202, json.dumps(POSITION).encode(), "got 202"),
@@ -297,13 +297,13 @@ class TestSuccess:
         ],
     )
     def test_is_only_a_201_with_a_position(
-        self, listener: Listener, pauses: Pauses, status: int, body: bytes, told: str
+        self, listener: Listener, pauses: Pauses, status: int, body: bytes, message: str
     ) -> None:
         listener.answers = [(status, body), taken()]
         with pytest.raises(PublishError) as caught:
             publish(listener.url, "a", 1)
         assert "expected status 201 and JSON with offset, epoch and id, got" in str(caught.value)
-        assert told in str(caught.value)
+        assert message in str(caught.value)
         assert len(str(caught.value)) < 600
         assert str(caught.value).isprintable()
         assert (len(listener.requests), pauses) == (1, [])
@@ -372,14 +372,14 @@ def test_publishing_needs_only_the_standard_library() -> None:
     program = (
         "import sys, pushserver\n"
         "try: pushserver.publish('nowhere', 'a', 1)\n"
-        "except pushserver.PublishError: print('told')\n"
+        "except pushserver.PublishError: print('outcome')\n"
         "print(*{name.partition('.')[0] for name in sys.modules})\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
     )
-    told, modules = ended.stdout.splitlines()
-    assert told == "told"
+    outcome, modules = ended.stdout.splitlines()
+    assert outcome == "outcome"
     assert "pushserver" in modules.split()
     others = {"attr", "autobahn", "jinja2", "msgspec", "twisted", "txaio", "zope"}
     assert not others & set(modules.split())

@@ -1,4 +1,4 @@
-"""An application of one's own, as its author sees it: mostly through `pushserver.testing`."""
+"""Applications, mostly through `pushserver.testing`."""
 
 from __future__ import annotations
 
@@ -259,13 +259,13 @@ class TestPublishing:
 
         with TestServer(app) as server, pytest.raises(ServerError, match="application failed"):
             server.connect().rpc("ask")
-        told = trouble.take()
-        assert "invalid channel name 'c d'" in told[0]
-        assert "object does not fit into JSON" in told[1]
+        logged = trouble.take()
+        assert "invalid channel name 'c d'" in logged[0]
+        assert "object does not fit into JSON" in logged[1]
 
 
 class TestRooms:
-    """Clients that the server puts into channels, and takes out."""
+    """Channels that the server puts clients into."""
 
     @pytest.fixture
     @staticmethod
@@ -356,7 +356,7 @@ def test_send_reaches_every_client(app: PushServer) -> None:
 
     @app.on("connect")
     def connect() -> None:
-        # Who is not connected yet does not hear it.
+        # A client that is not connected yet does not get it.
         seen.append(1)
         app.send(len(seen))
 

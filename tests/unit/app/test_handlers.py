@@ -1,4 +1,4 @@
-"""The handlers of an application: which is called, with what, where, and what becomes of that."""
+"""The handlers of an application: arguments, threads, answers, failures and the log."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ SECONDS = Limits().handler_seconds
 
 
 class Guests:
-    """A server that runs an application, and clients that need not be answered at once."""
+    """A server with an application, and clients that may wait for an answer."""
 
     def __init__(self, app: PushServer):
         self.app = app
-        # None of them answers a ping.
+        # The clients do not answer pings.
         limits = Limits(ping_seconds=10_000.0)
         self.server = TestServer(app, Config(sources={}, limits=limits))
         self.node = self.server.service.node
         self.handlers: Dispatcher = self.node.handlers  # type: ignore[assignment]
 
     def come(self, data: object = None) -> tuple[Client, list[Any]]:
-        """A client that has sent connect, and what came back."""
+        """A client that has sent connect, and the frames that it got."""
         client = Client(self.node, connect=False)
         return client, client.say({"id": 1, "connect": {} if data is None else {"data": data}})
 
@@ -51,14 +51,14 @@ class Guests:
         return client
 
     def ask(self, client: Client, method: str, data: object = None) -> Any:
-        """The reply to an rpc; None while there is none."""
+        """The reply to an rpc; None before it."""
         client.id += 1
-        told = client.say({"id": client.id, "rpc": {"method": method, "data": data}})
-        return told[0] if told else None
+        replies = client.say({"id": client.id, "rpc": {"method": method, "data": data}})
+        return replies[0] if replies else None
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is left of anybody."""
+        """Whether no state of any client is left."""
         left = (self.node.hub.channels(), len(self.node.peers), self.handlers.clients)
         return left == ({}, 0, {})
 
@@ -70,7 +70,7 @@ def app() -> PushServer:
 
 @pytest.fixture
 def guests(app: PushServer) -> Iterator[Guests]:
-    """Handlers may be added to `app` still."""
+    """Handlers may still be added to `app`."""
     guests = Guests(app)
     yield guests
     guests.server.close()
@@ -199,10 +199,10 @@ def test_a_client_cannot_call_events_of_connections() -> None:
     for namespace, event in [("", "say"), ("chat", "say"), ("", "a:b"), ("", "connect")]:
         registry.add(namespace, event, make_handler(event, lambda: 0, None))
     names = ["say", "chat:say", "other:say", "a:b", "connect", "chat:connect", "a:connect", ""]
-    found = {
+    keys = {
         name: handler.key for name in names if (handler := registry.find_method(name)) is not None
     }
-    assert found == {"say": ("", "say"), "chat:say": ("chat", "say"), "a:b": ("", "a:b")}
+    assert keys == {"say": ("", "say"), "chat:say": ("chat", "say"), "a:b": ("", "a:b")}
     assert registry.find("say", "other") is registry.find("say")
     assert registry.find("say", "chat") is not registry.find("say")
 
@@ -294,7 +294,7 @@ class TestAnAnswer:
 
 
 class Oops(Exception):
-    """Of an application."""
+    """An exception of an application."""
 
 
 class TestAHandlerThat:
@@ -325,9 +325,9 @@ class TestAHandlerThat:
             with pytest.raises(ServerError, match="100: the application failed"):
                 one.rpc("fail")
             assert "log_failure" in trouble[0]
-            [told] = trouble.take()
-            assert told.startswith("the handler ")
-            assert type(error).__name__ in told
+            [logged] = trouble.take()
+            assert logged.startswith("the handler ")
+            assert type(error).__name__ in logged
             server.publish("c", 1)
             assert ([p.data for p in other.publications], one.rpc("echo", 1)) == ([1], 1)
 
@@ -381,9 +381,9 @@ class TestAHandlerThat:
             "message": "the application did not answer in time",
             "temporary": True,
         }
-        [told] = trouble.take()
-        assert told.endswith("has not answered in 30 s (handler_seconds)")
-        # Twisted cancels it, and what it gives now nobody wants.
+        [logged] = trouble.take()
+        assert logged.endswith("has not answered in 30 s (handler_seconds)")
+        # Twisted cancels it; its result is ignored.
         assert waits.called
 
     def test_ignores_its_cancellation_blocks_nothing(
@@ -419,7 +419,7 @@ class TestAHandlerThat:
             inner()
 
         def inner() -> None:
-            # What is ours below it is shown.
+            # Our own frames below it are shown.
             app.publish("a b", 1)
 
         app.on("fail", thread=thread)(outer)
@@ -570,8 +570,8 @@ class TestAMessage:
         client = guests.connected()
         [reply] = client.say(b'{"id":5,"send":{"data":{"k":1,"k":2}}}')
         assert reply["error"]["code"] == 108
-        [told] = trouble.take()
-        assert """a client sent '{"k":1,"k":2}', for which there is no handler""" in told
+        [logged] = trouble.take()
+        assert """a client sent '{"k":1,"k":2}', for which there is no handler""" in logged
 
     def test_without_a_handler_is_logged_at_a_bounded_rate(
         self, app: PushServer, guests: Guests, trouble: Trouble
@@ -579,9 +579,9 @@ class TestAMessage:
         app.on("clap")(lambda client: None)
         client = guests.connected()
         assert client.say({"send": {"data": {"event": "klap"}}}) == []
-        [told] = trouble.take()
-        assert "a client sent {'event': 'klap'}, for which there is no handler; there" in told
-        assert told.endswith(": clap")
+        [logged] = trouble.take()
+        assert "a client sent {'event': 'klap'}, for which there is no handler; there" in logged
+        assert logged.endswith(": clap")
         [reply] = client.say({"id": 5, "send": {"data": 1}})
         assert reply["error"]["code"] == 108
         assert client.closed is None
@@ -589,12 +589,12 @@ class TestAMessage:
         guests.server.advance(WINDOW_SECONDS)
         client = guests.connected()
         client.say({"send": {"data": "x" * 500}})
-        [told] = trouble.take()
-        assert len(told) < 250
+        [logged] = trouble.take()
+        assert len(logged) < 250
 
 
 class TestTheLog:
-    """Clients cannot fill it."""
+    """Clients cannot fill the log."""
 
     @pytest.mark.parametrize("how", ["raises", "answers what JSON cannot hold"])
     def test_has_some_failures_of_each_handler_and_their_number(
@@ -616,8 +616,8 @@ class TestTheLog:
         client = guests.connected()
         for _ in range(10):
             guests.ask(client, "vote", "beer")
-        [told] = trouble.take()
-        assert f"(and {1_000 - LOGGED_AT_ONCE} that were not logged)" in told
+        [logged] = trouble.take()
+        assert f"(and {1_000 - LOGGED_AT_ONCE} that were not logged)" in logged
 
     def test_has_one_late_call_a_minute(
         self, app: PushServer, guests: Guests, trouble: Trouble
@@ -676,10 +676,10 @@ class TestADisconnect:
         for _ in range(3):
             reply = guests.ask(client, "ask")
             assert reply["error"]["message"] == "too many calls wait for the application"
-        [told] = trouble.take()
-        assert "too many calls wait for a thread (handler_threads)" in told
+        [logged] = trouble.take()
+        assert "too many calls wait for a thread (handler_threads)" in logged
         [failed] = guests.handlers.failures("")
-        assert failed.error in told
+        assert failed.error in logged
         guests.server.advance(WINDOW_SECONDS)
         guests.ask(client, "ask")
         client.session.closed()

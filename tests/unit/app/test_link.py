@@ -1,4 +1,4 @@
-"""Publishing from real threads; the test's own is the reactor's, and turns when it says so."""
+"""The link to the server from real threads; the test's thread is the reactor's."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FakeDispatcher:
 
 
 class Stage:
-    """An application that is run, and threads."""
+    """An application with a server, and threads."""
 
     def __init__(self) -> None:
         self.clock = ThreadClock()
@@ -62,7 +62,7 @@ class Stage:
         return self.threads.submit(call, *arguments)
 
     def hold(self) -> Deferred[Receipt]:
-        """Let a publication wait for its commit, as in a store that commits first."""
+        """Make publications wait for a commit, as in a store that commits first."""
         committed: Deferred[Receipt] = Deferred()
 
         async def publish(draft: Draft) -> Receipt:
@@ -72,7 +72,7 @@ class Stage:
         return committed
 
     def stop(self) -> None:
-        """As the server does."""
+        """Stop as the server does."""
         stopped: Any = self.service.stopService()
         stopped.addBoth(lambda _: self.service.detach())
         self.threads.shutdown()
@@ -86,7 +86,7 @@ def stage() -> Iterator[Stage]:
 
 
 def settled(future: Future[Any]) -> Any:
-    """Its result; raises what it raised."""
+    """Return the result of a future, or raise its exception."""
     return future.result(WAIT_SECONDS)
 
 
@@ -200,23 +200,23 @@ class TestInAnotherThread:
         stage.clock.take()
         stage.service.stopService()
         assert not future.done()
-        # What the store does at its end.
+        # The store does this at its end.
         committed.callback(Receipt("e1", 1, 5))
         stage.service.detach()
         assert settled(future).offset == 5
 
     def test_clients_are_called_in_the_reactors_thread(self, stage: Stage) -> None:
-        told: list[threading.Thread] = []
+        threads: list[threading.Thread] = []
         here = stage.app._server()
 
         def tell() -> None:
-            told.append(threading.current_thread())
+            threads.append(threading.current_thread())
 
         here.call_soon(tell)
         settled(stage.in_thread(here.call_soon, tell))
-        assert len(told) == 1
+        assert len(threads) == 1
         stage.clock.take()
-        assert told == [threading.current_thread()] * 2
+        assert threads == [threading.current_thread()] * 2
         stage.service.stopService()
         stage.service.detach()
         with pytest.raises(Unavailable, match="the server has stopped"):

@@ -1,4 +1,4 @@
-"""Clients and handlers in whatever order: nobody is forgotten, told twice, or left in a channel."""
+"""Clients and handlers in any order: each is notified once, and leaves no state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.unit.fakes.web import Log, Trouble
 
 @pytest.fixture(autouse=True)
 def what_handlers_raise(trouble: Trouble) -> Iterator[None]:
-    """Is logged, each time."""
+    """An exception, logged each time."""
     yield
     trouble.clear()
 
@@ -40,7 +40,7 @@ CHANNEL = st.sampled_from(CHANNELS)
 
 @dataclass
 class Page:
-    """A client, and where it is as far as it was told; it checks what it is told."""
+    """A client with the state that it knows; checks each frame that it gets."""
 
     client: Client
     at: dict[str, int] = field(default_factory=dict)
@@ -53,8 +53,8 @@ class Page:
         if self.client.closed is None:
             self.hear(self.client.say({"id": self.client.id, method: fields}))
 
-    def hear(self, told: list[Any] | None = None) -> None:
-        for value in self.client.transport.take() if told is None else told:
+    def hear(self, frames: list[Any] | None = None) -> None:
+        for value in self.client.transport.take() if frames is None else frames:
             if "push" in value:
                 self._pushed(value["push"])
             else:
@@ -91,7 +91,7 @@ class Page:
 
 
 class Stage:
-    """An application whose handlers answer when they are let, and the pages of its clients."""
+    """An application whose handlers answer when the test says so, and its clients."""
 
     def __init__(self) -> None:
         self.app = PushServer()
@@ -125,7 +125,7 @@ class Stage:
         await let
 
     def do(self, step: tuple[Any, ...]) -> None:
-        """One step; those that are of nobody do nothing."""
+        """One step; a step without a client does nothing."""
         name, *arguments = step
         getattr(self, f"do_{name}")(*arguments)
         self.server.advance(0)
@@ -173,7 +173,7 @@ class Stage:
         self.server.advance(seconds)
 
     def check(self) -> None:
-        """What holds after each step."""
+        """The invariants after each step."""
         inside: Counter[str] = Counter()
         for page in self.pages:
             channels = page.client.session.channels
@@ -185,7 +185,7 @@ class Stage:
         assert not self.gone - self.let_in, "gone, and was never let in"
 
     def end(self) -> None:
-        """All handlers come back, and everybody leaves."""
+        """All handlers return, and all clients leave."""
         for page in self.pages:
             page.client.session.closed()
         while self.asked:

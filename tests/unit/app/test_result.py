@@ -15,7 +15,7 @@ RECEIPT = Receipt("e1", 7, 3)
 
 
 class Committing:
-    """A publication of which it is not known yet what becomes of it."""
+    """A publication before its commit."""
 
     def __init__(self) -> None:
         self.receipt: Deferred[Receipt] = Deferred()
@@ -26,11 +26,11 @@ class Committing:
         return await self.published
 
     def waiting(self) -> list[Any]:
-        """What a coroutine of Twisted's gets, or its exception."""
-        found: list[Any] = []
+        """The result of a Twisted coroutine, or its exception."""
+        results: list[Any] = []
         done = Deferred.fromCoroutine(self.wait())
-        done.addCallbacks(found.append, lambda failure: found.append(failure.value))
-        return found
+        done.addCallbacks(results.append, lambda failure: results.append(failure.value))
+        return results
 
 
 @pytest.fixture
@@ -68,24 +68,24 @@ def test_a_failure_that_nothing_awaited_is_logged_and_raised_later(
     one: Committing, trouble: Trouble
 ) -> None:
     one.receipt.errback(one.error)
-    told = "a publication failed, and nobody awaited it: Unavailable('the disk is full')"
-    assert trouble.take() == [told]
+    logged = "a publication failed, and nobody awaited it: Unavailable('the disk is full')"
+    assert trouble.take() == [logged]
     assert one.waiting() == [one.error]
 
 
 def test_an_await_may_be_cancelled(one: Committing) -> None:
     done = Deferred.fromCoroutine(one.wait())
-    found: list[Any] = []
-    done.addErrback(lambda failure: found.append(failure.value))
+    results: list[Any] = []
+    done.addErrback(lambda failure: results.append(failure.value))
     other = one.waiting()
     done.cancel()
-    assert isinstance(found[0], CancelledError)
+    assert isinstance(results[0], CancelledError)
     one.receipt.callback(RECEIPT)
     assert other == [RECEIPT]
 
 
 class TestInAsyncio:
-    """As on its reactor, where Deferreds fire in callbacks of the loop."""
+    """Run as on the asyncio reactor, where Deferreds fire in callbacks of the loop."""
 
     def test_it_can_be_awaited(self, one: Committing) -> None:
         async def main() -> list[Receipt]:
@@ -118,11 +118,11 @@ class TestInAsyncio:
 
     def test_a_twisted_coroutine_can_await_it_outside_of_a_task(self, one: Committing) -> None:
         async def main() -> list[Any]:
-            found: list[list[Any]] = []
+            results: list[list[Any]] = []
             loop = asyncio.get_running_loop()
-            loop.call_soon(lambda: found.append(one.waiting()))
+            loop.call_soon(lambda: results.append(one.waiting()))
             await asyncio.sleep(0)
             one.receipt.callback(RECEIPT)
-            return found[0]
+            return results[0]
 
         assert asyncio.run(main()) == [RECEIPT]

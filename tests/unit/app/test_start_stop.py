@@ -1,4 +1,4 @@
-"""`start` and `stop` of an application: when they are called, and who waits for whom."""
+"""The `start` and `stop` handlers of an application: when they are called, and time limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUIET = Config(sources={}, limits=Limits(ping_seconds=10_000.0))
 
 
 class Oops(Exception):
-    """Of an application."""
+    """An exception of an application."""
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def app() -> PushServer:
 
 @pytest.fixture
 def order(app: PushServer) -> list[str]:
-    """What happens, in its order; there is a source and a handler of everything else."""
+    """The order of events, with a source and a handler for each event."""
     order: list[str] = []
 
     @app.source("ticks", every=1.0)
@@ -48,7 +48,7 @@ def order(app: PushServer) -> list[str]:
 
 
 def stopping(server: TestServer) -> list[object]:
-    """Begin the end; what is in the list afterwards says that it is over."""
+    """Start to stop the server; the list gets an item at the end."""
     over: list[object] = []
     server.service.stopService().addBoth(over.append)
     return over
@@ -124,7 +124,7 @@ def test_connections_and_sources_wait_for_the_start(app: PushServer, order: list
         for client in (clients[0], clients[2]):
             answers = [reply["id"] for reply in client.transport.take()]
             assert answers == [1, 2]
-        # Who went meanwhile has been here.
+        # A client that left meanwhile was connected.
         assert sorted(order[1:]) == ["connect", "connect", "connect", "disconnect", "tick"]
         assert clients[1].transport.take() == []
         assert len(app.clients) == 2
@@ -141,8 +141,8 @@ def test_a_start_handler_has_a_time_limit(
         assert order == []
         server.advance(1)
         assert sorted(order) == ["connect", "tick"]
-        [told] = trouble.take()
-        assert told.endswith("has not answered in 30 s (handler_seconds)")
+        [logged] = trouble.take()
+        assert logged.endswith("has not answered in 30 s (handler_seconds)")
 
 
 class TestTheStop:
@@ -160,7 +160,7 @@ class TestTheStop:
         guest.subscribe("life")
         over = stopping(server)
         server.advance(STOP_SECONDS / 2)
-        # No source any more; but the others are there.
+        # Sources have ended, but clients are still connected.
         assert (over, order, guest.closed) == ([], ["tick", "connect"], None)
         waits.callback(None)
         server.advance(0)
@@ -172,7 +172,7 @@ class TestTheStop:
         self, app: PushServer, order: list[str], trouble: Trouble
     ) -> None:
         app.on("stop", thread=False)(lambda: Deferred())
-        # What all others have to go in is less than what the stop takes.
+        # The drain has less time than the stop handler takes.
         limits = Limits(ping_seconds=10_000.0, drain_seconds=STOP_SECONDS / 2)
         server = TestServer(app, Config(sources={}, limits=limits))
         guest = server.connect()
@@ -181,7 +181,9 @@ class TestTheStop:
         assert over == []
         server.advance(0.1)
         assert (over, guest.closed) == ([None], (3001, "the server is shutting down"))
-        assert [told.partition(" has ")[2] for told in trouble.take()] == ["not answered in 2 s"]
+        assert [logged.partition(" has ")[2] for logged in trouble.take()] == [
+            "not answered in 2 s"
+        ]
         server.close()
 
     def test_leaves_the_drain_its_time(self, app: PushServer, trouble: Trouble) -> None:
@@ -274,8 +276,8 @@ class TestAClient:
                 guest.send(1, name)
             assert called == before
             assert guest.closed is None
-        [told] = trouble.take()
-        assert "there is no handler" in told
+        [logged] = trouble.take()
+        assert "there is no handler" in logged
 
 
 @pytest.mark.parametrize("event", ["start", "stop", "connect", "disconnect"])

@@ -21,23 +21,23 @@ LOCAL = Caller(
 
 
 def check(caller: Caller, origins: tuple[str, ...] = (), proven: bool = False) -> None:
-    """By the rules for programs on this machine, which count without keys or by a setting."""
+    """The refusal by the rules for this machine, both without keys and by `local_without_key`."""
     keys = KEYS if caller.key is not None else frozenset[str]()
     check_publisher(caller, Rules(keys, frozenset(origins)), proven)
     check_publisher(caller, Rules(KEYS, frozenset(origins), True), proven)
 
 
 def denied(caller: Caller, origins: tuple[str, ...] = ()) -> tuple[int, str]:
-    found = set()
+    refusals = set()
     for rules in (
         Rules(KEYS if caller.key is not None else frozenset(), frozenset(origins)),
         Rules(KEYS, frozenset(origins), local_without_key=True),
     ):
         with pytest.raises(Denied) as caught:
             check_publisher(caller, rules)
-        found.add((caught.value.http_status, str(caught.value)))
-    [one] = found
-    return one
+        refusals.add((caught.value.http_status, str(caught.value)))
+    [refusal] = refusals
+    return refusal
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_without_an_origin_sec_fetch_site_decides(site: str) -> None:
 
 @pytest.mark.parametrize("origin", ["null", "https://push.example"])
 def test_sec_fetch_site_decides_about_the_origin_null(origin: str) -> None:
-    """A form of a page without referrer says null; a proxy that speaks https is not seen here."""
+    """A form on a page without referrers sends null; TLS of a proxy is not visible here."""
     assert allowed_origin(origin, "push.example", False, "same-origin", ())
     for site in (None, "none", "same-site", "cross-site", "same-origin, cross-site"):
         assert not allowed_origin(origin, "push.example", False, site, ())

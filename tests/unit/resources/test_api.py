@@ -21,7 +21,7 @@ def post(server: Server, method: str, body: bytes, **headers: str) -> Response:
 
 
 def call(server: Server, method: str, **fields: object) -> Any:
-    """The answer to a call, which is 200 whatever became of it."""
+    """The answer to a call, which is 200 even for an error."""
     answer = post(server, method, json.dumps(fields).encode())
     assert answer.status == 200, answer
     assert len(answer.json) == 1
@@ -33,8 +33,8 @@ def result(server: Server, method: str, **fields: object) -> Any:
 
 
 def error(server: Server, method: str, **fields: object) -> tuple[int, str]:
-    found = call(server, method, **fields)["error"]
-    return found["code"], found["message"]
+    answer = call(server, method, **fields)["error"]
+    return answer["code"], answer["message"]
 
 
 def rows(server: Server, channel: str = "a") -> list[Any]:
@@ -52,8 +52,8 @@ class TestPublish:
     def test_is_answered_with_the_position(self) -> None:
         server = Server()
         for offset in (1, 2):
-            found = result(server, "publish", channel="a", data={"n": offset})
-            assert found == {"offset": offset, "epoch": server.hub.history.epoch}
+            answer = result(server, "publish", channel="a", data={"n": offset})
+            assert answer == {"offset": offset, "epoch": server.hub.history.epoch}
         assert rows(server) == [{"n": 1}, {"n": 2}]
 
     def test_names_the_event_by_a_field_or_by_a_tag(self) -> None:
@@ -72,10 +72,10 @@ class TestPublish:
 
     def test_twice_with_one_key_publishes_once(self) -> None:
         server = Server()
-        found = [
+        answer = [
             result(server, "publish", channel="a", data=n, idempotency_key="k") for n in range(3)
         ]
-        assert found[0] == found[1] == found[2]
+        assert answer[0] == answer[1] == answer[2]
         assert rows(server) == [0]
 
     @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ class TestPublish:
         self, fields: dict[str, object], code: int, problem: str
     ) -> None:
         server = Server()
-        found = error(server, "publish", **fields)
-        assert found[0] == code
-        assert problem in found[1]
+        answer = error(server, "publish", **fields)
+        assert answer[0] == code
+        assert problem in answer[1]
         assert rows(server) == []
 
     @pytest.mark.parametrize(
@@ -124,16 +124,16 @@ class TestPublish:
     def test_is_unavailable_while_the_server_stops(self) -> None:
         server = Server()
         server.node.stop_publishing()
-        found = call(server, "publish", channel="a", data=1)["error"]
-        assert (found["code"], found["message"]) == (100, "the server is shutting down")
+        answer = call(server, "publish", channel="a", data=1)["error"]
+        assert (answer["code"], answer["message"]) == (100, "the server is shutting down")
 
 
 class TestBroadcast:
     def test_publishes_to_each_channel(self) -> None:
         server = Server()
         server.publish("b")
-        found = result(server, "broadcast", channels=["a", "b"], data=7)
-        offsets = [response["result"]["offset"] for response in found["responses"]]
+        answer = result(server, "broadcast", channels=["a", "b"], data=7)
+        offsets = [response["result"]["offset"] for response in answer["responses"]]
         assert offsets == [1, 2]
         assert rows(server) == [7]
 
@@ -150,15 +150,15 @@ class TestBroadcast:
 
     def test_answers_for_each_channel(self) -> None:
         server = Server(Limits(idempotency_keys=1))
-        found = result(server, "broadcast", channels=["a", "b"], data=7, idempotency_key="k")
-        first, second = found["responses"]
+        answer = result(server, "broadcast", channels=["a", "b"], data=7, idempotency_key="k")
+        first, second = answer["responses"]
         assert first["result"]["offset"] == 1
         assert second["error"]["code"] == 100
         assert "idempotency_keys" in second["error"]["message"]
 
     def test_has_a_bound(self) -> None:
-        found = error(Server(), "broadcast", channels=["a"] * (MAX_CHANNELS + 1), data=1)
-        assert found == (107, f"bad request: {MAX_CHANNELS + 1} channels, expected 1000 at most")
+        answer = error(Server(), "broadcast", channels=["a"] * (MAX_CHANNELS + 1), data=1)
+        assert answer == (107, f"bad request: {MAX_CHANNELS + 1} channels, expected 1000 at most")
 
 
 class TestHistory:
@@ -188,9 +188,9 @@ class TestHistory:
         self, fields: dict[str, object], expected: list[int]
     ) -> None:
         server = self.filled()
-        found = result(server, "history", channel="a", **fields)
-        assert [p["data"] for p in found.get("publications", [])] == expected
-        assert (found["offset"], found["epoch"]) == (5, server.hub.history.epoch)
+        answer = result(server, "history", channel="a", **fields)
+        assert [p["data"] for p in answer.get("publications", [])] == expected
+        assert (answer["offset"], answer["epoch"]) == (5, server.hub.history.epoch)
 
     def test_of_another_epoch_is_an_error(self) -> None:
         since = {"offset": 1, "epoch": "other"}
@@ -218,8 +218,8 @@ class TestHistory:
 
     def test_accepts_huge_numbers(self) -> None:
         since = {"offset": 10**30}
-        found = call(self.filled(), "history", channel="a", limit=10**30, since=since)
-        assert found.keys() <= {"result", "error"}
+        answer = call(self.filled(), "history", channel="a", limit=10**30, since=since)
+        assert answer.keys() <= {"result", "error"}
 
     def test_can_be_removed_and_the_offsets_continue(self) -> None:
         server = self.filled()
@@ -238,11 +238,11 @@ class TestPresence:
     def test_returns_the_clients_and_their_number(self) -> None:
         server = Server()
         clients = [subscribed(server, "a"), subscribed(server, "a", "b")]
-        found = result(server, "presence", channel="a")["presence"]
+        answer = result(server, "presence", channel="a")["presence"]
         ids = {client.session.info.client for client in clients}
-        assert found.keys() == ids
-        assert {info["client"] for info in found.values()} == ids
-        assert {info["user"] for info in found.values()} == {""}
+        assert answer.keys() == ids
+        assert {info["client"] for info in answer.values()} == ids
+        assert {info["user"] for info in answer.values()} == {""}
         counted = result(server, "presence_stats", channel="a")
         assert counted == {"num_clients": 2, "num_users": 1}
 
@@ -277,8 +277,8 @@ class TestChannels:
         server = Server()
         server.publish("nobody")
         clients = [subscribed(server, "chat:a", "chat:b"), subscribed(server, "chat:b", "news")]
-        found = result(server, "channels", pattern=pattern)["channels"]
-        assert {name: info["num_clients"] for name, info in found.items()} == expected
+        answer = result(server, "channels", pattern=pattern)["channels"]
+        assert {name: info["num_clients"] for name, info in answer.items()} == expected
         assert all(client.closed is None for client in clients)
 
     @pytest.mark.parametrize("pattern", ["*a" * 129, "[" * 257, "?" * 1_000_000])
@@ -352,8 +352,8 @@ class TestDisconnect:
 
     @pytest.mark.parametrize("code", [0, 1000, 2999, 5000])
     def test_disconnect_accepts_only_codes_of_clients(self, code: int) -> None:
-        found = error(Server(), "disconnect", user="", disconnect={"code": code})
-        assert found == (107, f"bad request: disconnect.code is {code}, expected 3000 to 4999")
+        answer = error(Server(), "disconnect", user="", disconnect={"code": code})
+        assert answer == (107, f"bad request: disconnect.code is {code}, expected 3000 to 4999")
 
     def test_unsubscribe_takes_a_user_out_of_a_channel(self) -> None:
         server = Server()
@@ -382,7 +382,7 @@ class TestDisconnect:
 
 
 def replies(server: Server, *commands: object, **more: object) -> Any:
-    """What became of each command of a batch."""
+    """The replies to the commands of a batch."""
     answer = call(server, "batch", commands=commands, **more)
     return answer["replies"]
 
@@ -396,14 +396,14 @@ class TestBatch:
             {"history": {"channel": "a", "limit": -1}},
             {"channels": {}},
         ]
-        found = replies(server, *commands, parallel=True)
-        assert [list(reply) for reply in found] == [
+        answer = replies(server, *commands, parallel=True)
+        assert [list(reply) for reply in answer] == [
             ["publish"],
             ["publish"],
             ["history"],
             ["channels"],
         ]
-        assert [p["data"] for p in found[2]["history"]["publications"]] == [1, 2]
+        assert [p["data"] for p in answer[2]["history"]["publications"]] == [1, 2]
 
     def test_answers_for_each_command(self) -> None:
         server = Server()
@@ -416,14 +416,14 @@ class TestBatch:
             {"publish": 7},
             {"publish": {"channel": "a", "data": 1}},
         ]
-        found = replies(server, *commands)
-        codes = [reply["error"]["code"] for reply in found[:-1]]
+        answer = replies(server, *commands)
+        codes = [reply["error"]["code"] for reply in answer[:-1]]
         assert codes == [107, 104, 104, 104, 104, 107]
-        assert found[-1]["publish"]["offset"] == 1
+        assert answer[-1]["publish"]["offset"] == 1
 
     def test_has_a_bound(self) -> None:
-        found = error(Server(), "batch", commands=[{}] * (MAX_COMMANDS + 1))
-        assert found == (107, f"bad request: {MAX_COMMANDS + 1} commands, expected 1000 at most")
+        answer = error(Server(), "batch", commands=[{}] * (MAX_COMMANDS + 1))
+        assert answer == (107, f"bad request: {MAX_COMMANDS + 1} commands, expected 1000 at most")
 
 
 class TestTheResource:

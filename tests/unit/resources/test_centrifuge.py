@@ -23,7 +23,7 @@ def lines(*commands: Any) -> bytes:
 
 
 class Fallback:
-    """A client that reads a response without an end, and sends its commands as requests."""
+    """A client that reads an endless response, and sends its commands as requests."""
 
     def __init__(self, server: Server, how: str, *commands: Any, **headers: str):
         self.server = server
@@ -35,17 +35,17 @@ class Fallback:
         self._data = b""
         self._read = 0
         if rest:
-            # By GET a session is begun, and nothing else.
+            # A GET may contain only the connect command.
             [reply] = json.loads(b"[" + self.response().body.removeprefix(b"data: ") + b"]")
             assert self.send(reply["connect"]["session"], *rest).status == 204
 
     def response(self) -> Response:
-        """The answer as far as it has come."""
+        """The answer so far."""
         self._data += self.line.take()
         return parse(self._data)
 
     def take(self) -> list[Any]:
-        """The objects that came since the last time."""
+        """The objects since the last call."""
         body = self.response().body
         new, self._read = body[self._read :], len(body)
         if self.how == "http_stream":
@@ -54,7 +54,7 @@ class Fallback:
         return [json.loads(block.removeprefix("data: ")) for block in blocks]
 
     def send(self, session: str, *commands: Any) -> Response:
-        """Commands by way of /emulation."""
+        """Send commands by /emulation."""
         body = {"session": session, "node": "n", "data": lines(*commands).decode()}
         return self.server.get("/emulation", "POST", json.dumps(body).encode())
 
@@ -126,13 +126,13 @@ class TestWhereWebSocketsAreBlocked:
 
     @staticmethod
     def next(client: Fallback) -> Any:
-        """What comes next, within ten seconds."""
+        """The next object, within ten seconds."""
         for _ in range(10):
             client.server.advance(1)
-            found = client.take()
-            if found:
-                [what] = found
-                return what
+            objects = client.take()
+            if objects:
+                [value] = objects
+                return value
         raise AssertionError("nothing came")
 
     def test_the_reason_is_sent_before_the_end(self, how: str) -> None:
@@ -142,9 +142,9 @@ class TestWhereWebSocketsAreBlocked:
         for peer in server.node.peers:
             peer.shut_down()
         [push] = client.take()
-        told = push["push"]["disconnect"]
-        assert (told["code"], told["reconnect"]) == (3001, True)
-        assert told["reason"]
+        ended = push["push"]["disconnect"]
+        assert (ended["code"], ended["reconnect"]) == (3001, True)
+        assert ended["reason"]
         assert client.ended
         server.clock.advance(0)
         assert server.is_empty()
@@ -167,9 +167,9 @@ class TestWhereWebSocketsAreBlocked:
             return
         client = Fallback(server, how, commands)
         [push] = client.take()
-        told = push["push"]["disconnect"]
-        assert (told["code"], told["reconnect"]) == (3501, False)
-        assert told["reason"]
+        ended = push["push"]["disconnect"]
+        assert (ended["code"], ended["reconnect"]) == (3501, False)
+        assert ended["reason"]
         assert client.ended
         client.line.vanish()
         assert server.is_empty()
@@ -180,8 +180,12 @@ class TestWhereWebSocketsAreBlocked:
             assert open_fallback(Server(), how, commands).response().error[0] == 400
             return
         client = Fallback(Server(), how, commands)
-        told = client.take()[-1]
-        code = told["error"]["code"] if "error" in told else told["push"]["disconnect"]["code"]
+        received = client.take()[-1]
+        code = (
+            received["error"]["code"]
+            if "error" in received
+            else received["push"]["disconnect"]["code"]
+        )
         assert code in (107, 3501)
 
     def test_a_session_without_commands_becomes_stale(self, how: str) -> None:
@@ -227,7 +231,7 @@ class TestEmulation:
         assert Server().get("/emulation", "POST", body).error == (404, "unknown session")
 
     def test_the_id_of_a_client_is_no_secret(self) -> None:
-        """Others see the id in presence; whoever has the secret speaks for it."""
+        """Presence shows the id to others; the secret gives control of the session."""
         server = Server()
         client = Fallback(server, "sse")
         shown = client.take()[0]["connect"]["client"]
@@ -364,7 +368,7 @@ class TestTheResources:
         ],
     )
     def test_a_navigation_starts_no_session(self, path: str, headers: dict[str, str]) -> None:
-        """By speculation rules, or by a redirect from a URL that was typed."""
+        """By speculation rules, or by a redirect from a typed URL."""
         server = Server()
         answer = server.get(path, **headers)
         status, message = answer.error
@@ -428,14 +432,14 @@ COMMANDS = st.lists(
 def test_any_command_is_answered_in_the_protocol(commands: list[Any]) -> None:
     server = Server(options=ChannelOptions(client_publish=True))
     client = Fallback(server, "http_stream", CONNECT, *commands)
-    told = client.take()
-    assert "connect" in told[0]
-    for value in told[1:]:
+    received = client.take()
+    assert "connect" in received[0]
+    for value in received[1:]:
         if "error" in value:
             assert value["error"]["code"] in (102, 103, 104, 105, 106, 107, 108, 112), value
             assert value["error"]["message"]
     if client.ended:
-        assert told[-1]["push"]["disconnect"]["code"] == 3501
+        assert received[-1]["push"]["disconnect"]["code"] == 3501
     client.line.vanish()
     assert server.is_empty()
 
@@ -444,8 +448,8 @@ def test_any_command_is_answered_in_the_protocol(commands: list[Any]) -> None:
 def test_any_frame_ends_the_session_with_a_code_or_continues(text: str) -> None:
     server = Server()
     client = Fallback(server, "http_stream", CONNECT, text.encode())
-    told = client.take()
-    assert client.ended is ("disconnect" in told[-1].get("push", {}))
+    received = client.take()
+    assert client.ended is ("disconnect" in received[-1].get("push", {}))
 
 
 @given(body=st.binary(max_size=60).filter(lambda body: body.isascii()))

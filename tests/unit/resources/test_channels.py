@@ -18,7 +18,7 @@ APP = "https://app.example"
 
 
 def begun(server: Server, path: str, **headers: str) -> tuple[int, str, list[Any]]:
-    """Status, media type and the objects with which a stream begins."""
+    """Status, media type and the first objects of a stream."""
     line = server.open(path, **headers)
     answer = parse(line.take())
     media = answer["content-type"]

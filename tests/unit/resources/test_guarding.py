@@ -1,4 +1,4 @@
-"""Channels of which the application says who may read them, by all ways in which one reads."""
+"""Channels with a `subscribe` handler, read in every way."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def server(app: PushServer) -> Iterator[Server]:
 
 @pytest.fixture(params=READERS)
 def reader(request: pytest.FixtureRequest) -> tuple[str, dict[str, str]]:
-    """A path with a place for the name, and headers."""
+    """A path with a placeholder for the name, and headers."""
     path, headers = READERS[request.param]
     return path, dict(headers)
 
 
 def visit(server: Server, path: str, method: str = "GET", **headers: str) -> Response:
-    """The answer, or how it begins; then the connection is dropped."""
+    """The answer, or its beginning; then drop the connection."""
     line = server.open(path, method, **headers)
     for name in ("room:1", "open", "other:1"):
         server.publish(name)
@@ -108,7 +108,7 @@ def test_other_channels_are_not_affected(
 ) -> None:
     path, headers = reader
     for name in ("room", "other:1"):
-        # A key that is none does not count where none is needed.
+        # A wrong key does not matter where no key is needed.
         for more in ({}, {"x_api_key": "guessed"}):
             line = server.open(path.format(name), **headers, **more)
             server.publish(name, "live")
@@ -185,7 +185,7 @@ def test_subscribing_calls_the_handler_and_needs_no_key(server: Server, way: str
         commands = CONNECT + b"\n" + SUBSCRIBE % word
         if way == "websocket":
             socket = server.websocket("/connection/websocket")
-            told = b"".join(frame.payload for frame in socket.say(commands))
+            received = b"".join(frame.payload for frame in socket.say(commands))
             line = socket.line
         else:
             query = urlencode({"cf_connect": CONNECT.decode()})
@@ -197,8 +197,8 @@ def test_subscribing_calls_the_handler_and_needs_no_key(server: Server, way: str
             [session] = re.findall(rb'"session":"([^"]+)"', line.take())
             body = {"session": session.decode(), "data": (SUBSCRIBE % word).decode()}
             assert server.get("/emulation", "POST", json.dumps(body).encode()).status == 204
-            told = line.take()
-        assert expected in told
+            received = line.take()
+        assert expected in received
         line.vanish()
 
 

@@ -17,7 +17,7 @@ LINES = "application/x-ndjson"
 
 
 def filled(count: int = 5, options: ChannelOptions = ChannelOptions()) -> Server:
-    """A server with numbers from 1 in channel `a`; those in `b` come between."""
+    """A server with numbers from 1 in channel `a`, interleaved with `b`."""
     server = Server(Limits(read_limit=100), options)
     for n in range(1, count + 1):
         server.publish("a", n)
@@ -93,12 +93,12 @@ class TestAHistory:
 
     def test_can_be_read_page_by_page(self) -> None:
         server = filled(7)
-        found, since = [], "oldest"
+        values, since = [], "oldest"
         for _ in range(4):
             answer = server.get(f"/channels/a?since={since}&limit=2")
-            found += data(answer)
+            values += data(answer)
             since = answer.json["id"]
-        assert found == [1, 2, 3, 4, 5, 6, 7]
+        assert values == [1, 2, 3, 4, 5, 6, 7]
         assert since == cursor(server, 14)
 
     @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_websocket_is_refused_in_the_handshake(path: str, query: str) -> None:
 
 
 class TestLastEventId:
-    """What a browser says when it comes back; none of it ends its stream for good."""
+    """The header of a browser that reconnects; no value of it ends the stream for good."""
 
     def begin(self, server: Server, path: str, **headers: str) -> list[dict[str, str]]:
         answer = server.get(path, accept=SSE, **headers)
@@ -247,9 +247,9 @@ class TestLastEventId:
         last_id = last_id.replace("{}", server.hub.history.epoch)
         [block] = self.begin(server, "/channels/a", last_event_id=last_id)
         assert block["event"] == "pushserver-reset"
-        told = json.loads(block["data"])
-        assert (told["reason"], told["id"]) == (reason, cursor(server, 10))
-        assert block["id"] == told["id"]
+        received = json.loads(block["data"])
+        assert (received["reason"], received["id"]) == (reason, cursor(server, 10))
+        assert block["id"] == received["id"]
 
 
 class TestSeveralChannels:
@@ -259,10 +259,10 @@ class TestSeveralChannels:
         server.publish("b", 9)
         server.publish("c", 8)
         server.publish("a", 7)
-        told = [json.loads(text) for text in line.response().body.splitlines()]
-        begun = [note["subscribed"]["channel"] for note in told[:2]]
+        received = [json.loads(text) for text in line.response().body.splitlines()]
+        begun = [note["subscribed"]["channel"] for note in received[:2]]
         assert begun == ["a", "b"]
-        assert [note["data"] for note in told[2:]] == [1, -1, 2, -2, 9, 7]
+        assert [note["data"] for note in received[2:]] == [1, -1, 2, -2, 9, 7]
         line.vanish()
         assert server.is_empty()
 
@@ -274,10 +274,10 @@ class TestSeveralChannels:
             texts = [frame.payload for frame in server.websocket(path).seen]
         else:
             texts = server.get(path, accept=LINES).body.splitlines()
-        told = [json.loads(text) for text in texts]
-        assert [note["subscribed"]["recovered"] for note in told[:2]] == [True, True]
-        assert [note["subscribed"]["offset"] for note in told[:2]] == [2, 1]
-        assert [note["data"] for note in told[2:]] == [-2, 3, -3]
+        received = [json.loads(text) for text in texts]
+        assert [note["subscribed"]["recovered"] for note in received[:2]] == [True, True]
+        assert [note["subscribed"]["offset"] for note in received[:2]] == [2, 1]
+        assert [note["data"] for note in received[2:]] == [-2, 3, -3]
 
     def test_may_be_named_twice(self) -> None:
         server = filled(1)
@@ -304,16 +304,16 @@ class TestSeveralChannels:
 def test_a_stream_of_lines_gets_the_reason_of_its_reset() -> None:
     server = filled(5, ChannelOptions(recovery_limit=2))
     body = server.get(f"/channels/a?since={cursor(server, 0)}", accept=LINES).body
-    told = [json.loads(text) for text in body.splitlines()]
-    assert [set(note) for note in told] == [{"subscribed"}, {"reset"}]
-    assert told[0]["subscribed"]["recovered"] is False
-    assert told[1]["reset"]["reason"] == "limit"
-    assert told[1]["reset"]["id"] == told[0]["subscribed"]["id"] == cursor(server, 10)
+    received = [json.loads(text) for text in body.splitlines()]
+    assert [set(note) for note in received] == [{"subscribed"}, {"reset"}]
+    assert received[0]["subscribed"]["recovered"] is False
+    assert received[1]["reset"]["reason"] == "limit"
+    assert received[1]["reset"]["id"] == received[0]["subscribed"]["id"] == cursor(server, 10)
     assert server.hub.metrics.recoveries == {"limit": 1}
 
 
 class TestWhileTheServerStops:
-    """A native EventSource gives up for ever after any status but 200."""
+    """A native EventSource never retries after another status than 200."""
 
     @pytest.mark.parametrize("path", ["/channels/a", "/events?channel=a", "/channels/a?since=x:1"])
     def test_a_stream_is_answered_with_200_or_the_end_of_the_connection(self, path: str) -> None:

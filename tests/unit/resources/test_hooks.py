@@ -20,7 +20,7 @@ from tests.unit.fakes.web import Server, Trouble, memory_reactor, set_autobahns_
 
 @implementer(ISource, IHook)
 class Hook:
-    """What is posted to it is kept, and answered with `answer` or what that raises."""
+    """Records the requests, and answers with `answer` or its exception."""
 
     def __init__(self) -> None:
         self.posts: list[tuple[Mapping[str, str], bytes]] = []
@@ -43,7 +43,7 @@ class Hook:
 
 @dataclass(frozen=True)
 class Options:
-    """None."""
+    """No options."""
 
 
 @implementer(IPlugin, ISourceType)
@@ -60,7 +60,7 @@ class Hooked:
 
 
 class HookServer(Server):
-    """A server with a source of this hook, and one of none."""
+    """A server with a source with this hook, and one without a hook."""
 
     def __init__(self, hook: Hook, limits: Limits = Limits()):
         super().__init__(limits)

@@ -20,7 +20,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 def data(server: Server, channel: str = "a") -> list[Any]:
-    """What was published to the channel."""
+    """The publications of the channel."""
     return [json.loads(row.data) for row in server.hub.history.peek(channel).after(0)]
 
 
@@ -223,7 +223,7 @@ class TestAnIdempotencyKey:
 
 
 class TestPublishing:
-    """The table of who may publish by POST; `access` has the rules."""
+    """Access to POST; the rules are in `access`."""
 
     @pytest.mark.parametrize(
         ("headers", "status"),

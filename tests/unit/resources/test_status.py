@@ -31,7 +31,7 @@ PATH = "/status?channel=numbers"
 
 
 def make_app() -> PushServer:
-    """A source that fails at every second tick, another that always does, and handlers."""
+    """A source that fails at every second tick, one that always fails, and handlers."""
     app = PushServer()
     ticks: list[int] = []
 
@@ -80,9 +80,9 @@ def ask(
 
 
 def failed(server: TestServer, channel: str) -> list[tuple[str, str]]:
-    """Which handlers have failed, as the status of a channel has it."""
-    found = ask(server, f"/status?channel={channel}").json["handlers"]
-    return [(handler["name"].rpartition(".")[2], handler["event"]) for handler in found]
+    """The failed handlers in the status of a channel."""
+    handlers = ask(server, f"/status?channel={channel}").json["handlers"]
+    return [(handler["name"].rpartition(".")[2], handler["event"]) for handler in handlers]
 
 
 class TestTheSourcesOfAChannel:
@@ -180,7 +180,7 @@ class TestAccess:
 
 
 def page(server: TestServer, peer: IAddress, **headers: str) -> bytes:
-    """The live page, as whoever asks so gets it."""
+    """The live page for a request with these headers."""
     answer = ask(server, "/channels/numbers", peer=peer, accept=BROWSER, **headers)
     assert answer.status == 200
     return answer.body.replace(b"js/trouble.js", b"")
@@ -255,7 +255,7 @@ def test_an_error_may_contain_any_text(trouble: Trouble) -> None:
     for text in ("\ud800", "a\nb", "x" * 10_000):
         assert len(json.dumps(describe(ValueError(text)), ensure_ascii=False).encode()) < 600
     bench = SourceBench()
-    runner = bench.script(lambda feed: told(feed, "\udcff"), retry_seconds=4.0)
+    runner = bench.script(lambda feed: report(feed, "\udcff"), retry_seconds=4.0)
     status = runner.status()
     assert status.last_error == status.last_failure == "?"
     assert status.next_attempt is None
@@ -268,7 +268,7 @@ def test_an_error_may_contain_any_text(trouble: Trouble) -> None:
     trouble.clear()
 
 
-async def told(feed: Feed, message: str) -> None:
+async def report(feed: Feed, message: str) -> None:
     feed.trouble(message)
     await feed.sleep(1)
     raise RuntimeError

@@ -1,4 +1,4 @@
-"""What `pushserver.testing` promises to those who test their own applications with it."""
+"""`pushserver.testing`: time, threads, sources, the server and its clients."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def publish_many(app: PushServer, name: object) -> None:
 
 
 def check_all(guest: TestClient, names: list[Any]) -> None:
-    """It got all that these have published, each in its order, and nothing twice."""
+    """The client got all publications of each publisher, once and in order."""
     for name in names:
         assert [row.data[1] for row in guest.publications if row.data[0] == name] == [*range(EACH)]
     offsets = [row.offset for row in guest.publications]
@@ -49,7 +49,7 @@ def check_all(guest: TestClient, names: list[Any]) -> None:
 
 
 def wait_until(server: TestServer, happened: Callable[[], bool]) -> None:
-    """Let real time pass, and none of the test's."""
+    """Let real time pass, but no test time."""
     end = time.monotonic() + WAIT_SECONDS
     while not happened():
         server.advance(0)
@@ -77,7 +77,7 @@ class TestTime:
         with TestServer(app) as server:
             assert server.history("numbers") == [Publication("numbers", "tick", 1, 1)]
             server.advance(10)
-            # Each at its own time, however far it goes.
+            # Each call at its own time, for any step.
             assert seen == [1_000.0, 1_002.0, 1_004.0, 1_006.0, 1_008.0, 1_010.0]
             assert server.reactor.seconds() == 1_010.0
             server.advance(0.5)
@@ -99,7 +99,7 @@ class TestTime:
     def test_may_be_long_with_many_calls(
         self, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # It is at one point in time that not more may happen.
+        # The limit is for one point in time.
         monkeypatch.setattr(reactor, "MAX_CALLS", 200)
         app = PushServer()
 
@@ -262,7 +262,7 @@ class TestThreads:
 
 
 class TestAGeneratorThatMayBlock:
-    """One without an interval: it has its thread."""
+    """A generator without an interval, which has a thread."""
 
     def test_has_published_its_first_values_after_the_start(self) -> None:
         app = PushServer()
@@ -295,7 +295,7 @@ class TestAGeneratorThatMayBlock:
         began = time.monotonic()
         with TestServer(app) as server:
             assert server.history("c")[0].data == 1
-            # It sleeps in real time, however much passes here.
+            # It sleeps in real time, whatever time passes in the test.
             server.advance(3_600)
             wait_until(server, lambda: len(server.history("c")) >= 3)
             took = time.monotonic() - began
@@ -323,7 +323,7 @@ class TestAGeneratorThatMayBlock:
                 queue.put(number)
             wait_until(server, lambda: len(guest.publications) == 6)
             assert [row.data for row in guest.publications] == [0, 0, 1, 1, 2, 2]
-        # And it ends with the test, whatever it waits for.
+        # It also ends with the test.
         assert not server.service.running
         queue.put(None)
 
