@@ -1,4 +1,4 @@
-"""The folders of the package: each imports only from itself and those before it."""
+"""The folders of the package: each imports only from itself and from earlier ones."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ WITHOUT_NETWORK = set(FOLDERS[: FOLDERS.index("store")]) - {"usercode"}
 
 @dataclass(frozen=True)
 class Import:
-    """One import, wherever in the module it stands."""
+    """One import, at the top of a module or inside."""
 
     line: int
     target: str
-    """Dotted; with the imported name, which may be a module or not."""
+    """Dotted; the last part is the imported name, which may be a module."""
 
 
 def imports(source: str, package: str) -> Iterator[Import]:
@@ -65,7 +65,7 @@ def imports(source: str, package: str) -> Iterator[Import]:
 
 
 def at_import(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run when the module is imported: all but the insides of functions."""
+    """The nodes that run when the module is imported: all except the bodies of functions."""
     for node in ast.iter_child_nodes(tree):
         yield node
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -73,13 +73,13 @@ def at_import(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def folder_of(name: str) -> str:
-    """The first part of a dotted name under the package; what is in no folder is the face."""
+    """The first part of a dotted name under the package; `face` for a name in no folder."""
     first = name.partition(".")[0]
     return first if first in FOLDERS else "face"
 
 
 def libraries(folder: str) -> set[str]:
-    """What a folder may import beside the standard library."""
+    """The libraries that a folder may import beside the standard library."""
     if folder == "face":
         return set()
     more = {"cronsim", "feedparser"} if folder == "sources" else set()
@@ -93,8 +93,8 @@ def may_import(module: str, name: str) -> bool:
 
 
 def complaints(module: str, source: str, package: str = "pushserver") -> list[str]:
-    """What is wrong with the imports of a module, by its dotted name under the package."""
-    found = []
+    """The forbidden imports of a module with this dotted name under the package."""
+    lines = []
     for item in imports(source, package):
         top, _, name = item.target.partition(".")
         if top == "pushserver":
@@ -102,12 +102,12 @@ def complaints(module: str, source: str, package: str = "pushserver") -> list[st
         else:
             wrong = top not in sys.stdlib_module_names | libraries(folder_of(module))
         if wrong:
-            found.append(f"line {item.line}: {module} must not import {item.target}")
-    return found
+            lines.append(f"line {item.line}: {module} must not import {item.target}")
+    return lines
 
 
 def reactor_imports(source: str) -> list[int]:
-    """The lines that fetch the global reactor while the module is imported."""
+    """The lines that import the global reactor when the module is imported."""
     return [
         node.lineno
         for node in at_import(ast.parse(source))
@@ -130,7 +130,7 @@ def containing_package(path: Path) -> str:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_every_module_imports_only_what_its_folder_may(module: str) -> None:
+def test_module_imports_only_what_its_folder_may(module: str) -> None:
     path = MODULES[module]
     assert complaints(module, path.read_text("utf-8"), containing_package(path)) == []
 
@@ -151,8 +151,8 @@ def circle(graph: Mapping[str, set[str]]) -> list[str]:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        found: list[str] = error.args[1]
-        return found
+        modules: list[str] = error.args[1]
+        return modules
     return []
 
 
@@ -165,17 +165,17 @@ def test_no_modules_import_each_other() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_no_module_fetches_the_reactor_when_it_is_imported(module: str) -> None:
+def test_module_does_not_import_the_reactor_at_its_top(module: str) -> None:
     assert reactor_imports(MODULES[module].read_text("utf-8")) == []
 
 
-def test_every_module_is_in_a_folder_of_the_list_and_every_folder_there() -> None:
+def test_list_has_all_folders() -> None:
     tops = {module.partition(".")[0] for module in MODULES}
     assert tops == {*FOLDERS, *FACE, *SHIMS}
     assert {name for name in tops if (PACKAGE / name).is_dir()} == {*FOLDERS} - {"errors"}
 
 
-def test_the_table_of_the_documentation_has_a_row_for_each_folder() -> None:
+def test_table_of_the_documentation_has_a_row_for_each_folder() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     rows = re.findall(r"^\| `([^`]*)` \|", text, re.MULTILINE)
     assert rows == ["errors.py", *(f"{name}/" for name in FOLDERS[1:])]
@@ -191,7 +191,7 @@ def test_each_row_of_the_table_names_the_modules_of_its_folder() -> None:
 
 
 class TestTheRules:
-    """What is allowed, and what is found out."""
+    """Allowed and forbidden imports."""
 
     @pytest.mark.parametrize(
         ("module", "source"),
@@ -207,7 +207,7 @@ class TestTheRules:
             ("__init__", "def f():\n    from pushserver.testing import TestServer"),
         ],
     )
-    def test_what_is_before_may_be_imported(self, module: str, source: str) -> None:
+    def test_earlier_folders_may_be_imported(self, module: str, source: str) -> None:
         assert complaints(module, source) == []
 
     @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ class TestTheRules:
             ("publisher", "import msgspec", "msgspec"),
         ],
     )
-    def test_all_else_is_complained_about(self, module: str, source: str, target: str) -> None:
+    def test_other_imports_are_complaints(self, module: str, source: str, target: str) -> None:
         line = source.count("\n") + 1
         assert complaints(module, source) == [f"line {line}: {module} must not import {target}"]
 
@@ -253,5 +253,5 @@ class TestTheRules:
             ("from twisted.internet import defer", []),
         ],
     )
-    def test_the_global_reactor_is_for_functions_only(self, source: str, lines: list[int]) -> None:
+    def test_functions_may_import_the_reactor(self, source: str, lines: list[int]) -> None:
         assert reactor_imports(source) == lines

@@ -141,8 +141,8 @@ class DeadlineChannel(http.HTTPChannel):
         if len(name) > MAX_NAME_BYTES or too_long:
             self._respondToBadRequestAndDisconnect()
             return False
-        known: bool = super().headerReceived(line)
-        return known
+        accepted: bool = super().headerReceived(line)
+        return accepted
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._handlingRequest:

@@ -3,8 +3,8 @@
 Measured with Autobahn 26.10. More than half of an open connection's memory is a dictionary of
 some eighty attributes: nearly all of them still have their first value, and the rest is left over
 from the handshake. Two thirds of the time of a connect format the arguments of debug lines that
-nobody reads, and a third of the rest makes timers and futures. Autobahn takes ten times as long as
-`whole_text` to read a short text.
+are not logged, and a third of the rest makes timers and futures. Autobahn takes ten times as long
+as `whole_text` to read a short text.
 
 So a value that is the same for all connections is on the class, a value that changes is made when
 it is first read, and the attributes of the handshake are deleted when it is over. A model
@@ -79,12 +79,12 @@ class LeanShell(WebSocketShell):
 
     @property
     def is_open(self) -> Deferred[None]:
-        """A future that nobody waits for."""
+        """An unused future."""
         return Deferred()
 
     @property
     def is_closed(self) -> Deferred[None]:
-        """A future that nobody waits for."""
+        """An unused future."""
         return Deferred()
 
     def fire(self, event: str, *args: object, **kwargs: object) -> Deferred[None]:

@@ -1,4 +1,4 @@
-"""What is ready beyond a bound waits for the next turn, and gets it."""
+"""A turn of the reactor handles a bounded number of events; the others wait for the next."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ def epoll() -> Any:
 
 
 class Stand:
-    """Has what `bound` looks at."""
+    """A reactor with a poller."""
 
     def __init__(self, poller: Any):
         self._poller = poller
 
 
 @pytest.mark.upstream
-def test_the_reactor_asks_its_poller_as_it_is_taken_to() -> None:
+def test_reactor_calls_its_poller_as_expected() -> None:
     source = inspect.getsource(epollreactor)
     assert "self._poller.poll(timeout, len(self._selectables))" in source
     used = {part.split("(")[0] for part in source.split("self._poller.")[1:]}
     assert used <= {"poll", "register", "modify", "unregister", "close", "fileno"}
 
 
-def test_everybody_gets_a_turn(epoll: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_ready_file_is_returned_within_a_few_turns(
+    epoll: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(epoll_limit, "EVENTS", 4)
     reactor: Any = type("EPollReactor", (Stand,), {})(epoll)
     epoll_limit.bound(reactor)
@@ -57,7 +59,7 @@ def test_everybody_gets_a_turn(epoll: Any, monkeypatch: pytest.MonkeyPatch) -> N
             os.close(fd)
 
 
-def test_it_is_bounded_once(epoll: Any) -> None:
+def test_second_bound_changes_nothing(epoll: Any) -> None:
     reactor: Any = type("EPollReactor", (Stand,), {})(epoll)
     epoll_limit.bound(reactor)
     bounded = reactor._poller
@@ -65,7 +67,7 @@ def test_it_is_bounded_once(epoll: Any) -> None:
     assert reactor._poller is bounded
 
 
-def test_other_reactors_are_left_as_they_are(epoll: Any) -> None:
+def test_other_reactors_are_not_bounded(epoll: Any) -> None:
     clock = MemoryReactorClock()
     epoll_limit.bound(clock)
     assert not hasattr(clock, "_poller")
@@ -75,7 +77,7 @@ def test_other_reactors_are_left_as_they_are(epoll: Any) -> None:
 
 
 @pytest.mark.upstream
-def test_the_real_reactor_has_such_a_poller() -> None:
+def test_epoll_reactor_of_twisted_is_bounded() -> None:
     reactor: Any = EPollReactor()
     try:
         epoll_limit.bound(reactor)

@@ -24,7 +24,7 @@ def _left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Peers:
-    """So many are connected."""
+    """A number of connections."""
 
     def __init__(self, count: int = 0):
         self.count = count
@@ -34,27 +34,27 @@ class Peers:
 
 
 class Circle:
-    """What no reference count frees."""
+    """A cycle, which no reference count frees."""
 
     def __init__(self) -> None:
         self.me = self
 
 
 def circles(count: int) -> tuple[list[Circle], Callable[[], int]]:
-    """So many, each with a weak reference to it, and how many of them are still there."""
-    made = [Circle() for _ in range(count)]
-    weak = [ref(circle) for circle in made]
-    return made, lambda: sum(circle() is not None for circle in weak)
+    """Cycles, with weak references to them."""
+    cycles = [Circle() for _ in range(count)]
+    weak = [ref(circle) for circle in cycles]
+    return cycles, lambda: sum(circle() is not None for circle in weak)
 
 
-def test_what_is_there_at_the_start_is_not_looked_at_again() -> None:
+def test_objects_of_the_start_are_frozen() -> None:
     ours = Collector(Peers().__len__)
     ours.start()
     assert gc.get_freeze_count() > 1_000
     ours.stop()
 
 
-def test_what_survived_a_full_collection_is_frozen_and_what_is_garbage_goes() -> None:
+def test_collection_freezes_survivors_and_frees_garbage() -> None:
     ours = Collector(Peers().__len__)
     ours.start()
     (kept, _), (dropped, left) = circles(50), circles(70)
@@ -66,7 +66,7 @@ def test_what_survived_a_full_collection_is_frozen_and_what_is_garbage_goes() ->
     ours.stop()
 
 
-def test_a_young_collection_freezes_nothing() -> None:
+def test_young_collection_freezes_nothing() -> None:
     ours = Collector(Peers().__len__)
     ours.start()
     before = gc.get_freeze_count()
@@ -77,7 +77,7 @@ def test_a_young_collection_freezes_nothing() -> None:
     ours.stop()
 
 
-def test_what_is_garbage_after_it_was_frozen_goes_when_there_may_be_much_of_it() -> None:
+def test_frozen_garbage_is_freed_when_there_may_be_much_of_it() -> None:
     ours = Collector(Peers().__len__)
     ours.start()
     held, left = circles(1_000)
@@ -91,13 +91,13 @@ def test_what_is_garbage_after_it_was_frozen_goes_when_there_may_be_much_of_it()
     assert left() == 0
     before = gc.get_freeze_count()
     gc.collect()
-    # What is left is explained now, and is not looked at each time.
+    # The remaining objects are explained now, and cause no full collection.
     assert gc.get_freeze_count() >= before
     assert len(more) == 1_000
     ours.stop()
 
 
-def test_what_connections_explain_is_not_suspected() -> None:
+def test_objects_of_connections_cause_no_full_collection() -> None:
     peers = Peers()
     ours = Collector(peers.__len__)
     ours.start()
@@ -113,7 +113,7 @@ def test_what_connections_explain_is_not_suspected() -> None:
     ours.stop()
 
 
-def test_it_stops_once_and_without_a_start() -> None:
+def test_stop_may_be_called_twice_and_without_start() -> None:
     ours = Collector(Peers().__len__)
     ours.stop()
     ours.start()
@@ -121,7 +121,7 @@ def test_it_stops_once_and_without_a_start() -> None:
     ours.stop()
 
 
-def test_the_frozen_are_not_counted_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_objects_are_counted_at_some_collections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc_policy, "COUNT_EVERY", 3)
     ours = Collector(Peers().__len__)
     ours.start()
@@ -135,7 +135,7 @@ def test_the_frozen_are_not_counted_each_time(monkeypatch: pytest.MonkeyPatch) -
     ours.stop()
 
 
-def test_there_are_more_and_shorter_full_collections_while_it_runs() -> None:
+def test_threshold_is_lower_between_start_and_stop() -> None:
     young, middle, old = gc.get_threshold()
     ours = Collector(Peers().__len__)
     ours.start()
@@ -145,7 +145,7 @@ def test_there_are_more_and_shorter_full_collections_while_it_runs() -> None:
 
 
 @pytest.mark.parametrize("first_stops_first", [True, False])
-def test_of_two_servers_the_last_puts_things_back(first_stops_first: bool) -> None:
+def test_last_of_two_servers_restores_the_threshold(first_stops_first: bool) -> None:
     before = gc.get_threshold()
     one, two = Collector(Peers().__len__), Collector(Peers().__len__)
     one.start()
@@ -158,7 +158,7 @@ def test_of_two_servers_the_last_puts_things_back(first_stops_first: bool) -> No
     assert gc.get_threshold() == before
 
 
-def test_few_frozen_objects_are_looked_at_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_collection_runs_while_few_objects_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc_policy, "CHEAP", 10_000_000)
     ours = Collector(Peers().__len__)
     ours.start()
@@ -170,7 +170,7 @@ def test_few_frozen_objects_are_looked_at_each_time(monkeypatch: pytest.MonkeyPa
     ours.stop()
 
 
-def test_once_in_a_while_everything_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_collection_runs_at_least_every_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc_policy, "FULL_EVERY", 3)
     ours = Collector(Peers().__len__)
     ours.start()

@@ -30,7 +30,7 @@ class Port:
 
 
 class Endpoint:
-    """An endpoint that listens, or fails with what it is given."""
+    """An endpoint that listens, or fails with the given error."""
 
     def __init__(self, result: Any):
         self.result = result
@@ -49,7 +49,7 @@ def make(result: Any, text: str = "tcp:8080") -> tuple[Listener, Endpoint]:
 TCP = IPv4Address("TCP", "127.0.0.1", 8080)
 
 
-def test_it_listens_once_with_the_rights_of_the_start() -> None:
+def test_privileged_start_listens_once() -> None:
     listener, endpoint = make(Port(TCP))
     listener.privilegedStartService()
     listener.startService()
@@ -57,13 +57,13 @@ def test_it_listens_once_with_the_rights_of_the_start() -> None:
     assert listener.running
 
 
-def test_it_listens_also_when_it_is_just_started() -> None:
+def test_plain_start_listens() -> None:
     listener, endpoint = make(Port(TCP))
     listener.startService()
     assert endpoint.listened == 1
 
 
-def test_a_port_that_is_taken_ends_the_start_with_one_line() -> None:
+def test_busy_port_ends_the_start_with_one_line() -> None:
     listener, _ = make(CannotListenError("127.0.0.1", 8080, OSError(98, "Address in use")))
     with pytest.raises(StartFailed) as failed:
         listener.privilegedStartService()
@@ -83,22 +83,22 @@ def test_a_port_that_is_taken_ends_the_start_with_one_line() -> None:
         ("unix:/run/push", errno.EADDRINUSE, ""),
     ],
 )
-def test_a_port_that_is_taken_is_told_with_another_one(text: str, number: int, advice: str) -> None:
+def test_message_of_a_busy_port_proposes_another(text: str, number: int, advice: str) -> None:
     error = CannotListenError("127.0.0.1", 1, OSError(number, "No"))
     listener, _ = make(error, text)
     with pytest.raises(StartFailed) as failed:
         listener.privilegedStartService()
-    told = str(failed.value)
-    assert told.endswith(advice or f"{error}")
-    assert ("--listen" in told) is bool(advice)
+    message = str(failed.value)
+    assert message.endswith(advice or f"{error}")
+    assert ("--listen" in message) is bool(advice)
 
 
-def test_a_failed_start_has_status_1() -> None:
-    # Python's exit prints a code that is a text, and takes it for 1.
+def test_failed_start_has_status_1() -> None:
+    # Python's exit prints a code that is a text, and exits with 1.
     assert isinstance(StartFailed("no").code, str)
 
 
-def test_stopping_stops_the_port_once() -> None:
+def test_stop_stops_the_port_once() -> None:
     port = Port(TCP)
     listener, _ = make(port)
     assert listener.stopService() is None
@@ -119,7 +119,7 @@ def test_stopping_stops_the_port_once() -> None:
         ("unix:/run/push", UNIXAddress("/run/push"), "unix:/run/push"),
     ],
 )
-def test_the_url_is_where_a_browser_finds_it(text: str, address: IAddress, url: str) -> None:
+def test_url_is_for_a_browser_on_this_machine(text: str, address: IAddress, url: str) -> None:
     listener, _ = make(Port(address), text)
     assert listener.url() == text
     listener.startService()

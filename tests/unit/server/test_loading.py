@@ -15,7 +15,7 @@ APP = "from pushserver import PushServer\napp = PushServer()\nother = 7\n"
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder; what is imported from it is forgotten."""
+    """The current folder; modules from it are removed afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -26,13 +26,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def failure(text: str) -> str:
-    """Why it cannot be loaded."""
+    """The message of the failure."""
     with pytest.raises(StartFailed) as failed:
         load(text)
     return str(failed.value).removeprefix("pushserver: ")
 
 
-def test_a_module_in_the_current_folder_is_found(here: Path) -> None:
+def test_module_in_the_current_folder_is_loaded(here: Path) -> None:
     (here / "pushtest_a.py").write_text(APP)
     app = load("pushtest_a:app")
     assert isinstance(app, PushServer)
@@ -40,21 +40,21 @@ def test_a_module_in_the_current_folder_is_found(here: Path) -> None:
     assert sys.path.count(str(here)) == 1
 
 
-def test_a_module_in_a_package_is_found_and_may_import_its_neighbours(here: Path) -> None:
+def test_module_in_a_package_may_import_its_neighbours(here: Path) -> None:
     (here / "pushtest_p").mkdir()
     (here / "pushtest_p" / "__init__.py").write_text("")
-    (here / "pushtest_p" / "app.py").write_text("from .more import made as app\n")
-    (here / "pushtest_p" / "more.py").write_text(APP.replace("app", "made"))
+    (here / "pushtest_p" / "app.py").write_text("from .more import shop as app\n")
+    (here / "pushtest_p" / "more.py").write_text(APP.replace("app", "shop"))
     assert isinstance(load("pushtest_p.app:app"), PushServer)
 
 
 @pytest.mark.parametrize("text", ["ticker", "ticker:", ":app", "", ":"])
-def test_a_module_and_a_name_are_expected(text: str) -> None:
+def test_text_without_module_and_name_is_refused(text: str) -> None:
     assert failure(text) == f"--app {text}: expected MODULE:NAME, such as ticker:app"
 
 
 @pytest.mark.parametrize("text", ["pushtest_x:app", "pushtest_x.y:app"])
-def test_a_module_that_is_not_there_is_named_with_the_folder(here: Path, text: str) -> None:
+def test_message_of_a_missing_module_names_the_folder(here: Path, text: str) -> None:
     module = text.partition(":")[0].partition(".")[0]
     place = f"neither in {here} nor installed"
     assert failure(text) == f"--app {text}: there is no module {module}, {place}"
@@ -73,7 +73,7 @@ def test_a_module_that_is_not_there_is_named_with_the_folder(here: Path, text: s
         ("./:app", "ticker:app"),
     ],
 )
-def test_a_file_name_is_no_module_name(here: Path, text: str, meant: str) -> None:
+def test_message_of_a_file_name_proposes_the_module(here: Path, text: str, meant: str) -> None:
     assert failure(text) == f"--app {text}: expected MODULE:NAME, such as {meant}"
 
 
@@ -89,24 +89,24 @@ def test_a_file_name_is_no_module_name(here: Path, text: str, meant: str) -> Non
         ("app.source", "has no app.source, expected a PushServer"),
     ],
 )
-def test_a_name_that_is_none_is_shown_beside_one_that_is(here: Path, name: str, words: str) -> None:
+def test_message_of_a_wrong_name_proposes_an_application(here: Path, name: str, words: str) -> None:
     (here / "pushtest_c.py").write_text(APP)
     text = f"pushtest_c:{name}"
-    told = failure(text)
-    assert told.startswith(f"--app {text}: ")
-    assert words in told
-    assert "\n" not in told
+    message = failure(text)
+    assert message.startswith(f"--app {text}: ")
+    assert words in message
+    assert "\n" not in message
 
 
-def test_without_any_nothing_is_proposed(here: Path) -> None:
+def test_message_proposes_nothing_without_an_application(here: Path) -> None:
     (here / "pushtest_d.py").write_text("")
     assert failure("pushtest_d:app").endswith("pushtest_d has no app, expected a PushServer")
 
 
-class TestAModuleThatCannotBeImported:
-    """Is told with the user's own lines, and none of ours or of Python's import."""
+class TestTracebackOfAnImport:
+    """It has the lines of the user, and none of the package or of Python's import."""
 
-    def told(self, here: Path, code: str, *more: str) -> list[str]:
+    def lines(self, here: Path, code: str, *more: str) -> list[str]:
         (here / "pushtest_e.py").write_text(code)
         for number, text in enumerate(more):
             (here / f"pushtest_e{number}.py").write_text(text)
@@ -116,14 +116,14 @@ class TestAModuleThatCannotBeImported:
         assert all(f'File "{here}/pushtest_e' in line for line in shown), lines
         return lines
 
-    def test_because_of_its_syntax(self, here: Path) -> None:
-        lines = self.told(here, "def f(:\n")
+    def test_shows_a_syntax_error(self, here: Path) -> None:
+        lines = self.lines(here, "def f(:\n")
         assert lines[-1].startswith("SyntaxError: ")
         assert f'File "{here}/pushtest_e.py", line 1' in lines[-4]
         assert "def f(:" in lines[-3]
 
-    def test_because_of_what_it_does(self, here: Path) -> None:
-        lines = self.told(here, "import pushtest_e0\n", "def f():\n    1 / 0\n\n\nf()\n")
+    def test_shows_an_exception(self, here: Path) -> None:
+        lines = self.lines(here, "import pushtest_e0\n", "def f():\n    1 / 0\n\n\nf()\n")
         assert lines[0] == "Traceback (most recent call last):"
         assert [line.split(", ")[1] for line in lines if "File" in line] == [
             "line 1",
@@ -132,26 +132,26 @@ class TestAModuleThatCannotBeImported:
         ]
         assert lines[-1] == "ZeroDivisionError: division by zero"
 
-    def test_because_it_imports_what_is_not_there(self, here: Path) -> None:
-        lines = self.told(here, "\nimport pushtest_nothing\n")
+    def test_shows_the_import_of_a_missing_module(self, here: Path) -> None:
+        lines = self.lines(here, "\nimport pushtest_nothing\n")
         assert 'pushtest_e.py", line 2' in lines[1]
         assert lines[-1] == "ModuleNotFoundError: No module named 'pushtest_nothing'"
 
-    def test_because_it_imports_a_name_that_is_not_there(self, here: Path) -> None:
-        lines = self.told(here, "from pushserver import PushSever\n")
+    def test_shows_the_import_of_a_missing_name(self, here: Path) -> None:
+        lines = self.lines(here, "from pushserver import PushSever\n")
         assert lines[-1].startswith("ImportError: cannot import name 'PushSever'")
 
-    def test_because_it_exits(self, here: Path) -> None:
-        assert self.told(here, "import sys\n\nsys.exit(3)\n")[-1] == "SystemExit: 3"
+    def test_shows_an_exit(self, here: Path) -> None:
+        assert self.lines(here, "import sys\n\nsys.exit(3)\n")[-1] == "SystemExit: 3"
 
-    def test_because_of_a_source_that_is_none(self, here: Path) -> None:
+    def test_shows_an_invalid_source(self, here: Path) -> None:
         code = f"{APP}\n@app.source('a')\ndef tick():\n    return 1\n"
-        lines = self.told(here, code)
+        lines = self.lines(here, code)
         assert 'pushtest_e.py", line 5' in lines[1]
         problem = "tick needs every=SECONDS; without it, expected a generator"
         assert lines[-1] == f"ValueError: {problem}"
 
-    def test_but_is_when_it_is_mended(self, here: Path) -> None:
-        self.told(here, "1 / 0\n")
+    def test_is_gone_when_the_module_is_corrected(self, here: Path) -> None:
+        self.lines(here, "1 / 0\n")
         (here / "pushtest_e.py").write_text(APP)
         assert isinstance(load("pushtest_e:app"), PushServer)

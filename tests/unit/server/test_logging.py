@@ -13,7 +13,7 @@ from tests.unit.fakes.web import Log, Trouble
 
 
 class Work:
-    """A coroutine that waits for some Deferreds, one after the other, and what became of it."""
+    """A coroutine that waits for some Deferreds, one after the other; `got` has their results."""
 
     def __init__(self, waits: int = 0, fails: bool = False):
         self.waiting: list[Deferred[object]] = [Deferred() for _ in range(waits)]
@@ -22,7 +22,7 @@ class Work:
         self._fails = fails
 
     async def do(self) -> None:
-        """To be run."""
+        """The coroutine."""
         try:
             for waiting in self.waiting:
                 self.got.append(await waiting)
@@ -37,7 +37,7 @@ FAILED = "a conversation failed: RuntimeError('secret')"
 
 @pytest.fixture
 def unhandled(trouble: Trouble) -> Iterator[None]:
-    """What is left behind is collected, and would have to say now what was not handled."""
+    """Collect garbage: a Deferred with an unhandled failure logs it then."""
     yield
     gc.collect()
     assert trouble == []
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.usefixtures("unhandled")
 
 @pytest.mark.parametrize("waits", range(4))
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_coroutine_runs_as_far_as_it_can_and_goes_on_with_what_it_waited_for(
+def test_coroutine_runs_to_its_first_wait_and_continues_with_the_result(
     waits: int, fails: bool, trouble: Trouble
 ) -> None:
     work = Work(waits, fails)
@@ -64,7 +64,7 @@ def test_a_coroutine_runs_as_far_as_it_can_and_goes_on_with_what_it_waited_for(
 
 
 @pytest.mark.parametrize("fired", range(3))
-def test_what_has_fired_already_is_not_waited_for(fired: int) -> None:
+def test_coroutine_does_not_wait_for_a_deferred_that_has_fired(fired: int) -> None:
     work = Work(3)
     for waiting in work.waiting[:fired]:
         waiting.callback("early")
@@ -77,7 +77,7 @@ def test_what_has_fired_already_is_not_waited_for(fired: int) -> None:
 
 
 @pytest.mark.parametrize("which", range(3))
-def test_a_wait_that_fails_is_raised_in_the_coroutine_and_logged_if_it_lets_it(
+def test_failure_of_a_wait_is_raised_in_the_coroutine_and_logged(
     which: int, trouble: Trouble
 ) -> None:
     work = Work(3)
@@ -89,7 +89,7 @@ def test_a_wait_that_fails_is_raised_in_the_coroutine_and_logged_if_it_lets_it(
     assert trouble.take() == [FAILED]
 
 
-def test_a_coroutine_may_outlive_the_failure_of_a_wait() -> None:
+def test_coroutine_may_catch_the_failure_of_a_wait() -> None:
     waiting: list[Deferred[str]] = [Deferred(), Deferred()]
     got: list[str] = []
 
@@ -107,7 +107,7 @@ def test_a_coroutine_may_outlive_the_failure_of_a_wait() -> None:
 
 
 @pytest.mark.parametrize("which", range(2))
-def test_a_wait_that_is_cancelled_ends_the_coroutine(which: int, trouble: Trouble) -> None:
+def test_cancelled_wait_ends_the_coroutine(which: int, trouble: Trouble) -> None:
     work = Work(2)
     run(work.do())
     for waiting in work.waiting[:which]:
@@ -118,7 +118,7 @@ def test_a_wait_that_is_cancelled_ends_the_coroutine(which: int, trouble: Troubl
 
 
 @pytest.mark.parametrize("waits", range(1, 4))
-def test_a_coroutine_whose_wait_never_ends_is_collected_with_it(waits: int) -> None:
+def test_coroutine_is_collected_with_the_deferred_that_it_waits_for(waits: int) -> None:
     work = Work(waits)
     run(work.do())
     for waiting in work.waiting[:-1]:
@@ -139,8 +139,7 @@ def test_a_coroutine_whose_wait_never_ends_is_collected_with_it(waits: int) -> N
     assert ended == ["collected"]
 
 
-def test_what_is_raised_in_it_once_it_waits_is_raised_where_it_waits(trouble: Trouble) -> None:
-    """The traceback that is logged names the line."""
+def test_traceback_of_a_failed_wait_has_the_line_of_the_wait(trouble: Trouble) -> None:
     waiting: Deferred[None] = Deferred()
 
     async def inner() -> None:
@@ -156,14 +155,14 @@ def test_what_is_raised_in_it_once_it_waits_is_raised_where_it_waits(trouble: Tr
     trouble.clear()
 
 
-def test_one_that_ends_at_once_makes_no_deferred(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[object] = []
-    monkeypatch.setattr(Deferred, "fromCoroutine", made.append)
+def test_coroutine_without_a_wait_makes_no_deferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    deferreds: list[object] = []
+    monkeypatch.setattr(Deferred, "fromCoroutine", deferreds.append)
     run(Work().do())
-    assert made == []
+    assert deferreds == []
 
 
-def test_an_interrupt_is_not_held_up() -> None:
+def test_keyboard_interrupt_is_raised() -> None:
     async def work() -> None:
         raise KeyboardInterrupt
 
@@ -171,7 +170,7 @@ def test_an_interrupt_is_not_held_up() -> None:
         run(work())
 
 
-def test_the_connection_log_is_silent_unless_asked() -> None:
+def test_connection_log_has_debug_events_with_debug_alone() -> None:
     for debug in (False, True):
         with Log() as events:
             log = connection_log(debug)
@@ -180,7 +179,7 @@ def test_the_connection_log_is_silent_unless_asked() -> None:
         assert events.take() == (["came", "dropped"] if debug else ["dropped"])
 
 
-def test_what_fails_unattended_is_logged(trouble: Trouble) -> None:
+def test_report_logs_the_exception_that_is_handled(trouble: Trouble) -> None:
     try:
         raise RuntimeError("one")
     except RuntimeError:

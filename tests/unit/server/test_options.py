@@ -31,13 +31,13 @@ def parsed(*arguments: str) -> Options:
     return options
 
 
-def test_without_options_it_listens_on_this_machine_only() -> None:
+def test_default_listens_on_loopback() -> None:
     config = configure(parsed(), {})
     assert config == Config()
     assert config.server.listen == ["tcp:8080:interface=127.0.0.1"]
 
 
-def test_it_listens_wherever_it_is_told() -> None:
+def test_listen_options_replace_the_configuration() -> None:
     options = parsed("--listen", "tcp:1", "--listen=tcp:2")
     environment = {"PUSHSERVER_SERVER_LISTEN": "tcp:3"}
     assert configure(options, environment).server.listen == ["tcp:1", "tcp:2"]
@@ -53,9 +53,7 @@ def test_it_listens_wherever_it_is_told() -> None:
         (["--debug=1"], "debug"),
     ],
 )
-def test_an_option_that_is_none_ends_the_start_with_one_line(
-    arguments: list[str], words: str
-) -> None:
+def test_invalid_option_ends_the_start_with_one_line(arguments: list[str], words: str) -> None:
     with pytest.raises(StartFailed) as failed:
         parsed(*arguments)
     text = str(failed.value)
@@ -64,14 +62,14 @@ def test_an_option_that_is_none_ends_the_start_with_one_line(
     assert "\n" not in text
 
 
-def test_help_is_not_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_has_status_0(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parsed("--help")
     assert not isinstance(ended.value, StartFailed)
     assert "--listen" in capsys.readouterr().out
 
 
-def test_the_file_is_read_and_what_is_wrong_in_it_is_named(tmp_path: Path) -> None:
+def test_error_in_the_file_names_the_key(tmp_path: Path) -> None:
     path = tmp_path / "push.toml"
     path.write_text("[limits]\nbody_bytes = 7\n")
     assert configure(parsed("--config", str(path)), {}).limits.body_bytes == 7
@@ -81,7 +79,7 @@ def test_the_file_is_read_and_what_is_wrong_in_it_is_named(tmp_path: Path) -> No
     assert str(path) in str(failed.value)
 
 
-def test_a_file_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
+def test_unreadable_file_ends_the_start(tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match=r"nothing\.toml"):
         configure(parsed("-c", str(tmp_path / "nothing.toml")), {})
     (tmp_path / "latin.toml").write_bytes(b'x = "\xff"')
@@ -89,7 +87,7 @@ def test_a_file_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
         configure(parsed("-c", str(tmp_path / "latin.toml")), {})
 
 
-def test_a_service_that_is_built_neither_listens_nor_ticks_nor_opens_anything(
+def test_build_neither_listens_nor_ticks_nor_opens_a_file(
     tmp_path: Path,
 ) -> None:
     clock = memory_reactor()
@@ -98,13 +96,13 @@ def test_a_service_that_is_built_neither_listens_nor_ticks_nor_opens_anything(
 
 
 @pytest.mark.parametrize("durability", ["batched", "sync"])
-def test_with_a_path_the_history_is_stored(tmp_path: Path, durability: Any) -> None:
+def test_store_has_the_configured_durability(tmp_path: Path, durability: Any) -> None:
     store = StoreConfig(path=str(tmp_path / "store"), durability=durability)
     service = build(Config(store=store), memory_reactor())
     assert service._storage is not None
 
 
-def test_sources_of_the_configuration_run() -> None:
+def test_configured_sources_run() -> None:
     sources = {"n": Source("random", "mine", "tick", options={"every": 3.0})}
     clock = memory_reactor()
     service = build(Config(sources=sources), clock)
@@ -117,14 +115,14 @@ def test_sources_of_the_configuration_run() -> None:
     service.stopService()
 
 
-def test_a_source_that_cannot_be_made_ends_the_start_and_is_named() -> None:
+def test_invalid_source_ends_the_start_and_is_named() -> None:
     table = Source("cron", "c", options={"expression": "* *"})
     with pytest.raises(StartFailed, match=r"^pushserver: sources\.x: expression: .*five fields"):
         build(Config(sources={"x": table}), memory_reactor())
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_sources_remember_where_the_history_is(tmp_path: Path, stored: bool) -> None:
+def test_sources_remember_in_the_store(tmp_path: Path, stored: bool) -> None:
     store = StoreConfig(path=str(tmp_path / "store")) if stored else StoreConfig()
     service = build(Config(store=store), memory_reactor())
     [runner] = service._sources
@@ -134,7 +132,7 @@ def test_sources_remember_where_the_history_is(tmp_path: Path, stored: bool) -> 
     assert runner._environment.memory.get("numbers") == 1
 
 
-def test_channels_have_the_options_of_the_configuration() -> None:
+def test_channels_have_the_configured_options() -> None:
     server = Server(config=Config(defaults=ChannelOptions(history_size=2)))
     for _ in range(3):
         server.publish("a")
@@ -159,7 +157,7 @@ class TestTheFolderOfPages:
         request: Any = SimpleNamespace(prepath=[], postpath=[b""], requestHeaders=Headers())
         return getChildForRequest(service._site.resource, request)
 
-    def test_is_looked_for_in_the_current_one_and_stays_there(
+    def test_is_relative_to_the_current_folder_of_the_start(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "pushtest_pages.py").write_text(self.APP.format("pages"))
@@ -169,19 +167,19 @@ class TestTheFolderOfPages:
         assert isinstance(front, UserPages)
         assert front.path == str(tmp_path / "pages" / "index.html")
 
-    def test_may_be_said_by_the_configuration_alone(self, tmp_path: Path) -> None:
+    def test_may_be_configured_without_an_application(self, tmp_path: Path) -> None:
         variables = {"PUSHSERVER_SERVER_PAGES": "pages"}
         assert isinstance(self.front(make(parsed(), variables, memory_reactor())), UserPages)
         assert isinstance(self.front(make(parsed(), {}, memory_reactor())), FrontResource)
 
-    def test_counts_for_a_program_of_ones_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_served_by_an_embedded_application(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PUSHSERVER_SERVER_PAGES", raising=False)
         service = PushServer(pages="pages").service(reactor=memory_reactor())
         assert isinstance(self.front(service), UserPages)
         with pytest.raises(StartFailed, match="no folder"):
             PushServer(pages="page").service(reactor=memory_reactor())
 
-    def test_has_not_the_program_in_it_that_it_is_part_of(
+    def test_does_not_contain_the_embedding_program(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         program = ModuleType("__main__")
@@ -192,14 +190,16 @@ class TestTheFolderOfPages:
             PushServer(pages=".").service(reactor=memory_reactor())
 
     @pytest.mark.parametrize("name", ["nothing", "pages/index.html"])
-    def test_that_is_none_ends_the_start_and_is_named(self, tmp_path: Path, name: str) -> None:
+    def test_that_is_not_a_folder_ends_the_start_and_is_named(
+        self, tmp_path: Path, name: str
+    ) -> None:
         with pytest.raises(StartFailed) as failed:
             make(parsed(), {"PUSHSERVER_SERVER_PAGES": name}, memory_reactor())
         path = tmp_path / name
         assert str(failed.value) == f"pushserver: pages = {name!r}: there is no folder {path}"
         assert failed.value.missing == path
 
-    def test_has_nothing_in_it_that_is_nobodys_business(self, tmp_path: Path) -> None:
+    def test_contains_neither_configuration_nor_store_nor_secrets(self, tmp_path: Path) -> None:
         (tmp_path / "pushtest_open.py").write_text(self.APP.format("."))
         (tmp_path / "push.toml").write_text("")
         config = tmp_path.parent / f"{tmp_path.name}.toml"
@@ -221,11 +221,11 @@ class TestTheFolderOfPages:
                 f"pushserver: pages = '.': everybody could read {tmp_path / private};"
                 " take a folder with pages only"
             )
-        # A link leads out of the folder, and nobody there.
+        # A link out of the folder is not followed.
         make(parsed("--config", "pages/push.toml"), elsewhere, memory_reactor())
 
 
-def test_twistds_service_is_built_on_the_reactor_that_runs(
+def test_service_of_twistd_uses_the_global_reactor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("PUSHSERVER_SERVER_LISTEN",):

@@ -35,16 +35,16 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def at_end(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
-    """What is to be called when the process ends."""
-    found: list[Callable[[], None]] = []
-    monkeypatch.setattr(reloading, "_at_end", found.append)
-    monkeypatch.setattr(atexit, "register", found.append)
-    return found
+    """The calls for the end of the process."""
+    calls: list[Callable[[], None]] = []
+    monkeypatch.setattr(reloading, "_at_end", calls.append)
+    monkeypatch.setattr(atexit, "register", calls.append)
+    return calls
 
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders are made."""
+    """The folder of temporary folders."""
     place = tmp_path / "temporary"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
@@ -54,7 +54,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def touch(path: Path, text: str | None = None) -> None:
-    """Change a file, however fast the test is."""
+    """Change a file, with a new time also in a fast test."""
     if text is not None:
         path.write_text(text)
     time = path.stat().st_mtime_ns + 1_000
@@ -69,7 +69,7 @@ def started(reactor: LifeCycle, root: Path, *more: Path) -> Reloader:
 
 class TestAChange:
     @pytest.mark.parametrize("path", ["app.py", "package/more.py", "new.py", "package/new.py"])
-    def test_of_a_file_stops_the_reactor_and_is_named(
+    def test_of_a_file_stops_the_reactor_and_is_logged(
         self, reactor: LifeCycle, root: Path, path: str
     ) -> None:
         started(reactor, root)
@@ -85,7 +85,7 @@ class TestAChange:
         reactor.pump([CHECK_SECONDS] * 3)
         assert reactor.stops == 1
 
-    def test_is_also_a_file_that_is_gone(self, reactor: LifeCycle, root: Path) -> None:
+    def test_is_a_removed_file_too(self, reactor: LifeCycle, root: Path) -> None:
         started(reactor, root)
         (root / "app.py").unlink()
         reactor.advance(CHECK_SECONDS)
@@ -102,9 +102,7 @@ class TestAChange:
             "venv/a.py",
         ],
     )
-    def test_of_what_is_not_the_applications_is_none(
-        self, reactor: LifeCycle, root: Path, path: str
-    ) -> None:
+    def test_of_other_files_is_ignored(self, reactor: LifeCycle, root: Path, path: str) -> None:
         (root / "venv").mkdir()
         (root / "venv" / "pyvenv.cfg").touch()
         started(reactor, root)
@@ -113,7 +111,7 @@ class TestAChange:
         reactor.pump([CHECK_SECONDS] * 2)
         assert reactor.stops == 0
 
-    def test_of_the_configuration_counts(
+    def test_of_the_configuration_stops_the_reactor(
         self, reactor: LifeCycle, root: Path, tmp_path: Path
     ) -> None:
         config = tmp_path / "push.toml"
@@ -124,7 +122,7 @@ class TestAChange:
         reactor.advance(CHECK_SECONDS)
         assert reactor.stops == 1
 
-    def test_is_also_what_was_looked_for_and_is_there_now(
+    def test_is_the_appearance_of_a_missing_folder(
         self, reactor: LifeCycle, root: Path, tmp_path: Path, trouble: Trouble
     ) -> None:
         folder = tmp_path / "pages"
@@ -137,23 +135,21 @@ class TestAChange:
         reactor.advance(CHECK_SECONDS)
         assert reactor.stops == 1
 
-    def test_while_the_application_is_imported_is_seen(
-        self, reactor: LifeCycle, root: Path
-    ) -> None:
+    def test_during_the_import_is_noticed(self, reactor: LifeCycle, root: Path) -> None:
         reloader = Reloader(cast(Any, reactor), root)
         touch(root / "app.py", "2")
         reloader.startService()
         reactor.advance(CHECK_SECONDS)
         assert reactor.stops == 1
 
-    def test_while_the_server_stops_is_none(self, reactor: LifeCycle, root: Path) -> None:
+    def test_during_the_stop_is_ignored(self, reactor: LifeCycle, root: Path) -> None:
         started(reactor, root)
         reactor.begin_to_end()
         touch(root / "app.py", "2")
         reactor.pump([CHECK_SECONDS] * 2)
         assert reactor.stops == 0
 
-    def test_after_the_end_is_none(self, reactor: LifeCycle, root: Path) -> None:
+    def test_after_the_stop_is_ignored(self, reactor: LifeCycle, root: Path) -> None:
         reloader = started(reactor, root)
         reloader.stopService()
         touch(root / "app.py", "2")
@@ -163,7 +159,7 @@ class TestAChange:
 
 class TestTheEnd:
     @pytest.mark.parametrize("number", [None, signal.SIGTERM])
-    def test_without_a_change_takes_the_history_with_it(
+    def test_without_a_change_removes_the_history(
         self,
         reactor: LifeCycle,
         root: Path,
@@ -179,7 +175,7 @@ class TestTheEnd:
         for call in at_end:
             call()
 
-    def test_after_a_change_is_a_beginning_with_the_same_history(
+    def test_after_a_change_restarts_with_the_same_history(
         self,
         reactor: LifeCycle,
         root: Path,
@@ -193,19 +189,19 @@ class TestTheEnd:
         touch(root / "app.py", "2")
         reactor.advance(CHECK_SECONDS)
         reactor.end()
-        begun: list[tuple[str, list[str]]] = []
-        monkeypatch.setattr(os, "execv", lambda path, arguments: begun.append((path, arguments)))
+        executed: list[tuple[str, list[str]]] = []
+        monkeypatch.setattr(os, "execv", lambda path, arguments: executed.append((path, arguments)))
         monkeypatch.setattr(sys, "orig_argv", ["python", "-P", "twistd", "-n", "pushserver"])
         [start_again] = at_end
         held: list[int] = []
-        monkeypatch.setattr("pushserver.server.signals.hold", lambda: held.append(len(begun)))
+        monkeypatch.setattr("pushserver.server.signals.hold", lambda: held.append(len(executed)))
         start_again()
-        # Signals wait from before the next program is there.
+        # Signals are blocked before the next program starts.
         assert held == [0]
-        assert begun == [(sys.executable, [sys.executable, "-P", "twistd", "-n", "pushserver"])]
+        assert executed == [(sys.executable, [sys.executable, "-P", "twistd", "-n", "pushserver"])]
         assert Path(history_file()).read_text() == "history"
 
-    def test_by_a_signal_that_comes_after_a_change_is_the_end(
+    def test_by_a_signal_after_a_change_does_not_restart(
         self, reactor: LifeCycle, root: Path, kept: Path, at_end: list[Callable[[], None]]
     ) -> None:
         history_file()
@@ -226,21 +222,21 @@ class TestTheEnd:
             call()
         assert list(kept.iterdir()) == []
 
-    def test_comes_before_threads_are_waited_for(self) -> None:
-        # In threading since Python 3.9, for concurrent.futures; a thread of an application that
-        # never ends would else keep the process.
+    def test_comes_before_python_waits_for_threads(self) -> None:
+        # In threading since Python 3.9, for concurrent.futures. Without it an endless thread of the
+        # application would keep the process.
         assert reloading._at_end.__name__ == "_register_atexit"
 
 
-def test_in_place_of_a_server_that_cannot_start_a_change_is_waited_for(
+def test_retrier_logs_the_error_and_waits_for_a_change(
     reactor: LifeCycle, root: Path, trouble: Trouble
 ) -> None:
     service = Retrier(
         Reloader(cast(Any, reactor), root), StartFailed("--app x:y cannot be imported")
     )
     service.startService()
-    told = "pushserver: --app x:y cannot be imported\nwaiting for a file to change"
-    assert trouble.take() == [told]
+    line = "pushserver: --app x:y cannot be imported\nwaiting for a file to change"
+    assert trouble.take() == [line]
     touch(root / "app.py", "2")
     reactor.advance(CHECK_SECONDS)
     assert reactor.stops == 1
@@ -262,13 +258,13 @@ class TestTheCommandLine:
         monkeypatch.syspath_prepend(str(root))
         (root / "pushtest_reload.py").write_text(TestTheCommandLine.APP)
         monkeypatch.delitem(sys.modules, "pushtest_reload", raising=False)
-        # What --reload sets is put back afterwards.
+        # Restore the setting of --reload.
         monkeypatch.setattr(sys, "dont_write_bytecode", False)
         options = Options()
         options.parseOptions(["--app", "pushtest_reload:app", "--reload", "--listen", "tcp:0"])
         return options
 
-    def test_looks_at_the_current_folder_and_keeps_the_history(
+    def test_watches_the_current_folder_and_keeps_the_history(
         self, options: Options, root: Path, kept: Path
     ) -> None:
         service: Any = makeService(options)
@@ -278,9 +274,7 @@ class TestTheCommandLine:
         assert service._storage is not None
         assert str(folder) == os.environ[FOLDER]
 
-    def test_leaves_the_history_where_the_configuration_has_it(
-        self, options: Options, root: Path, kept: Path
-    ) -> None:
+    def test_keeps_the_configured_store(self, options: Options, root: Path, kept: Path) -> None:
         config = root / "push.toml"
         config.write_text('[store]\npath = "mine.db"\n')
         options["config"] = str(config)
@@ -289,23 +283,21 @@ class TestTheCommandLine:
         [reloader] = [one for one in service if isinstance(one, Reloader)]
         assert reloader._more == (config,)
 
-    def test_takes_the_signals_that_waited_once_there_are_handlers(
+    def test_releases_blocked_signals_after_the_handlers_are_installed(
         self, options: Options, root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        told: list[str] = []
-        monkeypatch.setattr("pushserver.server.signals.install", lambda *_: told.append("install"))
-        monkeypatch.setattr("pushserver.server.signals.release", lambda: told.append("release"))
+        calls: list[str] = []
+        monkeypatch.setattr("pushserver.server.signals.install", lambda *_: calls.append("install"))
+        monkeypatch.setattr("pushserver.server.signals.release", lambda: calls.append("release"))
         makeService(options)
-        assert told == ["install", "release"]
+        assert calls == ["install", "release"]
 
-    def test_keeps_no_bytecode_of_a_module_that_may_change_within_a_second(
-        self, options: Options, root: Path
-    ) -> None:
+    def test_writes_no_bytecode(self, options: Options, root: Path) -> None:
         makeService(options)
         assert list(root.rglob("pushtest_reload*.pyc")) == []
         assert sys.dont_write_bytecode
 
-    def test_waits_where_it_would_end(self, options: Options, root: Path) -> None:
+    def test_waits_after_a_failed_start(self, options: Options, root: Path) -> None:
         (root / "pushtest_reload.py").write_text("def broken(:")
         assert isinstance(makeService(options), Retrier)
         options["reload"] = False

@@ -33,11 +33,11 @@ SSE = "text/event-stream"
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What systemd is told."""
-    found: list[str] = []
-    monkeypatch.setattr(module, "notify", lambda state, environment: found.append(state))
-    return found
+def states(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The states that systemd receives."""
+    received: list[str] = []
+    monkeypatch.setattr(module, "notify", lambda state, environment: received.append(state))
+    return received
 
 
 def started(server: Server) -> Server:
@@ -47,7 +47,7 @@ def started(server: Server) -> Server:
 
 
 def stop(server: Server) -> list[Any]:
-    """Begin the end; what is in the list afterwards says that it is over."""
+    """Stop the service; the list has an element when that is over."""
     over: list[Any] = []
     done = server.service.stopService()
     done.addBoth(over.append)
@@ -55,7 +55,7 @@ def stop(server: Server) -> list[Any]:
 
 
 class TestTheStart:
-    def test_listens_on_each_endpoint_and_says_where(self, said: list[str]) -> None:
+    def test_listens_on_each_endpoint_and_logs_the_urls(self, states: list[str]) -> None:
         reactor = memory_reactor()
         endpoints = ["tcp:8080:interface=127.0.0.1", "tcp:9000"]
         service = build(Config(server=ServerSection(listen=endpoints), sources={}), reactor)
@@ -63,26 +63,24 @@ class TestTheStart:
         service.privilegedStartService()
         with Log(LogLevel.info) as log:
             service.startService()
-            assert said == []
+            assert states == []
             reactor.run()
         assert [(port, interface) for port, _, _, interface in reactor.tcpServers] == [
             (8080, "127.0.0.1"),
             (9000, ""),
         ]
-        assert said == ["READY=1"]
-        [told] = log.take()
-        assert "open http://" in told
-        assert " or http://" in told
+        assert states == ["READY=1"]
+        [line] = log.take()
+        assert "open http://" in line
+        assert " or http://" in line
 
     @pytest.mark.parametrize("text", ["nonsense:1", "tcp:", "tcp:http-alt", "", "tcp:1:bogus=2"])
-    def test_with_an_endpoint_that_is_none_ends_with_it_and_what_was_expected(
-        self, text: str
-    ) -> None:
+    def test_with_an_invalid_endpoint_fails_and_names_it(self, text: str) -> None:
         with pytest.raises(StartFailed, match="expected an endpoint such as tcp:8080") as caught:
             build(Config(server=ServerSection(listen=[text])), memory_reactor())
         assert f"--listen {text}: " in str(caught.value)
 
-    def test_on_a_busy_port_ends_with_it(self) -> None:
+    def test_on_a_busy_port_fails(self) -> None:
         class Busy(MemoryReactorClock):
             def listenTCP(self, *arguments: Any, **options: Any) -> Any:
                 raise CannotListenError("127.0.0.1", 8080, OSError("in use"))
@@ -98,7 +96,7 @@ class TestTheStart:
         history = service.node.hub.history
         assert history.seq == 0
         service.startService()
-        # Not before the reactor runs: asyncio has no loop then.
+        # The loop of asyncio does not run before the reactor.
         assert (history.seq, {one.state for one in service.sources}) == (0, {"stopped"})
         for _ in range(5):
             reactor.advance(1)
@@ -129,7 +127,7 @@ class TestTheStart:
         server.clock.advance(0)
         assert order == ["open", "tick"]
 
-    def test_runs_no_source_when_it_is_stopped_at_once(self) -> None:
+    def test_runs_no_source_if_it_stops_at_once(self) -> None:
         server = Server(config=QUIET)
         ticked: list[int] = []
 
@@ -153,7 +151,7 @@ class TestTheClocks:
             server.clock.advance(1)
         assert client.closed is not None
 
-    def test_wake_many_of_them_in_several_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_wake_many_peers_in_several_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
         server = started(Server(Limits(connect_seconds=3.0)))
         clients = [Client(server.node, connect=False) for _ in range(2 * WAKES + 1)]
         turns: list[float] = []
@@ -182,14 +180,14 @@ class TestTheClocks:
 
 
 class TestTheEnd:
-    def test_says_so_first_and_is_over_when_nobody_is_left(self, said: list[str]) -> None:
+    def test_notifies_systemd_first_and_waits_for_connections(self, states: list[str]) -> None:
         server = started(Server())
         over = stop(server)
-        assert said == ["STOPPING=1"]
+        assert states == ["STOPPING=1"]
         assert over == [None]
         assert not server.clock.getDelayedCalls()
 
-    def test_closes_every_conversation_with_a_word(self) -> None:
+    def test_sends_every_peer_its_farewell(self) -> None:
         server = started(Server())
         session = server.session()
         raw = server.websocket("/channels/a")
@@ -206,7 +204,7 @@ class TestTheEnd:
         assert waiting.lost
         assert idle.lost
 
-    def test_takes_no_publications_any_more_and_no_stream_is_answered_503(self) -> None:
+    def test_refuses_publications_and_answers_503(self) -> None:
         server = started(Server())
         server.session()
         stop(server)
@@ -214,7 +212,7 @@ class TestTheEnd:
         line = server.open("/channels/a", accept=SSE)
         assert b" 503 " not in line.take()
 
-    def test_waits_for_those_who_go_slowly_but_not_for_ever(self) -> None:
+    def test_waits_for_slow_peers_for_drain_seconds(self) -> None:
         server = started(Server(Limits(drain_seconds=3.0)))
         line = server.connect()
         line.reading = False
@@ -227,7 +225,7 @@ class TestTheEnd:
         assert line.aborted
         assert over == [None]
 
-    def test_writes_what_the_store_holds_when_all_have_gone(self) -> None:
+    def test_commits_when_all_peers_are_gone(self) -> None:
         server = Server(config=QUIET)
         order: list[str] = []
         closed: Deferred[None] = Deferred()
@@ -250,7 +248,7 @@ class TestTheEnd:
         closed.callback(None)
         assert over == [None]
 
-    def test_stops_the_sources_before_the_peers_go(self) -> None:
+    def test_stops_the_sources_before_the_peers(self) -> None:
         server = started(Server())
         stopped: Deferred[None] = Deferred()
 
@@ -262,7 +260,7 @@ class TestTheEnd:
         socket = server.session()
         over = stop(server)
         assert socket.take() == []
-        # What it publishes last is heard.
+        # Its last publication is delivered.
         server.publish("a")
         stopped.callback(None)
         assert socket.close()[0] == 3001
@@ -271,7 +269,7 @@ class TestTheEnd:
         server.clock.advance(0)
         assert over == [None]
 
-    def test_waits_for_deaf_sources_all_at_once_and_then_for_slow_peers_no_longer(
+    def test_waits_for_hanging_sources_together_within_drain_seconds(
         self, trouble: Trouble
     ) -> None:
         server = Server(Limits(drain_seconds=4.0))
@@ -308,7 +306,7 @@ class TestTheEnd:
         server.clock.advance(0)
         assert (line.aborted, over) == (True, [None])
 
-    def test_is_not_held_by_a_source_that_cannot_be_stopped(self, trouble: Trouble) -> None:
+    def test_continues_after_a_source_fails_to_stop(self, trouble: Trouble) -> None:
         class Broken(Service):
             def stopService(self) -> None:
                 raise LookupError("x")
@@ -318,17 +316,17 @@ class TestTheEnd:
         assert stop(started(server)) == [None]
         assert trouble.take() == ["a source did not stop: LookupError('x')"]
 
-    def test_can_come_before_anything_began(self) -> None:
+    def test_may_come_before_the_start(self) -> None:
         assert stop(Server()) == [None]
 
 
-def test_what_the_page_would_read_is_there_after_the_start() -> None:
+def test_pages_are_served_after_the_start() -> None:
     server = started(Server())
     server.publish("numbers", 7)
     assert json.loads(server.get("/channels/numbers").body)["offset"] == 1
 
 
-def test_a_websocket_that_does_not_answer_is_dropped_in_time(said: list[str]) -> None:
+def test_websocket_that_does_not_answer_is_dropped_in_time(states: list[str]) -> None:
     server = started(Server(Limits(drain_seconds=1)))
     socket = server.session()
     over = stop(server)

@@ -15,7 +15,7 @@ from tests.unit.fakes.heads import head
 from tests.unit.fakes.web import Log, Server
 
 
-def test_the_variable_is_on_or_off() -> None:
+def test_variable_is_on_or_off() -> None:
     assert [shortcuts({}), shortcuts({"PUSHSERVER_SHORTCUTS": "on"})] == [True, True]
     assert not shortcuts({"PUSHSERVER_SHORTCUTS": "off"})
     with pytest.raises(StartFailed, match=r"PUSHSERVER_SHORTCUTS: 'no', expected on or off"):
@@ -23,7 +23,7 @@ def test_the_variable_is_on_or_off() -> None:
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_without_them_a_connection_is_twisted_webs_and_then_autobahns(on: bool) -> None:
+def test_connection_is_of_twisted_web_and_then_of_autobahn(on: bool) -> None:
     server = Server(shortcuts=on)
     line = server.connect()
     assert isinstance(line.protocol, FirstBytes if on else DeadlineChannel)
@@ -35,7 +35,7 @@ def test_without_them_a_connection_is_twisted_webs_and_then_autobahns(on: bool) 
     assert server.is_empty()
 
 
-def test_without_them_a_conversation_is_the_same() -> None:
+def test_websockets_publish_ping_and_close() -> None:
     server = Server(shortcuts=False)
     raw, session = server.websocket("/channels/numbers"), server.session()
     session.say({"id": 2, "subscribe": {"channel": "numbers"}})
@@ -47,7 +47,7 @@ def test_without_them_a_conversation_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_without_them_the_reactor_is_not_bounded_and_the_log_says_so(
+def test_reactor_is_not_bounded_and_the_log_says_so(
     on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounded: list[object] = []

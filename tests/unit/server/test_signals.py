@@ -15,18 +15,18 @@ from tests.unit.fakes.reactors import LifeCycle
 from tests.unit.fakes.web import Log
 
 LEFT = {
-    # Faults, and what nobody can handle.
+    # Faults, and signals without handlers.
     *("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT"),
     *("SIGKILL", "SIGSTOP"),
     # Twisted's, or ignored by Python.
     *("SIGTERM", "SIGINT", "SIGPIPE", "SIGXFSZ"),
-    # They end nothing.
+    # Their default action ends nothing.
     *("SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGTSTP", "SIGTTIN", "SIGTTOU"),
 }
 
 
 class System:
-    """The signals of a process; `ended` is the one that ended it at once."""
+    """The signals of a process; `ended` is the signal that ended it at once."""
 
     def __init__(self, **others: Any):
         self.dispositions: dict[int, Any] = {
@@ -49,7 +49,7 @@ class System:
 
 
 class Server:
-    """A process with the handlers, which runs unless it is told otherwise."""
+    """A process with the handlers; its reactor runs unless `runs` is False."""
 
     def __init__(self, system: System | None = None, runs: bool = True):
         self.terminal = True
@@ -62,7 +62,7 @@ class Server:
             self.reactor.start()
 
     def get(self, number: int, times: int = 1) -> list[str]:
-        """Let it get a signal, each time in a turn of its own; the lines of the log."""
+        """Send a signal, each time in a turn of its own; return the lines of the log."""
         with Log() as log:
             for _ in range(times):
                 self.system.raise_signal(number)
@@ -74,7 +74,7 @@ class Server:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have others")
-def test_each_signal_of_the_system_is_answered_ends_the_server_or_is_left_for_a_reason() -> None:
+def test_every_signal_is_logged_or_ends_the_server_or_has_a_reason_not_to() -> None:
     left = {int(getattr(signal, name)) for name in LEFT}
     taken = {*map(int, ANSWERED), *ending()}
     assert not left & taken
@@ -82,14 +82,14 @@ def test_each_signal_of_the_system_is_answered_ends_the_server_or_is_left_for_a_
 
 
 @pytest.mark.parametrize("number", ANSWERED)
-def test_a_signal_that_is_answered_changes_nothing(number: signal.Signals) -> None:
+def test_logged_signal_changes_nothing(number: signal.Signals) -> None:
     server = Server()
     [line] = server.get(number)
     assert line.startswith(f"received {number.name}, which changes nothing")
     assert (server.system.ended, server.reactor.stops) == (None, 0)
 
 
-def test_a_flood_of_them_is_no_flood_in_the_log() -> None:
+def test_log_of_many_signals_is_limited() -> None:
     server = Server()
     lines = server.get(signal.SIGHUP, 1_000)
     assert len(lines) == LOGGED_AT_ONCE
@@ -99,7 +99,7 @@ def test_a_flood_of_them_is_no_flood_in_the_log() -> None:
     assert line.endswith("(and 990 that were not logged)")
 
 
-def test_a_reactor_that_is_busy_has_one_call_of_each_waiting() -> None:
+def test_busy_reactor_has_one_waiting_call_for_each_signal() -> None:
     server = Server()
     for _ in range(1_000):
         for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGQUIT):
@@ -108,10 +108,10 @@ def test_a_reactor_that_is_busy_has_one_call_of_each_waiting() -> None:
 
 
 @pytest.mark.parametrize("number", ending())
-def test_any_other_ends_the_server_in_order_and_is_what_ended_the_process(number: int) -> None:
+def test_other_signal_stops_the_server_and_then_ends_the_process(number: int) -> None:
     server = Server()
     server.system.raise_signal(number)
-    # Not in the handler: what that interrupted is half done.
+    # The handler itself interrupts other code.
     assert (server.reactor.stops, server.reactor._exitSignal) == (0, None)
     assert server.get(number) == [f"received {name_of(number)}, shutting down"]
     assert (server.reactor.stops, server.reactor._exitSignal) == (1, number)
@@ -119,39 +119,39 @@ def test_any_other_ends_the_server_in_order_and_is_what_ended_the_process(number
     server.get(number)
 
 
-def test_real_time_signals_have_names_too() -> None:
+def test_real_time_signals_have_names() -> None:
     assert [name_of(signal.SIGQUIT), name_of(signal.SIGRTMIN + 3)] == ["SIGQUIT", "SIGRTMIN+3"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGALRM, signal.SIGRTMIN])
 @pytest.mark.parametrize("disposition", [signal.SIG_IGN, None, print])
-def test_what_somebody_else_has_decided_stays(number: int, disposition: Any) -> None:
+def test_other_dispositions_are_kept(number: int, disposition: Any) -> None:
     system = System()
     system.dispositions[number] = disposition
     Server(system)
     assert system.dispositions[number] is disposition
 
 
-def test_twistd_finds_room_for_its_handler_that_rotates_the_log() -> None:
+def test_twistd_replaces_the_handler_of_sigusr1() -> None:
     system = System()
     Server(system)
     assert not system.getsignal(signal.SIGUSR1)
 
 
-def test_before_the_reactor_runs_a_signal_that_ends_does_so_at_once() -> None:
+def test_ending_signal_before_the_reactor_runs_ends_the_process() -> None:
     server = Server(runs=False)
     assert server.get(signal.SIGQUIT) == []
     assert server.system.ended == signal.SIGQUIT
 
 
-def test_before_the_reactor_runs_one_that_is_answered_waits_for_it() -> None:
+def test_logged_signal_before_the_reactor_runs_waits() -> None:
     server = Server(runs=False)
     server.system.raise_signal(signal.SIGHUP)
     assert server.system.ended is None
     assert len(server.reactor.waiting) == 1
 
 
-def test_when_all_is_closed_a_process_that_does_not_end_can_be_ended() -> None:
+def test_ending_signal_after_the_stop_ends_the_process() -> None:
     server = Server()
     server.stop()
     server.get(signal.SIGHUP)
@@ -161,7 +161,7 @@ def test_when_all_is_closed_a_process_that_does_not_end_can_be_ended() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
-def test_a_fork_is_ended_at_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fork_is_ended_at_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     monkeypatch.setattr("pushserver.server.signals.os.getpid", lambda: -1)
     assert server.get(number) == []
@@ -169,14 +169,14 @@ def test_a_fork_is_ended_at_once(number: int, monkeypatch: pytest.MonkeyPatch) -
     assert server.reactor.stops == 0
 
 
-def test_a_server_whose_terminal_is_closed_ends_in_order() -> None:
+def test_closed_terminal_stops_the_server() -> None:
     server = Server()
     server.terminal = False
     assert server.get(signal.SIGHUP) == ["received SIGHUP, shutting down"]
     assert server.reactor._exitSignal == signal.SIGHUP
 
 
-def test_a_daemon_does_not_end_with_the_terminal_that_it_was_started_from(
+def test_closed_terminal_does_not_stop_a_daemon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = Server()
@@ -185,17 +185,19 @@ def test_a_daemon_does_not_end_with_the_terminal_that_it_was_started_from(
     assert "changes nothing" in server.get(signal.SIGHUP)[0]
 
 
-def test_the_handlers_are_there_before_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr("pushserver.server.signals.install", lambda *_: told.append("install"))
-    monkeypatch.setattr("pushserver.server.options.make", lambda *_: told.append("make"))
+def test_handlers_are_installed_before_the_application_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("pushserver.server.signals.install", lambda *_: calls.append("install"))
+    monkeypatch.setattr("pushserver.server.options.make", lambda *_: calls.append("make"))
     options = Options()
     options.parseOptions([])
     makeService(options)
-    assert told == ["install", "make"]
+    assert calls == ["install", "make"]
 
 
-def test_a_signal_between_a_program_and_the_next_one_in_its_place_is_not_lost() -> None:
+def test_signal_between_two_programs_is_not_lost() -> None:
     second = (
         "import signal; from pushserver.server import signals\n"
         "signal.signal(signal.SIGHUP, lambda *_: print('got it'))\n"
@@ -207,7 +209,7 @@ def test_a_signal_between_a_program_and_the_next_one_in_its_place_is_not_lost() 
         "os.kill(os.getpid(), signal.SIGHUP)\n"
         f"os.execv(sys.executable, [sys.executable, '-c', {second!r}])\n"
     )
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", first],
         env=environment(),
         capture_output=True,
@@ -215,17 +217,17 @@ def test_a_signal_between_a_program_and_the_next_one_in_its_place_is_not_lost() 
         timeout=30,
         check=True,
     )
-    assert told.stdout == "got it\n"
+    assert process.stdout == "got it\n"
 
 
-def test_in_another_thread_nothing_is_installed() -> None:
+def test_other_threads_install_no_handlers() -> None:
     program = (
         "import signal, threading; from pushserver.server import signals\n"
         "thread = threading.Thread(target=signals.install, args=(None, None))\n"
         "thread.start(); thread.join()\n"
         "print(signal.getsignal(signal.SIGHUP) == signal.SIG_DFL)\n"
     )
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program],
         env=environment(),
         capture_output=True,
@@ -233,4 +235,4 @@ def test_in_another_thread_nothing_is_installed() -> None:
         timeout=30,
         check=True,
     )
-    assert (told.stdout, told.stderr) == ("True\n", "")
+    assert (process.stdout, process.stderr) == ("True\n", "")

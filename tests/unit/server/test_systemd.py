@@ -10,36 +10,34 @@ from pushserver.server.systemd import notify
 from tests.unit.fakes.web import Trouble
 
 
-def receive(address: str, told: str) -> bytes:
-    """What arrives at a datagram socket bound here when a service is told of `told`."""
+def receive(address: str, socket_name: str) -> bytes:
+    """The datagram that arrives at a socket with this address."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(address)
         receiver.settimeout(5)
-        notify("READY=1", {"NOTIFY_SOCKET": told})
+        notify("READY=1", {"NOTIFY_SOCKET": socket_name})
         data: bytes = receiver.recv(1_000)
         return data
 
 
-def test_the_state_is_one_datagram_to_the_socket(tmp_path: Path) -> None:
+def test_state_is_one_datagram(tmp_path: Path) -> None:
     address = str(tmp_path / "notify")
     assert receive(address, address) == b"READY=1"
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="abstract sockets are Linux's")
-def test_an_at_sign_means_the_abstract_namespace() -> None:
+def test_at_sign_means_the_abstract_namespace() -> None:
     name = f"pushserver-test-{os.getpid()}"
     assert receive(f"\0{name}", f"@{name}") == b"READY=1"
 
 
 @pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"OTHER": "x"}])
-def test_without_a_socket_nobody_is_told(environment: dict[str, str]) -> None:
+def test_nothing_is_sent_without_a_socket(environment: dict[str, str]) -> None:
     notify("READY=1", environment)
 
 
 @pytest.mark.parametrize("name", ["nothing-here", "x" * 200])
-def test_a_socket_that_takes_nothing_is_logged_and_not_the_end(
-    name: str, tmp_path: Path, trouble: Trouble
-) -> None:
+def test_error_of_the_socket_is_logged(name: str, tmp_path: Path, trouble: Trouble) -> None:
     notify("READY=1", {"NOTIFY_SOCKET": str(tmp_path / name)})
     (text,) = trouble.take()
     assert text.startswith("NOTIFY_SOCKET ")

@@ -41,15 +41,15 @@ CHROMIUM = (
         ("text/html;q=inf, application/json;q=0.1", JSON),
     ],
 )
-def test_the_most_liked_offer_is_given(accept: str, best: str | None) -> None:
+def test_offer_with_the_highest_weight_is_preferred(accept: str, best: str | None) -> None:
     assert preferred(accept, OFFERS) == best
 
 
-def test_the_first_of_equals_is_given() -> None:
+def test_first_of_equal_offers_is_preferred() -> None:
     assert preferred("*/*", (HTML, JSON)) == HTML
     assert preferred("*/*", (JSON, HTML)) == JSON
 
 
 @given(st.text(alphabet="text/html*json;,q=0.19 \t\x00é", max_size=60))
-def test_any_header_at_all_has_an_answer(accept: str) -> None:
+def test_no_header_raises(accept: str) -> None:
     assert preferred(accept, OFFERS) in {*OFFERS, None}

@@ -1,4 +1,4 @@
-"""Which hosts a request may name, over loopback and elsewhere, on every URL."""
+"""The hosts that a request may name, over loopback and elsewhere, on every URL."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def ask(server: Server, door: Door, host: str, /, **headers: str) -> Line:
 
 
 @pytest.mark.parametrize("door", DOORS, ids=str)
-def test_a_name_that_was_pointed_here_is_refused_at_every_url(door: Door) -> None:
+def test_rebound_name_is_refused_at_every_url(door: Door) -> None:
     server = Server()
     with Log() as log:
         answer = ask(server, door, REBOUND, origin=f"http://{REBOUND}").response(door.method)
@@ -72,7 +72,7 @@ def test_a_name_that_was_pointed_here_is_refused_at_every_url(door: Door) -> Non
 
 @pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "a.localhost"])
 @pytest.mark.parametrize("door", DOORS, ids=str)
-def test_the_names_of_loopback_are_served(door: Door, host: str) -> None:
+def test_names_of_loopback_are_served(door: Door, host: str) -> None:
     answer = parse(ask(Server(), door, host).take(), door.method)
     assert b"name of this server" not in answer.body
     assert answer.status in (101, 200, 201, 204, 302, 404, 405)
@@ -115,7 +115,7 @@ def test_other_names_are_refused_beside_configured_ones(host: str) -> None:
         {"cf_connecting_ip": "1.2.3.4"},
     ],
 )
-def test_a_proxy_may_ask_what_it_was_asked_but_not_on_our_own_port(headers: dict[str, str]) -> None:
+def test_forwarded_host_is_served_unless_it_has_our_port(headers: dict[str, str]) -> None:
     """A page of a rebound name can send these headers too; its Host has our port."""
     server = Server()
     for host in ("push.example", "push.example:8443", "push.example:80"):
@@ -123,14 +123,14 @@ def test_a_proxy_may_ask_what_it_was_asked_but_not_on_our_own_port(headers: dict
     assert server.get("/channels/a", host=REBOUND, **headers).status == 403
 
 
-def test_what_no_page_can_send_shows_a_proxy_on_any_port() -> None:
+def test_headers_that_no_page_can_send_show_a_proxy_on_any_port() -> None:
     assert Server().get("/channels/a", host=REBOUND, via="1.1 nginx").status == 200
     line = Server().connect()
     line.send(b"GET /channels/a HTTP/1.0\r\nHost: rebound.example:8080\r\n\r\n")
     assert line.take().startswith(b"HTTP/1.0 200")
 
 
-def test_a_request_without_a_host_is_not_a_browsers() -> None:
+def test_request_without_a_host_is_served() -> None:
     line = Server().connect()
     line.send(b"GET /channels/a HTTP/1.0\r\n\r\n")
     assert line.take().startswith(b"HTTP/1.0 200")
@@ -148,14 +148,14 @@ def test_a_request_without_a_host_is_not_a_browsers() -> None:
         (UNIXAddress(b"/run/p"), 200),
     ],
 )
-def test_only_connections_over_loopback_are_looked_at(here: Any, status: int) -> None:
+def test_only_connections_over_loopback_are_checked(here: Any, status: int) -> None:
     line = Server().connect()
     line.hostAddr = here
     line.send(request("/channels/a", host=REBOUND))
     assert line.response().status == status
 
 
-def test_hosts_without_number_cost_no_memory() -> None:
+def test_cache_of_hosts_is_bounded() -> None:
     server = Server()
     hosts = server.site.resource._hosts
     for n in range(2_000):

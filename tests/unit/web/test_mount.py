@@ -1,4 +1,4 @@
-"""The server inside somebody else's site: a plain one of twisted.web's, at any depth."""
+"""The server inside another site: a plain one of twisted.web, at any depth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Guest(Server):
-    """A server that another site has at a path."""
+    """A server at a path of another site."""
 
     def __init__(self, path: str, pages: str = ""):
         section = ServerSection(allowed_origins=[APP], pages=pages)
@@ -45,7 +45,7 @@ class Guest(Server):
         self.site: Any = Site(root, reactor=self.clock)
 
     def is_empty(self) -> bool:
-        """Whether nothing of anybody is left."""
+        """Whether no connection and no peer is left."""
         return not self.hub.channels() and not len(self.node.peers)
 
 
@@ -59,14 +59,14 @@ def guest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 def links(page: bytes, url: str) -> set[str]:
     """The paths to which a page at this URL refers."""
-    found = re.findall(r' (?:href|src|action)="([^"#][^"]*)"', page.decode())
-    assert len(found) > 8
-    return {urlsplit(urljoin(f"http://localhost{url}", link)).path for link in found}
+    links = re.findall(r' (?:href|src|action)="([^"#][^"]*)"', page.decode())
+    assert len(links) > 8
+    return {urlsplit(urljoin(f"http://localhost{url}", link)).path for link in links}
 
 
-class TestAPage:
+class TestPage:
     @pytest.mark.parametrize("path", ["/", "/channels/numbers"])
-    def test_finds_all_that_it_refers_to(self, guest: Guest, path: str) -> None:
+    def test_has_links_that_work(self, guest: Guest, path: str) -> None:
         url = guest.path + path
         page = guest.get(url, accept=BROWSER)
         assert (page.status, page["content-type"]) == (200, "text/html; charset=utf-8")
@@ -77,7 +77,7 @@ class TestAPage:
     @pytest.mark.parametrize(
         "path", ["/nothing", "/channels/a/b/c", "/static/nothing", "/channels/", "/static/js/"]
     )
-    def test_of_an_error_knows_the_way_to_the_root(self, guest: Guest, path: str) -> None:
+    def test_of_an_error_links_to_the_root(self, guest: Guest, path: str) -> None:
         url = guest.path + path
         page = guest.get(url, accept=BROWSER)
         assert page.status == 404
@@ -86,14 +86,14 @@ class TestAPage:
         for link in links(page.body, url):
             assert guest.get(link, accept=BROWSER).status == 200, link
 
-    def test_keeps_a_browser_safe(self, guest: Guest) -> None:
+    def test_has_the_security_headers(self, guest: Guest) -> None:
         for path in ("/", "/nothing", "/static/app.css", "/channels/a"):
             answer = guest.get(guest.path + path)
             for name, value in HEADERS.items():
                 if name != b"server":
                     assert answer[name.decode()] == value.decode()
 
-    def test_is_at_the_path_with_a_slash(self, guest: Guest) -> None:
+    def test_redirects_to_the_path_with_a_slash(self, guest: Guest) -> None:
         if guest.path:
             answer = guest.get(guest.path, accept=BROWSER)
             assert answer.status == 302
@@ -101,7 +101,7 @@ class TestAPage:
             assert urlsplit(where).path == f"{guest.path}/"
 
 
-class TestAPageOfTheUsers:
+class TestPageOfTheUser:
     @pytest.fixture
     @staticmethod
     def guest(
@@ -115,7 +115,7 @@ class TestAPageOfTheUsers:
         return guest
 
     @pytest.mark.parametrize("guest", PATHS, indirect=True, ids=lambda path: path or "at the root")
-    def test_is_below_the_path_too(self, guest: Guest) -> None:
+    def test_is_below_the_path(self, guest: Guest) -> None:
         page = guest.get(f"{guest.path}/", accept=BROWSER)
         assert (page.status, page.body) == (200, b"<h1>home</h1>")
         assert page["content-security-policy"] == "frame-ancestors 'self'"
@@ -134,7 +134,7 @@ class TestAPageOfTheUsers:
 
 class TestPublishing:
     @pytest.mark.parametrize("content_type", ["application/json", FORM, "text/plain"])
-    def test_takes_what_it_takes_elsewhere(self, guest: Guest, content_type: str) -> None:
+    def test_accepts_the_same_bodies(self, guest: Guest, content_type: str) -> None:
         answer = guest.get(
             f"{guest.path}/channels/a?event=e",
             "POST",
@@ -145,8 +145,8 @@ class TestPublishing:
         [row] = guest.hub.history.peek("a").last(9)
         assert (row.data, row.event) == (b'{"event":"f"}', "e")
 
-    def test_of_a_form_is_not_its_query(self, guest: Guest) -> None:
-        # A plain site reads the fields of a form among the arguments of the URL.
+    def test_of_a_form_does_not_change_the_query(self, guest: Guest) -> None:
+        # A plain site adds the fields of a form to the arguments of the URL.
         answer = guest.get(f"{guest.path}/channels/a", "POST", b"event=mine&x=1", content_type=FORM)
         assert answer.status == 201
         [row] = guest.hub.history.peek("a").last(9)
@@ -162,13 +162,13 @@ class TestPublishing:
             "result": {"offset": 1, "epoch": guest.hub.history.epoch}
         }
 
-    def test_is_refused_to_a_foreign_page_and_logged(self, guest: Guest) -> None:
+    def test_by_a_foreign_page_is_refused_and_logged(self, guest: Guest) -> None:
         path = f"{guest.path}/channels/a"
         with Log() as events:
             assert guest.get(path, "POST", b"1", origin=FOREIGN).error[0] == 403
-        [told] = events.take()
-        assert told.startswith("refused: ")
-        assert FOREIGN in told
+        [line] = events.take()
+        assert line.startswith("refused: ")
+        assert FOREIGN in line
         answer = guest.get(path, "POST", b"1", origin=APP)
         assert (answer.status, answer["access-control-allow-origin"]) == (201, APP)
         asked = guest.get(path, "OPTIONS", origin=APP)
@@ -176,9 +176,7 @@ class TestPublishing:
         assert "access-control-allow-origin" not in guest.get(path, "OPTIONS", origin=FOREIGN)
 
     @pytest.mark.parametrize("name", ["Origin", "Accept", "Content-Type", "X-API-Key", "Host"])
-    def test_with_a_header_that_is_no_text_is_no_failure_of_ours(
-        self, guest: Guest, name: str
-    ) -> None:
+    def test_with_an_undecodable_header_is_no_internal_error(self, guest: Guest, name: str) -> None:
         fields = {"Host": b"localhost", "Content-Length": b"1", name: b"\xff\xfe"}
         lines = [b"%b: %b" % (key.encode(), value) for key, value in fields.items()]
         for method in ("POST", "GET"):
@@ -191,7 +189,7 @@ class TestPublishing:
 
 
 class TestReading:
-    def test_streams_go_on_for_longer_than_a_request_may(self, guest: Guest) -> None:
+    def test_stream_may_last_longer_than_a_request(self, guest: Guest) -> None:
         line = guest.open(f"{guest.path}/channels/a", accept="text/event-stream")
         guest.publish("a", 1)
         answer = line.response()
@@ -204,7 +202,7 @@ class TestReading:
         assert b'"data":2' in line.take()
         line.vanish()
 
-    def test_of_a_stream_ends_when_the_server_does(self, guest: Guest) -> None:
+    def test_stream_ends_with_the_server(self, guest: Guest) -> None:
         line = guest.open(f"{guest.path}/channels/a", accept="text/event-stream")
         line.take()
         guest.service.stopService()
@@ -217,34 +215,34 @@ class TestReading:
         answer = guest.get(f"{guest.path}/channels/a")
         assert [row["data"] for row in answer.json["publications"]] == [1]
 
-    def test_waits_for_what_comes(self, guest: Guest) -> None:
+    def test_long_poll_waits_for_a_publication(self, guest: Guest) -> None:
         line = guest.open(f"{guest.path}/channels/a?wait=10&since=now")
         assert line.take() == b""
         guest.publish("a", 1)
         assert line.response().json["publications"][0]["data"] == 1
         line.vanish()
 
-    def test_many_channels_is_one_stream(self, guest: Guest) -> None:
+    def test_several_channels_are_one_stream(self, guest: Guest) -> None:
         line = guest.open(f"{guest.path}/events?channel=a&channel=b", accept="text/event-stream")
         guest.publish("b", 1)
         assert b'"channel":"b"' in line.take()
         line.vanish()
 
 
-class TestAWebSocket:
+class TestWebSocket:
     def test_speaks_the_centrifuge_protocol(self, guest: Guest) -> None:
         socket = guest.websocket(f"{guest.path}/connection/websocket")
         socket.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "a"}})
         guest.publish("a", 1)
-        [told] = socket.texts()
-        assert told["push"]["pub"]["data"] == 1
+        [message] = socket.texts()
+        assert message["push"]["pub"]["data"] == 1
         socket.line.vanish()
 
     def test_of_a_channel_is_a_stream(self, guest: Guest) -> None:
         socket = guest.websocket(f"{guest.path}/channels/a")
         guest.publish("a", 1)
-        [told] = socket.texts()
-        assert told["data"] == 1
+        [message] = socket.texts()
+        assert message["data"] == 1
         socket.line.vanish()
 
     def test_is_closed_with_a_code_when_the_server_stops(self, guest: Guest) -> None:
@@ -268,7 +266,7 @@ class TestAWebSocket:
         socket.line.vanish()
 
     @pytest.mark.parametrize("path", ["/connection/websocket", "/channels/a"])
-    def test_is_refused_to_a_foreign_page(self, guest: Guest, path: str) -> None:
+    def test_of_a_foreign_page_is_refused(self, guest: Guest, path: str) -> None:
         with Log():
             line = guest.open(guest.path + path, **handshake(origin=FOREIGN))
             assert line.response().status == 403
@@ -276,7 +274,7 @@ class TestAWebSocket:
         socket = guest.websocket(guest.path + path, origin=APP)
         socket.line.vanish()
 
-    def test_that_is_none_is_answered(self, guest: Guest, trouble: Trouble) -> None:
+    def test_with_an_invalid_handshake_is_answered(self, guest: Guest, trouble: Trouble) -> None:
         answer = guest.get(f"{guest.path}/connection/websocket")
         assert answer.status == 426
         line = guest.open(
@@ -287,8 +285,8 @@ class TestAWebSocket:
         line.vanish()
 
 
-class TestAFallback:
-    def test_goes_by_two_ways(self, guest: Guest) -> None:
+class TestFallback:
+    def test_uses_two_requests(self, guest: Guest) -> None:
         path = f"{guest.path}/connection/http_stream"
         line = guest.open(path, "POST", b'{"id":1,"connect":{}}')
         [reply] = lines(line)
@@ -307,7 +305,7 @@ class TestAFallback:
 
 
 def lines(line: Line) -> list[Any]:
-    """The objects of an answer without an end."""
+    """The JSON objects of a stream."""
     return [json.loads(one) for one in parse(line.take()).body.splitlines()]
 
 

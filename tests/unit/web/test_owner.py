@@ -41,11 +41,11 @@ def asked(here: Any, there: Any, transport: Any = None) -> Any:
     )
 
 
-def test_a_program_of_our_own_user_is_known(ends: Any) -> None:
+def test_program_of_our_user_is_own(ends: Any) -> None:
     assert owner.is_own(asked(*ends)) is True
 
 
-def test_a_program_of_another_user_is_not(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_of_another_user_is_not_own(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, "tcp_user", lambda *_: 33)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert owner.is_own(asked(*ends)) is False
@@ -53,36 +53,36 @@ def test_a_program_of_another_user_is_not(ends: Any, monkeypatch: pytest.MonkeyP
     assert owner.is_own(asked(*ends)) is True
 
 
-def test_root_is_always_known(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_of_root_is_own(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, "tcp_user", lambda *_: 0)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert owner.is_own(asked(*ends)) is True
 
 
-def test_the_user_is_that_of_the_other_end(ends: Any) -> None:
+def test_user_is_that_of_the_other_end(ends: Any) -> None:
     here, there = (address.host.removeprefix("::ffff:") for address in ends)
     family = socket.AF_INET6 if ":" in here else socket.AF_INET
     assert owner.tcp_user(family, (there, ends[1].port), (here, ends[0].port)) == os.getuid()
 
 
-def test_a_connection_that_was_closed_is_nobodys(ends: Any) -> None:
-    """The kernel gives root as the user of what is left of a closed socket."""
+def test_closed_connection_has_no_user(ends: Any) -> None:
+    """The kernel gives root as the user of a closed socket that it still has."""
     here, there = ends
-    known = asked(here, there)
-    assert owner.is_own(known) is True
+    request = asked(here, there)
+    assert owner.is_own(request) is True
     for theirs in [s for s in gc.get_objects() if _is_at(s, there)]:
         theirs.close()
     assert {owner.is_own(asked(here, there)) for _ in range(200)} == {False}
-    assert owner.is_own(known) is True, "the owner of a connection is looked up once"
+    assert owner.is_own(request) is True, "the owner of a connection is looked up once"
 
 
-def _is_at(found: object, address: Any) -> bool:
-    if type(found) is not socket.socket or found.fileno() < 0:
+def _is_at(candidate: object, address: Any) -> bool:
+    if type(candidate) is not socket.socket or candidate.fileno() < 0:
         return False
-    return found.family != socket.AF_UNIX and found.getsockname()[1] == address.port
+    return candidate.family != socket.AF_UNIX and candidate.getsockname()[1] == address.port
 
 
-def test_the_remains_of_a_closed_socket_have_no_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_without_an_inode_has_no_user(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = bytearray(200)
     answer[4:6] = (20).to_bytes(2, "little")
 
@@ -111,11 +111,11 @@ def test_the_remains_of_a_closed_socket_have_no_user(monkeypatch: pytest.MonkeyP
         (UNIXAddress(b"/x"), UNIXAddress(None)),
     ],
 )
-def test_a_connection_that_is_not_there_is_nobodys(here: Any, there: Any) -> None:
+def test_missing_connection_has_no_user(here: Any, there: Any) -> None:
     assert owner.is_own(asked(here, there)) is False
 
 
-def test_a_unix_socket_tells_by_itself() -> None:
+def test_unix_socket_has_the_user_of_its_peer() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         request = asked(
@@ -124,9 +124,7 @@ def test_a_unix_socket_tells_by_itself() -> None:
         assert owner.is_own(request) is True
 
 
-def test_where_the_kernel_may_not_be_asked_nobody_is_known(
-    ends: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refusal_of_the_kernel_means_not_own(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any) -> None:
         raise OSError(97, "Address family not supported by protocol")
 
@@ -134,8 +132,6 @@ def test_where_the_kernel_may_not_be_asked_nobody_is_known(
     assert owner.is_own(asked(*ends)) is False
 
 
-def test_where_there_is_nothing_to_ask_nothing_is_known(
-    ends: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_system_without_netlink_means_unknown(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "AF_NETLINK")
     assert owner.is_own(asked(*ends)) is None

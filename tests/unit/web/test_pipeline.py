@@ -37,12 +37,12 @@ def big(size: int = 200_000, **limits: Any) -> Server:
 
 
 def answers(data: bytes) -> list[Response]:
-    """All the answers in these bytes."""
-    found = []
+    """The answers in these bytes."""
+    parsed = []
     while data:
-        found.append(parse(data))
-        data = found[-1].rest
-    return found
+        parsed.append(parse(data))
+        data = parsed[-1].rest
+    return parsed
 
 
 def http(line: Line) -> DeadlineChannel:
@@ -52,20 +52,20 @@ def http(line: Line) -> DeadlineChannel:
 
 
 def count(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The URLs of the requests that were begun."""
-    begun: list[str] = []
+    """The URLs of the requests that started."""
+    started: list[str] = []
     process = server.site.requestFactory.process
 
     def counted(self: Any) -> None:
-        begun.append(self.uri.decode())
+        started.append(self.uri.decode())
         process(self)
 
     monkeypatch.setattr(server.site.requestFactory, "process", counted)
-    return begun
+    return started
 
 
 class NamedWire(FakeSocket):
-    """One with an address."""
+    """A socket with an address."""
 
     def __init__(self, room: int, name: Any):
         super().__init__(room)
@@ -76,7 +76,7 @@ class NamedWire(FakeSocket):
 
 
 class Connection:
-    """A connection on Twisted's own transport, over a socket that takes what it is told to."""
+    """A connection on Twisted's own transport, over a socket that takes a set number of bytes."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Connection:
         return not self.transport.connected
 
     def send(self, data: bytes) -> None:
-        """Bytes from the peer, unless it is not read."""
+        """Send bytes from the peer, if the server reads them."""
         if self.transport in self.server.clock.getReaders():
             self.transport.protocol.dataReceived(data)
 
@@ -108,7 +108,7 @@ class Connection:
             turn(self.server.clock)
 
     def read(self, size: int = 1 << 30) -> bytes:
-        """The peer reads so much."""
+        """The peer reads this many bytes."""
         self.wire.room = size
         self.turns()
         data = bytes(self.wire.taken)
@@ -121,25 +121,25 @@ KINDS = pytest.mark.parametrize(
 )
 
 
-class TestTheNextRequest:
+class TestNextRequest:
     @KINDS
-    def test_is_not_begun_before_the_answer_has_left(
+    def test_does_not_start_before_the_answer_has_left(
         self, kind: type[TCPServer], wrap: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         server = big()
-        begun = count(server, monkeypatch)
+        started = count(server, monkeypatch)
         connection = Connection(server, 0, kind, wrap)
         connection.send(request("/channels/big") * 30)
         connection.turns()
-        assert len(begun) == 1
+        assert len(started) == 1
         assert unsent(connection.transport) < 210_000
         connection.read(150_000)
-        assert len(begun) == 1
+        assert len(started) == 1
         connection.read(60_000)
-        assert len(begun) == 2
+        assert len(started) == 2
 
     @KINDS
-    def test_is_answered_in_its_turn_when_the_peer_reads(
+    def test_is_answered_in_order_when_the_peer_reads(
         self, kind: type[TCPServer], wrap: bool
     ) -> None:
         server = big()
@@ -151,16 +151,16 @@ class TestTheNextRequest:
         data = b""
         for _ in range(300):
             data += connection.read(30_000)
-        found = [answer.json["channel"] for answer in answers(data)]
-        assert found == [url.removeprefix("/channels/") for url in urls]
+        channels = [answer.json["channel"] for answer in answers(data)]
+        assert channels == [url.removeprefix("/channels/") for url in urls]
 
-    def test_is_begun_with_few_others_in_a_turn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_starts_with_few_others_in_a_turn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         server = Server()
-        begun = count(server, monkeypatch)
+        started = count(server, monkeypatch)
         line = server.connect()
         line.protocol.dataReceived(request("/channels/a") * 10 * PER_TURN)
         for turns in range(1, 10):
-            assert len(begun) == turns * PER_TURN
+            assert len(started) == turns * PER_TURN
             (due,) = (
                 call for call in server.clock.calls if call.getTime() <= server.clock.seconds()
             )
@@ -169,7 +169,7 @@ class TestTheNextRequest:
             due.func(*due.args, **due.kw)
         assert len(answers(line.take())) == 10 * PER_TURN
 
-    def test_is_begun_in_its_turn_behind_bodies(self) -> None:
+    def test_starts_in_order_behind_bodies(self) -> None:
         server = Server()
         chunked = (
             b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -177,12 +177,12 @@ class TestTheNextRequest:
         )
         line = server.connect()
         line.send((request("/channels/a", "POST", b"0") + chunked + request("/channels/a")) * 5)
-        found = answers(line.take())
-        assert [answer.status for answer in found] == [201, 201, 200] * 5
-        data = [row["data"] for row in found[-1].json["publications"]]
+        responses = answers(line.take())
+        assert [answer.status for answer in responses] == [201, 201, 200] * 5
+        data = [row["data"] for row in responses[-1].json["publications"]]
         assert data == [0, 1] * 5
 
-    def test_is_begun_at_once_where_nothing_waits(self) -> None:
+    def test_starts_at_once_if_nothing_waits(self) -> None:
         server = Server()
         line = server.connect()
         for _ in range(3):
@@ -190,7 +190,7 @@ class TestTheNextRequest:
             assert parse(line.value()).status == 200
             line.clear()
 
-    def test_comes_in_pieces(self) -> None:
+    def test_may_arrive_in_pieces(self) -> None:
         server = Server()
         line = server.connect()
         data = request("/channels/a") * 3 + request("/channels/a", "POST", b"[1, 2]")
@@ -214,11 +214,11 @@ class TestTheNextRequest:
         assert line.lost
 
     @pytest.mark.parametrize("wrong", ["/channels/a b", "/"])
-    def test_is_not_begun_behind_one_that_is_refused(
+    def test_does_not_start_behind_a_refused_request(
         self, wrong: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         server = Server(Limits(body_bytes=10))
-        begun = count(server, monkeypatch)
+        started = count(server, monkeypatch)
         line = server.connect()
         refused = request("/", "POST", b"x" * 11) if wrong == "/" else request(wrong)
         line.send(request("/channels/a") * 2 + refused + request("/channels/a"))
@@ -226,32 +226,34 @@ class TestTheNextRequest:
         assert [text[:3] for text in statuses] == [b"200", b"200", statuses[2][:3]]
         assert statuses[2][:1] == b"4"
         assert line.lost
-        assert len(begun) == 2
+        assert len(started) == 2
 
     @pytest.mark.parametrize("last", ["HTTP/1.0", "HTTP/1.1\r\nConnection: close"])
-    def test_is_not_begun_behind_the_last(self, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_does_not_start_behind_the_last_request(
+        self, last: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         server = big()
-        begun = count(server, monkeypatch)
+        started = count(server, monkeypatch)
         connection = Connection(server)
         final = f"GET /channels/big {last}\r\nHost: localhost\r\n\r\n".encode()
         connection.send(request("/channels/a") + final + request("/channels/a"))
         connection.turns()
-        assert len(begun) == 2
+        assert len(started) == 2
         assert connection.read().count(b" 200 OK\r\n") == 2
-        assert (connection.lost, len(begun)) == (True, 2)
+        assert (connection.lost, len(started)) == (True, 2)
 
-    def test_is_not_begun_when_the_server_stops(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_does_not_start_when_the_server_stops(self, monkeypatch: pytest.MonkeyPatch) -> None:
         server = big()
-        begun = count(server, monkeypatch)
+        started = count(server, monkeypatch)
         stuck, other = Connection(server), Connection(server, 1 << 30)
         stuck.send(request("/channels/big") * 3)
         other.send(request("/channels/a") * 3 * PER_TURN)
         fired: list[None] = []
         server.site.drain().addCallback(fired.append)
         other.turns()
-        assert (len(begun), other.lost, fired) == (1 + PER_TURN, True, [])
+        assert (len(started), other.lost, fired) == (1 + PER_TURN, True, [])
         assert len(answers(stuck.read())) == 1
-        assert (len(begun), stuck.lost, fired) == (1 + PER_TURN, True, [None])
+        assert (len(started), stuck.lost, fired) == (1 + PER_TURN, True, [None])
 
     @pytest.mark.parametrize("more", [b"", b"x" * 40_000])
     def test_may_be_a_handshake(self, more: bytes) -> None:
@@ -266,8 +268,8 @@ class TestTheNextRequest:
         assert b'"client"' in frames(line.take())[0].payload
 
 
-class TestWhatComesBehindARequest:
-    def test_is_bounded_while_it_waits(self) -> None:
+class TestBytesBehindARequest:
+    def test_are_bounded_while_they_wait(self) -> None:
         server = Server()
         line = server.open("/channels/a?wait=60")
         for _ in range(MAX_BEHIND // 100):
@@ -276,7 +278,7 @@ class TestWhatComesBehindARequest:
         line.send(b"x" * 200)
         assert line.producerState == "paused"
 
-    def test_is_bounded_while_its_answer_is_not_read(self) -> None:
+    def test_are_bounded_while_the_answer_is_not_read(self) -> None:
         server = big()
         connection = Connection(server)
         connection.send(request("/channels/big") * 2)
@@ -286,7 +288,7 @@ class TestWhatComesBehindARequest:
         assert len(answers(connection.read())) == 2
         assert connection.transport in server.clock.getReaders()
 
-    def test_is_read_on_when_enough_of_it_was_answered(self) -> None:
+    def test_are_read_again_when_enough_requests_were_answered(self) -> None:
         server = Server()
         line = server.connect()
         line.protocol.dataReceived(request("/channels/a") * 1_000)
@@ -296,7 +298,7 @@ class TestWhatComesBehindARequest:
         assert len(answers(line.take())) == 1_000
 
     @pytest.mark.parametrize("size", [1, 40_000])
-    def test_of_a_stream_is_dropped_and_its_end_is_seen(self, size: int) -> None:
+    def test_of_a_stream_are_dropped_and_its_end_is_noticed(self, size: int) -> None:
         server = Server()
         line = server.open("/channels/a", accept="text/event-stream")
         for _ in range(3):
@@ -307,15 +309,17 @@ class TestWhatComesBehindARequest:
         line.vanish()
         assert server.is_empty()
 
-    def test_of_a_stream_is_not_begun_at_its_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_a_stream_do_not_start_a_request_at_its_end(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         server = Server()
-        begun = count(server, monkeypatch)
+        started = count(server, monkeypatch)
         line = server.connect()
         line.send(request("/channels/a", accept="text/event-stream") + request("/channels/a"))
         for peer in server.node.peers:
             peer.shut_down()
         line.settle()
-        assert (line.lost, begun) == (True, ["/channels/a"])
+        assert (line.lost, started) == (True, ["/channels/a"])
 
 
 LAST = {
@@ -326,7 +330,7 @@ LAST = {
 }
 
 
-class TestAnAnswerThatIsNotRead:
+class TestUnreadAnswer:
     @pytest.mark.parametrize("asked", LAST.values(), ids=LAST)
     @KINDS
     def test_is_dropped(self, kind: type[TCPServer], wrap: bool, asked: bytes) -> None:
@@ -348,7 +352,7 @@ class TestAnAnswerThatIsNotRead:
         assert not connection.lost
 
     @pytest.mark.parametrize("asked", [LAST["kept open"], LAST["closed"]])
-    def test_is_not_dropped_while_something_of_it_leaves(self, asked: bytes) -> None:
+    def test_is_not_dropped_while_bytes_of_it_leave(self, asked: bytes) -> None:
         server = big()
         connection = Connection(server)
         connection.send(asked)
@@ -386,10 +390,10 @@ class TestAnAnswerThatIsNotRead:
         line.settle()
         assert line.lost
 
-    def test_is_still_read_while_the_kernel_has_less_of_it(
+    def test_is_not_dropped_while_the_kernel_has_less_of_it(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As where a connection is closed: all that is left waits in the socket."""
+        """As with a closed connection, whose remaining bytes wait in the socket."""
         left = iter(range(100_000, 0, -100))
         monkeypatch.setattr("pushserver.web.pipeline._in_kernel", lambda connected: next(left))
         server = big()
@@ -407,7 +411,7 @@ class TestAnAnswerThatIsNotRead:
         assert line.lost
 
 
-def test_what_the_kernel_holds_for_a_peer_is_known() -> None:
+def test_unsent_bytes_in_the_kernel_are_counted() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         transport = SimpleNamespace(socket=ours)
@@ -420,8 +424,8 @@ def test_what_the_kernel_holds_for_a_peer_is_known() -> None:
     assert unsent(SimpleNamespace()) == 0
 
 
-class TestWhatIsRefused:
-    def test_is_not_asked_to_continue(self) -> None:
+class TestRefusedRequest:
+    def test_gets_no_100_continue(self) -> None:
         line = Server(Limits(body_bytes=10)).connect()
         line.send(
             b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
@@ -432,7 +436,7 @@ class TestWhatIsRefused:
         assert b"100 Continue" not in data
 
     @pytest.mark.parametrize("digits", [19, 4_301, 15_000])
-    def test_is_a_length_that_is_too_long_to_read(self, digits: int, trouble: Trouble) -> None:
+    def test_may_have_a_length_with_too_many_digits(self, digits: int, trouble: Trouble) -> None:
         for body in (b"9" * digits, b"0" * digits):
             line = Server().connect()
             line.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\n" % body)
@@ -441,8 +445,8 @@ class TestWhatIsRefused:
         assert trouble.take() == []
 
 
-class TestAnAnswerThatIsReadLate:
-    def test_may_be_read_late(self) -> None:
+class TestAnswerThatIsReadLate:
+    def test_is_sent_whole(self) -> None:
         server = big()
         line = server.connect()
         line.reading = False
@@ -457,7 +461,7 @@ class TestAnAnswerThatIsReadLate:
         assert len(answers(line.take())) == 3
 
 
-def test_what_waits_in_a_transport_is_known_below_its_wrappers() -> None:
+def test_unsent_bytes_are_counted_below_wrappers() -> None:
     server = Server()
     for wrap in (False, True):
         connection = Connection(server, 0, wrap=wrap)
@@ -468,7 +472,7 @@ def test_what_waits_in_a_transport_is_known_below_its_wrappers() -> None:
         assert unsent(transport) == 700
 
 
-def test_a_peer_that_is_gone_leaves_no_timer_behind() -> None:
+def test_lost_connection_leaves_no_timer() -> None:
     server = big()
     before = len(server.clock.getDelayedCalls())
     ends: list[Callable[[Line], None]] = [

@@ -23,7 +23,7 @@ from tests.unit.fakes.web import BROWSER, Log, Server, Trouble
 
 
 class Desk(LeafResource):
-    """Answers what the test says."""
+    """A resource that answers with a function of the test."""
 
     def __init__(self, answer: Any):
         super().__init__()
@@ -50,7 +50,7 @@ def serve(answer: Any) -> Server:
     return server
 
 
-def test_what_a_door_returns_is_the_body() -> None:
+def test_result_of_a_resource_is_the_body() -> None:
     answer = serve(b"hello").get("/desk")
     assert (answer.status, answer.body, answer["content-length"]) == (200, b"hello", "5")
 
@@ -61,7 +61,7 @@ def test_head_is_get_without_the_body() -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "BREW", "_get", "GET.answer_get", "X" * 100])
-def test_a_method_that_a_door_has_no_answer_for_is_405_and_says_which_it_has(method: str) -> None:
+def test_other_method_is_405_with_the_allowed_ones(method: str) -> None:
     answer = serve(b"hello").get("/desk", method)
     status, message = answer.error
     assert (status, answer["allow"]) == (405, "GET, HEAD, DELETE")
@@ -69,7 +69,7 @@ def test_a_method_that_a_door_has_no_answer_for_is_405_and_says_which_it_has(met
     assert len(message) < 60
 
 
-def test_a_refusal_is_json_for_a_program_and_a_page_for_a_browser() -> None:
+def test_refusal_is_json_for_a_program_and_a_page_for_a_browser() -> None:
     server = serve(Refusal(409, "no <b>room</b>", {"retry-after": "7"}))
     answer = server.get("/desk")
     assert answer.error == (409, "no <b>room</b>")
@@ -83,13 +83,13 @@ def test_a_refusal_is_json_for_a_program_and_a_page_for_a_browser() -> None:
     assert "Accept" in page["vary"]
 
 
-def test_a_door_that_fails_says_nothing_of_it_and_logs_it(trouble: Trouble) -> None:
+def test_failure_is_logged_and_answered_without_details(trouble: Trouble) -> None:
     answer = serve(RuntimeError("secret")).get("/desk")
     assert answer.error == (500, "internal server error")
     assert trouble.take() == ["b'/desk' failed: RuntimeError('secret')"]
 
 
-def test_an_unknown_status_has_a_page_too() -> None:
+def test_unknown_status_has_a_page() -> None:
     page = serve(Refusal(499, "odd")).get("/desk", accept=BROWSER)
     assert page.status == 499
     assert b"odd" in page.body
@@ -100,7 +100,7 @@ async def later(waiting: Deferred[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_an_answer_may_come_later(method: str) -> None:
+def test_answer_may_be_awaitable(method: str) -> None:
     waiting: Deferred[bytes] = Deferred()
     server = serve(later(waiting))
     line = server.open("/desk", method)
@@ -112,7 +112,7 @@ def test_an_answer_may_come_later(method: str) -> None:
     assert answer.rest == b""
 
 
-def test_an_exception_is_answered_with_its_status() -> None:
+def test_exception_is_answered_with_its_status() -> None:
     for error, status, header in (
         (InvalidName("a b"), 400, ""),
         (Denied(401, "no key"), 401, "www-authenticate"),
@@ -124,12 +124,12 @@ def test_an_exception_is_answered_with_its_status() -> None:
         assert {"www-authenticate", "retry-after"} & set(answer.headers) == {header} - {""}
 
 
-def test_an_exception_without_a_status_is_logged(trouble: Trouble) -> None:
+def test_exception_without_a_status_is_logged(trouble: Trouble) -> None:
     assert serve(NotRunning("secret")).get("/desk").error == (500, "internal server error")
     assert trouble.take() == ["b'/desk' failed: NotRunning('secret')"]
 
 
-def test_an_answer_that_fails_later_is_a_refusal_or_a_500(trouble: Trouble) -> None:
+def test_awaitable_that_fails_is_a_refusal_or_a_500(trouble: Trouble) -> None:
     for error, status in ((Refusal(404, "no"), 404), (RuntimeError("secret"), 500)):
         waiting: Deferred[bytes] = Deferred()
         line = serve(later(waiting)).open("/desk")
@@ -138,18 +138,18 @@ def test_an_answer_that_fails_later_is_a_refusal_or_a_500(trouble: Trouble) -> N
     assert trouble.take() == ["b'/desk' failed: RuntimeError('secret')"]
 
 
-def test_an_answer_that_comes_too_late_goes_nowhere() -> None:
+def test_answer_after_the_connection_is_lost_is_dropped() -> None:
     waiting: Deferred[bytes] = Deferred()
     line = serve(later(waiting)).open("/desk")
     line.vanish()
     waiting.callback(b"too late")
     assert line.take() == b""
-    # What a Deferred keeps to itself is logged when it goes.
+    # A Deferred logs an unhandled failure when it is collected.
     del waiting, line
     gc.collect()
 
 
-def test_a_door_may_see_to_its_answer_itself() -> None:
+def test_resource_may_answer_itself() -> None:
     server = serve(NOT_DONE_YET)
     line = server.open("/desk")
     assert line.take() == b""
@@ -167,7 +167,7 @@ def test_a_door_may_see_to_its_answer_itself() -> None:
     ["/nothing", "/channels", "/channels/", "/connection", "/connection/x", "/api", "/..", "/%00"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
-def test_where_there_is_nothing_the_answer_is_404(path: str, method: str, trouble: Trouble) -> None:
+def test_unknown_path_is_404(path: str, method: str, trouble: Trouble) -> None:
     answer = Server().get(path, method)
     assert answer.status == 404
     if method == "HEAD":
@@ -177,12 +177,12 @@ def test_where_there_is_nothing_the_answer_is_404(path: str, method: str, troubl
         assert answer.error[0] == 404
 
 
-def test_a_head_for_nothing_is_not_worth_a_line_in_the_log(trouble: Trouble) -> None:
+def test_head_of_an_unknown_path_logs_nothing(trouble: Trouble) -> None:
     Server().get("/nothing", "HEAD")
     assert trouble.take() == []
 
 
-def test_a_folder_has_what_was_put_into_it_and_nothing_else() -> None:
+def test_container_has_its_children_alone() -> None:
     server = Server()
     root = server.site.resource
     assert isinstance(root, Resource)
@@ -205,22 +205,20 @@ def test_a_folder_has_what_was_put_into_it_and_nothing_else() -> None:
         ({"upgrade": "h2c"}, False),
     ],
 )
-def test_what_asks_for_a_websocket_is_known_by_its_upgrade(
-    headers: Mapping[str, str], expected: bool
-) -> None:
+def test_upgrade_header_asks_for_a_websocket(headers: Mapping[str, str], expected: bool) -> None:
     server = serve(b"")
     server.get("/desk", **headers)
     (request,) = server.site.resource.children[b"desk"].seen
     assert is_upgrade(request) is expected
 
 
-def test_a_refusal_is_logged_once_for_each_reason() -> None:
+def test_refusal_is_logged_once_for_each_reason() -> None:
     server = Server()
     with Log(LogLevel.info) as log:
         for origin in ("http://a.example", "http://b.example", "http://a.example"):
             for path in ("/channels/x", "/channels/y"):
                 assert server.get(path, origin=origin).status == 403
-    told = log.take()
-    assert len(told) == 2
-    assert "allowed_origins" in told[0]
-    assert "a.example" in told[0]
+    lines = log.take()
+    assert len(lines) == 2
+    assert "allowed_origins" in lines[0]
+    assert "a.example" in lines[0]

@@ -11,7 +11,7 @@ SMALL = Limits(body_bytes=10)
 @pytest.mark.parametrize(
     "path", ["/", "/channels/numbers", "/nothing", "/static/app.css", "/static/nothing"]
 )
-def test_every_answer_has_the_headers_that_keep_a_browser_safe(server: Server, path: str) -> None:
+def test_every_answer_has_the_security_headers(server: Server, path: str) -> None:
     answer = server.get(path)
     assert answer["x-content-type-options"] == "nosniff"
     assert answer["referrer-policy"] == "same-origin"
@@ -35,7 +35,7 @@ def test_every_answer_has_the_headers_that_keep_a_browser_safe(server: Server, p
         request("/connection/websocket", **handshake()),
     ],
 )
-def test_no_answer_says_which_versions_run_here(data: bytes, trouble: Trouble) -> None:
+def test_no_answer_has_versions(data: bytes, trouble: Trouble) -> None:
     line = Server().connect()
     line.send(data)
     head = line.take().partition(b"\r\n\r\n")[0].lower()
@@ -45,7 +45,7 @@ def test_no_answer_says_which_versions_run_here(data: bytes, trouble: Trouble) -
         assert word not in head
 
 
-def test_a_request_that_takes_too_long_is_cut_off_however_it_drips() -> None:
+def test_slow_request_is_cut_off_however_it_drips() -> None:
     server = Server(Limits(request_seconds=15))
     line = server.connect()
     for _ in range(14):
@@ -58,7 +58,7 @@ def test_a_request_that_takes_too_long_is_cut_off_however_it_drips() -> None:
     assert server.is_empty()
 
 
-def test_a_body_that_takes_too_long_is_cut_off_however_it_drips() -> None:
+def test_slow_body_is_cut_off_however_it_drips() -> None:
     server = Server(Limits(request_seconds=15))
     line = server.connect()
     line.send(b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n")
@@ -69,7 +69,7 @@ def test_a_body_that_takes_too_long_is_cut_off_however_it_drips() -> None:
     assert server.hub.history.seq == 0
 
 
-def test_a_connection_that_says_nothing_is_closed_and_one_that_cannot_be_is_dropped() -> None:
+def test_silent_connection_is_closed_and_then_dropped() -> None:
     server = Server(Limits(request_seconds=15))
     line = server.connect()
     line.reading = False
@@ -82,7 +82,7 @@ def test_a_connection_that_says_nothing_is_closed_and_one_that_cannot_be_is_drop
     assert server.is_empty()
 
 
-def test_each_request_on_a_connection_has_its_own_time() -> None:
+def test_each_request_on_a_connection_has_all_its_time() -> None:
     server = Server(Limits(request_seconds=15))
     line = server.connect()
     for _ in range(5):
@@ -93,7 +93,7 @@ def test_each_request_on_a_connection_has_its_own_time() -> None:
     assert line.lost
 
 
-def test_a_stream_may_last_longer_than_a_request() -> None:
+def test_stream_may_last_longer_than_a_request() -> None:
     server = Server(Limits(request_seconds=15))
     line = server.open("/channels/a", accept="text/event-stream")
     server.clock.advance(1_000)
@@ -101,7 +101,7 @@ def test_a_stream_may_last_longer_than_a_request() -> None:
 
 
 @pytest.mark.parametrize("length", [11, 10**9])
-def test_a_body_that_says_it_is_too_long_is_refused_before_it_comes(length: int) -> None:
+def test_body_with_too_long_a_length_is_refused_before_it_arrives(length: int) -> None:
     server = Server(SMALL)
     line = server.connect()
     line.send(
@@ -114,7 +114,7 @@ def test_a_body_that_says_it_is_too_long_is_refused_before_it_comes(length: int)
     assert line.lost
 
 
-def test_what_is_sent_on_after_the_refusal_is_neither_answered_nor_kept() -> None:
+def test_bytes_after_the_refusal_are_neither_answered_nor_kept() -> None:
     server = Server(SMALL)
     line = server.connect()
     line.reading = False
@@ -127,7 +127,7 @@ def test_what_is_sent_on_after_the_refusal_is_neither_answered_nor_kept() -> Non
     assert server.hub.history.seq == 0
 
 
-def test_a_body_in_chunks_is_refused_when_it_gets_too_long() -> None:
+def test_chunked_body_is_refused_when_it_gets_too_long() -> None:
     server = Server(SMALL)
     line = server.connect()
     line.send(b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -141,7 +141,7 @@ def test_a_body_in_chunks_is_refused_when_it_gets_too_long() -> None:
     assert server.hub.history.seq == 0
 
 
-def test_a_body_of_just_the_limit_is_taken_whole_or_in_chunks() -> None:
+def test_body_of_the_limit_is_accepted_whole_or_in_chunks() -> None:
     server = Server(SMALL)
     assert server.get("/channels/a", "POST", b"1234567890").status == 201
     line = server.connect()
@@ -152,7 +152,7 @@ def test_a_body_of_just_the_limit_is_taken_whole_or_in_chunks() -> None:
     assert first.data == second.data == b"1234567890"
 
 
-def test_a_client_that_asks_first_is_not_told_to_go_on_with_too_much() -> None:
+def test_expectation_with_too_long_a_body_gets_no_100_continue() -> None:
     line = Server(SMALL).connect()
     line.reading = False
     line.send(
@@ -175,7 +175,7 @@ def test_a_client_that_asks_first_is_not_told_to_go_on_with_too_much() -> None:
         ("GET / HTTP/1.1\r\nHost: u@a\r\n", "invalid Host"),
     ],
 )
-def test_a_request_names_its_host_once_and_as_a_host(lines: str, words: str) -> None:
+def test_request_has_one_valid_host(lines: str, words: str) -> None:
     line = Server().connect()
     line.send(lines.encode() + b"\r\n")
     status, message = line.response().error
@@ -206,7 +206,7 @@ def test_a_request_names_its_host_once_and_as_a_host(lines: str, words: str) -> 
         "X-Idempotency-Key",
     ],
 )
-def test_a_field_that_is_no_text_is_no_failure_of_ours(
+def test_undecodable_header_is_no_internal_error(
     server: Server, name: str, method: str, trouble: Trouble
 ) -> None:
     for path in ("/", "/channels/a", "/connection/websocket", "/api/info", "/static/app.css"):
@@ -218,12 +218,12 @@ def test_a_field_that_is_no_text_is_no_failure_of_ours(
         assert status < 500
         assert status == 400 or name != "Host"
         line.vanish()
-    told = trouble.take()
-    assert [text for text in told if not text.startswith("a proxy on this machine")] == []
-    assert len(told) == (name == "X-Forwarded-For" and method != "OPTIONS")
+    warnings = trouble.take()
+    assert [text for text in warnings if not text.startswith("a proxy on this machine")] == []
+    assert len(warnings) == (name == "X-Forwarded-For" and method != "OPTIONS")
 
 
-def test_an_old_client_need_not_name_a_host() -> None:
+def test_http_1_0_needs_no_host() -> None:
     line = Server().connect()
     line.send(b"GET /channels/a HTTP/1.0\r\n\r\n")
     assert line.take().split()[1] == b"200"
@@ -243,7 +243,7 @@ def test_an_old_client_need_not_name_a_host() -> None:
         ("1.1", ["Content-Length: 3a"]),
     ],
 )
-def test_a_body_whose_end_can_be_disputed_is_refused(version: str, fields: list[str]) -> None:
+def test_body_with_an_ambiguous_end_is_refused(version: str, fields: list[str]) -> None:
     server = Server()
     line = server.connect()
     head = [f"POST /channels/a HTTP/{version}", "Host: localhost", *fields, "", ""]
@@ -253,7 +253,7 @@ def test_a_body_whose_end_can_be_disputed_is_refused(version: str, fields: list[
     assert server.hub.history.seq == 0
 
 
-def test_requests_one_after_the_other_are_answered_in_order() -> None:
+def test_pipelined_requests_are_answered_in_order() -> None:
     line = Server().connect()
     line.send(request("/channels/a?last=1") + request("/nothing") + request("/channels/b"))
     data = line.take()
@@ -264,7 +264,7 @@ def test_requests_one_after_the_other_are_answered_in_order() -> None:
     assert data == b""
 
 
-def test_a_site_that_drains_waits_for_the_last_connection() -> None:
+def test_drain_waits_for_the_last_connection() -> None:
     server = Server()
     fired: list[None] = []
     server.site.drain().addCallback(fired.append)
@@ -279,7 +279,7 @@ def test_a_site_that_drains_waits_for_the_last_connection() -> None:
     assert (two.lost, len(fired)) == (True, 2)
 
 
-def test_what_does_not_drain_can_be_dropped() -> None:
+def test_abort_drops_the_remaining_connections() -> None:
     server = Server()
     line = server.connect()
     line.reading, line.unread = False, 1
@@ -290,7 +290,7 @@ def test_what_does_not_drain_can_be_dropped() -> None:
     assert (line.aborted, fired) == (True, [None])
 
 
-def test_a_connection_that_became_a_websocket_is_no_longer_the_sites() -> None:
+def test_websocket_is_not_a_connection_of_the_site() -> None:
     server = Server()
     socket = server.websocket("/channels/a")
     assert server.site.channels == set()
@@ -298,7 +298,7 @@ def test_a_connection_that_became_a_websocket_is_no_longer_the_sites() -> None:
     assert server.is_empty()
 
 
-def test_a_page_that_a_browser_asks_for_wrongly_is_answered_with_a_page() -> None:
+def test_refusal_for_a_browser_is_a_page() -> None:
     answer = Server().get("/nothing", accept=BROWSER)
     assert answer.status == 404
     assert answer["content-type"] == "text/html; charset=utf-8"

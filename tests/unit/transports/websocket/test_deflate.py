@@ -1,4 +1,4 @@
-"""permessage-deflate: on terms that let one compressed frame serve all, and bounded both ways."""
+"""permessage-deflate: all connections share a compressed frame, and incoming ones are bounded."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ TEXTS = st.binary(max_size=400) | st.builds(
 
 
 @given(TEXTS)
-def test_a_deflated_frame_holds_the_text_and_is_never_longer_than_a_plain_one(text: bytes) -> None:
+def test_deflated_frame_has_the_text_and_is_not_longer_than_a_plain_one(text: bytes) -> None:
     frame = deflated_frame(text)
     assert inflate(frame)[1] == text
     assert len(frame) <= len(websocket_frame(text))
 
 
 @given(st.lists(TEXTS, max_size=8))
-def test_a_client_that_keeps_its_window_reads_the_same(texts: list[bytes]) -> None:
+def test_client_that_keeps_its_window_reads_the_same(texts: list[bytes]) -> None:
     inflater = zlib.decompressobj(wbits=-15)
     assert [inflate(deflated_frame(text), inflater)[1] for text in texts] == texts
 
 
-def test_short_texts_are_left_as_they_are() -> None:
+def test_short_texts_are_not_compressed() -> None:
     assert deflated_frame(b"x" * (WORTH_BYTES - 1)) == websocket_frame(b"x" * (WORTH_BYTES - 1))
     assert deflated_frame(b"x" * WORTH_BYTES)[0] == 0xC1
 
@@ -87,21 +87,21 @@ def test_short_texts_are_left_as_they_are() -> None:
         (None, None),
     ],
 )
-def test_an_offer_is_answered_with_our_terms_unless_it_wants_a_smaller_window(
+def test_offer_is_accepted_on_our_terms_unless_it_asks_for_a_smaller_window(
     offer: str | None, answer: str | None
 ) -> None:
     headers = {} if offer is None else {"sec_websocket_extensions": offer}
     socket = compressing().websocket("/channels/numbers", **headers)
-    told = socket.handshake.headers.get("sec-websocket-extensions")
-    assert told == (None if answer is None else [answer])
+    extensions = socket.handshake.headers.get("sec-websocket-extensions")
+    assert extensions == (None if answer is None else [answer])
 
 
-def test_without_the_setting_nothing_is_agreed_to() -> None:
+def test_offer_is_declined_without_the_setting() -> None:
     socket = Server().websocket("/channels/numbers", sec_websocket_extensions=OFFER)
     assert "sec-websocket-extensions" not in socket.handshake
 
 
-def test_an_offer_that_is_none_is_refused(trouble: Trouble) -> None:
+def test_invalid_offer_is_refused(trouble: Trouble) -> None:
     headers = {"sec_websocket_extensions": "permessage-deflate; server_max_window_bits=99"}
     line = compressing().open("/channels/numbers", **handshake(**headers))
     assert line.take().startswith(b"HTTP/1.1 400 ")
@@ -115,7 +115,7 @@ def subscribers(server: Server) -> tuple[Socket, Socket, Socket]:
     return two[0], two[1], plain
 
 
-def test_those_who_agreed_get_the_same_compressed_bytes_and_others_plain_ones() -> None:
+def test_compressed_connections_get_the_same_bytes_and_others_plain_ones() -> None:
     server = compressing()
     sockets = subscribers(server)
     server.publish("numbers", {"text": "again and " * 50})
@@ -129,7 +129,7 @@ def test_those_who_agreed_get_the_same_compressed_bytes_and_others_plain_ones() 
     assert len(came[0]) < len(came[2]) / 4
 
 
-def test_a_publication_is_compressed_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publication_is_compressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     server = compressing()
     subscribers(server)
     calls: list[Any] = []
@@ -144,30 +144,30 @@ def test_a_publication_is_compressed_once_for_all(monkeypatch: pytest.MonkeyPatc
     assert len(calls) == 1
 
 
-def test_a_raw_websocket_replays_and_goes_on_compressed() -> None:
+def test_history_and_live_publications_of_a_raw_websocket_are_compressed() -> None:
     server = compressing()
     server.publish("numbers", "before " * 40)
     headers = handshake(sec_websocket_extensions=OFFER)
     line = server.open("/channels/numbers?last=1", **headers)
-    begun = line.take().partition(b"\r\n\r\n")[2]
+    first = line.take().partition(b"\r\n\r\n")[2]
     server.publish("numbers", "after " * 40)
     live = line.take()
-    replayed = begun[2 + begun[1] :]
-    assert json.loads(inflate(begun[: 2 + begun[1]])[1]).keys() == {"subscribed"}
+    replayed = first[2 + first[1] :]
+    assert json.loads(inflate(first[: 2 + first[1]])[1]).keys() == {"subscribed"}
     for data, text in ((replayed, "before " * 40), (live, "after " * 40)):
-        is_compressed, told = inflate(data)
+        is_compressed, inflated = inflate(data)
         assert is_compressed
-        assert json.loads(told)["data"] == text
+        assert json.loads(inflated)["data"] == text
 
 
-def test_the_formats_of_compressed_connections_say_what_the_plain_ones_say() -> None:
+def test_compressed_formats_encode_the_same_texts() -> None:
     assert set(DEFLATED) == {SESSION_WEBSOCKET, STREAM_WEBSOCKET}
     for plain, deflated in DEFLATED.items():
         assert deflated.binary_code == plain.binary_code
         assert type(deflated) is type(plain)
 
 
-def test_compressed_commands_are_understood_also_in_fragments() -> None:
+def test_compressed_commands_may_be_fragmented() -> None:
     socket = compressing().session(sec_websocket_extensions=OFFER)
     command = b'{"id":2,"history":{"channel":"numbers"}}' + b" " * 500
     socket.line.send(compressed(command))
@@ -184,7 +184,7 @@ def shell(server: Server) -> Any:
     return session._transport._protocol
 
 
-def test_nothing_of_a_message_is_kept_when_it_is_read() -> None:
+def test_connection_keeps_no_decompressor_between_messages() -> None:
     server = compressing()
     socket = server.session(sec_websocket_extensions=OFFER)
     socket.line.send(compressed(b'{"id":2,"ping":{}}'))
@@ -193,7 +193,7 @@ def test_nothing_of_a_message_is_kept_when_it_is_read() -> None:
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
-def test_a_bomb_is_refused_while_it_inflates(trouble: Trouble, pieces: int) -> None:
+def test_compression_bomb_is_refused_while_it_inflates(trouble: Trouble, pieces: int) -> None:
     server = compressing()
     socket = server.session(sec_websocket_extensions=OFFER)
     data = deflate(b"x" * 3_000_000)
@@ -220,7 +220,7 @@ def test_a_bomb_is_refused_while_it_inflates(trouble: Trouble, pieces: int) -> N
     ],
     ids=["no deflate", "compressed ping", "another reserved bit"],
 )
-def test_what_is_not_as_agreed_ends_the_connection(
+def test_frame_against_the_terms_ends_the_connection(
     frame: bytes, code: int, trouble: Trouble
 ) -> None:
     server = compressing()
@@ -231,7 +231,7 @@ def test_what_is_not_as_agreed_ends_the_connection(
     trouble.take()
 
 
-def test_a_compressed_frame_that_was_not_agreed_to_ends_the_connection(trouble: Trouble) -> None:
+def test_compressed_frame_without_an_agreement_ends_the_connection(trouble: Trouble) -> None:
     server = compressing()
     socket = server.session()
     socket.line.send(compressed(b'{"id":2,"ping":{}}'))
