@@ -1,4 +1,4 @@
-"""What every end-to-end test may ask for: servers, and browsers that watch for errors."""
+"""The fixtures of end-to-end tests: servers, and browsers that report errors."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def _run(folder: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that all tests of a module share; they leave it running."""
+    """A server for all tests of a module, which leave it running."""
     yield from _run(tmp_path_factory.mktemp("server"))
 
 
 @pytest.fixture
 def fresh_server(tmp_path: Path) -> Iterator[Server]:
-    """A server of this test's own, to stop and start as it likes."""
+    """A server for one test, which may stop and start it."""
     yield from _run(tmp_path)
 
 
-# Not for the session: Playwright keeps an event loop running in this thread as
-# long as it is there, in which no other test could run its own.
+# Not for the whole session: Playwright keeps an event loop running in this thread, in which no
+# other test could run its own.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without its own traffic."""
+    """Debian's Chromium, without traffic of its own."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM.path, args=CHROMIUM.options)
         yield chromium
@@ -56,7 +56,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visits(browser: Browser, server: Server) -> Iterator[Visits]:
-    """Opens pages of the module's server; fails the test for anything that went wrong in one."""
+    """Opens pages of the module's server; an error in a page fails the test."""
     visits = Visits(browser, server.url)
     yield visits
     visits.close()

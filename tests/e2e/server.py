@@ -26,14 +26,14 @@ SHORTCUTS = "PUSHSERVER_SHORTCUTS"
 """The variable that `without_shortcuts/` sets for its servers; each test may run with it."""
 
 PROBLEM = re.compile(r"Traceback|Unhandled|Error\b|Exception\b|Warning\b|#error|#critical")
-"""What no line of an ordinary log has."""
+"""Matches lines that an ordinary log does not have."""
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on.
+    """A free loopback port.
 
-    Not from the range of which the kernel gives ports to clients: a client that tries to
-    reach a stopped server there may be given the very port and connect to itself.
+    It is outside the range of client ports: a client of a stopped server could get the same port
+    from the kernel there, and connect to itself.
     """
     while True:
         port = random.randrange(20_000, 30_000)
@@ -47,7 +47,7 @@ def free_port() -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a process under test: ours, without what would configure a server."""
+    """The environment of a process under test: ours, without the variables of servers."""
     ours = {
         name: value
         for name, value in os.environ.items()
@@ -58,7 +58,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one request."""
+    """The answer to one request."""
 
     status: int
     headers: Message
@@ -84,7 +84,7 @@ def get(port: int, path: str, accept: str = "*/*") -> Answer:
 def run_twistd(
     folder: Path, *arguments: str, seconds: float = 20.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run twistd in `folder` to its end, and return that with all it said in `stdout`."""
+    """Run twistd in `folder` to its end; `stdout` of the result has its errors too."""
     return subprocess.run(
         [*TWISTD, *arguments],
         cwd=folder,
@@ -101,7 +101,7 @@ def run_twistd(
 class Server:
     """One `twistd -n pushserver` on a loopback port, run in `folder`.
 
-    May be stopped and started again: same port, same log.
+    It may be stopped and started again, with the same port and log.
     """
 
     def __init__(
@@ -130,26 +130,26 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The running process."""
+        """The process id."""
         return self._running().pid
 
     @property
     def running(self) -> bool:
-        """Whether it was started and not stopped since."""
+        """Whether it was started, and not stopped since."""
         return self._process is not None
 
     @property
     def log(self) -> str:
-        """All that it has said, over all its lives."""
+        """The log of all its starts."""
         return self._log.read_text(encoding="utf-8")
 
     @property
     def problems(self) -> list[str]:
-        """The lines of the log that an ordinary life does not leave."""
+        """The lines of the log that match PROBLEM."""
         return [line for line in self.log.splitlines() if PROBLEM.search(line)]
 
     def start(self, supervisor: Supervisor | None = None) -> Server:
-        """Start; it listens when this returns. `supervisor` hears what it says of itself."""
+        """Start, and wait until it listens; `supervisor` gets its notifications."""
         assert self._process is None, "runs already"
         self._supervisor = supervisor or Supervisor()
         with self._log.open("ab") as log:
@@ -173,13 +173,13 @@ class Server:
         self._running().send_signal(number)
 
     def wait(self, seconds: float = 10.0) -> int:
-        """Wait for its end, and return the status: -N when it was ended by signal N."""
+        """Wait for its end, and return the status: -N if signal N ended it."""
         status = self._running().wait(seconds)
         self._forget()
         return status
 
     def stop(self, number: Signals = Signals.SIGTERM) -> int:
-        """Send a signal, and wait for the end as `wait` does."""
+        """Send a signal, and return the status at its end."""
         self.send(number)
         return self.wait()
 
@@ -210,7 +210,7 @@ class Server:
 
 @contextmanager
 def running(server: Server) -> Iterator[Server]:
-    """The server, started, and stopped in order; it has nothing to complain of."""
+    """Start the server, and stop it in order; its log must have no problems."""
     try:
         yield server.start()
         if server.running:

@@ -1,6 +1,6 @@
-"""Run twistd as its console script does in a terminal.
+"""Runs twistd as its console script does in a terminal.
 
-One that is started in the background of a script is deaf to SIGINT, which tests do not depend on.
+A process in the background of a script ignores SIGINT; the tests work there too.
 """
 
 import signal
