@@ -6,7 +6,7 @@ uses it on loopback or in a temporary folder, and waits for an event, never for 
 Which fake is for what; each is in `fakes`, in the file behind it:
 
 Time and reactors
-    Time          tools         a clock for code that only reads the time; `now` in Unix seconds
+    Time          tools         a clock and few calls at a time; `now` in Unix seconds
     Clock         (Twisted)     a reactor for code that only schedules calls
     ThreadClock   source_tools  Clock with `callFromThread`; `take` waits for calls from threads
     LifeCycle     reactors      Clock with a start, an end, signals and `stop`
@@ -32,6 +32,13 @@ The server, from the inside out
     Line          web           a TCP connection to it; may be slow to read, full, cut
     Socket        web           a WebSocket to it
     connect, head heads         handshakes byte by byte, on every kind of transport
+    compare       heads         the same visit to two servers, with shortcuts and without
+
+The fan-out, with sockets that accept as many bytes as the test says
+    FakeSocket    sockets       the socket below Twisted's own TCP transport
+    sockets.Peer  sockets       one connection on it, with its outlet
+    Member        members       a subscriber of the hub on it; a Watcher with an outlet
+    SlowTime      members       a Time on which each send takes time
 
 Sources
     Feed: Recorder      recorder      keeps all publications; for sources on a Clock
@@ -41,7 +48,7 @@ Sources
     Remote, Visit       remote        an HTTP server whose answers the test writes, one by one
 
 Around them
-    Log           web           what is logged meanwhile, from a level on
+    Log           web           a context that records events of the log, from a level on
     `trouble`     conftest      warnings and failures in the log of a test; it must take them all
     HttpServer    tests.http_server  an HTTP server in a thread, for code that blocks
     programs      tools         sequences of steps for hypothesis, half of them long

@@ -1,4 +1,4 @@
-"""A feed that keeps what a source does with it."""
+"""A feed that records the acts of a source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.fakes.tools import EPOCH
 
 
 class Recorder:
-    """A Feed. What is published waits while `held`; `fails` are raised first, one each time."""
+    """A Feed. Publications wait while `held`; each publication first raises the next of `fails`."""
 
     def __init__(self, reactor: Any = None, remembered: object = None):
         self.name = "log"
@@ -48,7 +48,7 @@ class Recorder:
         self.tags.append(tags)
         for count, waiting in self._waits:
             if len(self.published) >= count:
-                # In a turn of its own: in this one the source is at work.
+                # In another turn: in this one the source runs.
                 self.reactor.callLater(0, waiting.callback, None)
         self._waits = [(count, w) for count, w in self._waits if len(self.published) < count]
         return Receipt(EPOCH, len(self.published), len(self.published))
@@ -75,18 +75,18 @@ class Recorder:
         self.oks += 1
 
     def hold(self) -> Deferred[None]:
-        """Publish nothing until this is fired."""
+        """Publish nothing until the result is fired."""
         self.held = Deferred()
         return self.held
 
     def release(self) -> None:
-        """Publish what waits, and more."""
+        """Let publications through."""
         held, self.held = self.held, None
         assert held is not None
         held.callback(None)
 
     def until(self, count: int) -> Deferred[None]:
-        """Fires when so many have been published."""
+        """Fires after this number of publications."""
         waiting: Deferred[None] = Deferred()
         if len(self.published) >= count:
             waiting.callback(None)

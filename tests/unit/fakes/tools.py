@@ -1,4 +1,4 @@
-"""What the unit tests share, without a reactor: a node, its clock, and who talks to it."""
+"""A clock, the layers up to a node, and their subscribers and clients; no reactor."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ EPOCH = "e1"
 
 
 def drive(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Run the coroutine to its end, which must be in this turn."""
+    """Run the coroutine, which must end in this turn."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
@@ -54,7 +54,7 @@ def drive(coroutine: Coroutine[Any, Any, Result]) -> Result:
 
 
 class Time:
-    """A clock that stands still until it is told to go on; `now` in Unix seconds."""
+    """A clock that the test moves; `now` in Unix seconds."""
 
     def __init__(self, now: float = 1_795_000_000.0):
         self.now = now
@@ -64,34 +64,34 @@ class Time:
         return self.now
 
     def seconds(self) -> float:
-        """The same as seconds since something else, as a reactor counts."""
+        """The time of a reactor: the same with another zero."""
         return self.now - 1_794_999_000.0
 
     def callLater(self, delay: float, call: Callable[[], object]) -> None:
-        """Call when the time has come and `turn` is called."""
+        """Call at this time, in `turn`."""
         self.calls.append((self.now + delay, call))
 
     def turn(self) -> None:
-        """One turn: what is due is called."""
+        """Make the due calls."""
         due = sorted((c for c in self.calls if c[0] <= self.now), key=lambda c: c[0])
         self.calls = [c for c in self.calls if c[0] > self.now]
         for _, call in due:
             call()
 
     def pass_on(self) -> None:
-        """Turns until nothing is to come, however late."""
+        """Make all calls, at whatever time."""
         while self.calls:
             self.now = max(self.now, min(c[0] for c in self.calls))
             self.turn()
 
 
 def programs(steps: st.SearchStrategy[Item], most: int = 60) -> st.SearchStrategy[list[Item]]:
-    """Sequences of steps, half of them long: those of st.lists have five steps on average."""
+    """Sequences of steps, half of them long; those of st.lists have five on average."""
     return st.lists(steps, max_size=most) | st.lists(steps, min_size=most // 3, max_size=most)
 
 
 def unexpected(what: str) -> None:
-    """The report of a test in which nothing is to fail."""
+    """The failure report of a test in which nothing must fail."""
     raise AssertionError(what)
 
 
@@ -100,7 +100,7 @@ def make_broker(
     history: History | None = None,
     time: Time | None = None,
 ) -> MemoryBroker:
-    """A broker with a history of its own; the options are of all channels, or by name."""
+    """A broker with its own history; the options are for all channels, or by name."""
     if history is None:
         by_name = options if callable(options) else (lambda name: options)
         history = History(by_name, EPOCH)
@@ -113,7 +113,7 @@ def make_hub(
     report: Callable[[str], None] = unexpected,
     time: Time | None = None,
 ) -> Hub:
-    """A hub with a history of its own and without a broker; see `deliver`."""
+    """A hub with its own history and without a broker; see `deliver`."""
     time = time or Time()
     by_name = options if callable(options) else (lambda name: options)
     return Hub(History(by_name, EPOCH), Metrics(), time, time.seconds, report)
@@ -128,7 +128,7 @@ def make_node(
     run: Callable[[Coroutine[Any, Any, None]], None] = drive,
     handlers: Handlers | None = None,
 ) -> Node:
-    """What conversations share, with a report that fails the test unless another is given."""
+    """A node; without `report`, a reported failure fails the test."""
     time = time or Time()
     return Node(
         broker or make_broker(options, time=time),
@@ -167,7 +167,7 @@ def row(offset: int, seq: int | None = None, time: float = 0.0, data: bytes = b"
 
 
 class Shape:
-    """A format of publication objects, one a line, that counts how many it encodes."""
+    """A format with one publication object a line, which counts the encoded publications."""
 
     def __init__(self, name: str = "plain"):
         self.calls = 0
@@ -182,7 +182,7 @@ PLAIN = Shape().format
 
 
 class Watcher:
-    """A subscriber that keeps what it gets; `on_send` is called with each frame after that."""
+    """A subscriber that keeps its frames; `on_send` is called after each."""
 
     def __init__(self, name: str = "w", shape: Format = PLAIN, user: str = ""):
         self.info = ClientInfo(name, user)
@@ -206,12 +206,12 @@ class Watcher:
 
     @property
     def offsets(self) -> list[int]:
-        """The offsets of what came live."""
+        """The offsets of the received publications, without history."""
         return [publication["offset"] for publication in self.publications]
 
     @property
     def publications(self) -> list[Any]:
-        """What came live."""
+        """The received publications, without history."""
         return [json.loads(line) for line in b"".join(self.frames).splitlines()]
 
 
@@ -221,7 +221,7 @@ TEXT: SessionFormat = replace(
     frame=lambda text: text + b"\n",
     ping=centrifuge.PING + b"\n",
 )
-"""The Centrifuge protocol with one line for each text."""
+"""The Centrifuge protocol, one line for each text."""
 
 
 def _make_opening(channels: Iterable[Subscribed], reset: Reset | None, retry: int) -> bytes:
@@ -240,11 +240,11 @@ LINES: StreamFormat = replace(
     make_opening=_make_opening,
     heartbeat=b'"ping"\n',
 )
-"""A stream of publication objects, one a line, whose heartbeats are answered."""
+"""A stream of publication objects, one a line, with answered heartbeats."""
 
 
 class FakeOutlet:
-    """An outlet with this `direct`, which must take whole frames."""
+    """An outlet with this `direct`, which must accept whole frames."""
 
     def __init__(self, direct: Direct | None = None):
         self.direct = direct
@@ -255,7 +255,7 @@ class FakeOutlet:
 
 
 class FakeTransport:
-    """What a conversation writes to; keeps the contract that nothing goes out after the end."""
+    """The transport of a session or stream; fails if it writes after its end."""
 
     def __init__(self, format: Any):
         self.format = format
@@ -275,12 +275,12 @@ class FakeTransport:
             self.on_write(frame)
 
     def block(self) -> None:
-        """Let bytes wait for the peer from now on."""
+        """Buffer bytes from now on."""
         assert self.conversation is not None
         self.outlet.blocked_at = self.conversation.node.monotonic()
 
     def drain(self) -> None:
-        """Send all that waited."""
+        """Send the buffered bytes."""
         assert self.conversation is not None
         self.outlet.blocked_at = None
         self.conversation.drained()
@@ -293,14 +293,14 @@ class FakeTransport:
         self.aborted = True
 
     def take(self) -> list[Any]:
-        """The JSON values of all lines written since the last time."""
+        """The JSON values of all lines since the last call."""
         lines = b"\n".join(self.frames).split(b"\n")
         self.frames.clear()
         return [json.loads(line) for line in lines if line]
 
 
 class Client:
-    """A client of the Centrifuge protocol, and the session that it talks to."""
+    """A client of the Centrifuge protocol, and its session."""
 
     def __init__(self, node: Node, connect: bool = True):
         self.transport = FakeTransport(TEXT)
@@ -310,21 +310,21 @@ class Client:
             assert "connect" in self.command("connect")
 
     def say(self, *texts: bytes | dict[str, Any]) -> list[Any]:
-        """Send one frame of these commands; return what came back."""
+        """Send these commands in one frame; returns the values that came back."""
         self.transport.frames.clear()
         lines = [t if isinstance(t, bytes) else json.dumps(t).encode() for t in texts]
         self.session.received(b"\n".join(lines))
         return self.transport.take()
 
     def command(self, method: str, **fields: Any) -> Any:
-        """Send one command; return its reply, the last thing that came back."""
+        """Send one command; returns its reply, which must come last."""
         self.id += 1
         replies = [r for r in self.say({"id": self.id, method: fields}) if r.get("id") == self.id]
         assert len(replies) == 1, replies
         return replies[0]
 
     def pushes(self) -> list[Any]:
-        """What was pushed since the last time."""
+        """The pushes since the last call."""
         return [value["push"] for value in self.transport.take() if "push" in value]
 
     @property
@@ -333,14 +333,14 @@ class Client:
 
 
 class Reader:
-    """A listening client, and the stream that it reads."""
+    """A client of a one-way stream, and the stream."""
 
     def __init__(self, node: Node, shape: StreamFormat = LINES):
         self.transport = FakeTransport(shape)
         self.stream = Stream(node, self.transport)
 
     def take(self) -> list[Any]:
-        """What came since the last time."""
+        """The values since the last call."""
         return self.transport.take()
 
     @property

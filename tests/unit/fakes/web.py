@@ -1,4 +1,4 @@
-"""What the tests of the doors share: a server in memory, and clients that feed it raw bytes."""
+"""A server in memory, connections to it in raw bytes, and the log."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class Trouble(list[LogEvent]):
     """Events of the log at level warn and above."""
 
     def take(self) -> list[str]:
-        """Their texts, with the exceptions in them; afterwards there are none."""
+        """Remove all events, and return their texts with their exceptions."""
         texts = []
         for event in self:
             failure = event.get("log_failure")
-            what = formatEvent(event)
-            texts.append(what if failure is None else f"{what}: {failure.value!r}")
+            text = formatEvent(event)
+            texts.append(text if failure is None else f"{text}: {failure.value!r}")
         self.clear()
         return texts
 
 
 @implementer(ILogObserver)
 class Log:
-    """What is logged while it is entered, at this level and above."""
+    """A context that records events of the log from this level on."""
 
     def __init__(self, level: Any = LogLevel.debug):
         self.events = Trouble()
@@ -83,8 +83,8 @@ class Frame:
 
 
 def frames(data: bytes) -> list[Frame]:
-    """The frames that a server sent: unmasked, whole, and nothing after them."""
-    found = []
+    """The frames of a server, which must be unmasked and whole."""
+    parsed = []
     while data:
         assert not data[0] & 0x70, "a reserved bit"
         assert not data[1] & 0x80, "a server's frame carries no mask"
@@ -94,13 +94,13 @@ def frames(data: bytes) -> list[Frame]:
             length = int.from_bytes(data[2:begin], "big")
         assert len(data) >= begin + length, "half a frame"
         payload = data[begin : begin + length]
-        found.append(Frame(data[0] & 15, payload, bool(data[0] & 0x80)))
+        parsed.append(Frame(data[0] & 15, payload, bool(data[0] & 0x80)))
         data = data[begin + length :]
-    return found
+    return parsed
 
 
 def masked(payload: bytes, opcode: int = 1, final: bool = True, mask: bytes = b"\1\2\3\4") -> bytes:
-    """A client's frame."""
+    """A frame of a client."""
     size = len(payload)
     head = bytes([opcode | (0x80 if final else 0)])
     if size < 126:
@@ -115,7 +115,7 @@ def masked(payload: bytes, opcode: int = 1, final: bool = True, mask: bytes = b"
 
 @dataclass
 class Response:
-    """One HTTP answer; `body` is what of it has come."""
+    """One HTTP answer; `body` has the bytes that came so far."""
 
     status: int
     headers: dict[str, list[str]]
@@ -124,7 +124,7 @@ class Response:
     whole: bool = True
 
     def __getitem__(self, name: str) -> str:
-        """All values of a header in one; KeyError without it."""
+        """All values of a header in one string; KeyError without the header."""
         return ", ".join(self.headers[name])
 
     def __contains__(self, name: str) -> bool:
@@ -137,7 +137,7 @@ class Response:
 
     @property
     def error(self) -> tuple[int, str]:
-        """Status and text of a JSON answer that says no."""
+        """Status and message of an error in JSON."""
         assert self.json["error"]["code"] == self.status
         return self.status, self.json["error"]["message"]
 
@@ -178,7 +178,7 @@ def _unchunk(response: Response) -> None:
 class Line(StringTransport):
     """A TCP connection in memory.
 
-    As with the real one, its loss is told in a later turn, and while the peer does not
+    As with a real one, its loss is reported in a later turn, and while the peer does not
     read, a full buffer pauses the producer and nothing but an abort ends the connection.
     """
 
@@ -197,7 +197,7 @@ class Line(StringTransport):
         self.no_delay = enabled
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Nothing to keep."""
+        """No-op."""
 
     def write(self, data: bytes) -> None:
         if self.lost or self.aborted:
@@ -213,12 +213,12 @@ class Line(StringTransport):
         self.write(b"".join(data))
 
     def read(self) -> None:
-        """The peer reads all there is."""
+        """Let the peer read everything."""
         self.reading = True
         full, self.unread = self.unread > 65536, 0
         if full and self.producer is not None:
-            # The word comes when the socket is next writable: in a later turn. With that a
-            # connection that was to be closed is forgotten (abstract.FileDescriptor.doWrite).
+            # The producer resumes when the socket is writable, in a later turn. That makes a
+            # pending close forgotten (abstract.FileDescriptor.doWrite).
             self.clock.callLater(0, self._resume)
         elif self.disconnecting:
             self.loseConnection()
@@ -248,69 +248,69 @@ class Line(StringTransport):
             self.protocol.connectionLost(Failure(why))
 
     def vanish(self) -> None:
-        """The peer is gone."""
+        """Let the peer close."""
         self._lose(ConnectionDone())
 
     def send(self, data: bytes) -> None:
-        """Bytes from the peer, and then the turns that they cause."""
+        """Send bytes from the peer, and run the turns that they cause."""
         if not self.lost:
             self.protocol.dataReceived(data)
         self.settle()
 
     def settle(self) -> None:
-        """All the turns that are due."""
+        """Run all due turns."""
         while any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
             self.clock.advance(0)
 
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """The bytes since the last call."""
         self.settle()
         data: bytes = self.value()
         self.clear()
         return data
 
     def response(self, method: str = "GET") -> Response:
-        """The answer that came."""
+        """The first answer since the last call."""
         return parse(self.take(), method)
 
 
 @dataclass
 class Socket:
-    """A WebSocket that is open."""
+    """An open WebSocket."""
 
     line: Line
     handshake: Response
     seen: list[Frame] = field(default_factory=list)
 
     def say(self, *values: Any, opcode: int = 1) -> list[Frame]:
-        """Send each value (bytes as they are, else as JSON) as a frame; what comes back."""
+        """Send each value as a frame (bytes as they are, else JSON); returns the frames back."""
         for value in values:
             text = value if isinstance(value, bytes) else json.dumps(value).encode()
             self.line.send(masked(text, opcode))
         return self.take()
 
     def take(self) -> list[Frame]:
-        """The frames that came."""
+        """The frames since the last call."""
         return frames(self.line.take())
 
     def texts(self) -> list[Any]:
-        """The JSON values that came, and nothing else."""
-        found = self.take()
-        assert all(frame.opcode == 1 for frame in found), found
-        return [json.loads(line) for frame in found for line in frame.payload.split(b"\n")]
+        """The JSON values since the last call; there must be no other frames."""
+        frames = self.take()
+        assert all(frame.opcode == 1 for frame in frames), frames
+        return [json.loads(line) for frame in frames for line in frame.payload.split(b"\n")]
 
     def close(self) -> tuple[int, str]:
-        """The code and reason with which the server closes, last of all that came."""
+        """Code and reason of the close frame, which must come last."""
         return self.take()[-1].close
 
 
 def memory_reactor() -> Any:
-    """MemoryReactorClock, which is not a whole `Reactor`: it starts no processes or threads."""
+    """MemoryReactorClock as Any: it is not a whole `Reactor`, without processes and threads."""
     return MemoryReactorClock()
 
 
 class Server:
-    """The whole server on a reactor that stands still."""
+    """The whole server on a memory_reactor."""
 
     def __init__(
         self,
@@ -325,7 +325,7 @@ class Server:
     ):
         self.clock = clock or memory_reactor()
         self.own: bool | None = True
-        """Whether requests come from a program of the server's own user; see `owner.is_own`."""
+        """Whether requests come from a program of the user of the server; see `owner.is_own`."""
         set_autobahns_clock(self.clock)
         config = config or Config(limits=limits, defaults=options)
         config = replace(config, sources={})
@@ -345,7 +345,7 @@ class Server:
         self.hub = self.node.hub
 
     def send_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Let it: twisted.web pumps them on the global reactor's clock."""
+        """Send files on the clock of this server, not on that of the global reactor."""
         cooperator = Cooperator(scheduler=lambda call: self.clock.callLater(0, call))
         monkeypatch.setattr(_producer_helpers, "cooperate", cooperator.cooperate)
 
@@ -354,7 +354,7 @@ class Server:
         self.clock.advance(0)
 
     def connect(self, peer: str = "127.0.0.1", secure: bool = False) -> Line:
-        """A connection that was just made."""
+        """A new connection."""
         address = IPv4Address("TCP", peer, 50000)
         line = Line(self.clock, address)
         if secure:
@@ -365,14 +365,14 @@ class Server:
         return line
 
     def get(self, path: str, method: str = "GET", body: bytes = b"", /, **headers: str) -> Response:
-        """The answer to one request on a connection of its own; `_` in names is `-`."""
+        """The answer to a request on a new connection; `_` in a header name stands for `-`."""
         line = self.open(path, method, body, **headers)
         response = line.response(method)
         line.vanish()
         return response
 
     def open(self, path: str, method: str = "GET", body: bytes = b"", /, **headers: str) -> Line:
-        """The connection on which a request was sent."""
+        """A new connection, after a request was sent on it."""
         line = self.connect()
         line.send(request(path, method, body, **headers))
         return line
@@ -387,14 +387,14 @@ class Server:
         return socket
 
     def session(self, **headers: str) -> Socket:
-        """A WebSocket on which the Centrifuge protocol is connected."""
+        """A WebSocket with a connected session of the Centrifuge protocol."""
         socket = self.websocket("/connection/websocket", **headers)
         (reply,) = socket.say({"id": 1, "connect": {}})
         assert b'"client"' in reply.payload
         return socket
 
     def advance(self, seconds: int) -> None:
-        """Let time pass, second by second, without the service's own clocks."""
+        """Advance the time in steps of a second, without the timers of the service."""
         for _ in range(seconds):
             self.clock.advance(1)
             while self.node.peers.tick(self.node.monotonic()):
@@ -402,13 +402,13 @@ class Server:
         self.clock.advance(0)
 
     def is_empty(self) -> bool:
-        """Whether nothing of anybody is left."""
+        """Whether no channel, peer or connection is left."""
         nobody = not self.hub.channels() and not len(self.node.peers)
         return nobody and not self.site.channels
 
 
 def request(path: str, method: str = "GET", body: bytes = b"", /, **headers: str) -> bytes:
-    """The bytes of a request; None as a header's value leaves it out."""
+    """The bytes of a request; a header with an empty value or None is left out."""
     fields = {"host": "localhost:8080", **headers}
     if body or method == "POST":
         fields.setdefault("content-length", str(len(body)))
@@ -418,7 +418,7 @@ def request(path: str, method: str = "GET", body: bytes = b"", /, **headers: str
 
 
 def handshake(**headers: str) -> dict[str, str]:
-    """The headers that ask for a WebSocket."""
+    """The headers of a handshake."""
     return {
         "upgrade": "websocket",
         "connection": "Upgrade",
@@ -429,10 +429,10 @@ def handshake(**headers: str) -> dict[str, str]:
 
 
 def set_autobahns_clock(clock: object) -> None:
-    """Autobahn's own timers run on this; None for the global reactor."""
+    """Set the clock for the timers of Autobahn; None for the global reactor."""
     cast(Any, txaio).config.loop = clock
 
 
 def patched(target: object, name: str, value: Callable[..., Any]) -> None:
-    """Replace a method of one object, whatever its class says about that."""
+    """Replace a method of one object, past the checks of mypy."""
     cast(Any, target).__dict__[name] = value
