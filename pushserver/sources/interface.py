@@ -1,4 +1,4 @@
-"""The interfaces of a source, of a type of sources, and of the feed that a source publishes by."""
+"""The interfaces of a source, a webhook and a type of sources, and the feed of a source."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ class Feed(Protocol):
         """Publish a JSON value; an empty event or channel means that of the source.
 
         Waits while the source exceeds its rate: the source is slowed, and nothing is dropped.
-        `key` is an idempotency key. Raises InvalidData for a value that JSON cannot hold, and
-        Unavailable.
+        `key` is an idempotency key. Raises InvalidData for a value that JSON cannot hold,
+        and Unavailable if the server cannot publish now.
         """
 
     def monotonic(self) -> float:
@@ -88,7 +88,7 @@ class Feed(Protocol):
         """Return for how many seconds `publish` would wait now, or 0."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for `seconds`, at least for one turn of the reactor."""
 
     def remembered(self) -> object:
         """Return the JSON value last given to `remember`, or None.

@@ -82,10 +82,9 @@ class SourceTypes(Mapping[str, Any]):
         elif name not in types:
             types[name] = kind
         elif isinstance(kind, BuiltIn) != isinstance(types[name], BuiltIn):
-            _log.error(
-                "the type {name} of {kind!r} is ignored: it is built in", name=name, kind=kind
-            )
-            types[name] = kind if isinstance(kind, BuiltIn) else types[name]
+            if isinstance(kind, BuiltIn):
+                kind, types[name] = types[name], kind
+            _log.error("{kind!r} is ignored: the type {name} is built in", name=name, kind=kind)
         else:
             _log.error("{kind!r} is a second type {name}; it is ignored", name=name, kind=kind)
 

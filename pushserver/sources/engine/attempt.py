@@ -38,14 +38,14 @@ class Throttle:
         self.record = record
         self._rate = Rate(plan.max_rate)
         self._lock = DeferredLock()
-        self._in_turn = 0
+        self._since_pause = 0
 
     def delay(self) -> float:
         """Return for how many seconds a publication would wait now."""
         return self._rate.delay(self.environment.now())
 
     async def publish(self, draft: Draft, check: Callable[[], None]) -> Receipt:
-        """Publish in turn, unless `check` then raises."""
+        """Publish in order and within the rate; `check` is called just before, and may raise."""
         if len(self._lock.waiting) >= MAX_WAITING:
             raise SourceFailed(f"{MAX_WAITING} publications wait already: await each of them")
         await self._lock.acquire()
@@ -53,10 +53,10 @@ class Throttle:
             while delay := self.delay():
                 self.record.slowed()
                 await pause(self.environment.reactor, delay)
-            self._in_turn += 1
-            if self._in_turn >= _PER_TURN:
+            self._since_pause += 1
+            if self._since_pause >= _PER_TURN:
                 # A source that never waits must not starve the others.
-                self._in_turn = 0
+                self._since_pause = 0
                 await pause(self.environment.reactor, 0)
             check()
             self._rate.take()
@@ -139,8 +139,8 @@ class Attempt:
             self._done.cancel()
 
     def _stop_seconds(self) -> float:
-        own: float = getattr(self._source, "stop_seconds", 0.0)
-        return own + self._throttle.environment.stop_seconds
+        extra: float = getattr(self._source, "stop_seconds", 0.0)
+        return extra + self._throttle.environment.stop_seconds
 
     async def _run(self) -> None:
         feed = RunnerFeed(self._throttle, self)
@@ -252,7 +252,7 @@ class RunnerFeed:
             raise self._stopped()
 
     async def _check(self) -> None:
-        """Raise Stopped if the source is; after some calls never return.
+        """Raise Stopped if the source was stopped; after _REFUSALS times abandon it, never return.
 
         `except Exception` catches CancelledError and Stopped: a source that does so in a loop
         would block the reactor for ever.

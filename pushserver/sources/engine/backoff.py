@@ -9,11 +9,10 @@ _HEALTHY = 10
 
 
 class Backoff:
-    """How many seconds to wait after each failed attempt: twice as many each time, with jitter.
+    """The delays after failed attempts, in seconds: each is twice the last, with jitter.
 
-    The delay grows from `first` to `longest`; a random part of up to half is taken off. It is
-    reset by an attempt that worked, and went on to live for ten times `first` (or for `longest`,
-    if that is less).
+    They grow from `first` to `longest`, and a random part of up to half is taken off. An attempt
+    resets them if it worked for at least ten times `first` (or `longest`, if that is less).
     """
 
     def __init__(self, first: float, longest: float, draw: Callable[[], float] = random.random):
@@ -24,7 +23,10 @@ class Backoff:
         self._next = first
 
     def failed(self, worked_for: float | None) -> float:
-        """Return the delay before the next attempt; `worked_for` is None if this never worked."""
+        """Return the delay before the next attempt.
+
+        `worked_for` is the time since the failed attempt first worked, None if it never did.
+        """
         if worked_for is not None and worked_for >= self._healthy:
             self._next = self._first
         delay = self._next

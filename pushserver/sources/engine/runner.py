@@ -200,7 +200,7 @@ class Runner(Service):
     def _attempt_ended(self, attempt: Attempt, failure: Failure | None) -> None:
         self._attempt = None
         if failure is not None and attempt.cancelled:
-            self._record.failed("failed while it was stopped", failure)
+            self._record.failed("failed while stopping", failure)
         elif failure is not None:
             delay = self._backoff.failed(attempt.worked_for())
             self._not_before = self._environment.now() + delay

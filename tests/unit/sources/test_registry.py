@@ -89,10 +89,10 @@ class TestSourceTypes:
         assert types["x"] is one
         assert types["y"] is built_in
         assert list(types) == ["x", "y", "z"]
-        assert [re.sub(r"<.*>", "", text) for text in trouble.take()] == [
-            " is a second type x; it is ignored",
-            "the type y of  is ignored: it is built in",
-            "the type y of  is ignored: it is built in",
+        assert [re.sub(r"<.*\.(\w+) .*>", r"\1", text) for text in trouble.take()] == [
+            "Kind is a second type x; it is ignored",
+            "Kind is ignored: the type y is built in",
+            "Kind is ignored: the type y is built in",
         ]
 
     @pytest.mark.parametrize("name", [None, "", 5])

@@ -627,9 +627,7 @@ class TestStop:
 
         runner = bench.script(run)
         assert stopped(runner) == [None]
-        assert trouble.take() == [
-            "source s: failed while it was stopped: LookupError('the cleaning')"
-        ]
+        assert trouble.take() == ["source s: failed while stopping: LookupError('the cleaning')"]
         assert bench.clock.getDelayedCalls() == []
 
     @pytest.mark.parametrize("seconds", [0, 1])
