@@ -239,7 +239,7 @@ class TestFaultySource:
             assert time.monotonic() < deadline
         assert all(part in status["last_error"] for part in error.split(".*"))
         assert (status["published"], status["restarts"]) == (0, 0)
-        assert f"source {name}: a tick failed, and the next one comes" in sources.server.log
+        assert f"source {name}: a tick failed, and the next one follows" in sources.server.log
 
     def test_hanging_function_keeps_its_source_running(self, sources: Sources) -> None:
         status = sources.status("hangs")

@@ -28,7 +28,7 @@ from pushserver.usercode.worker import Caller, Worker
 
 
 def adapt(target: Any, every: float | None = None, thread: bool | None = None) -> Any:
-    """Return an ISource that runs `target`; raises ValueError if that cannot be a source.
+    """Return an ISource that runs `target`; raises ValueError if it cannot be a source.
 
     `every` is in seconds. A plain function or generator runs in a thread for this source unless
     `thread` is False; an async one runs on the reactor's thread.
@@ -80,7 +80,7 @@ def _code(target: Any) -> Any:
 
 
 class SourceFunction:
-    """A user's function that takes the feed or no argument."""
+    """A user's function; it takes the feed or no argument. Raises ValueError for others."""
 
     def __init__(self, function: Callable[..., Any], name: str):
         self.name = name
@@ -114,7 +114,7 @@ class OnReactor:
             result = fork.call(function)
         except StopIteration as error:
             # Python would raise this too, but without the line that raised StopIteration.
-            raise RuntimeError("StopIteration was raised, and not in a generator").with_traceback(
+            raise RuntimeError("StopIteration was raised outside a generator").with_traceback(
                 error.__traceback__
             ) from error
         return await awaited(result) if inspect.isawaitable(result) else result
@@ -207,7 +207,7 @@ class GeneratorSource:
 
     def __init__(self, function: SourceFunction, every: float | None, caller: OnReactor | InThread):
         self._function = function
-        self.every = every
+        self._every = every
         self.caller = caller
         self._value: deque[Any] = deque(maxlen=1)
 
@@ -216,11 +216,11 @@ class GeneratorSource:
 
         async def step() -> None:
             call = self.caller.call(feed.reactor, lambda: self._next(generator))
-            await warn_if_late(feed, self.every, call)
+            await warn_if_late(feed, self._every, call)
             await publish(feed, self._value.popleft())
 
         try:
-            await repeating(feed, self.every, step)
+            await repeating(feed, self._every, step)
         finally:
             await self._close(feed, generator)
 

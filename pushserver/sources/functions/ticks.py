@@ -42,7 +42,7 @@ async def publish(feed: TickFeed, value: object) -> None:
 
 def report(feed: TickFeed, error: BaseException) -> None:
     """Report an exception that a tick raised."""
-    feed.failed("a tick failed, and the next one comes", Failure(error))
+    feed.failed("a tick failed, and the next one follows", Failure(error))
 
 
 async def repeating(
@@ -72,6 +72,7 @@ async def ticking(
         return current[0]
 
     def failed(failure: Failure) -> None:
+        # Empty after the end: the failure is that of the cancelled tick.
         if current:
             done.errback(failure)
 

@@ -142,7 +142,7 @@ def _target(response: Response) -> str:
         target = urljoin(response.url, response.header("location"))
         _check_url(target)
     except ValueError:
-        raise UnusableResponse(f"{response.host} redirects to an invalid URL of HTTP") from None
+        raise UnusableResponse(f"{response.host} redirects to an invalid URL") from None
     return target
 
 
@@ -154,7 +154,9 @@ def _check_url(url: str) -> None:
     except ValueError:
         usable = False
     if not usable or not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(f"url: {url!r:.80}, expected such as https://example.org/path (in ASCII)")
+        raise ValueError(
+            f"url: {url!r:.80}, expected a URL in ASCII such as https://example.org/path"
+        )
     if "@" in parts.netloc:
         raise ValueError("url: has a user name before an @, expected it in headers.Authorization")
 

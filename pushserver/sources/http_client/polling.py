@@ -14,8 +14,8 @@ DocumentHandler = Callable[[Document], Awaitable[None]]
 class Polling:
     """Fetches a document every `every` seconds, with conditional requests if `conditional`.
 
-    An unusable response is a warning, and the next request comes at its time. Without a response
-    the attempt fails, and the next request comes after the back-off.
+    An unusable response is a warning, and the next request follows at the usual interval. Without
+    a response the attempt fails, and the next request follows after the back-off.
     """
 
     def __init__(self, fetcher: Fetcher, every: float, max_bytes: int, conditional: bool = True):

@@ -11,14 +11,8 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import (
-    ConnectError,
-    ConnectionClosed,
-    DNSLookupError,
-)
-from twisted.internet.interfaces import (
-    IPushProducer,
-)
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import (
@@ -123,7 +117,7 @@ class Response:
             return body
         if coding not in ("gzip", "x-gzip"):
             raise UnusableResponse(
-                f"{self.host} answered in {coding!r:.40}, expected gzip or nothing"
+                f"{self.host} answered with the coding {coding!r:.40}, expected gzip or none"
             )
         try:
             body = _decompressed(body, max_bytes + 1)
@@ -182,7 +176,8 @@ def _unix_time(text: str) -> float | None:
 def _cancellable(requesting: Deferred[IResponse]) -> Deferred[IResponse]:
     """Return a Deferred that fails with CancelledError when it is cancelled.
 
-    An Agent's own fails with another exception for the name, the connection and the response.
+    The Deferred of an Agent fails with a different exception in each phase: name, connection,
+    response.
     """
 
     def cancel(outer: Deferred[IResponse]) -> None:
@@ -199,7 +194,7 @@ def _cancellable(requesting: Deferred[IResponse]) -> Deferred[IResponse]:
 
 
 def _failure(host: str, error: Exception) -> SourceFailed:
-    """Return the exception to raise for one of Twisted's."""
+    """Return the exception to raise in place of one of Twisted."""
     reasons = [failure.value for failure in getattr(error, "reasons", [])]
     return SourceFailed(f"{host}: {_description(reasons[0] if reasons else error):.200}")
 

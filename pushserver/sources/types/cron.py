@@ -22,9 +22,9 @@ from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.types.source_type import SourceType
 
 MAX_SLEEP_SECONDS = 30.0
-"""How often the clock is read, because it may be set, or stand still while a machine sleeps."""
+"""The clock is read at least this often: it may be set, or stop while a machine sleeps."""
 BACK_SECONDS = 10_800.0
-"""After the clock was set back by less, no time is due twice; as with Debian's cron."""
+"""If the clock is set back by less, no time is due twice; as with Debian's cron."""
 SLIGHTLY_BACK_SECONDS = 300.0
 """The same for an expression whose minute or hour begins with a star."""
 _NAMED = {
@@ -78,7 +78,7 @@ class Schedule:
         if len(self._expression.split()) != 5:
             raise ValueError(
                 f"expression: {expression!r:.80}, expected five fields"
-                " (minute, hour, day of the month, month, day of the week) or such as @hourly"
+                " (minute, hour, day of the month, month, day of the week) or a name such as @hourly"
             )
         try:
             self.after(0.0)
@@ -87,7 +87,7 @@ class Schedule:
             raise ValueError(f"expression: {expression!r:.80}: {problem}") from None
 
         minute, hour = self._expression.split()[:2]
-        self._follows = minute.startswith("*") or hour.startswith("*")
+        self._has_star = minute.startswith("*") or hour.startswith("*")
 
     def next(self, now: float, last: float) -> datetime:
         """Return the first due time after `now`; `last` is the previous due time.
@@ -95,7 +95,7 @@ class Schedule:
         After a clock was set back, it is also after `last`, unless the clock was set back by more
         than the limit.
         """
-        limit = SLIGHTLY_BACK_SECONDS if self._follows else BACK_SECONDS
+        limit = SLIGHTLY_BACK_SECONDS if self._has_star else BACK_SECONDS
         due = self.after(last if now < last < now + limit else now)
         # `last` is never due again, also at the end of the hour that occurs twice.
         return self.after(last) if due.timestamp() == last < now + BACK_SECONDS else due

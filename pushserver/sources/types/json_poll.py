@@ -63,10 +63,10 @@ class Poll:
             raise UnusableResponse(f"{self._host} answered with invalid JSON: {error}") from None
         try:
             value = self._pointer.get(whole)
-            published = {"of": self._identity, "digest": digest(value)}
-            if self._always or feed.remembered() != published:
+            state = {"of": self._identity, "digest": digest(value)}
+            if self._always or feed.remembered() != state:
                 await publish(feed, value)
-                feed.remember(published)
+                feed.remember(state)
         except NotThere as error:
             raise UnusableResponse(
                 f"path: the answer of {self._host} has nothing at {error}"

@@ -14,7 +14,9 @@ from pushserver.sources.interface import Feed
 
 LineFormat = Literal["text", "json"]
 CUT = {"cut": "true"}
+"""The tag of a line that was cut."""
 RETRY_SECONDS = 1.0
+"""The delay before a line is published again, after the server could not publish it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,10 @@ class Lines:
         so are invalid ones, with a warning.
         """
         if line.cut:
-            done = "cut" if self._format == "text" else "skipped"
-            self._feed.trouble(f"a line is longer than max_line_bytes ({self._max_bytes}): {done}")
+            action = "cut" if self._format == "text" else "skipped"
+            self._feed.trouble(
+                f"a line is longer than max_line_bytes ({self._max_bytes}): {action}"
+            )
         if self._format == "text":
             # Not final: half a character at the end of a cut line is dropped.
             text = _DECODER("replace").decode(line.text, final=not line.cut)

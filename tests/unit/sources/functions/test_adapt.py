@@ -24,7 +24,7 @@ from tests.unit.fakes.source_tools import WAIT_SECONDS, SourceBench, stopped
 from tests.unit.fakes.tools import Watcher
 from tests.unit.fakes.web import Trouble
 
-TICK = "source s: a tick failed, and the next one comes"
+TICK = "source s: a tick failed, and the next one follows"
 
 
 class Values:
