@@ -207,7 +207,7 @@ class GeneratorSource:
 
     def __init__(self, function: SourceFunction, every: float | None, caller: OnReactor | InThread):
         self._function = function
-        self._every = every
+        self.every = every
         self.caller = caller
         self._value: deque[Any] = deque(maxlen=1)
 
@@ -216,11 +216,11 @@ class GeneratorSource:
 
         async def step() -> None:
             call = self.caller.call(feed.reactor, lambda: self._next(generator))
-            await warn_if_late(feed, self._every, call)
+            await warn_if_late(feed, self.every, call)
             await publish(feed, self._value.popleft())
 
         try:
-            await repeating(feed, self._every, step)
+            await repeating(feed, self.every, step)
         finally:
             await self._close(feed, generator)
 

@@ -78,7 +78,7 @@ class Schedule:
         if len(self._expression.split()) != 5:
             raise ValueError(
                 f"expression: {expression!r:.80}, expected five fields"
-                " (minute, hour, day of the month, month, day of the week) or a name such as @hourly"
+                " (minute, hour, day of the month, month, day of the week) or a name, as @hourly"
             )
         try:
             self.after(0.0)

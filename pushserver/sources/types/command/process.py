@@ -67,12 +67,12 @@ def find_program(name: str, folder: str, environment: Mapping[str, str]) -> str:
 
 
 class Process(ProcessProtocol):
-    """Runs one program once. Its pipes are read no faster than `read` is called.
+    """Runs one program once. Its output is read no faster than `read` is called.
 
-    With `on_stderr` its standard error is given to that, at most 1.3 MB a second.
+    With `on_stderr`, standard error goes there instead, at most 1.3 MB a second.
 
     At the end of the program, or by `stop`, all other processes of its group are ended too. A
-    shutdown of the reactor stops it, and waits for the end.
+    shutdown of the reactor stops the program, and waits for its end.
     """
 
     transport: Any
@@ -143,9 +143,9 @@ class Process(ProcessProtocol):
         return self._chunks.popleft()
 
     async def stop(self) -> None:
-        """Send SIGTERM to its group, and SIGKILL after `stop_seconds`; returns when it has ended.
+        """Send SIGTERM to the group, and SIGKILL after `stop_seconds`; return when it has ended.
 
-        Its output is discarded. It ends even if this is cancelled.
+        Output is discarded. The group is ended even if this coroutine is cancelled.
         """
         if self.ended:
             return
@@ -248,7 +248,7 @@ class Process(ProcessProtocol):
         self._wake()
         waiters, self._stop_waiters = self._stop_waiters, []
         for ended in waiters:
-            # A cancelled one has been called.
+            # A cancelled Deferred has been called already.
             if not ended.called:
                 ended.callback(None)
 

@@ -43,7 +43,7 @@ class Options:
     format: LineFormat = "text"
     """`text`: each line is a string; `json`: each line is a JSON value."""
     stderr: Literal["log", "publish", "drop"] = "log"
-    """The use of its standard error."""
+    """Whether the lines on standard error are logged, published or dropped."""
     restart: Literal["always", "on-failure", "never"] = "always"
     """Whether it is started again after its end."""
     max_line_bytes: Annotated[int, Meta(ge=1, le=1_048_576)] = 65_536
@@ -62,7 +62,7 @@ class Command:
 
     @property
     def stop_seconds(self) -> float:
-        """The time that the source needs to end."""
+        """The time that the source may need to end, in seconds."""
         return self._options.stop_seconds
 
     async def run(self, feed: Feed) -> None:

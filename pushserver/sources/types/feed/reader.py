@@ -36,7 +36,7 @@ LINK_CHARACTERS = 2_000
 _HTML_CHARACTERS = 16_384
 """How much of a text is parsed to make a summary."""
 
-# Invisible characters, and surrogates, which are no characters.
+# Control and formatting characters, and surrogates, which cannot be encoded.
 _INVISIBLE = re.compile("[\0-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
 
 
@@ -93,8 +93,8 @@ def _parse_xml(
     return _plain(parsed.feed, "title"), entries()
 
 
-def _plain(of: Any, key: str) -> str:
-    return _text_of(of.get(f"{key}_detail") or {})
+def _plain(item: Any, key: str) -> str:
+    return _text_of(item.get(f"{key}_detail") or {})
 
 
 def _text_of(detail: Any) -> str:
@@ -139,17 +139,17 @@ def _parse_json(text: bytes, url: str) -> tuple[str, Iterator[dict[str, Any]]]:
     return _string(feed, "title"), entries()
 
 
-def _string(of: dict[str, Any], key: str) -> str:
-    value = of.get(key)
+def _string(item: dict[str, Any], key: str) -> str:
+    value = item.get(key)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         # An id may have been written as a number (JSON Feed 1.1).
         return str(value)
     return value if isinstance(value, str) else ""
 
 
-def _author(of: dict[str, Any]) -> str:
-    several = of.get("authors")
-    first = several[0] if isinstance(several, list) and several else of.get("author")
+def _author(item: dict[str, Any]) -> str:
+    authors = item.get("authors")
+    first = authors[0] if isinstance(authors, list) and authors else item.get("author")
     return _string(first, "name") if isinstance(first, dict) else ""
 
 

@@ -11,7 +11,7 @@ from pushserver.sources.types.tail.rotation import is_compressed, rotated_after
 GRACE_POLLS = 4
 MAX_FILES = 16
 MAX_BETWEEN = MAX_FILES - 2
-"""The rotated files between the one of the mark and the one that has the name."""
+"""The most rotated files between the file of the mark and the current one."""
 
 
 class Follower:
@@ -39,10 +39,11 @@ class Follower:
         self._from_end = mark is None and not from_start
         self._max_catch_up_bytes = max_catch_up_bytes
         self._files: list[LogFile] = []
+        """Oldest first; the last one had the name when it was opened."""
         self._polls = 0
         self._searched = False
         self.problem = ""
-        """Why there is no readable file of the name now, or an empty string."""
+        """The reason why no file of the name can be read now, or an empty string."""
         self.warnings: list[str] = []
 
     def close(self) -> None:
@@ -74,6 +75,7 @@ class Follower:
         return steps, more
 
     def _first_mark(self) -> list[Step]:
+        """Return, once, a position before any file: all lines of a later file are new."""
         if self._mark is None and not self._from_end and not self._from_start:
             self._mark = Mark()
             return [Step(None, self._mark)]

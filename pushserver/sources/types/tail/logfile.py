@@ -26,8 +26,8 @@ class NoFile(NotNow):
 class Mark:
     """A position between two lines of a file, and a digest of the first bytes of the file.
 
-    Inodes are reused and files overwritten: a file is the same if its bytes before the position
-    are, of which HEAD_BYTES at most are compared. The device is not compared: its number may
+    Inodes are reused and files overwritten, so the bytes before the position are compared too,
+    at most HEAD_BYTES of them. The device is not compared: its number may
     change with a reboot. Inode 0 is the position before any file.
     """
 

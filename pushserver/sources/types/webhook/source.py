@@ -178,7 +178,7 @@ def _make(options: Options) -> Webhook:
 def _check_secret(options: Options) -> None:
     given = bool(options.secret) + bool(options.secret_file)
     if options.signature == "none" and given:
-        raise ValueError('secret: is not used with signature = "none", expected none')
+        raise ValueError('secret: expected no secret with signature = "none"')
     if options.signature != "none" and given != 1:
         raise ValueError("secret: expected either secret or secret_file")
     if "\0" in options.secret_file:
@@ -192,10 +192,10 @@ def _check_headers(options: Options) -> None:
             raise ValueError(f"{key}: {value!r:.80}, expected the name of a header")
     own = options.signature in ("plain", "token")
     if own and not options.header:
-        raise ValueError(f'header: must be set with signature = "{options.signature}"')
+        raise ValueError(f'header: must be set for signature = "{options.signature}"')
     for key in ("header", "prefix"):
         if getattr(options, key) and not own:
-            raise ValueError(f'{key}: is for signature = "plain" or "token"')
+            raise ValueError(f'{key}: expected only with signature = "plain" or "token"')
 
 
 def _scheme(options: Options) -> Scheme:
