@@ -1,3 +1,3 @@
-"""The old place of InvalidName, which `pushserver` exports."""
+"""The old import path of InvalidName, which `pushserver` exports."""
 
 from pushserver.errors import InvalidName as InvalidName

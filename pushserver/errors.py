@@ -1,4 +1,4 @@
-"""The exceptions of the package, and what a peer is told of each."""
+"""The exceptions of the package, with the HTTP status and the Centrifuge code of each."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 class PushServerError(Exception):
     """The base of the package's exceptions.
 
-    `http_status` and `centrifuge_code` are what a peer gets with the text of the exception; with 0
-    it learns only that the server failed. `temporary`: the same may succeed later.
+    A peer gets the text with `http_status` or `centrifuge_code`; if that is 0, it learns only that
+    the server failed. `temporary`: the same request may succeed later.
     """
 
     http_status = 0
@@ -36,7 +36,7 @@ class InvalidKey(Invalid):
 
 
 class InvalidCursor(Invalid):
-    """A text is no position to resume from."""
+    """A text is not a valid cursor."""
 
 
 class InvalidData(Invalid):
@@ -44,7 +44,7 @@ class InvalidData(Invalid):
 
 
 class NotJSON(InvalidData):
-    """A text does not even have the syntax of JSON."""
+    """A text does not have the syntax of JSON."""
 
 
 class InvalidConfig(Invalid):
@@ -52,7 +52,7 @@ class InvalidConfig(Invalid):
 
 
 class Unavailable(PushServerError):
-    """Nothing can be published now, and the text says why; the same may succeed later.
+    """Nothing can be published now; the text says why.
 
     `cause` is `stopping`, `store`, `idempotency_keys` or `overloaded`, for counting.
     """
@@ -79,9 +79,9 @@ class Denied(PushServerError):
 class Refused(PushServerError):
     """Raised by a handler to refuse a client; the text is for the client.
 
-    `code`: of the reply, 103 (permission denied) unless another is given (400 to 1999 are the
-    application's own). A connect that is refused ends the connection: with 4500 (the client
-    does not come back), or with another from 3500 to 4999. Raises ValueError for other codes.
+    `code` is that of the error reply: 400 to 1999, or 0 for 103 (permission denied). A `connect`
+    may also be refused with a close code, 3500 to 4999; there 0 means 4500 (the client does not
+    reconnect). Raises ValueError for other codes.
     """
 
     http_status = 403
@@ -90,7 +90,7 @@ class Refused(PushServerError):
     def __init__(self, reason: str = "refused by the application", code: int = 0):
         if code and not (400 <= code <= 1999 or 3500 <= code <= 4999):
             raise ValueError(f"code {code}: expected 400 to 1999 or, for connect, 3500 to 4999")
-        # A lone surrogate, as in the name of a file, cannot be sent.
+        # A lone surrogate, which the name of a file may contain, cannot be sent.
         self.reason = str(reason).encode("utf-8", "replace").decode()
         super().__init__(self.reason)
         self.code = code
@@ -98,42 +98,42 @@ class Refused(PushServerError):
 
 
 class NotHandled(PushServerError):
-    """The application has no handler for what a client sent; the text names it."""
+    """The application has no handler for a call or a message of a client."""
 
     centrifuge_code = 108
 
 
 class HandlerFailed(PushServerError):
-    """A handler failed, which has been logged; the text is for the client."""
+    """A handler failed and the failure was logged; the text is for the client."""
 
     centrifuge_code = 100
     temporary = True
 
 
 class SourceFailed(PushServerError):
-    """A source cannot continue; the text is for people, and is logged without a traceback."""
+    """A source cannot continue; the text is logged without a traceback."""
 
     http_status = 503
 
 
 class Stopped(SourceFailed):
-    """The source was stopped, or has ended, and can do nothing more by this feed."""
+    """The source was stopped or has ended, so its feed refuses further calls."""
 
 
 class NotRunning(PushServerError, RuntimeError):
-    """The application is not being run by a server in this process."""
+    """No server in this process runs the application."""
 
 
 class PublishError(PushServerError):
-    """`publish()` failed, or nobody knows whether the publication exists; the text says why."""
+    """`publish()` failed, or its result is unknown; the text says why."""
 
 
 class StartFailed(SystemExit, PushServerError):
     """Ends the start with one line and status 1.
 
-    As a SystemExit it leaves no traceback; as an Exception it makes twistd clear away its
-    pid file, and tell the shell that waits for the daemon. `missing` is the file or folder that
-    was not found, if that is the reason.
+    As a SystemExit it leaves no traceback; as an Exception it makes twistd remove its pid file
+    and report to the shell that waits for the daemon. `missing` is the file or folder that was
+    not found, if that is the reason.
     """
 
     def __init__(self, message: str, missing: Path | None = None):

@@ -1,3 +1,3 @@
-"""The old place of InvalidKey, which `pushserver` exports."""
+"""The old import path of InvalidKey, which `pushserver` exports."""
 
 from pushserver.errors import InvalidKey as InvalidKey

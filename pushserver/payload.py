@@ -1,3 +1,3 @@
-"""The old place of InvalidData, which `pushserver` exports."""
+"""The old import path of InvalidData, which `pushserver` exports."""
 
 from pushserver.errors import InvalidData as InvalidData

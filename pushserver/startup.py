@@ -1,3 +1,3 @@
-"""The old name of `pushserver.errors`, for programs that catch StartFailed."""
+"""The old import path of StartFailed."""
 
 from pushserver.errors import StartFailed as StartFailed

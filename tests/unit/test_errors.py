@@ -1,4 +1,4 @@
-"""The exceptions of the package and what a peer is told of each."""
+"""The exceptions of the package, with the status and the code of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLASSES: dict[str, Any] = {
     if inspect.isclass(kind) and issubclass(kind, BaseException)
 }
 
-TOLD = {
+ANSWERS = {
     "Invalid": (400, 107, False),
     "InvalidConfig": (400, 107, False),
     "InvalidCursor": (400, 107, False),
@@ -33,7 +33,7 @@ TOLD = {
     "SourceFailed": (503, 0, False),
     "Stopped": (503, 0, False),
 }
-"""HTTP status, Centrifuge code, temporary. Peers are not told the text of any other."""
+"""HTTP status, Centrifuge code, temporary. The text of other exceptions is not sent to peers."""
 
 
 def test_all_have_one_base() -> None:
@@ -41,10 +41,10 @@ def test_all_have_one_base() -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_each_says_what_a_peer_is_told(name: str) -> None:
+def test_each_has_its_status_and_code(name: str) -> None:
     kind = CLASSES[name]
-    told = (kind.http_status, kind.centrifuge_code, kind.temporary)
-    assert told == TOLD.get(name, (0, 0, False))
+    answer = (kind.http_status, kind.centrifuge_code, kind.temporary)
+    assert answer == ANSWERS.get(name, (0, 0, False))
 
 
 @pytest.mark.parametrize(
