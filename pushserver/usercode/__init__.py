@@ -1,1 +1,1 @@
-"""Calling code that is not the server's own: threads, coroutines, tracebacks, limits of its log."""
+"""Calls of user code: in threads, as coroutines, with its tracebacks and the limits of its log."""

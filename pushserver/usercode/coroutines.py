@@ -1,4 +1,4 @@
-"""Starts coroutines that mostly do not wait: a Deferred for each would double what they cost."""
+"""Starts coroutines without a Deferred unless they wait; a Deferred for each doubles the cost."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def _resume(coroutine: Coroutine[Any, Any, Result], awaited: Any) -> Generator[A
         try:
             result = yield awaited
         except GeneratorExit:
-            # The garbage collector may have taken what the coroutine waits for before this
-            # generator.
+            # The garbage collector may have taken the awaited object before this generator.
             coroutine.close()
             raise
         except BaseException as error:

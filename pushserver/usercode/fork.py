@@ -1,4 +1,4 @@
-"""Tells the process of a server from its forks.
+"""Detects forks of the server's process, which must not use the server's objects.
 
 A fork (`multiprocessing` with the method fork, `os.fork`) has a copy of every object and socket of
 the server. A publication there would get an offset that the server assigns again.
@@ -62,12 +62,12 @@ def _end(error: BaseException | None) -> NoReturn:
     elif error is not None and not isinstance(error, StopIteration):
         text = "".join(traceback.format_exception(error))
     else:
-        # StopIteration is how a coroutine or a generator returns.
+        # A coroutine or a generator returns by StopIteration.
         text = (
             "pushserver: a forked process of the server returned from the function that forked"
             " it, and ends here: end it with os._exit()\n"
         )
-    # Not sys.stderr or the log: a thread that was not forked may hold a lock of theirs.
+    # Not sys.stderr or the log: their locks may be held by threads that do not exist in the fork.
     with suppress(OSError):
         os.write(2, text.encode("utf-8", "backslashreplace"))
     os._exit(1)

@@ -1,11 +1,11 @@
-"""Rates of events and of log messages; times are seconds of any clock."""
+"""Limits the rates of events and of log messages; times are seconds of any clock."""
 
 from __future__ import annotations
 
 WINDOW_SECONDS = 60
 
 LOGGED_AT_ONCE = 10
-"""How many messages of one kind are logged at once, and per minute after that."""
+"""Log messages of one kind: the number at once, and per minute in the long run."""
 
 
 class Rate:

@@ -1,4 +1,4 @@
-"""The interface of the reactor that serves."""
+"""The type of the reactor."""
 
 from __future__ import annotations
 

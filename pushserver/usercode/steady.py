@@ -20,8 +20,8 @@ def steady(
 ) -> Callable[[], float]:
     """The clock of the reactor; one that uses wall time gets a steady clock first.
 
-    The steady clock starts at the current Unix time, so that existing delayed calls stay due when
-    they were and twisted.web's access log has plausible dates. A reactor with another clock, such
+    The steady clock starts at the current Unix time, so that existing delayed calls keep their
+    times and twisted.web's access log has plausible dates. A reactor with another clock, such
     as `task.Clock` or one that is steady already, keeps it.
     """
     present: Callable[[], float] = reactor.seconds

@@ -18,7 +18,7 @@ from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.worker import Worker
 
 WAITING = 1_000
-"""The number of calls of one group that may wait for a thread."""
+"""The highest number of calls of one group that wait for a thread, mandatory ones excepted."""
 
 
 class Busy(PushServerError):
@@ -101,7 +101,7 @@ class Pool:
 
     def close(self) -> None:
         if waiting := sum(map(len, self._waiting.values())):
-            self._log.warn("{n} calls of handlers are not made any more", n=waiting)
+            self._log.warn("{n} waiting calls of handlers are dropped", n=waiting)
         self._waiting.clear()
         for worker in self._workers:
             worker.close()

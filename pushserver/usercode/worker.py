@@ -44,7 +44,6 @@ class Worker:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is running or waiting."""
         with self._changed:
             return self._busy or bool(self._jobs)
 
@@ -59,7 +58,7 @@ class Worker:
             self._closing = False
             if not self._alive:
                 threading.Thread(target=self._work, name=self._name, daemon=True).start()
-                # The thread waits for the lock that is held here.
+                # The thread first waits for the lock of `_changed`, held here.
                 self._alive = True
             self._jobs.append(job)
             self._changed.notify()

@@ -272,7 +272,7 @@ class TestServer:
         assert server.hub.history.top("a") == before + 5
 
     @STEPS
-    def test_evicts_what_is_old_and_nothing_else(
+    def test_evicts_old_publications_only(
         self, machine: Machine, start: Callable[..., Server], step: float
     ) -> None:
         server = start()

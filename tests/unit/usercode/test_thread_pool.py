@@ -215,7 +215,7 @@ class TestPool:
         for _ in range(3):
             call(pool, gate)
         pool.close()
-        assert trouble.take() == ["1 calls of handlers are not made any more"]
+        assert trouble.take() == ["1 waiting calls of handlers are dropped"]
         gate.opened.set()
         clock.take(2)
         # A server that starts again uses the same pool.
