@@ -23,7 +23,7 @@ from pushserver.protocols.centrifuge import request_data
 from pushserver.sessions.callbacks import ClientSession
 from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
-from pushserver.usercode.thread_pool import Busy, Threads
+from pushserver.usercode.thread_pool import Busy, Pool
 
 
 class Dispatcher:
@@ -40,7 +40,7 @@ class Dispatcher:
     def __init__(
         self,
         registry: HandlerRegistry,
-        threads: Threads,
+        threads: Pool,
         timer: IReactorTime,
         monotonic: Callable[[], float],
         seconds: float,

@@ -53,8 +53,8 @@ from pushserver.transports.response import Responses
 from pushserver.transports.websocket.upgrade import WebSocketFactory
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
-from pushserver.usercode.thread_pool import Pool, Threads
-from pushserver.usercode.worker import Worker
+from pushserver.usercode.thread_pool import Pool, ThreadPool
+from pushserver.usercode.worker import ThreadWorker
 from pushserver.web.gate import Gate, IsOwn
 from pushserver.web.hosts import Hosts
 from pushserver.web.owner import is_own
@@ -68,7 +68,7 @@ def build(
     debug: bool = False,
     types: Types | None = None,
     app: App | None = None,
-    threads: Threads | None = None,
+    threads: Pool | None = None,
     clock: Callable[[], float] = time.time,
     is_own: IsOwn = is_own,
     shortcuts: bool = True,
@@ -159,8 +159,9 @@ def make_broker(
     store = config.store
     if not store.path:
         return MemoryBroker(history, keys, metrics, clock, monotonic), None
+    thread = ThreadWorker("store")
     committer = Committer(
-        store.path, store.durability, Worker("store"), reactor, monotonic, history, keys, metrics
+        store.path, store.durability, thread, reactor, monotonic, history, keys, metrics
     )
     if store.durability == "sync":
         broker = SyncBroker(history, keys, metrics, clock, monotonic, committer, reactor)
@@ -175,13 +176,13 @@ def make_handlers(
     limits: Limits,
     reactor: Reactor,
     monotonic: Callable[[], float],
-    threads: Threads | None,
+    threads: Pool | None,
 ) -> Dispatcher | None:
     """Calls the handlers of the application, if there is one."""
     if app is None:
         return None
     if threads is None:
-        threads = Pool(reactor, monotonic, limits.handler_threads)
+        threads = ThreadPool(reactor, monotonic, limits.handler_threads)
     return Dispatcher(app.handlers, threads, reactor, monotonic, limits.handler_seconds)
 
 

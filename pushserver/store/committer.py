@@ -14,7 +14,7 @@ from pushserver.errors import StartFailed
 from pushserver.hub.metrics import Metrics
 from pushserver.store.source_memory import Memory
 from pushserver.store.sqlite import Batch, SqliteFile, StoreError
-from pushserver.usercode.worker import Caller
+from pushserver.usercode.worker import Worker
 
 
 class Committer:
@@ -26,7 +26,7 @@ class Committer:
         self,
         path: str,
         durability: str,
-        thread: Caller,
+        thread: Worker,
         reactor: IReactorFromThreads,
         monotonic: Callable[[], float],
         history: History,

@@ -15,7 +15,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pushserver.usercode.worker import Caller
+from pushserver.usercode.worker import Worker
 
 MAX_CALLS = 10_000
 """How many calls may happen at one point in time."""
@@ -204,7 +204,7 @@ class InlineWorker:
 class PolledWorker:
     """The worker of a generator that may block, with its thread; results come as time passes."""
 
-    def __init__(self, reactor: TestReactor, worker: Caller):
+    def __init__(self, reactor: TestReactor, worker: Worker):
         self._reactor = reactor
         self._worker = worker
 

@@ -29,7 +29,7 @@ from pushserver.sessions.commands import answer
 from pushserver.sessions.session import Session
 from pushserver.sources.functions.adapt import GeneratorSource, InThread
 from pushserver.testing.reactor import InlinePool, InlineWorker, PolledWorker, TestReactor
-from pushserver.usercode.worker import Caller
+from pushserver.usercode.worker import Worker
 
 __test__ = False
 
@@ -129,7 +129,7 @@ class TestServer:
                 for caller, worker in self._workers.items():
                     caller.worker = worker
 
-    def _replace_workers(self, app: App | None) -> dict[InThread, Caller]:
+    def _replace_workers(self, app: App | None) -> dict[InThread, Worker]:
         """Replace all workers but those of generators that may block; return the old ones."""
         before = {}
         for own in [] if app is None else app.sources:

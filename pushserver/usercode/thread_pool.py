@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from pushserver.errors import PushServerError
 from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
-from pushserver.usercode.worker import Worker
+from pushserver.usercode.worker import ThreadWorker
 
 WAITING = 1_000
 """The highest number of calls of one group that wait for a thread, mandatory ones excepted."""
@@ -25,8 +25,8 @@ class Busy(PushServerError):
     """Too many calls of the group wait for a thread."""
 
 
-class Threads(Protocol):
-    """Calls plain functions; `Pool` is the one with threads."""
+class Pool(Protocol):
+    """Calls plain functions; `ThreadPool` calls them in threads."""
 
     @property
     def crowded(self) -> bool:
@@ -56,7 +56,7 @@ class _Call:
     answer: Deferred[Any]
 
 
-class Pool:
+class ThreadPool:
     """Up to `most` daemon threads, started when they are needed.
 
     One group uses at most half of them, so that a slow handler does not block the others. A
@@ -73,8 +73,8 @@ class Pool:
         self._monotonic = monotonic
         self._most = most
         self._share = max(1, most // 2)
-        self._workers: list[Worker] = []
-        self._idle: list[Worker] = []
+        self._workers: list[ThreadWorker] = []
+        self._idle: list[ThreadWorker] = []
         self._running: Counter[Hashable] = Counter()
         self._waiting: dict[Hashable, dict[Deferred[Any], _Call]] = {}
         self._numbers = itertools.count()
@@ -132,7 +132,7 @@ class Pool:
     def _start(self, call: _Call) -> None:
         """Start a call; raises RuntimeError, and changes nothing, if no thread can be started."""
         new = not self._idle
-        worker = Worker(f"handler {len(self._workers)}") if new else self._idle[-1]
+        worker = ThreadWorker(f"handler {len(self._workers)}") if new else self._idle[-1]
         result = worker.call(self._reactor, call.function)
         if new:
             self._workers.append(worker)
@@ -142,7 +142,7 @@ class Pool:
         self._running[call.group] += 1
         result.addBoth(self._done, worker, call)
 
-    def _done(self, result: Any, worker: Worker, call: _Call) -> None:
+    def _done(self, result: Any, worker: ThreadWorker, call: _Call) -> None:
         self._running[call.group] -= 1
         self._idle.append(worker)
         self._start_waiting()

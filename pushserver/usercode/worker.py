@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
 
-class Caller(Protocol):
-    """Makes calls, one at a time; `Worker` makes them in a thread."""
+class Worker(Protocol):
+    """Makes calls, one at a time; `ThreadWorker` makes them in a thread."""
 
     @property
     def busy(self) -> bool:
@@ -27,7 +27,7 @@ class Caller(Protocol):
         """Make no further calls."""
 
 
-class Worker:
+class ThreadWorker:
     """Makes its calls in a daemon thread, one after the other.
 
     The first call starts the thread, and so does the first one after `close`. A call that hangs

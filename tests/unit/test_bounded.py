@@ -52,10 +52,10 @@ BOUNDS = {
     "hub.audience.Audience.queue": "FanOut.room refuses a publication over QUEUE_BYTES",
     "hub.audience.Group.others": CONNECTIONS,
     "hub.audience.Group.ready": CONNECTIONS,
-    "usercode.thread_pool.Pool._running": CONFIGURED,
-    "usercode.thread_pool.Pool._idle": "handler_threads",
-    "usercode.thread_pool.Pool._waiting": "WAITING for each handler; beyond it no client is let in",
-    "usercode.thread_pool.Pool._workers": (
+    "usercode.thread_pool.ThreadPool._running": CONFIGURED,
+    "usercode.thread_pool.ThreadPool._idle": "handler_threads",
+    "usercode.thread_pool.ThreadPool._waiting": "WAITING for each handler; beyond it clients are refused",
+    "usercode.thread_pool.ThreadPool._workers": (
         "handler_threads, and one for each handler that must be called"
     ),
     "channels.channel.Channel._rows": HISTORY,
@@ -170,7 +170,7 @@ BOUNDS = {
     "sources.engine.runner.Runner._stop_waiters": "a call for each stop",
     "sources.types.sse.source.Options.events": CONFIGURED,
     "sources.types.sse.source.Options.headers": CONFIGURED,
-    "usercode.worker.Worker._jobs": "one call of a source, or of a handler in its turn",
+    "usercode.worker.ThreadWorker._jobs": "one call of a source, or of a handler in its turn",
     "store.sqlite.Batch.forgotten": WAITING,
     "store.sqlite.Batch.keys": WAITING,
     "store.sqlite.Batch.memory": WAITING,

@@ -24,7 +24,7 @@ from pushserver.sources.functions.ticks import (
 from pushserver.sources.interface import Feed, ISource
 from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
-from pushserver.usercode.worker import Caller, Worker
+from pushserver.usercode.worker import ThreadWorker, Worker
 
 
 def adapt(target: Any, every: float | None = None, thread: bool | None = None) -> Any:
@@ -128,7 +128,7 @@ class InThread:
 
     def __init__(self, name: str):
         self._name = name
-        self.worker: Caller = Worker(f"source {name}")
+        self.worker: Worker = ThreadWorker(f"source {name}")
 
     @property
     def busy(self) -> bool:

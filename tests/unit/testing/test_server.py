@@ -26,7 +26,7 @@ from pushserver.testing import (
     reactor,
 )
 from pushserver.testing.reactor import InlineWorker, PolledWorker
-from pushserver.usercode.worker import Worker
+from pushserver.usercode.worker import ThreadWorker
 from tests.unit.fakes.source_tools import WAIT_SECONDS
 from tests.unit.fakes.web import Trouble
 
@@ -144,7 +144,7 @@ class TestThreads:
         app.source("b")(lambda: (yield 1))
         callers = [own.source.caller for own in app.sources]
         before = [caller.worker for caller in callers]
-        assert [type(worker) for worker in before] == [Worker, Worker]
+        assert [type(worker) for worker in before] == [ThreadWorker, ThreadWorker]
         for _ in range(2):
             with TestServer(app) as server:
                 assert [type(caller.worker) for caller in callers] == [InlineWorker, PolledWorker]

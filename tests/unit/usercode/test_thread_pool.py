@@ -19,8 +19,8 @@ from pushserver.config.settings import Server as ServerSection
 from pushserver.server.build import build
 from pushserver.testing.reactor import InlinePool
 from pushserver.usercode import thread_pool
-from pushserver.usercode.thread_pool import Busy, Pool
-from pushserver.usercode.worker import Worker
+from pushserver.usercode.thread_pool import Busy, ThreadPool
+from pushserver.usercode.worker import ThreadWorker
 from tests.unit.fakes.source_tools import WAIT_SECONDS, ThreadClock
 from tests.unit.fakes.tools import Client
 from tests.unit.fakes.web import Trouble
@@ -57,7 +57,7 @@ def results(deferred: Deferred[Any]) -> list[Any]:
     return outcome
 
 
-def call(pool: Pool, function: Callable[[], Any], group: object = None) -> Deferred[Any]:
+def call(pool: ThreadPool, function: Callable[[], Any], group: object = None) -> Deferred[Any]:
     """A call, in a separate group unless one is given."""
     return pool.call(function, object() if group is None else group)
 
@@ -87,16 +87,16 @@ def no_threads_left() -> Iterator[None]:
             assert not thread.is_alive()
 
 
-class TestPool:
+class TestThreadPool:
     @pytest.fixture
     @staticmethod
-    def pool(clock: ThreadClock) -> Iterator[Pool]:
-        pool = Pool(clock, clock.seconds, 2)
+    def pool(clock: ThreadClock) -> Iterator[ThreadPool]:
+        pool = ThreadPool(clock, clock.seconds, 2)
         yield pool
         pool.close()
 
     def test_returns_results_and_exceptions_in_the_reactor_thread(
-        self, pool: Pool, clock: ThreadClock
+        self, pool: ThreadPool, clock: ThreadClock
     ) -> None:
         gate, error = Gate(7), LookupError("x")
 
@@ -113,7 +113,7 @@ class TestPool:
         assert gate.threads[0].daemon
 
     def test_starts_threads_when_needed_up_to_its_limit(
-        self, pool: Pool, clock: ThreadClock
+        self, pool: ThreadPool, clock: ThreadClock
     ) -> None:
         assert not [t for t in threading.enumerate() if t.name.startswith("handler ")]
         gates = [Gate(n) for n in range(5)]
@@ -131,7 +131,7 @@ class TestPool:
         assert outcomes[0] == [0]
         assert len({thread for gate in gates for thread in gate.threads}) == 2
 
-    def test_reuses_a_free_thread(self, pool: Pool, clock: ThreadClock) -> None:
+    def test_reuses_a_free_thread(self, pool: ThreadPool, clock: ThreadClock) -> None:
         gates = [Gate() for _ in range(3)]
         for gate in gates:
             gate.opened.set()
@@ -140,7 +140,7 @@ class TestPool:
         assert len({thread for gate in gates for thread in gate.threads}) == 1
 
     def test_bounds_the_queue_of_each_group(
-        self, pool: Pool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
+        self, pool: ThreadPool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(thread_pool, "WAITING", 3)
         gates = {group: Gate() for group in ("a", "must")}
@@ -168,7 +168,7 @@ class TestPool:
         assert [n for n in numbers if n >= 10] == [10, 11, 12, 13]
 
     def test_cancelled_waiting_call_is_not_made(
-        self, pool: Pool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
+        self, pool: ThreadPool, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(thread_pool, "WAITING", 1)
         gate, made = Gate(), list[str]()
@@ -188,7 +188,7 @@ class TestPool:
         assert sorted(made) == ["last", "must"]
 
     def test_cancelled_running_call_keeps_its_thread_until_it_returns(
-        self, pool: Pool, clock: ThreadClock, trouble: Trouble
+        self, pool: ThreadPool, clock: ThreadClock, trouble: Trouble
     ) -> None:
         error = LookupError("late")
         gates = [Gate(error), Gate(5)]
@@ -209,7 +209,7 @@ class TestPool:
         assert trouble.take() == ["a call that was late has failed: LookupError('late')"]
 
     def test_close_logs_the_number_of_waiting_calls(
-        self, pool: Pool, clock: ThreadClock, trouble: Trouble
+        self, pool: ThreadPool, clock: ThreadClock, trouble: Trouble
     ) -> None:
         gate = Gate()
         for _ in range(3):
@@ -227,7 +227,7 @@ class TestPool:
 class TestSlowHandler:
     @pytest.mark.parametrize(("threads", "most"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2)])
     def test_uses_half_of_the_threads(self, clock: ThreadClock, threads: int, most: int) -> None:
-        pool = Pool(clock, clock.seconds, threads)
+        pool = ThreadPool(clock, clock.seconds, threads)
         slow = [Gate() for _ in range(threads + 1)]
         for gate in slow:
             call(pool, gate, "slow")
@@ -251,7 +251,7 @@ class TestSlowHandler:
     def test_does_not_delay_mandatory_calls(
         self, clock: ThreadClock, threads: int, running: list[int]
     ) -> None:
-        pool = Pool(clock, clock.seconds, threads)
+        pool = ThreadPool(clock, clock.seconds, threads)
         slow, gone, stop = [Gate() for _ in range(4)], Gate(), Gate()
         for gate, group in zip(slow, ("a", "a", "b", "b"), strict=True):
             call(pool, gate, group)
@@ -279,7 +279,7 @@ class TestWhenNoThreadCanStart:
     def test_call_fails_and_a_later_call_gets_a_thread(
         self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pool = Pool(clock, clock.seconds, 2)
+        pool = ThreadPool(clock, clock.seconds, 2)
         again = refuse_threads(monkeypatch)
         for _ in range(3):
             [error] = results(call(pool, lambda: 7))
@@ -293,7 +293,7 @@ class TestWhenNoThreadCanStart:
     def test_call_waits_for_a_running_thread(
         self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pool, gate = Pool(clock, clock.seconds, 4), Gate()
+        pool, gate = ThreadPool(clock, clock.seconds, 4), Gate()
         call(pool, gate)
         refuse_threads(monkeypatch)
         outcomes = results(call(pool, lambda: 7))
@@ -306,7 +306,7 @@ class TestWhenNoThreadCanStart:
     def test_worker_refuses_a_call_and_makes_the_next(
         self, clock: ThreadClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        worker = Worker("handler of a test")
+        worker = ThreadWorker("handler of a test")
         again = refuse_threads(monkeypatch)
         made: list[int] = []
         with pytest.raises(RuntimeError, match="can't start new thread"):
