@@ -1,1 +1,1 @@
-"""The log: channel names, publications, positions, histories. No I/O, no Twisted."""
+"""The log of publications: names, numbers, positions and histories. No I/O, no Twisted."""

@@ -13,7 +13,6 @@ from pushserver.channels.publication import Publication
 
 _COMPACT_AFTER = 64
 
-
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0, le=3_153_600_000)]
 
@@ -69,10 +68,9 @@ class Channel:
         self.floor_seq = floor_seq
         self.bytes = 0
         self.time = float("-inf")
-        # A list with a moving start, as any row is reached by its index; a deque would be
-        # walked from its end.
+        # A list with a moving start: it reaches any row by its index, a deque walks from its end.
         self._rows: list[Publication] = []
-        # The `born` of each row. A publication has the time of the wall clock, which may be set.
+        # The `born` of each row: `time` in a publication is of the wall clock, which may be set.
         self._births = array("d")
         self._start = 0
 
@@ -82,8 +80,8 @@ class Channel:
     def append(self, publication: Publication, born: float) -> int:
         """Retain the next publication; return the number of evicted rows.
 
-        `born` is when it was made, by the steady clock, and never less than for the row before.
-        Raises ValueError for any other offset than the next.
+        `born` is its time of creation by the steady clock, never less than that of the row before.
+        Raises ValueError unless its offset is the next.
         """
         if publication.offset != self.top + 1:
             raise ValueError(f"{self.name}: offset {publication.offset} after {self.top}")

@@ -1,4 +1,4 @@
-"""The log of all channels: one numbering over the server, and one for each channel."""
+"""The histories of all channels: numbers publications, retains them, and resumes readers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def new_epoch() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """All publications after a reader's position, or the reason why they cannot be given.
+    """All publications after a reader's position, or the reason why it cannot resume there.
 
     `reason` is empty, or one of `epoch` (the position is of another numbering), `ahead` (it was
-    never reached), `evicted` (some of them are gone), `limit` (they are more than
+    never reached), `evicted` (some publications are gone), `limit` (there are more than
     `recovery_limit`).
     """
 
@@ -34,7 +34,7 @@ class Resumption:
 
 
 class History:
-    """The logs of all channels.
+    """The channels with their publications, and the numbering over all of them.
 
     A channel without subscribers and publications is not kept. A channel whose rows are all
     evicted may be forgotten: of all forgotten channels the history keeps one pair of numbers,
@@ -57,7 +57,7 @@ class History:
         return self._options(name) if channel is None else channel.options
 
     def channel(self, name: str) -> Channel:
-        """The channel of this name, made if there is none and kept until `release`."""
+        """The channel of this name, created if there is none, and kept until `release`."""
         if name in self._pinned:
             self._pinned[name] = False
         channel = self.channels.get(name)
@@ -74,14 +74,14 @@ class History:
         return channel
 
     def peek(self, name: str) -> Channel:
-        """The channel of this name, to read from; none is added."""
+        """The channel of this name for reading; it is not added if there is none."""
         channel = self.channels.get(name)
         if channel is None:
             channel = Channel(name, self._options(name), self.forgotten_top, self.forgotten_seq)
         return channel
 
     def release(self, name: str) -> None:
-        """The channel lost its last subscriber: drop it if it never had a publication."""
+        """Drop a channel without subscribers if it never had a publication."""
         if name in self._pinned:
             self._pinned[name] = True
             return
@@ -100,7 +100,7 @@ class History:
             self._pinned[name] = not existed
 
     def unpin(self) -> None:
-        """All numbered rows are appended or given up."""
+        """End all pins: the numbered rows are appended or given up."""
         pinned, self._pinned = self._pinned, {}
         for name, released in pinned.items():
             if released:
@@ -214,9 +214,9 @@ class History:
         return Resumption(in_order(channel.after(offset) for channel, offset in offsets))
 
 
-def in_order(rows: Iterable[list[Publication]]) -> list[Publication]:
+def in_order(channels: Iterable[list[Publication]]) -> list[Publication]:
     """The publications of several channels in the order in which they were published."""
-    channels = [part for part in rows if part]
-    if len(channels) == 1:
-        return channels[0]
-    return sorted((row for part in channels for row in part), key=lambda row: row.seq)
+    lists = [rows for rows in channels if rows]
+    if len(lists) == 1:
+        return lists[0]
+    return sorted((row for rows in lists for row in rows), key=lambda row: row.seq)

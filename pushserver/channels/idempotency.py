@@ -1,4 +1,4 @@
-"""Idempotency keys: a publisher without an answer can repeat a publication safely."""
+"""Remembers idempotency keys, so that a publisher without an answer can safely publish again."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def check_key(key: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
-    """The receipt of the first publication with a key, and its Unix time."""
+class KeyEntry:
+    """A key in a channel, with the receipt and the Unix time of the first publication with it."""
 
     channel: str
     key: str
@@ -31,16 +31,16 @@ class Remembered:
 
 
 class Keys:
-    """The idempotency keys of the last five minutes, by channel, with their receipts.
+    """The idempotency keys of the last five minutes, at most `most`.
 
-    `now` and `born` are times of the steady clock; `Remembered.time` is for the store. Keys are
+    `now` and `born` are times of the steady clock; `KeyEntry.time` is for the store. Keys are
     in the order of their seqs; `forgotten_seq` is the seq of the last key that expired.
     """
 
     def __init__(self, most: int):
         self.forgotten_seq = 0
         self._most = most
-        self._entries: dict[tuple[str, str], tuple[Remembered, float]] = {}
+        self._entries: dict[tuple[str, str], tuple[KeyEntry, float]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -62,20 +62,20 @@ class Keys:
                 "idempotency_keys",
             )
 
-    def remember(self, answer: Remembered, born: float) -> None:
-        """Add a receipt given at `born`, which must not be before that of another."""
-        self._entries.pop((answer.channel, answer.key), None)
-        self._entries[answer.channel, answer.key] = answer, born
+    def remember(self, entry: KeyEntry, born: float) -> None:
+        """Add the entry of a publication made at `born`, never less than for the entry before."""
+        self._entries.pop((entry.channel, entry.key), None)
+        self._entries[entry.channel, entry.key] = entry, born
 
     def expire(self, now: float) -> None:
         """Remove the keys that are older than five minutes."""
-        # The oldest come first. All keys are not copied: without room this runs for each new key.
+        # The oldest come first. Only these are copied: without room this runs for each new key.
         old = list(
             takewhile(lambda item: item[1][1] + REMEMBERED_SECONDS <= now, self._entries.items())
         )
-        for name, (answer, _) in old:
-            self.forgotten_seq = answer.receipt.seq
+        for name, (entry, _) in old:
+            self.forgotten_seq = entry.receipt.seq
             del self._entries[name]
 
-    def __iter__(self) -> Iterator[Remembered]:
-        return (answer for answer, _ in self._entries.values())
+    def __iter__(self) -> Iterator[KeyEntry]:
+        return (entry for entry, _ in self._entries.values())

@@ -1,4 +1,4 @@
-"""Validates and encodes published data: one valid, finite, compact JSON text."""
+"""Encodes values as compact JSON text, and checks JSON text of publishers and clients."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import msgspec
 from pushserver.errors import InvalidData, NotJSON
 
 MAX_DEPTH = 100
+"""The deepest nesting of arrays and objects."""
+
 _SHOWN_STEPS = 8
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """The exceptions of msgspec for a text that does not have the expected type."""
@@ -23,8 +25,8 @@ MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def encode(value: object) -> bytes:
     """Encode a Python value as compact JSON text.
 
-    Types that msgspec knows are allowed: dataclasses, datetimes, UUIDs, sets. Raises InvalidData,
-    with the path in the value, for others and for bytes, NaN and Infinity.
+    All types that msgspec encodes are allowed except bytes: dataclasses, datetimes, UUIDs, sets.
+    Raises InvalidData, with the path in the value, for other types, NaN and Infinity.
     """
     try:
         return _encode(value)
@@ -36,7 +38,7 @@ def _encode(value: object) -> bytes:
     try:
         if _is_plain(value, MAX_DEPTH):
             return _encode_plain(value)
-        # Two keys that are no strings may have become the same string.
+        # Keys such as 1 and "1" have become the same string.
         return compact(_ENCODER.encode(value).encode())
     except RecursionError:
         raise InvalidData("the value is nested too deeply, or contains itself") from None
@@ -77,9 +79,9 @@ def _checked(text: bytes, decoders: tuple[json.JSONDecoder, json.JSONDecoder]) -
             _ENCODER.encode(value).encode()
         return value
     except RecursionError:
-        raise InvalidData(f"nested deeper than {MAX_DEPTH}") from None
+        raise InvalidData(f"nested deeper than {MAX_DEPTH} levels") from None
     except UnicodeEncodeError:
-        raise InvalidData("a lone surrogate (\\ud800 to \\udfff) is no character") from None
+        raise InvalidData("a lone surrogate (\\ud800 to \\udfff) is not a character") from None
     except json.JSONDecodeError as error:
         raise NotJSON(f"{error.msg} at character {error.pos}") from None
     except InvalidData:
@@ -110,7 +112,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise InvalidData(f"the key {key[:80]!r} stands twice in one object")
+                raise InvalidData(f"the key {key[:80]!r} appears twice in one object")
             seen.add(key)
     return value
 
@@ -147,7 +149,7 @@ def _check_depth(value: object) -> None:
         )
         if not level:
             return
-    raise InvalidData(f"nested deeper than {MAX_DEPTH}")
+    raise InvalidData(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _containers(values: Iterable[object]) -> list[dict[str, object] | list[object]]:
@@ -179,9 +181,9 @@ def _is_plain(value: Any, depth: int) -> bool:
 
 
 def _simpler(value: object) -> Any:
-    """Convert a value that json cannot encode; refuse bytes, which msgspec encodes as base64."""
+    """Convert a value that json cannot encode; refuse bytes, which msgspec makes base64."""
     if isinstance(value, _BINARY):
-        raise TypeError("bytes have to be decoded first, or encoded as base64 by yourself")
+        raise TypeError("decode bytes to a string, or encode them as base64")
     return msgspec.to_builtins(value, builtin_types=_BINARY)
 
 

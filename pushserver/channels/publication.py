@@ -1,4 +1,4 @@
-"""Publications, drafts of them without numbers, and receipts for their publishers."""
+"""Publications, drafts without numbers, and receipts for publishers."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ class Publication(Struct, frozen=True, gc=False):
 
 
 def check_tags(tags: Any) -> dict[str, str] | None:
-    """Return a copy of `tags`, None if empty; raise InvalidData unless they map texts to texts."""
+    """Return a copy of `tags`, None if empty; raise InvalidData unless all of it is strings."""
     for name, value in (tags or {}).items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise InvalidData(f"tags are texts by texts, got {name!r:.60}: {value!r:.60}")
+            raise InvalidData(f"tags must map strings to strings, got {name!r:.60}: {value!r:.60}")
         jsontext.encode([name, value])
     return dict(tags) if tags else None

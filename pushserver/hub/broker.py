@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pushserver.channels.history import History
-from pushserver.channels.idempotency import Keys, Remembered
+from pushserver.channels.idempotency import KeyEntry, Keys
 from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.hub.metrics import Metrics
 
@@ -47,7 +47,7 @@ class Recorder(Protocol):
     def check(self) -> None:
         """Raise Unavailable if nothing can be recorded now."""
 
-    def append(self, publication: Publication, answer: Remembered | None) -> None:
+    def append(self, publication: Publication, entry: KeyEntry | None) -> None:
         """Record soon; the publication is delivered in this turn of the reactor."""
 
     def touch(self, channel: str) -> None:
@@ -60,7 +60,7 @@ class NoRecorder:
     def check(self) -> None:
         """No-op."""
 
-    def append(self, publication: Publication, answer: Remembered | None) -> None:
+    def append(self, publication: Publication, entry: KeyEntry | None) -> None:
         """No-op."""
 
     def touch(self, channel: str) -> None:
@@ -103,9 +103,9 @@ class MemoryBroker:
         self._recorder.check()
         time = self._clock()
         publication = self.history.number(draft, time)
-        answer = remembered(publication, draft.key, time) if draft.key else None
-        self.append(publication, answer, now)
-        self._recorder.append(publication, answer)
+        entry = key_entry(publication, draft.key, time) if draft.key else None
+        self.append(publication, entry, now)
+        self._recorder.append(publication, entry)
         self._deliver(publication)
         return publication.receipt
 
@@ -135,17 +135,17 @@ class MemoryBroker:
         self._keys.check_room(now, pending)
         return None
 
-    def append(self, publication: Publication, answer: Remembered | None, born: float) -> None:
-        """Retain the publication, made at `born` (steady clock), and the answer to its key."""
+    def append(self, publication: Publication, entry: KeyEntry | None, born: float) -> None:
+        """Retain the publication, made at `born` (steady clock), and the entry of its key."""
         self.metrics.publications += 1
         self.metrics.evictions += self.history.append(publication, born)
-        if answer is not None:
-            self._keys.remember(answer, born)
+        if entry is not None:
+            self._keys.remember(entry, born)
 
 
-def remembered(publication: Publication, key: str, time: float) -> Remembered:
-    """The answer to a key, given at `time` (Unix seconds)."""
-    return Remembered(publication.channel, key, publication.receipt, time)
+def key_entry(publication: Publication, key: str, time: float) -> KeyEntry:
+    """The entry of a key that was used at `time` (Unix seconds)."""
+    return KeyEntry(publication.channel, key, publication.receipt, time)
 
 
 def _to_nobody(publication: Publication) -> None:

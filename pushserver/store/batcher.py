@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from pushserver.channels.history import History
-from pushserver.channels.idempotency import Remembered
+from pushserver.channels.idempotency import KeyEntry
 from pushserver.channels.publication import Publication
 from pushserver.store.committer import Committer
 from pushserver.store.source_memory import Memory
@@ -19,8 +19,8 @@ from pushserver.store.sqlite import Batch, StoreError, state
 
 RETRY_SECONDS = 1.0
 
-Numbered = tuple[Publication, Remembered | None]
-"""A publication, and the answer to its idempotency key if it has one."""
+Numbered = tuple[Publication, KeyEntry | None]
+"""A publication, and the entry of its idempotency key if it has one."""
 
 
 class Queue(Protocol):
@@ -139,7 +139,7 @@ class Batcher:
         file with a later batch, or at a start.
         """
         seq = taken[-1][0].seq if taken else self._history.seq
-        keys = [answer for _, answer in taken if answer is not None]
+        keys = [entry for _, entry in taken if entry is not None]
         batch = Batch(seq=seq, keys=keys, memory=memory)
         tops = {row.channel: row.offset for row, _ in taken}
         floors: dict[str, int] = {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from twisted.internet.interfaces import IReactorTime
 
 from pushserver.channels.history import History
-from pushserver.channels.idempotency import Remembered
+from pushserver.channels.idempotency import KeyEntry
 from pushserver.channels.publication import Publication
 from pushserver.errors import Unavailable
 from pushserver.store.batcher import Batcher, Numbered
@@ -42,8 +42,8 @@ class BatchRecorder:
             message = f"the store is too slow: {self._bytes} bytes wait to be written"
             raise Unavailable(message)
 
-    def append(self, publication: Publication, answer: Remembered | None) -> None:
-        self._rows.append((publication, answer))
+    def append(self, publication: Publication, entry: KeyEntry | None) -> None:
+        self._rows.append((publication, entry))
         self._bytes += len(publication.data)
         self.batcher.touch(publication.channel)
 

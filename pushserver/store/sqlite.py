@@ -13,7 +13,7 @@ import msgspec
 
 from pushserver.channels.channel import Channel
 from pushserver.channels.history import History, new_epoch
-from pushserver.channels.idempotency import Keys, Remembered
+from pushserver.channels.idempotency import KeyEntry, Keys
 from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.errors import PushServerError
 from pushserver.store.schema import FORMAT, WrongFormat, migrate, read_format
@@ -43,7 +43,7 @@ class Batch:
     forgotten_top: int = 0
     forgotten_seq: int = 0
     rows: list[Publication] = field(default_factory=list)
-    keys: list[Remembered] = field(default_factory=list)
+    keys: list[KeyEntry] = field(default_factory=list)
     states: list[ChannelState] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     memory: dict[str, bytes] = field(default_factory=dict)
@@ -166,10 +166,10 @@ class SqliteFile:
 
     def _load_keys(self, keys: Keys, wall: float, now: float) -> None:
         select = "SELECT channel, key, epoch, seq, offset, time FROM keys ORDER BY seq"
-        answers = [_key(row) for row in self._db.execute(select)]
-        times = births([answer.time for answer in answers], wall, now)
-        for answer, born in zip(answers, times, strict=True):
-            keys.remember(answer, born)
+        entries = [_key(row) for row in self._db.execute(select)]
+        times = births([entry.time for entry in entries], wall, now)
+        for entry, born in zip(entries, times, strict=True):
+            keys.remember(entry, born)
         keys.expire(now)
 
     def commit(self, batch: Batch) -> None:
@@ -271,11 +271,11 @@ def _publication(channel: str, epoch: str, row: Sequence[object]) -> Publication
     )
 
 
-def _key(row: Sequence[object]) -> Remembered:
+def _key(row: Sequence[object]) -> KeyEntry:
     channel, key, epoch, seq, offset, time = row
     receipt = {"epoch": epoch, "seq": seq, "offset": offset}
     fields = {"channel": channel, "key": key, "receipt": receipt, "time": time}
-    return msgspec.convert(fields, Remembered)
+    return msgspec.convert(fields, KeyEntry)
 
 
 def _remembered(row: Sequence[object]) -> tuple[str, bytes]:

@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pushserver.channels.history import History
-from pushserver.channels.idempotency import Keys, Remembered
+from pushserver.channels.idempotency import KeyEntry, Keys
 from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.errors import Unavailable
-from pushserver.hub.broker import MemoryBroker, remembered
+from pushserver.hub.broker import MemoryBroker, key_entry
 from pushserver.hub.metrics import Metrics
 from pushserver.store.batcher import Batcher, Numbered
 from pushserver.store.committer import Committer
@@ -121,7 +121,7 @@ class SyncBroker(MemoryBroker):
             self.history.pin(draft.channel)
             row = self.history.number(draft, now, len(current.rows), ahead[draft.channel])
             ahead[draft.channel] += 1
-            current.rows.append((row, remembered(row, draft.key, now) if draft.key else None))
+            current.rows.append((row, key_entry(row, draft.key, now) if draft.key else None))
         return current.rows
 
     def committed(self) -> None:
@@ -135,7 +135,7 @@ class SyncBroker(MemoryBroker):
             done.callback(None)
 
     def _settle(
-        self, row: Publication, key: Remembered | None, waiting: Waiting, born: float
+        self, row: Publication, entry: KeyEntry | None, waiting: Waiting, born: float
     ) -> None:
         """Retain, deliver and answer a committed row.
 
@@ -144,7 +144,7 @@ class SyncBroker(MemoryBroker):
         """
         self._pending.pop((row.channel, waiting.draft.key), None)
         try:
-            self.append(row, key, born)
+            self.append(row, entry, born)
         except Exception:
             self._log.failure("{channel} lost its history in memory", channel=row.channel)
             self.history.skip(row)

@@ -71,7 +71,7 @@ def test_a_foreign_or_future_cursor_is_reported(server: Server, cursor: str, rea
     ("body", "word"),
     [
         (b"\xff\xfe", "invalid UTF-8"),
-        (b'{"a":1,"a":2}', "stands twice"),
+        (b'{"a":1,"a":2}', "appears twice"),
         (b"[" * 500_000, "nested deeper"),
         (b"[NaN]", "NaN is not JSON"),
         (b'{"a":1e999}', "beyond the range"),

@@ -18,7 +18,7 @@ from twisted.web.http_headers import _nameEncoder
 import pushserver
 from pushserver.auth import origin
 from pushserver.auth.origin import loopback_address
-from pushserver.channels.idempotency import Keys, Remembered
+from pushserver.channels.idempotency import KeyEntry, Keys
 from pushserver.channels.publication import Receipt
 from pushserver.config.limits import Limits
 from pushserver.errors import Unavailable
@@ -54,7 +54,7 @@ BOUNDS = {
     "hub.audience.Group.ready": CONNECTIONS,
     "usercode.thread_pool.ThreadPool._running": CONFIGURED,
     "usercode.thread_pool.ThreadPool._idle": "handler_threads",
-    "usercode.thread_pool.ThreadPool._waiting": "WAITING for each handler; beyond it clients are refused",
+    "usercode.thread_pool.ThreadPool._waiting": "WAITING for each handler; then no client enters",
     "usercode.thread_pool.ThreadPool._workers": (
         "handler_threads, and one for each handler that must be called"
     ),
@@ -348,7 +348,7 @@ def test_idempotency_keys_are_bounded() -> None:
             keys.check_room(0.0)
         except Unavailable:
             break
-        keys.remember(Remembered("a", str(n), Receipt("e", n, n), 0.0), 0.0)
+        keys.remember(KeyEntry("a", str(n), Receipt("e", n, n), 0.0), 0.0)
     assert len(keys) == 100
 
 

@@ -24,7 +24,7 @@ from pushserver.auth import origin
 from pushserver.auth.origin import allowed_origin, loopback_host
 from pushserver.channels import jsontext
 from pushserver.channels.channel import ChannelOptions
-from pushserver.channels.idempotency import Keys, Remembered, check_key
+from pushserver.channels.idempotency import KeyEntry, Keys, check_key
 from pushserver.channels.names import check_event, check_name
 from pushserver.channels.position import parse_since
 from pushserver.config.limits import Limits
@@ -621,7 +621,7 @@ def other_rows() -> Iterator[Row]:
     def full(count: int) -> Keys:
         known = Keys(count)
         for n in range(count):
-            known.remember(Remembered("a", str(n), None, 1.0), 1.0)  # type: ignore[arg-type]
+            known.remember(KeyEntry("a", str(n), None, 1.0), 1.0)  # type: ignore[arg-type]
         return known
 
     yield Row("a full store of idempotency keys", Limits().idempotency_keys, full, no_room)

@@ -289,7 +289,7 @@ class TestAnAnswer:
         ):
             [reply] = client.say(b'{"id":9,%b}' % (command % twice))
             assert reply["error"]["code"] == 107
-            assert "the key 'k' stands twice" in reply["error"]["message"]
+            assert "the key 'k' appears twice" in reply["error"]["message"]
         assert called == ["connect"]
 
 

@@ -92,8 +92,8 @@ REFUSED = [
     (b"-Infinity", "-Infinity is not JSON"),
     (b"1e999", "the number 1e999 is beyond the range of a double"),
     (b"-1E+999", "the number -1E+999 is beyond"),
-    (b'{"a":1,"a":2}', "the key 'a' stands twice in one object"),
-    (b'[{"x":{"b":1,"\\u0062":2}}]', "the key 'b' stands twice"),
+    (b'{"a":1,"a":2}', "the key 'a' appears twice in one object"),
+    (b'[{"x":{"b":1,"\\u0062":2}}]', "the key 'b' appears twice"),
     (b'"\\ud800"', "lone surrogate"),
     (b'{"\\udfff":1}', "lone surrogate"),
     (b'"\\ude00\\ud83d"', "lone surrogate"),
@@ -259,7 +259,7 @@ def test_bytes_are_refused_and_not_encoded_as_base64(kind: Any) -> None:
     for value in (body, {"a": body}, [1, (body,)], Picture("a", body), {"p": [Picture("a", body)]}):
         with pytest.raises(InvalidData) as refused:
             encode(value)
-        advice = "bytes have to be decoded first, or encoded as base64 by yourself"
+        advice = "decode bytes to a string, or encode them as base64"
         expected = f"{kind.__name__} does not fit into JSON: {advice}"
         assert str(refused.value).startswith(expected)
 
@@ -367,6 +367,6 @@ def test_bytes_are_refused_with_their_path() -> None:
     with pytest.raises(InvalidData) as caught:
         encode({"a": [1, b"x"]})
     assert str(caught.value) == (
-        "bytes does not fit into JSON: bytes have to be decoded first, or encoded as base64 by"
-        " yourself (at ['a'][1] of the value)"
+        "bytes does not fit into JSON: decode bytes to a string, or encode them as base64"
+        " (at ['a'][1] of the value)"
     )

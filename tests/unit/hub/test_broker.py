@@ -6,7 +6,7 @@ import pytest
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
-from pushserver.channels.idempotency import Keys, Remembered
+from pushserver.channels.idempotency import KeyEntry, Keys
 from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.errors import Unavailable
 from pushserver.hub.broker import MemoryBroker
@@ -19,14 +19,14 @@ class FakeRecorder:
 
     def __init__(self) -> None:
         self.broken = ""
-        self.appended: list[tuple[Publication, Remembered | None]] = []
+        self.appended: list[tuple[Publication, KeyEntry | None]] = []
         self.touched: list[str] = []
 
     def check(self) -> None:
         if self.broken:
             raise Unavailable(self.broken)
 
-    def append(self, publication: Publication, answer: Remembered | None) -> None:
+    def append(self, publication: Publication, answer: KeyEntry | None) -> None:
         self.appended.append((publication, answer))
 
     def touch(self, channel: str) -> None:
@@ -89,7 +89,7 @@ def test_publication_is_recorded_with_its_key() -> None:
     (first, none), (second, answer) = recorder.appended
     assert (first.offset, none) == (1, None)
     assert second.data == b"2"
-    assert answer == Remembered("a", "k", receipt, time.now)
+    assert answer == KeyEntry("a", "k", receipt, time.now)
 
 
 def test_nothing_is_published_that_cannot_be_recorded() -> None:

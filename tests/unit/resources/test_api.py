@@ -108,7 +108,7 @@ class TestPublish:
         ("data", "problem"),
         [
             (b"1e999", "beyond the range"),
-            (b'{"a":1,"a":2}', "'a' stands twice"),
+            (b'{"a":1,"a":2}', "'a' appears twice"),
             (b"[" * 101 + b"]" * 101, "nested deeper"),
             (b'"\xff"', "invalid UTF-8"),
         ],

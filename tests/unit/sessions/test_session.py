@@ -341,7 +341,7 @@ def test_data_of_clients_is_validated() -> None:
     (reply,) = client.say(b'{"id":5,"publish":{"channel":"a","data":{"k":1,"k":2}}}')
     code, message = error(reply)
     assert code == 107
-    assert message.startswith("bad request: data: the key 'k' stands twice")
+    assert message.startswith("bad request: data: the key 'k' appears twice")
     assert error(client.say(b'{"id":6,"publish":{"channel":"a","data":1e999}}')[0])[0] == 107
 
 

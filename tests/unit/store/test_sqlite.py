@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
-from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys, Remembered
+from pushserver.channels.idempotency import REMEMBERED_SECONDS, KeyEntry, Keys
 from pushserver.channels.publication import ClientInfo, Publication, Receipt
 from pushserver.store.schema import FORMAT
 from pushserver.store.source_memory import Memory
@@ -117,8 +117,8 @@ class TestLoad:
             assert history.top("a") == 3
 
     def test_restores_keys_younger_than_five_minutes(self, path: Path) -> None:
-        young = Remembered("a", "young", Receipt("e0", 2, 2), NOW - REMEMBERED_SECONDS + 1)
-        old = Remembered("a", "old", Receipt("e0", 1, 1), NOW - REMEMBERED_SECONDS)
+        young = KeyEntry("a", "young", Receipt("e0", 2, 2), NOW - REMEMBERED_SECONDS + 1)
+        old = KeyEntry("a", "old", Receipt("e0", 1, 1), NOW - REMEMBERED_SECONDS)
         with opened(path) as (file, _):
             file.commit(Batch(keys=[old, young]))
         file = SqliteFile(str(path), "batched")
@@ -127,7 +127,7 @@ class TestLoad:
         assert list(keys) == [young]
 
     def test_restores_keys_in_the_order_of_expiry(self, path: Path) -> None:
-        known = [Remembered("a", str(n), Receipt(EPOCH, n, n), NOW + n) for n in (3, 1, 4, 5, 2)]
+        known = [KeyEntry("a", str(n), Receipt(EPOCH, n, n), NOW + n) for n in (3, 1, 4, 5, 2)]
         with opened(path) as (file, _):
             file.commit(Batch(keys=known))
         file = SqliteFile(str(path), "batched")
@@ -136,8 +136,8 @@ class TestLoad:
         assert [k.key for k in keys] == ["1", "2", "3", "4", "5"]
 
     def test_key_is_at_least_as_old_as_the_keys_after_it(self, path: Path) -> None:
-        before = Remembered("a", "before", Receipt(EPOCH, 1, 1), NOW - 10)
-        after = Remembered("a", "after", Receipt(EPOCH, 2, 2), NOW - 200)
+        before = KeyEntry("a", "before", Receipt(EPOCH, 1, 1), NOW - 10)
+        after = KeyEntry("a", "after", Receipt(EPOCH, 2, 2), NOW - 200)
         with opened(path) as (file, _):
             file.commit(Batch(keys=[before, after]))
         file = SqliteFile(str(path), "batched")
@@ -187,8 +187,8 @@ class TestLoad:
     def test_old_keys_are_deleted(self, path: Path) -> None:
         """The seq decides which key is old, as the wall clock may have been set."""
         with opened(path) as (file, _):
-            file.commit(Batch(keys=[Remembered("a", "old", Receipt(EPOCH, 1, 1), NOW)]))
-            new = Remembered("a", "new", Receipt(EPOCH, 2, 2), NOW - 3_600)
+            file.commit(Batch(keys=[KeyEntry("a", "old", Receipt(EPOCH, 1, 1), NOW)]))
+            new = KeyEntry("a", "new", Receipt(EPOCH, 2, 2), NOW - 3_600)
             file.commit(Batch(keys=[new], forgotten_keys=1))
         with closing(sqlite3.connect(path)) as database:
             assert database.execute("SELECT key FROM keys").fetchall() == [("new",)]
@@ -346,7 +346,7 @@ class TestFullDisk:
             file.commit(rows(3))
             fill(file)
             batch = rows(50, floor=3, size=1_000)
-            batch.keys = [Remembered("a", "k", Receipt(EPOCH, 4, 4), NOW)]
+            batch.keys = [KeyEntry("a", "k", Receipt(EPOCH, 4, 4), NOW)]
             batch.memory = {"a": b"4"}
             with pytest.raises(StoreError):
                 file.commit(batch)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
-from pushserver.channels.idempotency import Keys, Remembered
+from pushserver.channels.idempotency import KeyEntry, Keys
 from pushserver.channels.publication import Receipt
 from pushserver.config.loader import load
 from pushserver.errors import InvalidConfig, InvalidData, Unavailable
@@ -373,7 +373,7 @@ class TestStampedSignature:
         headers = {"stripe-signature": f"t={stamp},v1={self.mac(stamp)}"}
         key = scheme.check(b"whsec_x", headers, self.BODY)
         # The first publication takes 5 s, the replayed one no time.
-        keys.remember(Remembered("c", key, Receipt("e", 1, 1), now[0]), now[0])
+        keys.remember(KeyEntry("c", key, Receipt("e", 1, 1), now[0]), now[0])
         while keys.find("c", key, now[0] + 5.0):
             now[0] += 1
         with pytest.raises(NotSigned, match="tolerance_seconds"):
