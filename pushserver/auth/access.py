@@ -49,8 +49,8 @@ def check_publisher(caller: Caller, rules: Rules, proven: bool = False) -> None:
     `local_without_key` is set), a program on this machine may publish. Then the request must have
     come over loopback or a Unix socket, no proxy may have forwarded it, no page of another origin
     may have caused it (by Origin, Sec-Fetch-Site, or a Host that was pointed here), and the program
-    must belong to the server's own user or root, as a proxy does not. `proven`: the owner of the
-    program must be known, and not only not known to be another.
+    must belong to the server's own user or root, which excludes most proxies. `proven`: a program
+    with an unknown owner is refused too.
     """
     if has_key(caller, rules.keys):
         return
@@ -82,14 +82,14 @@ def check_publisher(caller: Caller, rules: Rules, proven: bool = False) -> None:
 
 def has_key(caller: Caller, keys: Collection[str]) -> bool:
     """Whether the caller gave a valid API key; raises Denied for an invalid one."""
-    if caller.key is not None and not _known(caller.key, keys):
+    if caller.key is not None and not _is_one_of(caller.key, keys):
         none = "this server has no API keys (auth.api_keys), and a key was sent"
         raise Denied(401, "the API key is not one of auth.api_keys" if keys else none)
     return caller.key is not None
 
 
-def _known(key: str, keys: Collection[str]) -> bool:
-    # Each key is compared in constant time, so that the time tells nothing about them.
+def _is_one_of(key: str, keys: Collection[str]) -> bool:
+    # All keys are compared, each in constant time, so that the time tells nothing about them.
     given = key.encode("utf-8", "surrogateescape")
-    matches = [hmac.compare_digest(given, known.encode()) for known in keys]
+    matches = [hmac.compare_digest(given, valid.encode()) for valid in keys]
     return any(matches)

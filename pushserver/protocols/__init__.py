@@ -1,1 +1,1 @@
-"""How publications, commands and replies look on the wire. No I/O, no Twisted."""
+"""The encodings of publications, commands and replies. No I/O, no Twisted."""

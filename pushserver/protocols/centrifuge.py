@@ -59,8 +59,8 @@ METHODS = (
 )
 
 
-class WireError(PushServerError):
-    """A command that gets an error reply with this code of the protocol."""
+class CommandError(PushServerError):
+    """A command is refused with an error reply of this code."""
 
     def __init__(self, code: int, message: str, temporary: bool = False):
         super().__init__(message)
@@ -69,7 +69,7 @@ class WireError(PushServerError):
 
 
 class FrameError(PushServerError):
-    """A frame that is not a sequence of commands; it ends the connection with 3501."""
+    """A frame is not a sequence of commands; it ends the connection with 3501."""
 
 
 class Command(Struct, gc=False):
@@ -123,7 +123,7 @@ class SubscribeRequest(Struct):
 
 
 class SubscribeData(Struct):
-    """The `data` of a subscribe that this server understands: how many of the last publications."""
+    """The `data` of a subscribe; `last` is the number of last publications in the answer."""
 
     last: int | None = None
 

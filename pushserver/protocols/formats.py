@@ -18,6 +18,7 @@ from pushserver.protocols import centrifuge
 from pushserver.protocols.websocket_frames import deflated_frame, websocket_frame
 
 UNSUPPORTED = 1003
+"""The close code for data of an unsupported type (RFC 6455, 7.4.1)."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -62,9 +63,9 @@ Encode = Callable[[Sequence[Publication]], bytes]
 class Format:
     """The encoding of publications on one kind of connection.
 
-    `publications` encodes one or several, each as a frame (event, line) of its own. If `joins`,
-    the encodings of two batches, joined, are the encoding of both batches together.
-    `binary_code` is the WebSocket close code for a binary frame.
+    `publications` encodes one or several, each as a separate frame (event, line). `joins`: the
+    encodings of two batches, concatenated, are the encoding of both. `binary_code` is the
+    WebSocket close code for a binary frame.
     """
 
     joins: ClassVar[bool] = True
@@ -77,13 +78,13 @@ class Format:
 class SessionFormat(Format):
     """A form of the Centrifuge protocol: `frame` makes a frame of one text.
 
-    `ping` is the frame that the peer has to answer. `says_why`: the close of the transport has
-    a code and a reason; without it a push has them.
+    `ping` is the frame that the peer has to answer. `has_close_code`: the transport closes with a
+    code and a reason; others send them as a push.
     """
 
     frame: Callable[[bytes], bytes]
     ping: bytes
-    says_why: bool
+    has_close_code: bool
 
 
 MakeOpening = Callable[[Sequence[Subscribed], Reset | None, int], bytes]
@@ -94,8 +95,8 @@ class StreamFormat(Format):
     """A one-way stream of publication objects; each part is a whole frame.
 
     `make_opening` makes the first frame: the position in each channel, the reset if there is
-    one, and after how many milliseconds a client that lost the stream should come back.
-    `heartbeat` is sent on an idle stream; `answered` says whether the peer answers it.
+    one, and the milliseconds after which a client that lost the stream should reconnect.
+    `heartbeat` is sent on an idle stream; `answered`: the peer answers it.
     """
 
     make_opening: MakeOpening
@@ -121,8 +122,8 @@ def publication_object(publication: Publication) -> bytes:
 class HistoryObject(Struct, omit_defaults=True):
     """A history answer; a reader continues from `offset` and `id`.
 
-    `recovered` is false, and `reason` says why, if the requested position cannot be resumed
-    from; else both are left out.
+    If the requested position cannot be resumed from, `recovered` is false and `reason` says why;
+    otherwise both are left out.
     """
 
     channel: str
@@ -150,7 +151,7 @@ def _history(rows: Sequence[Publication]) -> bytes:
 
 
 def each(encode: Callable[[Publication], bytes]) -> Encode:
-    """Encodes several publications, given the encoding of one."""
+    """Make an encoder of several publications from an encoder of one."""
 
     def publications(rows: Sequence[Publication]) -> bytes:
         return b"".join(map(encode, rows))
@@ -169,8 +170,8 @@ def line(text: bytes) -> bytes:
 
 
 def _object_block(publication: Publication) -> bytes:
-    # No `event:` field: a named event reaches only listeners of that name, and a page
-    # with nothing but `onmessage` would stay empty. The name is in the object.
+    # No `event:` field: a named event reaches only listeners of that name, and a page that has
+    # only `onmessage` would stay empty. The name is in the object.
     return b"id: %b\n%b" % (publication.id.encode(), sse_data(publication_object(publication)))
 
 
@@ -191,7 +192,7 @@ def _sse_opening(channels: Sequence[Subscribed], reset: Reset | None, retry: int
     return b"retry: %d\nid: %b\n%b" % (retry, channels[0].id.encode(), block)
 
 
-def _session(name: str, frame: Callable[[bytes], bytes], says_why: bool) -> SessionFormat:
+def _session(name: str, frame: Callable[[bytes], bytes], has_close_code: bool) -> SessionFormat:
     # BAD_FRAME is final for the protocol's clients; after 1003 they would reconnect and send
     # the same again.
     return SessionFormat(
@@ -200,7 +201,7 @@ def _session(name: str, frame: Callable[[bytes], bytes], says_why: bool) -> Sess
         centrifuge.BAD_FRAME,
         frame,
         frame(centrifuge.PING),
-        says_why,
+        has_close_code,
     )
 
 
@@ -216,9 +217,9 @@ def _stream_of_frames(name: str, frame: Callable[[bytes], bytes]) -> StreamForma
     )
 
 
-SESSION_WEBSOCKET = _session("centrifuge-websocket", websocket_frame, says_why=True)
-SESSION_SSE = _session("centrifuge-sse", sse_data, says_why=False)
-SESSION_LINES = _session("centrifuge-http-stream", line, says_why=False)
+SESSION_WEBSOCKET = _session("centrifuge-websocket", websocket_frame, has_close_code=True)
+SESSION_SSE = _session("centrifuge-sse", sse_data, has_close_code=False)
+SESSION_LINES = _session("centrifuge-http-stream", line, has_close_code=False)
 STREAM_WEBSOCKET = _stream_of_frames("websocket", websocket_frame)
 STREAM_SSE = StreamFormat(
     "sse", each(_object_block), UNSUPPORTED, _sse_opening, heartbeat=b":\n\n", answered=False
@@ -234,7 +235,7 @@ STREAM_LINES = StreamFormat(
 
 
 class AnswerFormat(Format):
-    """An answer: one JSON value, however many publications are in it."""
+    """The format of an answer: all publications in one JSON value."""
 
     joins: ClassVar[bool] = False
 
@@ -243,10 +244,12 @@ HISTORY = AnswerFormat("history", _history, UNSUPPORTED)
 
 
 DEFLATED: dict[Format, Format] = {
-    SESSION_WEBSOCKET: _session("centrifuge-websocket-deflate", deflated_frame, says_why=True),
+    SESSION_WEBSOCKET: _session(
+        "centrifuge-websocket-deflate", deflated_frame, has_close_code=True
+    ),
     STREAM_WEBSOCKET: _stream_of_frames("websocket-deflate", deflated_frame),
 }
-"""By the format of a WebSocket: the same with permessage-deflate."""
+"""The formats with permessage-deflate, by those without."""
 
 
 def chunk(data: bytes) -> bytes:
@@ -278,4 +281,4 @@ CHUNKED: dict[Format, Format] = {
     STREAM_SSE: _chunked_stream(STREAM_SSE),
     STREAM_LINES: _chunked_stream(STREAM_LINES),
 }
-"""By the format of a response without an end: the same in chunks, for HTTP/1.1."""
+"""The formats of streams in HTTP/1.1 chunks, by those without chunks."""

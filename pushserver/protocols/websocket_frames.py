@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 WORTH_BYTES = 128
-"""A text below this size saves little by compression, and is sent as it is."""
+"""Texts below this size are not compressed; it would save little."""
 
 SHORT_BYTES = 4_096
 """The longest payload that `whole_text` parses."""
@@ -21,7 +21,7 @@ def websocket_frame(text: bytes) -> bytes:
 
 
 def deflated_frame(text: bytes) -> bytes:
-    """The same compressed (RFC 7692, 7.2.1), if that makes it shorter.
+    """The same frame, compressed (RFC 7692, 7.2.1) if that makes it shorter.
 
     It does not depend on earlier frames (`server_no_context_takeover`), so all peers that agreed
     to permessage-deflate get the same frame.
@@ -49,7 +49,7 @@ def is_pong_frame(data: bytes) -> bool:
 
 
 def whole_text(data: bytes) -> bytes | None:
-    """The payload, if these bytes are exactly one frame of a client with a whole short text.
+    """The payload if these bytes are exactly one frame with a whole short text of a client.
 
     The frame must be final and masked, its length minimally encoded, its text valid UTF-8
     (RFC 6455, 5.2 and 8.1). None for anything else, valid or not.

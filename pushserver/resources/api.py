@@ -24,7 +24,7 @@ from pushserver.channels.names import check_event, check_name
 from pushserver.channels.publication import Draft
 from pushserver.errors import Invalid, InvalidData, PushServerError, Unavailable
 from pushserver.protocols import centrifuge
-from pushserver.protocols.centrifuge import WireError
+from pushserver.protocols.centrifuge import CommandError
 from pushserver.sessions.commands import history_result
 from pushserver.sessions.node import Node
 from pushserver.web.gate import Gate
@@ -219,7 +219,7 @@ class Methods:
         names = list(command)
         if len(names) != 1 or names[0] not in METHODS or names[0] == "batch":
             message = f"bad request: a command has one method of {KNOWN}, got {names!r:.80}"
-            return _error(WireError(centrifuge.METHOD_NOT_FOUND, message))
+            return _error(CommandError(centrifuge.METHOD_NOT_FOUND, message))
         answer = await self.call(names[0], bytes(command[names[0]]))
         return {names[0]: answer["result"]} if "result" in answer else answer
 
@@ -325,11 +325,11 @@ def _error(failed: PushServerError) -> dict[str, object]:
 def _draft(call: Content) -> Draft:
     """The draft of the publication, without a channel."""
     if call.skip_history:
-        raise WireError(
+        raise CommandError(
             centrifuge.NOT_AVAILABLE, "skip_history: every publication has its offset here"
         )
     if call.b64data is not None:
-        raise WireError(centrifuge.NOT_AVAILABLE, "b64data: data is JSON here")
+        raise CommandError(centrifuge.NOT_AVAILABLE, "b64data: data is JSON here")
     tags = dict(call.tags or {})
     event = tags.pop("event", None) if call.event is None else call.event
     return Draft(

@@ -13,7 +13,7 @@ from pushserver.channels.publication import Draft
 from pushserver.errors import Invalid, Refused
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
-from pushserver.protocols.centrifuge import SubscribePosition, SubscribeResult, WireError
+from pushserver.protocols.centrifuge import CommandError, SubscribePosition, SubscribeResult
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
 
@@ -90,7 +90,7 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     joined = await session.join(channel, position, last)
     if joined.reason and request.flag & centrifuge.FLAG_REJECT_UNRECOVERED:
         session.leave(channel)
-        raise WireError(centrifuge.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
+        raise CommandError(centrifuge.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
     if request.join_leave:
         session.node.presence.observe(channel, session)
     return _subscribed(session.node, channel, joined, position)
@@ -118,18 +118,20 @@ def _check_may_subscribe(
     session: Session, channel: str, request: centrifuge.SubscribeRequest
 ) -> None:
     if request.type:
-        raise WireError(centrifuge.NOT_AVAILABLE, "type: this server has stream subscriptions only")
+        raise CommandError(
+            centrifuge.NOT_AVAILABLE, "type: this server has stream subscriptions only"
+        )
     if request.tf is not UNSET:
-        raise WireError(centrifuge.NOT_AVAILABLE, "tf: this server filters no publications")
+        raise CommandError(centrifuge.NOT_AVAILABLE, "tf: this server filters no publications")
     if channel in session.channels:
         if channel in session.invited:
             return
         message = f"already subscribed to {channel}"
-        raise WireError(centrifuge.ALREADY_SUBSCRIBED, message)
+        raise CommandError(centrifuge.ALREADY_SUBSCRIBED, message)
     limit = session.node.limits.channels_per_client
     if len(session.channels) >= limit:
         message = f"more than {limit} channels on one connection (channels_per_client)"
-        raise WireError(centrifuge.LIMIT_EXCEEDED, message)
+        raise CommandError(centrifuge.LIMIT_EXCEEDED, message)
 
 
 def _initial(session: Session, request: centrifuge.SubscribeRequest) -> int:
@@ -158,7 +160,7 @@ async def publish(session: Session, text: bytes) -> Struct:
     has_handler = handlers.decides(channel)
     if not has_handler and not node.history.options(channel).client_publish:
         message = f"clients may not publish to {channel} (client_publish)"
-        raise WireError(centrifuge.PERMISSION_DENIED, message)
+        raise CommandError(centrifuge.PERMISSION_DENIED, message)
     data = centrifuge.request_data(bytes(request.data))
     if has_handler:
         await handlers.publish(session, channel, data)
@@ -202,7 +204,7 @@ async def ping(session: Session, text: bytes) -> Struct:
 
 
 async def not_available(session: Session, text: bytes) -> Struct:
-    raise WireError(centrifuge.NOT_AVAILABLE, "not available on this server")
+    raise CommandError(centrifuge.NOT_AVAILABLE, "not available on this server")
 
 
 METHODS: dict[str, Callable[[Session, bytes], Awaitable[Struct]]] = {
@@ -229,11 +231,11 @@ def answer(session: Session, method: str, text: bytes) -> Awaitable[Struct]:
 def history_result(
     log: History, name: str, request: centrifuge.HistoryRequest
 ) -> centrifuge.HistoryResult:
-    """The answer to a history request; raises WireError for a position of another epoch."""
+    """The answer to a history request; raises CommandError for a position of another epoch."""
     channel = log.peek(name)
     since = request.since
     if since is not None and since.epoch and since.epoch != log.epoch:
-        raise WireError(
+        raise CommandError(
             centrifuge.UNRECOVERABLE, f"unrecoverable position: epoch {since.epoch[:40]!r}"
         )
     if since is None:

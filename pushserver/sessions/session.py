@@ -14,8 +14,8 @@ from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import (
     Command,
+    CommandError,
     FrameError,
-    WireError,
 )
 from pushserver.protocols.formats import SessionFormat
 from pushserver.sessions.base import (
@@ -173,10 +173,10 @@ class Session(Conversation[SessionFormat]):
             )
 
     def check_not_ended(self) -> None:
-        """Raise WireError if the session has ended; it is never sent."""
+        """Raise CommandError if the session has ended; it is never sent."""
         if self.state >= CLOSING:
             # Not a constant: a raised error keeps its traceback, and so the session, alive.
-            raise WireError(centrifuge.INTERNAL, "the connection is closed")
+            raise CommandError(centrifuge.INTERNAL, "the connection is closed")
 
     async def join(self, channel: str, position: Position | None, last: int) -> Joined:
         """Subscribe to the channel; the answer has the publications to send first."""
@@ -241,7 +241,7 @@ class Session(Conversation[SessionFormat]):
         self.disconnect(centrifuge.SHUTDOWN, "the server is shutting down")
 
     def _close(self, code: int, reason: str) -> None:
-        if not self.format.says_why:
+        if not self.format.has_close_code:
             self.push(centrifuge.disconnect_push(code, reason))
         super()._close(code, reason)
 
@@ -310,7 +310,7 @@ class Session(Conversation[SessionFormat]):
         """Answer with the error, if the command has an id."""
         if not isinstance(error, PushServerError) or not error.centrifuge_code:
             self.node.report("a command failed")
-            error = WireError(centrifuge.INTERNAL, "internal server error", temporary=True)
+            error = CommandError(centrifuge.INTERNAL, "internal server error", temporary=True)
         if command.id and self.state < CLOSING:
             self.push(centrifuge.error_reply(command.id, error))
 

@@ -169,7 +169,7 @@ class Disconnected(PushServerError):
 
 
 _TEXTS: SessionFormat = replace(
-    SESSION_LINES, name="test", frame=lambda text: text + b"\n", says_why=True
+    SESSION_LINES, name="test", frame=lambda text: text + b"\n", has_close_code=True
 )
 
 

@@ -55,15 +55,15 @@ def test_some_are_built_in_exceptions_too(name: str, base: type[BaseException]) 
     assert issubclass(CLASSES[name], base)
 
 
-def test_the_code_of_a_refusal_is_that_of_its_reply() -> None:
+def test_code_of_a_refusal_is_that_of_its_reply() -> None:
     assert errors.Refused("no", 401).centrifuge_code == 401
     assert errors.Refused("no").centrifuge_code == 103
 
 
-def test_the_text_of_a_refusal_can_be_sent() -> None:
+def test_text_of_a_refusal_can_be_sent() -> None:
     assert str(errors.Refused("\ud800")) == "?"
 
 
 @pytest.mark.parametrize("name", sorted(set(CLASSES) & set(pushserver.__all__)))
-def test_the_package_exports_the_same_classes(name: str) -> None:
+def test_package_exports_the_same_classes(name: str) -> None:
     assert getattr(pushserver, name) is CLASSES[name]

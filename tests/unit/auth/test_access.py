@@ -79,7 +79,7 @@ def test_without_a_key_the_program_of_another_user_is_refused() -> None:
     assert "not known to be one" in message
 
 
-def test_an_unknown_user_is_refused_only_where_proof_is_needed() -> None:
+def test_unknown_user_is_refused_only_where_proof_is_needed() -> None:
     unknown = replace(LOCAL, is_own=lambda: None)
     check(unknown)
     with pytest.raises(Denied):
@@ -87,7 +87,7 @@ def test_an_unknown_user_is_refused_only_where_proof_is_needed() -> None:
     check(LOCAL, proven=True)
 
 
-def test_the_owner_is_looked_up_last_and_only_without_a_key() -> None:
+def test_owner_is_looked_up_last_and_only_without_a_key() -> None:
     def never() -> bool:
         raise AssertionError("asked")
 
@@ -148,17 +148,17 @@ def test_without_a_key_a_page_of_the_same_origin_is_allowed(origin: str | None) 
     check(replace(LOCAL, origin=origin))
 
 
-def test_a_page_of_an_allowed_origin_is_allowed() -> None:
+def test_page_of_an_allowed_origin_is_allowed() -> None:
     check(replace(LOCAL, origin="https://app.example"), ("https://app.example",))
 
 
-def test_an_allowed_origin_does_not_admit_another_machine() -> None:
+def test_allowed_origin_does_not_admit_another_machine() -> None:
     caller = replace(LOCAL, origin="https://app.example", address="10.0.0.1")
     assert denied(caller, ("https://app.example",))[0] == 401
 
 
 @pytest.mark.parametrize("key", sorted(KEYS))
-def test_a_key_is_enough_from_everywhere(key: str) -> None:
+def test_key_is_enough_from_everywhere(key: str) -> None:
     elsewhere = Caller(
         "10.0.0.1",
         "evil.example",
@@ -173,7 +173,7 @@ def test_a_key_is_enough_from_everywhere(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "S3cret", "s3cret ", "s3cre", "s3crets", "ü", "\udcff"])
-def test_a_wrong_key_is_always_refused(key: str) -> None:
+def test_wrong_key_is_always_refused(key: str) -> None:
     status, message = denied(replace(LOCAL, key=key))
     assert status == 401
     assert "auth.api_keys" in message
@@ -185,6 +185,6 @@ def test_any_key_is_wrong_if_none_are_configured() -> None:
         check_publisher(replace(LOCAL, key=""), Rules(frozenset(), frozenset()))
 
 
-def test_a_refusal_quotes_a_bounded_text() -> None:
+def test_refusal_quotes_a_bounded_text() -> None:
     for caller in (replace(LOCAL, host="h" * 10_000), replace(LOCAL, origin="o" * 10_000)):
         assert len(denied(caller)[1]) < 300

@@ -43,7 +43,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
-def test_a_page_of_another_origin_is_refused(origin: str) -> None:
+def test_page_of_another_origin_is_refused(origin: str) -> None:
     assert not allowed_origin(origin, "push.example", False, None, frozenset())
     assert not allowed_origin(
         origin, "push.example:80", False, None, frozenset({"https://app.example"})
@@ -64,7 +64,7 @@ def test_a_page_of_another_origin_is_refused(origin: str) -> None:
         ("https://push.example:8443", "push.example:8443", True),
     ],
 )
-def test_a_page_of_the_same_origin_is_allowed(origin: str, host: str, secure: bool) -> None:
+def test_page_of_the_same_origin_is_allowed(origin: str, host: str, secure: bool) -> None:
     assert allowed_origin(origin, host, secure, None, frozenset())
 
 
@@ -74,11 +74,11 @@ def test_http_and_https_are_different_origins() -> None:
     assert not allowed_origin("https://push.example:443", "push.example:443", False, None, ())
 
 
-def test_a_request_without_browser_headers_is_allowed() -> None:
+def test_request_without_browser_headers_is_allowed() -> None:
     assert allowed_origin(None, "push.example", False, None, ())
 
 
-def test_a_listed_origin_is_allowed_in_any_case() -> None:
+def test_listed_origin_is_allowed_in_any_case() -> None:
     allowed = frozenset({"https://app.example"})
     assert allowed_origin("https://app.example", "push.example", False, None, allowed)
     assert allowed_origin("https://APP.example", "push.example", False, None, allowed)
@@ -105,14 +105,14 @@ def test_sec_fetch_site_decides_about_the_origin_null(origin: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0:80", "[::2]:8080", "127.0.0.1", "[::1]"])
-def test_an_address_is_a_numeric_host(host: str) -> None:
+def test_address_is_a_numeric_host(host: str) -> None:
     assert numeric_host(host)
 
 
 @pytest.mark.parametrize(
     "host", ["", "localhost", "1.2.3", "10.0.0.1.evil.example", "2130706433", "0x7f.0.0.1", "::1"]
 )
-def test_a_name_like_an_address_is_not_numeric(host: str) -> None:
+def test_name_like_an_address_is_not_numeric(host: str) -> None:
     assert not numeric_host(host)
 
 
@@ -163,7 +163,7 @@ def test_names_of_this_machine_are_loopback_hosts(host: str) -> None:
         "localhost\n",
     ],
 )
-def test_names_of_other_machines_are_no_loopback_hosts(host: str) -> None:
+def test_names_of_other_machines_are_not_loopback_hosts(host: str) -> None:
     assert not loopback_host(host)
 
 
@@ -189,7 +189,7 @@ def test_loopback_addresses_are_recognized(address: str, loopback: bool) -> None
     "host",
     ["a", "push.example", "push_1.example:0", "a.b.", "10.0.0.1:65535", "[::1]:80", "[fe80::1]"],
 )
-def test_a_name_or_address_is_valid_with_or_without_a_port(host: str) -> None:
+def test_name_or_address_is_valid_with_or_without_a_port(host: str) -> None:
     assert valid_host(host)
 
 
@@ -216,7 +216,7 @@ def test_a_name_or_address_is_valid_with_or_without_a_port(host: str) -> None:
         "x" * 256,
     ],
 )
-def test_any_other_text_is_no_valid_host(host: str) -> None:
+def test_any_other_text_is_not_a_valid_host(host: str) -> None:
     assert not valid_host(host)
 
 

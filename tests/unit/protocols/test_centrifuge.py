@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.errors import Invalid
 from pushserver.protocols import centrifuge
-from pushserver.protocols.centrifuge import FrameError, WireError
+from pushserver.protocols.centrifuge import CommandError, FrameError
 from tests.unit.fakes.tools import EPOCH, row
 
 
@@ -25,7 +25,7 @@ def test_each_line_of_a_frame_is_a_command() -> None:
     assert names(b"") == names(b"\n \n") == []
 
 
-def test_an_empty_object_is_a_pong() -> None:
+def test_empty_object_is_a_pong() -> None:
     assert names(b"{}") == [(0, "")]
 
 
@@ -50,7 +50,7 @@ def test_every_method_is_decoded_with_its_request(method: str) -> None:
     ],
     ids=lambda value: repr(value[:20]),
 )
-def test_a_line_that_is_not_a_command_ends_the_frame_with_the_reason(text: bytes, why: str) -> None:
+def test_line_that_is_not_a_command_ends_the_frame_with_the_reason(text: bytes, why: str) -> None:
     decoded = centrifuge.commands(b'{"id":1,"ping":{}}\n' + text)
     assert centrifuge.method(next(decoded))[0] == "ping"
     with pytest.raises(FrameError, match=why):
@@ -65,7 +65,7 @@ def test_a_line_that_is_not_a_command_ends_the_frame_with_the_reason(text: bytes
         (b'{"id":3,"fly":{}}', "command 3 has no method"),
     ],
 )
-def test_a_command_has_exactly_one_method_of_the_protocol(text: bytes, why: str) -> None:
+def test_command_has_exactly_one_method_of_the_protocol(text: bytes, why: str) -> None:
     (command,) = centrifuge.commands(text)
     with pytest.raises(FrameError, match=why):
         centrifuge.method(command)
@@ -95,7 +95,7 @@ def test_unknown_fields_are_ignored() -> None:
         (b"[]", centrifuge.ChannelRequest, "array"),
     ],
 )
-def test_the_error_for_a_wrong_request_names_the_field(text: bytes, kind: Any, field: str) -> None:
+def test_error_for_a_wrong_request_names_the_field(text: bytes, kind: Any, field: str) -> None:
     with pytest.raises(Invalid, match=field) as refused:
         centrifuge.request(text, kind)
     error = centrifuge.error_object(refused.value)
@@ -110,10 +110,10 @@ def test_replies_repeat_the_id_and_the_method_and_leave_zeroes_out() -> None:
     assert centrifuge.reply(6, "ping", centrifuge.Empty()) == b'{"id":6,"ping":{}}'
 
 
-def test_an_error_reply_has_temporary_only_if_it_is_true() -> None:
-    error = centrifuge.error_reply(3, WireError(107, "bad"))
+def test_error_reply_has_temporary_only_if_it_is_true() -> None:
+    error = centrifuge.error_reply(3, CommandError(107, "bad"))
     assert json.loads(error) == {"id": 3, "error": {"code": 107, "message": "bad"}}
-    error = centrifuge.error_reply(3, WireError(100, "oh", temporary=True))
+    error = centrifuge.error_reply(3, CommandError(100, "oh", temporary=True))
     assert json.loads(error)["error"]["temporary"] is True
 
 
@@ -130,7 +130,7 @@ def publication(**changed: Any) -> Publication:
     return Publication(**{**fields, **changed})
 
 
-def test_a_publication_is_pushed_with_its_event_as_a_tag_and_its_time_in_milliseconds() -> None:
+def test_publication_is_pushed_with_its_event_as_a_tag_and_its_time_in_milliseconds() -> None:
     assert json.loads(centrifuge.publication_push(publication())) == {
         "push": {
             "channel": "numbers",
@@ -155,7 +155,7 @@ def test_tags_of_the_publisher_cannot_replace_the_event() -> None:
     assert pushed["push"]["pub"]["tags"] == {"k": "v", "event": "newnumber"}
 
 
-def test_a_publication_of_a_client_has_its_info() -> None:
+def test_publication_of_a_client_has_its_info() -> None:
     info = ClientInfo("c1", "anna", b'{"name":"A"}', b"[1]")
     pushed = json.loads(centrifuge.publication_push(publication(info=info)))
     assert pushed["push"]["pub"]["info"] == {
@@ -173,7 +173,7 @@ def test_joins_and_leaves_have_the_info_without_empty_fields() -> None:
     assert "leave" in json.loads(centrifuge.leave_push("a", info))["push"]
 
 
-def test_an_unsubscribe_push_names_the_channel_the_code_and_the_reason() -> None:
+def test_unsubscribe_push_names_the_channel_the_code_and_the_reason() -> None:
     assert json.loads(centrifuge.unsubscribe_push("a", 2500, "insufficient state")) == {
         "push": {"channel": "a", "unsubscribe": {"code": 2500, "reason": "insufficient state"}}
     }
@@ -193,7 +193,7 @@ def test_an_unsubscribe_push_names_the_channel_the_code_and_the_reason() -> None
         (4999, False),
     ],
 )
-def test_a_disconnect_push_says_whether_to_reconnect(code: int, reconnect: bool) -> None:
+def test_disconnect_push_says_whether_to_reconnect(code: int, reconnect: bool) -> None:
     pushed = json.loads(centrifuge.disconnect_push(code, "why"))["push"]["disconnect"]
     assert pushed == {"code": code, "reason": "why", "reconnect": reconnect}
 
@@ -204,7 +204,7 @@ def test_pushes_and_replies_are_one_line() -> None:
         centrifuge.publication_push(row(1)),
         centrifuge.publication_push(publication(event=event)),
         centrifuge.unsubscribe_push("a", 2000, "two\nlines"),
-        centrifuge.error_reply(1, WireError(107, "two\nlines")),
+        centrifuge.error_reply(1, CommandError(107, "two\nlines")),
     ):
         assert b"\n" not in text
         json.loads(text)

@@ -37,7 +37,7 @@ def texts(data: bytes) -> list[bytes]:
     return [frame.payload for frame in parsed]
 
 
-def test_the_publication_object_is_as_documented() -> None:
+def test_publication_object_is_as_documented() -> None:
     assert json.loads(publication_object(EVENT)) == {
         "channel": "numbers",
         "event": "newnumber",
@@ -54,25 +54,25 @@ def test_tags_are_in_the_object_if_there_are_any() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 70_000])
-def test_a_websocket_frame_of_any_size_is_one_unmasked_text(size: int) -> None:
+def test_websocket_frame_of_any_size_is_one_unmasked_text(size: int) -> None:
     assert texts(websocket_frame(b"x" * size)) == [b"x" * size]
 
 
-def test_a_frame_uses_the_shortest_form_of_its_length() -> None:
+def test_frame_uses_the_shortest_form_of_its_length() -> None:
     assert [len(websocket_frame(b"x" * n)) - n for n in (125, 126, 65535, 65536)] == [2, 4, 4, 10]
 
 
-def test_a_publication_on_a_raw_websocket_is_one_frame_of_its_object() -> None:
+def test_publication_on_a_raw_websocket_is_one_frame_of_its_object() -> None:
     assert texts(STREAM_WEBSOCKET.publications([EVENT])) == [publication_object(EVENT)]
 
 
-def test_a_publication_in_a_session_is_one_frame_of_its_push() -> None:
+def test_publication_in_a_session_is_one_frame_of_its_push() -> None:
     (text,) = texts(SESSION_WEBSOCKET.publications([EVENT]))
     assert json.loads(text)["push"]["pub"]["offset"] == 41
     assert texts(SESSION_WEBSOCKET.frame(b"{}")) == [b"{}"]
 
 
-def test_the_opening_of_a_raw_websocket_has_the_position_in_each_channel() -> None:
+def test_opening_of_a_raw_websocket_has_the_position_in_each_channel() -> None:
     opening = [
         json.loads(text) for text in texts(STREAM_WEBSOCKET.make_opening(SUBSCRIBED, None, 1000))
     ]
@@ -90,7 +90,7 @@ def test_the_opening_of_a_raw_websocket_has_the_position_in_each_channel() -> No
     ]
 
 
-def test_a_reset_of_a_raw_websocket_follows_the_positions() -> None:
+def test_reset_of_a_raw_websocket_follows_the_positions() -> None:
     reset = Reset("evicted", EPOCH, "e1:7")
     opening = [
         json.loads(text)
@@ -100,11 +100,11 @@ def test_a_reset_of_a_raw_websocket_follows_the_positions() -> None:
     assert opening[1:] == [{"reset": {"reason": "evicted", "epoch": EPOCH, "id": "e1:7"}}]
 
 
-def test_the_opening_of_an_event_stream_is_a_retry_time_and_an_id_without_data() -> None:
+def test_opening_of_an_event_stream_is_a_retry_time_and_an_id_without_data() -> None:
     assert STREAM_SSE.make_opening(SUBSCRIBED, None, 2500) == b"retry: 2500\nid: e1:7\n\n"
 
 
-def test_a_reset_of_an_event_stream_is_an_event() -> None:
+def test_reset_of_an_event_stream_is_an_event() -> None:
     opening = STREAM_SSE.make_opening(SUBSCRIBED, Reset("epoch", EPOCH, "e1:7"), 2500)
     head, _, data = opening.partition(b"data: ")
     assert head == b"retry: 2500\nid: e1:7\nevent: pushserver-reset\n"
@@ -112,7 +112,7 @@ def test_a_reset_of_an_event_stream_is_an_event() -> None:
     assert json.loads(data) == {"reason": "epoch", "epoch": EPOCH, "id": "e1:7"}
 
 
-def test_a_publication_in_an_event_stream_is_an_id_and_one_line_of_data() -> None:
+def test_publication_in_an_event_stream_is_an_id_and_one_line_of_data() -> None:
     block = STREAM_SSE.publications([EVENT])
     assert block == b"id: e1:1042\ndata: " + publication_object(EVENT) + b"\n\n"
     assert block.count(b"\n") == 3
@@ -135,7 +135,7 @@ def named(format_: Format) -> str:
 
 
 @pytest.mark.parametrize("format_", PLAIN, ids=named)
-def test_each_of_several_publications_is_a_frame_of_its_own(
+def test_each_of_several_publications_is_a_separate_frame(
     format_: Format,
 ) -> None:
     assert format_.publications(SEVERAL) == b"".join(format_.publications([one]) for one in SEVERAL)
@@ -148,7 +148,7 @@ def test_several_publications_in_a_chunked_response_are_one_chunk(plain: Format)
         assert chunked.publications(rows) == chunk(plain.publications(rows))
 
 
-def test_a_history_answer_has_all_publications_of_a_batch() -> None:
+def test_history_answer_has_all_publications_of_a_batch() -> None:
     answer = json.loads(HISTORY.publications(SEVERAL))
     assert [one["offset"] for one in answer["publications"]] == [1, 2, 3]
     assert (answer["offset"], answer["id"]) == (3, "e1:3")
