@@ -17,7 +17,7 @@ const MAX_DELAY_MS = 5000; // the client's default is 20 s, too long on a page t
  * | closed, the instant of the next attempt or null, and whether retryNow() would end the wait;
  * `onPublication({data, offset, event, time, live, again})`: live is false for one of the history,
  * again is true for one that was passed before; `onReset()`: clear the view, a history follows;
- * `onNotice(text)`; `onWatching(count)`, null if the server does not tell.
+ * `onNotice(text)`; `onWatching(count, names)`: see watching.js.
  */
 export class ChannelConnection {
   constructor(options, handlers) {
@@ -41,7 +41,7 @@ export class ChannelConnection {
     this.watching = new Watching(this.subscription, handlers.onWatching);
     this.#listenToClient();
     this.#listenToSubscription();
-    this.#tellDelays();
+    this.#reportDelays();
     keepTimes(this.client);
   }
 
@@ -49,7 +49,7 @@ export class ChannelConnection {
   open() {
     this.reason = "";
     this.subscription.subscribe();
-    this.#tell("connecting");
+    this.#report("connecting");
     this.client.connect();
   }
 
@@ -57,7 +57,7 @@ export class ChannelConnection {
   retryNow() {
     // The client has no method for this, but connects at once when the network comes back.
     this.network.dispatchEvent(new Event("online"));
-    if (this.client.state === "connecting") this.#tell("reconnecting");
+    if (this.client.state === "connecting") this.#report("reconnecting");
   }
 
   #makeClient() {
@@ -72,7 +72,7 @@ export class ChannelConnection {
     });
   }
 
-  #tell(name, retryAt = null) {
+  #report(name, retryAt = null) {
     // After the final end of the subscription, the state of the connection does not matter to the
     // reader.
     if (name !== "closed" && this.subscription.state === "unsubscribed") return;
@@ -87,7 +87,7 @@ export class ChannelConnection {
       if (context.code === 0) return; // our own call of connect()
       this.reason = reconnectReason(context, navigator.onLine);
       this.watching.forget();
-      this.#tell("reconnecting");
+      this.#report("reconnecting");
     });
     this.client.on("connected", ({ client }) => (this.watching.self = client));
     // A failed attempt of a client that is connecting causes only an error event.
@@ -97,18 +97,18 @@ export class ChannelConnection {
     this.client.on("disconnected", (context) => {
       this.reason = closeReason(context);
       this.watching.forget();
-      this.#tell("closed");
+      this.#report("closed");
     });
   }
 
   // The client does not publish its random delay. If a later version renames these methods, the page
   // still says that it reconnects, without the seconds.
-  #tellDelays() {
-    const tell = (delay) => this.#tell("reconnecting", Date.now() + delay);
-    listenToResult(this.client, "_getReconnectDelay", tell);
+  #reportDelays() {
+    const report = (delay) => this.#report("reconnecting", Date.now() + delay);
+    listenToResult(this.client, "_getReconnectDelay", report);
     listenToResult(this.subscription, "_getResubscribeDelay", (delay) => {
       // Without a connection, the subscription waits for the connection and not for its own delay.
-      if (this.client.state === "connected") tell(delay);
+      if (this.client.state === "connected") report(delay);
     });
   }
 
@@ -121,7 +121,7 @@ export class ChannelConnection {
     subscription.on("subscribing", ({ code, reason }) => {
       if (code < 100) return; // our own call, or a lost connection, which has its own events
       this.reason = reason;
-      this.#tell("reconnecting");
+      this.#report("reconnecting");
     });
     subscription.on("error", ({ error }) => {
       this.reason = error.message;
@@ -129,15 +129,15 @@ export class ChannelConnection {
     subscription.on("unsubscribed", (context) => {
       this.reason = closeReason(context);
       this.watching.forget();
-      this.#tell("closed");
+      this.#report("closed");
     });
   }
 
   #subscribed(context) {
     this.reason = "";
-    this.#tell("live");
+    this.#report("live");
     const epoch = context.streamPosition?.epoch ?? "";
-    if (!context.recovered) this.#beginAgain(epoch, context.wasRecovering);
+    if (!context.recovered) this.#startAgain(epoch, context.wasRecovering);
     // The client emits the publications of the reply in the same turn, right after this event.
     this.snapshot = true;
     queueMicrotask(() => (this.snapshot = false));
@@ -146,7 +146,7 @@ export class ChannelConnection {
   }
 
   // For a first subscribe or a failed recovery; after that, the reply has no publications.
-  #beginAgain(epoch, wasRecovering) {
+  #startAgain(epoch, wasRecovering) {
     const first = this.epoch === null;
     if (first || !wasRecovering) {
       if (!first) this.handlers.onReset();
@@ -168,10 +168,10 @@ export class ChannelConnection {
 
   #received(publication) {
     if (this.held) this.#hold(publication);
-    else this.#handOn(publication, !this.snapshot);
+    else this.#pass(publication, !this.snapshot);
   }
 
-  #handOn({ data, offset, tags, time }, live) {
+  #pass({ data, offset, tags, time }, live) {
     if (offset <= this.last) return;
     const again = offset <= this.seen;
     this.last = offset ?? this.last;
@@ -207,7 +207,7 @@ export class ChannelConnection {
     }
     const held = this.held;
     this.held = null;
-    if (!this.stale) for (const publication of held) this.#handOn(publication, true);
+    if (!this.stale) for (const publication of held) this.#pass(publication, true);
   }
 
   #redraw(history) {
@@ -216,14 +216,14 @@ export class ChannelConnection {
     this.stale = false;
     this.#enterEpoch(history.epoch);
     this.handlers.onReset();
-    for (const publication of history.publications) this.#handOn(publication, false);
+    for (const publication of history.publications) this.#pass(publication, false);
   }
 
   // The notice for the reader; none if the history overlaps with the publications already shown.
   #missed({ epoch, offset, publications }) {
     if (this.last === 0) return "";
     if (epoch !== this.epoch) {
-      return "The server began a new history; events of the time between may be missing here.";
+      return "The server began a new history; some events before it may be missing here.";
     }
     const oldest = publications[0]?.offset ?? offset + 1;
     const count = oldest - this.last - 1;

@@ -1,14 +1,14 @@
-// Elements and their texts.
+// Makes elements, and changes their texts.
 
 /** A new element of this class. */
 export function element(name, className, text = "") {
-  const made = document.createElement(name);
-  made.className = className;
-  made.textContent = text;
-  return made;
+  const node = document.createElement(name);
+  node.className = className;
+  node.textContent = text;
+  return node;
 }
 
-/** Changes the text of an element only where it differs: a change costs a layout. */
+/** Sets the text of an element, only if it differs: a change costs a layout. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

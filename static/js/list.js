@@ -21,9 +21,9 @@ export class List {
   render(publications) {
     const wanted = publications.slice(-this.size);
     this.#drop(new Set(wanted));
-    const known = new Set(this.rows.map((row) => row.publication));
+    const shown = new Set(this.rows.map((row) => row.publication));
     const fresh = wanted
-      .filter((publication) => !known.has(publication))
+      .filter((publication) => !shown.has(publication))
       .map((publication) => this.#makeRow(publication));
     if (fresh.length === 0 && this.rows.length === wanted.length && this.complete) return;
     this.rows = [...fresh.reverse(), ...this.rows];
@@ -64,7 +64,7 @@ export class List {
       description.parts.every((part) => part.kind === "number"),
     );
     value.classList.toggle("columns", description.parts.length > 1);
-    item.append(whenceOf(publication), value, this.#more(publication));
+    item.append(rowHead(publication), value, this.#more(publication));
     return row;
   }
 
@@ -121,14 +121,14 @@ function overflows(box) {
 }
 
 // The time, and below it the event's name unless it is the default.
-function whenceOf({ time, offset, event }) {
-  const whence = element("span", "row-whence");
+function rowHead({ time, offset, event }) {
+  const head = element("span", "row-head");
   const when = element("time", "row-when", clock(time, Date.now()));
   when.dateTime = new Date(time).toISOString();
   when.title = `${fullTime(time)}${offset === undefined ? "" : ` · offset ${offset}`}`;
-  whence.append(when);
-  if (event !== "message") whence.append(" ", element("span", "row-event", event));
-  return whence;
+  head.append(when);
+  if (event !== "message") head.append(" ", element("span", "row-event", event));
+  return head;
 }
 
 function placeholder() {

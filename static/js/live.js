@@ -49,13 +49,13 @@ class LivePage {
     this.speaker = new Speaker(byId("spoken"));
     this.connection = new ChannelConnection(settings, {
       onState: (state) => this.showState(state),
-      onPublication: (publication) => this.take(publication),
+      onPublication: (publication) => this.receive(publication),
       onReset: () => this.reset(),
       onNotice: (text) => this.notice(text),
-      onWatching: (count, who) => {
+      onWatching: (count, names) => {
         setText(byId("watching"), count === null ? "–" : count.toLocaleString("en"));
-        setText(byId("watching-who"), who);
-        byId("watching-who").title = who; // a phone shows only the beginning of a long text
+        setText(byId("watching-names"), names);
+        byId("watching-names").title = names; // a phone shows only the beginning of a long text
       },
     });
     this.trouble = new Trouble(byId, settings.statusUrl, (...parts) => whole.show(...parts));
@@ -77,7 +77,7 @@ class LivePage {
   // --- events of the connection ---------------------------------------
 
   /** Adds one publication, to be drawn later. Cheap: a busy channel has a thousand a second. */
-  take({ data, offset, event, time, live, again }) {
+  receive({ data, offset, event, time, live, again }) {
     if (!again) this.tally.add(time, live ? Date.now() : undefined);
     this.recent.push({ data, offset, event, time });
     const { listSize } = this.settings;

@@ -1,6 +1,6 @@
 // The points of the graph: times and one column of numbers for each line. No DOM.
 
-const LEAST_STEP = 1e-6; // seconds
+const MIN_STEP = 1e-6; // seconds
 
 /**
  * A bounded table of points. `names` are the lines in the order in which they appeared, at most
@@ -36,7 +36,7 @@ export class Points {
     // uPlot needs increasing times, but a clock may be set back, and a burst may share one
     // millisecond.
     const previous = this.times.length > 0 ? this.times[this.times.length - 1] : 0;
-    this.times.push(Math.max(instant / 1000, previous + LEAST_STEP));
+    this.times.push(Math.max(instant / 1000, previous + MIN_STEP));
     for (const [name, column] of this.columns) column.push(leaves.get(name) ?? null);
     // Trimmed in batches, as each trim shifts all columns.
     if (this.times.length > this.maxPoints * 1.25 + 16) this.trim();

@@ -18,20 +18,20 @@ const DISCONNECTED = new Map([
   [3, "a message was too large"],
 ]);
 
-/** Why the page waits to connect again. */
+/** The reason for the wait before the next attempt to connect. */
 export function reconnectReason({ code, reason }, online) {
   if (!online) return "this device is offline";
   return CONNECTING.get(code) ?? reason ?? "the connection was lost";
 }
 
-/** Why an attempt to connect failed, from an error event of the client. */
+/** The reason of a failed attempt to connect, from an error event of the client. */
 export function failureReason({ type, error }, online) {
   if (!online) return "this device is offline";
   if (type === "transport") return "no answer from the server";
   return error?.message || "the server refused the connection";
 }
 
-/** Why the page does not try again. */
+/** The reason of a final close. */
 export function closeReason({ code, reason }) {
   const words = DISCONNECTED.get(code) ?? reason ?? "disconnected";
   return code >= 100 ? `${words} (${code})` : words;

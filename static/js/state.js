@@ -1,5 +1,7 @@
 // The state of the connection in one line, with its countdown and its button.
 
+import { setText } from "./dom.js";
+
 const TICK_MS = 250;
 
 const BUTTONS = { retry: "Try now", open: "Connect again" };
@@ -42,8 +44,7 @@ export class StateLine {
   #render() {
     const { line, text } = this.elements;
     if (line.dataset.state !== this.state.name) line.dataset.state = this.state.name;
-    const words = stateText(this.state, Date.now());
-    if (text.textContent !== words) text.textContent = words;
+    setText(text, stateText(this.state, Date.now()));
     this.#renderButton();
   }
 

@@ -2,7 +2,7 @@
 
 const REMEMBERED = 2000;
 const WINDOW_MS = 10_000;
-const FEWEST = 10;
+const MIN_EVENTS = 10;
 
 /** Counts events; instants are milliseconds since 1970 on the server's clock. */
 export class Tally {
@@ -42,8 +42,8 @@ export class Tally {
     const end = instants.length - 1;
     if (end < 2) return null;
     let start = end;
-    while (start > 0 && (end - start < FEWEST || instants[start - 1] >= instants[end] - WINDOW_MS))
-      start--;
+    const oldest = instants[end] - WINDOW_MS;
+    while (start > 0 && (end - start < MIN_EVENTS || instants[start - 1] >= oldest)) start--;
     const span = instants[end] - instants[start];
     // Less than a second is too short: eight events at once are a burst and no rate.
     return span >= 1000 ? ((end - start) * 1000) / span : null;

@@ -45,7 +45,7 @@ export function whenText({ at, state, retryAt }, now) {
 }
 
 const NEXT = {
-  running: "goes on",
+  running: "still running",
   waiting: "waits for somebody to watch",
   ended: "has ended",
   stopped: "stopped with the server",
@@ -56,8 +56,8 @@ export class Trouble {
   constructor(byId, url, openWhole) {
     this.elements = {
       line: byId("trouble"),
-      what: byId("trouble-what"),
-      when: byId("trouble-when"),
+      text: byId("trouble-text"),
+      time: byId("trouble-time"),
       button: byId("trouble-more"),
       spoken: byId("trouble-spoken"),
       state: byId("state"),
@@ -92,7 +92,7 @@ export class Trouble {
 
   #render() {
     clearTimeout(this.timer);
-    const { line, what, when, button, spoken } = this.elements;
+    const { line, text, time, button, spoken } = this.elements;
     const now = Date.now();
     const current = this.#current(now);
     const [newest] = current;
@@ -100,9 +100,9 @@ export class Trouble {
     if (!newest && document.activeElement === button) this.elements.state.focus();
     line.classList.toggle("shown", Boolean(newest));
     button.hidden = !newest;
-    setText(what, newest ? `${newest.who}: ${newest.error}` : "");
+    setText(text, newest ? `${newest.who}: ${newest.error}` : "");
     const more = current.length > 1 ? ` (and ${current.length - 1} more)` : "";
-    setText(when, newest ? whenText(newest, now) + more : "");
+    setText(time, newest ? whenText(newest, now) + more : "");
     // Without the error texts, which may differ each time.
     const names = current.map(({ who }) => who).sort();
     setText(spoken, names.length > 0 ? `Failing: ${names.join(", ")}` : "");
@@ -118,7 +118,7 @@ export class Trouble {
     const parts = this.#current(now).map(
       (one) => `${one.who}\n${one.error}\n${fullTime(one.at)}: ${whenText(one, now)}`,
     );
-    return ["What fails", "The log of the server has the tracebacks.", parts.join("\n\n")];
+    return ["Failures", "The log of the server has the tracebacks.", parts.join("\n\n")];
   }
 }
 

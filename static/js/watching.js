@@ -1,5 +1,5 @@
-// The other clients of a channel and their number: requested once, updated by joins and leaves, and
-// requested again now and then.
+// The clients of a channel: requested once, updated by joins and leaves, and requested again about
+// every 15 seconds.
 
 const INTERVAL_MS = 15_000;
 // Above this, only the number is requested and shown.
@@ -8,7 +8,7 @@ const NAMED = 20;
 /**
  * The text for the other clients: `others` has the user of each connection, empty if unknown.
  */
-export function whoWatches(others) {
+export function watchersText(others) {
   const users = [...new Set(others.filter((user) => user))].sort();
   const nameless = others.filter((user) => !user).length;
   const rest = nameless === 0 ? [] : [`${nameless} other${nameless === 1 ? "" : "s"}`];
@@ -17,8 +17,8 @@ export function whoWatches(others) {
 }
 
 /**
- * Follows the other clients; calls `onCount` for each change, with the number, null if unknown, and
- * a text with their names, empty for a crowd.
+ * Follows the clients of a channel; calls `onCount(count, names)` for each change. `count` includes
+ * this page, and is null if unknown; `names` is a text, empty for a crowd.
  */
 export class Watching {
   constructor(subscription, onCount) {
@@ -85,6 +85,6 @@ export class Watching {
   #set(count) {
     this.count = count;
     const named = count !== null && count <= NAMED && this.others !== null;
-    this.onCount(count, named ? whoWatches([...this.others.values()]) : "");
+    this.onCount(count, named ? watchersText([...this.others.values()]) : "");
   }
 }

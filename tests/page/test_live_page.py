@@ -160,23 +160,23 @@ def test_an_empty_channel_shows_how_to_publish(site: Site) -> None:
 def test_the_page_shows_the_number_of_watchers(site: Site) -> None:
     page = site.open()
     expect(page.locator("#watching")).to_have_text("1")
-    expect(page.locator("#watching-who")).to_have_text("only you")
+    expect(page.locator("#watching-names")).to_have_text("only you")
     site.join("somebody")
     expect(page.locator("#watching")).to_have_text("2")
-    expect(page.locator("#watching-who")).to_have_text("you and 1 other")
+    expect(page.locator("#watching-names")).to_have_text("you and 1 other")
     site.join("me")  # already counted
     site.join("another", user="ann")
     expect(page.locator("#watching")).to_have_text("3")
-    expect(page.locator("#watching-who")).to_have_text("you, ann and 1 other")
+    expect(page.locator("#watching-names")).to_have_text("you, ann and 1 other")
 
 
 def test_on_a_phone_nothing_moves_when_others_connect(site: Site) -> None:
     page = site.open()
     page.set_viewport_size({"width": 390, "height": 844})
-    expect(page.locator("#watching-who")).to_have_text("only you")
+    expect(page.locator("#watching-names")).to_have_text("only you")
     shift_of_layout(page)
     site.join("somebody", user="a-name-of-some-length")
-    expect(page.locator("#watching-who")).to_have_text("you and a-name-of-some-length")
+    expect(page.locator("#watching-names")).to_have_text("you and a-name-of-some-length")
     for number in range(3):
         site.join(f"another {number}", user=f"somebody {number}")
     expect(page.locator("#watching")).to_have_text("5")

@@ -80,13 +80,13 @@ def asked(page: Page, site: Site, times: int) -> None:
 
 def says(page: Page, what: str, when: str) -> None:
     expect(page.locator("#trouble")).to_have_class("trouble shown")
-    expect(page.locator("#trouble-what")).to_have_text(what)
-    expect(page.locator("#trouble-when")).to_have_text(re.compile(f"^{when}$"))
+    expect(page.locator("#trouble-text")).to_have_text(what)
+    expect(page.locator("#trouble-time")).to_have_text(re.compile(f"^{when}$"))
 
 
 def says_nothing(page: Page) -> None:
     expect(page.locator("#trouble")).to_have_class("trouble")
-    for name in ("what", "when", "spoken"):
+    for name in ("text", "time", "spoken"):
         expect(page.locator(f"#trouble-{name}")).to_be_empty()
     expect(page.locator("#trouble-more")).to_be_hidden()
 
@@ -103,7 +103,7 @@ def test_a_failing_source_is_shown_until_it_works_and_nothing_jumps(told: Site) 
     shift_of_layout(page)
     told.status = status(FAILING)
     page.clock.run_for(ASK_MS)
-    says(page, "Source sensor: OSError: no answer", "[2-9] s ago, goes on")
+    says(page, "Source sensor: OSError: no answer", "[2-9] s ago, still running")
     expect(page.get_by_role("status").filter(has_text="Failing: Source sensor")).to_have_count(1)
     told.status = status(FINE)
     page.clock.run_for(ASK_MS)
@@ -113,7 +113,7 @@ def test_a_failing_source_is_shown_until_it_works_and_nothing_jumps(told: Site) 
 
 def test_an_earlier_failure_is_shown_at_once(told: Site) -> None:
     told.status = status(FAILING)
-    says(opened(told), "Source sensor: OSError: no answer", "[2-9] s ago, goes on")
+    says(opened(told), "Source sensor: OSError: no answer", "[2-9] s ago, still running")
 
 
 def test_the_next_try_has_a_countdown(told: Site) -> None:
@@ -170,7 +170,7 @@ def test_the_newest_failure_is_shown_and_all_on_request(told: Site) -> None:
     page = opened(told)
     says(page, "Handler greet: KeyError: 'name'", r"[1-9] s ago \(and 2 more\)")
     page.locator("#trouble-more").press("Enter")
-    expect(page.locator("#whole-title")).to_have_text("What fails")
+    expect(page.locator("#whole-title")).to_have_text("Failures")
     text = page.locator("#whole-data").inner_text()
     for line in ("Handler greet", "Source sensor", "OSError: no answer", "Source other"):
         assert line in text.splitlines()
