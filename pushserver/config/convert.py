@@ -14,7 +14,7 @@ import msgspec
 from pushserver.errors import InvalidConfig
 
 _SECRET = re.compile(r"auth\.|(secret|password|token|key|header)s?$")
-"""The paths of keys whose values must not be in a log."""
+"""The paths of keys whose values must not be logged."""
 
 
 class Text(str):
@@ -85,7 +85,7 @@ def convert_table(content: object, kind: type, location: Location) -> Any:
 
 
 def convert_known(content: Mapping[str, Any], kind: type, location: Location) -> Any:
-    """The same for a table whose keys are all known."""
+    """Convert a table that has only known keys; raises InvalidConfig."""
     hints = get_type_hints(kind, include_extras=True)
     values = {key: convert(value, hints[key], key, location) for key, value in content.items()}
     for field in dataclasses.fields(kind):
@@ -100,15 +100,15 @@ def convert_known(content: Mapping[str, Any], kind: type, location: Location) ->
 
 def convert(value: object, hint: Any, key: str, location: Location) -> Any:
     """Convert a value to its type; raises InvalidConfig."""
-    text = isinstance(value, Text)
-    if text and re.search(r"\b(list|tuple)\[", str(hint)):
+    is_text = isinstance(value, Text)
+    if is_text and re.search(r"\b(list|tuple)\[", str(hint)):
         value = str(value).split()
     if get_origin(hint) is Literal and value not in get_args(hint):
         expected = " or ".join(get_args(hint))
         raise location.error(key, f"expected {expected}, got {value!r:.60}")
     try:
         return msgspec.convert(
-            str(value) if isinstance(value, Text) else value, hint, strict=not text
+            str(value) if isinstance(value, Text) else value, hint, strict=not is_text
         )
     except msgspec.ValidationError as error:
         problem = re.sub(r" - at `\$.*", "", str(error)).replace("`", "")

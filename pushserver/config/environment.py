@@ -14,8 +14,8 @@ SOURCES = "sources"
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """The known keys of sections, of tables in sections of names, and of sources.
+class KnownKeys:
+    """The known keys of sections, of named tables, and of sources.
 
     `of_source` returns those of the table of a source, `of_types` those of all types.
     """
@@ -28,11 +28,11 @@ class Keys:
 
 
 def apply(
-    content: dict[str, Any], environment: Mapping[str, str], keys: Keys, top: Location
+    content: dict[str, Any], environment: Mapping[str, str], keys: KnownKeys, top: Location
 ) -> None:
-    """Put each variable into the tables of `content`, and note it in the origins of `top`.
+    """Put each variable into the tables of `content`, and add it to the origins of `top`.
 
-    Raises InvalidConfig for a variable of a known section without such a key.
+    Raises InvalidConfig for a variable that has a known section and an unknown key.
     """
     sources: list[str] = []
     for variable in sorted(environment):
@@ -42,12 +42,12 @@ def apply(
         elif section in keys.named:
             path = (section, *_split(key, keys.named[section], variable))
         else:
-            # Other variables are ignored: a host of containers sets PUSHSERVER_PORT and the like.
+            # Other variables are ignored: Kubernetes, for one, sets PUSHSERVER_PORT.
             sources += [variable] if section == SOURCES else []
             continue
         _put(content, path, variable, environment[variable], top)
-    # The types first, since they decide which keys are known; the shortest of them first, since
-    # other keys may end in `_type` too.
+    # The types come first, since they decide which keys are known; the shortest of them first,
+    # since other keys may end in `_type` too.
     for variable in sorted(sources, key=lambda name: (not name.endswith("_TYPE"), len(name))):
         tables = _inner(content, SOURCES, variable, top)
         path = (SOURCES, *_split_source(_parts(variable)[1], tables, keys, variable))
@@ -87,17 +87,17 @@ def _find_key(text: str, known: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _split_source(
-    text: str, tables: Mapping[str, Any], keys: Keys, variable: str
+    text: str, tables: Mapping[str, Any], keys: KnownKeys, variable: str
 ) -> tuple[str, str]:
-    """The same for a source, whose type decides the known keys; the longest name counts."""
-    fitting = [name for name in tables if text.startswith(f"{name}_")]
-    near: tuple[str, Sequence[str], Location] | None = None
-    for name in sorted(fitting, key=len, reverse=True):
+    """Split `name_key` of a source, whose type decides the known keys; try long names first."""
+    names = [name for name in tables if text.startswith(f"{name}_")]
+    unknown: tuple[str, Sequence[str], Location] | None = None
+    for name in sorted(names, key=len, reverse=True):
         key, location = text.removeprefix(f"{name}_"), Location(variable, f"{SOURCES}.{name}", {})
         known = keys.of_source(tables[name], location)
         if key in known:
             return name, key
-        near = near or (key, known, location)
+        unknown = unknown or (key, known, location)
     common = _find_key(text, keys.common)
     if common is None and (typed := _find_key(text, keys.of_types())) is not None:
         name = typed[0]
@@ -106,8 +106,8 @@ def _split_source(
             setting = f"{PREFIX}{SOURCES}_{name}_type".upper()
             problem = f"{SOURCES}.{name} has no type, which decides the known keys"
             raise InvalidConfig(f"{variable}: {problem}: set {setting} too")
-    if near is not None and not text.endswith("_type"):
-        check_known([near[0]], near[1], near[2])
+    if unknown is not None and not text.endswith("_type"):
+        check_known([unknown[0]], unknown[1], unknown[2])
     return _split(text, keys.common, variable)
 
 

@@ -43,8 +43,8 @@ def load(text: str, file: str, environment: Mapping[str, str], types: Types) -> 
     """Load the configuration from a TOML text and the environment; raises InvalidConfig.
 
     The environment has precedence: PUSHSERVER_SECTION_KEY or PUSHSERVER_SECTION_NAME_KEY sets a
-    key; white space separates the items of a list. Errors name the text `file`. `types` are the
-    types of sources.
+    key; white space separates the items of a list. `file` is the name of the text in errors.
+    `types` are the types of sources.
     """
     try:
         content = tomllib.loads(text)
@@ -53,7 +53,7 @@ def load(text: str, file: str, environment: Mapping[str, str], types: Types) -> 
     origins: dict[str, str] = {}
     top = Location(file, "", origins)
     check_known(content, [*_SECTIONS, *_NAMED, variables.SOURCES], top)
-    variables.apply(content, environment, _keys(types), top)
+    variables.apply(content, environment, _known_keys(types), top)
     sections: dict[str, Any] = {}
     for name, section in content.items():
         location = top.inner(name)
@@ -120,8 +120,8 @@ def _field_names(kind: type) -> list[str]:
     return [f.name for f in dataclasses.fields(kind)]
 
 
-def _keys(types: Types) -> variables.Keys:
-    """The known keys, for the environment."""
+def _known_keys(types: Types) -> variables.KnownKeys:
+    """The keys that variables may set."""
 
     def of_source(content: object, location: Location) -> list[str]:
         kind = content.get("type") if isinstance(content, dict) else None
@@ -137,7 +137,7 @@ def _keys(types: Types) -> variables.Keys:
                 keys += _field_names(kind.options)
         return keys
 
-    return variables.Keys(
+    return variables.KnownKeys(
         sections={name: _field_names(kind) for name, kind in _SECTIONS.items()},
         named={name: _field_names(kind) for name, kind in _NAMED.items()},
         common=_COMMON,
@@ -166,7 +166,7 @@ def _check_channel_name(name: str, location: Location) -> None:
 
 
 def _check(config: Config, top: Location) -> None:
-    """Check what the types of the settings cannot express."""
+    """Check the rules that the types of the settings cannot express."""
     server = top.inner("server")
     if config.server.front_channel:
         _check_channel_name(config.server.front_channel, server.inner("front_channel"))
@@ -176,7 +176,7 @@ def _check(config: Config, top: Location) -> None:
     for name in config.server.names:
         if not host_name(name) or host_name(f"{name}:1") == "":
             raise server.error(
-                "names", f"{name!r:.80} is no host name, expected such as push.example, no port"
+                "names", f"{name!r:.80} is no host name; expected push.example, without a port"
             )
     for name, source in config.sources.items():
         location = top.inner(variables.SOURCES).inner(name)
@@ -188,14 +188,14 @@ def _check(config: Config, top: Location) -> None:
 
 
 def _origin_problem(text: str) -> str:
-    """Return why this is no origin, empty if it is one."""
+    """The reason why this is no origin; empty if it is one."""
     if re.fullmatch(_ORIGIN, text):
         return ""
     if text == "*":
-        return f"{text!r} would be every page there is: name each origin, such as {_EXAMPLE}"
+        return f"{text!r} would allow every page: name each origin, such as {_EXAMPLE}"
     if text.endswith("/") and re.fullmatch(_ORIGIN, text.rstrip("/")):
-        return f"{text!r} is no origin, which ends without a slash: {text.rstrip('/')}"
-    return f"{text!r} is no origin, expected such as {_EXAMPLE}"
+        return f"{text!r} is no origin; expected {text.rstrip('/')}, without a slash at the end"
+    return f"{text!r} is no origin; expected one such as {_EXAMPLE}"
 
 
 _ORIGIN = r"[a-z][a-z0-9+.-]*://[^/\s]+"

@@ -38,9 +38,9 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """The keys for publishing by HTTP and for `/api/`.
+    """The API keys, for publishing over HTTP and for `/api/`.
 
-    `local_without_key`: whether programs on this machine need no key although there are keys.
+    `local_without_key`: whether programs on this machine need no key although keys are configured.
     """
 
     api_keys: list[Annotated[str, Meta(min_length=1)]] = field(default_factory=list)
