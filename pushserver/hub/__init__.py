@@ -1,1 +1,1 @@
-"""The registry of subscribers, fan-out, the broker's interface, presence, counters."""
+"""Subscribers and delivery: the hub, fan-out, brokers, presence, counters. No I/O, no Twisted."""

@@ -1,4 +1,4 @@
-"""Audiences: the subscribers that get the same publications, and the queue of these."""
+"""Audiences: subscribers that get the same publications, and the queue of these publications."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.protocols.formats import Format
 
 Direct = Callable[[bytes], int]
-"""A socket's `send`: returns how many bytes it took. It runs no code of ours; may raise OSError."""
+"""A socket's `send`: returns the number of bytes taken; may raise OSError and runs no Python."""
 
 Encode = Callable[[Format, list[Publication]], bytes]
 
 OVERHEAD = 128
-"""Bytes of a publication's frame beside its data, roughly."""
+"""The bytes of a publication's frame besides its data, roughly."""
 
 
 class Outlet(Protocol):
@@ -22,22 +22,22 @@ class Outlet(Protocol):
 
     @property
     def direct(self) -> Direct | None:
-        """Sends a frame at once; None while bytes wait in front of it.
+        """Sends a frame at once; None while earlier bytes wait.
 
-        When it becomes None the outlet calls `block` of each audience of its subscriber, and
-        when it is back, `unblock`.
+        The outlet calls `block` of each audience of its subscriber when this becomes None, and
+        `unblock` when it no longer is.
         """
 
     @property
     def blocked_at(self) -> float | None:
-        """Since when bytes wait for the peer, by the steady clock; None if none do."""
+        """The time since which bytes wait for the peer, by the steady clock; None if none do."""
 
     def send_rest(self, frame: bytes, taken: int) -> None:
-        """Send all but the first `taken` bytes of a frame; `direct` has sent those."""
+        """Send all but the first `taken` bytes of a frame, which `direct` has sent."""
 
 
 class Subscriber(Protocol):
-    """What the hub delivers to: one connection, or something inside the server."""
+    """A receiver of publications: a connection, or an object inside the server."""
 
     __slots__ = ()
 
@@ -47,7 +47,7 @@ class Subscriber(Protocol):
 
     @property
     def format(self) -> Format:
-        """How publications are encoded for it; the hub encodes once for each format."""
+        """The encoding of its publications; the hub encodes once for each format."""
 
     @property
     def outlet(self) -> Outlet | None:
@@ -58,14 +58,14 @@ class Subscriber(Protocol):
         """Take one or several encoded publications; must not block."""
 
     def insufficient(self, channel: str) -> None:
-        """The channel has a gap for this subscriber, which the hub has taken out of it."""
+        """Handle a gap in the channel; the hub has removed the subscriber from it."""
 
 
 class Group:
     """Subscribers of one format.
 
-    Nothing waits for those that are `ready`: they are sent to by the `direct` of their outlet,
-    which is the key. The `others` are sent to by their `send`.
+    No bytes wait for `ready` ones: a pass calls the `direct` of their outlet, which is the key.
+    It calls the `send` of the `others`.
     """
 
     __slots__ = ("others", "ready")
@@ -112,7 +112,7 @@ class Group:
 
 
 class Part:
-    """A frame of `count` publications, and the group that a pass has still to send it to."""
+    """A frame of `count` publications, and the group to which a pass still has to send it."""
 
     __slots__ = ("count", "format", "frame", "group")
 
@@ -128,8 +128,8 @@ class Audience:
 
     `tops` has the last offset of each channel. `queue` has the publications since the last pass
     started. A subscriber that joins gets those from the history: until a pass has taken them
-    out of the queue it is in `joining`, with the number of them to skip. `parts` is what the
-    pass has still to send.
+    out of the queue it is in `joining`, with the number of them to skip. `parts` are the frames
+    that the pass still has to send.
     """
 
     __slots__ = ("groups", "joining", "name", "parts", "queue", "queued_bytes", "size", "tops")
@@ -155,7 +155,7 @@ class Audience:
         self.queued_bytes += _size(publication)
 
     def add(self, subscriber: Subscriber) -> bool:
-        """Add a subscriber; False if it is here already."""
+        """Add a subscriber; False if it is in the audience already."""
         if self.name in subscriber.audiences:
             return False
         subscriber.audiences[self.name] = self
@@ -167,7 +167,7 @@ class Audience:
         return True
 
     def remove(self, subscriber: Subscriber) -> None:
-        """Remove a subscriber, which must be here."""
+        """Remove a subscriber, which must be in the audience."""
         del subscriber.audiences[self.name]
         self.size -= 1
         self.joining.pop(subscriber, None)
@@ -187,7 +187,7 @@ class Audience:
             group.unblock(subscriber)
 
     def start_pass(self, max_bytes: int, encode: Encode) -> None:
-        """Make parts of the queue, up to about `max_bytes`; of one publication at the least."""
+        """Make parts from the queue, up to about `max_bytes` but at least one publication."""
         batch = self._take(max_bytes)
         for format_, group in self.groups.items():
             frame = encode(format_, batch)

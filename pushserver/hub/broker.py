@@ -42,7 +42,7 @@ class Broker(Protocol):
 
 
 class Recorder(Protocol):
-    """Writes to a store what a MemoryBroker has appended."""
+    """Writes the publications of a MemoryBroker to a store."""
 
     def check(self) -> None:
         """Raise Unavailable if nothing can be recorded now."""
@@ -51,7 +51,7 @@ class Recorder(Protocol):
         """Record soon; the publication is delivered in this turn of the reactor."""
 
     def touch(self, channel: str) -> None:
-        """The channel lost rows, or is forgotten."""
+        """Record that the channel lost rows or was forgotten."""
 
 
 class NoRecorder:
@@ -89,7 +89,7 @@ class MemoryBroker:
         self._clock = clock
         self._monotonic = monotonic
         self._recorder = recorder or NoRecorder()
-        self._deliver: Deliver = _to_nobody
+        self._deliver: Deliver = _deliver_nothing
 
     def attach(self, deliver: Deliver) -> None:
         self._deliver = deliver
@@ -125,7 +125,7 @@ class MemoryBroker:
     def find_receipt(self, draft: Draft, now: float, pending: int = 0) -> Receipt | None:
         """The receipt of the first draft with this key, if `draft` repeats one at `now`.
 
-        Raises Unavailable if there is no room for another key beside the `pending` ones, whose
+        Raises Unavailable if there is no room for another key besides the `pending` ones, whose
         drafts have no receipt yet.
         """
         receipt = self._keys.find(draft.channel, draft.key, now)
@@ -148,5 +148,5 @@ def key_entry(publication: Publication, key: str, time: float) -> KeyEntry:
     return KeyEntry(publication.channel, key, publication.receipt, time)
 
 
-def _to_nobody(publication: Publication) -> None:
+def _deliver_nothing(publication: Publication) -> None:
     """No-op, until a hub is attached."""

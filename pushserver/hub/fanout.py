@@ -1,13 +1,12 @@
-"""Fan-out: publications go to an audience in passes, a bounded number of sends in each turn.
+"""Sends publications to audiences in passes, with a bounded number of sends in each turn.
 
 1. A publication that comes alone is sent to the first `SLICE` subscribers before `resume`
    returns, and to the others in the next turns of the reactor.
 2. A pass ends before the next one of the same audience starts.
-3. After a pass the audience rests for half of the time that the pass took. All that is published
-   meanwhile goes out together: one send for each subscriber, and still one frame for each
-   publication.
-4. One turn sends to about `SLICE` subscribers, whatever the number of audiences; those with more
-   to send take turns. So a flood in one channel does not delay the others.
+3. After a pass the audience rests for half of the time that the pass took. Publications that come
+   meanwhile are one batch: one send for each subscriber, and still one frame for each publication.
+4. One turn sends to about `SLICE` subscribers, whatever the number of audiences; audiences with
+   more to send take turns. So a flood in one channel does not delay the others.
 5. A queue is bounded: while more than `QUEUE_BYTES` wait there is no `room`.
 """
 
@@ -29,13 +28,13 @@ UNIT = 16_384
 """Bytes. A frame of this size takes as long to send as two small ones."""
 
 SOCKET_BYTES = 524_288
-"""A socket takes no more at once."""
+"""The most bytes that a socket takes at once."""
 
 JOINED_BYTES = 131_072
-"""The most that goes out together; a socket whose peer reads takes twice as much."""
+"""The most bytes of one batch; a socket whose peer reads takes twice as many."""
 
 REST = 0.5
-"""Rest after a pass, in the time that the pass took."""
+"""The rest after a pass, as a part of the time that the pass took."""
 
 LONGEST_REST = 1.0
 """In seconds."""
@@ -51,7 +50,7 @@ class Timer(Protocol):
 
 
 class _Schedule:
-    """When one audience is sent to. `seconds` is the time that its pass has taken so far."""
+    """The times of an audience's passes; `seconds` is the time that the pass has taken so far."""
 
     __slots__ = ("audience", "planned", "rests_until", "seconds")
 
@@ -85,7 +84,7 @@ class FanOut:
         self._left = SLICE
         self._resting: dict[_Schedule, None] = {}
         self._sending = False
-        self._turn_comes = False
+        self._turn_is_planned = False
 
     def room(self, audience: Audience) -> bool:
         """Whether more may be published to this audience."""
@@ -115,12 +114,12 @@ class FanOut:
                 self._slice(self._line.popleft())
         finally:
             self._sending = False
-        if self._left <= 0 and not self._turn_comes:
-            self._turn_comes = True
+        if self._left <= 0 and not self._turn_is_planned:
+            self._turn_is_planned = True
             self._timer.callLater(0, self._turn)
 
     def flush(self) -> None:
-        """Send everything that waits, without a rest."""
+        """Send all queues, without rests."""
         while (self._line or self._resting) and not self._sending:
             self._line.extend(self._resting)
             self._resting.clear()
@@ -128,7 +127,7 @@ class FanOut:
             self.resume()
 
     def _turn(self) -> None:
-        self._turn_comes = False
+        self._turn_is_planned = False
         self._left = SLICE
         self.resume()
 
@@ -149,7 +148,7 @@ class FanOut:
             self.resume()
 
     def _slice(self, schedule: _Schedule) -> None:
-        """Send to some of an audience; first start a pass if the last one has ended."""
+        """Send to a part of an audience; start a pass first if the last one has ended."""
         started = self._monotonic()
         audience = schedule.audience
         if not audience.parts and audience.queue:
@@ -168,9 +167,9 @@ class FanOut:
             self._plan(schedule)
 
     def _send(self, parts: list[Part]) -> int:
-        """Send to a slice of the parts' groups; returns its cost in subscribers.
+        """Send to a slice of the parts' groups; return its cost in subscribers.
 
-        All that are ready come first: sending to the others may run code of anybody.
+        Ready subscribers come first: the `send` of the others may run any code.
         """
         spent = 0
         for send in (self._send_ready, self._send_others):
@@ -181,10 +180,10 @@ class FanOut:
         return spent
 
     def _send_ready(self, part: Part, most: int) -> int:
-        """The fast path: no code of ours runs between two sends.
+        """The fast path: nothing else runs between two sends.
 
-        No callback runs until all short sends are queued either. The first bytes queued for a
-        peer never exceed its bound, so `send_rest` drops no subscriber.
+        No callback runs until all short sends are queued. The first bytes queued for a peer never
+        exceed its bound, so `send_rest` drops no subscriber.
         """
         ready, frame = part.group.ready, part.frame
         size = len(frame)
@@ -202,7 +201,7 @@ class FanOut:
             try:
                 cast(Outlet, subscriber.outlet).send_rest(frame, taken)
             except Exception:
-                self._report("a subscriber failed; the others go on")
+                self._report("a subscriber failed; the others are not affected")
         return len(batch)
 
     def _send_others(self, part: Part, most: int) -> int:
@@ -214,7 +213,7 @@ class FanOut:
                 subscriber.send(part.frame)
                 self._metrics.deliveries += part.count
             except Exception:
-                self._report("a subscriber failed; the others go on")
+                self._report("a subscriber failed; the others are not affected")
         return sent
 
     def _encode(self, format_: Format, batch: list[Publication]) -> bytes:
@@ -222,7 +221,7 @@ class FanOut:
             return format_.publications(batch)
         except Exception:
             if len(batch) == 1:
-                self._report("a publication could not be encoded; the other formats go on")
+                self._report("a publication could not be encoded; other formats are not affected")
                 return b""
         good = [publication for publication in batch if self._encode(format_, [publication])]
         return format_.publications(good) if good else b""

@@ -1,4 +1,4 @@
-"""The hub: the subscribers of each channel, and the delivery of publications to them."""
+"""Registers the subscribers of each channel, and delivers publications to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Joined:
     offset: int
     publications: Sequence[Publication]
     reason: str = ""
-    """Why the requested position cannot be resumed from; empty if it can, or if there was none."""
+    """The reason why the requested position was not resumed; empty if it was, or without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Following:
     offsets: dict[str, int]
     publications: Sequence[Publication]
     recovered: bool = False
-    """Whether it continues from a requested cursor."""
+    """Whether the stream continues from the requested cursor."""
     reason: str = ""
 
 
@@ -79,7 +79,7 @@ class Hub:
         self._fan_out.flush()
 
     def deliver(self, publication: Publication) -> None:
-        """Send to the subscribers of the channel; `fanout` says when."""
+        """Send to the subscribers of the channel; `fanout` has the rules."""
         channel = publication.channel
         gapped: list[Audience] = []
         for audience in tuple(self._by_channel.get(channel, ())):
@@ -92,7 +92,7 @@ class Hub:
             else:
                 gapped.append(audience)
         if gapped:
-            self._tell_gap(channel, gapped)
+            self._end_at_gap(channel, gapped)
         self._fan_out.resume()
 
     async def subscribe(
@@ -116,7 +116,7 @@ class Hub:
     ) -> Following:
         """Add the subscriber to all these channels, as one stream with one cursor."""
         history = self.history
-        # No channel's name has a space in it.
+        # The name of a channel contains no space.
         name = " ".join(sorted(channels))
         self._join(subscriber, name, channels)
         resumed = history.read(channels, start)
@@ -185,10 +185,10 @@ class Hub:
                 del self._by_channel[channel]
                 self.history.release(channel)
 
-    def _tell_gap(self, channel: str, audiences: list[Audience]) -> None:
-        """Remove all subscribers of the channel after a gap in its offsets, and tell each.
+    def _end_at_gap(self, channel: str, audiences: list[Audience]) -> None:
+        """Remove all subscribers of the channel after a gap in its offsets, and notify each.
 
-        All are removed before the first is told, since a subscriber may publish when told.
+        All are removed before the first is notified, since that one may publish.
         """
         members = [(subscriber, a.name) for a in audiences for subscriber in a]
         removed = [subscriber for subscriber, name in members if self.unsubscribe(subscriber, name)]
@@ -197,4 +197,4 @@ class Hub:
             try:
                 subscriber.insufficient(channel)
             except Exception:
-                self._report("a subscriber failed; the others go on")
+                self._report("a subscriber failed; the others are not affected")

@@ -1,4 +1,4 @@
-"""The counters of a server; they are never reset."""
+"""Counts the publications, deliveries, refusals and other events of a server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Metrics:
-    """Counts of `publications` that were accepted, and of the other events.
+    """Counters, which are never reset. `publications`: those that were accepted.
 
     `deliveries`: of a publication to one subscriber; `duplicates`: found by an idempotency key;
     `evictions`: publications dropped from a history; `gaps`: subscribers told of one;

@@ -1,4 +1,4 @@
-"""Presence: the clients of a channel, and pushes when one joins or leaves."""
+"""Lists the clients of a channel, and pushes their joins and leaves to observers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Observer(Subscriber, Protocol):
 
 
 class Presence:
-    """A view of the hub's subscribers; of its own it has only the observers.
+    """A view of the hub's subscribers, and the observers of each channel.
 
     Joins and leaves are pushed only in channels with at most `announced_audience` subscribers:
     pushing each of n joins to n subscribers is n squared, and of no use in a crowd.

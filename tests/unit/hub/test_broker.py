@@ -26,8 +26,8 @@ class FakeRecorder:
         if self.broken:
             raise Unavailable(self.broken)
 
-    def append(self, publication: Publication, answer: KeyEntry | None) -> None:
-        self.appended.append((publication, answer))
+    def append(self, publication: Publication, entry: KeyEntry | None) -> None:
+        self.appended.append((publication, entry))
 
     def touch(self, channel: str) -> None:
         self.touched.append(channel)
@@ -86,13 +86,13 @@ def test_publication_is_recorded_with_its_key() -> None:
     broker, recorder, time = make_recorded()
     drive(broker.publish(Draft("a", b"1")))
     receipt = drive(broker.publish(Draft("a", b"2", key="k")))
-    (first, none), (second, answer) = recorder.appended
+    (first, none), (second, entry) = recorder.appended
     assert (first.offset, none) == (1, None)
     assert second.data == b"2"
-    assert answer == KeyEntry("a", "k", receipt, time.now)
+    assert entry == KeyEntry("a", "k", receipt, time.now)
 
 
-def test_nothing_is_published_that_cannot_be_recorded() -> None:
+def test_publication_that_cannot_be_recorded_is_refused() -> None:
     broker, recorder, _ = make_recorded()
     delivered: list[Publication] = []
     broker.attach(delivered.append)

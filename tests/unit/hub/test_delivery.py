@@ -256,7 +256,7 @@ plain = (
 
 
 def reacting(inner: st.SearchStrategy[Op]) -> st.SearchStrategy[list[Op]]:
-    """Programs in which a peer may do more when it next gets a publication."""
+    """Programs in which the next publication may make a peer act."""
     reacts = st.tuples(st.just("react"), number, st.lists(inner, min_size=1, max_size=3))
     return programs(plain | reacts | reacts)
 
@@ -316,5 +316,5 @@ def test_reader_that_returns_in_time_is_told_of_no_gap() -> None:
 def test_reader_that_missed_evicted_publications_is_told(
     options: ChannelOptions, ops: list[Op]
 ) -> None:
-    begin: list[Op] = [("connect", 2), ("publish", "a", 0), ("drop", 2)]
-    assert play(options, [*begin, *ops])[2].log.gaps == 1
+    start: list[Op] = [("connect", 2), ("publish", "a", 0), ("drop", 2)]
+    assert play(options, [*start, *ops])[2].log.gaps == 1

@@ -34,7 +34,7 @@ from tests.unit.fakes.tools import publish as publish_one
 from tests.unit.fakes.web import frames
 
 SLICE = 3
-FAILED = "a subscriber failed; the others go on"
+FAILED = "a subscriber failed; the others are not affected"
 
 BOTH = pytest.mark.parametrize("make", [READY, None], ids=["ready", "others"])
 
@@ -106,7 +106,7 @@ class Crowd:
 
 
 @BOTH
-def test_a_publication_alone_is_sent_when_publish_returns(make: Make) -> None:
+def test_publication_alone_is_sent_when_publish_returns(make: Make) -> None:
     crowd = Crowd(SLICE, make=make)
     for offset in range(1, 9):
         crowd.publish()
@@ -126,7 +126,7 @@ def test_more_subscribers_than_a_slice_are_sent_to_in_several_turns(make: Make) 
     assert crowd.time.calls == []
 
 
-def test_a_pass_ends_before_the_next_one_starts() -> None:
+def test_pass_ends_before_the_next_one_starts() -> None:
     crowd = Crowd(4)
     crowd.add(4, make=None)
     crowd.publish(3)
@@ -138,7 +138,7 @@ def test_a_pass_ends_before_the_next_one_starts() -> None:
     assert crowd.offsets == [[1, 2, 3]] * 8
 
 
-def test_all_that_are_ready_are_sent_to_before_the_others() -> None:
+def test_ready_subscribers_are_sent_to_before_the_others() -> None:
     crowd = Crowd(1, make=None)
     ready = crowd.add(2, formats=[Shape("other").format])
     seen: list[list[list[int]]] = []
@@ -158,7 +158,7 @@ def in_the_middle(make: Make = READY) -> tuple[Crowd, Member, Member]:
 
 
 @BOTH
-def test_a_subscriber_that_leaves_in_a_pass_is_sent_nothing_more(make: Make) -> None:
+def test_subscriber_that_leaves_in_a_pass_gets_nothing_more(make: Make) -> None:
     crowd, reached, waiting = in_the_middle(make)
     reached.leave()
     waiting.leave()
@@ -168,7 +168,7 @@ def test_a_subscriber_that_leaves_in_a_pass_is_sent_nothing_more(make: Make) -> 
 
 
 @BOTH
-def test_a_subscriber_that_comes_back_in_a_pass_gets_the_rest_from_the_history(make: Make) -> None:
+def test_subscriber_that_comes_back_in_a_pass_gets_the_rest_from_the_history(make: Make) -> None:
     crowd, reached, waiting = in_the_middle(make)
     for member in (reached, waiting):
         member.leave()
@@ -180,7 +180,7 @@ def test_a_subscriber_that_comes_back_in_a_pass_gets_the_rest_from_the_history(m
 
 
 @BOTH
-def test_a_subscriber_that_joins_in_a_pass_gets_all_of_it_from_the_history(make: Make) -> None:
+def test_subscriber_that_joins_in_a_pass_gets_all_of_it_from_the_history(make: Make) -> None:
     crowd, _, _ = in_the_middle(make)
     (late,) = crowd.add(make=make)
     other = crowd.new(Shape("other").format, make)
@@ -191,7 +191,7 @@ def test_a_subscriber_that_joins_in_a_pass_gets_all_of_it_from_the_history(make:
     assert (late.offsets, other.offsets) == ([3], [3])
 
 
-def test_a_subscriber_that_is_blocked_in_a_pass_misses_nothing() -> None:
+def test_subscriber_that_is_blocked_in_a_pass_misses_nothing() -> None:
     crowd, reached, waiting = in_the_middle()
     reached.block()
     waiting.block()
@@ -199,7 +199,7 @@ def test_a_subscriber_that_is_blocked_in_a_pass_misses_nothing() -> None:
     assert crowd.offsets == [[1, 2]] * 8
 
 
-def test_a_subscriber_that_is_drained_in_a_pass_gets_nothing_twice() -> None:
+def test_subscriber_that_is_drained_in_a_pass_gets_nothing_twice() -> None:
     crowd = Crowd(8)
     for member in crowd.members:
         member.block()
@@ -214,7 +214,7 @@ def test_a_subscriber_that_is_drained_in_a_pass_gets_nothing_twice() -> None:
     assert [member.received for member in crowd.members] == [[1, 2]] * 8
 
 
-def test_a_subscriber_of_several_channels_is_blocked_in_all_of_them() -> None:
+def test_subscriber_of_several_channels_is_blocked_in_all_of_them() -> None:
     crowd = Crowd()
     member = crowd.new()
     for channel in "abc":
@@ -235,7 +235,7 @@ def test_a_subscriber_of_several_channels_is_blocked_in_all_of_them() -> None:
 
 
 @pytest.mark.parametrize("room", [0, 1, 30])
-def test_a_subscriber_whose_socket_is_full_keeps_the_rest_of_its_frame(room: int) -> None:
+def test_subscriber_whose_socket_is_full_keeps_the_rest_of_its_frame(room: int) -> None:
     crowd = Crowd(8)
     for member in crowd.members[::2]:
         member.socket.room = room
@@ -248,7 +248,7 @@ def test_a_subscriber_whose_socket_is_full_keeps_the_rest_of_its_frame(room: int
     assert crowd.reports == []
 
 
-def test_the_error_of_one_socket_does_not_affect_the_others() -> None:
+def test_error_of_one_socket_does_not_affect_the_others() -> None:
     crowd = Crowd(SLICE)
     crowd.members[0].socket.error = errno.EPIPE
     crowd.publish(3)
@@ -258,7 +258,7 @@ def test_the_error_of_one_socket_does_not_affect_the_others() -> None:
     assert crowd.reports == []
 
 
-def test_a_subscriber_that_raises_is_reported_and_the_others_get_theirs() -> None:
+def test_subscriber_that_raises_is_reported_and_the_others_get_theirs() -> None:
     crowd = Crowd(3)
     crowd.add(5, make=None)
     for member in crowd.members[4:6]:
@@ -272,7 +272,7 @@ def test_a_subscriber_that_raises_is_reported_and_the_others_get_theirs() -> Non
     assert crowd.offsets == [[1, 2]] * 8
 
 
-def test_a_publication_from_within_send_waits_for_its_turn() -> None:
+def test_publication_from_within_send_waits_for_its_turn() -> None:
     crowd = Crowd(8, make=None)
     for member in crowd.members:
         member.to_do.append(crowd.publish)
@@ -296,7 +296,7 @@ def resting(count: int = SLICE, **more: Any) -> Crowd:
     return crowd
 
 
-def test_an_audience_rests_half_the_time_that_its_pass_took() -> None:
+def test_audience_rests_half_the_time_that_its_pass_took() -> None:
     crowd = resting()
     crowd.publish()
     crowd.turn(SLICE * COST / 2 - 1 / 1024)
@@ -308,14 +308,14 @@ def test_an_audience_rests_half_the_time_that_its_pass_took() -> None:
     assert crowd.offsets == [[1, 2, 3]] * SLICE
 
 
-def test_an_audience_that_has_rested_is_sent_to_at_once() -> None:
+def test_audience_that_has_rested_is_sent_to_at_once() -> None:
     crowd = resting()
     crowd.turn(SLICE * COST / 2)
     crowd.publish()
     assert crowd.offsets == [[1, 2]] * SLICE
 
 
-def test_the_time_between_the_slices_of_a_pass_does_not_count() -> None:
+def test_time_between_the_slices_of_a_pass_does_not_count() -> None:
     crowd = resting(2 * SLICE)
     crowd.turn(10.0)
     assert crowd.offsets == [[1]] * 2 * SLICE
@@ -328,7 +328,7 @@ def test_the_time_between_the_slices_of_a_pass_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("step", [3600.0, -3600.0])
-def test_a_clock_that_is_set_makes_no_rest_longer_than_a_second(step: float) -> None:
+def test_rest_after_a_step_of_the_clock_is_at_most_a_second(step: float) -> None:
     crowd = resting(1)
     if step > 0:
         crowd.turn(1.0)
@@ -341,7 +341,7 @@ def test_a_clock_that_is_set_makes_no_rest_longer_than_a_second(step: float) -> 
     assert crowd.members[0].offsets[-1] == crowd.hub.history.top("numbers")
 
 
-def test_publications_in_a_rest_go_out_in_one_send_and_are_frames_of_their_own() -> None:
+def test_publications_in_a_rest_go_out_in_one_send_and_are_separate_frames() -> None:
     crowd = resting(formats=[STREAM_WEBSOCKET])
     crowd.publish(5)
     assert crowd.time.sends == SLICE
@@ -362,7 +362,7 @@ def test_publications_in_a_rest_are_encoded_once_for_all_subscribers_of_a_format
     assert len({id(member.frames[1]) for member in crowd.members}) == 1
 
 
-def test_no_more_goes_out_together_than_a_socket_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_fits_into_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout, "JOINED_BYTES", 3 * (OVERHEAD + 10))
     crowd = resting()
     crowd.publish(7, data="x" * 8)
@@ -374,7 +374,7 @@ def test_no_more_goes_out_together_than_a_socket_takes(monkeypatch: pytest.Monke
     assert crowd.offsets == [list(range(1, 11))] * SLICE
 
 
-def test_the_overhead_of_small_publications_counts_for_what_goes_out_together() -> None:
+def test_overhead_of_small_publications_counts_in_a_batch() -> None:
     crowd = resting(1)
     crowd.publish(5_000)
     crowd.end()
@@ -382,7 +382,7 @@ def test_the_overhead_of_small_publications_counts_for_what_goes_out_together() 
     assert crowd.members[0].offsets == list(range(1, 5_002))
 
 
-def test_a_subscriber_that_joins_in_a_rest_skips_the_queue_and_gets_the_rest() -> None:
+def test_subscriber_that_joins_in_a_rest_skips_the_queue_and_gets_the_rest() -> None:
     crowd = resting()
     other = Shape("other").format
     late: list[Member] = []
@@ -399,7 +399,7 @@ def test_a_subscriber_that_joins_in_a_rest_skips_the_queue_and_gets_the_rest() -
     assert crowd.hub.metrics.deliveries == 6 * SLICE + 5 + 4 + 3 + 2 + 1
 
 
-def test_a_subscriber_that_joins_behind_several_passes_skips_all_of_them(
+def test_subscriber_that_joins_behind_several_passes_skips_all_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fanout, "JOINED_BYTES", 2 * (OVERHEAD + 1))
@@ -416,7 +416,7 @@ def test_a_subscriber_that_joins_behind_several_passes_skips_all_of_them(
 # -- several audiences ----------------------------------------------------------------------------
 
 
-def test_a_turn_is_no_longer_for_many_channels_than_for_one() -> None:
+def test_turn_is_no_longer_for_many_channels_than_for_one() -> None:
     crowd = Crowd()
     for channel in range(20):
         crowd.add(2, f"{channel}")
@@ -432,7 +432,7 @@ def test_a_turn_is_no_longer_for_many_channels_than_for_one() -> None:
     assert turns <= 40 // SLICE + 1
 
 
-def test_a_flood_in_one_channel_does_not_delay_another() -> None:
+def test_flood_in_one_channel_does_not_delay_another() -> None:
     crowd = Crowd()
     flooded = [crowd.add(30, f"flood{n}") for n in range(2)]
     (quiet,) = crowd.add(1, "quiet")
@@ -450,7 +450,7 @@ def test_a_flood_in_one_channel_does_not_delay_another() -> None:
 
 
 @pytest.mark.parametrize(("most", "reached"), [(PLENTY, 3), (150, 6)])
-def test_a_long_frame_counts_as_several_up_to_what_a_socket_takes(
+def test_long_frame_counts_as_several_up_to_the_size_that_a_socket_takes(
     most: int, reached: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fanout, "SLICE", 12)
@@ -466,7 +466,7 @@ def test_a_long_frame_counts_as_several_up_to_what_a_socket_takes(
     assert crowd.offsets == [[1]] * 20
 
 
-def test_a_turn_sends_one_frame_at_least_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turn_sends_at_least_one_frame_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout, "UNIT", 1)
     crowd = Crowd(4)
     crowd.publish()
@@ -488,16 +488,16 @@ def failing_on(bad: bytes) -> Format:
     return Format("bad", encode, 1003)
 
 
-def test_a_publication_that_cannot_be_encoded_is_left_out_of_its_format() -> None:
+def test_publication_that_cannot_be_encoded_is_left_out_of_its_format() -> None:
     crowd = resting(formats=[PLAIN, failing_on(b"13"), PLAIN])
     for data in (12, 13, 14):
         crowd.publish(data=data)
     crowd.end()
     assert crowd.offsets == [[1, 2, 3, 4], [1, 2, 4], [1, 2, 3, 4]]
-    assert crowd.reports == ["a publication could not be encoded; the other formats go on"]
+    assert crowd.reports == ["a publication could not be encoded; other formats are not affected"]
 
 
-def test_a_pass_of_which_nothing_can_be_encoded_ends_at_once() -> None:
+def test_pass_that_cannot_be_encoded_ends_at_once() -> None:
     crowd = resting(formats=[PLAIN, failing_on(b"13"), PLAIN])
     crowd.publish(2, data=13)
     crowd.turn(1.0)
@@ -507,7 +507,7 @@ def test_a_pass_of_which_nothing_can_be_encoded_ends_at_once() -> None:
     assert len(crowd.reports) == 2
 
 
-def test_a_gap_drops_what_was_queued_before_it() -> None:
+def test_gap_drops_the_queue() -> None:
     crowd, reached, _ = in_the_middle()
     sent = crowd.time.sends
     (joining,) = crowd.add()
@@ -520,7 +520,7 @@ def test_a_gap_drops_what_was_queued_before_it() -> None:
     assert crowd.hub.metrics.gaps == 9
 
 
-def test_a_gap_in_one_channel_ends_the_streams_that_follow_it_and_no_others() -> None:
+def test_gap_in_one_channel_ends_the_streams_that_follow_it_and_no_others() -> None:
     crowd = Crowd(1, "a")
     (other,) = crowd.add(1, "b")
     follower = crowd.new()
@@ -533,7 +533,7 @@ def test_a_gap_in_one_channel_ends_the_streams_that_follow_it_and_no_others() ->
     assert crowd.hub.channels() == {"b": 1}
 
 
-def test_a_publication_of_a_subscriber_that_learns_of_a_gap_reaches_none_of_those_with_it() -> None:
+def test_publication_at_the_notice_of_a_gap_reaches_no_subscriber_with_the_gap() -> None:
     crowd = Crowd(3)
     log = crowd.hub.history.channel("numbers")
     log.top = log.floor = 5
@@ -549,7 +549,7 @@ def test_a_publication_of_a_subscriber_that_learns_of_a_gap_reaches_none_of_thos
     assert crowd.reached == 0
 
 
-def test_a_subscriber_that_raises_at_a_gap_is_reported_and_the_others_learn_of_it() -> None:
+def test_subscriber_that_raises_at_a_gap_is_reported_and_the_others_are_notified() -> None:
     crowd = Crowd(3)
 
     def fail(channel: str) -> None:
@@ -562,7 +562,7 @@ def test_a_subscriber_that_raises_at_a_gap_is_reported_and_the_others_learn_of_i
 
 
 @pytest.mark.parametrize("rests", [False, True])
-def test_the_queue_of_an_audience_that_all_have_left_is_dropped(rests: bool) -> None:
+def test_queue_of_an_audience_without_subscribers_is_dropped(rests: bool) -> None:
     crowd = resting() if rests else Crowd(2 * SLICE)
     crowd.publish(3)
     sent = crowd.time.sends
@@ -583,7 +583,7 @@ def test_the_queue_of_an_audience_that_all_have_left_is_dropped(rests: bool) -> 
 # -- bounds ---------------------------------------------------------------------------------------
 
 
-def test_a_channel_with_a_full_queue_refuses_until_it_is_delivered(
+def test_channel_with_a_full_queue_refuses_until_it_is_delivered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fanout, "QUEUE_BYTES", 5 * (OVERHEAD + 1))
@@ -604,7 +604,7 @@ def test_a_channel_with_a_full_queue_refuses_until_it_is_delivered(
     assert crowd.hub.metrics.refusals == {"overloaded": 2}
 
 
-def test_the_full_queue_of_a_stream_makes_each_of_its_channels_refuse(
+def test_full_queue_of_a_stream_makes_each_of_its_channels_refuse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fanout, "QUEUE_BYTES", 2 * (OVERHEAD + 1))
@@ -623,7 +623,7 @@ def test_the_full_queue_of_a_stream_makes_each_of_its_channels_refuse(
     assert [publication["channel"] for publication in follower.publications] == [*"aaaab"]
 
 
-def test_a_server_that_stops_sends_all_queues_without_a_rest() -> None:
+def test_server_that_stops_sends_all_queues_without_a_rest() -> None:
     crowd = resting(8)
     crowd.add(4, "other")
     late = crowd.new()

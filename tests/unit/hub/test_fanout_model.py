@@ -1,4 +1,4 @@
-"""The fan-out as a whole: a model of a hub and its guests, which come, go and read as they like.
+"""The fan-out as a whole: a model of a hub and its guests, which join, leave and read at random.
 
 Each subscriber must get each publication once and in order, from the history or live. The rules
 one by one are in test_fanout.py.
@@ -27,7 +27,7 @@ from tests.unit.fakes.sockets import PLENTY
 from tests.unit.fakes.tools import EPOCH, Shape, drive, make_node, programs
 
 SLICE = 3
-FAILED = "a subscriber failed; the others go on"
+FAILED = "a subscriber failed; the others are not affected"
 
 
 class Stint:
@@ -130,7 +130,7 @@ class Guest(Member):
             self.leave(" ".join(self.follows) or channel)
 
     def drop(self) -> None:
-        """Leave all channels, as a conversation does whose peer is slow."""
+        """Leave all channels, like the conversation of a slow peer."""
         for channel in tuple(self.stints):
             self.go(channel)
 
@@ -282,7 +282,7 @@ def test_every_subscriber_gets_everything_once_and_in_order(
         patch.setattr(fanout, "JOINED_BYTES", 500)
         patch.setattr(fanout, "QUEUE_BYTES", 3_000)
         world = World(queue)
-        # So that most publications reach several.
+        # With these most publications reach several guests.
         for number in (0, 1, 2, 4, 6):
             world.step(("come", number, "a", 0))
         for step in steps:

@@ -140,7 +140,7 @@ def test_leaving_removes_only_the_subscriber_itself() -> None:
     assert hub.channels() == {"numbers": 1}
 
 
-def test_subscriber_that_leaves_leaves_nothing_behind() -> None:
+def test_subscriber_that_leaves_is_forgotten() -> None:
     hub = make_hub()
     watcher = Watcher()
     gone = weakref.ref(watcher)
