@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument(
         "--url",
         default=os.environ.get("PUSHSERVER_URL", DEFAULT_URL),
-        help="the server's URL; also PUSHSERVER_URL [default: %(default)s]",
+        help="the URL of the server; also PUSHSERVER_URL [default: %(default)s]",
     )
     server.add_argument(
         "--key", default=os.environ.get("PUSHSERVER_KEY"), help="an API key; also PUSHSERVER_KEY"
@@ -147,11 +147,12 @@ def _read(options: Any, line: str) -> tuple[str, bool]:
         if "reset" in message:
             reset = message["reset"]
             reason = printable(str(reset["reason"]))
-            print(f"pushserver: some are lost: {reason}", file=sys.stderr)
+            print(f"pushserver: publications are missing: {reason}", file=sys.stderr)
             return str(reset["id"]), False
         return str(message["id"]), True
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise CommandError(f"{options.url} is no pushserver: it says {line[:60]!r}") from None
+        problem = f"expected a publication of pushserver, got {line[:60]!r}"
+        raise CommandError(f"{options.url}: {problem}") from None
 
 
 def _lines(options: Any, start: dict[str, str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""HTTP for scripts by the standard library, without redirects and with bounded answers.
+"""HTTP requests of scripts by the standard library, without redirects, with bounded answers.
 
 By default, urllib turns a redirected POST into a GET, and sends the API key to any target.
 """
@@ -68,7 +68,7 @@ def read_body(response: Any, seconds: float) -> bytes:
 
     `seconds` is the time limit of the whole body, in addition to that of each read.
     """
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     pieces: list[bytes] = []
     left = MAX_BYTES + 1
     while left > 0:
@@ -79,7 +79,7 @@ def read_body(response: Any, seconds: float) -> bytes:
             break
         pieces.append(piece)
         left -= len(piece)
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             raise TimeoutError("timed out")
     return b"".join(pieces)
 
@@ -98,7 +98,7 @@ def refusal(request: ServerRequest, error: HTTPError, seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """The text as one line of bounded length, without control characters."""
+    """Return the text as one line of bounded length, without control characters."""
     more = "..." if len(text) > _MAX_CHARACTERS else ""
     shown = text[:_MAX_CHARACTERS]
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown) + more

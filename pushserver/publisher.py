@@ -1,4 +1,4 @@
-"""Publishing from a script, by the standard library alone."""
+"""Publishes from a script, by the standard library alone."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _request(url: str, channel: str, data: object, event: str, key: str | None) 
 
 
 def _encoded(data: object) -> bytes:
-    """The JSON text of a value that only `app.publish` knows, such as a datetime."""
+    """Return the JSON text of a value that only `app.publish` can encode, such as a datetime."""
     from pushserver.channels import jsontext
 
     try:

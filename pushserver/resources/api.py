@@ -326,10 +326,11 @@ def _draft(call: Content) -> Draft:
     """The draft of the publication, without a channel."""
     if call.skip_history:
         raise CommandError(
-            centrifuge.NOT_AVAILABLE, "skip_history: every publication has its offset here"
+            centrifuge.NOT_AVAILABLE,
+            "skip_history: not supported; every publication gets an offset",
         )
     if call.b64data is not None:
-        raise CommandError(centrifuge.NOT_AVAILABLE, "b64data: data is JSON here")
+        raise CommandError(centrifuge.NOT_AVAILABLE, "b64data: not supported; data is JSON")
     tags = dict(call.tags or {})
     event = tags.pop("event", None) if call.event is None else call.event
     return Draft(

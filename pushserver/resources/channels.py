@@ -159,7 +159,7 @@ def check_reader(context: ChannelContext, request: Request, names: tuple[str, ..
         if context.node.handlers.guards(name) and not context.gate.has_key(request):
             raise Refusal(
                 403,
-                f"{name} is for clients that subscribe: the application decides who may;"
+                f"the application decides which clients may subscribe to {name};"
                 " reading it by plain HTTP needs an X-API-Key (auth.api_keys)",
             )
 

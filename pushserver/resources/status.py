@@ -36,7 +36,7 @@ class StatusResource(LeafResource):
         if not self._gate.allows(request):
             # Not a Refusal, which is logged: live pages send this request by themselves.
             request.setResponseCode(403)
-            message = "what fails here is told to those who may publish (auth.api_keys)"
+            message = "the status of a channel is only for those who may publish (auth.api_keys)"
             return answer_json(request, {"error": {"code": 403, "message": message}})
         name = _name(request)
         return answer_json(

@@ -235,13 +235,13 @@ def check_origin(request: Request, allowed: frozenset[str]) -> None:
     if origin is not None:
         raise Refusal(
             403,
-            f"a page of {origin!r} may not use {host!r}: same origin only, "
-            "or what allowed_origins lists",
+            f"a page of {origin!r} may not use {host!r}: expected a page of the"
+            " same origin, or of allowed_origins",
         )
     raise Refusal(
         403,
         f"a page of another origin (Sec-Fetch-Site: {site:.40}) may not use {host!r} in this"
-        " way: it has to send its Origin, which allowed_origins lists",
+        " way: expected an Origin header with one of allowed_origins",
     )
 
 

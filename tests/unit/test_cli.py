@@ -188,7 +188,7 @@ class TestSubscribe:
         reset = {"reset": {"reason": "epoch", "epoch": "f", "id": "f:9"}}
         streams.lives = [[subscribed(4), reset], [publication(10)]]
         assert self.run(streams, "--since", "e:1", "--count", "1") == 0
-        assert capsys.readouterr().err == "pushserver: some are lost: epoch\n"
+        assert capsys.readouterr().err == "pushserver: publications are missing: epoch\n"
         assert [dict(query)["since"] for query in streams.queries] == ["e:1", "f:9"]
 
     def test_starts_at_the_given_position(self, streams: Streams) -> None:

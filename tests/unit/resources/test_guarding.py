@@ -29,7 +29,7 @@ READERS = {
     "several by websocket": ("/events?channel=open&channel={}", handshake()),
 }
 NO = (
-    "{} is for clients that subscribe: the application decides who may;"
+    "the application decides which clients may subscribe to {};"
     " reading it by plain HTTP needs an X-API-Key (auth.api_keys)"
 )
 

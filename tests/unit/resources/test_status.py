@@ -174,7 +174,7 @@ class TestAccess:
         with Log() as said:
             answer = ask(server, f"/status{query}", peer=peer, **headers)
         assert said.take() == []
-        words = "what fails here is told to those who may publish (auth.api_keys)"
+        words = "the status of a channel is only for those who may publish (auth.api_keys)"
         assert answer.error == (403, words)
         assert b"trouble" not in page(server, peer, **headers)
 
