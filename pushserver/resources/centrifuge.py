@@ -23,7 +23,7 @@ from pushserver.protocols.formats import (
 )
 from pushserver.sessions.base import Transport
 from pushserver.sessions.commands import answer
-from pushserver.sessions.node import Node, new_client
+from pushserver.sessions.node import Node, new_id
 from pushserver.sessions.session import Session
 from pushserver.web.resource import (
     EVENT_STREAM,
@@ -113,7 +113,7 @@ class ResponseResource(LeafResource):
         node = self._context.node
 
         def make_session(transport: Transport[SessionFormat]) -> Session:
-            session = Session(node, transport, answer, new_client())
+            session = Session(node, transport, answer, new_id())
             session.received(commands)
             return session
 

@@ -1,1 +1,1 @@
-"""One connected peer's conversation, free of any transport."""
+"""The protocol state of connected peers, independent of the transport. No I/O, no Twisted."""

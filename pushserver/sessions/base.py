@@ -1,4 +1,4 @@
-"""The base of conversations: a peer's transport, its channels, and one end."""
+"""The base class of conversations: a peer with its transport, its channels and its state."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from pushserver.channels.publication import ClientInfo
 from pushserver.hub.audience import Audience, Outlet
 from pushserver.protocols.formats import Format
-from pushserver.sessions.node import Node, new_client
+from pushserver.sessions.node import Node, new_id
 
 FormatT = TypeVar("FormatT", bound=Format)
 
 CLOSING_SECONDS = 5.0
-"""How long a peer has to read the end of a conversation before its connection is dropped."""
+"""The time for a peer to read the end of a conversation before its connection is dropped."""
 
 
 class State(IntEnum):
@@ -21,12 +21,12 @@ class State(IntEnum):
 
     NEW = 0
     CONNECTING = 1
-    """The application is asked whether it lets the client in."""
+    """The application decides whether to admit the client."""
     OPEN = 2
     CLOSING = 3
-    """The server has ended an open conversation; the connection is still there."""
+    """The server has ended an open conversation; the connection still exists."""
     GONE = 4
-    """An open connection is gone; the application is told after the current command."""
+    """An open connection is gone; the application is notified after the current command."""
     CLOSED = 5
 
 
@@ -35,7 +35,7 @@ NEW, CONNECTING, OPEN, CLOSING, GONE, CLOSED = State
 
 
 class Transport(Protocol[FormatT]):
-    """How frames reach the peer."""
+    """Sends the frames of a conversation to its peer."""
 
     @property
     def format(self) -> FormatT:
@@ -46,7 +46,7 @@ class Transport(Protocol[FormatT]):
         """The outlet of the connection's socket; None without a socket."""
 
     def attach(self, conversation: Conversation[FormatT]) -> None:
-        """Notify this conversation of what is received and of the connection's end."""
+        """Pass received texts and the end of the connection to this conversation."""
 
     def write(self, frame: bytes) -> None:
         """Send one frame; a no-op on a closing transport."""
@@ -71,7 +71,7 @@ class Conversation(Generic[FormatT]):
     """The close code for a slow peer, for the counters: no close frame would reach the peer."""
 
     def __init__(self, node: Node, transport: Transport[FormatT]):
-        self.info = ClientInfo(new_client())
+        self.info = ClientInfo(new_id())
         self.send = transport.write
         self.node = node
         self._transport = transport
@@ -94,10 +94,10 @@ class Conversation(Generic[FormatT]):
         return None if outlet is None else outlet.blocked_at
 
     def drained(self) -> None:
-        """All bytes that waited for the peer have been sent."""
+        """Continue after all waiting bytes were sent."""
 
     def is_stuck(self, now: float) -> bool:
-        """Whether bytes have waited for the peer for so long that it must be dead."""
+        """Whether bytes have waited longer than a live peer can leave them unread."""
         limits = self.node.limits
         since = self._blocked_at
         return since is not None and now - since > limits.ping_seconds + limits.dead_seconds
@@ -119,17 +119,17 @@ class Conversation(Generic[FormatT]):
         return self.due(now)
 
     def due(self, now: float) -> float | None:
-        """Do what is due in a conversation that has not ended; see `peers.Peer.wake`."""
+        """Wake a conversation that has not ended; see `peers.Peer.wake`."""
         raise NotImplementedError
 
     def shut_down(self) -> None:
         raise NotImplementedError
 
     def alive(self) -> None:
-        """The peer answered a ping of the transport."""
+        """Note that the peer answered a ping of the transport."""
 
     def closed(self) -> None:
-        """The connection is gone."""
+        """Forget the conversation, whose connection is gone."""
         self._leave_all()
         if self.state is CLOSING:
             self.state = CLOSED

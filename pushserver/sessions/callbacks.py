@@ -1,4 +1,4 @@
-"""The interface by which sessions ask the application."""
+"""The interfaces between sessions and the application."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pushserver.protocols.formats import SessionFormat
 
 
 class ClientSession(Protocol):
-    """The session of one client, for those that are not its transport."""
+    """The session of one client, as the application and the resources use it."""
 
     @property
     def info(self) -> ClientInfo:
@@ -26,10 +26,10 @@ class ClientSession(Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether the client was let in and its connection is there."""
+        """Whether the client was admitted and its connection exists."""
 
     def received(self, text: bytes) -> None:
-        """Take commands of the client."""
+        """Process commands of the client."""
 
     def broadcast(self, text: bytes, frames: dict[SessionFormat, bytes]) -> None:
         """Send a push that goes to many sessions; `frames` caches its encoding by format."""
@@ -38,10 +38,10 @@ class ClientSession(Protocol):
         """Send JSON text that is no publication; sent after the connect reply at the earliest."""
 
     async def invite(self, channel: str) -> None:
-        """Put the client into a channel; before the connect reply, as a part of that."""
+        """Subscribe the client to a channel; before the connect reply, as a part of the reply."""
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
-        """Take the client out of the channel; False if it was not in it."""
+        """Unsubscribe the client with a push; False if it was not subscribed."""
 
     def disconnect(self, code: int, reason: str) -> None:
         """End the session."""
@@ -51,17 +51,17 @@ class Handlers(Protocol):
     """The application. `data` and answers are JSON texts, b"" for none.
 
     Each coroutine may raise Refused. Any other exception is a fault of the application; the
-    client learns only that there was one.
+    client gets a general error.
     """
 
     async def connect(self, session: ClientSession, data: bytes) -> bytes:
-        """Let a client in, and return the answer to it."""
+        """Admit a client, and return the application's part of the reply."""
 
     def disconnect(self, session: ClientSession, reason: str) -> None:
-        """A connected client is gone."""
+        """Handle the end of a client that was connected."""
 
     async def subscribe(self, session: ClientSession, channel: str, data: bytes) -> None:
-        """Let a client subscribe."""
+        """Allow a client to subscribe."""
 
     def guards(self, channel: str) -> bool:
         """Whether `subscribe` decides who may read this channel; raises nothing."""
@@ -70,7 +70,7 @@ class Handlers(Protocol):
         """Whether `publish` decides who may publish to this channel; raises nothing."""
 
     async def publish(self, session: ClientSession, channel: str, data: bytes) -> None:
-        """Let a client publish to a channel for which `decides` is true."""
+        """Allow a client to publish to a channel for which `decides` is true."""
 
     async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
         """Answer a call of a client; raises NotHandled."""
@@ -104,4 +104,4 @@ class NoHandlers:
         raise NotHandled("not available on this server")
 
     async def message(self, session: ClientSession, data: bytes) -> None:
-        raise NotHandled("nothing on this server takes `send`")
+        raise NotHandled("this server has no handler for `send`")

@@ -1,4 +1,4 @@
-"""The commands of the Centrifuge client protocol."""
+"""Carries out the commands of Centrifuge clients: connect, subscribe, publish and the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pushserver.protocols.centrifuge import CommandError, SubscribePosition, Sub
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
 
-_CLOSE_CODES = 3000
+_FIRST_CLOSE_CODE = 3000
 
 
 async def connect(session: Session, text: bytes) -> Struct:
@@ -28,8 +28,8 @@ async def connect(session: Session, text: bytes) -> Struct:
         answer = await node.handlers.connect(session, _text(request.data))
     except Refused as refused:
         code = refused.code or centrifuge.REFUSED
-        if code < _CLOSE_CODES:
-            # The client itself ends the connection when it gets this code in the reply.
+        if code < _FIRST_CLOSE_CODE:
+            # An error reply; the client then closes the connection itself.
             raise
         session.disconnect(code, refused.reason)
         return centrifuge.Empty()
@@ -50,9 +50,9 @@ async def connect(session: Session, text: bytes) -> Struct:
 async def _admit(
     session: Session, before: Mapping[str, SubscribePosition]
 ) -> dict[str, SubscribeResult]:
-    """Let the client in; return its subscriptions to the channels that it was invited to.
+    """Admit the client; return its subscriptions to the channels that it was invited to.
 
-    `before` has the client's positions in them from an earlier connection.
+    `before` has the client's positions in these channels from an earlier connection.
     """
     try:
         session.check_not_ended()
@@ -67,9 +67,9 @@ async def _admit(
 async def _join_invited(
     session: Session, channel: str, before: Mapping[str, SubscribePosition]
 ) -> SubscribeResult:
-    last = before.get(channel)
-    if last is not None and last.recover:
-        position = Position(last.epoch, last.offset)
+    earlier = before.get(channel)
+    if earlier is not None and earlier.recover:
+        position = Position(earlier.epoch, earlier.offset)
         joined = await session.join(channel, position, 0)
         return _subscribed(session.node, channel, joined, position)
     joined, pushes = await session.join_by_server(channel)
@@ -86,7 +86,7 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     # The client's own subscription replaces one by the server.
     session.leave(channel)
     position = Position(request.epoch, request.offset) if request.recover else None
-    # From here to the reply it is one turn of the reactor: no publication comes between.
+    # The rest up to the reply runs in one turn of the reactor: no publication comes between.
     joined = await session.join(channel, position, last)
     if joined.reason and request.flag & centrifuge.FLAG_REJECT_UNRECOVERED:
         session.leave(channel)
@@ -261,7 +261,7 @@ async def _readable(session: Session, name: str) -> str:
 
 
 def _subscribe_data(text: bytes) -> centrifuge.SubscribeData:
-    """The field `last` of an object; the data is the application's and may be anything else."""
+    """Read `last` if the data is an object; the application may give it any other form."""
     if not text.lstrip().startswith(b"{"):
         return centrifuge.SubscribeData()
     return centrifuge.request(text, centrifuge.SubscribeData)

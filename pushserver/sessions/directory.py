@@ -1,4 +1,4 @@
-"""The directory of sessions: by client, by user and by secret."""
+"""Finds sessions by client, by user and by secret."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Directory:
     ) -> list[ClientSession]:
         """The sessions of the user; with a client or a secret, only the one that has it.
 
-        The empty user is that of all sessions without one, and has no index.
+        The empty user has all sessions without a user, and no index.
         """
-        one = self._by_client.get(client) if client else self._by_secret.get(secret or "")
-        every = self._by_user.get(user, ()) if user else self
+        match = self._by_client.get(client) if client else self._by_secret.get(secret or "")
+        all_of_user = self._by_user.get(user, ()) if user else self
         return [
             session
-            for session in ([one] if client or secret else every)
+            for session in ([match] if client or secret else all_of_user)
             if session is not None
             and session.info.user == user
             and (not client or session.info.client == client)

@@ -15,13 +15,13 @@ GOING_AWAY = 1001
 POLICY = 1008
 OVERLOADED = 1013
 RETRY_MILLISECONDS = (1_000, 4_000)
-"""The range of delays before clients reconnect; random, so that they do not all come at once."""
+"""The range of the random delay after which a client reconnects, so that not all do at once."""
 
 
 class Stream(Conversation[StreamFormat]):
     """Publication objects of one or several channels, with one cursor over all of them.
 
-    Missed and live publications come in the order in which they were published.
+    Missed and live publications are sent in the order in which they were published.
     """
 
     __slots__ = ("_awaiting",)
@@ -49,7 +49,6 @@ class Stream(Conversation[StreamFormat]):
         self.disconnect(POLICY, "this stream only sends; publish by POST to the channel's URL")
 
     def alive(self) -> None:
-        """The peer answered a heartbeat."""
         self._awaiting = False
 
     def insufficient(self, channel: str) -> None:

@@ -1,4 +1,4 @@
-"""A long-poll request: answered with the next publication, or empty after a time."""
+"""Answers a long-poll request with the next publication, or with none after a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pushserver.channels.position import Start
 from pushserver.channels.publication import ClientInfo
 from pushserver.hub.audience import Audience, Subscriber
 from pushserver.protocols.formats import HISTORY, Format
-from pushserver.sessions.node import Node, new_client
+from pushserver.sessions.node import Node, new_id
 
 
 class Poll(Subscriber):
@@ -21,7 +21,7 @@ class Poll(Subscriber):
     __slots__ = ("_answer", "_channel", "_node", "_nothing", "audiences", "info")
 
     def __init__(self, node: Node, channel: str, answer: Callable[[bytes], None], nothing: bytes):
-        self.info = ClientInfo(new_client())
+        self.info = ClientInfo(new_id())
         self.audiences: dict[str, Audience] = {}
         self._node = node
         self._channel = channel
@@ -38,7 +38,7 @@ class Poll(Subscriber):
         self._node.peers.wake_at(self, self._node.monotonic() + seconds)
 
     def leave(self) -> None:
-        """The request is answered or gone."""
+        """Unsubscribe, since the request is answered or gone."""
         self._answer = None
         self._node.peers.remove(self)
         self._node.hub.unsubscribe(self, self._channel)

@@ -1,4 +1,4 @@
-"""The node: publishing, and the registries that all conversations share."""
+"""Publishes drafts, and holds the registries that all conversations share."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from pushserver.sessions.replay_cache import Replays
 class Node:
     """The server as conversations and resources see it.
 
-    `clock` gives Unix seconds, which may step; `monotonic` is the steady clock. `run` drives a
-    coroutine that is not awaited, and logs what it raises. `report` logs the exception at hand
+    `clock` gives Unix seconds, which may step; `monotonic` is the steady clock. `run` runs a
+    coroutine that nothing awaits, and logs its exception. `report` logs the current exception
     with a line of context. `handlers` is the application.
     """
 
@@ -84,6 +84,6 @@ class Node:
         self.hub.flush()
 
 
-def new_client() -> str:
-    """A connection's id: unguessable, since requests name the connection by it."""
+def new_id() -> str:
+    """An unguessable id of a client; also a session's secret, which admits its requests."""
     return secrets.token_urlsafe(12)

@@ -1,4 +1,4 @@
-"""The timer wheel of all open connections, and the registry that a stopping server closes."""
+"""Registers all open connections, and wakes each at its time (a timer wheel)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 from pushserver.channels.publication import ClientInfo
 
 WAKES = 32
-"""Peers a turn: some two milliseconds, if all of them are pinged."""
+"""The most peers that one turn wakes: about two milliseconds, if all of them are pinged."""
 
 
 class Peer(Protocol):
@@ -21,10 +21,10 @@ class Peer(Protocol):
         """The ids of the client and its user."""
 
     def wake(self, now: float) -> float | None:
-        """Do what is due; return the time of the next wake, None for none."""
+        """Ping the peer or end the connection; return the time of the next wake, or None."""
 
     def shut_down(self) -> None:
-        """Tell the peer that the server stops, and end."""
+        """End the connection because the server stops."""
 
     def disconnect(self, code: int, reason: str) -> None:
         """End the connection with this code of the Centrifuge protocol."""
@@ -56,7 +56,7 @@ class Peers:
         return iter(tuple(self._second))
 
     def wake_at(self, peer: Peer, at: float) -> None:
-        """Wake the peer at `at` and not at the time before; the first call adds the peer."""
+        """Wake the peer at `at`, in place of its earlier time; the first call adds the peer."""
         self._unplan(peer)
         second = ceil(at)
         self._second[peer] = second

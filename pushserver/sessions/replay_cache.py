@@ -1,4 +1,4 @@
-"""A cache of encoded histories: readers that reconnect together have missed the same."""
+"""Caches encoded histories: readers that reconnect together get the same publications."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pushserver.protocols.formats import Encode
 
 MOST_BYTES = 8_388_608
 ENTRY_BYTES = 512
-"""Memory of an entry beside its text and its name, roughly."""
+"""The memory of an entry besides its text and its name, roughly."""
 
 Run = tuple[Encode, str, int, int, int]
 
@@ -20,8 +20,8 @@ class Replays:
     The size of an entry includes its name: that of an audience of 128 channels has 16 KB, and its
     text may have a hundred bytes.
 
-    A process gives each seq once, and rows between two others are only ever evicted: so the first
-    seq, the last one and the number of rows identify a run of publications.
+    A process gives each seq once, and rows are never inserted between others: so the first seq,
+    the last one and the number of rows identify a run of publications.
     """
 
     __slots__ = ("_bytes", "_encoded")

@@ -31,7 +31,7 @@ from pushserver.sessions.base import (
 from pushserver.sessions.node import Node
 
 Answer = Callable[["Session", str, bytes], Awaitable[Struct]]
-"""The result of a command: its session, its method and the whole text."""
+"""Returns the result of a command, given its session, its method and its request as JSON text."""
 
 
 class Session(Conversation[SessionFormat]):
@@ -70,7 +70,7 @@ class Session(Conversation[SessionFormat]):
         self._queue: list[Command] = []
         self._working = False
         self.ended_by = ""
-        # The subscriptions by the server; before the connect reply, those that it will make.
+        # The channels of subscriptions by the server; before the connect reply, of planned ones.
         self.invited: set[str] = _NONE
         # Pushes for after the reply to the current command.
         self._after_reply: tuple[bytes, ...] = ()
@@ -102,13 +102,13 @@ class Session(Conversation[SessionFormat]):
         return frozenset(self.audiences)
 
     def start_connect(self) -> None:
-        """The application is asked whether it lets the client in."""
+        """Let the application decide whether to admit the client."""
         self.state = CONNECTING
         # Discard invitations and messages of an earlier connect that was refused.
         self.invited, self._after_reply = _NONE, ()
 
     def open(self) -> None:
-        """The client is let in; its connect reply follows."""
+        """Admit the client; its connect reply follows."""
         self.state = OPEN
         self.node.sessions.identify(self)
         # The first ping is at a random time: clients that connected together would otherwise
@@ -150,7 +150,6 @@ class Session(Conversation[SessionFormat]):
         self._resume()
 
     def message(self, data: bytes) -> None:
-        """Send JSON text other than a publication; before the connect reply, keep it for after."""
         if self.state >= CLOSING:
             return
         if self.connected:
@@ -159,13 +158,13 @@ class Session(Conversation[SessionFormat]):
             self.push_after_reply(centrifuge.message_push(data))
 
     def push_after_reply(self, *texts: bytes) -> None:
-        """Send pushes after the reply to the command that is handled now."""
+        """Send pushes after the reply to the current command."""
         self._after_reply += texts
 
     def insufficient(self, channel: str) -> None:
         if channel in self.invited:
-            # The client cannot subscribe again to a channel that the server put it into, but it
-            # reconnects after this code.
+            # The client cannot renew a subscription by the server, but it reconnects after this
+            # code.
             self.disconnect(centrifuge.INSUFFICIENT_STATE, "insufficient state")
         else:
             self.push(
@@ -179,12 +178,12 @@ class Session(Conversation[SessionFormat]):
             raise CommandError(centrifuge.INTERNAL, "the connection is closed")
 
     async def join(self, channel: str, position: Position | None, last: int) -> Joined:
-        """Subscribe to the channel; the answer has the publications to send first."""
+        """Subscribe to the channel; the result has the publications to send first."""
         self.check_not_ended()
         return await self.node.hub.subscribe(self, channel, position, last)
 
     async def join_by_server(self, channel: str) -> tuple[Joined, tuple[bytes, ...]]:
-        """Subscribe to the channel; return its last publications apart, as pushes.
+        """Subscribe to the channel; return its last publications separately, as pushes.
 
         The official client (5.8.0) ignores the publications of a subscription by the server,
         unless it recovered.
@@ -200,14 +199,12 @@ class Session(Conversation[SessionFormat]):
         return self.node.hub.unsubscribe(self, channel)
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
-        """Take the client out of the channel and tell it; False if it was not in it."""
         if not self.leave(channel):
             return False
         self.push(centrifuge.unsubscribe_push(channel, code, reason))
         return True
 
     async def invite(self, channel: str) -> None:
-        """Put the client into a channel: now, or at the connect if it is not connected yet."""
         if self.state >= CLOSING or channel in self.audiences:
             return
         self.invited = {*self.invited, channel}
@@ -219,7 +216,7 @@ class Session(Conversation[SessionFormat]):
 
     def due(self, now: float) -> float | None:
         if self.state is CONNECTING:
-            # The application has a time limit of its own (handler_seconds).
+            # The application has its own time limit (handler_seconds).
             return now + self.node.limits.connect_seconds
         if self.state is NEW:
             self.disconnect(centrifuge.STALE, "no connect command came in time")
@@ -250,7 +247,7 @@ class Session(Conversation[SessionFormat]):
         self._queue.clear()
 
     def _enqueue(self, command: Command) -> None:
-        """Queue a command; a pong counts at once, as queued commands may take their time."""
+        """Queue a command; a pong counts at once, since queued commands may take long."""
         limit = self.node.limits.queued_commands
         if self.state >= CLOSING:
             return
@@ -303,7 +300,7 @@ class Session(Conversation[SessionFormat]):
             self._fail(command, error)
         finally:
             if self.state is CONNECTING:
-                # The client was not let in.
+                # The client was not admitted.
                 self.state = NEW
 
     def _fail(self, command: Command, error: Exception) -> None:

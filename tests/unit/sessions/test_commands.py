@@ -531,7 +531,7 @@ class TestCommand:
 
 class TestReading:
     @pytest.mark.parametrize("method", ["history", "presence", "presence_stats"])
-    def test_a_channel_without_a_subscription_asks_the_application(
+    def test_channel_without_a_subscription_asks_the_application(
         self, handlers: FakeHandlers, method: str
     ) -> None:
         node = make_node(handlers=handlers)

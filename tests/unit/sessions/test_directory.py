@@ -26,7 +26,7 @@ def connect(node: Node, user: str = "", secret: str = "") -> Session:
     return session
 
 
-def test_a_session_is_found_by_its_client_at_once_and_by_user_and_secret_when_connected() -> None:
+def test_session_is_found_by_its_client_at_once_and_by_user_and_secret_when_connected() -> None:
     node = make_node()
     session = begin(node, "ann", "s")
     client = session.info.client
@@ -39,7 +39,7 @@ def test_a_session_is_found_by_its_client_at_once_and_by_user_and_secret_when_co
     assert node.sessions.by_secret("s") is session
 
 
-def test_the_sessions_of_a_user_are_found_and_no_others() -> None:
+def test_sessions_of_a_user_are_found_and_no_others() -> None:
     node = make_node()
     one, two, bob, nobody = (connect(node, user) for user in ("ann", "ann", "bob", ""))
     assert node.sessions.of_user("ann") == [one, two]
@@ -48,7 +48,7 @@ def test_the_sessions_of_a_user_are_found_and_no_others() -> None:
     assert node.sessions.of_user("eve") == []
 
 
-def test_a_client_or_a_secret_of_another_user_finds_nothing() -> None:
+def test_client_or_a_secret_of_another_user_finds_nothing() -> None:
     node = make_node()
     ann, bob = connect(node, "ann", "a"), connect(node, "bob", "b")
     assert node.sessions.of_user("ann", bob.info.client) == []
@@ -77,7 +77,7 @@ ENDS: list[Callable[[Session], object]] = [
 
 @pytest.mark.parametrize("make", [begin, connect])
 @pytest.mark.parametrize("end", ENDS)
-def test_a_session_that_has_ended_leaves_no_entry(
+def test_session_that_has_ended_leaves_no_entry(
     make: Callable[[Node, str, str], Session], end: Callable[[Session], object]
 ) -> None:
     node = make_node()

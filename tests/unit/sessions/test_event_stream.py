@@ -204,7 +204,7 @@ def test_dropped_reader_leaves_the_hub_at_once() -> None:
 
 
 @pytest.mark.parametrize("channels", ["a", "ab"])
-def test_reader_that_leaves_leaves_nothing_behind(channels: str) -> None:
+def test_reader_that_leaves_is_forgotten(channels: str) -> None:
     node = make_node()
     for _ in range(3):
         reader = Reader(node)

@@ -39,7 +39,7 @@ def is_empty(node: Node) -> bool:
     return not len(node.peers) and not node.hub.channels()
 
 
-def test_the_next_publication_is_the_answer() -> None:
+def test_next_publication_is_the_answer() -> None:
     node = make_node()
     publish(node, "a", 0)
     request = Request(node)
@@ -202,7 +202,7 @@ class TestByHttp:
         assert (answer.json["offset"], answer.json["id"]) == (5, self.cursor(server, 5))
         assert server.is_empty()
 
-    def test_reader_that_leaves_leaves_nothing_behind(self) -> None:
+    def test_reader_that_leaves_is_forgotten(self) -> None:
         server = Server()
         self.begin(server, "wait=5").vanish()
         assert server.is_empty()
@@ -221,7 +221,7 @@ class TestByHttp:
             peer.shut_down()
         assert self.data(line.response()) == []
 
-    def test_the_longest_wait_is_a_setting(self) -> None:
+    def test_longest_wait_is_a_setting(self) -> None:
         server = Server(Limits(wait_seconds=7))
         self.begin(server, "wait=7").vanish()
         status, message = server.get("/channels/a?wait=8").error

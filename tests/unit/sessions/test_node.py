@@ -8,12 +8,12 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
 from pushserver.errors import Unavailable
-from pushserver.sessions.node import Node, new_client
+from pushserver.sessions.node import Node, new_id
 from tests.unit.fakes.tools import Time, Watcher, drive, make_node, publish
 
 
-def test_an_id_of_a_connection_cannot_be_guessed_and_fits_into_a_url() -> None:
-    ids = {new_client() for _ in range(1_000)}
+def test_id_of_a_client_cannot_be_guessed_and_fits_into_a_url() -> None:
+    ids = {new_id() for _ in range(1_000)}
     assert len(ids) == 1_000
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{16,}", client) for client in ids)
 
@@ -24,7 +24,7 @@ def watch(node: Node, channel: str = "numbers") -> Watcher:
     return watcher
 
 
-def test_a_node_that_stops_publishes_nothing_more_and_says_why() -> None:
+def test_stopping_node_refuses_publications_with_the_reason() -> None:
     node = make_node()
     watcher = watch(node)
     publish(node)

@@ -1,4 +1,4 @@
-"""A history is encoded once for all readers that missed the same, and never used for others."""
+"""A history is encoded once for readers of the same publications, and not used for others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Counting:
         return publication_object(publication)
 
 
-def test_the_same_run_is_encoded_once() -> None:
+def test_same_run_is_encoded_once() -> None:
     replays, counting = Replays(), Counting()
     rows = [row(n) for n in (1, 2, 3)]
     first = replays.encode("numbers", rows, counting.encode)

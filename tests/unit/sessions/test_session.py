@@ -63,7 +63,7 @@ def test_any_other_command_before_connect_ends_the_connection(method: str) -> No
     assert client.closed == (3501, "connect comes first, and once")
 
 
-def test_a_second_connect_ends_the_connection() -> None:
+def test_second_connect_ends_the_connection() -> None:
     client = Client(make_node())
     assert client.say({"id": 9, "connect": {}}) == []
     assert client.closed == (3501, "connect comes first, and once")
@@ -213,7 +213,7 @@ def test_invalid_subscription_is_refused_and_the_field_is_named(
     assert node.hub.channels() == {}
 
 
-def test_a_channel_is_subscribed_to_once_and_after_unsubscribing_again() -> None:
+def test_channel_is_subscribed_to_once_and_after_unsubscribing_again() -> None:
     client = Client(make_node())
     assert "subscribe" in client.command("subscribe", channel="a")
     assert error(client.command("subscribe", channel="a")) == (105, "already subscribed to a")
@@ -576,7 +576,7 @@ def test_pong_of_the_transport_has_no_effect() -> None:
     assert client.closed is None
 
 
-def test_client_that_leaves_leaves_nothing_behind() -> None:
+def test_client_that_leaves_is_forgotten() -> None:
     node = make_node()
 
     def connect_and_leave() -> int:
@@ -702,7 +702,7 @@ def test_no_input_of_a_client_disturbs_another(connect: bool, texts: list[bytes]
     assert len(node.peers) == 1
 
 
-def test_slow_reader_is_not_taken_for_dead() -> None:
+def test_slow_reader_is_not_dropped_as_dead() -> None:
     time = Time()
     node = make_node(time=time)
     client = Client(node)
