@@ -29,7 +29,7 @@ LINE_BYTES = 67_108_864
 _LINES = "application/x-ndjson"
 
 
-class CommandError(PushServerError):
+class CommandFailed(PushServerError):
     """Ends the command with one line and status 1."""
 
 
@@ -117,7 +117,7 @@ def _no_constant(word: str) -> None:
 
 def _subscribe(options: Any, out: TextIO) -> None:
     if options.since and options.last is not None:
-        raise CommandError("--since and --last exclude each other")
+        raise CommandFailed("--since and --last exclude each other")
     start = {"since": options.since} if options.since else {}
     if options.last is not None:
         start = {"last": str(options.last)}
@@ -152,7 +152,7 @@ def _read(options: Any, line: str) -> tuple[str, bool]:
         return str(message["id"]), True
     except (ValueError, TypeError, KeyError, RecursionError):
         problem = f"expected a publication of pushserver, got {line[:60]!r}"
-        raise CommandError(f"{options.url}: {problem}") from None
+        raise CommandFailed(f"{options.url}: {problem}") from None
 
 
 def _lines(options: Any, start: dict[str, str]) -> Iterator[str]:
@@ -161,19 +161,19 @@ def _lines(options: Any, start: dict[str, str]) -> Iterator[str]:
         request = make_request(options.url, f"/events?{query}", {"Accept": _LINES}, options.key)
         response = send(request, SILENCE_SECONDS)
     except HTTPError as error:
-        raise CommandError(refusal(request, error, SILENCE_SECONDS)) from None
+        raise CommandFailed(refusal(request, error, SILENCE_SECONDS)) from None
     except ValueError as error:
-        raise CommandError(printable(str(error))) from None
+        raise CommandFailed(printable(str(error))) from None
     with response:
         media = response.headers.get("Content-Type") or "no Content-Type"
         if response.status != 200 or media.partition(";")[0].strip().lower() != _LINES:
-            raise CommandError(
+            raise CommandFailed(
                 f"{options.url}: expected status 200 and {_LINES}, got {response.status}"
                 f" and {printable(media)}"
             )
         while line := response.readline(LINE_BYTES + 1):
             if len(line) > LINE_BYTES:
-                raise CommandError(f"{options.url} sent a line of more than {LINE_BYTES} bytes")
+                raise CommandFailed(f"{options.url} sent a line of more than {LINE_BYTES} bytes")
             text = line.decode("utf-8", "replace").strip()
             if text:
                 yield text

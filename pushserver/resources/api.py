@@ -46,25 +46,25 @@ class Content(Call, kw_only=True):
     b64data: str | None = None
 
 
-class Publish(Content):
+class PublishCall(Content):
     """One publication."""
 
     channel: str
 
 
-class Broadcast(Content):
+class BroadcastCall(Content):
     """The same publication for each of the channels."""
 
     channels: list[str]
 
 
-class OneChannel(Call):
+class OneChannelCall(Call):
     """The request of presence, presence_stats and history_remove."""
 
     channel: str
 
 
-class History(Call):
+class HistoryCall(Call):
     """`limit`: the number of publications, 0 for only the position, -1 for all."""
 
     channel: str
@@ -73,13 +73,13 @@ class History(Call):
     reverse: bool | None = None
 
 
-class Channels(Call):
+class ChannelsCall(Call):
     """`pattern`: a pattern like those of file names, with `*` and `?`."""
 
     pattern: str | None = None
 
 
-class Info(Call):
+class InfoCall(Call):
     """No fields."""
 
 
@@ -90,7 +90,7 @@ class DisconnectCode(Call):
     reason: str = "force disconnect"
 
 
-class Disconnect(Call):
+class DisconnectCall(Call):
     """All connections of the user, or one of them; except those in the whitelist."""
 
     user: str
@@ -100,7 +100,7 @@ class Disconnect(Call):
     disconnect: DisconnectCode | None = None
 
 
-class Unsubscribe(Call):
+class UnsubscribeCall(Call):
     """Takes all connections of the user, or one of them, out of a channel."""
 
     user: str
@@ -109,7 +109,7 @@ class Unsubscribe(Call):
     session: str | None = None
 
 
-class Batch(Call):
+class BatchCall(Call):
     """Commands, each `{method: request}`; `parallel` has no effect."""
 
     commands: list[dict[str, Raw]]
@@ -189,12 +189,12 @@ class Methods:
                 raise
             return _error(error)
 
-    async def publish(self, call: Publish) -> object:
+    async def publish(self, call: PublishCall) -> object:
         channel = check_name(call.channel)
         receipt = await self._node.publish(replace(_draft(call), channel=channel))
         return {"offset": receipt.offset, "epoch": receipt.epoch}
 
-    async def broadcast(self, call: Broadcast) -> object:
+    async def broadcast(self, call: BroadcastCall) -> object:
         if len(call.channels) > MAX_CHANNELS:
             raise Invalid(f"{len(call.channels)} channels, expected {MAX_CHANNELS} at most")
         # All channels are checked before the first publication. The drafts share data and tags:
@@ -210,7 +210,7 @@ class Methods:
             return _error(error)
         return {"result": {"offset": receipt.offset, "epoch": receipt.epoch}}
 
-    async def batch(self, call: Batch) -> object:
+    async def batch(self, call: BatchCall) -> object:
         if len(call.commands) > MAX_COMMANDS:
             raise Invalid(f"{len(call.commands)} commands, expected {MAX_COMMANDS} at most")
         return {"replies": [await self._reply(command) for command in call.commands]}
@@ -223,7 +223,7 @@ class Methods:
         answer = await self.call(names[0], bytes(command[names[0]]))
         return {names[0]: answer["result"]} if "result" in answer else answer
 
-    async def history(self, call: History) -> object:
+    async def history(self, call: HistoryCall) -> object:
         limit = call.limit or 0
         if limit < -1:
             raise Invalid(f"limit is {limit}, expected -1 or more")
@@ -231,20 +231,20 @@ class Methods:
         request = centrifuge.HistoryRequest(name, limit, call.since, bool(call.reverse))
         return history_result(self._node.history, name, request)
 
-    async def history_remove(self, call: OneChannel) -> object:
+    async def history_remove(self, call: OneChannelCall) -> object:
         await self._node.clear(check_name(call.channel))
         return {}
 
-    async def presence(self, call: OneChannel) -> object:
+    async def presence(self, call: OneChannelCall) -> object:
         clients = self._node.presence.clients(check_name(call.channel))
         return centrifuge.PresenceResult(
             {name: centrifuge.info(client) for name, client in clients.items()}
         )
 
-    async def presence_stats(self, call: OneChannel) -> object:
+    async def presence_stats(self, call: OneChannelCall) -> object:
         return centrifuge.PresenceStatsResult(*self._node.presence.stats(check_name(call.channel)))
 
-    async def channels(self, call: Channels) -> object:
+    async def channels(self, call: ChannelsCall) -> object:
         pattern = call.pattern or "*"
         if len(pattern) > MAX_PATTERN:
             raise Invalid(f"pattern: {len(pattern)} characters, expected {MAX_PATTERN} at most")
@@ -254,7 +254,7 @@ class Methods:
         matching = {name: {"num_clients": size} for name, size in watched if matches(name)}
         return {"channels": matching}
 
-    async def info(self, call: Info) -> object:
+    async def info(self, call: InfoCall) -> object:
         node = self._node
         watched = node.hub.channels()
         return {
@@ -274,7 +274,7 @@ class Methods:
             ]
         }
 
-    async def disconnect(self, call: Disconnect) -> object:
+    async def disconnect(self, call: DisconnectCall) -> object:
         end = call.disconnect or DisconnectCode()
         if not 3000 <= end.code <= 4999:
             raise Invalid(f"disconnect.code is {end.code}, expected 3000 to 4999")
@@ -283,7 +283,7 @@ class Methods:
                 session.disconnect(end.code, end.reason or "force disconnect")
         return {}
 
-    async def unsubscribe(self, call: Unsubscribe) -> object:
+    async def unsubscribe(self, call: UnsubscribeCall) -> object:
         channel = check_name(call.channel)
         for session in self._node.sessions.of_user(call.user, call.client, call.session):
             session.unsubscribe(channel, centrifuge.UNSUBSCRIBED, "unsubscribed by the server")
@@ -297,17 +297,17 @@ MAX_PATTERN = 256
 
 Method = Callable[[Methods, Any], Awaitable[object]]
 METHODS: dict[str, tuple[type[Call], Method]] = {
-    "publish": (Publish, Methods.publish),
-    "broadcast": (Broadcast, Methods.broadcast),
-    "batch": (Batch, Methods.batch),
-    "history": (History, Methods.history),
-    "history_remove": (OneChannel, Methods.history_remove),
-    "presence": (OneChannel, Methods.presence),
-    "presence_stats": (OneChannel, Methods.presence_stats),
-    "channels": (Channels, Methods.channels),
-    "info": (Info, Methods.info),
-    "disconnect": (Disconnect, Methods.disconnect),
-    "unsubscribe": (Unsubscribe, Methods.unsubscribe),
+    "publish": (PublishCall, Methods.publish),
+    "broadcast": (BroadcastCall, Methods.broadcast),
+    "batch": (BatchCall, Methods.batch),
+    "history": (HistoryCall, Methods.history),
+    "history_remove": (OneChannelCall, Methods.history_remove),
+    "presence": (OneChannelCall, Methods.presence),
+    "presence_stats": (OneChannelCall, Methods.presence_stats),
+    "channels": (ChannelsCall, Methods.channels),
+    "info": (InfoCall, Methods.info),
+    "disconnect": (DisconnectCall, Methods.disconnect),
+    "unsubscribe": (UnsubscribeCall, Methods.unsubscribe),
 }
 KNOWN = ", ".join(METHODS)
 WITHOUT_PROOF = frozenset(

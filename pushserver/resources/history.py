@@ -12,7 +12,7 @@ from pushserver.channels.position import Cursor, Start, parse_cursor, parse_sinc
 from pushserver.channels.publication import Publication
 from pushserver.errors import InvalidCursor
 from pushserver.protocols.formats import history_object
-from pushserver.sessions.long_poll import Poll
+from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
 from pushserver.web.resource import JSON, Refusal, check_no_navigation, header
 
@@ -77,7 +77,7 @@ def _long_poll(request: Request, name: str, node: Node, start: Start, wait: int)
     # If none comes, the reader gets its own cursor back.
     cursor = start.since or Cursor(log.epoch, log.seq)
     nothing = history_object(name, (), cursor, log.top(name), "")
-    poll = Poll(node, name, answer.callback, nothing)
+    poll = LongPoll(node, name, answer.callback, nothing)
 
     def gone(_: object) -> None:
         poll.leave()

@@ -46,7 +46,7 @@ from pushserver.sources.registry import SourceTypes, make
 from pushserver.store.committer import Committer
 from pushserver.store.recorder import BatchRecorder
 from pushserver.store.service import Storage
-from pushserver.store.source_memory import Memory
+from pushserver.store.source_memory import SourceMemory
 from pushserver.store.sync_broker import SyncBroker
 from pushserver.transports.outlet import Bounds
 from pushserver.transports.response import Responses
@@ -98,7 +98,7 @@ def build(
     respond = Responses(bounds, log).open
     channels = ChannelContext(node, upgrade, respond, pages.channel, gate)
     connections = ConnectionContext(node, upgrade, respond, origins)
-    memory = Memory() if storage is None else storage.memory
+    memory = SourceMemory() if storage is None else storage.memory
     stop_seconds = limits.drain_seconds / 2
     environment = Environment(
         reactor, node.publish, node.hub, memory, clock, monotonic, stop_seconds

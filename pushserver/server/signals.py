@@ -57,7 +57,7 @@ def install(reactor: Reactor, monotonic: Callable[[], float]) -> None:
     A signal that is ignored (nohup), or has a handler already, keeps that.
     """
     if threading.current_thread() is threading.main_thread():
-        Handlers(reactor, monotonic, signal, has_terminal).install()
+        SignalHandlers(reactor, monotonic, signal, has_terminal).install()
 
 
 def hold() -> None:
@@ -70,7 +70,7 @@ def release() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ANSWERED)
 
 
-class Handlers:
+class SignalHandlers:
     """The handlers of one process; `system` is the module `signal`.
 
     A handler only calls the reactor, as Twisted's do, since it interrupts the main thread.

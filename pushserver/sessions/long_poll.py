@@ -11,7 +11,7 @@ from pushserver.protocols.formats import HISTORY, Format
 from pushserver.sessions.node import Node, new_id
 
 
-class Poll(Subscriber):
+class LongPoll(Subscriber):
     """The subscriber of a long-poll request.
 
     `answer` is called once with a history object as JSON text: that of the next publication, or

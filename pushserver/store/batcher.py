@@ -14,7 +14,7 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import KeyEntry
 from pushserver.channels.publication import Publication
 from pushserver.store.committer import Committer
-from pushserver.store.source_memory import Memory
+from pushserver.store.source_memory import SourceMemory
 from pushserver.store.sqlite import Batch, StoreError, state
 
 RETRY_SECONDS = 1.0
@@ -58,7 +58,7 @@ class Batcher:
         reactor: IReactorTime,
         interval: float,
     ):
-        self.memory = Memory(self._schedule)
+        self.memory = SourceMemory(self._schedule)
         self._queue = queue
         self._committer = committer
         self._history = history

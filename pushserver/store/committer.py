@@ -12,7 +12,7 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
 from pushserver.errors import StartFailed
 from pushserver.hub.metrics import Metrics
-from pushserver.store.source_memory import Memory
+from pushserver.store.source_memory import SourceMemory
 from pushserver.store.sqlite import Batch, SqliteFile, StoreError
 from pushserver.usercode.worker import Worker
 
@@ -44,7 +44,7 @@ class Committer:
         self.problem = ""
         """Why the last commit failed; empty after a success."""
 
-    def open(self, memory: Memory, now: float) -> None:
+    def open(self, memory: SourceMemory, now: float) -> None:
         """Open the file, and fill history, keys and `memory` from it; raises StartFailed.
 
         `now` is Unix time, like the times in the file. Call it in the process that commits: a

@@ -11,7 +11,7 @@ from pushserver.errors import InvalidData
 MOST_BYTES = 65_536
 
 
-class Memory:
+class SourceMemory:
     """The values by name, and the names of those that are to be written to the store.
 
     `changed` is called when there is a value to write. A value is never written before the

@@ -17,7 +17,7 @@ from pushserver.channels.idempotency import KeyEntry, Keys
 from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.errors import PushServerError
 from pushserver.store.schema import FORMAT, WrongFormat, migrate, read_format
-from pushserver.store.source_memory import Memory
+from pushserver.store.source_memory import SourceMemory
 from pushserver.usercode.steady import births
 
 
@@ -112,7 +112,9 @@ class SqliteFile:
                 self._db.execute("ROLLBACK")
             raise
 
-    def load(self, history: History, keys: Keys, memory: Memory, wall: float, now: float) -> bool:
+    def load(
+        self, history: History, keys: Keys, memory: SourceMemory, wall: float, now: float
+    ) -> bool:
         """Fill history, keys and memory from the file, and mark it as running.
 
         The file has Unix times: `wall` is the current Unix time, `now` that of the steady clock.
@@ -124,7 +126,9 @@ class SqliteFile:
         except (sqlite3.Error, msgspec.DecodeError, ValueError, OSError) as error:
             raise StoreError(f"cannot read {self._path}: {error}") from None
 
-    def _load(self, history: History, keys: Keys, memory: Memory, wall: float, now: float) -> bool:
+    def _load(
+        self, history: History, keys: Keys, memory: SourceMemory, wall: float, now: float
+    ) -> bool:
         epoch, inode = self._get("epoch"), os.stat(self._path).st_ino
         trusted = self._get("running") != "batched" and self._get("inode") == inode
         history.epoch = epoch if epoch and trusted else new_epoch()

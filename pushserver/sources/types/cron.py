@@ -19,7 +19,7 @@ from zope.interface import implementer
 from pushserver.channels import jsontext
 from pushserver.errors import InvalidData
 from pushserver.sources.interface import Feed, ISource
-from pushserver.sources.types.source_type import SourceType
+from pushserver.sources.types.source_type import BuiltInType
 
 MAX_SLEEP_SECONDS = 30.0
 """The clock is read at least this often: it may be set, or stop while a machine sleeps."""
@@ -108,7 +108,7 @@ class Schedule:
 
 
 @implementer(ISource)
-class Cron:
+class CronSource:
     """Publishes when the expression is due; only once if several times were missed."""
 
     def __init__(self, schedule: Schedule, data: object, clock: Callable[[], float] = time.time):
@@ -147,7 +147,7 @@ def _make(options: Options) -> Any:
         jsontext.encode(options.data)
     except InvalidData as error:
         raise ValueError(f"data: {error}") from None
-    return Cron(Schedule(options.expression, zone), options.data)
+    return CronSource(Schedule(options.expression, zone), options.data)
 
 
-CRON = SourceType(Options, _make)
+CRON = BuiltInType(Options, _make)

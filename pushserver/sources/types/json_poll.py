@@ -20,7 +20,7 @@ from pushserver.sources.http_client.response import UnusableResponse
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.types.json_pointer import NotThere, Pointer
 from pushserver.sources.types.publish import publish
-from pushserver.sources.types.source_type import SourceType
+from pushserver.sources.types.source_type import BuiltInType
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Options:
 
 
 @implementer(ISource)
-class Poll:
+class PollSource:
     """Fetches and publishes a document; remembers a digest of the last published value."""
 
     def __init__(self, options: Options, fetcher: Fetcher, pointer: Pointer):
@@ -93,13 +93,13 @@ def _normalized(value: object) -> object:
     return value
 
 
-def _make(options: Options) -> Poll:
+def _make(options: Options) -> PollSource:
     fetcher = Fetcher(options.url, options.headers, options.timeout_seconds)
     try:
         pointer = Pointer(options.path)
     except ValueError as error:
         raise ValueError(f"path: {error}") from None
-    return Poll(options, fetcher, pointer)
+    return PollSource(options, fetcher, pointer)
 
 
-POLL = SourceType(Options, _make)
+POLL = BuiltInType(Options, _make)

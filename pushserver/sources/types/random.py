@@ -8,7 +8,7 @@ from typing import Any
 
 from pushserver.config.limits import Positive
 from pushserver.sources.functions.adapt import adapt
-from pushserver.sources.types.source_type import SourceType
+from pushserver.sources.types.source_type import BuiltInType
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +27,4 @@ def _make(options: Options) -> Any:
     return adapt(random_number, options.every, thread=False)
 
 
-RANDOM = SourceType(Options, _make)
+RANDOM = BuiltInType(Options, _make)

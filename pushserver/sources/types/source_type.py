@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class SourceType:
+class BuiltInType:
     """The `options` and `make` of an ISourceType; `registry.BuiltIn` has its name and extra."""
 
     options: type

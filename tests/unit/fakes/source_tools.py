@@ -17,7 +17,7 @@ from pushserver.hub.hub import Hub
 from pushserver.sources.engine.environment import Environment, Plan
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed, ISource
-from pushserver.store.source_memory import Memory
+from pushserver.store.source_memory import SourceMemory
 from tests.unit.fakes.tools import Watcher, drive, make_node
 
 NOW = 1_795_000_000.0
@@ -74,7 +74,7 @@ class SourceBench:
         self.clock.rightNow = NOW
         self.node = make_node()
         self.hub: Hub = self.node.hub
-        self.memory = Memory()
+        self.memory = SourceMemory()
         self.drafts: list[Draft] = []
         self.times: list[float] = []
         self.refusal: Exception | None = None

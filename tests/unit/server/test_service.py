@@ -23,7 +23,7 @@ from pushserver.sessions.peers import WAKES
 from pushserver.sources.engine.environment import Environment, Plan
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed
-from pushserver.store.source_memory import Memory
+from pushserver.store.source_memory import SourceMemory
 from tests.unit.fakes.source_tools import Script
 from tests.unit.fakes.tools import Client
 from tests.unit.fakes.web import Log, Server, Trouble, memory_reactor
@@ -277,7 +277,7 @@ class TestTheEnd:
             server.clock,
             server.node.publish,
             server.hub,
-            Memory(),
+            SourceMemory(),
             lambda: 0.0,
             server.clock.seconds,
             2.0,

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from pushserver.server.options import Options, makeService
-from pushserver.server.signals import ANSWERED, Handlers, ending, name_of
+from pushserver.server.signals import ANSWERED, SignalHandlers, ending, name_of
 from pushserver.usercode.rate import LOGGED_AT_ONCE
 from tests.e2e.server import environment
 from tests.unit.fakes.reactors import LifeCycle
@@ -55,7 +55,7 @@ class Server:
         self.terminal = True
         self.reactor = LifeCycle()
         self.system = System() if system is None else system
-        Handlers(
+        SignalHandlers(
             cast(Any, self.reactor), self.reactor.seconds, self.system, lambda: self.terminal
         ).install()
         if runs:

@@ -8,7 +8,7 @@ import pytest
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
 from pushserver.protocols.formats import HISTORY
-from pushserver.sessions.long_poll import Poll
+from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
 from tests.unit.fakes.tools import EPOCH, Time, drive, make_node, publish
 from tests.unit.fakes.web import Line, Response, Server
@@ -21,7 +21,7 @@ class Request:
 
     def __init__(self, node: Node, seconds: float = 25.0, channel: str = "a"):
         self.bodies: list[bytes] = []
-        self.poll = Poll(node, channel, self.bodies.append, NOTHING)
+        self.poll = LongPoll(node, channel, self.bodies.append, NOTHING)
         drive(self.poll.wait(seconds))
 
     @property

@@ -18,7 +18,7 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, KeyEntry, Keys
 from pushserver.channels.publication import ClientInfo, Publication, Receipt
 from pushserver.store.schema import FORMAT
-from pushserver.store.source_memory import Memory
+from pushserver.store.source_memory import SourceMemory
 from pushserver.store.sqlite import Batch, ChannelState, SqliteFile, StoreError, state
 from tests.unit.fakes.tools import EPOCH
 from tests.unit.store.runs import folder_in_memory
@@ -34,13 +34,13 @@ def options(name: str) -> ChannelOptions:
 def load(file: SqliteFile, wall: float = NOW) -> tuple[History, Keys, bool]:
     """The content of the file, and whether its numbering continues."""
     history, keys = History(options), Keys(100)
-    continued = file.load(history, keys, Memory(), wall, STEADY)
+    continued = file.load(history, keys, SourceMemory(), wall, STEADY)
     return history, keys, continued
 
 
 def remembered(path: Path, *names: str) -> list[object]:
     """The values of these sources in a closed file."""
-    memory = Memory()
+    memory = SourceMemory()
     file = SqliteFile(str(path), "batched")
     file.load(History(options), Keys(1), memory, NOW, STEADY)
     file.close()
@@ -221,7 +221,7 @@ class TestLoad:
             file.commit(rows(5))
         file = SqliteFile(str(path), "batched")
         history = History(lambda name: ChannelOptions(history_size=2))
-        file.load(history, Keys(1), Memory(), NOW, STEADY)
+        file.load(history, Keys(1), SourceMemory(), NOW, STEADY)
         file.close()
         channel = history.channels["a"]
         assert (offsets(history), channel.floor, channel.floor_seq) == ([4, 5], 3, 3)

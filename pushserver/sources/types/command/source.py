@@ -17,7 +17,7 @@ from zope.interface import implementer
 from pushserver.sources.interface import Feed, ISource, SourceFailed
 from pushserver.sources.types.command.process import STDERR, STDOUT, CannotStart, Process
 from pushserver.sources.types.lines import LineFormat, Lines, Splitter
-from pushserver.sources.types.source_type import SourceType
+from pushserver.sources.types.source_type import BuiltInType
 from pushserver.usercode.rate import Rate
 
 STDERR_TAG = {"stream": "stderr"}
@@ -53,7 +53,7 @@ class Options:
 
 
 @implementer(ISource)
-class Command:
+class CommandSource:
     """Publishes each line of a program; a full pipe slows the program down."""
 
     def __init__(self, options: Options, command: list[str]):
@@ -179,7 +179,7 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _make(options: Options) -> Command:
+def _make(options: Options) -> CommandSource:
     try:
         words = options.command
         command = shlex.split(words) if isinstance(words, str) else list(words)
@@ -197,7 +197,7 @@ def _make(options: Options) -> Command:
     for name in options.environment:
         if not name or "=" in name:
             raise ValueError(f"environment: {name!r:.60} is not the name of a variable")
-    return Command(options, command)
+    return CommandSource(options, command)
 
 
-COMMAND = SourceType(Options, _make)
+COMMAND = BuiltInType(Options, _make)

@@ -26,7 +26,7 @@ from pushserver.sources.http_client.polling import Polling
 from pushserver.sources.http_client.response import UnusableResponse
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.types.publish import publish
-from pushserver.sources.types.source_type import SourceType
+from pushserver.sources.types.source_type import BuiltInType
 from pushserver.usercode.reactor import Reactor
 
 MAX_SEEN = 2_000
@@ -223,4 +223,4 @@ def _make(options: Options) -> FeedSource:
     return FeedSource(options, fetcher)
 
 
-FEED = SourceType(Options, _make)
+FEED = BuiltInType(Options, _make)

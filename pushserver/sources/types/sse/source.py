@@ -17,7 +17,7 @@ from pushserver.sources.http_client.fetch import Fetcher, with_timeout
 from pushserver.sources.http_client.response import Response, UnusableResponse
 from pushserver.sources.interface import Feed, ISource, SourceFailed
 from pushserver.sources.types.publish import publish
-from pushserver.sources.types.source_type import SourceType
+from pushserver.sources.types.source_type import BuiltInType
 from pushserver.sources.types.sse.parser import Event, Parser
 
 RETRY_SECONDS = 3.0
@@ -52,7 +52,7 @@ class Options:
 
 
 @implementer(ISource)
-class RemoteStream:
+class SseSource:
     """Keeps a stream open, and publishes its events in order.
 
     It reconnects after each end, and continues after the last event. The last id is remembered
@@ -192,9 +192,9 @@ def _check(response: Response) -> None:
         )
 
 
-def _make(options: Options) -> RemoteStream:
+def _make(options: Options) -> SseSource:
     fetcher = Fetcher(options.url, options.headers, options.timeout_seconds)
-    return RemoteStream(options, fetcher)
+    return SseSource(options, fetcher)
 
 
-SSE = SourceType(Options, _make)
+SSE = BuiltInType(Options, _make)

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from pushserver.sources.interface import Feed, ISource, SourceFailed
 from pushserver.sources.types.lines import LineFormat, Lines
-from pushserver.sources.types.source_type import SourceType
+from pushserver.sources.types.source_type import BuiltInType
 from pushserver.sources.types.tail.follower import Follower
 from pushserver.sources.types.tail.logfile import Mark
 
@@ -38,7 +38,7 @@ class Options:
 
 
 @implementer(ISource)
-class Tail:
+class TailSource:
     """Publishes each line appended to a file, in order, across rotation and truncation.
 
     It remembers its position, and continues from there at the next start.
@@ -95,10 +95,10 @@ def _mark(remembered: object) -> Mark | None:
         return None
 
 
-def _make(options: Options) -> Tail:
+def _make(options: Options) -> TailSource:
     if not options.path or "\0" in options.path:
         raise ValueError(f"path: value {options.path!r}, expected the path of a file")
-    return Tail(options)
+    return TailSource(options)
 
 
-TAIL = SourceType(Options, _make)
+TAIL = BuiltInType(Options, _make)

@@ -20,7 +20,7 @@ from pushserver.channels.publication import Receipt
 from pushserver.errors import InvalidData, NotJSON, PushServerError
 from pushserver.sources.http_client.headers import is_header_name
 from pushserver.sources.interface import Feed, IHook, ISource, SourceFailed
-from pushserver.sources.types.source_type import SourceType
+from pushserver.sources.types.source_type import BuiltInType
 from pushserver.sources.types.webhook.signatures import (
     Encoding,
     NotSigned,
@@ -66,7 +66,7 @@ class Options:
 
 
 @implementer(ISource, IHook)
-class Webhook:
+class WebhookSource:
     """Publishes each request with a valid signature.
 
     Requests do not wait: one above the rate gets 429, and one that cannot be published now 503.
@@ -169,10 +169,10 @@ def _secret(options: Options) -> bytes:
     return secret
 
 
-def _make(options: Options) -> Webhook:
+def _make(options: Options) -> WebhookSource:
     _check_secret(options)
     _check_headers(options)
-    return Webhook(options, _scheme(options))
+    return WebhookSource(options, _scheme(options))
 
 
 def _check_secret(options: Options) -> None:
@@ -210,4 +210,4 @@ def _scheme(options: Options) -> Scheme:
     return Unsigned()
 
 
-WEBHOOK = SourceType(Options, _make)
+WEBHOOK = BuiltInType(Options, _make)

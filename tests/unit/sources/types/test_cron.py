@@ -17,7 +17,7 @@ from pushserver.sources.types.cron import (
     CRON,
     MAX_SLEEP_SECONDS,
     SLIGHTLY_BACK_SECONDS,
-    Cron,
+    CronSource,
     MachineZone,
     Options,
     Schedule,
@@ -169,7 +169,7 @@ class CronCase:
 
     def start(self, start: str, expression: str, data: Any = None) -> tuple[SourceBench, Wall, Any]:
         bench, wall = SourceBench(), Wall(start)
-        source = Cron(Schedule(expression, PARIS), data, wall.seconds)
+        source = CronSource(Schedule(expression, PARIS), data, wall.seconds)
         return bench, wall, bench.started(source)
 
     def go(self, bench: SourceBench, wall: Wall, seconds: float) -> None:

@@ -24,7 +24,7 @@ from pushserver.sources.types.webhook.source import (
     MAX_TOLERANCE_SECONDS,
     WEBHOOK,
     Options,
-    Webhook,
+    WebhookSource,
 )
 from tests.unit.fakes.remote import FakeFeed
 from tests.unit.fakes.tools import EPOCH, drive
@@ -50,7 +50,7 @@ class Hook:
 
     def __init__(self, feed: FakeFeed | None = None, **options: Any):
         self.feed = feed or FakeFeed()
-        self.source: Webhook = WEBHOOK.make(
+        self.source: WebhookSource = WEBHOOK.make(
             Options(**{"signature": "hub-sha256", "secret": SECRET, **options})
         )
         self.running = Deferred.fromCoroutine(self.source.run(self.feed))
