@@ -1,4 +1,4 @@
-"""The batcher: commits changes together, and one commit at a time."""
+"""Commits changes to the store in batches, one commit at a time."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Queue(Protocol):
         """Whether a caller waits for the next commit."""
 
     def take(self) -> Sequence[Numbered]:
-        """The publications of the commit that starts."""
+        """Return the publications for the commit that starts."""
 
     def committed(self) -> None:
-        """The publications taken last are in the file."""
+        """Handle a success: the publications taken last are in the file."""
 
     def failed(self, reason: str) -> None:
-        """None of the publications taken last is in the file."""
+        """Handle a failure: no publication taken last is in the file."""
 
 
 class Batcher:
@@ -71,12 +71,12 @@ class Batcher:
         self._idle: list[Deferred[None]] = []
 
     def touch(self, channel: str) -> None:
-        """The numbers of this channel changed, or it was forgotten."""
+        """Write this channel's numbers, which changed, or that it was forgotten."""
         self._touched[channel] = None
         self._schedule()
 
     def flush(self) -> None:
-        """Start a commit now if there is a change and none is under way."""
+        """Start a commit now if there is a change and no commit is running."""
         self._cancel()
         if not self._busy and (self._queue.urgent or self._changed):
             self._busy = True
@@ -103,8 +103,8 @@ class Batcher:
         return bool(self._touched) or self.memory.waits
 
     def _schedule(self) -> None:
-        # With an interval of 0 in the next turn: a source that remembers a value may publish in
-        # this one, and one commit is enough for both.
+        # An interval of 0 means the next turn: a source that remembers a value may publish in this
+        # one, and one commit is enough for both.
         if self._call is None and not self._busy:
             self._call = self._reactor.callLater(self._interval, self.flush)
 
@@ -121,7 +121,7 @@ class Batcher:
         except Exception as error:
             if not isinstance(error, StoreError) and not self._failing:
                 # Once, not for each attempt.
-                self._log.failure("a commit could not begin")
+                self._log.failure("a commit could not start")
             self._failing = True
             self._touched = {**touched, **self._touched}
             self.memory.put_back(memory)
@@ -135,8 +135,8 @@ class Batcher:
     ) -> Batch:
         """The batch, with the numbers that channels have once all rows are appended.
 
-        Rows that were evicted already are left out. Rows that appending will evict go from the
-        file with a later batch, or at a start.
+        Rows that were evicted already are left out. Rows that these rows evict are deleted from
+        the file by a later batch, or at a start.
         """
         seq = taken[-1][0].seq if taken else self._history.seq
         keys = [entry for _, entry in taken if entry is not None]

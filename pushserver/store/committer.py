@@ -1,4 +1,4 @@
-"""The committer: the open file, and the thread in which its commits are made."""
+"""Opens the file of the store, and makes its commits in a thread."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Committer:
         self._keys = keys
         self._metrics = metrics
         self.problem = ""
-        """Why the last commit failed; empty after a success."""
+        """The error of the last commit; empty after a success."""
 
     def open(self, memory: SourceMemory, now: float) -> None:
         """Open the file, and fill history, keys and `memory` from it; raises StartFailed.
@@ -61,8 +61,8 @@ class Committer:
             raise StartFailed(str(error)) from None
         if not continued:
             self._log.warn(
-                "{path} was not closed in order, or is a copy: what was published last may "
-                "be missing, and the numbering goes on under a new epoch",
+                "{path} was not closed in order, or is a copy: the last publications may be"
+                " missing, and the numbering continues under a new epoch",
                 path=self._path,
             )
 

@@ -1,4 +1,4 @@
-"""The recorder of batched durability: publications are acknowledged first and committed soon."""
+"""Records publications with batched durability: they are acknowledged first, committed soon."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ MAX_WAITING_BYTES = 16 * 1024 * 1024
 
 
 class BatchRecorder:
-    """A Recorder and a Queue: keeps the rows that memory has until they are committed.
+    """A Recorder and a Queue: keeps publications until they are committed.
 
-    While the file cannot be written, and while more than MAX_WAITING_BYTES wait, nothing more is
-    accepted.
+    It refuses more while the file cannot be written, and while more than MAX_WAITING_BYTES wait.
     """
 
     urgent = False
@@ -60,4 +59,4 @@ class BatchRecorder:
         self._bytes -= size
 
     def failed(self, reason: str) -> None:
-        """The rows wait for the next commit."""
+        """No-op: the rows stay for the next commit."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-_BEGIN = """
+_FIRST = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE channels (
     name TEXT PRIMARY KEY, top INTEGER, floor INTEGER, floor_seq INTEGER
@@ -22,14 +22,14 @@ CREATE TABLE keys (
 _SOURCES = """
 CREATE TABLE memory (source TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 """
-_STEPS = (_BEGIN, _SOURCES)
-"""The statements that make each format of the one before; append only."""
+_STEPS = (_FIRST, _SOURCES)
+"""The statements that change each format into the next; append only."""
 
 FORMAT = len(_STEPS)
 
 
 class WrongFormat(Exception):
-    """This version cannot use the database; the text says what the database is."""
+    """This version cannot use the database; the text says why."""
 
 
 def read_format(database: sqlite3.Connection) -> int:
@@ -38,7 +38,7 @@ def read_format(database: sqlite3.Connection) -> int:
     if not tables:
         return 0
     if "meta" not in tables:
-        raise WrongFormat("is a database of something else")
+        raise WrongFormat("is a database of another program")
     row = database.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
     format_ = None if row is None else row[0]
     if not isinstance(format_, int) or not 1 <= format_ <= FORMAT:

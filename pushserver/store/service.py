@@ -1,4 +1,4 @@
-"""The store as a part of the server."""
+"""Opens and closes the store with the server."""
 
 from __future__ import annotations
 

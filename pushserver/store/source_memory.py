@@ -1,4 +1,4 @@
-"""The memory of sources: one small JSON value for each name, for the next start of its source."""
+"""Remembers one small JSON value for each source, for its next start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_BYTES = 65_536
 
 
 class SourceMemory:
-    """The values by name, and the names of those that are to be written to the store.
+    """The values by the names of sources, and the names of those not yet written to the store.
 
     `changed` is called when there is a value to write. A value is never written before the
     publications that were made before it was set: one commit takes both.
@@ -45,7 +45,7 @@ class SourceMemory:
         self._changed()
 
     def restore(self, values: Iterator[tuple[str, bytes]]) -> None:
-        """Set the values that the store has."""
+        """Set values from the store."""
         self._values.update(values)
 
     @property
@@ -60,5 +60,5 @@ class SourceMemory:
         return taken
 
     def put_back(self, taken: dict[str, bytes]) -> None:
-        """These values were not written: the next `take` returns them, or newer ones."""
+        """Let the next `take` return these values, which were not written, or newer ones."""
         self._untaken.update(taken)

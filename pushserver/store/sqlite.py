@@ -1,4 +1,4 @@
-"""The SQLite file of the store: opens it, loads it and commits to it; it blocks."""
+"""Opens, loads and writes the SQLite file of the store; all calls block."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class SqliteFile:
         history.forgotten_seq = self._get("forgotten_seq") or 0
         expired = self._load_channels(history, wall, now)
         self._load_keys(keys, wall, now)
-        memory.restore(map(_remembered, self._db.execute("SELECT source, value FROM memory")))
+        memory.restore(map(_memory, self._db.execute("SELECT source, value FROM memory")))
         mark = {"epoch": history.epoch, "running": self._durability, "inode": inode}
         # Synced in both modes: the mark must survive a power cut.
         self._write(mark.items(), expired)
@@ -282,7 +282,7 @@ def _key(row: Sequence[object]) -> KeyEntry:
     return msgspec.convert(fields, KeyEntry)
 
 
-def _remembered(row: Sequence[object]) -> tuple[str, bytes]:
+def _memory(row: Sequence[object]) -> tuple[str, bytes]:
     name, value = str(row[0]), _bytes(row[1])
     msgspec.json.decode(value)
     return name, value
@@ -295,10 +295,10 @@ def _bytes(value: object) -> bytes:
 
 
 def _hint(path: str, error: Exception) -> str:
-    """The likely reason, which the error of SQLite does not have."""
+    """A likely reason, as SQLite's error names none; empty if there is no guess."""
     if "locked" in str(error):
         return " (another server has it open)"
     folder = os.path.dirname(os.path.abspath(path))
-    if all(os.access(place, os.W_OK, effective_ids=True) for place in (path, folder)):
+    if all(os.access(name, os.W_OK, effective_ids=True) for name in (path, folder)):
         return ""
     return " (permission: the file and its folder must be writable)"

@@ -1,4 +1,4 @@
-"""The broker of sync durability: publications are committed first, then delivered and answered."""
+"""Publishes with sync durability: publications are committed, then delivered and acknowledged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pushserver.store.committer import Committer
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class PendingDraft:
     """A draft without numbers, and the callers that wait for its receipt."""
 
     draft: Draft
@@ -36,20 +36,19 @@ class Waiting:
 
 @dataclass(slots=True, eq=False)
 class Round:
-    """The drafts and clears that one commit answers.
+    """The drafts and clears of one commit.
 
-    `rows` are the drafts with their numbers, in the same order; they got them at `born`, a time of
-    the steady clock.
+    `rows` are the drafts with numbers, in the same order, numbered at `born` (steady clock).
     """
 
-    waiting: list[Waiting] = field(default_factory=list)
+    waiting: list[PendingDraft] = field(default_factory=list)
     clears: list[Deferred[None]] = field(default_factory=list)
     rows: list[Numbered] = field(default_factory=list)
     born: float = 0.0
 
 
 class SyncBroker(MemoryBroker):
-    """A Queue, too: delivers and answers a publication when it is in the file.
+    """A Broker and a Queue: delivers and acknowledges a publication when it is in the file.
 
     Drafts that come during a commit wait, and are committed together. They get their numbers
     when their commit starts, so that a failed commit leaves no hole. The channels of a commit are
@@ -70,12 +69,12 @@ class SyncBroker(MemoryBroker):
     ):
         super().__init__(history, keys, metrics, clock, monotonic)
         self.batcher = Batcher(self, committer, history, reactor, interval=0)
-        self._pending: dict[tuple[str, str], Waiting] = {}
+        self._pending: dict[tuple[str, str], PendingDraft] = {}
         self._next = Round()
         self._current = Round()
 
     async def publish(self, draft: Draft) -> Receipt:
-        waiting = Waiting(draft)
+        waiting = PendingDraft(draft)
         if draft.key:
             first = self._pending.get((draft.channel, draft.key))
             if first is not None:
@@ -127,15 +126,15 @@ class SyncBroker(MemoryBroker):
     def committed(self) -> None:
         current = self._current
         try:
-            for (row, key), waiting in zip(current.rows, current.waiting, strict=True):
-                self._settle(row, key, waiting, current.born)
+            for (row, entry), waiting in zip(current.rows, current.waiting, strict=True):
+                self._settle(row, entry, waiting, current.born)
         finally:
             self.history.unpin()
         for done in current.clears:
             done.callback(None)
 
     def _settle(
-        self, row: Publication, entry: KeyEntry | None, waiting: Waiting, born: float
+        self, row: Publication, entry: KeyEntry | None, waiting: PendingDraft, born: float
     ) -> None:
         """Retain, deliver and answer a committed row.
 

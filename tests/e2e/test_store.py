@@ -284,7 +284,7 @@ class TestFailedStart:
     def test_file_belongs_to_another_program(self, tmp_path: Path) -> None:
         configured(tmp_path, config("sync"))
         change(tmp_path, "CREATE TABLE cats (name)")
-        self.check_start(tmp_path, "s.db", "a database of something else")
+        self.check_start(tmp_path, "s.db", "a database of another program")
 
     @pytest.mark.parametrize("path", ["missing/s.db", "/proc/s.db", "."])
     def test_file_cannot_be_created(self, tmp_path: Path, path: str) -> None:

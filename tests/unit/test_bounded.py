@@ -184,7 +184,7 @@ BOUNDS = {
     "store.sync_broker.Round.rows": SYNC,
     "store.sync_broker.Round.waiting": SYNC,
     "store.sync_broker.SyncBroker._pending": SYNC,
-    "store.sync_broker.Waiting.answers": SYNC,
+    "store.sync_broker.PendingDraft.answers": SYNC,
     "config.convert.Location.origins": STARTED,
     "testing.server.TestClient._replies": TESTING,
     "testing.server.TestClient.joined": TESTING,

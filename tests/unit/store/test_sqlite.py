@@ -550,7 +550,7 @@ def test_database_of_another_program_is_not_changed(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("CREATE TABLE cats (name)")
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="a database of something else"):
+    with pytest.raises(StoreError, match="a database of another program"):
         SqliteFile(str(path), "batched")
     assert path.read_bytes() == before
 
