@@ -1,4 +1,4 @@
-"""The server as a part of a Twisted program. Run twistd -n -y embedded.py (in this folder).
+"""The server as part of a Twisted program. Run twistd -n -y embedded.py (in this folder).
 
 The program's own page is at http://localhost:8081/, the live page at /push/channels/visits.
 """

@@ -32,7 +32,7 @@ class Thermometer:
 
 
 def measured(degrees):
-    """Called in the library's thread. `publish` may be called from any thread."""
+    """Publish a measurement: called in the library's thread, and any thread may publish."""
     app.publish("temperature", {"degrees": degrees}, event="measured")
 
 
@@ -41,11 +41,11 @@ library = Thermometer(measured)
 
 @app.on("start")
 def start():
-    """The server runs and accepts publications."""
+    """Start the library: the server runs and accepts publications."""
     library.start()
 
 
 @app.on("stop")
 def stop():
-    """The server stops; after this, publishing fails."""
+    """Stop the library: after this, publishing fails."""
     library.stop()

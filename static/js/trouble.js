@@ -1,5 +1,5 @@
 // Failures of sources and handlers behind this channel, polled: one line, and the details on request.
-// Only pages for operators (those who may publish) have the line.
+// Only pages for operators, who may publish, have the line.
 
 import { setText } from "./dom.js";
 import { ago, fullTime } from "./times.js";
@@ -10,7 +10,7 @@ const HANDLER_MS = 60_000;
 const TICK_MS = 1000;
 
 /**
- * The failures, newest first, from the server's answer: `{who, error, at, lastsMs, state, retryAt}`,
+ * The failures, newest first, from the server's answer: `{subject, error, at, lastsMs, state, retryAt}`,
  * instants in milliseconds of the local clock; `now` is the arrival of the answer.
  */
 export function troubles({ time, sources, handlers }, now) {
@@ -18,7 +18,7 @@ export function troubles({ time, sources, handlers }, now) {
   const failing = sources
     .filter((source) => source.error_time !== null)
     .map((source) => ({
-      who: `Source ${source.name}`,
+      subject: `Source ${source.name}`,
       error: source.last_failure,
       at: here(source.error_time),
       lastsMs: source.last_error ? Infinity : SOURCE_MS,
@@ -26,7 +26,7 @@ export function troubles({ time, sources, handlers }, now) {
       retryAt: source.next_attempt === null ? null : here(source.next_attempt),
     }));
   const failed = handlers.map(({ name, event, error, time: seconds }) => ({
-    who: name === event ? `Handler ${name}` : `Handler ${name} of ${event}`,
+    subject: name === event ? `Handler ${name}` : `Handler ${name} of ${event}`,
     error,
     at: here(seconds),
     lastsMs: HANDLER_MS,
@@ -39,12 +39,12 @@ export function troubles({ time, sources, handlers }, now) {
 /** The time of the failure and the next attempt: "3 s ago, tried again in 4 s". */
 export function whenText({ at, state, retryAt }, now) {
   const when = ago(Math.max(0, now - at));
-  if (retryAt === null) return [when, NEXT[state] ?? state].filter(Boolean).join(", ");
+  if (retryAt === null) return [when, STATE_TEXTS[state] ?? state].filter(Boolean).join(", ");
   const seconds = Math.ceil((retryAt - now) / 1000);
   return `${when}, tried again ${seconds > 0 ? `in ${seconds} s` : "now"}`;
 }
 
-const NEXT = {
+const STATE_TEXTS = {
   running: "still running",
   waiting: "waits for somebody to watch",
   ended: "has ended",
@@ -63,15 +63,15 @@ export class Trouble {
       state: byId("state"),
     };
     this.url = url;
-    this.found = [];
-    this.asking = false;
+    this.failures = [];
+    this.polling = false;
     this.elements.button?.addEventListener("click", () => openWhole(...this.#whole()));
   }
 
   /** Polls as long as the server answers. */
   begin() {
-    if (this.asking || !this.elements.line) return;
-    this.asking = true;
+    if (this.polling || !this.elements.line) return;
+    this.polling = true;
     this.#ask();
   }
 
@@ -84,9 +84,9 @@ export class Trouble {
     this.unseen = document.visibilityState !== "visible";
     if (this.unseen) return;
     const status = await answer(this.url);
-    this.asking = status !== null;
-    if (this.asking) setTimeout(() => this.#ask(), ASK_MS);
-    this.found = status === null ? [] : troubles(status, Date.now());
+    this.polling = status !== null;
+    if (this.polling) setTimeout(() => this.#ask(), ASK_MS);
+    this.failures = status === null ? [] : troubles(status, Date.now());
     this.#render();
   }
 
@@ -100,23 +100,23 @@ export class Trouble {
     if (!newest && document.activeElement === button) this.elements.state.focus();
     line.classList.toggle("shown", Boolean(newest));
     button.hidden = !newest;
-    setText(text, newest ? `${newest.who}: ${newest.error}` : "");
+    setText(text, newest ? `${newest.subject}: ${newest.error}` : "");
     const more = current.length > 1 ? ` (and ${current.length - 1} more)` : "";
     setText(time, newest ? whenText(newest, now) + more : "");
     // Without the error texts, which may differ each time.
-    const names = current.map(({ who }) => who).sort();
+    const names = current.map(({ subject }) => subject).sort();
     setText(spoken, names.length > 0 ? `Failing: ${names.join(", ")}` : "");
     if (newest) this.timer = setTimeout(() => this.#render(), TICK_MS);
   }
 
   #current(now) {
-    return this.found.filter(({ at, lastsMs }) => now - at < lastsMs);
+    return this.failures.filter(({ at, lastsMs }) => now - at < lastsMs);
   }
 
   #whole() {
     const now = Date.now();
     const parts = this.#current(now).map(
-      (one) => `${one.who}\n${one.error}\n${fullTime(one.at)}: ${whenText(one, now)}`,
+      (one) => `${one.subject}\n${one.error}\n${fullTime(one.at)}: ${whenText(one, now)}`,
     );
     return ["Failures", "The log of the server has the tracebacks.", parts.join("\n\n")];
   }
