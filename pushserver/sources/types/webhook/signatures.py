@@ -41,13 +41,13 @@ class Signed:
     encoding: Encoding = "hex"
 
     def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
-        given = _value(headers, self.header, self.prefix)
+        signature = _value(headers, self.header, self.prefix)
         mac = hmac.digest(secret, body, "sha256")
         if self.encoding == "hex":
-            expected, given = mac.hex(), given.lower()
+            expected, signature = mac.hex(), signature.lower()
         else:
             expected = base64.b64encode(mac).decode()
-        if not _same(given, expected):
+        if not _same(signature, expected):
             raise NotSigned(f"the signature in {self.header} does not fit the body and the secret")
         # Equal bodies have equal signatures.
         return ""
@@ -67,12 +67,12 @@ class Stamped:
     def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
         pairs = [part.strip().partition("=") for part in _value(headers, self.header).split(",")]
         times = [value for name, _, value in pairs if name == "t"]
-        given = [value for name, _, value in pairs if name == "v1"]
-        if len(times) != 1 or _SECONDS.fullmatch(times[0]) is None or not given:
+        signatures = [value for name, _, value in pairs if name == "v1"]
+        if len(times) != 1 or _SECONDS.fullmatch(times[0]) is None or not signatures:
             raise NotSigned(f"{self.header} is not of the form t=SECONDS,v1=HEX")
         signed = b"%b.%b" % (times[0].encode(), body)
         expected = hmac.digest(secret, signed, "sha256").hex()
-        if not any(_same(value.lower(), expected) for value in given):
+        if not any(_same(value.lower(), expected) for value in signatures):
             raise NotSigned(f"the signature in {self.header} does not fit the body and the secret")
         if abs(self.clock() - int(times[0])) > self.tolerance_seconds:
             raise NotSigned(
@@ -111,8 +111,8 @@ def _value(headers: Mapping[str, str], header: str, prefix: str = "") -> str:
     return value.removeprefix(prefix)
 
 
-def _same(given: str, expected: str) -> bool:
-    return hmac.compare_digest(_bytes(given), expected.encode())
+def _same(signature: str, expected: str) -> bool:
+    return hmac.compare_digest(_bytes(signature), expected.encode())
 
 
 def _bytes(text: str) -> bytes:

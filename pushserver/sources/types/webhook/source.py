@@ -176,10 +176,10 @@ def _make(options: Options) -> WebhookSource:
 
 
 def _check_secret(options: Options) -> None:
-    given = bool(options.secret) + bool(options.secret_file)
-    if options.signature == "none" and given:
+    count = bool(options.secret) + bool(options.secret_file)
+    if options.signature == "none" and count:
         raise ValueError('secret: expected no secret with signature = "none"')
-    if options.signature != "none" and given != 1:
+    if options.signature != "none" and count != 1:
         raise ValueError("secret: expected either secret or secret_file")
     if "\0" in options.secret_file:
         raise ValueError(f"secret_file: {options.secret_file!r}, expected the path of a file")

@@ -148,11 +148,11 @@ class TestRunningSource:
 
     def test_source_that_returns_is_not_started_again(self, bench: SourceBench) -> None:
         puppet = Puppet()
-        with Log() as said:
+        with Log() as log:
             runner = bench.script(puppet)
             puppet.end()
             bench.clock.pump([60.0] * 5)
-        assert said.take() == ["source s has ended"]
+        assert log.take() == ["source s has ended"]
         assert (runner.status().state, len(puppet.feeds)) == ("ended", 1)
         assert bench.clock.getDelayedCalls() == []
 
@@ -794,11 +794,11 @@ class RunnerMachine(RuleBasedStateMachine):
         self.failed_at: float | None = None
         self.sent: list[int] = []
         self.ended = False
-        self.tried = 0
+        self.checked_feeds = 0
 
     @precondition(lambda self: self.runner is None)
     @rule(on_demand=st.booleans())
-    def begin(self, on_demand: bool) -> None:
+    def first_start(self, on_demand: bool) -> None:
         self.on_demand = on_demand
         self.alone_since = None
         self.runner = self.bench.script(
@@ -853,8 +853,8 @@ class RunnerMachine(RuleBasedStateMachine):
         assert stopped(self.runner) == [None]
         assert not self.puppet.live
         assert not self.bench.clock.getDelayedCalls()
-        for feed in self.puppet.feeds[self.tried :]:
-            self.tried += 1
+        for feed in self.puppet.feeds[self.checked_feeds :]:
+            self.checked_feeds += 1
             with pytest.raises(Stopped):
                 drive(feed.publish("late"))
 

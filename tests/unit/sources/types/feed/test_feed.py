@@ -327,9 +327,9 @@ class TestEntry:
             linked["digest"]
             == (first_entry(item("<link>https://a.example/</link><title>b</title>"))["digest"])
         )
-        said = first_entry(item("<title>a</title>"))
-        assert said["id"] == ""
-        assert said["digest"] != first_entry(item("<title>b</title>"))["digest"]
+        entry = first_entry(item("<title>a</title>"))
+        assert entry["id"] == ""
+        assert entry["digest"] != first_entry(item("<title>b</title>"))["digest"]
 
     def test_invalid_time_is_none(self) -> None:
         for text in ("soon", ""):
