@@ -1,1 +1,1 @@
-"""How frames reach a peer over HTTP responses and WebSockets."""
+"""Sends frames to peers over WebSockets and HTTP responses."""

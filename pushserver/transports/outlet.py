@@ -1,20 +1,19 @@
-"""Outlets: how a frame reaches a socket, at once or in order behind the bytes that wait.
+"""Outlets send frames to a socket at once, or in order behind waiting bytes, and cut slow readers.
 
 `transport.write` costs three system calls and a trip through the reactor for each peer; one
 `send` on the socket costs one. These rules make it safe to send past the transport:
 
-1. Only past a transport that is the socket's own: exactly Twisted's TCP or Unix server, with
-   no TLS. TLS and protocol wrappers hand out the raw socket too, and a send there would
-   put plain text into the encrypted stream. Decided once, when the connection opens.
-2. Only while nothing waits, here or in the transport's buffer. Everything that is written to
-   this peer goes through its outlet (Autobahn's pongs and close frames too), so it knows.
-3. Bytes that the socket does not take wait here, and everything else behind them; the transport
-   is given a portion whenever it asks, which it does when its buffer is empty. A pull producer
-   is how it asks; it is registered only while something waits.
+1. Only past a transport that owns its socket: exactly Twisted's TCP or Unix server, with no TLS.
+   TLS and protocol wrappers hand out the raw socket too, and a send there would put plain text
+   into the encrypted stream. Decided once, when the connection opens.
+2. Only while nothing waits, here or in the transport's buffer. The outlet knows that, because all
+   writes to the peer go through it (Autobahn's pongs and close frames too).
+3. Bytes that the socket does not take wait here, with all later ones behind them. The transport
+   pulls a portion when its buffer is empty; the outlet is its producer only while bytes wait.
 4. Waiting frames are shared: a frame that a thousand peers wait for is in memory once. So a
    long frame alone makes no peer slow. A peer is slow when it leaves more than `queue_bytes`
-   unread for longer than `queue_seconds`, or four times as much behind the frame that is on its
-   way.
+   unread for longer than `queue_seconds`, or four times as much behind the frame that is being
+   sent.
 5. After `finish` nothing goes past the transport: the bytes with which Autobahn or twisted.web
    end the connection come last, and no producer keeps a closing transport open.
 6. Errors of the socket are left to the transport: it gets the frame, its own write meets the
@@ -44,7 +43,7 @@ KERNEL_BYTES = 262_144
 """The kernel's buffer for one peer; by default it grows to 4 MB."""
 
 PORTION = 16_384
-"""Bytes that a transport is given at once: a turn in which a thousand ask must be short."""
+"""The most bytes that a transport pulls at once: a turn in which a thousand pull must be short."""
 
 
 class Owner(Protocol):
@@ -52,7 +51,7 @@ class Owner(Protocol):
 
     @property
     def conversation(self) -> Conversation[Any] | None:
-        """The conversation that it is for; None when the connection is lost."""
+        """The conversation over this transport; None when the connection is lost."""
 
     def slow(self, queued: int) -> None:
         """Drop the connection: `queued` bytes wait, which is more than the bounds allow."""
@@ -60,7 +59,7 @@ class Owner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many bytes may wait for a peer, and for how many seconds more may (rule 4)."""
+    """The bytes that may wait for a peer, and the seconds for which more may wait (rule 4)."""
 
     bytes: int
     seconds: float
@@ -70,7 +69,7 @@ class Bounds:
 
 
 class Backlog:
-    """The bytes that wait for one peer, in order, and since when they exceed the bound (rule 4)."""
+    """The bytes that wait for one peer, in order; decides whether the peer is slow (rule 4)."""
 
     __slots__ = ("_bounds", "_over_since", "_pieces", "_taken", "bytes")
 
@@ -78,7 +77,7 @@ class Backlog:
         self.bytes = 0
         self._bounds = bounds
         self._pieces: deque[bytes] = deque()
-        # Bytes of the first piece that are gone.
+        # The bytes of the first piece that were taken.
         self._taken = 0
         self._over_since: float | None = None
 
@@ -180,7 +179,7 @@ class DirectOutlet:
         self._transport = transport
         self._bounds = bounds
         self._owner = owner
-        # Most connections never have one.
+        # Made when bytes have to wait, which never happens on most connections.
         self._backlog: Backlog | None = None
         self._open = empty
         if not empty:
@@ -203,7 +202,7 @@ class DirectOutlet:
             self.send_rest(data, taken)
 
     def finish(self) -> bool:
-        """Let only the end of the connection be written from now on.
+        """Hand over to the transport, which now writes the end of the connection.
 
         False if more bytes wait than the bounds allow: the connection must be aborted.
         """
@@ -217,7 +216,7 @@ class DirectOutlet:
         return _hand_over(self._backlog, self._transport, self._bounds)
 
     def resumeProducing(self) -> None:
-        """The transport's buffer is empty."""
+        # The transport's buffer is empty.
         if self._backlog:
             self._transport.write(self._backlog.take())
         elif self._open:
@@ -343,15 +342,15 @@ class Gone:
 
 
 GONE = Gone()
-"""Takes the place of an outlet when the connection is lost. Outlet and owner refer to each other:
-without one of the references both are freed at once, with no collection."""
+"""Replaces an outlet when the connection is lost. Outlet and owner refer to each other: without one
+of the references both are freed at once, with no collection."""
 
 
 Outlet = DirectOutlet | PlainOutlet | Gone
 
 
 def _hand_over(backlog: Backlog | None, transport: Any, bounds: Bounds) -> bool:
-    """Give the transport all that waits; False if that is more than it may copy for one peer."""
+    """Write all waiting bytes to the transport, which copies them; False if over the bound."""
     if backlog is None:
         return True
     if backlog.bytes > bounds.bytes:

@@ -1,4 +1,4 @@
-"""HTTP responses without an end, as transports of conversations."""
+"""Streams conversations as the bodies of HTTP responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pushserver.web.mount import abort, end
 
 
 class Responses:
-    """Opens responses."""
+    """Answers requests with streams."""
 
     def __init__(self, bounds: Bounds, log: Logger):
         self._bounds = bounds
@@ -49,7 +49,7 @@ class Responses:
 class ResponseTransport:
     """Sends frames as the body of a response whose head is sent.
 
-    They go past twisted.web: a frame is a whole chunk already.
+    They are not written through twisted.web, since each is a whole chunk already.
     """
 
     def __init__(self, request: Request, format: Any, bounds: Bounds, log: Logger):
@@ -65,12 +65,11 @@ class ResponseTransport:
         self.conversation: Conversation[Any] | None = None
         self._finished = request.notifyFinish()
         transport: Any = self._channel.transport
-        # The HTTP channel is its producer, and would stop reading while much is written.
+        # The HTTP channel is its producer, and would stop reading while the buffer is full.
         transport.unregisterProducer()
         self.outlet: Outlet = make_outlet(transport, bounds, self)
 
     def attach(self, conversation: Conversation[Any]) -> None:
-        """Call this conversation when the connection changes; see `Conversation`."""
         self._log.debug("{peer} came by {transport}", peer=self._peer, transport=self.format.name)
         self.conversation = conversation
         self._finished.addBoth(self._gone)

@@ -7,9 +7,8 @@ are not logged, and a third of the rest makes timers and futures. Autobahn takes
 as `whole_text` to read a short text.
 
 So a value that is the same for all connections is on the class, a value that changes is made when
-it is first read, and the attributes of the handshake are deleted when it is over. A model
-connection of the Autobahn that is installed says which attributes there are. `test_lean` tests
-everything else that this relies on.
+it is first read, and the attributes of the handshake are deleted after it. A model connection of
+the installed Autobahn has the list of attributes. `test_lean` tests all other assumptions.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ _SAME_FOR_ALL = (type(None), bool, int, float, str, bytes, TrafficStats)
 def hush() -> None:
     """Let Autobahn log its debug lines without their arguments, in the whole process.
 
-    Autobahn formats them before it asks whether the line is wanted: the options of each new
+    Autobahn formats them before it checks whether the line is logged: the options of each new
     connection, and the name of each function, in colour where `click` is installed.
     """
     for module, names in FORMATTERS.items():
@@ -100,7 +99,7 @@ class LeanShell(WebSocketShell):
         super()._onOpen()
 
     def dataReceived(self, data: bytes) -> None:
-        # Nearly everything that clients send is a pong or a short text in a segment of its own.
+        # Clients send almost only pongs and short texts, each in a separate segment.
         conversation = self.ps_conversation
         if conversation is None or not self.ps_between_frames():
             super().dataReceived(data)
@@ -164,5 +163,5 @@ def lean(base: type[LeanShell], factory: Any, options: dict[str, Any]) -> type[L
 
 
 def _count(self: Any) -> None:
-    """Replaces `_connectionMade`: all that is left to do for a connection."""
+    """Replaces `_connectionMade`, since the class has its attributes: only count the connection."""
     self.factory.countConnections += 1

@@ -1,4 +1,4 @@
-"""WebSocket connections: Autobahn does handshake, frames and close for a conversation of ours."""
+"""Connects Autobahn, which does the handshake, the frames and the close, to a conversation."""
 
 from __future__ import annotations
 
@@ -58,7 +58,6 @@ class WebSocketTransport:
         self.outlet: Outlet = make_outlet(protocol.transport, bounds, self, protocol.ps_empty)
 
     def attach(self, conversation: Conversation[Any]) -> None:
-        """Call this conversation when the connection changes; see `Conversation`."""
         self.conversation = conversation
 
     def write(self, frame: bytes) -> None:
@@ -89,9 +88,9 @@ MakeConversation = Callable[[WebSocketTransport], Conversation[Any]]
 
 
 class WebSocketShell(WebSocketServerProtocol):
-    """Autobahn's protocol, which hands texts and the end to a conversation.
+    """Autobahn's protocol; passes texts and the end of the connection to a conversation.
 
-    Autobahn owns 227 names (`log`, `state`, `data`, `peer`, ...), so ours begin with `ps_`.
+    Autobahn uses 227 names (`log`, `state`, `data`, `peer`, ...), so ours begin with `ps_`.
     Each callback is guarded: an exception would drop the connection without a close frame, or
     leave it open and mute.
     """
@@ -117,7 +116,7 @@ class WebSocketShell(WebSocketServerProtocol):
         self._connectionMade()
 
     def _onOpen(self) -> None:
-        # The same; there is no description.
+        # Autobahn's own describes the transport too.
         self.onOpen()
 
     def onConnect(self, request: Any) -> str | None:
@@ -135,8 +134,8 @@ class WebSocketShell(WebSocketServerProtocol):
             self.ps_guard(self.ps_conversation.received, payload)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        # All of Autobahn's frames come through here. Once the connection is open they go through
-        # the outlet: in order, and counted (a client that pings and never reads is slow).
+        # Autobahn sends all its frames here. Once the connection is open the outlet keeps them in
+        # order and counts them (a client that pings and never reads is slow).
         if self.ps_transport is not None:
             self.ps_transport.outlet.write(data)
         elif self.ps_direct:

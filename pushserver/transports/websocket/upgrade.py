@@ -1,4 +1,4 @@
-"""From a handshake to a WebSocket: from a resource, or by the short path of `first_bytes`."""
+"""Upgrades requests to WebSockets, from a resource or by the short path of `first_bytes`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class WebSocketFactory(WebSocketServerFactory):
             maxFramePayloadSize=limits.frame_bytes,
             maxMessagePayloadSize=limits.frame_bytes,
             webStatus=False,
-            # Close codes for what a peer does wrong, where the default is a dropped connection.
+            # A peer's fault closes with a code; by default Autobahn drops the connection.
             failByDrop=False,
             closeHandshakeTimeout=2,
             # The resource has checked the origin before the handshake.
@@ -53,7 +53,6 @@ class WebSocketFactory(WebSocketServerFactory):
         )
         if compress:
             self.setProtocolOptions(perMessageCompressionAccept=accept(limits.frame_bytes))
-
         if shortcuts:
             hush()
             # Autobahn copies each option to each new connection unless its class has it; and it

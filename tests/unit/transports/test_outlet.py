@@ -1,8 +1,7 @@
-"""An outlet alone, on Twisted's own TCP transport over a socket that takes as much as a test says.
+"""One outlet on Twisted's own TCP transport, over a socket whose room the test sets.
 
-In whatever order `direct`, `write`, Autobahn and twisted.web write, and however little the socket
-takes at once: it gets the same bytes in the same order. The fan-out to many outlets is in
-tests/unit/hub/test_fanout.py.
+The socket must get all bytes in order, for any order of calls of `direct`, `write`, Autobahn and
+twisted.web, and for any room. The fan-out to many outlets is in tests/unit/hub/test_fanout.py.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Lone(Peer):
-    """A peer that is its own audience; `sent` is all that was written or published."""
+    """A peer that is its own audience; `sent` has all bytes that were written or published."""
 
     def __init__(
         self,
@@ -182,7 +181,7 @@ OPS = (
 
 
 def do(peer: Lone, number: int, op: Op) -> None:
-    """Each piece is another text, so that none can stand for another."""
+    """Do one operation; each piece is a different text, so that a swap is noticed."""
     kind, *values = op
     match kind:
         case "turn" | "drain":
@@ -212,7 +211,7 @@ def do(peer: Lone, number: int, op: Op) -> None:
     queue=st.sampled_from([150, PLENTY, PLENTY]),
     ops=programs(OPS),
 )
-def test_bytes_are_not_reordered_cut_or_repeated_and_those_that_wait_are_bounded(
+def test_bytes_are_not_reordered_cut_or_repeated_and_waiting_bytes_are_bounded(
     make: Any, head: bytes, room: int, queue: int, ops: list[Op]
 ) -> None:
     peer = Lone(make, queue, 5.0, head, room)
@@ -274,7 +273,7 @@ def test_four_times_the_bound_at_once_is_slow(make: Any) -> None:
 
 
 @BOTH
-def test_the_frame_on_its_way_does_not_count_for_four_times_the_bound(make: Any) -> None:
+def test_frame_on_its_way_does_not_count_for_four_times_the_bound(make: Any) -> None:
     peer = stuck(make)
     peer.publish(b"." * 50_000)
     assert fill(peer, 100) == 41
@@ -307,7 +306,7 @@ def test_less_than_the_bound_may_wait_for_ever(make: Any) -> None:
 
 
 @BOTH
-def test_a_peer_that_has_read_everything_gets_the_whole_bound_and_time_again(make: Any) -> None:
+def test_peer_that_has_read_everything_gets_the_whole_bound_and_time_again(make: Any) -> None:
     peer = stuck(make)
     for _ in range(3):
         assert fill(peer, 40) == 40
@@ -328,7 +327,7 @@ def test_one_long_frame_is_not_slow(make: Any) -> None:
 
 
 @BOTH
-def test_a_long_end_comes_behind_the_bytes_that_wait(make: Any) -> None:
+def test_long_end_comes_behind_the_bytes_that_wait(make: Any) -> None:
     peer = stuck(make)
     fill(peer, 11)
     assert backlog(peer.outlet) == 1000
@@ -343,7 +342,7 @@ def test_a_long_end_comes_behind_the_bytes_that_wait(make: Any) -> None:
 
 
 @BOTH
-def test_a_peer_that_is_always_a_little_behind_is_not_slow(make: Any) -> None:
+def test_peer_that_is_always_a_little_behind_is_not_slow(make: Any) -> None:
     # It reads each new frame, but never the last two hundred bytes.
     peer = stuck(make)
     fill(peer, 2)
@@ -357,7 +356,7 @@ def test_a_peer_that_is_always_a_little_behind_is_not_slow(make: Any) -> None:
 
 
 @BOTH
-def test_a_peer_with_more_than_the_bound_unread_is_aborted_instead_of_closed(make: Any) -> None:
+def test_peer_with_more_than_the_bound_unread_is_aborted_instead_of_closed(make: Any) -> None:
     peer = stuck(make)
     fill(peer, 12)
     assert backlog(peer.outlet) == 1100
@@ -383,7 +382,7 @@ def test_queue_seconds_start_again_for_a_peer_that_has_read_down_to_the_bound(ma
 
 
 @BOTH
-def test_a_peer_that_never_comes_down_to_the_bound_is_slow_however_much_it_reads(make: Any) -> None:
+def test_peer_that_stays_over_the_bound_is_slow_even_if_it_reads(make: Any) -> None:
     peer = stuck(make)
     fill(peer, 14)
     for second in range(12):
@@ -404,7 +403,7 @@ BACKLOGS = programs(
 
 
 @given(BACKLOGS)
-def test_a_backlog_returns_in_portions_all_that_was_added(
+def test_backlog_returns_all_its_bytes_in_portions(
     steps: list[tuple[str, int, int]],
 ) -> None:
     backlog = Backlog(Bounds(PLENTY, 1.0, float))
@@ -429,7 +428,7 @@ def test_a_backlog_returns_in_portions_all_that_was_added(
     assert backlog.take() == b""
 
 
-def test_a_cleared_backlog_is_empty() -> None:
+def test_cleared_backlog_is_empty() -> None:
     backlog = Backlog(Bounds(PLENTY, 1.0, float))
     backlog.add(b"<1>" * 100, 50)
     backlog.add(b"<2>")
@@ -440,7 +439,7 @@ def test_a_cleared_backlog_is_empty() -> None:
 
 
 @BOTH
-def test_a_frame_that_many_peers_wait_for_is_in_memory_once(make: Any) -> None:
+def test_frame_that_many_peers_wait_for_is_in_memory_once(make: Any) -> None:
     peers = [stuck(make) for _ in range(50)]
     for peer in peers:
         peer.socket.room = 10
@@ -473,7 +472,7 @@ def test_nothing_goes_past_the_answer_to_the_handshake() -> None:
     assert peer.outlet.direct is not None
 
 
-def test_a_frame_is_sent_before_the_call_returns_when_nothing_waits() -> None:
+def test_frame_is_sent_before_the_call_returns_when_nothing_waits() -> None:
     peer = Lone()
     peer.turn()
     peer.publish(b"<1>")
@@ -486,7 +485,7 @@ def test_a_frame_is_sent_before_the_call_returns_when_nothing_waits() -> None:
 @BOTH
 @pytest.mark.parametrize("error", [errno.EPIPE, errno.ECONNRESET, errno.ETIMEDOUT])
 @pytest.mark.parametrize("method", ["publish", "write"])
-def test_an_error_of_the_socket_is_reported_once_by_the_transport(
+def test_error_of_the_socket_is_reported_once_by_the_transport(
     make: Any, error: int, method: str
 ) -> None:
     peer = Lone(make)
@@ -526,7 +525,7 @@ def test_finishing_twice_does_nothing_more(make: Any) -> None:
 
 @BOTH
 @pytest.mark.parametrize("finished", [False, True])
-def test_the_rest_of_a_short_send_comes_once(make: Any, finished: bool) -> None:
+def test_rest_of_a_short_send_comes_once(make: Any, finished: bool) -> None:
     peer = Lone(make)
     peer.turn()
     taken = peer.socket.send(b"<1>")
@@ -540,7 +539,7 @@ def test_the_rest_of_a_short_send_comes_once(make: Any, finished: bool) -> None:
 
 @BOTH
 @pytest.mark.parametrize("room", [0, 3, PLENTY])
-def test_a_closing_transport_closes_after_finish(make: Any, room: int) -> None:
+def test_closing_transport_closes_after_finish(make: Any, room: int) -> None:
     peer = Lone(make)
     peer.turn()
     peer.socket.room = room
@@ -561,7 +560,7 @@ def chosen(transport: Any, direct: bool = True) -> Any:
 
 
 @pytest.mark.parametrize("kind", [TCPServer, UnixServer])
-def test_an_outlet_sends_past_a_transport_of_twisted_and_bounds_the_kernels_buffer(
+def test_outlet_sends_past_a_transport_of_twisted_and_bounds_the_kernels_buffer(
     kind: type[TCPServer],
 ) -> None:
     sock = FakeSocket()
@@ -570,7 +569,7 @@ def test_an_outlet_sends_past_a_transport_of_twisted_and_bounds_the_kernels_buff
     assert (socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES) in sock.options
 
 
-def test_an_outlet_does_not_send_past_a_subclass_or_past_tls() -> None:
+def test_outlet_does_not_send_past_a_subclass_or_past_tls() -> None:
     sock, reactor = FakeSocket(), MemoryReactorClock()
     assert type(chosen(make_transport(sock, reactor, Ending(), DerivedServer))) is PlainOutlet
     transport = make_transport(sock, reactor, Ending())
@@ -591,7 +590,7 @@ def wrapped(transport: ITransport, factory: Any) -> Any:
     return protocol.wrappedProtocol.transport
 
 
-def test_an_outlet_does_not_send_past_wrappers_though_they_hand_out_the_socket() -> None:
+def test_outlet_does_not_send_past_wrappers_though_they_hand_out_the_socket() -> None:
     sock, reactor = FakeSocket(), MemoryReactorClock()
     inner = Factory.forProtocol(Ending)
     for factory in (

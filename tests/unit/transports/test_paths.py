@@ -1,7 +1,7 @@
 """The whole server over Twisted's own TCP transports: frames past the transport, and through it.
 
-Clients of each protocol get the same on both paths, however little their sockets take. A
-transport of a subclass forces the path through it.
+Clients of each protocol get the same on both paths, for any room in their sockets. A transport of
+a subclass forces the path through it.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def test_every_client_gets_everything_in_order_on_both_paths(ops: list[Op]) -> N
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 @pytest.mark.parametrize("room", [0, 10, PLENTY])
-def test_the_close_frame_of_a_client_is_answered_and_nothing_follows(kind: Any, room: int) -> None:
+def test_close_frame_of_a_client_is_answered_and_nothing_follows(kind: Any, room: int) -> None:
     server = Server()
     clients = [cls(server, kind) for cls in (RawClient, SessionClient)]
     for client in clients:
@@ -286,7 +286,7 @@ def test_nagle_is_off_for_all_clients(cls: type[RawClient]) -> None:
     assert nodelay[-1] is True
 
 
-def test_a_client_that_learns_of_the_drop_of_another_loses_nothing() -> None:
+def test_client_that_learns_of_the_drop_of_another_loses_nothing() -> None:
     # One that never reads is dropped within a pass. Another, of a format that comes later in
     # this pass, is sent a leave, and its socket takes only half of it.
     server = Server(Limits(queue_bytes=1_000))

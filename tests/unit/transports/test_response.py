@@ -30,7 +30,7 @@ def chunks(data: bytes) -> bytes:
     return body
 
 
-def test_the_head_keeps_caches_and_proxies_from_buffering() -> None:
+def test_head_keeps_caches_and_proxies_from_buffering() -> None:
     _, answer = open_stream(Server())
     assert answer["cache-control"] == "no-store"
     assert answer["x-accel-buffering"] == "no"
@@ -49,7 +49,7 @@ def test_each_publication_is_sent_at_once() -> None:
     assert block.endswith("\n\n")
 
 
-def test_a_reader_that_vanishes_is_forgotten() -> None:
+def test_reader_that_vanishes_is_forgotten() -> None:
     server = Server()
     line, _ = open_stream(server)
     line.vanish()
@@ -67,7 +67,7 @@ def test_shut_down_ends_the_response_and_the_connection() -> None:
     assert server.is_empty()
 
 
-def test_a_reader_that_does_not_read_is_dropped_at_its_bound_and_others_are_not() -> None:
+def test_reader_that_does_not_read_is_dropped_at_its_bound_and_others_are_not() -> None:
     server = Server(Limits(queue_bytes=200_000))
     (slow, _), (quick, _) = open_stream(server), open_stream(server)
     slow.reading = False
@@ -84,7 +84,7 @@ def test_a_reader_that_does_not_read_is_dropped_at_its_bound_and_others_are_not(
     assert chunks(quick.take()).count(b"data: ") == sent // 10_000
 
 
-def test_a_long_recovery_does_not_make_a_reader_slow() -> None:
+def test_long_recovery_does_not_make_a_reader_slow() -> None:
     server = Server(Limits(queue_bytes=200_000))
     for _ in range(30):
         server.publish(data="x" * 10_000)
@@ -94,7 +94,7 @@ def test_a_long_recovery_does_not_make_a_reader_slow() -> None:
     assert chunks(line.take().partition(b"\r\n\r\n")[2]).count(b"data: ") == 30
 
 
-def test_a_reader_that_reads_late_gets_its_whole_bound_again() -> None:
+def test_reader_that_reads_late_gets_its_whole_bound_again() -> None:
     server = Server(Limits(queue_bytes=200_000))
     line, _ = open_stream(server)
     for _ in range(5):
@@ -106,7 +106,7 @@ def test_a_reader_that_reads_late_gets_its_whole_bound_again() -> None:
     assert not line.aborted
 
 
-def test_a_reader_that_does_not_read_is_ended_by_abort() -> None:
+def test_reader_that_does_not_read_is_ended_by_abort() -> None:
     server = Server()
     line, _ = open_stream(server)
     line.reading = False
@@ -136,7 +136,7 @@ def unread(size: int) -> tuple[Server, Line]:
     return server, line
 
 
-def test_the_end_comes_behind_waiting_bytes_within_the_bound() -> None:
+def test_end_comes_behind_waiting_bytes_within_the_bound() -> None:
     server, line = unread(500)
     assert not line.aborted
     line.read()
@@ -147,7 +147,7 @@ def test_the_end_comes_behind_waiting_bytes_within_the_bound() -> None:
     assert server.is_empty()
 
 
-def test_a_reader_with_more_than_the_bound_unread_is_dropped_instead_of_ended() -> None:
+def test_reader_with_more_than_the_bound_unread_is_dropped_instead_of_ended() -> None:
     server, line = unread(1_100)
     assert line.aborted
     assert chunks(line.take()).count(b"data: ") == 1
@@ -155,7 +155,7 @@ def test_a_reader_with_more_than_the_bound_unread_is_dropped_instead_of_ended() 
     assert server.is_empty()
 
 
-def test_a_reader_that_does_not_read_its_end_is_dropped() -> None:
+def test_reader_that_does_not_read_its_end_is_dropped() -> None:
     server, line = unread(500)
     server.advance(14)
     assert not line.aborted
@@ -204,7 +204,7 @@ def test_pipelined_requests_are_not_answered_during_a_stream() -> None:
 
 
 @pytest.mark.parametrize("path", ["/channels/numbers", "/events?channel=a"])
-def test_a_stream_that_cannot_start_is_ended_without_details(
+def test_stream_that_cannot_start_is_ended_without_details(
     path: str, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object) -> None:

@@ -1,4 +1,4 @@
-"""A lean connection does what Autobahn's does, and keeps less; all that it relies on is there."""
+"""A lean connection behaves like Autobahn's and keeps less; Autobahn fulfils its assumptions."""
 
 from __future__ import annotations
 
@@ -441,7 +441,7 @@ def test_attributes_of_the_handshake_are_used_in_it_alone() -> None:
 
 
 @pytest.mark.upstream
-def test_handshake_sets_no_other_attributes_but_these() -> None:
+def test_handshake_sets_no_further_attributes() -> None:
     line = connect(Server(shortcuts=False))
     before = set(vars(make_connection(make_factory(shortcuts=False))))
     line.send(head())
@@ -451,7 +451,7 @@ def test_handshake_sets_no_other_attributes_but_these() -> None:
 
 
 @pytest.mark.upstream
-def test_futures_and_listeners_of_autobahn_are_used_where_nobody_waits() -> None:
+def test_futures_and_listeners_of_autobahn_are_not_used_elsewhere() -> None:
     plain = WebSocketServerProtocol()
     listeners = {"_listeners", "_parent", "_results", "_valid_events"}
     own = {"_transport_details", "is_closed", "is_open"}
@@ -468,7 +468,7 @@ def test_futures_and_listeners_of_autobahn_are_used_where_nobody_waits() -> None
 
 
 @pytest.mark.upstream
-def test_new_connection_changes_nothing_of_its_factory_but_the_count() -> None:
+def test_new_connection_changes_only_the_count_of_its_factory() -> None:
     factory: Any = make_factory(shortcuts=False)
     before = dict(vars(factory))
     plain = make_connection(factory)
@@ -498,5 +498,5 @@ def test_shared_deferred_of_fire_keeps_no_callbacks() -> None:
     assert LeanShell._fired.result is None
 
 
-def test_module_names_no_type_that_a_connection_could_share_but_plain_ones() -> None:
+def test_connections_share_values_of_plain_types_only() -> None:
     assert (*PLAIN, TrafficStats) == module._SAME_FOR_ALL

@@ -49,7 +49,7 @@ RAW = "/channels/numbers"
         ("x" + "é" * 100, "x" + "é" * 59),
     ],
 )
-def test_a_close_reason_is_not_json_and_fits(text: str, reason: str) -> None:
+def test_close_reason_is_not_json_and_fits(text: str, reason: str) -> None:
     assert close_reason(text).decode() == reason
 
 
@@ -70,11 +70,11 @@ def test_any_text_makes_a_valid_close_reason(text: str) -> None:
     ["1" * 120 + "x", "7" + " " * 119 + "x", '"' + "a" * 118 + '"x', "1" * 5_000, "[" * 100_000],
     ids=["number", "spaces", "string", "huge number", "nesting"],
 )
-def test_a_text_that_is_json_once_it_is_cut_makes_a_valid_close_reason(text: str) -> None:
+def test_text_that_is_json_once_it_is_cut_makes_a_valid_close_reason(text: str) -> None:
     check_reason(text)
 
 
-def test_the_handshake_is_answered_without_an_extension_and_nagle_is_off() -> None:
+def test_handshake_is_answered_without_an_extension_and_nagle_is_off() -> None:
     socket = Server().websocket(
         RAW, sec_websocket_extensions="permessage-deflate; client_max_window_bits"
     )
@@ -86,7 +86,7 @@ def test_the_handshake_is_answered_without_an_extension_and_nagle_is_off() -> No
 
 
 @pytest.mark.parametrize("offer", ["centrifuge-json", "other, centrifuge-json"])
-def test_an_offered_json_subprotocol_is_echoed(offer: str) -> None:
+def test_offered_json_subprotocol_is_echoed(offer: str) -> None:
     socket = Server().websocket("/connection/websocket", sec_websocket_protocol=offer)
     assert socket.handshake["sec-websocket-protocol"] == "centrifuge-json"
 
@@ -101,7 +101,7 @@ def test_an_offered_json_subprotocol_is_echoed(offer: str) -> None:
         {"connection": "keep-alive"},
     ],
 )
-def test_a_failed_handshake_leaves_nothing(headers: dict[str, str], trouble: Trouble) -> None:
+def test_failed_handshake_leaves_nothing(headers: dict[str, str], trouble: Trouble) -> None:
     server = Server()
     line = server.connect()
     line.send(_request(RAW, headers))
@@ -128,7 +128,7 @@ def test_frames_right_after_the_handshake_are_read() -> None:
     assert [reply["id"] for reply in replies] == [1, 2]
 
 
-def test_a_message_in_fragments_and_byte_by_byte_is_one_message() -> None:
+def test_message_in_fragments_and_byte_by_byte_is_one_message() -> None:
     socket = Server().session()
     text = b'{"id":2,"subscribe":{"channel":"a"}}'
     data = masked(text[:5], final=False) + masked(text[5:9], 0, final=False) + masked(text[9:], 0)
@@ -139,7 +139,7 @@ def test_a_message_in_fragments_and_byte_by_byte_is_one_message() -> None:
 
 
 @pytest.mark.parametrize(("path", "code"), [("/connection/websocket", 3501), (RAW, 1003)])
-def test_a_binary_frame_is_refused_with_the_code_of_the_protocol(path: str, code: int) -> None:
+def test_binary_frame_is_refused_with_the_code_of_the_protocol(path: str, code: int) -> None:
     server = Server()
     socket = server.websocket(path)
     closed = socket.say(b"\0\1", opcode=2)[-1].close
@@ -149,7 +149,7 @@ def test_a_binary_frame_is_refused_with_the_code_of_the_protocol(path: str, code
 
 
 @pytest.mark.parametrize("path", ["/connection/websocket", RAW])
-def test_a_frame_or_message_over_the_limit_is_refused(path: str, trouble: Trouble) -> None:
+def test_frame_or_message_over_the_limit_is_refused(path: str, trouble: Trouble) -> None:
     for data in (
         masked(b"x" * 1_001),
         masked(b"x" * 600, final=False) + masked(b"x" * 600, 0),
@@ -163,7 +163,7 @@ def test_a_frame_or_message_over_the_limit_is_refused(path: str, trouble: Troubl
         trouble.clear()
 
 
-def test_a_frame_of_exactly_the_limit_is_read() -> None:
+def test_frame_of_exactly_the_limit_is_read() -> None:
     socket = Server(Limits(frame_bytes=1_000)).session()
     text = b'{"id":2,"ping":{}}'.ljust(1_000)
     assert socket.say(text)[0].payload == b'{"id":2,"ping":{}}'
@@ -182,7 +182,7 @@ def test_a_frame_of_exactly_the_limit_is_read() -> None:
     ],
     ids=["unmasked", "utf-8", "opcode", "continuation", "long ping", "part of a ping", "reserved"],
 )
-def test_an_invalid_frame_closes_the_connection_with_a_code(data: bytes, trouble: Trouble) -> None:
+def test_invalid_frame_closes_the_connection_with_a_code(data: bytes, trouble: Trouble) -> None:
     server = Server()
     socket = server.websocket(RAW)
     socket.line.send(data)
@@ -200,13 +200,13 @@ def test_an_invalid_frame_closes_the_connection_with_a_code(data: bytes, trouble
 @pytest.mark.parametrize(
     ("text", "words"), [(b"nonsense", "not JSON"), (b"[]", "not a command"), (b"{}", "pong")]
 )
-def test_a_text_that_is_not_a_command_ends_a_session_for_good(text: bytes, words: str) -> None:
+def test_text_that_is_not_a_command_ends_a_session_for_good(text: bytes, words: str) -> None:
     code, reason = Server().session().say(text)[-1].close
     assert code == 3501
     assert words in reason
 
 
-def test_a_text_on_a_raw_stream_is_closed_with_a_hint() -> None:
+def test_text_on_a_raw_stream_is_closed_with_a_hint() -> None:
     server = Server()
     socket = server.websocket(RAW)
     code, reason = socket.say(b"hello")[-1].close
@@ -214,12 +214,12 @@ def test_a_text_on_a_raw_stream_is_closed_with_a_hint() -> None:
     assert server.hub.channels() == {}
 
 
-def test_a_ping_is_answered_with_its_payload() -> None:
+def test_ping_is_answered_with_its_payload() -> None:
     (pong,) = Server().websocket(RAW).say(b"hello", opcode=9)
     assert (pong.opcode, pong.payload) == (10, b"hello")
 
 
-def test_a_raw_stream_lasts_only_while_its_pings_are_answered(
+def test_raw_stream_lasts_only_while_its_pings_are_answered(
     trouble: Trouble,
 ) -> None:
     server = Server(Limits(ping_seconds=10, dead_seconds=5))
@@ -238,7 +238,7 @@ def test_a_raw_stream_lasts_only_while_its_pings_are_answered(
     trouble.clear()
 
 
-def test_a_close_frame_of_a_client_is_answered() -> None:
+def test_close_frame_of_a_client_is_answered() -> None:
     server = Server()
     socket = server.session()
     (answer,) = socket.say((1000).to_bytes(2, "big") + b"bye", opcode=8)
@@ -247,14 +247,14 @@ def test_a_close_frame_of_a_client_is_answered() -> None:
     assert server.is_empty()
 
 
-def test_a_client_that_vanishes_is_forgotten() -> None:
+def test_client_that_vanishes_is_forgotten() -> None:
     server = Server()
     for socket in (server.session(), server.websocket(RAW)):
         socket.line.vanish()
     assert server.is_empty()
 
 
-def test_a_client_that_does_not_answer_a_close_is_dropped(trouble: Trouble) -> None:
+def test_client_that_does_not_answer_a_close_is_dropped(trouble: Trouble) -> None:
     server = Server()
     socket = server.session()
     socket.say(b"nonsense")
@@ -266,7 +266,7 @@ def test_a_client_that_does_not_answer_a_close_is_dropped(trouble: Trouble) -> N
     trouble.clear()
 
 
-def test_a_close_frame_reaches_a_client_that_reads_late() -> None:
+def test_close_frame_reaches_a_client_that_reads_late() -> None:
     server = Server()
     socket = server.session()
     socket.say({"id": 2, "subscribe": {"channel": "numbers"}})
@@ -289,7 +289,7 @@ def conversation(socket: Socket) -> Any:
 
 
 @pytest.mark.parametrize("path", ["/connection/websocket", RAW])
-def test_a_conversation_that_raises_is_closed_with_1011_and_logged(
+def test_conversation_that_raises_is_closed_with_1011_and_logged(
     path: str, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Server()
@@ -305,7 +305,7 @@ def test_a_conversation_that_raises_is_closed_with_1011_and_logged(
     trouble.clear()
 
 
-def test_a_conversation_that_cannot_start_is_closed_with_1011_and_logged(
+def test_conversation_that_cannot_start_is_closed_with_1011_and_logged(
     trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Stream, "__init__", fail)
@@ -336,7 +336,7 @@ def test_onclose_without_onopen_does_nothing() -> None:
     assert server.is_empty()
 
 
-def test_a_publication_is_one_write_of_the_same_bytes_for_each_client() -> None:
+def test_publication_is_one_write_of_the_same_bytes_for_each_client() -> None:
     server = Server()
     sockets = [server.session() for _ in range(3)]
     writes: list[bytes] = []
@@ -349,7 +349,7 @@ def test_a_publication_is_one_write_of_the_same_bytes_for_each_client() -> None:
 
 
 @pytest.mark.parametrize("path", ["/connection/websocket", RAW])
-def test_a_client_that_does_not_read_is_dropped_at_its_bound_and_others_are_not(
+def test_client_that_does_not_read_is_dropped_at_its_bound_and_others_are_not(
     path: str,
 ) -> None:
     server = Server(Limits(queue_bytes=200_000))
@@ -372,7 +372,7 @@ def test_a_client_that_does_not_read_is_dropped_at_its_bound_and_others_are_not(
     assert len(got) >= sent // 10_000
 
 
-def test_a_client_that_reads_late_gets_its_whole_bound_again() -> None:
+def test_client_that_reads_late_gets_its_whole_bound_again() -> None:
     server = Server(Limits(queue_bytes=200_000))
     socket = server.websocket(RAW)
     for _ in range(5):
@@ -397,7 +397,7 @@ def test_pongs_to_a_client_that_never_reads_count_for_its_bound() -> None:
     assert server.is_empty()
 
 
-def test_a_client_that_sends_commands_and_never_reads_is_dropped(
+def test_client_that_sends_commands_and_never_reads_is_dropped(
     trouble: Trouble,
 ) -> None:
     server = Server(Limits(queue_bytes=100_000))
@@ -463,7 +463,7 @@ def end(server: Server, socket: Socket, by_client: bool) -> None:
 
 @ENDS
 @PATHS
-def test_the_close_frame_comes_behind_waiting_bytes_within_the_bound(
+def test_close_frame_comes_behind_waiting_bytes_within_the_bound(
     path: str, by_client: bool
 ) -> None:
     server, socket = unread(500, path)
@@ -477,7 +477,7 @@ def test_the_close_frame_comes_behind_waiting_bytes_within_the_bound(
 
 @ENDS
 @PATHS
-def test_a_client_with_more_than_the_bound_unread_is_dropped_instead_of_closed(
+def test_client_with_more_than_the_bound_unread_is_dropped_instead_of_closed(
     path: str, by_client: bool
 ) -> None:
     server, socket = unread(1_100, path)
@@ -489,7 +489,7 @@ def test_a_client_with_more_than_the_bound_unread_is_dropped_instead_of_closed(
     assert server.is_empty()
 
 
-def test_a_long_recovery_does_not_make_a_reader_slow() -> None:
+def test_long_recovery_does_not_make_a_reader_slow() -> None:
     server = Server(Limits(queue_bytes=200_000), ChannelOptions(history_bytes=1_000_000))
     server.publish()
     for _ in range(30):
@@ -501,7 +501,7 @@ def test_a_long_recovery_does_not_make_a_reader_slow() -> None:
     assert len(texts) == 31 or "reset" in texts[1]
 
 
-def test_a_long_recovery_of_several_channels_does_not_make_a_client_slow() -> None:
+def test_long_recovery_of_several_channels_does_not_make_a_client_slow() -> None:
     server = Server()
     for name in ("a", "b"):
         for _ in range(60):
@@ -542,7 +542,7 @@ def test_closed_connections_leave_no_objects() -> None:
 
 
 @pytest.mark.parametrize("path", [RAW, "/connection/websocket"])
-def test_a_closed_connection_is_freed_without_a_collection(path: str) -> None:
+def test_closed_connection_is_freed_without_a_collection(path: str) -> None:
     server = Server()
     gc.collect()
     gc.disable()
