@@ -77,7 +77,7 @@ class Dispatcher:
         try:
             await self._started().addTimeout(seconds, self._timer)
         except TimeoutError:
-            self._log.warn("the server stops before the handler of start is over")
+            self._log.warn("the server stops before the handler of start has returned")
         else:
             await self._notify_server("stop", max(0.001, until - self._monotonic()))
 
@@ -100,7 +100,9 @@ class Dispatcher:
             try:
                 await left.addTimeout(seconds, self._timer)
             except TimeoutError:
-                self._log.warn("{n} handlers of disconnect are left behind", n=self._leaving)
+                self._log.warn(
+                    "{n} handlers of disconnect still run, and are abandoned", n=self._leaving
+                )
             self._when_left = None
         while self._timers:
             self._timers.pop().cancel()

@@ -95,14 +95,14 @@ class HandlerFailures:
         more = self._suffix(self._crowded)
         if more is not None:
             problem = "too many calls of the disconnect handler wait for a thread"
-            self._log.error("no client is let in: {problem}{more}", problem=problem, more=more)
+            self._log.error("clients are refused: {problem}{more}", problem=problem, more=more)
 
     def unhandled(self, value: object, names: list[str]) -> None:
         """A client sent a value that has no handler; `names` are the events with handlers."""
         more = self._suffix(self._unhandled)
         if more is not None:
             self._log.warn(
-                "a client sent {value}, for which there is no handler; there are: {names}",
+                "a client sent {value}, which has no handler; events with handlers: {names}",
                 value=f"{value!r:.120}",
                 names=", ".join(names) or "none",
             )

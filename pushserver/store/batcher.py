@@ -81,7 +81,9 @@ class Batcher:
         if not self._busy and (self._queue.urgent or self._changed):
             self._busy = True
             commit = Deferred.fromCoroutine(self._commit())
-            commit.addErrback(lambda failure: self._log.failure("after a commit", failure))
+            commit.addErrback(
+                lambda failure: self._log.failure("a call after a commit failed", failure)
+            )
             commit.addCallback(lambda _: self._next())
 
     async def finish(self) -> bool:

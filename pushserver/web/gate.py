@@ -74,8 +74,8 @@ class Gate:
             return
         self._warned = True
         self._log.warn(
-            "a proxy on this machine passes requests on ({by}), and there are no auth.api_keys:"
-            " nothing can be published through it, and a proxy that does not say so may be taken"
-            " for a program on this machine; set a key",
+            "a proxy on this machine forwards requests ({by}), and there are no auth.api_keys:"
+            " nothing can be published through it, and a proxy that adds no header may count as a"
+            " program on this machine; set a key",
             by=caller.forwarded,
         )

@@ -104,7 +104,7 @@ def test_a_bare_proxy_opens_nothing_without_a_key(tmp_path: Path) -> None:
         refused_without_a_key(port)
         assert ask(port, "/", accept="text/html")[0] == 200
         assert ask(server.port, "/channels/talk", "POST", 1)[0] == 201
-        assert server.log.count("a proxy on this machine passes requests on (HTTP/1.0)") == 1
+        assert server.log.count("a proxy on this machine forwards requests (HTTP/1.0)") == 1
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "localhost:80"])

@@ -223,7 +223,7 @@ class TestTheStop:
         if late:
             server.advance(STOP_SECONDS)
             assert over == [None]
-            assert trouble.take() == ["the server stops before the handler of start is over"]
+            assert trouble.take() == ["the server stops before the handler of start has returned"]
         waits.callback(None)
         server.advance(0)
         assert (order, over) == (["start"] if late else ["start", "stop"], [None])
@@ -277,7 +277,7 @@ class TestAClient:
             assert called == before
             assert guest.closed is None
         [logged] = trouble.take()
-        assert "there is no handler" in logged
+        assert "which has no handler" in logged
 
 
 @pytest.mark.parametrize("event", ["start", "stop", "connect", "disconnect"])

@@ -460,7 +460,7 @@ class TestServerWithThreads:
             guest.session.closed()
         assert app.clients == []
         [told] = trouble.take()
-        assert told.startswith("no client is let in: too many calls of the disconnect handler")
+        assert told.startswith("clients are refused: too many calls of the disconnect handler")
         # One line for all late calls.
         reactor.advance(30)
         assert len(trouble.take()) == 1
