@@ -16,7 +16,7 @@ from pushserver.channels.publication import Draft, Receipt
 from pushserver.errors import Unavailable
 from pushserver.sessions.node import Node
 from pushserver.usercode.coroutines import start
-from pushserver.usercode.fork import Process
+from pushserver.usercode.fork import ForkGuard
 
 STOP_CHECK_SECONDS = 0.5
 """How often a thread that waits for an answer checks whether the server has stopped."""
@@ -31,7 +31,7 @@ class ServerLink:
     def __init__(self, node: Node, reactor: IReactorFromThreads):
         self.node = node
         self.in_reactor_thread: Callable[[], bool] = partial(_is_thread, threading.get_ident())
-        self._process = Process()
+        self._fork_guard = ForkGuard()
         self._reactor = reactor
         self._stopped = threading.Event()
 
@@ -41,7 +41,7 @@ class ServerLink:
 
     def publish(self, draft: Draft) -> Published:
         """Publish from any thread; raises Unavailable and NotRunning."""
-        self._process.check()
+        self._fork_guard.check()
         if self.in_reactor_thread():
             return Published(start(self.node.publish(draft)))
         return Published(self._publish_and_wait(draft))
@@ -51,7 +51,7 @@ class ServerLink:
 
         Raises Unavailable and NotRunning.
         """
-        self._process.check()
+        self._fork_guard.check()
         if self.in_reactor_thread():
             function()
         elif self._stopped.is_set():

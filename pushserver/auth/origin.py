@@ -79,7 +79,7 @@ def allowed_origin(
 _LOOPBACK_NAMES = frozenset(
     {"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback", "localhost6"}
 )
-"""Names in the usual /etc/hosts, which nobody can register in DNS."""
+"""Names in the usual /etc/hosts, which cannot be registered in DNS."""
 
 
 def loopback_host(host: str) -> bool:

@@ -91,7 +91,7 @@ class SourceType(Protocol):
 
     @property
     def options(self) -> type:
-        """A dataclass: its fields are the keys of this type, beside those of all sources."""
+        """A dataclass: its fields are the keys of this type, besides those of all sources."""
 
     def make(self, options: Any) -> object:
         """Make a source, which also checks the options; an error names the key."""

@@ -11,7 +11,7 @@ from pushserver.protocols.formats import Format
 Direct = Callable[[bytes], int]
 """A socket's `send`: returns the number of bytes taken; may raise OSError and runs no Python."""
 
-Encode = Callable[[Format, list[Publication]], bytes]
+EncodeBatch = Callable[[Format, list[Publication]], bytes]
 
 OVERHEAD = 128
 """The bytes of a publication's frame besides its data, roughly."""
@@ -186,7 +186,7 @@ class Audience:
         for group in self._groups(subscriber):
             group.unblock(subscriber)
 
-    def start_pass(self, max_bytes: int, encode: Encode) -> None:
+    def start_pass(self, max_bytes: int, encode: EncodeBatch) -> None:
         """Make parts from the queue, up to about `max_bytes` but at least one publication."""
         batch = self._take(max_bytes)
         for format_, group in self.groups.items():
@@ -208,7 +208,7 @@ class Audience:
         self.queued_bytes -= size
         return batch
 
-    def _admit_joining(self, batch: list[Publication], encode: Encode) -> None:
+    def _admit_joining(self, batch: list[Publication], encode: EncodeBatch) -> None:
         joining, self.joining = self.joining, {}
         late: dict[Format, dict[int, Group]] = {}
         for subscriber, skip in joining.items():
@@ -227,7 +227,7 @@ class Audience:
         format_: Format,
         batch: list[Publication],
         late: dict[int, Group],
-        encode: Encode,
+        encode: EncodeBatch,
     ) -> None:
         """Make a part of the end of the batch for each group; no publication is encoded twice."""
         frame, end = b"", len(batch)

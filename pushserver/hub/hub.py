@@ -40,7 +40,7 @@ class Following:
     reason: str = ""
 
 
-Change = Callable[[str, Subscriber], None]
+OnChange = Callable[[str, Subscriber], None]
 
 
 class Hub:
@@ -60,8 +60,8 @@ class Hub:
         monotonic: Callable[[], float],
         report: Callable[[str], None],
     ):
-        self.on_join: list[Change] = []
-        self.on_leave: list[Change] = []
+        self.on_join: list[OnChange] = []
+        self.on_leave: list[OnChange] = []
         self.history = history
         self.metrics = metrics
         self._report = report

@@ -11,7 +11,7 @@ class Metrics:
     """Counters, which are never reset. `publications`: those that were accepted.
 
     `deliveries`: of a publication to one subscriber; `duplicates`: found by an idempotency key;
-    `evictions`: publications dropped from a history; `gaps`: subscribers told of one;
+    `evictions`: publications dropped from a history; `gaps`: notices of one to a subscriber;
     `recoveries` by result: `recovered`, or the reason why not (`epoch`, `ahead`, `evicted`,
     `limit`); `refusals` of publications by cause; `ended`: connections that the server closed, by
     close code, with 3008 and 1013 also for peers that did not read; `store_*`: commits, their

@@ -260,9 +260,9 @@ class DirectOutlet:
 class PlainOutlet:
     """Writes to the transport while it does not ask for a pause.
 
-    A pause is advice, and bounds nothing: the buffer takes whatever is written (12.8 MB for
-    one socket that nobody read, in a trial). The transport asks again at each write while its
-    buffer is over its own mark.
+    A pause bounds nothing: the transport's buffer takes all writes (12.8 MB for one unread socket,
+    in a trial). The transport asks for a pause again at each write while its buffer is over its
+    own mark.
     """
 
     __slots__ = (
@@ -327,8 +327,8 @@ class PlainOutlet:
         self._backlog.clear()
 
 
-class Gone:
-    """The outlet of a connection that is lost: it sends nothing."""
+class LostOutlet:
+    """The outlet of a lost connection: sends nothing."""
 
     direct = None
     blocked_at = None
@@ -341,12 +341,12 @@ class Gone:
         return True
 
 
-GONE = Gone()
+LOST_OUTLET = LostOutlet()
 """Replaces an outlet when the connection is lost. Outlet and owner refer to each other: without one
 of the references both are freed at once, with no collection."""
 
 
-Outlet = DirectOutlet | PlainOutlet | Gone
+Outlet = DirectOutlet | PlainOutlet | LostOutlet
 
 
 def _hand_over(backlog: Backlog | None, transport: Any, bounds: Bounds) -> bool:

@@ -11,7 +11,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from pushserver.protocols.formats import CHUNKED, Format
 from pushserver.sessions.base import Conversation
-from pushserver.transports.outlet import GONE, Bounds, Outlet, make_outlet
+from pushserver.transports.outlet import LOST_OUTLET, Bounds, Outlet, make_outlet
 from pushserver.web.mount import abort, end
 
 
@@ -109,4 +109,4 @@ class ResponseTransport:
         self._log.debug("{peer} left", peer=self._peer)
         if conversation is not None:
             conversation.closed()
-        self.outlet = GONE
+        self.outlet = LOST_OUTLET

@@ -1,1 +1,1 @@
-"""Calls of user code: in threads, as coroutines, with its tracebacks and the limits of its log."""
+"""Calls user code safely: threads, coroutines, forks, tracebacks, log limits; also the clock."""

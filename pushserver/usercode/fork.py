@@ -18,14 +18,14 @@ from pushserver.errors import NotRunning
 Result = TypeVar("Result")
 
 
-class Process:
-    """The process in which the object was created."""
+class ForkGuard:
+    """Refuses the use of an object in a fork of the process that created it."""
 
     def __init__(self) -> None:
         self._pid = getpid()
 
     def check(self) -> None:
-        """Raise NotRunning in a fork of that process."""
+        """Raise NotRunning in a fork."""
         if getpid() != self._pid:
             raise NotRunning(
                 "this is a forked process of the server, which cannot use the application:"

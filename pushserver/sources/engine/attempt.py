@@ -171,7 +171,7 @@ class RunnerFeed:
         self.monotonic = throttle.environment.now
         self._throttle = throttle
         self._attempt = attempt
-        self._process = fork.Process()
+        self._fork_guard = fork.ForkGuard()
         self._thread = threading.get_ident()
         self._refused = 0
 
@@ -237,7 +237,7 @@ class RunnerFeed:
         self._attempt.works()
 
     def _check_caller(self) -> None:
-        self._process.check()
+        self._fork_guard.check()
         self._check_thread()
 
     def _check_thread(self) -> None:

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from pushserver.protocols.formats import DEFLATED, Format
 from pushserver.sessions.base import Conversation
-from pushserver.transports.outlet import GONE, Bounds, Outlet, make_outlet, send_first
+from pushserver.transports.outlet import LOST_OUTLET, Bounds, Outlet, make_outlet, send_first
 
 INTERNAL_ERROR = 1011
 MAX_REASON_BYTES = 120
@@ -78,7 +78,7 @@ class WebSocketTransport:
     def lost(self) -> None:
         """Break the reference cycles of a lost connection, so that no collection is needed."""
         self.conversation = None
-        self.outlet = GONE
+        self.outlet = LOST_OUTLET
 
     def slow(self, queued: int) -> None:
         self._protocol.ps_slow(queued)

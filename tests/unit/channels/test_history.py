@@ -130,7 +130,7 @@ def test_resuming_gives_all_missed_publications_or_a_reason() -> None:
         assert resumed[4] == Resumption([])
 
 
-def test_the_highest_evicted_offset_can_still_be_resumed_from() -> None:
+def test_highest_evicted_offset_can_still_be_resumed_from() -> None:
     history = filled(history_size=4)
     assert [r.offset for r in history.resume("a", Position(EPOCH, 2)).publications] == [3, 4, 5, 6]
     history = filled(history_size=0)

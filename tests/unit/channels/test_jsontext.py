@@ -275,7 +275,7 @@ class TestDecode:
     @pytest.mark.parametrize(
         "text", [b"", b"x", b"NaN", b"-Infinity", b"[1,]", b'"open', b'{"a":NaN}']
     )
-    def test_refuses_a_text_that_is_no_json(self, text: bytes) -> None:
+    def test_refuses_invalid_json(self, text: bytes) -> None:
         with pytest.raises(NotJSON):
             decode(text)
 

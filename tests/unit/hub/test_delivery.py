@@ -272,7 +272,7 @@ options = st.builds(
 
 
 @given(options, programs(plain))
-def test_every_reader_gets_everything_once_and_in_order_or_is_told(
+def test_every_reader_gets_all_publications_once_and_in_order_or_a_gap(
     options: ChannelOptions, ops: list[Op]
 ) -> None:
     play(options, ops)
@@ -293,7 +293,7 @@ def test_guarantee_holds_when_others_join_and_leave_during_a_delivery(
     play(options, ops)
 
 
-def test_reader_that_returns_in_time_is_told_of_no_gap() -> None:
+def test_reader_that_returns_in_time_has_no_gap() -> None:
     """The properties above would also hold if every reader were always told of a gap."""
     ops: list[Op] = [("connect", n) for n in range(4)]
     for n in range(4):
@@ -313,7 +313,7 @@ def test_reader_that_returns_in_time_is_told_of_no_gap() -> None:
         (ChannelOptions(), [("restart",)]),
     ],
 )
-def test_reader_that_missed_evicted_publications_is_told(
+def test_reader_that_missed_evicted_publications_has_a_gap(
     options: ChannelOptions, ops: list[Op]
 ) -> None:
     start: list[Op] = [("connect", 2), ("publish", "a", 0), ("drop", 2)]

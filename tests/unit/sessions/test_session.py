@@ -154,7 +154,7 @@ def test_client_that_recovers_gets_the_missed_publications_and_its_own_position(
         ({"epoch": EPOCH, "offset": 2}, "limit"),
     ],
 )
-def test_client_that_cannot_recover_is_told_and_gets_no_publications(
+def test_client_that_cannot_recover_gets_no_publications_or_an_error(
     position: dict[str, Any], reason: str
 ) -> None:
     node = make_node(ChannelOptions(history_size=3, recovery_limit=2))

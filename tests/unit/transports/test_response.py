@@ -159,7 +159,7 @@ def test_reader_that_does_not_read_its_end_is_dropped() -> None:
     server, line = unread(500)
     server.advance(14)
     assert not line.aborted
-    # Its time, and what twisted.web adds.
+    # Its time, and the delay that twisted.web adds.
     server.advance(17)
     assert line.aborted
     assert server.is_empty()

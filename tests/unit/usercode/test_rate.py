@@ -35,7 +35,7 @@ class TestRate:
         rate = Rate(1.0)
         assert [rate.delay(0.0) for _ in range(5)] == [0] * 5
 
-    def test_a_clock_that_is_set_back_changes_nothing(self) -> None:
+    def test_clock_that_is_set_back_changes_nothing(self) -> None:
         rate = Rate(1.0)
         assert rate.delay(1_000.0) == 0
         rate.take()

@@ -400,7 +400,7 @@ def test_function_that_a_release_removed_is_no_error(monkeypatch: pytest.MonkeyP
     assert not any(hasattr(target, name) for target, name in FUNCTIONS)
 
 
-# -- what this relies on --------------------------------------------------------------------------
+# -- the assumptions -------------------------------------------------------------------------------
 
 AUTOBAHNS = [kind for kind in WebSocketServerProtocol.__mro__ if "autobahn" in kind.__module__]
 HANDSHAKE = {"processHandshake", "succeedHandshake"}
