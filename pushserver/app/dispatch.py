@@ -175,11 +175,11 @@ class Dispatcher:
         if not self._registry.has_methods:
             # No value has a handler, so there is no need to decode this one.
             self._failures.unhandled(data[:_SHOWN_BYTES].decode("utf-8", "replace"), [])
-            raise NotHandled("the application has no handler for what was sent")
+            raise NotHandled("the application has no handler for this message")
         handler, value = self._route(_value(data))
         if handler is None:
             self._failures.unhandled(value, sorted(self._registry))
-            raise NotHandled("the application has no handler for what was sent")
+            raise NotHandled("the application has no handler for this message")
         await self._call(handler, self.clients[session], value)
 
     def _route(self, value: Any) -> tuple[Handler | None, Any]:
@@ -272,7 +272,7 @@ class Dispatcher:
             return jsontext.encode(answer)
         except ValueError as error:
             self._failures.not_json(handler, error)
-            raise HandlerFailed("the application answered what JSON cannot hold") from None
+            raise HandlerFailed("the application's answer does not fit into JSON") from None
 
 
 class _Call:

@@ -75,10 +75,10 @@ class HandlerFailures:
 
     def not_json(self, handler: Handler, error: ValueError) -> None:
         """The handler returned a value that JSON cannot hold."""
-        self._keep(handler, f"answered what JSON cannot hold: {describe(error)}")
+        self._keep(handler, f"invalid answer: {describe(error)}")
         more = self._suffix(self._raised[handler.key])
         if more is not None:
-            message = "the handler {name} answered: {error}{more}"
+            message = "the handler {name} returned an invalid answer: {error}{more}"
             self._log.error(message, name=handler.name, error=error, more=more)
 
     def late(self, handler: Handler, problem: str) -> None:

@@ -89,10 +89,10 @@ class HandlerRegistry:
             if last in WITHOUT_NAMESPACE:
                 meant = f"on({last!r})"
             raise ValueError(
-                f"no client can call {event}, for which {handler.name} is: say {meant}"
+                f"no client can call {event}, the event of {handler.name}: expected {meant}"
             )
         if namespace and event in WITHOUT_NAMESPACE:
-            raise ValueError(f"{event} is of no namespace, and {handler.name} is for {namespace}")
+            raise ValueError(f"{event} has no namespace, but {handler.name} is for {namespace}")
         if (namespace, event) in self._handlers:
             where = f" in {namespace}" if namespace else ""
             first = self._handlers[namespace, event].name

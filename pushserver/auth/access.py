@@ -65,7 +65,7 @@ def check_publisher(caller: Caller, rules: Rules, proven: bool = False) -> None:
         )
     if not loopback_host(caller.host):
         raise Denied(
-            403, f"without an API key, ask for localhost; this asked for {caller.host!r:.80}"
+            403, f"without an API key, expected localhost as the Host, got {caller.host!r:.80}"
         )
     if not allowed_origin(caller.origin, caller.host, caller.secure, caller.site, rules.origins):
         elsewhere = caller.origin is None

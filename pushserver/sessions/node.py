@@ -63,7 +63,9 @@ class Node:
             if self.stopping:
                 raise Unavailable("the server is shutting down", "stopping")
             if not self.hub.has_room(draft.channel):
-                message = f"{draft.channel} has more to deliver than can be sent"
+                message = (
+                    f"the backlog of {draft.channel} is full: too many undelivered publications"
+                )
                 raise Unavailable(message, "overloaded")
             return await self._broker.publish(draft)
         except Unavailable as error:

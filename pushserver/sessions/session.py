@@ -313,7 +313,7 @@ class Session(Conversation[SessionFormat]):
 
     def _pong(self) -> None:
         if not self._awaiting_pong:
-            raise FrameError("a pong that no ping asked for")
+            raise FrameError("a pong without a ping")
         self._awaiting_pong = False
 
 

@@ -63,7 +63,9 @@ class LeafResource(Resource):
                 return self._preflight(request)
             if method is None:
                 raise Refusal(
-                    405, f"{name.upper()[:20]} is not for this URL", {"allow": self._allow()}
+                    405,
+                    f"{name.upper()[:20]} is not a method of this URL",
+                    {"allow": self._allow()},
                 )
             answer = method(request)
         except Exception as error:

@@ -185,9 +185,9 @@ class TestAHandler:
         app.on("subscribe", namespace="x" * 127)(call)
 
     def test_with_the_name_of_a_guard_is_refused(self, app: PushServer) -> None:
-        with pytest.raises(ValueError, match="say on\\('subscribe', namespace='chat'\\)"):
+        with pytest.raises(ValueError, match="expected on\\('subscribe', namespace='chat'\\)"):
             app.on("chat:subscribe")(call)
-        with pytest.raises(ValueError, match="say on\\('start'\\)"):
+        with pytest.raises(ValueError, match="expected on\\('start'\\)"):
             app.on("chat:start")(call)
 
     def test_is_returned_unchanged_by_the_decorator(self, app: PushServer) -> None:
@@ -256,12 +256,12 @@ class TestAnAnswer:
         app.on("connect")(lambda client, data: value if data else None)
         with TestServer(app) as server:
             guest = server.connect()
-            with pytest.raises(ServerError, match="100: the application answered what JSON"):
+            with pytest.raises(ServerError, match="100: the application's answer does not fit"):
                 guest.rpc("odd")
-            assert "odd answered: " in trouble.take()[0]
-            with pytest.raises(ServerError, match="100: the application answered what JSON"):
+            assert "odd returned an invalid answer: " in trouble.take()[0]
+            with pytest.raises(ServerError, match="100: the application's answer does not fit"):
                 server.connect(data=1)
-            assert "lambda> answered: " in trouble.take()[0]
+            assert "lambda> returned an invalid answer: " in trouble.take()[0]
             assert server.app is not None
             assert len(server.app.clients) == 1
 

@@ -282,7 +282,7 @@ class TestAClient:
 
 @pytest.mark.parametrize("event", ["start", "stop", "connect", "disconnect"])
 def test_events_without_a_namespace_are_refused_with_one(app: PushServer, event: str) -> None:
-    with pytest.raises(ValueError, match=f"{event} is of no namespace, and .* is for chat"):
+    with pytest.raises(ValueError, match=f"{event} has no namespace, but .* is for chat"):
         app.on(event, namespace="chat")(lambda: None)
     assert list(app.handlers) == []
 

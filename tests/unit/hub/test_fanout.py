@@ -591,7 +591,7 @@ def test_channel_with_a_full_queue_refuses_until_it_is_delivered(
     crowd.publish(6)
     top = crowd.hub.history.top("numbers")
     for refused in (1, 2):
-        with pytest.raises(Unavailable, match="numbers has more to deliver than can be sent") as no:
+        with pytest.raises(Unavailable, match="the backlog of numbers is full") as no:
             crowd.publish()
         assert no.value.cause == "overloaded"
         assert crowd.hub.metrics.refusals == {"overloaded": refused}
@@ -614,7 +614,7 @@ def test_full_queue_of_a_stream_makes_each_of_its_channels_refuse(
     drive(crowd.hub.follow(follower, ["a", "b"], Start()))
     crowd.publish(4, "a")
     for channel in "ab":
-        with pytest.raises(Unavailable, match=f"{channel} has more to deliver"):
+        with pytest.raises(Unavailable, match=f"the backlog of {channel} is full"):
             crowd.publish(1, channel)
     crowd.publish(9, "c")
     crowd.turn(1.0)

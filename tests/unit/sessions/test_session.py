@@ -371,7 +371,7 @@ def test_unavailable_publish_is_a_temporary_error() -> None:
         (b'{"ping":{}}', "ping needs an id above 0"),
         (b'{"id":0,"subscribe":{"channel":"a"}}', "subscribe needs an id above 0"),
         (b"[1]", "not a command"),
-        (b"{}", "a pong that no ping asked for"),
+        (b"{}", "a pong without a ping"),
     ],
 )
 def test_invalid_frame_ends_the_connection_for_good(text: bytes, words: str) -> None:
@@ -496,7 +496,7 @@ def test_second_pong_ends_the_connection() -> None:
         wait(node, time, 1)
     assert (client.say(b"{}"), client.closed) == ([], None)
     client.say(b"{}")
-    assert client.closed == (3501, "a pong that no ping asked for")
+    assert client.closed == (3501, "a pong without a ping")
 
 
 def test_first_pings_of_clients_that_connect_together_are_spread() -> None:

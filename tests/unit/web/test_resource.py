@@ -65,7 +65,7 @@ def test_other_method_is_405_with_the_allowed_ones(method: str) -> None:
     answer = serve(b"hello").get("/desk", method)
     status, message = answer.error
     assert (status, answer["allow"]) == (405, "GET, HEAD, DELETE")
-    assert message.endswith("is not for this URL")
+    assert message.endswith("is not a method of this URL")
     assert len(message) < 60
 
 
