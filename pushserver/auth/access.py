@@ -91,5 +91,6 @@ def has_key(caller: Caller, keys: Collection[str]) -> bool:
 def _is_one_of(key: str, keys: Collection[str]) -> bool:
     # All keys are compared, each in constant time, so that the time tells nothing about them.
     given = key.encode("utf-8", "surrogateescape")
-    matches = [hmac.compare_digest(given, valid.encode()) for valid in keys]
+    valid = [key.encode("utf-8", "surrogateescape") for key in keys]
+    matches = [hmac.compare_digest(given, key) for key in valid]
     return any(matches)

@@ -152,7 +152,7 @@ def read(path: str, environment: Mapping[str, str], types: Types) -> Config:
     Raises InvalidConfig.
     """
     try:
-        text = Path(path).read_text() if path else ""
+        text = Path(path).read_text("utf-8") if path else ""
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return load(text, path, environment, types)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pushserver.auth.access import Caller, Rules, check_publisher
+from pushserver.auth.access import Caller, Rules, check_publisher, has_key
 from pushserver.errors import Denied
 
 KEYS = frozenset({"s3cret", "other", "schlüssel"})
@@ -188,3 +188,10 @@ def test_any_key_is_wrong_if_none_are_configured() -> None:
 def test_refusal_quotes_a_bounded_text() -> None:
     for caller in (replace(LOCAL, host="h" * 10_000), replace(LOCAL, origin="o" * 10_000)):
         assert len(denied(caller)[1]) < 300
+
+
+def test_key_that_is_not_utf_8_is_compared_by_its_bytes() -> None:
+    caller = replace(LOCAL, key="\udcff")
+    assert has_key(caller, {"\udcff"})
+    with pytest.raises(Denied, match="not one of auth.api_keys"):
+        has_key(caller, {"\udcfe"})

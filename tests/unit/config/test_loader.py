@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -549,3 +552,20 @@ class TestCommandLine:
         with pytest.raises(StartFailed, match=r"^pushserver: .*c\.toml") as caught:
             configure(self.options("--config", str(path)), {})
         assert "\n" not in str(caught.value)
+
+
+def test_file_is_utf_8_in_any_locale(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[sources.s]\ntype = "random"\nchannel = "c"\nevent = "größer"\n', "utf-8")
+    program = (
+        "from pushserver.config.loader import read; from pushserver.sources.registry import"
+        f" SourceTypes; print(ascii(read({str(file)!r}, {{}}, SourceTypes()).sources['s'].event))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", program],
+        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert printed.stdout.strip() == ascii("größer")
