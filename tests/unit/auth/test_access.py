@@ -193,5 +193,5 @@ def test_refusal_quotes_a_bounded_text() -> None:
 def test_key_that_is_not_utf_8_is_compared_by_its_bytes() -> None:
     caller = replace(LOCAL, key="\udcff")
     assert has_key(caller, {"\udcff"})
-    with pytest.raises(Denied, match="not one of auth.api_keys"):
+    with pytest.raises(Denied, match="not one of auth"):
         has_key(caller, {"\udcfe"})
