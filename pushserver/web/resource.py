@@ -114,15 +114,23 @@ class LeafResource(Resource):
         return refuse(request, _INTERNAL)
 
 
-_CORS_HEADERS = b"content-type, x-api-key, idempotency-key, last-event-id"
+_CORS_HEADERS = (
+    b"accept, authorization, cache-control, content-type, idempotency-key, last-event-id,"
+    b" x-api-key, x-idempotency-key, x-requested-with"
+)
 
 
 def _allow_origin(request: Request) -> bool:
-    """Let the browser give the answer to a page of an origin of `allowed_origins`."""
+    """Let the browser give the answer to a page of an origin of `allowed_origins`.
+
+    Also if the page sends its credentials: `EventSource` can be told to, and `sendBeacon` always
+    does. The server uses no cookies, but a proxy in front of it may.
+    """
     origin = header(request, "origin")
     if origin is None or origin.lower() not in surroundings(request).allowed_origins:
         return False
     request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
+    request.setHeader(b"access-control-allow-credentials", b"true")
     _vary(request, b"Origin")
     return True
 
@@ -144,6 +152,7 @@ class Refusing(LeafResource):
         self._refusal = refusal
 
     def render(self, request: Request) -> bytes | int:
+        _allow_origin(request)
         body = refuse(request, self._refusal)
         return _without_body(request, body) if request.method == b"HEAD" else body
 

@@ -264,6 +264,38 @@ def test_an_allowed_page_can_read_and_gets_cors_headers() -> None:
     assert server.get("/channels/a", "OPTIONS", origin=FOREIGN).status == 405
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/channels/a", "/channels/%20", "/api/info", "/nothing"])
+def test_an_allowed_page_may_send_its_credentials(path: str, method: str) -> None:
+    server = Server(config=Config(server=ServerConfig(allowed_origins=[APP])))
+    answer = server.get(path, method, b"1" if method == "POST" else b"", origin=APP)
+    assert answer["access-control-allow-origin"] == APP
+    assert answer["access-control-allow-credentials"] == "true"
+    for origin in (FOREIGN, "null"):
+        answer = server.get(path, method, b"1" if method == "POST" else b"", origin=origin)
+        assert "access-control-allow-origin" not in answer
+        assert "access-control-allow-credentials" not in answer
+
+
+@pytest.mark.parametrize("path", ["/channels/a", "/events", "/connection/sse", "/api/publish"])
+def test_a_preflight_allows_the_documented_headers(path: str) -> None:
+    server = Server(config=Config(server=ServerConfig(allowed_origins=[APP])))
+    answer = server.get(path, "OPTIONS", origin=APP, access_control_request_method="POST")
+    assert answer.status == 204
+    allowed = answer["access-control-allow-headers"]
+    assert allowed.split(", ") == [
+        "accept",
+        "authorization",
+        "cache-control",
+        "content-type",
+        "idempotency-key",
+        "last-event-id",
+        "x-api-key",
+        "x-idempotency-key",
+        "x-requested-with",
+    ]
+
+
 def test_over_tls_the_origin_must_be_https() -> None:
     server = Server()
     for origin, status in (("https://localhost:8080", 200), ("http://localhost:8080", 403)):
