@@ -6,9 +6,10 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -82,7 +83,7 @@ class TestTheUnits:
 
     def test_agree_on_the_name_of_the_socket(self) -> None:
         passed = re.search(r"^FileDescriptorName=(\w+)$", (UNITS / SOCKET).read_text(), re.M)
-        taken = re.search(r"--listen systemd:domain=INET:name=(\w+)$", exec_start(SERVICE))
+        taken = re.search(r"--listen systemd:name=(\w+)$", exec_start(SERVICE))
         assert passed
         assert taken
         assert passed[1] == taken[1]
@@ -100,20 +101,25 @@ def arguments_of(unit: str) -> list[str]:
 
 
 @contextmanager
-def activated(folder: Path, port: int, *sandbox: str) -> Iterator[Path]:
-    """Do as the socket unit: hold the port, and start the service at the first connection.
+def activated(
+    folder: Path,
+    *addresses: str,
+    sandbox: Sequence[str] = (),
+    arguments: Sequence[str] = (),
+) -> Iterator[Path]:
+    """Do as the socket unit: hold the ports, and start the service at the first connection.
 
-    Yields the log of both.
+    Yields the log of both. All sockets have the name `http`.
     """
     passed = environment()
     command = [
         "systemd-socket-activate",
-        f"--listen=127.0.0.1:{port}",
-        "--fdname=http",
+        *(f"--listen={address}" for address in addresses),
+        f"--fdname={':'.join('http' for _ in addresses)}",
         *(f"--setenv={name}" for name in passed if name.startswith("PYTHON")),
         *sandbox,
         *TWISTD,
-        *arguments_of(SERVICE),
+        *(arguments or arguments_of(SERVICE)),
     ]
     log = folder / "log"
     with log.open("wb") as output:
@@ -137,7 +143,7 @@ def activated(folder: Path, port: int, *sandbox: str) -> Iterator[Path]:
 class TestSocketActivation:
     def test_serves_on_the_passed_socket(self, tmp_path: Path) -> None:
         port = free_port()
-        with activated(tmp_path, port) as log:
+        with activated(tmp_path, f"127.0.0.1:{port}") as log:
             assert get(port, "").status == 200
             assert get(port, "channels/numbers").status == 200
         text = log.read_text()
@@ -149,9 +155,53 @@ class TestSocketActivation:
         if subprocess.run([*sandbox, "true"], stderr=subprocess.DEVNULL, check=False).returncode:
             pytest.skip("this user may not create network namespaces")
         port = free_port()
-        with activated(tmp_path, port, *sandbox) as log:
+        with activated(tmp_path, f"127.0.0.1:{port}", sandbox=sandbox) as log:
             assert get(port, "").status == 200
         assert not PROBLEM.search(log.read_text())
+
+    @pytest.mark.parametrize("hosts", [("127.0.0.1", "127.0.0.2"), ("127.0.0.1", "[::1]")])
+    def test_serves_on_every_socket_of_the_name(self, tmp_path: Path, hosts: list[str]) -> None:
+        addresses = [f"{host}:{free_port()}" for host in hosts]
+        with activated(tmp_path, *addresses, arguments=listening("systemd:name=http")) as log:
+            for address in addresses:
+                with urlopen(f"http://{address}/", timeout=10) as answer:
+                    assert answer.status == 200
+        text = log.read_text()
+        for address in addresses:
+            assert text.count(f"http://{address}/") == 1
+        assert not PROBLEM.search(text)
+
+    def test_refuses_a_socket_of_another_domain(self, tmp_path: Path) -> None:
+        addresses = [f"{host}:{free_port()}" for host in ("127.0.0.1", "[::1]")]
+        arguments = listening("systemd:domain=INET:name=http")
+        with activated(tmp_path, *addresses, arguments=arguments) as log:
+            host, _, port = addresses[0].rpartition(":")
+            with suppress(OSError), socket.create_connection((host, int(port)), 10) as client:
+                client.recv(1)
+        assert f"the socket {addresses[1]} is of the domain INET6, expected INET" in log.read_text()
+
+    def test_leaves_a_unix_socket_as_systemd_made_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "push.sock"
+        arguments = listening("systemd:domain=UNIX:name=http")
+        with activated(tmp_path, str(path), arguments=arguments) as log:
+            # As SocketMode=0640 does. The file has another inode after a removal.
+            path.chmod(0o640)
+            before = path.stat()
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(10)
+                client.connect(str(path))
+                client.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                assert client.recv(12) == b"HTTP/1.0 200"
+        after = path.stat()
+        assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+        text = log.read_text()
+        assert f"open unix:{path}" in text
+        assert not PROBLEM.search(text)
+
+
+def listening(endpoint: str) -> list[str]:
+    """The arguments of twistd for a server on this endpoint."""
+    return ["--nodaemon", "--pidfile=", "pushserver", "--listen", endpoint]
 
 
 class TestNotification:

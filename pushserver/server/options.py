@@ -32,7 +32,7 @@ class Options(usage.Options):
     synopsis = "[--listen ENDPOINT]... [--config FILE.toml] [--app MODULE:NAME]"
     longdesc = (
         "Runs the push server; the log has the URL of its live page. ENDPOINT is any Twisted "
-        "server endpoint, such as tcp:8080, ssl:..., unix:... or systemd:domain=INET:name=http. "
+        "server endpoint, such as tcp:8080, ssl:..., unix:... or systemd:name=http. "
         "MODULE:NAME is a PushServer object in a module that is installed or in the current folder."
     )
     optParameters: ClassVar = [

@@ -20,6 +20,7 @@ from pushserver.app.service import AppService
 from pushserver.errors import StartFailed
 from pushserver.server.epoll_limit import bound
 from pushserver.server.gc_policy import Collector
+from pushserver.server.inherited import PREFIX, Place, inherited, passed
 from pushserver.server.listener import Listener
 from pushserver.server.systemd import notify
 from pushserver.sessions.node import Node
@@ -50,6 +51,7 @@ class PushService(MultiService):
         self._site = site
         self._reactor = reactor
         self._listeners: list[Listener] = []
+        self._claimed: set[int] = set()
         self._sources: list[Service] = []
         self._storage = storage
         if storage is not None:
@@ -67,14 +69,26 @@ class PushService(MultiService):
 
     def listen(self, text: str) -> None:
         """Listen on this endpoint from the start; raises StartFailed if it is invalid."""
+        for place in self._places(text):
+            listener = Listener(place.endpoint, place.text, self._site)
+            listener.setServiceParent(self)
+            self._listeners.append(listener)
+
+    def _places(self, text: str) -> list[Place]:
         try:
-            endpoint = serverFromString(self._reactor, text)
+            if text.startswith(PREFIX):
+                return inherited(self._reactor, text, passed(os.environ), self._claim)
+            return [Place(text, serverFromString(self._reactor, text))]
         except Exception as error:
-            problem = f"--listen {text}: {error}, expected an endpoint such as tcp:8080"
+            problem = f"--listen {text}: {error}"
+            if not text.startswith(PREFIX):
+                problem += ", expected an endpoint such as tcp:8080"
             raise StartFailed(problem) from None
-        listener = Listener(endpoint, text, self._site)
-        listener.setServiceParent(self)
-        self._listeners.append(listener)
+
+    def _claim(self, descriptor: int) -> bool:
+        fresh = descriptor not in self._claimed
+        self._claimed.add(descriptor)
+        return fresh
 
     def add_source(self, source: Service) -> None:
         """Run this source from the start of the application to its end."""

@@ -1,0 +1,158 @@
+"""Endpoints of sockets that systemd opened and passed: `systemd:name=http`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from twisted.internet import unix
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from zope.interface import implementer
+
+PREFIX = "systemd:"
+_KEYS = ("domain", "index", "name")
+"""The parameters of the endpoint, as in Twisted: `systemd:INET:0` has the first two."""
+_FAMILIES = {
+    "INET": socket.AF_INET,
+    "INET6": socket.AF_INET6,
+    "UNIX": socket.AF_UNIX,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """A listening socket of systemd."""
+
+    descriptor: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An endpoint, and its text in messages."""
+
+    text: str
+    endpoint: IStreamServerEndpoint
+
+
+def passed(environment: Mapping[str, str]) -> list[Inherited]:
+    """The sockets that systemd passed to this process; Twisted reads their number when imported."""
+    from twisted.plugins.twisted_core import systemdEndpointParser
+
+    descriptors = systemdEndpointParser._sddaemon.inheritedDescriptors()
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
+    return [Inherited(*pair) for pair in zip(descriptors, names, strict=False)]
+
+
+def inherited(
+    reactor: object, text: str, sockets: Sequence[Inherited], claim: Callable[[int], bool]
+) -> list[Place]:
+    """The endpoints that `text` describes: every socket of that name; raises ValueError.
+
+    `claim` returns whether a descriptor is not used by another endpoint yet.
+    """
+    domain, matches = _select(text, sockets)
+    places = []
+    for match in matches:
+        family, address = _inspect(match.descriptor)
+        if domain not in ("", family):
+            raise ValueError(
+                f"the socket {address} is of the domain {family}, expected {domain};"
+                " without domain= the server takes sockets of every domain"
+            )
+        if not claim(match.descriptor):
+            raise ValueError(f"the socket {address} belongs to another --listen already")
+        if family == "UNIX":
+            places.append(Place(address, _Unix(reactor, match.descriptor)))
+        else:
+            endpoint = AdoptedStreamServerEndpoint(reactor, match.descriptor, _FAMILIES[family])
+            places.append(Place(text, endpoint))
+    return places
+
+
+def _select(text: str, sockets: Sequence[Inherited]) -> tuple[str, list[Inherited]]:
+    """The domain of the text, empty if it has none, and the sockets of its name or index."""
+    values: dict[str, str] = {}
+    for position, part in enumerate(text.removeprefix(PREFIX).split(":")):
+        left, equals, right = part.partition("=")
+        key = left if equals else dict(enumerate(_KEYS)).get(position, part)
+        values[key] = right if equals else left
+    unknown = set(values) - set(_KEYS)
+    if unknown or ("name" in values) == ("index" in values):
+        raise ValueError("expected name= or index=, and perhaps domain=")
+    domain = values.get("domain", "")
+    if domain and domain not in _FAMILIES:
+        raise ValueError(f"unknown domain {domain!r}, expected {', '.join(_FAMILIES)}")
+    if "name" in values:
+        matches = [one for one in sockets if one.name == values["name"]]
+    elif values["index"].isdecimal():
+        matches = list(sockets[int(values["index"]) :][:1])
+    else:
+        raise ValueError(f"index {values['index']!r} is not a number")
+    if not matches:
+        names = ", ".join(dict.fromkeys(one.name for one in sockets))
+        raise ValueError(
+            f"systemd passed no such socket, only: {names}"
+            if names
+            else "systemd passed no socket; expected a start by systemd, with the socket unit"
+        )
+    return domain, matches
+
+
+def _inspect(descriptor: int) -> tuple[str, str]:
+    """The domain and the address of a socket; raises ValueError if it does not listen."""
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as opened:
+            address, family = opened.getsockname(), opened.family
+            listens = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            stream = opened.type == socket.SOCK_STREAM
+    except OSError as error:
+        raise ValueError(f"the descriptor {descriptor} of systemd: {error}") from None
+    if isinstance(address, bytes):
+        shown = "unix:@" + os.fsdecode(address[1:])
+    elif isinstance(address, str):
+        shown = f"unix:{address}"
+    else:
+        shown = f"[{address[0]}]:{address[1]}" if ":" in address[0] else "{}:{}".format(*address)
+    name = next((name for name, value in _FAMILIES.items() if value == family), "")
+    if not (name and stream and listens):
+        raise ValueError(f"the socket {shown} is not of ListenStream= with Accept=no")
+    return name, shown
+
+
+@implementer(IStreamServerEndpoint)
+class _Unix:
+    """A UNIX socket of systemd."""
+
+    def __init__(self, reactor: object, descriptor: int):
+        self._reactor = reactor
+        self._descriptor = descriptor
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return execute(self._listen, protocolFactory)
+
+    def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        os.set_blocking(self._descriptor, False)
+        port: IListeningPort = _UnixPort._fromListeningDescriptor(
+            self._reactor, self._descriptor, factory
+        )
+        port.startListening()
+        os.close(self._descriptor)
+        return port
+
+
+class _UnixPort(unix.Port):
+    """Leaves the socket's file as it is: systemd owns it.
+
+    Twisted's port sets the file's mode, and removes the file at the stop; the next start then
+    gets a socket without a file.
+    """
+
+    def startListening(self) -> None:
+        # Twisted leaves the file alone for an abstract name, which begins with a zero byte.
+        self._bindPath = b"\0" + self._bindPath.lstrip(b"\0")
+        super().startListening()
