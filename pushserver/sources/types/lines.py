@@ -34,12 +34,15 @@ class Line:
 class Splitter:
     """Splits bytes into lines, and keeps at most `max_bytes` of each.
 
-    A line ends with a newline, or with a carriage return and a newline.
+    A line ends with a newline, or with a carriage return and a newline. With `skips_nuls`, NULs
+    at the beginning of a line are left out; they count in `pending` and in the line's size.
     """
 
-    def __init__(self, max_bytes: int):
+    def __init__(self, max_bytes: int, skips_nuls: bool = False):
         self._max_bytes = max_bytes
+        self._skips_nuls = skips_nuls
         self._kept = bytearray()
+        self._length = 0
         self.pending = 0
         """The number of bytes received of the unfinished line."""
 
@@ -53,20 +56,23 @@ class Splitter:
 
     def rest(self) -> Line | None:
         """Return the unfinished line, or None if it is empty."""
-        return self._line(self.pending) if self.pending else None
+        return self._line(self.pending) if self._length else None
 
     def _add(self, part: bytes) -> None:
+        self.pending += len(part)
+        if self._skips_nuls and not self._length:
+            part = part.lstrip(b"\0")
         # One byte more, which may be the carriage return of the line's end.
         self._kept += part[: self._max_bytes + 1 - len(self._kept)]
-        self.pending += len(part)
+        self._length += len(part)
 
     def _line(self, size: int) -> Line:
         text = bytes(self._kept)
-        cut = self.pending > len(text)
+        cut = self._length > len(text)
         if size > self.pending and not cut:
             text = text.removesuffix(b"\r")
         self._kept.clear()
-        self.pending = 0
+        self._length = self.pending = 0
         return Line(text[: self._max_bytes], size, cut or len(text) > self._max_bytes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -45,7 +46,11 @@ class Step:
 
 
 class LogFile:
-    """One open file, which may be renamed or deleted."""
+    """One open file, which may be renamed or deleted.
+
+    A writer that does not append (O_APPEND) keeps its offset when the file is truncated, so the
+    file then begins with a hole, which reads as NULs. Lines are read without leading NULs.
+    """
 
     def __init__(self, path: str, max_line_bytes: int):
         """Open the file; raises NotNow, also for a FIFO, without waiting for its other end."""
@@ -107,7 +112,8 @@ class LogFile:
     def skip_to(self, position: int) -> None:
         """Continue from the first line that begins at `position` or later."""
         before = self._read(position - 1, READ_BYTES)
-        self._restart(position + max(0, before.find(b"\n")))
+        in_hole = before.startswith(b"\0")
+        self._restart(position if in_hole else position + max(0, before.find(b"\n")))
 
     def read(self) -> tuple[Iterator[Step], bool]:
         """Return the lines of the next READ_BYTES, and whether there were any bytes.
@@ -121,6 +127,11 @@ class LogFile:
             self._restart(0)
             return iter([*steps, Step(None, self.mark)]), True
         data = self._read(end, READ_BYTES)
+        if self._splitter.pending and data.startswith(b"\0") and not self._head.strip(b"\0"):
+            # A file that began with a hole was truncated again: its beginning is the same.
+            steps = list(self.rest())
+            self._restart(end)
+            return iter([*steps, Step(None, self.mark)]), True
         self._head += data[: HEAD_BYTES - len(self._head)]
         return map(self._step, self._splitter.feed(data)), bool(data)
 
@@ -135,10 +146,21 @@ class LogFile:
         return Step(line, self.mark)
 
     def _restart(self, position: int) -> None:
-        self.position = position
-        self._splitter = Splitter(self._max_line_bytes)
-        self._head = self._read(0, min(position, HEAD_BYTES))
+        self.position = self._after_hole(position)
+        self._splitter = Splitter(self._max_line_bytes, skips_nuls=True)
+        self._head = self._read(0, min(self.position, HEAD_BYTES))
         self._head_digest = ""
+
+    def _after_hole(self, position: int) -> int:
+        """Return the end of the hole at the position, or the position without one.
+
+        Holes are whole blocks of the file system: NULs of the next block may follow.
+        """
+        if self._read(position, 1) == b"\0":
+            with suppress(OSError):
+                # It raises for a hole at the end of the file.
+                return os.lseek(self._fd, position, os.SEEK_DATA)
+        return position
 
     def _read(self, position: int, count: int) -> bytes:
         return os.pread(self._fd, count, position)

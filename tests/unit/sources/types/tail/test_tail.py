@@ -347,6 +347,67 @@ class TestTruncation:
         assert bench.take() == [head.strip(), "1", "3"]
 
 
+class TestHoles:
+    """A writer without O_APPEND keeps its offset: after a truncation the file begins with NULs."""
+
+    @pytest.mark.parametrize("size", [1, HEAD_BYTES, 5_000, READ_BYTES, 3 * READ_BYTES + 17])
+    def test_line_after_a_hole_is_published_whole(self, path: Path, size: int) -> None:
+        with path.open("wb", buffering=0) as writer:
+            writer.write(b"x" * (size - 1) + b"\n")
+            bench = tailing(path)
+            for text in (b"first\nsecond\n", b"third\n", b"fourth\n"):
+                os.truncate(path, 0)
+                writer.write(text)
+                assert bench.take() == text.decode().split()
+            assert bench.trouble() == []
+
+    def test_lines_of_zeros_that_are_stored_are_left_out_too(self, path: Path) -> None:
+        append(path, "old\n")
+        bench = tailing(path)
+        path.write_bytes(b"\0" * (2 * READ_BYTES) + b"a\n\0\0b\n")
+        assert bench.take() == ["a", "b"]
+
+    def test_json_after_a_hole_is_published(self, path: Path) -> None:
+        append(path, "1\n" * 50)
+        bench = tailing(path, format="json")
+        os.truncate(path, 0)
+        with path.open("r+b") as writer:
+            writer.seek(100)
+            writer.write(b'{"n": 2}\n')
+        assert bench.take() == [{"n": 2}]
+        assert bench.trouble() == []
+
+    def test_truncation_of_a_file_with_a_hole_ends_the_unfinished_line(self, path: Path) -> None:
+        append(path, "old\n")
+        bench = tailing(path)
+        path.write_bytes(b"\0" * 300 + b"a\nunfinished")
+        assert bench.take() == ["a"]
+        path.write_bytes(b"\0" * 400 + b"b\n")
+        assert bench.take() == ["unfinished", "b"]
+
+    @pytest.mark.parametrize("hole", [100, 2_000_000])
+    def test_hole_does_not_count_as_lines_to_catch_up(self, path: Path, hole: int) -> None:
+        append(path, "old\n")
+        bench = tailing(path, max_catch_up_bytes=100)
+        bench.stop()
+        os.truncate(path, 0)
+        with path.open("r+b") as writer:
+            writer.seek(hole)
+            writer.write(b"first\nsecond\n")
+        bench.start()
+        assert bench.take() == ["first", "second"]
+
+    def test_position_behind_a_hole_is_remembered(self, path: Path) -> None:
+        append(path, "old\n")
+        bench = tailing(path)
+        path.write_bytes(b"\0" * 400 + b"a\n")
+        assert bench.take() == ["a"]
+        bench.stop()
+        path.write_bytes(b"\0" * 500 + b"b\n")
+        bench.start()
+        assert bench.take() == ["b"]
+
+
 class TestUnreadablePath:
     """An unreadable path is one warning, until it is a file."""
 
