@@ -82,7 +82,7 @@ def libraries(folder: str) -> set[str]:
     """The libraries that a folder may import beside the standard library."""
     if folder == "face":
         return set()
-    more = {"cronsim", "feedparser"} if folder == "sources" else set()
+    more = {"sources": {"cronsim", "feedparser"}, "auth": {"idna"}}.get(folder, set())
     return {"msgspec"} | more | (set() if folder in WITHOUT_NETWORK else NETWORK)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 
 from pushserver.auth.origin import allowed_origin, loopback_address, loopback_host
@@ -38,7 +38,7 @@ class Rules:
     """
 
     keys: frozenset[str]
-    origins: frozenset[str]
+    origins: Container[str]
     local_without_key: bool = False
 
 

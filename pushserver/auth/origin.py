@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Container
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -57,7 +57,7 @@ def foreign_site(site: str | None) -> bool:
 
 
 def allowed_origin(
-    origin: str | None, host: str, secure: bool, site: str | None, allowed: Collection[str]
+    origin: str | None, host: str, secure: bool, site: str | None, allowed: Container[str]
 ) -> bool:
     """Whether a request with these Origin, Host and Sec-Fetch-Site is allowed.
 

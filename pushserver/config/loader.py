@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pushserver.auth.origin import host_name
+from pushserver.auth.origins import normal_origin
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.names import check_event, check_name
 from pushserver.config import environment as variables
@@ -171,8 +171,10 @@ def _check(config: Config, top: Location) -> None:
     if config.server.front_channel:
         _check_channel_name(config.server.front_channel, server.inner("front_channel"))
     for origin in config.server.allowed_origins:
-        if problem := _origin_problem(origin):
-            raise server.error("allowed_origins", problem)
+        try:
+            normal_origin(origin)
+        except ValueError as error:
+            raise server.error("allowed_origins", str(error)) from None
     for name in config.server.names:
         if not host_name(name) or host_name(f"{name}:1") == "":
             raise server.error(
@@ -185,18 +187,3 @@ def _check(config: Config, top: Location) -> None:
             check_event(source.event)
         except InvalidName as error:
             raise location.error("event", str(error)) from None
-
-
-def _origin_problem(text: str) -> str:
-    """The reason why this is no origin; empty if it is one."""
-    if re.fullmatch(_ORIGIN, text):
-        return ""
-    if text == "*":
-        return f"{text!r} would allow every page: name each origin, such as {_EXAMPLE}"
-    if text.endswith("/") and re.fullmatch(_ORIGIN, text.rstrip("/")):
-        return f"{text!r} is no origin; expected {text.rstrip('/')}, without a slash at the end"
-    return f"{text!r} is no origin; expected one such as {_EXAMPLE}"
-
-
-_ORIGIN = r"[a-z][a-z0-9+.-]*://[^/\s]+"
-_EXAMPLE = "https://app.example:8443"

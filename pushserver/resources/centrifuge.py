@@ -6,7 +6,7 @@ and sends its commands as requests to `/emulation`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import msgspec
@@ -50,7 +50,7 @@ class ConnectionContext:
     node: Node
     upgrade: Open
     respond: Open
-    allowed_origins: frozenset[str]
+    allowed_origins: Container[str]
 
     def children(self) -> dict[bytes, Resource]:
         """The resources below `/connection`."""

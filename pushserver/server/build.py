@@ -16,6 +16,7 @@ from pushserver.app.dispatch import Dispatcher
 from pushserver.app.service import AppService
 from pushserver.auth.access import Rules
 from pushserver.auth.origin import host_name
+from pushserver.auth.origins import Origins
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
 from pushserver.config.limits import Limits
@@ -88,7 +89,7 @@ def build(
     version = f"pushserver {__version__}"
     node = Node(broker, reactor, limits, version, clock, monotonic, run, report, handlers)
     pages = Pages()
-    origins = frozenset(origin.lower() for origin in config.server.allowed_origins)
+    origins = Origins.of(config.server.allowed_origins)
     auth = config.auth
     gate = Gate(Rules(frozenset(auth.api_keys), origins, auth.local_without_key), is_own)
     bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic, shortcuts)
@@ -146,7 +147,7 @@ def front_channel(server: Server, runners: Sequence[Runner]) -> str:
 def names(server: Server) -> set[str]:
     """The names of the server beside those of loopback: configured, of origins, of the machine."""
     hosts = [*server.names, socket.gethostname(), "host.docker.internal"]
-    hosts += [origin.partition("://")[2] for origin in server.allowed_origins]
+    hosts += [origin.partition("://")[2] for origin in Origins.of(server.allowed_origins).exact]
     return {name for name in map(host_name, hosts) if name}
 
 

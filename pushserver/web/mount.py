@@ -9,6 +9,7 @@ from twisted.web.http import parse_qs
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
+from pushserver.auth.origins import Origins
 from pushserver.web.site import HEADERS, Fields
 
 CLOSING_SECONDS = 15
@@ -17,7 +18,7 @@ CLOSING_SECONDS = 15
 class Surroundings(Protocol):
     """The site of a resource, as the resource needs it."""
 
-    allowed_origins: frozenset[str]
+    allowed_origins: Origins
 
     def error_page(self, status: int, title: str, message: str, root: str, /) -> bytes:
         """The page of an error; `root` is the relative URL of the server's root."""

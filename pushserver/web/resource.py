@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from typing import Any
 
 import msgspec
@@ -123,14 +123,17 @@ _CORS_HEADERS = (
 def _allow_origin(request: Request) -> bool:
     """Let the browser give the answer to a page of an origin of `allowed_origins`.
 
-    Also if the page sends its credentials: `EventSource` can be told to, and `sendBeacon` always
-    does. The server uses no cookies, but a proxy in front of it may.
+    Also the answer to a request with credentials, which `EventSource` may send and `sendBeacon`
+    always sends, if the origin itself is listed. The server uses no cookies, but a proxy in front
+    of it may, and others may have names that match a pattern.
     """
     origin = header(request, "origin")
-    if origin is None or origin.lower() not in surroundings(request).allowed_origins:
+    allowed = surroundings(request).allowed_origins
+    if origin is None or origin not in allowed:
         return False
     request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
-    request.setHeader(b"access-control-allow-credentials", b"true")
+    if allowed.has_exact(origin):
+        request.setHeader(b"access-control-allow-credentials", b"true")
     _vary(request, b"Origin")
     return True
 
@@ -231,7 +234,7 @@ def header(request: Request, name: str) -> str | None:
     return None if values is None else ", ".join(values)
 
 
-def check_origin(request: Request, allowed: frozenset[str]) -> None:
+def check_origin(request: Request, allowed: Container[str]) -> None:
     """Raise Refusal for a request of a page of another origin.
 
     The browser sends the page's origin in Origin or, without it (pictures, links, no-cors

@@ -15,6 +15,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from pushserver.auth.origin import valid_host
+from pushserver.auth.origins import Origins
 from pushserver.config.limits import Limits
 from pushserver.web.first_bytes import FirstBytes, Shortcut
 from pushserver.web.pipeline import DeadlineChannel
@@ -136,7 +137,7 @@ class PushSite(Site):
         reactor: IReactorTime,
         monotonic: Callable[[], float],
         shortcut: Shortcut | None,
-        allowed_origins: frozenset[str] = frozenset(),
+        allowed_origins: Origins,
     ):
         super().__init__(root, timeout=limits.request_seconds, reactor=reactor)
         self.limits = limits

@@ -257,6 +257,10 @@ class TestError:
                 ],
             ),
             (
+                "[server]\nallowed_origins = ['https://app.*']",
+                ["server.allowed_origins", "a * stands for the first label", "https://*."],
+            ),
+            (
                 "[server]\nallowed_origins = ['http://localhost:8099/']",
                 [
                     "'http://localhost:8099/' is no",

@@ -277,6 +277,20 @@ def test_an_allowed_page_may_send_its_credentials(path: str, method: str) -> Non
         assert "access-control-allow-credentials" not in answer
 
 
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_a_page_that_a_pattern_allows_gets_cors_headers_without_credentials(method: str) -> None:
+    section = ServerConfig(allowed_origins=["https://*.example.com", "https://a.example.com:443"])
+    server = Server(config=Config(server=section))
+    for name, credentials in (("a", True), ("b", False)):
+        origin = f"https://{name}.example.com"
+        answer = server.get("/channels/a", method, origin=origin)
+        assert answer["access-control-allow-origin"] == origin
+        assert ("access-control-allow-credentials" in answer) == credentials
+        server.websocket("/channels/a", origin=origin)
+    answer = server.get("/channels/a", method, origin="https://a.b.example.com")
+    assert "access-control-allow-origin" not in answer
+
+
 @pytest.mark.parametrize("path", ["/channels/a", "/events", "/connection/sse", "/api/publish"])
 def test_a_preflight_allows_the_documented_headers(path: str) -> None:
     server = Server(config=Config(server=ServerConfig(allowed_origins=[APP])))

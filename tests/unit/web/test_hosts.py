@@ -162,3 +162,11 @@ def test_cache_of_hosts_is_bounded() -> None:
         assert server.get("/channels/a", host=f"{n}.example").status == 403
     assert len(hosts._cache) <= 256
     assert server.get("/channels/a", host="localhost").status == 200
+
+
+def test_an_origin_names_a_host_and_a_pattern_does_not() -> None:
+    section = ServerSection(allowed_origins=["https://Büro.example", "https://*.app.example"])
+    server = Server(config=Config(server=section))
+    assert server.get("/channels/a", host="xn--bro-hoa.example").status == 200
+    for host in ("push.app.example", "app.example"):
+        assert server.get("/channels/a", host=host).status == 403
