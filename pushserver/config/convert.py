@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -106,6 +107,9 @@ def convert(value: object, hint: Any, key: str, location: Location) -> Any:
     if get_origin(hint) is Literal and value not in get_args(hint):
         expected = " or ".join(get_args(hint))
         raise location.error(key, f"expected {expected}, got {value!r:.60}")
+    if not isinstance(value, int) and isinstance(value, Real):
+        # msgspec refuses subclasses of float, such as NumPy's float64, and fractions.
+        value = float(value)
     try:
         return msgspec.convert(
             str(value) if isinstance(value, Text) else value, hint, strict=not is_text

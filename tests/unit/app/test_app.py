@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,15 @@ class TestASource:
         with pytest.raises((ValueError, InvalidName), match=words):
             app.source(**{"channel": "a", "every": 1.0, **options})(tick)
         assert app.sources == []
+
+    @pytest.mark.parametrize("rate", [Fraction(1, 2), type("float64", (float,), {})(0.5)])
+    def test_takes_any_real_number_as_a_setting(self, app: PushServer, rate: Any) -> None:
+        def tick() -> int:
+            return 1
+
+        app.source("a", every=1.0, max_rate=rate, linger_seconds=rate, retry_seconds=rate)(tick)
+        plan = app.sources[0].plan
+        assert (plan.max_rate, plan.linger_seconds, plan.retry_seconds) == (0.5, 0.5, 0.5)
 
     def test_on_demand_runs_while_there_are_subscribers(self, app: PushServer) -> None:
         @app.source("c", every=1.0, on_demand=True, linger_seconds=5.0)
