@@ -8,13 +8,21 @@ from collections.abc import Sequence
 def preferred(accept: str, offers: Sequence[str]) -> str | None:
     """The offer with the highest weight in the Accept header; None if it accepts none of them.
 
-    The most specific range that contains an offer gives its weight. Of equal offers the first
-    is returned. An empty header, or one without a range, is `*/*`.
+    The most specific range that contains an offer gives its weight. Of equal weights the more
+    specific range decides, then the earlier one in the header, then the order of the offers. An
+    empty header, or one without a range, is `*/*`.
     """
-    ranges = [_range(part) for part in accept.split(",") if part.strip()]
-    weights = {offer: _weight(offer, ranges or [("*/*", 1.0)]) for offer in offers}
-    best = max(offers, key=lambda offer: weights[offer])
-    return best if weights[best] > 0 else None
+    ranges = dict(_range(part) for part in accept.split(",") if part.strip()) or {"*/*": 1.0}
+    places = {media: place for place, media in enumerate(ranges)}
+
+    def rank(offer: str) -> tuple[float, int, int]:
+        for wildcards, media in enumerate((offer, offer.partition("/")[0] + "/*", "*/*")):
+            if media in ranges:
+                return ranges[media], -wildcards, -places[media]
+        return 0.0, 0, 0
+
+    best = max(offers, key=rank)
+    return best if rank(best)[0] > 0 else None
 
 
 def _range(part: str) -> tuple[str, float]:
@@ -33,11 +41,3 @@ def _quality(text: str) -> float:
     except ValueError:
         return 0.0
     return value if 0.0 <= value <= 1.0 else 0.0
-
-
-def _weight(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
-    weights = dict(ranges)
-    for media in (offer, offer.partition("/")[0] + "/*", "*/*"):
-        if media in weights:
-            return weights[media]
-    return 0.0

@@ -30,7 +30,18 @@ CHROMIUM = (
         ("application/json;q=0, */*", EVENTS),
         ("text/html; level=1 ; q = 0.7", HTML),
         ("text/html;charset=utf-8", HTML),
-        ("text/html;q=0.5, application/json;q=0.5", JSON),
+        ("text/html;q=0.5, application/json;q=0.5", HTML),
+        ("text/event-stream, text/html, application/json", EVENTS),
+        ("text/event-stream, */*", EVENTS),
+        ("text/event-stream;q=0.8, */*;q=0.8", EVENTS),
+        ("*/*, text/event-stream", EVENTS),
+        ("application/json, text/event-stream", JSON),
+        ("text/html, application/xhtml+xml, text/event-stream, */*", HTML),
+        ("application/json, text/plain, */*", JSON),
+        ("text/plain, text/event-stream, text/html, text/event-stream", EVENTS),
+        ("text/event-stream;q=0.9, application/json", JSON),
+        ("text/event-stream;q=0, text/html, */*", HTML),
+        ("text/*, */*", EVENTS),
         ("image/png", None),
         ("text/html;q=0", None),
         ("application/json;q=0, text/*;q=0, */*;q=0", None),
@@ -45,7 +56,7 @@ def test_offer_with_the_highest_weight_is_preferred(accept: str, best: str | Non
     assert preferred(accept, OFFERS) == best
 
 
-def test_first_of_equal_offers_is_preferred() -> None:
+def test_the_order_of_the_offers_decides_within_a_range() -> None:
     assert preferred("*/*", (HTML, JSON)) == HTML
     assert preferred("*/*", (JSON, HTML)) == JSON
 
