@@ -3,6 +3,7 @@
 // and a text for each state.
 
 import { closeReason, failureReason, reconnectReason } from "./reasons.js";
+import { parseExactly } from "./values.js";
 import { Watching } from "./watching.js";
 
 const MAX_DELAY_MS = 5000; // the client's default is 20 s, too long on a page that somebody looks at
@@ -43,6 +44,7 @@ export class ChannelConnection {
     this.#listenToSubscription();
     this.#reportDelays();
     keepTimes(this.client);
+    keepIntegers(this.client);
   }
 
   /** Connects, also after a final close. */
@@ -252,6 +254,17 @@ function keepTimes(client) {
     if (typeof publication.time === "number") context.time = publication.time;
     return context;
   };
+}
+
+// centrifuge-js 5.8.0 parses with JSON.parse, which rounds integers above 2^53.
+function keepIntegers(client) {
+  const codec = client._codec;
+  if (typeof codec?.decodeReplies !== "function") return;
+  codec.decodeReplies = (text) =>
+    text
+      .split("\n")
+      .filter((line) => line.trim() !== "")
+      .map(parseExactly);
 }
 
 function listenToResult(object, method, listener) {

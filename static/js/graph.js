@@ -1,7 +1,8 @@
 // The live graph: uPlot with our own legend; the caller redraws it at most once a frame.
 
 import { element, setText } from "./dom.js";
-import { decimalsOf, formatNumber } from "./values.js";
+import { isPresent } from "./points.js";
+import { decimalsOf, formatNumber, shortExponential } from "./values.js";
 import { clock, tickLabels } from "./times.js";
 
 // From the fifth on, lines are dashed: colour must not be the only difference between lines.
@@ -54,7 +55,8 @@ export class Graph {
   }
 
   #data() {
-    return [this.points.times, ...this.points.columns.values()];
+    const { points } = this;
+    return [points.times, ...points.names.map((name) => points.drawn(name))];
   }
 
   #rebuild() {
@@ -109,7 +111,13 @@ export class Graph {
           space: 80,
           values: (_, ticks, __, ___, step) => tickLabels(ticks, step),
         },
-        { ...shared, size: axisWidth, gap: 8, space: 36, values: (_, ticks) => tickNumbers(ticks) },
+        {
+          ...shared,
+          size: axisWidth,
+          gap: 8,
+          space: 36,
+          values: (_, ticks, __, ___, step) => tickNumbers(ticks, step),
+        },
       ],
       series: [{}, ...names.map((name, index) => this.#line(name, index, names.length))],
       hooks: { setCursor: [(plot) => this.#hover(plot.cursor.idx)], draw: [drawEnds] },
@@ -126,8 +134,8 @@ export class Graph {
       dash: index >= SOLID_LINES ? DASH : undefined,
       // Only a single line is filled: several fills would cover each other.
       fill: count === 1 ? (plot) => fade(plot, stroke) : undefined,
-      // Publications with other keys leave gaps, which the line spans.
-      spanGaps: true,
+      // uPlot interrupts the line at null, and continues it over undefined.
+      spanGaps: false,
       points: { size: 5, fill: stroke, stroke },
     };
   }
@@ -186,16 +194,14 @@ export class Graph {
         instant === undefined ? points.last(name) : points.columns.get(name)?.[hovered];
       setText(
         item.value,
-        number === null || number === undefined ? "–" : this.#format(name, number),
+        isPresent(number) ? this.#format(name, number) : "–",
       );
     }
   }
 
   // As many decimals as the newest ten numbers of the line need, like the list beside it.
   #format(name, number) {
-    const recent = (this.points.columns.get(name) ?? [])
-      .slice(-10)
-      .filter((value) => value !== null);
+    const recent = (this.points.columns.get(name) ?? []).slice(-10).filter(isPresent);
     return formatNumber(number, Math.max(0, decimalsOf(number), ...recent.map(decimalsOf)));
   }
 }
@@ -224,17 +230,21 @@ function axisWidth(plot, labels, axisIndex) {
   return Math.max(36, Math.ceil(widest * 7.2) + axis.gap + 4);
 }
 
-function tickNumbers(ticks) {
-  const decimals = Math.max(0, ...ticks.map(decimalsOf));
-  return ticks.map((tick) =>
-    Math.abs(tick) >= 1e6 && Math.abs(tick) < 1e15 ? compact(tick) : formatNumber(tick, decimals),
-  );
+// With the digits in which the ticks differ: 1000001 and 1000002 are not both "1M".
+function tickNumbers(ticks, step) {
+  const largest = Math.max(...ticks.map(Math.abs), step);
+  const digits = Math.min(15, Math.max(4, Math.ceil(Math.log10(largest / step)) + 2));
+  const decimals = step < 1e-6 ? Math.min(15, 1 - Math.floor(Math.log10(step))) : decimalsOf(step);
+  return ticks.map((tick) => {
+    const size = Math.abs(tick);
+    if (size >= 1e15 || (size > 0 && size < 1e-6)) return shortExponential(tick, digits);
+    return size >= 1e6 ? compact(tick, digits) : formatNumber(tick, decimals);
+  });
 }
 
-function compact(number) {
-  return new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 }).format(
-    number,
-  );
+function compact(number, maximumSignificantDigits) {
+  const options = { notation: "compact", maximumSignificantDigits };
+  return new Intl.NumberFormat("en", options).format(number);
 }
 
 function fade(plot, colour) {
@@ -252,7 +262,7 @@ function drawEnds(plot) {
   const ratio = globalThis.devicePixelRatio || 1;
   plot.series.forEach((series, index) => {
     if (index === 0 || !series.show) return;
-    const last = data[index].findLastIndex((number) => number !== null);
+    const last = data[index].findLastIndex(isPresent);
     if (last < 0) return;
     ctx.beginPath();
     ctx.arc(

@@ -1,4 +1,5 @@
-// The points of the graph: times and one column of numbers for each line. No DOM.
+// The points of the graph: times and one column for each line, with numbers, null for a gap, and
+// undefined where the publication had no such value. No DOM.
 
 const MIN_STEP = 1e-6; // seconds
 
@@ -28,16 +29,24 @@ export class Points {
   }
 
   /**
-   * Adds one publication's numbers; `instant` in milliseconds. One without numbers adds nothing.
+   * Adds one publication's numbers; `instant` in milliseconds. A null ends its line until the next
+   * number, and the lines of the names below it ("room" for "room.temp"); a line without a leaf
+   * continues. A publication without a value for any line adds nothing.
    */
   add(instant, leaves) {
-    for (const name of leaves.keys()) this.#open(name);
-    if (![...leaves.keys()].some((name) => this.columns.has(name))) return;
+    const gaps = [];
+    for (const [name, value] of leaves) {
+      if (value === null) gaps.push(name);
+      else this.#open(name);
+    }
+    const values = this.names.map((name) => leaves.get(name) ?? nullAt(name, gaps));
+    if (values.every((value) => value === undefined)) return;
     // uPlot needs increasing times, but a clock may be set back, and a burst may share one
     // millisecond.
     const previous = this.times.length > 0 ? this.times[this.times.length - 1] : 0;
     this.times.push(Math.max(instant / 1000, previous + MIN_STEP));
-    for (const [name, column] of this.columns) column.push(leaves.get(name) ?? null);
+    let index = 0;
+    for (const column of this.columns.values()) column.push(values[index++]);
     // Trimmed in batches, as each trim shifts all columns.
     if (this.times.length > this.maxPoints * 1.25 + 16) this.trim();
   }
@@ -49,17 +58,20 @@ export class Points {
     this.times.splice(0, excess);
     for (const [name, column] of this.columns) {
       column.splice(0, excess);
-      if (column.every((number) => number === null)) this.columns.delete(name);
+      if (!column.some(isPresent)) this.columns.delete(name);
     }
   }
 
-  /** The newest number of a line, or null. */
+  /** The newest number of a line, or undefined. */
   last(name) {
+    return this.columns.get(name).findLast(isPresent);
+  }
+
+  /** The numbers of a line as uPlot draws them: BigInts are rounded. */
+  drawn(name) {
     const column = this.columns.get(name);
-    for (let index = column.length - 1; index >= 0; index--) {
-      if (column[index] !== null) return column[index];
-    }
-    return null;
+    if (!column.some((value) => typeof value === "bigint")) return column;
+    return column.map((value) => (typeof value === "bigint" ? Number(value) : value));
   }
 
   #open(name) {
@@ -68,6 +80,15 @@ export class Points {
       this.hasUndrawn = true;
       return;
     }
-    this.columns.set(name, new Array(this.times.length).fill(null));
+    this.columns.set(name, new Array(this.times.length).fill(undefined));
   }
+}
+
+/** Whether there is a number: neither null (a gap) nor undefined (no measurement). */
+export function isPresent(value) {
+  return value !== null && value !== undefined;
+}
+
+function nullAt(name, gaps) {
+  return gaps.some((gap) => name === gap || name.startsWith(`${gap}.`)) ? null : undefined;
 }

@@ -6,18 +6,41 @@ const MAX_LEAVES = 64;
 const MAX_DEPTH = 6;
 const MAX_PARTS = 8;
 const MAX_CHARACTERS = 200;
-const MAX_DECIMALS = 4;
+const MIN_DECIMALS = 4; // numbers up to 1 have more, for their significant digits
+const SIGNIFICANT_DIGITS = 6;
+const MAX_DIGITS = 30; // of an integer in a column; longer ones are cut like texts
 
 /** The name of the only line of a channel whose data are bare numbers. */
 export const BARE = "value";
 
+// Only these texts can have an integer that JSON.parse would round. Most frames have none.
+const LONG_INTEGER = /(?:^|[^\d.])\d{16,}(?![\d.eE])/;
+
 /**
- * Every numeric leaf of the data, as a Map from its path ("temp", "room.temp") to the number.
+ * The value of a JSON text, with a BigInt for each integer above 2^53. Browsers without the source
+ * of a number in JSON.parse (before 2025) round it.
+ */
+export function parseExactly(text) {
+  if (!LONG_INTEGER.test(text)) return JSON.parse(text);
+  try {
+    return JSON.parse(text, exactInteger);
+  } catch {
+    return JSON.parse(text); // nested deeper than the stack of a reviver allows
+  }
+}
+
+function exactInteger(_, value, context) {
+  const isRounded = typeof value === "number" && !Number.isSafeInteger(value);
+  return isRounded && /^-?\d+$/.test(context?.source) ? BigInt(context.source) : value;
+}
+
+/**
+ * Every leaf that is a number or null, as a Map from its path ("temp", "room.temp") to the value.
  * Arrays are not walked: their elements have no names that a legend could show.
  */
 export function numericLeaves(data) {
   const leaves = new Map();
-  if (isNumber(data)) leaves.set(BARE, data);
+  if (isMeasured(data)) leaves.set(BARE, data);
   else if (isPlainObject(data)) collectLeaves(data, "", 1, leaves);
   return leaves;
 }
@@ -26,14 +49,18 @@ function collectLeaves(object, prefix, depth, leaves) {
   for (const key in object) {
     if (leaves.size >= MAX_LEAVES) return;
     const value = object[key];
-    if (isNumber(value)) leaves.set(prefix + key, value);
+    if (isMeasured(value)) leaves.set(prefix + key, value);
     else if (isPlainObject(value) && depth < MAX_DEPTH)
       collectLeaves(value, `${prefix}${key}.`, depth + 1, leaves);
   }
 }
 
+function isMeasured(value) {
+  return value === null || isNumber(value);
+}
+
 function isNumber(value) {
-  return typeof value === "number" && Number.isFinite(value);
+  return Number.isFinite(typeof value === "bigint" ? Number(value) : value);
 }
 
 function isPlainObject(value) {
@@ -73,7 +100,8 @@ function collectParts(object, prefix, parts) {
 }
 
 function describeValue(key, value) {
-  if (isNumber(value)) return { key, kind: "number", number: value, cut: false };
+  if (isNumber(value) && String(value).length <= MAX_DIGITS)
+    return { key, kind: "number", number: value, cut: false };
   if (typeof value === "string" && value.trim() !== "") {
     return {
       key,
@@ -105,10 +133,15 @@ export function wholeText(data) {
 // Data may be nested deeper than the stack of JSON.stringify allows.
 function json(value, indent) {
   try {
-    return JSON.stringify(value, null, indent) ?? String(value);
+    return JSON.stringify(value, rawInteger, indent) ?? String(value);
   } catch {
     return "(too deep to show)";
   }
+}
+
+// A browser that made a BigInt in parseExactly has JSON.rawJSON as well.
+function rawInteger(_, value) {
+  return typeof value === "bigint" ? JSON.rawJSON(String(value)) : value;
 }
 
 /** The data in a few words, for the title and for a screen reader. */
@@ -123,22 +156,27 @@ export function spokenText(data) {
 
 /** The decimals that the number needs, without the noise of binary fractions (0.1 + 0.2). */
 export function decimalsOf(number) {
-  if (!needsDecimals(number)) return 0;
+  if (typeof number === "bigint" || Number.isInteger(number) || isExtreme(number)) return 0;
   const text = String(Number(number.toPrecision(12)));
   const point = text.indexOf(".");
-  return point < 0 ? 0 : Math.min(MAX_DECIMALS, text.length - point - 1);
+  const magnitude = Math.floor(Math.log10(Math.abs(number)));
+  const wanted = Math.max(MIN_DECIMALS, SIGNIFICANT_DIGITS - 1 - magnitude);
+  return point < 0 ? 0 : Math.min(wanted, text.length - point - 1);
 }
 
 /**
- * The number with a fixed count of decimals; very large and very small ones keep their exponent.
+ * The number with a fixed count of decimals. From 1e15 on it has its own digits, and below 1e-6 an
+ * exponent.
  */
 export function formatNumber(number, decimals) {
-  if (isExtreme(number)) return number.toExponential(3);
-  return number.toFixed(decimals);
+  if (typeof number === "bigint") return String(number);
+  if (!isExtreme(number)) return number.toFixed(decimals);
+  return Math.abs(number) < 1 ? shortExponential(number) : String(number);
 }
 
-function needsDecimals(number) {
-  return !Number.isInteger(number) && !isExtreme(number);
+/** The number with an exponent and at most `digits` digits, without zeros at the end. */
+export function shortExponential(number, digits = SIGNIFICANT_DIGITS) {
+  return number.toExponential(digits - 1).replace(/\.?0+e/, "e");
 }
 
 function isExtreme(number) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -102,12 +103,149 @@ def test_data_of_any_kind_is_readable(site: Site) -> None:
         ([1, 2, {"x": 3}], '[1,2,{"x":3}]'),
         ({}, "{}"),
         ({"user": "ann", "ok": False}, "user ann ok false"),
-        ({"tiny": 1e-9}, "tiny 1.000e-9"),
+        ({"tiny": 1e-9}, "tiny 1e-9"),
         (0.1 + 0.2, "0.3"),
         ({"__proto__": 1, "a b": 2}, "__proto__ 1 a b 2"),
     ]
     site.publish(*(data for data, _ in kinds))
     shows_rows(site.open("mixed"), *(shown for _, shown in reversed(kinds)))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [
+        ([0.0000121, 0.0000125], ["0.0000121", "0.0000125"]),
+        ([0.00002, 0.5, -0.00004], ["0.00002", "0.50000", "-0.00004"]),
+        ([1.08345, 1.08352], ["1.08345", "1.08352"]),
+        ([1e-7, 0], ["1e-7", "0"]),
+        ([1 / 3, 1234.56789], ["0.333333", "1234.567890"]),
+    ],
+)
+def test_a_small_number_is_not_shown_as_zero(
+    site: Site, numbers: list[float], shown: list[str]
+) -> None:
+    site.publish(*({"usd": number} for number in numbers))
+    page = site.open()
+    shows_rows(page, *(f"usd {text}" for text in reversed(shown)))
+    expect(page.locator(".legend-value")).to_have_text(shown[-1])
+    expect(page).to_have_title(f"{shown[-1]} · numbers")
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (0.0000121, 0.0000125),
+        (52.520008, 52.520011),
+        (1000001, 1000009),
+        (1.733e15, 1.733e15 + 5e6),
+    ],
+)
+def test_no_two_labels_of_an_axis_are_equal(site: Site, low: float, high: float) -> None:
+    site.record_labels()
+    site.publish({"usd": low}, {"usd": high})
+    page = site.open()
+    expect(page.locator("#graph canvas")).to_be_visible()
+    labels = [label for label in page.evaluate("window.labels") if not re.search("[:s]", label)]
+    assert len(labels) > 2
+    assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [
+        ([110988741790818968, 0.5], ["110988741790818968", "0.5"]),
+        ([1733000000000001, 1733000000000002.5], ["1733000000000001", "1733000000000002.5"]),
+        ([-9007199254740993, 2**64 + 1], ["-9007199254740993", "18446744073709551617"]),
+        ([9007199254740991, 10.25], ["9007199254740991", "10.25"]),
+    ],
+)
+def test_a_large_integer_is_shown_as_it_was_sent(
+    site: Site, numbers: list[float], shown: list[str]
+) -> None:
+    page = site.open()
+    is_live(page)
+    site.publish(*({"id": number} for number in numbers))
+    shows_rows(page, *(f"id {text}" for text in reversed(shown)))
+    expect(page.locator(".legend-value")).to_have_text(shown[-1])
+    expect(page.locator("#graph")).to_have_attribute("data-points", "2")
+
+
+def test_a_large_integer_inside_other_data_is_shown_as_it_was_sent(site: Site) -> None:
+    data = {"ids": [12345678901234567890], "text": "x" * 300, "deep": {"at": 1795334400000000001}}
+    site.publish(data, 12345678901234567890 * 10**40)
+    page = site.open()
+    page.locator(".row-more").first.wait_for()
+    first, second = rows(page)
+    assert first == str(12345678901234567890 * 10**40)
+    assert second.startswith("ids [12345678901234567890] text xx")
+    assert second.endswith("deep.at 1795334400000000001")
+    page.locator("li[data-offset='1'] .row-more").click()
+    assert json.loads(page.locator("#whole-data").inner_text()) == data
+
+
+def test_deep_data_with_a_large_integer_does_not_end_the_connection(site: Site) -> None:
+    page = site.open()
+    is_live(page)
+    site.publish_text("[" * 9000 + "12345678901234567890" + "]" * 9000)
+    site.publish(7)
+    expect(page.locator("#events-seen")).to_have_text("2")
+    is_live(page)
+
+
+def line_at(page: Page, moment: float) -> bool:
+    """Whether the graph has a coloured pixel at this fraction of its width."""
+    return bool(
+        page.evaluate(
+            """(moment) => {
+              const canvas = document.querySelector("#graph canvas");
+              const plot = document.querySelector("#graph .u-over").getBoundingClientRect();
+              const scale = canvas.width / canvas.getBoundingClientRect().width;
+              const {left, top} = canvas.getBoundingClientRect();
+              const x = Math.round((plot.left - left + plot.width * moment) * scale);
+              const y = Math.round((plot.top - top) * scale);
+              const height = Math.floor(plot.height * scale) - 1; // without the labels
+              // Of a copy: Chromium warns if a visible canvas is read repeatedly.
+              const copy = new OffscreenCanvas(1, height);
+              const context = copy.getContext("2d", {willReadFrequently: true});
+              context.drawImage(canvas, -x, -y);
+              const {data} = context.getImageData(0, 0, 1, height);
+              return data.some((red, at) => at % 4 === 0 && Math.abs(red - data[at + 2]) > 60);
+            }""",
+            moment,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "between", "is_gap"),
+    [
+        ({"t": 21.5}, {"t": None}, True),
+        ({"t": 21.5}, {"u": 3}, False),
+        ({"t": 21.5}, {"t": None, "u": 3}, True),
+        ({"room": {"t": 21.5}}, {"room": None}, True),
+        ({"room": {"t": 21.5}}, {"roo": None}, False),
+        ({"t": 2**60}, {"t": None}, True),
+        (21.5, None, True),
+        (21.5, "text", False),
+    ],
+)
+def test_a_null_interrupts_its_line_and_an_absent_key_does_not(
+    site: Site, before: object, between: object, is_gap: bool
+) -> None:
+    site.publish(before, before, between, before, before)
+    page = site.open()
+    expect(page.locator("#events-seen")).to_have_text("5")
+    expect(page.locator("#graph canvas")).to_be_visible()
+    assert line_at(page, 0.125)
+    assert line_at(page, 0.875)
+    assert line_at(page, 0.45) is not is_gap
+
+
+def test_the_legend_keeps_the_newest_number_after_a_null(site: Site) -> None:
+    site.publish({"t": 21.5}, {"t": None})
+    page = site.open()
+    expect(page.locator(".legend-item")).to_have_text(["t21.5"])
+    expect(page.locator("#graph")).to_have_attribute("data-points", "2")
 
 
 def test_a_channel_without_numbers_has_no_graph_until_the_first(site: Site) -> None:
