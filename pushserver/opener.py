@@ -6,27 +6,48 @@ By default, urllib turns a redirected POST into a GET, and sends the API key to 
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from email.message import Message
 from functools import cache
 from http.client import IncompleteRead
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urljoin, urlsplit
-from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
+from urllib.request import (
+    HTTPRedirectHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    build_opener,
+)
+
+from pushserver.auth.origin import host_name, loopback_address, loopback_host
 
 MAX_BYTES = 65_536
 """The longest answer."""
+TEMPORARY = (502, 503, 504)
+"""The statuses of a server that stops, and of a proxy whose server does not answer."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_CHARACTERS = 300
+_NO_USER = "the URL has a name before an @: give an API key in place of that"
 
 
 class ServerRequest(Request):
     """A request to a server; `path` is the part after the URL of the server."""
 
     path = ""
+    server = ""
+    """The host and port of the server; `host` is that of the proxy when there is one."""
+
+    @property
+    def place(self) -> str:
+        """The server and the proxy, for messages."""
+        proxy = "" if self.host == self.server else f" through the proxy {self.host}"
+        return f"{self.server}{proxy}"
 
 
 def make_request(
@@ -43,15 +64,17 @@ def make_request(
     try:
         method = "GET" if body is None else "POST"
         request = ServerRequest(f"{url.rstrip('/')}{path}", body, sent, method=method)
-        request.path = path
+        request.path, request.server = path, request.host
         has_port = urlsplit(request.full_url).port != 0
     except ValueError as error:
-        raise ValueError(f"{url}: {error}") from None
+        # The error may contain a part of a password.
+        raise ValueError(_NO_USER if "@" in url else f"{printable(url)}: {error}") from None
     usable = request.type in ("http", "https") and request.host and has_port
-    if not usable or " " in url or not url.isprintable():
+    usable = usable and " " not in url and url.isprintable()
+    if "@" in (request.host if usable else url):
+        raise ValueError(_NO_USER)
+    if not usable:
         raise ValueError(f"{printable(url)}: expected a URL such as http://localhost:8080")
-    if "@" in request.host:
-        raise ValueError("the URL has a name before an @: give an API key in place of that")
     return request
 
 
@@ -60,7 +83,7 @@ def send(request: ServerRequest, seconds: float) -> Any:
 
     Raises HTTPError for any status but 2xx, and OSError, HTTPException and ValueError.
     """
-    return _opener().open(request, timeout=seconds)
+    return _opener(_local(request.server)).open(request, timeout=seconds)
 
 
 def read_body(response: Any, seconds: float) -> bytes:
@@ -114,14 +137,24 @@ class _NoRedirects(HTTPRedirectHandler):
 
 
 @cache
-def _opener() -> OpenerDirector:
-    return build_opener(_NoRedirects)
+def _opener(direct: bool) -> OpenerDirector:
+    """An opener; unless `direct`, it uses the proxies of the environment as urllib does."""
+    return build_opener(_NoRedirects, *([ProxyHandler({})] if direct else []))
+
+
+def _local(host: str) -> bool:
+    """Whether this is the machine itself, which a proxy cannot reach or takes for itself."""
+    name = host_name(host)
+    with suppress(OSError):
+        # 127.1 and other forms that the system accepts.
+        name = socket.inet_ntoa(socket.inet_aton(name))
+    return name in ("0.0.0.0", "::") or loopback_address(name) or loopback_host(host)
 
 
 def _redirect(request: ServerRequest, status: int, headers: Message) -> str:
     location = headers.get("Location")
     if not location:
-        return f"{request.host} answered {status}, a redirect without a Location"
+        return f"{request.place} answered {status}, a redirect without a Location"
     hint = "give the URL of the server there"
     try:
         target = urljoin(request.full_url, location)
@@ -130,7 +163,7 @@ def _redirect(request: ServerRequest, status: int, headers: Message) -> str:
     if target.endswith(request.path):
         hint = f"give {printable(target.removesuffix(request.path))} as the URL of the server"
     return (
-        f"{request.host} answered {status}, a redirect to {printable(location)},"
+        f"{request.place} answered {status}, a redirect to {printable(location)},"
         f" which is not followed: {hint}"
     )
 

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 from pushserver.errors import InvalidData, PublishError
 from pushserver.opener import (
     MAX_BYTES,
+    TEMPORARY,
     ServerRequest,
     make_request,
     printable,
@@ -37,9 +38,10 @@ def publish(
 
     Returns `{"offset", "epoch", "id"}`. `key` is the API key; it is needed if the server has keys,
     and from another machine or another user than the server's. If the server cannot be reached or
-    answers 503, three more attempts follow within some seconds; all use one idempotency key, so
-    that at most one publication is made. `timeout` is in seconds, for each attempt. Redirects are
-    not followed. Raises PublishError.
+    answers 502, 503 or 504, three more attempts follow within some seconds; all use one idempotency
+    key, so that at most one publication is made. `timeout` is in seconds, for each attempt.
+    Redirects are not followed. The proxies of the environment (`http_proxy`, `https_proxy`,
+    `no_proxy`) are used, but never for this machine. Raises PublishError.
     """
     request = _request(url, channel, data, event, key)
     for pause in RETRY_SECONDS:
@@ -64,7 +66,10 @@ def _request(url: str, channel: str, data: object, event: str, key: str | None) 
         body = _encoded(data)
     except (ValueError, RecursionError) as error:
         raise PublishError(f"the data does not fit into JSON: {error}") from None
-    path = f"/channels/{quote(channel, safe='')}?{urlencode({'event': event})}"
+    try:
+        path = f"/channels/{quote(channel, safe='')}?{urlencode({'event': event})}"
+    except UnicodeEncodeError as error:
+        raise PublishError(f"the name of a channel or an event is no text: {error}") from None
     headers = {"Content-Type": "application/json", "Idempotency-Key": secrets.token_hex(16)}
     try:
         return make_request(url, path, headers, key, body)
@@ -85,20 +90,20 @@ def _encoded(data: object) -> bytes:
 def _send(request: ServerRequest, timeout: float) -> dict[str, object]:
     try:
         with send(request, timeout) as response:
-            return _position(request.host, response, read_body(response, timeout))
+            return _position(request.place, response, read_body(response, timeout))
     except HTTPError as error:
         message = refusal(request, error, timeout)
-        if error.code == 503:
+        if error.code in TEMPORARY:
             raise _TryAgain(message) from None
         raise PublishError(message) from None
     except (URLError, OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise _TryAgain(f"{request.host}: {printable(str(reason))}") from None
+        raise _TryAgain(f"{request.place}: {printable(str(reason))}") from None
     except ValueError as error:
-        raise PublishError(f"{request.host}: {printable(str(error))}") from None
+        raise PublishError(f"{request.place}: {printable(str(error))}") from None
 
 
-def _position(host: str, response: Any, body: bytes) -> dict[str, object]:
+def _position(place: str, response: Any, body: bytes) -> dict[str, object]:
     """Return the position in the answer; raise PublishError for any other answer."""
     if response.status == 201 and len(body) <= MAX_BYTES:
         try:
@@ -110,7 +115,7 @@ def _position(host: str, response: Any, body: bytes) -> dict[str, object]:
     media = response.headers.get("Content-Type") or "no Content-Type"
     text = body.decode("utf-8", "replace")
     raise PublishError(
-        f"{host}: expected status 201 and JSON with offset, epoch and id, got"
+        f"{place}: expected status 201 and JSON with offset, epoch and id, got"
         f" {response.status} and {printable(media)}: {printable(text) or 'nothing'}"
     )
 

@@ -105,7 +105,7 @@ BOUNDS = {
     "hub.metrics.Metrics.ended": COUNTED,
     "hub.metrics.Metrics.recoveries": COUNTED,
     "hub.metrics.Metrics.refusals": COUNTED,
-    "opener._opener": "one",
+    "opener._opener": "two",
     "auth.origin.loopback_address": "256 entries, of 255 characters each",
     "auth.origin._valid_host": "256 entries of 255 characters",
     "transports.outlet.Backlog._pieces": "queue_bytes; a peer that leaves more unread is dropped",

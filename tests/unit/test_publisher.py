@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 
 from pushserver import PublishError, publish
+from pushserver.opener import _local, _opener
 from tests.http_server import HttpServer, Quiet
 
 POSITION = {"offset": 1, "epoch": "e", "id": "e:1"}
@@ -126,7 +127,10 @@ def test_each_publication_has_its_own_key(listener: Listener) -> None:
     assert len({request["headers"]["Idempotency-Key"] for request in listener.requests}) == 2
 
 
-@pytest.mark.parametrize("trouble", [CUT, refused(503, "the server is shutting down")])
+@pytest.mark.parametrize(
+    "trouble",
+    [CUT, refused(503, "the server is shutting down"), (502, b"<html>"), (503, b""), (504, b"[1]")],
+)
 def test_temporary_failures_are_tried_again_with_the_same_key(
     listener: Listener, pauses: Pauses, trouble: tuple[int, bytes]
 ) -> None:
@@ -350,6 +354,8 @@ def test_an_invalid_url_is_raised(url: str, pauses: Pauses) -> None:
     [
         *("http://", "http:///x", "http://a b/", "http://a:b/", "http://a:99999/", "http://a:0/"),
         *("http://me:s3cret@a/", "http://a/\x1b[2J", "http://a/b c"),
+        *("http://me:s3cret@a:b/", "http://me:s3cret/x@a/", "me:s3cret@a", "http://me:s3cret@ a/"),
+        *("http:/me:s3cret@a", "http://me:s3cret@[::1/", "http://me:s3cret@a:0"),
     ],
 )
 def test_a_url_without_a_host_is_raised_at_once(url: str, pauses: Pauses) -> None:
@@ -358,6 +364,66 @@ def test_a_url_without_a_host_is_raised_at_once(url: str, pauses: Pauses) -> Non
     assert pauses == []
     assert "s3cret" not in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(("channel", "event"), [("\udcff", "e"), ("a", "\ud83d"), ("a\ud83d", "e")])
+def test_a_name_that_is_no_text_is_raised(channel: str, event: str, listener: Listener) -> None:
+    with pytest.raises(PublishError, match="is no text"):
+        publish(listener.url, channel, 1, event=event)
+    assert listener.requests == []
+
+
+class TestAProxyOfTheEnvironment:
+    @pytest.fixture(autouse=True)
+    @staticmethod
+    def proxy(other: Listener, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", other.url)
+        _opener.cache_clear()
+        yield other
+        _opener.cache_clear()
+
+    @pytest.mark.parametrize(
+        "host", ["127.0.0.1", "localhost", "LOCALHOST", "127.1", "2130706433", "0.0.0.0"]
+    )
+    def test_is_not_used_for_this_machine(
+        self, host: str, listener: Listener, proxy: Listener
+    ) -> None:
+        listener.answers = [taken()]
+        proxy.answers = [refused(400, "through the proxy")]
+        assert publish(f"http://{host}:{listener.port}", "a", 1) == POSITION
+        assert proxy.requests == []
+
+    @pytest.mark.parametrize(
+        ("host", "local"),
+        [
+            *(("[::1]", True), ("[::1]:80", True), ("[::ffff:127.0.0.1]", True), ("[::]:1", True)),
+            *(("a.localhost:1", True), ("127.255.0.9", True), ("0x7f.1", True)),
+            *(("localhost.example", False), ("128.0.0.1", False), ("127.0.0.1.example", False)),
+            *(("10.0.0.1:80", False), ("[2001:db8::1]", False), ("", False), ("a b", False)),
+        ],
+    )
+    def test_knows_this_machine(self, host: str, local: bool) -> None:
+        assert _local(host) is local
+
+    def test_is_used_for_other_hosts_and_named_in_messages(self, proxy: Listener) -> None:
+        proxy.answers = [CUT, taken(), Answer(302, b"", {"Location": "/x"})]
+        assert publish("http://push.example/live", "a", 1) == POSITION
+        assert [request["path"] for request in proxy.requests] == [
+            "http://push.example/live/channels/a?event=message"
+        ] * 2
+        through = f"push.example through the proxy {proxy.url.removeprefix('http://')} answered 302"
+        with pytest.raises(PublishError, match=f"^{through}, a redirect"):
+            publish("http://push.example", "a", 1)
+
+    def test_is_not_used_for_hosts_of_no_proxy(
+        self, proxy: Listener, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("no_proxy", "push.invalid")
+        with pytest.raises(PublishError, match=r"^push\.invalid: "):
+            publish("http://push.invalid", "a", 1)
+        assert proxy.requests == []
 
 
 @pytest.mark.parametrize("key", ["s3cret€", "s3cret\nb", "s3cret\x00", "s3cret\r\nX-A: b"])
