@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import json
 import os
+import re
+import select
+import stat
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from http.client import HTTPException
 from typing import Any, TextIO
 from urllib.error import HTTPError
@@ -16,17 +23,22 @@ from urllib.parse import urlencode
 from pushserver import __version__
 from pushserver.config.loader import read
 from pushserver.errors import PushServerError
-from pushserver.opener import make_request, printable, refusal, send
+from pushserver.opener import TEMPORARY, make_request, printable, refusal, send
 from pushserver.publisher import publish
 
 DEFAULT_URL = "http://localhost:8080"
 SILENCE_SECONDS = 60.0
 """The time after which a silent server is taken for dead; it sends a heartbeat every 20 s."""
-RETRY_SECONDS = 1.0
+RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 10.0
+"""The pause before another attempt doubles until the server sends a line."""
 LINE_BYTES = 67_108_864
 """The longest line of a stream; a publication has `body_bytes` (1 MiB) unless configured."""
 
 _LINES = "application/x-ndjson"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+"""The control characters C0 and C1 and DEL, without the tab; a terminal obeys them."""
+# As Python 3.14 has it; before, argparse takes -1e-5 for an option.
+_NEGATIVE = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)
 
 
 class CommandFailed(PushServerError):
@@ -35,19 +47,78 @@ class CommandFailed(PushServerError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_JSON_ESCAPES)
     try:
-        options.run(options, sys.stdout)
+        return _run(arguments)
+    except OSError as error:
+        _discard_output()
+        if isinstance(error, BrokenPipeError):
+            # The reader has closed the pipe (`pushserver subscribe numbers | head`).
+            return 0
+        _complain(f"standard output: {error.strerror or error}")
+        return 1
+
+
+class _Lost(Exception):
+    """The connection to the server is lost, or there was none; the text says why."""
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run one command; raises OSError for a failure of its output only."""
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        raise
+    try:
+        # There may be no standard output (`>&-`).
+        options.run(options, sys.stdout or io.StringIO())
     except PushServerError as error:
-        print(f"pushserver: {error}", file=sys.stderr)
+        _complain(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader has closed the pipe (`pushserver subscribe numbers | head`).
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return 0
     return 0
+
+
+def _complain(text: str) -> None:
+    """Print a message to standard error, without control characters."""
+    line = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    if sys.stderr is not None:
+        print(f"pushserver: {line}", file=sys.stderr, flush=True)
+
+
+def _discard_output() -> None:
+    """Let Python write the rest of its buffer to nowhere; it would complain at its end."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _json_escapes(error: UnicodeError) -> tuple[str, int]:
+    """Replace the characters that an output cannot encode; JSON stays JSON."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+_JSON_ESCAPES = "pushserver.json_escapes"
+codecs.register_error(_JSON_ESCAPES, _json_escapes)
+
+
+def _text(argument: str) -> str:
+    """An argument of the command line as text; its bytes are UTF-8 where the locale is ASCII."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        try:
+            return os.fsencode(argument).decode()
+        except UnicodeError:
+            raise argparse.ArgumentTypeError(f"{argument!r} is not UTF-8") from None
+    return argument
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,24 +136,29 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     command = commands.add_parser("publish", parents=[server], help="publish to a channel")
-    command.add_argument("channel")
+    command._negative_number_matcher = _NEGATIVE
+    command.add_argument("channel", type=_text)
     command.add_argument(
-        "data", help="JSON, or any other text; - publishes each line of standard input"
+        "data",
+        type=_text,
+        help="JSON, or any other text; - publishes each line of standard input, and other text"
+        " that begins with - needs -- before it",
     )
     command.add_argument(
-        "--event", default="message", help="the event's name [default: %(default)s]"
+        "--event", type=_text, default="message", help="the event's name [default: %(default)s]"
     )
     command.set_defaults(run=_publish)
 
     command = commands.add_parser(
         "subscribe", parents=[server], help="print publications as they arrive, one line each"
     )
-    command.add_argument("channel", nargs="+")
+    command.add_argument("channel", type=_text, nargs="+")
     command.add_argument(
         "--last", type=int, metavar="N", help="first print the last N publications"
     )
     command.add_argument(
         "--since",
+        type=_text,
         metavar="ID",
         help="first print the publications after this id, or all (`oldest`)",
     )
@@ -96,12 +172,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _publish(options: Any, out: TextIO) -> None:
-    lines = [options.data] if options.data != "-" else (line.rstrip("\n") for line in sys.stdin)
-    for line in lines:
+    for line in [options.data] if options.data != "-" else _input_lines():
         answer = publish(
             options.url, options.channel, _value(line), event=options.event, key=options.key
         )
         print(json.dumps(answer), file=out, flush=True)
+
+
+def _input_lines() -> Iterator[str]:
+    source = sys.stdin or io.StringIO()
+    if isinstance(source, io.TextIOWrapper):
+        ascii_only = codecs.lookup(source.encoding).name == "ascii"
+        source.reconfigure(encoding="utf-8" if ascii_only else source.encoding, errors="strict")
+    try:
+        for line in source:
+            yield line.rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise CommandFailed(f"standard input: {problem}") from None
 
 
 def _value(text: str) -> object:
@@ -121,21 +209,51 @@ def _subscribe(options: Any, out: TextIO) -> None:
     start = {"since": options.since} if options.since else {}
     if options.last is not None:
         start = {"last": str(options.last)}
-    left = options.count
+    _end_with_reader(out)
+    left, pause = options.count, RETRY_SECONDS
     while left is None or left > 0:
         try:
             for line in _lines(options, start):
+                pause = RETRY_SECONDS
                 cursor, publication = _read(options, line)
                 start = {"since": cursor}
                 if publication:
-                    print(line, file=out, flush=True)
+                    # JSON has control characters only in its texts, so the line stays JSON.
+                    shown = _CONTROL.sub(_escape, line) if out.isatty() else line
+                    print(shown, file=out, flush=True)
                     left = None if left is None else left - 1
                     if left == 0:
                         return
-        except (OSError, HTTPException) as error:
-            reason = printable(str(getattr(error, "reason", None) or error))
-            print(f"pushserver: {options.url}: {reason}; trying again", file=sys.stderr)
-        time.sleep(RETRY_SECONDS)
+        except _Lost as error:
+            _complain(f"{options.url}: {error}; trying again")
+        time.sleep(pause)
+        pause = min(2 * pause, MAX_RETRY_SECONDS)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def _end_with_reader(out: TextIO) -> None:
+    """End the process when the reader of its output has closed the pipe.
+
+    Without that, `pushserver subscribe numbers | head -1` waits for one more publication.
+    """
+    try:
+        mode = os.fstat(out.fileno()).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) or not hasattr(select, "poll"):
+        return
+    poll = select.poll()
+    # Without events, poll reports errors and hang-ups only.
+    poll.register(out.fileno(), 0)
+
+    def wait() -> None:
+        poll.poll()
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _read(options: Any, line: str) -> tuple[str, bool]:
@@ -147,7 +265,7 @@ def _read(options: Any, line: str) -> tuple[str, bool]:
         if "reset" in message:
             reset = message["reset"]
             reason = printable(str(reset["reason"]))
-            print(f"pushserver: publications are missing: {reason}", file=sys.stderr)
+            _complain(f"publications are missing: {reason}")
             return str(reset["id"]), False
         return str(message["id"]), True
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -156,12 +274,21 @@ def _read(options: Any, line: str) -> tuple[str, bool]:
 
 
 def _lines(options: Any, start: dict[str, str]) -> Iterator[str]:
+    """The lines of one connection; raises _Lost for a failure of the network."""
+    try:
+        yield from _stream(options, start)
+    except (OSError, HTTPException) as error:
+        raise _Lost(printable(str(getattr(error, "reason", None) or error))) from None
+
+
+def _stream(options: Any, start: dict[str, str]) -> Iterator[str]:
     query = urlencode([("channel", name) for name in options.channel] + list(start.items()))
     try:
         request = make_request(options.url, f"/events?{query}", {"Accept": _LINES}, options.key)
         response = send(request, SILENCE_SECONDS)
     except HTTPError as error:
-        raise CommandFailed(refusal(request, error, SILENCE_SECONDS)) from None
+        message = refusal(request, error, SILENCE_SECONDS)
+        raise (_Lost if error.code in TEMPORARY else CommandFailed)(message) from None
     except ValueError as error:
         raise CommandFailed(printable(str(error))) from None
     with response:

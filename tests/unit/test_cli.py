@@ -2,8 +2,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -36,6 +42,7 @@ class Streams(HttpServer):
         self.headers: list[Any] = []
         self.refusal: tuple[int, bytes] | None = None
         self.more_headers: dict[str, str] = {}
+        self.taken: list[tuple[str, Any]] = []
         self.media = "application/x-ndjson"
         streams = self
 
@@ -56,8 +63,21 @@ class Streams(HttpServer):
                     self.send_header("Content-Type", streams.media)
                 self.end_headers()
                 for output in streams.lives.pop(0):
+                    if isinstance(output, threading.Event):
+                        output.wait(20)
+                        continue
                     text = output if isinstance(output, str) else json.dumps(output)
-                    self.wfile.write(text.encode("utf-8", "surrogateescape") + b"\n\n")
+                    with suppress(OSError):
+                        self.wfile.write(text.encode("utf-8", "surrogateescape") + b"\n\n")
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                streams.taken.append((self.path, json.loads(body)))
+                answer = json.dumps(POSITION).encode()
+                self.send_response(201)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
 
         super().__init__(Handler)
 
@@ -108,6 +128,7 @@ class TestPublish:
             ("NaN", "NaN"),
             ("[1", "[1"),
             ("null", None),
+            ("-hello", "-hello"),
         ],
     )
     def test_publishes_json_or_else_a_text(
@@ -116,6 +137,37 @@ class TestPublish:
         assert main(["publish", "a", "--", text]) == 0
         assert published == [("http://localhost:8080", "a", data, "message", None)]
         assert json.loads(capsys.readouterr().out) == POSITION
+
+    @pytest.mark.parametrize(
+        ("text", "data"),
+        [
+            *(
+                ("-1", -1),
+                ("-1e-5", -1e-5),
+                ("-1E5", -1e5),
+                ("-0.5e3", -500.0),
+                ("-12e+2", -1200.0),
+            ),
+            *(("-.5", "-.5"), ("-5,5", "-5,5"), ("-3 °C", "-3 °C"), ("-7°C", "-7°C")),
+            *(("-Infinity", "-Infinity"), ("-nan", "-nan"), ("-", None)),
+        ],
+    )
+    def test_takes_a_negative_number_for_data(
+        self, published: Published, monkeypatch: pytest.MonkeyPatch, text: str, data: object
+    ) -> None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("null"))
+        assert main(["publish", "a", text, "--event", "e"]) == 0
+        assert main(["publish", "--url", "http://h", "a", text]) == 0
+        assert [entry[2] for entry in published][:1] == [data]
+
+    def test_reports_an_argument_that_is_not_text(
+        self, published: Published, capsys: Capture
+    ) -> None:
+        for arguments in (["a", "\udcff"], ["\udcff", "1"], ["a", "1", "--event", "\ud83d"]):
+            with pytest.raises(SystemExit):
+                main(["publish", *arguments])
+            assert "is not UTF-8" in capsys.readouterr().err
+        assert published == []
 
     def test_takes_the_url_and_the_key_from_its_options(self, published: Published) -> None:
         main(["publish", "a", "1", "--url", "http://h", "--key", "k", "--event", "e"])
@@ -287,6 +339,34 @@ class TestSubscribe:
         assert self.run(streams, "--count", "1") == 1
         assert "a line of more than 1000 bytes" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("status", [502, 503, 504])
+    def test_a_server_that_stops_is_tried_again(
+        self,
+        streams: Streams,
+        capsys: Capture,
+        monkeypatch: pytest.MonkeyPatch,
+        status: int,
+    ) -> None:
+        streams.refusal = (status, b"<html>")
+        pauses: list[float] = []
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 6:
+                streams.refusal = None
+                streams.lives = [[subscribed(4)], [publication(5)]]
+
+        monkeypatch.setattr("pushserver.cli.time.sleep", pause)
+        assert self.run(streams, "--since", "e:3", "--count", "1") == 0
+        output = capsys.readouterr()
+        assert json.loads(output.out)["data"] == 5
+        lines = output.err.splitlines()
+        assert len(lines) == 6
+        assert all(f": {status} " in line and "trying again" in line for line in lines)
+        assert [dict(query)["since"] for query in streams.queries] == ["e:3"] * 7 + ["e:4"]
+        # The answer of the server ends the long pauses.
+        assert pauses == [1, 2, 4, 8, 10, 10, 1]
+
     def test_an_unreachable_server_is_tried_again(
         self, streams: Streams, capsys: Capture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -316,6 +396,156 @@ class TestSubscribe:
         assert streams.url in capsys.readouterr().err
 
 
+class TestTheOutput:
+    """The command in a process of its own, with a real pipe, file or terminal."""
+
+    def start(self, streams: Streams, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        command = ["subscribe", "a", "--url", streams.url, *arguments]
+        return start_command(*command, **options)
+
+    @pytest.mark.parametrize("lines", [1, 3])
+    def test_that_nobody_reads_ends_it_quietly(self, streams: Streams, lines: int) -> None:
+        done = threading.Event()
+        streams.lives = [[subscribed(0), *(publication(n + 1) for n in range(lines)), done]]
+        process = self.start(streams, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["data"] == 1
+        # There is no further publication to print.
+        process.stdout.close()
+        assert ended(process) == (0, "")
+        done.set()
+
+    def test_that_nobody_reads_any_more_ends_it_at_the_next_line(self, streams: Streams) -> None:
+        streams.lives = [[subscribed(0), *(publication(n) for n in range(1, 5_000))]]
+        process = self.start(streams, "--last", "5000", stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert ended(process) == (0, "")
+        assert len(streams.queries) == 1
+
+    def test_to_a_full_disk_ends_it_with_one_line(self, streams: Streams) -> None:
+        streams.lives = [[publication(1)]]
+        with open("/dev/full", "wb") as full:
+            process = self.start(streams, stdout=full)
+            message = "pushserver: standard output: No space left on device\n"
+            assert ended(process) == (1, message)
+        with open("/dev/full", "wb") as full:
+            assert ended(start_command("--help", stdout=full))[1].count("\n") <= 1
+
+    def test_may_be_closed(self, streams: Streams) -> None:
+        streams.lives = [[publication(1)]]
+        process = self.start(streams, "--count", "1", preexec_fn=lambda: os.close(1))
+        assert ended(process) == (0, "")
+
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp1252", "euc-jp"])
+    def test_is_json_in_any_encoding(self, streams: Streams, encoding: str) -> None:
+        texts = ["grün", "€", "\U0001f600", "\x9b31m", "日本"]
+        line = json.dumps({**publication(1), "data": texts}, ensure_ascii=False)
+        streams.lives = [[line]]
+        environment = {"PYTHONIOENCODING": encoding}
+        process = self.start(streams, "--count", "1", stdout=subprocess.PIPE, env=environment)
+        output, _ = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert json.loads(output.decode(encoding))["data"] == texts
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+    def test_to_a_terminal_has_no_control_characters(self, streams: Streams, encoding: str) -> None:
+        text = "a\x9b31m\x85\x7fb\tü"
+        line = json.dumps({**publication(1), "data": text}, ensure_ascii=False)
+        streams.lives = [[line]]
+        ours, its = pty.openpty()
+        process = self.start(
+            streams, "--count", "1", stdout=its, env={"PYTHONIOENCODING": encoding}
+        )
+        os.close(its)
+        output = b""
+        with suppress(OSError):
+            while piece := os.read(ours, 4_096):
+                output += piece
+        os.close(ours)
+        assert ended(process) == (0, "")
+        shown = output.decode(encoding).removesuffix("\r\n")
+        assert shown.isprintable()
+        assert json.loads(shown)["data"] == text
+
+    def test_to_a_file_is_what_the_server_sent(self, streams: Streams) -> None:
+        line = json.dumps({**publication(1), "data": "\x9b\x7f€"}, ensure_ascii=False)
+        streams.lives = [[line]]
+        process = self.start(streams, "--count", "1", stdout=subprocess.PIPE)
+        assert process.communicate(timeout=20)[0].decode() == f"{line}\n"
+
+
+ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+def start_command(*arguments: str | bytes, **options: Any) -> subprocess.Popen[bytes]:
+    environment = {"PYTHONIOENCODING": "utf-8", **options.pop("env", {})}
+    inherited = {name: value for name, value in os.environ.items() if "PYTHON" not in name}
+    code = "import sys; from pushserver.cli import main; sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env={**inherited, **environment},
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+    """The status and the messages, without a long wait."""
+    assert process.stderr is not None
+    try:
+        status = process.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        raise
+    with process.stderr:
+        return status, process.stderr.read().decode("utf-8", "backslashreplace")
+
+
+class TestALocaleOfAscii:
+    @pytest.mark.parametrize("arguments", [["--help"], ["publish", "--help"], ["subscribe", "-h"]])
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+    def test_prints_the_help(self, arguments: list[str], encoding: str) -> None:
+        environment = {"PYTHONIOENCODING": encoding, "PUSHSERVER_URL": "http://grün€"}
+        process = start_command(*arguments, stdout=subprocess.PIPE, env=environment)
+        output, messages = process.communicate(timeout=20)
+        assert (process.returncode, messages) == (0, b"")
+        assert b"usage: pushserver" in output
+
+    def test_prints_a_name_of_a_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "grün€\udcff.toml"
+        path.write_text("")
+        environment = {**ASCII, "PYTHONIOENCODING": "ascii"}
+        process = start_command("check-config", str(path), stdout=subprocess.PIPE, env=environment)
+        output, messages = process.communicate(timeout=20)
+        assert (process.returncode, messages) == (0, b"")
+        assert output.endswith(b".toml: good\n")
+
+    @pytest.mark.parametrize("encoding", ["ascii", "ascii:surrogateescape", "utf-8"])
+    def test_publishes_utf_8_of_arguments_and_of_standard_input(
+        self, streams: Streams, encoding: str
+    ) -> None:
+        command = ["publish", "--url", streams.url, "grün"]
+        environment = {**ASCII, "PYTHONIOENCODING": encoding}
+        process = start_command(*command, "€", stdout=subprocess.DEVNULL, env=environment)
+        assert ended(process) == (0, "")
+        process = start_command(
+            *command, "-", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment
+        )
+        process.communicate("€\nü\n".encode(), timeout=20)
+        assert process.returncode == 0
+        assert streams.taken == [("/channels/gr%C3%BCn?event=message", t) for t in ("€", "€", "ü")]
+
+    def test_reports_standard_input_that_is_no_text(self, streams: Streams) -> None:
+        command = ["publish", "--url", streams.url, "a", "-"]
+        process = start_command(*command, stdin=subprocess.PIPE, env=ASCII)
+        _, messages = process.communicate(b"\xff\n", timeout=20)
+        assert process.returncode == 1
+        assert messages.startswith(b"pushserver: standard input: 'utf-8' codec")
+        assert messages.count(b"\n") == 1
+
+
 class TestCheckConfig:
     def test_a_valid_file_is_good(self, tmp_path: Path, capsys: Capture) -> None:
         path = tmp_path / "c.toml"
@@ -329,6 +559,7 @@ class TestCheckConfig:
             ("[limits]\nbody_byte = 5", "limits.body_byte: unknown key; did you mean body_bytes?"),
             ("[limits]\nbody_bytes = 0", "limits.body_bytes: expected int >= 1, value 0"),
             ("[limits", "Expected"),
+            ('["\\u001b[2J\\u009b"]', r"\x1b[2J\x9b: unknown key"),
         ],
     )
     def test_an_invalid_file_is_reported_with_the_key(
