@@ -18,6 +18,7 @@ from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.errors import PushServerError
 from pushserver.store.schema import FORMAT, WrongFormat, migrate, read_format
 from pushserver.store.source_memory import SourceMemory
+from pushserver.store.wal import Log, belongs, log_of, log_path
 from pushserver.usercode.steady import births
 
 
@@ -66,6 +67,12 @@ class SqliteFile:
         """Open or create the file; raises StoreError."""
         self._path = path
         self._durability = durability
+        self._log: Log | None = None
+        if os.path.isfile(path) and not belongs(path):
+            raise StoreError(
+                f"{path} was replaced, and {log_path(path)} belongs to the replaced file: to start"
+                " with the new one, move the -wal file away; to undo, put the replaced file back"
+            )
         try:
             self._db = sqlite3.connect(
                 path, timeout=2.0, isolation_level=None, check_same_thread=False
@@ -140,7 +147,14 @@ class SqliteFile:
         memory.restore(map(_memory, self._db.execute("SELECT source, value FROM memory")))
         mark = {"epoch": history.epoch, "running": self._durability, "inode": inode}
         # Synced in both modes: the mark must survive a power cut.
+        # Without a log: an end between the first write to a new log and the checkpoint would leave
+        # the record of another log in the database.
+        self._db.execute("PRAGMA journal_mode=DELETE")
+        self._write([("wal", "")])
+        self._db.execute("PRAGMA journal_mode=WAL")
         self._write(mark.items(), expired)
+        self._record_log()
+        self._db.execute("PRAGMA wal_checkpoint")
         if self._durability == "batched":
             self._db.execute("PRAGMA synchronous=NORMAL")
         return trusted or not epoch
@@ -183,6 +197,16 @@ class SqliteFile:
                 self._commit(batch)
         except sqlite3.Error as error:
             raise StoreError(f"cannot write {self._path}: {error}") from None
+        # The batch is in the file: an error of the record must not have it written again.
+        with contextlib.suppress(StoreError, OSError):
+            self._record_log()
+
+    def _record_log(self) -> None:
+        """Record the present log, so that a start can tell it from that of another database."""
+        log = log_of(self._path)
+        if log is not None and log != self._log:
+            self._write([("wal", str(log))])
+            self._log = log
 
     def _commit(self, batch: Batch) -> None:
         many = self._db.executemany
