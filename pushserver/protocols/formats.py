@@ -56,6 +56,16 @@ class Reset(Struct):
     id: str
 
 
+class Position(Struct):
+    """The position from which an event stream starts: after `id`."""
+
+    epoch: str
+    id: str
+
+
+SUBSCRIBED_EVENT = "pushserver-subscribed"
+"""The name of the first event of an event stream that needs no reset."""
+
 Encode = Callable[[Sequence[Publication]], bytes]
 
 
@@ -186,10 +196,12 @@ def _opening_objects(frame: Callable[[bytes], bytes]) -> MakeOpening:
 
 
 def _sse_opening(channels: Sequence[Subscribed], reset: Reset | None, retry: int) -> bytes:
-    # A block with an id and no data fires no event, but the browser keeps the id: a client
-    # that has received no publication yet resumes from here.
-    block = b"event: pushserver-reset\n" + sse_data(_encode(reset)) if reset else b"\n"
-    return b"retry: %d\nid: %b\n%b" % (retry, channels[0].id.encode(), block)
+    # The browser keeps the id: a client that has received no publication yet resumes from here.
+    # The block has data, because some parsers (httpx-sse, fetch-event-source) yield each block.
+    first = channels[0]
+    name = "pushserver-reset" if reset else SUBSCRIBED_EVENT
+    data = sse_data(_encode(reset or Position(first.epoch, first.id)))
+    return b"retry: %d\nid: %b\nevent: %b\n%b" % (retry, first.id.encode(), name.encode(), data)
 
 
 def _session(name: str, frame: Callable[[bytes], bytes], has_close_code: bool) -> SessionFormat:
@@ -222,7 +234,7 @@ SESSION_SSE = _session("centrifuge-sse", sse_data, has_close_code=False)
 SESSION_LINES = _session("centrifuge-http-stream", line, has_close_code=False)
 STREAM_WEBSOCKET = _stream_of_frames("websocket", websocket_frame)
 STREAM_SSE = StreamFormat(
-    "sse", each(_object_block), UNSUPPORTED, _sse_opening, heartbeat=b":\n\n", answered=False
+    "sse", each(_object_block), UNSUPPORTED, _sse_opening, heartbeat=b":\n", answered=False
 )
 STREAM_LINES = StreamFormat(
     "lines",

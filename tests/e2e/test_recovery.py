@@ -116,8 +116,8 @@ class Resumed:
 def by_sse(server: Server, path: str, cursor: str, count: int) -> Resumed:
     with closing(Reading(server, path, SSE, last_event_id=cursor)) as stream:
         first = stream.block()
-        reason = json.loads(first["data"])["reason"] if "data" in first else ""
-        assert first.get("event") == ("pushserver-reset" if reason else None)
+        reason = json.loads(first["data"]).get("reason", "")
+        assert first["event"] == ("pushserver-reset" if reason else "pushserver-subscribed")
         assert (first["id"] == cursor) is (not reason)
         publish(server, "a", "live")
         return Resumed(reason, [json.loads(stream.block()["data"])["data"] for _ in range(count)])

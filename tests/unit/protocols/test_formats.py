@@ -100,8 +100,24 @@ def test_reset_of_a_raw_websocket_follows_the_positions() -> None:
     assert opening[1:] == [{"reset": {"reason": "evicted", "epoch": EPOCH, "id": "e1:7"}}]
 
 
-def test_opening_of_an_event_stream_is_a_retry_time_and_an_id_without_data() -> None:
-    assert STREAM_SSE.make_opening(SUBSCRIBED, None, 2500) == b"retry: 2500\nid: e1:7\n\n"
+def test_opening_of_an_event_stream_is_an_event_with_the_position() -> None:
+    assert STREAM_SSE.make_opening(SUBSCRIBED, None, 2500) == (
+        b"retry: 2500\nid: e1:7\nevent: pushserver-subscribed\n"
+        b'data: {"epoch":"%b","id":"e1:7"}\n\n' % EPOCH.encode()
+    )
+
+
+@pytest.mark.parametrize("reset", [None, Reset("epoch", EPOCH, "e1:7")])
+def test_every_empty_line_of_an_event_stream_ends_an_event_with_data(reset: Reset | None) -> None:
+    beat = STREAM_SSE.heartbeat
+    opening = STREAM_SSE.make_opening(SUBSCRIBED, reset, 2500)
+    text = beat + opening + beat + beat + STREAM_SSE.publications([EVENT, EVENT]) + beat
+    blocks = text.split(b"\n\n")
+    assert blocks.pop() == beat
+    assert len(blocks) == 3
+    for block in blocks:
+        (data,) = [line[6:] for line in block.split(b"\n") if line.startswith(b"data: ")]
+        assert json.loads(data)
 
 
 def test_reset_of_an_event_stream_is_an_event() -> None:
@@ -158,7 +174,7 @@ def test_heartbeats_are_a_ping_and_a_comment() -> None:
     (ping,) = frames(STREAM_WEBSOCKET.heartbeat)
     assert (ping.opcode, ping.payload) == (9, b"")
     assert STREAM_WEBSOCKET.answered
-    assert STREAM_SSE.heartbeat == b":\n\n"
+    assert STREAM_SSE.heartbeat == b":\n"
     assert not STREAM_SSE.answered
 
 

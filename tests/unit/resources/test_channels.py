@@ -152,9 +152,9 @@ def test_a_browser_resumes_by_last_event_id() -> None:
     path = "/channels/numbers?since=oldest"
     for headers in ({"last_event_id": f"{epoch}:2"}, {}):
         _, _, objects = begun(server, path, accept=SSE, **headers)
-        assert [o["offset"] for o in objects] == ([3] if headers else [1, 2, 3])
+        assert [o["offset"] for o in objects[1:]] == ([3] if headers else [1, 2, 3])
     _, _, objects = begun(server, f"/channels/numbers?lastEventId={epoch}:1", accept=SSE)
-    assert [o["offset"] for o in objects] == [2, 3]
+    assert [o["offset"] for o in objects[1:]] == [2, 3]
 
 
 @pytest.mark.parametrize("bad", ["nonsense", "é", "e:x", "x" * 1000])

@@ -13,6 +13,7 @@ from pushserver.channels import jsontext
 from pushserver.channels.names import check_event
 from pushserver.config.limits import Positive
 from pushserver.errors import InvalidData, InvalidName
+from pushserver.protocols.formats import SUBSCRIBED_EVENT
 from pushserver.sources.http_client.fetch import Fetcher, with_timeout
 from pushserver.sources.http_client.response import Response, UnusableResponse
 from pushserver.sources.interface import Feed, ISource, SourceFailed
@@ -131,7 +132,7 @@ class SseSource:
 
     async def _publish(self, feed: Feed, event: Event) -> None:
         options = self._options
-        if options.events and event.name not in options.events:
+        if event.name == SUBSCRIBED_EVENT or (options.events and event.name not in options.events):
             return
         name = ""
         if event.name != "message" and feed.event == "message":

@@ -319,6 +319,12 @@ class TestStream(StreamCase):
         visit.chunk(block(1, event="update") + block(2, event="delete") + block(3))
         await self.publishes(feed, 1, 3)
 
+    async def test_position_of_a_pushserver_is_no_event(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        visit = await self.open_stream(remote, feed, events=[])
+        visit.chunk(block(1, event="pushserver-subscribed") + block(2) + block(3, event="reset"))
+        await self.publishes(feed, 2, 3)
+
     async def test_stream_with_only_a_comment_is_no_warning(self) -> None:
         remote, feed = self.remote(), FakeFeed()
         visit = await self.open_stream(remote, feed)
