@@ -15,7 +15,6 @@ import os
 import re
 import resource
 import sys
-import time
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,6 +32,7 @@ SUMMARY_CHARACTERS = 2_000
 LINE_CHARACTERS = 500
 """The longest title, name or id."""
 LINK_CHARACTERS = 2_000
+KEY_CHARACTERS = 16
 _HTML_CHARACTERS = 16_384
 """How much of a text is parsed to make a summary."""
 
@@ -106,7 +106,8 @@ def _time_of_struct(when: Any) -> str | None:
     if when is None:
         return None
     try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", when)
+        year, month, day, hour, minute, second, *_ = when
+        return _time(datetime(year, month, day, hour, minute, second, tzinfo=UTC))
     except (ValueError, OverflowError):
         return None
 
@@ -155,12 +156,17 @@ def _author(item: dict[str, Any]) -> str:
 
 def _time_of_rfc3339(text: str) -> str | None:
     try:
-        when = datetime.fromisoformat(text)
+        when = datetime.fromisoformat(text.upper())
         if when.tzinfo is None:
             when = when.replace(tzinfo=UTC)
-        return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return _time(when.astimezone(UTC))
     except (ValueError, OverflowError):
         return None
+
+
+def _time(when: datetime) -> str | None:
+    """Return the time in ISO 8601; None in year 1, which generators of feeds write for no date."""
+    return None if when.year == 1 else when.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def make_entry(
@@ -172,10 +178,14 @@ def make_entry(
     published: str | None,
     author: str,
 ) -> dict[str, Any]:
-    """Return an entry as it is published, with all texts bounded, and its digest."""
+    """Return an entry as it is published, with all texts bounded, and its digest.
+
+    The first KEY_CHARACTERS of the digest are of the id or link alone.
+    """
     key = identity or link or "\n".join((title, summary, published or ""))
     return {
-        "digest": sha256(key.encode("utf-8", "replace")).hexdigest()[:16],
+        "digest": _digest(key, KEY_CHARACTERS)
+        + _digest("\n".join((title, link, published or summary)), 8),
         "id": line(identity or link),
         "title": line(title),
         "link": safe_link(base, link),
@@ -183,6 +193,10 @@ def make_entry(
         "published": published,
         "author": line(author),
     }
+
+
+def _digest(text: str, characters: int) -> str:
+    return sha256(text.encode("utf-8", "replace")).hexdigest()[:characters]
 
 
 def line(text: str, max_characters: int = LINE_CHARACTERS) -> str:

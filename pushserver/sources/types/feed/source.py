@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from pushserver.sources.http_client.fetch import Document, Fetcher, with_timeout
 from pushserver.sources.http_client.polling import Polling
 from pushserver.sources.http_client.response import UnusableResponse
 from pushserver.sources.interface import Feed, ISource
+from pushserver.sources.types.feed.reader import KEY_CHARACTERS
 from pushserver.sources.types.publish import publish
 from pushserver.sources.types.source_type import BuiltInType
 from pushserver.usercode.reactor import Reactor
@@ -53,7 +55,11 @@ class Options:
 
 
 class Entry(Struct, frozen=True):
-    """One entry; `digest` identifies it, `published` is in UTC (ISO 8601)."""
+    """One entry; `published` is in UTC (ISO 8601).
+
+    `digest` begins with a key, which is that of the id or link. Some feeds give several entries
+    the same; the rest of the digest is that of the title, the link and the date.
+    """
 
     digest: str
     id: str
@@ -179,20 +185,32 @@ class FeedSource:
 
     async def _publish(self, feed: Feed, entries: list[Entry]) -> None:
         remembered = _seen(feed.remembered(), self._url_digest)
-        seen = dict.fromkeys(remembered or ())
+        seen = set(remembered or ())
         current = {entry.digest: entry for entry in entries}
-        new = oldest_first([entry for digest, entry in current.items() if digest not in seen])
-        if remembered is None:
-            skipped = max(len(new) - self._first, 0)
-            seen |= dict.fromkeys(entry.digest for entry in new[:skipped])
-            new = new[skipped:]
+        shared = _shared(current) | _shared(seen)
+        seen_keys = {_key(digest) for digest in seen} - shared
+        new = oldest_first(
+            [
+                entry
+                for digest, entry in current.items()
+                if digest not in seen and _key(digest) not in seen_keys
+            ]
+        )
+        skipped = max(len(new) - self._first, 0) if remembered is None else 0
+        unpublished = {entry.digest for entry in new[skipped:]}
+        # The new digest of a changed entry replaces its old one.
+        current_keys = {_key(digest) for digest in current} - shared
+        gone = [
+            digest
+            for digest in remembered or ()
+            if digest not in current and _key(digest) not in current_keys
+        ]
         try:
-            for entry in new:
-                await publish(feed, entry.data(), key=_key(feed.name, entry))
-                seen[entry.digest] = None
+            for entry in new[skipped:]:
+                await publish(feed, entry.data(), key=_idempotency_key(feed.name, entry))
+                unpublished.remove(entry.digest)
         finally:
-            gone = [digest for digest in seen if digest not in current]
-            kept = [digest for digest in current if digest in seen]
+            kept = [digest for digest in current if digest not in unpublished]
             feed.remember({"url": self._url_digest, "seen": (gone + kept)[-MAX_SEEN:]})
 
 
@@ -204,6 +222,17 @@ def oldest_first(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.published or "")
 
 
+def _key(digest: str) -> str:
+    """Return the key of a digest; the digests of earlier versions have nothing else."""
+    return digest[:KEY_CHARACTERS]
+
+
+def _shared(digests: Iterable[str]) -> set[str]:
+    """Return the keys that several entries have: they identify none of them."""
+    counts = Counter(map(_key, digests))
+    return {key for key, count in counts.items() if count > 1}
+
+
 def _seen(remembered: object, url_digest: str) -> list[str] | None:
     """Return the digests of the entries of this URL, or None before the first document."""
     if not isinstance(remembered, dict) or remembered.get("url") != url_digest:
@@ -212,7 +241,7 @@ def _seen(remembered: object, url_digest: str) -> list[str] | None:
     return [digest for digest in seen if isinstance(digest, str)] if isinstance(seen, list) else []
 
 
-def _key(name: str, entry: Entry) -> str:
+def _idempotency_key(name: str, entry: Entry) -> str:
     return f"feed:{sha256(f'{name}:{entry.digest}'.encode()).hexdigest()[:32]}"
 
 

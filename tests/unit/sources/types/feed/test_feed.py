@@ -312,9 +312,12 @@ class TestEntry:
         assert len(entry["id"]) <= reader.LINE_CHARACTERS
         assert 1_900 < len(entry["summary"]) <= reader.SUMMARY_CHARACTERS
 
-    def test_digest_is_of_the_id_the_link_or_the_text(self) -> None:
+    def test_digest_begins_with_a_key_of_the_id_the_link_or_the_text(self) -> None:
+        def key(entry: Any) -> Any:
+            return entry["digest"][: reader.KEY_CHARACTERS]
+
         a = first_entry(item("<guid>x:1</guid><title>a</title>"))
-        assert a["digest"] == first_entry(item("<guid>x:1</guid><title>b</title>"))["digest"]
+        assert key(a) == key(first_entry(item("<guid>x:1</guid><title>b</title>")))
         assert a["digest"] != first_entry(item("<guid>x:2</guid><title>a</title>"))["digest"]
         long = "x" * 600
         one = first_entry(item(f"<guid>{long}1</guid>"))
@@ -323,13 +326,35 @@ class TestEntry:
         assert one["digest"] != other["digest"]
         linked = first_entry(item("<link>https://a.example/</link><title>a</title>"))
         assert linked["id"] == "https://a.example/"
-        assert (
-            linked["digest"]
-            == (first_entry(item("<link>https://a.example/</link><title>b</title>"))["digest"])
-        )
+        other = first_entry(item("<link>https://a.example/</link><title>b</title>"))
+        assert key(linked) == key(other)
+        assert linked["digest"] != other["digest"]
         entry = first_entry(item("<title>a</title>"))
         assert entry["id"] == ""
         assert entry["digest"] != first_entry(item("<title>b</title>"))["digest"]
+
+    @pytest.mark.parametrize(
+        ("text", "published"),
+        [
+            ("Mon, 01 Jan 0001 00:00:00 +0000", None),
+            ("0001-01-01T00:00:00Z", None),
+            ("0001-01-01T00:00:00+08:00", None),
+            ("0001-06-01T00:00:00-05:00", None),
+            ("0099-01-01T00:00:00Z", "0099-01-01T00:00:00Z"),
+            ("0987-01-01T00:00:00Z", "0987-01-01T00:00:00Z"),
+            ("2026-01-02t03:04:05z", "2026-01-02T03:04:05Z"),
+            ("2026-01-02t03:04:05+01:00", "2026-01-02T02:04:05Z"),
+            ("2026-01-02t03:04:05.25z", "2026-01-02T03:04:05Z"),
+        ],
+    )
+    def test_times_have_four_digits_for_the_year(self, text: str, published: str | None) -> None:
+        assert first_entry(item(f"<pubDate>{text}</pubDate>"))["published"] == published
+        if "," not in text:
+            feed = {
+                "version": "https://jsonfeed.org/version/1.1",
+                "items": [{"date_published": text}],
+            }
+            assert first_entry(json.dumps(feed).encode())["published"] == published
 
     def test_invalid_time_is_none(self) -> None:
         for text in ("soon", ""):
@@ -644,6 +669,48 @@ class TestFeedSource(RemoteCase):
         remote, feed = self.remote(), FakeFeed()
         self.run_source(self.source(remote), feed)
         assert await self.answer_with(feed, remote, 1, 2, 1) == [2, 1]
+
+    async def test_entries_with_one_id_or_link_are_published_once_each(self) -> None:
+        link = "<link>https://a.example/</link>"
+        for inner in (
+            link + "<title>{n}</title>",
+            "<guid>https://a.example/</guid><title>{n}</title>",
+            "<guid>1</guid><link>https://a.example/{n}</link><title>1</title>",
+            link + "<title>1</title><pubDate>Tue, 03 Nov 2026 10:{n:02}:00 GMT</pubDate>",
+            link + "<title>1</title><description>{n}</description>",
+        ):
+            remote, feed = self.remote(), FakeFeed()
+            self.run_source(self.source(remote), feed)
+            for numbers, published in (
+                ([1], 1),
+                ([3, 2, 1], 2),
+                ([3, 2, 1], 0),
+                ([2], 0),
+                ([4], 1),
+                ([5, 4, 4, 3], 1),
+            ):
+                items = "".join(f"<item>{inner.format(n=n)}</item>" for n in numbers)
+                body = f"<rss version='2.0'><channel>{items}</channel></rss>".encode()
+                assert len(await self.answer(feed, remote, body)) == published, (inner, numbers)
+            assert len(set(feed.keys)) == 5
+
+    async def test_changed_entry_is_not_published_again(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(self.source(remote), feed)
+        for title, published in ((1, [1]), (2, []), (3, []), (2, [])):
+            body = rss(1).replace(b"<title>1", b"<title>%d" % title)
+            assert await self.answer(feed, remote, body) == published
+
+    async def test_entries_of_an_earlier_version_are_known(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(self.source(remote), feed)
+        assert await self.answer_with(feed, remote, 2, 1) == [1, 2]
+        assert isinstance(feed.memory, dict)
+        earlier = {**feed.memory, "seen": [digest[:16] for digest in feed.memory["seen"]]}
+        again = FakeFeed(memory=earlier)
+        self.run_source(self.source(remote), again)
+        assert await self.answer_with(again, remote, 3, 2, 1) == [3]
+        assert await self.answer_with(again, remote, 3, 2, 1) == []
 
     async def test_dates_decide_the_order_if_all_entries_have_one(self) -> None:
         remote, feed = self.remote(), FakeFeed()
