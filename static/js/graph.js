@@ -25,6 +25,11 @@ export class Graph {
     document.addEventListener("themechange", () => this.#rebuild());
   }
 
+  /** Whether uPlot is loaded. Without it, there is only the legend. */
+  get canDraw() {
+    return typeof globalThis.uPlot === "function";
+  }
+
   /** Updates the plot, the legend and the data attributes from the table. */
   render() {
     const { points } = this;
@@ -67,7 +72,8 @@ export class Graph {
     this.drawn = JSON.stringify(names);
     if (names.length > 0) {
       this.colours = readColours(graph);
-      this.plot = new globalThis.uPlot(this.#options(names), this.#data(), graph);
+      if (this.canDraw)
+        this.plot = new globalThis.uPlot(this.#options(names), this.#data(), graph);
     }
     this.#rebuildLegend(names);
   }

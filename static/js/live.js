@@ -72,6 +72,7 @@ class LivePage {
     setInterval(() => this.showAge(), 1000);
     this.connection.open();
     this.trouble.begin();
+    byId("live").dataset.started = "true";
   }
 
   // --- events of the connection ---------------------------------------
@@ -159,7 +160,8 @@ class LivePage {
   showEmptiness() {
     byId("empty").hidden = this.recent.length > 0 || !this.everLive;
     const begins = this.everLive && this.points.length === 0;
-    setText(byId("graph-nothing"), begins ? "The graph begins with the first number." : "");
+    const text = begins ? "The graph begins with the first number." : "";
+    setText(byId("graph-nothing"), this.graph.canDraw ? text : "No graph: uPlot did not load.");
   }
 
   showAge() {

@@ -38,6 +38,7 @@ class Site:
         self.recovers = True
         self.refusal: dict[str, Any] | None = None  # the error for subscriptions
         self.down = False
+        self.missing: tuple[str, ...] = ()  # names of files that are answered with 404
         self.watching = 1
         self.status: dict[str, Any] | None = None  # the status; None: not permitted
         self.asked = 0  # requests of the status
@@ -59,6 +60,15 @@ class Site:
         page.on("pageerror", lambda error: self._note(f"error: {error}"))
         page.goto(f"{ORIGIN}/channels/{channel}")
         return page
+
+    def run_first(self, script: str) -> None:
+        """Run this before the scripts of the pages."""
+        self._context.add_init_script(script)
+
+    def speak(self, language: str) -> None:
+        """Set the language of the browser."""
+        getter = f"{{configurable: true, get: () => {json.dumps(language)}}}"
+        self.run_first(f"Object.defineProperty(Navigator.prototype, 'language', {getter})")
 
     def hold_time(self) -> None:
         """Stop the time of the pages, for `page.clock`."""
@@ -86,7 +96,7 @@ class Site:
 
     def record_labels(self) -> None:
         """Let the pages record the texts that they draw on a canvas."""
-        self._context.add_init_script("""
+        self.run_first("""
           window.labels = [];
           const draw = CanvasRenderingContext2D.prototype.fillText;
           CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
@@ -128,12 +138,16 @@ class Site:
 
     def _serve(self, route: Route) -> None:
         path = urlsplit(route.request.url).path
-        if path.startswith("/static/"):
+        if path.endswith(self.missing):
+            route.fulfill(status=404)
+        elif path.startswith("/static/"):
             route.fulfill(path=ROOT / path[1:], content_type=mimetypes.guess_type(path)[0])
-            return
-        if path == "/status":
+        elif path == "/status":
             self._tell(route)
-            return
+        else:
+            self._serve_page(route, path)
+
+    def _serve_page(self, route: Route, path: str) -> None:
         channel = path.rpartition("/")[2]
         page = TEMPLATES.get_template("channel.html").render(
             channel=channel,

@@ -456,3 +456,46 @@ def test_another_channel_is_opened_by_its_name(site: Site) -> None:
     page.get_by_role("button", name="Open").click()
     expect(page).to_have_url("http://push.test/channels/room:a.b@c-d_e")
     expect(page.get_by_role("heading", level=1)).to_have_text("room:a.b@c-d_e")
+
+
+@pytest.mark.parametrize("language", ["C", "en-US@posix", "", "de_DE.UTF-8", "de"])
+def test_the_graph_is_drawn_in_any_language_of_the_browser(site: Site, language: str) -> None:
+    site.speak(language)
+    site.publish(1, 2)
+    page = site.open()
+    expect(page.locator("#graph canvas")).to_be_visible()
+    expect(page.locator("#graph-nothing")).to_be_empty()
+    assert page.evaluate("navigator.language") == (language if language == "de" else "en-GB")
+
+
+def test_without_uplot_the_graph_says_so_and_the_list_is_live(site: Site) -> None:
+    site.missing, site.allowed = ("uPlot.iife.min.js",), ("error: Failed to load resource",)
+    site.publish({"t": 21.5})
+    page = site.open()
+    is_live(page)
+    expect(page.locator("#graph-nothing")).to_have_text("No graph: uPlot did not load.")
+    site.publish({"t": 22})
+    shows_rows(page, "t 22.0", "t 21.5")
+    expect(page.locator(".legend-item")).to_have_text(["t22.0"])
+
+
+@pytest.mark.parametrize("name", ["centrifuge.js", "live.js", "list.js"])
+def test_a_page_whose_script_does_not_load_says_so(site: Site, name: str) -> None:
+    site.missing = (name,)
+    site.allowed = ("error: Failed to load resource", "error: globalThis.Centrifuge")
+    page = site.open()
+    expect(page.locator("#state")).to_have_attribute("data-state", "closed")
+    # A browser does not name the module that a module lacks.
+    script = "centrifuge.js" if name == "centrifuge.js" else "live.js"
+    words = f"Not started: {script} did not load. Reload the page."
+    expect(page.locator("#state-text")).to_have_text(words)
+
+
+def test_a_page_whose_script_fails_says_so(site: Site) -> None:
+    site.allowed = ("error: no such thing",)
+    site.run_first(
+        "window.ResizeObserver = class { constructor() { throw Error('no such thing') } }"
+    )
+    page = site.open()
+    words = "Not started: Uncaught Error: no such thing. Reload the page."
+    expect(page.locator("#state-text")).to_have_text(words)
