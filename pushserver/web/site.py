@@ -149,6 +149,10 @@ class PushSite(Site):
         self._empty: Deferred[None] | None = None
         self._refused: set[str] = set()
 
+    def acceptableProtocols(self) -> list[bytes]:
+        # Twisted offers h2 if that is installed; our protocols are of HTTP/1.1.
+        return [b"http/1.1"]
+
     def buildProtocol(self, addr: IAddress | None) -> Any:
         if self._shortcut is None:
             return self._web(addr, self.limits.request_seconds)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from twisted.web.server import Site
 
 from pushserver.config.limits import Limits
 from tests.unit.fakes.web import BROWSER, Server, Trouble, handshake, parse, request
@@ -303,3 +304,11 @@ def test_refusal_for_a_browser_is_a_page() -> None:
     assert answer.status == 404
     assert answer["content-type"] == "text/html; charset=utf-8"
     assert b"there is nothing at this URL" in answer.body
+
+
+def test_tls_offers_http_1_1_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with the package h2, which Twisted prefers."""
+    monkeypatch.setattr("twisted.web.http.H2_ENABLED", True)
+    site = Server().site
+    assert Site.acceptableProtocols(site) == [b"h2", b"http/1.1"]
+    assert site.acceptableProtocols() == [b"http/1.1"]
