@@ -1,7 +1,8 @@
 """Handles signals whose default action ends the process at once.
 
 Such an end leaves the store unclosed, and the next start begins a new epoch: all clients lose their
-positions. Twisted itself handles SIGTERM and SIGINT.
+positions. Twisted's handlers of SIGTERM and SIGINT are replaced when the reactor runs: the second
+signal stopped a reactor that was stopping, and logged a traceback.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ class SignalHandlers:
         self._waiting: set[int] = set()
         self._limiters = {int(number): LogLimiter(LOGGED_AT_ONCE) for number in ANSWERED}
         self._process: int | None = None
+        self._stopping = False
 
     def install(self) -> None:
         """Handle the signals whose action is the default one."""
@@ -113,6 +115,9 @@ class SignalHandlers:
 
     def _begin(self) -> None:
         self._process = os.getpid()
+        for number, name in ((signal.SIGINT, "sigInt"), (signal.SIGTERM, "sigTerm")):
+            if self._system.getsignal(number) == getattr(self._reactor, name, None):
+                self._system.signal(number, self._end_soon)
 
     def _leave(self) -> None:
         """Everything is closed; the process may still wait for threads, and may end at once."""
@@ -158,6 +163,15 @@ class SignalHandlers:
 
     def _end(self, number: int) -> None:
         self._waiting.discard(number)
+        if self._stopping:
+            self._log.info(
+                "received {signal} again, and is still shutting down; to end the server at once,"
+                " with its store unclosed: kill -KILL {pid}",
+                signal=name_of(number),
+                pid=os.getpid(),
+            )
+            return
+        self._stopping = True
         self._log.info("received {signal}, shutting down", signal=name_of(number))
         # twistd ends the process by this signal, so that its parent sees the reason.
         setattr(self._reactor, "_exitSignal", number)  # noqa: B010

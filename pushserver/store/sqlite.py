@@ -21,6 +21,11 @@ from pushserver.store.source_memory import SourceMemory
 from pushserver.store.wal import Log, belongs, log_of, log_path
 from pushserver.usercode.steady import births
 
+_REMEDY = (
+    ": restore a copy (docs/delivery.md), or move it away with its -wal file to start with an"
+    " empty history"
+)
+
 
 class StoreError(PushServerError):
     """The file cannot be used or written; the text says why."""
@@ -85,7 +90,9 @@ class SqliteFile:
             self._prepare()
         except (sqlite3.Error, OSError) as error:
             self._db.close()
-            raise StoreError(f"cannot use {path}: {error}{_hint(path, error)}") from None
+            # As text, since a damaged database has several codes.
+            remedy = _REMEDY if "malformed" in str(error) else _hint(path, error)
+            raise StoreError(f"cannot use {path}: {error}{remedy}") from None
         except WrongFormat as error:
             self._db.close()
             raise StoreError(f"{path} {error}") from None
@@ -102,7 +109,9 @@ class SqliteFile:
         self._db.execute("PRAGMA synchronous=FULL")
         problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
-            raise StoreError(f"{self._path} is damaged: {problem}")
+            # SQLite has a line for the database before the problem.
+            line = problem.splitlines()[-1]
+            raise StoreError(f"{self._path} is damaged ({line}){_REMEDY}")
         if format_ < FORMAT:
             with self._transaction():
                 migrate(self._db, format_)
@@ -131,7 +140,8 @@ class SqliteFile:
         try:
             return self._load(history, keys, memory, wall, now)
         except (sqlite3.Error, msgspec.DecodeError, ValueError, OSError) as error:
-            raise StoreError(f"cannot read {self._path}: {error}") from None
+            remedy = "" if isinstance(error, (OSError, sqlite3.OperationalError)) else _REMEDY
+            raise StoreError(f"cannot read {self._path}: {error}{remedy}") from None
 
     def _load(
         self, history: History, keys: Keys, memory: SourceMemory, wall: float, now: float

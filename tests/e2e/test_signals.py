@@ -35,6 +35,35 @@ for number in (signal.SIGHUP, signal.SIGALRM):
 """
 
 
+SLOW = """
+import time
+from pushserver import PushServer
+
+app = PushServer()
+
+@app.on("stop")
+def stop():
+    time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_three_signals_stop_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    server = Server(tmp_path, "--app", "slow:app")
+    try:
+        server.start()
+        for times in range(2):
+            server.send(number)
+            text = f"received {number.name}" + (" again" if times else ", shutting down")
+            wait_until(lambda text=text: text in server.log)  # type: ignore[misc]
+        assert server.stop(number) == -number
+        assert server.log.count("kill -KILL") == 2
+        assert server.problems == []
+    finally:
+        server.kill()
+
+
 def logged(server: Server, number: signal.Signals) -> int:
     return server.log.count(f"received {number.name}, which changes nothing")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -71,6 +72,40 @@ class Server:
 
     def stop(self) -> None:
         self.reactor.end(self.reactor._exitSignal)
+
+
+class TestSignalsOfTwisted:
+    """SIGINT and SIGTERM, whose handlers Twisted installs at the start of the reactor."""
+
+    def running(self, *others: str) -> Server:
+        server = Server(runs=False)
+        reactor: Any = server.reactor
+        reactor.sigInt, reactor.sigTerm = lambda *_: None, lambda *_: None
+        handlers = {"SIGINT": reactor.sigInt, "SIGTERM": reactor.sigTerm}
+        server.system.dispositions |= {
+            int(getattr(signal, name)): handler for name, handler in handlers.items()
+        }
+        for name in others:
+            server.system.dispositions[int(getattr(signal, name))] = signal.SIG_IGN
+        reactor.start()
+        return server
+
+    @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
+    @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
+    def test_a_second_signal_has_one_line_with_the_next_step(self, first: int, second: int) -> None:
+        server = self.running()
+        assert server.get(first) == [f"received {name_of(first)}, shutting down"]
+        lines = server.get(second, times=2)
+        assert len(lines) == 2
+        for line in lines:
+            assert line.startswith(f"received {name_of(second)} again, and is still shutting down")
+            assert line.endswith(f"kill -KILL {os.getpid()}")
+        assert server.reactor._exitSignal == first
+
+    def test_a_handler_of_the_application_stays(self) -> None:
+        server = self.running("SIGINT")
+        assert server.get(signal.SIGINT) == []
+        assert server.get(signal.SIGTERM) == ["received SIGTERM, shutting down"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have others")
