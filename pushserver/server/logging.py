@@ -1,7 +1,9 @@
-"""The log of sessions: their failures, and with `--debug` their connects."""
+"""The log: its encoding, failures of sessions, and with `--debug` their connects."""
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Coroutine
 from typing import Any
 
@@ -22,6 +24,16 @@ class _WithoutDebug(Logger):
 def connection_log(debug: bool) -> Logger:
     """A logger for connects and disconnects, which are debug events."""
     return (Logger if debug else _WithoutDebug)("pushserver.connections")
+
+
+def escape_output() -> None:
+    """Escape the characters that the encoding of standard output and error lacks.
+
+    Without that, Twisted drops each line of the log that has one, silently.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def report(what: str) -> None:

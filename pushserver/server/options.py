@@ -19,6 +19,7 @@ from pushserver.resources.root import pages_folder
 from pushserver.server import signals
 from pushserver.server.build import build, with_app
 from pushserver.server.loading import load
+from pushserver.server.logging import escape_output
 from pushserver.server.reloading import Reloader, Retrier, history_file
 from pushserver.server.service import PushService
 from pushserver.sources.registry import SourceTypes
@@ -68,6 +69,7 @@ def makeService(options: Options) -> IService:
     """The service that `twistd pushserver` runs; raises StartFailed."""
     from twisted.internet import reactor as installed
 
+    escape_output()
     reactor = cast(Reactor, installed)
     # Before the first timer, and before a failed start waits for files to change.
     monotonic = steady(reactor)

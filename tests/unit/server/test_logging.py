@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import io
+import sys
 from collections.abc import Iterator
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger, textFileLogObserver
 
-from pushserver.server.logging import connection_log, report, run
+from pushserver.server.logging import connection_log, escape_output, report, run
 from tests.unit.fakes.web import Log, Trouble
 
 
@@ -185,3 +188,24 @@ def test_report_logs_the_exception_that_is_handled(trouble: Trouble) -> None:
     except RuntimeError:
         report("something failed")
     assert trouble.take() == ["something failed: RuntimeError('one')"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "line"),
+    [
+        ("ascii", rb"gr\xfcn \u20ac \U0001f600 \udcff"),
+        ("latin-1", b"gr\xfcn \\u20ac \\U0001f600 \\udcff"),
+        ("utf-8", b"gr\xc3\xbcn \xe2\x82\xac \xf0\x9f\x98\x80 \\udcff"),
+    ],
+)
+def test_lines_reach_an_output_of_any_encoding(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, line: bytes
+) -> None:
+    written = io.BytesIO()
+    output = io.TextIOWrapper(written, encoding)
+    monkeypatch.setattr(sys, "stdout", output)
+    log = Logger(observer=textFileLogObserver(output))
+    escape_output()
+    log.warn("{text}", text="grün € \U0001f600 \udcff")
+    output.flush()
+    assert written.getvalue().endswith(line + b"\n")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -29,6 +30,13 @@ def parsed(*arguments: str) -> Options:
     options = Options()
     options.parseOptions(arguments)
     return options
+
+
+def test_service_escapes_the_log_in_a_locale_of_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    makeService(parsed("--listen", "tcp:0"))
+    assert output.errors == "backslashreplace"
 
 
 def test_default_listens_on_loopback() -> None:
