@@ -20,7 +20,7 @@ from pushserver.server import signals
 from pushserver.server.build import build, with_app
 from pushserver.server.loading import load
 from pushserver.server.logging import escape_output
-from pushserver.server.reloading import Reloader, Retrier, history_file
+from pushserver.server.reloading import Reloader, Retrier, history_file, inherit
 from pushserver.server.service import PushService
 from pushserver.sources.registry import SourceTypes
 from pushserver.usercode.reactor import Reactor
@@ -78,6 +78,7 @@ def makeService(options: Options) -> IService:
     if not options["reload"]:
         return make(options, os.environ, reactor)
     signals.release()
+    inherit()
     # Python compares the size and the second of a source with its bytecode, and would run the old
     # code of a file that is changed twice in a second.
     sys.dont_write_bytecode = True

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from twisted.application.service import MultiService, Service
@@ -25,7 +25,12 @@ from pushserver.usercode.reactor import Reactor
 
 CHECK_SECONDS = 0.5
 FOLDER = "PUSHSERVER_RELOAD_FOLDER"
-"""The environment variable with the folder of the history, for the next process."""
+"""The environment variable with the folder of the history, only set for the next program."""
+
+_PREFIX = "pushserver-reload-"
+_HISTORY = "history.db"
+_MARK = "made-by-pushserver"
+"""A file in each folder that this module made."""
 
 _SKIPPED = {"__pycache__", "node_modules", "site-packages"}
 
@@ -51,6 +56,8 @@ class Reloader(Service):
 
     def startService(self) -> None:
         super().startService()
+        # From now on the end of the reactor removes the history; forks run atexit, too.
+        atexit.unregister(_tidy)
         # Its parent stops slowly, and stops it last.
         self._reactor.addSystemEventTrigger("before", "shutdown", self._stop_checking)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._end)
@@ -107,14 +114,29 @@ class Retrier(MultiService):
         self._log.error("{error}\nwaiting for a file to change", error=str(self._error))
 
 
+_kept: Path | None = None
+"""The folder of the history, which this program or the one before it made."""
+
+
+def inherit() -> None:
+    """Take the folder of the program before; child processes must not find it."""
+    global _kept
+    folder = Path(os.environ.pop(FOLDER, ""))
+    # The variable may be the user's.
+    if folder.name.startswith(_PREFIX) and Path(folder, _MARK).is_file():
+        _kept = folder
+        atexit.register(_tidy)
+
+
 def history_file() -> str:
     """The file that keeps the history over restarts."""
-    folder = os.environ.get(FOLDER)
-    if not folder:
-        folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="pushserver-reload-")
-    # For a start that fails; else the end of the reactor removes it.
-    atexit.register(_tidy)
-    return str(Path(folder, "history.db"))
+    global _kept
+    if _kept is None:
+        _kept = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        Path(_kept, _MARK).touch()
+        # For a start that fails.
+        atexit.register(_tidy)
+    return str(Path(_kept, _HISTORY))
 
 
 def _sources(root: Path) -> Iterator[Path]:
@@ -134,10 +156,16 @@ def _sources(root: Path) -> Iterator[Path]:
 
 
 def _tidy() -> None:
-    """Remove the history."""
-    folder = os.environ.pop(FOLDER, None)
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove the history, and its folder unless somebody has put something there."""
+    global _kept
+    folder, _kept = _kept, None
+    if folder is None:
+        return
+    with suppress(OSError):
+        # With the -wal and -shm of SQLite.
+        for file in (*folder.glob(f"{_HISTORY}*"), folder / _MARK):
+            file.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 _at_end: Callable[[Callable[[], None]], object] = getattr(
@@ -152,6 +180,8 @@ concurrent.futures uses the same private function.
 def _start_again() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
+    if _kept is not None:
+        os.environ[FOLDER] = str(_kept)
     # Python starts without our handlers of signals.
     signals.hold()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

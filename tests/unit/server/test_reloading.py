@@ -14,7 +14,14 @@ import pytest
 from pushserver.errors import StartFailed
 from pushserver.server import reloading
 from pushserver.server.options import Options, makeService
-from pushserver.server.reloading import CHECK_SECONDS, FOLDER, Reloader, Retrier, history_file
+from pushserver.server.reloading import (
+    CHECK_SECONDS,
+    FOLDER,
+    Reloader,
+    Retrier,
+    history_file,
+    inherit,
+)
 from tests.unit.fakes.reactors import LifeCycle
 from tests.unit.fakes.web import Log, Trouble
 
@@ -50,6 +57,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     monkeypatch.setenv(FOLDER, "")
     monkeypatch.delenv(FOLDER)
+    monkeypatch.setattr(reloading, "_kept", None)
     return place
 
 
@@ -171,7 +179,7 @@ class TestTheEnd:
         assert len(list(kept.iterdir())) == 1
         started(reactor, root)
         reactor.end(number)
-        assert (list(kept.iterdir()), FOLDER in os.environ) == ([], False)
+        assert list(kept.iterdir()) == []
         for call in at_end:
             call()
 
@@ -199,7 +207,13 @@ class TestTheEnd:
         # Signals are blocked before the next program starts.
         assert held == [0]
         assert executed == [(sys.executable, [sys.executable, "-P", "twistd", "-n", "pushserver"])]
+        # The next program takes the folder over, and removes it in the end.
+        monkeypatch.setattr(reloading, "_kept", None)
+        inherit()
+        assert FOLDER not in os.environ
         assert Path(history_file()).read_text() == "history"
+        started(LifeCycle(), root)._end()
+        assert list(kept.iterdir()) == []
 
     def test_by_a_signal_after_a_change_does_not_restart(
         self, reactor: LifeCycle, root: Path, kept: Path, at_end: list[Callable[[], None]]
@@ -226,6 +240,76 @@ class TestTheEnd:
         # In threading since Python 3.9, for concurrent.futures. Without it an endless thread of the
         # application would keep the process.
         assert reloading._at_end.__name__ == "_register_atexit"
+
+
+class TestAFolderOfTheUser:
+    @pytest.fixture(params=["precious", "pushserver-reload-mine", "empty", "link"])
+    @staticmethod
+    def precious(
+        request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Path:
+        folder = Path(tmp_path, request.param)
+        if request.param == "link":
+            (tmp_path / "target").mkdir()
+            folder.symlink_to(tmp_path / "target")
+        else:
+            folder.mkdir()
+        if request.param != "empty":
+            (folder / "history.db").write_text("precious")
+        monkeypatch.setenv(FOLDER, str(folder))
+        return folder
+
+    def test_in_the_variable_is_left_alone(
+        self,
+        kept: Path,
+        precious: Path,
+        reactor: LifeCycle,
+        root: Path,
+        at_end: list[Callable[[], None]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv(FOLDER, str(precious))
+        before = {path: path.read_text() for path in precious.iterdir()}
+        inherit()
+        assert Path(history_file()).parent.parent == kept
+        started(reactor, root)
+        reactor.end()
+        for call in at_end:
+            call()
+        assert {path: path.read_text() for path in precious.iterdir()} == before
+        assert list(kept.iterdir()) == []
+
+    @pytest.mark.parametrize("value", ["", "/nowhere", "relative", "pushserver-reload-"])
+    def test_that_does_not_exist_is_not_made(
+        self, kept: Path, monkeypatch: pytest.MonkeyPatch, value: str, at_end: list[object]
+    ) -> None:
+        monkeypatch.setenv(FOLDER, value)
+        inherit()
+        assert Path(history_file()).parent.parent == kept
+
+    def test_is_one_in_which_somebody_put_a_file(
+        self, kept: Path, reactor: LifeCycle, root: Path, at_end: list[object]
+    ) -> None:
+        file = Path(history_file())
+        for name in ("history.db", "history.db-wal", "history.db-shm", "notes.txt"):
+            (file.parent / name).touch()
+        started(reactor, root)
+        reactor.end()
+        assert [path.name for path in file.parent.iterdir()] == ["notes.txt"]
+
+
+def test_fork_of_the_application_leaves_the_history(
+    kept: Path, reactor: LifeCycle, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(atexit, "register", calls.append)
+    monkeypatch.setattr(atexit, "unregister", calls.remove)
+    history_file()
+    assert len(calls) == 1
+    started(reactor, root)
+    # A fork that ends by sys.exit runs the calls of atexit.
+    assert calls == []
+    reactor.end()
 
 
 def test_retrier_logs_the_error_and_waits_for_a_change(
@@ -272,7 +356,9 @@ class TestTheCommandLine:
         assert reloader._root == root
         [folder] = kept.iterdir()
         assert service._storage is not None
-        assert str(folder) == os.environ[FOLDER]
+        assert str(folder / "history.db") == history_file()
+        # Processes that the application starts do not inherit the folder.
+        assert FOLDER not in os.environ
 
     def test_keeps_the_configured_store(self, options: Options, root: Path, kept: Path) -> None:
         config = root / "push.toml"
