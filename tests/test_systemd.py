@@ -81,6 +81,16 @@ class TestTheUnits:
         ended = analyze(units, *arguments)
         assert ended.returncode == 0, ended.stdout
 
+    def test_have_the_folders_that_the_documents_name(self) -> None:
+        text = (CHECKOUT / "docs" / "systemd.md").read_text("utf-8")
+        [path] = re.findall(r'path = "(.+)"', text)
+        credentials = re.findall(r"^ *LoadCredential=\w+:(\S+)$", text, re.MULTILINE)
+        unit = (UNITS / SERVICE).read_text("utf-8")
+        [state] = re.findall(r"^StateDirectory=(\w+)$", unit, re.MULTILINE)
+        [configuration] = re.findall(r"^ConfigurationDirectory=(\w+)$", unit, re.MULTILINE)
+        assert Path(path).parent == Path("/var/lib", state)
+        assert {Path(file).parent for file in credentials} == {Path("/etc", configuration)}
+
     def test_agree_on_the_name_of_the_socket(self) -> None:
         passed = re.search(r"^FileDescriptorName=(\w+)$", (UNITS / SOCKET).read_text(), re.M)
         taken = re.search(r"--listen systemd:name=(\w+)$", exec_start(SERVICE))
