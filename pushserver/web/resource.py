@@ -56,7 +56,9 @@ class LeafResource(Resource):
     _log = Logger()
 
     def render(self, request: Request) -> bytes | int:
-        name = request.method.decode("ascii", "replace").lower()
+        verb = request.method.decode("ascii", "replace")
+        # Methods are case-sensitive (RFC 9110, 9.1).
+        name = verb.lower() if verb.isupper() else ""
         method = getattr(self, f"answer_{'get' if name == 'head' else name}", None)
         try:
             if _allow_origin(request) and name == "options":
@@ -64,7 +66,7 @@ class LeafResource(Resource):
             if method is None:
                 raise Refusal(
                     405,
-                    f"{name.upper()[:20]} is not a method of this URL",
+                    f"{verb[:20]} is not a method of this URL",
                     {"allow": self._allow()},
                 )
             answer = method(request)

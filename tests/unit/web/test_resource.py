@@ -69,6 +69,18 @@ def test_other_method_is_405_with_the_allowed_ones(method: str) -> None:
     assert len(message) < 60
 
 
+@pytest.mark.parametrize("method", ["get", "Get", "gET", "head", "delete", "options", "post"])
+@pytest.mark.parametrize("path", ["/desk", "/channels/a", "/", "/static/app.css", "/api/info"])
+def test_methods_are_case_sensitive(path: str, method: str) -> None:
+    server = serve(b"hello")
+    answer = server.get(path, method, b"1", origin="http://localhost:8080")
+    status, message = answer.error
+    assert status == 405
+    assert method not in answer["allow"].split(", ")
+    assert method in message or path.startswith("/static")
+    assert server.hub.history.seq == 0
+
+
 def test_refusal_is_json_for_a_program_and_a_page_for_a_browser() -> None:
     server = serve(Refusal(409, "no <b>room</b>", {"retry-after": "7"}))
     answer = server.get("/desk")
