@@ -19,6 +19,9 @@ from pushserver.protocols.formats import Format
 from pushserver.web.accept import preferred
 from pushserver.web.mount import depth, surroundings
 
+MAX_PAGE_DEPTH = 32
+"""The most slashes in the path of an error that is answered with a page."""
+
 JSON = "application/json"
 HTML = "text/html"
 EVENT_STREAM = "text/event-stream"
@@ -202,9 +205,11 @@ def refuse(request: Request, error: PushServerError) -> bytes:
     headers = error.headers if isinstance(error, Refusal) else _HEADERS.get(status, {})
     for name, value in headers.items():
         request.setHeader(name, value)
-    if wants(request, (JSON, HTML)) == HTML:
+    # A page repeats its way to the root in each link.
+    levels = depth(request)
+    if wants(request, (JSON, HTML)) == HTML and levels <= MAX_PAGE_DEPTH:
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
-        root = "/".join([".."] * depth(request)) or "."
+        root = "/".join([".."] * levels) or "."
         site = surroundings(request)
         return site.error_page(status, title.decode(), text, root)
     return answer_json(request, {"error": {"code": status, "message": text}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ ErrorPage = Callable[[int, str, str, str], bytes]
 
 MAX_REFUSALS = 100
 REFUSAL_CHARACTERS = 500
+_ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
+"""A target with scheme and authority, as some clients send it that use a proxy."""
 HEADERS = {
     b"server": b"pushserver",
     b"x-content-type-options": b"nosniff",
@@ -71,8 +74,17 @@ class PushRequest(Request):
             super().handleContentChunk(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        if not self._refused:
-            super().requestReceived(command, path, version)
+        if self._refused:
+            return
+        absolute = _ABSOLUTE.fullmatch(path)
+        if absolute is not None:
+            authority, path = absolute.groups()
+            path = path if path.startswith(b"/") else b"/" + path
+            hosts = self.requestHeaders.getRawHeaders("host", [])
+            if len(hosts) == 1 or (not hosts and version == b"HTTP/1.0"):
+                # The target has precedence (RFC 9112, 3.2.2).
+                self.requestHeaders.setRawHeaders(b"host", [authority])
+        super().requestReceived(command, path, version)
 
     def process(self) -> None:
         for name, value in HEADERS.items():
@@ -95,6 +107,10 @@ class PushRequest(Request):
             return f"{len(hosts)} Host headers, expected one"
         if hosts and not valid_host(hosts[0]):
             return f"invalid Host {hosts[0][:80]!r}, expected a name or an address"
+        if not self.path.startswith(b"/") and self.path != b"*":
+            # twisted.web would ignore the first character.
+            target = self.path[:80].decode("ascii", "replace")
+            return f"invalid target {target!r}, expected a path such as /channels/numbers, or a URL"
         encodings = self.requestHeaders.getRawHeaders("transfer-encoding", [])
         if len(encodings) > 1 or (encodings and self.clientproto != b"HTTP/1.1"):
             return "one Transfer-Encoding at most, and in HTTP/1.1 only"

@@ -224,6 +224,86 @@ def test_undecodable_header_is_no_internal_error(
     assert len(warnings) == (name == "X-Forwarded-For" and method != "OPTIONS")
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://localhost/channels/a", "/channels/a"),
+        ("http://localhost:8080/channels/a?limit=1", "/channels/a?limit=1"),
+        ("HTTP://LOCALHOST/channels/a", "/channels/a"),
+        ("https://localhost/channels/a", "/channels/a"),
+        ("http://localhost", "/"),
+        ("http://localhost?x=/", "/?x=/"),
+        ("http://localhost/http://localhost/channels/a", "/http://localhost/channels/a"),
+        ("http://localhost/nothing", "/nothing"),
+        ("http://localhost//", "//"),
+    ],
+)
+def test_a_url_as_the_target_is_its_path(target: str, path: str) -> None:
+    server = Server()
+    server.publish("a")
+    answers = []
+    for text in (path, target):
+        line = server.connect()
+        line.send(request(text, accept="application/json"))
+        answer = line.response()
+        answers.append((answer.status, answer.body))
+    assert answers[0] == answers[1]
+
+
+def test_the_host_is_that_of_the_target() -> None:
+    server = Server()
+    for target, host, status in (
+        ("http://localhost/channels/a", "rebound.example", 200),
+        ("http://rebound.example/channels/a", "localhost", 403),
+        ("http://u@localhost/channels/a", "localhost", 400),
+        ("http:///channels/a", "localhost", 400),
+        ("http://a%20b/channels/a", "localhost", 400),
+    ):
+        line = server.connect()
+        line.send(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert line.response().status == status
+    line = server.connect()
+    line.send(b"GET http://localhost/channels/a HTTP/1.0\r\n\r\n")
+    assert line.take().split()[1] == b"200"
+
+
+@pytest.mark.parametrize("hosts", ["", "Host: localhost\r\nHost: localhost\r\n"])
+def test_a_url_as_the_target_does_not_replace_the_one_host_header(hosts: str) -> None:
+    line = Server().connect()
+    line.send(f"GET http://localhost/ HTTP/1.1\r\n{hosts}\r\n".encode())
+    assert line.response().error[0] == 400
+
+
+def test_a_websocket_and_a_post_may_name_a_url() -> None:
+    server = Server()
+    line = server.connect()
+    line.send(request("http://localhost:8080/channels/a", "POST", b"1"))
+    assert line.response().status == 201
+    line = server.connect()
+    line.send(request("http://localhost:8080/channels/a", **handshake()))
+    assert line.take().startswith(b"HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize(
+    "target", ["channels/a", "xchannels/a", "ftp://localhost/channels/a", "localhost:8080", "?x"]
+)
+def test_a_target_that_is_no_path_and_no_url_is_refused(target: str) -> None:
+    line = Server().connect()
+    line.send(request(target))
+    status, message = line.response().error
+    assert (status, "invalid target" in message) == (400, True)
+    assert line.lost
+
+
+@pytest.mark.parametrize("piece", ["/", "/a", "/..", "/%2f", "/channels/"])
+@pytest.mark.parametrize("base", ["", "/channels/a", "/static", "/hooks"])
+def test_the_answer_to_a_long_path_is_short(base: str, piece: str) -> None:
+    path = base + piece * (16_000 // len(piece))
+    answer = Server().get(path, accept=BROWSER)
+    assert answer.status == 404
+    assert len(answer.body) < 8_000
+
+
 def test_http_1_0_needs_no_host() -> None:
     line = Server().connect()
     line.send(b"GET /channels/a HTTP/1.0\r\n\r\n")
