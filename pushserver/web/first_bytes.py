@@ -37,7 +37,7 @@ _HEAD = re.compile(
     rb"GET (/[A-Za-z0-9_./:@~-]*)(?:\?([!-~]*))? HTTP/1\.1\r\n"
     rb"((?:[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}:[\t -~]*\r\n)+)\r\n" % MAX_NAME_BYTES
 )
-_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 
 class Head:
@@ -95,19 +95,19 @@ def _is_handshake(fields: dict[str, str]) -> bool:
         fields.get("upgrade", "").lower() == "websocket"
         and "upgrade" in (part.strip() for part in fields.get("connection", "").lower().split(","))
         and fields.get("sec-websocket-version") == "13"
-        and _KEY.fullmatch(fields.get("sec-websocket-key", "")) is not None
+        and KEY.fullmatch(fields.get("sec-websocket-key", "")) is not None
         and valid_host(fields.get("host", ""))
         and not fields.keys() & {"content-length", "transfer-encoding", "expect"}
     )
 
 
-Shortcut = Callable[[Any, Head, bytes], bool]
+Shortcut = Callable[[Any, Head], bool]
 
 
 class FirstBytes(Protocol):
     """Waits for the first bytes, then hands the connection over.
 
-    `shortcut` is called with the transport, the head and its bytes; it returns False if the
+    `shortcut` is called with the transport and the head; it returns False if the
     connection has to go to twisted.web. `make_web` makes the protocol of twisted.web, with the
     seconds that are left of `seconds` for the first request. `release` is called when this
     protocol has nothing more to do with the connection. `monotonic` is the steady clock.
@@ -142,7 +142,7 @@ class FirstBytes(Protocol):
         self._leave()
         transport: Any = self.transport
         head = read_head(data, transport)
-        if head is None or not self._shortcut(transport, head, data):
+        if head is None or not self._shortcut(transport, head):
             install(transport, self._make_web(self._address, left), data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from pushserver.protocols.formats import DEFLATED, Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.outlet import LOST_OUTLET, Bounds, Outlet, make_outlet, send_first
+from pushserver.transports.websocket.handshake import SUBPROTOCOL
 
 INTERNAL_ERROR = 1011
 MAX_REASON_BYTES = 120
@@ -120,7 +121,7 @@ class WebSocketShell(WebSocketServerProtocol):
         self.onOpen()
 
     def onConnect(self, request: Any) -> str | None:
-        return next((p for p in request.protocols if p == "centrifuge-json"), None)
+        return next((p for p in request.protocols if p == SUBPROTOCOL), None)
 
     def onOpen(self) -> None:
         self.ps_guard(self.ps_open)

@@ -8,6 +8,7 @@ from autobahn.twisted.resource import WebSocketResource
 from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Request
 
@@ -15,6 +16,7 @@ from pushserver.config.limits import Limits
 from pushserver.protocols.formats import Format
 from pushserver.transports.outlet import Bounds
 from pushserver.transports.websocket.deflate import accept
+from pushserver.transports.websocket.handshake import accepted_fields, check_handshake
 from pushserver.transports.websocket.lean import LeanShell, hush, lean
 from pushserver.transports.websocket.shell import MakeConversation, WebSocketShell
 from pushserver.web.first_bytes import Head, Shortcut, install
@@ -63,7 +65,14 @@ class WebSocketFactory(WebSocketServerFactory):
             self.protocol = cast(Any, WebSocketShell)
 
     def upgrade(self, request: Request, format: Format, make_conversation: MakeConversation) -> int:
-        """Take over the request's connection; `make_conversation` gets its transport, once open."""
+        """Take over the request's connection; `make_conversation` gets its transport, once open.
+
+        Raises Refusal for a handshake that is not valid.
+        """
+        check_handshake(request)
+        fields = accepted_fields(request)
+        request.uri = b"/"
+        request.requestHeaders = Headers({name: [value] for name, value in fields.items()})
         if isinstance(request.site, PushSite):
             request.site.release(cast(Any, request.channel))
         answer: int = WebSocketResource(_Prepared(self, format, make_conversation)).render(request)
@@ -74,19 +83,21 @@ class WebSocketFactory(WebSocketServerFactory):
     def shortcut(self, root: IResource) -> Shortcut:
         """The short path: takes over handshakes that a resource below `root` accepts."""
 
-        def take(transport: Any, head: Head, data: bytes) -> bool:
+        def take(transport: Any, head: Head) -> bool:
             request = cast(Request, head)
             try:
                 ask = getattr(getChildForRequest(root, request), "websocket", None)
                 if ask is None:
                     return False
                 format, make_conversation = ask(request)
+                fields = accepted_fields(request)
             except Exception:
                 # The long path raises it again, and answers it.
                 return False
             shell = self.prepare(transport.getPeer(), format, make_conversation)
             shell.ps_direct = True
-            install(transport, shell, data)
+            lines = [f"{name}: {value}" for name, value in fields.items()]
+            install(transport, shell, "\r\n".join(["GET / HTTP/1.1", *lines, "", ""]).encode())
             return True
 
         return take
