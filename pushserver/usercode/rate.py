@@ -35,14 +35,14 @@ _ONE = 1.0 - 1e-6
 
 
 class LogLimiter:
-    """Limits the log messages of one kind: `most` at once, and per minute in the long run.
+    """Limits the log messages of one kind: `most` at once, and per `seconds` in the long run.
 
     `suppressed` is the number of messages that were not logged since the last one.
     """
 
-    def __init__(self, most: int = 1):
+    def __init__(self, most: int = 1, seconds: float = WINDOW_SECONDS):
         self.suppressed = 0
-        self._rate = Rate(most / WINDOW_SECONDS, most)
+        self._rate = Rate(most / seconds, most)
 
     def suffix(self, now: float) -> str | None:
         """The end of the message, with the number suppressed before it; None to suppress it."""

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
 
 from pushserver.auth.origin import valid_host
+from pushserver.web.sockets import drop
 
 MAX_HEAD_BYTES = 16_384
 MAX_FIELDS = 500
@@ -158,7 +159,7 @@ class FirstBytes(Protocol):
 
     def abort(self) -> None:
         """Drop the connection at once."""
-        cast(ITCPTransport, self.transport).abortConnection()
+        drop(self.transport)
 
     def _leave(self) -> None:
         self._stop_waiting()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol, cast
 
-from twisted.internet.interfaces import ITCPTransport
 from twisted.web.http import parse_qs
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from pushserver.auth.origins import Origins
 from pushserver.web.site import HEADERS, Fields
+from pushserver.web.sockets import drop
 
 CLOSING_SECONDS = 15
 
@@ -69,4 +69,4 @@ def end(channel: Any) -> None:
 
 def abort(channel: Any) -> None:
     """Drop an HTTP connection at once."""
-    cast(ITCPTransport, channel.transport).abortConnection()
+    drop(channel.transport)

@@ -11,9 +11,9 @@ import fcntl
 import sys
 import termios
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import (
     FilteringLogObserver,
@@ -28,6 +28,7 @@ from twisted.web import http
 
 from pushserver.config.limits import Limits
 from pushserver.web.first_bytes import MAX_NAME_BYTES
+from pushserver.web.sockets import drop
 
 MAX_BEHIND = 16_384
 """Bytes that may wait behind an unanswered request; with more the server does not read the peer."""
@@ -101,7 +102,7 @@ class DeadlineChannel(http.HTTPChannel):
 
     def abort(self) -> None:
         """Drop the connection at once."""
-        cast(ITCPTransport, self.transport).abortConnection()
+        drop(self.transport)
 
     def loseConnection(self) -> None:
         """Close when everything is sent; no other request starts."""

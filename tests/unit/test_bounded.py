@@ -107,6 +107,7 @@ BOUNDS = {
     "hub.metrics.Metrics.refusals": COUNTED,
     "opener._opener": "two",
     "transports.websocket.handshake._deflate_offers": "64 entries, of 16 KB each (MAX_HEAD_BYTES)",
+    "transports.websocket.limited_log.LimitedLog._limiters": "MAX_CAUSES, and one",
     "auth.origin.loopback_address": "256 entries, of 255 characters each",
     "auth.origin._valid_host": "256 entries of 255 characters",
     "transports.outlet.Backlog._pieces": "queue_bytes; a peer that leaves more unread is dropped",

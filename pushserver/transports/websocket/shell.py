@@ -14,6 +14,8 @@ from pushserver.protocols.formats import DEFLATED, Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.outlet import LOST_OUTLET, Bounds, Outlet, make_outlet, send_first
 from pushserver.transports.websocket.handshake import SUBPROTOCOL
+from pushserver.web.pipeline import unsent
+from pushserver.web.sockets import drop
 
 INTERNAL_ERROR = 1011
 MAX_REASON_BYTES = 120
@@ -74,7 +76,7 @@ class WebSocketTransport:
         self.outlet.finish()
         # The loss is reported in a later turn; until then Autobahn would still read frames.
         self._protocol.state = WebSocketServerProtocol.STATE_CLOSED
-        self._protocol.transport.abortConnection()
+        drop(self._protocol.transport)
 
     def lost(self) -> None:
         """Break the reference cycles of a lost connection, so that no collection is needed."""
@@ -153,6 +155,24 @@ class WebSocketShell(WebSocketServerProtocol):
         else:
             super().sendCloseFrame(code, reasonUtf8, isReply)
 
+    def _fail_connection(self, code: int = 1001, reason: str = "going away") -> None:
+        if self.state == WebSocketServerProtocol.STATE_CLOSING:
+            # Autobahn would end the connection at a second fault, without the peer's answer to the
+            # close: a text that is not UTF-8 has two. With `failedByMe` it keeps no more messages.
+            self.failedByMe = True
+        else:
+            super()._fail_connection(code, reason)
+
+    def _closeConnection(self, abort: bool = False) -> None:
+        # Autobahn resets a connection after the peer's answer to a close, or without one in time.
+        # A browser then says that the close was not clean, and a close frame that the peer has
+        # received but not read is lost. So only a peer that has not received it all is reset.
+        if abort and not self.wasClean and unsent(self.transport):
+            drop(self.transport)
+        else:
+            # Twisted calls shutdown() first, so a fork with a copy of the socket does not matter.
+            self.transport.loseConnection()
+
     def onPong(self, payload: bytes) -> None:
         if self.ps_conversation is not None:
             self.ps_conversation.alive()
@@ -198,7 +218,7 @@ class WebSocketShell(WebSocketServerProtocol):
 
     def ps_slow(self, queued: int) -> None:
         """Drop a peer that does not read."""
-        self.ps_log.info(
+        self.log.info(
             "{peer} is dropped: it left {queued} bytes unread (queue_bytes)",
             peer=self.peer,
             queued=queued,

@@ -18,6 +18,7 @@ from pushserver.transports.outlet import Bounds
 from pushserver.transports.websocket.deflate import accept
 from pushserver.transports.websocket.handshake import accepted_fields, check_handshake
 from pushserver.transports.websocket.lean import LeanShell, hush, lean
+from pushserver.transports.websocket.limited_log import LimitedLog
 from pushserver.transports.websocket.shell import MakeConversation, WebSocketShell
 from pushserver.web.first_bytes import Head, Shortcut, install
 from pushserver.web.site import PushSite
@@ -48,6 +49,7 @@ class WebSocketFactory(WebSocketServerFactory):
             # A peer's fault closes with a code; by default Autobahn drops the connection.
             failByDrop=False,
             closeHandshakeTimeout=2,
+            echoCloseCodeReason=True,
             # The resource has checked the origin before the handshake.
             allowedOrigins=["*"],
             # Autobahn gets a whole handshake.
@@ -55,14 +57,15 @@ class WebSocketFactory(WebSocketServerFactory):
         )
         if compress:
             self.setProtocolOptions(perMessageCompressionAccept=accept(limits.frame_bytes))
+        limited = LimitedLog(log, bounds.clock)
         if shortcuts:
             hush()
             # Autobahn copies each option to each new connection unless its class has it; and it
             # reads tcpNoDelay before it copies, and hides the AttributeError.
             options = {name: _plain(getattr(self, name)) for name in WebSocketShell.CONFIG_ATTRS}
-            self.protocol = cast(Any, lean(LeanShell, self, options))
+            self.protocol = cast(Any, lean(LeanShell, self, {**options, "log": limited}))
         else:
-            self.protocol = cast(Any, WebSocketShell)
+            self.protocol = cast(Any, type("WebSocketShell", (WebSocketShell,), {"log": limited}))
 
     def upgrade(self, request: Request, format: Format, make_conversation: MakeConversation) -> int:
         """Take over the request's connection; `make_conversation` gets its transport, once open.

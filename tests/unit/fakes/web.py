@@ -193,6 +193,11 @@ class Line(StringTransport):
         self.aborted = False
         self.lost = False
 
+    @property
+    def dataBuffer(self) -> bytes:
+        """As in Twisted's: the bytes that wait."""
+        return bytes(self.unread)
+
     def setTcpNoDelay(self, enabled: bool) -> None:
         self.no_delay = enabled
 

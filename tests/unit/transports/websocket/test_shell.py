@@ -238,13 +238,145 @@ def test_raw_stream_lasts_only_while_its_pings_are_answered(
     trouble.clear()
 
 
-def test_close_frame_of_a_client_is_answered() -> None:
-    server = Server()
-    socket = server.session()
-    (answer,) = socket.say((1000).to_bytes(2, "big") + b"bye", opcode=8)
-    assert answer.close[0] == 1000
-    assert socket.line.lost
+SHORTCUTS = pytest.mark.parametrize("shortcuts", [True, False])
+
+
+def close_payload(code: int, reason: str = "") -> bytes:
+    return code.to_bytes(2, "big") + reason.encode()
+
+
+@SHORTCUTS
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        close_payload(1000),
+        close_payload(1000, "bye"),
+        close_payload(1001),
+        close_payload(1013),
+        close_payload(3000, "é" * 61),
+        close_payload(4999),
+    ],
+)
+def test_close_frame_of_a_client_is_answered_with_its_own_code(
+    payload: bytes, shortcuts: bool
+) -> None:
+    server = Server(shortcuts=shortcuts)
+    for socket in (server.session(), server.websocket(RAW)):
+        (answer,) = socket.say(payload, opcode=8)
+        assert (answer.opcode, answer.payload) == (8, payload)
+        assert socket.line.lost
+        assert not socket.line.aborted
     assert server.is_empty()
+
+
+@SHORTCUTS
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (masked(b"nonsense"), 1008),
+        (masked(b"x", opcode=2), 1003),
+        (masked(b"x", opcode=3), 1002),
+        (masked(b"\xff"), 1007),
+        (masked(b"x" * 2_000), 1009),
+        (masked(b"x", opcode=8), 1002),
+    ],
+)
+def test_connection_ends_without_a_reset_after_the_answer_to_a_close(
+    cause: bytes, code: int, shortcuts: bool, trouble: Trouble
+) -> None:
+    server = Server(Limits(frame_bytes=1_000), shortcuts=shortcuts)
+    socket = server.websocket(RAW)
+    socket.line.send(cause)
+    if cause[0] != 0x88:
+        # Autobahn takes an invalid close frame for the answer too.
+        assert not socket.line.disconnecting
+        assert socket.close()[0] == code
+        socket.line.send(masked(b"still in transit") + masked(close_payload(code), opcode=8))
+    assert socket.line.lost
+    assert not socket.line.aborted
+    assert server.is_empty()
+    trouble.clear()
+
+
+@SHORTCUTS
+def test_connection_without_an_answer_to_a_close_ends_without_a_reset(
+    shortcuts: bool, trouble: Trouble
+) -> None:
+    server = Server(shortcuts=shortcuts)
+    socket = server.websocket(RAW)
+    assert socket.say(b"x")[-1].close[0] == 1008
+    server.advance(1)
+    assert not socket.line.disconnecting
+    server.advance(1)
+    assert socket.line.lost
+    assert not socket.line.aborted
+    trouble.clear()
+
+
+def test_messages_after_a_close_are_not_kept(trouble: Trouble) -> None:
+    socket = Server(Limits(frame_bytes=1_000)).websocket(RAW)
+    assert socket.say(b"x")[-1].close[0] == 1008
+    socket.line.send(masked(b"x", final=False))
+    for _ in range(20):
+        socket.line.send(masked(b"x" * 900, opcode=0, final=False))
+    assert sum(map(len, socket.line.protocol.message_data)) <= 1_000
+    assert not socket.line.disconnecting
+    socket.say(close_payload(1008), opcode=8)
+    assert socket.line.lost
+    assert not socket.line.aborted
+    trouble.clear()
+
+
+def test_client_that_does_not_read_its_close_frame_is_reset(trouble: Trouble) -> None:
+    server = Server()
+    socket = server.websocket(RAW)
+    socket.line.reading = False
+    socket.line.send(masked(b"x"))
+    server.advance(2)
+    assert socket.line.aborted
+    assert socket.line.lost
+    trouble.clear()
+
+
+@SHORTCUTS
+def test_log_has_one_line_a_second_for_each_cause_and_the_number_of_others(
+    shortcuts: bool, trouble: Trouble
+) -> None:
+    server = Server(Limits(frame_bytes=1_000), shortcuts=shortcuts)
+    with Log(LogLevel.info) as log:
+        for n in range(50):
+            for frame in (
+                masked(b"x", opcode=3 + n % 4),
+                masked(b"x" * (n + 1), opcode=0),
+                masked(b"x" * n + b"\xff"),
+                masked(b"x" * (1_001 + n)),
+            ):
+                socket = server.websocket(RAW)
+                socket.line.send(frame + frame)
+                socket.line.vanish()
+        texts = log.take()
+        assert [text.partition(":")[0] for text in texts] == [
+            f"failing WebSocket connection (code={code})" for code in (1002, 1007, 1009)
+        ]
+        server.advance(1)
+        server.websocket(RAW).line.send(masked(b"\xff"))
+        (text,) = log.take()
+        assert text.startswith("failing WebSocket connection (code=1007)")
+        assert text.endswith("(and 49 that were not logged)")
+        for _ in range(20):
+            server.websocket(RAW).line.send(masked(b"x"))
+        server.advance(3)
+        (text,) = log.take()
+        assert text.startswith("dropping connection to peer 127.0.0.1:50000 ")
+        for _ in range(20):
+            socket = server.websocket(RAW)
+            socket.line.protocol.ps_slow(1_000)
+        (text,) = log.take()
+        assert text == "127.0.0.1:50000 is dropped: it left 1000 bytes unread (queue_bytes)"
+    server.advance(1)
+    assert server.is_empty()
+    trouble.clear()
 
 
 def test_client_that_vanishes_is_forgotten() -> None:
