@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -47,12 +49,13 @@ def _encode(value: object) -> bytes:
 
 
 def compact(text: bytes) -> bytes:
-    """Remove the white space of a JSON text; numbers keep their spelling.
+    """Remove the white space and the byte order mark of a JSON text; numbers keep their spelling.
 
     Raises InvalidData unless it is one JSON value in UTF-8 (RFC 8259), and also for values that
     readers interpret differently: NaN, Infinity, a number beyond the range of a double, a
     duplicate key in an object, a lone surrogate, and nesting deeper than MAX_DEPTH.
     """
+    text = text.removeprefix(BOM_UTF8)
     try:
         _checked(text, _STRICT)
         return msgspec.json.format(text, indent=-1)
@@ -66,17 +69,42 @@ def decode(text: bytes) -> Any:
     msgspec takes 8 us for a number such as 1e308, and so 1.5 s for a megabyte of them; this takes
     0.1 us. Raises InvalidData like `compact`, but of a duplicate key the last value counts.
     """
-    return _checked(text, _LENIENT)
+    return _checked(text.removeprefix(BOM_UTF8), _LENIENT)
 
 
-def _checked(text: bytes, decoders: tuple[json.JSONDecoder, json.JSONDecoder]) -> Any:
+def repaired(text: bytes, *, unique: bool = False) -> Any:
+    """Decode a JSON text that a source fetched or read, whose author gets no error message.
+
+    Invalid UTF-8 and lone surrogates become U+FFFD. Else raises InvalidData like `decode`, and for
+    a duplicate key if they are to be `unique`.
+    """
+    text = text.removeprefix(BOM_UTF8)
+    return _checked(text, _STRICT if unique else _LENIENT, repairs=True)
+
+
+def reason(text: bytes, error: Exception) -> str:
+    """The reason why msgspec refused the text: it takes a lone surrogate for truncated data."""
+    try:
+        decode(text)
+    except InvalidData as found:
+        return str(found)
+    return str(error)
+
+
+def _checked(
+    text: bytes, decoders: tuple[json.JSONDecoder, json.JSONDecoder], repairs: bool = False
+) -> Any:
     """Decode the text; the second decoder checks the range of integers."""
     try:
-        value = decoders[_has_long_number(text)].decode(utf8(text))
+        decoded = text.decode(errors="replace") if repairs else utf8(text)
+        value = decoders[_has_long_number(text)].decode(decoded)
         if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
             _check_depth(value)
         if b"\\u" in text:
-            _ENCODER.encode(value).encode()
+            encoded = _ENCODER.encode(value)
+            if repairs and _SURROGATE.search(encoded):
+                return json.loads(_SURROGATE.sub("\ufffd", encoded))
+            encoded.encode()
         return value
     except RecursionError:
         raise InvalidData(f"nested deeper than {MAX_DEPTH} levels") from None
@@ -226,6 +254,7 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
 
 _BINARY = (bytes, bytearray, memoryview)
 _SAFE = 1 << 63
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _encode_plain = msgspec.json.Encoder().encode
 # The shortest integer beyond the range of a double has this length.
 _LONG = b"0" * 309

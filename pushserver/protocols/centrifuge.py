@@ -312,7 +312,7 @@ def commands(text: bytes) -> Iterator[Command]:
             except msgspec.ValidationError as error:
                 raise FrameError(f"not a command: {error}") from None
             except MALFORMED as error:
-                raise FrameError(f"not JSON: {error}") from None
+                raise FrameError(f"not JSON: {jsontext.reason(line, error)}") from None
 
 
 def method(command: Command) -> tuple[str, bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -148,13 +149,14 @@ class MethodResource(LeafResource):
     async def _answer(self, request: Request) -> bytes:
         self._gate.check(request, proven=self._name not in WITHOUT_PROOF)
         assert request.content is not None
-        body: bytes = request.content.read() or b"{}"
+        body: bytes = request.content.read().removeprefix(BOM_UTF8) or b"{}"
         if self._name not in METHODS:
             raise Refusal(404, f"unknown method {self._name[:40]!r}, expected one of {KNOWN}")
         try:
             msgspec.json.decode(body, type=dict[str, Raw])
         except MALFORMED as error:
-            raise Refusal(400, f"the body is no JSON object: {error}") from None
+            text = jsontext.reason(body, error)
+            raise Refusal(400, f"the body is no JSON object: {text}") from None
         try:
             # The whole body at once: then each part of it is valid and compact, too.
             body = jsontext.compact(body)

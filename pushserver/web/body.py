@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -26,9 +27,11 @@ def read_body(
     """The value of a body, by `from_json`, or by `from_text` where that raises NotJSON.
 
     A body of a JSON type has to be JSON. Any other type may be JSON: plain `curl -d` names the
-    type of a form, whatever it sends. Raises InvalidData, and Refusal 415 for multipart.
+    type of a form, whatever it sends. A byte order mark is left out.
+    Raises InvalidData, and Refusal 415 for multipart.
     """
     media = media_type(content_type)
+    body = body.removeprefix(BOM_UTF8)
     if not body:
         raise InvalidData("the body is empty, expected JSON or text")
     if media.startswith("multipart/"):

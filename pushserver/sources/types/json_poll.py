@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from codecs import BOM_UTF8
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Annotated, Literal
@@ -58,7 +57,7 @@ class PollSource:
 
     async def _handle(self, feed: Feed, document: Document) -> None:
         try:
-            whole = jsontext.decode(document.body.removeprefix(BOM_UTF8))
+            whole = jsontext.repaired(document.body)
         except InvalidData as error:
             raise UnusableResponse(f"{self._host} answered with invalid JSON: {error}") from None
         try:

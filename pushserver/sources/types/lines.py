@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -87,21 +86,22 @@ class Lines:
     async def publish(self, line: Line, tags: dict[str, str] | None = None) -> None:
         """Publish one line; waits while the server cannot publish.
 
-        A line that was cut gets the tag CUT. With the format `json` empty lines are skipped, and
-        so are invalid ones, with a warning.
+        A byte order mark before the line is left out. A line that was cut gets the tag CUT. With
+        the format `json` empty lines are skipped, and so are invalid ones, with a warning.
         """
         if line.cut:
             action = "cut" if self._format == "text" else "skipped"
             self._feed.trouble(
                 f"a line is longer than max_line_bytes ({self._max_bytes}): {action}"
             )
+        content = line.text.removeprefix(codecs.BOM_UTF8)
         if self._format == "text":
             # Not final: half a character at the end of a cut line is dropped.
-            text = _DECODER("replace").decode(line.text, final=not line.cut)
+            text = _DECODER("replace").decode(content, final=not line.cut)
             await self._publish(text, {**(tags or {}), **CUT} if line.cut else tags)
-        elif line.text.strip() and not line.cut:
+        elif content.strip() and not line.cut:
             try:
-                value = json.loads(jsontext.compact(line.text))
+                value = jsontext.repaired(content, unique=True)
             except InvalidData:
                 self._feed.trouble('a line is not JSON (format = "json"): skipped')
             else:

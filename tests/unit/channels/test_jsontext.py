@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pushserver.channels.jsontext import MAX_DEPTH, compact, decode, encode
+from pushserver.channels.jsontext import MAX_DEPTH, compact, decode, encode, repaired
 from pushserver.errors import InvalidData, NotJSON
 
 scalars = (
@@ -85,7 +85,7 @@ REFUSED = [
     (b"+1", "Expecting value"),
     (b"0x10", "Extra data"),
     (b"// no\n1", "Expecting value"),
-    (b"\xef\xbb\xbf1", "Expecting value"),
+    (b"\xef\xbb\xbf\xef\xbb\xbf1", "Expecting value"),
     (b"NaN", "NaN is not JSON"),
     (b"[1,NaN]", "NaN is not JSON"),
     (b'{"a":Infinity}', "Infinity is not JSON"),
@@ -297,6 +297,39 @@ class TestDecode:
         with pytest.raises(InvalidData, match=words) as caught:
             decode(text)
         assert not isinstance(caught.value, NotJSON)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'"cut emoji \\ud83d"', "cut emoji \ufffd"),
+        (b'{"\\ude00": ["\\uD83D\\ud83d\\ude00", 1e5, 5]}', {"\ufffd": ["\ufffd😀", 1e5, 5]}),
+        (b'"\\\\ud83d"', "\\ud83d"),
+        (b'"a\xff"', "a\ufffd"),
+        (b'"\xed\xa0\xbd"', "\ufffd" * 3),
+        (b'\xef\xbb\xbf{"a": "\\udfff"}', {"a": "\ufffd"}),
+    ],
+)
+def test_repaired_text_has_replacement_characters(text: bytes, value: object) -> None:
+    assert repaired(text) == repaired(text, unique=True) == value
+    assert json.loads(encode(repaired(text))) == value
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff", b"\\ud83d", b"NaN", b"[" * 101 + b"]" * 101])
+def test_repaired_text_has_to_be_json(text: bytes) -> None:
+    with pytest.raises(InvalidData):
+        repaired(text)
+
+
+def test_duplicate_key_is_refused_in_a_repaired_text_if_keys_are_unique() -> None:
+    assert repaired(b'{"a":1,"a":2}') == {"a": 2}
+    with pytest.raises(InvalidData, match="twice"):
+        repaired(b'{"a":1,"a":2}', unique=True)
+
+
+def test_byte_order_mark_is_left_out() -> None:
+    assert compact(b'\xef\xbb\xbf{"a": 1}') == b'{"a":1}'
+    assert decode(b"\xef\xbb\xbf[1]") == [1]
 
 
 @pytest.mark.parametrize("number", ["9" * 309, "1" + "0" * 308, "9" * 308])

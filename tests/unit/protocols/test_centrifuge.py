@@ -46,6 +46,7 @@ def test_every_method_is_decoded_with_its_request(method: str) -> None:
         (b'{"id":1.5,"ping":{}}', "not a command"),
         (b'{"id":1', "not JSON"),
         (b"\xff", "not JSON"),
+        (rb'{"id":1,"publish":{"channel":"x","data":"\ud83d"}}', "not JSON: a lone surrogate"),
         (b'{"connect":' * 100_000, "not JSON"),
     ],
     ids=lambda value: repr(value[:20]),

@@ -456,6 +456,11 @@ class TestTheResource:
         status, message = post(Server(), "publish", body).error
         assert status == 400
         assert "the body is no JSON object" in message
+        assert "lone surrogate" in message or b"ud800" not in body
+
+    def test_a_byte_order_mark_is_left_out(self) -> None:
+        body = b'\xef\xbb\xbf{"channel": "a", "data": 1}'
+        assert post(Server(), "publish", body).status == 200
 
     @pytest.mark.parametrize(
         "body",

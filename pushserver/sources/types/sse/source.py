@@ -149,7 +149,7 @@ class SseSource:
         if self._options.format == "text":
             return data
         try:
-            value = jsontext.decode(data.encode())
+            value = jsontext.repaired(data.encode())
         except InvalidData as error:
             if self._options.format == "json":
                 raise InvalidData(f"it is not JSON: {error}") from None

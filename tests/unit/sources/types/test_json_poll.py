@@ -145,7 +145,7 @@ class TestPoll(RemoteCase):
         for body, problem in (
             (b"<html>", "answered with invalid JSON: "),
             (b"", "answered with invalid JSON: "),
-            (b'{"a": "\xff"}', "answered with invalid JSON: "),
+            (b'{"a": \xff}', "answered with invalid JSON: "),
             (b"[" * 100_000, "answered with invalid JSON: "),
             (b'{"a": NaN}', "answered with invalid JSON: "),
             (b"[1]", f"path: the answer of {remote.host} has nothing at /a"),
@@ -162,6 +162,18 @@ class TestPoll(RemoteCase):
         (await remote.visit()).answer(b'\xef\xbb\xbf{"a": 1}')
         assert await self.result(feed) == 1
         assert feed.oks == 1
+
+    async def test_invalid_characters_are_replaced(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(poll(remote, path="/a"), feed)
+        for body, value in (
+            (b'{"a": "cut emoji \\ud83d"}', "cut emoji \ufffd"),
+            (b'{"a": ["\\ude00\\ud83d"]}', ["\ufffd\ufffd"]),
+            (b'{"a": "\xff", "b": "\\ud83d"}', "\ufffd"),
+        ):
+            (await remote.visit()).answer(body)
+            assert await self.result(feed) == value
+            feed.wake()
 
     async def test_retry_after_of_a_busy_server_is_honoured(self) -> None:
         remote, feed = self.remote(), FakeFeed()

@@ -22,6 +22,19 @@ def split(*parts: bytes, max_bytes: int = 10) -> list[Line]:
 
 
 class TestSplitter:
+    def test_nuls_before_a_line_are_skipped_on_demand(self) -> None:
+        splitter = Splitter(4, skips_nuls=True)
+        parts = (b"\0\0", b"\0abcd", b"\n\0\0\na\0b\n\0\0abcde\n\0")
+        lines = [line for part in parts for line in splitter.feed(part)]
+        assert lines == [
+            Line(b"abcd", 8),
+            Line(b"", 3),
+            Line(b"a\0b", 4),
+            Line(b"abcd", 8, cut=True),
+        ]
+        assert splitter.pending == 1
+        assert splitter.rest() is None
+
     @pytest.mark.parametrize(
         ("parts", "lines"),
         [
@@ -90,6 +103,8 @@ class TestText:
             (b"a\xc3", "a�"),
             (b"a\0b\x1b[1m", "a\0b\x1b[1m"),
             (b"\xed\xa0\x80", "���"),
+            (b"\xef\xbb\xbffirst", "first"),
+            (b"\xef\xbb\xbf", ""),
         ],
     )
     def test_any_bytes_are_published_as_a_string(self, text: bytes, data: str) -> None:
@@ -110,6 +125,9 @@ class TestJson:
             (b'{"a": [1, 2.5, null]}', {"a": [1, 2.5, None]}),
             (b' "gr\\u00fcn" ', "grün"),
             (b"12345678901234567890123", 12345678901234567890123),
+            (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
+            (b'"\\ud83d"', "\ufffd"),
+            (b'{"a": "\\ude00\xff"}', {"a": "\ufffd\ufffd"}),
         ],
     )
     def test_json_line_is_published_as_its_value(self, text: bytes, data: Any) -> None:

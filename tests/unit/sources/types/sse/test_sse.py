@@ -384,6 +384,13 @@ class TestData(StreamCase):
         assert len(feed.troubles) == 2
         assert all(t.startswith("an event was skipped: it is not JSON: ") for t in feed.troubles)
 
+    async def test_half_a_surrogate_pair_is_replaced(self) -> None:
+        stream = b'data: "a\\ud83d"\n\ndata: ["\\ude00"]\n\ndata: {"a\\udbff": 1}\n\n'
+        for options in ({}, {"format": "json"}):
+            feed = await self.values(stream, 3, **options)
+            assert feed.data == ["a\ufffd", ["\ufffd"], {"a\ufffd": 1}]
+            assert feed.troubles == []
+
     async def test_data_that_cannot_be_published_is_skipped(self) -> None:
         remote, feed = self.remote(), FakeFeed()
         visit = await self.open_stream(remote, feed)

@@ -188,12 +188,20 @@ class TestBody:
             (b"5", None, 5),
             (b"hello", None, "hello"),
             (b"5", "", 5),
+            (b'\xef\xbb\xbf{"a": 1}', "application/json", {"a": 1}),
+            (b"\xef\xbb\xbfhello", "text/plain", "hello"),
+            (b"payload=%EF%BB%BF%5B1%5D", FORM, [1]),
         ],
     )
     def test_body_is_json_if_valid_and_else_text(
         self, body: bytes, content_type: str | None, value: object
     ) -> None:
         assert self.published(body, content_type) == value
+
+    @pytest.mark.parametrize("content_type", ["application/json", "text/plain", FORM])
+    def test_half_a_surrogate_pair_is_refused_with_the_reason(self, content_type: str) -> None:
+        status, message = self.refused(b'{"a": "\\ud83d"}', content_type)
+        assert (status, "a lone surrogate" in message) == (400, True)
 
     def test_form_may_contain_json(self) -> None:
         body = urlencode({"payload": json.dumps({"ä": "a b&c"}), "other": "x"}).encode()
