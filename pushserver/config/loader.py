@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -175,6 +176,13 @@ def _check(config: Config, top: Location) -> None:
             normal_origin(origin)
         except ValueError as error:
             raise server.error("allowed_origins", str(error)) from None
+    for number, key in enumerate(config.auth.api_keys, 1):
+        if key != key.strip() or any(unicodedata.category(letter) == "Cc" for letter in key):
+            problem = (
+                f"key {number} cannot be sent in a header; expected a text without control"
+                " characters, and without white space at its ends"
+            )
+            raise top.inner("auth").error("api_keys", problem)
     for name in config.server.names:
         if not host_name(name) or host_name(f"{name}:1") == "":
             raise server.error(

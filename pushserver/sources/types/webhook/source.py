@@ -181,6 +181,8 @@ def _check_secret(options: Options) -> None:
         raise ValueError('secret: expected no secret with signature = "none"')
     if options.signature != "none" and count != 1:
         raise ValueError("secret: expected either secret or secret_file")
+    if options.secret and not options.secret.strip():
+        raise ValueError("secret: it is blank, expected the secret of the sender")
     if "\0" in options.secret_file:
         raise ValueError(f"secret_file: {options.secret_file!r}, expected the path of a file")
 
