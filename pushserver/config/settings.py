@@ -52,12 +52,13 @@ class Store:
     """The file of the history; without a path, the history ends with the process.
 
     `durability`: `batched` commits every `commit_milliseconds`, `sync` before a publication is
-    acknowledged or delivered.
+    acknowledged or delivered. `mode`: the permissions of the file and its log, in octal.
     """
 
     path: str = ""
     durability: Literal["batched", "sync"] = "batched"
     commit_milliseconds: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    mode: Annotated[str, Meta(pattern="^0?6[046][046]$")] = "600"
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,15 @@ def make_broker(
         return MemoryBroker(history, keys, metrics, clock, monotonic), None
     thread = ThreadWorker("store")
     committer = Committer(
-        store.path, store.durability, thread, reactor, monotonic, history, keys, metrics
+        store.path,
+        store.durability,
+        thread,
+        reactor,
+        monotonic,
+        history,
+        keys,
+        metrics,
+        int(store.mode, 8),
     )
     if store.durability == "sync":
         broker = SyncBroker(history, keys, metrics, clock, monotonic, committer, reactor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 
 from twisted.application.service import Service
@@ -15,6 +16,15 @@ from pushserver.errors import StartFailed
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel's own bound is net.core.somaxconn."""
+
+
+def with_mode(text: str) -> str:
+    """The text of an endpoint; a UNIX socket without a mode gets 600, and not Twisted's 666."""
+    kind, *parts = re.split(r"(?<!\\):", text)
+    named = [re.split(r"(?<!\\)=", part)[:-1] for part in parts]
+    if kind != "unix" or ["mode"] in named or named.count([]) != 1 - named.count(["address"]):
+        return text
+    return f"{text}:mode=600"
 
 
 class Listener(Service):

@@ -21,7 +21,7 @@ from pushserver.errors import StartFailed
 from pushserver.server.epoll_limit import bound
 from pushserver.server.gc_policy import Collector
 from pushserver.server.inherited import PREFIX, Place, inherited, passed
-from pushserver.server.listener import Listener
+from pushserver.server.listener import Listener, with_mode
 from pushserver.server.systemd import notify
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.runner import Runner, Status
@@ -78,7 +78,7 @@ class PushService(MultiService):
         try:
             if text.startswith(PREFIX):
                 return inherited(self._reactor, text, passed(os.environ), self._claim)
-            return [Place(text, serverFromString(self._reactor, text))]
+            return [Place(text, serverFromString(self._reactor, with_mode(text)))]
         except Exception as error:
             problem = f"--listen {text}: {error}"
             if not text.startswith(PREFIX):

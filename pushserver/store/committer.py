@@ -32,6 +32,7 @@ class Committer:
         history: History,
         keys: Keys,
         metrics: Metrics,
+        mode: int = 0o600,
     ):
         self._path = path
         self._durability = durability
@@ -41,6 +42,7 @@ class Committer:
         self._history = history
         self._keys = keys
         self._metrics = metrics
+        self._mode = mode
         self.problem = ""
         """The error of the last commit; empty after a success."""
 
@@ -51,7 +53,7 @@ class Committer:
         fork loses the file's lock.
         """
         try:
-            self._file = SqliteFile(self._path, self._durability)
+            self._file = SqliteFile(self._path, self._durability, self._mode)
         except StoreError as error:
             raise StartFailed(str(error)) from None
         try:

@@ -68,9 +68,10 @@ class SqliteFile:
     another inode than at the last start gets a new epoch too.
     """
 
-    def __init__(self, path: str, durability: str):
-        """Open or create the file; raises StoreError."""
+    def __init__(self, path: str, durability: str, mode: int = 0o600):
+        """Open or create the file, with this mode; raises StoreError."""
         self._path = path
+        self._mode = mode
         self._durability = durability
         self._log: Log | None = None
         if os.path.isfile(path) and not belongs(path):
@@ -78,6 +79,10 @@ class SqliteFile:
                 f"{path} was replaced, and {log_path(path)} belongs to the replaced file: to start"
                 " with the new one, move the -wal file away; to undo, put the replaced file back"
             )
+        # SQLite makes its files readable by everybody, and the log with the mode of the database.
+        # Any other error is that of SQLite too.
+        with contextlib.suppress(OSError, ValueError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
         try:
             self._db = sqlite3.connect(
                 path, timeout=2.0, isolation_level=None, check_same_thread=False
@@ -105,6 +110,10 @@ class SqliteFile:
         # Takes the lock, which is kept. A database of another program stays unchanged.
         with self._transaction("EXCLUSIVE"):
             format_ = read_format(self._db)
+        for file in (self._path, log_path(self._path)):
+            # A file of another owner that this process may write keeps its mode.
+            with contextlib.suppress(PermissionError, FileNotFoundError):
+                os.chmod(file, self._mode)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]

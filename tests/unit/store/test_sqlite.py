@@ -617,6 +617,49 @@ INSERT INTO keys VALUES ('a', 'k', 'e1', 2, 2, 1795000000.0);
 """A file of a server from before the memory of sources."""
 
 
+class TestMode:
+    """The permissions of the file and its log."""
+
+    @pytest.fixture(autouse=True)
+    def _umask(self) -> Iterator[None]:
+        before = os.umask(0)
+        yield
+        os.umask(before)
+
+    @staticmethod
+    def modes(path: Path) -> set[int]:
+        return {os.stat(name).st_mode & 0o777 for name in (path, f"{path}-wal")}
+
+    @pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+    @pytest.mark.parametrize("umask", [0, 0o77])
+    def test_is_the_configured_one(self, path: Path, mode: int, umask: int) -> None:
+        os.umask(umask)
+        file = SqliteFile(str(path), "batched", mode)
+        load(file)
+        assert self.modes(path) == {mode}
+        file.close()
+
+    def test_of_a_new_file_is_600(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(5))
+            assert self.modes(path) == {0o600}
+
+    def test_of_an_existing_file_is_changed(self, path: Path) -> None:
+        with opened(path):
+            pass
+        path.chmod(0o644)
+        with opened(path):
+            assert self.modes(path) == {0o600}
+
+    def test_of_a_database_of_another_program_stays(self, path: Path) -> None:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("CREATE TABLE cats (name)")
+        path.chmod(0o644)
+        with pytest.raises(StoreError, match="another program"):
+            SqliteFile(str(path), "batched")
+        assert path.stat().st_mode & 0o777 == 0o644
+
+
 class TestFileOfTheFirstFormat:
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
