@@ -2,8 +2,8 @@
 // recovers. This file adds the needs of a view: no duplicates, a new history after a failed recovery,
 // and a text for each state.
 
-import { closeReason, failureReason, reconnectReason } from "./reasons.js";
-import { parseExactly } from "./values.js";
+import { keepIntegers, keepTimes, listenToResult, networkEvents } from "./client.js";
+import { answerReason, closeReason, failureReason, reconnectReason } from "./reasons.js";
 import { Watching } from "./watching.js";
 
 const MAX_DELAY_MS = 5000; // the client's default is 20 s, too long on a page that somebody looks at
@@ -25,6 +25,7 @@ export class ChannelConnection {
     this.options = options;
     this.handlers = handlers;
     this.reason = "";
+    this.answered = ""; // the newest refusal of an HTTP transport, as a text
     this.epoch = null;
     this.last = 0; // offset of the newest publication passed to the handlers
     this.seen = 0; // the same, but kept while a history is passed again
@@ -66,15 +67,41 @@ export class ChannelConnection {
     const { transports, emulationEndpoint } = this.options;
     // With a list, the client tries the next transport at once when one fails.
     const only = transports.length === 1 && transports[0].transport === "websocket";
+    this.webSocketOnly = only;
     return new globalThis.Centrifuge(only ? transports[0].endpoint : transports, {
       name: "pushserver-page",
       emulationEndpoint,
       maxReconnectDelay: MAX_DELAY_MS,
       networkEventTarget: this.network,
+      fetch: (url, options) => this.#fetch(url, options),
     });
   }
 
+  // The client does not pass the server's answer, nor does a browser for a WebSocket.
+  async #fetch(url, options) {
+    this.answered = "";
+    const response = await fetch(url, options);
+    if (!response.ok) this.answered = answerReason(response.status, await textOf(response));
+    return response;
+  }
+
+  // Requests the URL of the WebSocket for the answer, if no HTTP transport gets it.
+  async #ask(context) {
+    const { endpoint } = this.options.transports.find(({ transport }) => transport === "websocket");
+    try {
+      const { status } = await this.#fetch(endpoint.replace(/^ws/, "http"));
+      // The answer to a request without Upgrade; that a proxy passes it on is known after a subscribe.
+      if (status === 426 && this.epoch !== null) this.answered = "";
+    } catch {
+      // no answer
+    }
+    if (this.client.state !== "connecting") return;
+    this.reason = failureReason(context, navigator.onLine, this.answered);
+    this.#report("reconnecting", this.retryAt);
+  }
+
   #report(name, retryAt = null) {
+    this.retryAt = retryAt;
     // After the final end of the subscription, the state of the connection does not matter to the
     // reader.
     if (name !== "closed" && this.subscription.state === "unsubscribed") return;
@@ -91,10 +118,15 @@ export class ChannelConnection {
       this.watching.forget();
       this.#report("reconnecting");
     });
-    this.client.on("connected", ({ client }) => (this.watching.self = client));
+    this.client.on("connected", ({ client, transport }) => {
+      this.watching.self = client;
+      this.answered = "";
+      this.webSocketOnly = transport === "websocket"; // the client keeps a transport that worked
+    });
     // A failed attempt of a client that is connecting causes only an error event.
     this.client.on("error", (context) => {
-      this.reason = failureReason(context, navigator.onLine);
+      this.reason = failureReason(context, navigator.onLine, this.answered);
+      if (context.transport === "websocket" && this.webSocketOnly) this.#ask(context);
     });
     this.client.on("disconnected", (context) => {
       this.reason = closeReason(context);
@@ -236,43 +268,10 @@ export class ChannelConnection {
   }
 }
 
-// The browser's network events, on a target of our own so that retryNow() can send one too.
-function networkEvents() {
-  const target = new EventTarget();
-  for (const name of ["online", "offline"]) {
-    window.addEventListener(name, () => target.dispatchEvent(new Event(name)));
+async function textOf(response) {
+  try {
+    return await response.text();
+  } catch {
+    return "";
   }
-  return target;
-}
-
-// centrifuge-js 5.8.0 does not pass `time` to the application.
-function keepTimes(client) {
-  const original = client._getPublicationContext;
-  if (typeof original !== "function") return;
-  client._getPublicationContext = function (channel, publication) {
-    const context = original.call(this, channel, publication);
-    if (typeof publication.time === "number") context.time = publication.time;
-    return context;
-  };
-}
-
-// centrifuge-js 5.8.0 parses with JSON.parse, which rounds integers above 2^53.
-function keepIntegers(client) {
-  const codec = client._codec;
-  if (typeof codec?.decodeReplies !== "function") return;
-  codec.decodeReplies = (text) =>
-    text
-      .split("\n")
-      .filter((line) => line.trim() !== "")
-      .map(parseExactly);
-}
-
-function listenToResult(object, method, listener) {
-  const original = object[method];
-  if (typeof original !== "function") return;
-  object[method] = function (...values) {
-    const result = original.apply(this, values);
-    listener(result);
-    return result;
-  };
 }

@@ -11,6 +11,8 @@ const CONNECTING = new Map([
   [3012, "this page did not answer in time"],
 ]);
 
+const PROXY_ERRORS = new Set([502, 503, 504]);
+
 const DISCONNECTED = new Map([
   [0, "disconnected"],
   [1, "not authorized"],
@@ -24,11 +26,25 @@ export function reconnectReason({ code, reason }, online) {
   return CONNECTING.get(code) ?? reason ?? "the connection was lost";
 }
 
-/** The reason of a failed attempt to connect, from an error event of the client. */
-export function failureReason({ type, error }, online) {
+/**
+ * The reason of a failed attempt to connect, from an error event of the client; `answered` is the
+ * text of the server's refusal, if it has sent one.
+ */
+export function failureReason({ type, error }, online, answered) {
   if (!online) return "this device is offline";
+  if (answered) return answered;
   if (type === "transport") return "no answer from the server";
   return error?.message || "the server refused the connection";
+}
+
+/** The reason of an attempt that was answered with this HTTP status and body. */
+export function answerReason(status, body) {
+  const answer = `the server answered ${status}`;
+  try {
+    return `${answer}: ${JSON.parse(body).error.message}`;
+  } catch {
+    return PROXY_ERRORS.has(status) ? `the proxy answered ${status}: no server behind it` : answer;
+  }
 }
 
 /** The reason of a final close. */

@@ -38,6 +38,7 @@ class Site:
         self.recovers = True
         self.refusal: dict[str, Any] | None = None  # the error for subscriptions
         self.down = False
+        self.answer: tuple[int, str] | None = None  # status and body for each connection
         self.missing: tuple[str, ...] = ()  # names of files that are answered with 404
         self.watching = 1
         self.status: dict[str, Any] | None = None  # the status; None: not permitted
@@ -142,6 +143,8 @@ class Site:
             route.fulfill(status=404)
         elif path.startswith("/static/"):
             route.fulfill(path=ROOT / path[1:], content_type=mimetypes.guess_type(path)[0])
+        elif path.startswith("/connection/") and self.answer is not None:
+            route.fulfill(status=self.answer[0], body=self.answer[1])
         elif path == "/status":
             self._tell(route)
         else:

@@ -499,3 +499,61 @@ def test_a_page_whose_script_fails_says_so(site: Site) -> None:
     page = site.open()
     words = "Not started: Uncaught Error: no such thing. Reload the page."
     expect(page.locator("#state-text")).to_have_text(words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            (403, '{"error":{"code":403,"message":"https://push.test is not allowed"}}'),
+            "the server answered 403: https://push.test is not allowed",
+        ),
+        ((403, "<h1>Forbidden</h1>"), "the server answered 403"),
+        (
+            (426, '{"error":{"code":426,"message":"upgrade to websocket"}}'),
+            "the server answered 426: upgrade to websocket",
+        ),
+        ((502, "<h1>Bad Gateway</h1>"), "the proxy answered 502: no server behind it"),
+        (
+            (503, '{"error":{"code":503,"message":"the server is full"}}'),
+            "the server answered 503: the server is full",
+        ),
+    ],
+)
+def test_a_page_that_is_refused_shows_the_answer(
+    site: Site, answer: tuple[int, str], words: str
+) -> None:
+    site.allowed = ("error: Failed to load resource", "error: EventSource's response")
+    site.down, site.answer = True, answer
+    page = site.open()
+    expect(page.locator("#state-text")).to_have_text(re.compile(rf"in \d s: {re.escape(words)}$"))
+    site.down, site.answer = False, None
+    page.locator("#state-button").click()
+    is_live(page)
+
+
+def test_a_page_that_was_live_shows_the_answer(site: Site) -> None:
+    site.allowed = ("error: Failed to load resource",)
+    page = site.open()
+    is_live(page)
+    site.down, site.answer = True, (502, "<h1>Bad Gateway</h1>")
+    site.close(3001, "shutdown")
+    words = re.compile(r"in \d s: the proxy answered 502: no server behind it$")
+    expect(page.locator("#state-text")).to_have_text(words)
+    site.down, site.answer = False, None
+    is_live(page)
+    site.down = True
+    site.close(3001, "shutdown")
+    expect(page.locator("#state-text")).to_have_text(re.compile("the server is shutting down$"))
+
+
+def test_a_lost_connection_does_not_blame_the_proxy_for_a_request_without_upgrade(
+    site: Site,
+) -> None:
+    site.allowed = ("error: Failed to load resource",)
+    page = site.open()
+    is_live(page)
+    site.down, site.answer = True, (426, '{"error":{"code":426,"message":"pass Upgrade on"}}')
+    site.close(3001, "shutdown")
+    words = "in 5 s: no answer from the server"
+    expect(page.locator("#state-text")).to_contain_text(words, timeout=15_000)

@@ -1,0 +1,46 @@
+// Changes of the official client, where it has no option. If a later version renames these methods, the
+// page works without the change.
+
+import { parseExactly } from "./values.js";
+
+/** The browser's network events, on a target of our own, so that retryNow() can send one too. */
+export function networkEvents() {
+  const target = new EventTarget();
+  for (const name of ["online", "offline"]) {
+    window.addEventListener(name, () => target.dispatchEvent(new Event(name)));
+  }
+  return target;
+}
+
+/** Passes `time` to the application, which centrifuge-js 5.8.0 does not. */
+export function keepTimes(client) {
+  const original = client._getPublicationContext;
+  if (typeof original !== "function") return;
+  client._getPublicationContext = function (channel, publication) {
+    const context = original.call(this, channel, publication);
+    if (typeof publication.time === "number") context.time = publication.time;
+    return context;
+  };
+}
+
+/** Keeps integers above 2^53, which centrifuge-js 5.8.0 rounds, as it parses with JSON.parse. */
+export function keepIntegers(client) {
+  const codec = client._codec;
+  if (typeof codec?.decodeReplies !== "function") return;
+  codec.decodeReplies = (text) =>
+    text
+      .split("\n")
+      .filter((line) => line.trim() !== "")
+      .map(parseExactly);
+}
+
+/** Calls the listener with each result of the method. */
+export function listenToResult(object, method, listener) {
+  const original = object[method];
+  if (typeof original !== "function") return;
+  object[method] = function (...values) {
+    const result = original.apply(this, values);
+    listener(result);
+    return result;
+  };
+}
