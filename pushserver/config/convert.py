@@ -14,7 +14,10 @@ import msgspec
 
 from pushserver.errors import InvalidConfig
 
-_SECRET = re.compile(r"auth\.|(secret|password|token|key|header)s?$")
+_SECRET = re.compile(
+    r"(^|[._-])(auth|authorization|secret|password|passphrase|passwd|pass|pwd|token|key|header"
+    r"|credential|cookie|dsn|environment)s?([._-]|$)"
+)
 """The paths of keys whose values must not be logged."""
 
 
@@ -55,10 +58,35 @@ class Location:
         return f" ({', '.join(names)} {'are' if len(names) > 1 else 'is'} set)" if names else ""
 
 
+def shown(value: object) -> str:
+    """The value for an error, which may end up in a log: no content of tables and lists."""
+    if isinstance(value, dict | list) and value:
+        return "a table" if isinstance(value, dict) else "a list"
+    is_url = isinstance(value, str) and re.search("@|://", value)
+    return shown_url(str(value)) if is_url else f"{value!r:.60}"
+
+
+def shown_url(url: str) -> str:
+    """The URL for an error: without user and password, and without the path, which may be a key.
+
+    The URL may be invalid.
+    """
+    before, mark, rest = url.rpartition("@") if "@" in url else url.rpartition("://")
+    host = re.split(r"[/?#\\\s]", rest, maxsplit=1)[0]
+    before = "..." if mark == "@" else before
+    more = "/..." if rest[len(host) :].strip("/") else rest[len(host) :]
+    return f"{before + mark + host + more!r:.80}"
+
+
+def shown_kind(value: object) -> str:
+    """The value where a table was expected; a text may be a secret."""
+    return "a text" if isinstance(value, str) and value else shown(value)
+
+
 def check_table(content: object, location: Location, of: str = "") -> dict[str, Any]:
     """Return `content` if it is a table; raise InvalidConfig if not."""
     if not isinstance(content, dict):
-        raise location.error("", f"expected a table{of}, got {content!r:.60}")
+        raise location.error("", f"expected a table{of}, got {shown_kind(content)}")
     return content
 
 
@@ -106,7 +134,7 @@ def convert(value: object, hint: Any, key: str, location: Location) -> Any:
         value = str(value).split()
     if get_origin(hint) is Literal and value not in get_args(hint):
         expected = " or ".join(get_args(hint))
-        raise location.error(key, f"expected {expected}, got {value!r:.60}")
+        raise location.error(key, f"expected {expected}, got {shown(value)}")
     if not isinstance(value, int) and isinstance(value, Real):
         # msgspec refuses subclasses of float, such as NumPy's float64, and fractions.
         value = float(value)
@@ -116,5 +144,11 @@ def convert(value: object, hint: Any, key: str, location: Location) -> Any:
         )
     except msgspec.ValidationError as error:
         problem = re.sub(r" - at `\$.*", "", str(error)).replace("`", "")
-        shown = "" if _SECRET.search(location.path(key)) else f", value {value!r:.60}"
-        raise location.error(key, f"{problem[:1].lower()}{problem[1:]}{shown}") from None
+        path = key
+        if isinstance(value, dict) and value and "dict[" in str(hint):
+            # The error does not name the key inside.
+            for name, item in value.items() if len(value) > 1 else ():
+                convert({name: item}, hint, key, location)
+            path = f"{key}.{next(iter(value))}"
+        suffix = "" if _SECRET.search(location.path(path)) else f", value {shown(value)}"
+        raise location.error(path, f"{problem[:1].lower()}{problem[1:]}{suffix}") from None

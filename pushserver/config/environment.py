@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pushserver.config.convert import Location, Text, check_known
+from pushserver.config.convert import Location, Text, check_known, shown_kind
 from pushserver.errors import InvalidConfig
 
 PREFIX = "PUSHSERVER_"
@@ -123,6 +123,6 @@ def _put(
 def _inner(table: dict[str, Any], part: str, variable: str, top: Location) -> dict[str, Any]:
     inner = table.setdefault(part, {})
     if not isinstance(inner, dict):
-        problem = f"{part}: expected a table, got {inner!r:.60}"
+        problem = f"{part}: expected a table, got {shown_kind(inner)}"
         raise InvalidConfig(f"{top.file}: {problem} (and {variable} is set)")
     return inner

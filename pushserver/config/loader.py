@@ -22,6 +22,7 @@ from pushserver.config.convert import (
     convert,
     convert_known,
     convert_table,
+    shown,
     suggestion,
 )
 from pushserver.config.limits import Limits
@@ -172,6 +173,9 @@ def _check(config: Config, top: Location) -> None:
     if config.server.front_channel:
         _check_channel_name(config.server.front_channel, server.inner("front_channel"))
     for origin in config.server.allowed_origins:
+        if "@" in origin:
+            problem = f"{shown(origin)} has a user before an @, expected an origin"
+            raise server.error("allowed_origins", problem)
         try:
             normal_origin(origin)
         except ValueError as error:
@@ -186,7 +190,7 @@ def _check(config: Config, top: Location) -> None:
     for name in config.server.names:
         if not host_name(name) or host_name(f"{name}:1") == "":
             raise server.error(
-                "names", f"{name!r:.80} is no host name; expected push.example, without a port"
+                "names", f"{shown(name)} is no host name; expected push.example, without a port"
             )
     for name, source in config.sources.items():
         location = top.inner(variables.SOURCES).inner(name)

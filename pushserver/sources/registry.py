@@ -101,6 +101,7 @@ def make(name: str, source: Source, types: Mapping[str, Any]) -> tuple[Any, Plan
         )
     instance = kind.make(kind.options(**source.options))
     if not ISource.providedBy(instance):
-        raise ValueError(f"the type {source.type} made {instance!r:.60}, expected an ISource")
+        made = type(instance).__name__
+        raise ValueError(f"the type {source.type} made an object of {made}, expected an ISource")
     settings = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
     return instance, Plan(**settings, name=name)

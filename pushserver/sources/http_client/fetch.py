@@ -27,6 +27,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from pushserver import __version__
+from pushserver.config.convert import shown_url
 from pushserver.sources.http_client.headers import check_header
 from pushserver.sources.http_client.response import Response, UnusableResponse, request
 from pushserver.sources.interface import SourceFailed
@@ -155,7 +156,7 @@ def _check_url(url: str) -> None:
         usable = False
     if not usable or not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError(
-            f"url: {url!r:.80}, expected a URL in ASCII such as https://example.org/path"
+            f"url: {shown_url(url)}, expected a URL in ASCII such as https://example.org/path"
         )
     if "@" in parts.netloc:
         raise ValueError("url: has a user name before an @, expected it in headers.Authorization")

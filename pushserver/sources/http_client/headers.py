@@ -15,9 +15,16 @@ def is_header_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def shown_name(name: str) -> str:
+    """What stands for a name, for errors, without a value that follows it."""
+    match = re.match(r"[\w-]*", name)
+    word = match[0] if match else ""
+    return repr(f"{word}..." if word != name else name)[:80]
+
+
 def check_header(name: str, value: str) -> None:
     """Raise ValueError unless a source may send this header; the text never has the value."""
     if not is_header_name(name) or name.lower() in _OUR_OWN:
-        raise ValueError(f"headers: {name!r:.80} cannot be sent")
+        raise ValueError(f"headers: {shown_name(name)} cannot be sent")
     if _VALUE.fullmatch(value) is None:
         raise ValueError(f"headers: {name}: expected printable ASCII")

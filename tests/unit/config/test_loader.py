@@ -364,6 +364,86 @@ class TestError:
             load(text, FILE, {}, {"kind": Kind()})
         assert "s3cret" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("auth = 's3cret'", "auth: expected a table, got a text"),
+            ("auth = ['s3cret']", "auth: expected a table, got a list"),
+            ("auth = {s3 = 's3cret'}", "auth.s3: unknown key"),
+            ("sources = 's3cret'", "sources: expected a table of tables, got a text"),
+            ("sources.s = [{secret = 's3cret'}]", "sources.s: expected a table, got a list"),
+            ("store = 's3cret'", "store: expected a table, got a text"),
+            ("server = {listen = {a = 's3cret'}}", "value a table"),
+            (
+                "server = {allowed_origins = ['https://me:s3cret@app.example']}",
+                "server.allowed_origins: '...@app.example' has a user before an @",
+            ),
+            ("server = {names = ['me:s3cret@app.example']}", "'...@app.example' is no host name"),
+            ("limits = {body_bytes = 'https://me:s3cret@a'}", "value '...@a'"),
+            ("limits = {body_bytes = 'https://a/?token=s3cret'}", "value 'https://a/...'"),
+            ("store = {durability = 'https://me:s3cret@a'}", "got '...@a'"),
+        ],
+    )
+    def test_names_the_key_and_the_host_and_no_secret(self, text: str, message: str) -> None:
+        shown = problem(text)
+        assert message in shown
+        assert "s3cret" not in shown
+
+    @pytest.mark.parametrize(
+        ("keys", "message"),
+        [
+            ("environment = {PASSWORD = 's3cret', N = 5}", "environment.N: expected str, got int"),
+            ("environment = {N = ['s3cret']}", "environment.N: expected str, got"),
+            ("environment = 'PASSWORD=s3cret'", "environment: expected"),
+            ("environment = {'A=s3cret' = ''}", "environment: 'A=' is not the name"),
+            ("command = ['mysql', '-ps3cret', 5]", "command: expected"),
+            ("command = ['', '-ps3cret']", "command: expected a program, got an empty first word"),
+            ('command = "mysql -ps3cret \'a"', "command: No closing quotation"),
+        ],
+    )
+    def test_of_a_command_has_no_secret(self, keys: str, message: str) -> None:
+        command = "" if "command =" in keys else "command = 'a'\n"
+        shown = problem(f"[sources.s]\ntype = 'command'\nchannel = 'c'\n{command}{keys}")
+        assert f"sources.s.{message}" in shown or f"sources.s: {message}" in shown
+        assert "s3cret" not in shown
+
+    @pytest.mark.parametrize(
+        ("keys", "message"),
+        [
+            ("url = 'https://me:s3cret@example.org:x/a'", "url: '...@example.org:x/...', expected"),
+            ("url = 'ftp://me:s3cret@example.org'", "url: '...@example.org', expected a URL"),
+            ("url = 'https://me:s3/cret@example.org:0'", "url: '...@example.org:0', expected"),
+            ("url = 'https://me:s3cret@example.org'", "url: has a user name before an @"),
+            ("url = 'https://exämple.org/s3cret?k=s3cret'", "url: 'https://exämple.org/...',"),
+            ("url = 'me:s3cret@example.org'", "url: '...@example.org', expected"),
+            ("url = ['https://me:s3cret@example.org']", "value a list"),
+            ("url = 'http://a'\nheaders = {'X-Key: s3cret' = ''}", "headers: 'X-Key...' cannot"),
+            ("url = 'http://a'\nheaders = {X-Key = ['s3cret']}", "headers.X-Key: expected str"),
+            ("url = 'http://a'\nheaders = 'X-Key: s3cret'", "headers: expected object, got str"),
+        ],
+    )
+    @pytest.mark.parametrize("kind", ["poll", "sse"])
+    def test_of_a_url_names_the_host(self, kind: str, keys: str, message: str) -> None:
+        shown = problem(f"[sources.s]\ntype = '{kind}'\nchannel = 'c'\n{keys}")
+        assert message in shown
+        assert "s3cret" not in shown.replace("s3/cret", "s3cret")
+
+    @pytest.mark.parametrize("key", ["header", "id_header"])
+    def test_of_a_webhook_has_no_secret(self, key: str) -> None:
+        text = f"secret = 'x'\nsignature = 'plain'\nheader = 'A'\n{key} = 'X-Key: s3cret'"
+        text = text.replace("header = 'A'\nheader", "header")
+        shown = problem(f"[sources.s]\ntype = 'webhook'\nchannel = 'c'\n{text}")
+        assert f"{key}: 'X-Key...', expected the name of a header" in shown
+
+    def test_in_the_environment_has_no_secret(self) -> None:
+        table = "[sources.s]\ntype = 'command'\nchannel = 'c'\ncommand = 'a'\n"
+        assert "s3cret" not in problem(table, PUSHSERVER_SOURCES_S_ENVIRONMENT="A=s3cret")
+        assert "s3cret" not in problem("auth = 's3cret'", PUSHSERVER_AUTH_API_KEYS="k")
+        assert "s3cret" not in problem(
+            "[sources.s]\ntype = 'poll'\nchannel = 'c'",
+            PUSHSERVER_SOURCES_S_URL="htps://me:s3cret@example.org",
+        )
+
     def test_has_the_message_of_the_options_of_a_type(self) -> None:
         text = "[sources.s]\ntype = 'kind'\nchannel = 'c'\npair = "
         for pair, message in (("[2, 1]", "pair: (2, 1) decreases"), ("[0, 1]", "pair: not from 0")):

@@ -173,7 +173,7 @@ class TestMake:
         [
             (Source("x", "c"), "x is not a type of sources, expected one of k"),
             (Source("k", "c", options={"size": 10}), "size: expected 9 at most, got 10"),
-            (Source("l", "c"), "the type l made 5, expected an ISource"),
+            (Source("l", "c"), "the type l made an object of int, expected an ISource"),
         ],
     )
     def test_invalid_table_raises_value_error(self, table: Source, problem: str) -> None:

@@ -184,9 +184,11 @@ def _make(options: Options) -> CommandSource:
         words = options.command
         command = shlex.split(words) if isinstance(words, str) else list(words)
     except ValueError as error:
-        raise ValueError(f"command: {error}, value {words!r:.60}") from None
+        raise ValueError(f"command: {error}") from None
     if not command or not command[0]:
-        raise ValueError(f"command: expected a program, got {words!r:.60}")
+        # The arguments may have secrets.
+        shown = f", got {words!r:.60}" if not any(command) else ", got an empty first word"
+        raise ValueError(f"command: expected a program{shown}")
     for key, texts in (
         ("command", command),
         ("directory", [options.directory]),
@@ -196,7 +198,9 @@ def _make(options: Options) -> CommandSource:
             raise ValueError(f"{key}: expected no NUL character in it")
     for name in options.environment:
         if not name or "=" in name:
-            raise ValueError(f"environment: {name!r:.60} is not the name of a variable")
+            # After the = there may be a secret.
+            shown = "".join(name.partition("=")[:2])
+            raise ValueError(f"environment: {shown!r:.60} is not the name of a variable")
     return CommandSource(options, command)
 
 

@@ -18,7 +18,7 @@ from pushserver.channels.idempotency import REMEMBERED_SECONDS, check_key
 from pushserver.channels.names import check_event
 from pushserver.channels.publication import Receipt
 from pushserver.errors import InvalidData, NotJSON, PushServerError
-from pushserver.sources.http_client.headers import is_header_name
+from pushserver.sources.http_client.headers import is_header_name, shown_name
 from pushserver.sources.interface import Feed, IHook, ISource, SourceFailed
 from pushserver.sources.types.source_type import BuiltInType
 from pushserver.sources.types.webhook.signatures import (
@@ -184,14 +184,14 @@ def _check_secret(options: Options) -> None:
     if options.secret and not options.secret.strip():
         raise ValueError("secret: it is blank, expected the secret of the sender")
     if "\0" in options.secret_file:
-        raise ValueError(f"secret_file: {options.secret_file!r}, expected the path of a file")
+        raise ValueError("secret_file: expected the path of a file, without a NUL character")
 
 
 def _check_headers(options: Options) -> None:
     for key in ("header", "id_header", "event_header"):
         value = getattr(options, key)
         if value and not is_header_name(value):
-            raise ValueError(f"{key}: {value!r:.80}, expected the name of a header")
+            raise ValueError(f"{key}: {shown_name(value)}, expected the name of a header")
     own = options.signature in ("plain", "token")
     if own and not options.header:
         raise ValueError(f'header: must be set for signature = "{options.signature}"')
