@@ -28,8 +28,16 @@ from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError
 from pushserver.sessions.commands import history_result
 from pushserver.sessions.node import Node
+from pushserver.web.body import check_coding
 from pushserver.web.gate import Gate
-from pushserver.web.resource import Answer, ContainerResource, LeafResource, Refusal, answer_json
+from pushserver.web.resource import (
+    Answer,
+    ContainerResource,
+    LeafResource,
+    Refusal,
+    answer_json,
+    header,
+)
 
 
 class Call(Struct, forbid_unknown_fields=True):
@@ -149,6 +157,7 @@ class MethodResource(LeafResource):
     async def _answer(self, request: Request) -> bytes:
         self._gate.check(request, proven=self._name not in WITHOUT_PROOF)
         assert request.content is not None
+        check_coding(header(request, "content-encoding") or "")
         body: bytes = request.content.read().removeprefix(BOM_UTF8) or b"{}"
         if self._name not in METHODS:
             raise Refusal(404, f"unknown method {self._name[:40]!r}, expected one of {KNOWN}")

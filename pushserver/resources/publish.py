@@ -11,7 +11,7 @@ from pushserver.channels.names import check_event
 from pushserver.channels.publication import Draft
 from pushserver.errors import InvalidData, InvalidName, NotJSON
 from pushserver.sessions.node import Node
-from pushserver.web.body import read_body
+from pushserver.web.body import check_coding, read_body
 from pushserver.web.gate import Gate
 from pushserver.web.resource import answer_json, header
 
@@ -34,6 +34,7 @@ def _data(request: Request) -> bytes:
     """The body as compact JSON text; a text becomes a string."""
     assert request.content is not None
     content_type = header(request, "content-type") or ""
+    check_coding(header(request, "content-encoding") or "")
     return read_body(content_type, request.content.read(), _compact, msgspec.json.encode)
 
 

@@ -18,6 +18,14 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+def check_coding(content_encoding: str) -> None:
+    """Raise Refusal 415 for a compressed body."""
+    if content_encoding.strip().lower() not in ("", "identity"):
+        raise Refusal(
+            415, f"content-encoding {content_encoding[:80]} is not understood, send it uncompressed"
+        )
+
+
 def read_body(
     content_type: str,
     body: bytes,

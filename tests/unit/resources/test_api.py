@@ -458,6 +458,10 @@ class TestTheResource:
         assert "the body is no JSON object" in message
         assert "lone surrogate" in message or b"ud800" not in body
 
+    def test_a_compressed_body_is_415(self) -> None:
+        status, message = post(Server(), "info", b"\x1f\x8b", content_encoding="gzip").error
+        assert (status, "content-encoding gzip" in message) == (415, True)
+
     def test_a_byte_order_mark_is_left_out(self) -> None:
         body = b'\xef\xbb\xbf{"channel": "a", "data": 1}'
         assert post(Server(), "publish", body).status == 200

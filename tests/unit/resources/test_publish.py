@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -99,6 +100,18 @@ class TestTheBody:
         assert status == 400
         assert problem in message
         assert data(server) == []
+
+    def test_that_is_compressed_is_refused(self) -> None:
+        server = Server()
+        body = gzip.compress(b'{"a": 1}')
+        status, message = server.get(
+            "/channels/a", "POST", body, content_type="application/json", content_encoding="gzip"
+        ).error
+        assert status == 415
+        assert message == "content-encoding gzip is not understood, send it uncompressed"
+        assert data(server) == []
+        answer = server.get("/channels/a", "POST", b"1", content_encoding="Identity")
+        assert answer.status == 201
 
     def test_of_several_parts_is_refused(self) -> None:
         media = "multipart/form-data; boundary=x"

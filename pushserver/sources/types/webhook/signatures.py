@@ -74,12 +74,63 @@ class Stamped:
         expected = hmac.digest(secret, signed, "sha256").hex()
         if not any(_same(value.lower(), expected) for value in signatures):
             raise NotSigned(f"the signature in {self.header} does not fit the body and the secret")
-        if abs(self.clock() - int(times[0])) > self.tolerance_seconds:
-            raise NotSigned(
-                f"the time in {self.header} is more than {self.tolerance_seconds:g} s"
-                " (tolerance_seconds) from the time here"
-            )
+        _check_time(self.header, times[0], self.clock(), self.tolerance_seconds)
         return expected
+
+
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """`X-Slack-Signature: v0=HEX`: the HMAC-SHA256 of `v0:`, the time, a colon and the body."""
+
+    tolerance_seconds: float
+    clock: Callable[[], float]
+
+    def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
+        header, time_header = "X-Slack-Signature", "X-Slack-Request-Timestamp"
+        signature = _value(headers, header, "v0=").lower()
+        seconds = _seconds(headers, time_header)
+        signed = b"v0:%b:%b" % (seconds.encode(), body)
+        expected = hmac.digest(secret, signed, "sha256").hex()
+        if not _same(signature, expected):
+            raise NotSigned(f"the signature in {header} does not fit the body and the secret")
+        _check_time(time_header, seconds, self.clock(), self.tolerance_seconds)
+        return expected
+
+
+@dataclass(frozen=True, slots=True)
+class StandardWebhooks:
+    """`webhook-signature: v1,BASE64`: the HMAC-SHA256 of the id, the time and the body, with dots.
+
+    There may be several signatures, separated by blanks, while a secret is being replaced.
+    """
+
+    tolerance_seconds: float
+    clock: Callable[[], float]
+
+    def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
+        header, time_header = "webhook-signature", "webhook-timestamp"
+        signatures = _value(headers, header).split()
+        message_id = _value(headers, "webhook-id")
+        seconds = _seconds(headers, time_header)
+        signed = b"%b.%b.%b" % (_bytes(message_id), seconds.encode(), body)
+        mac = hmac.digest(standard_key(secret), signed, "sha256")
+        expected = "v1," + base64.b64encode(mac).decode()
+        if not any(_same(signature, expected) for signature in signatures):
+            raise NotSigned(f"the signature in {header} does not fit the body and the secret")
+        _check_time(time_header, seconds, self.clock(), self.tolerance_seconds)
+        # The same id is sent again, with a new time, if the answer was lost.
+        return message_id or expected
+
+
+def standard_key(secret: bytes) -> bytes:
+    """Return the key in a secret of Standard Webhooks; raises ValueError."""
+    try:
+        key = base64.b64decode(secret.removeprefix(b"whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        raise ValueError("expected base64, with or without whsec_ before it")
+    return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +151,21 @@ class Unsigned:
 
     def check(self, secret: bytes, headers: Mapping[str, str], body: bytes) -> str:
         return ""
+
+
+def _seconds(headers: Mapping[str, str], header: str) -> str:
+    value = _value(headers, header)
+    if _SECONDS.fullmatch(value) is None:
+        raise NotSigned(f"{header} is not a time in seconds")
+    return value
+
+
+def _check_time(header: str, seconds: str, now: float, tolerance_seconds: float) -> None:
+    if abs(now - int(seconds)) > tolerance_seconds:
+        raise NotSigned(
+            f"the time in {header} is more than {tolerance_seconds:g} s"
+            " (tolerance_seconds) from the time here"
+        )
 
 
 def _value(headers: Mapping[str, str], header: str, prefix: str = "") -> str:

@@ -26,11 +26,14 @@ from pushserver.sources.types.webhook.signatures import (
     NotSigned,
     Scheme,
     Signed,
+    Slack,
     Stamped,
+    StandardWebhooks,
     Token,
     Unsigned,
+    standard_key,
 )
-from pushserver.web.body import media_type, read_body
+from pushserver.web.body import check_coding, media_type, read_body
 from pushserver.web.resource import Refusal
 
 MAX_SECRET_BYTES = 4_096
@@ -46,7 +49,9 @@ _FORM = "application/x-www-form-urlencoded"
 class Options:
     """The keys of the table of the source beside the common ones."""
 
-    signature: Literal["hub-sha256", "stripe", "plain", "token", "none"]
+    signature: Literal[
+        "github", "hub-sha256", "slack", "standard-webhooks", "stripe", "plain", "token", "none"
+    ]
     """How the sender is verified; `none`: every request is accepted."""
     secret: str = field(default="", repr=False)
     secret_file: str = ""
@@ -58,7 +63,7 @@ class Options:
     encoding: Encoding = "hex"
     """For `plain`: the encoding of the signature."""
     tolerance_seconds: Tolerance = MAX_TOLERANCE_SECONDS
-    """For `stripe`: the largest difference between the time of a request and ours."""
+    """For `slack`, `standard-webhooks`, `stripe`: the most that the sender's time may differ."""
     id_header: str = ""
     """The header with the id of the delivery; a repeated id is published once."""
     event_header: str = ""
@@ -90,6 +95,8 @@ class WebhookSource:
     async def receive(self, headers: Mapping[str, str], body: bytes) -> tuple[int, object]:
         try:
             receipt = await self._publish(headers, body)
+            if isinstance(receipt, str):
+                return 200, {"challenge": receipt}
         except PushServerError as error:
             if not error.http_status:
                 raise
@@ -97,7 +104,8 @@ class WebhookSource:
             return status, {"error": {"code": status, "message": str(error)}}
         return 201, {"offset": receipt.offset, "epoch": receipt.epoch, "id": receipt.id}
 
-    async def _publish(self, headers: Mapping[str, str], body: bytes) -> Receipt:
+    async def _publish(self, headers: Mapping[str, str], body: bytes) -> Receipt | str:
+        """Publish the body, or return Slack's challenge, which checks that the URL is ours."""
         feed = self._feed
         if feed is None:
             raise SourceFailed("the source of this webhook is not running")
@@ -110,10 +118,13 @@ class WebhookSource:
         key = _header(headers, self._options.id_header, check_key)
         if feed.delay() > 0:
             raise Refusal(429, "more requests than max_rate allows: come again in a second")
+        check_coding(headers.get("content-encoding", ""))
         value = _value(headers.get("content-type", ""), body)
+        if self._options.signature == "slack" and (challenge := _challenge(value)):
+            return challenge
         # `signed` first: the header with the id of the delivery is not signed, so it must not
         # make a replayed request look new.
-        return await feed.publish(value, event, key=signed or key)
+        return await feed.publish(value, event, key=check_key(signed) if signed else key)
 
 
 def _header(headers: Mapping[str, str], header: str, check: Callable[[str], str]) -> str:
@@ -126,6 +137,14 @@ def _value(content_type: str, body: bytes) -> object:
     """Return the value of the body: JSON, a form with JSON in the field `payload`, or text."""
     is_form = media_type(content_type) == _FORM
     return read_body(content_type, body, _json, _form_value if is_form else str)
+
+
+def _challenge(value: object) -> str:
+    """Return the challenge that Slack sends when the URL is entered, or an empty string."""
+    if not isinstance(value, dict) or value.get("type") != "url_verification":
+        return ""
+    challenge = value.get("challenge")
+    return challenge if isinstance(challenge, str) else ""
 
 
 def _form_value(form: str) -> object:
@@ -166,6 +185,11 @@ def _secret(options: Options) -> bytes:
     if not 0 < len(secret) <= MAX_SECRET_BYTES:
         problem = f"expected 1 to {MAX_SECRET_BYTES} bytes"
         raise SourceFailed(f"{options.secret_file}: no secret, {problem}")
+    if options.signature == "standard-webhooks":
+        try:
+            standard_key(secret)
+        except ValueError as error:
+            raise SourceFailed(f"{options.secret_file}: no secret, {error}") from None
     return secret
 
 
@@ -183,6 +207,11 @@ def _check_secret(options: Options) -> None:
         raise ValueError("secret: expected either secret or secret_file")
     if options.secret and not options.secret.strip():
         raise ValueError("secret: it is blank, expected the secret of the sender")
+    if options.signature == "standard-webhooks" and options.secret:
+        try:
+            standard_key(options.secret.encode())
+        except ValueError as error:
+            raise ValueError(f"secret: {error}") from None
     if "\0" in options.secret_file:
         raise ValueError("secret_file: expected the path of a file, without a NUL character")
 
@@ -201,10 +230,14 @@ def _check_headers(options: Options) -> None:
 
 
 def _scheme(options: Options) -> Scheme:
-    if options.signature == "hub-sha256":
+    if options.signature in ("github", "hub-sha256"):
         return Signed("X-Hub-Signature-256", "sha256=")
     if options.signature == "stripe":
         return Stamped(options.tolerance_seconds, time.time)
+    if options.signature == "slack":
+        return Slack(options.tolerance_seconds, time.time)
+    if options.signature == "standard-webhooks":
+        return StandardWebhooks(options.tolerance_seconds, time.time)
     if options.signature == "plain":
         return Signed(options.header, options.prefix, options.encoding)
     if options.signature == "token":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import hmac
 import json
@@ -19,7 +20,15 @@ from pushserver.config.loader import load
 from pushserver.errors import InvalidConfig, InvalidData, Unavailable
 from pushserver.sources.interface import IHook, ISource, SourceFailed
 from pushserver.sources.registry import SourceTypes
-from pushserver.sources.types.webhook.signatures import NotSigned, Signed, Stamped, Token
+from pushserver.sources.types.webhook.signatures import (
+    NotSigned,
+    Signed,
+    Slack,
+    Stamped,
+    StandardWebhooks,
+    Token,
+    standard_key,
+)
 from pushserver.sources.types.webhook.source import (
     MAX_TOLERANCE_SECONDS,
     WEBHOOK,
@@ -246,6 +255,14 @@ class TestBody:
         assert status == 415
         assert message.endswith(" is not understood, expected JSON or text")
 
+    @pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate", "gzip, br"])
+    def test_compressed_body_is_refused(self, coding: str) -> None:
+        body = gzip.compress(b"{}")
+        status, message = Hook().refused(body, hub(body, **{"content-encoding": coding}))
+        assert status == 415
+        assert message == f"content-encoding {coding} is not understood, send it uncompressed"
+        assert Hook().post(b"{}", hub(b"{}", **{"content-encoding": "identity"}))[0] == 201
+
     def test_signature_covers_the_raw_body(self) -> None:
         for body in (b'{"a": 1}', b"payload=1", b"a=b"):
             headers = {**hub(body), "content-type": FORM}
@@ -391,6 +408,130 @@ class TestStampedSignature:
     def test_any_text_raises_not_signed(self, header: str) -> None:
         with pytest.raises(NotSigned):
             self.check(header)
+
+
+class TestSlack:
+    SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
+
+    def hook(self, monkeypatch: pytest.MonkeyPatch) -> Hook:
+        monkeypatch.setattr("pushserver.sources.types.webhook.source.time.time", lambda: NOW)
+        return Hook(signature="slack", secret=self.SECRET)
+
+    def headers(self, body: bytes, seconds: object = NOW) -> dict[str, str]:
+        mac = hex_mac(self.SECRET.encode(), f"v0:{seconds}:".encode() + body)
+        return {
+            "x-slack-signature": f"v0={mac}",
+            "x-slack-request-timestamp": str(seconds),
+            "content-type": "application/json",
+        }
+
+    def test_example_of_slack_is_accepted(self) -> None:
+        body = (
+            b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow"
+            b"&channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner"
+            b"&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com"
+            b"%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN"
+            b"&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c"
+        )
+        signature = "a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"
+        headers = {
+            "x-slack-signature": f"v0={signature}",
+            "x-slack-request-timestamp": "1531420618",
+        }
+        assert Slack(5, lambda: 1531420618).check(self.SECRET.encode(), headers, body) == signature
+
+    def test_challenge_is_answered_and_not_published(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hook = self.hook(monkeypatch)
+        body = b'{"type": "url_verification", "token": "x", "challenge": "3eZbrw1a"}'
+        assert hook.refused(body, {**self.headers(body), "x-slack-signature": "v0=a"})[0] == 401
+        assert hook.post(body, self.headers(body)) == (200, {"challenge": "3eZbrw1a"})
+        assert hook.feed.published == []
+        event = b'{"type": "event_callback", "challenge": "x"}'
+        assert hook.post(event, self.headers(event))[0] == 201
+
+    def test_challenge_of_another_sender_is_published(self) -> None:
+        body = b'{"type": "url_verification", "challenge": "3eZbrw1a"}'
+        assert Hook().post(body, hub(body))[0] == 201
+
+    @pytest.mark.parametrize(
+        ("changed", "problem"),
+        [
+            ({"x-slack-request-timestamp": str(NOW + 1)}, "does not fit"),
+            ({"x-slack-request-timestamp": "-1"}, "X-Slack-Request-Timestamp is not a time"),
+            ({"x-slack-request-timestamp": "١"}, "X-Slack-Request-Timestamp is not a time"),
+            ({"x-slack-signature": "v1=00"}, "does not begin with 'v0='"),
+        ],
+    )
+    def test_other_signature_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str], problem: str
+    ) -> None:
+        status, message = self.hook(monkeypatch).refused(b"1", {**self.headers(b"1"), **changed})
+        assert (status, problem in message) == (401, True)
+
+    def test_old_request_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        status, message = self.hook(monkeypatch).refused(b"1", self.headers(b"1", NOW - 146))
+        assert (status, "more than 145 s" in message) == (401, True)
+
+
+class TestStandardWebhooks:
+    SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    BODY = b'{"test": 2432232314}'
+    HEADERS = {  # noqa: RUF012
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    }
+
+    def check(
+        self, changed: dict[str, str] | None = None, now: float = 1614265330, body: bytes = BODY
+    ) -> str:
+        headers = self.HEADERS | (changed or {})
+        return StandardWebhooks(100, lambda: now).check(self.SECRET.encode(), headers, body)
+
+    def test_example_of_the_specification_is_accepted_once(self) -> None:
+        assert self.check() == self.HEADERS["webhook-id"]
+        signatures = f"v1a,xyz v1,AAAA {self.HEADERS['webhook-signature']}"
+        assert self.check({"webhook-signature": signatures}) == self.HEADERS["webhook-id"]
+
+    def test_other_request_is_refused(self) -> None:
+        for changed in (
+            {"webhook-id": "msg_other"},
+            {"webhook-timestamp": "1614265331"},
+            {"webhook-timestamp": ""},
+            {"webhook-signature": "v1,AAAA"},
+            {"webhook-signature": ""},
+            {"webhook-signature": self.HEADERS["webhook-signature"][3:]},
+        ):
+            with pytest.raises(NotSigned):
+                self.check(changed)
+        with pytest.raises(NotSigned):
+            self.check(body=b"{}")
+        with pytest.raises(NotSigned, match="more than 100 s"):
+            self.check(now=1614265431)
+
+    def test_request_is_published_with_its_id_as_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = "pushserver.sources.types.webhook.source.time.time"
+        monkeypatch.setattr(clock, lambda: 1614265330)
+        hook = Hook(signature="standard-webhooks", secret=self.SECRET)
+        assert hook.post(self.BODY, self.HEADERS)[0] == 201
+        assert hook.feed.keys == [self.HEADERS["webhook-id"]]
+
+    @pytest.mark.parametrize("secret", ["whsec_", "whsec_!", "correct-horse"])
+    def test_secret_has_to_be_base64(self, tmp_path: Path, secret: str) -> None:
+        with pytest.raises(ValueError, match=r"^secret: expected base64"):
+            WEBHOOK.make(Options("standard-webhooks", secret=secret))
+        path = tmp_path / "secret"
+        path.write_text(secret)
+        hook = Hook(signature="standard-webhooks", secret="", secret_file=str(path))
+        caught: list[Any] = []
+        hook.running.addErrback(caught.append)
+        assert "expected base64" in str(caught[0].value)
+        assert standard_key(b"YWI=") == standard_key(b"whsec_YWI=") == b"ab"
+
+
+def test_github_is_the_signature_of_hubs() -> None:
+    assert Hook(signature="github").post(b"{}", hub(b"{}"))[0] == 201
+    assert Hook(signature="github").refused(b"{ }", hub(b"{}"))[0] == 401
 
 
 def test_plain_signature_has_its_header_and_encoding_from_the_options() -> None:
