@@ -52,6 +52,8 @@ class PushService(MultiService):
         self._reactor = reactor
         self._listeners: list[Listener] = []
         self._claimed: set[int] = set()
+        self._stops: list[Deferred[None]] = []
+        self._stopped_once = False
         self._sources: list[Service] = []
         self._storage = storage
         if storage is not None:
@@ -120,9 +122,24 @@ class PushService(MultiService):
         self._starting = self._reactor.callLater(0, self._start)
 
     def stopService(self) -> Deferred[None]:
-        """Close every connection with its farewell; fires when all are closed."""
-        self.running = False
-        return Deferred.fromCoroutine(self._stop())
+        """Close every connection with its farewell; fires when all are closed.
+
+        A second call starts nothing: its Deferred fires with the first.
+        """
+        result: Deferred[None] = Deferred()
+        self._stops.append(result)
+        if self._stopped_once:
+            self._fire_stops(None)
+        elif len(self._stops) == 1:
+            self.running = False
+            Deferred.fromCoroutine(self._stop()).addBoth(self._fire_stops)
+        return result
+
+    def _fire_stops(self, outcome: Any) -> None:
+        self._stopped_once = True
+        stops, self._stops = self._stops, []
+        for result in stops:
+            result.callback(outcome)
 
     async def _stop(self) -> None:
         notify("STOPPING=1", os.environ)
@@ -161,7 +178,9 @@ class PushService(MultiService):
     async def _stop_app(self) -> float:
         """Call the `stop` handlers if those of `start` were called; return their seconds."""
         start = self.node.monotonic()
-        if self._starting is not None and self._starting.active():
+        if self._starting is None:
+            return 0.0
+        if self._starting.active():
             self._starting.cancel()
         elif self._app is not None:
             await self._app.call_stop_handler()

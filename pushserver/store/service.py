@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from pushserver.store.batcher import Batcher
 from pushserver.store.committer import Committer
@@ -28,6 +28,8 @@ class Storage(Service):
         super().startService()
 
     def stopService(self) -> Deferred[None]:
+        if not self.running:
+            return succeed(None)
         super().stopService()
         return Deferred.fromCoroutine(self._close())
 

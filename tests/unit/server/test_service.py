@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel
 
+from pushserver import PushServer
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from pushserver.config.settings import Config, Source
+from pushserver.config.settings import Config, Source, Store
 from pushserver.config.settings import Server as ServerSection
 from pushserver.errors import StartFailed
 from pushserver.server import service as module
@@ -336,3 +340,78 @@ def test_websocket_that_does_not_answer_is_dropped_in_time(states: list[str]) ->
     server.clock.advance(0.2)
     server.clock.advance(0)
     assert (socket.line.aborted, over) == (True, [None])
+
+
+class AtOnce:
+    """A thread whose calls are over at once."""
+
+    busy = False
+
+    def call(self, reactor: object, function: Callable[[], object]) -> Deferred[Any]:
+        return maybeDeferred(function)
+
+    def close(self) -> None:
+        pass
+
+
+class TestStopsAtOnce:
+    """Each caller waits for the one stop."""
+
+    @pytest.fixture(params=["batched", "sync", ""])
+    def server(self, request: pytest.FixtureRequest, tmp_path: Path) -> Server:
+        path = str(tmp_path / "s.db") if request.param else ""
+        store = Store(path=path, durability=request.param or "batched")
+        config = replace(QUIET, store=store, limits=Limits(drain_seconds=1))
+        server = Server(config=config, app=PushServer())
+        if path:
+            # Calls of the store's thread are made at once.
+            server.service._storage._committer._thread = AtOnce()  # type: ignore[union-attr]
+        return server
+
+    def test_two_stops_are_one(self, server: Server, states: list[str]) -> None:
+        started(server)
+        server.session()
+        first, second = stop(server), stop(server)
+        assert (first, second) == ([], [])
+        server.clock.advance(1.1)
+        server.clock.advance(0)
+        assert (first, second) == ([None], [None])
+        assert states.count("STOPPING=1") == 1
+
+    def test_a_stop_after_the_stop_is_over(self, server: Server) -> None:
+        started(server)
+        assert [stop(server) for _ in range(3)] == [[None]] * 3
+
+    def test_a_stop_without_a_start(self, server: Server) -> None:
+        assert [stop(server) for _ in range(2)] == [[None]] * 2
+        with pytest.raises(RuntimeError, match="does not start again"):
+            server.service.startService()
+
+    def test_a_stop_within_the_stop(self, server: Server) -> None:
+        inner: list[Any] = []
+
+        class Asking(Service):
+            def stopService(self) -> None:
+                inner.append(stop(server))
+
+        server.service.add_source(Asking())
+        assert stop(started(server)) == [None]
+        assert inner == [[None]]
+
+    def test_a_cancelled_caller_does_not_cancel_the_stop(self, server: Server) -> None:
+        started(server)
+        server.session()
+        first = server.service.stopService()
+        first.addErrback(lambda failure: None)
+        second = stop(server)
+        first.cancel()
+        server.clock.advance(1.1)
+        server.clock.advance(0)
+        assert second == [None]
+
+
+def test_a_stop_after_a_start_that_failed(tmp_path: Path) -> None:
+    server = Server(config=replace(QUIET, store=Store(path=str(tmp_path / "missing" / "s.db"))))
+    with pytest.raises(StartFailed):
+        server.service.startService()
+    assert stop(server) == [None]
