@@ -122,6 +122,7 @@ class TestOneChannelOneUrl:
             assert headers["content-type"].startswith("text/event-stream")
             assert headers["cache-control"] == "no-store"
             assert "accept" in headers["vary"]
+            assert next_event(curl)["event"] == "pushserver-subscribed"
             for _ in range(2):
                 block = next_event(curl)
                 publication = json.loads(block["data"])
