@@ -8,13 +8,9 @@ import io
 import json
 import os
 import re
-import select
-import stat
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from http.client import HTTPException
 from typing import Any, TextIO
 from urllib.error import HTTPError
@@ -22,6 +18,7 @@ from urllib.parse import urlencode
 
 from pushserver import __version__
 from pushserver.config.loader import read
+from pushserver.console import complain, discard_output, end_with_reader, escape_output, shown_json
 from pushserver.errors import PushServerError
 from pushserver.opener import TEMPORARY, make_request, printable, refusal, send
 from pushserver.publisher import publish
@@ -35,8 +32,6 @@ LINE_BYTES = 67_108_864
 """The longest line of a stream; a publication has `body_bytes` (1 MiB) unless configured."""
 
 _LINES = "application/x-ndjson"
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
-"""The control characters C0 and C1 and DEL, without the tab; a terminal obeys them."""
 # As Python 3.14 has it; before, argparse takes -1e-5 for an option.
 _NEGATIVE = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)
 
@@ -47,16 +42,15 @@ class CommandFailed(PushServerError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors=_JSON_ESCAPES)
+    escape_output()
     try:
         return _run(arguments)
     except OSError as error:
-        _discard_output()
+        discard_output()
         if isinstance(error, BrokenPipeError):
             # The reader has closed the pipe (`pushserver subscribe numbers | head`).
             return 0
-        _complain(f"standard output: {error.strerror or error}")
+        complain(f"standard output: {error.strerror or error}")
         return 1
 
 
@@ -76,37 +70,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         # There may be no standard output (`>&-`).
         options.run(options, sys.stdout or io.StringIO())
     except PushServerError as error:
-        _complain(str(error))
+        complain(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _complain(text: str) -> None:
-    """Print a message to standard error, without control characters."""
-    line = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-    if sys.stderr is not None:
-        print(f"pushserver: {line}", file=sys.stderr, flush=True)
-
-
-def _discard_output() -> None:
-    """Let Python write the rest of its buffer to nowhere; it would complain at its end."""
-    with suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
-def _json_escapes(error: UnicodeError) -> tuple[str, int]:
-    """Replace the characters that an output cannot encode; JSON stays JSON."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
-
-
-_JSON_ESCAPES = "pushserver.json_escapes"
-codecs.register_error(_JSON_ESCAPES, _json_escapes)
 
 
 def _text(argument: str) -> str:
@@ -209,7 +177,7 @@ def _subscribe(options: Any, out: TextIO) -> None:
     start = {"since": options.since} if options.since else {}
     if options.last is not None:
         start = {"last": str(options.last)}
-    _end_with_reader(out)
+    end_with_reader(out)
     left, pause = options.count, RETRY_SECONDS
     while left is None or left > 0:
         try:
@@ -218,42 +186,14 @@ def _subscribe(options: Any, out: TextIO) -> None:
                 cursor, publication = _read(options, line)
                 start = {"since": cursor}
                 if publication:
-                    # JSON has control characters only in its texts, so the line stays JSON.
-                    shown = _CONTROL.sub(_escape, line) if out.isatty() else line
-                    print(shown, file=out, flush=True)
+                    print(shown_json(line, out), file=out, flush=True)
                     left = None if left is None else left - 1
                     if left == 0:
                         return
         except _Lost as error:
-            _complain(f"{options.url}: {error}; trying again")
+            complain(f"{options.url}: {error}; trying again")
         time.sleep(pause)
         pause = min(2 * pause, MAX_RETRY_SECONDS)
-
-
-def _escape(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
-
-
-def _end_with_reader(out: TextIO) -> None:
-    """End the process when the reader of its output has closed the pipe.
-
-    Without that, `pushserver subscribe numbers | head -1` waits for one more publication.
-    """
-    try:
-        mode = os.fstat(out.fileno()).st_mode
-    except (OSError, ValueError):
-        return
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) or not hasattr(select, "poll"):
-        return
-    poll = select.poll()
-    # Without events, poll reports errors and hang-ups only.
-    poll.register(out.fileno(), 0)
-
-    def wait() -> None:
-        poll.poll()
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _read(options: Any, line: str) -> tuple[str, bool]:
@@ -265,7 +205,7 @@ def _read(options: Any, line: str) -> tuple[str, bool]:
         if "reset" in message:
             reset = message["reset"]
             reason = printable(str(reset["reason"]))
-            _complain(f"publications are missing: {reason}")
+            complain(f"publications are missing: {reason}")
             return str(reset["id"]), False
         return str(message["id"]), True
     except (ValueError, TypeError, KeyError, RecursionError):
