@@ -294,6 +294,7 @@ class TestFailedStart:
     def test_disk_is_full(self, tmp_path: Path) -> None:
         configured(tmp_path, config("sync"))
         arguments = ["--nodaemon", "--pidfile=", "pushserver", "--config", "pushserver.toml"]
+        arguments += ["--listen", "tcp:0:interface=127.0.0.1"]
         ended = subprocess.run(
             # The output goes to a pipe, whose size is not limited.
             [str(shutil.which("prlimit")), "--fsize=8192", *TWISTD, *arguments],
