@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pushserver.auth.allowed_origins import normal_origin
 from pushserver.auth.origin import host_name
-from pushserver.auth.origins import normal_origin
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.names import check_event, check_name
 from pushserver.config import environment as variables

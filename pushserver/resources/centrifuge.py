@@ -25,6 +25,7 @@ from pushserver.sessions.base import Transport
 from pushserver.sessions.commands import answer
 from pushserver.sessions.node import Node, new_id
 from pushserver.sessions.session import Session
+from pushserver.web.checks import check_no_navigation, check_origin
 from pushserver.web.resource import (
     EVENT_STREAM,
     Answer,
@@ -32,8 +33,6 @@ from pushserver.web.resource import (
     Open,
     Refusal,
     WebSocket,
-    check_no_navigation,
-    check_origin,
     header,
     is_upgrade,
     no_content,

@@ -15,6 +15,7 @@ from pushserver.resources.publish import publish
 from pushserver.sessions.base import Transport
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.node import Node
+from pushserver.web.checks import check_no_navigation, check_origin
 from pushserver.web.gate import Gate
 from pushserver.web.resource import (
     EVENT_STREAM,
@@ -28,8 +29,6 @@ from pushserver.web.resource import (
     Open,
     Refusal,
     WebSocket,
-    check_no_navigation,
-    check_origin,
     is_upgrade,
     wants,
 )

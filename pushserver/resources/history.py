@@ -14,7 +14,8 @@ from pushserver.errors import InvalidCursor
 from pushserver.protocols.formats import history_object
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
-from pushserver.web.resource import JSON, Refusal, check_no_navigation, header
+from pushserver.web.checks import check_no_navigation
+from pushserver.web.resource import JSON, Refusal, header
 
 NO_EPOCH = Cursor("?", 0)
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from pushserver.web.checks import check_origin
 from pushserver.web.mount import surroundings
 from pushserver.web.resource import (
     RETRY,
@@ -15,7 +16,6 @@ from pushserver.web.resource import (
     LeafResource,
     NotFound,
     answer_json,
-    check_origin,
 )
 
 Receive = Callable[[Mapping[str, str], bytes], Awaitable[tuple[int, object]]]

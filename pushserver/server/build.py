@@ -15,8 +15,8 @@ from pushserver.app.app import App
 from pushserver.app.dispatch import Dispatcher
 from pushserver.app.service import AppService
 from pushserver.auth.access import Rules
+from pushserver.auth.allowed_origins import Origins
 from pushserver.auth.origin import host_name
-from pushserver.auth.origins import Origins
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
 from pushserver.config.limits import Limits
@@ -49,7 +49,7 @@ from pushserver.store.recorder import BatchRecorder
 from pushserver.store.service import Storage
 from pushserver.store.source_memory import SourceMemory
 from pushserver.store.sync_broker import SyncBroker
-from pushserver.transports.outlet import Bounds
+from pushserver.transports.backlog import Bounds
 from pushserver.transports.response import Responses
 from pushserver.transports.websocket.upgrade import WebSocketFactory
 from pushserver.usercode.reactor import Reactor

@@ -32,7 +32,7 @@ class Inherited:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NamedEndpoint:
     """An endpoint, and its text in messages."""
 
     text: str
@@ -50,13 +50,13 @@ def passed(environment: Mapping[str, str]) -> list[Inherited]:
 
 def inherited(
     reactor: object, text: str, sockets: Sequence[Inherited], claim: Callable[[int], bool]
-) -> list[Place]:
+) -> list[NamedEndpoint]:
     """The endpoints that `text` describes: every socket of that name; raises ValueError.
 
     `claim` returns whether a descriptor is not used by another endpoint yet.
     """
     domain, matches = _select(text, sockets)
-    places = []
+    endpoints = []
     for match in matches:
         family, address = _inspect(match.descriptor)
         if domain not in ("", family):
@@ -67,11 +67,11 @@ def inherited(
         if not claim(match.descriptor):
             raise ValueError(f"the socket {address} belongs to another --listen already")
         if family == "UNIX":
-            places.append(Place(address, _Unix(reactor, match.descriptor)))
+            endpoints.append(NamedEndpoint(address, _Unix(reactor, match.descriptor)))
         else:
             endpoint = AdoptedStreamServerEndpoint(reactor, match.descriptor, _FAMILIES[family])
-            places.append(Place(text, endpoint))
-    return places
+            endpoints.append(NamedEndpoint(text, endpoint))
+    return endpoints
 
 
 def _select(text: str, sockets: Sequence[Inherited]) -> tuple[str, list[Inherited]]:

@@ -36,9 +36,9 @@ def escape_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def report(what: str) -> None:
+def report(text: str) -> None:
     """Log the exception that is being handled."""
-    _log.failure("{what}", what=what)
+    _log.failure("{text}", text=text)
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -20,7 +20,7 @@ from pushserver.app.service import AppService
 from pushserver.errors import StartFailed
 from pushserver.server.epoll_limit import bound
 from pushserver.server.gc_policy import Collector
-from pushserver.server.inherited import PREFIX, Place, inherited, passed
+from pushserver.server.inherited import PREFIX, NamedEndpoint, inherited, passed
 from pushserver.server.listener import Listener, with_mode
 from pushserver.server.systemd import notify
 from pushserver.sessions.node import Node
@@ -71,16 +71,16 @@ class PushService(MultiService):
 
     def listen(self, text: str) -> None:
         """Listen on this endpoint from the start; raises StartFailed if it is invalid."""
-        for place in self._places(text):
-            listener = Listener(place.endpoint, place.text, self._site)
+        for named in self._endpoints(text):
+            listener = Listener(named.endpoint, named.text, self._site)
             listener.setServiceParent(self)
             self._listeners.append(listener)
 
-    def _places(self, text: str) -> list[Place]:
+    def _endpoints(self, text: str) -> list[NamedEndpoint]:
         try:
             if text.startswith(PREFIX):
                 return inherited(self._reactor, text, passed(os.environ), self._claim)
-            return [Place(text, serverFromString(self._reactor, with_mode(text)))]
+            return [NamedEndpoint(text, serverFromString(self._reactor, with_mode(text)))]
         except Exception as error:
             problem = f"--listen {text}: {error}"
             if not text.startswith(PREFIX):
@@ -122,7 +122,7 @@ class PushService(MultiService):
         self._starting = self._reactor.callLater(0, self._start)
 
     def stopService(self) -> Deferred[None]:
-        """Close every connection with its farewell; fires when all are closed.
+        """Close every connection with its close message; fires when all are closed.
 
         A second call starts nothing: its Deferred fires with the first.
         """
@@ -208,8 +208,8 @@ class PushService(MultiService):
 
     def _started(self) -> None:
         urls = " or ".join(listener.url() for listener in self._listeners)
-        what = f"open {urls}" if urls else "running"
-        self._log.info("pushserver {version}: {what}", version=__version__, what=what)
+        state = f"open {urls}" if urls else "running"
+        self._log.info("pushserver {version}: {state}", version=__version__, state=state)
         notify("READY=1", os.environ)
         self._collector.start()
 

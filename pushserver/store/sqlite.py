@@ -14,8 +14,9 @@ import msgspec
 from pushserver.channels.channel import Channel
 from pushserver.channels.history import History, new_epoch
 from pushserver.channels.idempotency import KeyEntry, Keys
-from pushserver.channels.publication import ClientInfo, Publication
+from pushserver.channels.publication import Publication
 from pushserver.errors import PushServerError
+from pushserver.store.rows import key_of, memory_of, publication_of, publication_row
 from pushserver.store.schema import FORMAT, WrongFormat, migrate, read_format
 from pushserver.store.source_memory import SourceMemory
 from pushserver.store.wal import Log, belongs, log_of, log_path
@@ -163,7 +164,7 @@ class SqliteFile:
         history.forgotten_seq = self._get("forgotten_seq") or 0
         expired = self._load_channels(history, wall, now)
         self._load_keys(keys, wall, now)
-        memory.restore(map(_memory, self._db.execute("SELECT source, value FROM memory")))
+        memory.restore(map(memory_of, self._db.execute("SELECT source, value FROM memory")))
         mark = {"epoch": history.epoch, "running": self._durability, "inode": inode}
         # Synced in both modes: the mark must survive a power cut.
         # Without a log: an end between the first write to a new log and the checkpoint would leave
@@ -186,7 +187,7 @@ class SqliteFile:
         ).fetchall():
             channel = history.restore(name, floor, floor_seq)
             rows = [
-                _publication(name, history.epoch, row)
+                publication_of(name, history.epoch, row)
                 for row in self._db.execute(
                     "SELECT seq, offset, time, event, data, tags, info FROM publications"
                     " WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset",
@@ -203,7 +204,7 @@ class SqliteFile:
 
     def _load_keys(self, keys: Keys, wall: float, now: float) -> None:
         select = "SELECT channel, key, epoch, seq, offset, time FROM keys ORDER BY seq"
-        entries = [_key(row) for row in self._db.execute(select)]
+        entries = [key_of(row) for row in self._db.execute(select)]
         times = births([entry.time for entry in entries], wall, now)
         for entry, born in zip(entries, times, strict=True):
             keys.remember(entry, born)
@@ -229,7 +230,10 @@ class SqliteFile:
 
     def _commit(self, batch: Batch) -> None:
         many = self._db.executemany
-        many("INSERT INTO publications VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_row, batch.rows))
+        many(
+            "INSERT INTO publications VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            map(publication_row, batch.rows),
+        )
         self._set_states(batch.states)
         many("DELETE FROM publications WHERE channel = ?", ((name,) for name in batch.forgotten))
         many("DELETE FROM channels WHERE name = ?", ((name,) for name in batch.forgotten))
@@ -291,50 +295,6 @@ class SqliteFile:
 def state(channel: Channel) -> ChannelState:
     """The current numbers of a channel."""
     return ChannelState(channel.name, channel.top, channel.floor, channel.floor_seq)
-
-
-def _row(row: Publication) -> Sequence[object]:
-    tags = None if row.tags is None else msgspec.json.encode(row.tags)
-    info = None if row.info is None else msgspec.json.encode(row.info)
-    return row.channel, row.offset, row.seq, row.time, row.event, row.data, tags, info
-
-
-def _publication(channel: str, epoch: str, row: Sequence[object]) -> Publication:
-    seq, offset, time, event, data, tags, info = row
-    return msgspec.convert(
-        {
-            "channel": channel,
-            "epoch": epoch,
-            "seq": seq,
-            "offset": offset,
-            "time": time,
-            "event": event,
-            "data": data,
-            "tags": None if tags is None else msgspec.json.decode(_bytes(tags)),
-            "info": None if info is None else msgspec.json.decode(_bytes(info), type=ClientInfo),
-        },
-        Publication,
-        builtin_types=(bytes,),
-    )
-
-
-def _key(row: Sequence[object]) -> KeyEntry:
-    channel, key, epoch, seq, offset, time = row
-    receipt = {"epoch": epoch, "seq": seq, "offset": offset}
-    fields = {"channel": channel, "key": key, "receipt": receipt, "time": time}
-    return msgspec.convert(fields, KeyEntry)
-
-
-def _memory(row: Sequence[object]) -> tuple[str, bytes]:
-    name, value = str(row[0]), _bytes(row[1])
-    msgspec.json.decode(value)
-    return name, value
-
-
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise ValueError(f"expected a blob, got {value!r:.40}")
-    return value
 
 
 def _hint(path: str, error: Exception) -> str:

@@ -11,7 +11,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from pushserver.protocols.formats import CHUNKED, Format
 from pushserver.sessions.base import Conversation
-from pushserver.transports.outlet import LOST_OUTLET, Bounds, Outlet, make_outlet
+from pushserver.transports.backlog import Bounds
+from pushserver.transports.outlet import LOST_OUTLET, Outlet, make_outlet
 from pushserver.web.mount import abort, end
 
 

@@ -12,7 +12,8 @@ from twisted.web.server import Request
 from pushserver.auth.access import Caller, Rules, check_publisher, has_key
 from pushserver.auth.origin import loopback_address
 from pushserver.errors import Denied
-from pushserver.web.resource import forwarded_by, header
+from pushserver.web.checks import forwarded_by
+from pushserver.web.resource import header
 
 IsOwn = Callable[[Request], bool | None]
 

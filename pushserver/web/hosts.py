@@ -19,7 +19,8 @@ from pushserver.auth.origin import (
     loopback_host,
     numeric_host,
 )
-from pushserver.web.resource import Refusal, forwarded_by, header
+from pushserver.web.checks import forwarded_by
+from pushserver.web.resource import Refusal, header
 
 MAX_CACHED = 256
 """Size of the cache of checked hosts; to check one takes a few microseconds."""

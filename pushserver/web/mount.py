@@ -8,7 +8,7 @@ from twisted.web.http import parse_qs
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
-from pushserver.auth.origins import Origins
+from pushserver.auth.allowed_origins import Origins
 from pushserver.web.site import HEADERS, Fields
 from pushserver.web.sockets import drop
 

@@ -15,8 +15,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from pushserver.auth.allowed_origins import Origins
 from pushserver.auth.origin import valid_host
-from pushserver.auth.origins import Origins
 from pushserver.config.limits import Limits
 from pushserver.web.first_bytes import FirstBytes, Shortcut
 from pushserver.web.pipeline import DeadlineChannel

@@ -112,7 +112,7 @@ BOUNDS = {
     "transports.websocket.limited_log.LimitedLog._limiters": "MAX_CAUSES, and one",
     "auth.origin.loopback_address": "256 entries, of 255 characters each",
     "auth.origin._valid_host": "256 entries of 255 characters",
-    "transports.outlet.Backlog._pieces": "queue_bytes; a peer that leaves more unread is dropped",
+    "transports.backlog.Backlog._pieces": "queue_bytes; a peer that leaves more unread is dropped",
     "sessions.directory.Directory._by_client": CONNECTIONS,
     "sessions.directory.Directory._by_secret": CONNECTIONS,
     "sessions.directory.Directory._by_user": CONNECTIONS,

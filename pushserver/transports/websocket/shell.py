@@ -12,7 +12,8 @@ from twisted.logger import Logger
 
 from pushserver.protocols.formats import DEFLATED, Format
 from pushserver.sessions.base import Conversation
-from pushserver.transports.outlet import LOST_OUTLET, Bounds, Outlet, make_outlet, send_first
+from pushserver.transports.backlog import Bounds
+from pushserver.transports.outlet import LOST_OUTLET, Outlet, make_outlet, send_first
 from pushserver.transports.websocket.handshake import SUBPROTOCOL
 from pushserver.web.pipeline import unsent
 from pushserver.web.sockets import drop

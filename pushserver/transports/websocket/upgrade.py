@@ -14,7 +14,7 @@ from twisted.web.server import Request
 
 from pushserver.config.limits import Limits
 from pushserver.protocols.formats import Format
-from pushserver.transports.outlet import Bounds
+from pushserver.transports.backlog import Bounds
 from pushserver.transports.websocket.deflate import accept
 from pushserver.transports.websocket.handshake import accepted_fields, check_handshake
 from pushserver.transports.websocket.lean import LeanShell, hush, lean

@@ -13,7 +13,8 @@ from twisted.internet.unix import Server as UnixServer
 from twisted.python.failure import Failure
 
 from pushserver.hub.audience import Audience
-from pushserver.transports.outlet import Bounds, Outlet, make_outlet
+from pushserver.transports.backlog import Bounds
+from pushserver.transports.outlet import Outlet, make_outlet
 
 PLENTY = 1 << 40
 

@@ -11,7 +11,7 @@ from twisted.internet import reactor as installed
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 
-from pushserver.server.inherited import Inherited, Place, inherited, passed
+from pushserver.server.inherited import Inherited, NamedEndpoint, inherited, passed
 
 
 @pytest.fixture
@@ -29,15 +29,15 @@ def listening(opened: ExitStack, *hosts: str) -> list[Inherited]:
     return [Inherited(one.fileno(), "http") for one in sockets]
 
 
-def places(text: str, sockets: list[Inherited]) -> list[Place]:
+def endpoints(text: str, sockets: list[Inherited]) -> list[NamedEndpoint]:
     return inherited(MemoryReactor(), text, sockets, lambda descriptor: True)
 
 
 def test_every_socket_of_the_name_is_taken(opened: ExitStack) -> None:
     sockets = listening(opened, "127.0.0.1", "::1", "127.0.0.1")
     others = [Inherited(one.descriptor, "admin") for one in listening(opened, "127.0.0.1")]
-    assert len(places("systemd:name=http", [*others, *sockets])) == 3
-    assert len(places("systemd:name=admin", [*sockets, *others])) == 1
+    assert len(endpoints("systemd:name=http", [*others, *sockets])) == 3
+    assert len(endpoints("systemd:name=admin", [*sockets, *others])) == 1
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_every_socket_of_the_name_is_taken(opened: ExitStack) -> None:
     ["systemd:INET:0", "systemd:domain=INET:index=0", "systemd:index=0", "systemd:INET:name=http"],
 )
 def test_the_forms_of_twisted_are_read(opened: ExitStack, text: str) -> None:
-    assert len(places(text, listening(opened, "127.0.0.1"))) == 1
+    assert len(endpoints(text, listening(opened, "127.0.0.1"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ def test_the_forms_of_twisted_are_read(opened: ExitStack, text: str) -> None:
 )
 def test_other_texts_are_refused_with_a_reason(opened: ExitStack, text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
-        places(text, listening(opened, "127.0.0.1"))
+        endpoints(text, listening(opened, "127.0.0.1"))
 
 
 def test_no_socket_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="systemd passed no socket; expected a start by systemd"):
-        places("systemd:name=http", [])
+        endpoints("systemd:name=http", [])
 
 
 def test_a_socket_serves_one_endpoint(opened: ExitStack) -> None:
@@ -85,12 +85,12 @@ def test_a_socket_that_does_not_listen_is_refused(opened: ExitStack, kind: int) 
     family = socket.AF_UNIX if kind == socket.SOCK_SEQPACKET else socket.AF_INET
     one = opened.enter_context(socket.socket(family, kind))
     with pytest.raises(ValueError, match="is not of ListenStream="):
-        places("systemd:name=http", [Inherited(one.fileno(), "http")])
+        endpoints("systemd:name=http", [Inherited(one.fileno(), "http")])
 
 
 def test_a_closed_descriptor_is_refused() -> None:
     with pytest.raises(ValueError, match="the descriptor 1000000 of systemd: "):
-        places("systemd:name=http", [Inherited(1_000_000, "http")])
+        endpoints("systemd:name=http", [Inherited(1_000_000, "http")])
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -103,10 +103,10 @@ def test_the_file_of_a_unix_socket_stays(opened: ExitStack, tmp_path: Path, abst
     if not abstract:
         path.chmod(0o600)
     sockets = [Inherited(os.dup(one.fileno()), "http")]
-    [place] = inherited(installed, "systemd:name=http", sockets, lambda _: True)
-    assert place.text == f"unix:{'@' if abstract else ''}{path}"
+    [named] = inherited(installed, "systemd:name=http", sockets, lambda _: True)
+    assert named.text == f"unix:{'@' if abstract else ''}{path}"
     ports: list[object] = []
-    place.endpoint.listen(Factory()).addCallback(ports.append)
+    named.endpoint.listen(Factory()).addCallback(ports.append)
     [port] = ports
     port.stopReading()  # type: ignore[attr-defined]
     port.connectionLost(None)  # type: ignore[attr-defined]

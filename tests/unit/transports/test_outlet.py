@@ -25,16 +25,10 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-import pushserver.transports.outlet
+import pushserver.transports.backlog
 from pushserver.hub.audience import Direct
-from pushserver.transports.outlet import (
-    KERNEL_BYTES,
-    Backlog,
-    Bounds,
-    DirectOutlet,
-    PlainOutlet,
-    make_outlet,
-)
+from pushserver.transports.backlog import Backlog, Bounds
+from pushserver.transports.outlet import KERNEL_BYTES, DirectOutlet, PlainOutlet, make_outlet
 from tests.unit.fakes.sockets import (
     PLENTY,
     DerivedServer,
@@ -52,7 +46,7 @@ PORTION = 100
 
 @pytest.fixture(autouse=True)
 def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pushserver.transports.outlet, "PORTION", PORTION)
+    monkeypatch.setattr(pushserver.transports.backlog, "PORTION", PORTION)
 
 
 class Lone(Peer):

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 
 from pushserver.config.limits import Limits
 from pushserver.protocols.websocket_frames import SHORT_BYTES
-from pushserver.transports.outlet import Bounds
+from pushserver.transports.backlog import Bounds
 from pushserver.transports.websocket import lean as module
 from pushserver.transports.websocket.lean import (
     FORMATTERS,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pushserver.auth.allowed_origins import Origins, normal_origin
 from pushserver.auth.origin import allowed_origin
-from pushserver.auth.origins import Origins, normal_origin
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""Converts the rows of the SQLite file to publications, keys and remembered values of sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from pushserver.channels.idempotency import KeyEntry
+from pushserver.channels.publication import ClientInfo, Publication
+
+
+def publication_row(row: Publication) -> Sequence[object]:
+    """The row of a publication."""
+    tags = None if row.tags is None else msgspec.json.encode(row.tags)
+    info = None if row.info is None else msgspec.json.encode(row.info)
+    return row.channel, row.offset, row.seq, row.time, row.event, row.data, tags, info
+
+
+def publication_of(channel: str, epoch: str, row: Sequence[object]) -> Publication:
+    """The publication of a row; raises ValueError for a damaged one."""
+    seq, offset, time, event, data, tags, info = row
+    return msgspec.convert(
+        {
+            "channel": channel,
+            "epoch": epoch,
+            "seq": seq,
+            "offset": offset,
+            "time": time,
+            "event": event,
+            "data": data,
+            "tags": None if tags is None else msgspec.json.decode(_bytes(tags)),
+            "info": None if info is None else msgspec.json.decode(_bytes(info), type=ClientInfo),
+        },
+        Publication,
+        builtin_types=(bytes,),
+    )
+
+
+def key_of(row: Sequence[object]) -> KeyEntry:
+    """The entry of an idempotency key; raises ValueError for a damaged row."""
+    channel, key, epoch, seq, offset, time = row
+    receipt = {"epoch": epoch, "seq": seq, "offset": offset}
+    fields = {"channel": channel, "key": key, "receipt": receipt, "time": time}
+    return msgspec.convert(fields, KeyEntry)
+
+
+def memory_of(row: Sequence[object]) -> tuple[str, bytes]:
+    """The source and the JSON text that it remembers; raises ValueError for a damaged row."""
+    name, value = str(row[0]), _bytes(row[1])
+    msgspec.json.decode(value)
+    return name, value
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError(f"expected a blob, got {value!r:.40}")
+    return value
