@@ -12,7 +12,7 @@ PORTION = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The bytes that may wait for a peer, and the seconds for which more may wait (rule 4 of `outlet`)."""
+    """The bytes that may wait for a peer, and the seconds for which more may."""
 
     bytes: int
     seconds: float
@@ -22,7 +22,7 @@ class Bounds:
 
 
 class Backlog:
-    """The bytes that wait for one peer, in order; decides whether the peer is slow (rule 4 of `outlet`)."""
+    """The bytes that wait for one peer, in order; rule 4 of `outlet` says when it is slow."""
 
     __slots__ = ("_bounds", "_over_since", "_pieces", "_taken", "bytes")
 
