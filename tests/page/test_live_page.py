@@ -325,12 +325,17 @@ def test_a_lost_connection_shows_a_countdown_and_recovers(site: Site) -> None:
     site.publish(1)
     page = site.open()
     is_live(page)
+    page.evaluate("Math.random = () => 0.999")
     site.down = True
     site.close(3001, "shutdown")
     words = r"^Reconnecting in \d s: the server is shutting down$"
     expect(page.locator("#state-text")).to_have_text(re.compile(words))
     expect(page.locator("#state")).to_have_attribute("data-state", "reconnecting")
     expect(page.locator("#watching")).to_have_text("–")
+    # The first pauses may end before the click.
+    expect(page.locator("#state-text")).to_have_text(
+        re.compile(r"^Reconnecting in [345] s: "), timeout=15_000
+    )
     site.publish(2)
     site.down = False
     page.locator("#state-button").click()

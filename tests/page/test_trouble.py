@@ -147,9 +147,11 @@ def test_an_occasional_failure_is_shown_for_ten_seconds(told: Site) -> None:
     says(page, "Source sensor: OSError: no answer", "[2-9] s ago, works again")
     told.status["time"] = NOW + 3
     page.clock.run_for(ASK_MS)
+    asked(page, told, 2)
     says(page, "Source sensor: OSError: no answer", "[5-9] s ago, works again")
     told.status["time"] = NOW + 8
     page.clock.run_for(ASK_MS)
+    asked(page, told, 3)
     says_nothing(page)
 
 
