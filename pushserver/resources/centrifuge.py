@@ -21,6 +21,7 @@ from pushserver.protocols.formats import (
     SESSION_WEBSOCKET,
     SessionFormat,
 )
+from pushserver.resources.protobuf import JsonOnly, protobuf_sign
 from pushserver.sessions.base import Transport
 from pushserver.sessions.commands import answer
 from pushserver.sessions.node import Node, new_id
@@ -33,7 +34,6 @@ from pushserver.web.resource import (
     Open,
     Refusal,
     WebSocket,
-    header,
     is_upgrade,
     no_content,
 )
@@ -50,6 +50,7 @@ class ConnectionContext:
     upgrade: Open
     respond: Open
     allowed_origins: Container[str]
+    json_only: JsonOnly
 
     def children(self) -> dict[bytes, Resource]:
         """The resources below `/connection`."""
@@ -75,12 +76,15 @@ class WebSocketResource(LeafResource):
                 "expected a WebSocket handshake; a proxy has to pass Upgrade on (HTTP/1.1)",
                 wanted,
             )
+        self._context.json_only.check(request)
         return self._context.upgrade(request, *self.websocket(request))
 
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
         check_origin(request, self._context.allowed_origins)
-        _check_json(request)
+        if protobuf_sign(request):
+            # On the short path, which has no effect: the long one refuses it, in `answer_get`.
+            raise Refusal(400, "expected JSON")
         return SESSION_WEBSOCKET, self._make_session
 
     def _make_session(self, transport: Transport[SessionFormat]) -> Session:
@@ -95,8 +99,9 @@ class ResponseResource(LeafResource):
         self._context = context
 
     def check(self, request: Request, commands: bytes) -> None:
-        """Refuse a page of another origin, and commands longer than a frame may be."""
+        """Refuse a page of another origin, Protobuf, and commands longer than a frame may be."""
         check_origin(request, self._context.allowed_origins)
+        self._context.json_only.check(request)
         limit = self._context.node.limits.frame_bytes
         if len(commands) > limit:
             raise Refusal(413, f"the commands have more than {limit} bytes (frame_bytes)")
@@ -162,6 +167,7 @@ class EmulationResource(LeafResource):
 
     def answer_post(self, request: Request) -> Answer:
         check_origin(request, self._context.allowed_origins)
+        self._context.json_only.check(request)
         assert request.content is not None
         body: bytes = request.content.read()
         limit = self._context.node.limits.frame_bytes
@@ -188,10 +194,3 @@ def _only_connect(text: bytes) -> bytes:
         got = ", ".join(method or "a pong" for method in methods[:4]) or "none"
         raise Refusal(400, f"cf_connect: expected one command, connect; got {got}")
     return text
-
-
-def _check_json(request: Request) -> None:
-    """Refuse the protobuf form early, with a clear message."""
-    asked = header(request, "sec-websocket-protocol") or ""
-    if "centrifuge-protobuf" in asked or request.args.get(b"format") == [b"protobuf"]:
-        raise Refusal(400, "centrifuge-protobuf is not spoken here, expected centrifuge-json")

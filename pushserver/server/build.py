@@ -34,6 +34,7 @@ from pushserver.resources.channels import (
 )
 from pushserver.resources.hooks import HooksResource
 from pushserver.resources.pages import CLIENT, Pages, asset_folder
+from pushserver.resources.protobuf import JsonOnly
 from pushserver.resources.root import RootResource, UserPages
 from pushserver.resources.static import StaticFiles
 from pushserver.resources.status import StatusResource
@@ -98,7 +99,7 @@ def build(
     upgrade = websockets.upgrade
     respond = Responses(bounds, log).open
     channels = ChannelContext(node, upgrade, respond, pages.channel, gate)
-    connections = ConnectionContext(node, upgrade, respond, origins)
+    connections = ConnectionContext(node, upgrade, respond, origins, JsonOnly(monotonic))
     memory = SourceMemory() if storage is None else storage.memory
     stop_seconds = limits.drain_seconds / 2
     environment = Environment(

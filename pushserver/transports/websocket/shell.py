@@ -202,6 +202,13 @@ class WebSocketShell(WebSocketServerProtocol):
 
     def ps_refuse_binary(self) -> None:
         if self.ps_conversation is not None:
+            # `self.log`, as each client can do it: it has a line a second.
+            self.log.info(
+                "{peer} sent a binary frame by {transport}: expected JSON text (the Protobuf form"
+                " of the Centrifuge protocol is not spoken here)",
+                peer=self.peer,
+                transport=self.ps_format.name,
+            )
             code = self.ps_format.binary_code
             self.ps_conversation.disconnect(
                 code, "binary frames are not understood; send JSON text"

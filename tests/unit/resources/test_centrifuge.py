@@ -299,25 +299,6 @@ class TestTheResources:
         headers = handshake(origin="http://evil.example")
         assert Server().get("/connection/websocket", **headers).error[0] == 403
 
-    @pytest.mark.parametrize(
-        ("query", "headers"),
-        [
-            ("", {"sec_websocket_protocol": "centrifuge-protobuf"}),
-            ("?format=protobuf", {}),
-        ],
-    )
-    def test_the_protobuf_form_is_refused(self, query: str, headers: dict[str, str]) -> None:
-        status, message = (
-            Server().get(f"/connection/websocket{query}", **handshake(**headers)).error
-        )
-        assert status == 400
-        assert "centrifuge-protobuf is not spoken here" in message
-
-    def test_the_json_form_is_accepted(self) -> None:
-        server = Server()
-        socket = server.websocket("/connection/websocket", sec_websocket_protocol="centrifuge-json")
-        assert socket.handshake["sec-websocket-protocol"] == "centrifuge-json"
-
     @pytest.mark.parametrize("query", ["", "?cf_connect=", "?x=1"])
     def test_sse_needs_its_commands(self, query: str) -> None:
         status, message = Server().get(f"/connection/sse{query}", accept=SSE).error
