@@ -155,6 +155,28 @@ def history_object(
     return _encode(answer) + b"\n"
 
 
+class _Place(Struct):
+    """The fields of a publication object from which a reader continues."""
+
+    offset: int
+    id: str
+
+
+_decode_history = msgspec.json.Decoder(HistoryObject).decode
+_decode_place = msgspec.json.Decoder(_Place).decode
+
+
+def cut_history(text: bytes, limit: int) -> bytes:
+    """The history answer with its first `limit` publications, at least one."""
+    answer = _decode_history(text)
+    if limit >= len(answer.publications):
+        return text
+    answer.publications = answer.publications[:limit]
+    last = _decode_place(answer.publications[-1])
+    answer.offset, answer.id = last.offset, last.id
+    return _encode(answer) + b"\n"
+
+
 def _history(rows: Sequence[Publication]) -> bytes:
     last = rows[-1]
     return history_object(last.channel, rows, Cursor(last.epoch, last.seq), last.offset, "")

@@ -54,9 +54,11 @@ def history(request: Request, name: str, node: Node) -> bytes | Deferred[bytes]:
     wanted = Start(oldest=True) if start == Start() else start
     answer = node.history.read((name,), wanted, limited=False)
     rows, reason = answer.publications, answer.reason
-    if wait and not rows and not reason and request.method != b"HEAD":
+    # With `limit=0` no publication would be the answer.
+    waits = wait and limit != 0 and request.method != b"HEAD"
+    if waits and not rows and not reason:
         check_no_navigation(request)
-        return _long_poll(request, name, node, start, wait)
+        return _long_poll(request, name, node, start, limit, wait)
     return _answer(name, node.history, rows, limit, reason)
 
 
@@ -71,14 +73,16 @@ def _answer(
     return history_object(name, rows[:limit], Cursor(log.epoch, last.seq), last.offset, "")
 
 
-def _long_poll(request: Request, name: str, node: Node, start: Start, wait: int) -> Deferred[bytes]:
-    """Wait for one publication; called in the same turn in which the history was read."""
+def _long_poll(
+    request: Request, name: str, node: Node, start: Start, limit: int | None, wait: int
+) -> Deferred[bytes]:
+    """Wait for a publication; called in the same turn in which the history was read."""
     answer: Deferred[bytes] = Deferred()
     log = node.history
     # If none comes, the reader gets its own cursor back.
     cursor = start.since or Cursor(log.epoch, log.seq)
     nothing = history_object(name, (), cursor, log.top(name), "")
-    poll = LongPoll(node, name, answer.callback, nothing)
+    poll = LongPoll(node, name, answer.callback, nothing, limit)
 
     def gone(_: object) -> None:
         poll.leave()

@@ -7,26 +7,34 @@ from collections.abc import Callable
 from pushserver.channels.position import Start
 from pushserver.channels.publication import ClientInfo
 from pushserver.hub.audience import Audience, Subscriber
-from pushserver.protocols.formats import HISTORY, Format
+from pushserver.protocols.formats import HISTORY, Format, cut_history
 from pushserver.sessions.node import Node, new_id
 
 
 class LongPoll(Subscriber):
     """The subscriber of a long-poll request.
 
-    `answer` is called once with a history object as JSON text: that of the next publication, or
-    `nothing` when none comes in time or the server stops.
+    `answer` is called once with a history object as JSON text: that of the next publications, at
+    most `limit`, or `nothing` when none comes in time or the server stops.
     """
 
-    __slots__ = ("_answer", "_channel", "_node", "_nothing", "audiences", "info")
+    __slots__ = ("_answer", "_channel", "_limit", "_node", "_nothing", "audiences", "info")
 
-    def __init__(self, node: Node, channel: str, answer: Callable[[bytes], None], nothing: bytes):
+    def __init__(
+        self,
+        node: Node,
+        channel: str,
+        answer: Callable[[bytes], None],
+        nothing: bytes,
+        limit: int | None = None,
+    ):
         self.info = ClientInfo(new_id())
         self.audiences: dict[str, Audience] = {}
         self._node = node
         self._channel = channel
         self._answer: Callable[[bytes], None] | None = answer
         self._nothing = nothing
+        self._limit = limit
 
     @property
     def format(self) -> Format:
@@ -44,7 +52,7 @@ class LongPoll(Subscriber):
         self._node.hub.unsubscribe(self, self._channel)
 
     def send(self, frame: bytes) -> None:
-        self._finish(frame)
+        self._finish(frame if self._limit is None else cut_history(frame, self._limit))
 
     def insufficient(self, channel: str) -> None:
         self._finish(self._nothing)

@@ -7,6 +7,7 @@ import pytest
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
+from pushserver.hub.fanout import _Schedule
 from pushserver.protocols.formats import HISTORY
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
@@ -140,6 +141,34 @@ class TestByHttp:
         answer = server.get("/channels/a?since=oldest&wait=5&limit=1")
         assert self.data(answer) == [0]
         assert (answer.json["offset"], answer.json["id"]) == (1, self.cursor(server, 1))
+
+    @pytest.mark.parametrize("since", ["now", "{}:0", "oldest"])
+    def test_zero_limit_is_answered_at_once_with_the_position(self, since: str) -> None:
+        server = Server()
+        server.publish("b", 1)
+        since = since.replace("{}", server.hub.history.epoch)
+        answer = server.get(f"/channels/a?wait=5&limit=0&since={since}")
+        assert (self.data(answer), answer.json["id"]) == ([], self.cursor(server, 1))
+        assert server.is_empty()
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 4])
+    def test_limit_bounds_an_answer_that_waited(self, limit: int) -> None:
+        server = Server()
+        line = self.begin(server, f"wait=5&limit={limit}")
+        [audience] = server.hub._audiences.values()
+        # As when the audience rests: three publications are one batch.
+        server.hub._fan_out._schedules[audience] = schedule = _Schedule(audience)
+        schedule.rests_until = server.node.monotonic() + 1
+        for n in range(3):
+            server.publish("a", n)
+        server.advance(1)
+        answer = line.response()
+        expected = [0, 1, 2][:limit]
+        assert self.data(answer) == expected
+        position = (len(expected), self.cursor(server, len(expected)))
+        assert (answer.json["offset"], answer.json["id"]) == position
+        rest = server.get(f"/channels/a?since={answer.json['id']}")
+        assert self.data(rest) == [0, 1, 2][limit:]
 
     def test_answer_is_a_history_object(self) -> None:
         server = Server()
