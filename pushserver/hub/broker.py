@@ -34,6 +34,9 @@ class Broker(Protocol):
     async def clear(self, channel: str) -> None:
         """Drop the channel's history; its numbers continue."""
 
+    async def settle(self) -> None:
+        """Wait until every caller of `publish` and `clear` has its answer."""
+
     def expire(self, now: float, watched: Callable[[str], bool]) -> None:
         """Evict by age; forget empty channels that are not `watched`, and old keys.
 
@@ -114,6 +117,9 @@ class MemoryBroker:
         if channel in self.history.channels:
             self.metrics.evictions += self.history.channels[channel].clear()
             self._recorder.touch(channel)
+
+    async def settle(self) -> None:
+        """No-op: callers get their answers in their turn of the reactor."""
 
     def expire(self, now: float, watched: Callable[[str], bool]) -> None:
         self._keys.expire(now)

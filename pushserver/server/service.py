@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
+from twisted.internet.defer import (
+    Deferred,
+    DeferredList,
+    TimeoutError,
+    gatherResults,
+    maybeDeferred,
+)
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
@@ -150,6 +157,7 @@ class PushService(MultiService):
         await gatherResults([self._stopped(source) for source in self._sources])
         deadline += await self._stop_app()
         self.node.stop_publishing()
+        await self._settled((deadline - self.node.monotonic()) / 2)
         for peer in self.node.peers:
             peer.shut_down()
         await self._drained(deadline - self.node.monotonic())
@@ -191,6 +199,12 @@ class PushService(MultiService):
         return stopped.addErrback(
             lambda failure: self._log.failure("a source did not stop", failure)
         )
+
+    async def _settled(self, seconds: float) -> None:
+        """Let publishers whose commit is running have their answers, for at most `seconds`."""
+        settled = Deferred.fromCoroutine(self.node.settle())
+        with suppress(TimeoutError):
+            await settled.addTimeout(max(0.0, seconds), self._reactor)
 
     async def _drained(self, seconds: float) -> None:
         gone: Deferred[None] = Deferred()

@@ -85,6 +85,11 @@ class Node:
         self.stopping = True
         self.hub.flush()
 
+    async def settle(self) -> None:
+        """Wait until every publisher has its answer, and deliver the publications."""
+        await self._broker.settle()
+        self.hub.flush()
+
 
 def new_id() -> str:
     """An unguessable id of a client; also a session's secret, which admits its requests."""

@@ -93,12 +93,16 @@ class Batcher:
             if not self._busy:
                 tried = True
                 self.flush()
-            if self._busy:
-                idle: Deferred[None] = Deferred()
-                self._idle.append(idle)
-                await idle
+            await self.settle()
         self._cancel()
         return not self._changed
+
+    async def settle(self) -> None:
+        """Wait until no commit is running and no caller waits for one."""
+        if self._busy:
+            idle: Deferred[None] = Deferred()
+            self._idle.append(idle)
+            await idle
 
     @property
     def _changed(self) -> bool:

@@ -99,6 +99,9 @@ class SyncBroker(MemoryBroker):
         self.batcher.flush()
         await done
 
+    async def settle(self) -> None:
+        await self.batcher.settle()
+
     def expire(self, now: float, watched: Callable[[str], bool]) -> None:
         self._keys.expire(now)
         evicted, changed = self.history.expire(now, watched)
