@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -29,6 +29,10 @@ class Queue(Protocol):
     @property
     def urgent(self) -> bool:
         """Whether a caller waits for the next commit."""
+
+    @property
+    def cleared(self) -> Collection[str]:
+        """The channels whose rows from before the commit it removes, after `take`."""
 
     def take(self) -> Sequence[Numbered]:
         """Return the publications for the commit that starts."""
@@ -149,14 +153,15 @@ class Batcher:
         batch = Batch(seq=seq, keys=keys, memory=memory)
         tops = {row.channel: row.offset for row, _ in taken}
         floors: dict[str, int] = {}
-        for name in {**dict.fromkeys(touched), **tops}:
+        cleared = self._queue.cleared
+        for name in {**dict.fromkeys(touched), **tops, **dict.fromkeys(cleared)}:
             channel = self._history.channels.get(name)
             if channel is None:
                 batch.forgotten.append(name)
             else:
-                top = max(channel.top, tops.get(name, 0))
-                batch.states.append(replace(state(channel), top=top))
-                floors[name] = channel.floor
+                numbers = state(channel, name in cleared)
+                batch.states.append(replace(numbers, top=max(channel.top, tops.get(name, 0))))
+                floors[name] = numbers.floor
         rows = (row for row, _ in taken if row.channel in floors)
         batch.rows = [row for row in rows if row.offset > floors[row.channel]]
         return batch

@@ -12,8 +12,7 @@ from pushserver.channels.publication import Publication
 from pushserver.errors import Unavailable
 from pushserver.store.batcher import Batcher, Numbered
 from pushserver.store.committer import Committer
-
-MAX_WAITING_BYTES = 16 * 1024 * 1024
+from pushserver.store.waiting import check_room, waiting_bytes
 
 
 class BatchRecorder:
@@ -23,6 +22,7 @@ class BatchRecorder:
     """
 
     urgent = False
+    cleared = ()
 
     def __init__(
         self, committer: Committer, history: History, reactor: IReactorTime, interval: float
@@ -37,13 +37,11 @@ class BatchRecorder:
     def check(self) -> None:
         if self._committer.problem:
             raise Unavailable(f"the store failed: {self._committer.problem}")
-        if self._bytes > MAX_WAITING_BYTES:
-            message = f"the store is too slow: {self._bytes} bytes wait to be written"
-            raise Unavailable(message)
+        check_room(self._bytes)
 
     def append(self, publication: Publication, entry: KeyEntry | None) -> None:
         self._rows.append((publication, entry))
-        self._bytes += len(publication.data)
+        self._bytes += waiting_bytes(publication)
         self.batcher.touch(publication.channel)
 
     def touch(self, channel: str) -> None:

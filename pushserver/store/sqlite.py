@@ -292,8 +292,11 @@ class SqliteFile:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
 
-def state(channel: Channel) -> ChannelState:
-    """The current numbers of a channel."""
+def state(channel: Channel, cleared: bool = False) -> ChannelState:
+    """The current numbers of a channel, or those after a clear."""
+    newest = channel.last(1) if cleared else ()
+    if newest:
+        return ChannelState(channel.name, channel.top, channel.top, newest[0].seq)
     return ChannelState(channel.name, channel.top, channel.floor, channel.floor_seq)
 
 

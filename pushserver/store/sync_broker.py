@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -18,6 +19,7 @@ from pushserver.hub.broker import MemoryBroker, key_entry
 from pushserver.hub.metrics import Metrics
 from pushserver.store.batcher import Batcher, Numbered
 from pushserver.store.committer import Committer
+from pushserver.store.waiting import CALL_BYTES, check_room, waiting_bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -27,22 +29,17 @@ class PendingDraft:
     draft: Draft
     answers: list[Deferred[Receipt]] = field(default_factory=list)
 
-    def wait(self) -> Deferred[Receipt]:
-        """The receipt, or Unavailable."""
-        answer: Deferred[Receipt] = Deferred()
-        self.answers.append(answer)
-        return answer
-
 
 @dataclass(slots=True, eq=False)
 class Round:
     """The drafts and clears of one commit.
 
     `rows` are the drafts with numbers, in the same order, numbered at `born` (steady clock).
+    `clears` are the callers by channel.
     """
 
     waiting: list[PendingDraft] = field(default_factory=list)
-    clears: list[Deferred[None]] = field(default_factory=list)
+    clears: dict[str, list[Deferred[None]]] = field(default_factory=dict)
     rows: list[Numbered] = field(default_factory=list)
     born: float = 0.0
 
@@ -51,8 +48,9 @@ class SyncBroker(MemoryBroker):
     """A Broker and a Queue: delivers and acknowledges a publication when it is in the file.
 
     Drafts that come during a commit wait, and are committed together. They get their numbers
-    when their commit starts, so that a failed commit leaves no hole. The channels of a commit are
-    pinned until its rows are appended: watchers may leave and sweeps may run meanwhile.
+    when their commit starts, so that a failed commit leaves no hole. A clear removes the rows from
+    before its commit when that has succeeded. The channels of a commit are pinned until its rows
+    are appended: watchers may leave and sweeps may run meanwhile.
     """
 
     _log = Logger()
@@ -72,30 +70,42 @@ class SyncBroker(MemoryBroker):
         self._pending: dict[tuple[str, str], PendingDraft] = {}
         self._next = Round()
         self._current = Round()
+        self._bytes = 0
 
     async def publish(self, draft: Draft) -> Receipt:
-        waiting = PendingDraft(draft)
         if draft.key:
             first = self._pending.get((draft.channel, draft.key))
             if first is not None:
+                check_room(self._bytes)
                 self.metrics.duplicates += 1
-                return await first.wait()
+                return await self._answer(first)
             receipt = self.find_receipt(draft, self._monotonic(), len(self._pending))
             if receipt is not None:
                 return receipt
+        check_room(self._bytes)
+        waiting = PendingDraft(draft)
+        if draft.key:
             self._pending[draft.channel, draft.key] = waiting
         self._next.waiting.append(waiting)
-        answer = waiting.wait()
+        self._bytes += waiting_bytes(draft)
+        answer = self._answer(waiting)
         self.batcher.flush()
         return await answer
+
+    def _answer(self, waiting: PendingDraft) -> Deferred[Receipt]:
+        """The receipt for one more caller, or Unavailable."""
+        answer: Deferred[Receipt] = Deferred()
+        waiting.answers.append(answer)
+        self._bytes += CALL_BYTES
+        return answer
 
     async def clear(self, channel: str) -> None:
         if channel not in self.history.channels:
             return
-        self.metrics.evictions += self.history.channels[channel].clear()
-        self.batcher.touch(channel)
+        check_room(self._bytes)
         done: Deferred[None] = Deferred()
-        self._next.clears.append(done)
+        self._next.clears.setdefault(channel, []).append(done)
+        self._bytes += CALL_BYTES
         self.batcher.flush()
         await done
 
@@ -114,10 +124,17 @@ class SyncBroker(MemoryBroker):
     def urgent(self) -> bool:
         return bool(self._next.waiting or self._next.clears)
 
+    @property
+    def cleared(self) -> Collection[str]:
+        return self._current.clears
+
     def take(self) -> Sequence[Numbered]:
         current = self._current = self._next
         self._next = Round()
         now, current.born = self._clock(), self._monotonic()
+        for channel in current.clears:
+            if channel in self.history.channels:
+                self.history.pin(channel)
         ahead: Counter[str] = Counter()
         for draft in (waiting.draft for waiting in current.waiting):
             self.history.pin(draft.channel)
@@ -127,14 +144,30 @@ class SyncBroker(MemoryBroker):
         return current.rows
 
     def committed(self) -> None:
-        current = self._current
+        current = self._end_round()
+        for name in current.clears:
+            channel = self.history.channels.get(name)
+            if channel is not None:
+                self.metrics.evictions += channel.clear()
         try:
             for (row, entry), waiting in zip(current.rows, current.waiting, strict=True):
                 self._settle(row, entry, waiting, current.born)
         finally:
             self.history.unpin()
-        for done in current.clears:
+        for done in chain.from_iterable(current.clears.values()):
             done.callback(None)
+
+    def _end_round(self) -> Round:
+        """Return the round of the commit that has ended."""
+        current, self._current = self._current, Round()
+        self._bytes -= CALL_BYTES * sum(map(len, current.clears.values()))
+        return current
+
+    def _end_wait(self, waiting: PendingDraft) -> list[Deferred[Receipt]]:
+        """Return the callers of a draft that no longer waits; no further ones may join them."""
+        self._pending.pop((waiting.draft.channel, waiting.draft.key), None)
+        self._bytes -= waiting_bytes(waiting.draft) + CALL_BYTES * len(waiting.answers)
+        return waiting.answers
 
     def _settle(
         self, row: Publication, entry: KeyEntry | None, waiting: PendingDraft, born: float
@@ -144,7 +177,7 @@ class SyncBroker(MemoryBroker):
         Each step is guarded: the file has the row and its numbers, so the next rows must follow
         it even if a step fails here.
         """
-        self._pending.pop((row.channel, waiting.draft.key), None)
+        answers = self._end_wait(waiting)
         try:
             self.append(row, entry, born)
         except Exception:
@@ -155,15 +188,14 @@ class SyncBroker(MemoryBroker):
             self._deliver(row)
         except Exception:
             self._log.failure("a publication to {channel} was not delivered", channel=row.channel)
-        for answer in waiting.answers:
+        for answer in answers:
             answer.callback(row.receipt)
 
     def failed(self, reason: str) -> None:
-        current = self._current
+        current = self._end_round()
         for waiting in current.waiting:
-            self._pending.pop((waiting.draft.channel, waiting.draft.key), None)
-            for answer in waiting.answers:
+            for answer in self._end_wait(waiting):
                 answer.errback(Unavailable(reason))
-        for done in current.clears:
+        for done in chain.from_iterable(current.clears.values()):
             done.errback(Unavailable(reason))
         self.history.unpin()

@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
 from tests.unit.store.runs import (
     THREAD,
@@ -98,12 +99,12 @@ class TestCommit:
         assert run.metrics.duplicates == 0
 
     def test_changes_of_a_failed_commit_are_in_the_next(self, path: Path) -> None:
-        run = Run(path)
+        run = Run(path, options=ChannelOptions(history_ttl=10))
         run.publish(1)
         THREAD.work()
-        cleared = run.clear()
+        run.time.now += 20
+        run.broker.expire(run.time.now, lambda name: True)
         THREAD.fail()
-        assert cleared.refused == "the store failed: the disk is full"
         run.publish(2, "b")
         THREAD.work()
         run.kill()
@@ -188,6 +189,51 @@ class TestCommit:
             THREAD.work()
         run.kill()
         assert in_file(path) == {"a": []}
+
+    def test_failed_clear_removes_nothing(self, path: Path) -> None:
+        run = Run(path)
+        run.publish(1)
+        THREAD.work()
+        cleared, published = run.clear(), run.publish(2)
+        assert run.data == {"a": [1]}
+        THREAD.fail()
+        assert cleared.refused == "the store failed: the disk is full"
+        THREAD.work()
+        assert published.offset == 2
+        assert (run.data, run.metrics.evictions) == ({"a": [1, 2]}, 0)
+        run.kill()
+        assert in_file(path) == {"a": [1, 2]}
+
+    def test_clear_removes_the_rows_from_before_its_commit(self, path: Path) -> None:
+        run = Run(path)
+        busy = [run.publish(n) for n in (1, 2)]
+        cleared = [run.clear() for _ in range(2)]
+        same, other = run.publish(3), run.publish(4, "b")
+        THREAD.work()
+        assert run.data["a"] == [1]
+        THREAD.work()
+        assert [answer.result for answer in cleared] == [None, None]
+        assert [answer.offset for answer in (*busy, same, other)] == [1, 2, 3, 1]
+        assert (run.data, run.metrics.evictions) == ({"a": [2, 3], "b": [4]}, 1)
+        run.kill()
+        again = Run(path)
+        assert again.data == {"a": [2, 3], "b": [4]}
+        resumed = again.history.resume("a", Position(again.history.epoch, 0))
+        assert resumed.reason == "evicted"
+
+    def test_channel_that_expires_during_its_clear_keeps_its_numbers(self, path: Path) -> None:
+        run = Run(path, options=ChannelOptions(history_ttl=10))
+        run.publish(1)
+        THREAD.work()
+        cleared = run.clear()
+        run.time.now += 20
+        run.broker.expire(run.time.now, lambda name: False)
+        THREAD.finish()
+        assert (cleared.result, run.data) == (None, {"a": []})
+        second = run.publish(2)
+        THREAD.finish()
+        run.kill()
+        assert (second.offset, in_file(path)) == (2, {"a": [2]})
 
     def test_clear_of_an_unknown_channel_makes_no_commit(self, path: Path) -> None:
         run = Run(path)

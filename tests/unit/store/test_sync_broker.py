@@ -170,6 +170,8 @@ class World:
         self.seq = 0
         self.numbers: set[tuple[str, int]] = set()
         self.unretained: list[Publication] = []
+        self.asked_to_clear: list[str] = []
+        self.clearing: list[str] = []
         self.in_flight: list[Publishing] = []
         self.problems: list[Exception] = []
 
@@ -206,12 +208,14 @@ class World:
 
     def clear(self, channel: str) -> None:
         if channel in self.lives:
-            self.lives[channel].rows.clear()
+            self.asked_to_clear.append(channel)
         results: list[Any] = []
         Deferred.fromCoroutine(self.broker.clear(channel)).addBoth(results.append)
 
     def commit(self) -> None:
         if self.committer.jobs:
+            for channel in self.clearing:
+                self.lives[channel].rows.clear()
             self.committer.succeed()
             self._rested()
 
@@ -274,7 +278,9 @@ class World:
         self._landed()
         with self._noted():
             self._number(batch)
-        self.flight = [row.channel for row in batch.rows]
+        self.clearing = [name for name in self.asked_to_clear if name in self.lives]
+        self.asked_to_clear = []
+        self.flight = [row.channel for row in batch.rows] + self.clearing
         self.in_flight, self.waiting = self.waiting, []
 
     def _number(self, batch: Batch) -> None:
@@ -300,7 +306,7 @@ class World:
             self._landed()
 
     def _landed(self) -> None:
-        flight, self.flight, self.in_flight = self.flight, [], []
+        flight, self.flight, self.in_flight, self.clearing = self.flight, [], [], []
         for channel in flight:
             if channel not in self.watchers:
                 self._release(channel)
