@@ -25,7 +25,9 @@ class ChannelOptions:
     no history; `history_ttl` in seconds, 0 for no limit by age; `initial`: the number of last
     publications in the answer to a first subscribe on the Centrifuge protocol;
     `recovery_limit`: the longest gap, in publications, that a resume fills;
-    `client_publish`: whether browsers may publish over the Centrifuge protocol.
+    `client_publish`: whether browsers may publish over the Centrifuge protocol;
+    `force_push_join_leave`: whether each subscriber on that protocol gets the joins and leaves of
+    others, also without asking for them.
     """
 
     history_size: Count = 300
@@ -34,6 +36,7 @@ class ChannelOptions:
     initial: Count = 10
     recovery_limit: Count = 300
     client_publish: bool = False
+    force_push_join_leave: bool = False
 
 
 class Channel:

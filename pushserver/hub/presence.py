@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from pushserver.channels.publication import ClientInfo
@@ -29,17 +30,30 @@ class Presence:
         self._hub = hub
         self._announced_audience = announced_audience
         self._observers: dict[str, dict[Observer, None]] = {}
+        # Only of subscriptions with a `chan_info`.
+        self._infos: dict[tuple[str, Subscriber], ClientInfo] = {}
         hub.on_join.append(self._joined)
         hub.on_leave.append(self._left)
 
     def clients(self, channel: str) -> dict[str, ClientInfo]:
         """The channel's subscribers by the id of their connection."""
-        return {s.info.client: s.info for s in self._hub.subscribers(channel)}
+        return {s.info.client: self.info(channel, s) for s in self._hub.subscribers(channel)}
 
     def stats(self, channel: str) -> tuple[int, int]:
         """The number of connections that subscribe, and of their different users."""
         users = {subscriber.info.user for subscriber in self._hub.subscribers(channel)}
         return self._hub.size(channel), len(users)
+
+    def info(self, channel: str, subscriber: Subscriber) -> ClientInfo:
+        """The subscriber as a member of the channel."""
+        return self._infos.get((channel, subscriber), subscriber.info)
+
+    def describe(self, channel: str, subscriber: Subscriber, chan_info: bytes) -> None:
+        """Set the `chan_info` of the subscription, JSON text, until the subscriber leaves.
+
+        For a subscriber that joins in this turn: others get it with the join.
+        """
+        self._infos[channel, subscriber] = replace(subscriber.info, chan_info=chan_info)
 
     def observe(self, channel: str, observer: Observer) -> None:
         """Push joins and leaves to this subscriber of the channel, until it leaves itself."""
@@ -50,18 +64,19 @@ class Presence:
 
     def _left(self, channel: str, subscriber: Subscriber) -> None:
         observers = self._observers.get(channel)
-        if observers is None:
-            return
-        observers.pop(subscriber, None)  # type: ignore[call-overload]
-        if not observers:
-            del self._observers[channel]
-        self._push(channel, subscriber, centrifuge.leave_push)
+        if observers is not None:
+            observers.pop(subscriber, None)  # type: ignore[call-overload]
+            if not observers:
+                del self._observers[channel]
+            self._push(channel, subscriber, centrifuge.leave_push)
+        if self._infos:
+            self._infos.pop((channel, subscriber), None)
 
     def _push(
         self, channel: str, subscriber: Subscriber, push: Callable[[str, ClientInfo], bytes]
     ) -> None:
         observers = self._observers.get(channel)
         if observers and self._hub.size(channel) <= self._announced_audience:
-            text = push(channel, subscriber.info)
+            text = push(channel, self.info(channel, subscriber))
             for observer in tuple(observers):
                 observer.push(text)

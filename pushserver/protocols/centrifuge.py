@@ -29,6 +29,7 @@ UNRECOVERABLE = 112
 
 # Close codes: from 3000 the client reconnects, from 3500 it does not.
 SHUTDOWN = 3001
+EXPIRED = 3005
 SLOW = 3008
 INSUFFICIENT_STATE = 3010
 NO_PONG = 3012
@@ -248,6 +249,7 @@ class Subscribe(Struct, omit_defaults=True):
     positioned: bool
     epoch: str
     offset: int = 0
+    data: Raw | UnsetType = UNSET
 
 
 class Message(Struct):
@@ -418,9 +420,11 @@ def unsubscribe_push(channel: str, code: int, reason: str) -> bytes:
     return _encode(Push(PushBody(channel, unsubscribe=Unsubscribe(code, reason))))
 
 
-def subscribe_push(channel: str, epoch: str, offset: int) -> bytes:
+def subscribe_push(channel: str, epoch: str, offset: int, data: bytes = b"") -> bytes:
     """The server subscribed the client to the channel, from after `offset`."""
-    return _encode(Push(PushBody(channel, subscribe=Subscribe(True, True, epoch, offset))))
+    content = Raw(data) if data else UNSET
+    subscribe = Subscribe(True, True, epoch, offset, content)
+    return _encode(Push(PushBody(channel, subscribe=subscribe)))
 
 
 def message_push(data: bytes) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, UnsetType
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -22,10 +22,30 @@ from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.channels.names import check_event, check_name
+from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
 from pushserver.errors import Invalid, InvalidData, PushServerError, Unavailable
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError
+from pushserver.resources.api_calls import (
+    BatchCall,
+    BroadcastCall,
+    Call,
+    ChannelsCall,
+    Content,
+    DisconnectCall,
+    DisconnectCode,
+    HistoryCall,
+    InfoCall,
+    OneChannelCall,
+    Override,
+    PublishCall,
+    RefreshCall,
+    SubscribeCall,
+    UnsubscribeCall,
+    UserCall,
+)
+from pushserver.sessions.callbacks import ClientSession, Invitation
 from pushserver.sessions.commands import history_result
 from pushserver.sessions.node import Node
 from pushserver.web.body import check_coding
@@ -38,91 +58,6 @@ from pushserver.web.resource import (
     answer_json,
     header,
 )
-
-
-class Call(Struct, forbid_unknown_fields=True):
-    """The request of a method; an unknown field is an error that names it."""
-
-
-class Content(Call, kw_only=True):
-    """A publication without its channel. `event`, or else `tags.event`, names the event."""
-
-    data: Raw
-    event: str | None = None
-    tags: dict[str, str] | None = None
-    idempotency_key: str | None = None
-    skip_history: bool | None = None
-    b64data: str | None = None
-
-
-class PublishCall(Content):
-    """One publication."""
-
-    channel: str
-
-
-class BroadcastCall(Content):
-    """The same publication for each of the channels."""
-
-    channels: list[str]
-
-
-class OneChannelCall(Call):
-    """The request of presence, presence_stats and history_remove."""
-
-    channel: str
-
-
-class HistoryCall(Call):
-    """`limit`: the number of publications, 0 for only the position, -1 for all."""
-
-    channel: str
-    limit: int | None = None
-    since: centrifuge.StreamPosition | None = None
-    reverse: bool | None = None
-
-
-class ChannelsCall(Call):
-    """`pattern`: a pattern like those of file names, with `*` and `?`."""
-
-    pattern: str | None = None
-
-
-class InfoCall(Call):
-    """No fields."""
-
-
-class DisconnectCode(Call):
-    """The code and reason that the client gets."""
-
-    code: int = centrifuge.FORCE_NO_RECONNECT
-    reason: str = "force disconnect"
-
-
-class DisconnectCall(Call):
-    """All connections of the user, or one of them; except those in the whitelist."""
-
-    user: str
-    client: str | None = None
-    session: str | None = None
-    whitelist: list[str] | None = None
-    disconnect: DisconnectCode | None = None
-
-
-class UnsubscribeCall(Call):
-    """Takes all connections of the user, or one of them, out of a channel."""
-
-    user: str
-    channel: str
-    client: str | None = None
-    session: str | None = None
-
-
-class BatchCall(Call):
-    """Commands, each `{method: request}`; `parallel` has no effect."""
-
-    commands: list[dict[str, Raw]]
-    parallel: bool = False
 
 
 class ApiResource(ContainerResource):
@@ -287,18 +222,43 @@ class Methods:
 
     async def disconnect(self, call: DisconnectCall) -> object:
         end = call.disconnect or DisconnectCode()
-        if not 3000 <= end.code <= 4999:
-            raise Invalid(f"disconnect.code is {end.code}, expected 3000 to 4999")
-        for session in self._node.sessions.of_user(call.user, call.client, call.session):
+        code = end.code or centrifuge.FORCE_NO_RECONNECT
+        if not 3000 <= code <= 4999:
+            raise Invalid(f"disconnect.code is {code}, expected 3000 to 4999")
+        for session in self._sessions(call):
             if session.info.client not in (call.whitelist or ()):
-                session.disconnect(end.code, end.reason or "force disconnect")
+                session.disconnect(code, end.reason or "force disconnect")
+        return {}
+
+    async def subscribe(self, call: SubscribeCall) -> object:
+        channel, position = check_name(call.channel), None
+        invitation = _invitation(call)
+        if call.recover_since is not None:
+            position = Position(call.recover_since.epoch, call.recover_since.offset)
+            resumed = self._node.history.resume(channel, position)
+            if resumed.reason:
+                message = f"recover_since: unrecoverable position: {resumed.reason}"
+                raise CommandError(centrifuge.UNRECOVERABLE, message)
+        for session in self._sessions(call):
+            if session.connected:
+                await session.invite(channel, replace(invitation, position=position))
         return {}
 
     async def unsubscribe(self, call: UnsubscribeCall) -> object:
         channel = check_name(call.channel)
-        for session in self._node.sessions.of_user(call.user, call.client, call.session):
+        for session in self._sessions(call):
             session.unsubscribe(channel, centrifuge.UNSUBSCRIBED, "unsubscribed by the server")
         return {}
+
+    async def refresh(self, call: RefreshCall) -> object:
+        """End the connections if they are expired; there is nothing to prolong."""
+        if call.expired or 0 < (call.expire_at or 0) <= self._node.clock():
+            for session in self._sessions(call):
+                session.disconnect(centrifuge.EXPIRED, "expired")
+        return {}
+
+    def _sessions(self, call: UserCall) -> list[ClientSession]:
+        return self._node.sessions.of_user(call.user, call.client, call.session)
 
 
 MAX_CHANNELS = 1_000
@@ -317,8 +277,10 @@ METHODS: dict[str, tuple[type[Call], Method]] = {
     "presence_stats": (OneChannelCall, Methods.presence_stats),
     "channels": (ChannelsCall, Methods.channels),
     "info": (InfoCall, Methods.info),
-    "disconnect": (DisconnectCall, Methods.disconnect),
+    "subscribe": (SubscribeCall, Methods.subscribe),
     "unsubscribe": (UnsubscribeCall, Methods.unsubscribe),
+    "disconnect": (DisconnectCall, Methods.disconnect),
+    "refresh": (RefreshCall, Methods.refresh),
 }
 KNOWN = ", ".join(METHODS)
 WITHOUT_PROOF = frozenset(
@@ -342,6 +304,8 @@ def _draft(call: Content) -> Draft:
         )
     if call.b64data is not None:
         raise CommandError(centrifuge.NOT_AVAILABLE, "b64data: not supported; data is JSON")
+    if call.data is UNSET:
+        raise Invalid("Object missing required field `data`")
     tags = dict(call.tags or {})
     event = tags.pop("event", None) if call.event is None else call.event
     return Draft(
@@ -351,3 +315,27 @@ def _draft(call: Content) -> Draft:
         tags or None,
         key=check_key(call.idempotency_key) if call.idempotency_key else "",
     )
+
+
+def _invitation(call: SubscribeCall) -> Invitation:
+    """How the clients are subscribed, apart from the position; raises CommandError."""
+    for name in ("b64info", "b64data", "expire_at"):
+        if getattr(call, name):
+            raise CommandError(centrifuge.NOT_AVAILABLE, f"{name}: not supported")
+    override = call.override or Override()
+    for name in ("presence", "join_leave", "force_positioning", "force_recovery"):
+        switch = getattr(override, name)
+        if switch is not None and not switch.value:
+            message = f"override.{name}: every subscription of this server has it"
+            raise CommandError(centrifuge.NOT_AVAILABLE, message)
+    pushed = override.force_push_join_leave
+    return Invitation(
+        data=_json(call.data),
+        info=_json(call.info),
+        join_leave=None if pushed is None else pushed.value,
+    )
+
+
+def _json(value: Raw | UnsetType) -> bytes:
+    """The value as JSON text; empty for none and for null."""
+    return b"" if value is UNSET or value == b"null" else bytes(value)

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
+from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo
 from pushserver.errors import NotHandled
 from pushserver.protocols.formats import SessionFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """How the server subscribes a client.
+
+    `data` goes to the client, `info` is the `chan_info` of the subscription; both are JSON text, or
+    empty. Without a `position` the client gets the channel's last publications (`initial`).
+    `join_leave`: whether it gets the joins and leaves of others, None for the channel's option
+    `force_push_join_leave`.
+    """
+
+    data: bytes = b""
+    info: bytes = b""
+    position: Position | None = None
+    join_leave: bool | None = None
+
+
+USUAL = Invitation()
 
 
 class ClientSession(Protocol):
@@ -37,8 +58,12 @@ class ClientSession(Protocol):
     def message(self, data: bytes) -> None:
         """Send JSON text that is no publication; sent after the connect reply at the earliest."""
 
-    async def invite(self, channel: str) -> None:
-        """Subscribe the client to a channel; before the connect reply, as a part of the reply."""
+    async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
+        """Subscribe the client to a channel; before the connect reply, as a part of the reply.
+
+        Does nothing if the client is in the channel. An invitation other than the default is only
+        for a client that is connected.
+        """
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
         """Unsubscribe the client with a push; False if it was not subscribed."""

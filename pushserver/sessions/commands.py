@@ -87,12 +87,10 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     session.leave(channel)
     position = Position(request.epoch, request.offset) if request.recover else None
     # The rest up to the reply runs in one turn of the reactor: no publication comes between.
-    joined = await session.join(channel, position, last)
+    joined = await session.join(channel, position, last, request.join_leave or None)
     if joined.reason and request.flag & centrifuge.FLAG_REJECT_UNRECOVERED:
         session.leave(channel)
         raise CommandError(centrifuge.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
-    if request.join_leave:
-        session.node.presence.observe(channel, session)
     return _subscribed(session.node, channel, joined, position)
 
 
@@ -164,7 +162,7 @@ async def publish(session: Session, text: bytes) -> Struct:
     data = centrifuge.request_data(bytes(request.data))
     if has_handler:
         await handlers.publish(session, channel, data)
-    await node.publish(Draft(channel, data, info=session.info))
+    await node.publish(Draft(channel, data, info=node.presence.info(channel, session)))
     return centrifuge.Empty()
 
 

@@ -28,6 +28,7 @@ from pushserver.sessions.base import (
     Conversation,
     Transport,
 )
+from pushserver.sessions.callbacks import USUAL, Invitation
 from pushserver.sessions.node import Node
 
 Answer = Callable[["Session", str, bytes], Awaitable[Struct]]
@@ -177,18 +178,33 @@ class Session(Conversation[SessionFormat]):
             # Not a constant: a raised error keeps its traceback, and so the session, alive.
             raise CommandError(centrifuge.INTERNAL, "the connection is closed")
 
-    async def join(self, channel: str, position: Position | None, last: int) -> Joined:
-        """Subscribe to the channel; the result has the publications to send first."""
-        self.check_not_ended()
-        return await self.node.hub.subscribe(self, channel, position, last)
+    async def join(
+        self, channel: str, position: Position | None, last: int, join_leave: bool | None = None
+    ) -> Joined:
+        """Subscribe to the channel; the result has the publications to send first.
 
-    async def join_by_server(self, channel: str) -> tuple[Joined, tuple[bytes, ...]]:
-        """Subscribe to the channel; return its last publications separately, as pushes.
+        `join_leave`: see `Invitation`.
+        """
+        self.check_not_ended()
+        joined = await self.node.hub.subscribe(self, channel, position, last)
+        if join_leave is None:
+            join_leave = self.node.history.options(channel).force_push_join_leave
+        if join_leave:
+            self.node.presence.observe(channel, self)
+        return joined
+
+    async def join_by_server(
+        self, channel: str, invitation: Invitation = USUAL
+    ) -> tuple[Joined, tuple[bytes, ...]]:
+        """Subscribe to the channel; return the first publications separately, as pushes.
 
         The official client (5.8.0) ignores the publications of a subscription by the server,
         unless it recovered.
         """
-        joined = await self.join(channel, None, self.node.history.options(channel).initial)
+        initial = self.node.history.options(channel).initial
+        if invitation.info:
+            self.node.presence.describe(channel, self, invitation.info)
+        joined = await self.join(channel, invitation.position, initial, invitation.join_leave)
         rows = joined.publications
         first = replace(joined, offset=joined.offset - len(rows), publications=())
         return first, tuple(centrifuge.publication_push(row) for row in rows)
@@ -204,13 +220,15 @@ class Session(Conversation[SessionFormat]):
         self.push(centrifuge.unsubscribe_push(channel, code, reason))
         return True
 
-    async def invite(self, channel: str) -> None:
+    async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
         if self.state >= CLOSING or channel in self.audiences:
             return
         self.invited = {*self.invited, channel}
         if self.connected:
-            joined, pushes = await self.join_by_server(channel)
-            self.push(centrifuge.subscribe_push(channel, joined.epoch, joined.offset))
+            joined, pushes = await self.join_by_server(channel, invitation)
+            self.push(
+                centrifuge.subscribe_push(channel, joined.epoch, joined.offset, invitation.data)
+            )
             for text in pushes:
                 self.push(text)
 

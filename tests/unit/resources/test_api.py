@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
 from pushserver.resources.api import MAX_CHANNELS, MAX_COMMANDS, MAX_PATTERN, METHODS
@@ -350,7 +351,7 @@ class TestDisconnect:
         assert result(server, "disconnect", user="somebody") == {}
         assert client.closed is None
 
-    @pytest.mark.parametrize("code", [0, 1000, 2999, 5000])
+    @pytest.mark.parametrize("code", [-1, 1, 1000, 2999, 5000])
     def test_disconnect_accepts_only_codes_of_clients(self, code: int) -> None:
         answer = error(Server(), "disconnect", user="", disconnect={"code": code})
         assert answer == (107, f"bad request: disconnect.code is {code}, expected 3000 to 4999")
@@ -427,7 +428,7 @@ class TestBatch:
 
 
 class TestTheResource:
-    @pytest.mark.parametrize("method", ["bogus", "", "Publish", "subscribe", "%FF", "x" * 5_000])
+    @pytest.mark.parametrize("method", ["bogus", "", "Publish", "connections", "%FF", "x" * 5_000])
     def test_an_unknown_method_is_404_with_the_known_ones(self, method: str) -> None:
         status, message = post(Server(), method, b"{}").error
         assert status == 404
@@ -560,3 +561,214 @@ def test_any_batch_is_answered_one_by_one(
     commands: list[dict[str, object]],
 ) -> None:
     assert len(replies(Server(), *commands)) == len(commands)
+
+
+class TestSubscribe:
+    def test_puts_the_connections_of_the_user_into_the_channel(self) -> None:
+        server = Server()
+        server.publish("a", "first")
+        clients = [Client(server.node) for _ in range(2)]
+        unconnected = Client(server.node, connect=False)
+        assert result(server, "subscribe", user="", channel="a") == {}
+        server.publish("a", "second")
+        for client in clients:
+            first, *rows = client.pushes()
+            assert first["subscribe"]["recoverable"] is True
+            assert [row["pub"]["data"] for row in rows] == ["first", "second"]
+        assert unconnected.pushes() == []
+        assert server.hub.size("a") == 2
+
+    @pytest.mark.parametrize("how", ["client", "session"])
+    def test_or_one_connection(self, how: str) -> None:
+        server = Server()
+        others, client = Client(server.node), Client(server.node)
+        client.session.secret = "s"
+        server.node.sessions.identify(client.session)
+        value = client.session.info.client if how == "client" else "s"
+        assert result(server, "subscribe", user="", channel="a", **{how: value}) == {}
+        assert client.session.channels == {"a"}
+        assert others.session.channels == frozenset()
+
+    @pytest.mark.parametrize("user", ["nobody", "anna"])
+    def test_of_an_unknown_user_does_nothing(self, user: str) -> None:
+        server = Server()
+        client = Client(server.node)
+        assert result(server, "subscribe", user=user, channel="a") == {}
+        assert result(server, "refresh", user=user, expired=True) == {}
+        assert (client.session.channels, client.closed) == (frozenset(), None)
+
+    @pytest.mark.parametrize("data", [{"seat": 12}, 0, False, ""])
+    def test_sends_the_data_in_the_push(self, data: object) -> None:
+        server = Server()
+        client = Client(server.node)
+        result(server, "subscribe", user="", channel="a", data=data)
+        [push] = client.pushes()
+        assert push["subscribe"]["data"] == data
+
+    def test_of_a_channel_that_the_client_is_in_does_nothing(self) -> None:
+        server = Server()
+        client = subscribed(server, "a")
+        result(server, "subscribe", user="", channel="a", data=1, info=2)
+        assert client.pushes() == []
+        assert "chan_info" not in str(result(server, "presence", channel="a"))
+
+    def test_info_is_in_presence_joins_leaves_and_publications(self) -> None:
+        server = Server(options=ChannelOptions(client_publish=True))
+        observer = Client(server.node)
+        observer.command("subscribe", channel="a", join_leave=True)
+        client = Client(server.node)
+        name = client.session.info.client
+        result(server, "subscribe", user="", client=name, channel="a", info={"name": "Ada"})
+        info = {"user": "", "client": name, "chan_info": {"name": "Ada"}}
+        assert result(server, "presence", channel="a")["presence"][name] == info
+        client.command("publish", channel="a", data=1)
+        client.command("publish", channel="b", data=1)
+        assert result(server, "unsubscribe", user="", client=name, channel="a") == {}
+        join, publication, leave = observer.pushes()
+        assert join["join"]["info"] == leave["leave"]["info"] == info
+        assert publication["pub"]["info"] == info
+        [elsewhere] = server.hub.history.peek("b").after(0)
+        assert elsewhere.info is not None
+        assert elsewhere.info.chan_info == b""
+        client.command("subscribe", channel="a")
+        assert "chan_info" not in result(server, "presence", channel="a")["presence"][name]
+        assert server.node.presence._infos == {}
+
+    def test_info_is_forgotten_with_the_connection(self) -> None:
+        server = Server()
+        client = Client(server.node)
+        result(server, "subscribe", user="", channel="a", info=1)
+        client.session.closed()
+        assert server.node.presence._infos == {}
+
+    def test_recovers_since_a_position(self) -> None:
+        server = Server()
+        for n in range(4):
+            server.publish("a", n)
+        client = Client(server.node)
+        since = {"offset": 2, "epoch": server.hub.history.epoch}
+        result(server, "subscribe", user="", channel="a", recover_since=since)
+        server.publish("a", 4)
+        first, *rows = client.pushes()
+        assert first["subscribe"]["offset"] == 2
+        assert [row["pub"]["offset"] for row in rows] == [3, 4, 5]
+
+    @pytest.mark.parametrize(
+        ("since", "reason"),
+        [
+            ({"offset": 2, "epoch": "another"}, "epoch"),
+            ({"offset": 9}, "ahead"),
+            ({"offset": 0}, "evicted"),
+        ],
+    )
+    def test_a_gap_is_told_to_the_caller(self, since: dict[str, object], reason: str) -> None:
+        server = Server(options=ChannelOptions(history_size=2))
+        for n in range(4):
+            server.publish("a", n)
+        client = Client(server.node)
+        code, message = error(server, "subscribe", user="", channel="a", recover_since=since)
+        assert (code, message) == (112, f"recover_since: unrecoverable position: {reason}")
+        assert (client.pushes(), client.session.channels) == ([], frozenset())
+
+    def test_override_decides_on_joins_and_leaves(self) -> None:
+        server = Server(options=ChannelOptions(force_push_join_leave=True))
+        usual, without = Client(server.node), Client(server.node)
+        for client, value in ((usual, True), (without, False)):
+            result(
+                server,
+                "subscribe",
+                user="",
+                client=client.session.info.client,
+                channel="a",
+                override={"force_push_join_leave": {"value": value}},
+            )
+            client.pushes()
+        usual.pushes()
+        subscribed(server, "a")
+        assert [list(push) for push in usual.pushes()] == [["channel", "join"]]
+        assert without.pushes() == []
+
+    @pytest.mark.parametrize(
+        ("fields", "name"),
+        [
+            ({"b64info": "MQ=="}, "b64info"),
+            ({"b64data": "MQ=="}, "b64data"),
+            ({"expire_at": 1_900_000_000}, "expire_at"),
+            ({"override": {"presence": {"value": False}}}, "override.presence"),
+            ({"override": {"join_leave": {}}}, "override.join_leave"),
+            ({"override": {"force_positioning": {}}}, "override.force_positioning"),
+            ({"override": {"force_recovery": {}}}, "override.force_recovery"),
+        ],
+    )
+    def test_refuses_what_it_cannot_do(self, fields: dict[str, object], name: str) -> None:
+        server = Server()
+        client = Client(server.node)
+        code, message = error(server, "subscribe", user="", channel="a", **fields)
+        assert code == 108
+        assert message.startswith(f"{name}: ")
+        assert client.session.channels == frozenset()
+
+    def test_accepts_overrides_that_change_nothing(self) -> None:
+        names = ("presence", "join_leave", "force_positioning", "force_recovery")
+        override = {name: {"value": True} for name in names}
+        assert result(Server(), "subscribe", user="", channel="a", override=override) == {}
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"user": "", "channel": "no spaces"},
+            {"channel": "a"},
+            {"user": ""},
+            {"user": "", "channel": "a", "recover_since": {"offset": -1}},
+            {"user": "", "channel": "a", "override": {"presence": True}},
+            {"user": "", "channel": "a", "expired": True},
+        ],
+    )
+    def test_with_a_wrong_field_is_107(self, fields: dict[str, object]) -> None:
+        assert error(Server(), "subscribe", **fields)[0] == 107
+
+
+class TestRefresh:
+    @pytest.mark.parametrize("fields", [{"expired": True}, {"expire_at": 1}])
+    def test_of_an_expired_connection_ends_it(self, fields: dict[str, object]) -> None:
+        server = Server()
+        client, other = Client(server.node), Client(server.node)
+        name = client.session.info.client
+        assert result(server, "refresh", user="", client=name, **fields) == {}
+        assert client.closed == (3005, "expired")
+        assert other.closed is None
+
+    @pytest.mark.parametrize(
+        "fields", [{}, {"expired": False}, {"expire_at": 0}, {"expire_at": 99_999_999_999}]
+    )
+    def test_of_another_changes_nothing(self, fields: dict[str, object]) -> None:
+        server = Server()
+        client = Client(server.node)
+        assert result(server, "refresh", user="", **fields) == {}
+        assert client.closed is None
+
+    def test_without_a_user_is_107(self) -> None:
+        assert error(Server(), "refresh", expired=True)[0] == 107
+
+
+class TestDataInBase64:
+    @pytest.mark.parametrize("fields", [{"channel": "a"}, {"channel": "a", "data": 1}])
+    def test_is_not_available(self, fields: dict[str, object]) -> None:
+        code, message = error(Server(), "publish", b64data="MQ==", **fields)
+        assert (code, message) == (108, "b64data: not supported; data is JSON")
+
+    def test_is_not_available_for_several_channels(self) -> None:
+        assert error(Server(), "broadcast", channels=["a"], b64data="MQ==")[0] == 108
+
+    def test_a_publication_without_data_is_107(self) -> None:
+        for method, fields in (("publish", {"channel": "a"}), ("broadcast", {"channels": ["a"]})):
+            code, message = error(Server(), method, **fields)
+            assert (code, message) == (107, "bad request: Object missing required field `data`")
+
+
+@pytest.mark.parametrize("disconnect", [{}, {"code": 0, "reason": ""}])
+def test_empty_disconnect_object_has_the_usual_code(disconnect: dict[str, object]) -> None:
+    server = Server()
+    client = Client(server.node)
+    result(server, "disconnect", user="", disconnect=disconnect)
+    assert client.closed == (3503, "force disconnect")

@@ -546,3 +546,37 @@ class TestReading:
         assert "error" not in client.command("subscribe", channel="numbers")
         handlers.raises = Refused("members only")
         assert method in client.command(method, channel="numbers")
+
+
+class TestForcedJoinsAndLeaves:
+    FORCED = ChannelOptions(force_push_join_leave=True)
+
+    def test_are_pushed_without_being_requested(self) -> None:
+        node = make_node(self.FORCED)
+        client = Client(node)
+        client.command("subscribe", channel="a", join_leave=False)
+        Client(node).command("subscribe", channel="a")
+        assert [list(push) for push in client.pushes()] == [["channel", "join"]]
+
+    def test_are_pushed_in_subscriptions_by_the_server(self) -> None:
+        handlers = FakeHandlers()
+        handlers.invitations = ("a",)
+        node = make_node(self.FORCED, handlers=handlers)
+        client = Client(node)
+        handlers.invitations = ()
+        later = Client(node)
+        drive(later.session.invite("a"))
+        later.pushes()
+        Client(node).command("subscribe", channel="a")
+        assert [list(push) for push in client.pushes()] == [["channel", "join"]] * 2
+        assert [list(push) for push in later.pushes()] == [["channel", "join"]]
+
+    def test_are_an_option_of_each_channel(self) -> None:
+        node = make_node(lambda name: self.FORCED if name == "a" else ChannelOptions())
+        client = Client(node)
+        for channel in ("a", "b"):
+            client.command("subscribe", channel=channel)
+        other = Client(node)
+        for channel in ("a", "b"):
+            other.command("subscribe", channel=channel)
+        assert [push["channel"] for push in client.pushes()] == ["a"]
