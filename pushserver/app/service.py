@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from pushserver.app.dispatch import Dispatcher
 from pushserver.app.link import ServerLink
 from pushserver.sessions.node import Node
+from pushserver.usercode.once import Once
 
 STOP_SECONDS = 2.0
 """The time limit for the `stop` handler, and for the `disconnect` handlers of a stopping server."""
@@ -36,6 +37,7 @@ class AppService(Service):
         self._dispatcher = dispatcher
         self._node = node
         self._reactor = reactor
+        self._stop = Once()
 
     def startService(self) -> None:
         super().startService()
@@ -53,7 +55,7 @@ class AppService(Service):
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        return Deferred.fromCoroutine(self._dispatcher.end(STOP_SECONDS))
+        return self._stop.run(lambda: self._dispatcher.end(STOP_SECONDS))
 
     def detach(self) -> None:
         """Everything has stopped: fail the threads that still wait for a commit."""

@@ -8,11 +8,12 @@ import socket
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
 from pushserver.errors import StartFailed
+from pushserver.usercode.once import Once
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel's own bound is net.core.somaxconn."""
@@ -38,6 +39,7 @@ class Listener(Service):
         self._text = text
         self._factory = factory
         self._port: IListeningPort | None = None
+        self._stop = Once()
 
     def privilegedStartService(self) -> None:
         """Listen; raises StartFailed."""
@@ -53,10 +55,14 @@ class Listener(Service):
         if self._port is None:
             self.privilegedStartService()
 
-    def stopService(self) -> Deferred[None] | None:
+    def stopService(self) -> Deferred[None]:
         super().stopService()
+        return self._stop.run(self._close)
+
+    async def _close(self) -> None:
         port, self._port = self._port, None
-        return None if port is None else port.stopListening()
+        if port is not None:
+            await maybeDeferred(port.stopListening)
 
     def url(self) -> str:
         """The URL for a browser on this machine; the endpoint if it is not a TCP port."""
@@ -78,6 +84,7 @@ class Listener(Service):
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
+        self._stop = Once()
         # Twisted lets 50 connections wait, and keeps the setting of an inherited socket. If a
         # thousand reconnect at once, the kernel drops most of them, and they try again a second
         # later. A second call of `listen` changes the number.

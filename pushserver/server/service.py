@@ -32,8 +32,10 @@ from pushserver.server.listener import Listener, with_mode
 from pushserver.server.systemd import notify
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.runner import Runner, Status
+from pushserver.usercode.once import Once
 from pushserver.usercode.reactor import Reactor
 from pushserver.web.mount import Mounted
+from pushserver.web.resource import RETRY, Refusal, Refusing
 from pushserver.web.site import PushSite
 
 SWEEP_SECONDS = 60.0
@@ -59,8 +61,7 @@ class PushService(MultiService):
         self._reactor = reactor
         self._listeners: list[Listener] = []
         self._claimed: set[int] = set()
-        self._stops: list[Deferred[None]] = []
-        self._stopped_once = False
+        self._stop = Once()
         self._sources: list[Service] = []
         self._storage = storage
         if storage is not None:
@@ -106,7 +107,8 @@ class PushService(MultiService):
     @property
     def resource(self) -> Resource:
         """The server's URLs, to put into another site."""
-        return Mounted(self._site.resource, self._site)
+        closed = Refusing(Refusal(503, "the server has stopped", RETRY))
+        return Mounted(self._site.resource, self._site, closed, lambda: self._stop.begun)
 
     @property
     def sources(self) -> list[Status]:
@@ -133,22 +135,10 @@ class PushService(MultiService):
 
         A second call starts nothing: its Deferred fires with the first.
         """
-        result: Deferred[None] = Deferred()
-        self._stops.append(result)
-        if self._stopped_once:
-            self._fire_stops(None)
-        elif len(self._stops) == 1:
-            self.running = False
-            Deferred.fromCoroutine(self._stop()).addBoth(self._fire_stops)
-        return result
+        self.running = False
+        return self._stop.run(self._stop_all)
 
-    def _fire_stops(self, outcome: Any) -> None:
-        self._stopped_once = True
-        stops, self._stops = self._stops, []
-        for result in stops:
-            result.callback(outcome)
-
-    async def _stop(self) -> None:
+    async def _stop_all(self) -> None:
         notify("STOPPING=1", os.environ)
         deadline = self.node.monotonic() + self.node.limits.drain_seconds
         for listener in self._listeners:

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from pushserver.store.batcher import Batcher
 from pushserver.store.committer import Committer
+from pushserver.usercode.once import Once
 
 
 class Storage(Service):
@@ -21,6 +22,7 @@ class Storage(Service):
         self._committer = committer
         self._batcher = batcher
         self._clock = clock
+        self._stop = Once()
         self.memory = batcher.memory
 
     def startService(self) -> None:
@@ -28,10 +30,10 @@ class Storage(Service):
         super().startService()
 
     def stopService(self) -> Deferred[None]:
-        if not self.running:
+        if not self.running and not self._stop.begun:
             return succeed(None)
         super().stopService()
-        return Deferred.fromCoroutine(self._close())
+        return self._stop.run(self._close)
 
     async def _close(self) -> None:
         await self._committer.close(await self._batcher.finish())

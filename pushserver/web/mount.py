@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from twisted.web.http import parse_qs
@@ -28,12 +29,23 @@ class Surroundings(Protocol):
 
 
 class Mounted(Resource):
-    """The root of the server at any path of another site, whose bounds on requests apply."""
+    """The root of the server at any path of another site, whose bounds on requests apply.
 
-    def __init__(self, root: IResource, site: Surroundings):
+    That site may outlive the server: while `is_closed()`, `closed` answers all requests.
+    """
+
+    def __init__(
+        self,
+        root: IResource,
+        site: Surroundings,
+        closed: Resource,
+        is_closed: Callable[[], bool],
+    ):
         super().__init__()
         self._root = root
         self._site = site
+        self._closed = closed
+        self._is_closed = is_closed
 
     def getChildWithDefault(self, path: bytes, request: Any) -> Any:
         # Another site also puts the fields of a form there, which are a body to publish here.
@@ -44,6 +56,8 @@ class Mounted(Resource):
                 request.setHeader(name, value)
         request.surroundings = self._site
         request.above = len(request.prepath) - 1
+        if self._is_closed():
+            return self._closed
         return self._root.getChildWithDefault(path, request)
 
     def render(self, request: Request) -> bytes:

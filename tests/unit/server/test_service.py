@@ -415,3 +415,20 @@ def test_a_stop_after_a_start_that_failed(tmp_path: Path) -> None:
     with pytest.raises(StartFailed):
         server.service.startService()
     assert stop(server) == [None]
+
+
+def test_two_stops_after_a_start_on_a_busy_port_close_the_store(tmp_path: Path) -> None:
+    class Busy(MemoryReactorClock):
+        def listenTCP(self, *arguments: Any, **options: Any) -> Any:
+            raise CannotListenError("127.0.0.1", 8080, OSError("in use"))
+
+    store = Store(path=str(tmp_path / "s.db"))
+    for _ in range(2):
+        service = build(Config(sources={}, store=store), cast(Any, Busy()), app=PushServer())
+        service._storage._committer._thread = AtOnce()  # type: ignore[union-attr]
+        with pytest.raises(StartFailed, match="in use"):
+            service.startService()
+        over: list[Any] = []
+        for _ in range(2):
+            service.stopService().addBoth(over.append)
+        assert over == [None, None]

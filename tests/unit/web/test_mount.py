@@ -132,6 +132,67 @@ class TestPageOfTheUser:
             assert guest.get(link).status == 200, link
 
 
+class TestAfterTheStop:
+    """The other site still runs."""
+
+    @pytest.fixture
+    @staticmethod
+    def stopped(guest: Guest) -> Guest:
+        guest.service.startService()
+        guest.publish("a", 1)
+        stopped: list[Any] = []
+        guest.service.stopService().addBoth(stopped.append)
+        guest.clock.advance(0)
+        assert stopped == [None]
+        return guest
+
+    @pytest.mark.parametrize(
+        ("path", "method", "headers"),
+        [
+            ("/channels/a", "GET", {}),
+            ("/channels/a", "HEAD", {}),
+            ("/channels/a", "POST", {}),
+            ("/channels/a", "GET", {"accept": "text/event-stream"}),
+            ("/channels/a?wait=9", "GET", {}),
+            ("/channels/a", "GET", handshake()),
+            ("/connection/websocket", "GET", handshake()),
+            ("/connection/http_stream", "POST", {}),
+            ("/api/info", "POST", {"x_api_key": KEY}),
+            ("/status", "GET", {}),
+            ("/nothing", "GET", {}),
+            ("/", "GET", {}),
+        ],
+    )
+    def test_every_url_answers_503(
+        self, stopped: Guest, path: str, method: str, headers: dict[str, str]
+    ) -> None:
+        body = b"{}" if method == "POST" else b""
+        with Log() as events:
+            answer = stopped.get(stopped.path + path, method, body, **headers)
+        assert (answer.status, answer["retry-after"]) == (503, "1")
+        if method != "HEAD":
+            assert answer.error == (503, "the server has stopped")
+        assert events.take() == []
+        assert stopped.is_empty()
+
+    def test_a_browser_gets_a_page(self, stopped: Guest) -> None:
+        page = stopped.get(f"{stopped.path}/channels/a", accept=BROWSER)
+        assert (page.status, page["content-type"]) == (503, "text/html; charset=utf-8")
+        assert b"the server has stopped" in page.body
+
+    def test_nobody_is_let_in_during_the_stop(self, guest: Guest) -> None:
+        guest.service.startService()
+        line = guest.open(f"{guest.path}/connection/websocket", **handshake())
+        assert parse(line.take()).status == 101
+        stopped: list[Any] = []
+        guest.service.stopService().addBoth(stopped.append)
+        assert guest.get(f"{guest.path}/connection/websocket", **handshake()).status == 503
+        assert stopped == []
+        line.vanish()
+        guest.clock.advance(0)
+        assert stopped == [None]
+
+
 class TestPublishing:
     @pytest.mark.parametrize("content_type", ["application/json", FORM, "text/plain"])
     def test_accepts_the_same_bodies(self, guest: Guest, content_type: str) -> None:
