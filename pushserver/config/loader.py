@@ -12,6 +12,7 @@ from typing import Any
 
 from pushserver.auth.allowed_origins import normal_origin
 from pushserver.auth.origin import host_name
+from pushserver.auth.proxies import Proxies
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.names import check_event, check_name
 from pushserver.config import environment as variables
@@ -180,6 +181,10 @@ def _check(config: Config, top: Location) -> None:
             normal_origin(origin)
         except ValueError as error:
             raise server.error("allowed_origins", str(error)) from None
+    try:
+        Proxies.of(config.server.trusted_proxies)
+    except ValueError as error:
+        raise server.error("trusted_proxies", str(error)) from None
     for number, key in enumerate(config.auth.api_keys, 1):
         if key != key.strip() or any(unicodedata.category(letter) == "Cc" for letter in key):
             problem = (

@@ -24,6 +24,7 @@ class Server:
     (`server.build.front_channel`).
     `pages`: the folder of the user's pages, which are served beside the server's URLs.
     `compress`: whether WebSocket clients may use permessage-deflate.
+    `trusted_proxies`: addresses and networks of proxies, or `unix`; see `auth.proxies.Trust`.
     """
 
     listen: Annotated[list[str], Meta(min_length=1)] = field(
@@ -34,6 +35,7 @@ class Server:
     front_channel: str = ""
     pages: str = ""
     compress: bool = False
+    trusted_proxies: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ and sends its commands as requests to `/emulation`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from pushserver.auth.proxies import Trust
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.protocols import centrifuge
 from pushserver.protocols.formats import (
@@ -49,7 +50,7 @@ class ConnectionContext:
     node: Node
     upgrade: Open
     respond: Open
-    allowed_origins: Container[str]
+    trust: Trust
     json_only: JsonOnly
 
     def children(self) -> dict[bytes, Resource]:
@@ -81,7 +82,7 @@ class WebSocketResource(LeafResource):
 
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
-        check_origin(request, self._context.allowed_origins)
+        check_origin(request, self._context.trust)
         if protobuf_sign(request):
             # On the short path, which has no effect: the long one refuses it, in `answer_get`.
             raise Refusal(400, "expected JSON")
@@ -100,7 +101,7 @@ class ResponseResource(LeafResource):
 
     def check(self, request: Request, commands: bytes) -> None:
         """Refuse a page of another origin, Protobuf, and commands longer than a frame may be."""
-        check_origin(request, self._context.allowed_origins)
+        check_origin(request, self._context.trust)
         self._context.json_only.check(request)
         limit = self._context.node.limits.frame_bytes
         if len(commands) > limit:
@@ -166,7 +167,7 @@ class EmulationResource(LeafResource):
         self._context = context
 
     def answer_post(self, request: Request) -> Answer:
-        check_origin(request, self._context.allowed_origins)
+        check_origin(request, self._context.trust)
         self._context.json_only.check(request)
         assert request.content is not None
         body: bytes = request.content.read()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from pushserver.auth.proxies import Trust
 from pushserver.channels.names import check_name
 from pushserver.protocols.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET, StreamFormat
 from pushserver.resources.history import history, stream_start
@@ -49,6 +50,7 @@ class ChannelContext:
     respond: Open
     page: Callable[[str, str, int, bool, bool], bytes]
     gate: Gate
+    trust: Trust
 
 
 class ChannelsResource(ContainerResource):
@@ -153,7 +155,7 @@ def check_reader(context: ChannelContext, request: Request, names: tuple[str, ..
 
     A program on this machine needs the key too, so that development and production are alike.
     """
-    check_origin(request, context.gate.allowed_origins)
+    check_origin(request, context.trust)
     for name in names:
         if context.node.handlers.guards(name) and not context.gate.has_key(request):
             raise Refusal(

@@ -51,7 +51,7 @@ class HookResource(LeafResource):
     async def _answer(self, request: Request) -> bytes:
         # Services send no Origin. The check refuses pages in a browser, which could post where no
         # signature is needed.
-        check_origin(request, surroundings(request).allowed_origins)
+        check_origin(request, surroundings(request).trust)
         assert request.content is not None
         body: bytes = request.content.read()
         status, answer = await self._receive(_headers(request), body)

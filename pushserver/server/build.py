@@ -17,6 +17,7 @@ from pushserver.app.service import AppService
 from pushserver.auth.access import Rules
 from pushserver.auth.allowed_origins import Origins
 from pushserver.auth.origin import host_name
+from pushserver.auth.proxies import Proxies, Trust
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
 from pushserver.config.limits import Limits
@@ -91,15 +92,17 @@ def build(
     node = Node(broker, reactor, limits, version, clock, monotonic, run, report, handlers)
     pages = Pages()
     origins = Origins.of(config.server.allowed_origins)
+    proxies = Proxies.of(config.server.trusted_proxies)
+    trust = Trust(origins, proxies)
     auth = config.auth
     gate = Gate(Rules(frozenset(auth.api_keys), origins, auth.local_without_key), is_own)
     bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic, shortcuts)
     compress = config.server.compress
-    websockets = WebSocketFactory(reactor, bounds, limits, log, compress, shortcuts)
+    websockets = WebSocketFactory(reactor, bounds, limits, log, compress, shortcuts, proxies)
     upgrade = websockets.upgrade
-    respond = Responses(bounds, log).open
-    channels = ChannelContext(node, upgrade, respond, pages.channel, gate)
-    connections = ConnectionContext(node, upgrade, respond, origins, JsonOnly(monotonic))
+    respond = Responses(bounds, log, proxies).open
+    channels = ChannelContext(node, upgrade, respond, pages.channel, gate, trust)
+    connections = ConnectionContext(node, upgrade, respond, trust, JsonOnly(monotonic))
     memory = SourceMemory() if storage is None else storage.memory
     stop_seconds = limits.drain_seconds / 2
     environment = Environment(
@@ -115,7 +118,7 @@ def build(
     server = replace(config.server, front_channel=front_channel(config.server, runners))
     root = tree(channels, connections, runners, status, server)
     shortcut = websockets.shortcut(root) if shortcuts else None
-    site = PushSite(root, limits, pages.error, reactor, monotonic, shortcut, origins)
+    site = PushSite(root, limits, pages.error, reactor, monotonic, shortcut, trust)
     run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
     service = PushService(node, site, reactor, storage, run_by, shortcuts)
     for text in config.server.listen:

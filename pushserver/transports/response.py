@@ -9,19 +9,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
+from pushserver.auth.proxies import Proxies
 from pushserver.protocols.formats import CHUNKED, Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.outlet import LOST_OUTLET, Outlet, make_outlet
+from pushserver.web.checks import client_name
 from pushserver.web.mount import abort, end
 
 
 class Responses:
     """Answers requests with streams."""
 
-    def __init__(self, bounds: Bounds, log: Logger):
+    def __init__(self, bounds: Bounds, log: Logger, proxies: Proxies):
+        """`proxies`: those whose word on the client's address is logged."""
         self._bounds = bounds
         self._log = log
+        self._proxies = proxies
 
     def open(
         self,
@@ -37,7 +41,9 @@ class Responses:
         request.write(b"")
         if request.chunked:
             format = CHUNKED[format]
-        transport = ResponseTransport(request, format, self._bounds, self._log)
+        transport = ResponseTransport(
+            request, format, self._bounds, self._log, client_name(request, self._proxies)
+        )
         try:
             make_conversation(transport)
         except Exception:
@@ -53,7 +59,8 @@ class ResponseTransport:
     They are not written through twisted.web, since each is a whole chunk already.
     """
 
-    def __init__(self, request: Request, format: Any, bounds: Bounds, log: Logger):
+    def __init__(self, request: Request, format: Any, bounds: Bounds, log: Logger, peer: str):
+        """`peer`: the client's address, for the log."""
         self.format = format
         self._request = request
         self._channel: Any = request.channel
@@ -61,8 +68,7 @@ class ResponseTransport:
         self._channel.persistent = False
         self._open = True
         self._log = log
-        address = request.getClientAddress()
-        self._peer = f"{getattr(address, 'host', 'unix')}:{getattr(address, 'port', '')}"
+        self._peer = peer
         self.conversation: Conversation[Any] | None = None
         self._finished = request.notifyFinish()
         transport: Any = self._channel.transport

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from functools import partial
 
+from twisted.internet.address import UNIXAddress
 from twisted.web.server import Request
 
-from pushserver.auth.origin import allowed_origin
+from pushserver.auth.origin import allowed_origin, valid_host
+from pushserver.auth.proxies import EVERYONE, Forwarded, Proxies, Trust, forwarded
 from pushserver.web.resource import Refusal, header
 
 
-def check_origin(request: Request, allowed: Container[str]) -> None:
+def check_origin(request: Request, trust: Trust) -> None:
     """Raise Refusal for a request of a page of another origin.
 
     The browser sends the page's origin in Origin or, without it (pictures, links, no-cors
@@ -18,21 +20,75 @@ def check_origin(request: Request, allowed: Container[str]) -> None:
     passes: it does not come from a page, or its browser sends neither. So the effect of a GET must
     not depend on this check alone.
     """
-    origin, host = header(request, "origin"), header(request, "host") or ""
-    site = header(request, "sec-fetch-site")
-    if allowed_origin(origin, host, request.isSecure(), site, allowed):
+    origin, site = header(request, "origin"), header(request, "sec-fetch-site")
+    scheme, host = "", header(request, "host") or ""
+    if origin is not None:
+        scheme, host = own_origin(request, trust.near)
+    if allowed_origin(origin, host, scheme == "https", site, trust.origins):
         return
     if origin is not None:
         raise Refusal(
             403,
-            f"a page of {origin!r} may not use {host!r}: expected a page of the"
-            " same origin, or of allowed_origins",
+            f"a page of {origin!r:.200} may not use '{scheme}://{host}': expected a page of the"
+            f" same origin, or of allowed_origins{_missing(request, trust, origin, scheme, host)}",
         )
     raise Refusal(
         403,
         f"a page of another origin (Sec-Fetch-Site: {site:.40}) may not use {host!r} in this"
         " way: expected an Origin header with one of allowed_origins",
     )
+
+
+def own_origin(request: Request, proxies: Proxies) -> tuple[str, str]:
+    """The scheme and the host of the server's URL, as the client of a trusted proxy knows it."""
+    scheme, host = _forwarded(request).origin(_peer(request), proxies)
+    return scheme or _scheme(request), host or header(request, "host") or ""
+
+
+def client_address(request: Request, proxies: Proxies) -> str | None:
+    """The IP address of the client, behind trusted proxies; None on a Unix socket.
+
+    For logs, and for limits of each client.
+    """
+    peer = _peer(request)
+    return _forwarded(request).client(peer, proxies) if proxies else peer
+
+
+def client_name(request: Request, proxies: Proxies) -> str:
+    """The address of the client for the log, with the port if there is no trusted proxy."""
+    peer, address = request.getClientAddress(), client_address(request, proxies)
+    if address != _peer(request):
+        return str(address)
+    return f"{getattr(peer, 'host', 'unix')}:{getattr(peer, 'port', '')}"
+
+
+def _missing(request: Request, trust: Trust, origin: str, scheme: str, host: str) -> str:
+    """The headers that a proxy in front has to send if the page is the server's own."""
+    their_scheme, _, their_host = origin.partition("://")
+    if their_scheme not in ("http", "https") or not valid_host(their_host):
+        return ""
+    peer, claimed = _peer(request), own_origin(request, EVERYONE)
+    if peer not in trust.near and claimed == (their_scheme, their_host):
+        return f"; if {peer} is the server's proxy, list it in server.trusted_proxies"
+    headers = []
+    if their_host != host.lower():
+        headers.append(f"Host: {their_host}")
+    if their_scheme != scheme:
+        headers.append(f"X-Forwarded-Proto: {their_scheme}")
+    return f"; a proxy that serves this page has to send {' and '.join(headers)}"
+
+
+def _forwarded(request: Request) -> Forwarded:
+    return forwarded(partial(header, request))
+
+
+def _peer(request: Request) -> str | None:
+    address = request.getClientAddress()
+    return None if isinstance(address, UNIXAddress) else str(getattr(address, "host", ""))
+
+
+def _scheme(request: Request) -> str:
+    return "https" if request.isSecure() else "http"
 
 
 def check_no_navigation(request: Request) -> None:

@@ -24,7 +24,6 @@ class Gate:
     _log = Logger()
 
     def __init__(self, rules: Rules, is_own: IsOwn):
-        self.allowed_origins = rules.origins
         self._rules = rules
         self._is_own = is_own
         self._warned = False

@@ -9,7 +9,7 @@ from twisted.web.http import parse_qs
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
-from pushserver.auth.allowed_origins import Origins
+from pushserver.auth.proxies import Trust
 from pushserver.web.site import HEADERS, Fields
 from pushserver.web.sockets import drop
 
@@ -19,7 +19,7 @@ CLOSING_SECONDS = 15
 class Surroundings(Protocol):
     """The site of a resource, as the resource needs it."""
 
-    allowed_origins: Origins
+    trust: Trust
 
     def error_page(self, status: int, title: str, message: str, root: str, /) -> bytes:
         """The page of an error; `root` is the relative URL of the server's root."""

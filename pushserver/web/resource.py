@@ -132,7 +132,7 @@ def _allow_origin(request: Request) -> bool:
     of it may, and others may have names that match a pattern.
     """
     origin = header(request, "origin")
-    allowed = surroundings(request).allowed_origins
+    allowed = surroundings(request).trust.origins
     if origin is None or origin not in allowed:
         return False
     request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))

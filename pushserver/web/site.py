@@ -15,8 +15,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from pushserver.auth.allowed_origins import Origins
 from pushserver.auth.origin import valid_host
+from pushserver.auth.proxies import Trust
 from pushserver.config.limits import Limits
 from pushserver.web.first_bytes import FirstBytes, Shortcut
 from pushserver.web.pipeline import DeadlineChannel
@@ -153,12 +153,12 @@ class PushSite(Site):
         reactor: IReactorTime,
         monotonic: Callable[[], float],
         shortcut: Shortcut | None,
-        allowed_origins: Origins,
+        trust: Trust,
     ):
         super().__init__(root, timeout=limits.request_seconds, reactor=reactor)
         self.limits = limits
         self.error_page = error_page
-        self.allowed_origins = allowed_origins
+        self.trust = trust
         self.channels: set[DeadlineChannel | FirstBytes] = set()
         self._monotonic = monotonic
         self._shortcut = shortcut

@@ -144,7 +144,7 @@ def test_an_undeclared_proxy_needs_the_names_of_the_server(tmp_path: Path) -> No
 
 
 def test_the_configuration_in_the_document_forwards_everything(tmp_path: Path, keyed: str) -> None:
-    text = (CHECKOUT / "docs" / "proxy.md").read_text()
+    text = (CHECKOUT / "docs" / "proxies.md").read_text()
     [block] = re.findall(r"^```nginx\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     maps, _, rest = block.partition("server {")
     rules = rest.strip().removesuffix("}").replace("listen 80;", "")

@@ -67,6 +67,7 @@ BOUNDS = {
     "config.settings.Server.allowed_origins": CONFIGURED,
     "config.settings.Server.listen": CONFIGURED,
     "config.settings.Server.names": CONFIGURED,
+    "config.settings.Server.trusted_proxies": CONFIGURED,
     "config.settings.Source.options": CONFIGURED,
     "hub.audience.Subscriber.audiences": "channels_per_client, or one of several together",
     "sessions.base.Conversation.audiences": "channels_per_client, or one of several together",

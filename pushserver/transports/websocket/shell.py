@@ -107,6 +107,8 @@ class WebSocketShell(WebSocketServerProtocol):
     """Whether the transport's buffer is empty when the connection opens."""
     ps_direct = False
     """Whether nothing is written to the transport before the answer to the handshake."""
+    ps_client = ""
+    """The address of the client for the log, if a trusted proxy named it."""
     ps_conversation: Conversation[Any] | None = None
     ps_transport: WebSocketTransport | None = None
 
@@ -116,7 +118,8 @@ class WebSocketShell(WebSocketServerProtocol):
         peer = self.transport.getPeer()
         if hasattr(peer, "host"):
             self.transport.setTcpNoDelay(True)
-        self.peer = f"{getattr(peer, 'host', 'unix')}:{getattr(peer, 'port', '')}"
+        name = f"{getattr(peer, 'host', 'unix')}:{getattr(peer, 'port', '')}"
+        self.peer = self.ps_client or name
         self._connectionMade()
 
     def _onOpen(self) -> None:

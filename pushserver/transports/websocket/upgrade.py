@@ -12,6 +12,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Request
 
+from pushserver.auth.proxies import NO_PROXIES, Proxies
 from pushserver.config.limits import Limits
 from pushserver.protocols.formats import Format
 from pushserver.transports.backlog import Bounds
@@ -20,6 +21,7 @@ from pushserver.transports.websocket.handshake import accepted_fields, check_han
 from pushserver.transports.websocket.lean import LeanShell, hush, lean
 from pushserver.transports.websocket.limited_log import LimitedLog
 from pushserver.transports.websocket.shell import MakeConversation, WebSocketShell
+from pushserver.web.checks import client_name
 from pushserver.web.first_bytes import Head, Shortcut, install
 from pushserver.web.site import PushSite
 
@@ -35,11 +37,16 @@ class WebSocketFactory(WebSocketServerFactory):
         log: Logger,
         compress: bool = False,
         shortcuts: bool = True,
+        proxies: Proxies = NO_PROXIES,
     ):
-        """`compress`: agree to permessage-deflate; `shortcuts`: those of `lean`."""
+        """`compress`: agree to permessage-deflate; `shortcuts`: those of `lean`.
+
+        `proxies`: those whose word on the client's address is logged.
+        """
         super().__init__(reactor=reactor, server="pushserver")
         self.ps_bounds = bounds
         self.ps_log = log
+        self._proxies = proxies
         self.setProtocolOptions(
             # The default for each of the sizes is no limit, and for webStatus a page that
             # shows the version.
@@ -74,11 +81,14 @@ class WebSocketFactory(WebSocketServerFactory):
         """
         check_handshake(request)
         fields = accepted_fields(request)
+        client = self._client(request)
         request.uri = b"/"
         request.requestHeaders = Headers({name: [value] for name, value in fields.items()})
         if isinstance(request.site, PushSite):
             request.site.release(cast(Any, request.channel))
-        answer: int = WebSocketResource(_Prepared(self, format, make_conversation)).render(request)
+        answer: int = WebSocketResource(_Prepared(self, format, make_conversation, client)).render(
+            request
+        )
         if request.content is not None:
             request.content.close()
         return answer
@@ -97,7 +107,8 @@ class WebSocketFactory(WebSocketServerFactory):
             except Exception:
                 # The long path raises it again, and answers it.
                 return False
-            shell = self.prepare(transport.getPeer(), format, make_conversation)
+            client = self._client(request)
+            shell = self.prepare(transport.getPeer(), format, make_conversation, client)
             shell.ps_direct = True
             lines = [f"{name}: {value}" for name, value in fields.items()]
             install(transport, shell, "\r\n".join(["GET / HTTP/1.1", *lines, "", ""]).encode())
@@ -106,14 +117,26 @@ class WebSocketFactory(WebSocketServerFactory):
         return take
 
     def prepare(
-        self, address: IAddress, format: Format, make_conversation: MakeConversation
+        self,
+        address: IAddress,
+        format: Format,
+        make_conversation: MakeConversation,
+        client: str,
     ) -> WebSocketShell:
-        """A shell that makes a conversation with its transport once the connection is open."""
+        """A shell that makes a conversation with its transport once the connection is open.
+
+        `client`: the address that a trusted proxy named, or "".
+        """
         shell = cast(WebSocketShell, self.buildProtocol(address))
         shell.ps_log = self.ps_log
         shell.ps_format = format
         shell.ps_make_conversation = make_conversation
+        if client:
+            shell.ps_client = client
         return shell
+
+    def _client(self, request: Request) -> str:
+        return client_name(request, self._proxies) if self._proxies else ""
 
 
 def _plain(value: Any) -> Any:
@@ -125,11 +148,16 @@ class _Prepared:
     """The factory of one connection, for WebSocketResource."""
 
     def __init__(
-        self, factory: WebSocketFactory, format: Format, make_conversation: MakeConversation
+        self,
+        factory: WebSocketFactory,
+        format: Format,
+        make_conversation: MakeConversation,
+        client: str,
     ):
         self._factory = factory
         self._format = format
         self._make_conversation = make_conversation
+        self._client = client
 
     def buildProtocol(self, address: IAddress) -> WebSocketShell:
-        return self._factory.prepare(address, self._format, self._make_conversation)
+        return self._factory.prepare(address, self._format, self._make_conversation, self._client)

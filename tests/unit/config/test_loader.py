@@ -258,6 +258,11 @@ class TestError:
             ),
             ("[server]\nallowed_origins = ['https://a/b']", ["server.allowed_origins"]),
             (
+                "[server]\ntrusted_proxies = ['unix', '10.0.0.1/8']",
+                ["server.trusted_proxies", "'10.0.0.1/8'", "bits of a host", "10.0.0.0/8"],
+            ),
+            ("[server]\ntrusted_proxies = ['nginx']", ["server.trusted_proxies", "'nginx'"]),
+            (
                 "[server]\nallowed_origins = ['*']",
                 [
                     "server.allowed_origins",
