@@ -178,9 +178,9 @@ def make_broker(
     )
     if store.durability == "sync":
         broker = SyncBroker(history, keys, metrics, clock, monotonic, committer, reactor)
-        return broker, Storage(committer, broker.batcher, clock)
+        return broker, Storage(committer, broker.batcher, clock, reactor)
     recorder = BatchRecorder(committer, history, reactor, store.commit_milliseconds / 1000)
-    storage = Storage(committer, recorder.batcher, clock)
+    storage = Storage(committer, recorder.batcher, clock, reactor)
     return MemoryBroker(history, keys, metrics, clock, monotonic, recorder), storage
 
 

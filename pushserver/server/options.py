@@ -18,6 +18,7 @@ from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.resources.root import pages_folder
 from pushserver.server import signals
 from pushserver.server.build import build, with_app
+from pushserver.server.exit_status import ExitStatus
 from pushserver.server.loading import load
 from pushserver.server.logging import escape_output
 from pushserver.server.reloading import Reloader, Retrier, history_file, inherit
@@ -76,7 +77,10 @@ def makeService(options: Options) -> IService:
     # Before the application is imported, whose own handlers replace these.
     signals.install(reactor, monotonic)
     if not options["reload"]:
-        return make(options, os.environ, reactor)
+        status = ExitStatus(reactor)
+        service = make(options, os.environ, reactor)
+        status.watch(lambda: service.failed)
+        return service
     signals.release()
     inherit()
     # Python compares the size and the second of a source with its bytecode, and would run the old

@@ -32,6 +32,7 @@ from pushserver.server.listener import Listener, with_mode
 from pushserver.server.systemd import notify
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.runner import Runner, Status
+from pushserver.store.service import Storage
 from pushserver.usercode.once import Once
 from pushserver.usercode.reactor import Reactor
 from pushserver.web.mount import Mounted
@@ -51,7 +52,7 @@ class PushService(MultiService):
         node: Node,
         site: PushSite,
         reactor: Reactor,
-        storage: Service | None = None,
+        storage: Storage | None = None,
         app: AppService | None = None,
         shortcuts: bool = True,
     ):
@@ -111,6 +112,11 @@ class PushService(MultiService):
         return Mounted(self._site.resource, self._site, closed, lambda: self._stop.begun)
 
     @property
+    def failed(self) -> bool:
+        """Whether it has stopped, and the store could not be closed in order."""
+        return self._storage is not None and self._storage.failed
+
+    @property
     def sources(self) -> list[Status]:
         """The status of each source of the configuration."""
         return [source.status() for source in self._sources if isinstance(source, Runner)]
@@ -158,6 +164,7 @@ class PushService(MultiService):
         if self._app is not None:
             await maybeDeferred(self._app.stopService)
         if self._storage is not None:
+            self._storage.finish_seconds = max(0.0, deadline - self.node.monotonic())
             await maybeDeferred(self._storage.stopService)
         if self._app is not None:
             self._app.detach()

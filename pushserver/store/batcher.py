@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from pushserver.channels.history import History
@@ -19,6 +20,9 @@ from pushserver.store.sqlite import Batch, StoreError, state
 
 RETRY_SECONDS = 1.0
 
+COMMIT_SECONDS = 4.0
+"""The time for a commit that is running when the time of a stop is over."""
+
 Numbered = tuple[Publication, KeyEntry | None]
 """A publication, and the entry of its idempotency key if it has one."""
 
@@ -29,6 +33,10 @@ class Queue(Protocol):
     @property
     def urgent(self) -> bool:
         """Whether a caller waits for the next commit."""
+
+    @property
+    def lost(self) -> int:
+        """The number of accepted publications that wait for a commit."""
 
     @property
     def cleared(self) -> Collection[str]:
@@ -72,6 +80,7 @@ class Batcher:
         self._call: IDelayedCall | None = None
         self._busy = False
         self._failing = False
+        self._finished = False
         self._idle: list[Deferred[None]] = []
 
     def touch(self, channel: str) -> None:
@@ -82,7 +91,7 @@ class Batcher:
     def flush(self) -> None:
         """Start a commit now if there is a change and no commit is running."""
         self._cancel()
-        if not self._busy and (self._queue.urgent or self._changed):
+        if not self._busy and not self._finished and (self._queue.urgent or self._changed):
             self._busy = True
             commit = Deferred.fromCoroutine(self._commit())
             commit.addErrback(
@@ -90,16 +99,35 @@ class Batcher:
             )
             commit.addCallback(lambda _: self._next())
 
-    async def finish(self) -> bool:
-        """Commit all changes, trying once more after a failure; return whether that succeeded."""
-        tried = False
-        while self._busy or (self._changed and not (tried and self._failing)):
+    async def finish(self, seconds: float = 0.0) -> bool:
+        """Commit all changes; return whether that succeeded. Later changes are not committed.
+
+        After a failure it tries once more, and each RETRY_SECONDS until `seconds` have passed.
+        A commit may take COMMIT_SECONDS longer before it is given up.
+        """
+        until, tried = self._reactor.seconds() + seconds, False
+        while self._busy or self._changed:
+            left = max(0.0, until - self._reactor.seconds())
             if not self._busy:
+                if tried and self._failing:
+                    if not left:
+                        break
+                    await deferLater(self._reactor, min(left, RETRY_SECONDS))
                 tried = True
                 self.flush()
-            await self.settle()
+            settled = Deferred.fromCoroutine(self.settle())
+            try:
+                await settled.addTimeout(left + COMMIT_SECONDS, self._reactor)
+            except TimeoutError:
+                break
+        self._finished = True
         self._cancel()
-        return not self._changed
+        return not self._busy and not self._changed
+
+    @property
+    def lost(self) -> int:
+        """The number of accepted publications that are lost if no further commit succeeds."""
+        return self._queue.lost
 
     async def settle(self) -> None:
         """Wait until no commit is running and no caller waits for one."""
@@ -115,7 +143,7 @@ class Batcher:
     def _schedule(self) -> None:
         # An interval of 0 means the next turn: a source that remembers a value may publish in this
         # one, and one commit is enough for both.
-        if self._call is None and not self._busy:
+        if self._call is None and not self._busy and not self._finished:
             self._call = self._reactor.callLater(self._interval, self.flush)
 
     def _cancel(self) -> None:
@@ -168,6 +196,8 @@ class Batcher:
 
     def _next(self) -> None:
         self._busy = False
+        if self._finished:
+            return
         pause = RETRY_SECONDS if self._failing else self._interval
         if self._queue.urgent or (self._changed and not pause):
             self.flush()

@@ -43,6 +43,7 @@ class Committer:
         self._keys = keys
         self._metrics = metrics
         self._mode = mode
+        self._running = False
         self.problem = ""
         """The error of the last commit; empty after a success."""
 
@@ -74,6 +75,7 @@ class Committer:
         batch.forgotten_top = self._history.forgotten_top
         batch.forgotten_seq = self._history.forgotten_seq
         started = self._monotonic()
+        self._running = True
         try:
             await self._thread.call(self._reactor, partial(self._file.commit, batch))
         except Exception as error:
@@ -83,16 +85,31 @@ class Committer:
                 self._log.error("{problem}", problem=str(error))
             self.problem = str(error)
             raise
+        finally:
+            self._running = False
         self._metrics.committed(len(batch.rows), self._monotonic() - started)
         if self.problem:
             self._log.info("the store can be written again")
         self.problem = ""
 
-    async def close(self, orderly: bool) -> None:
-        """Close the file, with the mark that nothing is missing if `orderly`; end the thread."""
-        call = self._file.close if orderly else self._file.abandon
+    async def close(self) -> None:
+        """Close the file, with the mark that nothing is missing, and end the thread.
+
+        Raises StoreError, and nothing is closed.
+        """
         try:
-            await self._thread.call(self._reactor, call)
+            await self._thread.call(self._reactor, self._file.close)
         except StoreError as error:
-            self._log.error("{error}", error=error)
+            self.problem = str(error)
+            raise
+        self._thread.close()
+
+    async def abandon(self) -> None:
+        """Close the file without the mark, and end the thread.
+
+        A commit that is running may never end: the file is closed after it, and not waited for.
+        """
+        abandoned = self._thread.call(self._reactor, self._file.abandon)
+        if not self._running:
+            await abandoned
         self._thread.close()

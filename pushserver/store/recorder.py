@@ -30,6 +30,7 @@ class BatchRecorder:
         """A commit starts at most `interval` seconds after a change."""
         self.batcher = Batcher(self, committer, history, reactor, interval)
         self._committer = committer
+        self._history = history
         self._rows: list[Numbered] = []
         self._bytes = 0
         self._taken = 0, 0
@@ -46,6 +47,15 @@ class BatchRecorder:
 
     def touch(self, channel: str) -> None:
         self.batcher.touch(channel)
+
+    @property
+    def lost(self) -> int:
+        channels = self._history.channels
+        kept = (channels.get(row.channel) for row, _ in self._rows)
+        return sum(
+            channel is not None and row.offset > channel.floor
+            for channel, (row, _) in zip(kept, self._rows, strict=True)
+        )
 
     def take(self) -> Sequence[Numbered]:
         self._taken = len(self._rows), self._bytes

@@ -6,22 +6,39 @@ from collections.abc import Callable
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
-from pushserver.store.batcher import Batcher
+from pushserver.store.batcher import RETRY_SECONDS, Batcher
 from pushserver.store.committer import Committer
+from pushserver.store.sqlite import StoreError
 from pushserver.usercode.once import Once
 
 
 class Storage(Service):
     """Opens the store at the start, and closes it after a last commit.
 
-    `clock` gives Unix seconds.
+    `clock` gives Unix seconds. The stop may try for `finish_seconds` to write to a file that
+    cannot be written, and then has `failed`: changes are lost, or the next start begins a new
+    epoch although none is.
     """
 
-    def __init__(self, committer: Committer, batcher: Batcher, clock: Callable[[], float]):
+    _log = Logger()
+
+    def __init__(
+        self,
+        committer: Committer,
+        batcher: Batcher,
+        clock: Callable[[], float],
+        reactor: IReactorTime,
+    ):
+        self.finish_seconds = 0.0
+        self.failed = False
         self._committer = committer
         self._batcher = batcher
         self._clock = clock
+        self._reactor = reactor
         self._stop = Once()
         self.memory = batcher.memory
 
@@ -36,4 +53,27 @@ class Storage(Service):
         return self._stop.run(self._close)
 
     async def _close(self) -> None:
-        await self._committer.close(await self._batcher.finish())
+        until = self._reactor.seconds() + self.finish_seconds
+        complete = await self._batcher.finish(self.finish_seconds)
+        if not (complete and await self._closed(until)):
+            self.failed = True
+            self._log.error(
+                "the store was not closed in order, and {n} accepted publications are lost:"
+                " {problem}",
+                n=self._batcher.lost,
+                problem=self._committer.problem or "its last commit does not end",
+            )
+            await self._committer.abandon()
+
+    async def _closed(self, until: float) -> bool:
+        """Close the file in order; return whether that succeeded."""
+        while True:
+            try:
+                await self._committer.close()
+            except StoreError:
+                left = until - self._reactor.seconds()
+                if left <= 0:
+                    return False
+                await deferLater(self._reactor, min(left, RETRY_SECONDS))
+            else:
+                return True

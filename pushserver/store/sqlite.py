@@ -262,11 +262,9 @@ class SqliteFile:
         )
 
     def close(self) -> None:
-        """Remove the mark and close; raises StoreError."""
-        try:
-            self._write([("running", "")])
-        finally:
-            self._db.close()
+        """Remove the mark and close; raises StoreError, and stays open."""
+        self._write([("running", "")])
+        self._db.close()
 
     def abandon(self) -> None:
         """Close, and leave the mark that the run was killed."""

@@ -125,6 +125,11 @@ class SyncBroker(MemoryBroker):
         return bool(self._next.waiting or self._next.clears)
 
     @property
+    def lost(self) -> int:
+        # Those that wait were not accepted.
+        return 0
+
+    @property
     def cleared(self) -> Collection[str]:
         return self._current.clears
 

@@ -100,7 +100,7 @@ class Committer:
     def open(self, memory: object, now: float) -> None:
         assert not self.closing
 
-    def close(self, *orderly: bool) -> Deferred[None]:
+    def close(self) -> Deferred[None]:
         self.closing.append(Deferred())
         return self.closing[-1]
 
@@ -112,13 +112,13 @@ class Committer:
 class Batcher:
     memory = None
 
-    async def finish(self) -> bool:
+    async def finish(self, seconds: float) -> bool:
         return True
 
 
 def storage() -> tuple[Service, End]:
     committer = Committer()
-    return Storage(cast(Any, committer), cast(Any, Batcher()), Time()), committer.end
+    return Storage(cast(Any, committer), cast(Any, Batcher()), Time(), Clock()), committer.end
 
 
 def app_service() -> tuple[Service, End]:

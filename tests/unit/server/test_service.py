@@ -119,7 +119,7 @@ class TestTheStart:
                 order.append("open")
 
         server = Server(config=QUIET)
-        service = PushService(server.node, server.site, server.clock, Storage())
+        service = PushService(server.node, server.site, server.clock, cast(Any, Storage()))
 
         class Ticker(Service):
             def startService(self) -> None:
@@ -239,7 +239,7 @@ class TestTheEnd:
                 order.append(f"close with {len(server.node.peers)} peers")
                 return closed
 
-        service = PushService(server.node, server.site, server.clock, Storage())
+        service = PushService(server.node, server.site, server.clock, cast(Any, Storage()))
         service.startService()
         server.service = service
         socket = server.session()

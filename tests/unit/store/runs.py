@@ -133,7 +133,7 @@ class Run:
             batcher = recorder.batcher
         self.committer = committer
         self.broker.attach(self.delivered.append)
-        self.storage = Storage(committer, batcher, self.time)
+        self.storage = Storage(committer, batcher, self.time, self.reactor)
         self.memory = self.storage.memory
         self.storage.startService()
 

@@ -21,13 +21,11 @@ from pushserver.hub.metrics import Metrics
 from pushserver.store.committer import Committer
 from pushserver.store.sqlite import SqliteFile
 from tests.unit.fakes.tools import Time
-from tests.unit.fakes.web import Trouble
 from tests.unit.store.runs import (
     THREAD,
     Answer,
     Run,
     folder_in_memory,
-    in_file,
 )
 
 
@@ -147,17 +145,6 @@ class TestFailedStart:
             str(path), "sync", THREAD, cast(Any, Clock()), Time(), history, Keys(1), Metrics()
         )
         assert not path.exists()
-
-
-def test_stop_closes_the_file_even_if_its_mark_cannot_be_written(
-    path: Path, trouble: Trouble
-) -> None:
-    run = Run(path)
-    run.committer._file._db.execute("PRAGMA query_only=1")
-    run.stop()
-    [line] = trouble.take()
-    assert "cannot write" in line
-    assert in_file(path) == {}
 
 
 # -- any sequence of events in the life of a server ---------------------------------------------

@@ -576,8 +576,23 @@ def test_close_that_cannot_write_is_not_orderly(path: Path) -> None:
     file._db.execute("PRAGMA query_only=1")
     with pytest.raises(StoreError, match=r"cannot write .*s\.db"):
         file.close()
+    file.abandon()
     with opened(path) as (_, history):
         assert history.epoch != epoch
+
+
+def test_close_that_could_not_write_may_be_tried_again(path: Path) -> None:
+    with opened(path) as (_, history):
+        epoch = history.epoch
+    file = SqliteFile(str(path), "batched")
+    load(file)
+    file._db.execute("PRAGMA query_only=1")
+    with pytest.raises(StoreError, match=r"cannot write .*s\.db"):
+        file.close()
+    file._db.execute("PRAGMA query_only=0")
+    file.close()
+    with opened(path) as (_, history):
+        assert history.epoch == epoch
 
 
 @contextmanager
