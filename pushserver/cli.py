@@ -1,4 +1,4 @@
-"""`pushserver`: publish, subscribe and check a configuration from the command line."""
+"""`pushserver`: run a server, publish, subscribe and check a configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from pushserver import __version__
 from pushserver.config.loader import read
 from pushserver.console import complain, discard_output, end_with_reader, escape_output, shown_json
-from pushserver.errors import PushServerError
+from pushserver.errors import PushServerError, StartFailed
 from pushserver.opener import TEMPORARY, make_request, printable, refusal, send
 from pushserver.publisher import publish
 
@@ -34,6 +34,23 @@ LINE_BYTES = 67_108_864
 _LINES = "application/x-ndjson"
 # As Python 3.14 has it; before, argparse takes -1e-5 for an option.
 _NEGATIVE = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)
+
+
+_START = """\
+Start a server with
+
+  pushserver serve              random numbers, live on http://localhost:8080/
+  pushserver serve ticker.py    your own application, a file that makes a PushServer
+
+and stop it with Ctrl-C. twistd pushserver runs the same server as a daemon."""
+_EXAMPLES = """\
+examples:
+  pushserver serve ticker.py --port 8081 --reload
+  pushserver publish numbers '{"number": 3}'
+  pushserver subscribe numbers --last 3
+  pushserver check-config push.toml
+
+pushserver COMMAND --help describes the options of a command."""
 
 
 class CommandFailed(PushServerError):
@@ -60,15 +77,22 @@ class _Lost(Exception):
 
 def _run(arguments: Sequence[str] | None) -> int:
     """Run one command; raises OSError for a failure of its output only."""
+    parser = _parser()
     try:
-        options = _parser().parse_args(arguments)
+        options = parser.parse_args(arguments)
     except SystemExit:
         if sys.stdout is not None:
             sys.stdout.flush()
         raise
+    if options.run is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         # There may be no standard output (`>&-`).
         options.run(options, sys.stdout or io.StringIO())
+    except StartFailed:
+        # Python prints its text, and exits with status 1.
+        raise
     except PushServerError as error:
         complain(str(error))
         return 1
@@ -90,9 +114,16 @@ def _text(argument: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pushserver", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="pushserver",
+        description=_START,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"pushserver {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    parser.set_defaults(run=None)
+    _add_serve(commands)
     server = argparse.ArgumentParser(add_help=False)
     server.add_argument(
         "--url",
@@ -137,6 +168,53 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file")
     command.set_defaults(run=_check_config)
     return parser
+
+
+def _add_serve(commands: Any) -> None:
+    command = commands.add_parser("serve", help="run the server until Ctrl-C")
+    command.add_argument(
+        "app",
+        nargs="?",
+        default="",
+        type=_text,
+        metavar="MODULE:NAME | FILE.py",
+        help="the application; without one, the server has a source of random numbers",
+    )
+    command.add_argument("--port", help="the port to listen on [default: 8080]")
+    command.add_argument("--host", default="", help="the address [default: 127.0.0.1]")
+    command.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="ENDPOINT",
+        help="in place of --host and --port, repeatable: a port, HOST:PORT, or an endpoint of"
+        " Twisted such as unix:/run/push.sock",
+    )
+    command.add_argument("--config", default="", metavar="FILE", help="a configuration (TOML)")
+    command.add_argument(
+        "--reload", action="store_true", help="start again when a Python file has changed"
+    )
+    command.add_argument("--open", action="store_true", help="open the page in a browser")
+    command.add_argument(
+        "--reactor",
+        default="",
+        help="asyncio, epoll, ... [default: asyncio if the application has coroutine functions]",
+    )
+    command.add_argument("--debug", action="store_true", help="also log connects and disconnects")
+    command.set_defaults(run=_serve)
+
+
+def _serve(options: Any, out: TextIO) -> None:
+    # Imported here: the other commands need no Twisted, which takes time to import.
+    from pushserver.server.foreground import end_by, serve
+    from pushserver.server.options import Options
+
+    known = Options()
+    known.update({key: value for key, value in vars(options).items() if key in known})
+    number = serve(known, reactor=options.reactor, browse=options.open)
+    if number:
+        out.flush()
+        end_by(number)
 
 
 def _publish(options: Any, out: TextIO) -> None:
@@ -247,7 +325,7 @@ def _stream(options: Any, start: dict[str, str]) -> Iterator[str]:
 
 
 def _check_config(options: Any, out: TextIO) -> None:
-    # Imported here: the registry needs Twisted, which takes time to import.
+    # Imported here, as in _serve.
     from pushserver.sources.registry import SourceTypes
 
     read(options.file, os.environ, SourceTypes())

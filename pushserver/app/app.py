@@ -23,7 +23,7 @@ from pushserver.errors import NotRunning
 from pushserver.protocols.centrifuge import message_push
 from pushserver.protocols.formats import SessionFormat
 from pushserver.sources.engine.environment import Plan
-from pushserver.sources.functions.adapt import adapt
+from pushserver.sources.functions.adapt import adapt, is_async
 
 Function = TypeVar("Function", bound=Callable[..., Any] | type)
 
@@ -34,6 +34,7 @@ class AppSource:
 
     source: Any
     plan: Plan
+    is_async: bool
 
 
 class App:
@@ -98,7 +99,8 @@ class App:
                 "retry_max_seconds": retry_max_seconds,
             }
             plan = convert_known(settings, Plan, Location("", f"sources.{called}", {}))
-            self.sources.append(AppSource(adapt(target, every, thread), plan))
+            source = adapt(target, every, thread)
+            self.sources.append(AppSource(source, plan, is_async(target)))
             return target
 
         return decorate
@@ -177,6 +179,11 @@ class App:
         handler.
         """
         return [] if self._dispatcher is None else list(self._dispatcher.clients.values())
+
+    @property
+    def has_coroutines(self) -> bool:
+        """Whether a source or handler is a coroutine function or an async generator function."""
+        return self.handlers.has_coroutines or any(source.is_async for source in self.sources)
 
     def attach(self, link: ServerLink, dispatcher: Dispatcher) -> None:
         """A server starts to run this application; raises RuntimeError if another does."""

@@ -30,13 +30,15 @@ class Handler:
     """A function of the application for one event.
 
     `arity`: the number of arguments that it is called with. `thread`: whether it is called in a
-    thread. `key`: its namespace and event, once it is registered.
+    thread. `is_async`: whether it is a coroutine function. `key`: its namespace and event, once it
+    is registered.
     """
 
     name: str
     function: Callable[..., Any]
     arity: int
     thread: bool
+    is_async: bool = False
     key: tuple[str, str] = ("", "")
 
 
@@ -59,7 +61,8 @@ def make_handler(event: str, function: Callable[..., Any], thread: bool | None) 
         called = f"with ({', '.join(given)})" if given else "without arguments"
         problem = f"the handler {name} of {event} is called {called}: {error}"
         raise ValueError(problem) from None
-    return Handler(name, function, arity, not is_async if thread is None else thread)
+    in_thread = not is_async if thread is None else thread
+    return Handler(name, function, arity, in_thread, is_async)
 
 
 def _positional(signature: inspect.Signature) -> int:
@@ -109,6 +112,11 @@ class HandlerRegistry:
         if event in ARGUMENTS:
             return None
         return self._handlers.get((namespace, event)) or self._handlers.get(("", method))
+
+    @property
+    def has_coroutines(self) -> bool:
+        """Whether any handler is a coroutine function."""
+        return any(handler.is_async for handler in self._handlers.values())
 
     @property
     def has_methods(self) -> bool:

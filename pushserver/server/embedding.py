@@ -1,4 +1,4 @@
-"""`PushServer`: an application that a server in another Twisted program can run."""
+"""`PushServer`: an application that runs its own server, alone or in another Twisted program."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from twisted.web.resource import Resource
 
 from pushserver.app.app import App
 from pushserver.server.build import build, with_app
-from pushserver.server.options import Options, configure, file_of, shortcuts, with_pages
+from pushserver.server.foreground import serve
+from pushserver.server.loading import loading
+from pushserver.server.options import Options, configure, main_file, shortcuts, with_pages
 from pushserver.server.service import PushService
 from pushserver.usercode.reactor import Reactor
 
 
 class PushServer(App):
-    """An application: `twistd pushserver --app module:name` runs it.
+    """An application: `pushserver serve`, `twistd pushserver` or its own `run()` runs it.
 
     Creating one and decorating functions starts nothing. One server at a time runs it.
 
@@ -28,6 +30,36 @@ class PushServer(App):
     """
 
     _service: PushService | None
+
+    def run(
+        self,
+        *,
+        host: str = "",
+        port: int | None = None,
+        listen: Sequence[str] = (),
+        config: str = "",
+        reload: bool = False,
+        open: bool = False,
+        reactor: str = "",
+        debug: bool = False,
+    ) -> None:
+        """Run the server in the foreground until it is stopped, as `pushserver serve` does.
+
+        By default it listens on port 8080 of 127.0.0.1, or where the configuration says. `listen`:
+        ports, HOST:PORT or endpoints, in place of `host` and `port`. `reload`: start again when a
+        Python file has changed. `open`: open the page in a browser. `reactor`: asyncio, epoll,
+        ...; by default asyncio if a source or handler is a coroutine function. It does nothing
+        while a server imports the module. Raises pushserver.errors.StartFailed, which ends the
+        program with one line, and RuntimeError for a second run in one process.
+        """
+        if loading.get():
+            return
+        options = Options()
+        given = {"config": config, "host": host, "reload": reload, "debug": debug}
+        options.update(
+            given | {"listen": list(listen), "port": None if port is None else str(port)}
+        )
+        serve(options, self, reactor, open)
 
     def service(
         self, *listen: str, config: str = "", reactor: IReactorCore | None = None
@@ -56,7 +88,7 @@ class PushServer(App):
         options = Options()
         options["config"] = path
         config = with_app(configure(options, os.environ), self)
-        config = with_pages(config, path, file_of("__main__"))
+        config = with_pages(config, path, main_file())
         config = replace(config, server=replace(config.server, listen=list(listen)))
         on = shortcuts(os.environ)
         return build(config, cast(Reactor, reactor), app=self, shortcuts=on)

@@ -9,10 +9,12 @@ import socket
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
 from pushserver.errors import StartFailed
+from pushserver.server.port_owner import free_port, owner
 from pushserver.usercode.once import Once
 
 BACKLOG = 4096
@@ -75,12 +77,10 @@ class Listener(Service):
 
     def _problem(self, why: Failure) -> str:
         """The error, and a remedy."""
-        message, error = why.getErrorMessage(), getattr(why.value, "socketError", None)
-        if getattr(error, "errno", None) != errno.EADDRINUSE or self._text.startswith("unix:"):
-            return message
-        port = 8082 if "8081" in self._text else 8081
-        elsewhere = f"--listen tcp:{port}:interface=127.0.0.1"
-        return f"{message.rstrip('.')}; end what listens there, or choose another port: {elsewhere}"
+        error = why.value
+        if isinstance(error, CannotListenError) and self._text[:5] != "unix:":
+            return _tcp_problem(error)
+        return why.getErrorMessage()
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
@@ -91,3 +91,20 @@ class Listener(Service):
         waiting = getattr(port, "socket", None)
         if isinstance(waiting, socket.socket):
             waiting.listen(BACKLOG)
+
+
+def _tcp_problem(error: CannotListenError) -> str:
+    """The reason why a TCP port cannot be listened on, and a remedy."""
+    host, port, reason = error.interface or "0.0.0.0", error.port, error.socketError
+    number = getattr(reason, "errno", None)
+    if number == errno.EADDRINUSE:
+        by, free = owner(port), free_port(port, host)
+        used = f"the port is used by {by}; end that" if by else "the port is in use"
+        return f"{used}; end that, or choose another port" + (f": --port {free}" if free else "")
+    if number == errno.EACCES:
+        remedy = "CAP_NET_BIND_SERVICE or a socket of systemd, or choose another: --port 8080"
+        return f"this user may not listen on port {port}: it needs {remedy}"
+    if number == errno.EADDRNOTAVAIL or isinstance(reason, socket.gaierror):
+        expected = "127.0.0.1, 0.0.0.0 for all addresses, or one of this machine's addresses"
+        return f"{host} is no address of this machine, expected {expected}"
+    return str(error)

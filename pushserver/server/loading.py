@@ -1,56 +1,151 @@
-"""Loads the application of `--app MODULE:NAME`."""
+"""Loads the application of a module or a file."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
+from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 
 from pushserver.app.app import App
 from pushserver.errors import StartFailed
 
+EXPECTED = "expected MODULE:NAME or FILE.py, such as ticker:app or ticker.py"
+OF_FILE = "pushserver_application"
+"""The module of a file whose own name cannot be imported, or is that of another module."""
+
+loading: ContextVar[bool] = ContextVar("loading", default=False)
+"""Whether a server imports its application in this thread, so that `app.run()` does nothing."""
+
+_TEXT = re.compile(r"(.+?)(?::([^:/]*))?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The module of an application, or its file; and its name, "" for the only one."""
+
+    text: str
+    module: str
+    name: str
+    file: Path | None = None
+
 
 def load(text: str) -> App:
-    """The application; its module may be in the current folder.
+    """The application of MODULE:NAME, MODULE, FILE.py or FILE.py:NAME.
 
-    Raises StartFailed; if the import fails, with the traceback of the user's own files.
+    A module may be in the current folder. Without NAME it must have one application. Raises
+    StartFailed; if the import fails, with the traceback of the user's own files.
     """
-    module, _, name = text.partition(":")
-    if not module or not name:
-        raise StartFailed(f"--app {text}: expected MODULE:NAME, such as ticker:app")
-    if os.sep in module or module.startswith(".") or module.endswith(".py"):
-        example = _dotted(module) or "ticker"
-        raise StartFailed(f"--app {text}: expected MODULE:NAME, such as {example}:{name}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    value = getattr(_import(text, module), name, None)
-    if isinstance(value, App):
-        return value
-    apps = [n for n, v in vars(sys.modules[module]).items() if isinstance(v, App)]
-    hint = f"; there is {module}:{apps[0]}" if apps else ""
-    problem = f" has no {name}" if value is None else f":{name} is {value!r:.60}"
-    raise StartFailed(f"--app {text}: {module}{problem}, expected a PushServer{hint}")
+    place = find(text)
+    token = loading.set(True)
+    try:
+        module = _import(place)
+    finally:
+        loading.reset(token)
+    found = {name: value for name, value in vars(module).items() if isinstance(value, App)}
+    if place.name:
+        value = getattr(module, place.name, None)
+        if isinstance(value, App):
+            return value
+        problem = f" has no {place.name}" if value is None else f":{place.name} is {value!r:.60}"
+        there = f"; there is {_of(place, *found)}" if found else ""
+        raise StartFailed(f"{text}: {place.module}{problem}, expected a PushServer{there}")
+    # One application may have several names.
+    if not found:
+        needs = "from pushserver import PushServer, then app = PushServer()"
+        raise StartFailed(f"{text} defines no application at its top level; it needs {needs}")
+    if len({id(value) for value in found.values()}) > 1:
+        choice = _of(place, *found)
+        raise StartFailed(f"{text} defines {len(found)} applications, name one of them: {choice}")
+    return next(iter(found.values()))
 
 
-def _dotted(path: str) -> str:
-    """The module of a file, as if a file elsewhere were in the current folder."""
-    parts = path.removesuffix(".py").split(os.sep)
-    inside = not os.path.isabs(path) and ".." not in parts
-    return ".".join(p.strip(".") for p in (parts if inside else parts[-1:]) if p.strip("."))
+def find(text: str) -> Place:
+    """The place that the text names; raises StartFailed for another text or a missing file."""
+    match = _TEXT.fullmatch(text)
+    if match is None or match[2] == "" or match[1].startswith(":"):
+        raise StartFailed(f"{text!r:.200} names no application, {EXPECTED}")
+    module, name = match[1], match[2] or ""
+    if module.endswith(".py"):
+        file = Path(os.path.abspath(module))
+        if not file.is_file():
+            problem = "is a folder" if file.is_dir() else "does not exist"
+            raise StartFailed(f"{text}: the file {file} {problem}", file)
+        return Place(text, module, name, file)
+    if not all(part.isidentifier() for part in module.split(".")):
+        near = f"; there is the file {module}.py" if Path(f"{module}.py").is_file() else ""
+        raise StartFailed(f"{text}: {module} is no module, {EXPECTED}{near}")
+    return Place(text, module, name)
 
 
-def _import(text: str, module: str) -> ModuleType:
+def file_of(text: str) -> str:
+    """The file of an application that was loaded; empty if its module has none."""
+    place = find(text)
+    if place.file is not None:
+        return str(place.file)
+    return getattr(sys.modules.get(place.module), "__file__", None) or ""
+
+
+def _of(place: Place, *names: str) -> str:
+    return " or ".join(f"{place.module}:{name}" for name in names)
+
+
+def _import(place: Place) -> ModuleType:
+    try:
+        if place.file is None:
+            return _import_module(place, Path.cwd(), place.module)
+        return _import_file(place, place.file)
+    except StartFailed:
+        raise
+    except (Exception, SystemExit) as error:
+        raise StartFailed(_traceback(place.text, error)) from None
+
+
+def _import_module(place: Place, folder: Path, module: str) -> ModuleType:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
-            place = f"neither in {os.getcwd()} nor installed"
-            raise StartFailed(f"--app {text}: there is no module {error.name}, {place}") from None
-        raise StartFailed(_traceback(text, error)) from None
-    except (Exception, SystemExit) as error:
-        raise StartFailed(_traceback(text, error)) from None
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        where = f"neither in {folder} nor installed"
+        near = Path(f"{error.name}.py")
+        hint = f"; there is the file {near}" if place.file is None and near.is_file() else ""
+        raise StartFailed(f"{place.text}: there is no module {error.name}, {where}{hint}") from None
+
+
+def _import_file(place: Place, file: Path) -> ModuleType:
+    """Import the file, as a part of its package if it is in one."""
+    folder, parts = file.parent, [file.stem]
+    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    if len(parts) > 1:
+        name = ".".join(parts[:-1] if file.stem == "__init__" else parts)
+        return _import_module(place, folder, name)
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    known = sys.modules.get(file.stem)
+    if known is not None and getattr(known, "__file__", None) == str(file):
+        return known
+    name = file.stem if file.stem.isidentifier() and known is None else OF_FILE
+    spec = spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python file")
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def _traceback(text: str, error: BaseException) -> str:
@@ -63,7 +158,7 @@ def _traceback(text: str, error: BaseException) -> str:
             del trace.stack[-1]
     else:
         trace.stack.clear()
-    return f"--app {text} cannot be imported:\n{''.join(trace.format()).rstrip()}"
+    return f"{text} cannot be imported:\n{''.join(trace.format()).rstrip()}"
 
 
 def _imports(filename: str) -> bool:

@@ -12,16 +12,18 @@ from typing import ClassVar, cast
 from twisted.application.service import IService
 from twisted.python import usage
 
+from pushserver.app.app import App
 from pushserver.config.loader import read
 from pushserver.config.settings import Config, Types
 from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.resources.root import pages_folder
 from pushserver.server import signals
+from pushserver.server.address import LOOPBACK, PORT, host_and_port
 from pushserver.server.build import build, with_app
 from pushserver.server.exit_status import ExitStatus
-from pushserver.server.loading import load
+from pushserver.server.loading import file_of, load
 from pushserver.server.logging import escape_output
-from pushserver.server.reloading import Reloader, Retrier, history_file, inherit
+from pushserver.server.reloading import Reloader, Retrier, Watched, history_file, inherit
 from pushserver.server.service import PushService
 from pushserver.sources.registry import SourceTypes
 from pushserver.usercode.reactor import Reactor
@@ -29,17 +31,23 @@ from pushserver.usercode.steady import steady
 
 
 class Options(usage.Options):
-    """The command line of `twistd pushserver`."""
+    """The options of a server: the command line of `twistd pushserver`.
 
-    synopsis = "[--listen ENDPOINT]... [--config FILE.toml] [--app MODULE:NAME]"
+    `pushserver serve` and `app.run` set the same keys.
+    """
+
+    synopsis = "[options] [MODULE:NAME | FILE.py]"
     longdesc = (
-        "Runs the push server; the log has the URL of its live page. ENDPOINT is any Twisted "
-        "server endpoint, such as tcp:8080, ssl:..., unix:... or systemd:name=http. "
-        "MODULE:NAME is a PushServer object in a module that is installed or in the current folder."
+        "Runs the push server; the log has the URL of its live page. MODULE:NAME is a PushServer "
+        "object in a module that is installed or in the current folder; FILE.py is a file with one "
+        "such object. ENDPOINT is a port, HOST:PORT, or a server endpoint of Twisted, such as "
+        "ssl:..., unix:... or systemd:name=http."
     )
     optParameters: ClassVar = [
         ["config", "c", "", "Configuration file (TOML)."],
-        ["app", "a", "", "Application to run, such as ticker:app."],
+        ["app", "a", "", "Application to run, such as ticker:app or ticker.py."],
+        ["host", None, "", f"Address to listen on. [default: {LOOPBACK}]"],
+        ["port", "p", None, f"Port to listen on. [default: {PORT}]"],
     ]
     optFlags: ClassVar = [
         ["debug", None, "Also log connects and disconnects."],
@@ -51,7 +59,7 @@ class Options(usage.Options):
         self["listen"] = []
 
     def opt_listen(self, endpoint: str) -> None:
-        """Where to listen; repeatable. [default: tcp:8080:interface=127.0.0.1]"""
+        """ENDPOINT to listen on, in place of --host and --port; repeatable."""
         self["listen"].append(endpoint)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
@@ -62,48 +70,87 @@ class Options(usage.Options):
             raise StartFailed(f"{error}; see twistd pushserver --help") from None
 
     def parseArgs(self, *rest: str) -> None:
-        if rest:
-            raise usage.UsageError(f"unexpected argument {rest[0]!r}")
+        for text in rest:
+            if self["app"]:
+                raise usage.UsageError(f"unexpected argument {text!r} after {self['app']!r}")
+            self["app"] = text
 
 
 def makeService(options: Options) -> IService:
     """The service that `twistd pushserver` runs; raises StartFailed."""
     from twisted.internet import reactor as installed
 
-    escape_output()
     reactor = cast(Reactor, installed)
-    # Before the first timer, and before a failed start waits for files to change.
-    monotonic = steady(reactor)
-    # Before the application is imported, whose own handlers replace these.
-    signals.install(reactor, monotonic)
-    if not options["reload"]:
-        status = ExitStatus(reactor)
-        service = make(options, os.environ, reactor)
-        status.watch(lambda: service.failed)
-        return service
-    signals.release()
-    inherit()
-    # Python compares the size and the second of a source with its bytecode, and would run the old
-    # code of a file that is changed twice in a second.
-    sys.dont_write_bytecode = True
-    watched = (Path(options["config"]),) if options["config"] else ()
-    reloader = Reloader(reactor, Path.cwd(), watched)
+    # Before the application is imported, whose own handlers of signals replace these.
+    prepare(options, reactor)
+    watched = watch(options)
+    status = None if watched is not None else ExitStatus(reactor)
     try:
-        service = make(options, os.environ, reactor)
+        service = make_service(options, reactor, load_app(options), watched)
     except StartFailed as error:
-        return Retrier(reloader, error)
-    reloader.setServiceParent(service)
+        return retry(error, reactor, watched)
+    if status is not None:
+        status.watch(lambda: service.failed)
     return service
 
 
-def make(options: Options, environment: Mapping[str, str], reactor: Reactor) -> PushService:
+def prepare(options: Options, reactor: Reactor) -> None:
+    """Prepare the process: its output, the clock of the reactor, and its signals."""
+    escape_output()
+    # Before the first timer, and before a failed start waits for files to change.
+    signals.install(reactor, steady(reactor))
+    if options["reload"]:
+        signals.release()
+
+
+def watch(options: Options) -> Watched | None:
+    """With `--reload`, the files to watch; call it before the application is imported."""
+    if not options["reload"]:
+        return None
+    again = inherit()
+    # Python compares the size and the second of a source with its bytecode, and would run the old
+    # code of a file that is changed twice in a second.
+    sys.dont_write_bytecode = True
+    here = Path.cwd()
+    file, suffix, _ = options["app"].partition(".py")
+    elsewhere = Path(os.path.abspath(file)).parent
+    apart = suffix and elsewhere.is_dir() and not elsewhere.is_relative_to(here)
+    folders = [here, elsewhere] if apart else [here]
+    return Watched(folders, [Path(options["config"])] if options["config"] else (), again)
+
+
+def load_app(options: Options) -> App | None:
+    """The application of the options, if they name one; raises StartFailed."""
+    return load(options["app"]) if options["app"] else None
+
+
+def make_service(
+    options: Options, reactor: Reactor, app: App | None, watched: Watched | None
+) -> PushService:
+    """The service of these options, for this process; raises StartFailed."""
+    service = make(options, os.environ, reactor, app)
+    if watched is not None:
+        Reloader(reactor, watched).setServiceParent(service)
+    return service
+
+
+def retry(error: StartFailed, reactor: Reactor, watched: Watched | None) -> Retrier:
+    """With `--reload`, wait for a change of a file; without it, raise the error."""
+    if watched is None:
+        raise error
+    return Retrier(Reloader(reactor, watched), error)
+
+
+def make(
+    options: Options, environment: Mapping[str, str], reactor: Reactor, app: App | None = None
+) -> PushService:
     """The service of these options; raises StartFailed."""
     types = SourceTypes()
-    app = load(options["app"]) if options["app"] else None
     config = configure(options, environment, types)
     if app is not None:
         config = with_app(config, app)
-    config = with_pages(config, options["config"], file_of(options["app"]))
+    private = file_of(options["app"]) if options["app"] else main_file()
+    config = with_pages(config, options["config"], private)
     if options["reload"] and not config.store.path:
         config = replace(config, store=replace(config.store, path=history_file()))
     on = shortcuts(environment)
@@ -130,10 +177,9 @@ def with_pages(config: Config, *private: str) -> Config:
     return replace(config, server=replace(config.server, pages=folder))
 
 
-def file_of(app: str) -> str:
-    """The file of an application's module, or of `__main__`; empty if there is none."""
-    module = sys.modules.get(app.partition(":")[0])
-    return getattr(module, "__file__", None) or ""
+def main_file() -> str:
+    """The file of the program that runs; empty if there is none."""
+    return getattr(sys.modules.get("__main__"), "__file__", None) or ""
 
 
 def configure(
@@ -144,6 +190,29 @@ def configure(
         config = read(options["config"], environment, SourceTypes() if types is None else types)
     except InvalidConfig as error:
         raise StartFailed(str(error)) from None
-    if options["listen"]:
-        config = replace(config, server=replace(config.server, listen=options["listen"]))
+    listen = listen_texts(options)
+    if listen:
+        config = replace(config, server=replace(config.server, listen=listen))
     return config
+
+
+def listen_texts(options: Options) -> list[str]:
+    """The endpoints of `--listen`, or of `--host` and `--port`; none if none of them is given.
+
+    Raises StartFailed.
+    """
+    listen, host, port = options["listen"], options["host"], options["port"]
+    if not host and port is None:
+        return list(listen)
+    if listen:
+        raise StartFailed("--listen excludes --host and --port; it may be repeated")
+    try:
+        return [host_and_port(host, None if port is None else _port(port))]
+    except ValueError as error:
+        raise StartFailed(str(error)) from None
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"port {text!r:.80}, expected a number from 0 to 65535")
+    return int(text)

@@ -7,11 +7,12 @@ configuration a temporary file keeps the history, so that open pages continue.
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +28,9 @@ CHECK_SECONDS = 0.5
 FOLDER = "PUSHSERVER_RELOAD_FOLDER"
 """The environment variable with the folder of the history, only set for the next program."""
 
+AGAIN = "PUSHSERVER_RELOAD_AGAIN"
+"""The environment variable that says that this program is a restart; set as FOLDER is."""
+
 _PREFIX = "pushserver-reload-"
 _HISTORY = "history.db"
 _MARK = "made-by-pushserver"
@@ -35,24 +39,50 @@ _MARK = "made-by-pushserver"
 _SKIPPED = {"__pycache__", "node_modules", "site-packages"}
 
 
+class Watched:
+    """The Python files below some folders, and other files, with their times."""
+
+    def __init__(self, folders: Sequence[Path], files: Sequence[Path] = (), again: bool = False):
+        """Changes from now on are noticed. `again`: such a change has started this program."""
+        self.again = again
+        self._folders = folders
+        self._files = list(files)
+        self._seen = self._times()
+
+    def add(self, path: Path) -> None:
+        """Watch this file or folder too, which does not exist yet."""
+        self._files.append(path)
+
+    def changed(self) -> Path | None:
+        """The first file that has changed, if any has."""
+        changed = self._times().items() ^ self._seen.items()
+        return min((path for path, _ in changed), default=None)
+
+    def _times(self) -> dict[Path, int]:
+        times = {}
+        for path in (*_sources(self._folders), *self._files):
+            try:
+                times[path] = path.stat().st_mtime_ns
+            except OSError:
+                continue
+        return times
+
+
 class Reloader(Service):
-    """Watches the files below `root`, and stops the reactor when one has changed."""
+    """Stops the reactor when a watched file has changed, and starts the program again."""
 
     _log = Logger()
 
-    def __init__(self, reactor: Reactor, root: Path, more: tuple[Path, ...] = ()):
-        """`more`: files elsewhere. Changes from now on are noticed."""
+    def __init__(self, reactor: Reactor, watched: Watched):
         self._reactor = reactor
-        self._root = root
-        self._more = more
-        self._seen = self._times()
+        self._watched = watched
         self._loop = LoopingCall(self._check)
         self._loop.clock = reactor
         self._restarting = False
 
     def watch(self, path: Path) -> None:
         """Watch this file or folder too, which does not exist yet."""
-        self._more = (*self._more, path)
+        self._watched.add(path)
 
     def startService(self) -> None:
         super().startService()
@@ -72,25 +102,15 @@ class Reloader(Service):
             self._loop.stop()
 
     def _check(self) -> None:
-        now = self._times()
-        if now != self._seen:
-            changed = sorted(path for path, _ in now.items() ^ self._seen.items())
-            self._log.info("{path} has changed: starting again", path=str(changed[0]))
+        changed = self._watched.changed()
+        if changed is not None:
+            self._log.info("{path} has changed: starting again", path=str(changed))
             self._restarting = True
             self._loop.stop()
             self._reactor.stop()
 
-    def _times(self) -> dict[Path, int]:
-        times = {}
-        for path in (*_sources(self._root), *self._more):
-            try:
-                times[path] = path.stat().st_mtime_ns
-            except OSError:
-                continue
-        return times
-
     def _end(self) -> None:
-        # A signal during the stop takes precedence; twistd then ends without atexit.
+        # A signal during the stop takes precedence; the process then ends without atexit.
         if self._restarting and getattr(self._reactor, "_exitSignal", None) is None:
             _at_end(_start_again)
         else:
@@ -118,14 +138,19 @@ _kept: Path | None = None
 """The folder of the history, which this program or the one before it made."""
 
 
-def inherit() -> None:
-    """Take the folder of the program before; child processes must not find it."""
+def inherit() -> bool:
+    """Take the folder of the program before; child processes must not find it.
+
+    Returns whether `--reload` has started this program again.
+    """
     global _kept
+    again = os.environ.pop(AGAIN, None) is not None
     folder = Path(os.environ.pop(FOLDER, ""))
     # The variable may be the user's.
     if folder.name.startswith(_PREFIX) and Path(folder, _MARK).is_file():
         _kept = folder
         atexit.register(_tidy)
+    return again
 
 
 def history_file() -> str:
@@ -139,10 +164,9 @@ def history_file() -> str:
     return str(Path(_kept, _HISTORY))
 
 
-def _sources(root: Path) -> Iterator[Path]:
-    """The Python files below a folder, without environments and caches."""
-    for folder, names, files in os.walk(root):
-        inside = Path(folder)
+def _sources(folders: Sequence[Path]) -> Iterator[Path]:
+    """The Python files below the folders, without environments and caches."""
+    for inside, names, files in itertools.chain.from_iterable(map(os.walk, folders)):
         names[:] = [
             name
             for name in names
@@ -152,7 +176,7 @@ def _sources(root: Path) -> Iterator[Path]:
         ]
         for file in files:
             if file.endswith(".py"):
-                yield inside / file
+                yield Path(inside, file)
 
 
 def _tidy() -> None:
@@ -182,6 +206,7 @@ def _start_again() -> None:
     sys.stderr.flush()
     if _kept is not None:
         os.environ[FOLDER] = str(_kept)
+    os.environ[AGAIN] = "1"
     # Python starts without our handlers of signals.
     signals.hold()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

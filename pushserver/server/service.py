@@ -25,6 +25,7 @@ from twisted.web.resource import Resource
 from pushserver import __version__
 from pushserver.app.service import AppService
 from pushserver.errors import StartFailed
+from pushserver.server.address import FORMS, endpoint_text
 from pushserver.server.epoll_limit import bound
 from pushserver.server.gc_policy import Collector
 from pushserver.server.inherited import PREFIX, NamedEndpoint, inherited, passed
@@ -72,6 +73,8 @@ class PushService(MultiService):
         self._shortcuts = shortcuts
         if app is not None:
             app.setServiceParent(self)
+        self.announce: Callable[[list[str]], None] = self._log_urls
+        """Is called with the URLs when the server is ready; logs them."""
         self._collector = Collector(node.peers.__len__)
         self._clocks = [
             (self._clock(self._wake_peers), 1.0),
@@ -89,11 +92,12 @@ class PushService(MultiService):
         try:
             if text.startswith(PREFIX):
                 return inherited(self._reactor, text, passed(os.environ), self._claim)
-            return [NamedEndpoint(text, serverFromString(self._reactor, with_mode(text)))]
+            endpoint = serverFromString(self._reactor, with_mode(endpoint_text(text)))
+            return [NamedEndpoint(text, endpoint)]
         except Exception as error:
             problem = f"--listen {text}: {error}"
             if not text.startswith(PREFIX):
-                problem += ", expected an endpoint such as tcp:8080"
+                problem += f", {FORMS}"
             raise StartFailed(problem) from None
 
     def _claim(self, descriptor: int) -> bool:
@@ -218,11 +222,13 @@ class PushService(MultiService):
         self._site.abort()
 
     def _started(self) -> None:
-        urls = " or ".join(listener.url() for listener in self._listeners)
-        state = f"open {urls}" if urls else "running"
-        self._log.info("pushserver {version}: {state}", version=__version__, state=state)
+        self.announce([listener.url() for listener in self._listeners])
         notify("READY=1", os.environ)
         self._collector.start()
+
+    def _log_urls(self, urls: list[str]) -> None:
+        state = f"open {' or '.join(urls)}" if urls else "running"
+        self._log.info("pushserver {version}: {state}", version=__version__, state=state)
 
     def _clock(self, call: Callable[[], object]) -> LoopingCall:
         loop = LoopingCall(call)

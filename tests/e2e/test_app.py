@@ -497,7 +497,7 @@ class TestAnApplicationThatCannotBeLoaded:
     )
     def test_because_of(self, tmp_path: Path, code: str, lines: list[str]) -> None:
         told = self.told(tmp_path, "mine:app", code)
-        assert "pushserver: --app mine:app cannot be imported:" in told
+        assert "pushserver: mine:app cannot be imported:" in told
         text = "\n".join(told)
         assert f'File "{tmp_path}/mine.py"' in text
         for line in lines:

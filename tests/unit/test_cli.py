@@ -586,7 +586,12 @@ class TestCheckConfig:
         assert "PUSHSERVER_LIMITS_BODY_BYTES" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["bogus"], ["publish"], ["publish", "a"], ["subscribe"]])
+def test_no_command_prints_the_help(capsys: Capture) -> None:
+    assert main([]) == 2
+    assert "pushserver serve ticker.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["bogus"], ["publish"], ["publish", "a"], ["subscribe"]])
 def test_an_unknown_command_prints_the_usage(arguments: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)

@@ -20,7 +20,7 @@ from pushserver.app.dispatch import Dispatcher
 from pushserver.app.service import AppService
 from pushserver.errors import StartFailed
 from pushserver.server.listener import Listener
-from pushserver.server.reloading import Reloader, Retrier
+from pushserver.server.reloading import Reloader, Retrier, Watched
 from pushserver.server.service import PushService
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed
@@ -148,7 +148,7 @@ def nothing() -> None:
 
 
 def reloader() -> tuple[Service, End]:
-    return Reloader(cast(Any, LifeCycle()), Path("nowhere")), nothing
+    return Reloader(cast(Any, LifeCycle()), Watched([Path("nowhere")])), nothing
 
 
 def retrier() -> tuple[Service, End]:

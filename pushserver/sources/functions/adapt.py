@@ -44,7 +44,7 @@ def adapt(target: Any, every: float | None = None, thread: bool | None = None) -
     if every is not None and not (_is_number(every) and 0 < every < float("inf")):
         raise ValueError(f"every of {name} is {every!r}, expected a number of seconds, more than 0")
     function, code = SourceFunction(target, name), _code(target)
-    if inspect.isasyncgenfunction(code) or inspect.iscoroutinefunction(code):
+    if is_async(target):
         if thread:
             raise ValueError(f"{name} is async, and runs on the reactor: it takes no thread=True")
         if inspect.isasyncgenfunction(code):
@@ -60,6 +60,14 @@ def adapt(target: Any, every: float | None = None, thread: bool | None = None) -
     if every is None:
         raise ValueError(f"{name} needs every=SECONDS; without it, expected a generator")
     return TimerSource(function, every, caller)
+
+
+def is_async(target: Any) -> bool:
+    """Whether the target is a coroutine function or an async generator function."""
+    if isinstance(target, type) or not callable(target):
+        return False
+    code = _code(target)
+    return inspect.isasyncgenfunction(code) or inspect.iscoroutinefunction(code)
 
 
 def _is_number(value: object) -> bool:

@@ -18,7 +18,7 @@ from pushserver.config.settings import Auth, Config, Source
 from pushserver.config.settings import Server as ServerSection
 from pushserver.errors import InvalidName, NotRunning, StartFailed, Unavailable
 from pushserver.server.build import build, with_app
-from pushserver.server.options import Options, make, makeService
+from pushserver.server.options import Options, load_app, make, makeService
 from pushserver.server.service import PushService
 from pushserver.sources.interface import Feed, ISource
 from pushserver.testing import Disconnected, Publication, ServerError, TestServer
@@ -438,7 +438,7 @@ class TestTheServerOfAnApplication:
         (tmp_path / "pushtest_ticker.py").write_text(TICKER)
         options = Options()
         options.parseOptions(["--app", "pushtest_ticker:app", "--listen", "tcp:0"])
-        service = make(options, {}, memory_reactor())
+        service = make(options, {}, memory_reactor(), load_app(options))
         assert [status.name for status in service.sources] == ["tick"]
         options.parseOptions(["--app", "pushtest_ticker:ap"])
         with pytest.raises(StartFailed, match="has no ap, expected a PushServer; there is"):

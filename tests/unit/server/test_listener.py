@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
 from pushserver.errors import StartFailed
+from pushserver.server import listener as listener_module
 from pushserver.server.listener import Listener, with_mode
 
 
@@ -73,28 +76,43 @@ def test_busy_port_ends_the_start_with_one_line() -> None:
         listener.privilegedStartService()
     text = str(failed.value)
     assert text.startswith("pushserver: cannot listen on tcp:8080: ")
-    assert "Address in use" in text
+    assert "in use" in text
     assert "\n" not in text
     assert isinstance(failed.value, SystemExit)
 
 
 @pytest.mark.parametrize(
-    ("text", "number", "advice"),
+    ("text", "reason", "words"),
     [
-        ("tcp:8080", errno.EADDRINUSE, "--listen tcp:8081:interface=127.0.0.1"),
-        ("tcp:8081", errno.EADDRINUSE, "--listen tcp:8082:interface=127.0.0.1"),
-        ("tcp:80", errno.EACCES, ""),
-        ("unix:/run/push", errno.EADDRINUSE, ""),
+        ("8080", OSError(errno.EADDRINUSE, "No"), ["in use; end that", "--port "]),
+        ("tcp:80", OSError(errno.EACCES, "No"), ["may not listen on port 1", "--port 8080"]),
+        ("tcp:80", OSError(errno.EADDRNOTAVAIL, "No"), ["127.0.0.1 is no address of this"]),
+        ("x.y:80", socket.gaierror(-2, "No"), ["127.0.0.1 is no address of this machine"]),
+        ("tcp:80", OSError(errno.ENOBUFS, "No room"), ["No room"]),
+        ("unix:/run/push", OSError(errno.EADDRINUSE, "No"), ["No"]),
     ],
 )
-def test_message_of_a_busy_port_proposes_another(text: str, number: int, advice: str) -> None:
-    error = CannotListenError("127.0.0.1", 1, OSError(number, "No"))
-    listener, _ = make(error, text)
+def test_message_has_the_reason_and_a_remedy(
+    text: str, reason: OSError, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "owner", lambda port: "")
+    listener, _ = make(CannotListenError("127.0.0.1", 1, reason), text)
     with pytest.raises(StartFailed) as failed:
         listener.privilegedStartService()
     message = str(failed.value)
-    assert message.endswith(advice or f"{error}")
-    assert ("--listen" in message) is bool(advice)
+    assert message.startswith(f"pushserver: cannot listen on {text}: ")
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_message_of_a_busy_port_names_its_program() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        error = CannotListenError(
+            "127.0.0.1", busy.getsockname()[1], OSError(errno.EADDRINUSE, "No")
+        )
+        listener, _ = make(error)
+        with pytest.raises(StartFailed, match=rf"used by \S.* \(process {os.getpid()}\); end that"):
+            listener.privilegedStartService()
 
 
 def test_failed_start_has_status_1() -> None:

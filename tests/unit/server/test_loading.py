@@ -8,7 +8,7 @@ import pytest
 
 from pushserver import PushServer
 from pushserver.errors import StartFailed
-from pushserver.server.loading import load
+from pushserver.server.loading import EXPECTED, file_of, load
 
 APP = "from pushserver import PushServer\napp = PushServer()\nother = 7\n"
 
@@ -48,33 +48,90 @@ def test_module_in_a_package_may_import_its_neighbours(here: Path) -> None:
     assert isinstance(load("pushtest_p.app:app"), PushServer)
 
 
-@pytest.mark.parametrize("text", ["ticker", "ticker:", ":app", "", ":"])
-def test_text_without_module_and_name_is_refused(text: str) -> None:
-    assert failure(text) == f"--app {text}: expected MODULE:NAME, such as ticker:app"
+@pytest.mark.parametrize("text", ["ticker:", ":app", "", ":"])
+def test_text_without_a_module_or_file_is_refused(text: str) -> None:
+    assert failure(text) == f"{text!r} names no application, {EXPECTED}"
 
 
 @pytest.mark.parametrize("text", ["pushtest_x:app", "pushtest_x.y:app"])
 def test_message_of_a_missing_module_names_the_folder(here: Path, text: str) -> None:
     module = text.partition(":")[0].partition(".")[0]
     place = f"neither in {here} nor installed"
-    assert failure(text) == f"--app {text}: there is no module {module}, {place}"
+    assert failure(text) == f"{text}: there is no module {module}, {place}"
+
+
+@pytest.mark.parametrize("text", ["./good:app", "part/good:app", ".good:app", "a b:app", "é/ü:app"])
+def test_text_that_is_no_module_is_refused(text: str) -> None:
+    module = text.partition(":")[0]
+    assert failure(text) == f"{text}: {module} is no module, {EXPECTED}"
 
 
 @pytest.mark.parametrize(
-    ("text", "meant"),
-    [
-        ("good.py:app", "good:app"),
-        ("./good:app", "good:app"),
-        ("./part/good.py:web", "part.good:web"),
-        ("part/good:app", "part.good:app"),
-        ("../good:app", "good:app"),
-        ("/srv/good.py:app", "good:app"),
-        (".good:app", "good:app"),
-        ("./:app", "ticker:app"),
-    ],
+    ("text", "module"), [("./pushtest_n:app", "./pushtest_n"), ("pushtest_n.", "")]
 )
-def test_message_of_a_file_name_proposes_the_module(here: Path, text: str, meant: str) -> None:
-    assert failure(text) == f"--app {text}: expected MODULE:NAME, such as {meant}"
+def test_message_names_a_file_that_is_near(here: Path, text: str, module: str) -> None:
+    (here / "pushtest_n.py").write_text(APP)
+    hint = f"; there is the file {module}.py" if module else ""
+    assert failure(text).endswith(f"{EXPECTED}{hint}")
+
+
+class TestAFile:
+    def test_is_loaded_with_its_neighbours(self, here: Path) -> None:
+        (here / "deep").mkdir()
+        (here / "deep" / "pushtest_f.py").write_text("from pushtest_g import app\n")
+        (here / "deep" / "pushtest_g.py").write_text(APP)
+        app = load("deep/pushtest_f.py")
+        assert isinstance(app, PushServer)
+        assert load(f"{here}/deep/pushtest_f.py:app") is app
+        assert file_of("deep/pushtest_f.py") == str(here / "deep" / "pushtest_f.py")
+
+    @pytest.mark.parametrize("name", ["queue", "my-app", "2nd", "pushserver"])
+    def test_may_have_a_name_that_cannot_be_imported(self, here: Path, name: str) -> None:
+        before = sys.modules.get(name)
+        (here / f"{name}.py").write_text(APP)
+        assert isinstance(load(f"{name}.py"), PushServer)
+        assert sys.modules.get(name) is before
+
+    def test_in_a_package_may_use_relative_imports(self, here: Path) -> None:
+        package = here / "pushtest_p" / "inner"
+        package.mkdir(parents=True)
+        for folder in (package, package.parent):
+            (folder / "__init__.py").write_text("")
+        (package.parent / "base.py").write_text(APP)
+        (package / "dash.py").write_text("from ..base import app as site\n")
+        assert isinstance(load("pushtest_p/inner/dash.py"), PushServer)
+        assert isinstance(load("pushtest_p/inner/dash.py:site"), PushServer)
+
+    def test_that_is_missing_is_named(self, here: Path) -> None:
+        assert failure("no.py") == f"no.py: the file {here}/no.py does not exist"
+        (here / "folder.py").mkdir()
+        assert failure("folder.py:app") == f"folder.py:app: the file {here}/folder.py is a folder"
+
+    def test_without_an_application_is_told_the_line_that_makes_one(self, here: Path) -> None:
+        (here / "pushtest_h.py").write_text("other = 7\n")
+        message = failure("pushtest_h.py")
+        assert message.startswith("pushtest_h.py defines no application at its top level; ")
+        assert message.endswith("app = PushServer()")
+
+    def test_with_two_applications_needs_a_name(self, here: Path) -> None:
+        (here / "pushtest_i.py").write_text(f"{APP}more = PushServer()\nsame = app\n")
+        message = failure("pushtest_i.py")
+        assert "name one of them: pushtest_i.py:app or pushtest_i.py:more" in message
+        assert isinstance(load("pushtest_i.py:more"), PushServer)
+
+    def test_with_two_names_of_one_application_needs_none(self, here: Path) -> None:
+        (here / "pushtest_j.py").write_text(f"{APP}same = app\n")
+        assert load("pushtest_j.py") is load("pushtest_j:same") is load("pushtest_j")
+
+    def test_that_fails_is_imported_again(self, here: Path) -> None:
+        (here / "pushtest_k.py").write_text("1 / 0\n")
+        assert "ZeroDivisionError" in failure("pushtest_k.py")
+        (here / "pushtest_k.py").write_text(APP)
+        assert isinstance(load("pushtest_k.py"), PushServer)
+
+    def test_that_runs_its_application_is_only_imported(self, here: Path) -> None:
+        (here / "pushtest_l.py").write_text(f"{APP}app.run()\n")
+        assert isinstance(load("pushtest_l.py"), PushServer)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +150,7 @@ def test_message_of_a_wrong_name_proposes_an_application(here: Path, name: str, 
     (here / "pushtest_c.py").write_text(APP)
     text = f"pushtest_c:{name}"
     message = failure(text)
-    assert message.startswith(f"--app {text}: ")
+    assert message.startswith(f"{text}: ")
     assert words in message
     assert "\n" not in message
 
@@ -111,7 +168,7 @@ class TestTracebackOfAnImport:
         for number, text in enumerate(more):
             (here / f"pushtest_e{number}.py").write_text(text)
         first, *lines = failure("pushtest_e:app").splitlines()
-        assert first == "--app pushtest_e:app cannot be imported:"
+        assert first == "pushtest_e:app cannot be imported:"
         shown = [line for line in lines if line.startswith("  File ")]
         assert all(f'File "{here}/pushtest_e' in line for line in shown), lines
         return lines

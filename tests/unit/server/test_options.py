@@ -20,7 +20,13 @@ from pushserver.errors import StartFailed
 from pushserver.resources.channels import FrontResource
 from pushserver.resources.root import UserPages
 from pushserver.server.build import build
-from pushserver.server.options import Options, configure, make, makeService
+from pushserver.server.options import (
+    Options,
+    configure,
+    load_app,
+    make,
+    makeService,
+)
 from pushserver.server.service import PushService
 from pushserver.sources.engine.runner import Runner
 from tests.unit.fakes.web import Server, memory_reactor
@@ -53,11 +59,45 @@ def test_listen_options_replace_the_configuration() -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "listen"),
+    [
+        (["--port", "8081"], ["127.0.0.1:8081"]),
+        (["-p", "0"], ["127.0.0.1:0"]),
+        (["--host", "0.0.0.0"], ["0.0.0.0:8080"]),
+        (["--host", "::1", "--port", "81"], ["[::1]:81"]),
+    ],
+)
+def test_host_and_port_replace_the_configuration(arguments: list[str], listen: list[str]) -> None:
+    environment = {"PUSHSERVER_SERVER_LISTEN": "tcp:3"}
+    assert configure(parsed(*arguments), environment).server.listen == listen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--port", "http"], "port 'http', expected a number from 0 to 65535"),
+        (["--port", "-1"], "port '-1', expected a number"),
+        (["--port", "65536"], "port 65536 is out of range"),
+        (["--port", ""], "port '', expected a number"),
+        (["--host", "http://x"], "host 'http://x', expected an IP address"),
+        (["--port", "1", "--listen", "2"], "--listen excludes --host and --port"),
+    ],
+)
+def test_impossible_port_ends_the_start_with_one_line(arguments: list[str], words: str) -> None:
+    with pytest.raises(StartFailed, match=words):
+        configure(parsed(*arguments), {})
+
+
+def test_application_is_an_argument_or_an_option() -> None:
+    assert parsed("ticker.py")["app"] == parsed("--app", "ticker.py")["app"] == "ticker.py"
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--nonsense"], "nonsense"),
         (["--listen"], "listen"),
-        (["rest"], "unexpected argument 'rest'"),
+        (["a:b", "rest"], "unexpected argument 'rest' after 'a:b'"),
         (["--debug=1"], "debug"),
     ],
 )
@@ -169,7 +209,8 @@ class TestTheFolderOfPages:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "pushtest_pages.py").write_text(self.APP.format("pages"))
-        service = make(parsed("--app", "pushtest_pages:app"), {}, memory_reactor())
+        options = parsed("--app", "pushtest_pages:app")
+        service = make(options, {}, memory_reactor(), load_app(options))
         monkeypatch.chdir("/")
         front = self.front(service)
         assert isinstance(front, UserPages)
@@ -223,8 +264,9 @@ class TestTheFolderOfPages:
             ([], here | {"PUSHSERVER_STORE_PATH": "h.db"}, "h.db"),
             (["--config", str(config)], here, "secret"),
         ):
+            given = parsed(*options)
             with pytest.raises(StartFailed) as failed:
-                make(parsed(*options), variables, memory_reactor())
+                make(given, variables, memory_reactor(), load_app(given))
             assert str(failed.value) == (
                 f"pushserver: pages = '.': everybody could read {tmp_path / private};"
                 " take a folder with pages only"

@@ -13,12 +13,14 @@ import pytest
 
 from pushserver.errors import StartFailed
 from pushserver.server import reloading
-from pushserver.server.options import Options, makeService
+from pushserver.server.options import Options, makeService, watch
 from pushserver.server.reloading import (
+    AGAIN,
     CHECK_SECONDS,
     FOLDER,
     Reloader,
     Retrier,
+    Watched,
     history_file,
     inherit,
 )
@@ -70,7 +72,7 @@ def touch(path: Path, text: str | None = None) -> None:
 
 
 def started(reactor: LifeCycle, root: Path, *more: Path) -> Reloader:
-    reloader = Reloader(cast(Any, reactor), root, more)
+    reloader = Reloader(cast(Any, reactor), Watched([root], more))
     reloader.startService()
     return reloader
 
@@ -134,7 +136,9 @@ class TestAChange:
         self, reactor: LifeCycle, root: Path, tmp_path: Path, trouble: Trouble
     ) -> None:
         folder = tmp_path / "pages"
-        retrier = Retrier(Reloader(cast(Any, reactor), root), StartFailed("no pages", folder))
+        retrier = Retrier(
+            Reloader(cast(Any, reactor), Watched([root])), StartFailed("no pages", folder)
+        )
         retrier.startService()
         trouble.clear()
         reactor.pump([CHECK_SECONDS] * 2)
@@ -144,7 +148,7 @@ class TestAChange:
         assert reactor.stops == 1
 
     def test_during_the_import_is_noticed(self, reactor: LifeCycle, root: Path) -> None:
-        reloader = Reloader(cast(Any, reactor), root)
+        reloader = Reloader(cast(Any, reactor), Watched([root]))
         touch(root / "app.py", "2")
         reloader.startService()
         reactor.advance(CHECK_SECONDS)
@@ -316,10 +320,10 @@ def test_retrier_logs_the_error_and_waits_for_a_change(
     reactor: LifeCycle, root: Path, trouble: Trouble
 ) -> None:
     service = Retrier(
-        Reloader(cast(Any, reactor), root), StartFailed("--app x:y cannot be imported")
+        Reloader(cast(Any, reactor), Watched([root])), StartFailed("x:y cannot be imported")
     )
     service.startService()
-    line = "pushserver: --app x:y cannot be imported\nwaiting for a file to change"
+    line = "pushserver: x:y cannot be imported\nwaiting for a file to change"
     assert trouble.take() == [line]
     touch(root / "app.py", "2")
     reactor.advance(CHECK_SECONDS)
@@ -353,7 +357,7 @@ class TestTheCommandLine:
     ) -> None:
         service: Any = makeService(options)
         [reloader] = [one for one in service if isinstance(one, Reloader)]
-        assert reloader._root == root
+        assert reloader._watched._folders == [root]
         [folder] = kept.iterdir()
         assert service._storage is not None
         assert str(folder / "history.db") == history_file()
@@ -367,7 +371,30 @@ class TestTheCommandLine:
         service: Any = makeService(options)
         assert (service._storage is not None, list(kept.iterdir())) == (True, [])
         [reloader] = [one for one in service if isinstance(one, Reloader)]
-        assert reloader._more == (config,)
+        assert reloader._watched._files == [config]
+
+    @pytest.mark.parametrize(
+        ("app", "folders"), [("x.py", 1), ("deep/x.py:app", 1), ("../other/x.py", 2), ("", 1)]
+    )
+    def test_watches_the_folder_of_a_file_elsewhere(
+        self, options: Options, root: Path, app: str, folders: int
+    ) -> None:
+        (root.parent / "other").mkdir()
+        options["app"] = app
+        watched = watch(options)
+        assert watched is not None
+        assert len(watched._folders) == folders
+
+    def test_tells_a_restart_from_a_start(
+        self, options: Options, root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = watch(options)
+        monkeypatch.setenv(AGAIN, "1")
+        second = watch(options)
+        assert first is not None
+        assert second is not None
+        assert (first.again, second.again) == (False, True)
+        assert AGAIN not in os.environ
 
     def test_releases_blocked_signals_after_the_handlers_are_installed(
         self, options: Options, root: Path, kept: Path, monkeypatch: pytest.MonkeyPatch

@@ -80,7 +80,7 @@ class TestTheStart:
 
     @pytest.mark.parametrize("text", ["nonsense:1", "tcp:", "tcp:http-alt", "", "tcp:1:bogus=2"])
     def test_with_an_invalid_endpoint_fails_and_names_it(self, text: str) -> None:
-        with pytest.raises(StartFailed, match="expected an endpoint such as tcp:8080") as caught:
+        with pytest.raises(StartFailed, match=r"expected a port .*, HOST:PORT") as caught:
             build(Config(server=ServerSection(listen=[text])), memory_reactor())
         assert f"--listen {text}: " in str(caught.value)
 
