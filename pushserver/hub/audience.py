@@ -196,6 +196,12 @@ class Audience:
         if self.joining:
             self._admit_joining(batch, encode)
 
+    def give_up_pass(self) -> None:
+        """Drop the frames of a pass that failed; the next one is for all subscribers."""
+        self.parts = []
+        most = len(self.queue)
+        self.joining = {subscriber: min(skip, most) for subscriber, skip in self.joining.items()}
+
     def _take(self, max_bytes: int) -> list[Publication]:
         count, size = 0, 0
         for publication in self.queue:

@@ -111,7 +111,14 @@ class FanOut:
         self._sending = True
         try:
             while self._line and self._left > 0:
-                self._slice(self._line.popleft())
+                schedule = self._line.popleft()
+                try:
+                    self._slice(schedule)
+                except Exception:
+                    self._report("a pass over an audience failed; it gets the next publications")
+                    schedule.audience.give_up_pass()
+                    self._left -= 1
+                    self._end_pass(schedule)
         finally:
             self._sending = False
         if self._left <= 0 and not self._turn_is_planned:
@@ -161,9 +168,12 @@ class FanOut:
             self._line.append(schedule)
             return
         schedule.rests_until = now + schedule.seconds * REST
+        self._end_pass(schedule)
+
+    def _end_pass(self, schedule: _Schedule) -> None:
         schedule.seconds = 0.0
         schedule.planned = False
-        if audience.queue:
+        if schedule.audience.queue:
             self._plan(schedule)
 
     def _send(self, parts: list[Part]) -> int:
@@ -192,7 +202,8 @@ class FanOut:
         for direct, subscriber in batch:
             try:
                 taken = direct(frame)
-            except OSError:
+            except Exception:
+                # The outlet meets the same error, and drops the subscriber.
                 taken = 0
             if taken != size:
                 short.append((subscriber, taken))
@@ -223,5 +234,12 @@ class FanOut:
             if len(batch) == 1:
                 self._report("a publication could not be encoded; other formats are not affected")
                 return b""
-        good = [publication for publication in batch if self._encode(format_, [publication])]
-        return format_.publications(good) if good else b""
+        frames = [self._encode(format_, [publication]) for publication in batch]
+        if format_.joins:
+            return b"".join(frames)
+        good = [row for row, frame in zip(batch, frames, strict=True) if frame]
+        try:
+            return format_.publications(good) if good else b""
+        except Exception:
+            self._report("a batch could not be encoded; other formats are not affected")
+            return b""

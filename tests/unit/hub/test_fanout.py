@@ -17,7 +17,7 @@ from pushserver.channels.position import Start
 from pushserver.channels.publication import Publication
 from pushserver.errors import Unavailable
 from pushserver.hub import fanout
-from pushserver.hub.audience import OVERHEAD
+from pushserver.hub.audience import OVERHEAD, Audience
 from pushserver.protocols.formats import STREAM_WEBSOCKET, Format
 from tests.unit.fakes.members import READY, Make, Member, SlowTime
 from tests.unit.fakes.sockets import PLENTY
@@ -486,6 +486,93 @@ def failing_on(bad: bytes) -> Format:
         return PLAIN.publications(rows)
 
     return Format("bad", encode, 1003)
+
+
+GAVE_UP = "a pass over an audience failed; it gets the next publications"
+
+
+@BOTH
+@pytest.mark.parametrize("part", ["start_pass", "_take", "_admit_joining", "parts"])
+def test_audience_whose_pass_failed_gets_the_next_publications(
+    monkeypatch: pytest.MonkeyPatch, make: Make, part: str
+) -> None:
+    crowd = resting(3, make=make)
+    crowd.add(2, "others", make=make)
+    crowd.publish()
+    # Joins before the publication is sent.
+    late = crowd.add(make=make)
+    assert [member.frames for member in late] == [[]]
+
+    def fail(*arguments: object) -> Any:
+        monkeypatch.undo()
+        monkeypatch.setattr(fanout, "SLICE", SLICE)
+        raise MemoryError
+
+    if part == "parts":
+        monkeypatch.setattr(fanout.FanOut, "_send", fail)
+    else:
+        monkeypatch.setattr(Audience, part, fail)
+    crowd.turn(fanout.LONGEST_REST)
+    assert crowd.reports == [GAVE_UP]
+    before = [len(offsets) for offsets in crowd.offsets]
+    for _ in range(3):
+        crowd.publish()
+        crowd.publish(channel="others")
+    crowd.end()
+    assert crowd.reports == [GAVE_UP]
+    numbers = [
+        offsets[at:] for offsets, at in zip(crowd.offsets, before, strict=True) if offsets[-1] > 3
+    ]
+    assert [offsets[-3:] for offsets in numbers] == [[3, 4, 5]] * 4
+    assert [member.offsets for member in crowd.members[3:5]] == [[1, 2, 3]] * 2
+
+
+def test_each_pass_that_fails_gives_up_its_own_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = Crowd(2)
+
+    def fail(*arguments: object) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Audience, "start_pass", fail)
+        crowd.publish()
+        crowd.publish()
+        assert crowd.reports
+        crowd.time.cost = 0.0
+        for _ in range(5):
+            crowd.turn(1.0)
+        # A failure that stays costs a turn each time, and no endless loop.
+        assert len(crowd.reports) < 100
+    crowd.end()
+    assert crowd.offsets == [[1, 2], [1, 2]]
+
+
+def test_socket_that_raises_anything_drops_its_subscriber_alone() -> None:
+    crowd = Crowd(3)
+
+    def fail(data: bytes) -> None:
+        raise ValueError("a negative file descriptor")
+
+    crowd.members[1].socket.on_send = fail
+    crowd.publish(times=2)
+    crowd.end()
+    assert [crowd.offsets[n] for n in (0, 2)] == [[1, 2]] * 2
+    assert GAVE_UP not in crowd.reports
+
+
+def test_batch_that_cannot_be_encoded_together_is_left_out_of_its_format() -> None:
+    def encode(rows: Sequence[Publication]) -> bytes:
+        assert len(rows) == 1, "one at a time"
+        return PLAIN.publications(rows)
+
+    crowd = resting(formats=[PLAIN, Format("single", encode, 1003), PLAIN])
+    for data in (12, 13, 14):
+        crowd.publish(data=data)
+    crowd.end()
+    crowd.publish(data=15)
+    crowd.end()
+    assert [offsets[-1] for offsets in crowd.offsets] == [5, 5, 5]
+    assert crowd.offsets[0] == [1, 2, 3, 4, 5]
 
 
 def test_publication_that_cannot_be_encoded_is_left_out_of_its_format() -> None:
