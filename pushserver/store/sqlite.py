@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ _REMEDY = (
     ": restore a copy (docs/delivery.md), or move it away with its -wal file to start with an"
     " empty history"
 )
+
+_CHECKPOINT_PAGES = 1_000
+"""SQLite's default."""
 
 
 class StoreError(PushServerError):
@@ -216,10 +220,29 @@ class SqliteFile:
             with self._transaction():
                 self._commit(batch)
         except sqlite3.Error as error:
+            if self._durability == "sync":
+                self._overwrite_failed_commit()
             raise StoreError(f"cannot write {self._path}: {error}") from None
         # The batch is in the file: an error of the record must not have it written again.
         with contextlib.suppress(StoreError, OSError):
             self._record_log()
+
+    def _overwrite_failed_commit(self) -> None:
+        """Write another commit over one that may be in the log, although its sync has failed.
+
+        A start after a kill would take it from there: a publication whose publisher was told that
+        it failed. The log's checksums are cumulative, so a different first page is enough.
+        """
+        with contextlib.suppress(sqlite3.Error, StoreError):
+            # Nothing may wait for a sync, which would fail again. A checkpoint without one could
+            # damage the database.
+            self._db.execute("PRAGMA wal_autocheckpoint=0")
+            self._db.execute("PRAGMA synchronous=OFF")
+            try:
+                self._write([("failed", secrets.token_hex(4))])
+            finally:
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
 
     def _record_log(self) -> None:
         """Record the present log, so that a start can tell it from that of another database."""

@@ -18,6 +18,7 @@ Threads
     FullPool      reactors      a thread pool that is full
     Thread, Run   store/runs    the thread of the store, and a run of a server with a real file
     FakeCommitter test_sync_broker  commits that end when the test says so, in `store`
+    broken_disk   store         a program with a real file whose syncs fail
 
 The server, from the inside out
     make_broker, make_hub, make_node
