@@ -40,6 +40,11 @@ class Limits:
     """The number of channels that one connection may subscribe to."""
     idempotency_keys: AtLeastOne = 100_000
     """The number of publications with an idempotency key in five minutes."""
+    control_frames_per_second: AtLeastOne = 100
+    """The pings, pongs and continuation frames of one WebSocket a second; ten times as many at
+    once."""
+    refused_requests_per_second: AtLeastOne = 10
+    """The refused requests of one HTTP connection a second; ten times as many at once."""
     queued_commands: AtLeastOne = 256
     """The number of commands of one connection that may wait."""
     handler_seconds: Positive = 30.0

@@ -63,6 +63,7 @@ from pushserver.web.hosts import Hosts
 from pushserver.web.owner import is_own
 from pushserver.web.resource import ContainerResource
 from pushserver.web.site import PushSite
+from pushserver.web.turns import Turns
 
 
 def build(
@@ -98,7 +99,8 @@ def build(
     gate = Gate(Rules(frozenset(auth.api_keys), origins, auth.local_without_key), is_own)
     bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic, shortcuts)
     compress = config.server.compress
-    websockets = WebSocketFactory(reactor, bounds, limits, log, compress, shortcuts, proxies)
+    turns = Turns(reactor, monotonic)
+    websockets = WebSocketFactory(reactor, bounds, limits, log, turns, compress, shortcuts, proxies)
     upgrade = websockets.upgrade
     respond = Responses(bounds, log, proxies).open
     channels = ChannelContext(node, upgrade, respond, pages.channel, gate, trust)
@@ -118,7 +120,7 @@ def build(
     server = replace(config.server, front_channel=front_channel(config.server, runners))
     root = tree(channels, connections, runners, status, server)
     shortcut = websockets.shortcut(root) if shortcuts else None
-    site = PushSite(root, limits, pages.error, reactor, monotonic, shortcut, trust)
+    site = PushSite(root, limits, pages.error, reactor, turns, shortcut, trust)
     run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
     service = PushService(node, site, reactor, storage, run_by, shortcuts)
     for text in config.server.listen:

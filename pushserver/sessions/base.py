@@ -69,6 +69,8 @@ class Conversation(Generic[FormatT]):
 
     slow_code: ClassVar[int]
     """The close code for a slow peer, for the counters: no close frame would reach the peer."""
+    flood_code: ClassVar[int]
+    """The close code for a peer that sends too many frames."""
 
     def __init__(self, node: Node, transport: Transport[FormatT]):
         self.info = ClientInfo(new_id())
@@ -92,6 +94,11 @@ class Conversation(Generic[FormatT]):
     def _blocked_at(self) -> float | None:
         outlet = self._transport.outlet
         return None if outlet is None else outlet.blocked_at
+
+    @property
+    def is_yielding(self) -> bool:
+        """Whether texts wait for the next turn of the reactor; the transport waits with more."""
+        return False
 
     def drained(self) -> None:
         """Continue after all waiting bytes were sent."""

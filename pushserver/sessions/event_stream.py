@@ -27,6 +27,7 @@ class Stream(Conversation[StreamFormat]):
     __slots__ = ("_awaiting",)
 
     slow_code = OVERLOADED
+    flood_code = POLICY
 
     def __init__(self, node: Node, transport: Transport[StreamFormat]):
         self._awaiting = False

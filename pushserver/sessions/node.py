@@ -22,9 +22,9 @@ from pushserver.sessions.replay_cache import Replays
 class Node:
     """The server as conversations and resources see it.
 
-    `clock` gives Unix seconds, which may step; `monotonic` is the steady clock. `run` runs a
-    coroutine that nothing awaits, and logs its exception. `report` logs the current exception
-    with a line of context. `handlers` is the application.
+    `timer` is the reactor. `clock` gives Unix seconds, which may step; `monotonic` is the steady
+    clock. `run` runs a coroutine that nothing awaits, and logs its exception. `report` logs the
+    current exception with a line of context. `handlers` is the application.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Node:
         report: Callable[[str], None],
         handlers: Handlers | None = None,
     ):
+        self.timer = timer
         self.history = broker.history
         self.metrics = broker.metrics
         self.hub = Hub(broker.history, broker.metrics, timer, monotonic, report)

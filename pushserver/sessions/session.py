@@ -31,6 +31,9 @@ from pushserver.sessions.base import (
 from pushserver.sessions.callbacks import USUAL, Invitation
 from pushserver.sessions.node import Node
 
+COMMANDS = 32
+"""Commands of one session that one turn of the reactor answers: about a millisecond."""
+
 Answer = Callable[["Session", str, bytes], Awaitable[Struct]]
 """Returns the result of a command, given its session, its method and its request as JSON text."""
 
@@ -48,12 +51,14 @@ class Session(Conversation[SessionFormat]):
         "_ping_due",
         "_queue",
         "_working",
+        "_yielding",
         "ended_by",
         "invited",
         "secret",
     )
 
     slow_code = centrifuge.SLOW
+    flood_code = centrifuge.TOO_MANY_REQUESTS
 
     def __init__(
         self,
@@ -70,6 +75,7 @@ class Session(Conversation[SessionFormat]):
         # No deque: an empty one takes 760 bytes.
         self._queue: list[Command] = []
         self._working = False
+        self._yielding = False
         self.ended_by = ""
         # The channels of subscriptions by the server; before the connect reply, of planned ones.
         self.invited: set[str] = _NONE
@@ -277,8 +283,13 @@ class Session(Conversation[SessionFormat]):
         else:
             self._queue.append(command)
 
+    @property
+    def is_yielding(self) -> bool:
+        return self._yielding
+
     def _resume(self) -> None:
-        if self._queue and not self._working and self._blocked_at is None:
+        ready = not self._working and not self._yielding and self._blocked_at is None
+        if self._queue and ready:
             self._working = True
             self.node.run(self._work())
 
@@ -286,15 +297,25 @@ class Session(Conversation[SessionFormat]):
         """Answer the queued commands.
 
         Each waits until the peer has read the replies before it, so that a peer cannot ask for
-        more than its outlet may queue.
+        more than its outlet may queue. One turn of the reactor answers COMMANDS at the most.
         """
+        left = COMMANDS
         try:
             while self._queue and self.state < CLOSING and self._blocked_at is None:
+                if not left:
+                    self._yielding = True
+                    self.node.timer.callLater(0, self._continue)
+                    break
+                left -= 1
                 await self._handle(self._queue.pop(0))
         finally:
             self._working = False
             if self.state is GONE:
                 self._handle_disconnect()
+
+    def _continue(self) -> None:
+        self._yielding = False
+        self._resume()
 
     async def _handle(self, command: Command) -> None:
         try:

@@ -15,7 +15,8 @@ from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.outlet import LOST_OUTLET, Outlet, make_outlet
 from pushserver.web.checks import client_name
-from pushserver.web.mount import abort, end
+from pushserver.web.mount import abort, end, mark_open_ended
+from pushserver.web.sockets import is_closed
 
 
 class Responses:
@@ -34,6 +35,9 @@ class Responses:
         make_conversation: Callable[[ResponseTransport], Conversation[Any]],
     ) -> int:
         """Answer the request with a stream; `make_conversation` gets its transport."""
+        if is_closed(request.channel.transport):
+            abort(request.channel)
+            return NOT_DONE_YET
         request.setHeader(b"cache-control", b"no-store")
         # Without it nginx buffers the response until it has four kilobytes.
         request.setHeader(b"x-accel-buffering", b"no")
@@ -66,6 +70,7 @@ class ResponseTransport:
         self._channel: Any = request.channel
         # The connection ends with the response, so no further request is read.
         self._channel.persistent = False
+        mark_open_ended(self._channel)
         self._open = True
         self._log = log
         self._peer = peer

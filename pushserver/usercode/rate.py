@@ -11,6 +11,8 @@ LOGGED_AT_ONCE = 10
 class Rate:
     """A token bucket that holds the events of one second, or `burst`."""
 
+    __slots__ = ("_at", "_most", "_per_second", "_tokens")
+
     def __init__(self, per_second: float, burst: float = 0.0):
         self._per_second = per_second
         self._most = max(1.0, burst or per_second)
@@ -28,6 +30,13 @@ class Rate:
     def take(self) -> None:
         """Count one event."""
         self._tokens -= 1.0
+
+    def allows(self, now: float) -> bool:
+        """Count one event if it is allowed now; return whether it is."""
+        if self.delay(now):
+            return False
+        self.take()
+        return True
 
 
 # Slightly less than 1: a delay that was waited for may have been rounded.

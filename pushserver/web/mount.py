@@ -10,6 +10,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from pushserver.auth.proxies import Trust
+from pushserver.web.pipeline import DeadlineChannel
 from pushserver.web.site import HEADERS, Fields
 from pushserver.web.sockets import drop
 
@@ -73,6 +74,19 @@ def surroundings(request: Request) -> Surroundings:
 def depth(request: Request) -> int:
     """The number of slashes between the server's root and this request's path."""
     return request.path.count(b"/") - 1 - int(getattr(request, "above", 0))
+
+
+def refused_too_often(channel: Any) -> bool:
+    """Count a refused request of an HTTP connection; whether it is one too many.
+
+    Another site has bounds of its own.
+    """
+    return isinstance(channel, DeadlineChannel) and channel.refused_too_often()
+
+
+def mark_open_ended(channel: Any) -> None:
+    """Note that the present answer may take any time; see `DeadlineChannel.is_open_ended`."""
+    channel.is_open_ended = True
 
 
 def end(channel: Any) -> None:

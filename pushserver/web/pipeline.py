@@ -7,13 +7,9 @@ transport takes without a pause), and a turn starts a bounded number of them.
 
 from __future__ import annotations
 
-import fcntl
-import sys
-import termios
-from contextlib import suppress
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import (
     FilteringLogObserver,
@@ -22,13 +18,16 @@ from twisted.logger import (
     LogLevelFilterPredicate,
     globalLogPublisher,
 )
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web import http
+from zope.interface import implementer
 
 from pushserver.config.limits import Limits
+from pushserver.usercode.rate import Rate
 from pushserver.web.first_bytes import MAX_NAME_BYTES
-from pushserver.web.sockets import drop
+from pushserver.web.progress import Progress
+from pushserver.web.sockets import drop, has_halves, is_reset
+from pushserver.web.turns import SLICE_SECONDS, Turns
 
 MAX_BEHIND = 16_384
 """Bytes that may wait behind an unanswered request; with more the server does not read the peer."""
@@ -41,9 +40,8 @@ _MAX_PIECES = 32
 PER_TURN = 8
 """Requests of one connection that start in one turn of the reactor."""
 
-STALLS = 2
-"""Checks in a row without progress before a connection is dropped. With large segments (64 KB over
-loopback) a slow reader takes nothing for a while and then much."""
+LINGER_SECONDS = 2
+"""The time for a peer that is refused in the middle of its requests to read that and to close."""
 
 LENGTH_DIGITS = 18
 """The longest Content-Length; Python refuses to read a number of more than 4,300 digits."""
@@ -56,11 +54,13 @@ class Port(Protocol):
     reactor: IReactorTime
     channels: set[Any]
     """The open connections."""
+    turns: Turns
 
     def release(self, channel: DeadlineChannel, /) -> None:
         """The connection is gone."""
 
 
+@implementer(IHalfCloseableProtocol)
 class DeadlineChannel(http.HTTPChannel):
     """twisted.web's connection, with bounds on time and on waiting bytes.
 
@@ -81,12 +81,18 @@ class DeadlineChannel(http.HTTPChannel):
 
     # On the class until they change: most connections are idle.
     _closing = False
-    _continuing: IDelayedCall | None = None
-    _progress: IDelayedCall | None = None
-    _left_unsent = 0
-    _stalls = 0
+    _continuing = False
+    _until = 0.0
+    _progress: Progress | None = None
     _started = 0
     _pieces: list[bytes] | None = None
+    _refusals: Rate | None = None
+    _flooding = False
+    _is_half_closed = False
+    _lingering: IDelayedCall | None = None
+
+    is_open_ended = False
+    """Whether the present answer may take any time: a long-poll or a stream."""
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -95,9 +101,10 @@ class DeadlineChannel(http.HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.release(self)
         self._stop_watching()
-        if self._continuing is not None:
-            self._continuing.cancel()
-            self._continuing = None
+        if self._continuing:
+            self.site.turns.cancel(self._continue)
+        if self._lingering is not None and self._lingering.active():
+            self._lingering.cancel()
         super().connectionLost(reason)
 
     def abort(self) -> None:
@@ -110,7 +117,46 @@ class DeadlineChannel(http.HTTPChannel):
         if self in self.site.channels:
             # The peer may not read, or under TLS not agree to the end.
             self._watch()
-        super().loseConnection()
+        if self._flooding and self._lingering is None and has_halves(self.transport):
+            # The kernel resets a connection that is closed with unread bytes, and the peer may
+            # lose the answer (RFC 9112, 9.6).
+            self._lingering = self.site.reactor.callLater(LINGER_SECONDS, self.abort)
+            transport: Any = self.transport
+            transport.resumeProducing()
+            transport.unregisterProducer()
+            transport.loseWriteConnection()
+        else:
+            super().loseConnection()
+
+    def readConnectionLost(self) -> None:
+        """The peer has closed its side (`nc -N`); it may wait for its answers."""
+        if self._lingering is not None or self.is_open_ended:
+            # A peer that waits for news keeps its side open.
+            transport: Any = self.transport
+            transport.connectionLost(connectionDone)
+            return
+        self._is_half_closed = True
+        self._end_if_done()
+
+    def writeConnectionLost(self) -> None:
+        """No-op: the server's side is closed, and the peer's bytes are dropped until it closes."""
+
+    def _end_if_done(self) -> None:
+        """Close after the last answer to a peer that has closed its side."""
+        waits = self._handlingRequest or self._continuing or self._waitingForTransport
+        if self._is_half_closed and not waits and not self._closing:
+            self.loseConnection()
+
+    def refused_too_often(self) -> bool:
+        """Count a refused request; return whether it is one too many, and the last one."""
+        if self._refusals is None:
+            per_second = self.site.limits.refused_requests_per_second
+            self._refusals = Rate(per_second, 10 * per_second)
+        if self._refusals.allows(self.site.turns.monotonic()):
+            return False
+        self.persistent = False
+        self._flooding = True
+        return True
 
     def setTimeout(self, period: float | None) -> float | None:
         # twisted.web gives the returned time to the next request; the first one had a part of it.
@@ -121,8 +167,11 @@ class DeadlineChannel(http.HTTPChannel):
         """No-op: a byte does not restart the time."""
 
     def dataReceived(self, data: bytes) -> None:
+        if self._lingering is not None:
+            return
         if not self._busyReceiving:
             self._started = 1
+            self._until = self.site.turns.monotonic() + SLICE_SECONDS
         if self.line_mode and not self.paused and b"\n" not in data:
             # A line that arrives in small pieces: twisted.web would search all of it each time.
             pieces = self._pieces = self._pieces or []
@@ -150,6 +199,10 @@ class DeadlineChannel(http.HTTPChannel):
             if not self.persistent or self.transport is None:
                 # No further request is read; the end of the connection is noticed by reading.
                 return
+            if self.is_open_ended and sum(map(len, self._dataBuffer)) + len(data) > MAX_BEHIND:
+                # Without reading, the server would not notice that the peer is gone.
+                self.abort()
+                return
             if len(self._dataBuffer) > _MAX_PIECES:
                 # twisted.web adds up the sizes of all pieces for each new one.
                 self._dataBuffer = [b"".join(self._dataBuffer)]
@@ -158,6 +211,7 @@ class DeadlineChannel(http.HTTPChannel):
     def requestDone(self, request: Any) -> None:
         # The parser stops here until the next request may start.
         self.paused = True
+        self.is_open_ended = False
         super().requestDone(request)
         if not self.persistent:
             return
@@ -167,7 +221,8 @@ class DeadlineChannel(http.HTTPChannel):
             self._pause_or_resume()
         elif not self._buffer:
             self.paused = False
-        elif self._busyReceiving and self._started < PER_TURN:
+            self._end_if_done()
+        elif self._busyReceiving and self._has_time():
             # The parser, which called this, continues in this turn.
             self._started += 1
             self.paused = False
@@ -188,21 +243,30 @@ class DeadlineChannel(http.HTTPChannel):
             self.setTimeout(self.site.limits.request_seconds)
             self._continue_soon()
 
+    def _has_time(self) -> bool:
+        """Whether another request may start in this turn."""
+        return self._started < PER_TURN and self.site.turns.monotonic() < self._until
+
     def _continue_soon(self) -> None:
-        if self._continuing is None:
-            self._continuing = self.site.reactor.callLater(0, self._continue)
+        self._continuing = True
+        self.site.turns.later(self._continue)
         self._pause_or_resume()
 
     def _continue(self) -> None:
         """Read the next request."""
-        self._continuing = None
+        self._continuing = False
         if self._closing or self._waitingForTransport:
+            return
+        if is_reset(self.transport):
+            self.abort()
             return
         self.paused = False
         self._started = 1
+        self._until = self.site.turns.monotonic() + SLICE_SECONDS
         super().dataReceived(b"")
         if not self._handlingRequest:
             self._pause_or_resume()
+        self._end_if_done()
 
     def _pause_or_resume(self) -> None:
         """Stop reading while the peer has to read first, or too many of its bytes wait."""
@@ -220,41 +284,10 @@ class DeadlineChannel(http.HTTPChannel):
     def _watch(self) -> None:
         """Drop the connection if no bytes leave."""
         if self._progress is None:
-            self._stalls = 0
-            self._left_unsent = unsent(self.transport)
-            self._check_later()
-
-    def _check_later(self) -> None:
-        seconds = self.site.limits.request_seconds
-        self._progress = self.site.reactor.callLater(seconds, self._check_progress)
-
-    def _check_progress(self) -> None:
-        self._progress = None
-        before, self._left_unsent = self._left_unsent, unsent(self.transport)
-        self._stalls = self._stalls + 1 if self._left_unsent == before else 0
-        if self._stalls >= STALLS:
-            self.abort()
-        else:
-            self._check_later()
+            seconds = self.site.limits.request_seconds
+            self._progress = Progress(self.site.reactor, seconds, self.transport)
 
     def _stop_watching(self) -> None:
         if self._progress is not None:
-            self._progress.cancel()
+            self._progress.stop()
             self._progress = None
-
-
-def unsent(transport: Any) -> int:
-    """The number of bytes that wait in a transport and its socket; under TLS, encrypted ones."""
-    while isinstance(transport, ProtocolWrapper):
-        transport = transport.transport
-    waiting: int = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
-    waiting += getattr(transport, "_tempDataLen", 0)
-    return waiting + _in_kernel(getattr(transport, "socket", None))
-
-
-def _in_kernel(connected: Any) -> int:
-    """Bytes in the kernel that the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
-    with suppress(OSError, AttributeError, ValueError):
-        count = fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4))
-        return int.from_bytes(count, sys.byteorder)
-    return 0

@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from pushserver.errors import PushServerError
 from pushserver.protocols.formats import Format
 from pushserver.web.accept import preferred
-from pushserver.web.mount import depth, surroundings
+from pushserver.web.mount import depth, refused_too_often, surroundings
 
 MAX_PAGE_DEPTH = 32
 """The most slashes in the path of an error that is answered with a page."""
@@ -187,6 +187,11 @@ class ContainerResource(Resource):
 
 
 _INTERNAL = Refusal(500, "internal server error")
+_TOO_MANY = Refusal(
+    429,
+    "too many refused requests on one connection (refused_requests_per_second)",
+    {"retry-after": "10", "connection": "close"},
+)
 RETRY = {"retry-after": "1"}
 _HEADERS = {401: {"www-authenticate": "ApiKey"}, 503: RETRY}
 """Of the answers to exceptions other than Refusal."""
@@ -195,6 +200,8 @@ _TITLES = {**RESPONSES, 426: b"Upgrade Required"}
 
 def refuse(request: Request, error: PushServerError) -> bytes:
     """The answer for an exception with an `http_status`: a page for a browser, else JSON."""
+    if refused_too_often(request.channel):
+        error = _TOO_MANY
     status, text = error.http_status, str(error)
     if status in (401, 403):
         surroundings(request).log_refusal(text)

@@ -20,6 +20,7 @@ from pushserver.auth.proxies import Trust
 from pushserver.config.limits import Limits
 from pushserver.web.first_bytes import FirstBytes, Shortcut
 from pushserver.web.pipeline import DeadlineChannel
+from pushserver.web.turns import Turns
 
 # Arguments: the status, its name, the message, and the relative URL of the server's root.
 ErrorPage = Callable[[int, str, str, str], bytes]
@@ -138,7 +139,7 @@ class PushRequest(Request):
 
 
 class PushSite(Site):
-    """Serves the tree of resources, and logs no requests; `monotonic` is the steady clock."""
+    """Serves the tree of resources, and logs no requests."""
 
     _log = Logger()
     noisy = False
@@ -151,7 +152,7 @@ class PushSite(Site):
         limits: Limits,
         error_page: ErrorPage,
         reactor: IReactorTime,
-        monotonic: Callable[[], float],
+        turns: Turns,
         shortcut: Shortcut | None,
         trust: Trust,
     ):
@@ -160,7 +161,7 @@ class PushSite(Site):
         self.error_page = error_page
         self.trust = trust
         self.channels: set[DeadlineChannel | FirstBytes] = set()
-        self._monotonic = monotonic
+        self.turns = turns
         self._shortcut = shortcut
         self._empty: Deferred[None] | None = None
         self._refused: set[str] = set()
@@ -175,7 +176,7 @@ class PushSite(Site):
         first = FirstBytes(
             addr,
             self.reactor,
-            self._monotonic,
+            self.turns.monotonic,
             self.limits.request_seconds,
             self._shortcut,
             self._web,

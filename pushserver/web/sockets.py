@@ -1,10 +1,19 @@
-"""Ends connections whose sockets other processes may have too."""
+"""The state and the end of the socket below a transport."""
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import sys
+import termios
 from contextlib import suppress
 from typing import Any
+
+from twisted.protocols.policies import ProtocolWrapper
+
+_CLOSE = 7
+_CLOSE_WAIT = 8
+"""States of Linux's tcp_states.h: reset or closed by both sides, and closed by the peer."""
 
 
 def drop(transport: Any) -> None:
@@ -17,3 +26,47 @@ def drop(transport: Any) -> None:
         with suppress(OSError):
             connected.shutdown(socket.SHUT_RDWR)
     transport.abortConnection()
+
+
+def is_reset(transport: Any) -> bool:
+    """Whether the peer has reset the connection, also while the server does not read it.
+
+    False if the system does not tell, as for Unix sockets.
+    """
+    return _state(transport) == _CLOSE
+
+
+def is_closed(transport: Any) -> bool:
+    """Whether the peer has reset or closed the connection; it may still read if it closed."""
+    return _state(transport) in (_CLOSE, _CLOSE_WAIT)
+
+
+def _state(transport: Any) -> int:
+    """The state of a TCP connection; 0 if it is not known."""
+    connected: Any = getattr(transport, "socket", None)
+    with suppress(OSError, AttributeError):
+        state: int = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        return state
+    return 0
+
+
+def has_halves(transport: Any) -> bool:
+    """Whether one direction of this transport can be closed alone; not so under TLS."""
+    return not isinstance(transport, ProtocolWrapper) and hasattr(transport, "loseWriteConnection")
+
+
+def unsent(transport: Any) -> int:
+    """The number of bytes that wait in a transport and its socket; under TLS, encrypted ones."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    waiting: int = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
+    waiting += getattr(transport, "_tempDataLen", 0)
+    return waiting + _in_kernel(getattr(transport, "socket", None))
+
+
+def _in_kernel(connected: Any) -> int:
+    """Bytes in the kernel that the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
+    with suppress(OSError, AttributeError, ValueError):
+        count = fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(count, sys.byteorder)
+    return 0

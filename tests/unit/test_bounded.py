@@ -136,6 +136,7 @@ BOUNDS = {
     "server.options.Options.optFlags": CONFIGURED,
     "server.options.Options.optParameters": CONFIGURED,
     "sessions.session.Session._queue": "queued_commands",
+    "web.turns.Turns._waiting": "one of each connection",
     "sessions.session.Session.invited": "the channels that the application puts a client into",
     "server.signals.SignalHandlers._limiters": STARTED,
     "server.signals.SignalHandlers._waiting": "the numbers of three signals",

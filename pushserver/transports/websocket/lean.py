@@ -101,7 +101,7 @@ class LeanShell(WebSocketShell):
     def dataReceived(self, data: bytes) -> None:
         # Clients send almost only pongs and short texts, each in a separate segment.
         conversation = self.ps_conversation
-        if conversation is None or not self.ps_between_frames():
+        if conversation is None or not self.ps_between_frames() or conversation.is_yielding:
             super().dataReceived(data)
         elif is_pong_frame(data):
             conversation.alive()

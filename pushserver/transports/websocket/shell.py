@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
-from twisted.internet.interfaces import IConsumer, ITCPTransport
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from twisted.logger import Logger
 
 from pushserver.protocols.formats import DEFLATED, Format
@@ -15,11 +15,19 @@ from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.outlet import LOST_OUTLET, Outlet, make_outlet, send_first
 from pushserver.transports.websocket.handshake import SUBPROTOCOL
-from pushserver.web.pipeline import unsent
-from pushserver.web.sockets import drop
+from pushserver.usercode.rate import Rate
+from pushserver.web.sockets import drop, is_closed, unsent
+from pushserver.web.turns import SLICE_SECONDS
 
 INTERNAL_ERROR = 1011
 MAX_REASON_BYTES = 120
+
+STEPS = 64
+"""Steps of Autobahn's parser in one slice: a frame is two, its head and its payload."""
+
+_OPENED = (WebSocketServerProtocol.STATE_OPEN, WebSocketServerProtocol.STATE_CLOSING)
+_MESSAGES = (1, 2)
+"""The opcodes of a frame that begins a message (RFC 6455, 5.2)."""
 
 
 def close_reason(text: str) -> bytes:
@@ -44,7 +52,7 @@ def _cut(text: str) -> str:
     return text.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
-class _Transport(ITCPTransport, IConsumer):
+class _Transport(ITCPTransport, IConsumer, IPushProducer):
     """Twisted's transport of a TCP connection."""
 
 
@@ -111,6 +119,11 @@ class WebSocketShell(WebSocketServerProtocol):
     """The address of the client for the log, if a trusted proxy named it."""
     ps_conversation: Conversation[Any] | None = None
     ps_transport: WebSocketTransport | None = None
+    ps_waiting = False
+    """Whether bytes wait for a later turn; the peer is not read meanwhile."""
+    ps_flooding = False
+    """Whether the peer sent too many frames; the others are dropped unread."""
+    ps_control_frames: Rate | None = None
 
     def connectionMade(self) -> None:
         # Autobahn's own describes the transport, which fails for TLS behind a protocol wrapper;
@@ -125,6 +138,72 @@ class WebSocketShell(WebSocketServerProtocol):
     def _onOpen(self) -> None:
         # Autobahn's own describes the transport too.
         self.onOpen()
+
+    def consumeData(self) -> None:
+        # Autobahn handles all frames that it has in one turn.
+        autobahn: Any = self
+        if self.state not in _OPENED:
+            super().consumeData()
+            return
+        if self.ps_waiting:
+            return
+        turns = self.factory.ps_turns
+        until = turns.monotonic() + SLICE_SECONDS
+        steps = STEPS
+        while not self.ps_flooding:
+            if not steps or self.ps_yields() or turns.monotonic() >= until:
+                self.ps_wait()
+                return
+            steps -= 1
+            if not autobahn.processData() or self.state == WebSocketServerProtocol.STATE_CLOSED:
+                return
+        self.data = b""
+
+    def ps_yields(self) -> bool:
+        """Whether the conversation has more to do in the next turn."""
+        return self.ps_conversation is not None and self.ps_conversation.is_yielding
+
+    def ps_wait(self) -> None:
+        """Handle the remaining bytes in a later turn, and read no more until then."""
+        self.ps_waiting = True
+        self.transport.pauseProducing()
+        self.factory.ps_turns.later(self.ps_continue)
+
+    def ps_continue(self) -> None:
+        self.ps_waiting = False
+        if is_closed(self.transport):
+            # Without a close frame: a WebSocket has no half-closed state (RFC 6455, 7.1.1).
+            drop(self.transport)
+            return
+        self.consumeData()
+        if not self.ps_waiting and not self.ps_flooding:
+            self.transport.resumeProducing()
+
+    def onFrameBegin(self) -> None:
+        autobahn: Any = self
+        if autobahn.current_frame.opcode not in _MESSAGES and self.ps_is_flood():
+            self.ps_flooding = True
+            self.ps_guard(self.ps_refuse_flood)
+        else:
+            super().onFrameBegin()
+
+    def ps_is_flood(self) -> bool:
+        """Count a frame that begins no message; return whether it is one too many.
+
+        An honest client sends a ping in some seconds, and long messages in pieces of a kilobyte or
+        more. A message is not counted here: it is a command, which the session answers or refuses.
+        """
+        if self.ps_control_frames is None:
+            per_second = self.factory.ps_control_frames_per_second
+            self.ps_control_frames = Rate(per_second, 10 * per_second)
+        return not self.ps_control_frames.allows(self.factory.ps_turns.monotonic())
+
+    def ps_refuse_flood(self) -> None:
+        # Even to drop 600 MB a second takes a third of a core; Autobahn ends the connection soon.
+        self.transport.pauseProducing()
+        reason = "too many control frames (control_frames_per_second)"
+        if self.ps_conversation is not None:
+            self.ps_conversation.disconnect(self.ps_conversation.flood_code, reason)
 
     def onConnect(self, request: Any) -> str | None:
         return next((p for p in request.protocols if p == SUBPROTOCOL), None)
@@ -182,6 +261,10 @@ class WebSocketShell(WebSocketServerProtocol):
             self.ps_conversation.alive()
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        if self.ps_waiting:
+            # Nothing of a peer that left is handled.
+            self.factory.ps_turns.cancel(self.ps_continue)
+            self.data = b""
         # Autobahn calls it after a failed handshake too: then there is no conversation.
         conversation, self.ps_conversation = self.ps_conversation, None
         transport, self.ps_transport = self.ps_transport, None

@@ -24,6 +24,8 @@ from pushserver.transports.websocket.shell import MakeConversation, WebSocketShe
 from pushserver.web.checks import client_name
 from pushserver.web.first_bytes import Head, Shortcut, install
 from pushserver.web.site import PushSite
+from pushserver.web.sockets import drop, is_closed
+from pushserver.web.turns import Turns
 
 
 class WebSocketFactory(WebSocketServerFactory):
@@ -35,6 +37,7 @@ class WebSocketFactory(WebSocketServerFactory):
         bounds: Bounds,
         limits: Limits,
         log: Logger,
+        turns: Turns,
         compress: bool = False,
         shortcuts: bool = True,
         proxies: Proxies = NO_PROXIES,
@@ -47,6 +50,8 @@ class WebSocketFactory(WebSocketServerFactory):
         self.ps_bounds = bounds
         self.ps_log = log
         self._proxies = proxies
+        self.ps_turns = turns
+        self.ps_control_frames_per_second = limits.control_frames_per_second
         self.setProtocolOptions(
             # The default for each of the sizes is no limit, and for webStatus a page that
             # shows the version.
@@ -97,6 +102,9 @@ class WebSocketFactory(WebSocketServerFactory):
         """The short path: takes over handshakes that a resource below `root` accepts."""
 
         def take(transport: Any, head: Head) -> bool:
+            if is_closed(transport):
+                drop(transport)
+                return True
             request = cast(Request, head)
             try:
                 ask = getattr(getChildForRequest(root, request), "websocket", None)

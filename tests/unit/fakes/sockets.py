@@ -32,6 +32,7 @@ class FakeSocket:
         self.error = 0
         self.closed = False
         self.options: list[tuple[int, int, Any]] = []
+        self.halves: list[int] = []
         self.on_send: Callable[[bytes], None] = lambda data: None
 
     def send(self, data: bytes) -> int:
@@ -59,7 +60,8 @@ class FakeSocket:
     def setblocking(self, blocking: bool) -> None:
         assert not blocking
 
-    def shutdown(self, how: int) -> None: ...
+    def shutdown(self, how: int) -> None:
+        self.halves.append(how)
 
     def close(self) -> None:
         self.closed = True

@@ -11,14 +11,15 @@ import pytest
 from twisted.internet import reactor as installed
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 
 from pushserver.errors import StartFailed
 from pushserver.server import listener as listener_module
-from pushserver.server.listener import Listener, with_mode
+from pushserver.server.listener import ACCEPTS, Listener, with_mode
 
 
 class Port:
@@ -180,3 +181,31 @@ def test_file_of_a_unix_socket_has_the_mode(tmp_path: Path, end: str, mode: int)
         port: Any = listener._port
         port.stopReading()
         port.connectionLost(None)
+
+
+@pytest.mark.upstream
+def test_turn_accepts_a_bounded_number_of_connections() -> None:
+    accepted: list[object] = []
+
+    class Counted(Protocol):
+        """Counts itself."""
+
+        def connectionMade(self) -> None:
+            accepted.append(self)
+
+    reactor: Any = EPollReactor()
+    listener = Listener(
+        TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "tcp:0", Factory.forProtocol(Counted)
+    )
+    listener.privilegedStartService()
+    port: Any = listener._port
+    clients = [
+        socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(3 * ACCEPTS)
+    ]
+    for turns in range(1, 4):
+        port.doRead()
+        assert len(accepted) == turns * ACCEPTS
+    for client in clients:
+        client.close()
+    reactor.disconnectAll()
+    reactor._poller.close()

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.tcp import Server as TCPServer
 from twisted.internet.unix import Server as UnixServer
 from twisted.protocols.policies import WrappingFactory
+from twisted.python.failure import Failure
 
 from pushserver.config.limits import Limits
-from pushserver.web.pipeline import MAX_BEHIND, PER_TURN, DeadlineChannel, unsent
+from pushserver.web.pipeline import MAX_BEHIND, PER_TURN, DeadlineChannel
+from pushserver.web.sockets import unsent
 from tests.unit.fakes.sockets import FakeSocket, make_transport, turn
 from tests.unit.fakes.web import (
     Line,
@@ -86,6 +89,7 @@ class Connection:
         wrap: bool = False,
     ):
         self.server = server
+        self.idle = len(server.clock.getDelayedCalls())
         unix = issubclass(kind, UnixServer)
         self.wire = NamedWire(room, "/run/a" if unix else ("127.0.0.1", 8080))
         factory: Any = WrappingFactory(server.site) if wrap else server.site
@@ -98,10 +102,20 @@ class Connection:
     def lost(self) -> bool:
         return not self.transport.connected
 
+    @property
+    def timers(self) -> int:
+        """The timers of this connection."""
+        return len(self.server.clock.getDelayedCalls()) - self.idle
+
     def send(self, data: bytes) -> None:
         """Send bytes from the peer, if the server reads them."""
         if self.transport in self.server.clock.getReaders():
             self.transport.protocol.dataReceived(data)
+
+    def end(self) -> None:
+        """The peer closes its side; Twisted does not read it any more."""
+        self.server.clock.removeReader(self.transport)
+        self.transport.readConnectionLost(Failure(ConnectionDone()))
 
     def turns(self, most: int = 200) -> None:
         for _ in range(most):
@@ -276,7 +290,24 @@ class TestBytesBehindARequest:
             line.send(request("/channels/a")[:10] * 10)
         assert line.producerState == "producing"
         line.send(b"x" * 200)
-        assert line.producerState == "paused"
+        assert line.lost, "without reading, the server would not notice that the peer is gone"
+        assert server.is_empty()
+
+    def test_are_bounded_in_one_piece(self) -> None:
+        server = Server()
+        line = server.connect()
+        line.send(request("/channels/a?wait=60") + b"x" * (MAX_BEHIND + 1))
+        assert line.lost
+        assert server.is_empty()
+
+    def test_may_be_requests_behind_a_long_poll(self) -> None:
+        server = Server()
+        line = server.connect()
+        line.send(request("/channels/a?wait=60") + request("/channels/b") * 100)
+        assert line.value() == b""
+        server.publish("a")
+        names = [answer.json["channel"] for answer in answers(line.take())]
+        assert names == ["a"] + ["b"] * 100
 
     def test_are_bounded_while_the_answer_is_not_read(self) -> None:
         server = big()
@@ -395,7 +426,7 @@ class TestUnreadAnswer:
     ) -> None:
         """As with a closed connection, whose remaining bytes wait in the socket."""
         left = iter(range(100_000, 0, -100))
-        monkeypatch.setattr("pushserver.web.pipeline._in_kernel", lambda connected: next(left))
+        monkeypatch.setattr("pushserver.web.sockets._in_kernel", lambda connected: next(left))
         server = big()
         line = server.connect()
         line.reading = False
@@ -404,7 +435,7 @@ class TestUnreadAnswer:
             server.clock.advance(SECONDS)
         line.settle()
         assert not line.lost
-        monkeypatch.setattr("pushserver.web.pipeline._in_kernel", lambda connected: 7)
+        monkeypatch.setattr("pushserver.web.sockets._in_kernel", lambda connected: 7)
         for _ in range(3):
             server.clock.advance(SECONDS)
         line.settle()

@@ -34,6 +34,7 @@ from pushserver.transports.websocket.lean import (
 )
 from pushserver.transports.websocket.shell import WebSocketShell
 from pushserver.transports.websocket.upgrade import WebSocketFactory
+from pushserver.web.turns import Turns
 from tests.unit.fakes.heads import RAW, compare, connect, head, with_fields
 from tests.unit.fakes.web import Line, Server, Trouble, masked, set_autobahns_clock
 
@@ -171,6 +172,8 @@ def test_pong_and_short_text_are_not_read_by_autobahn(
     class Calls:
         """A conversation that notes its calls."""
 
+        is_yielding = False
+
         def __getattr__(self, name: str) -> Any:
             return lambda *values: calls.append((name, *values))
 
@@ -190,7 +193,8 @@ PLAIN = (type(None), bool, int, float, str, bytes)
 
 
 def make_factory(shortcuts: bool = True, **limits: Any) -> WebSocketFactory:
-    return WebSocketFactory(CLOCK, BOUNDS, Limits(**limits), Logger(), False, shortcuts)
+    turns = Turns(CLOCK, CLOCK.seconds)
+    return WebSocketFactory(CLOCK, BOUNDS, Limits(**limits), Logger(), turns, False, shortcuts)
 
 
 @pytest.fixture(autouse=True)
