@@ -78,7 +78,8 @@ class Feed(Protocol):
 
         Waits while the source exceeds its rate: the source is slowed, and nothing is dropped.
         `key` is an idempotency key. Raises InvalidData for a value that JSON cannot hold,
-        and Unavailable if the server cannot publish now.
+        and Unavailable if the server cannot publish now. When it raises CancelledError, nothing
+        was published.
         """
 
     def monotonic(self) -> float:

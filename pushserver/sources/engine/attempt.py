@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
@@ -44,8 +45,12 @@ class Throttle:
         """Return for how many seconds a publication would wait now."""
         return self._rate.delay(self.environment.now())
 
-    async def publish(self, draft: Draft, check: Callable[[], None]) -> Receipt:
-        """Publish in order and within the rate; `check` is called just before, and may raise."""
+    async def publish(self, draft: Draft, attempt: Attempt) -> Receipt:
+        """Publish in order and within the rate, unless the attempt is stopped before.
+
+        When this is cancelled, nothing was published: it ignores a cancellation while the store
+        has the publication, and cancels the attempt again after that.
+        """
         if len(self._lock.waiting) >= MAX_WAITING:
             raise SourceFailed(f"{MAX_WAITING} publications wait already: await each of them")
         await self._lock.acquire()
@@ -58,13 +63,28 @@ class Throttle:
                 # A source that never waits must not starve the others.
                 self._since_pause = 0
                 await pause(self.environment.reactor, 0)
-            check()
+            attempt.check_open()
             self._rate.take()
         finally:
             self._lock.release()
+        outcome = Outcome()
+        Deferred.fromCoroutine(self._publish(draft)).chainDeferred(outcome)
+        with attempt.committing(outcome):
+            return await outcome
+
+    async def _publish(self, draft: Draft) -> Receipt:
         receipt = await self.environment.publish(draft)
         self.record.publication()
         return receipt
+
+
+class Outcome(Deferred[Receipt]):
+    """The outcome of a publication that the store has. It notes a cancellation, and ignores it."""
+
+    is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
 
 
 def pause(reactor: IReactorTime, seconds: float) -> Deferred[None]:
@@ -95,6 +115,7 @@ class Attempt:
         self._running = self._run()
         self._done: Deferred[None] | None = None
         self._deadline: Any = None
+        self._commits = 0
 
     def start(self) -> None:
         """Run the source; never raises."""
@@ -107,7 +128,7 @@ class Attempt:
             return
         self.cancelled = True
         reactor = self._throttle.environment.reactor
-        self._deadline = reactor.callLater(self._stop_seconds(), self.abandon)
+        self._set_deadline()
         if inspect.getcoroutinestate(self._running) == inspect.CORO_RUNNING:
             # A publication of the source caused this, so it awaits nothing that could be
             # cancelled now.
@@ -116,13 +137,38 @@ class Attempt:
             self._cancel()
 
     def abandon(self) -> None:
-        """Stop waiting for the end of the source."""
-        if not self.ended:
+        """Stop waiting for the end of the source.
+
+        The next attempt must know what was published: it waits for the store.
+        """
+        if self._commits:
+            self._set_deadline()
+        elif not self.ended:
             self._log.warn(
                 "source {name} was stopped but does not end: it is abandoned",
                 name=self._throttle.plan.name,
             )
             self._end(None)
+
+    @contextmanager
+    def committing(self, outcome: Outcome) -> Iterator[None]:
+        """While the store has a publication."""
+        self._commits += 1
+        try:
+            yield
+        finally:
+            self._commits -= 1
+            if outcome.is_cancelled:
+                self._throttle.environment.reactor.callLater(0, self._cancel)
+
+    def check_open(self) -> None:
+        """Raise Stopped if the source was stopped or has ended."""
+        if self.cancelled or self.ended:
+            raise self.stopped()
+
+    def stopped(self) -> Stopped:
+        name = self._throttle.plan.name
+        return Stopped(f"source {name} is stopped, and publishes nothing more")
 
     def works(self) -> None:
         """Note that the source works."""
@@ -138,9 +184,11 @@ class Attempt:
         if self._done is not None and not self.ended:
             self._done.cancel()
 
-    def _stop_seconds(self) -> float:
+    def _set_deadline(self) -> None:
+        environment = self._throttle.environment
         extra: float = getattr(self._source, "stop_seconds", 0.0)
-        return extra + self._throttle.environment.stop_seconds
+        seconds = extra + environment.stop_seconds
+        self._deadline = environment.reactor.callLater(seconds, self.abandon)
 
     async def _run(self) -> None:
         feed = RunnerFeed(self._throttle, self)
@@ -198,7 +246,7 @@ class RunnerFeed:
             check_tags(tags),
             key=check_key(key) if key else "",
         )
-        receipt = await self._throttle.publish(draft, self._check_open)
+        receipt = await self._throttle.publish(draft, self._attempt)
         self._attempt.works()
         return receipt
 
@@ -220,7 +268,7 @@ class RunnerFeed:
     def remember(self, value: object) -> None:
         self._check_caller()
         if self._attempt.ended:
-            raise self._stopped()
+            raise self._attempt.stopped()
         self._throttle.environment.memory.set(self.name, value)
 
     def trouble(self, message: str) -> None:
@@ -247,10 +295,6 @@ class RunnerFeed:
                 f" {threading.current_thread().name}: return or yield the data instead"
             )
 
-    def _check_open(self) -> None:
-        if self._attempt.cancelled or self._attempt.ended:
-            raise self._stopped()
-
     async def _check(self) -> None:
         """Raise Stopped if the source was stopped; after _REFUSALS times abandon it, never return.
 
@@ -262,7 +306,4 @@ class RunnerFeed:
             if self._refused > _REFUSALS:
                 self.reactor.callLater(0, self._attempt.abandon)
                 await Deferred()
-        self._check_open()
-
-    def _stopped(self) -> Stopped:
-        return Stopped(f"source {self.name} is stopped, and publishes nothing more")
+        self._attempt.check_open()

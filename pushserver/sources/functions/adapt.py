@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from numbers import Real
 from typing import Any
@@ -15,12 +14,12 @@ from zope.interface import implementer
 
 from pushserver.sources.functions.ticks import (
     Ended,
-    publish,
     repeating,
     report,
     ticking,
     warn_if_late,
 )
+from pushserver.sources.functions.values import Values
 from pushserver.sources.interface import Feed, ISource
 from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
@@ -117,7 +116,10 @@ class OnReactor:
 
     busy = False
 
-    async def call(self, reactor: IReactorFromThreads, function: Callable[[], Any]) -> Any:
+    async def call(
+        self, reactor: IReactorFromThreads, function: Callable[[], Any], values: Values
+    ) -> None:
+        """Call the function, and put its result into `values`."""
         try:
             result = fork.call(function)
         except StopIteration as error:
@@ -125,7 +127,7 @@ class OnReactor:
             raise RuntimeError("StopIteration was raised outside a generator").with_traceback(
                 error.__traceback__
             ) from error
-        return await awaited(result) if inspect.isawaitable(result) else result
+        values.put(await awaited(result) if inspect.isawaitable(result) else result)
 
     def close(self) -> None:
         """No-op."""
@@ -143,15 +145,28 @@ class InThread:
         """Whether the last call is still running."""
         return self.worker.busy
 
-    async def call(self, reactor: IReactorFromThreads, function: Callable[[], Any]) -> Any:
-        """Return the function's result; raises TypeError for a Deferred or a coroutine."""
-        result = await self.worker.call(reactor, functools.partial(fork.call, function))
+    async def call(
+        self, reactor: IReactorFromThreads, function: Callable[[], Any], values: Values
+    ) -> None:
+        """Call the function, and put its result into `values`, even if this is cancelled meanwhile.
+
+        Raises TypeError for a Deferred or a coroutine.
+        """
+
+        def call() -> Any:
+            result = fork.call(function)
+            if not inspect.isawaitable(result):
+                values.put(result)
+                return None
+            return result
+
+        result = await self.worker.call(reactor, call)
+        if result is None:
+            return
         if isinstance(result, Deferred):
             result.addErrback(lambda _: None)
         elif inspect.iscoroutine(result):
             result.close()
-        elif not inspect.isawaitable(result):
-            return result
         raise TypeError(
             f"{self._name} returned a {type(result).__name__} in a thread, where nothing waits"
             " for it: write `async def`, or thread=False"
@@ -179,25 +194,27 @@ class TimerSource:
     """Publishes the result of a function, at once and then every `every` seconds.
 
     Ticks do not overlap: one that is due while another runs is skipped. A tick that fails is
-    logged, and the timer continues; a LoopingCall alone would stop at the first exception.
+    logged, and the timer continues; a LoopingCall alone would stop at the first exception. The
+    results that the last run did not publish are published first.
     """
 
     def __init__(self, function: SourceFunction, every: float, caller: OnReactor | InThread):
         self._function = function
         self._every = every
         self.caller = caller
+        self._values = Values()
 
     async def run(self, feed: Any) -> None:
         async def tick() -> None:
-            call = self.caller.call(feed.reactor, lambda: self._function(feed))
+            await self._values.publish_all(feed)
             try:
-                value = await warn_if_late(feed, self._every, call)
+                call = self.caller.call(feed.reactor, lambda: self._function(feed), self._values)
+                await warn_if_late(feed, self._every, call)
             except CancelledError:
                 raise
             except (Exception, SystemExit) as error:
                 report(feed, error)
-            else:
-                await publish(feed, value)
+            await self._values.publish_all(feed)
 
         try:
             await ticking(feed, self._every, tick)
@@ -210,22 +227,22 @@ class GeneratorSource:
     """Publishes the values of a generator, one a tick with `every`, and ends with it.
 
     A generator in a thread may get its next value after the source was stopped. The next run
-    publishes that value first: it may have been taken out of a queue.
+    publishes that value first, and so it does with one that the last run did not publish.
     """
 
     def __init__(self, function: SourceFunction, every: float | None, caller: OnReactor | InThread):
         self._function = function
         self.every = every
         self.caller = caller
-        self._value: deque[Any] = deque(maxlen=1)
+        self._values = Values()
 
     async def run(self, feed: Any) -> None:
         generator: Generator[Any, Any, Any] = self._function(feed)
 
         async def step() -> None:
-            call = self.caller.call(feed.reactor, lambda: self._next(generator))
+            call = self.caller.call(feed.reactor, lambda: self._next(generator), self._values)
             await warn_if_late(feed, self.every, call)
-            await publish(feed, self._value.popleft())
+            await self._values.publish(feed)
 
         try:
             await repeating(feed, self.every, step)
@@ -234,15 +251,16 @@ class GeneratorSource:
 
     def _next(self, generator: Generator[Any, Any, Any]) -> None:
         """Get the next value; runs in the thread, one call at a time."""
-        if not self._value:
+        if not self._values:
             try:
-                self._value.append(next(generator))
+                self._values.put(next(generator))
             except StopIteration:
                 raise Ended from None
 
     async def _close(self, feed: Feed, generator: Generator[Any, Any, Any]) -> None:
         stuck = self.caller.busy
-        closed = Deferred.fromCoroutine(self.caller.call(feed.reactor, generator.close))
+        call = self.caller.call(feed.reactor, generator.close, self._values)
+        closed = Deferred.fromCoroutine(call)
         self.caller.close()
         if stuck:
             # The generator is closed when its current call returns, which may never happen.
@@ -253,26 +271,32 @@ class GeneratorSource:
 
 @implementer(ISource)
 class AsyncGeneratorSource:
-    """Publishes the values of an async generator, one a tick with `every`, and ends with it."""
+    """Publishes the values of an async generator, one a tick with `every`, and ends with it.
+
+    A value that the last run did not publish is published first.
+    """
 
     def __init__(self, function: SourceFunction, every: float | None):
         self._function = function
         self._every = every
+        self._values = Values()
 
     async def run(self, feed: Any) -> None:
         generator: AsyncGenerator[Any, Any] = self._function(feed)
 
         async def step() -> None:
-            await publish(feed, await warn_if_late(feed, self._every, _anext(generator)))
+            if not self._values:
+                await warn_if_late(feed, self._every, awaited(self._take(generator)))
+            await self._values.publish(feed)
 
         try:
             await repeating(feed, self._every, step)
         finally:
             await awaited(generator.aclose())
 
-
-async def _anext(generator: AsyncGenerator[Any, Any]) -> Any:
-    try:
-        return await awaited(anext(generator))
-    except StopAsyncIteration:
-        raise Ended from None
+    async def _take(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Take the next value; no cancellation comes between it and the queue."""
+        try:
+            self._values.put(await anext(generator))
+        except StopAsyncIteration:
+            raise Ended from None

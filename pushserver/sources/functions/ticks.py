@@ -9,8 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
-from pushserver.errors import InvalidData
-from pushserver.sources.interface import Feed, SourceFailed
+from pushserver.sources.interface import Feed
 
 SLOW_TICKS = 10
 SLOW_SECONDS = 30.0
@@ -27,17 +26,6 @@ class TickFeed(Feed, Protocol):
 
     def failed(self, event: str, failure: Failure) -> None:
         """Note a failure of the user's code; log it with its traceback if it is new."""
-
-
-async def publish(feed: TickFeed, value: object) -> None:
-    """Publish the value unless it is None; report a value that JSON cannot hold."""
-    if value is None:
-        return
-    try:
-        await feed.publish(value)
-    except InvalidData as error:
-        # Without a traceback, which would show only our own lines.
-        report(feed, SourceFailed(str(error)))
 
 
 def report(feed: TickFeed, error: BaseException) -> None:
@@ -88,6 +76,19 @@ async def ticking(
             loop.stop()
         for deferred in running:
             deferred.cancel()
+            # A publication that the store has ignores the cancellation.
+            await _end(deferred)
+
+
+def _end(running: Deferred[None]) -> Deferred[None]:
+    """Fires when a tick has ended, whose failure is noted elsewhere."""
+    ended: Deferred[None] = Deferred()
+
+    def fire(_: object) -> None:
+        ended.callback(None)
+
+    running.addBoth(fire)
+    return ended
 
 
 async def warn_if_late(feed: TickFeed, every: float | None, tick: Awaitable[Any]) -> Any:

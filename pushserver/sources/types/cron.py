@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from pushserver.channels import jsontext
 from pushserver.errors import InvalidData
+from pushserver.sources.engine.retry import publish_when_possible
 from pushserver.sources.interface import Feed, ISource
 from pushserver.sources.types.source_type import BuiltInType
 
@@ -116,14 +117,18 @@ class CronSource:
         self._data = data
         self._clock = clock
         self._last = float("-inf")
+        # The value of a due time that is not published yet.
+        self._value: object = None
 
     async def run(self, feed: Feed) -> None:
         feed.ok()
         while True:
-            due = await self._wait_until_due(feed)
-            self._last = due.timestamp()
-            data = {"time": due.isoformat()} if self._data is None else self._data
-            await feed.publish(data)
+            if self._value is None:
+                due = await self._wait_until_due(feed)
+                self._last = due.timestamp()
+                self._value = {"time": due.isoformat()} if self._data is None else self._data
+            await publish_when_possible(feed, self._value)
+            self._value = None
 
     async def _wait_until_due(self, feed: Feed) -> datetime:
         now = self._clock()

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pushserver.channels import jsontext
-from pushserver.errors import InvalidData, Unavailable
+from pushserver.errors import InvalidData
+from pushserver.sources.engine.retry import publish_when_possible
 from pushserver.sources.interface import Feed
 
 LineFormat = Literal["text", "json"]
 CUT = {"cut": "true"}
 """The tag of a line that was cut."""
-RETRY_SECONDS = 1.0
-"""The delay before a line is published again, after the server could not publish it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +97,15 @@ class Lines:
         if self._format == "text":
             # Not final: half a character at the end of a cut line is dropped.
             text = _DECODER("replace").decode(content, final=not line.cut)
-            await self._publish(text, {**(tags or {}), **CUT} if line.cut else tags)
+            tags = {**(tags or {}), **CUT} if line.cut else tags
+            await publish_when_possible(self._feed, text, tags=tags)
         elif content.strip() and not line.cut:
             try:
                 value = jsontext.repaired(content, unique=True)
             except InvalidData:
                 self._feed.trouble('a line is not JSON (format = "json"): skipped')
             else:
-                await self._publish(value, tags)
-
-    async def _publish(self, value: object, tags: dict[str, str] | None) -> None:
-        while True:
-            try:
-                await self._feed.publish(value, tags=tags)
-                return
-            except Unavailable as error:
-                self._feed.trouble(str(error))
-            await self._feed.sleep(RETRY_SECONDS)
+                await publish_when_possible(self._feed, value, tags=tags)
 
 
 _DECODER = codecs.getincrementaldecoder("utf-8")

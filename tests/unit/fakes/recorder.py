@@ -28,6 +28,8 @@ class Recorder:
         self.oks = 0
         self.memory = remembered
         self.held: Deferred[None] | None = None
+        self.waits = False
+        """Whether a publication was held."""
         self.fails: list[Exception] = []
         self._waits: list[tuple[int, Deferred[None]]] = []
 
@@ -41,6 +43,7 @@ class Recorder:
     ) -> Receipt:
         jsontext.encode(data)
         if self.held is not None:
+            self.waits = True
             await self.held
         if self.fails:
             raise self.fails.pop(0)

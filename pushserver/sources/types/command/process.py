@@ -142,6 +142,12 @@ class Process(ProcessProtocol):
                 self._reader = None
         return self._chunks.popleft()
 
+    def take_unread(self) -> list[tuple[int, bytes]]:
+        """Return the output that was received and not read, and forget it."""
+        chunks = list(self._chunks)
+        self._chunks.clear()
+        return chunks
+
     async def stop(self) -> None:
         """Send SIGTERM to the group, and SIGKILL after `stop_seconds`; return when it has ended.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -16,11 +17,12 @@ from zope.interface import implementer
 
 from pushserver.sources.interface import Feed, ISource, SourceFailed
 from pushserver.sources.types.command.process import STDERR, STDOUT, CannotStart, Process
-from pushserver.sources.types.lines import LineFormat, Lines, Splitter
+from pushserver.sources.types.lines import Line, LineFormat, Lines, Splitter
 from pushserver.sources.types.source_type import BuiltInType
 from pushserver.usercode.rate import Rate
 
 STDERR_TAG = {"stream": "stderr"}
+_TAGS = {STDOUT: None, STDERR: STDERR_TAG}
 _NOT_INHERITED = ("LISTEN_", "NOTIFY_SOCKET", "PUSHSERVER_", "WATCHDOG_")
 _LOGGED_AT_ONCE = 10
 _LOGGED_PER_SECOND = 1.0
@@ -54,11 +56,16 @@ class Options:
 
 @implementer(ISource)
 class CommandSource:
-    """Publishes each line of a program; a full pipe slows the program down."""
+    """Publishes each line of a program; a full pipe slows the program down.
+
+    A run that is stopped leaves the lines that it has read to the next one.
+    """
 
     def __init__(self, options: Options, command: list[str]):
         self._options = options
         self._command = command
+        # Lines that were read and not published yet, with their tags.
+        self._lines: deque[tuple[Line, dict[str, str] | None]] = deque()
 
     @property
     def stop_seconds(self) -> float:
@@ -87,19 +94,36 @@ class CommandSource:
 
     async def _publish(self, feed: Feed, process: Process, stderr_log: StderrLog) -> None:
         max_bytes = self._options.max_line_bytes
-        lines = Lines(feed, self._options.format, max_bytes)
         splitters = {STDOUT: Splitter(max_bytes), STDERR: Splitter(max_bytes)}
-        tags = {STDOUT: None, STDERR: STDERR_TAG}
-        while (chunk := await process.read()) is not None:
-            descriptor, data = chunk
+
+        def split(descriptor: int, data: bytes) -> None:
             if descriptor == STDERR:
                 stderr_log.feed(data)
-            for line in splitters[descriptor].feed(data):
-                await lines.publish(line, tags[descriptor])
+            tags = _TAGS[descriptor]
+            self._lines.extend((line, tags) for line in splitters[descriptor].feed(data))
+
+        try:
+            await self._publish_lines(feed)
+            while (chunk := await process.read()) is not None:
+                split(*chunk)
+                await self._publish_lines(feed)
+        finally:
+            for chunk in process.take_unread():
+                split(*chunk)
+        if process.stopped:
+            return
         for descriptor, splitter in splitters.items():
             rest = splitter.rest()
-            if rest is not None and not process.stopped:
-                await lines.publish(rest, tags[descriptor])
+            if rest is not None:
+                self._lines.append((rest, _TAGS[descriptor]))
+        await self._publish_lines(feed)
+
+    async def _publish_lines(self, feed: Feed) -> None:
+        lines = Lines(feed, self._options.format, self._options.max_line_bytes)
+        while self._lines:
+            line, tags = self._lines[0]
+            await lines.publish(line, tags)
+            self._lines.popleft()
 
     def _ended(self, feed: Feed, result: BaseException | None, last_line: str) -> None:
         """Return if the source has ended for good; raise if it is to be restarted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -14,10 +15,10 @@ from pushserver.channels.names import check_event
 from pushserver.config.limits import Positive
 from pushserver.errors import InvalidData, InvalidName
 from pushserver.protocols.formats import SUBSCRIBED_EVENT
+from pushserver.sources.engine.retry import publish_when_possible
 from pushserver.sources.http_client.fetch import Fetcher, with_timeout
 from pushserver.sources.http_client.response import Response, UnusableResponse
 from pushserver.sources.interface import Feed, ISource, SourceFailed
-from pushserver.sources.types.publish import publish
 from pushserver.sources.types.source_type import BuiltInType
 from pushserver.sources.types.sse.parser import Event, Parser
 
@@ -58,6 +59,7 @@ class SseSource:
 
     It reconnects after each end, and continues after the last event. The last id is remembered
     once a second, so that the events of the last second are repeated if the server is killed.
+    Without an id nothing is repeated: the next run first publishes the events that were read.
     """
 
     def __init__(self, options: Options, fetcher: Fetcher):
@@ -66,10 +68,13 @@ class SseSource:
         self._last_id = ""
         self._remembered_id = ""
         self._remembered_at = float("-inf")
+        # Events that were read and not published yet.
+        self._events: deque[Event] = deque()
 
     async def run(self, feed: Feed) -> None:
         self._last_id = self._remembered_id = self._recall(feed)
         try:
+            await self._publish_rest(feed)
             while (pause := await self._connect(feed)) is not None:
                 await feed.sleep(pause)
         finally:
@@ -119,9 +124,8 @@ class SseSource:
                     feed.trouble(problem)
                 break
             has_data, problem = True, ""
-            for event in parser.feed(piece):
-                await self._publish(feed, event)
-                self._set_last_id(feed, event.id)
+            self._events.extend(parser.feed(piece))
+            await self._publish_events(feed)
             self._set_last_id(feed, parser.last_id)
             if parser.skipped > skipped:
                 skipped = parser.skipped
@@ -129,6 +133,19 @@ class SseSource:
                 feed.trouble(f"an event of more than {limit} was skipped")
         retry = RETRY_SECONDS if parser.retry_seconds is None else parser.retry_seconds
         return min(max(retry, MIN_RETRY_SECONDS), MAX_RETRY_SECONDS)
+
+    async def _publish_rest(self, feed: Feed) -> None:
+        """Publish the events that the last run has left, unless the other server repeats them."""
+        if self._last_id:
+            self._events.clear()
+        await self._publish_events(feed)
+
+    async def _publish_events(self, feed: Feed) -> None:
+        while self._events:
+            event = self._events[0]
+            await self._publish(feed, event)
+            self._events.popleft()
+            self._set_last_id(feed, event.id)
 
     async def _publish(self, feed: Feed, event: Event) -> None:
         options = self._options
@@ -141,7 +158,7 @@ class SseSource:
             except InvalidName as error:
                 feed.trouble(str(error))
         try:
-            await publish(feed, self._value(event.data), name)
+            await publish_when_possible(feed, self._value(event.data), name)
         except InvalidData as error:
             feed.trouble(f"an event was skipped: {error}")
 

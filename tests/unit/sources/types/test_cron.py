@@ -198,13 +198,29 @@ class TestCron(CronCase):
         assert bench.published == [[{"a": 1}]]
         stopped(runner)
 
-    def test_restarted_source_clears_the_error_before_its_next_time(self, trouble: Trouble) -> None:
+    def test_time_waits_while_publishing_is_unavailable(self, trouble: Trouble) -> None:
         bench, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly")
         bench.refusal = Unavailable("the disk is full")
-        self.go(bench, wall, 30)
+        self.go(bench, wall, 35)
         assert runner.status().last_error == "the disk is full"
+        bench.refusal = None
         self.go(bench, wall, 2)
+        assert bench.published == [{"time": "2026-11-20T11:00:00+01:00"}]
         assert (runner.status().state, runner.status().last_error) == ("running", "")
+        assert len(trouble.take()) == 1
+        stopped(runner)
+
+    def test_time_that_waits_at_a_stop_is_published_by_the_next_run(self, trouble: Trouble) -> None:
+        bench, wall, runner = self.start("2026-11-20T10:59:30+01:00", "@hourly")
+        bench.refusal = Unavailable("the disk is full")
+        self.go(bench, wall, 35)
+        stopped(runner)
+        bench.refusal = None
+        wall.advance(3_600)
+        runner.startService()
+        assert bench.published == [{"time": "2026-11-20T11:00:00+01:00"}]
+        self.go(bench, wall, 3_600)
+        assert bench.published[1:] == [{"time": "2026-11-20T13:00:00+01:00"}]
         assert len(trouble.take()) == 1
         stopped(runner)
 
@@ -322,14 +338,14 @@ class TestClockChanges(CronCase):
         assert published_times(bench)[-1] == "13:00"
         stopped(runner)
 
-    def test_no_time_is_repeated_during_a_back_off(self, trouble: Trouble) -> None:
+    def test_no_time_is_repeated_after_it_waited(self, trouble: Trouble) -> None:
         bench, wall, runner = self.start("2026-11-20T10:59:30+01:00", "0 11 * * *")
         bench.refusal = Unavailable("the disk is full")
         self.go(bench, wall, 30)
         bench.refusal = None
         wall.rightNow -= 60
         self.go(bench, wall, 120)
-        assert bench.published == []
+        assert bench.published == [{"time": "2026-11-20T11:00:00+01:00"}]
         assert len(trouble.take()) == 1
         stopped(runner)
 

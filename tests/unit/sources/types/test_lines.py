@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from pushserver.errors import Unavailable
-from pushserver.sources.types.lines import RETRY_SECONDS, Line, LineFormat, Lines, Splitter
+from pushserver.sources.engine.retry import RETRY_SECONDS
+from pushserver.sources.types.lines import Line, LineFormat, Lines, Splitter
 from tests.unit.fakes.recorder import Recorder
 from tests.unit.fakes.tools import drive
 

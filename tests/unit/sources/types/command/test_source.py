@@ -117,6 +117,23 @@ class TestOutput(RealProcesses):
         numbers = [text for text, tags in zip(feed.published, feed.tags, strict=True) if not tags]
         assert numbers == [str(n) for n in range(30_000)]
 
+    async def test_lines_that_a_stop_left_are_published_by_the_next_run(self) -> None:
+        from twisted.internet import reactor
+
+        feed = Recorder(reactor)
+        code = r"os.write(1, b'a\nb\nunfini'); time.sleep(100)"
+        source = COMMAND.make(Options([sys.executable, "-c", PROLOGUE + code]))
+        feed.hold()
+        done = Deferred.fromCoroutine(source.run(feed))
+        while not feed.waits:
+            await deferLater(reactor, 0.01)
+        await self.cancelled(done)
+        feed.held = None
+        done = Deferred.fromCoroutine(source.run(feed))
+        await feed.until(4)
+        await self.cancelled(done)
+        assert feed.published == ["a", "b", "a", "b"]
+
 
 class TestEnvironment(RealProcesses):
     async def test_program_has_its_own_session_and_group(self) -> None:

@@ -611,12 +611,65 @@ class TestMemory(StreamCase):
         await self.publishes(feed, 1)
         feed.refusal = Unavailable("the disk is full")
         visit.chunk(block(2, id="b"))
-        error = await failure_of(running)
-        assert isinstance(error, SourceFailed)
-        assert str(error) == "nothing can be published: the disk is full"
+        assert await self.trouble(feed) == "the disk is full"
+        assert await feed.happens() == ("sleeps", 1.0)
+        running.cancel()
         feed.refusal = None
         self.run_source(sse(remote), feed)
         assert (await remote.visit()).headers["last-event-id"] == "a"
+
+    async def test_events_wait_while_publishing_is_unavailable(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        self.run_source(sse(remote), feed)
+        visit = await remote.visit()
+        self.start_stream(visit)
+        feed.refusal = Unavailable("the disk is full")
+        visit.chunk(block(1) + block(2, id="b"))
+        assert await self.trouble(feed) == "the disk is full"
+        assert await feed.happens() == ("sleeps", 1.0)
+        feed.refusal = None
+        feed.wake()
+        await self.publishes(feed, 1, 2)
+        visit.chunk(block(3))
+        await self.publishes(feed, 3)
+
+    async def test_events_without_an_id_are_published_by_the_next_run(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        source = sse(remote)
+        running = self.run_source(source, feed)
+        visit = await remote.visit()
+        self.start_stream(visit)
+        feed.gate = Deferred()
+        visit.chunk(block(1) + block(2) + block(3))
+        assert (await feed.happens())[0] == "waits"
+        running.cancel()
+        feed.gate = None
+        self.run_source(source, feed)
+        await self.publishes(feed, 1, 2, 3)
+        visit = await remote.visit()
+        self.start_stream(visit)
+        visit.chunk(block(4))
+        await self.publishes(feed, 4)
+
+    async def test_events_with_an_id_are_read_again_by_the_next_run(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        source = sse(remote)
+        running = self.run_source(source, feed)
+        visit = await remote.visit()
+        self.start_stream(visit)
+        visit.chunk(block(1, id="a"))
+        await self.publishes(feed, 1)
+        feed.gate = Deferred()
+        visit.chunk(block(2, id="b") + block(3, id="c"))
+        assert (await feed.happens())[0] == "waits"
+        running.cancel()
+        feed.gate = None
+        self.run_source(source, feed)
+        visit = await remote.visit()
+        assert visit.headers["last-event-id"] == "a"
+        self.start_stream(visit)
+        visit.chunk(block(2, id="b") + block(3, id="c"))
+        await self.publishes(feed, 2, 3)
 
 
 def test_repr_of_options_has_no_headers() -> None:
