@@ -105,7 +105,7 @@ def _tcp_problem(error: CannotListenError) -> str:
     number = getattr(reason, "errno", None)
     if number == errno.EADDRINUSE:
         by, free = owner(port), free_port(port, host)
-        used = f"the port is used by {by}; end that" if by else "the port is in use"
+        used = f"the port is in use by {by}" if by else "the port is in use"
         return f"{used}; end that, or choose another port" + (f": --port {free}" if free else "")
     if number == errno.EACCES:
         remedy = "CAP_NET_BIND_SERVICE or a socket of systemd, or choose another: --port 8080"

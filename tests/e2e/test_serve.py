@@ -145,7 +145,7 @@ def test_busy_port_names_its_program_and_a_free_one(tmp_path: Path) -> None:
         )
     assert ended.returncode == 1
     [line] = ended.stderr.splitlines()
-    assert line.startswith(f"pushserver: cannot listen on 127.0.0.1:{port}: the port is used by ")
+    assert line.startswith(f"pushserver: cannot listen on 127.0.0.1:{port}: the port is in use by ")
     assert "or choose another port" in line
 
 

@@ -112,7 +112,9 @@ def test_message_of_a_busy_port_names_its_program() -> None:
             "127.0.0.1", busy.getsockname()[1], OSError(errno.EADDRINUSE, "No")
         )
         listener, _ = make(error)
-        with pytest.raises(StartFailed, match=rf"used by \S.* \(process {os.getpid()}\); end that"):
+        with pytest.raises(
+            StartFailed, match=rf"in use by \S.* \(process {os.getpid()}\); end that"
+        ):
             listener.privilegedStartService()
 
 
