@@ -15,6 +15,7 @@ from pushserver.protocols.formats import history_object
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
 from pushserver.web.checks import check_no_navigation
+from pushserver.web.heads import forget_head
 from pushserver.web.mount import mark_open_ended
 from pushserver.web.resource import JSON, Refusal, header
 
@@ -90,6 +91,7 @@ def _long_poll(
 
     request.notifyFinish().addErrback(gone)
     mark_open_ended(request.channel)
+    forget_head(request, answered=False)
     node.run(poll.wait(wait))
     return answer
 

@@ -15,6 +15,7 @@ from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.outlet import LOST_OUTLET, Outlet, make_outlet
 from pushserver.web.checks import client_name
+from pushserver.web.heads import forget_head
 from pushserver.web.mount import abort, end, mark_open_ended
 from pushserver.web.sockets import is_closed
 
@@ -48,11 +49,13 @@ class Responses:
         transport = ResponseTransport(
             request, format, self._bounds, self._log, client_name(request, self._proxies)
         )
+        path = request.path
+        forget_head(request, answered=True)
         try:
             make_conversation(transport)
         except Exception:
             # The head is sent: the response can only be ended.
-            self._log.failure("{path} failed", path=request.path)
+            self._log.failure("{path} failed", path=path)
             transport.close(0, "")
         return NOT_DONE_YET
 
