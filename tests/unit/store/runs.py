@@ -89,17 +89,20 @@ class Run:
         self,
         path: Path,
         durability: str = "sync",
-        options: ChannelOptions = ChannelOptions(),
+        options: ChannelOptions | Callable[[str], ChannelOptions] = ChannelOptions(),
         time: Time | None = None,
         keys: int = 100,
         steady: Time | None = None,
     ):
-        """`time` is the wall clock; `steady` is the same clock unless it is given."""
+        """`options` are for all channels, or by name; `time` is the wall clock.
+
+        `steady` is the same clock unless it is given.
+        """
         RUNS.append(self)
         self.reactor = cast(Any, Clock())
         self.time = time or Time()
         self.steady = steady or self.time
-        self.history = History(lambda name: options)
+        self.history = History(options if callable(options) else lambda name: options)
         self.keys = Keys(keys)
         self.metrics = Metrics()
         self.delivered: list[Publication] = []
