@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from pushserver.app.client import Client
 from pushserver.app.failures import HandlerFailure, HandlerFailures
-from pushserver.app.handlers import Handler, HandlerRegistry
+from pushserver.app.handlers import Handler, HandlerRegistry, full_name
 from pushserver.app.link import ServerLink
 from pushserver.channels import jsontext
 from pushserver.channels.names import namespace_of
@@ -23,6 +23,7 @@ from pushserver.protocols.centrifuge import request_data
 from pushserver.sessions.callbacks import ClientSession
 from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
+from pushserver.usercode.stopwatch import Stopwatch
 from pushserver.usercode.thread_pool import Busy, Pool
 
 
@@ -57,6 +58,7 @@ class Dispatcher:
         self._leaving = 0
         self._when_left: Deferred[None] | None = None
         self._timers: set[IDelayedCall] = set()
+        self._stopwatches: dict[tuple[str, str], Stopwatch] = {}
 
     def attach(self, link: ServerLink) -> None:
         """A server starts to run the application; clients wait until `start` is over."""
@@ -259,13 +261,21 @@ class Dispatcher:
         return answer
 
     async def _answer(self, call: _Call) -> Any:
-        if call.handler.thread:
-            key = call.handler.key
+        handler, stopwatch = call.handler, self._stopwatch(call.handler)
+        if handler.thread:
+            key = handler.key
             must = key[1] in ("start", "stop", "disconnect")
             answer = await self._threads.call(call, key, must)
         else:
-            answer = call()
-        return await awaited(answer) if inspect.isawaitable(answer) else answer
+            answer = stopwatch.call(call)
+        return await awaited(answer, stopwatch.call) if inspect.isawaitable(answer) else answer
+
+    def _stopwatch(self, handler: Handler) -> Stopwatch:
+        stopwatch = self._stopwatches.get(handler.key)
+        if stopwatch is None:
+            name = f"the handler {handler.name} of {full_name(*handler.key)}"
+            stopwatch = self._stopwatches[handler.key] = Stopwatch(name, handler.is_async)
+        return stopwatch
 
     def _encode(self, handler: Handler, answer: object) -> bytes:
         try:

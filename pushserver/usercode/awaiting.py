@@ -36,8 +36,14 @@ HINT = (
 )
 
 
-async def awaited(awaitable: Awaitable[Result]) -> Result:
+Call = Callable[..., Any]
+"""Calls a function with arguments, as `fork.call` and `Stopwatch.call` do."""
+
+
+async def awaited(awaitable: Awaitable[Result], call: Call = fork.call) -> Result:
     """Return the result of the awaitable; it starts at once, under asyncio's reactor in a task.
+
+    `call` makes each step of the awaitable.
 
     A cancelled awaitable gets CancelledError, in a task that of asyncio. This function raises
     Twisted's, and only when the task has ended. Raises RuntimeError if the awaitable waits for
@@ -46,9 +52,9 @@ async def awaited(awaitable: Awaitable[Result]) -> Result:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        result: Result = await _steps(awaitable)
+        result: Result = await _steps(awaitable, call)
         return result
-    steps = _TaskSteps(awaitable, loop)
+    steps = _TaskSteps(awaitable, loop, call)
     while not steps.over:
         try:
             await _when_done(steps.task)
@@ -67,14 +73,14 @@ async def _wait(awaitable: Awaitable[Result]) -> Result:
 
 
 @coroutine
-def _steps(awaitable: Awaitable[Any]) -> Generator[Deferred[Any], Any, Any]:
+def _steps(awaitable: Awaitable[Any], call: Call) -> Generator[Deferred[Any], Any, Any]:
     """Run the awaitable where no loop of asyncio runs."""
     inner = _wait(awaitable)
     step: Callable[[Any], Any] = inner.send
     argument: Any = None
     while True:
         try:
-            waits_for = fork.call(step, argument)
+            waits_for = call(step, argument)
         except StopIteration as stop:
             return stop.value
         except RuntimeError as error:
@@ -119,8 +125,9 @@ class _TaskSteps(Coroutine[Any, Any, None]):
     there. The task always returns None: an exception such as SystemExit would stop the loop.
     """
 
-    def __init__(self, awaitable: Awaitable[Any], loop: asyncio.AbstractEventLoop):
+    def __init__(self, awaitable: Awaitable[Any], loop: asyncio.AbstractEventLoop, call: Call):
         self.over = False
+        self._call = call
         self._loop = loop
         self._inner = _wait(awaitable)
         self._result: Any = None
@@ -189,7 +196,7 @@ class _TaskSteps(Coroutine[Any, Any, None]):
 
     def _step(self, step: Callable[[Any], Any], argument: Any) -> Any:
         try:
-            waits_for = fork.call(step, argument)
+            waits_for = self._call(step, argument)
         except StopIteration as stop:
             self._result = stop.value
         except BaseException as error:

@@ -23,6 +23,7 @@ from pushserver.sources.interface import ISource, SourceFailed, Stopped
 from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
 from pushserver.usercode.rate import Rate
+from pushserver.usercode.stopwatch import Stopwatch
 
 MAX_WAITING = 10_000
 """The most publications of one source that may wait for their turn."""
@@ -192,7 +193,10 @@ class Attempt:
 
     async def _run(self) -> None:
         feed = RunnerFeed(self._throttle, self)
-        await awaited(fork.call(ISource(self._source).run, feed))
+        call: Callable[..., Any] = fork.call
+        if not getattr(self._source, "is_timed", False):
+            call = Stopwatch(f"the source {feed.name}", is_async=True).call
+        await awaited(call(ISource(self._source).run, feed), call)
 
     def _failed(self, failure: Failure) -> None:
         if self.cancelled and failure.check(CancelledError, Stopped) is not None:

@@ -23,6 +23,7 @@ from pushserver.sources.functions.values import Values
 from pushserver.sources.interface import Feed, ISource
 from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
+from pushserver.usercode.stopwatch import Stopwatch
 from pushserver.usercode.worker import ThreadWorker, Worker
 
 
@@ -49,11 +50,11 @@ def adapt(target: Any, every: float | None = None, thread: bool | None = None) -
         if inspect.isasyncgenfunction(code):
             return AsyncGeneratorSource(function, every)
         if every is not None:
-            return TimerSource(function, every, OnReactor())
+            return TimerSource(function, every, OnReactor(name, is_async=True))
         if not function.takes_feed:
             raise ValueError(f"{name} needs every=SECONDS, or an argument for the feed")
         return CoroutineSource(function)
-    caller = OnReactor() if thread is False else InThread(name)
+    caller = OnReactor(name, is_async=False) if thread is False else InThread(name)
     if inspect.isgeneratorfunction(code):
         return GeneratorSource(function, every, caller)
     if every is None:
@@ -116,18 +117,23 @@ class OnReactor:
 
     busy = False
 
+    def __init__(self, name: str, is_async: bool):
+        self._stopwatch = Stopwatch(f"the source function {name}", is_async)
+
     async def call(
         self, reactor: IReactorFromThreads, function: Callable[[], Any], values: Values
     ) -> None:
         """Call the function, and put its result into `values`."""
         try:
-            result = fork.call(function)
+            result = self._stopwatch.call(function)
         except StopIteration as error:
             # Python would raise this too, but without the line that raised StopIteration.
             raise RuntimeError("StopIteration was raised outside a generator").with_traceback(
                 error.__traceback__
             ) from error
-        values.put(await awaited(result) if inspect.isawaitable(result) else result)
+        if inspect.isawaitable(result):
+            result = await awaited(result, self._stopwatch.call)
+        values.put(result)
 
     def close(self) -> None:
         """No-op."""
@@ -198,6 +204,9 @@ class TimerSource:
     results that the last run did not publish are published first.
     """
 
+    is_timed = True
+    """Whether the calls of the user's function are timed here."""
+
     def __init__(self, function: SourceFunction, every: float, caller: OnReactor | InThread):
         self._function = function
         self._every = every
@@ -229,6 +238,8 @@ class GeneratorSource:
     A generator in a thread may get its next value after the source was stopped. The next run
     publishes that value first, and so it does with one that the last run did not publish.
     """
+
+    is_timed = True
 
     def __init__(self, function: SourceFunction, every: float | None, caller: OnReactor | InThread):
         self._function = function
@@ -276,7 +287,10 @@ class AsyncGeneratorSource:
     A value that the last run did not publish is published first.
     """
 
+    is_timed = True
+
     def __init__(self, function: SourceFunction, every: float | None):
+        self._stopwatch = Stopwatch(f"the source function {function.name}", is_async=True)
         self._function = function
         self._every = every
         self._values = Values()
@@ -286,7 +300,8 @@ class AsyncGeneratorSource:
 
         async def step() -> None:
             if not self._values:
-                await warn_if_late(feed, self._every, awaited(self._take(generator)))
+                taken = awaited(self._take(generator), self._stopwatch.call)
+                await warn_if_late(feed, self._every, taken)
             await self._values.publish(feed)
 
         try:

@@ -417,7 +417,9 @@ def test_empty_channel_follows_the_wall_clock_again() -> None:
 # -- the rule ---------------------------------------------------------------------------------
 
 PACKAGE = Path(pushserver.__file__).parent
-CLOCKS = {"usercode/steady.py", "testing/reactor.py", "testing/server.py", "opener.py"}
+CLOCKS = {"usercode/steady.py", "testing/reactor.py", "testing/server.py", "opener.py"} | {
+    "usercode/stopwatch.py"
+}
 """Modules that are clocks, and `opener`, which runs in scripts without a reactor."""
 STAMPS = {
     "server/build.py",
