@@ -27,6 +27,7 @@ from httpx_sse import aconnect_sse, connect_sse
 PAUSE = 0.1
 """Seconds between two attempts."""
 
+PRINTING = threading.Lock()
 KINDS = {"pushserver-subscribed": "begin", "pushserver-reset": "reset"}
 
 
@@ -49,9 +50,9 @@ class Reader:
         return f"{self.url}?since={self.last}" if self.last else self.url
 
     def say(self, kind: str, content: Any) -> None:
-        # One write for each line: other threads print, too.
-        sys.stdout.write(f"{json.dumps([self._name, kind, content])}\n")
-        sys.stdout.flush()
+        with PRINTING:
+            sys.stdout.write(f"{json.dumps([self._name, kind, content])}\n")
+            sys.stdout.flush()
 
     def event(self, name: str, text: str, event_id: str) -> None:
         """An event of a stream."""
