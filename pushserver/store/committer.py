@@ -14,6 +14,7 @@ from pushserver.errors import StartFailed
 from pushserver.hub.metrics import Metrics
 from pushserver.store.source_memory import SourceMemory
 from pushserver.store.sqlite import Batch, SqliteFile, StoreError
+from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.worker import Worker
 
 
@@ -44,6 +45,8 @@ class Committer:
         self._metrics = metrics
         self._mode = mode
         self._running = False
+        self._problems = LogLimiter(LOGGED_AT_ONCE)
+        self._logged = False
         self.problem = ""
         """The error of the last commit; empty after a success."""
 
@@ -81,14 +84,18 @@ class Committer:
         except Exception as error:
             self._metrics.store_errors += 1
             if str(error) != self.problem:
-                # The same problem is logged once, not for each attempt.
-                self._log.error("{problem}", problem=str(error))
+                # The same problem is logged once, not for each attempt. On a disk that is almost
+                # full, a short commit succeeds after each long one that fails.
+                more = self._problems.suffix(self._monotonic())
+                self._logged = more is not None
+                if self._logged:
+                    self._log.error("{problem}{more}", problem=str(error), more=more)
             self.problem = str(error)
             raise
         finally:
             self._running = False
         self._metrics.committed(len(batch.rows), self._monotonic() - started)
-        if self.problem:
+        if self.problem and self._logged:
             self._log.info("the store can be written again")
         self.problem = ""
 

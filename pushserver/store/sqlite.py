@@ -70,7 +70,8 @@ class SqliteFile:
     file, so the numbering continues under a new epoch; in `sync` mode the file has all of them.
 
     A copy in the place of the file may be older than the numbers that were sent. A file with
-    another inode than at the last start gets a new epoch too.
+    another inode than at the last start gets a new epoch too, and so does one whose log was
+    removed after the run was killed.
     """
 
     def __init__(self, path: str, durability: str, mode: int = 0o600):
@@ -79,7 +80,13 @@ class SqliteFile:
         self._mode = mode
         self._durability = durability
         self._log: Log | None = None
-        if os.path.isfile(path) and not belongs(path):
+        try:
+            exists = os.path.isfile(path)
+            self._lacked_log = exists and not os.path.exists(log_path(path))
+            is_own = not exists or belongs(path)
+        except OSError as error:
+            raise StoreError(f"cannot use {path}: {error}{_hint(path, error)}") from None
+        if not is_own:
             raise StoreError(
                 f"{path} was replaced, and {log_path(path)} belongs to the replaced file: to start"
                 " with the new one, move the -wal file away; to undo, put the replaced file back"
@@ -97,6 +104,7 @@ class SqliteFile:
             why = error if os.path.isdir(folder) else f"there is no folder {folder}"
             raise StoreError(f"cannot open {path}: {why}") from None
         try:
+            self._inode = os.stat(path).st_ino
             self._prepare()
         except (sqlite3.Error, OSError) as error:
             self._db.close()
@@ -119,6 +127,9 @@ class SqliteFile:
             # A file of another owner that this process may write keeps its mode.
             with contextlib.suppress(PermissionError, FileNotFoundError):
                 os.chmod(file, self._mode)
+        if self._db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            # The last run ended in the middle of its start.
+            self._lacked_log = False
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -160,8 +171,10 @@ class SqliteFile:
     def _load(
         self, history: History, keys: Keys, memory: SourceMemory, wall: float, now: float
     ) -> bool:
-        epoch, inode = self._get("epoch"), os.stat(self._path).st_ino
-        trusted = self._get("running") != "batched" and self._get("inode") == inode
+        epoch = self._get("epoch")
+        killed = self._get("running")
+        log_is_lost = killed and self._get("wal") and self._lacked_log
+        trusted = killed != "batched" and not log_is_lost and self._get("inode") == self._inode
         history.epoch = epoch if epoch and trusted else new_epoch()
         history.seq = self._get("seq") or 0
         history.forgotten_top = self._get("forgotten_top") or 0
@@ -169,19 +182,27 @@ class SqliteFile:
         expired = self._load_channels(history, wall, now)
         self._load_keys(keys, wall, now)
         memory.restore(map(memory_of, self._db.execute("SELECT source, value FROM memory")))
-        mark = {"epoch": history.epoch, "running": self._durability, "inode": inode}
+        mark = {"epoch": history.epoch, "running": self._durability, "inode": self._inode}
         # Synced in both modes: the mark must survive a power cut.
-        # Without a log: an end between the first write to a new log and the checkpoint would leave
-        # the record of another log in the database.
-        self._db.execute("PRAGMA journal_mode=DELETE")
-        self._write([("wal", "")])
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._write(mark.items(), expired)
-        self._record_log()
-        self._db.execute("PRAGMA wal_checkpoint")
+        self._begin_log(mark.items(), expired)
         if self._durability == "batched":
             self._db.execute("PRAGMA synchronous=NORMAL")
         return trusted or not epoch
+
+    def _begin_log(
+        self, values: Iterable[tuple[str, object]], states: Sequence[ChannelState] = ()
+    ) -> None:
+        """Write the log to the database, and begin a new one with these values.
+
+        The database has no record of a log in between: an end between the first write to the new
+        log and the checkpoint after it would leave the record of the old one.
+        """
+        self._db.execute("PRAGMA journal_mode=DELETE")
+        self._write([("wal", "")])
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._write(values, states)
+        self._record_log()
+        self._db.execute("PRAGMA wal_checkpoint")
 
     def _load_channels(self, history: History, wall: float, now: float) -> list[ChannelState]:
         """Fill the channels; return the states of those with expired rows."""
@@ -217,6 +238,7 @@ class SqliteFile:
     def commit(self, batch: Batch) -> None:
         """Write all of the batch, or nothing and raise StoreError."""
         try:
+            self._check_files()
             with self._transaction():
                 self._commit(batch)
         except sqlite3.Error as error:
@@ -226,6 +248,23 @@ class SqliteFile:
         # The batch is in the file: an error of the record must not have it written again.
         with contextlib.suppress(StoreError, OSError):
             self._record_log()
+
+    def _check_files(self) -> None:
+        """Raise StoreError if the path leads to no file, or another; replace a removed log.
+
+        SQLite writes to files that it has open, also when no later start can find them.
+        """
+        try:
+            present = os.stat(self._path).st_ino == self._inode
+        except FileNotFoundError:
+            present = False
+        if not present:
+            raise StoreError(
+                f"cannot write {self._path}: it was removed or replaced while the server runs; put"
+                " it back, or restart the server"
+            )
+        if not os.path.exists(log_path(self._path)):
+            self._begin_log([("inode", self._inode)])
 
     def _overwrite_failed_commit(self) -> None:
         """Write another commit over one that may be in the log, although its sync has failed.
@@ -286,6 +325,7 @@ class SqliteFile:
 
     def close(self) -> None:
         """Remove the mark and close; raises StoreError, and stays open."""
+        self._check_files()
         self._write([("running", "")])
         self._db.close()
 
@@ -293,6 +333,9 @@ class SqliteFile:
         """Close, and leave the mark that the run was killed."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
+        # SQLite removes a log that it could write to the database; after a kill there is one.
+        with contextlib.suppress(OSError):
+            os.close(os.open(log_path(self._path), os.O_WRONLY | os.O_CREAT, self._mode))
 
     def _write(
         self, values: Iterable[tuple[str, object]], states: Sequence[ChannelState] = ()

@@ -276,7 +276,7 @@ class TestWhileTheFileCannotBeWritten:
             THREAD.work()
         lines = [(e["log_level"], e["log_format"], e.get("problem")) for e in events]
         assert lines == [
-            (LogLevel.error, "{problem}", "the disk is full"),
+            (LogLevel.error, "{problem}{more}", "the disk is full"),
             (LogLevel.info, "the store can be written again", None),
         ]
 

@@ -58,7 +58,8 @@ def kill(file: SqliteFile, path: Path) -> None:
     os.link(f"{path}-wal", f"{path}.2")
     file.abandon()
     for (name, content), descriptor, link in zip(kept, inodes, (".1", ".2"), strict=True):
-        os.replace(f"{path}{link}", name) if not name.exists() else os.unlink(f"{path}{link}")
+        same = name.exists() and os.path.samefile(f"{path}{link}", name)
+        os.unlink(f"{path}{link}") if same else os.replace(f"{path}{link}", name)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, content, 0)
         os.close(descriptor)
