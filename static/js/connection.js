@@ -114,7 +114,7 @@ export class ChannelConnection {
   #listenToClient() {
     this.client.on("connecting", (context) => {
       if (context.code === 0) return; // our own call of connect()
-      this.reason = reconnectReason(context, navigator.onLine);
+      this.reason = reconnectReason(context, navigator.onLine, this.answered);
       this.watching.forget();
       this.#report("reconnecting");
     });

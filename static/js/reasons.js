@@ -20,9 +20,15 @@ const DISCONNECTED = new Map([
   [3, "a message was too large"],
 ]);
 
-/** The reason for the wait before the next attempt to connect. */
-export function reconnectReason({ code, reason }, online) {
+const NO_REPLY = 3; // to a subscribe: over a fallback, a refused command has no other consequence
+
+/**
+ * The reason for the wait before the next attempt to connect; `answered` is the text of the server's
+ * refusal, if it has sent one since it was connected.
+ */
+export function reconnectReason({ code, reason }, online, answered) {
   if (!online) return "this device is offline";
+  if (code === NO_REPLY && answered) return answered;
   return CONNECTING.get(code) ?? reason ?? "the connection was lost";
 }
 

@@ -110,7 +110,9 @@ class Server:
         *arguments: str,
         twistd: Sequence[str] = TWISTD,
         env: Mapping[str, str] | None = None,
+        held: socket.socket | None = None,
     ) -> None:
+        """`held`: a listening socket that it serves too, passed as systemd does."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self._folder = folder
@@ -125,6 +127,11 @@ class Server:
             f"tcp:{self.port}:interface=127.0.0.1",
             *arguments,
         ]
+        self._held = () if held is None else (held.fileno(),)
+        for descriptor in self._held:
+            passed = f'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http exec "$@" 3<&{descriptor}'
+            listen = ("--listen", "systemd:name=http")
+            self._command = ["bash", "-c", passed, "bash", *self._command, *listen]
         self._process: subprocess.Popen[bytes] | None = None
         self._supervisor: Supervisor | None = None
 
@@ -160,6 +167,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                pass_fds=self._held,
             )
         try:
             self._supervisor.wait_for("READY=1", self._process.pid)

@@ -115,6 +115,19 @@ class TestThePage:
             state(page, "live", timeout=30_000)
             self.hears_something(page)
 
+    def test_shows_the_answer_if_its_commands_are_refused(
+        self, server: Server, browser: Browser
+    ) -> None:
+        """As by a proxy that lets streams pass, and not the requests to /emulation."""
+        with closing(Visit(browser, server, REFUSED)) as visit:
+            page = visit.page
+            page.route("**/emulation", lambda route: route.fulfill(status=413, body="too large"))
+            text = page.locator("#state-text")
+            expect(text).to_contain_text("the server answered 413", timeout=20_000)
+            assert "in time" not in text.inner_text()
+            page.unroute("**/emulation")
+            state(page, "live", timeout=20_000)
+
     @staticmethod
     def hears_something(page: Page) -> None:
         seen = page.locator("#events-seen")

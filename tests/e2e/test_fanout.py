@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import selectors
 import socket
@@ -15,11 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tests.e2e.certificate import certificate
 from tests.e2e.exchange import ask, publish
 from tests.e2e.server import Server, free_port, running
 
@@ -209,31 +204,6 @@ def test_readers_get_everything_and_a_stalled_client_is_dropped_and_counted(
             one.read_up()
             assert len(one.frames) < count
             assert one.frames == everything[one.kind][: len(one.frames)]
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A key and a self-signed certificate for this machine."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    key_path, path = folder / "key.pem", folder / "certificate.pem"
-    pem = serialization.Encoding.PEM
-    pkcs8, open_text = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    key_path.write_bytes(key.private_bytes(pem, pkcs8, open_text))
-    path.write_bytes(signed.public_bytes(pem))
-    return key_path, path
 
 
 @contextmanager

@@ -5,19 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
-from websockets.typing import Origin
 
 from tests.e2e.nginx import nginx
-from tests.e2e.server import CHECKOUT, Server, running
+from tests.e2e.server import Server, running
 
 KEY = "s3cret"
 BARE = "location / {{ proxy_pass http://127.0.0.1:{port}/; }}"
@@ -141,32 +137,6 @@ def test_an_undeclared_proxy_needs_the_names_of_the_server(tmp_path: Path) -> No
     (tmp_path / "names.toml").write_text('[server]\nnames = ["push.example"]\n')
     with behind(tmp_path, HTTP_1_1, "--config=names.toml", more=more) as (_, port):
         assert ask(port, "/channels/numbers", Host="push.example")[0] == 200
-
-
-def test_the_configuration_in_the_document_forwards_everything(tmp_path: Path, keyed: str) -> None:
-    text = (CHECKOUT / "docs" / "proxies.md").read_text()
-    [block] = re.findall(r"^```nginx\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    maps, _, rest = block.partition("server {")
-    rules = rest.strip().removesuffix("}").replace("listen 80;", "")
-    server = Server(tmp_path, keyed)
-    try:
-        server.start()
-        rules = rules.replace("127.0.0.1:8080", f"127.0.0.1:{server.port}")
-        with nginx(tmp_path, rules, maps) as port:
-            assert ask(port, "/channels/numbers", Host="push.example")[0] == 200
-            refused_without_a_key(port, Host="push.example")
-            refused_without_a_key(port)
-            assert ask(port, "/channels/talk", "POST", 1, x_api_key=KEY)[0] == 201
-            origin = Origin(f"http://localhost:{port}")
-            with connect(f"ws://localhost:{port}/channels/talk?last=1", origin=origin) as stream:
-                assert "subscribed" in json.loads(stream.recv(10))
-                assert json.loads(stream.recv(10))["data"] == 1
-            with pytest.raises(InvalidStatus):
-                connect(
-                    f"ws://localhost:{port}/channels/talk", origin=Origin("http://evil.example")
-                )
-    finally:
-        server.kill()
 
 
 def test_a_setting_exempts_programs_on_this_machine_from_the_key(tmp_path: Path) -> None:
