@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 
 from pushserver import __version__
-from pushserver.config.loader import read
+from pushserver.config.loader import read, unknown_variables
 from pushserver.console import complain, discard_output, end_with_reader, escape_output, shown_json
 from pushserver.errors import PushServerError, StartFailed
 from pushserver.opener import TEMPORARY, make_request, printable, refusal, send
@@ -328,5 +328,8 @@ def _check_config(options: Any, out: TextIO) -> None:
     # Imported here, as in _serve.
     from pushserver.sources.registry import SourceTypes
 
-    read(options.file, os.environ, SourceTypes())
+    types = SourceTypes()
+    config = read(options.file, os.environ, types)
+    for line in unknown_variables(os.environ, types, config):
+        complain(line)
     print(f"{options.file}: good", file=out)

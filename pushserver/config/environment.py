@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from pushserver.config.convert import Location, Text, check_known, shown_kind
@@ -11,6 +13,12 @@ from pushserver.errors import InvalidConfig
 
 PREFIX = "PUSHSERVER_"
 SOURCES = "sources"
+OTHERS = ("PUSHSERVER_URL", "PUSHSERVER_KEY", "PUSHSERVER_SHORTCUTS")
+"""Variables that are no settings of the configuration."""
+
+_NEAR = {"PORT": ["SERVER_LISTEN"], "HOST": ["SERVER_LISTEN"]}
+_OF_A_HOST = re.compile(r"PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?|SERVICE_(HOST|PORT(_\w+)?)")
+"""Kubernetes and Docker describe a service so to its neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,48 @@ def apply(
         tables = _inner(content, SOURCES, variable, top)
         path = (SOURCES, *_split_source(_parts(variable)[1], tables, keys, variable))
         _put(content, path, variable, environment[variable], top)
+
+
+def unknown(
+    environment: Mapping[str, str], keys: KnownKeys, foreign: Sequence[str]
+) -> Iterator[str]:
+    """A line for each variable that begins with PREFIX and sets nothing, with the nearest one.
+
+    Variables of container hosts are left out, such as PUSHSERVER_PORT=tcp://10.0.0.1:80, and those
+    that are listed as `foreign`.
+    """
+    known = [f"{each}_{key}".upper() for each, names in keys.sections.items() for key in names]
+    for variable in sorted(environment):
+        section = _parts(variable)[0]
+        if not section and not variable.startswith(PREFIX):
+            continue
+        if section in keys.sections or section in (*keys.named, SOURCES) or variable in OTHERS:
+            continue
+        if variable in foreign or _is_of_a_host(variable, environment[variable]):
+            continue
+        yield f"{variable} is no setting, {_nearest(variable, known)}"
+
+
+def _is_of_a_host(variable: str, value: str) -> bool:
+    """Whether a container host sets the variable for a service of this name."""
+    if variable == f"{PREFIX}PORT":
+        return value.startswith(("tcp://", "udp://", "sctp://"))
+    return _OF_A_HOST.fullmatch(variable.removeprefix(PREFIX)) is not None
+
+
+def _nearest(variable: str, known: Sequence[str]) -> str:
+    """The known variables that have the same key, or a similar name."""
+    name = variable.removeprefix(PREFIX)
+    key = name.partition("_")[2] or name
+    near = (
+        _NEAR.get(name)
+        or [each for each in known if each.endswith(f"_{name}")]
+        or [each for each in known if each.endswith(f"_{key}")]
+        or get_close_matches(name, known, 2)
+    )
+    if near:
+        return f"did you mean {' or '.join(PREFIX + each for each in near[:3])}?"
+    return f"expected {PREFIX}SECTION_KEY, or list it in [server] foreign_variables"
 
 
 def _parts(variable: str) -> tuple[str, str]:

@@ -161,6 +161,12 @@ def read(path: str, environment: Mapping[str, str], types: Types) -> Config:
     return load(text, path, environment, types)
 
 
+def unknown_variables(environment: Mapping[str, str], types: Types, config: Config) -> list[str]:
+    """A line for each variable PUSHSERVER_... that sets nothing; see `environment.unknown`."""
+    foreign = config.server.foreign_variables
+    return list(variables.unknown(environment, _known_keys(types), foreign))
+
+
 def _check_channel_name(name: str, location: Location) -> None:
     try:
         check_name(name)

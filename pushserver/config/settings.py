@@ -25,6 +25,7 @@ class Server:
     `pages`: the folder of the user's pages, which are served beside the server's URLs.
     `compress`: whether WebSocket clients may use permessage-deflate.
     `trusted_proxies`: addresses and networks of proxies, or `unix`; see `auth.proxies.Trust`.
+    `foreign_variables`: variables PUSHSERVER_... that belong to other programs.
     """
 
     listen: Annotated[list[str], Meta(min_length=1)] = field(
@@ -36,6 +37,7 @@ class Server:
     pages: str = ""
     compress: bool = False
     trusted_proxies: list[str] = field(default_factory=list)
+    foreign_variables: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import ClassVar, cast
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 from twisted.python import usage
 
 from pushserver.app.app import App
-from pushserver.config.loader import read
+from pushserver.config.loader import read, unknown_variables
 from pushserver.config.settings import Config, Types
 from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.resources.root import pages_folder
@@ -28,6 +29,8 @@ from pushserver.server.service import PushService
 from pushserver.sources.registry import SourceTypes
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
+
+_log = Logger()
 
 
 class Options(usage.Options):
@@ -147,6 +150,8 @@ def make(
     """The service of these options; raises StartFailed."""
     types = SourceTypes()
     config = configure(options, environment, types)
+    for line in unknown_variables(environment, types, config):
+        _log.warn("{line}", line=line)
     if app is not None:
         config = with_app(config, app)
     private = file_of(options["app"]) if options["app"] else main_file()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from pushserver.config.loader import load
+from pushserver.config.loader import load, unknown_variables
 from pushserver.config.settings import Auth, Config, Server, Source, Store
 from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.server.options import Options, configure
@@ -667,3 +667,55 @@ def test_file_is_utf_8_in_any_locale(tmp_path: Path) -> None:
         text=True,
     )
     assert printed.stdout.strip() == ascii("größer")
+
+
+class TestVariablesThatSetNothing:
+    """A misspelt variable is told, with the nearest known one."""
+
+    def lines(self, *foreign: str, **environment: str) -> list[str]:
+        config = Config(server=Server(foreign_variables=list(foreign)))
+        return unknown_variables(environment, SourceTypes(), config)
+
+    @pytest.mark.parametrize(
+        ("variable", "near"),
+        [
+            ("PUSHSERVER_LISTEN", "PUSHSERVER_SERVER_LISTEN"),
+            ("PUSHSERVER_API_KEYS", "PUSHSERVER_AUTH_API_KEYS"),
+            ("PUSHSERVER_LIMIT_BODY_BYTES", "PUSHSERVER_LIMITS_BODY_BYTES"),
+            ("PUSHSERVER_STOR_PATH", "PUSHSERVER_STORE_PATH"),
+            ("PUSHSERVER_PORT", "PUSHSERVER_SERVER_LISTEN"),
+            ("PUSHSERVER_HOST", "PUSHSERVER_SERVER_LISTEN"),
+            ("PUSHSERVER_HISTORY_SIZE", "PUSHSERVER_DEFAULTS_HISTORY_SIZE"),
+        ],
+    )
+    def test_have_a_neighbour(self, variable: str, near: str) -> None:
+        [line] = self.lines(**{variable: "1"})
+        assert line.startswith(f"{variable} is no setting, did you mean ")
+        assert near in line
+
+    @pytest.mark.parametrize("variable", ["PUSHSERVER_ZZZZ", "PUSHSERVER_", "PUSHSERVER__"])
+    def test_without_a_neighbour_are_told_how_to_be_listed(self, variable: str) -> None:
+        [line] = self.lines(**{variable: "1"})
+        assert line.endswith(
+            "expected PUSHSERVER_SECTION_KEY, or list it in [server] foreign_variables"
+        )
+        assert self.lines(variable, **{variable: "1"}) == []
+
+    def test_of_other_programs_and_container_hosts_are_left_out(self) -> None:
+        others = {
+            "PATH": "/bin",
+            "PUSHSERVERS": "1",
+            "PUSHSERVER_URL": "http://localhost",
+            "PUSHSERVER_KEY": "k",
+            "PUSHSERVER_SHORTCUTS": "on",
+            "PUSHSERVER_SERVICE_HOST": "10.0.0.1",
+            "PUSHSERVER_SERVICE_PORT": "80",
+            "PUSHSERVER_SERVICE_PORT_HTTP": "80",
+            "PUSHSERVER_PORT": "tcp://10.0.0.1:80",
+            "PUSHSERVER_PORT_80_TCP": "tcp://10.0.0.1:80",
+            "PUSHSERVER_PORT_80_TCP_ADDR": "10.0.0.1",
+            "PUSHSERVER_LIMITS_BODY_BYTES": "9",
+            "PUSHSERVER_CHANNELS_A_HISTORY_SIZE": "9",
+            "PUSHSERVER_SOURCES_A_EVERY": "9",
+        }
+        assert self.lines(**others) == []
