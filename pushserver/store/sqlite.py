@@ -258,6 +258,8 @@ class SqliteFile:
             present = os.stat(self._path).st_ino == self._inode
         except FileNotFoundError:
             present = False
+        except OSError as error:
+            raise StoreError(f"cannot write {self._path}: {error}") from None
         if not present:
             raise StoreError(
                 f"cannot write {self._path}: it was removed or replaced while the server runs; put"

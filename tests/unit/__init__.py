@@ -18,7 +18,7 @@ Threads
     FullPool      reactors      a thread pool that is full
     Thread, Run   store/runs    the thread of the store, and a run of a server with a real file
     FakeCommitter test_sync_broker  commits that end when the test says so, in `store`
-    broken_disk   store         a program with a real file whose syncs fail
+    broken_disk   store         a program with a real file whose writes fail
     World         store/model   a node on a store of each kind, beside plain lists of its channels
 
 The server, from the inside out

@@ -1,6 +1,6 @@
-"""A program that commits rows while each sync of a file fails, and ends like a killed one.
+"""A program that commits rows while each sync or write of a file fails, and ends like a killed one.
 
-    python -m tests.unit.store.broken_disk FILE DURABILITY ROWS...
+    python -m tests.unit.store.broken_disk FILE DURABILITY sync|write ROWS...
 
 It commits a row of channel `a` before, and then a batch of as many rows as each ROWS says. Linux
 itself lets the calls fail (seccomp): SQLite has no hook for them, and needs no compiler this way.
@@ -23,8 +23,12 @@ from pushserver.store.source_memory import SourceMemory
 from pushserver.store.sqlite import Batch, SqliteFile, StoreError, state
 
 NOW = 1_795_000_000.0
-_SYNCS = {"x86_64": (74, 75), "aarch64": (82, 83), "riscv64": (82, 83)}
-"""The numbers of fsync and fdatasync."""
+_CALLS = {
+    "x86_64": {"sync": (74, 75), "write": (18,)},
+    "aarch64": {"sync": (82, 83), "write": (68,)},
+    "riscv64": {"sync": (82, 83), "write": (68,)},
+}
+"""The numbers of fsync and fdatasync, and of pwrite64."""
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _ERROR = 0x7FFF0000, 0x00050000
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
@@ -34,9 +38,9 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def fail_syncs() -> None:
-    """From now on fsync and fdatasync fail in this thread (seccomp(2), filters in BPF)."""
-    numbers = _SYNCS[platform.machine()]
+def fail(calls: str) -> None:
+    """From now on these calls fail in this thread (seccomp(2), filters in BPF)."""
+    numbers = _CALLS[platform.machine()][calls]
     steps = [(_LOAD, 0, 0, 0)]
     for n, number in enumerate(numbers):
         steps.append((_JUMP_IF_EQUAL, len(numbers) - n, 0, number))
@@ -50,7 +54,7 @@ def fail_syncs() -> None:
         raise OSError(ctypes.get_errno(), "seccomp")
 
 
-def main(path: str, durability: str, *sizes: str) -> None:
+def main(path: str, durability: str, calls: str, *sizes: str) -> None:
     history = History(lambda name: ChannelOptions())
     file = SqliteFile(path, durability)
     file.load(history, Keys(9), SourceMemory(), NOW, NOW)
@@ -66,7 +70,7 @@ def main(path: str, durability: str, *sizes: str) -> None:
         else:
             for row in rows:
                 history.append(row, NOW)
-            fail_syncs()
+            fail(calls)
     sys.stdout.flush()
     os._exit(0)
 

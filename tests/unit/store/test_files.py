@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pushserver.store.batcher import RETRY_SECONDS
 from pushserver.usercode.rate import LOGGED_AT_ONCE
 from tests.unit.fakes.web import Trouble
 from tests.unit.store.runs import THREAD, Answer, Run, in_file
+from tests.unit.store.test_sqlite import as_nobody
 
 BOTH = pytest.mark.parametrize("durability", ["batched", "sync"])
 GONE = "it was removed or replaced while the server runs; put it back, or restart the server"
@@ -183,6 +185,32 @@ def test_sync_run_that_could_not_be_closed_keeps_its_epoch(path: Path, trouble: 
     assert len(trouble.take()) == 1
     again = Run(path)
     assert (again.history.epoch, again.data) == (epoch, {"a": [1]})
+
+
+def test_running_store_needs_no_permissions_but_to_reach_its_file(trouble: Trouble) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "s.db")
+        Path(folder).chmod(0o777)
+        with as_nobody():
+            run = started(path, "sync")
+            inside = path.parent
+        for file in (path, log(path)):
+            file.chmod(0)
+        for mode, works in ((0o555, True), (0o000, False), (0o555, True)):
+            inside.chmod(mode)
+            with as_nobody():
+                answer = run.publish(mode)
+                THREAD.finish()
+            if works:
+                assert answer.result
+            else:
+                assert f"cannot write {path}: [Errno 13] Permission denied" in answer.refused
+                assert len(trouble.take()) == 1
+        run.kill()
+        inside.chmod(0o777)
+        for file in (path, log(path)):
+            file.chmod(0o600)
+        assert in_file(path) == {"a": [1, 0o555, 0o555]}
 
 
 def test_log_that_is_a_folder_ends_the_start_with_the_reason(path: Path) -> None:
