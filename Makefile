@@ -6,12 +6,19 @@ SHELL := /bin/bash
 BIN := .venv/bin
 CODE := pushserver twisted tests tools benchmarks setup.py
 
-.PHONY: help run test unit lint format pins bench bench-quick clean
+# The tests with other versions: all but those of the page, of the package and of the documents.
+VERSIONS := tests/unit $(addprefix tests/e2e/test_,start.py publishing.py recovery.py store.py \
+	sources.py web_sources.py closes.py compression.py clients.py app.py)
+PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
+
+.PHONY: help run test unit lowest pythons lint format pins bench bench-quick clean
 
 help:
 	@echo "make run      serve http://localhost:8080/     (ARGS=... for twistd pushserver)"
 	@echo "make test     all checks and tests, as in CI"
 	@echo "make unit     only the fast tests"
+	@echo "make lowest   the tests with the lowest versions that setup.py allows, before a release"
+	@echo "make pythons  the tests with each newer Python of this machine, before a release"
 	@echo "make lint     check formatting, ruff and mypy"
 	@echo "make format   format and fix the code with ruff"
 	@echo "make bench    compare the cost of a publication with other servers (bench-quick: two minutes)"
@@ -31,6 +38,24 @@ test: lint
 unit:
 	@tools/venv test
 	$(BIN)/python -m pytest -m "not slow"
+
+lowest:
+	@tools/system-packages --for-tests
+	@tools/node-clients
+	@export VENV=.venv-lowest; PYTHON=$$(tools/python 3.11) && export PYTHON && tools/venv lowest
+	.venv-lowest/bin/python $(PYTEST) $(VERSIONS)
+	.venv-lowest/bin/python tools/versions.py record
+
+pythons:
+	@tools/system-packages --for-tests
+	@tools/node-clients
+	@set -e; for version in 3.12 3.13 3.14; do \
+		if PYTHON=$$(tools/python $$version); then \
+			export PYTHON VENV=.venv-$$version; \
+			tools/venv test; \
+			$$VENV/bin/python $(PYTEST) $(VERSIONS); \
+		fi; \
+	done
 
 lint:
 	@tools/venv test
@@ -56,7 +81,7 @@ pins:
 	@tools/pins
 
 clean:
-	rm -rf .venv build dist *.egg-info tests/node/node_modules
+	rm -rf .venv .venv-* build dist *.egg-info tests/node/node_modules
 	rm -rf .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache

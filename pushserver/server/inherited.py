@@ -154,5 +154,6 @@ class _UnixPort(unix.Port):
 
     def startListening(self) -> None:
         # Twisted leaves the file alone for an abstract name, which begins with a zero byte.
-        self._bindPath = b"\0" + self._bindPath.lstrip(b"\0")
+        name = "_bindPath" if hasattr(self, "_bindPath") else "port"  # before Twisted 26.10
+        setattr(self, name, b"\0" + getattr(self, name).lstrip(b"\0"))
         super().startListening()

@@ -107,7 +107,7 @@ class Visit(Protocol):
         cast(ITCPTransport, self.transport).abortConnection()
 
 
-class Remote(Factory[Visit]):
+class Remote(Factory):
     """An HTTP server whose responses the test writes one by one."""
 
     noisy = False

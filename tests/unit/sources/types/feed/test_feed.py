@@ -471,7 +471,7 @@ class TestRead(RemoteCase):
 
     async def test_error_has_the_reason(self) -> None:
         assert (await self.read(b"hello")).error == "expected RSS, Atom or JSON Feed"
-        document = b"<?xml version='1.0' encoding='punycode'?><rss>a-b</rss>"
+        document = b"<?xml version='1.0' encoding='undefined'?><rss>a</rss>"
         assert (await self.read(document)).error.startswith("UnicodeError: ")
 
     async def test_slow_process_is_killed(self) -> None:
