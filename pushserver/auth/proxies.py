@@ -127,16 +127,23 @@ class Forwarded:
         return client, trusted + (client in proxies)
 
 
+NOTHING = Forwarded()
+_HEADERS = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
+
+
 def forwarded(header: Header) -> Forwarded:
     """The values of the headers of a request, which `header` returns, lines joined by commas.
 
     Forwarded counts only without any of the other three: most proxies set those and pass on the
     Forwarded of their clients.
     """
-    lists = [_list(header(f"x-forwarded-{name}")) for name in ("for", "proto", "host")]
-    if any(lists):
-        return Forwarded(*lists)
-    elements = parse_forwarded(header("forwarded") or "")
+    texts = [header(name) for name in _HEADERS]
+    if any(texts):
+        return Forwarded(*map(_list, texts))
+    text = header("forwarded")
+    if not text:
+        return NOTHING
+    elements = parse_forwarded(text)
     return Forwarded(
         [element.get("for", "") for element in elements],
         [element.get("proto", "") for element in elements],

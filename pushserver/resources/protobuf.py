@@ -9,6 +9,8 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from pushserver.usercode.rate import LogLimiter
+from pushserver.web.checks import client_address
+from pushserver.web.mount import surroundings
 from pushserver.web.resource import Refusal, header
 
 SUBPROTOCOL = "centrifuge-protobuf"
@@ -64,9 +66,10 @@ class JsonOnly:
     def _refuse(self, request: Request, sign: str) -> NoReturn:
         suffix = self._limiter.suffix(self._monotonic())
         if suffix is not None:
+            proxies = surroundings(request).trust.proxies
             self._log.info(
                 "refused a client at {address} ({sign}): {way_out}{suffix}",
-                address=getattr(request.getClientAddress(), "host", "a Unix socket"),
+                address=client_address(request, proxies) or "a Unix socket",
                 sign=sign,
                 way_out=WAY_OUT,
                 suffix=suffix,

@@ -8,7 +8,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.web.server import Request
 
 from pushserver.auth.origin import allowed_origin, valid_host
-from pushserver.auth.proxies import EVERYONE, Forwarded, Proxies, Trust, forwarded
+from pushserver.auth.proxies import EVERYONE, NOTHING, Forwarded, Proxies, Trust, forwarded
 from pushserver.web.resource import Refusal, header
 
 
@@ -41,8 +41,11 @@ def check_origin(request: Request, trust: Trust) -> None:
 
 def own_origin(request: Request, proxies: Proxies) -> tuple[str, str]:
     """The scheme and the host of the server's URL, as the client of a trusted proxy knows it."""
-    scheme, host = _forwarded(request).origin(_peer(request), proxies)
-    return scheme or _scheme(request), host or header(request, "host") or ""
+    facts = _forwarded(request)
+    scheme, host = ("", "") if facts is NOTHING else facts.origin(_peer(request), proxies)
+    if not scheme:
+        scheme = "https" if request.isSecure() else "http"
+    return scheme, host or header(request, "host") or ""
 
 
 def client_address(request: Request, proxies: Proxies) -> str | None:
@@ -87,10 +90,6 @@ def _peer(request: Request) -> str | None:
     return None if isinstance(address, UNIXAddress) else str(getattr(address, "host", ""))
 
 
-def _scheme(request: Request) -> str:
-    return "https" if request.isSecure() else "http"
-
-
 def check_no_navigation(request: Request) -> None:
     """Raise Refusal for a browser that opens a URL as a document, or prefetches it as one.
 
@@ -117,9 +116,11 @@ _FORWARDING = frozenset(
         b"x-client-ip",
         b"x-cluster-client-ip",
         b"x-envoy-external-address",
+        b"cdn-loop",
         b"cf-connecting-ip",
         b"fastly-client-ip",
         b"fly-client-ip",
+        b"proxy-client-ip",
         b"true-client-ip",
     }
 )

@@ -349,6 +349,24 @@ class TestABareProxy:
             assert "in time" not in reason.inner_text()
 
 
+def test_a_page_of_a_rebound_name_cannot_pass_for_a_proxy(
+    servers: tuple[Server, Server], browser: Browser
+) -> None:
+    """A browser sends no Via for a page; the other headers do not count with the server's port."""
+    _, server = servers
+    with visit(browser, f"http://{NAME}:{server.port}/channels/numbers") as (page, _):
+        expect(page.locator("body")).to_contain_text("is not a name of this server")
+        for name in ("Via", "X-Client-IP", "X-Forwarded-For", "X-Forwarded-Host", "Forwarded"):
+            status = page.evaluate(
+                """async (name) => {
+                    const headers = { [name]: "localhost", Accept: "application/json" };
+                    return (await fetch("numbers", { headers })).status;
+                }""",
+                name,
+            )
+            assert status == 403, name
+
+
 SNIPPET = BLOCKS["nginx"][0].text
 MAP, _, _ = BLOCKS["nginx"][1].text.partition("server {")
 

@@ -6,6 +6,8 @@ from urllib.parse import urlencode
 import pytest
 from twisted.logger import LogLevel
 
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as ServerSection
 from tests.unit.fakes.web import Line, Log, Response, Server, handshake, parse
 
 CONNECT = b'{"id":1,"connect":{}}'
@@ -62,6 +64,14 @@ def test_protobuf_form_is_refused_alike_on_all_transports(
     assert "refused a client at 127.0.0.1" in line
     assert "JavaScript, Python and Go have a JSON form" in line
     assert len(server.node.peers) == 0
+
+
+def test_line_has_the_address_that_a_trusted_proxy_forwards() -> None:
+    config = Config(server=ServerSection(trusted_proxies=["127.0.0.1"]))
+    with Log(LogLevel.info) as log:
+        ask(Server(config=config), "emulation", **OCTETS, x_forwarded_for="1.1.1.1, 203.0.113.7")
+    [line] = log.take()
+    assert "refused a client at 203.0.113.7" in line
 
 
 def test_protobuf_clients_that_retry_are_one_line_a_minute() -> None:
