@@ -43,9 +43,10 @@ class Channel:
     """The log of one channel.
 
     `top` is the last offset given and `floor` the highest one evicted: the retained rows are
-    exactly floor+1 ... top. `floor_seq` is the seq of the highest evicted row. `origin` is the
-    value of `top` before the first publication, -1 if it is unknown. `time` is that of the newest
-    retained row in Unix seconds, or minus infinity.
+    exactly floor+1 ... top. `floor_seq` is the seq of the highest evicted row, before the first
+    eviction that up to which forgotten channels of this name may have had rows. `epoch` names the
+    numbering of the offsets. `time` is that of the newest retained row in Unix seconds, or minus
+    infinity.
     """
 
     __slots__ = (
@@ -53,19 +54,21 @@ class Channel:
         "_rows",
         "_start",
         "bytes",
+        "epoch",
         "floor",
         "floor_seq",
         "name",
         "options",
-        "origin",
         "time",
         "top",
     )
 
-    def __init__(self, name: str, options: ChannelOptions, top: int = 0, floor_seq: int = 0):
+    def __init__(
+        self, name: str, options: ChannelOptions, epoch: str, top: int = 0, floor_seq: int = 0
+    ):
         self.name = name
         self.options = options
-        self.origin = top
+        self.epoch = epoch
         self.top = top
         self.floor = top
         self.floor_seq = floor_seq

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pushserver.channels.channel import Channel, ChannelOptions
-from pushserver.channels.position import Position, Start
+from pushserver.channels.forgotten import Forgotten
+from pushserver.channels.position import ZERO, Cursor, Position, Start, channel_epoch, split_epoch
 from pushserver.channels.publication import Draft, Publication
 
 
 def new_epoch() -> str:
-    """An opaque name for one unbroken numbering; compare it for equality only."""
+    """An opaque name for one unbroken numbering, without a hyphen; compare for equality only."""
     return secrets.token_hex(4)
 
 
@@ -37,17 +38,43 @@ class History:
     """The channels with their publications, and the numbering over all of them.
 
     A channel without subscribers and publications is not kept. A channel whose rows are all
-    evicted may be forgotten: of all forgotten channels the history keeps one pair of numbers,
-    the highest offset and the highest seq. A new channel starts above these, so that no number
-    is given twice in an epoch, and a reader with a position in a forgotten one gets `evicted`.
+    evicted is forgotten while nobody watches it. A channel that is created has offset 1 next, and
+    as its generation the seq up to which forgotten channels of its name may have had publications
+    (`Forgotten`; 0: there were none). Seqs never decrease, so a channel that comes back has
+    another generation. `epoch` is that of the run, which all cursors have. The epoch of a channel
+    is that of the run and its generation: no (epoch, offset) names two publications.
+
+    The answers to readers follow from these rules:
+
+    - A cursor is refused (`evicted`) if a publication after it was evicted, or may have been in a
+      forgotten channel of its channels' buckets.
+    - A position above offset 0 is valid in its own generation alone. After its channel was
+      forgotten it is refused (`epoch`), whether the channel came back or not: publications after
+      the position may have come and gone, and nothing is left to tell.
+    - A position of offset 0 has missed everything since its channel was created, and all
+      publications of that channel have a seq above its generation. So it is the cursor of this
+      seq. A reader of a channel without publications may leave, and the channel be released and
+      created again: the reader recovers all publications, unless a channel of this bucket was
+      forgotten in between, after a publication that was later than the generation (`evicted`).
+    - An empty epoch is that of the run: a position above offset 0 without an epoch is refused in
+      a channel that was forgotten before.
+    - The zero position (offset 0, no epoch) recovers all retained publications.
+
+    `history_remove` evicts all rows: a reader at the last offset continues while the channel is
+    kept, and is refused once it is forgotten, at the next sweep without watchers.
+
+    A store keeps the generation of each channel and the buckets; it writes them in the commit
+    that deletes a forgotten channel. After `kill -9` a file with sync durability may still have a
+    channel that this process had forgotten: that one continues in its old generation, and
+    positions of offset 0 in a later one stay right, as they are cursors. With batched durability
+    the run gets a new epoch, so all earlier positions and cursors are refused.
     """
 
     def __init__(self, options: Callable[[str], ChannelOptions], epoch: str = "", seq: int = 0):
         self.epoch = epoch or new_epoch()
         self.seq = seq
         self.channels: dict[str, Channel] = {}
-        self.forgotten_top = 0
-        self.forgotten_seq = 0
+        self.forgotten = Forgotten()
         self._options = options
         self._pinned: dict[str, bool] = {}
 
@@ -66,18 +93,19 @@ class History:
             self.channels[name] = channel
         return channel
 
-    def restore(self, name: str, floor: int, floor_seq: int) -> Channel:
+    def restore(self, name: str, epoch: str, floor: int, floor_seq: int) -> Channel:
         """Make a channel whose rows up to `floor` are gone; the others are appended next."""
-        channel = self.channels[name] = Channel(name, self._options(name), floor, floor_seq)
-        # It had publications, even if none is left.
-        channel.origin = -1
+        channel = Channel(name, self._options(name), epoch, floor, floor_seq)
+        self.channels[name] = channel
         return channel
 
     def peek(self, name: str) -> Channel:
         """The channel of this name for reading; it is not added if there is none."""
         channel = self.channels.get(name)
         if channel is None:
-            channel = Channel(name, self._options(name), self.forgotten_top, self.forgotten_seq)
+            generation = self.forgotten.seq(name)
+            epoch = channel_epoch(self.epoch, generation)
+            channel = Channel(name, self._options(name), epoch, floor_seq=generation)
         return channel
 
     def release(self, name: str) -> None:
@@ -86,7 +114,7 @@ class History:
             self._pinned[name] = True
             return
         channel = self.channels.get(name)
-        if channel is not None and channel.top == channel.origin:
+        if channel is not None and not channel.top:
             del self.channels[name]
 
     def pin(self, name: str) -> None:
@@ -109,12 +137,13 @@ class History:
     def skip(self, publication: Publication) -> None:
         """Count a publication that could not be retained: its channel continues after it, empty."""
         self.seq = max(self.seq, publication.seq)
-        self.restore(publication.channel, publication.offset, publication.seq)
+        numbers = publication.epoch, publication.offset, publication.seq
+        self.restore(publication.channel, *numbers)
 
     def top(self, name: str) -> int:
         """The last offset given in this channel."""
         channel = self.channels.get(name)
-        return self.forgotten_top if channel is None else channel.top
+        return 0 if channel is None else channel.top
 
     def number(self, draft: Draft, now: float, ahead: int = 0, same: int = 0) -> Publication:
         """Give the draft the next numbers and its time; the caller appends it.
@@ -124,12 +153,16 @@ class History:
         them in this channel.
         """
         channel = self.channels.get(draft.channel)
+        if channel is None:
+            epoch, top = channel_epoch(self.epoch, self.forgotten.seq(draft.channel)), 0
+        else:
+            epoch, top, now = channel.epoch, channel.top, max(now, channel.time)
         return Publication(
             draft.channel,
-            self.epoch,
+            epoch,
             self.seq + 1 + ahead,
-            (self.forgotten_top if channel is None else channel.top) + 1 + same,
-            now if channel is None or now > channel.time else channel.time,
+            top + 1 + same,
+            now,
             draft.event,
             draft.data,
             draft.tags,
@@ -155,23 +188,28 @@ class History:
             expired = channel.expire(now)
             forget = not len(channel) and not watched(name) and name not in self._pinned
             if forget:
-                self.forgotten_top = max(self.forgotten_top, channel.top)
-                self.forgotten_seq = max(self.forgotten_seq, channel.floor_seq)
+                self.forgotten.add(name, channel.floor_seq)
                 del self.channels[name]
             if expired or forget:
                 changed.append(name)
             evicted += expired
         return evicted, changed
 
-    def resume(self, name: str, position: Position) -> Resumption:
-        """The publications after `position` in one channel; an empty epoch means the current."""
+    def resume(self, name: str, position: Position, limited: bool = True) -> Resumption:
+        """The publications after `position` in one channel; the class docstring has the rules.
+
+        Unless `limited`, `recovery_limit` does not count.
+        """
         channel, offset = self.peek(name), position.offset
-        return self._resume(
-            position.epoch or self.epoch,
-            offset > channel.top,
-            offset < channel.floor,
-            [(channel, offset)],
-        )
+        if position == ZERO:
+            return Resumption(channel.after(0))
+        epoch = position.epoch or self.epoch
+        if not offset:
+            return self.read((name,), Start(since=Cursor(*split_epoch(epoch))), limited)
+        if epoch != channel.epoch:
+            return Resumption(reason="epoch")
+        ahead, evicted = offset > channel.top, offset < channel.floor
+        return self._resume(ahead, evicted, [(channel, offset)], limited)
 
     def read(self, names: Sequence[str], start: Start, limited: bool = True) -> Resumption:
         """The publications of these channels from `start` on, in order; `last` is over all.
@@ -181,8 +219,9 @@ class History:
         channels = [self.peek(name) for name in names]
         if start.since is not None:
             seq = start.since.seq
+            if start.since.epoch != self.epoch:
+                return Resumption(reason="epoch")
             return self._resume(
-                start.since.epoch,
                 seq > self.seq,
                 any(seq < channel.floor_seq for channel in channels),
                 [(channel, channel.offset_at(seq)) for channel in channels],
@@ -196,15 +235,12 @@ class History:
 
     def _resume(
         self,
-        epoch: str,
         ahead: bool,
         evicted: bool,
         offsets: list[tuple[Channel, int]],
-        limited: bool = True,
+        limited: bool,
     ) -> Resumption:
         """Decide whether a reader can continue after these offsets."""
-        if epoch != self.epoch:
-            return Resumption(reason="epoch")
         if ahead:
             return Resumption(reason="ahead")
         if evicted:

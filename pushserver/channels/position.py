@@ -14,7 +14,10 @@ _CURSOR = re.compile(r"([A-Za-z0-9_-]{1,64}):([0-9]{1,18})")
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The last publication that a reader of one channel has processed; offset 0: none."""
+    """The last publication that a reader of one channel has processed; offset 0: none.
+
+    `epoch` is that of the channel (`channel_epoch`); empty if the reader does not know it.
+    """
 
     epoch: str
     offset: int
@@ -22,13 +25,13 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The position after the publication `seq` of an epoch."""
+    """The position after the publication `seq`, in all channels; `epoch` is that of the run."""
 
     epoch: str
     seq: int
 
     def __str__(self) -> str:
-        return cursor_text(self.epoch, self.seq)
+        return f"{self.epoch}:{self.seq}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,27 @@ class Start:
     oldest: bool = False
 
 
+ZERO = Position("", 0)
+"""The position of a reader that has processed nothing and knows nothing of the channel."""
+
+
+def channel_epoch(run: str, generation: int) -> str:
+    """The epoch of a channel: that of the run, with the channel's generation unless it is 0."""
+    return f"{run}-{generation}" if generation else run
+
+
+def split_epoch(epoch: str) -> tuple[str, int]:
+    """The run and the generation of a channel's epoch; a run without a name for an invalid one."""
+    run, hyphen, text = epoch.partition("-")
+    if not hyphen:
+        return run, 0
+    valid = text.isascii() and text.isdigit() and len(text) <= 18
+    return (run, int(text)) if valid else ("", 0)
+
+
 def cursor_text(epoch: str, seq: int) -> str:
-    """The text of a cursor, which is the id of a publication."""
-    return f"{epoch}:{seq}"
+    """The text of a cursor, which is the id of a publication; `epoch` is that of its channel."""
+    return f"{epoch.partition('-')[0]}:{seq}"
 
 
 def parse_cursor(text: str) -> Cursor:

@@ -39,7 +39,7 @@ class Draft:
 
 
 class Receipt(Struct, frozen=True, gc=False):
-    """The numbers of a publication, which its publisher gets."""
+    """The numbers of a publication, which its publisher gets; `epoch` is that of the channel."""
 
     epoch: str
     seq: int
@@ -54,7 +54,8 @@ class Receipt(Struct, frozen=True, gc=False):
 class Publication(Struct, frozen=True, gc=False):
     """One event in one channel.
 
-    `time` is in Unix seconds and never decreases in a channel; `data` is compact JSON text.
+    `epoch` is that of the channel. `time` is in Unix seconds and never decreases in a channel;
+    `data` is compact JSON text.
     A msgspec struct is made in 0.3 us, a frozen dataclass of this size in 2.0 us.
     """
 

@@ -15,7 +15,10 @@ from pushserver.hub.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A subscription to a channel: `publications` first, then live ones after `offset`."""
+    """A subscription to a channel: `publications` first, then live ones after `offset`.
+
+    `epoch` is that of the channel.
+    """
 
     epoch: str
     offset: int
@@ -28,12 +31,12 @@ class Joined:
 class Following:
     """A stream over several channels: `publications` after `cursor` first, then live ones.
 
-    `audience` is the name of its audience; `offsets` has each channel's offset at `cursor`.
+    `audience` is the name of its audience; `positions` has each channel's position at `cursor`.
     """
 
     audience: str
     cursor: Cursor
-    offsets: dict[str, int]
+    positions: dict[str, Position]
     publications: Sequence[Publication]
     recovered: bool = False
     """Whether the stream continues from the requested cursor."""
@@ -102,14 +105,13 @@ class Hub:
 
         They are those after `position`, or without a position the `last` ones.
         """
-        history = self.history
         self._join(subscriber, channel, (channel,))
-        top = history.top(channel)
+        log = self.history.channels[channel]
         if position is None:
-            return Joined(history.epoch, top, history.peek(channel).last(last))
-        resumed = history.resume(channel, position)
+            return Joined(log.epoch, log.top, log.last(last))
+        resumed = self.history.resume(channel, position)
         self.metrics.resumed(resumed.reason)
-        return Joined(history.epoch, top, resumed.publications, resumed.reason)
+        return Joined(log.epoch, log.top, resumed.publications, resumed.reason)
 
     async def follow(
         self, subscriber: Subscriber, channels: Sequence[str], start: Start
@@ -126,10 +128,14 @@ class Hub:
         if start.since is not None:
             self.metrics.resumed(resumed.reason)
             cursor = start.since if recovered else cursor
-        offsets = {channel: history.top(channel) for channel in channels}
+        offsets = {channel: history.channels[channel].top for channel in channels}
         for row in reversed(rows):
             offsets[row.channel] = row.offset - 1
-        return Following(name, cursor, offsets, rows, recovered, resumed.reason)
+        positions = {
+            channel: Position(history.channels[channel].epoch, offset)
+            for channel, offset in offsets.items()
+        }
+        return Following(name, cursor, positions, rows, recovered, resumed.reason)
 
     def unsubscribe(self, subscriber: Subscriber, name: str) -> bool:
         """Remove the subscriber from this audience; False if it was not in it."""

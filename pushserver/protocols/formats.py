@@ -12,7 +12,6 @@ from typing import ClassVar
 import msgspec
 from msgspec import Raw, Struct
 
-from pushserver.channels.position import Cursor
 from pushserver.channels.publication import Publication
 from pushserver.protocols import centrifuge
 from pushserver.protocols.websocket_frames import deflated_frame, websocket_frame
@@ -39,7 +38,7 @@ class PublicationObject(Struct, omit_defaults=True):
 
 
 class Subscribed(Struct):
-    """The position in one channel from which a stream starts: after `offset`."""
+    """The position in one channel from which a stream starts: after `offset` of its `epoch`."""
 
     channel: str
     epoch: str
@@ -49,7 +48,10 @@ class Subscribed(Struct):
 
 
 class Reset(Struct):
-    """The requested position cannot be resumed from; the stream starts after `id` instead."""
+    """The requested position cannot be resumed from; the stream starts after `id` instead.
+
+    `epoch` is that of `id`, for all channels.
+    """
 
     reason: str
     epoch: str
@@ -57,7 +59,7 @@ class Reset(Struct):
 
 
 class Position(Struct):
-    """The position from which an event stream starts: after `id`."""
+    """The position from which an event stream starts: after `id`, whose epoch is `epoch`."""
 
     epoch: str
     id: str
@@ -146,12 +148,15 @@ class HistoryObject(Struct, omit_defaults=True):
 
 
 def history_object(
-    name: str, rows: Sequence[Publication], cursor: Cursor, offset: int, reason: str
+    name: str, rows: Sequence[Publication], epoch: str, offset: int, cursor: str, reason: str
 ) -> bytes:
-    """The answer to a request for a channel's history, as JSON text."""
+    """The answer to a request for a channel's history, as JSON text.
+
+    `epoch` and `offset` are the position in the channel, `cursor` that in all channels.
+    """
     objects = [Raw(publication_object(row)) for row in rows]
     recovered = False if reason else None
-    answer = HistoryObject(name, objects, cursor.epoch, offset, str(cursor), recovered, reason)
+    answer = HistoryObject(name, objects, epoch, offset, cursor, recovered, reason)
     return _encode(answer) + b"\n"
 
 
@@ -179,7 +184,7 @@ def cut_history(text: bytes, limit: int) -> bytes:
 
 def _history(rows: Sequence[Publication]) -> bytes:
     last = rows[-1]
-    return history_object(last.channel, rows, Cursor(last.epoch, last.seq), last.offset, "")
+    return history_object(last.channel, rows, last.epoch, last.offset, last.id, "")
 
 
 def each(encode: Callable[[Publication], bytes]) -> Encode:
@@ -222,7 +227,7 @@ def _sse_opening(channels: Sequence[Subscribed], reset: Reset | None, retry: int
     # The block has data, because some parsers (httpx-sse, fetch-event-source) yield each block.
     first = channels[0]
     name = "pushserver-reset" if reset else SUBSCRIBED_EVENT
-    data = sse_data(_encode(reset or Position(first.epoch, first.id)))
+    data = sse_data(_encode(reset or Position(first.id.partition(":")[0], first.id)))
     return b"retry: %d\nid: %b\nevent: %b\n%b" % (retry, first.id.encode(), name.encode(), data)
 
 

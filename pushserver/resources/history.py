@@ -68,11 +68,12 @@ def _answer(
     name: str, log: History, rows: Sequence[Publication], limit: int | None, reason: str
 ) -> bytes:
     if limit is None or limit == 0 or limit >= len(rows):
+        channel, cursor = log.peek(name), Cursor(log.epoch, log.seq)
         rows = () if limit == 0 else rows
-        return history_object(name, rows, Cursor(log.epoch, log.seq), log.top(name), reason)
+        return history_object(name, rows, channel.epoch, channel.top, str(cursor), reason)
     # A part: the next page starts after the last publication of this one.
     last = rows[limit - 1]
-    return history_object(name, rows[:limit], Cursor(log.epoch, last.seq), last.offset, "")
+    return history_object(name, rows[:limit], last.epoch, last.offset, last.id, "")
 
 
 def _long_poll(
@@ -81,9 +82,10 @@ def _long_poll(
     """Wait for a publication; called in the same turn in which the history was read."""
     answer: Deferred[bytes] = Deferred()
     log = node.history
+    channel = log.peek(name)
     # If none comes, the reader gets its own cursor back.
     cursor = start.since or Cursor(log.epoch, log.seq)
-    nothing = history_object(name, (), cursor, log.top(name), "")
+    nothing = history_object(name, (), channel.epoch, channel.top, str(cursor), "")
     poll = LongPoll(node, name, answer.callback, nothing, limit)
 
     def gone(_: object) -> None:

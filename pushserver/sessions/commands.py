@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from pushserver.channels.channel import Channel
 from pushserver.channels.history import History
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
@@ -105,7 +106,7 @@ def _subscribed(
         positioned=True,
         epoch=joined.epoch,
         # The client takes its position from here and then from each publication.
-        offset=position.offset if position and recovered else joined.offset,
+        offset=joined.offset - len(rows) if recovered else joined.offset,
         publications=Raw(encode(channel, rows, centrifuge.publications)) if rows else UNSET,
         recovered=recovered,
         was_recovering=position is not None,
@@ -232,22 +233,34 @@ def history_result(
     """The answer to a history request; raises CommandError for a position of another epoch."""
     channel = log.peek(name)
     since = request.since
-    if since is not None and since.epoch and since.epoch != log.epoch:
-        raise CommandError(
-            centrifuge.UNRECOVERABLE, f"unrecoverable position: epoch {since.epoch[:40]!r}"
-        )
     if since is None:
         rows = channel.after(0)
-    elif request.reverse:
-        rows = [row for row in channel.after(0) if row.offset < since.offset]
     else:
-        rows = channel.after(since.offset)
+        offset = _offset(log, channel, Position(since.epoch, since.offset))
+        if request.reverse:
+            rows = [row for row in channel.after(0) if row.offset < offset]
+        else:
+            rows = channel.after(offset)
     if request.reverse:
         rows.reverse()
     if request.limit >= 0:
         rows = rows[: request.limit]
     pubs = [centrifuge.pub(row) for row in rows]
-    return centrifuge.HistoryResult(pubs, log.epoch, channel.top)
+    return centrifuge.HistoryResult(pubs, channel.epoch, channel.top)
+
+
+def _offset(log: History, channel: Channel, position: Position) -> int:
+    """The position's offset in the present numbering of the channel; raises CommandError."""
+    if not position.epoch or position.epoch == channel.epoch:
+        return position.offset
+    if not position.offset:
+        # The reader of a channel without publications may have the epoch of another generation.
+        resumed = log.resume(channel.name, position, limited=False)
+        if resumed.recovered:
+            return channel.top - len(resumed.publications)
+    raise CommandError(
+        centrifuge.UNRECOVERABLE, f"unrecoverable position: epoch {position.epoch[:40]!r}"
+    )
 
 
 async def _readable(session: Session, name: str) -> str:

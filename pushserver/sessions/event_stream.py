@@ -80,8 +80,8 @@ class Stream(Conversation[StreamFormat]):
 def _subscribed(following: Following) -> list[Subscribed]:
     cursor = following.cursor
     return [
-        Subscribed(name, cursor.epoch, offset, str(cursor), following.recovered)
-        for name, offset in following.offsets.items()
+        Subscribed(name, position.epoch, position.offset, str(cursor), following.recovered)
+        for name, position in following.positions.items()
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -76,7 +76,8 @@ class Batcher:
         self._history = history
         self._reactor = reactor
         self._interval = interval
-        self._touched: dict[str, None] = {}
+        # The channels that changed, and whether each was forgotten, even if it came back.
+        self._touched: dict[str, bool] = {}
         self._call: IDelayedCall | None = None
         self._busy = False
         self._failing = False
@@ -85,7 +86,8 @@ class Batcher:
 
     def touch(self, channel: str) -> None:
         """Write this channel's numbers, which changed, or that it was forgotten."""
-        self._touched[channel] = None
+        forgotten = channel not in self._history.channels
+        self._touched[channel] = forgotten or self._touched.get(channel, False)
         self._schedule()
 
     def flush(self) -> None:
@@ -161,7 +163,8 @@ class Batcher:
                 # Once, not for each attempt.
                 self._log.failure("a commit could not start")
             self._failing = True
-            self._touched = {**touched, **self._touched}
+            for name, forgotten in touched.items():
+                self._touched[name] = forgotten or self._touched.get(name, False)
             self.memory.put_back(memory)
             self._queue.failed(f"the store failed: {error}")
         else:
@@ -169,29 +172,33 @@ class Batcher:
             self._queue.committed()
 
     def _batch(
-        self, taken: Sequence[Numbered], touched: Iterable[str], memory: dict[str, bytes]
+        self, taken: Sequence[Numbered], touched: Mapping[str, bool], memory: dict[str, bytes]
     ) -> Batch:
         """The batch, with the numbers that channels have once all rows are appended.
 
-        Rows that were evicted already are left out. Rows that these rows evict are deleted from
-        the file by a later batch, or at a start.
+        Rows that were evicted already, or were in a channel that was forgotten, are left out.
+        Rows that these rows evict are deleted from the file by a later batch, or at a start.
+        A channel without publications is not in the file.
         """
+        channels, forgotten = self._history.channels, self._history.forgotten
         seq = taken[-1][0].seq if taken else self._history.seq
         keys = [entry for _, entry in taken if entry is not None]
         batch = Batch(seq=seq, keys=keys, memory=memory)
-        tops = {row.channel: row.offset for row, _ in taken}
-        floors: dict[str, int] = {}
         cleared = self._queue.cleared
-        for name in {**dict.fromkeys(touched), **tops, **dict.fromkeys(cleared)}:
-            channel = self._history.channels.get(name)
-            if channel is None:
-                batch.forgotten.append(name)
-            else:
-                numbers = state(channel, name in cleared)
-                batch.states.append(replace(numbers, top=max(channel.top, tops.get(name, 0))))
-                floors[name] = numbers.floor
-        rows = (row for row, _ in taken if row.channel in floors)
-        batch.rows = [row for row in rows if row.offset > floors[row.channel]]
+        names = {**dict.fromkeys([*cleared, *(row.channel for row, _ in taken)], False), **touched}
+        states = {
+            name: state(channels[name], name in cleared) for name in names if name in channels
+        }
+        # By seq: the rows of a forgotten channel may have any offset in the one that came back.
+        rows = (row for row, _ in taken if row.channel in states)
+        batch.rows = [row for row in rows if row.seq > states[row.channel].floor_seq]
+        tops = {row.channel: row.offset for row in batch.rows}
+        for name, was_forgotten in names.items():
+            top = max(states[name].top, tops.get(name, 0)) if name in states else 0
+            if was_forgotten or not top:
+                batch.forgotten[name] = forgotten.seq(name)
+            if top:
+                batch.states.append(replace(states[name], top=top))
         return batch
 
     def _next(self) -> None:

@@ -75,8 +75,6 @@ class Committer:
     async def commit(self, batch: Batch) -> None:
         """Write the batch; raises StoreError if nothing of it was written."""
         batch.forgotten_keys = self._keys.forgotten_seq
-        batch.forgotten_top = self._history.forgotten_top
-        batch.forgotten_seq = self._history.forgotten_seq
         started = self._monotonic()
         self._running = True
         try:

@@ -53,7 +53,7 @@ class BatchRecorder:
         channels = self._history.channels
         kept = (channels.get(row.channel) for row, _ in self._rows)
         return sum(
-            channel is not None and row.offset > channel.floor
+            channel is not None and row.seq > channel.floor_seq
             for channel, (row, _) in zip(kept, self._rows, strict=True)
         )
 

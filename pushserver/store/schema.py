@@ -22,7 +22,12 @@ CREATE TABLE keys (
 _SOURCES = """
 CREATE TABLE memory (source TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 """
-_STEPS = (_FIRST, _SOURCES)
+_GENERATIONS = """
+ALTER TABLE channels ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE forgotten (bucket INTEGER PRIMARY KEY, seq INTEGER) WITHOUT ROWID;
+DELETE FROM meta WHERE name = 'forgotten_top';
+"""
+_STEPS = (_FIRST, _SOURCES, _GENERATIONS)
 """The statements that change each format into the next; append only."""
 
 FORMAT = len(_STEPS)

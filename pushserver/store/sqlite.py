@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 
 from pushserver.channels.channel import Channel
+from pushserver.channels.forgotten import bucket
 from pushserver.channels.history import History, new_epoch
 from pushserver.channels.idempotency import KeyEntry, Keys
+from pushserver.channels.position import channel_epoch, split_epoch
 from pushserver.channels.publication import Publication
 from pushserver.errors import PushServerError
 from pushserver.store.rows import key_of, memory_of, publication_of, publication_row
@@ -44,19 +46,22 @@ class ChannelState:
     top: int
     floor: int
     floor_seq: int
+    generation: int = 0
 
 
 @dataclass(slots=True)
 class Batch:
-    """The changes of one commit."""
+    """The changes of one commit.
+
+    The `forgotten` channels are deleted first: one that came back is also in `states`. With each
+    name comes the seq of its bucket.
+    """
 
     seq: int = 0
-    forgotten_top: int = 0
-    forgotten_seq: int = 0
     rows: list[Publication] = field(default_factory=list)
     keys: list[KeyEntry] = field(default_factory=list)
     states: list[ChannelState] = field(default_factory=list)
-    forgotten: list[str] = field(default_factory=list)
+    forgotten: dict[str, int] = field(default_factory=dict)
     memory: dict[str, bytes] = field(default_factory=dict)
     forgotten_keys: int = 0
     """The keys up to this seq are deleted."""
@@ -177,8 +182,9 @@ class SqliteFile:
         trusted = killed != "batched" and not log_is_lost and self._get("inode") == self._inode
         history.epoch = epoch if epoch and trusted else new_epoch()
         history.seq = self._get("seq") or 0
-        history.forgotten_top = self._get("forgotten_top") or 0
-        history.forgotten_seq = self._get("forgotten_seq") or 0
+        # Only a file from before the buckets has a number for all of them.
+        seqs = self._db.execute("SELECT bucket, seq FROM forgotten")
+        history.forgotten.restore(self._get("forgotten_seq") or 0, seqs)
         expired = self._load_channels(history, wall, now)
         self._load_keys(keys, wall, now)
         memory.restore(map(memory_of, self._db.execute("SELECT source, value FROM memory")))
@@ -207,12 +213,13 @@ class SqliteFile:
     def _load_channels(self, history: History, wall: float, now: float) -> list[ChannelState]:
         """Fill the channels; return the states of those with expired rows."""
         expired = []
-        for name, top, floor, floor_seq in self._db.execute(
-            "SELECT name, top, floor, floor_seq FROM channels"
+        for name, top, floor, floor_seq, generation in self._db.execute(
+            "SELECT name, top, floor, floor_seq, generation FROM channels"
         ).fetchall():
-            channel = history.restore(name, floor, floor_seq)
+            epoch = channel_epoch(history.epoch, generation)
+            channel = history.restore(name, epoch, floor, floor_seq)
             rows = [
-                publication_of(name, history.epoch, row)
+                publication_of(name, epoch, row)
                 for row in self._db.execute(
                     "SELECT seq, offset, time, event, data, tags, info FROM publications"
                     " WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset",
@@ -294,13 +301,17 @@ class SqliteFile:
 
     def _commit(self, batch: Batch) -> None:
         many = self._db.executemany
+        many("DELETE FROM publications WHERE channel = ?", ((name,) for name in batch.forgotten))
+        many("DELETE FROM channels WHERE name = ?", ((name,) for name in batch.forgotten))
+        many(
+            "INSERT OR REPLACE INTO forgotten VALUES (?, ?)",
+            ((bucket(name), seq) for name, seq in batch.forgotten.items()),
+        )
         many(
             "INSERT INTO publications VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             map(publication_row, batch.rows),
         )
         self._set_states(batch.states)
-        many("DELETE FROM publications WHERE channel = ?", ((name,) for name in batch.forgotten))
-        many("DELETE FROM channels WHERE name = ?", ((name,) for name in batch.forgotten))
         many(
             "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -312,13 +323,12 @@ class SqliteFile:
         if batch.keys:
             # Not by time: the wall clock may have been set.
             self._db.execute("DELETE FROM keys WHERE seq <= ?", (batch.forgotten_keys,))
-        for name in ("seq", "forgotten_top", "forgotten_seq"):
-            self._set(name, getattr(batch, name))
+        self._set("seq", batch.seq)
 
     def _set_states(self, states: Sequence[ChannelState]) -> None:
         self._db.executemany(
-            "INSERT OR REPLACE INTO channels VALUES (?, ?, ?, ?)",
-            ((s.name, s.top, s.floor, s.floor_seq) for s in states),
+            "INSERT OR REPLACE INTO channels VALUES (?, ?, ?, ?, ?)",
+            ((s.name, s.top, s.floor, s.floor_seq, s.generation) for s in states),
         )
         self._db.executemany(
             "DELETE FROM publications WHERE channel = ? AND offset <= ?",
@@ -360,10 +370,12 @@ class SqliteFile:
 
 def state(channel: Channel, cleared: bool = False) -> ChannelState:
     """The current numbers of a channel, or those after a clear."""
+    floor, floor_seq = channel.floor, channel.floor_seq
     newest = channel.last(1) if cleared else ()
     if newest:
-        return ChannelState(channel.name, channel.top, channel.top, newest[0].seq)
-    return ChannelState(channel.name, channel.top, channel.floor, channel.floor_seq)
+        floor, floor_seq = channel.top, newest[0].seq
+    _, generation = split_epoch(channel.epoch)
+    return ChannelState(channel.name, channel.top, floor, floor_seq, generation)
 
 
 def _hint(path: str, error: Exception) -> str:

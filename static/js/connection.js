@@ -171,7 +171,9 @@ export class ChannelConnection {
     this.reason = "";
     this.#report("live");
     const epoch = context.streamPosition?.epoch ?? "";
-    if (!context.recovered) this.#startAgain(epoch, context.wasRecovering);
+    // A channel without publications may come back with another epoch, and is recovered.
+    if (context.recovered) this.epoch = epoch;
+    else this.#startAgain(epoch, context.wasRecovering);
     // The client emits the publications of the reply in the same turn, right after this event.
     this.snapshot = true;
     queueMicrotask(() => (this.snapshot = false));

@@ -1,6 +1,7 @@
 // The official JavaScript client, told what to do: `node app.mjs WEBSOCKET_URL [CONNECT_DATA]`.
 // Takes one JSON list a line, the name of a method of the client and its arguments, such as
-// ["rpc", "greet", "Ada"]; ["subscribe", "news"] is a subscription of its own.
+// ["rpc", "greet", "Ada"]; ["subscribe", "news", OPTIONS] is a subscription of its own. The option
+// `state` is the position that `getState` returns.
 // Prints one JSON object a line for each answer and for each thing that happens.
 
 import { createInterface } from 'node:readline';
@@ -21,9 +22,15 @@ for (const event of [...events, 'subscribed', 'unsubscribed']) {
   client.on(event, (context) => say(event, context));
 }
 
-function subscribe(channel) {
-  const subscription = client.newSubscription(channel);
-  for (const event of ['subscribed', 'publication', 'unsubscribed']) {
+function subscribe(channel, { state, ...options } = {}) {
+  if (state !== undefined) {
+    options.getState = async () => {
+      say('asked for the state', channel);
+      return state;
+    };
+  }
+  const subscription = client.newSubscription(channel, options);
+  for (const event of ['subscribed', 'publication', 'unsubscribed', 'error']) {
     subscription.on(event, (context) => say(`own ${event}`, context));
   }
   subscription.subscribe();

@@ -35,6 +35,7 @@ class Site:
 
     def __init__(self, context: BrowserContext) -> None:
         self.epoch = "one"
+        self.earlier = "one"
         self.recovers = True
         self.refusal: dict[str, Any] | None = None  # the error for subscriptions
         self.down = False
@@ -114,6 +115,12 @@ class Site:
     def restart(self, epoch: str) -> None:
         """Lose the history, start a new one, and close all connections."""
         self.epoch, self._top, self._publications = epoch, 0, []
+        self.close(3001, "shutdown")
+
+    def renew(self, epoch: str) -> None:
+        """Create the channel, without publications, again, and close all connections."""
+        assert not self._top
+        self.earlier, self.epoch = self.epoch, epoch
         self.close(3001, "shutdown")
 
     def close(self, code: int, reason: str) -> None:
@@ -212,7 +219,8 @@ class Site:
             return {"subscribe": result}
         result["was_recovering"] = True
         since = request.get("offset", 0)
-        if self.recovers and request.get("epoch") == self.epoch:
+        epochs = [self.epoch] if since else [self.epoch, self.earlier]
+        if self.recovers and request.get("epoch") in epochs:
             missed = [item for item in self._publications if item["offset"] > since]
             result |= {"recovered": True, "offset": since, "publications": missed}
         return {"subscribe": result}

@@ -372,6 +372,20 @@ def test_a_new_history_has_a_notice_and_is_drawn(site: Site) -> None:
     expect(page.locator("#notice-box")).to_be_hidden()
 
 
+def test_a_channel_that_was_empty_may_come_back_with_another_epoch(site: Site) -> None:
+    page = site.open()
+    is_live(page)
+    site.renew("two")
+    site.publish(1, 2)
+    shows_rows(page, "2", "1")
+    site.recovers = False
+    site.close(3001, "shutdown")
+    site.publish(3)
+    shows_rows(page, "3", "2", "1")
+    expect(page.locator("#events-seen")).to_have_text("3")
+    expect(page.locator("#notice-box")).to_be_hidden()
+
+
 def test_a_recovered_history_has_no_notice(site: Site) -> None:
     site.publish(1, 2)
     page = site.open()

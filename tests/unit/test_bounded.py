@@ -96,7 +96,7 @@ BOUNDS = {
     "hub.hub.Hub._by_channel": "dissolved when the last of its subscribers leaves",
     "hub.hub.Hub.on_join": STARTED,
     "hub.hub.Hub.on_leave": STARTED,
-    "hub.hub.Following.offsets": ONCE,
+    "hub.hub.Following.positions": ONCE,
     "channels.idempotency.Keys._entries": (
         "idempotency_keys, of 128 characters each, for five minutes"
     ),

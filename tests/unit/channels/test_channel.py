@@ -49,7 +49,7 @@ def test_id_of_a_publication_is_its_cursor_and_its_receipt_has_the_same_numbers(
 
 
 def filled(count: int, **options: Any) -> Channel:
-    channel = Channel("numbers", ChannelOptions(**options))
+    channel = Channel("numbers", ChannelOptions(**options), EPOCH)
     for offset in range(1, count + 1):
         channel.append(row(offset, seq=offset * 10), 0.0)
     return channel
@@ -79,7 +79,7 @@ def test_rows_after_an_offset_or_a_seq_are_in_order() -> None:
 
 
 def test_rows_over_history_bytes_are_evicted_even_the_newest() -> None:
-    channel = Channel("numbers", ChannelOptions(history_bytes=10))
+    channel = Channel("numbers", ChannelOptions(history_bytes=10), EPOCH)
     assert channel.append(row(1, data=b"12345"), 0.0) == 0
     assert channel.append(row(2, data=b"12345"), 0.0) == 0
     assert channel.append(row(3, data=b"1"), 0.0) == 1
@@ -94,7 +94,7 @@ def test_channel_without_history_continues_its_numbering() -> None:
 
 
 def test_rows_are_evicted_by_age_unless_there_is_no_limit() -> None:
-    channel = Channel("numbers", ChannelOptions(history_ttl=10))
+    channel = Channel("numbers", ChannelOptions(history_ttl=10), EPOCH)
     for offset in (1, 2, 3):
         channel.append(row(offset), 100.0 + offset)
     assert channel.expire(110.9) == 0
@@ -196,7 +196,7 @@ def test_channel_agrees_with_a_naive_model(
         assert channel.bytes == sum(len(r.data) for r in rows)
     rows = model.rows
     for offset in range(-1, channel.top + 3):
-        resumed = history.resume("numbers", Position("", offset))
+        resumed = history.resume("numbers", Position(EPOCH, offset))
         assert resumed.reason == model.reason(offset)
         missed = [] if resumed.reason else [r for r in model.all if r.offset > offset]
         assert list(resumed.publications) == missed

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.forgotten import bucket
 from pushserver.channels.history import History, Resumption, in_order, new_epoch
 from pushserver.channels.position import Cursor, Position, Start, parse_cursor
 from pushserver.channels.publication import Draft, Publication
@@ -195,7 +197,7 @@ def test_cursor_over_the_limit_in_one_channel_is_refused() -> None:
     assert resume(history, ["a", "b"], 1).recovered
 
 
-def test_empty_channels_without_subscribers_are_forgotten_and_their_numbers_not_reused() -> None:
+def test_empty_channels_without_subscribers_are_forgotten_and_begin_again_at_1() -> None:
     history = make(history_ttl=10)
     for name in "aaab":
         add(history, name)
@@ -203,11 +205,85 @@ def test_empty_channels_without_subscribers_are_forgotten_and_their_numbers_not_
     assert history.expire(50.0, lambda name: name == "b") == (4, ["a", "b"])
     assert set(history.channels) == {"b", "c"}
     again = add(history, "a", now=100.0)
-    assert again.offset == 4
-    assert history.resume("a", Position(EPOCH, 2)).reason == "evicted"
-    assert history.resume("a", Position(EPOCH, 3)).recovered
+    assert (again.offset, again.epoch, again.id) == (1, f"{EPOCH}-3", f"{EPOCH}:6")
+    assert history.resume("a", Position(again.epoch, 1)).recovered
     assert resume(history, ["a"], 2).reason == "evicted"
-    assert [r.offset for r in resume(history, ["a"], 3).publications] == [4]
+    assert [r.offset for r in resume(history, ["a"], 3).publications] == [1]
+    # A channel that never had publications, and one that still has its first numbering.
+    assert add(history, "d").offset == 1
+    assert (add(history, "b").epoch, history.top("b")) == (EPOCH, 2)
+
+
+def forgotten(*channels: str, **options: float) -> History:
+    """A history that has forgotten these channels, after one publication in each."""
+    history = make(history_ttl=10, **options)
+    for name in channels:
+        add(history, name)
+    history.expire(10.0, nobody)
+    assert history.channels == {}
+    return history
+
+
+def test_position_in_a_forgotten_channel_is_never_resumed() -> None:
+    history = forgotten("a", "a", "a")
+    for back in range(5):
+        for offset in (1, 2, 3, 4):
+            assert history.resume("a", Position(EPOCH, offset)).reason == "epoch", back
+            assert history.resume("a", Position("", offset)).reason == "epoch", back
+        assert history.resume("a", Position(EPOCH, 0)).reason == "evicted", back
+        add(history, "a", now=10.0)
+
+
+def test_position_before_the_first_publication_is_the_cursor_of_its_generation() -> None:
+    history = forgotten("a", "b", "a")
+    early = Position(EPOCH, 0)
+    late = Position(history.peek("a").epoch, 0)
+    assert late == Position(f"{EPOCH}-3", 0)
+    assert history.resume("a", late) == Resumption([])
+    rows = [add(history, "a", now=10.0), add(history, "a", now=10.0)]
+    assert history.resume("a", early).reason == "evicted"
+    assert list(history.resume("a", late).publications) == rows
+    history.channel("a").clear()
+    history.expire(10.0, nobody)
+    assert history.resume("a", late).reason == "evicted"
+    # Beyond the last seq; a generation is a number.
+    for generation, reason in (("6", "ahead"), ("", "epoch"), ("-1", "epoch"), ("x", "epoch")):
+        assert history.resume("a", Position(f"{EPOCH}-{generation}", 0)).reason == reason
+    assert history.resume("a", Position("other-3", 0)).reason == "epoch"
+
+
+@pytest.mark.parametrize("size", [0, 2, 300])
+def test_zero_position_recovers_all_retained_publications(size: int) -> None:
+    history = make(history_size=size, recovery_limit=1)
+    assert history.resume("a", Position("", 0)) == Resumption([])
+    for _ in range(4):
+        add(history, "a")
+    resumed = history.resume("a", Position("", 0))
+    assert (resumed.recovered, len(resumed.publications)) == (True, min(size, 4))
+
+
+def test_reader_of_an_empty_channel_recovers_whatever_others_were_forgotten() -> None:
+    history = make(history_ttl=10)
+    history.channel("quiet")
+    position, cursor = Position(history.peek("quiet").epoch, 0), history.seq
+    history.release("quiet")
+    for name in "abc":
+        add(history, name)
+    history.expire(10.0, nobody)
+    rows = [add(history, "quiet", now=10.0), add(history, "quiet", now=10.0)]
+    assert list(history.resume("quiet", position).publications) == rows
+    assert list(resume(history, ["quiet"], cursor).publications) == rows
+    assert resume(history, ["quiet", "a"], cursor).reason == "evicted"
+
+
+def test_readers_of_a_channel_may_be_told_of_a_loss_in_its_bucket_only() -> None:
+    names = iter(f"c{n}" for n in range(1_000_000))
+    first = next(names)
+    same = next(name for name in names if bucket(name) == bucket(first))
+    history = forgotten(first)
+    assert history.resume(same, Position(EPOCH, 0)).reason == "evicted"
+    assert resume(history, [same], 0).reason == "evicted"
+    assert resume(history, ["other"], 0).recovered
 
 
 def test_expiring_names_the_channels_that_changed() -> None:
@@ -264,10 +340,14 @@ def test_no_number_is_given_twice(actions: list[tuple[str, str]], size: int) -> 
     history = make(history_size=size, history_ttl=10)
     log = play(history, actions)
     assert [r.seq for r in log] == list(range(1, len(log) + 1))
-    assert len({(r.channel, r.offset) for r in log}) == len(log)
     for name in "abc":
-        offsets = [r.offset for r in log if r.channel == name]
-        assert offsets == sorted(offsets)
+        generations: dict[str, list[int]] = {}
+        for row in log:
+            if row.channel == name:
+                generations.setdefault(row.epoch, []).append(row.offset)
+        # No generation comes back, and each counts from 1.
+        for offsets in generations.values():
+            assert offsets == list(range(1, len(offsets) + 1))
 
 
 @given(actions, st.integers(0, 3))
@@ -279,7 +359,7 @@ def test_resuming_from_an_offset_gives_all_missed_publications_or_a_reason(
     for name in "abc":
         own = [r for r in log if r.channel == name]
         for seen in own:
-            resumed = history.resume(name, Position(EPOCH, seen.offset))
+            resumed = history.resume(name, Position(seen.epoch, seen.offset))
             if resumed.recovered:
                 assert list(resumed.publications) == [r for r in own if r.seq > seen.seq]
             else:
@@ -301,7 +381,6 @@ def test_cursor_of_a_channel_dropped_by_its_last_subscriber_can_be_resumed_or_is
     log = [add(history, "b"), add(history, "b")]
     history.expire(20.0, nobody)
     history.channel("a")
-    assert history.top("a") == 2
     history.release("a")
     check_all_cursors(history, log, ["a", "b"])
 

@@ -138,4 +138,4 @@ def test_evictions_are_counted_and_changed_channels_are_recorded() -> None:
     assert list(broker.history.channels) == ["b"]
     time.now += 300
     broker.expire(time.now, lambda channel: False)
-    assert drive(broker.publish(Draft("a", b"1", key="k0"))).offset == 4
+    assert drive(broker.publish(Draft("a", b"1", key="k0"))) == Receipt(f"{EPOCH}-3", 5, 1)

@@ -105,7 +105,8 @@ class Guest(Member):
         assert following.recovered == (since is not None)
         stint = Stint(self.follows, following.cursor.seq)
         for channel in self.follows:
-            assert following.offsets[channel] == self.world.offset(channel, stint.start)
+            offset = self.world.offset(channel, stint.start)
+            assert following.positions[channel] == Position(EPOCH, offset)
         return stint, following.publications
 
     def _subscribe(

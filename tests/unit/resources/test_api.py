@@ -666,9 +666,20 @@ class TestSubscribe:
         for n in range(4):
             server.publish("a", n)
         client = Client(server.node)
+        since = {"epoch": server.hub.history.epoch, **since}
         code, message = error(server, "subscribe", user="", channel="a", recover_since=since)
         assert (code, message) == (112, f"recover_since: unrecoverable position: {reason}")
         assert (client.pushes(), client.session.channels) == ([], frozenset())
+
+    def test_the_zero_position_recovers_all_retained_publications(self) -> None:
+        server = Server(options=ChannelOptions(history_size=2))
+        for n in range(4):
+            server.publish("a", n)
+        client = Client(server.node)
+        result(server, "subscribe", user="", channel="a", recover_since={"offset": 0})
+        first, *rows = client.pushes()
+        assert first["subscribe"]["offset"] == 2
+        assert [row["pub"]["offset"] for row in rows] == [3, 4]
 
     def test_override_decides_on_joins_and_leaves(self) -> None:
         server = Server(options=ChannelOptions(force_push_join_leave=True))

@@ -9,7 +9,7 @@ from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
 from pushserver.errors import Unavailable
 from pushserver.sessions.node import Node, new_id
-from tests.unit.fakes.tools import Time, Watcher, drive, make_node, publish
+from tests.unit.fakes.tools import EPOCH, Time, Watcher, drive, make_node, publish
 
 
 def test_id_of_a_client_cannot_be_guessed_and_fits_into_a_url() -> None:
@@ -42,7 +42,7 @@ def test_clearing_drops_the_history_and_keeps_the_watchers() -> None:
     publish(node)
     drive(node.clear("numbers"))
     assert node.history.peek("numbers").last(9) == []
-    assert node.history.resume("numbers", Position("", 0)).reason == "evicted"
+    assert node.history.resume("numbers", Position(EPOCH, 0)).reason == "evicted"
     assert node.history.resume("numbers", Position("", 1)).recovered
     publish(node)
     assert watcher.offsets == [1, 2]

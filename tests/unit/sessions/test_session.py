@@ -179,14 +179,72 @@ def test_client_that_cannot_recover_gets_no_publications_or_an_error(
     assert [push["pub"]["offset"] for push in client.pushes()] == [6]
 
 
-def test_offset_zero_without_epoch_is_recovered_while_the_first_publication_is_retained() -> None:
-    node = make_node(ChannelOptions(history_size=3))
-    for _ in range(3):
+@pytest.mark.parametrize("flag", [0, 2, 3])
+@pytest.mark.parametrize("published", [0, 1, 3, 5])
+def test_zero_position_recovers_all_retained_publications(published: int, flag: int) -> None:
+    node = make_node(ChannelOptions(history_size=3, recovery_limit=1))
+    for _ in range(published):
         publish(node)
-    assert offsets(Client(node).command("subscribe", channel="numbers", recover=True)) == [1, 2, 3]
-    publish(node)
-    reply = Client(node).command("subscribe", channel="numbers", recover=True)
-    assert "recovered" not in reply["subscribe"]
+    for fields in ({}, {"offset": 0, "epoch": ""}):
+        client = Client(node)
+        reply = client.command("subscribe", channel="numbers", recover=True, flag=flag, **fields)
+        evicted = max(0, published - 3)
+        assert offsets(reply) == [*range(evicted + 1, published + 1)]
+        assert reply["subscribe"]["recovered"]
+        # The position that the client has before it takes the publications of the reply.
+        assert reply["subscribe"].get("offset", 0) == evicted
+
+
+def test_zero_position_of_a_channel_after_others_were_forgotten_is_recovered() -> None:
+    node = make_node()
+    for _ in range(3):
+        publish(node, "victim")
+    drive(node.clear("victim"))
+    node.expire()
+    reply = Client(node).command("subscribe", channel="fresh", recover=True, flag=2)
+    assert (reply["subscribe"]["recovered"], offsets(reply)) == (True, [])
+    assert publish(node, "fresh").offset == 1
+    assert offsets(Client(node).command("subscribe", channel="fresh", recover=True)) == [1]
+
+
+def test_forgotten_channel_comes_back_with_another_epoch() -> None:
+    node = make_node()
+    for _ in range(3):
+        before = publish(node, "a")
+    drive(node.clear("a"))
+    node.expire()
+    client = Client(node)
+    assert client.command("history", channel="a")["history"] == {"epoch": f"{EPOCH}-3"}
+    for offset in (1, 3):
+        position = {"recover": True, "offset": offset, "epoch": before.epoch}
+        assert error(Client(node).command("subscribe", channel="a", flag=2, **position))[0] == 112
+        position["epoch"] = ""
+        assert error(Client(node).command("subscribe", channel="a", flag=2, **position))[0] == 112
+    reply = client.command("subscribe", channel="a")["subscribe"]
+    assert (reply["epoch"], reply.get("offset", 0)) == (f"{EPOCH}-3", 0)
+    receipt = publish(node, "a")
+    assert (receipt.epoch, receipt.offset, receipt.id) == (f"{EPOCH}-3", 1, f"{EPOCH}:4")
+
+
+def test_reader_of_an_empty_channel_recovers_its_first_publications_in_another_generation() -> None:
+    """The channel was created and forgotten without this reader, before it came the first time."""
+    node = make_node()
+    publish(node, "a")
+    drive(node.clear("a"))
+    node.expire()
+    client = Client(node)
+    epoch = client.command("subscribe", channel="a")["subscribe"]["epoch"]
+    client.session.closed()
+    assert node.history.channels == {}
+    publish(node, "a")
+    reply = Client(node).command("subscribe", channel="a", recover=True, flag=2, epoch=epoch)
+    assert offsets(reply) == [1]
+    drive(node.clear("a"))
+    node.expire()
+    publish(node, "a")
+    # The sessions are still subscribed: the channel is kept, and its first row is gone.
+    reply = Client(node).command("subscribe", channel="a", recover=True, flag=2, epoch=epoch)
+    assert error(reply) == (112, "unrecoverable position: evicted")
 
 
 @pytest.mark.parametrize(

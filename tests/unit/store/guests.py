@@ -224,7 +224,6 @@ class Client(Guest):
             offset -= len(rows)
             self.start(channel, len(rows))
         elif position == ("", 0):
-            offset -= 0 if offset == 0 else len(rows)
             self.start(channel, len(rows))
         else:
             assert position is not None

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 
 from pushserver.channels.channel import ChannelOptions
-from pushserver.channels.publication import Draft
+from pushserver.channels.publication import Draft, Receipt
 from pushserver.store.batcher import RETRY_SECONDS
 from pushserver.store.sqlite import ChannelState, state
 from pushserver.store.waiting import MAX_WAITING_BYTES
@@ -124,8 +124,9 @@ class TestCommit:
         run.stop()
         again = Run(path, "batched")
         assert again.data == {}
-        assert (again.history.forgotten_top, again.history.forgotten_seq) == (1, 1)
-        assert again.publish(2).offset == 2
+        assert again.history.forgotten.seq("a") == 1
+        receipt = again.publish(2).result
+        assert receipt == Receipt(f"{again.history.epoch}-1", 2, 1)
 
     def test_channel_recreated_before_the_commit_has_only_new_rows(self, path: Path) -> None:
         run = Run(path, "batched", ChannelOptions(history_ttl=10))
@@ -134,9 +135,45 @@ class TestCommit:
         THREAD.work()
         run.time.now += 20
         run.broker.expire(run.time.now, lambda name: False)
-        assert run.publish(2).offset == 2
+        receipt = run.publish(2).result
+        assert receipt == Receipt(f"{run.history.epoch}-1", 2, 1)
         run.stop()
-        assert in_file(path) == {"a": [2]}
+        again = Run(path, "batched")
+        assert again.data == {"a": [2]}
+        assert [row.epoch for row in again.history.channels["a"].after(0)] == [receipt.epoch]
+        assert again.publish(3).result == Receipt(receipt.epoch, 3, 2)
+
+    def test_channel_recreated_before_its_first_commit_has_only_new_rows(self, path: Path) -> None:
+        run = Run(path, "batched", ChannelOptions(history_ttl=10))
+        for n in range(3):
+            run.publish(n)
+        run.time.now += 20
+        run.broker.expire(run.time.now, lambda name: False)
+        assert run.publish(3).offset == 1
+        run.tick()
+        # Forgotten again, now while the commit of its rows is running.
+        run.time.now += 20
+        run.broker.expire(run.time.now, lambda name: False)
+        assert run.publish(4).offset == 1
+        THREAD.work()
+        run.stop()
+        again = Run(path, "batched")
+        assert again.data == {"a": [4]}
+        assert again.history.channels["a"].epoch == f"{again.history.epoch}-4"
+
+    def test_channel_that_came_back_and_is_only_watched_is_not_in_the_file(
+        self, path: Path
+    ) -> None:
+        run = Run(path, "batched", ChannelOptions(history_ttl=10))
+        run.publish(1)
+        run.publish(2)
+        run.time.now += 20
+        run.broker.expire(run.time.now, lambda name: False)
+        run.history.channel("a")
+        run.stop()
+        again = Run(path, "batched")
+        assert again.history.channels == {}
+        assert again.history.forgotten.seq("a") == 2
 
     def test_key_returns_its_first_receipt_after_a_kill(self, path: Path) -> None:
         run = Run(path, "batched")

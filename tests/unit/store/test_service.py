@@ -134,7 +134,7 @@ class TestFailedStart:
 
     def test_with_a_file_that_cannot_be_read(self, path: Path) -> None:
         file = SqliteFile(str(path), "sync")
-        file._db.execute("INSERT INTO channels VALUES ('a', 5, 0, 0)")
+        file._db.execute("INSERT INTO channels VALUES ('a', 5, 0, 0, 0)")
         file.close()
         with pytest.raises(StartFailed, match=r"cannot read .*s\.db: channel a ends at 0"):
             Run(path)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, KeyEntry, Keys
+from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import ClientInfo, Publication, Receipt
 from pushserver.store.schema import FORMAT
 from pushserver.store.source_memory import SourceMemory
@@ -110,11 +111,24 @@ class TestLoad:
     def test_restores_the_numbers_of_forgotten_channels(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(rows(3))
-            file.commit(Batch(seq=4, forgotten_top=3, forgotten_seq=4, forgotten=["a"]))
+            file.commit(Batch(seq=4, forgotten={"a": 3}))
         with opened(path) as (_, history):
             assert not history.channels
-            assert (history.seq, history.forgotten_top, history.forgotten_seq) == (4, 3, 4)
-            assert history.top("a") == 3
+            assert history.seq == 4
+            assert (history.forgotten.seq("a"), history.forgotten.seq("b")) == (3, 0)
+            assert history.peek("a").epoch == f"{history.epoch}-3"
+
+    def test_restores_a_channel_that_came_back(self, path: Path) -> None:
+        with opened(path) as (file, _):
+            file.commit(rows(5))
+            states = [ChannelState("a", 2, 0, 5, 5)]
+            file.commit(Batch(7, [row(1, seq=6), row(2, seq=7)], [], states, {"a": 5}))
+        with opened(path) as (_, history):
+            assert offsets(history) == [1, 2]
+            assert [r.id for r in history.channels["a"].after(0)] == [
+                f"{history.epoch}:{seq}" for seq in (6, 7)
+            ]
+            assert {r.epoch for r in history.channels["a"].after(0)} == {f"{history.epoch}-5"}
 
     def test_restores_keys_younger_than_five_minutes(self, path: Path) -> None:
         young = KeyEntry("a", "young", Receipt("e0", 2, 2), NOW - REMEMBERED_SECONDS + 1)
@@ -212,7 +226,7 @@ class TestLoad:
     def test_rows_of_a_forgotten_channel_are_deleted(self, path: Path) -> None:
         with opened(path) as (file, _):
             file.commit(rows(5))
-            file.commit(Batch(seq=5, forgotten=["a"]))
+            file.commit(Batch(seq=5, forgotten={"a": 5}))
         with closing(sqlite3.connect(path)) as database:
             assert database.execute("SELECT count(*) FROM publications").fetchone() == (0,)
 
@@ -703,6 +717,21 @@ class TestFileOfTheFirstFormat:
         with opened(path) as (file, _):
             file.commit(Batch(seq=2, memory={"a": b"7"}))
         assert remembered(path, "a") == [7]
+
+    def test_keeps_the_positions_of_its_channels_and_forgets_its_one_top(self, path: Path) -> None:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE meta SET value = 9 WHERE name = 'seq'")
+            database.execute("UPDATE meta SET value = 7 WHERE name LIKE 'forgotten%'")
+        for _ in range(2):
+            with opened(path) as (_, history):
+                assert history.resume("a", Position("e1", 1)).recovered
+                assert len(history.resume("a", Position("", 0)).publications) == 2
+                assert (history.peek("new").epoch, history.top("new")) == ("e1-7", 0)
+                # Each name may be that of the channel that was forgotten.
+                for seq, reason in ((6, "evicted"), (7, "")):
+                    assert history.read(["new"], Start(since=Cursor("e1", seq))).reason == reason
+                    assert history.resume("new", Position(f"e1-{seq}", 0)).reason == reason
+                assert history.resume("new", Position("e1", 7)).reason == "epoch"
 
     def test_is_migrated_to_the_current_format(self, path: Path, tmp_path: Path) -> None:
         new = tmp_path / "new.db"

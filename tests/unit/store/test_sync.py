@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Position
-from pushserver.channels.publication import Draft
+from pushserver.channels.publication import Draft, Receipt
 from tests.unit.store.runs import (
     THREAD,
     Answer,
@@ -166,7 +166,7 @@ class TestCommit:
         run.kill()
         assert in_file(path) == {"a": [2]}
 
-    def test_forgotten_channel_continues_its_numbers_after_a_kill(self, path: Path) -> None:
+    def test_forgotten_channel_has_another_epoch_after_a_kill(self, path: Path) -> None:
         run = Run(path, options=ChannelOptions(history_ttl=10))
         run.publish(1)
         THREAD.work()
@@ -178,7 +178,45 @@ class TestCommit:
         assert again.data == {}
         answer = again.publish(2)
         THREAD.work()
-        assert (answer.offset, answer.result.seq) == (2, 2)
+        assert answer.result == Receipt(f"{run.history.epoch}-1", 2, 1)
+
+    def test_channel_that_came_back_has_its_epoch_after_a_kill(self, path: Path) -> None:
+        run = Run(path, options=ChannelOptions(history_ttl=10))
+        run.publish(1)
+        THREAD.work()
+        run.time.now += 20
+        run.broker.expire(run.time.now, lambda name: False)
+        # The commit that deletes the channel and the one with the new row: the same or two.
+        answer = run.publish(2)
+        THREAD.finish()
+        assert answer.result == Receipt(f"{run.history.epoch}-1", 2, 1)
+        run.kill()
+        again = Run(path)
+        assert again.data == {"a": [2]}
+        assert again.history.resume("a", Position(answer.result.epoch, 1)).recovered
+        assert again.history.resume("a", Position(run.history.epoch, 1)).reason == "epoch"
+
+    def test_position_of_a_channel_whose_end_was_not_committed_is_right_after_a_kill(
+        self, path: Path
+    ) -> None:
+        run = Run(path, options=ChannelOptions(history_ttl=10))
+        for n in range(3):
+            run.publish(n)
+            THREAD.finish()
+        run.time.now += 20
+        run.broker.expire(run.time.now, lambda name: False)
+        # A reader that subscribes now.
+        position = Position(run.history.peek("a").epoch, 0)
+        run.kill()
+        run.time.now -= 20
+        again = Run(path, options=ChannelOptions(history_ttl=10), time=run.time)
+        assert again.data == {"a": [0, 1, 2]}
+        assert list(again.history.resume("a", position).publications) == []
+        again.publish(3)
+        THREAD.finish()
+        resumed = again.history.resume("a", position)
+        assert [int(row.data) for row in resumed.publications] == [3]
+        again.kill()
 
     def test_acknowledged_clear_survives_a_kill(self, path: Path) -> None:
         run = Run(path)

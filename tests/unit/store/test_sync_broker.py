@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys
-from pushserver.channels.position import Position
+from pushserver.channels.position import Position, channel_epoch
 from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.errors import Unavailable
 from pushserver.hub.hub import Hub
@@ -47,10 +47,15 @@ class File:
         self.rows: dict[tuple[str, int], Publication] = {}
         self.channels: dict[str, ChannelState] = {}
         self.seq = 0
-        self.forgotten_top = 0
+        self.forgotten: dict[str, int] = {}
 
     def write(self, batch: Batch) -> None:
         """Commit a batch; raises StoreError for a duplicate row."""
+        for place in list(self.rows):
+            if place[0] in batch.forgotten:
+                del self.rows[place]
+        for name in batch.forgotten:
+            self.channels.pop(name, None)
         for row in batch.rows:
             if (row.channel, row.offset) in self.rows:
                 raise StoreError(f"UNIQUE constraint failed: {row.channel}, {row.offset}")
@@ -58,11 +63,10 @@ class File:
         self.channels.update({numbers.name: numbers for numbers in batch.states})
         floors = {numbers.name: numbers.floor for numbers in batch.states}
         for channel, offset in list(self.rows):
-            if channel in batch.forgotten or offset <= floors.get(channel, 0):
+            if offset <= floors.get(channel, 0):
                 del self.rows[channel, offset]
-        for name in batch.forgotten:
-            self.channels.pop(name, None)
-        self.seq, self.forgotten_top = batch.seq, batch.forgotten_top
+        self.seq = batch.seq
+        self.forgotten.update(batch.forgotten)
 
     def read(self, name: str) -> list[int]:
         """The offsets that a start would retain of this channel."""
@@ -88,7 +92,6 @@ class FakeCommitter:
         if self.broken:
             raise RuntimeError("can't start new thread")
         assert not self.jobs, "two commits at once"
-        batch.forgotten_top = self._history.forgotten_top
         self._started(batch)
         done: Deferred[None] = Deferred()
         self.jobs.append((batch, done))
@@ -116,8 +119,9 @@ def options(name: str) -> ChannelOptions:
 class Life:
     """A channel from its creation until it is forgotten."""
 
-    top: int
-    born: int
+    epoch: str
+    top: int = 0
+    seq: int = 0
     rows: list[Publication] = field(default_factory=list)
 
 
@@ -166,9 +170,9 @@ class World:
         self.flight: list[str] = []
         self.waiting: list[Publishing] = []
         self.known: dict[tuple[str, str], tuple[Receipt, float]] = {}
-        self.forgotten_top = 0
+        self.forgotten: dict[str, int] = {}
         self.seq = 0
-        self.numbers: set[tuple[str, int]] = set()
+        self.numbers: set[tuple[str, str, int]] = set()
         self.unretained: list[Publication] = []
         self.asked_to_clear: list[str] = []
         self.clearing: list[str] = []
@@ -237,7 +241,7 @@ class World:
             if ttl := options(name).history_ttl:
                 life.rows[:] = [row for row in life.rows if row.time + ttl > self.time.now]
             if not life.rows and name not in self.watchers and name not in self.flight:
-                self.forgotten_top = max(self.forgotten_top, life.top)
+                self.forgotten[name] = life.seq or self.forgotten.get(name, 0)
                 del self.lives[name]
         self.broker.expire(self.time.now, self.hub.is_watched)
 
@@ -290,6 +294,7 @@ class World:
             self._create(row.channel)
             tops[row.channel] = tops.get(row.channel, self.lives[row.channel].top) + 1
             assert (row.offset, row.seq) == (tops[row.channel], self.seq + n)
+            assert row.epoch == self.lives[row.channel].epoch
         assert batch.seq == self.seq + len(batch.rows)
 
     @contextmanager
@@ -327,11 +332,11 @@ class World:
             raise RuntimeError("no delivery")
 
     def _take(self, row: Publication) -> None:
-        position, life = (row.channel, row.offset), self.lives[row.channel]
+        position, life = (row.channel, row.epoch, row.offset), self.lives[row.channel]
         assert position not in self.numbers
         self.numbers.add(position)
         assert (row.seq, row.offset) == (self.seq + 1, life.top + 1)
-        self.seq, life.top = row.seq, row.offset
+        self.seq, life.seq, life.top = row.seq, row.seq, row.offset
         one = self.in_flight.pop(0)
         assert one.data == row.data
         if row in self.unretained:
@@ -355,19 +360,22 @@ class World:
     # -- the model
 
     def _create(self, channel: str) -> None:
-        self.lives.setdefault(channel, Life(self.forgotten_top, self.forgotten_top))
+        generation = self.forgotten.get(channel, 0)
+        self.lives.setdefault(channel, Life(channel_epoch(EPOCH, generation)))
 
     def _release(self, channel: str) -> None:
         life = self.lives.get(channel)
-        if life is not None and life.top == life.born and channel not in self.flight:
+        if life is not None and not life.top and channel not in self.flight:
             del self.lives[channel]
 
     def check(self) -> None:
         if self.problems:
             raise self.problems[0]
-        assert (self.history.seq, self.history.forgotten_top) == (self.seq, self.forgotten_top)
-        assert {n: c.top for n, c in self.history.channels.items()} == {
-            n: life.top for n, life in self.lives.items()
+        assert self.history.seq == self.seq
+        for name in CHANNELS:
+            assert self.history.forgotten.seq(name) == self.forgotten.get(name, 0)
+        assert {n: (c.epoch, c.top) for n, c in self.history.channels.items()} == {
+            n: (life.epoch, life.top) for n, life in self.lives.items()
         }
         for name, channel in self.history.channels.items():
             assert channel.after(0) == self.lives[name].rows
@@ -393,12 +401,13 @@ class World:
     def check_file(self) -> None:
         """Check that a start would load the current history."""
         file = self.committer.file
-        assert (file.seq, file.forgotten_top) == (self.seq, self.forgotten_top)
-        published = {n: c for n, c in self.lives.items() if c.top > c.born}
-        for name, known in file.channels.items():
-            # A watched channel that was cleared before its first publication is in the file.
-            top = published[name].top if name in published else known.floor
-            assert known.top == top
+        assert file.seq == self.seq
+        for name, seq in self.forgotten.items():
+            assert file.forgotten.get(name, 0) == seq
+        published = {n: c for n, c in self.lives.items() if c.top}
+        assert {
+            n: (channel_epoch(EPOCH, c.generation), c.top) for n, c in file.channels.items()
+        } == {n: (life.epoch, life.top) for n, life in published.items()}
         for name, life in published.items():
             assert file.read(name) == [row.offset for row in life.rows]
 
@@ -455,13 +464,13 @@ def test_any_events_leave_each_call_answered_and_each_number_used_once(
 
 
 def forgotten(world: World, offset: int) -> None:
-    """Publish `offset` times to the channel `gone`, and let it be forgotten."""
+    """Publish `offset` times to the channel `gone` first, and let it be forgotten."""
     for _ in range(offset):
         world.do("publish", "gone")
         world.do("commit")
     world.do("sweep", 0.0)
     world.do("commit")
-    assert world.history.forgotten_top == offset
+    assert world.history.forgotten.seq("gone") == offset
 
 
 def test_watcher_may_leave_during_the_first_commit_of_its_channel() -> None:
@@ -474,7 +483,7 @@ def test_watcher_may_leave_during_the_first_commit_of_its_channel() -> None:
     other = world.publish("a")
     world.do("commit")
     assert first.results == [Receipt(EPOCH, 11, 1)]
-    assert other.results == [Receipt(EPOCH, 12, 11)]
+    assert other.results == [Receipt(EPOCH, 12, 1)]
     assert world.publish("quiet", "k").results == first.results
     world.finish()
 
