@@ -11,7 +11,7 @@ VERSIONS := tests/unit $(addprefix tests/e2e/test_,start.py publishing.py recove
 	sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test unit lowest pythons lint format pins bench bench-quick clean
+.PHONY: help run test unit lowest pythons lint format pins bench bench-quick attacks clean
 
 help:
 	@echo "make run      serve http://localhost:8080/     (ARGS=... for twistd pushserver)"
@@ -22,6 +22,7 @@ help:
 	@echo "make lint     check formatting, ruff and mypy"
 	@echo "make format   format and fix the code with ruff"
 	@echo "make bench    compare the cost of a publication with other servers (bench-quick: two minutes)"
+	@echo "make attacks  measure the server under floods, on loopback (five minutes)"
 	@echo "make pins     update the versions in constraints.txt"
 	@echo "make clean    remove everything that make created"
 
@@ -72,6 +73,10 @@ bench:
 	@tools/venv run
 	-$(BIN)/python -m benchmarks full
 	$(BIN)/python -m benchmarks page
+
+attacks:
+	@tools/venv run
+	$(BIN)/python -m benchmarks.attacks
 
 bench-quick:
 	@tools/venv run

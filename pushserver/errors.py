@@ -76,6 +76,17 @@ class Denied(PushServerError):
         self.http_status = http_status
 
 
+class WrongKey(Denied):
+    """The caller gave an API key that is not valid.
+
+    `delay`: the seconds until the answer, so that keys cannot be tried quickly.
+    """
+
+    def __init__(self, message: str, http_status: int = 401, delay: float = 0.0):
+        super().__init__(http_status, message)
+        self.delay = delay
+
+
 class Refused(PushServerError):
     """Raised by a handler to refuse a client; the text is for the client.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 
 from pushserver.auth.origin import allowed_origin, loopback_address, loopback_host
-from pushserver.errors import Denied
+from pushserver.errors import Denied, WrongKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,10 @@ def check_publisher(caller: Caller, rules: Rules, proven: bool = False) -> None:
 
 
 def has_key(caller: Caller, keys: Collection[str]) -> bool:
-    """Whether the caller gave a valid API key; raises Denied for an invalid one."""
+    """Whether the caller gave a valid API key; raises WrongKey for an invalid one."""
     if caller.key is not None and not _is_one_of(caller.key, keys):
         none = "this server has no API keys (auth.api_keys), and a key was sent"
-        raise Denied(401, "the API key is not one of auth.api_keys" if keys else none)
+        raise WrongKey("the API key is not one of auth.api_keys" if keys else none)
     return caller.key is not None
 
 

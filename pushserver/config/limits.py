@@ -45,6 +45,9 @@ class Limits:
     once."""
     refused_requests_per_second: AtLeastOne = 10
     """The refused requests of one HTTP connection a second; ten times as many at once."""
+    wrong_keys_per_minute: AtLeastOne = 30
+    """The wrong API keys of one address a minute, and at once; each further one waits a second for
+    its answer."""
     queued_commands: AtLeastOne = 256
     """The number of commands of one connection that may wait."""
     handler_seconds: Positive = 30.0

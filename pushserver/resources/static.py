@@ -104,7 +104,8 @@ class StaticFiles(File):
         except OSError:
             return NotFound().render(request)
         if not within(self.path, self._root):
-            surroundings(request).log_refusal(f"{self.path} leads out of {self._root}")
+            reason = f"{self.path} leads out of {self._root}"
+            surroundings(request).log_refusal(request, 404, reason)
             return NotFound().render(request)
         if stat.S_ISDIR(status.st_mode) and os.path.isfile(os.path.join(self.path, INDEX)):
             return _to_folder(request)

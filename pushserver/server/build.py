@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from twisted.web.resource import Resource
 
@@ -18,6 +19,7 @@ from pushserver.auth.access import Rules
 from pushserver.auth.allowed_origins import Origins
 from pushserver.auth.origin import host_name
 from pushserver.auth.proxies import Proxies, Trust
+from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
 from pushserver.config.limits import Limits
@@ -58,9 +60,11 @@ from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
 from pushserver.usercode.thread_pool import Pool, ThreadPool
 from pushserver.usercode.worker import ThreadWorker
+from pushserver.web.checks import client_address
 from pushserver.web.gate import Gate, IsOwn
 from pushserver.web.hosts import Hosts
 from pushserver.web.owner import is_own
+from pushserver.web.refusal_log import RefusalLog
 from pushserver.web.resource import ContainerResource
 from pushserver.web.site import PushSite
 from pushserver.web.turns import Turns
@@ -96,7 +100,9 @@ def build(
     proxies = Proxies.of(config.server.trusted_proxies)
     trust = Trust(origins, proxies)
     auth = config.auth
-    gate = Gate(Rules(frozenset(auth.api_keys), origins, auth.local_without_key), is_own)
+    rules = Rules(frozenset(auth.api_keys), origins, auth.local_without_key)
+    wrong_keys = WrongKeys(limits.wrong_keys_per_minute)
+    gate = Gate(rules, is_own, wrong_keys, proxies, node.metrics, monotonic)
     bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic, shortcuts)
     compress = config.server.compress
     turns = Turns(reactor, monotonic)
@@ -120,7 +126,8 @@ def build(
     server = replace(config.server, front_channel=front_channel(config.server, runners))
     root = tree(channels, connections, runners, status, server)
     shortcut = websockets.shortcut(root) if shortcuts else None
-    site = PushSite(root, limits, pages.error, reactor, turns, shortcut, trust)
+    refusals = RefusalLog(monotonic, partial(client_address, proxies=proxies))
+    site = PushSite(root, limits, pages.error, reactor, turns, shortcut, trust, refusals)
     run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
     service = PushService(node, site, reactor, storage, run_by, shortcuts)
     for text in config.server.listen:

@@ -11,8 +11,11 @@ from twisted.web.server import Request
 
 from pushserver.auth.access import Caller, Rules, check_publisher, has_key
 from pushserver.auth.origin import loopback_address
-from pushserver.errors import Denied
-from pushserver.web.checks import forwarded_by
+from pushserver.auth.proxies import Proxies
+from pushserver.auth.wrong_keys import SLOW_SECONDS, WrongKeys
+from pushserver.errors import Denied, WrongKey
+from pushserver.hub.metrics import Metrics
+from pushserver.web.checks import client_address, forwarded_by
 from pushserver.web.resource import header
 
 IsOwn = Callable[[Request], bool | None]
@@ -23,9 +26,21 @@ class Gate:
 
     _log = Logger()
 
-    def __init__(self, rules: Rules, is_own: IsOwn):
+    def __init__(
+        self,
+        rules: Rules,
+        is_own: IsOwn,
+        wrong_keys: WrongKeys,
+        proxies: Proxies,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ):
         self._rules = rules
         self._is_own = is_own
+        self._wrong_keys = wrong_keys
+        self._proxies = proxies
+        self._metrics = metrics
+        self._clock = clock
         self._warned = False
 
     def check(self, request: Request, proven: bool = False) -> None:
@@ -35,7 +50,10 @@ class Gate:
         """
         caller = self._caller(request)
         self._warn_of_proxy(caller)
-        check_publisher(caller, self._rules, proven)
+        try:
+            check_publisher(caller, self._rules, proven)
+        except WrongKey as error:
+            raise self._counted(request, error) from None
 
     def allows(self, request: Request) -> bool:
         """Whether this request may publish."""
@@ -46,8 +64,19 @@ class Gate:
         return True
 
     def has_key(self, request: Request) -> bool:
-        """Whether this request gives an API key; raises Denied for a wrong one."""
-        return has_key(self._caller(request), self._rules.keys)
+        """Whether this request gives an API key; raises WrongKey for a wrong one."""
+        try:
+            return has_key(self._caller(request), self._rules.keys)
+        except WrongKey as error:
+            raise self._counted(request, error) from None
+
+    def _counted(self, request: Request, error: WrongKey) -> WrongKey:
+        """Count a wrong key; return the error for its answer."""
+        self._metrics.refusals["wrong_key"] += 1
+        address = client_address(request, self._proxies)
+        if not self._wrong_keys.is_too_many(address, self._clock()):
+            return error
+        return WrongKey(f"{error}; too many wrong keys (wrong_keys_per_minute)", 429, SLOW_SECONDS)
 
     def _caller(self, request: Request) -> Caller:
         address = request.getClientAddress()

@@ -27,9 +27,7 @@ def forget_head(request: Any, answered: bool) -> None:
     request.requestHeaders = Headers(kept)
     if answered:
         request.responseHeaders = Headers()
-    request.received_cookies = {}
-    request.args = {}
-    request.prepath, request.postpath = [], []
+    request.received_cookies = request.args = request.prepath = request.postpath = None
     if request.content is not None:
         request.content.close()
         request.content = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import parse_qs
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
@@ -25,8 +26,13 @@ class Surroundings(Protocol):
     def error_page(self, status: int, title: str, message: str, root: str, /) -> bytes:
         """The page of an error; `root` is the relative URL of the server's root."""
 
-    def log_refusal(self, message: str) -> None:
-        """Log the reason of a refusal."""
+    @property
+    def log_refusal(self) -> Callable[[Request, int, str], None]:
+        """Logs a refusal: its request, its status and its reason."""
+
+    @property
+    def reactor(self) -> IReactorTime:
+        """The reactor of the server."""
 
 
 class Mounted(Resource):

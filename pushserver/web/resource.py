@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.errors import PushServerError
+from pushserver.errors import PushServerError, WrongKey
 from pushserver.protocols.formats import Format
 from pushserver.web.accept import preferred
 from pushserver.web.mount import depth, refused_too_often, surroundings
@@ -97,7 +98,7 @@ class LeafResource(Resource):
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
 
-        def failed(failure: Failure) -> bytes:
+        def failed(failure: Failure) -> Any:
             return self._answer_error(request, failure.value, failure)
 
         def finish(body: bytes) -> None:
@@ -111,9 +112,11 @@ class LeafResource(Resource):
 
     def _answer_error(
         self, request: Request, error: BaseException | None, failure: Failure | None = None
-    ) -> bytes:
+    ) -> bytes | Deferred[bytes]:
         if isinstance(error, PushServerError) and error.http_status:
-            return refuse(request, error)
+            body = refuse(request, error)
+            late = isinstance(error, WrongKey) and error.delay
+            return _later(request, late, body) if late else body
         self._log.failure("{path} failed", failure, path=request.path)
         return refuse(request, _INTERNAL)
 
@@ -145,6 +148,10 @@ def _allow_origin(request: Request) -> bool:
 def _vary(request: Request, name: bytes) -> None:
     if name not in request.responseHeaders.getRawHeaders(b"vary", []):
         request.responseHeaders.addRawHeader(b"vary", name)
+
+
+def _later(request: Request, seconds: float, body: bytes) -> Deferred[bytes]:
+    return deferLater(surroundings(request).reactor, seconds, lambda: body)
 
 
 async def _await(answer: Awaitable[bytes]) -> bytes:
@@ -193,7 +200,7 @@ _TOO_MANY = Refusal(
     {"retry-after": "10", "connection": "close"},
 )
 RETRY = {"retry-after": "1"}
-_HEADERS = {401: {"www-authenticate": "ApiKey"}, 503: RETRY}
+_HEADERS = {401: {"www-authenticate": "ApiKey"}, 429: {"retry-after": "60"}, 503: RETRY}
 """Of the answers to exceptions other than Refusal."""
 _TITLES = {**RESPONSES, 426: b"Upgrade Required"}
 
@@ -203,8 +210,8 @@ def refuse(request: Request, error: PushServerError) -> bytes:
     if refused_too_often(request.channel):
         error = _TOO_MANY
     status, text = error.http_status, str(error)
-    if status in (401, 403):
-        surroundings(request).log_refusal(text)
+    if status in (401, 403, 429):
+        surroundings(request).log_refusal(request, status, text)
     title = _TITLES.get(status, b"Error")
     request.setResponseCode(status, title)
     request.setHeader(b"cache-control", b"no-store")

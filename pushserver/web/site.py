@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.logger import Logger
 from twisted.web import http
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
@@ -20,13 +19,12 @@ from pushserver.auth.proxies import Trust
 from pushserver.config.limits import Limits
 from pushserver.web.first_bytes import FirstBytes, Shortcut
 from pushserver.web.pipeline import DeadlineChannel
+from pushserver.web.refusal_log import RefusalLog
 from pushserver.web.turns import Turns
 
 # Arguments: the status, its name, the message, and the relative URL of the server's root.
 ErrorPage = Callable[[int, str, str, str], bytes]
 
-MAX_REFUSALS = 100
-REFUSAL_CHARACTERS = 500
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 """A target with scheme and authority, as some clients send it that use a proxy."""
 HEADERS = {
@@ -141,7 +139,6 @@ class PushRequest(Request):
 class PushSite(Site):
     """Serves the tree of resources, and logs no requests."""
 
-    _log = Logger()
     noisy = False
     protocol = DeadlineChannel  # type: ignore[assignment]
     requestFactory = PushRequest
@@ -155,6 +152,7 @@ class PushSite(Site):
         turns: Turns,
         shortcut: Shortcut | None,
         trust: Trust,
+        refusals: RefusalLog,
     ):
         super().__init__(root, timeout=limits.request_seconds, reactor=reactor)
         self.limits = limits
@@ -164,7 +162,7 @@ class PushSite(Site):
         self.turns = turns
         self._shortcut = shortcut
         self._empty: Deferred[None] | None = None
-        self._refused: set[str] = set()
+        self.log_refusal = refusals.write
 
     def acceptableProtocols(self) -> list[bytes]:
         # Twisted offers h2 if that is installed; our protocols are of HTTP/1.1.
@@ -190,14 +188,6 @@ class PushSite(Site):
         protocol: Any = super().buildProtocol(address)
         protocol.timeOut = seconds
         return protocol
-
-    def log_refusal(self, message: str) -> None:
-        """Log the reason of a refusal: each once, and MAX_REFUSALS at the most."""
-        # A reason may contain bytes of the peer: an Origin, a Host.
-        message = message[:REFUSAL_CHARACTERS]
-        if message not in self._refused and len(self._refused) < MAX_REFUSALS:
-            self._refused.add(message)
-            self._log.info("refused: {message}", message=message)
 
     def release(self, channel: DeadlineChannel | FirstBytes) -> None:
         """Forget a connection that is gone, or is no longer one of HTTP."""

@@ -18,13 +18,13 @@ from twisted.web.http_headers import _nameEncoder
 import pushserver
 from pushserver.auth import origin
 from pushserver.auth.origin import loopback_address
+from pushserver.auth.wrong_keys import MAX_ADDRESSES, WrongKeys
 from pushserver.channels.idempotency import KeyEntry, Keys
 from pushserver.channels.publication import Receipt
 from pushserver.config.limits import Limits
 from pushserver.errors import Unavailable
 from pushserver.sessions.replay_cache import MOST_BYTES, Replays
 from pushserver.web.first_bytes import MAX_NAME_BYTES
-from pushserver.web.site import MAX_REFUSALS, REFUSAL_CHARACTERS
 from tests.unit.fakes.tools import Client, make_node
 from tests.unit.fakes.web import Line, Server, parse, request
 
@@ -136,11 +136,12 @@ BOUNDS = {
     "server.options.Options.optFlags": CONFIGURED,
     "server.options.Options.optParameters": CONFIGURED,
     "sessions.session.Session._queue": "queued_commands",
+    "auth.wrong_keys.WrongKeys._rates": "MAX_ADDRESSES",
+    "web.refusal_log.RefusalLog._rates": "MAX_ADDRESSES",
     "web.turns.Turns._waiting": "one of each connection",
     "sessions.session.Session.invited": "the channels that the application puts a client into",
     "server.signals.SignalHandlers._limiters": STARTED,
     "server.signals.SignalHandlers._waiting": "the numbers of three signals",
-    "web.site.PushSite._refused": "MAX_REFUSALS, of REFUSAL_CHARACTERS each",
     "web.pipeline.Port.channels": CONNECTIONS,
     "web.site.PushSite.channels": CONNECTIONS,
     "sources.http_client.response._Body._pieces": (
@@ -321,12 +322,18 @@ def test_caches_and_containers_are_found_in_all_their_forms() -> None:
 MANY = 3_000
 
 
-def test_refusals_keep_few_and_short_messages() -> None:
+def test_few_addresses_of_refused_clients_are_kept() -> None:
     server = Server()
-    for n in range(2 * MAX_REFUSALS):
-        server.get("/channels/a", origin=f"http://{n}.{'x' * 10_000}")
-    assert len(server.site._refused) == MAX_REFUSALS
-    assert max(map(len, server.site._refused)) <= REFUSAL_CHARACTERS
+    keys = WrongKeys(5)
+    for n in range(2 * MAX_ADDRESSES):
+        address = f"10.{n // 60_000}.{n // 250 % 250}.{n % 250}"
+        line = server.connect(address)
+        line.send(request("/channels/a", origin="http://elsewhere"))
+        line.vanish()
+        keys.is_too_many(address, n)
+    refusals: Any = server.site.log_refusal
+    assert len(refusals.__self__._rates) == MAX_ADDRESSES
+    assert len(keys._rates) == MAX_ADDRESSES
 
 
 def test_names_of_headers_that_twisted_keeps_are_short() -> None:

@@ -83,7 +83,8 @@ def test_reading_without_a_key_is_refused_even_on_this_machine(
         answer = visit(server, path.format("room:1"), **headers)
     assert answer.error == (403, NO.format("room:1"))
     assert b"said" not in answer.body
-    assert log.take() == [f"refused: {NO.format('room:1')}"]
+    url = path.format("room:1").partition("?")[0]
+    assert log.take() == [f"refused 403 to 127.0.0.1: GET {url}: {NO.format('room:1')}"]
 
 
 def test_reading_with_a_key_is_allowed(server: Server, reader: tuple[str, dict[str, str]]) -> None:

@@ -296,7 +296,8 @@ def test_a_link_out_of_the_folder_is_not_followed(
     with Log() as events:
         for _ in range(2):
             assert server.get("/files/link").status == 404
-    assert events.take() == [f"refused: {folder}/link leads out of {folder}"]
+    line = f"refused 404 to 127.0.0.1: GET /files/link: {folder}/link leads out of {folder}"
+    assert events.take() == [line] * 2
     assert server.get("/files/link/secret.txt").status == 404
 
 

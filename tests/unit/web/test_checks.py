@@ -106,7 +106,7 @@ def test_refusal_names_the_url_that_it_saw_and_the_headers_that_are_missing(
     message = f"a page of '{PAGE}' may not use '{url}': {expected}"
     message += f"; a proxy that serves this page has to send {missing}"
     assert answer.error == (403, message)
-    assert log.take() == [f"refused: {message}"]
+    assert log.take() == [f"refused 403 to 127.0.0.1: GET /channels/a: {message}"]
 
 
 @pytest.mark.parametrize("origin", ["null", "file://", "chrome-extension://abc", "https://a b"])

@@ -281,7 +281,8 @@ def test_page_of_another_origin_is_refused_and_logged_once(target: str) -> None:
     assert not short
     assert visit.wire.startswith(b"HTTP/1.1 403 ")
     assert len(visit.log) == 1
-    assert "refused: a page of 'http://evil' may not use" in visit.log[0]
+    assert "refused 403 to " in visit.log[0]
+    assert ": a page of 'http://evil' may not use" in visit.log[0]
 
 
 @pytest.mark.parametrize(

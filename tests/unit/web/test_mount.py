@@ -228,7 +228,7 @@ class TestPublishing:
         with Log() as events:
             assert guest.get(path, "POST", b"1", origin=FOREIGN).error[0] == 403
         [line] = events.take()
-        assert line.startswith("refused: ")
+        assert line.startswith("refused 403 to ")
         assert FOREIGN in line
         answer = guest.get(path, "POST", b"1", origin=APP)
         assert (answer.status, answer["access-control-allow-origin"]) == (201, APP)

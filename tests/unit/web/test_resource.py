@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import LogLevel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -19,7 +18,7 @@ from pushserver.web.resource import (
     Refusal,
     is_upgrade,
 )
-from tests.unit.fakes.web import BROWSER, Log, Server, Trouble
+from tests.unit.fakes.web import BROWSER, Server, Trouble
 
 
 class Desk(LeafResource):
@@ -222,15 +221,3 @@ def test_upgrade_header_asks_for_a_websocket(headers: Mapping[str, str], expecte
     server.get("/desk", **headers)
     (request,) = server.site.resource.children[b"desk"].seen
     assert is_upgrade(request) is expected
-
-
-def test_refusal_is_logged_once_for_each_reason() -> None:
-    server = Server()
-    with Log(LogLevel.info) as log:
-        for origin in ("http://a.example", "http://b.example", "http://a.example"):
-            for path in ("/channels/x", "/channels/y"):
-                assert server.get(path, origin=origin).status == 403
-    lines = log.take()
-    assert len(lines) == 2
-    assert "allowed_origins" in lines[0]
-    assert "a.example" in lines[0]

@@ -1,0 +1,69 @@
+"""Logs refused requests with the address, the URL and the reason, at a bounded rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.logger import Logger
+from twisted.web.server import Request
+
+from pushserver.auth.wrong_keys import MAX_ADDRESSES, group
+from pushserver.usercode.rate import Rate
+
+PER_SECOND = 1
+AT_ONCE = 5
+"""Lines for one status and one address."""
+
+ALL_PER_SECOND = 10
+"""Lines a second for all."""
+
+REASON_CHARACTERS = 500
+PATH_CHARACTERS = 200
+
+
+class RefusalLog:
+    """The log of one server; `address` gives the client's, None on a Unix socket.
+
+    A line has the number of refusals since the last line that were not logged. The address comes
+    before all that the peer may choose, so that a line cannot name another one (docs/security.md
+    has a filter for fail2ban). The query is left out, as it may have secrets.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: Callable[[], float], address: Callable[[Request], str | None]):
+        self._clock = clock
+        self._address = address
+        self._rates: dict[tuple[int, str], Rate] = {}
+        self._all = Rate(ALL_PER_SECOND)
+        self._suppressed = 0
+
+    def write(self, request: Request, status: int, reason: str) -> None:
+        """Log one refusal, or count it if there are too many."""
+        address = self._address(request)
+        if not self._has_room(status, group(address)):
+            self._suppressed += 1
+            return
+        suppressed, self._suppressed = self._suppressed, 0
+        self._log.info(
+            "refused {status} to {address}: {method} {path}: {reason}{suffix}",
+            status=status,
+            address=address or "unix",
+            method=_escaped(request.method.decode("latin-1"), 20),
+            path=_escaped(request.path.decode("latin-1"), PATH_CHARACTERS),
+            reason=_escaped(reason, REASON_CHARACTERS),
+            suffix=f" (and {suppressed} that were not logged)" if suppressed else "",
+        )
+
+    def _has_room(self, status: int, address: str) -> bool:
+        now = self._clock()
+        rate = self._rates.pop((status, address), None) or Rate(PER_SECOND, AT_ONCE)
+        self._rates[status, address] = rate
+        if len(self._rates) > MAX_ADDRESSES:
+            del self._rates[next(iter(self._rates))]
+        return rate.allows(now) and self._all.allows(now)
+
+
+def _escaped(text: str, most: int) -> str:
+    """The text without control characters, cut."""
+    return repr(text[:most])[1:-1]
