@@ -15,7 +15,7 @@ from pushserver.errors import (
     Refused,
     Unavailable,
 )
-from pushserver.publisher import publish
+from pushserver.publisher import apublish, publish
 
 if TYPE_CHECKING:
     from pushserver.app.client import Client
@@ -33,6 +33,7 @@ __all__ = [
     "Refused",
     "Unavailable",
     "__version__",
+    "apublish",
     "publish",
 ]
 __version__ = "0.1.1"

@@ -220,7 +220,7 @@ def _serve(options: Any, out: TextIO) -> None:
 def _publish(options: Any, out: TextIO) -> None:
     for line in [options.data] if options.data != "-" else _input_lines():
         answer = publish(
-            options.url, options.channel, _value(line), event=options.event, key=options.key
+            options.url, options.channel, _value(line), event=options.event, api_key=options.key
         )
         print(json.dumps(answer), file=out, flush=True)
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
+import warnings
+from collections.abc import Mapping
+from functools import partial
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -22,7 +26,10 @@ from pushserver.opener import (
     send,
 )
 
-RETRY_SECONDS = (0.2, 1.0, 3.0)
+KEY = re.compile(r"[ -~]{1,128}")
+KEY_RULE = "1 to 128 printable ASCII characters"
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
+"""The pause before another attempt doubles."""
 
 
 def publish(
@@ -31,35 +38,80 @@ def publish(
     data: object,
     *,
     event: str = "message",
+    tags: Mapping[str, str] | None = None,
+    api_key: str | None = None,
     key: str | None = None,
     timeout: float = 10.0,
+    retry_seconds: float = 1.0,
 ) -> dict[str, object]:
     """Publish `data` to a channel of the server at `url`; any value that `app.publish` accepts.
 
-    Returns `{"offset", "epoch", "id"}`. `key` is the API key; it is needed if the server has keys,
-    and from another machine or another user than the server's. If the server cannot be reached or
-    answers 502, 503 or 504, three more attempts follow within some seconds; all use one idempotency
-    key, so that at most one publication is made. `timeout` is in seconds, for each attempt.
-    Redirects are not followed. The proxies of the environment (`http_proxy`, `https_proxy`,
-    `no_proxy`) are used, but never for this machine. Raises PublishError.
+    Returns `{"offset", "epoch", "id"}`. The API key is needed if the server has keys, and from
+    another machine or another user than the server's. `key` is an idempotency key: a second
+    publication with it within five minutes is not made, and returns the position of the first.
+
+    If the server cannot be reached or answers 502, 503 or 504, more attempts follow for
+    `retry_seconds`; all have one idempotency key, so that at most one publication is made.
+    `timeout` is in seconds, for each attempt. Redirects are not followed. The proxies of the
+    environment (`http_proxy`, `https_proxy`, `no_proxy`) are used, but never for this machine.
+    Raises PublishError.
+
+    Before version 0.2 the API key was `key`. A `key` without `api_key` that the server refuses is
+    still sent as that, with a DeprecationWarning.
     """
-    request = _request(url, channel, data, event, key)
-    for pause in RETRY_SECONDS:
+    if key is not None and not KEY.fullmatch(key):
+        if api_key is not None:
+            raise PublishError(f"invalid idempotency key {key[:140]!r}: expected {KEY_RULE}")
+        api_key, key = _old_key(key), None
+    make = partial(_request, url, channel, data, event, tags, key or secrets.token_hex(16))
+    request = make(api_key)
+    until, pause = time.monotonic() + retry_seconds, FIRST_PAUSE_SECONDS
+    while True:
         try:
             return _send(request, timeout)
-        except _TryAgain:
-            time.sleep(pause)
-    try:
-        return _send(request, timeout)
-    except _TryAgain as error:
-        raise PublishError(str(error)) from None
+        except _NeedsKey as error:
+            if key is None or request.has_header("X-api-key"):
+                raise PublishError(str(error)) from None
+            request = make(_old_key(key))
+        except _TryAgain as error:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise PublishError(str(error)) from None
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+
+
+async def apublish(url: str, channel: str, data: object, **options: Any) -> dict[str, object]:
+    """Publish as `publish` does, in a thread, for coroutines of asyncio and of Twisted."""
+    # Imported here: a script that publishes needs neither asyncio nor Twisted.
+    from pushserver.usercode.in_thread import in_thread
+
+    return await in_thread(partial(publish, url, channel, data, **options))
+
+
+def _old_key(key: str) -> str:
+    problem = "publish(key=...) is an idempotency key: give the API key as api_key=..."
+    warnings.warn(problem, DeprecationWarning, stacklevel=3)
+    return key
+
+
+class _NeedsKey(Exception):
+    """The server wants an API key."""
 
 
 class _TryAgain(Exception):
-    pass
+    """Another attempt may succeed."""
 
 
-def _request(url: str, channel: str, data: object, event: str, key: str | None) -> ServerRequest:
+def _request(
+    url: str,
+    channel: str,
+    data: object,
+    event: str,
+    tags: Mapping[str, str] | None,
+    key: str,
+    api_key: str | None,
+) -> ServerRequest:
     try:
         body = json.dumps(data, allow_nan=False).encode()
     except TypeError:
@@ -67,12 +119,15 @@ def _request(url: str, channel: str, data: object, event: str, key: str | None) 
     except (ValueError, RecursionError) as error:
         raise PublishError(f"the data does not fit into JSON: {error}") from None
     try:
-        path = f"/channels/{quote(channel, safe='')}?{urlencode({'event': event})}"
+        query = [("event", event), *((f"tag.{name}", text) for name, text in (tags or {}).items())]
+        path = f"/channels/{quote(channel, safe='')}?{urlencode(query)}"
     except UnicodeEncodeError as error:
-        raise PublishError(f"the name of a channel or an event is no text: {error}") from None
-    headers = {"Content-Type": "application/json", "Idempotency-Key": secrets.token_hex(16)}
+        raise PublishError(
+            f"the name of a channel, an event or a tag is no text: {error}"
+        ) from None
+    headers = {"Content-Type": "application/json", "Idempotency-Key": key}
     try:
-        return make_request(url, path, headers, key, body)
+        return make_request(url, path, headers, api_key, body)
     except ValueError as error:
         raise PublishError(str(error)) from None
 
@@ -95,10 +150,13 @@ def _send(request: ServerRequest, timeout: float) -> dict[str, object]:
         message = refusal(request, error, timeout)
         if error.code in TEMPORARY:
             raise _TryAgain(message) from None
+        if error.code in (401, 403):
+            raise _NeedsKey(message) from None
         raise PublishError(message) from None
     except (URLError, OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise _TryAgain(f"{request.place}: {printable(str(reason))}") from None
+        hint = "; is it running?" if isinstance(reason, ConnectionRefusedError) else ""
+        raise _TryAgain(f"{request.place}: {printable(str(reason))}{hint}") from None
     except ValueError as error:
         raise PublishError(f"{request.place}: {printable(str(error))}") from None
 

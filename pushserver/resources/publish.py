@@ -8,7 +8,7 @@ from twisted.web.server import Request
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event
-from pushserver.channels.publication import Draft
+from pushserver.channels.publication import Draft, check_tags
 from pushserver.errors import InvalidData, InvalidName, NotJSON
 from pushserver.sessions.node import Node
 from pushserver.web.body import check_coding, read_body
@@ -22,7 +22,7 @@ _NUMBERS = (b"NaN", b"Infinity", b"-Infinity")
 async def publish(request: Request, channel: str, node: Node, gate: Gate) -> bytes:
     """Publish the request's body to the channel: `201 {"offset", "epoch", "id"}`."""
     gate.check(request)
-    draft = Draft(channel, _data(request), _event(request), key=_key(request))
+    draft = Draft(channel, _data(request), _event(request), _tags(request), key=_key(request))
     receipt = await node.publish(draft)
     request.setResponseCode(201)
     return answer_json(
@@ -54,6 +54,19 @@ def _event(request: Request) -> str:
         return check_event(name.decode())
     except UnicodeDecodeError:
         raise InvalidName(f"invalid event name {name[:140]!r}: expected UTF-8") from None
+
+
+def _tags(request: Request) -> dict[str, str] | None:
+    """The tags of `tag.NAME=TEXT` in the query."""
+    prefix = b"tag."
+    given = {name: values[-1] for name, values in request.args.items() if name.startswith(prefix)}
+    if not given:
+        return None
+    try:
+        tags = {name.removeprefix(prefix).decode(): text.decode() for name, text in given.items()}
+    except UnicodeDecodeError:
+        raise InvalidData(f"invalid tags {str(given)[:140]}: expected UTF-8") from None
+    return check_tags(tags)
 
 
 def _key(request: Request) -> str:

@@ -17,7 +17,6 @@ import centrifuge
 import pytest
 
 import pushserver
-from pushserver import publisher
 from tests.e2e.exchange import LINES, Reading, ask, data, history, publish, serving
 from tests.e2e.programs import PUSHSERVER, PYTHON
 from tests.e2e.server import Server, environment
@@ -233,10 +232,8 @@ def test_a_script_publishes_with_the_standard_library_alone(server: Server) -> N
 
 @pytest.mark.parametrize("durability", ["sync", "batched"])
 def test_a_publisher_whose_server_is_restarted_publishes_once(
-    tmp_path: Path, durability: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, durability: str
 ) -> None:
-    # Patient enough for a slow machine.
-    monkeypatch.setattr(publisher, "RETRY_SECONDS", (0.1,) * 300)
     config = f'[store]\npath = "s.db"\ndurability = "{durability}"\n[sources]'
     with serving(tmp_path, config) as server:
         server.stop()
@@ -245,7 +242,9 @@ def test_a_publisher_whose_server_is_restarted_publishes_once(
 
         def publish_ten() -> None:
             try:
-                found.extend(pushserver.publish(server.url, "a", n) for n in range(10))
+                found.extend(
+                    pushserver.publish(server.url, "a", n, retry_seconds=60.0) for n in range(10)
+                )
             except Exception as error:
                 errors.append(error)
 

@@ -16,7 +16,6 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import pushserver
-from pushserver import publisher
 from pushserver.store.schema import FORMAT
 from tests.e2e.exchange import SSE, Reading, ask, configured, data, history, publish, serving
 from tests.e2e.server import TWISTD, Server, environment, run_twistd
@@ -181,9 +180,8 @@ def limit_files(server: Server, size: int) -> None:
 
 @pytest.mark.parametrize("durability", MODES)
 def test_full_disk_refuses_publications_with_the_reason_and_readers_continue(
-    tmp_path: Path, durability: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, durability: str
 ) -> None:
-    monkeypatch.setattr(publisher, "RETRY_SECONDS", (0.1,) * 300)
     server = configured(tmp_path, config(durability))
     text = "x" * 20_000
     accepted: list[tuple[int, str]] = []
@@ -210,7 +208,7 @@ def test_full_disk_refuses_publications_with_the_reason_and_readers_continue(
 
             limit_files(server, resource.RLIM_INFINITY)
             # `publish` retries; in `batched` mode the store writes again within a second.
-            last = pushserver.publish(server.url, "a", "last")
+            last = pushserver.publish(server.url, "a", "last", retry_seconds=60.0)
             assert last["offset"] == len(accepted) + 2
             assert json.loads(stream.block()["data"])["data"] == "last"
         epoch = history(server, "a")["epoch"]

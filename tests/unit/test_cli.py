@@ -101,11 +101,11 @@ class Published(list[tuple[str, str, object, str, "str | None"]]):
     """The arguments of `publish`."""
 
     def __call__(
-        self, url: str, channel: str, data: object, *, event: str, key: str | None
+        self, url: str, channel: str, data: object, *, event: str, api_key: str | None
     ) -> dict[str, object]:
         if channel == "bad":
             raise PublishError("400: no such name")
-        self.append((url, channel, data, event, key))
+        self.append((url, channel, data, event, api_key))
         return dict(POSITION)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import socket
@@ -9,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import date
 from http.server import BaseHTTPRequestHandler
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from pushserver import PublishError, publish
+from pushserver import PublishError, apublish, publish
 from pushserver.opener import _local, _opener
 from tests.http_server import HttpServer, Quiet
 
@@ -66,7 +67,10 @@ class Listener(HttpServer):
 
 
 class Pauses(list[float]):
-    """The pauses between attempts, without waiting."""
+    """The pauses between attempts, without waiting, on a clock of their own."""
+
+    def sleep(self, seconds: float) -> None:
+        self.append(seconds)
 
 
 @pytest.fixture
@@ -86,7 +90,8 @@ def other() -> Iterator[Listener]:
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
     pauses = Pauses()
-    monkeypatch.setattr("pushserver.publisher.time.sleep", pauses.append)
+    clock = SimpleNamespace(sleep=pauses.sleep, monotonic=lambda: sum(pauses))
+    monkeypatch.setattr("pushserver.publisher.time", clock)
     return pauses
 
 
@@ -114,7 +119,7 @@ def test_a_publication_is_one_post_to_the_channels_url(listener: Listener) -> No
 
 def test_the_event_the_key_and_a_path_of_the_server_are_sent(listener: Listener) -> None:
     listener.answers = [taken()]
-    publish(f"{listener.url}/live/", "chat:a b", 1, event="grün & neu", key="s3cret")
+    publish(f"{listener.url}/live/", "chat:a b", 1, event="grün & neu", api_key="s3cret")
     [request] = listener.requests
     assert request["path"] == "/live/channels/chat%3Aa%20b?event=gr%C3%BCn+%26+neu"
     assert request["headers"]["X-API-Key"] == "s3cret"
@@ -125,6 +130,82 @@ def test_each_publication_has_its_own_key(listener: Listener) -> None:
     publish(listener.url, "a", 1)
     publish(listener.url, "a", 1)
     assert len({request["headers"]["Idempotency-Key"] for request in listener.requests}) == 2
+
+
+def test_key_is_an_idempotency_key(listener: Listener) -> None:
+    listener.answers = [refused(503, "not now"), taken()]
+    publish(listener.url, "a", 1, key="order 7", api_key="s3cret")
+    for request in listener.requests:
+        assert request["headers"]["Idempotency-Key"] == "order 7"
+        assert request["headers"]["X-API-Key"] == "s3cret"
+
+
+def test_tags_are_in_the_query(listener: Listener) -> None:
+    listener.answers = [taken()]
+    publish(listener.url, "a", 1, tags={"city": "Köln & Bonn"})
+    [request] = listener.requests
+    assert request["path"] == "/channels/a?event=message&tag.city=K%C3%B6ln+%26+Bonn"
+
+
+class TestTheKeyOfBefore:
+    """`key` was the API key: it still is where the server needs one, with a warning."""
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_is_sent_as_the_api_key_after_a_refusal(self, listener: Listener, status: int) -> None:
+        listener.answers = [refused(status, "the key is missing"), taken()]
+        with pytest.warns(DeprecationWarning, match="api_key="):
+            assert publish(listener.url, "a", 1, key="s3cret") == POSITION
+        first, second = listener.requests
+        assert first["headers"]["X-API-Key"] is None
+        assert second["headers"]["X-API-Key"] == "s3cret"
+
+    def test_that_is_wrong_too_is_refused(self, listener: Listener) -> None:
+        listener.answers = [refused(401, "missing"), refused(401, "wrong")]
+        with pytest.warns(DeprecationWarning, match="api_key="):
+            self.is_refused(listener)
+        assert len(listener.requests) == 2
+
+    @staticmethod
+    def is_refused(listener: Listener) -> None:
+        with pytest.raises(PublishError, match="401: wrong"):
+            publish(listener.url, "a", 1, key="s3cret")
+
+    def test_is_not_tried_beside_an_api_key(self, listener: Listener) -> None:
+        listener.answers = [refused(401, "wrong")]
+        with pytest.raises(PublishError, match="401: wrong"):
+            publish(listener.url, "a", 1, key="order 7", api_key="s3cret")
+        assert len(listener.requests) == 1
+
+    @pytest.mark.parametrize("key", ["a" * 129, "ü"])
+    def test_that_cannot_be_an_idempotency_key_is_the_api_key(
+        self, listener: Listener, key: str
+    ) -> None:
+        listener.answers = [taken()]
+        with pytest.warns(DeprecationWarning, match="api_key="):
+            publish(listener.url, "a", 1, key=key)
+        assert listener.requests[0]["headers"]["X-API-Key"] == key
+        with pytest.raises(PublishError, match="invalid idempotency key"):
+            publish(listener.url, "a", 1, key=key, api_key="s3cret")
+
+
+class TestInACoroutine:
+    def test_of_asyncio_publishing_does_not_block(self, listener: Listener) -> None:
+        listener.answers = [taken(), taken()]
+
+        async def main() -> list[dict[str, object]]:
+            calls = [apublish(listener.url, "a", 1), apublish(listener.url, "a", 2, event="e")]
+            return list(await asyncio.gather(*calls))
+
+        assert asyncio.run(main()) == [POSITION, POSITION]
+        assert {r["path"].partition("?")[2] for r in listener.requests} == {
+            "event=message",
+            "event=e",
+        }
+
+    def test_a_refusal_is_raised(self, listener: Listener) -> None:
+        listener.answers = [refused(400, "bad")]
+        with pytest.raises(PublishError, match="400: bad"):
+            asyncio.run(apublish(listener.url, "a", 1))
 
 
 @pytest.mark.parametrize(
@@ -138,23 +219,34 @@ def test_temporary_failures_are_tried_again_with_the_same_key(
     assert publish(listener.url, "a", 1) == POSITION
     assert len({request["headers"]["Idempotency-Key"] for request in listener.requests}) == 1
     assert len(listener.requests) == 4
-    assert pauses == [0.2, 1.0, 3.0]
+    assert pauses == [0.1, 0.2, 0.4]
 
 
 def test_lasting_failures_are_raised(listener: Listener, pauses: Pauses) -> None:
-    listener.answers = [refused(503, "the store failed: disk full")] * 4
+    listener.answers = [refused(503, "the store failed: disk full")] * 5
     with pytest.raises(PublishError, match=r"^503: the store failed: disk full$"):
         publish(listener.url, "a", 1)
-    assert len(pauses) == 3
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.3])
+
+
+def test_attempts_continue_for_the_time_that_was_asked_for(
+    listener: Listener, pauses: Pauses
+) -> None:
+    listener.answers = [*[refused(503, "not now")] * 9, taken()]
+    assert publish(listener.url, "a", 1, retry_seconds=60.0) == POSITION
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    listener.answers = [refused(503, "not now")]
+    with pytest.raises(PublishError, match="not now"):
+        publish(listener.url, "a", 1, retry_seconds=0.0)
 
 
 def test_an_unreachable_server_is_named_in_the_error(pauses: Pauses) -> None:
     with socket.socket() as taken_port:
         taken_port.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{taken_port.getsockname()[1]}"
-        with pytest.raises(PublishError, match=rf"^{host}: .*refused"):
+        with pytest.raises(PublishError, match=rf"^{host}: .*refused; is it running\?$"):
             publish(f"http://{host}", "a", 1)
-    assert len(pauses) == 3
+    assert sum(pauses) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +312,7 @@ class TestARedirect:
         listener.answers = [Answer(status, b"moved", {"Location": target})]
         other.answers = [taken()]
         with pytest.raises(PublishError) as caught:
-            publish(listener.url, "a", 1, key=key)
+            publish(listener.url, "a", 1, api_key=key)
         host = listener.url.removeprefix("http://")
         assert str(caught.value) == (
             f"{host} answered {status}, a redirect to {target}, which is not followed:"
@@ -329,7 +421,7 @@ class TestSuccess:
         monkeypatch.setattr("pushserver.opener.time.monotonic", lambda: next(now))
         listener.answers = [Answer(201, b" ", endless=True)] * 4
         with pytest.raises(PublishError, match="timed out"):
-            publish(listener.url, "a", 1, timeout=10.0)
+            publish(listener.url, "a", 1, timeout=10.0, retry_seconds=0.0)
 
     def test_of_a_truncated_body_is_tried_again(self, listener: Listener, pauses: Pauses) -> None:
         status, body = taken()
@@ -429,7 +521,7 @@ class TestAProxyOfTheEnvironment:
 @pytest.mark.parametrize("key", ["s3cret€", "s3cret\nb", "s3cret\x00", "s3cret\r\nX-A: b"])
 def test_an_invalid_key_is_raised_without_quoting_it(key: str, listener: Listener) -> None:
     with pytest.raises(PublishError, match="the API key cannot be sent") as caught:
-        publish(listener.url, "a", 1, key=key)
+        publish(listener.url, "a", 1, api_key=key)
     assert "s3cret" not in str(caught.value)
     assert listener.requests == []
 

@@ -181,6 +181,19 @@ class TestTheEvent:
         rows = server.hub.history.peek("a").after(0)
         assert [row.event for row in rows] == ["message", "newnumber", "grün"]
 
+    def test_tags_are_in_the_query(self) -> None:
+        server = Server()
+        for query in ("?tag.city=K%C3%B6ln&tag.n=7&tag.n=8", "?tag.=x", "?tags=1"):
+            assert server.get(f"/channels/a{query}", "POST", b"1").status == 201
+        rows = server.hub.history.peek("a").after(0)
+        assert [row.tags for row in rows] == [{"city": "Köln", "n": "8"}, {"": "x"}, None]
+
+    @pytest.mark.parametrize("query", ["tag.a=%FF", "tag.%FF=a"])
+    def test_tags_that_are_no_text_are_refused(self, query: str) -> None:
+        answer = Server().get(f"/channels/a?{query}", "POST", b"1")
+        assert answer.status == 400
+        assert b"expected UTF-8" in answer.body
+
     @pytest.mark.parametrize("query", ["event=", "event=a%0Ab", "event=%00", f"event={'x' * 129}"])
     def test_that_is_invalid_is_refused_with_the_rule(self, query: str) -> None:
         server = Server()
