@@ -32,6 +32,7 @@ from pushserver.server.inherited import PREFIX, NamedEndpoint, inherited, passed
 from pushserver.server.listener import Listener, with_mode
 from pushserver.server.systemd import notify
 from pushserver.sessions.node import Node
+from pushserver.sessions.peers import Peer
 from pushserver.sources.engine.runner import Runner, Status
 from pushserver.store.service import Storage
 from pushserver.usercode.once import Once
@@ -41,6 +42,8 @@ from pushserver.web.resource import RETRY, Refusal, Refusing
 from pushserver.web.site import PushSite
 
 SWEEP_SECONDS = 60.0
+ABORT_SECONDS = 1.0
+"""The time that aborted connections have to end."""
 
 
 class PushService(MultiService):
@@ -64,6 +67,7 @@ class PushService(MultiService):
         self._listeners: list[Listener] = []
         self._claimed: set[int] = set()
         self._stop = Once()
+        self._deadline = 0.0
         self._sources: list[Service] = []
         self._storage = storage
         if storage is not None:
@@ -150,28 +154,60 @@ class PushService(MultiService):
 
     async def _stop_all(self) -> None:
         notify("STOPPING=1", os.environ)
-        deadline = self.node.monotonic() + self.node.limits.drain_seconds
-        for listener in self._listeners:
-            await maybeDeferred(listener.stopService)
+        self._deadline = self.node.monotonic() + self.node.limits.drain_seconds
+        for step in (
+            self._stop_listening,
+            self._stop_sources,
+            self._stop_app,
+            self._stop_publishing,
+            self._close_connections,
+            self._stop_clocks,
+            self._end_app,
+            self._close_store,
+        ):
+            try:
+                await step()
+            except Exception:
+                # The next steps matter all the more: without the last one, publications are lost.
+                self._log.failure("the stop continues after a failure")
+        if self._app is not None:
+            self._app.detach()
+
+    @property
+    def _left(self) -> float:
+        """The seconds that are left for the stop."""
+        return max(0.0, self._deadline - self.node.monotonic())
+
+    async def _stop_listening(self) -> None:
+        stops = [maybeDeferred(listener.stopService) for listener in self._listeners]
+        await gatherResults(stops, consumeErrors=True)
+
+    async def _stop_sources(self) -> None:
         # All at once: each of them may take long.
         await gatherResults([self._stopped(source) for source in self._sources])
-        deadline += await self._stop_app()
+
+    async def _stop_publishing(self) -> None:
         self.node.stop_publishing()
-        await self._settled((deadline - self.node.monotonic()) / 2)
-        for peer in self.node.peers:
-            peer.shut_down()
-        await self._drained(deadline - self.node.monotonic())
+        await self._settled(self._left / 2)
+
+    async def _close_connections(self) -> None:
+        self._for_each_peer(lambda peer: peer.shut_down())
+        await self._drained()
+
+    async def _stop_clocks(self) -> None:
         for clock, _ in self._clocks:
             if clock.running:
                 clock.stop()
         self._collector.stop()
+
+    async def _end_app(self) -> None:
         if self._app is not None:
             await maybeDeferred(self._app.stopService)
+
+    async def _close_store(self) -> None:
         if self._storage is not None:
-            self._storage.finish_seconds = max(0.0, deadline - self.node.monotonic())
+            self._storage.finish_seconds = self._left
             await maybeDeferred(self._storage.stopService)
-        if self._app is not None:
-            self._app.detach()
 
     def _start(self) -> None:
         started = Deferred.fromCoroutine(self._start_sources())
@@ -184,16 +220,16 @@ class PushService(MultiService):
             for source in self._sources:
                 source.startService()
 
-    async def _stop_app(self) -> float:
-        """Call the `stop` handlers if those of `start` were called; return their seconds."""
+    async def _stop_app(self) -> None:
+        """Call the `stop` handlers if those of `start` were called; their time is extra."""
         start = self.node.monotonic()
         if self._starting is None:
-            return 0.0
+            return
         if self._starting.active():
             self._starting.cancel()
         elif self._app is not None:
             await self._app.call_stop_handler()
-        return self.node.monotonic() - start
+        self._deadline += self.node.monotonic() - start
 
     def _stopped(self, service: Service) -> Deferred[Any]:
         stopped = maybeDeferred(service.stopService)
@@ -205,21 +241,31 @@ class PushService(MultiService):
         """Let publishers whose commit is running have their answers, for at most `seconds`."""
         settled = Deferred.fromCoroutine(self.node.settle())
         with suppress(TimeoutError):
-            await settled.addTimeout(max(0.0, seconds), self._reactor)
+            await settled.addTimeout(seconds, self._reactor)
 
-    async def _drained(self, seconds: float) -> None:
+    async def _drained(self) -> None:
+        """Wait for the ends of all connections, and abort those that take too long."""
         gone: Deferred[None] = Deferred()
         self.node.peers.when_empty(lambda: gone.callback(None))
-        both = DeferredList([gone, self._site.drain()])
-        late = self._reactor.callLater(max(0.0, seconds), self._abort)
-        await both
+        both = DeferredList([gone, self._site.drain()], consumeErrors=True)
+        late = self._reactor.callLater(self._left, self._abort)
+        try:
+            await both.addTimeout(self._left + ABORT_SECONDS, self._reactor)
+        except TimeoutError:
+            self._log.warn("{n} connections do not end", n=len(self.node.peers))
         if late.active():
             late.cancel()
 
     def _abort(self) -> None:
-        for peer in self.node.peers:
-            peer.abort()
+        self._for_each_peer(lambda peer: peer.abort())
         self._site.abort()
+
+    def _for_each_peer(self, call: Callable[[Peer], None]) -> None:
+        for peer in self.node.peers:
+            try:
+                call(peer)
+            except Exception:
+                self._log.failure("a connection could not be closed; the others are not affected")
 
     def _started(self) -> None:
         self.announce([listener.url() for listener in self._listeners])
