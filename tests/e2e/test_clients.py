@@ -1,23 +1,18 @@
-"""Clients of other projects, and clients that misbehave."""
+"""Plain clients, and clients that misbehave; those of other projects are in tests/peers."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.exchange import history, publish, serving
 from tests.e2e.lines import Lines
-from tests.e2e.python_client import Events, watch
 from tests.e2e.server import Server
 from tests.e2e.sockets import CONNECT, closed_with, dial, dial_channel, frame
-from tests.e2e.watcher import Commanded, Watcher
 
 
 def number(data: Any) -> float:
@@ -26,123 +21,6 @@ def number(data: Any) -> float:
     assert 0 <= value <= 10
     assert round(value, 3) == value
     return float(value)
-
-
-FORGOTTEN = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE channels (
-    name TEXT PRIMARY KEY, top INTEGER, floor INTEGER, floor_seq INTEGER
-) WITHOUT ROWID;
-CREATE TABLE publications (
-    channel TEXT, offset INTEGER, seq INTEGER, time REAL, event TEXT,
-    data BLOB, tags BLOB, info BLOB,
-    PRIMARY KEY (channel, offset)
-) WITHOUT ROWID;
-CREATE TABLE keys (
-    channel TEXT, key TEXT, epoch TEXT, seq INTEGER, offset INTEGER, time REAL,
-    PRIMARY KEY (channel, key)
-) WITHOUT ROWID;
-CREATE TABLE memory (source TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
-INSERT INTO meta VALUES ('format', 2), ('epoch', '7c2e94d1'), ('running', ''), ('seq', 3);
-INSERT INTO meta VALUES ('forgotten_top', 3), ('forgotten_seq', 3);
-"""
-"""The store of an earlier version, after three publications to a channel that was forgotten."""
-
-
-@pytest.fixture
-def forgetful(tmp_path: Path) -> Iterator[Server]:
-    """A server that has forgotten a channel; a sweep of its own would take a minute."""
-    with closing(sqlite3.connect(tmp_path / "s.db")) as database:
-        database.executescript(FORGOTTEN)
-    with serving(tmp_path, '[store]\npath = "s.db"\n[sources]\n') as server:
-        yield server
-
-
-class TestTheOfficialJavaScriptClient:
-    def test_gets_the_history_and_new_publications(self, server: Server) -> None:
-        server.get("channels/numbers")
-        with closing(Watcher(server, "websocket", "numbers")) as watcher:
-            watcher.next("subscribed")
-            publications = [watcher.next("publication") for _ in range(3)]
-            offsets = [publication["offset"] for publication in publications]
-            assert offsets == list(range(offsets[0], offsets[0] + 3))
-            for publication in publications:
-                number(publication["data"])
-                assert publication["tags"] == {"event": "newnumber"}
-
-    def test_gets_the_history_at_once(self, server: Server) -> None:
-        with dial_channel(server) as (_, begin):
-            pass
-        with closing(Watcher(server, "websocket", "numbers")) as watcher:
-            assert watcher.next("subscribed")["channel"] == "numbers"
-            assert watcher.next("publication")["offset"] <= max(1, begin["offset"])
-
-    def test_reconnects_after_a_restart_of_the_server(self, fresh_server: Server) -> None:
-        with closing(Watcher(fresh_server, "websocket", "numbers")) as watcher:
-            watcher.next("subscribed")
-            fresh_server.stop()
-            connecting = watcher.next("connecting")
-            assert connecting["code"] == 3001
-            assert connecting["reason"]
-            fresh_server.start()
-            watcher.next("connected")
-            number(watcher.next("publication")["data"])
-
-    @pytest.mark.parametrize("option", ["state", "since"])
-    @pytest.mark.parametrize("published", [0, 3])
-    def test_starts_at_the_zero_position_in_one_attempt(
-        self, forgetful: Server, option: str, published: int
-    ) -> None:
-        for n in range(published):
-            assert publish(forgetful, "fresh", n)["offset"] == n + 1
-        with closing(Commanded(forgetful)) as client:
-            client.do("subscribe", "fresh", {option: {"offset": 0, "epoch": ""}})
-            if option == "state":
-                assert client.next("asked for the state", "own error") == "fresh"
-            first = client.next("asked for the state", "own error", "own subscribed")
-            assert (first["wasRecovering"], first["recovered"]) == (True, True)
-            publish(forgetful, "fresh", "live")
-            got = [client.next("own publication", "own error") for _ in range(published + 1)]
-            assert [row["data"] for row in got] == [*range(published), "live"]
-            # It keeps its place over a reconnect.
-            client.do("disconnect")
-            client.next("disconnected")
-            publish(forgetful, "fresh", "missed")
-            client.do("connect")
-            again = client.next("asked for the state", "own error", "own subscribed")
-            assert again["recovered"]
-            assert client.next("own publication")["data"] == "missed"
-
-    def test_loads_the_state_of_an_empty_channel_once(self, forgetful: Server) -> None:
-        position = history(forgetful, "fresh")
-        state = {"offset": position["offset"], "epoch": position["epoch"]}
-        publish(forgetful, "fresh", "in between")
-        with closing(Commanded(forgetful)) as client:
-            client.do("subscribe", "fresh", {"state": state})
-            assert client.next("asked for the state", "own error") == "fresh"
-            assert client.next("asked for the state", "own error", "own subscribed")["recovered"]
-            assert client.next("own publication")["data"] == "in between"
-
-    def test_gets_the_reason_for_an_invalid_name(self, server: Server) -> None:
-        with closing(Watcher(server, "websocket", "no such name")) as watcher:
-            context = watcher.next("unsubscribed")
-            assert context["code"] == 107
-            assert "1 to 128" in context["reason"]
-
-
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_the_official_python_client_gets_publications_in_order(server: Server) -> None:
-    publications: list[Any] = []
-
-    async def story(events: Events) -> None:
-        await events.next("subscribed")
-        publications.extend([await events.next("publication") for _ in range(3)])
-
-    watch(server, "numbers", story)
-    offsets = [publication.offset for publication in publications]
-    assert offsets == list(range(offsets[0], offsets[0] + 3))
-    for publication in publications:
-        number(publication.data)
 
 
 def check_publication(publication: dict[str, Any], epoch: str) -> None:

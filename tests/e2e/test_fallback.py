@@ -8,10 +8,8 @@ from contextlib import closing
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.exchange import publish
 from tests.e2e.server import Server
 from tests.e2e.test_browser import TICK, offsets, state, wait_for_newer
-from tests.e2e.watcher import Watcher
 
 TRANSPORTS = ["http_stream", "sse"]
 
@@ -132,50 +130,3 @@ class TestThePage:
     def hears_something(page: Page) -> None:
         seen = page.locator("#events-seen")
         expect(seen).not_to_have_text(seen.inner_text(), timeout=TICK)
-
-
-@pytest.mark.usefixtures("_watching")
-class TestTheOfficialJavaScriptClient:
-    """Recovery over these transports is in test_recovery, publishing in test_publishing."""
-
-    @pytest.mark.parametrize("transport", TRANSPORTS)
-    def test_gets_the_history_and_new_publications(self, server: Server, transport: str) -> None:
-        channel = f"c-{transport}"
-        publish(server, channel, 1)
-        with closing(Watcher(server, transport, channel)) as watcher:
-            connected = watcher.next("connected")
-            assert connected["transport"] == transport
-            watcher.next("subscribed")
-            assert watcher.next("publication")["data"] == 1
-            publish(server, channel, {"text": "a\nb", "ü": "✓"})
-            heard = watcher.next("publication")
-            assert (heard["offset"], heard["data"]) == (2, {"text": "a\nb", "ü": "✓"})
-
-    @pytest.mark.parametrize("transport", TRANSPORTS)
-    def test_gets_joins_and_leaves(self, server: Server, transport: str) -> None:
-        channel = f"p-{transport}"
-        with closing(Watcher(server, transport, channel)) as watcher:
-            me = watcher.next("connected")["client"]
-            watcher.next("subscribed")
-            with closing(Watcher(server, "websocket", channel)) as other:
-                visitor = other.next("connected")["client"]
-                assert visitor != me
-                while (joined := watcher.next("join")["info"]["client"]) == me:
-                    """Its own join may be reported too."""
-                assert joined == visitor
-            assert watcher.next("leave")["info"]["client"] == visitor
-
-    @pytest.mark.parametrize("transport", TRANSPORTS)
-    def test_gets_the_reason_for_an_invalid_name(self, server: Server, transport: str) -> None:
-        with closing(Watcher(server, transport, "no such name")) as watcher:
-            told = watcher.next("unsubscribed")
-            assert told["code"] == 107
-            assert "1 to 128" in told["reason"]
-
-    @pytest.mark.parametrize("transport", TRANSPORTS)
-    def test_gets_the_reason_for_a_stop(self, fresh_server: Server, transport: str) -> None:
-        with closing(Watcher(fresh_server, transport, "a")) as watcher:
-            watcher.next("subscribed")
-            fresh_server.stop()
-            told = watcher.next("connecting")
-            assert (told["code"], bool(told["reason"])) == (3001, True)

@@ -1,4 +1,7 @@
-"""A restart of the server loses nothing, or the client is told that it did."""
+"""A restart of the server loses nothing, or the client is told that it did.
+
+The clients of other projects are in tests/peers/test_restart.py.
+"""
 
 from __future__ import annotations
 
@@ -15,94 +18,12 @@ from playwright.sync_api import Browser
 from tests.e2e.exchange import LINES, SSE, Reading, data, history, publish, serving
 from tests.e2e.lines import Lines
 from tests.e2e.programs import PUSHSERVER
-from tests.e2e.python_client import Events, watch
 from tests.e2e.server import Server
 from tests.e2e.sockets import dial, frame
-from tests.e2e.watcher import Watcher
 
 STORE = '[store]\npath = "s.db"\n[sources]'
 MEMORY = "[sources]"
 TRANSPORTS = ["websocket", "http_stream", "sse"]
-
-
-class TestTheOfficialJavaScriptClient:
-    @pytest.mark.parametrize("transport", TRANSPORTS)
-    def test_gets_all_missed_publications_in_order(self, tmp_path: Path, transport: str) -> None:
-        with (
-            serving(tmp_path, STORE) as server,
-            closing(Watcher(server, transport, "a")) as watcher,
-        ):
-            first = watcher.next("subscribed")
-            assert (first["recoverable"], first["positioned"]) == (True, True)
-            publish(server, "a", 1)
-            assert watcher.next("publication")["data"] == 1
-            watcher.pause()
-            publish(server, "a", 2)
-            server.stop()
-            server.start()
-            for n in (3, 4, 5):
-                publish(server, "a", n)
-            watcher.resume()
-            assert watcher.next("publication")["data"] == 2
-            again = watcher.next("subscribed")
-            assert (again["wasRecovering"], again["recovered"]) == (True, True)
-            publish(server, "a", 6)
-            heard = [watcher.next("publication") for _ in range(4)]
-            assert [(row["offset"], row["data"]) for row in heard] == [(n, n) for n in (3, 4, 5, 6)]
-
-    @pytest.mark.parametrize("transport", TRANSPORTS)
-    def test_is_told_when_it_cannot_recover(self, tmp_path: Path, transport: str) -> None:
-        with (
-            serving(tmp_path, MEMORY) as server,
-            closing(Watcher(server, transport, "a")) as watcher,
-        ):
-            watcher.next("subscribed")
-            publish(server, "a", 1)
-            watcher.next("publication")
-            server.stop()
-            server.start()
-            again = watcher.next("subscribed")
-            assert (again["wasRecovering"], again["recovered"]) == (True, False)
-            publish(server, "a", 2)
-            assert watcher.next("publication")["data"] == 2
-
-
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-class TestTheOfficialPythonClient:
-    def test_gets_all_missed_publications_in_order(self, tmp_path: Path) -> None:
-        with serving(tmp_path, STORE) as server:
-
-            async def story(events: Events) -> None:
-                await events.next("subscribed")
-                publish(server, "a", 1)
-                assert (await events.next("publication")).data == 1
-                server.stop()
-                server.start()
-                for n in (2, 3):
-                    publish(server, "a", n)
-                again = await events.next("subscribed")
-                assert (again.was_recovering, again.recovered) == (True, True)
-                publish(server, "a", 4)
-                rows = [await events.next("publication") for _ in range(3)]
-                assert [(row.offset, row.data) for row in rows] == [(2, 2), (3, 3), (4, 4)]
-
-            watch(server, "a", story)
-
-    def test_is_told_when_it_cannot_recover(self, tmp_path: Path) -> None:
-        with serving(tmp_path, MEMORY) as server:
-
-            async def story(events: Events) -> None:
-                await events.next("subscribed")
-                publish(server, "a", 1)
-                await events.next("publication")
-                server.stop()
-                server.start()
-                again = await events.next("subscribed")
-                assert (again.was_recovering, again.recovered) == (True, False)
-                publish(server, "a", 2)
-                assert (await events.next("publication")).data == 2
-
-            watch(server, "a", story)
 
 
 @dataclass

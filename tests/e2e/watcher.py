@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from typing import Any
 
 from tests.e2e.lines import Lines
@@ -26,14 +24,6 @@ class Watcher:
             [(name, context)] = json.loads(self._lines.next(seconds)).items()
             if name in events:
                 return context
-
-    def pause(self) -> None:
-        """Suspend it, as closing a laptop does."""
-        os.kill(self._lines.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Resume it."""
-        os.kill(self._lines.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """Kill the client."""

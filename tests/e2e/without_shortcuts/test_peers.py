@@ -1,0 +1,1 @@
+from tests.peers.test_restart import *

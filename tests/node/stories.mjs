@@ -1,0 +1,67 @@
+// Runs stories with the official JavaScript client: `node stories.mjs ROOT_URL TRANSPORT`, with an
+// object of them on stdin: bodies of async functions by name. Each gets a client of its own, the name
+// of a channel and the functions below. Prints an object of their results by name, or of errors.
+
+import { readFileSync } from 'node:fs';
+import { Centrifuge } from 'centrifuge';
+import { Centrifuge as ProtobufCentrifuge } from 'centrifuge/build/protobuf';
+import { EventSource } from 'eventsource';
+import WebSocket from 'ws';
+
+const [root, transport] = process.argv.slice(2);
+const scheme = transport === 'websocket' ? root.replace(/^http/, 'ws') : root;
+
+const make = (Client) =>
+  new Client([{ transport, endpoint: `${scheme}connection/${transport}` }], {
+    websocket: WebSocket,
+    eventsource: EventSource,
+    fetch,
+    readableStream: ReadableStream,
+    emulationEndpoint: `${root}emulation`,
+    minReconnectDelay: 50,
+    maxReconnectDelay: 200,
+    // The time for an answer; there is none to a command that is too large for /emulation.
+    timeout: 3_000,
+  });
+
+// The context of the next event of this name.
+const next = (source, event) => new Promise((resolve) => source.once(event, resolve));
+
+// A connected client.
+async function connected() {
+  const client = make(Centrifuge);
+  const first = next(client, 'connected');
+  client.connect();
+  client.first = await first;
+  return client;
+}
+
+// A subscription, with a list of its publications in `heard`.
+async function subscribed(client, channel, options = {}) {
+  const subscription = client.newSubscription(channel, options);
+  subscription.heard = [];
+  subscription.on('publication', ({ data }) => subscription.heard.push(data));
+  subscription.first = next(subscription, 'subscribed');
+  subscription.subscribe();
+  await subscription.ready(10_000);
+  return subscription;
+}
+
+async function post(path, value) {
+  const answer = await fetch(`${root}${path}`, { method: 'POST', body: JSON.stringify(value) });
+  return answer.json();
+}
+
+const tools = { channel: '', connected, subscribed, next, post, make, Centrifuge, ProtobufCentrifuge };
+const AsyncFunction = (async () => {}).constructor;
+const results = {};
+for (const [name, text] of Object.entries(JSON.parse(readFileSync(0, 'utf8')))) {
+  const story = new AsyncFunction(...Object.keys(tools), text);
+  try {
+    results[name] = await story(...Object.values({ ...tools, channel: `open:${name}.${transport}` }));
+  } catch (error) {
+    results[name] = { error: error.stack ?? error };
+  }
+}
+console.log(JSON.stringify(results));
+process.exit();
