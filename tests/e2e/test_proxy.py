@@ -5,15 +5,19 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests.e2e.nginx import nginx
-from tests.e2e.server import Server, running
+from tests.e2e.server import Server, free_port, running
 
 KEY = "s3cret"
 BARE = "location / {{ proxy_pass http://127.0.0.1:{port}/; }}"
@@ -154,3 +158,23 @@ def test_a_program_of_this_user_needs_no_key_if_none_is_configured(tmp_path: Pat
         assert ask(server.port, "/channels/talk", "POST", 1)[0] == 201
         for method, body in DESTRUCTIVE.items():
             assert ask(server.port, f"/api/{method}", "POST", body)[0] == 200, method
+
+
+def test_the_proxy_protocol_gives_the_address_of_the_client(tmp_path: Path) -> None:
+    """As of HAProxy with `send-proxy`, which the document mentions."""
+    port = free_port()
+    listen = f"haproxy:tcp:{port}:interface=127.0.0.1"
+    with running(Server(tmp_path, "--debug", "--listen", listen)) as server:
+        with socket.create_connection(("127.0.0.1", port), 10) as through:
+            through.sendall(b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 80\r\n")
+            url = f"ws://push.example:{port}/channels/numbers"
+            with connect(url, sock=through, origin=Origin(f"http://push.example:{port}")) as stream:
+                assert "subscribed" in json.loads(stream.recv(10))
+        with socket.create_connection(("127.0.0.1", port), 10) as through:
+            through.sendall(b"PROXY TCP4 127.0.0.1 127.0.0.1 4711 80\r\n")
+            through.sendall(b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\n")
+            through.sendall(b"Content-Length: 1\r\nConnection: close\r\n\r\n1")
+            answer = b"".join(iter(lambda: through.recv(4096), b""))
+        assert re.search(r"203\.0\.113\.7:4711 came by websocket", server.log)
+        # Nobody owns the claimed connection: it is no local program's.
+        assert answer.startswith(b"HTTP/1.1 401")
