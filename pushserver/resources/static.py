@@ -15,7 +15,7 @@ from twisted.web.http import CACHED, NOT_MODIFIED, stringToDatetime
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.web.mount import abort, surroundings
+from pushserver.web.mount import abort, surroundings, to_folder
 from pushserver.web.resource import NotFound, Refusal, refuse
 
 with warnings.catch_warnings():
@@ -108,7 +108,8 @@ class StaticFiles(File):
             surroundings(request).log_refusal(request, 404, reason)
             return NotFound().render(request)
         if stat.S_ISDIR(status.st_mode) and os.path.isfile(os.path.join(self.path, INDEX)):
-            return _to_folder(request)
+            request.setHeader(b"cache-control", b"no-cache")
+            return to_folder(request)
         if not stat.S_ISREG(status.st_mode):
             return NotFound().render(request)
         try:
@@ -215,12 +216,3 @@ def _plain_range(request: Request, size: int) -> bool:
     if first is None:
         return int(last) <= size
     return last is None or int(first) <= int(last)
-
-
-def _to_folder(request: Request) -> bytes:
-    """Redirect to the URL with a slash, to which a page's links are relative."""
-    name = request.path.rpartition(b"/")[2]
-    _, mark, query = request.uri.partition(b"?")
-    request.setHeader(b"cache-control", b"no-cache")
-    request.redirect(b"./" + name + b"/" + mark + query)
-    return b""

@@ -68,13 +68,23 @@ class Mounted(Resource):
         return self._root.getChildWithDefault(path, request)
 
     def render(self, request: Request) -> bytes:
-        # The links of the pages are relative to the URL with a slash.
-        return cast(bytes, request.redirect(request.path + b"/") or b"")
+        return to_folder(request)
 
 
 def surroundings(request: Request) -> Surroundings:
     """The server's site, also if the server is mounted in another."""
     return cast(Surroundings, getattr(request, "surroundings", None) or request.site)
+
+
+def to_folder(request: Request) -> bytes:
+    """Redirect to the URL with a slash, to which a page's links are relative.
+
+    The Location is relative too, since a proxy may serve this URL below another path.
+    """
+    name = request.path.rpartition(b"/")[2]
+    _, mark, query = request.uri.partition(b"?")
+    request.redirect(b"./" + name + b"/" + mark + query)
+    return b""
 
 
 def depth(request: Request) -> int:

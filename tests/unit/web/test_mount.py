@@ -95,10 +95,13 @@ class TestPage:
 
     def test_redirects_to_the_path_with_a_slash(self, guest: Guest) -> None:
         if guest.path:
-            answer = guest.get(guest.path, accept=BROWSER)
-            assert answer.status == 302
-            where = urljoin(f"http://localhost{guest.path}", answer["location"])
-            assert urlsplit(where).path == f"{guest.path}/"
+            for query in ("", "?last=3"):
+                answer = guest.get(f"{guest.path}{query}", accept=BROWSER)
+                assert answer.status == 302
+                # Below the path of a proxy in front too.
+                for proxied in ("", "/elsewhere"):
+                    url = f"http://localhost{proxied}{guest.path}"
+                    assert urljoin(url, answer["location"]) == f"{url}/{query}"
 
 
 class TestPageOfTheUser:
