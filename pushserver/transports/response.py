@@ -13,6 +13,7 @@ from pushserver.auth.proxies import Proxies
 from pushserver.protocols.formats import CHUNKED, Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
+from pushserver.transports.limited_log import LimitedLog
 from pushserver.transports.outlet import LOST_OUTLET, Outlet, make_outlet
 from pushserver.web.checks import client_name
 from pushserver.web.heads import forget_head
@@ -27,6 +28,7 @@ class Responses:
         """`proxies`: those whose word on the client's address is logged."""
         self._bounds = bounds
         self._log = log
+        self._limited = LimitedLog(log, bounds.clock)
         self._proxies = proxies
 
     def open(
@@ -46,9 +48,8 @@ class Responses:
         request.write(b"")
         if request.chunked:
             format = CHUNKED[format]
-        transport = ResponseTransport(
-            request, format, self._bounds, self._log, client_name(request, self._proxies)
-        )
+        peer = client_name(request, self._proxies)
+        transport = ResponseTransport(request, format, self._bounds, self._log, self._limited, peer)
         path = request.path
         forget_head(request, answered=True)
         try:
@@ -66,8 +67,16 @@ class ResponseTransport:
     They are not written through twisted.web, since each is a whole chunk already.
     """
 
-    def __init__(self, request: Request, format: Any, bounds: Bounds, log: Logger, peer: str):
-        """`peer`: the client's address, for the log."""
+    def __init__(
+        self,
+        request: Request,
+        format: Any,
+        bounds: Bounds,
+        log: Logger,
+        limited: LimitedLog,
+        peer: str,
+    ):
+        """`limited`: for lines that each peer can cause; `peer`: the client's address, for both."""
         self.format = format
         self._request = request
         self._channel: Any = request.channel
@@ -76,6 +85,7 @@ class ResponseTransport:
         mark_open_ended(self._channel)
         self._open = True
         self._log = log
+        self._limited = limited
         self._peer = peer
         self.conversation: Conversation[Any] | None = None
         self._finished = request.notifyFinish()
@@ -110,7 +120,7 @@ class ResponseTransport:
         abort(self._channel)
 
     def slow(self, queued: int) -> None:
-        self._log.info(
+        self._limited.info(
             "{peer} is dropped: it left {queued} bytes unread (queue_bytes)",
             peer=self._peer,
             queued=queued,

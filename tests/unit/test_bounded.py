@@ -110,7 +110,7 @@ BOUNDS = {
     "server.service.PushService._stops": "a call for each stop of the server",
     "server.service.PushService._claimed": "the sockets that systemd passed",
     "transports.websocket.handshake._deflate_offers": "64 entries, of 16 KB each (MAX_HEAD_BYTES)",
-    "transports.websocket.limited_log.LimitedLog._limiters": "MAX_CAUSES, and one",
+    "transports.limited_log.LimitedLog._limiters": "MAX_CAUSES, and one",
     "auth.origin.loopback_address": "256 entries, of 255 characters each",
     "auth.origin._valid_host": "256 entries of 255 characters",
     "transports.backlog.Backlog._pieces": "queue_bytes; a peer that leaves more unread is dropped",

@@ -16,10 +16,10 @@ from pushserver.auth.proxies import NO_PROXIES, Proxies
 from pushserver.config.limits import Limits
 from pushserver.protocols.formats import Format
 from pushserver.transports.backlog import Bounds
+from pushserver.transports.limited_log import LimitedLog
 from pushserver.transports.websocket.deflate import accept
 from pushserver.transports.websocket.handshake import accepted_fields, check_handshake
 from pushserver.transports.websocket.lean import LeanShell, hush, lean
-from pushserver.transports.websocket.limited_log import LimitedLog
 from pushserver.transports.websocket.shell import MakeConversation, WebSocketShell
 from pushserver.web.checks import client_name
 from pushserver.web.first_bytes import Head, Shortcut, install

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+from twisted.logger import LogLevel
 
 from pushserver.channels.publication import Draft
 from pushserver.config.limits import Limits
 from tests.unit.fakes.tools import drive
-from tests.unit.fakes.web import Line, Response, Server, Trouble, parse
+from tests.unit.fakes.web import Line, Log, Response, Server, Trouble, parse
 
 SSE = "text/event-stream"
 
@@ -218,3 +220,15 @@ def test_stream_that_cannot_start_is_ended_without_details(
     assert answer.whole
     assert "failed: RuntimeError('secret')" in trouble.take()[0]
     assert server.is_empty()
+
+
+def test_slow_readers_have_one_line_a_second_in_the_log() -> None:
+    server = Server()
+    for _ in range(20):
+        open_stream(server)
+    with Log(LogLevel.info) as log:
+        for peer in server.node.peers:
+            transport: Any = peer
+            transport._transport.slow(1_000)
+        (text,) = log.take()
+    assert text.endswith(" is dropped: it left 1000 bytes unread (queue_bytes)")

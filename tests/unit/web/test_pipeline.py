@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,8 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 
 from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as Section
 from pushserver.web.pipeline import MAX_BEHIND, PER_TURN, DeadlineChannel
 from pushserver.web.sockets import unsent
 from tests.unit.fakes.sockets import FakeSocket, make_transport, turn
@@ -374,6 +377,27 @@ class TestUnreadAnswer:
         server.clock.advance(1)
         assert connection.lost
         assert server.is_empty()
+
+    @pytest.mark.parametrize("method", ["GET", "GET a range of"])
+    @pytest.mark.parametrize("last", [True, False])
+    def test_of_a_file_is_dropped(
+        self, method: str, last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path(tmp_path, "big.bin").write_bytes(b"x" * 1_000_000)
+        limits = Limits(request_seconds=SECONDS)
+        server = Server(config=Config(limits=limits, server=Section(pages=str(tmp_path))))
+        server.send_files(monkeypatch)
+        connection = Connection(server)
+        fields = {"range": "bytes=10-900000" if "range" in method else ""}
+        connection.send(request("/big.bin", connection="close" if last else "", **fields))
+        connection.turns(20)
+        assert unsent(connection.transport) < 300_000
+        for _ in range(3 * SECONDS):
+            server.clock.advance(1)
+            connection.turns(2)
+        assert connection.lost
+        assert server.is_empty()
+        assert connection.timers == 0
 
     def test_is_not_dropped_before_its_time(self) -> None:
         server = big()

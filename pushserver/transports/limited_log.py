@@ -1,4 +1,4 @@
-"""The log of Autobahn, whose warnings each peer can cause without end."""
+"""The log of events that each peer can cause without end, such as all that Autobahn logs."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 
-from pushserver.transports.websocket.limited_log import MAX_CAUSES, MAX_CHARACTERS, LimitedLog
+from pushserver.transports.limited_log import MAX_CAUSES, MAX_CHARACTERS, LimitedLog
 from tests.unit.fakes.web import Log, Trouble
 
 
