@@ -111,7 +111,9 @@ def _when_done(task: asyncio.Future[Any]) -> Deferred[None]:
         task.remove_done_callback(fire)
 
     def fire(_: object) -> None:
-        done.callback(None)
+        # The callbacks of a task that has just ended are under way, and cannot be removed.
+        if not done.called:
+            done.callback(None)
 
     done: Deferred[None] = Deferred(forget)
     task.add_done_callback(fire)

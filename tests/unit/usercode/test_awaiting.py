@@ -165,6 +165,29 @@ class TestWithALoopOfAsyncio:
 
         assert self.run(work()) == [1, 1]
 
+    @pytest.mark.parametrize("sleeps", [0, 1])
+    def test_cancellation_in_the_turn_of_the_end_keeps_the_result(self, sleeps: int) -> None:
+        faults: list[Any] = []
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, fault: faults.append(fault))
+
+            async def work() -> int:
+                for _ in range(sleeps + 1):
+                    await asyncio.sleep(0)
+                # It comes after the end, and before the callbacks of the task.
+                loop.call_soon(done.cancel)
+                return 1
+
+            done = started(work())
+            for _ in range(4 + sleeps):
+                await asyncio.sleep(0)
+            assert result(done) == 1
+
+        asyncio.run(main())
+        assert faults == []
+
     @pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt()])
     def test_exception_that_would_stop_the_loop_is_raised(self, raised: BaseException) -> None:
         async def work() -> None:
