@@ -37,10 +37,10 @@ class Attempt:
     number: int
     channel: str
     key: str
-    expected: Attempt | None = None
-    """The attempt whose receipt it must get, as it has the same key."""
-    alternative: Attempt | None = None
-    """The attempt whose receipt it may get: its key expires about now."""
+    first: list[Attempt] = field(default_factory=list)
+    """The attempts with the same key, whose receipt it may get."""
+    repeats: bool = False
+    """Whether it must get one of these; else the key may have expired."""
     outcome: object = None
     lost: bool = False
     """Whether its caller is gone, so that it gets no answer."""
@@ -132,12 +132,13 @@ class Lists:
         if key:
             known = self.keys.get(place)
             if known is not None and self.steady.now < known.born + REMEMBERED_SECONDS:
-                attempt.expected = known.attempt if known.sure else None
-                attempt.alternative = known.attempt
-            elif place in self.waiting_keys:
-                attempt.expected = self.waiting_keys[place]
-            if attempt.expected is None:
-                self.waiting_keys.setdefault(place, attempt)
+                attempt.first = [known.attempt]
+                attempt.repeats = known.sure
+            if place in self.waiting_keys:
+                attempt.repeats = attempt.repeats or not attempt.first
+                attempt.first.append(self.waiting_keys[place])
+            elif not attempt.repeats:
+                self.waiting_keys[place] = attempt
         return attempt
 
     def note(self, channel: str, epoch: str, offset: int, number: int) -> None:
@@ -162,11 +163,10 @@ class Lists:
     def answered(self, attempt: Attempt, receipt: Receipt) -> None:
         number = self.places[attempt.channel, receipt.epoch, receipt.offset]
         assert self.ids[receipt.id] == number
-        others = [o for o in (attempt.expected, attempt.alternative) if o is not None]
-        if attempt.expected is not None:
-            assert number == attempt.expected.number, "another receipt for the same key"
-        else:
-            assert number in [attempt.number, *(other.number for other in others)]
+        numbers = [first.number for first in attempt.first]
+        if not attempt.repeats:
+            numbers.append(attempt.number)
+        assert number in numbers, "another receipt for the same key"
         attempt.outcome = receipt
         if number != attempt.number:
             self.never.add(attempt.number)
