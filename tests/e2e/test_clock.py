@@ -15,6 +15,7 @@ from tests.e2e.exchange import SSE, Reading, data, history, publish
 from tests.e2e.server import TWISTD, Server, environment
 
 HOUR = 3_600.0
+DAY = 24 * HOUR
 
 SITECUSTOMIZE = """
 import os, time
@@ -34,9 +35,12 @@ time.time = _set
 """
 """Python imports it first, so that every module gets this `time.time`."""
 
+STORES = {
+    "memory": "",
+    "batched": '[store]\npath = "s.db"\n',
+    "sync": '[store]\npath = "s.db"\ndurability = "sync"\n',
+}
 CONFIG = """
-[store]
-path = "s.db"
 [sources.ticks]
 type = "random"
 channel = "ticks"
@@ -72,10 +76,21 @@ def clock(tmp_path: Path) -> Clock:
     return Clock(tmp_path / "clock")
 
 
-@pytest.fixture(params=["epoll", "asyncio"])
-def server(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Server]:
-    (tmp_path / "pushserver.toml").write_text(CONFIG)
-    twistd = (*TWISTD, "--reactor", request.param)
+@pytest.fixture
+def store() -> str:
+    """The kind of the store."""
+    return "batched"
+
+
+@pytest.fixture
+def reactor() -> str:
+    return "epoll"
+
+
+@pytest.fixture
+def server(tmp_path: Path, clock: Clock, store: str, reactor: str) -> Iterator[Server]:
+    (tmp_path / "pushserver.toml").write_text(STORES[store] + CONFIG)
+    twistd = (*TWISTD, "--reactor", reactor)
     server = Server(tmp_path, "--config", "pushserver.toml", twistd=twistd, env=clock.environment)
     try:
         yield server.start()
@@ -85,8 +100,20 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iter
         server.kill()
 
 
-@pytest.mark.parametrize("step", [-HOUR, HOUR])
-def test_server_continues_when_its_clock_is_set(server: Server, clock: Clock, step: float) -> None:
+@pytest.mark.parametrize(
+    ("store", "reactor", "step"),
+    [
+        ("memory", "epoll", -HOUR),
+        ("batched", "epoll", -HOUR),
+        ("batched", "epoll", DAY),
+        ("batched", "asyncio", -HOUR),
+        ("sync", "epoll", -HOUR),
+        ("sync", "asyncio", DAY),
+    ],
+)
+def test_server_continues_when_its_clock_is_set(
+    server: Server, clock: Clock, store: str, step: float
+) -> None:
     publish(server, "k", "before")
     with (
         closing(Reading(server, "channels/quiet", SSE)) as quiet,
@@ -108,6 +135,9 @@ def test_server_continues_when_its_clock_is_set(server: Server, clock: Clock, st
             while "event" in ticks.block():
                 pass
         assert data(poll.result()) == []
+        assert data(history(server, "k")) == ["before", "after"], "nothing expired"
+    if store == "memory":
+        return
     # More than half a second has passed, so a commit must have been made.
     server.kill()
     clock.set(0.0)
