@@ -292,7 +292,8 @@ class Listener(Guest):
         assert recovered == {bool(self.cursor) and not resets}
         if resets:
             assert self.cursor, "told without a cursor"
-            self.check_told(self.channels, resets[0]["reason"])
+            if not any(map(self._lost_after_cursor, self.channels)):
+                self.check_told(self.channels, resets[0]["reason"])
         for opening in subscribed:
             channel = opening["channel"]
             self._offsets[channel] = opening["epoch"], opening["offset"]
@@ -301,3 +302,10 @@ class Listener(Guest):
             else:
                 self.start(channel, sum(value.get("channel") == channel for value in values))
         self.cursor = subscribed[0]["id"]
+
+    def _lost_after_cursor(self, channel: str) -> bool:
+        """Whether a publication after the cursor is gone, which may be from before the stream."""
+        log, seqs = self.world.logs[channel], self.world.seqs
+        kept = {row.number for row in log.kept}
+        seq = parse_cursor(self.cursor).seq
+        return any(seqs[number] > seq and number not in kept for number in log.numbers)
