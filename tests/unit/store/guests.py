@@ -299,13 +299,19 @@ class Listener(Guest):
             self._offsets[channel] = opening["epoch"], opening["offset"]
             if True in recovered:
                 self.resume(channel)
+                # The cursor may be older than the start of the stream, if it began with a
+                # publication of one channel and another one had lost later ones.
+                self.next[channel] = self._index_after_cursor(channel)
             else:
                 self.start(channel, sum(value.get("channel") == channel for value in values))
         self.cursor = subscribed[0]["id"]
 
+    def _index_after_cursor(self, channel: str) -> int:
+        seq, seqs = parse_cursor(self.cursor).seq, self.world.seqs
+        return sum(seqs[number] <= seq for number in self.world.logs[channel].numbers)
+
     def _lost_after_cursor(self, channel: str) -> bool:
         """Whether a publication after the cursor is gone, which may be from before the stream."""
-        log, seqs = self.world.logs[channel], self.world.seqs
+        log = self.world.logs[channel]
         kept = {row.number for row in log.kept}
-        seq = parse_cursor(self.cursor).seq
-        return any(seqs[number] > seq and number not in kept for number in log.numbers)
+        return not kept.issuperset(log.numbers[self._index_after_cursor(channel) :])
