@@ -14,9 +14,10 @@ from twisted.logger import Logger
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import KeyEntry
 from pushserver.channels.publication import Publication
+from pushserver.store.batch import Batch, state
 from pushserver.store.committer import Committer
+from pushserver.store.opening import StoreError
 from pushserver.store.source_memory import SourceMemory
-from pushserver.store.sqlite import Batch, StoreError, state
 
 RETRY_SECONDS = 1.0
 

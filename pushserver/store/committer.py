@@ -12,8 +12,10 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
 from pushserver.errors import StartFailed
 from pushserver.hub.metrics import Metrics
+from pushserver.store.batch import Batch
+from pushserver.store.opening import StoreError
 from pushserver.store.source_memory import SourceMemory
-from pushserver.store.sqlite import Batch, SqliteFile, StoreError
+from pushserver.store.sqlite import SqliteFile
 from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.worker import Worker
 

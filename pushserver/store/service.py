@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from pushserver.store.batcher import RETRY_SECONDS, Batcher
 from pushserver.store.committer import Committer
-from pushserver.store.sqlite import StoreError
+from pushserver.store.opening import StoreError
 from pushserver.usercode.once import Once
 
 

@@ -1,4 +1,4 @@
-"""Opens, loads and writes the SQLite file of the store; all calls block."""
+"""Loads and writes the SQLite file of the store; all calls block."""
 
 from __future__ import annotations
 
@@ -6,65 +6,24 @@ import contextlib
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from pushserver.channels.channel import Channel
 from pushserver.channels.forgotten import bucket
 from pushserver.channels.history import History, new_epoch
-from pushserver.channels.idempotency import KeyEntry, Keys
-from pushserver.channels.position import channel_epoch, split_epoch
-from pushserver.channels.publication import Publication
-from pushserver.errors import PushServerError
+from pushserver.channels.idempotency import Keys
+from pushserver.channels.position import channel_epoch
+from pushserver.store.batch import Batch, ChannelState, state
+from pushserver.store.opening import REMEDY, StoreError, open_database, transaction
 from pushserver.store.rows import key_of, memory_of, publication_of, publication_row
-from pushserver.store.schema import FORMAT, WrongFormat, migrate, read_format
 from pushserver.store.source_memory import SourceMemory
-from pushserver.store.wal import Log, belongs, log_of, log_path
+from pushserver.store.wal import Log, log_of, log_path
 from pushserver.usercode.steady import births
-
-_REMEDY = (
-    ": restore a copy (docs/delivery.md), or move it away with its -wal file to start with an"
-    " empty history"
-)
 
 _CHECKPOINT_PAGES = 1_000
 """SQLite's default."""
-
-
-class StoreError(PushServerError):
-    """The file cannot be used or written; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelState:
-    """The numbers of a channel, which outlive its rows."""
-
-    name: str
-    top: int
-    floor: int
-    floor_seq: int
-    generation: int = 0
-
-
-@dataclass(slots=True)
-class Batch:
-    """The changes of one commit.
-
-    The `forgotten` channels are deleted first: one that came back is also in `states`. With each
-    name comes the seq of its bucket.
-    """
-
-    seq: int = 0
-    rows: list[Publication] = field(default_factory=list)
-    keys: list[KeyEntry] = field(default_factory=list)
-    states: list[ChannelState] = field(default_factory=list)
-    forgotten: dict[str, int] = field(default_factory=dict)
-    memory: dict[str, bytes] = field(default_factory=dict)
-    forgotten_keys: int = 0
-    """The keys up to this seq are deleted."""
 
 
 class SqliteFile:
@@ -81,82 +40,13 @@ class SqliteFile:
 
     def __init__(self, path: str, durability: str, mode: int = 0o600):
         """Open or create the file, with this mode; raises StoreError."""
+        opened = open_database(path, mode)
+        self._db, self._inode = opened.database, opened.inode
+        self._log_is_missing = opened.log_is_missing
         self._path = path
         self._mode = mode
         self._durability = durability
         self._log: Log | None = None
-        try:
-            exists = os.path.isfile(path)
-            self._lacked_log = exists and not os.path.exists(log_path(path))
-            is_own = not exists or belongs(path)
-        except OSError as error:
-            raise StoreError(f"cannot use {path}: {error}{_hint(path, error)}") from None
-        if not is_own:
-            raise StoreError(
-                f"{path} was replaced, and {log_path(path)} belongs to the replaced file: to start"
-                " with the new one, move the -wal file away; to undo, put the replaced file back"
-            )
-        # SQLite makes its files readable by everybody, and the log with the mode of the database.
-        # Any other error is that of SQLite too.
-        with contextlib.suppress(OSError, ValueError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
-        try:
-            self._db = sqlite3.connect(
-                path, timeout=2.0, isolation_level=None, check_same_thread=False
-            )
-        except (sqlite3.Error, ValueError) as error:
-            folder = os.path.dirname(os.path.abspath(path))
-            why = error if os.path.isdir(folder) else f"there is no folder {folder}"
-            raise StoreError(f"cannot open {path}: {why}") from None
-        try:
-            self._inode = os.stat(path).st_ino
-            self._prepare()
-        except (sqlite3.Error, OSError) as error:
-            self._db.close()
-            # As text, since a damaged database has several codes.
-            remedy = _REMEDY if "malformed" in str(error) else _hint(path, error)
-            raise StoreError(f"cannot use {path}: {error}{remedy}") from None
-        except WrongFormat as error:
-            self._db.close()
-            raise StoreError(f"{path} {error}") from None
-        except StoreError:
-            self._db.close()
-            raise
-
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-        # Takes the lock, which is kept. A database of another program stays unchanged.
-        with self._transaction("EXCLUSIVE"):
-            format_ = read_format(self._db)
-        for file in (self._path, log_path(self._path)):
-            # A file of another owner that this process may write keeps its mode.
-            with contextlib.suppress(PermissionError, FileNotFoundError):
-                os.chmod(file, self._mode)
-        if self._db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            # The last run ended in the middle of its start.
-            self._lacked_log = False
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if problem != "ok":
-            # SQLite has a line for the database before the problem.
-            line = problem.splitlines()[-1]
-            raise StoreError(f"{self._path} is damaged ({line}){_REMEDY}")
-        if format_ < FORMAT:
-            with self._transaction():
-                migrate(self._db, format_)
-
-    @contextlib.contextmanager
-    def _transaction(self, kind: str = "") -> Iterator[None]:
-        self._db.execute(f"BEGIN {kind}")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            # SQLite has rolled back itself if the disk is full.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
     def load(
         self, history: History, keys: Keys, memory: SourceMemory, wall: float, now: float
@@ -170,7 +60,7 @@ class SqliteFile:
         try:
             return self._load(history, keys, memory, wall, now)
         except (sqlite3.Error, msgspec.DecodeError, ValueError, OSError) as error:
-            remedy = "" if isinstance(error, (OSError, sqlite3.OperationalError)) else _REMEDY
+            remedy = "" if isinstance(error, (OSError, sqlite3.OperationalError)) else REMEDY
             raise StoreError(f"cannot read {self._path}: {error}{remedy}") from None
 
     def _load(
@@ -178,7 +68,7 @@ class SqliteFile:
     ) -> bool:
         epoch = self._get("epoch")
         killed = self._get("running")
-        log_is_lost = killed and self._get("wal") and self._lacked_log
+        log_is_lost = killed and self._get("wal") and self._log_is_missing
         trusted = killed != "batched" and not log_is_lost and self._get("inode") == self._inode
         history.epoch = epoch if epoch and trusted else new_epoch()
         history.seq = self._get("seq") or 0
@@ -246,7 +136,7 @@ class SqliteFile:
         """Write all of the batch, or nothing and raise StoreError."""
         try:
             self._check_files()
-            with self._transaction():
+            with transaction(self._db):
                 self._commit(batch)
         except sqlite3.Error as error:
             if self._durability == "sync":
@@ -353,7 +243,7 @@ class SqliteFile:
         self, values: Iterable[tuple[str, object]], states: Sequence[ChannelState] = ()
     ) -> None:
         try:
-            with self._transaction():
+            with transaction(self._db):
                 for name, value in values:
                     self._set(name, value)
                 self._set_states(states)
@@ -366,23 +256,3 @@ class SqliteFile:
 
     def _set(self, name: str, value: object) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
-
-
-def state(channel: Channel, cleared: bool = False) -> ChannelState:
-    """The current numbers of a channel, or those after a clear."""
-    floor, floor_seq = channel.floor, channel.floor_seq
-    newest = channel.last(1) if cleared else ()
-    if newest:
-        floor, floor_seq = channel.top, newest[0].seq
-    _, generation = split_epoch(channel.epoch)
-    return ChannelState(channel.name, channel.top, floor, floor_seq, generation)
-
-
-def _hint(path: str, error: Exception) -> str:
-    """A likely reason, as SQLite's error names none; empty if there is no guess."""
-    if "locked" in str(error):
-        return " (another server has it open)"
-    folder = os.path.dirname(os.path.abspath(path))
-    if all(os.access(name, os.W_OK, effective_ids=True) for name in (path, folder)):
-        return ""
-    return " (permission: the file and its folder must be writable)"

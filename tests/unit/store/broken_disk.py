@@ -19,8 +19,10 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
 from pushserver.channels.publication import Draft
+from pushserver.store.batch import Batch, state
+from pushserver.store.opening import StoreError
 from pushserver.store.source_memory import SourceMemory
-from pushserver.store.sqlite import Batch, SqliteFile, StoreError, state
+from pushserver.store.sqlite import SqliteFile
 
 NOW = 1_795_000_000.0
 _CALLS = {

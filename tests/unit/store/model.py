@@ -23,7 +23,7 @@ from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
 from pushserver.sessions.callbacks import ClientSession, NoHandlers
 from pushserver.sessions.node import Node
-from pushserver.store.sqlite import Batch
+from pushserver.store.batch import Batch
 from pushserver.usercode.steady import births
 from tests.unit.fakes.tools import Time
 from tests.unit.store.guests import Client, Guest, Listener

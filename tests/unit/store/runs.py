@@ -21,9 +21,9 @@ from pushserver.errors import Unavailable
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
 from pushserver.store.committer import Committer
+from pushserver.store.opening import StoreError
 from pushserver.store.recorder import BatchRecorder
 from pushserver.store.service import Storage
-from pushserver.store.sqlite import StoreError
 from pushserver.store.sync_broker import SyncBroker
 from tests.unit.fakes.tools import Time
 

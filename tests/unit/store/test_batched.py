@@ -10,8 +10,8 @@ from twisted.logger import LogLevel
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import Draft, Receipt
+from pushserver.store.batch import ChannelState, state
 from pushserver.store.batcher import RETRY_SECONDS
-from pushserver.store.sqlite import ChannelState, state
 from pushserver.store.waiting import MAX_WAITING_BYTES
 from tests.unit.fakes.web import Log
 from tests.unit.store.runs import (

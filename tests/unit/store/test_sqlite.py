@@ -18,9 +18,11 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, KeyEntry, Keys
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import ClientInfo, Publication, Receipt
+from pushserver.store.batch import Batch, ChannelState, state
+from pushserver.store.opening import StoreError
 from pushserver.store.schema import FORMAT
 from pushserver.store.source_memory import SourceMemory
-from pushserver.store.sqlite import Batch, ChannelState, SqliteFile, StoreError, state
+from pushserver.store.sqlite import SqliteFile
 from tests.unit.fakes.tools import EPOCH
 from tests.unit.store.runs import folder_in_memory
 

@@ -23,9 +23,10 @@ from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.errors import Unavailable
 from pushserver.hub.hub import Hub
 from pushserver.hub.metrics import Metrics
+from pushserver.store.batch import Batch, ChannelState
 from pushserver.store.batcher import RETRY_SECONDS
 from pushserver.store.committer import Committer
-from pushserver.store.sqlite import Batch, ChannelState, StoreError
+from pushserver.store.opening import StoreError
 from pushserver.store.sync_broker import SyncBroker
 from tests.unit.fakes.tools import EPOCH, Time, Watcher, drive, programs
 from tests.unit.fakes.web import Trouble

@@ -13,8 +13,10 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
 from pushserver.channels.publication import Publication
+from pushserver.store.batch import Batch, ChannelState
+from pushserver.store.opening import StoreError
 from pushserver.store.source_memory import SourceMemory
-from pushserver.store.sqlite import Batch, ChannelState, SqliteFile, StoreError
+from pushserver.store.sqlite import SqliteFile
 from pushserver.store.wal import log_of
 
 
