@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from tests.e2e.lines import Lines
@@ -77,6 +80,17 @@ class Readers:
         while events[-1][0] != "publication" or events[-1][1]["data"] != data:
             events.append(self.any(client))
         return events
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Suspend all clients, as closing a laptop does."""
+        for lines in self._lines.values():
+            os.kill(lines.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for lines in self._lines.values():
+                os.kill(lines.pid, signal.SIGCONT)
 
     def close(self) -> None:
         for lines in self._lines.values():

@@ -145,6 +145,27 @@ def test_requests_at_the_same_time_on_several_connections(server: Server) -> Non
     assert sorted(data(history(server, "crowd"))) == list(range(100))
 
 
+def test_client_behind_a_forward_proxy_names_the_whole_url(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy passes on the target of a request as it came; here the server is the proxy, too."""
+    url = f"{server.url}channels/proxied"
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", server.url)
+    assert requests.post(url, json=1, timeout=5).status_code == 201
+    assert httpx.post(url, json=2).status_code == 201
+
+    async def post(session: aiohttp.ClientSession) -> None:
+        async with session.post(url, json=3, proxy=server.url) as response:
+            assert response.status == 201
+
+    in_aiohttp(post)
+    assert requests.get(url, timeout=5).json()["channel"] == "proxied"
+    monkeypatch.delenv("http_proxy")
+    assert data(history(server, "proxied")) == [1, 2, 3]
+
+
 NAMES = ["chat:lobby", "user@example.com", "a.b-c_d", "0", "x" * 128]
 WRONG = ["café", "日本", "a b", "a/b", "a%2Fb", "-a", "🎉", "x" * 129, "a\u0301"]
 
