@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from centrifuge.protocol import client_pb2
@@ -19,7 +20,7 @@ from pushserver.sessions.commands import answer
 from pushserver.sessions.session import Session
 from tests.e2e.server import CHECKOUT
 from tests.unit.fakes.tools import EPOCH, Client, FakeTransport, Time, drive, make_node, publish
-from tests.unit.fakes.web import Server
+from tests.unit.fakes.web import Line, Server, handshake, parse
 
 DOCUMENT = (CHECKOUT / "docs" / "protocols.md").read_text("utf-8")
 SECTION = DOCUMENT.partition("\n### Fields\n")[2].partition("\n### ")[0]
@@ -85,11 +86,13 @@ def fields(message: str) -> list[str]:
 def table(head: str) -> dict[tuple[str, str], str]:
     """The rows of the table with this first column: the answer by subject and field."""
     rows = {}
-    text = re.search(rf"^\| {head} \| field \| here \|\n.*\n((?:\|.*\n)+)", SECTION, re.MULTILINE)
+    names = r"(?:field|parameter)"
+    pattern = rf"^\| {head} \| {names} \| here \|\n.*\n((?:\|.*\n)+)"
+    text = re.search(pattern, SECTION, re.MULTILINE)
     assert text is not None, head
     for line in text[1].splitlines():
         subject, names, here = (cell.strip() for cell in line.strip("|").split("|"))
-        value = re.split(r"[:,]", here)[0].removesuffix(".")
+        value = re.split(r"[:,]| if ", here)[0]
         for name in re.findall(r"`[a-z_]+`(?: \d)?", names):
             key = subject.replace("`", ""), name.replace("`", "")
             assert key not in rows, key
@@ -331,6 +334,32 @@ def test_messages_have_the_documented_fields() -> None:
         if here == "sent":
             documented[MESSAGES[subject]].add(name)
     assert seen == documented
+
+
+CONNECT = quote('{"id":1,"connect":{}}')
+VALUES = {"format": "protobuf", "cf_protocol": "protobuf", "cf_protocol_version": "v2"}
+
+
+def status_of(line: Line) -> int:
+    """The status of an answer, which may not have ended."""
+    return parse(line.take()).status
+
+
+@pytest.mark.parametrize("key", table("query"), ids="-".join)
+def test_parameter_of_the_query_has_the_documented_effect(key: tuple[str, str]) -> None:
+    subject, name = key
+    here = table("query")[key]
+    value = VALUES.get(name, "true")
+    path = f"/connection/sse?cf_connect={CONNECT}"
+    if subject != "every connection":
+        assert (Server().get(subject).status, here) == (400, "read")
+        return
+    refused = int(here.removeprefix("error ")) if here != "ignored" else 0
+    assert status_of(Server().open(f"{path}&{name}={value}")) == (refused or 200)
+    line = Server().open(f"/connection/websocket?{name}={value}", **handshake())
+    assert status_of(line) == (refused or 101)
+    if refused:
+        assert status_of(Server().open(f"{path}&{name}=json")) == 200
 
 
 def test_fields_of_an_emulation_request_have_the_documented_effect() -> None:
