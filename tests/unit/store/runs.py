@@ -135,6 +135,7 @@ class Run:
             )
             batcher = recorder.batcher
         self.committer = committer
+        self.batcher = batcher
         self.broker.attach(self.delivered.append)
         self.storage = Storage(committer, batcher, self.time, self.reactor)
         self.memory = self.storage.memory

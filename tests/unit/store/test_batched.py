@@ -161,6 +161,16 @@ class TestCommit:
         assert again.data == {"a": [4]}
         assert again.history.channels["a"].epoch == f"{again.history.epoch}-4"
 
+    def test_rows_of_a_forgotten_channel_do_not_count_as_lost(self, path: Path) -> None:
+        run = Run(path, "batched", ChannelOptions(history_ttl=10))
+        for n in range(3):
+            run.publish(n)
+        run.time.now += 20
+        run.broker.expire(run.time.now, lambda name: False)
+        run.publish(3)
+        assert run.batcher.lost == 1
+        run.stop()
+
     def test_channel_that_came_back_and_is_only_watched_is_not_in_the_file(
         self, path: Path
     ) -> None:
