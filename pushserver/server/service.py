@@ -44,6 +44,8 @@ from pushserver.web.site import PushSite
 SWEEP_SECONDS = 60.0
 ABORT_SECONDS = 1.0
 """The time that aborted connections have to end."""
+NOTIFY_AGAIN_SECONDS = 0.2
+"""The wait while the queue of systemd's socket is full."""
 
 
 class PushService(MultiService):
@@ -269,8 +271,13 @@ class PushService(MultiService):
 
     def _started(self) -> None:
         self.announce([listener.url() for listener in self._listeners])
-        notify("READY=1", os.environ)
+        self._notify_ready()
         self._collector.start()
+
+    def _notify_ready(self) -> None:
+        """Notify systemd, which would end a service that is not ready in time."""
+        if self.running and not notify("READY=1", os.environ):
+            self._reactor.callLater(NOTIFY_AGAIN_SECONDS, self._notify_ready)
 
     def _log_urls(self, urls: list[str]) -> None:
         state = f"open {' or '.join(urls)}" if urls else "running"

@@ -10,19 +10,23 @@ from twisted.logger import Logger
 _log = Logger()
 
 
-def notify(state: str, environment: Mapping[str, str]) -> None:
+def notify(state: str, environment: Mapping[str, str]) -> bool:
     """Send `READY=1`, `STOPPING=1`, ... to the socket of NOTIFY_SOCKET, if that is set.
 
-    An error of the socket is logged and not raised: the service works without.
+    Never blocks: returns False if the queue of the socket is full, so that the state may be sent
+    later. Any other error of the socket is logged and not raised: the service works without.
     """
     address = environment.get("NOTIFY_SOCKET", "")
     if not address:
-        return
+        return True
     # A name with a leading @ is in the abstract namespace.
     target = "\0" + address[1:] if address.startswith("@") else address
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
             sender.connect(target)
-            sender.send(state.encode())
+            sender.send(state.encode(), socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
     except OSError as error:
         _log.warn("NOTIFY_SOCKET {address!r}: {error}", address=address, error=error)
+    return True

@@ -40,7 +40,12 @@ SSE = "text/event-stream"
 def states(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The states that systemd receives."""
     received: list[str] = []
-    monkeypatch.setattr(module, "notify", lambda state, environment: received.append(state))
+
+    def notify(state: str, environment: object) -> bool:
+        received.append(state)
+        return True
+
+    monkeypatch.setattr(module, "notify", notify)
     return received
 
 
@@ -77,6 +82,38 @@ class TestTheStart:
         [line] = log.take()
         assert "open http://" in line
         assert " or http://" in line
+
+    def test_readiness_is_notified_again_while_the_socket_is_full(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers = [False, False, True]
+        monkeypatch.setattr(module, "notify", lambda state, environment: answers.pop(0))
+        reactor = memory_reactor()
+        service = build(QUIET, reactor)
+        service.startService()
+        reactor.run()
+        assert answers == [False, True]
+        reactor.advance(module.NOTIFY_AGAIN_SECONDS)
+        assert answers == [True]
+        for _ in range(3):
+            reactor.advance(module.NOTIFY_AGAIN_SECONDS)
+        assert answers == []
+
+    def test_readiness_is_not_notified_after_a_stop(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        states: list[str] = []
+
+        def full(state: str, environment: object) -> bool:
+            states.append(state)
+            return False
+
+        monkeypatch.setattr(module, "notify", full)
+        reactor = memory_reactor()
+        service = build(QUIET, reactor)
+        service.startService()
+        reactor.run()
+        service.stopService()
+        reactor.advance(10 * module.NOTIFY_AGAIN_SECONDS)
+        assert states == ["READY=1", "STOPPING=1"]
 
     @pytest.mark.parametrize("text", ["nonsense:1", "tcp:", "tcp:http-alt", "", "tcp:1:bogus=2"])
     def test_with_an_invalid_endpoint_fails_and_names_it(self, text: str) -> None:

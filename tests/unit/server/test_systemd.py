@@ -36,9 +36,26 @@ def test_nothing_is_sent_without_a_socket(environment: dict[str, str]) -> None:
     notify("READY=1", environment)
 
 
-@pytest.mark.parametrize("name", ["nothing-here", "x" * 200])
+@pytest.mark.parametrize("abstract", [False, True])
+def test_full_socket_neither_blocks_nor_raises(tmp_path: Path, abstract: bool) -> None:
+    address = f"\0pushserver-full-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    environment = {"NOTIFY_SOCKET": address.replace("\0", "@")}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(address)
+        sent = 0
+        # A queue has some ten to some thousand datagrams.
+        while sent < 100_000 and notify(f"STATUS={sent}", environment):
+            sent += 1
+        assert 0 < sent < 100_000
+        assert not notify("READY=1", environment)
+        assert receiver.recv(1_000) == b"STATUS=0"
+        assert notify("READY=1", environment)
+
+
+@pytest.mark.parametrize("name", ["nothing-here", "x" * 200, "a folder"])
 def test_error_of_the_socket_is_logged(name: str, tmp_path: Path, trouble: Trouble) -> None:
-    notify("READY=1", {"NOTIFY_SOCKET": str(tmp_path / name)})
+    (tmp_path / "a folder").mkdir()
+    assert notify("READY=1", {"NOTIFY_SOCKET": str(tmp_path / name)})
     (text,) = trouble.take()
     assert text.startswith("NOTIFY_SOCKET ")
     assert name in text
