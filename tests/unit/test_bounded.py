@@ -148,6 +148,7 @@ BOUNDS = {
         "max_bytes of a document; then the answer is dropped"
     ),
     "sources.types.command.source.Options.environment": CONFIGURED,
+    "sources.types.command.source.Options.inherit": CONFIGURED,
     "sources.types.feed.reader._Text.parts": ONCE,
     "sources.types.sse.parser.Parser._data": "the bytes that an event may have",
     "sources.types.sse.parser.Parser._line": "the bytes that an event may have",

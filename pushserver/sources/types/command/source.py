@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pushserver.sources.interface import Feed, ISource, SourceFailed
+from pushserver.sources.types.child_environment import child_environment, for_server_only
 from pushserver.sources.types.command.process import STDERR, STDOUT, CannotStart, Process
 from pushserver.sources.types.lines import Line, LineFormat, Lines, Splitter
 from pushserver.sources.types.source_type import BuiltInType
@@ -23,7 +24,6 @@ from pushserver.usercode.rate import Rate
 
 STDERR_TAG = {"stream": "stderr"}
 _TAGS = {STDOUT: None, STDERR: STDERR_TAG}
-_NOT_INHERITED = ("LISTEN_", "NOTIFY_SOCKET", "PUSHSERVER_", "WATCHDOG_")
 _LOGGED_AT_ONCE = 10
 _LOGGED_PER_SECOND = 1.0
 _LINE_CHARACTERS = 300
@@ -41,7 +41,9 @@ class Options:
     directory: str = ""
     """The working directory; empty for that of the server."""
     environment: dict[str, str] = field(default_factory=dict)
-    """Variables in addition to those of the server."""
+    """Variables in addition to the inherited ones."""
+    inherit: list[str] = field(default_factory=list)
+    """The names of variables of the server that the program gets besides the usual ones."""
     format: LineFormat = "text"
     """`text`: each line is a string; `json`: each line is a JSON value."""
     stderr: Literal["log", "publish", "drop"] = "log"
@@ -77,7 +79,7 @@ class CommandSource:
         stderr_log = StderrLog(feed, options.stderr == "log")
         on_stderr = None if options.stderr == "publish" else stderr_log.feed
         process = Process(feed.reactor, feed.monotonic, options.stop_seconds, on_stderr)
-        environment = inherited(os.environ) | options.environment
+        environment = child_environment(os.environ, options.inherit) | options.environment
         try:
             process.start(self._command, options.directory, environment)
         except CannotStart as error:
@@ -196,13 +198,6 @@ class StderrLog:
         self._log.warn("source {name}: stderr: {line}", name=self._feed.name, line=line)
 
 
-def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without the variables that are for the server only."""
-    return {
-        name: value for name, value in environment.items() if not name.startswith(_NOT_INHERITED)
-    }
-
-
 def _make(options: Options) -> CommandSource:
     try:
         words = options.command
@@ -225,6 +220,9 @@ def _make(options: Options) -> CommandSource:
             # After the = there may be a secret.
             shown = "".join(name.partition("=")[:2])
             raise ValueError(f"environment: {shown!r:.60} is not the name of a variable")
+    for name in options.inherit:
+        if for_server_only(name):
+            raise ValueError(f"inherit: {name} is for the server only")
     return CommandSource(options, command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
@@ -26,6 +27,7 @@ from pushserver.sources.http_client.fetch import Document, Fetcher, with_timeout
 from pushserver.sources.http_client.polling import Polling
 from pushserver.sources.http_client.response import UnusableResponse
 from pushserver.sources.interface import Feed, ISource
+from pushserver.sources.types.child_environment import child_environment
 from pushserver.sources.types.feed.reader import KEY_CHARACTERS
 from pushserver.sources.types.publish import publish
 from pushserver.sources.types.source_type import BuiltInType
@@ -99,7 +101,7 @@ async def read(reactor: Reactor, document: Document) -> Contents:
     process = _ReaderProcess(json.dumps(head).encode() + b"\n" + document.body)
     arguments = [sys.executable, "-P", _PROGRAM]
     try:
-        reactor.spawnProcess(process, sys.executable, arguments, env=None)
+        reactor.spawnProcess(process, sys.executable, arguments, child_environment(os.environ))
     except OSError as error:
         return Contents(error=f"cannot start a process: {error.strerror}")
     try:

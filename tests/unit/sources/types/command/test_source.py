@@ -16,8 +16,9 @@ from zope.interface.verify import verifyObject
 
 from pushserver.config.convert import Location, Text, convert
 from pushserver.sources.interface import ISource, SourceFailed
+from pushserver.sources.types.child_environment import INHERITED, child_environment
 from pushserver.sources.types.command import process
-from pushserver.sources.types.command.source import COMMAND, Options, StderrLog, inherited
+from pushserver.sources.types.command.source import COMMAND, Options, StderrLog
 from tests.processes import lives
 from tests.unit.fakes.recorder import Recorder
 from tests.unit.fakes.web import Trouble
@@ -161,9 +162,7 @@ for name in os.listdir("/proc/self/fd"):
         # The higher signals belong to the C library.
         assert int(text.split()[1], 16) & 0x7FFF_FFFF == 0
 
-    async def test_program_inherits_the_environment_without_variables_for_the_server(
-        self,
-    ) -> None:
+    async def test_program_inherits_only_the_variables_that_it_needs(self) -> None:
         for name, value in {
             "PUSHSERVER_AUTH_API_KEYS": "secret",
             "NOTIFY_SOCKET": "/run/notify",
@@ -171,16 +170,27 @@ for name in os.listdir("/proc/self/fd"):
             "LISTEN_PID": "7",
             "LISTEN_FDNAMES": "http",
             "WATCHDOG_USEC": "1",
+            "CREDENTIALS_DIRECTORY": "/run/credentials",
+            "DATABASE_URL": "secret",
+            "HOME": "/home/ann",
+            "LANG": "sv_SE.UTF-8",
+            "LC_TIME": "C",
             "GREETING": "hello",
+            "COLOUR": "red",
         }.items():
             self.monkeypatch.setenv(name, value)
         self.monkeypatch.delenv("LC_CTYPE", raising=False)
-        feed, done = self.start(["env"], environment={"NAME": "grün", "GREETING": "hi"})
+        given = {"NAME": "grün", "GREETING": "hi"}
+        feed, done = self.start(["env"], environment=given, inherit=["COLOUR", "NOT_SET"])
         await done
-        expected = inherited(os.environ) | {"NAME": "grün", "GREETING": "hi"}
         variables = dict(text.partition("=")[::2] for text in feed.published)
-        assert variables == {name: text.replace("\n", "") for name, text in expected.items()}
-        assert not [name for name in variables if name.startswith(("PUSHSERVER_", "LISTEN_"))]
+        expected = child_environment(os.environ) | given | {"COLOUR": "red"}
+        assert variables == expected
+        assert variables["HOME"] == "/home/ann"
+        assert variables["LANG"] == "sv_SE.UTF-8"
+        assert variables["LC_TIME"] == "C"
+        assert variables["PATH"] == os.environ["PATH"]
+        assert variables.keys() <= INHERITED | {"LC_TIME", *given, "COLOUR"}
         assert "LC_CTYPE" not in variables
 
     async def test_environment_may_set_the_locale(self) -> None:
@@ -492,6 +502,16 @@ def test_source_provides_isource_and_stop_seconds() -> None:
         (Options("a", environment={"A": "\0"}), "environment: expected no NUL character in it"),
         (Options("a", environment={"A=B": ""}), "environment: 'A=' is not the name of a variable"),
         (Options("a", environment={"": ""}), "environment: '' is not the name of a variable"),
+        *(
+            (Options("a", inherit=["HOME", name]), f"inherit: {name} is for the server only")
+            for name in (
+                "PUSHSERVER_AUTH_API_KEYS",
+                "CREDENTIALS_DIRECTORY",
+                "LISTEN_FDS",
+                "NOTIFY_SOCKET",
+                "WATCHDOG_USEC",
+            )
+        ),
     ],
 )
 def test_invalid_options_raise_value_error(options: Options, problem: str) -> None:

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import msgspec
@@ -377,14 +380,9 @@ def run_main(monkeypatch: pytest.MonkeyPatch, document: bytes) -> Contents:
     with monkeypatch.context() as patch:
         patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(head + b"\n" + document)))
         patch.setattr("sys.stdout", written := io.StringIO())
-        patch.setattr("resource.setrlimit", lambda *_: None)
-        patch.setattr("os.nice", refuse_nice)
+        patch.setattr(reader, "_bound", lambda _: None)
         reader.main()
     return msgspec.json.decode(written.getvalue(), type=Contents)
-
-
-def refuse_nice(_: int) -> int:
-    raise PermissionError
 
 
 @pytest.fixture(scope="module")
@@ -451,8 +449,33 @@ def test_program_handles_any_damage_to_a_feed(
         run_main(patch, whole[:start] + document + whole[start:])
 
 
+def test_limit_of_memory_leaves_room_in_the_unit() -> None:
+    unit = (CHECKOUT / "systemd" / "pushserver.service").read_text()
+    [high] = re.findall(r"^MemoryHigh=(\d+)M$", unit, re.MULTILINE)
+    # The rest is for the server and its histories.
+    assert int(high) * 2**20 / 2 >= reader.MAX_MEMORY_BYTES
+    assert "\nOOMPolicy=continue\n" in unit
+
+
 SLOW = b"<rss><channel><item><author>" + b"a." * 100_000 + b"</author></item></channel></rss>"
 """Parsing takes minutes, most of them within one regular expression."""
+
+
+CHECKOUT = Path(__file__).parents[5]
+
+SHOW_PROCESS = """
+import json, os, resource, sys
+sys.path.insert(0, CHECKOUT)
+from pushserver.sources.types.feed import reader
+os.nice = refuse = lambda _: os.close(1_000_000)
+reader._bound(5)
+print(json.dumps({"title": json.dumps({
+    "environment": dict(os.environ),
+    "files": [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")[:-1]],
+    "memory": resource.getrlimit(resource.RLIMIT_AS),
+    "first": open("/proc/self/oom_score_adj").read(),
+})}))
+"""
 
 
 class TestRead(RemoteCase):
@@ -473,6 +496,30 @@ class TestRead(RemoteCase):
         assert (await self.read(b"hello")).error == "expected RSS, Atom or JSON Feed"
         document = b"<?xml version='1.0' encoding='undefined'?><rss>a</rss>"
         assert (await self.read(document)).error.startswith("UnicodeError: ")
+
+    async def test_process_has_no_secret_no_descriptor_and_little_memory(self) -> None:
+        with pytest.MonkeyPatch.context() as patch, NamedTemporaryFile() as program:
+            program.write(SHOW_PROCESS.replace("CHECKOUT", repr(str(CHECKOUT))).encode())
+            program.flush()
+            os.set_inheritable(program.fileno(), True)
+            patch.setattr(feed_module, "_PROGRAM", program.name)
+            for name in (
+                "PUSHSERVER_AUTH_API_KEYS",
+                "CREDENTIALS_DIRECTORY",
+                "NOTIFY_SOCKET",
+                "LISTEN_FDS",
+                "DATABASE_URL",
+                "AWS_SECRET_ACCESS_KEY",
+            ):
+                patch.setenv(name, "s3cret")
+            patch.setenv("LC_TIME", "C")
+            shown = json.loads((await self.read(b"")).title)
+        assert "s3cret" not in shown["environment"].values()
+        assert shown["environment"]["PATH"] == os.environ["PATH"]
+        assert shown["environment"]["LC_TIME"] == "C"
+        assert {name.partition(":")[0] for name in shown["files"]} == {"pipe"}
+        assert shown["memory"] == [reader.MAX_MEMORY_BYTES] * 2
+        assert shown["first"] == "1000\n"
 
     async def test_slow_process_is_killed(self) -> None:
         clock = StillReactor()
