@@ -25,6 +25,9 @@ from pushserver.web.turns import Turns
 # Arguments: the status, its name, the message, and the relative URL of the server's root.
 ErrorPage = Callable[[int, str, str, str], bytes]
 
+LONG_BODY = 65_536
+"""The bytes of a body from which a request waits for its turn."""
+
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 """A target with scheme and authority, as some clients send it that use a proxy."""
 HEADERS = {
@@ -74,6 +77,16 @@ class PushRequest(Request):
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         if self._refused:
+            return
+        if self._received < LONG_BODY:
+            self._start(command, path, version)
+        else:
+            # Of 20 publishers of 1 MB each all may arrive in one turn, and take 0.3 s there.
+            self.channel.site.turns.later(lambda: self._start(command, path, version))
+
+    def _start(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self._disconnected:
+            # The peer left meanwhile.
             return
         absolute = _ABSOLUTE.fullmatch(path)
         if absolute is not None:

@@ -4,6 +4,7 @@ import pytest
 from twisted.web.server import Site
 
 from pushserver.config.limits import Limits
+from pushserver.web.site import LONG_BODY
 from tests.unit.fakes.web import BROWSER, Server, Trouble, handshake, parse, request
 
 SMALL = Limits(body_bytes=10)
@@ -392,3 +393,33 @@ def test_tls_offers_http_1_1_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     site = Server().site
     assert Site.acceptableProtocols(site) == [b"h2", b"http/1.1"]
     assert site.acceptableProtocols() == [b"http/1.1"]
+
+
+class TestLongBody:
+    def test_waits_for_its_turn_and_others_do_not(self) -> None:
+        server = Server()
+        long = [server.connect() for _ in range(3)]
+        for line in long:
+            line.protocol.dataReceived(request("/channels/a", "POST", b'"%b"' % (b"x" * LONG_BODY)))
+        quick = server.connect()
+        quick.protocol.dataReceived(request("/channels/a", "POST", b"1"))
+        assert quick.value().startswith(b"HTTP/1.1 201 ")
+        assert [line.response().status for line in (quick, *long)] == [201] * 4
+
+    def test_does_not_start_before_the_next_turn(self) -> None:
+        server = Server()
+        line = server.connect()
+        line.protocol.dataReceived(request("/channels/a", "POST", b'"%b"' % (b"x" * LONG_BODY)))
+        assert line.value() == b""
+        assert line.response().status == 201
+        line.send(request("/channels/a", "POST", b"2"))
+        assert line.response().status == 201
+
+    def test_of_a_peer_that_left_is_not_handled(self) -> None:
+        server = Server()
+        line = server.connect()
+        line.protocol.dataReceived(request("/channels/a", "POST", b'"%b"' % (b"x" * LONG_BODY)))
+        line.vanish()
+        line.settle()
+        assert server.node.history.top("a") == 0
+        assert server.is_empty()
