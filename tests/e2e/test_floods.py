@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.attacks import CENTRIFUGE, CONNECT, LONG_POLL, RAW, STREAM, frame, request
+from benchmarks.floods import CENTRIFUGE, CONNECT, LONG_POLL, RAW, STREAM, frame, request
 from tests.e2e.exchange import SSE, Reading, ask, publish, serving
 from tests.e2e.server import Server
 from tests.unit.web.test_refusal_log import banned

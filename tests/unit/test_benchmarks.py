@@ -12,6 +12,7 @@ import struct
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 from twisted.application.service import Service
 
-from benchmarks import build, plan, report, results
+from benchmarks import attacks, build, floods, plan, report, results
 from benchmarks.contestants import ALL, LIMIT, PRODUCT, Place
 from benchmarks.goals import Goal, goals
 from benchmarks.results import Figure, Results, Run
@@ -558,3 +559,36 @@ def test_the_longest_turn_and_collection_of_a_process_are_noted(
         "longest_turn",
         "longest_collection",
     }
+
+
+class TestAttacks:
+    def test_have_one_name_each_and_send_something(self) -> None:
+        names = [attack.name for attack in floods.ATTACKS]
+        assert len(set(names)) == len(names)
+        assert all(attack.hello or attack.flood or attack.once for attack in floods.ATTACKS[1:])
+        assert all(attack.flood or attack.once for attack in floods.ATTACKS[1:])
+
+    def test_frame_is_one_of_a_client(self) -> None:
+        assert floods.frame(9) == b"\x89\x80\0\0\0\0"
+        assert floods.frame(0, b"x", False) == b"\x00\x81\0\0\0\0x"
+        assert floods.frame(1, b"x" * 300)[:4] == b"\x81\xfe\x01\x2c"
+
+    def test_result_names_each_goal_that_was_missed(self) -> None:
+        result = attacks.Result("pings", latencies=[0.001] * 99 + [0.4], memory=10)
+        assert result.complaints() == ["p99 400 ms"]
+        result = attacks.Result("pings", latencies=[0.1], memory=70, lost=1, tracebacks=2, lines=99)
+        assert result.complaints() == [
+            "memory +70 MiB",
+            "1 publications lost",
+            "2 tracebacks",
+            "99 lines in the log",
+        ]
+        assert attacks.Result("pings").complaints() == ["p99 inf ms"]
+
+    def test_row_has_a_cell_for_each_column(self) -> None:
+        result = attacks.Result("pings", latencies=[0.001, 0.002], ends=Counter({"1008": 2_000}))
+        row = result.row()
+        head = attacks.HEAD.splitlines()
+        assert row.count("|") == head[0].count("|") == head[1].count("|")
+        assert row.startswith("| pings | 2 ms / 2 ms | none | 0% |")
+        assert row.endswith("| 2,000 × 1008 |")
