@@ -73,6 +73,7 @@ class TestServer:
             self.service.startService()
         if app is not None:
             app._server().in_reactor_thread = self.reactor.lock.held
+        self._closed = False
         self._workers = self._replace_workers(app)
         try:
             self.advance(0)
@@ -119,15 +120,18 @@ class TestServer:
         self.reactor.pass_time(0)
 
     def close(self) -> None:
-        """Stop the server."""
-        if self.service.running:
-            with self.reactor.lock:
-                self.service.stopService()
-            try:
-                self.advance(10)
-            finally:
-                for caller, worker in self._workers.items():
-                    caller.worker = worker
+        """Stop the server; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        with self.reactor.lock:
+            # The test may have called it too.
+            self.service.stopService()
+        try:
+            self.advance(10)
+        finally:
+            for caller, worker in self._workers.items():
+                caller.worker = worker
 
     def _replace_workers(self, app: App | None) -> dict[InThread, Worker]:
         """Replace all workers but those of generators that may block; return the old ones."""

@@ -152,6 +152,27 @@ class TestThreads:
             assert [caller.worker for caller in callers] == before
         server.close()
 
+    def test_are_restored_after_a_stop_by_the_test(self) -> None:
+        app = PushServer()
+
+        @app.source("a", every=1.0)
+        def tick() -> int:
+            return 1
+
+        caller = app.sources[0].source.caller
+        worker = caller.worker
+        stops: list[Any] = []
+        with TestServer(app) as server:
+            for _ in range(2):
+                server.service.stopService().addBoth(stops.append)
+            server.advance(10)
+        assert (stops, caller.worker) == ([None, None], worker)
+        with TestServer(app):
+            replaced = caller.worker
+            server.close()
+            assert replaced is caller.worker is not worker
+        assert caller.worker is worker
+
     def test_of_the_test_may_publish(self) -> None:
         app = PushServer()
         offsets: list[int] = []
