@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import io
 import json
 import os
@@ -21,6 +20,7 @@ from pushserver.config.loader import read, unknown_variables
 from pushserver.console import complain, discard_output, end_with_reader, escape_output, shown_json
 from pushserver.errors import PushServerError, StartFailed
 from pushserver.opener import TEMPORARY, make_request, printable, refusal, send
+from pushserver.piping import Batch, Piper, batches, standard_input
 from pushserver.publisher import publish
 
 DEFAULT_URL = "http://localhost:8080"
@@ -218,21 +218,31 @@ def _serve(options: Any, out: TextIO) -> None:
 
 
 def _publish(options: Any, out: TextIO) -> None:
-    for line in [options.data] if options.data != "-" else _input_lines():
-        answer = publish(
-            options.url, options.channel, _value(line), event=options.event, api_key=options.key
-        )
-        print(json.dumps(answer), file=out, flush=True)
+    if options.data != "-":
+        _print(_publish_one(options, _value(options.data)), out)
+        return
+    piper = Piper(options.url, options.channel, options.event, options.key)
+    for batch in _input_batches():
+        if len(batch) > 1:
+            _print(piper.publish(batch), out)
+        else:
+            # With an idempotency key, so that it may be sent again.
+            _print(_publish_one(options, json.loads(batch[0]), piper.patience), out)
+            piper.first += 1
 
 
-def _input_lines() -> Iterator[str]:
-    source = sys.stdin or io.StringIO()
-    if isinstance(source, io.TextIOWrapper):
-        ascii_only = codecs.lookup(source.encoding).name == "ascii"
-        source.reconfigure(encoding="utf-8" if ascii_only else source.encoding, errors="strict")
+def _publish_one(options: Any, data: object, seconds: float = 1.0) -> dict[str, object]:
+    more = {"event": options.event, "api_key": options.key, "retry_seconds": seconds}
+    return publish(options.url, options.channel, data, **more)
+
+
+def _print(answer: dict[str, object], out: TextIO) -> None:
+    print(json.dumps(answer), file=out, flush=True)
+
+
+def _input_batches() -> Iterator[Batch]:
     try:
-        for line in source:
-            yield line.rstrip("\n")
+        yield from batches(standard_input())
     except (OSError, UnicodeDecodeError) as error:
         problem = getattr(error, "strerror", None) or error
         raise CommandFailed(f"standard input: {problem}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 from twisted.web.server import Request
 
@@ -10,8 +12,9 @@ from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event
 from pushserver.channels.publication import Draft, check_tags
 from pushserver.errors import InvalidData, InvalidName, NotJSON
+from pushserver.resources.bulk import MEDIA_TYPES, publish_lines
 from pushserver.sessions.node import Node
-from pushserver.web.body import check_coding, read_body
+from pushserver.web.body import check_coding, media_type, read_body
 from pushserver.web.gate import Gate
 from pushserver.web.resource import answer_json, header
 
@@ -20,22 +23,24 @@ _NUMBERS = (b"NaN", b"Infinity", b"-Infinity")
 
 
 async def publish(request: Request, channel: str, node: Node, gate: Gate) -> bytes:
-    """Publish the request's body to the channel: `201 {"offset", "epoch", "id"}`."""
+    """Publish the request's body to the channel: `201 {"offset", "epoch", "id"}`.
+
+    Each line of an NDJSON body is a publication; see `bulk.publish_lines`.
+    """
     gate.check(request)
-    draft = Draft(channel, _data(request), _event(request), _tags(request), key=_key(request))
-    receipt = await node.publish(draft)
+    content_type = header(request, "content-type") or ""
+    check_coding(header(request, "content-encoding") or "")
+    assert request.content is not None
+    body = request.content.read()
+    draft = Draft(channel, b"", _event(request), _tags(request), key=_key(request))
+    if media_type(content_type) in MEDIA_TYPES:
+        return await publish_lines(request, draft, body, node)
+    data = read_body(content_type, body, _compact, msgspec.json.encode)
+    receipt = await node.publish(replace(draft, data=data))
     request.setResponseCode(201)
     return answer_json(
         request, {"offset": receipt.offset, "epoch": receipt.epoch, "id": receipt.id}
     )
-
-
-def _data(request: Request) -> bytes:
-    """The body as compact JSON text; a text becomes a string."""
-    assert request.content is not None
-    content_type = header(request, "content-type") or ""
-    check_coding(header(request, "content-encoding") or "")
-    return read_body(content_type, request.content.read(), _compact, msgspec.json.encode)
 
 
 def _compact(text: bytes) -> bytes:

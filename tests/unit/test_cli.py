@@ -19,6 +19,7 @@ import pytest
 
 from pushserver import PublishError, __version__, cli
 from pushserver.cli import main
+from pushserver.piping import Piper
 from tests.http_server import HttpServer, Quiet
 
 POSITION = {"offset": 1, "epoch": "e", "id": "e:1"}
@@ -72,8 +73,9 @@ class Streams(HttpServer):
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                streams.taken.append((self.path, json.loads(body)))
-                answer = json.dumps(POSITION).encode()
+                values = [json.loads(line) for line in body.split(b"\n")]
+                streams.taken += [(self.path, value) for value in values]
+                answer = json.dumps(POSITION | {"published": len(values)}).encode()
                 self.send_response(201)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
@@ -101,7 +103,7 @@ class Published(list[tuple[str, str, object, str, "str | None"]]):
     """The arguments of `publish`."""
 
     def __call__(
-        self, url: str, channel: str, data: object, *, event: str, api_key: str | None
+        self, url: str, channel: str, data: object, *, event: str, api_key: str | None, **_: float
     ) -> dict[str, object]:
         if channel == "bad":
             raise PublishError("400: no such name")
@@ -185,13 +187,29 @@ class TestPublish:
             ("http://flag", "l"),
         ]
 
-    def test_publishes_each_line_of_standard_input(
+    def test_publishes_a_line_of_standard_input_with_a_key_of_its_own(
         self, published: Published, monkeypatch: pytest.MonkeyPatch, capsys: Capture
     ) -> None:
-        monkeypatch.setattr(sys, "stdin", io.StringIO('1\nhello\n{"a":2}'))
+        monkeypatch.setattr(sys, "stdin", io.StringIO("hello"))
         assert main(["publish", "a", "-"]) == 0
-        assert [data for _, _, data, _, _ in published] == [1, "hello", {"a": 2}]
-        assert len(capsys.readouterr().out.splitlines()) == 3
+        assert [data for _, _, data, _, _ in published] == ["hello"]
+        assert len(capsys.readouterr().out.splitlines()) == 1
+
+    def test_publishes_many_lines_of_standard_input_at_once(
+        self, published: Published, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    ) -> None:
+        sent: list[list[bytes]] = []
+
+        def publish(piper: Piper, batch: list[bytes]) -> dict[str, object]:
+            sent.append(batch)
+            return {"published": len(batch)}
+
+        monkeypatch.setattr(Piper, "publish", publish)
+        monkeypatch.setattr(sys, "stdin", io.StringIO('1\nhello\n{"a":2}\n'))
+        assert main(["publish", "a", "-"]) == 0
+        assert sent == [[b"1", b'"hello"', b'{"a":2}']]
+        assert published == []
+        assert capsys.readouterr().out == '{"published": 3}\n'
 
     def test_that_fails_ends_with_one_line_and_status_1(
         self, published: Published, capsys: Capture

@@ -1,0 +1,154 @@
+"""`pushserver publish NAME -`: publishes the lines of standard input, many in one request."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import sys
+import time
+from collections.abc import Iterator
+from http.client import HTTPException
+from typing import Any, TextIO
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode
+
+from pushserver.errors import PublishError
+from pushserver.opener import MAX_BYTES, make_request, printable, read_body, send
+
+BATCH_BYTES = 262_144
+"""The bytes of one request; a longer line is a request of its own."""
+READ_BYTES = 65_536
+TIMEOUT_SECONDS = 60.0
+FIRST_SECONDS, LATER_SECONDS, PAUSE_SECONDS = 1.0, 60.0, 0.5
+"""How long to try for the first request, and for later ones while the server restarts."""
+
+Batch = list[bytes]
+
+
+def json_line(line: bytes, encoding: str) -> bytes:
+    """The line as JSON text: as it is if it is JSON, else as a string.
+
+    Raises UnicodeDecodeError.
+    """
+    text = line.decode(encoding)
+    try:
+        json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return json.dumps(text).encode()
+    return text.encode()
+
+
+def batches(source: TextIO) -> Iterator[Batch]:
+    """The lines that were read at once, as JSON; raises OSError and UnicodeDecodeError."""
+    encoding = "utf-8"
+    if isinstance(source, io.TextIOWrapper):
+        raw: Any = source.buffer
+        if codecs.lookup(source.encoding).name != "ascii":
+            encoding = source.encoding
+    else:
+        raw = io.BufferedReader(io.BytesIO(source.read().encode()))
+    rest = b""
+    while chunk := raw.read1(READ_BYTES):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from _parts([json_line(line.removesuffix(b"\r"), encoding) for line in lines])
+    if rest:
+        yield [json_line(rest, encoding)]
+
+
+def _parts(lines: Batch) -> Iterator[Batch]:
+    part: Batch = []
+    size = 0
+    for line in lines:
+        if part and size + len(line) >= BATCH_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(line)
+        size += len(line) + 1
+    if part:
+        yield part
+
+
+class Piper:
+    """Publishes batches of lines in order; `first` is the number of the next line."""
+
+    def __init__(self, url: str, channel: str, event: str, api_key: str | None):
+        self.first = 1
+        self._url = url
+        self._path = f"/channels/{quote(channel, safe='')}?{urlencode({'event': event})}"
+        self._api_key = api_key
+
+    @property
+    def patience(self) -> float:
+        """How long to try to reach the server, in seconds."""
+        return FIRST_SECONDS if self.first == 1 else LATER_SECONDS
+
+    def publish(self, batch: Batch) -> dict[str, object]:
+        """Publish the lines; returns the answer to the last request. Raises PublishError."""
+        until = time.monotonic() + self.patience
+        while True:
+            problem, answer = self._send(batch)
+            published = answer.get("published")
+            count = published if isinstance(published, int) else 0
+            batch = batch[count:]
+            self.first += count
+            if not problem:
+                return answer
+            if time.monotonic() >= until:
+                raise PublishError(f"line {self.first}: {problem}")
+            time.sleep(PAUSE_SECONDS)
+
+    def _send(self, batch: Batch) -> tuple[str, dict[str, Any]]:
+        """Return a problem that may pass, and the answer; raises PublishError for others."""
+        headers = {"Content-Type": "application/x-ndjson"}
+        try:
+            body = b"\n".join(batch)
+            request = make_request(self._url, self._path, headers, self._api_key, body)
+            with send(request, TIMEOUT_SECONDS) as response:
+                answer = _answer(read_body(response, TIMEOUT_SECONDS))
+        except HTTPError as error:
+            with error:
+                return self._refused(error, _answer(error.read(MAX_BYTES)))
+        except (URLError, OSError, HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            if isinstance(reason, ConnectionRefusedError):
+                return f"{self._url}: {reason}; is it running?", {}
+            if isinstance(error, ValueError):
+                raise PublishError(printable(str(error))) from None
+            last = self.first + len(batch) - 1
+            lost = f"lines {self.first} to {last} may have been published, or some of them"
+            raise PublishError(f"{self._url}: {printable(str(reason))}; {lost}") from None
+        if "published" not in answer:
+            raise PublishError(f"{self._url}: expected a server that publishes lines, got {answer}")
+        return "", answer
+
+    def _refused(self, error: HTTPError, answer: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        try:
+            message = printable(str(answer["error"]["message"]))
+        except (KeyError, TypeError):
+            message = printable(str(error.reason))
+        published = answer.get("published")
+        if not isinstance(published, int):
+            raise PublishError(f"{error.code}: {message}")
+        # The server counts the lines of the request.
+        message = message.partition(": ")[2]
+        if error.code == 503:
+            return f"503: {message}", answer
+        raise PublishError(f"line {self.first + published}: {error.code}: {message}")
+
+
+def _answer(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(word)
+
+
+def standard_input() -> TextIO:
+    """Standard input; empty if there is none (`<&-`)."""
+    return sys.stdin or io.StringIO()
