@@ -8,8 +8,9 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -158,6 +159,31 @@ def test_a_program_of_this_user_needs_no_key_if_none_is_configured(tmp_path: Pat
         assert ask(server.port, "/channels/talk", "POST", 1)[0] == 201
         for method, body in DESTRUCTIVE.items():
             assert ask(server.port, f"/api/{method}", "POST", body)[0] == 200, method
+
+
+@pytest.mark.parametrize(("location", "uri"), [("/", ""), ("/push/", ":/")])
+def test_a_proxy_may_use_a_unix_socket(tmp_path: Path, location: str, uri: str) -> None:
+    (tmp_path / "unix.toml").write_text('[server]\ntrusted_proxies = ["unix"]\n')
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        listen = f"unix:{folder}/socket:mode=666"
+        server = Server(tmp_path, "--debug", "--config=unix.toml", "--listen", listen)
+        headers = {
+            "Host": "$http_host",
+            "X-Forwarded-For": "$proxy_add_x_forwarded_for",
+            "X-Forwarded-Proto": "https",
+        }
+        lines = [f"proxy_set_header {name} {value};" for name, value in headers.items()]
+        rules = " ".join([f"proxy_pass http://unix:{folder}/socket{uri};", *lines])
+        with running(server), nginx(tmp_path, f"location {location} {{ {rules} }}") as port:
+            path = f"{location}channels/talk"
+            assert ask(port, path, Host="push.example", Origin="http://push.example")[0] == 403
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as client:
+                page = {"Host": "push.example", "Origin": "https://push.example"}
+                stream = {"Accept": "text/event-stream", "X-Forwarded-For": "1.1.1.1"}
+                client.request("GET", path, headers=page | stream)
+                assert client.getresponse().readline()
+            assert re.findall(r"(\S+) came by", server.log) == ["127.0.0.1"]
 
 
 def test_the_proxy_protocol_gives_the_address_of_the_client(tmp_path: Path) -> None:
