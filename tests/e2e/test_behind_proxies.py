@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -11,6 +12,7 @@ import ssl
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from urllib.parse import urljoin
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
 from tests.e2e.lines import Lines
@@ -210,10 +212,17 @@ class TestTheBlocks:
         tls = ssl.create_default_context() if url.startswith("wss") else None
         if tls is not None:
             tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        with connect(url, origin=Origin(root.origin), ssl=tls, proxy=None) as stream:
-            assert "subscribed" in json.loads(stream.recv(10))
-            root.publish("framed")
-            assert json.loads(stream.recv(10))["data"] == "framed"
+
+        # The client with threads reads and writes TLS at the same time, and may lose its request.
+        async def watch() -> None:
+            async with connect(url, origin=Origin(root.origin), ssl=tls, proxy=None) as stream:
+                assert "subscribed" in json.loads(await stream.recv())
+                root.publish("framed")
+                assert json.loads(await stream.recv())["data"] == "framed"
+
+        # Playwright has its loop in this thread.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, watch()).result(20)
 
     def test_let_no_foreign_page_in(self, root: Root) -> None:
         for origin in ("https://evil.example", f"{root.origin}1", "null"):
