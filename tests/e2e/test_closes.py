@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.e2e.exchange import serving
 from tests.e2e.server import Server
 from tests.e2e.sockets import closed_with, dial, frame
+from tests.e2e.visits import Visits
 
 APP = """
 import os, signal
@@ -143,3 +145,40 @@ def test_connection_ends_while_a_fork_of_a_handler_lives(tmp_path: Path) -> None
         server.kill()
         if pid:
             os.kill(pid, 9)
+
+
+CLOSED = """
+([url, subprotocol]) => new Promise((resolve) => {
+    const socket = subprotocol ? new WebSocket(url, subprotocol) : new WebSocket(url);
+    socket.onmessage = () => socket.send('hello');
+    socket.onclose = ({ code, reason, wasClean }) => resolve([code, reason, wasClean]);
+})
+"""
+
+
+class TestInChromium:
+    def test_close_by_the_server_is_clean(self, server: Server, visits: Visits) -> None:
+        page = visits.open()
+        for path, code in (("channels/a", 1008), ("events?channel=a&channel=b", 1008)):
+            got, reason, clean = page.evaluate(CLOSED, [server.websocket(path), ""])
+            assert (got, clean) == (code, True)
+            assert reason.startswith("this stream only sends")
+
+    def test_stop_of_the_server_is_clean(self, server: Server, visits: Visits) -> None:
+        page = visits.open("channels/quiet")
+        page.evaluate(
+            f"url => {{ window.ended = ({CLOSED})([url, '']); }}",
+            server.websocket("connection/websocket"),
+        )
+        expect(page.locator("#state[data-state=live]")).to_have_count(1)
+        visits.allow("ERR_CONNECTION_REFUSED|request failed")
+        server.stop()
+        server.start()
+        assert page.evaluate("window.ended") == [3001, "the server is shutting down", True]
+
+    def test_subprotocol_is_answered_as_documented(self, server: Server, visits: Visits) -> None:
+        """The page cannot read a reason, so docs/protocols.md says that there is none to offer."""
+        page = visits.open()
+        visits.allow("Sent non-empty 'Sec-WebSocket-Protocol' header but no response was received")
+        url = server.websocket("channels/a")
+        assert page.evaluate(CLOSED, [url, "name"]) == [1006, "", False]

@@ -1,9 +1,10 @@
-"""The official JavaScript client, over each of its transports: one process plays all stories."""
+"""The official JavaScript client; for each transport one process plays all stories."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -138,11 +139,11 @@ STORIES = {
         subscription.subscribe();
         return left;
     """,
-    "by the server": """
+    "by-the-server": """
         const client = await connected();
         const joined = next(client, 'subscribed'), heard = next(client, 'publication');
         const left = next(client, 'unsubscribed');
-        const name = 'by-the-server';
+        const name = `${channel}.room`;
         const who = { user: '', client: client.first.client, channel: name };
         await post('api/subscribe', { ...who, data: { seat: 12 } });
         const { channel: where, data } = await joined;
@@ -181,22 +182,34 @@ STORIES = {
 }
 
 
-@pytest.fixture(scope="module", params=TRANSPORTS)
-def played(server: Server, request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """The transport, and the result of each story; see tests/node/stories.mjs."""
-    result = subprocess.run(
-        ["node", "stories.mjs", server.url, request.param],
-        input=json.dumps(STORIES),
-        cwd=NODE,
-        stdout=subprocess.PIPE,
-        timeout=60,
-        check=True,
-        text=True,
-    )
-    return request.param, json.loads(result.stdout)
-
-
 Played = tuple[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def results(server: Server) -> dict[str, dict[str, Any]]:
+    """The result of each story by transport; all transports at the same time."""
+
+    def play(transport: str) -> dict[str, Any]:
+        result = subprocess.run(
+            ["node", "stories.mjs", server.url, transport],
+            input=json.dumps(STORIES),
+            cwd=NODE,
+            stdout=subprocess.PIPE,
+            timeout=60,
+            check=True,
+            text=True,
+        )
+        stories: dict[str, Any] = json.loads(result.stdout)
+        return stories
+
+    with ThreadPoolExecutor(len(TRANSPORTS)) as threads:
+        return dict(zip(TRANSPORTS, threads.map(play, TRANSPORTS), strict=True))
+
+
+@pytest.fixture(params=TRANSPORTS)
+def played(results: dict[str, dict[str, Any]], request: pytest.FixtureRequest) -> Played:
+    """A transport and the results of its stories; see tests/node/stories.mjs."""
+    return request.param, results[request.param]
 
 
 def test_it_gets_the_history_and_new_publications(played: Played) -> None:
@@ -269,8 +282,9 @@ def test_it_is_told_that_a_filter_is_not_available(played: Played) -> None:
 
 
 def test_it_is_subscribed_by_the_server(played: Played) -> None:
-    found = played[1]["by the server"]
-    assert found == ["by-the-server", {"seat": 12}, "hello", "by-the-server"]
+    transport, results = played
+    room = f"open:by-the-server.{transport}.room"
+    assert results["by-the-server"] == [room, {"seat": 12}, "hello", room]
 
 
 def test_it_returns_after_a_disconnect_or_not(played: Played) -> None:
