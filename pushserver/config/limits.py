@@ -25,7 +25,9 @@ class Limits:
     queue_bytes: AtLeastOne = 1_048_576
     """The bytes that may wait for a peer that does not read; four times as many drop it at once."""
     queue_seconds: Positive = 10.0
-    """The time that more than `queue_bytes` may wait before the peer is dropped."""
+    """The time without progress after which a peer with more than `queue_bytes` is dropped."""
+    slow_bytes_per_second: AtLeastOne = 16_384
+    """The rate of reading that counts as progress; at half of it, the time is twice as long."""
     connect_seconds: Positive = 15.0
     """The time for the first command of a connection."""
     ping_seconds: Positive = 25.0

@@ -30,10 +30,14 @@ class Outlet(Protocol):
 
     @property
     def blocked_at(self) -> float | None:
-        """The time since which bytes wait for the peer, by the steady clock; None if none do."""
+        """The time since which the peer makes no progress, by the steady clock; None if no bytes
+        wait for it."""
 
     def send_rest(self, frame: bytes, taken: int) -> None:
         """Send all but the first `taken` bytes of a frame, which `direct` has sent."""
+
+    def end_replays(self) -> None:
+        """Drop the rest of a replay, and all frames behind it."""
 
 
 class Subscriber(Protocol):
@@ -152,7 +156,7 @@ class Audience:
     def put(self, publication: Publication) -> None:
         """Queue a publication."""
         self.queue.append(publication)
-        self.queued_bytes += _size(publication)
+        self.queued_bytes += frame_size(publication)
 
     def add(self, subscriber: Subscriber) -> bool:
         """Add a subscriber; False if it is in the audience already."""
@@ -205,9 +209,9 @@ class Audience:
     def _take(self, max_bytes: int) -> list[Publication]:
         count, size = 0, 0
         for publication in self.queue:
-            if count and size + _size(publication) > max_bytes:
+            if count and size + frame_size(publication) > max_bytes:
                 break
-            size += _size(publication)
+            size += frame_size(publication)
             count += 1
         batch = self.queue[:count]
         del self.queue[:count]
@@ -264,5 +268,9 @@ def _direct(subscriber: Subscriber) -> Direct | None:
     return None if outlet is None else outlet.direct
 
 
-def _size(publication: Publication) -> int:
-    return OVERHEAD + len(publication.data)
+def frame_size(publication: Publication) -> int:
+    """The bytes of a publication's frame, roughly."""
+    size = OVERHEAD + len(publication.data)
+    if publication.tags:
+        size += sum(len(name) + len(value) for name, value in publication.tags.items())
+    return size

@@ -103,7 +103,13 @@ def build(
     rules = Rules(frozenset(auth.api_keys), origins, auth.local_without_key)
     wrong_keys = WrongKeys(limits.wrong_keys_per_minute)
     gate = Gate(rules, is_own, wrong_keys, proxies, node.metrics, monotonic)
-    bounds = Bounds(limits.queue_bytes, limits.queue_seconds, monotonic, shortcuts)
+    bounds = Bounds(
+        limits.queue_bytes,
+        limits.queue_seconds,
+        monotonic,
+        shortcuts,
+        limits.slow_bytes_per_second,
+    )
     compress = config.server.compress
     turns = Turns(reactor, monotonic)
     websockets = WebSocketFactory(reactor, bounds, limits, log, turns, compress, shortcuts, proxies)

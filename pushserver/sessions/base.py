@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import ClassVar, Generic, Protocol, TypeVar
 
@@ -50,6 +51,12 @@ class Transport(Protocol[FormatT]):
 
     def write(self, frame: bytes) -> None:
         """Send one frame; a no-op on a closing transport."""
+
+    def replay(self, frames: Iterator[bytes]) -> None:
+        """Send frames that are made one by one, each when the last has left; then all later ones.
+
+        The end of the conversation drops the rest of them, and all frames behind.
+        """
 
     def close(self, code: int, reason: str) -> None:
         """Close after all written frames, with this code if the transport has codes."""
@@ -147,6 +154,8 @@ class Conversation(Generic[FormatT]):
         if self.state < CLOSING:
             self._leave_all()
             self.node.metrics.ended[str(code)] += 1
+            if self._transport.outlet is not None:
+                self._transport.outlet.end_replays()
             # A peer that does not read would never see the close.
             self.node.peers.wake_at(self, self.node.monotonic() + CLOSING_SECONDS)
             self._close(code, reason)

@@ -40,11 +40,14 @@ class Stream(Conversation[StreamFormat]):
         following = await self.node.hub.follow(self, channels, start)
         retry = random.randint(*RETRY_MILLISECONDS)
         opening = self.format.make_opening(_subscribed(following), _reset(following), retry)
-        rows = following.publications
+        rows, rest = following.publications, None
         if rows:
-            replays, encode = self.node.replays, self.format.publications
-            opening += replays.encode(following.audience, rows, encode)
+            encode = self.format.publications
+            first, rest = self.node.replays.start(following.audience, rows, encode)
+            opening += first
         self.send(opening)
+        if rest is not None:
+            self._transport.replay(rest)
 
     def received(self, text: bytes) -> None:
         self.disconnect(POLICY, "this stream only sends; publish by POST to the channel's URL")

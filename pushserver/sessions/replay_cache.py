@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 from pushserver.channels.publication import Publication
+from pushserver.hub.audience import frame_size
 from pushserver.protocols.formats import Encode
 
 MOST_BYTES = 8_388_608
 ENTRY_BYTES = 512
 """The memory of an entry besides its text and its name, roughly."""
+
+FIRST_BYTES = 131_072
+"""The bytes of publications that are encoded at once; what is more follows in portions."""
+
+PORTION_BYTES = 32_768
+"""The bytes of publications in each of these portions. To compress one takes half a millisecond."""
 
 Run = tuple[Encode, str, int, int, int]
 
@@ -39,6 +47,24 @@ class Replays:
             self._keep(key, text)
         return text
 
+    def start(
+        self, name: str, rows: Sequence[Publication], encode: Encode, most: int = FIRST_BYTES
+    ) -> tuple[bytes, Iterator[bytes] | None]:
+        """Encode up to about `most` bytes of a run; return also the rest, to be encoded later."""
+        text = self._encoded.get((encode, name, rows[0].seq, rows[-1].seq, len(rows)))
+        if text is not None:
+            return text, None
+        count = fitting(rows, most)
+        text = self.encode(name, rows[:count], encode)
+        return text, self.portions(name, rows[count:], encode) if count < len(rows) else None
+
+    def portions(self, name: str, rows: Sequence[Publication], encode: Encode) -> Iterator[bytes]:
+        """Encode a run in portions, each when it is asked for; keeps no row that was encoded."""
+        left = deque(rows)
+        while left:
+            count = fitting(left, PORTION_BYTES)
+            yield self.encode(name, [left.popleft() for _ in range(count)], encode)
+
     def _keep(self, key: Run, text: bytes) -> None:
         size = len(text) + len(key[1]) + ENTRY_BYTES
         if size > MOST_BYTES:
@@ -48,3 +74,13 @@ class Replays:
             self._encoded.clear()
             self._bytes = size
         self._encoded[key] = text
+
+
+def fitting(rows: Iterable[Publication], most: int) -> int:
+    """The number of first rows, at least one, that have up to about `most` bytes."""
+    count = 0
+    for count, row in enumerate(rows):
+        most -= frame_size(row)
+        if most < 0 and count:
+            return count
+    return count + 1

@@ -13,6 +13,7 @@ may wait for them. Only a generator without `every`, which may block, has a thre
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -191,6 +192,10 @@ class _Transport:
 
     def write(self, frame: bytes) -> None:
         self.client.take(frame)
+
+    def replay(self, frames: Iterator[bytes]) -> None:
+        for frame in frames:
+            self.client.take(frame)
 
     def close(self, code: int, reason: str) -> None:
         self.client.end(code, reason)

@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 PORTION = 16_384
 """The most bytes that a transport pulls at once: a turn in which a thousand pull must be short."""
 
+Replay = Iterator[bytes]
+"""Frames that are made when all before them were taken."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The bytes that may wait for a peer, and the seconds for which more may."""
+    """The bytes that may wait for a peer, and the seconds for which more may.
+
+    The seconds are those without progress. A byte that the peer takes makes up for
+    1 / `slow_bytes_per_second` of a second of them.
+    """
 
     bytes: int
     seconds: float
     clock: Callable[[], float]
     direct: bool = True
     """Whether a frame may go past the transport; False with PUSHSERVER_SHORTCUTS=off."""
+    slow_bytes_per_second: int = 16_384
+
+    def progress(self, since: float, taken: int) -> float:
+        """The time since which a peer makes no progress; it was `since` before `taken` bytes."""
+        return min(self.clock(), since + taken / self.slow_bytes_per_second)
 
 
 class Backlog:
     """The bytes that wait for one peer, in order; rule 4 of `outlet` says when it is slow."""
 
-    __slots__ = ("_bounds", "_over_since", "_pieces", "_taken", "bytes")
+    __slots__ = ("_bounds", "_over_since", "_pieces", "_replays", "_taken", "bytes")
 
     def __init__(self, bounds: Bounds):
         self.bytes = 0
+        """Those of the frames; the frames of a replay count when they are made."""
         self._bounds = bounds
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes | Replay] = deque()
+        self._replays = 0
         # The bytes of the first piece that were taken.
         self._taken = 0
         self._over_since: float | None = None
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether more than the bound waits, or a replay, whose frames are not counted."""
+        return self._replays > 0 or self.bytes > self._bounds.bytes
 
     def add(self, piece: bytes, taken: int = 0) -> bool:
         """Add all but the first `taken` bytes, or return False when the peer is slow.
@@ -50,19 +69,33 @@ class Backlog:
         self.bytes += len(piece) - taken
         return True
 
+    def add_replay(self, replay: Replay) -> None:
+        self._pieces.append(replay)
+        self._replays += 1
+
     def _is_slow(self) -> bool:
+        behind = self._behind()
+        if behind <= self._bounds.bytes:
+            return False
         now = self._bounds.clock()
         if self._over_since is None:
             self._over_since = now
-        behind = self.bytes - (len(self._pieces[0]) - self._taken)
         return behind > 4 * self._bounds.bytes or now - self._over_since > self._bounds.seconds
 
+    def _behind(self) -> int:
+        """The bytes behind the frame, or the replay, that is being sent."""
+        first = self._pieces[0] if self._pieces else b""
+        return self.bytes - (len(first) - self._taken if isinstance(first, bytes) else 0)
+
     def take(self) -> bytes:
-        """Remove and return the next portion."""
+        """Remove and return the next portion; empty if nothing waits."""
         portion: list[bytes] = []
         left = PORTION
         while self._pieces and left:
             first, start = self._pieces[0], self._taken
+            if not isinstance(first, bytes):
+                self._make_frames(first)
+                continue
             end = min(len(first), start + left)
             portion.append(first[start:end])
             left -= end - start
@@ -72,11 +105,32 @@ class Backlog:
                 self._pieces.popleft()
                 self._taken = 0
         self.bytes -= PORTION - left
-        if self.bytes <= self._bounds.bytes:
-            self._over_since = None
+        if self._over_since is not None:
+            over = self._behind() > self._bounds.bytes
+            taken = PORTION - left
+            self._over_since = self._bounds.progress(self._over_since, taken) if over else None
         return b"".join(portion)
+
+    def _make_frames(self, replay: Replay) -> None:
+        frames = next(replay, b"")
+        if frames:
+            self._pieces.appendleft(frames)
+            self.bytes += len(frames)
+        else:
+            self._pieces.popleft()
+            self._replays -= 1
+
+    def end_replays(self) -> None:
+        """Drop the frames that are not made yet, and all behind them: nothing may be left out."""
+        if self._replays:
+            pieces = list(self._pieces)
+            count = next(n for n, piece in enumerate(pieces) if not isinstance(piece, bytes))
+            self.bytes -= sum(len(piece) for piece in pieces[count:] if isinstance(piece, bytes))
+            self._pieces = deque(pieces[:count])
+            self._replays = 0
 
     def clear(self) -> None:
         """Drop everything."""
         self._pieces.clear()
+        self._replays = 0
         self.bytes = 0

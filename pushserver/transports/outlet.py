@@ -10,10 +10,11 @@
    writes to the peer go through it (Autobahn's pongs and close frames too).
 3. Bytes that the socket does not take wait here, with all later ones behind them. The transport
    pulls a portion when its buffer is empty; the outlet is its producer only while bytes wait.
-4. Waiting frames are shared: a frame that a thousand peers wait for is in memory once. So a
-   long frame alone makes no peer slow. A peer is slow when it leaves more than `queue_bytes`
-   unread for longer than `queue_seconds`, or four times as much behind the frame that is being
-   sent.
+4. Waiting frames are shared: a frame that a thousand peers wait for is in memory once. A long
+   replay is made in portions, each when the last one has left. So neither makes a peer slow. A
+   peer is slow when it leaves more than `queue_bytes` behind the frame or the replay that is being
+   sent and makes no progress for `queue_seconds`, or four times as much. Progress is a rate of
+   `slow_bytes_per_second`; at half of it, the time is twice as long.
 5. After `finish` nothing goes past the transport: the bytes with which Autobahn or twisted.web
    end the connection come last, and no producer keeps a closing transport open.
 6. Errors of the socket are left to the transport: it gets the frame, its own write meets the
@@ -35,7 +36,7 @@ from zope.interface import implementer
 
 from pushserver.hub.audience import Direct
 from pushserver.sessions.base import Conversation
-from pushserver.transports.backlog import Backlog, Bounds
+from pushserver.transports.backlog import Backlog, Bounds, Replay
 
 KERNEL_BYTES = 262_144
 """The kernel's buffer for one peer; by default it grows to 4 MB."""
@@ -138,10 +139,28 @@ class DirectOutlet:
         self._transport.unregisterProducer()
         return _hand_over(self._backlog, self._transport, self._bounds)
 
+    def replay(self, replay: Replay) -> None:
+        """Send these frames, behind all that was written before; each when the last has left."""
+        if self._send is None:
+            return
+        if self._backlog is None:
+            self._backlog = Backlog(self._bounds)
+        self._backlog.add_replay(replay)
+        if self.direct is not None:
+            self._block(self.direct)
+            # This calls resumeProducing at once.
+            self._transport.registerProducer(self, False)
+
+    def end_replays(self) -> None:
+        """Drop the rest of each replay, and all frames behind the first one."""
+        if self._backlog is not None:
+            self._backlog.end_replays()
+
     def resumeProducing(self) -> None:
         # The transport's buffer is empty.
-        if self._backlog:
-            self._transport.write(self._backlog.take())
+        if self._backlog and (portion := self._backlog.take()):
+            self.blocked_at = _progress(self.blocked_at, self._backlog, portion, self._bounds)
+            self._transport.write(portion)
         elif self._open:
             self._backlog = None
             self._transport.unregisterProducer()
@@ -221,6 +240,14 @@ class PlainOutlet:
     def send_rest(self, frame: bytes, taken: int) -> None:
         self.write(frame[taken:])
 
+    def replay(self, replay: Replay) -> None:
+        if not self._finished:
+            self._backlog.add_replay(replay)
+            self._flush()
+
+    def end_replays(self) -> None:
+        self._backlog.end_replays()
+
     def finish(self) -> bool:
         if self._finished:
             return True
@@ -243,7 +270,10 @@ class PlainOutlet:
 
     def _flush(self) -> None:
         while self._backlog and not self._paused:
-            self._transport.write(self._backlog.take())
+            portion = self._backlog.take()
+            if self.blocked_at is not None:
+                self.blocked_at = _progress(self.blocked_at, self._backlog, portion, self._bounds)
+            self._transport.write(portion)
 
     def stopProducing(self) -> None:
         """The connection is lost; the owner learns it from the protocol."""
@@ -260,6 +290,10 @@ class LostOutlet:
 
     def send_rest(self, frame: bytes, taken: int) -> None: ...
 
+    def replay(self, replay: Replay) -> None: ...
+
+    def end_replays(self) -> None: ...
+
     def finish(self) -> bool:
         return True
 
@@ -272,10 +306,18 @@ of the references both are freed at once, with no collection."""
 Outlet = DirectOutlet | PlainOutlet | LostOutlet
 
 
+def _progress(since: float | None, backlog: Backlog, portion: bytes, bounds: Bounds) -> float:
+    """The time since which a peer makes no progress, after it was sent this portion."""
+    if since is None or not backlog.is_long:
+        return bounds.clock()
+    return bounds.progress(since, len(portion))
+
+
 def _hand_over(backlog: Backlog | None, transport: Any, bounds: Bounds) -> bool:
     """Write all waiting bytes to the transport, which copies them; False if over the bound."""
     if backlog is None:
         return True
+    backlog.end_replays()
     if backlog.bytes > bounds.bytes:
         backlog.clear()
         return False

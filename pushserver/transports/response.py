@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.logger import Logger
@@ -103,6 +103,10 @@ class ResponseTransport:
         """Send a ready frame; nothing follows the end."""
         if self._open:
             self.outlet.write(frame)
+
+    def replay(self, frames: Iterator[bytes]) -> None:
+        if self._open:
+            self.outlet.replay(frames)
 
     def close(self, code: int, reason: str) -> None:
         """End the response and the connection."""

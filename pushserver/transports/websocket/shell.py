@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
@@ -76,6 +76,10 @@ class WebSocketTransport:
         """Send a ready frame; nothing follows a close frame."""
         if self._protocol.state == WebSocketServerProtocol.STATE_OPEN:
             self.outlet.write(frame)
+
+    def replay(self, frames: Iterator[bytes]) -> None:
+        if self._protocol.state == WebSocketServerProtocol.STATE_OPEN:
+            self.outlet.replay(frames)
 
     def close(self, code: int, reason: str) -> None:
         # Autobahn's sendClose refuses the server's own codes (1001, 1003, 1008, 1011) by raising.

@@ -122,6 +122,7 @@ class Peer:
         bounds: tuple[int, float] = (PLENTY, 10.0),
         head: bytes = b"",
         sock: FakeSocket | None = None,
+        slow: int = 16_384,
     ):
         self.reactor = MemoryReactorClock()
         self.socket = FakeSocket() if sock is None else sock
@@ -137,7 +138,7 @@ class Peer:
         self.audiences: dict[str, Audience] = {}
         if head:
             self.transport.write(head)
-        self.outlet = make(self.transport, Bounds(*bounds, self.reactor.seconds), self)
+        self.outlet = make(self.transport, Bounds(*bounds, self.reactor.seconds, True, slow), self)
 
     def drained(self) -> None:
         assert self.outlet.blocked_at is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -253,6 +253,8 @@ class FakeOutlet:
     def send_rest(self, frame: bytes, taken: int) -> None:
         raise AssertionError("a short send")
 
+    def end_replays(self) -> None: ...
+
 
 class FakeTransport:
     """The transport of a session or stream; fails if it writes after its end."""
@@ -273,6 +275,10 @@ class FakeTransport:
         if self.closed is None and not self.aborted:
             self.frames.append(frame)
             self.on_write(frame)
+
+    def replay(self, frames: Iterator[bytes]) -> None:
+        for frame in frames:
+            self.write(frame)
 
     def block(self) -> None:
         """Buffer bytes from now on."""

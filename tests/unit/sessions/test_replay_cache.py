@@ -85,3 +85,15 @@ def test_clients_that_recover_from_the_same_position_get_the_same_answer() -> No
     assert replies[0]["subscribe"] == replies[1]["subscribe"]
     assert [p["data"] for p in replies[0]["subscribe"]["publications"]] == [2, 3, 4]
     assert json.dumps(replies[0]["subscribe"]["publications"]).count("offset") == 3
+
+
+def test_long_run_is_encoded_in_portions_that_are_shared() -> None:
+    replays, counting = Replays(), Counting()
+    rows = [row(n) for n in range(1, 3_001)]
+    first, rest = replays.start("numbers", rows, counting.encode)
+    assert rest is not None
+    portions = [first, *rest]
+    assert b"".join(portions) == counting.encode(rows)
+    again, rest = replays.start("numbers", rows, counting.encode)
+    assert rest is not None
+    assert all(one is other for one, other in zip(portions, [again, *rest], strict=True))

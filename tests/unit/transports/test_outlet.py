@@ -49,8 +49,26 @@ def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pushserver.transports.backlog, "PORTION", PORTION)
 
 
+class Frames:
+    """A replay of these frames; `made` has those that were asked for."""
+
+    def __init__(self, frames: list[bytes]):
+        self.left = frames
+        self.made = b""
+
+    def __iter__(self) -> Frames:
+        return self
+
+    def __next__(self) -> bytes:
+        if not self.left:
+            raise StopIteration
+        frame = self.left.pop(0)
+        self.made += frame
+        return frame
+
+
 class Lone(Peer):
-    """A peer that is its own audience; `sent` has all bytes that were written or published."""
+    """A peer that is its own audience; `sent` has all bytes that it was sent."""
 
     def __init__(
         self,
@@ -59,14 +77,15 @@ class Lone(Peer):
         seconds: float = 10.0,
         head: bytes = b"",
         room: int = PLENTY,
+        slow: int = 16_384,
     ):
-        self.sent = bytearray(head)
+        self._sent: list[bytes | Frames] = [head]
         self.longest = 0
         self.ready: Direct | None = None
         self.finished = False
         self.dropped = False
         self.later: list[bytes] = []
-        super().__init__(make, (queue, seconds), head, FakeSocket(room))
+        super().__init__(make, (queue, seconds), head, FakeSocket(room), slow)
         self.audiences[""] = cast(Any, self)
 
     def block(self, conversation: Any, direct: Direct) -> None:
@@ -88,6 +107,16 @@ class Lone(Peer):
     def slow(self, queued: int) -> None:
         self.dropped = self.finished = True
         super().slow(queued)
+
+    @property
+    def sent(self) -> bytes:
+        """All bytes that are made, up to those behind a replay that is not at its end."""
+        sent = b""
+        for piece in self._sent:
+            sent += piece.made if isinstance(piece, Frames) else piece
+            if isinstance(piece, Frames) and piece.left:
+                break
+        return sent
 
     @property
     def open(self) -> bool:
@@ -112,7 +141,18 @@ class Lone(Peer):
         if not self.slowness:
             self._note(piece)
 
+    def replay(self, frames: list[bytes]) -> None:
+        self._sent.append(replay := Frames(frames))
+        self.longest = max(self.longest, *map(len, frames))
+        self.outlet.replay(replay)
+
+    def end_replays(self) -> None:
+        self.outlet.end_replays()
+        # What is not made never is, nor anything behind it.
+        self._sent = [self.sent]
+
     def finish(self) -> bool:
+        self._sent = [self.sent]
         self.finished = True
         finished = self.outlet.finish()
         assert backlog(self.outlet) == 0, "no transport would ask for it any more"
@@ -134,7 +174,7 @@ class Lone(Peer):
             self.outlet.write(last)
 
     def _note(self, piece: bytes) -> None:
-        self.sent += piece
+        self._sent.append(piece)
         self.longest = max(self.longest, len(piece))
 
     def check(self) -> None:
@@ -171,6 +211,8 @@ OPS = (
     | st.tuples(st.just("wait"), st.floats(0, 8))
     | st.just(("drain",))
     | st.just(("die",))
+    | st.tuples(st.just("replay"), st.lists(SIZES, min_size=1, max_size=8))
+    | st.just(("end_replays",))
 )
 
 
@@ -190,6 +232,12 @@ def do(peer: Lone, number: int, op: Op) -> None:
             pass
         case "close":
             peer.close(f"<{number} the end>".encode(), values[0])
+        case "end_replays":
+            peer.end_replays()
+        case "replay":
+            texts = (f"<{number} replay {n}".encode() for n in range(len(values[0])))
+            sizes = zip(texts, values[0], strict=True)
+            peer.replay([text.ljust(size, b".") + b">" for text, size in sizes])
         case "later":
             peer.later.append(f"<{number} later".encode().ljust(values[0], b".") + b">")
         case _:
@@ -238,9 +286,9 @@ def test_bytes_are_not_reordered_cut_or_repeated_and_waiting_bytes_are_bounded(
 # -- the bounds, one by one -----------------------------------------------------------------------
 
 
-def stuck(make: Any, queue: int = 1000) -> Lone:
+def stuck(make: Any, queue: int = 1000, slow: int = 16_384) -> Lone:
     """A peer that reads nothing."""
-    peer = Lone(make, queue)
+    peer = Lone(make, queue, slow=slow)
     peer.transport.bufferSize = 0
     peer.turn()
     peer.socket.room = 0
@@ -375,17 +423,104 @@ def test_queue_seconds_start_again_for_a_peer_that_has_read_down_to_the_bound(ma
     assert peer.slowness == []
 
 
+def read(peer: Lone, size: int) -> None:
+    """Let the peer read so many bytes."""
+    peer.socket.room = size
+    for _ in range(4 + size // 48):
+        peer.turn()
+    peer.socket.room = 0
+
+
 @BOTH
-def test_peer_that_stays_over_the_bound_is_slow_even_if_it_reads(make: Any) -> None:
-    peer = stuck(make)
-    fill(peer, 14)
-    for second in range(12):
+@pytest.mark.parametrize(("rate", "expected"), [(200, None), (100, None), (50, 20), (0, 10)])
+def test_time_without_progress_counts_for_a_peer_over_the_bound(
+    make: Any, rate: int, expected: int | None
+) -> None:
+    """It stays two thousand bytes behind; progress is a hundred bytes a second."""
+    peer = stuck(make, slow=100)
+    for second in range(60):
+        while backlog(peer.outlet) < 2000 and not peer.slowness:
+            fill(peer, 1)
         fill(peer, 1)
-        assert len(peer.slowness) == (second > 10)
-        peer.socket.room = 100
-        peer.turn()
-        peer.turn()
+        if peer.slowness:
+            assert expected is not None
+            assert expected <= second <= expected + 5
+            return
+        read(peer, rate)
         peer.reactor.advance(1)
+    assert expected is None
+
+
+@BOTH
+@pytest.mark.parametrize("replayed", [False, True])
+@pytest.mark.parametrize(("rate", "stalled"), [(300, 1), (100, 2), (50, 30), (0, 60)])
+def test_long_frame_and_replay_are_no_progress_by_themselves(
+    make: Any, rate: int, stalled: int, replayed: bool
+) -> None:
+    peer = stuck(make, slow=100)
+    if replayed:
+        peer.replay([b"." * 100] * 500)
+    else:
+        peer.write(b"." * 50_000)
+    started = peer.reactor.seconds()
+    for _ in range(60):
+        fill(peer, 0)
+        read(peer, rate)
+        peer.reactor.advance(1)
+    assert peer.slowness == []
+    since = peer.outlet.blocked_at
+    assert since is not None
+    assert abs(peer.reactor.seconds() - since - stalled) <= 2, since - started
+
+
+@BOTH
+def test_any_progress_counts_for_a_peer_below_the_bound(make: Any) -> None:
+    peer = stuck(make, slow=100)
+    fill(peer, 8)
+    for _ in range(12):
+        peer.reactor.advance(30)
+        read(peer, 48)
+    since = peer.outlet.blocked_at
+    assert since is not None
+    assert peer.reactor.seconds() - since <= 100
+
+
+@BOTH
+def test_frames_behind_a_replay_count(make: Any) -> None:
+    peer = stuck(make)
+    peer.replay([b"." * 100] * 500)
+    assert 40 <= fill(peer, 100) <= 42
+    assert len(peer.slowness) == 1
+
+
+@BOTH
+def test_replay_is_made_as_the_peer_reads(make: Any) -> None:
+    peer = stuck(make)
+    peer.replay([b"%099d\n" % n for n in range(500)])
+    [replay] = [piece for piece in peer._sent if isinstance(piece, Frames)]
+    for _ in range(40):
+        read(peer, 1_000)
+        # One is in the transport's buffer and one on its way.
+        assert len(peer.socket.taken) <= len(replay.made) <= len(peer.socket.taken) + 3 * PORTION
+    peer.publish(b"<live>")
+    peer.drain()
+    assert peer.socket.taken == b"".join(b"%099d\n" % n for n in range(500)) + b"<live>"
+    assert peer.outlet.blocked_at is None
+
+
+@BOTH
+def test_replay_that_is_cut_leaves_out_all_behind_it(make: Any) -> None:
+    peer = stuck(make)
+    peer.replay([b"%099d\n" % n for n in range(50)])
+    peer.publish(b"<live>")
+    read(peer, 1_000)
+    peer.end_replays()
+    peer.close(b"<the end>", past_the_outlet=False)
+    peer.drain()
+    assert peer.socket.taken.endswith(b"\n<the end>")
+    numbers = peer.socket.taken.removesuffix(b"<the end>").split()
+    assert numbers == [b"%099d" % n for n in range(len(numbers))]
+    assert 5 <= len(numbers) < 20
 
 
 # -- the backlog ----------------------------------------------------------------------------------
