@@ -15,7 +15,7 @@ from pushserver.errors import Invalid, Refused
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError, SubscribePosition, SubscribeResult
-from pushserver.sessions.node import Node
+from pushserver.sessions.replay_cache import FIRST_BYTES
 from pushserver.sessions.session import Session
 
 _FIRST_CLOSE_CODE = 3000
@@ -57,7 +57,11 @@ async def _admit(
     """
     try:
         session.check_not_ended()
-        subs = {name: await _join_invited(session, name, before) for name in tuple(session.invited)}
+        subs: dict[str, SubscribeResult] = {}
+        left = FIRST_BYTES
+        for name in tuple(session.invited):
+            subs[name] = await _join_invited(session, name, before, left)
+            left -= _size(subs[name])
     except BaseException:
         session.node.handlers.disconnect(session, session.ended_by)
         raise
@@ -66,16 +70,16 @@ async def _admit(
 
 
 async def _join_invited(
-    session: Session, channel: str, before: Mapping[str, SubscribePosition]
+    session: Session, channel: str, before: Mapping[str, SubscribePosition], most: int
 ) -> SubscribeResult:
     earlier = before.get(channel)
     if earlier is not None and earlier.recover:
         position = Position(earlier.epoch, earlier.offset)
         joined = await session.join(channel, position, 0)
-        return _subscribed(session.node, channel, joined, position)
-    joined, pushes = await session.join_by_server(channel)
-    session.push_after_reply(*pushes)
-    return _subscribed(session.node, channel, joined, None)
+        return _subscribed(session, channel, joined, position, most)
+    joined, rows = await session.join_by_server(channel)
+    session.push_rows_after_reply(channel, rows)
+    return _subscribed(session, channel, joined, None)
 
 
 async def subscribe(session: Session, text: bytes) -> Struct:
@@ -92,25 +96,42 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     if joined.reason and request.flag & centrifuge.FLAG_REJECT_UNRECOVERED:
         session.leave(channel)
         raise CommandError(centrifuge.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
-    return _subscribed(session.node, channel, joined, position)
+    return _subscribed(session, channel, joined, position)
 
 
 def _subscribed(
-    node: Node, channel: str, joined: Joined, position: Position | None
+    session: Session,
+    channel: str,
+    joined: Joined,
+    position: Position | None,
+    most: int = FIRST_BYTES,
 ) -> SubscribeResult:
-    """The answer to a client that joined, from `position` if it has one."""
+    """The answer to a client that joined, from `position` if it has one.
+
+    It has about `most` bytes of publications; the others are pushed after it. To the client both
+    are the same: it takes its position from the answer and then from each publication.
+    """
     recovered = position is not None and not joined.reason
-    rows, encode = joined.publications, node.replays.encode
+    rows, text, count = joined.publications, b"", 0
+    if rows and most > 0:
+        encode = centrifuge.publications
+        text, count = session.node.replays.first(channel, rows, encode, most)
+    offset = joined.offset - len(rows) if recovered or count < len(rows) else joined.offset
+    session.push_rows_after_reply(channel, rows[count:])
     return SubscribeResult(
         recoverable=True,
         positioned=True,
         epoch=joined.epoch,
-        # The client takes its position from here and then from each publication.
-        offset=joined.offset - len(rows) if recovered else joined.offset,
-        publications=Raw(encode(channel, rows, centrifuge.publications)) if rows else UNSET,
+        offset=offset,
+        publications=Raw(text) if text else UNSET,
         recovered=recovered,
         was_recovering=position is not None,
     )
+
+
+def _size(result: SubscribeResult) -> int:
+    publications = result.publications
+    return 0 if publications is UNSET else len(bytes(publications))
 
 
 def _check_may_subscribe(

@@ -47,15 +47,21 @@ class Replays:
             self._keep(key, text)
         return text
 
-    def start(
+    def first(
         self, name: str, rows: Sequence[Publication], encode: Encode, most: int = FIRST_BYTES
-    ) -> tuple[bytes, Iterator[bytes] | None]:
-        """Encode up to about `most` bytes of a run; return also the rest, to be encoded later."""
+    ) -> tuple[bytes, int]:
+        """Encode the first rows of a run, about `most` bytes; return their number, too."""
         text = self._encoded.get((encode, name, rows[0].seq, rows[-1].seq, len(rows)))
-        if text is not None:
-            return text, None
+        if text is not None and len(text) <= most:
+            return text, len(rows)
         count = fitting(rows, most)
-        text = self.encode(name, rows[:count], encode)
+        return self.encode(name, rows[:count], encode), count
+
+    def start(
+        self, name: str, rows: Sequence[Publication], encode: Encode
+    ) -> tuple[bytes, Iterator[bytes] | None]:
+        """Encode the first rows of a run, and return the rest of it, to be encoded later."""
+        text, count = self.first(name, rows, encode)
         return text, self.portions(name, rows[count:], encode) if count < len(rows) else None
 
     def portions(self, name: str, rows: Sequence[Publication], encode: Encode) -> Iterator[bytes]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from msgspec import Struct
 
 from pushserver.channels.position import Position
+from pushserver.channels.publication import Publication
 from pushserver.errors import PushServerError
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
@@ -30,9 +31,13 @@ from pushserver.sessions.base import (
 )
 from pushserver.sessions.callbacks import USUAL, Invitation
 from pushserver.sessions.node import Node
+from pushserver.sessions.replay_cache import FIRST_BYTES
 
 COMMANDS = 32
 """Commands of one session that one turn of the reactor answers: about a millisecond."""
+
+Run = tuple[str, Sequence[Publication]]
+"""A channel, and publications in it."""
 
 Answer = Callable[["Session", str, bytes], Awaitable[Struct]]
 """Returns the result of a command, given its session, its method and its request as JSON text."""
@@ -80,7 +85,7 @@ class Session(Conversation[SessionFormat]):
         # The channels of subscriptions by the server; before the connect reply, of planned ones.
         self.invited: set[str] = _NONE
         # Pushes for after the reply to the current command.
-        self._after_reply: tuple[bytes, ...] = ()
+        self._after_reply: tuple[bytes | Run, ...] = ()
         super().__init__(node, transport)
         node.sessions.add(self)
         node.peers.wake_at(self, node.monotonic() + node.limits.connect_seconds)
@@ -168,6 +173,28 @@ class Session(Conversation[SessionFormat]):
         """Send pushes after the reply to the current command."""
         self._after_reply += texts
 
+    def push_rows_after_reply(self, channel: str, rows: Sequence[Publication]) -> None:
+        """Send publications after the reply to the current command."""
+        if rows:
+            self._after_reply += ((channel, rows),)
+
+    def _push_all(self, pushes: Sequence[bytes | Run]) -> None:
+        """Send pushes; publications beyond FIRST_BYTES, and all behind them, as the peer reads."""
+        replays, encode, left = self.node.replays, self.format.publications, FIRST_BYTES
+        for push in pushes:
+            if isinstance(push, bytes):
+                self.push(push)
+                continue
+            channel, rows = push
+            if left > 0:
+                text, count = replays.first(channel, rows, encode, left)
+                self._transport.write(text)
+                left -= len(text)
+                rows = rows[count:]
+            if rows:
+                left = 0
+                self._transport.replay(replays.portions(channel, rows, encode))
+
     def insufficient(self, channel: str) -> None:
         if channel in self.invited:
             # The client cannot renew a subscription by the server, but it reconnects after this
@@ -201,8 +228,8 @@ class Session(Conversation[SessionFormat]):
 
     async def join_by_server(
         self, channel: str, invitation: Invitation = USUAL
-    ) -> tuple[Joined, tuple[bytes, ...]]:
-        """Subscribe to the channel; return the first publications separately, as pushes.
+    ) -> tuple[Joined, Sequence[Publication]]:
+        """Subscribe to the channel; return the first publications separately, for pushes.
 
         The official client (5.8.0) ignores the publications of a subscription by the server,
         unless it recovered.
@@ -213,7 +240,7 @@ class Session(Conversation[SessionFormat]):
         joined = await self.join(channel, invitation.position, initial, invitation.join_leave)
         rows = joined.publications
         first = replace(joined, offset=joined.offset - len(rows), publications=())
-        return first, tuple(centrifuge.publication_push(row) for row in rows)
+        return first, rows
 
     def leave(self, channel: str) -> bool:
         """Unsubscribe from the channel; False if the client was not in it."""
@@ -231,12 +258,11 @@ class Session(Conversation[SessionFormat]):
             return
         self.invited = {*self.invited, channel}
         if self.connected:
-            joined, pushes = await self.join_by_server(channel, invitation)
+            joined, rows = await self.join_by_server(channel, invitation)
             self.push(
                 centrifuge.subscribe_push(channel, joined.epoch, joined.offset, invitation.data)
             )
-            for text in pushes:
-                self.push(text)
+            self._push_all([(channel, rows)] if rows else [])
 
     def due(self, now: float) -> float | None:
         if self.state is CONNECTING:
@@ -331,8 +357,7 @@ class Session(Conversation[SessionFormat]):
             if command.id and self.state < CLOSING:
                 self.push(centrifuge.reply(command.id, name, result))
                 pushes, self._after_reply = self._after_reply, ()
-                for text in pushes:
-                    self.push(text)
+                self._push_all(pushes)
         except FrameError as error:
             self.disconnect(centrifuge.BAD_FRAME, str(error))
         except Exception as error:

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Cursor, Start
 from pushserver.channels.publication import Publication
-from pushserver.protocols.formats import STREAM_LINES
-from pushserver.sessions import replay_cache
+from pushserver.protocols.formats import SESSION_LINES, STREAM_LINES
+from pushserver.sessions import commands, replay_cache, session
 from pushserver.sessions.base import CLOSED, Conversation
+from pushserver.sessions.callbacks import ClientSession, NoHandlers
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.node import Node
+from pushserver.sessions.session import Session
 from tests.unit.fakes.sockets import PLENTY, Peer, backlog
 from tests.unit.fakes.tools import EPOCH, Time, drive, make_node, programs, publish
 
@@ -26,12 +28,11 @@ CHANNELS = ("a", "b", "c")
 
 
 class Wire(Peer):
-    """The transport of a one-way stream, over an outlet and a socket."""
+    """A transport over an outlet and a socket."""
 
-    format = STREAM_LINES
-
-    def __init__(self, queue: int = PLENTY, room: int = PLENTY) -> None:
-        super().__init__(bounds=(queue, 10.0))
+    def __init__(self, room: int = PLENTY, format: Any = STREAM_LINES) -> None:
+        super().__init__()
+        self.format = format
         self.conversation = None
         self.turn()
         self.socket.room = room
@@ -77,6 +78,57 @@ class Wire(Peer):
         return [value["data"] for value in self.received if "data" in value]
 
 
+class Inviting(NoHandlers):
+    """An application that puts each client into these channels."""
+
+    def __init__(self, channels: Sequence[str]):
+        self.channels = channels
+
+    async def connect(self, session: ClientSession, data: bytes) -> bytes:
+        for channel in self.channels:
+            await session.invite(channel)
+        return b""
+
+
+class Follower:
+    """A client of the Centrifuge protocol that takes its positions as the official ones do."""
+
+    def __init__(self, node: Node, room: int = PLENTY):
+        self.wire = Wire(room, SESSION_LINES)
+        self.session = Session(node, self.wire, commands.answer)
+        self.data: list[Any] = []
+        self.positions: dict[str, int] = {}
+        self.longest = 0
+        self._seen = 0
+
+    def say(self, **command: Any) -> None:
+        self.session.received(json.dumps({"id": 1, **command}).encode())
+        self.read()
+
+    def read(self) -> None:
+        """Take all lines that have arrived."""
+        for value in self.wire.received[self._seen :]:
+            self._seen += 1
+            self.longest = max(self.longest, len(json.dumps(value)))
+            push = value.get("push", {})
+            if "pub" in push:
+                self._take(push["channel"], push["pub"])
+            for channel, answer in value.get("connect", {}).get("subs", {}).items():
+                self._subscribed(channel, answer)
+            if "subscribe" in value:
+                self._subscribed("a", value["subscribe"])
+
+    def _subscribed(self, channel: str, answer: Any) -> None:
+        self.positions[channel] = answer.get("offset", 0)
+        for publication in answer.get("publications", ()):
+            self._take(channel, publication)
+
+    def _take(self, channel: str, publication: Any) -> None:
+        assert publication["offset"] == self.positions[channel] + 1, channel
+        self.positions[channel] += 1
+        self.data.append(publication["data"])
+
+
 def follow(node: Node, wire: Wire, start: Start, channels: tuple[str, ...] = CHANNELS) -> Stream:
     stream = Stream(node, wire)
     drive(stream.follow(channels, start))
@@ -86,7 +138,10 @@ def follow(node: Node, wire: Wire, start: Start, channels: tuple[str, ...] = CHA
 @pytest.fixture(autouse=True)
 def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_cache, "PORTION_BYTES", 600)
-    monkeypatch.setattr(replay_cache.Replays.start, "__defaults__", (1_500,))
+    monkeypatch.setattr(replay_cache.Replays.first, "__defaults__", (1_500,))
+    monkeypatch.setattr(commands._subscribed, "__defaults__", (1_500,))
+    monkeypatch.setattr(commands, "FIRST_BYTES", 1_500)
+    monkeypatch.setattr(session, "FIRST_BYTES", 1_500)
 
 
 STEPS = st.one_of(
@@ -195,3 +250,86 @@ def test_end_during_a_replay_leaves_out_all_behind_it() -> None:
     assert numbers == list(range(len(numbers)))
     assert 40 < len(numbers) < 150
     assert wire.received[-1] == {"end": 1}
+
+
+def long_history(*channels: str, handlers: Any = None) -> Node:
+    """A node with sixty publications of 170 bytes in each channel."""
+    node = make_node(ChannelOptions(history_size=300), handlers=handlers)
+    for n in range(60):
+        for channel in channels:
+            publish(node, channel, [channel, n, "." * 150])
+    return node
+
+
+class TestCentrifuge:
+    @pytest.mark.parametrize("recover", [{"recover": True}, {"data": {"last": 60}}])
+    def test_long_recovery_is_a_reply_and_pushes(self, recover: Any) -> None:
+        node = long_history("a")
+        client = Follower(node)
+        client.say(connect={})
+        client.wire.socket.room = 0
+        client.say(subscribe={"channel": "a", **recover})
+        publish(node, "a", ["a", 60, "live"])
+        for _ in range(500):
+            client.wire.turn()
+        assert backlog(client.wire.outlet) < 6_000
+        while client.wire.outlet.blocked_at is not None:
+            client.wire.socket.room = 1_000
+            client.wire.turn()
+            client.read()
+        publish(node, "a", ["a", 61, "live"])
+        client.read()
+        assert [value[1] for value in client.data] == list(range(62))
+        assert client.longest < 3_000
+
+    def test_position_during_a_recovery_is_that_of_the_last_publication(self) -> None:
+        node = long_history("a")
+        data: list[Any] = []
+        position: dict[str, Any] = {"offset": 0}
+        for _ in range(100):
+            client = Follower(node, room=4_000)
+            client.say(connect={})
+            client.say(subscribe={"channel": "a", "recover": True, "epoch": EPOCH, **position})
+            for _ in range(100):
+                client.wire.turn()
+            client.read()
+            data += client.data
+            if client.positions["a"] == 60:
+                break
+            assert client.data, "no progress"
+            position = {"offset": client.positions["a"]}
+            client.session.closed()
+        assert [value[1] for value in data] == list(range(60))
+
+    @pytest.mark.parametrize("recovered", [True, False])
+    def test_recoveries_of_many_channels_share_one_bound(self, recovered: bool) -> None:
+        channels = [f"c{n}" for n in range(12)]
+        node = long_history(*channels, handlers=Inviting(channels))
+        client = Follower(node, room=0)
+        position = {"recover": True, "epoch": EPOCH, "offset": 0}
+        client.say(connect={"subs": dict.fromkeys(channels, position) if recovered else {}})
+        for channel in channels:
+            publish(node, channel, [channel, 60, "live"])
+        for _ in range(100):
+            client.wire.turn()
+        # The live publications wait behind, and nothing else.
+        assert backlog(client.wire.outlet) < 6_000 + 12 * 150
+        client.wire.drain()
+        client.read()
+        expected = range(0 if recovered else 50, 61)
+        for channel in channels:
+            got = [value[1] for value in client.data if value[0] == channel]
+            assert got == list(expected)
+
+    def test_commands_wait_for_the_end_of_a_recovery(self) -> None:
+        node = long_history("a")
+        client = Follower(node)
+        client.say(connect={})
+        client.wire.socket.room = 0
+        client.say(subscribe={"channel": "a", "recover": True})
+        client.say(history={"channel": "a", "limit": -1})
+        for _ in range(100):
+            client.wire.turn()
+        assert not any("history" in value for value in client.wire.received)
+        client.wire.drain()
+        assert "history" in client.wire.received[-1]
