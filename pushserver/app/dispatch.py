@@ -169,12 +169,13 @@ class Dispatcher:
     async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
         handler = self._registry.find_method(method)
         if handler is None:
+            self._failures.uncalled(method, self._registry.methods)
             raise NotHandled(f"the application has no handler for {method[:80]!r}")
         answer = await self._call(handler, self.clients[session], _value(data))
         return self._encode(handler, answer)
 
     async def message(self, session: ClientSession, data: bytes) -> None:
-        if not self._registry.has_methods:
+        if not self._registry.methods:
             # No value has a handler, so there is no need to decode this one.
             self._failures.unhandled(data[:_SHOWN_BYTES].decode("utf-8", "replace"), [])
             raise NotHandled("the application has no handler for this message")

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -15,6 +16,8 @@ from pushserver.errors import Unavailable
 from pushserver.sources.engine.record import describe
 from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.tracebacks import own_part
+
+_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class HandlerFailures:
         self._busy: defaultdict[tuple[str, str], LogLimiter] = defaultdict(LogLimiter)
         self._crowded = LogLimiter()
         self._unhandled = LogLimiter()
+        self._uncalled = LogLimiter()
 
     def last(self, namespace: str) -> list[HandlerFailure]:
         """The last failure of each handler in the namespace, and of those without one."""
@@ -105,6 +109,18 @@ class HandlerFailures:
                 "a client sent {value}, which has no handler; events with handlers: {names}",
                 value=f"{value!r:.120}",
                 names=", ".join(names) or "none",
+            )
+
+    def uncalled(self, method: str, names: list[str]) -> None:
+        """A client called an event that has no handler; `names` are those that it may call."""
+        more = self._suffix(self._uncalled)
+        if more is not None:
+            near = get_close_matches(method[:_SHOWN], names, 3) or names
+            self._log.warn(
+                "a client called {method}, which has no handler; {near}{more}",
+                method=f"{method[:_SHOWN]!r}",
+                near=f"there is {', '.join(near)}" if near else "there is none that it may call",
+                more=more,
             )
 
     def _report(self, handler: Handler, problem: str, limiter: LogLimiter) -> None:

@@ -119,9 +119,10 @@ class HandlerRegistry:
         return any(handler.is_async for handler in self._handlers.values())
 
     @property
-    def has_methods(self) -> bool:
-        """Whether there is a handler for any event that a client can send."""
-        return any(event not in ARGUMENTS for _, event in self._handlers)
+    def methods(self) -> list[str]:
+        """The events that a client may call, in the order of their names."""
+        events = self._handlers
+        return sorted(full_name(name, event) for name, event in events if event not in ARGUMENTS)
 
     def __iter__(self) -> Iterator[str]:
         return (full_name(namespace, event) for namespace, event in self._handlers)

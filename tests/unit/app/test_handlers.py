@@ -265,12 +265,33 @@ class TestAnAnswer:
             assert server.app is not None
             assert len(server.app.clients) == 1
 
-    def test_to_an_event_without_a_handler_is_an_error(self, app: PushServer) -> None:
+    def test_to_an_event_without_a_handler_is_an_error(
+        self, app: PushServer, trouble: Trouble
+    ) -> None:
         none = "108: the application has no handler for 'x'"
         with TestServer(app) as server, pytest.raises(ServerError, match=none):
             call(server, "x")
+        assert trouble.take() == [
+            "a client called 'x', which has no handler; there is none that it may call"
+        ]
         with TestServer() as server, pytest.raises(ServerError, match="108"):
             call(server, "x")
+
+    def test_to_a_misspelt_event_is_logged_once_a_minute_with_the_nearest_ones(
+        self, app: PushServer, guests: Guests, trouble: Trouble
+    ) -> None:
+        for event in ("connect", "vote", "order:buy", "chat:say"):
+            app.on(event)(lambda client: None)
+        client = guests.connected()
+        for _ in range(3):
+            assert guests.ask(client, "votes")["error"]["code"] == 108
+        assert trouble.take() == ["a client called 'votes', which has no handler; there is vote"]
+        guests.server.advance(WINDOW_SECONDS)
+        client = guests.connected()
+        guests.ask(client, "x" * 5_000)
+        [logged] = trouble.take()
+        assert "there is chat:say, order:buy, vote (and 2 that were not logged)" in logged
+        assert len(logged) < 250
 
     def test_to_invalid_json_is_an_error(self, app: PushServer, guests: Guests) -> None:
         called: list[str] = []
@@ -407,6 +428,7 @@ class TestAHandlerThat:
         assert reply["error"]["message"] == "the application did not answer in time"
         assert len(trouble.take()) == 1
         assert guests.ask(client, "nothing")["error"]["code"] == 108
+        trouble.clear()
         waits[1].callback(None)
         assert trouble.take() == ["a handler that was late has failed: Oops('at last')"]
         assert client.transport.take() == []

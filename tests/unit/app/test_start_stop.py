@@ -103,7 +103,9 @@ def test_exceptions_are_logged_and_stop_nothing(
     assert order[-1] == "disconnect"
 
 
-def test_connections_and_sources_wait_for_the_start(app: PushServer, order: list[str]) -> None:
+def test_connections_and_sources_wait_for_the_start(
+    app: PushServer, order: list[str], trouble: Trouble
+) -> None:
     waits: Deferred[None] = Deferred()
 
     @app.on("start")
@@ -128,6 +130,7 @@ def test_connections_and_sources_wait_for_the_start(app: PushServer, order: list
         assert sorted(order[1:]) == ["connect", "connect", "connect", "disconnect", "tick"]
         assert clients[1].transport.take() == []
         assert len(app.clients) == 2
+    trouble.clear()
 
 
 def test_a_start_handler_has_a_time_limit(
@@ -276,8 +279,9 @@ class TestAClient:
                 guest.send(1, name)
             assert called == before
             assert guest.closed is None
-        [logged] = trouble.take()
-        assert "which has no handler" in logged
+        called_event, sent_value = trouble.take()
+        assert called_event.startswith(f"a client called '{event}', which has no handler")
+        assert "which has no handler" in sent_value
 
 
 @pytest.mark.parametrize("event", ["start", "stop", "connect", "disconnect"])
