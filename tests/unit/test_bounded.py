@@ -36,7 +36,6 @@ STARTED = "filled at the start, or while it is put together"
 ONCE = "of one call, or one message or document of a bounded size"
 HISTORY = "history_size, history_bytes and history_ttl bound each channel's"
 WAITING = "what waits for the next commit: the store refuses more than so many bytes"
-SYNC = "a publication each whose publisher waits for the commit; not yet bounded in bytes"
 COUNTED = "labels are words of the code and close codes below 5,000"
 TESTING = "of a test of an application, not of a server"
 
@@ -184,20 +183,20 @@ BOUNDS = {
     "sources.types.sse.source.Options.headers": CONFIGURED,
     "usercode.once.Once._waiting": "callers that stop a service",
     "usercode.worker.ThreadWorker._jobs": "one call of a source, or of a handler in its turn",
-    "store.sqlite.Batch.forgotten": WAITING,
-    "store.sqlite.Batch.keys": WAITING,
-    "store.sqlite.Batch.memory": WAITING,
-    "store.sqlite.Batch.rows": WAITING,
-    "store.sqlite.Batch.states": WAITING,
+    "store.batch.Batch.forgotten": WAITING,
+    "store.batch.Batch.keys": WAITING,
+    "store.batch.Batch.memory": WAITING,
+    "store.batch.Batch.rows": WAITING,
+    "store.batch.Batch.states": WAITING,
     "store.batcher.Batcher._idle": "one, when the server stops",
     "store.batcher.Batcher._touched": WAITING,
     "store.batcher.Batcher.rows": "of the batch that is being written",
     "store.recorder.BatchRecorder._rows": WAITING,
-    "store.sync_broker.Round.clears": SYNC,
-    "store.sync_broker.Round.rows": SYNC,
-    "store.sync_broker.Round.waiting": SYNC,
-    "store.sync_broker.SyncBroker._pending": SYNC,
-    "store.sync_broker.PendingDraft.answers": SYNC,
+    "store.sync_broker.Round.clears": WAITING,
+    "store.sync_broker.Round.rows": WAITING,
+    "store.sync_broker.Round.waiting": WAITING,
+    "store.sync_broker.SyncBroker._pending": WAITING,
+    "store.sync_broker.PendingDraft.answers": WAITING,
     "config.convert.Location.origins": STARTED,
     "testing.server.TestClient._replies": TESTING,
     "testing.server.TestClient.joined": TESTING,
