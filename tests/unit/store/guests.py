@@ -14,6 +14,9 @@ from pushserver.sessions.session import Session
 from tests.unit.fakes.tools import LINES, TEXT, FakeTransport
 from tests.unit.store.plain_list import OPTIONS, Attempt, Lists
 
+ZERO = ("", 0)
+"""The position of a client that knows nothing of the channel."""
+
 
 class Guest:
     """A reader: what it received last of each channel, over all its connections."""
@@ -146,7 +149,7 @@ class Client(Guest):
     def come_from_zero(self, channel: str) -> None:
         """Subscribe from the position before everything, as the SDKs do after `getState`."""
         if channel not in self.live and not self.asked:
-            self.positions[channel] = "", 0
+            self.positions[channel] = ZERO
             self.come(channel)
 
     def go(self, channel: str) -> None:
@@ -217,13 +220,19 @@ class Client(Guest):
         result = value["subscribe"]
         rows, position = result.get("publications", []), self.positions.get(channel)
         offset = result.get("offset", 0)
-        if not result.get("recovered"):
-            if position is not None and position != ("", 0):
+        recovered = result.get("recovered", False)
+        if position == ZERO:
+            assert recovered, "the zero position is always recovered"
+            log = self.world.logs[channel]
+            assert [row["data"] for row in rows] == [row.number for row in log.kept] or (
+                self.world.clearing[channel]
+            ), "not all that is retained"
+            self.start(channel, len(rows))
+        elif not recovered:
+            if position is not None:
                 assert result["was_recovering"]
                 self.check_told([channel], "")
             offset -= len(rows)
-            self.start(channel, len(rows))
-        elif position == ("", 0):
             self.start(channel, len(rows))
         else:
             assert position is not None

@@ -174,7 +174,9 @@ class World(Lists):
 
     def _compare_start(self, name: str, log: Log, orderly: bool) -> None:
         """Compare a channel that was loaded with its list."""
-        rows = self.node.history.peek(name).after(0)
+        channel = self.node.history.peek(name)
+        self.tops[name, channel.epoch] = channel.top
+        rows = channel.after(0)
         loaded = [int(row.data) for row in rows]
         log.numbers = [number for number in log.numbers if self.seqs[number] <= self.seq]
         log.kept = [row for row in log.kept if row.seq <= self.seq]

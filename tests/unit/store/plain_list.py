@@ -102,6 +102,8 @@ class Lists:
         self.places: dict[tuple[str, str, int], int] = {}
         self.ids: dict[str, int] = {}
         self.seqs: dict[int, int] = {}
+        self.tops: dict[tuple[str, str], int] = {}
+        """The last offset of each channel and epoch."""
 
     def run(self, coroutine: Any) -> None:
         """Run a coroutine that nothing awaits."""
@@ -192,7 +194,10 @@ class Lists:
         assert attempt.channel == row.channel
         assert number not in self.seqs, "published twice"
         assert row.seq == self.seq + 1, "the order of the seqs"
-        self.note(row.channel, row.epoch, row.offset, number)
+        numbering = row.channel, row.epoch
+        assert row.offset == self.tops.get(numbering, 0) + 1, "the order of the offsets"
+        self.tops[numbering] = row.offset
+        self.note(*numbering, row.offset, number)
         self.note_id(row.id, number)
         self.seq = self.seqs[number] = row.seq
         log.numbers.append(number)
