@@ -32,6 +32,7 @@ from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
 from pushserver.server.build import build
 from pushserver.server.embedding import PushServer
+from pushserver.sessions.base import CLOSING_SECONDS
 from pushserver.sources.interface import Feed, SourceFailed
 from pushserver.store.committer import Committer
 from pushserver.store.recorder import BatchRecorder
@@ -39,7 +40,7 @@ from pushserver.testing.reactor import TestReactor
 from pushserver.usercode.steady import births, steady
 from tests.unit.fakes.source_tools import SourceBench
 from tests.unit.fakes.tools import EPOCH, Client, Time, drive, programs
-from tests.unit.fakes.web import Server, Trouble, parse
+from tests.unit.fakes.web import Server, Trouble, handshake, parse
 from tests.unit.store.test_sync_broker import FakeCommitter
 
 HOUR = 3_600.0
@@ -257,6 +258,34 @@ class TestServer:
         assert line.take() == b""
         machine.advance(3)
         assert parse(line.take()).json["publications"] == []
+
+    @STEPS
+    def test_drops_a_websocket_that_does_not_answer_its_close(
+        self, machine: Machine, start: Callable[..., Server], step: float, trouble: Trouble
+    ) -> None:
+        server = start()
+        line = server.open("/channels/a", **handshake())
+        machine.now += step
+        [peer] = server.node.peers
+        peer.disconnect(1008, "the end")
+        machine.advance(1)
+        assert not line.lost
+        machine.advance(CLOSING_SECONDS + 2)
+        assert line.lost
+        trouble.take()
+
+    @STEPS
+    def test_closes_a_connection_whose_request_does_not_arrive(
+        self, machine: Machine, start: Callable[..., Server], step: float
+    ) -> None:
+        server = start(limits=Limits(request_seconds=10))
+        lines = [server.connect() for _ in range(2)]
+        lines[1].protocol.dataReceived(b"POST /channels/a HTTP/1.1\r\n")
+        machine.now += step
+        machine.advance(8)
+        assert not any(line.disconnecting for line in lines)
+        machine.advance(4)
+        assert all(line.disconnecting for line in lines)
 
     @STEPS
     def test_lets_sources_tick(
