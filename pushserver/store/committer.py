@@ -104,8 +104,11 @@ class Committer:
 
         Raises StoreError, and nothing is closed.
         """
+        # Else a key that has expired would return if the wall clock is set back before the start.
+        self._keys.expire(self._monotonic())
+        call = partial(self._file.close, self._keys.forgotten_seq)
         try:
-            await self._thread.call(self._reactor, self._file.close)
+            await self._thread.call(self._reactor, call)
         except StoreError as error:
             self.problem = str(error)
             raise

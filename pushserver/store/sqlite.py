@@ -80,13 +80,16 @@ class SqliteFile:
         memory.restore(map(memory_of, self._db.execute("SELECT source, value FROM memory")))
         mark = {"epoch": history.epoch, "running": self._durability, "inode": self._inode}
         # Synced in both modes: the mark must survive a power cut.
-        self._begin_log(mark.items(), expired)
+        self._begin_log(mark.items(), expired, keys.forgotten_seq)
         if self._durability == "batched":
             self._db.execute("PRAGMA synchronous=NORMAL")
         return trusted or not epoch
 
     def _begin_log(
-        self, values: Iterable[tuple[str, object]], states: Sequence[ChannelState] = ()
+        self,
+        values: Iterable[tuple[str, object]],
+        states: Sequence[ChannelState] = (),
+        forgotten_keys: int = 0,
     ) -> None:
         """Write the log to the database, and begin a new one with these values.
 
@@ -96,7 +99,7 @@ class SqliteFile:
         self._db.execute("PRAGMA journal_mode=DELETE")
         self._write([("wal", "")])
         self._db.execute("PRAGMA journal_mode=WAL")
-        self._write(values, states)
+        self._write(values, states, forgotten_keys)
         self._record_log()
         self._db.execute("PRAGMA wal_checkpoint")
 
@@ -211,9 +214,12 @@ class SqliteFile:
         )
         many("INSERT OR REPLACE INTO memory VALUES (?, ?)", batch.memory.items())
         if batch.keys:
-            # Not by time: the wall clock may have been set.
-            self._db.execute("DELETE FROM keys WHERE seq <= ?", (batch.forgotten_keys,))
+            self._forget_keys(batch.forgotten_keys)
         self._set("seq", batch.seq)
+
+    def _forget_keys(self, seq: int) -> None:
+        """Delete the keys up to `seq`; not by time, since the wall clock may have been set."""
+        self._db.execute("DELETE FROM keys WHERE seq <= ?", (seq,))
 
     def _set_states(self, states: Sequence[ChannelState]) -> None:
         self._db.executemany(
@@ -225,10 +231,13 @@ class SqliteFile:
             ((s.name, s.floor) for s in states),
         )
 
-    def close(self) -> None:
-        """Remove the mark and close; raises StoreError, and stays open."""
+    def close(self, forgotten_keys: int = 0) -> None:
+        """Remove the mark and the keys up to this seq, and close.
+
+        Raises StoreError, and stays open.
+        """
         self._check_files()
-        self._write([("running", "")])
+        self._write([("running", "")], forgotten_keys=forgotten_keys)
         self._db.close()
 
     def abandon(self) -> None:
@@ -240,13 +249,17 @@ class SqliteFile:
             os.close(os.open(log_path(self._path), os.O_WRONLY | os.O_CREAT, self._mode))
 
     def _write(
-        self, values: Iterable[tuple[str, object]], states: Sequence[ChannelState] = ()
+        self,
+        values: Iterable[tuple[str, object]],
+        states: Sequence[ChannelState] = (),
+        forgotten_keys: int = 0,
     ) -> None:
         try:
             with transaction(self._db):
                 for name, value in values:
                     self._set(name, value)
                 self._set_states(states)
+                self._forget_keys(forgotten_keys)
         except sqlite3.Error as error:
             raise StoreError(f"cannot write {self._path}: {error}") from None
 

@@ -81,6 +81,25 @@ class TestWallClockIsSet:
         with closing(sqlite3.connect(path)) as database:
             assert database.execute("SELECT key FROM keys").fetchall() == [("l",)]
 
+    @pytest.mark.parametrize("runs", [1, 2])
+    def test_back_between_runs_does_not_bring_an_expired_key_back(
+        self, path: Path, durability: str, runs: int
+    ) -> None:
+        """It expires in the only run, or before the start of a second one."""
+        run = self.start(path, durability)
+        run.publish(1, key="k")
+        self.commit(run)
+        if runs == 2:
+            run.stop()
+            run = self.start(path, durability, 301)
+        else:
+            run.steady.now += 301
+        run.stop()
+        again = self.start(path, durability, -self.HOUR)
+        second = again.publish(2, key="k")
+        self.commit(again)
+        assert second.offset == 2
+
     def test_back_does_not_extend_a_key_after_a_restart(self, path: Path, durability: str) -> None:
         """The row of the key has the time of the row before it."""
         run = self.start(path, durability)
