@@ -451,6 +451,7 @@ CLOCKS = {
     "testing/reactor.py",
     "testing/server.py",
     "opener.py",
+    "piping.py",
     "publisher.py",
 } | {"usercode/stopwatch.py"}
 """Modules that are clocks, and those that run in scripts without a reactor."""
