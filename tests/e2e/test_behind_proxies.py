@@ -307,6 +307,19 @@ def test_nobody_sees_a_restart(site: Site, browser: Browser) -> None:
         page.wait_for_function("""() => heard.some((data) => data.includes('"shown"'))""")
 
 
+def test_a_page_without_its_host_falls_back_where_browsers_say_same_origin(
+    servers: tuple[Server, Server], browser: Browser, tmp_path: Path
+) -> None:
+    """They do so over https and at localhost, but not in the handshake of a WebSocket."""
+    rules = f"location / {{ proxy_pass http://127.0.0.1:{servers[1].port}; }}"
+    with (
+        nginx(tmp_path, rules) as port,
+        visit(browser, f"http://localhost:{port}/") as (page, opened),
+    ):
+        state(page, "live", timeout=20_000)
+        assert any(url.endswith("/connection/http_stream") for url in opened)
+
+
 class TestABareProxy:
     """Without the lines of the blocks, and a server without keys."""
 
