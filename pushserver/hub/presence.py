@@ -46,6 +46,8 @@ class Presence:
 
     def info(self, channel: str, subscriber: Subscriber) -> ClientInfo:
         """The subscriber as a member of the channel."""
+        if not self._infos:
+            return subscriber.info
         return self._infos.get((channel, subscriber), subscriber.info)
 
     def describe(self, channel: str, subscriber: Subscriber, chan_info: bytes) -> None:
