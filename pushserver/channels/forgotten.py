@@ -32,10 +32,16 @@ class Forgotten:
         self._seqs[number] = max(self._seqs[number], seq)
 
     def restore(self, least: int, seqs: Iterable[tuple[int, int]]) -> None:
-        """Take the seqs of a store, by bucket; `least` is for all other buckets."""
-        self._seqs = array("q", [least]) * BUCKETS
-        for number, seq in seqs:
-            self._seqs[number] = seq
+        """Take the seqs of a store, by bucket; `least` is for all other buckets.
+
+        Raises ValueError for a number that is not a bucket, or a seq that is not a number.
+        """
+        try:
+            self._seqs = array("q", [least]) * BUCKETS
+            for number, seq in seqs:
+                self._seqs[number] = seq
+        except (IndexError, TypeError) as error:
+            raise ValueError(f"the seqs of forgotten channels: {error}") from None
 
 
 def bucket(name: str) -> int:

@@ -38,11 +38,11 @@ class History:
     """The channels with their publications, and the numbering over all of them.
 
     A channel without subscribers and publications is not kept. A channel whose rows are all
-    evicted is forgotten while nobody watches it. A channel that is created has offset 1 next, and
-    as its generation the seq up to which forgotten channels of its name may have had publications
+    evicted is forgotten while nobody watches it. The offsets of a new channel begin at 1. Its
+    generation is the seq up to which forgotten channels of its name may have had publications
     (`Forgotten`; 0: there were none). Seqs never decrease, so a channel that comes back has
     another generation. `epoch` is that of the run, which all cursors have. The epoch of a channel
-    is that of the run and its generation: no (epoch, offset) names two publications.
+    is that of the run and its generation: in a channel, no (epoch, offset) names two publications.
 
     The answers to readers follow from these rules:
 

@@ -109,6 +109,8 @@ class SqliteFile:
         for name, top, floor, floor_seq, generation in self._db.execute(
             "SELECT name, top, floor, floor_seq, generation FROM channels"
         ).fetchall():
+            if not isinstance(generation, int):
+                raise ValueError(f"channel {name} has generation {generation!r:.40}")
             epoch = channel_epoch(history.epoch, generation)
             channel = history.restore(name, epoch, floor, floor_seq)
             rows = [

@@ -1,8 +1,8 @@
 """Readers that come back, against a plain model: over sweeps, forgotten channels and restarts.
 
-A reader with a cursor is told of a loss if a missed publication is not retained, and only then.
-So is a reader with a position of offset 0. A reader with a later position is told, besides, if its
-channel was forgotten. All are told after a kill with batched durability.
+A reader with a cursor or with a position of offset 0 is told of a loss if a missed publication is
+not retained, and only then. A reader with a later position is told, besides, if its channel was
+forgotten. All readers are told after a kill with batched durability.
 """
 
 from __future__ import annotations
@@ -308,7 +308,7 @@ def test_reader_of_one_channel(
     durability: str, steps: list[tuple[Any, ...]], told: list[int]
 ) -> None:
     assert play(durability, 300, steps)[:1] == told
-    # Whatever happened in the meantime: a second return has nothing to tell.
+    # A second return has nothing more to tell.
     assert play(durability, 300, [*steps, ("come", 0), ("leave", 0)])[:1] == told
 
 

@@ -496,6 +496,10 @@ class TestUnusableFile:
             "DROP TABLE memory",
             "INSERT INTO memory VALUES ('a', x'7b')",
             "INSERT INTO memory VALUES ('a', 'text')",
+            "INSERT INTO forgotten VALUES (99999, 1)",
+            "INSERT INTO forgotten VALUES (1, 'two')",
+            "INSERT INTO meta VALUES ('forgotten_seq', 'two')",
+            "UPDATE channels SET generation = 'two'",
         ],
     )
     def test_with_an_invalid_value(self, path: Path, statement: str) -> None:
