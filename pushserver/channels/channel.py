@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from pushserver.channels.publication import Publication
+from pushserver.channels.publication import Publication, content_bytes
 
 _COMPACT_AFTER = 64
 
@@ -21,8 +21,8 @@ Seconds = Annotated[float, Meta(ge=0, le=3_153_600_000)]
 class ChannelOptions:
     """The retention and the permissions of a channel.
 
-    `history_size` in publications and `history_bytes` in bytes of data, 0 of either for
-    no history; `history_ttl` in seconds, 0 for no limit by age; `initial`: the number of last
+    `history_size` in publications and `history_bytes` in bytes of all their texts, 0 of either
+    for no history; `history_ttl` in seconds, 0 for no limit by age; `initial`: the number of last
     publications in the answer to a first subscribe on the Centrifuge protocol;
     `recovery_limit`: the longest gap, in publications, that a resume fills;
     `client_publish`: whether browsers may publish over the Centrifuge protocol;
@@ -95,7 +95,7 @@ class Channel:
         self.time = publication.time
         self._rows.append(publication)
         self._births.append(born)
-        self.bytes += len(publication.data)
+        self.bytes += content_bytes(publication)
         return self._evict_over(self.options.history_size, self.options.history_bytes)
 
     def expire(self, now: float) -> int:
@@ -132,7 +132,7 @@ class Channel:
 
     def _evict(self) -> None:
         row = self._rows[self._start]
-        self.bytes -= len(row.data)
+        self.bytes -= content_bytes(row)
         self.floor = row.offset
         self.floor_seq = row.seq
         self._start += 1

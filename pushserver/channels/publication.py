@@ -80,6 +80,18 @@ class Publication(Struct, frozen=True, gc=False):
         return Receipt(self.epoch, self.seq, self.offset)
 
 
+def content_bytes(row: Draft | Publication) -> int:
+    """The bytes of all texts of a publication, which bounds in bytes count."""
+    size = len(row.channel) + len(row.event) + len(row.data)
+    if row.tags is not None:
+        size += sum(len(name.encode()) + len(value.encode()) for name, value in row.tags.items())
+    info = row.info
+    if info is not None:
+        size += len(info.client) + len(info.user.encode())
+        size += len(info.conn_info) + len(info.chan_info)
+    return size
+
+
 def check_tags(tags: Any) -> dict[str, str] | None:
     """Return a copy of `tags`, None if empty; raise InvalidData unless all of it is strings."""
     for name, value in (tags or {}).items():

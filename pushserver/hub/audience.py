@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from pushserver.channels.publication import ClientInfo, Publication
+from pushserver.channels.publication import ClientInfo, Publication, content_bytes
 from pushserver.protocols.formats import Format
 
 Direct = Callable[[bytes], int]
@@ -14,7 +14,7 @@ Direct = Callable[[bytes], int]
 EncodeBatch = Callable[[Format, list[Publication]], bytes]
 
 OVERHEAD = 128
-"""The bytes of a publication's frame besides its data, roughly."""
+"""The bytes of a publication's frame besides its texts, roughly."""
 
 
 class Outlet(Protocol):
@@ -270,7 +270,4 @@ def _direct(subscriber: Subscriber) -> Direct | None:
 
 def frame_size(publication: Publication) -> int:
     """The bytes of a publication's frame, roughly."""
-    size = OVERHEAD + len(publication.data)
-    if publication.tags:
-        size += sum(len(name) + len(value) for name, value in publication.tags.items())
-    return size
+    return OVERHEAD + content_bytes(publication)

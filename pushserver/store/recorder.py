@@ -12,7 +12,7 @@ from pushserver.channels.publication import Publication
 from pushserver.errors import Unavailable
 from pushserver.store.batcher import Batcher, Numbered
 from pushserver.store.committer import Committer
-from pushserver.store.waiting import check_room, waiting_bytes
+from pushserver.store.waiting import KEY_BYTES, check_room, waiting_bytes
 
 
 class BatchRecorder:
@@ -42,7 +42,7 @@ class BatchRecorder:
 
     def append(self, publication: Publication, entry: KeyEntry | None) -> None:
         self._rows.append((publication, entry))
-        self._bytes += waiting_bytes(publication)
+        self._bytes += waiting_bytes(publication) + (KEY_BYTES if entry is not None else 0)
         self.batcher.touch(publication.channel)
 
     def touch(self, channel: str) -> None:

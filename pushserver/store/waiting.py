@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushserver.channels.publication import Draft, Publication
+from pushserver.channels.publication import Draft, Publication, content_bytes
 from pushserver.errors import Unavailable
 
 MAX_WAITING_BYTES = 16 * 1024 * 1024
@@ -10,18 +10,16 @@ MAX_WAITING_BYTES = 16 * 1024 * 1024
 ROW_BYTES = 256
 """The memory of a waiting publication besides its texts, roughly."""
 
+KEY_BYTES = 512
+"""The memory of its idempotency key, roughly: the longest has 128 characters."""
+
 CALL_BYTES = 2_048
 """The memory of a caller that waits, roughly."""
 
 
 def waiting_bytes(row: Draft | Publication) -> int:
     """The memory of a publication that waits, roughly."""
-    size = ROW_BYTES + len(row.data)
-    if row.tags is not None:
-        size += sum(len(name) + len(value) for name, value in row.tags.items())
-    if row.info is not None:
-        size += len(row.info.conn_info) + len(row.info.chan_info)
-    return size
+    return ROW_BYTES + content_bytes(row)
 
 
 def check_room(waiting: int) -> None:

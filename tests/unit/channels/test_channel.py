@@ -48,6 +48,10 @@ def test_id_of_a_publication_is_its_cursor_and_its_receipt_has_the_same_numbers(
     assert publication.receipt.id == publication.id
 
 
+NAMES = len("numbersmessage")
+"""The bytes of a row besides its data."""
+
+
 def filled(count: int, **options: Any) -> Channel:
     channel = Channel("numbers", ChannelOptions(**options), EPOCH)
     for offset in range(1, count + 1):
@@ -60,7 +64,7 @@ def test_wrong_offset_is_an_error_and_changes_nothing() -> None:
     for offset in (1, 2, 4):
         with pytest.raises(ValueError, match=f"numbers: offset {offset} after 2"):
             channel.append(row(offset), 0.0)
-    assert (channel.top, len(channel), channel.bytes) == (2, 2, 2)
+    assert (channel.top, len(channel), channel.bytes) == (2, 2, 2 * (NAMES + 1))
 
 
 def test_last_rows_are_in_order() -> None:
@@ -79,12 +83,12 @@ def test_rows_after_an_offset_or_a_seq_are_in_order() -> None:
 
 
 def test_rows_over_history_bytes_are_evicted_even_the_newest() -> None:
-    channel = Channel("numbers", ChannelOptions(history_bytes=10), EPOCH)
+    channel = Channel("numbers", ChannelOptions(history_bytes=2 * (NAMES + 5)), EPOCH)
     assert channel.append(row(1, data=b"12345"), 0.0) == 0
     assert channel.append(row(2, data=b"12345"), 0.0) == 0
     assert channel.append(row(3, data=b"1"), 0.0) == 1
-    assert channel.bytes == 6
-    assert channel.append(row(4, data=b"x" * 11), 0.0) == 3
+    assert channel.bytes == 2 * NAMES + 6
+    assert channel.append(row(4, data=b"x" * (NAMES + 11)), 0.0) == 3
     assert (channel.top, channel.floor, len(channel), channel.bytes) == (4, 4, 0, 0)
 
 
@@ -130,7 +134,7 @@ class Model:
         self.all.append(publication)
         while self.rows and (
             len(self.rows) > self.options.history_size
-            or sum(len(r.data) for r in self.rows) > self.options.history_bytes
+            or sum(NAMES + len(r.data) for r in self.rows) > self.options.history_bytes
         ):
             self.floor += 1
 
@@ -154,7 +158,7 @@ class Model:
 options = st.builds(
     ChannelOptions,
     history_size=st.integers(0, 12),
-    history_bytes=st.integers(0, 60),
+    history_bytes=st.integers(0, 200),
     history_ttl=st.sampled_from([0.0, 3.0, 10.0]),
     recovery_limit=st.integers(0, 8),
 )
@@ -193,7 +197,7 @@ def test_channel_agrees_with_a_naive_model(
         assert len(channel) == len(rows) == before - evicted
         assert (channel.top, channel.floor) == (len(model.all), model.floor)
         assert channel.floor_seq == (model.all[model.floor - 1].seq if model.floor else 0)
-        assert channel.bytes == sum(len(r.data) for r in rows)
+        assert channel.bytes == sum(NAMES + len(r.data) for r in rows)
     rows = model.rows
     for offset in range(-1, channel.top + 3):
         resumed = history.resume("numbers", Position(EPOCH, offset))

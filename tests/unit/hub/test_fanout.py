@@ -36,6 +36,9 @@ from tests.unit.fakes.web import frames
 SLICE = 3
 FAILED = "a subscriber failed; the others are not affected"
 
+NUMBER_BYTES = OVERHEAD + len("numbersmessage1")
+"""The bytes in a queue of a digit in this channel."""
+
 BOTH = pytest.mark.parametrize("make", [READY, None], ids=["ready", "others"])
 
 
@@ -363,7 +366,7 @@ def test_publications_in_a_rest_are_encoded_once_for_all_subscribers_of_a_format
 
 
 def test_batch_fits_into_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fanout, "JOINED_BYTES", 3 * (OVERHEAD + 10))
+    monkeypatch.setattr(fanout, "JOINED_BYTES", 3 * (NUMBER_BYTES + 9))
     crowd = resting()
     crowd.publish(7, data="x" * 8)
     crowd.publish(1, data="x" * 5000)
@@ -402,7 +405,7 @@ def test_subscriber_that_joins_in_a_rest_skips_the_queue_and_gets_the_rest() -> 
 def test_subscriber_that_joins_behind_several_passes_skips_all_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fanout, "JOINED_BYTES", 2 * (OVERHEAD + 1))
+    monkeypatch.setattr(fanout, "JOINED_BYTES", 2 * NUMBER_BYTES)
     crowd = resting()
     crowd.publish(5)
     late = crowd.new()
@@ -673,7 +676,7 @@ def test_queue_of_an_audience_without_subscribers_is_dropped(rests: bool) -> Non
 def test_channel_with_a_full_queue_refuses_until_it_is_delivered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fanout, "QUEUE_BYTES", 5 * (OVERHEAD + 1))
+    monkeypatch.setattr(fanout, "QUEUE_BYTES", 5 * NUMBER_BYTES)
     crowd = resting()
     crowd.publish(6)
     top = crowd.hub.history.top("numbers")
@@ -694,7 +697,7 @@ def test_channel_with_a_full_queue_refuses_until_it_is_delivered(
 def test_full_queue_of_a_stream_makes_each_of_its_channels_refuse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fanout, "QUEUE_BYTES", 2 * (OVERHEAD + 1))
+    monkeypatch.setattr(fanout, "QUEUE_BYTES", 2 * (NUMBER_BYTES - len("umbers")))
     crowd = Crowd()
     crowd.time.cost = COST
     follower = crowd.new()
