@@ -10,8 +10,8 @@ from twisted.web.server import Request
 from pushserver.auth.wrong_keys import MAX_ADDRESSES, group
 from pushserver.usercode.rate import Rate
 
-PER_SECOND = 1
-AT_ONCE = 5
+PER_SECOND = 0.5
+AT_ONCE = 3
 """Lines for one status and one address."""
 
 ALL_PER_SECOND = 10

@@ -55,7 +55,7 @@ class TestRefusalLog:
         server = Server()
         assert len(lines(server, 500)) == AT_ONCE
         for _ in range(3):
-            server.clock.advance(1)
+            server.clock.advance(2)
             (line, *_) = found = lines(server, 100)
             assert len(found) == 1
             assert re.search(r" \(and \d+ that were not logged\)$", line)
