@@ -159,7 +159,10 @@ class TestPeerThatLeft:
         peer = server.session()
         before = len(server.clock.getDelayedCalls())
         peer.line.protocol.dataReceived(masked(b'{"id":2,"ping":{}}') * 500)
+        assert server.site.turns._waiting
         peer.line.vanish()
+        assert not server.site.turns._waiting
+        assert peer.line.protocol.data == b""
         answered = count(peer.line, 1)
         peer.line.settle()
         assert count(peer.line, 1) == answered < 500
