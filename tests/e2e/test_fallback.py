@@ -120,6 +120,7 @@ class TestThePage:
         with closing(Visit(browser, server, REFUSED)) as visit:
             page = visit.page
             page.route("**/emulation", lambda route: route.fulfill(status=413, body="too large"))
+            page.reload()
             text = page.locator("#state-text")
             expect(text).to_contain_text("the server answered 413", timeout=20_000)
             assert "in time" not in text.inner_text()
