@@ -160,6 +160,21 @@ def history_object(
     return _encode(answer) + b"\n"
 
 
+def history_ends(
+    name: str, epoch: str, offset: int, cursor: str, reason: str
+) -> tuple[bytes, bytes]:
+    """The texts before and behind the publications of a history answer, see `listed`."""
+    empty = history_object(name, (), epoch, offset, cursor, reason)
+    # A channel's name has no quotes.
+    before, mark, behind = empty.partition(b'"publications":[')
+    return before + mark, behind
+
+
+def listed(rows: Sequence[Publication]) -> bytes:
+    """Publication objects, separated by commas."""
+    return b",".join(map(publication_object, rows))
+
+
 class _Place(Struct):
     """The fields of a publication object from which a reader continues."""
 

@@ -159,9 +159,19 @@ class Methods:
     async def batch(self, call: BatchCall) -> object:
         if len(call.commands) > MAX_COMMANDS:
             raise Invalid(f"{len(call.commands)} commands, expected {MAX_COMMANDS} at most")
-        return {"replies": [await self._reply(command) for command in call.commands]}
+        replies: list[object] = []
+        left = MAX_BATCH_BYTES
+        for command in call.commands:
+            if left <= 0 and "history" in command:
+                replies.append(_error(CommandError(centrifuge.LIMIT_EXCEEDED, TOO_LONG)))
+                continue
+            reply = await self._reply(command)
+            if isinstance(result := reply.get("history"), centrifuge.HistoryResult):
+                left -= sum(len(bytes(row.data)) + ROW_BYTES for row in result.publications)
+            replies.append(reply)
+        return {"replies": replies}
 
-    async def _reply(self, command: dict[str, Raw]) -> object:
+    async def _reply(self, command: dict[str, Raw]) -> dict[str, object]:
         names = list(command)
         if len(names) != 1 or names[0] not in METHODS or names[0] == "batch":
             message = f"bad request: a command has one method of {KNOWN}, got {names!r:.80}"
@@ -263,6 +273,14 @@ class Methods:
 
 MAX_CHANNELS = 1_000
 MAX_COMMANDS = 1_000
+MAX_BATCH_BYTES = 8_388_608
+"""The histories in the answer to a batch; the command that exceeds it is still answered."""
+ROW_BYTES = 128
+"""A publication in an answer besides its data, roughly."""
+TOO_LONG = (
+    f"the histories of this batch have more than {MAX_BATCH_BYTES} bytes: ask for this one in"
+    " another request"
+)
 MAX_PATTERN = 256
 """In characters; twice the longest name of a channel."""
 

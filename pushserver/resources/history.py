@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from twisted.internet.defer import Deferred
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.channels.history import History
 from pushserver.channels.position import Cursor, Start, parse_cursor, parse_since
 from pushserver.channels.publication import Publication
 from pushserver.errors import InvalidCursor
-from pushserver.protocols.formats import history_object
+from pushserver.protocols.formats import history_ends, history_object, listed
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
+from pushserver.sessions.replay_cache import FIRST_BYTES, fitting
 from pushserver.web.checks import check_no_navigation
 from pushserver.web.heads import forget_head
 from pushserver.web.mount import mark_open_ended
-from pushserver.web.resource import JSON, Refusal, header
+from pushserver.web.portions import Portions
+from pushserver.web.resource import JSON, Answer, Refusal, header
 
 NO_EPOCH = Cursor("?", 0)
 
@@ -45,7 +46,7 @@ def stream_start(request: Request, most: int) -> Start:
         raise InvalidCursor(f"since: {error}") from None
 
 
-def history(request: Request, name: str, node: Node) -> bytes | Deferred[bytes]:
+def history(request: Request, name: str, node: Node) -> Answer:
     """Answer with the history of a channel, or wait for its next publication with `wait=`."""
     limits = node.limits
     start = stream_start(request, limits.read_limit)
@@ -61,19 +62,41 @@ def history(request: Request, name: str, node: Node) -> bytes | Deferred[bytes]:
     if waits and not rows and not reason:
         check_no_navigation(request)
         return _long_poll(request, name, node, start, limit, wait)
-    return _answer(name, node.history, rows, limit, reason)
+    return _answer(request, name, node, rows, limit, reason)
 
 
 def _answer(
-    name: str, log: History, rows: Sequence[Publication], limit: int | None, reason: str
-) -> bytes:
+    request: Request,
+    name: str,
+    node: Node,
+    rows: Sequence[Publication],
+    limit: int | None,
+    reason: str,
+) -> Answer:
+    log = node.history
     if limit is None or limit == 0 or limit >= len(rows):
-        channel, cursor = log.peek(name), Cursor(log.epoch, log.seq)
-        rows = () if limit == 0 else rows
-        return history_object(name, rows, channel.epoch, channel.top, str(cursor), reason)
-    # A part: the next page starts after the last publication of this one.
-    last = rows[limit - 1]
-    return history_object(name, rows[:limit], last.epoch, last.offset, last.id, "")
+        channel, rows = log.peek(name), () if limit == 0 else rows
+        position = channel.epoch, channel.top, str(Cursor(log.epoch, log.seq)), reason
+    else:
+        # A part: the next page starts after the last publication of this one.
+        rows, last = rows[:limit], rows[limit - 1]
+        position = last.epoch, last.offset, last.id, ""
+    if request.method == b"HEAD" or not rows or fitting(rows, FIRST_BYTES) == len(rows):
+        return history_object(name, rows, *position)
+    Portions(request, _portions(name, node, rows, *history_ends(name, *position))).start()
+    return NOT_DONE_YET
+
+
+def _portions(
+    name: str, node: Node, rows: Sequence[Publication], before: bytes, behind: bytes
+) -> Iterator[bytes]:
+    """A long history answer; readers of the same publications share its portions."""
+    yield before
+    comma = b""
+    for portion in node.replays.portions(name, rows, listed):
+        yield comma + portion
+        comma = b","
+    yield behind
 
 
 def _long_poll(

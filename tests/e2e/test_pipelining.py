@@ -7,7 +7,9 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from http.client import parse_headers
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -34,23 +36,23 @@ def request(path: str) -> bytes:
 
 def bodies(connection: socket.socket) -> Iterator[bytes]:
     """The bodies of the answers, in order."""
-    data = b""
-    while True:
-        while b"\r\n\r\n" not in data:
-            data += connection.recv(1 << 20)
-        head, _, data = data.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200 "), head
-        found = re.search(rb"(?i)content-length: ([0-9]+)", head)
-        assert found is not None
-        pieces, size = [data], int(found[1])
-        left = size - len(data)
-        while left > 0:
-            pieces.append(connection.recv(1 << 20))
-            assert pieces[-1], "cut"
-            left -= len(pieces[-1])
-        data = b"".join(pieces)
-        yield data[:size]
-        data = data[size:]
+    with connection.makefile("rb") as file:
+        while True:
+            status = file.readline()
+            assert status.startswith(b"HTTP/1.1 200 "), status
+            headers = parse_headers(file)
+            yield (
+                b"".join(chunks(file))
+                if "content-length" not in headers
+                else file.read(int(headers["content-length"]))
+            )
+
+
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    while size := int(file.readline(), 16):
+        yield file.read(size)
+        assert file.readline() == b"\r\n"
+    assert file.readline() == b"\r\n"
 
 
 @pytest.mark.parametrize(("port", "count"), [("plain", 1_666), ("unix", 300), ("tls", 300)])

@@ -84,3 +84,21 @@ def test_long_recoveries_of_readers_that_read_nothing_take_no_memory(tmp_path: P
             assert connection.recv(12) == b"HTTP/1.1 200"
         # Six megabytes each, in all 180.
         assert resident(server) - before < 40
+
+
+@pytest.mark.parametrize("port", ["plain", "tls", "unix"])
+def test_long_history_reaches_a_slow_reader_whole(tmp_path: Path, port: str) -> None:
+    with serving_everywhere(tmp_path, LIMITS) as (server, ports):
+        fill(server, "a", 300)
+        before = resident(server)
+        with closing(ports[port](BUFFER_BYTES)) as connection:
+            connection.settimeout(20)
+            # By HTTP/1.0 the body has no chunks and no length.
+            connection.sendall(b"GET /channels/a HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            data = b""
+            while piece := connection.recv(BUFFER_BYTES):
+                data += piece
+                publish(server, "b", 1)
+        answer = json.loads(data.partition(b"\r\n\r\n")[2])
+        assert [row["data"][0] for row in answer["publications"]] == list(range(300))
+        assert resident(server) - before < 20

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
+from pushserver.resources import api
 from pushserver.resources.api import MAX_CHANNELS, MAX_COMMANDS, MAX_PATTERN, METHODS
 from tests.unit.fakes.tools import Client
 from tests.unit.fakes.web import Response, Server, request
@@ -405,6 +406,18 @@ class TestBatch:
             ["channels"],
         ]
         assert [p["data"] for p in answer[2]["history"]["publications"]] == [1, 2]
+
+    def test_histories_have_a_bound_in_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api, "MAX_BATCH_BYTES", 5_000)
+        server = Server()
+        for n in range(10):
+            server.publish("a", [n, "." * 100])
+        history = {"history": {"channel": "a", "limit": -1}}
+        answer = replies(server, *[history] * 5, {"publish": {"channel": "a", "data": 1}}, history)
+        lengths = [len(r["history"]["publications"]) if "history" in r else 0 for r in answer]
+        assert lengths == [10, 10, 10, 0, 0, 0, 0]
+        assert "publish" in answer[5]
+        assert {answer[n]["error"]["code"] for n in (3, 4, 6)} == {106}
 
     def test_answers_for_each_command(self) -> None:
         server = Server()
