@@ -149,6 +149,10 @@ class FirstBytes(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._leave()
 
+    def end(self) -> None:
+        """Close: no request has arrived."""
+        self.loseConnection()
+
     def loseConnection(self) -> None:
         """Close; after `seconds` more abort, as a peer under TLS may not agree to the end."""
         if not self._closing:

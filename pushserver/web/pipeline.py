@@ -111,6 +111,14 @@ class DeadlineChannel(http.HTTPChannel):
         """Drop the connection at once."""
         drop(self.transport)
 
+    def end(self) -> None:
+        """Close after the answer to the present request, if that is not open-ended; else now."""
+        if self._handlingRequest and not self.is_open_ended:
+            # `requestDone` closes it.
+            self.persistent = False
+        else:
+            self.loseConnection()
+
     def loseConnection(self) -> None:
         """Close when everything is sent; no other request starts."""
         self._closing = True

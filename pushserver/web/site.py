@@ -210,12 +210,12 @@ class PushSite(Site):
             empty.callback(None)
 
     def drain(self) -> Deferred[None]:
-        """Close each connection when it has sent everything; fires after the last."""
+        """Close each connection after its present answer; fires after the last."""
         if not self.channels:
             return succeed(None)
         empty = self._empty = Deferred()
         for channel in tuple(self.channels):
-            channel.loseConnection()
+            channel.end()
         return empty
 
     def abort(self) -> None:

@@ -203,7 +203,12 @@ class World(Lists):
 
     def _restart_keys(self) -> None:
         for place, key in list(self.keys.items()):
-            if key.seq > self.seq or (
+            before = key.before
+            if key.seq > self.seq and before is not None and before.seq <= self.seq:
+                # Its row is in the file, and was not replaced before a kill.
+                before.sure, before.born = False, self.steady.now
+                self.keys[place] = before
+            elif key.seq > self.seq or (
                 not key.stepped and key.born + REMEMBERED_SECONDS <= self.steady.now
             ):
                 del self.keys[place]

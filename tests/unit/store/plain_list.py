@@ -68,6 +68,8 @@ class Key:
     born: float
     stepped: bool = False
     sure: bool = True
+    before: Key | None = None
+    """The expired use of the key before this one."""
 
 
 @dataclass
@@ -204,5 +206,6 @@ class Lists:
         log.kept.append(Row(number, row, born))
         del log.kept[: max(0, len(log.kept) - OPTIONS[row.channel].history_size)]
         if attempt.key:
-            self.keys[row.channel, attempt.key] = Key(attempt, row.seq, born)
+            place = row.channel, attempt.key
+            self.keys[place] = Key(attempt, row.seq, born, before=self.keys.get(place))
             self._end_wait(attempt)
