@@ -333,3 +333,21 @@ class TestCentrifuge:
         assert not any("history" in value for value in client.wire.received)
         client.wire.drain()
         assert "history" in client.wire.received[-1]
+
+    def test_batch_of_histories_is_answered_as_the_client_reads(self) -> None:
+        node = long_history("a")
+        client = Follower(node)
+        client.say(connect={})
+        client.wire.socket.room = 0
+        commands = [{"id": n, "history": {"channel": "a", "limit": -1}} for n in range(2, 202)]
+        client.session.received("\n".join(map(json.dumps, commands)).encode())
+        reply = 60 * 300
+        for _ in range(20):
+            client.wire.socket.room = 50_000
+            for _ in range(200):
+                client.wire.turn()
+            # One reply is on its way.
+            assert backlog(client.wire.outlet) < reply
+        ids = [value["id"] for value in client.wire.received if "history" in value]
+        assert ids == list(range(2, 2 + len(ids)))
+        assert 5 < len(ids) < 150
