@@ -11,7 +11,7 @@ import WebSocket from 'ws';
 const [root, transport] = process.argv.slice(2);
 const scheme = transport === 'websocket' ? root.replace(/^http/, 'ws') : root;
 
-const make = (Client) =>
+const make = (Client, options = {}) =>
   new Client([{ transport, endpoint: `${scheme}connection/${transport}` }], {
     websocket: WebSocket,
     eventsource: EventSource,
@@ -20,16 +20,16 @@ const make = (Client) =>
     emulationEndpoint: `${root}emulation`,
     minReconnectDelay: 50,
     maxReconnectDelay: 200,
-    // The time for an answer; there is none to a command that is too large for /emulation.
-    timeout: 3_000,
+    timeout: 60_000,
+    ...options,
   });
 
 // The context of the next event of this name.
 const next = (source, event) => new Promise((resolve) => source.once(event, resolve));
 
 // A connected client.
-async function connected() {
-  const client = make(Centrifuge);
+async function connected(options) {
+  const client = make(Centrifuge, options);
   const first = next(client, 'connected');
   client.connect();
   client.first = await first;
@@ -43,7 +43,7 @@ async function subscribed(client, channel, options = {}) {
   subscription.on('publication', ({ data }) => subscription.heard.push(data));
   subscription.first = next(subscription, 'subscribed');
   subscription.subscribe();
-  await subscription.ready(10_000);
+  await subscription.ready(60_000);
   return subscription;
 }
 
@@ -52,7 +52,7 @@ async function post(path, value) {
   return answer.json();
 }
 
-const tools = { channel: '', connected, subscribed, next, post, make, Centrifuge, ProtobufCentrifuge };
+const tools = { channel: '', transport, connected, subscribed, next, post, make, Centrifuge, ProtobufCentrifuge };
 const AsyncFunction = (async () => {}).constructor;
 const results = {};
 for (const [name, text] of Object.entries(JSON.parse(readFileSync(0, 'utf8')))) {

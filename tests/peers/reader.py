@@ -27,6 +27,9 @@ from httpx_sse import aconnect_sse, connect_sse
 PAUSE = 0.1
 """Seconds between two attempts."""
 
+SECONDS = 60
+"""Limits of time that no test waits for, since none may depend on the speed of the machine."""
+
 PRINTING = threading.Lock()
 KINDS = {"pushserver-subscribed": "begin", "pushserver-reset": "reset"}
 
@@ -75,7 +78,7 @@ class Reader:
 
 def httpx_sse(reader: Reader) -> None:
     with (
-        httpx.Client(timeout=httpx.Timeout(5, read=2), trust_env=False) as client,
+        httpx.Client(timeout=httpx.Timeout(SECONDS), trust_env=False) as client,
         connect_sse(client, "GET", reader.url, headers=reader.headers) as source,
     ):
         for event in source.iter_sse():
@@ -85,7 +88,7 @@ def httpx_sse(reader: Reader) -> None:
 def httpx_sse_async(reader: Reader) -> None:
     async def read() -> None:
         async with (
-            httpx.AsyncClient(timeout=httpx.Timeout(5, read=2), trust_env=False) as client,
+            httpx.AsyncClient(timeout=httpx.Timeout(SECONDS), trust_env=False) as client,
             aconnect_sse(client, "GET", reader.url, headers=reader.headers) as source,
         ):
             async for event in source.aiter_sse():
@@ -96,7 +99,7 @@ def httpx_sse_async(reader: Reader) -> None:
 
 def sseclient_py(reader: Reader) -> None:
     headers = {"Accept": "text/event-stream", **reader.headers}
-    with requests.get(reader.url, stream=True, headers=headers, timeout=(5, 2)) as response:
+    with requests.get(reader.url, stream=True, headers=headers, timeout=SECONDS) as response:
         for event in sseclient.SSEClient(iter(response)).events():
             reader.event(event.event, event.data, event.id or "")
 
@@ -104,7 +107,7 @@ def sseclient_py(reader: Reader) -> None:
 def aiohttp_sse(reader: Reader) -> None:
     async def read() -> None:
         headers = {"Accept": "text/event-stream", **reader.headers}
-        limits = aiohttp.ClientTimeout(total=None, sock_read=2)
+        limits = aiohttp.ClientTimeout(total=None, sock_read=SECONDS)
         async with (
             aiohttp.ClientSession(timeout=limits) as session,
             session.get(reader.url, headers=headers) as response,
@@ -126,7 +129,7 @@ def aiohttp_ws(reader: Reader) -> None:
     async def read() -> None:
         async with (
             aiohttp.ClientSession() as session,
-            session.ws_connect(reader.since, heartbeat=1, compress=15) as socket,
+            session.ws_connect(reader.since, heartbeat=SECONDS, compress=15) as socket,
         ):
             async for message in socket:
                 reader.frame(message.data)
@@ -142,12 +145,12 @@ def websocket_client(reader: Reader) -> None:
         on_message=lambda app, text: reader.frame(text),
         on_close=lambda app, code, reason: reader.say("closed", code),
     )
-    app.run_forever(ping_interval=1, ping_timeout=0.9)
+    app.run_forever(ping_interval=SECONDS, ping_timeout=SECONDS - 1)
 
 
 def websocket_client_loop(reader: Reader) -> None:
     url = reader.since.replace("http", "ws", 1)
-    socket = websocket.create_connection(url, timeout=5, suppress_origin=True)
+    socket = websocket.create_connection(url, timeout=SECONDS, suppress_origin=True)
     try:
         while text := socket.recv():
             reader.frame(text)

@@ -59,7 +59,7 @@ class Readers:
         """Wait for the next event."""
         lines = self._lines["node" if client in IN_NODE else "python"]
         while not self._events[client]:
-            name, kind, content = json.loads(lines.next(30))
+            name, kind, content = json.loads(lines.next(120))
             if kind == "event":
                 # An event without data is no JSON: an error here as it is for users.
                 kind = KINDS.get(content["type"], "publication")

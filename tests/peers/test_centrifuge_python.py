@@ -56,11 +56,12 @@ def play(server: Server, story: Story, **options: Any) -> None:
             events=events,
             min_reconnect_delay=0.05,
             max_reconnect_delay=0.2,
+            timeout=60,
             **options,
         )
         await client.connect()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 await story(client, events)
         finally:
             await client.disconnect()

@@ -58,15 +58,15 @@ def aiohttp_post(**options: Any) -> Publish:
 
 
 WAYS: dict[str, Publish] = {
-    "requests, json": lambda url: requests.post(url, json=VALUE, timeout=5),
-    "requests, data": lambda url: requests.post(url, data=json.dumps(VALUE).encode(), timeout=5),
-    "requests, generator": lambda url: requests.post(url, data=pieces(), timeout=5),
+    "requests, json": lambda url: requests.post(url, json=VALUE, timeout=60),
+    "requests, data": lambda url: requests.post(url, data=json.dumps(VALUE).encode(), timeout=60),
+    "requests, generator": lambda url: requests.post(url, data=pieces(), timeout=60),
     "requests, file": lambda url: requests.post(
-        url, data=io.BytesIO(json.dumps(VALUE).encode()), timeout=5
+        url, data=io.BytesIO(json.dumps(VALUE).encode()), timeout=60
     ),
-    "httpx, json": lambda url: httpx.post(url, json=VALUE),
-    "httpx, content": lambda url: httpx.post(url, content=json.dumps(VALUE)),
-    "httpx, generator": lambda url: httpx.post(url, content=pieces()),
+    "httpx, json": lambda url: httpx.post(url, json=VALUE, timeout=60),
+    "httpx, content": lambda url: httpx.post(url, content=json.dumps(VALUE), timeout=60),
+    "httpx, generator": lambda url: httpx.post(url, content=pieces(), timeout=60),
     "aiohttp, json": aiohttp_post(json=VALUE),
     "aiohttp, data": aiohttp_post(data=json.dumps(VALUE)),
     "aiohttp, generator": aiohttp_post(data=late_pieces),
@@ -88,13 +88,13 @@ FORM = {"a": "1", "b": "ü"}
 
 def test_form_is_published_as_its_text_and_a_file_is_refused(server: Server) -> None:
     url = f"{server.url}channels/form"
-    assert requests.post(url, data=FORM, timeout=5).status_code == 201
-    assert httpx.post(url, data=FORM).status_code == 201
+    assert requests.post(url, data=FORM, timeout=60).status_code == 201
+    assert httpx.post(url, data=FORM, timeout=60).status_code == 201
     assert data(history(server, "form")) == ["a=1&b=%C3%BC"] * 2
     for refused in (
-        requests.post(url, files={"file": b"x"}, timeout=5),
-        httpx.post(url, files={"file": b"x"}),
-        requests.post(url, data=b"x", headers={"Content-Encoding": "gzip"}, timeout=5),
+        requests.post(url, files={"file": b"x"}, timeout=60),
+        httpx.post(url, files={"file": b"x"}, timeout=60),
+        requests.post(url, data=b"x", headers={"Content-Encoding": "gzip"}, timeout=60),
     ):
         assert refused.status_code == 415
         assert "is not understood" in refused.json()["error"]["message"]
@@ -118,11 +118,11 @@ REQUESTS = [
 
 def test_one_connection_serves_requests_of_all_kinds(server: Server) -> None:
     """The answers have the lengths that they say, also those without a body."""
-    with requests.Session() as session, httpx.Client() as client:
+    with requests.Session() as session, httpx.Client(timeout=60) as client:
         for _ in range(3):
             for method, path, status in REQUESTS:
                 body = b"1" if method == "POST" and path != "api/info" else None
-                answer = session.request(method, server.url + path, data=body, timeout=5)
+                answer = session.request(method, server.url + path, data=body, timeout=60)
                 other = client.request(method, server.url + path, content=body)
                 assert (answer.status_code, other.status_code) == (status, status), (method, path)
         pools: Any = session.adapters["http://"].poolmanager.pools  # type: ignore[attr-defined]
@@ -153,15 +153,15 @@ def test_client_behind_a_forward_proxy_names_the_whole_url(
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", server.url)
-    assert requests.post(url, json=1, timeout=5).status_code == 201
-    assert httpx.post(url, json=2).status_code == 201
+    assert requests.post(url, json=1, timeout=60).status_code == 201
+    assert httpx.post(url, json=2, timeout=60).status_code == 201
 
     async def post(session: aiohttp.ClientSession) -> None:
         async with session.post(url, json=3, proxy=server.url) as response:
             assert response.status == 201
 
     in_aiohttp(post)
-    assert requests.get(url, timeout=5).json()["channel"] == "proxied"
+    assert requests.get(url, timeout=60).json()["channel"] == "proxied"
     monkeypatch.delenv("http_proxy")
     assert data(history(server, "proxied")) == [1, 2, 3]
 
@@ -176,12 +176,12 @@ class TestNamesOfChannels:
         for name in NAMES:
             quoted = "".join(f"%{ord(character):02X}" for character in name)
             for text in (name, quoted):
-                answer = get(f"{server.url}channels/{text}", timeout=5)
+                answer = get(f"{server.url}channels/{text}", timeout=60)
                 assert answer.json()["channel"] == name
 
     def test_are_refused_with_the_rule(self, server: Server, get: Any) -> None:
         for name in WRONG:
-            answer = get(f"{server.url}channels/{name}", timeout=5)
+            answer = get(f"{server.url}channels/{name}", timeout=60)
             assert answer.status_code == (404 if name == "a/b" else 400), name
             if name != "a/b":
                 assert "1 to 128 characters" in answer.json()["error"]["message"]
@@ -189,7 +189,7 @@ class TestNamesOfChannels:
 
 def test_long_poll_ends_before_the_time_limit_of_its_client(server: Server) -> None:
     url = f"{server.url}channels/waiting?since=now&wait=1"
-    assert httpx.get(url).json()["publications"] == []
+    assert httpx.get(url, timeout=60).json()["publications"] == []
 
 
 NODE = """
@@ -212,7 +212,7 @@ def test_fetch_of_node_publishes_each_kind_of_body(server: Server) -> None:
         ["node", "--input-type=module", "-e", NODE, f"{server.url}channels/fetched"],
         capture_output=True,
         check=True,
-        timeout=20,
+        timeout=60,
     )
     statuses = [json.loads(line)[0] for line in result.stdout.splitlines()]
     assert statuses == [201, 201, 201, 201, 415]
