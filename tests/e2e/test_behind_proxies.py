@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin
+from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -263,13 +264,12 @@ def visit(browser: Browser, url: str, script: str = "") -> Iterator[tuple[Page, 
         context.close()
 
 
-def receives(page: Page, root: Root) -> None:
-    """The page shows the next publication."""
-    row = page.locator("#list li.newest")
-    offset = row.get_attribute("data-offset") if row.count() else None
-    root.publish("shown")
-    after = f":not([data-offset='{offset}'])" if offset else ""
-    expect(page.locator(f"#list li.newest{after}")).to_contain_text("shown", timeout=15_000)
+def receives(page: Page, root: Root) -> str:
+    """The page shows the next publication, which is returned."""
+    shown = uuid4().hex
+    root.publish(shown)
+    expect(page.locator("#list li.newest")).to_contain_text(shown, timeout=30_000)
+    return shown
 
 
 @pytest.mark.parametrize("script", TRANSPORT, ids=TRANSPORT.values())
@@ -303,8 +303,8 @@ def test_nobody_sees_a_restart(site: Site, browser: Browser) -> None:
             assert '"channel":"talk"' in waiting.next()
         state(page, "live", timeout=60_000)
         page.wait_for_function("() => source.readyState === 1", timeout=60_000)
-        receives(page, root)
-        page.wait_for_function("""() => heard.some((data) => data.includes('"shown"'))""")
+        shown = receives(page, root)
+        page.wait_for_function("shown => heard.some((data) => data.includes(shown))", arg=shown)
 
 
 def test_a_page_without_its_host_falls_back_where_browsers_say_same_origin(
