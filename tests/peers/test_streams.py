@@ -51,9 +51,9 @@ def heard(server: Server) -> Iterator[dict[str, list[tuple[str, Any]]]]:
 def wait_for_heartbeats(server: Server) -> None:
     """Wait for two heartbeats of a stream that began now."""
     url = f"{server.url}channels/quiet"
-    with closing(Lines(["curl", "-sSN", "-m15", "-H", f"Accept: {SSE}", url])) as curl:
+    with closing(Lines(["curl", "-sSN", "-m60", "-H", f"Accept: {SSE}", url])) as curl:
         for _ in range(2):
-            while not curl.next().startswith(":"):
+            while not curl.next(60).startswith(":"):
                 pass
 
 
@@ -106,10 +106,10 @@ class TestAReaderThatComesBack:
 
 def events_of(server: Server, path: str, *arguments: str) -> Iterator[dict[str, str]]:
     """The blocks of an event stream by curl, without those that have no data."""
-    command = ["curl", "-sSN", "-m15", "-H", f"Accept: {SSE}", *arguments, f"{server.url}{path}"]
+    command = ["curl", "-sSN", "-m60", "-H", f"Accept: {SSE}", *arguments, f"{server.url}{path}"]
     with closing(Lines(command)) as curl:
         while True:
-            lines = itertools.takewhile(bool, iter(curl.next, None))
+            lines = itertools.takewhile(bool, iter(lambda: curl.next(60), None))
             block = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
             if "data" in block:
                 yield block
@@ -143,7 +143,7 @@ def test_client_that_accepts_compressed_answers_gets_plain_ones(
     publish(server, "coded", 1)
     headers = ["-H", f"Accept: {accept}", "-H", f"Accept-Encoding: {coding}"]
     url = f"{server.url}channels/coded?last=1"
-    with closing(Lines(["curl", "-sSNi", "-m15", *headers, url])) as curl:
+    with closing(Lines(["curl", "-sSNi", "-m60", *headers, url])) as curl:
         head = list(itertools.takewhile(bool, iter(curl.next, None)))
         assert head[0] == "HTTP/1.1 200 OK"
         assert not [line for line in head if line.lower().startswith("content-encoding")]
