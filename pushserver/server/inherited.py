@@ -157,3 +157,7 @@ class _UnixPort(unix.Port):
         name = "_bindPath" if hasattr(self, "_bindPath") else "port"  # before Twisted 26.10
         setattr(self, name, b"\0" + getattr(self, name).lstrip(b"\0"))
         super().startListening()
+
+    def _closeSocket(self, orderly: bool) -> None:
+        # Twisted would shut it down: systemd's socket too, which then refuses every connection.
+        self.socket.close()
