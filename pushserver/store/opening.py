@@ -45,7 +45,8 @@ def open_database(path: str, mode: int) -> Opened:
         database = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
     except (sqlite3.Error, ValueError) as error:
         folder = os.path.dirname(os.path.abspath(path))
-        why = error if os.path.isdir(folder) else f"there is no folder {folder}"
+        hint = "" if isinstance(error, ValueError) else _hint(path, error)
+        why = f"{error}{hint}" if os.path.isdir(folder) else f"there is no folder {folder}"
         raise StoreError(f"cannot open {path}: {why}") from None
     try:
         inode = os.stat(path).st_ino
@@ -125,6 +126,10 @@ def _hint(path: str, error: Exception) -> str:
     """A likely reason, as SQLite's error names none; empty if there is no guess."""
     if "locked" in str(error):
         return " (another server has it open)"
+    if os.path.isdir(path):
+        return " (a folder; expected a file)"
+    if "not a database" in str(error):
+        return ": set another path in [store], or move the file away to start with an empty history"
     folder = os.path.dirname(os.path.abspath(path))
     if all(os.access(name, os.W_OK, effective_ids=True) for name in (path, folder)):
         return ""

@@ -420,7 +420,16 @@ class TestUnusableFile:
 
     def test_no_database(self, path: Path) -> None:
         path.write_bytes(b"This is a letter to my aunt. " * 100)
-        self.is_refused(path, r"s\.db: file is not a database")
+        self.is_refused(
+            path,
+            r"^cannot use [^\n]*s\.db: file is not a database: set another path in \[store\], or"
+            r" move the file away to start with an empty history$",
+        )
+
+    def test_folder(self, path: Path) -> None:
+        path.mkdir()
+        with pytest.raises(StoreError, match=r"^cannot [^\n]*s\.db: [^\n]*\(a folder; expected a"):
+            SqliteFile(str(path), "batched")
 
     @pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
     def test_damaged(self, path: Path, part: float) -> None:
