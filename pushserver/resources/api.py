@@ -167,7 +167,7 @@ class Methods:
                 continue
             reply = await self._reply(command)
             if isinstance(result := reply.get("history"), centrifuge.HistoryResult):
-                left -= sum(len(bytes(row.data)) + ROW_BYTES for row in result.publications)
+                left -= len(msgspec.json.encode(result)) + ROW_BYTES * len(result.publications)
             replies.append(reply)
         return {"replies": replies}
 
@@ -276,7 +276,7 @@ MAX_COMMANDS = 1_000
 MAX_BATCH_BYTES = 8_388_608
 """The histories in the answer to a batch; the command that exceeds it is still answered."""
 ROW_BYTES = 128
-"""A publication in an answer besides its data, roughly."""
+"""The memory of a publication in an answer besides its text, roughly."""
 TOO_LONG = (
     f"the histories of this batch have more than {MAX_BATCH_BYTES} bytes: ask for this one in"
     " another request"

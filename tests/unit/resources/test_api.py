@@ -408,7 +408,7 @@ class TestBatch:
         assert [p["data"] for p in answer[2]["history"]["publications"]] == [1, 2]
 
     def test_histories_have_a_bound_in_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(api, "MAX_BATCH_BYTES", 5_000)
+        monkeypatch.setattr(api, "MAX_BATCH_BYTES", 7_000)
         server = Server()
         for n in range(10):
             server.publish("a", [n, "." * 100])
@@ -418,6 +418,13 @@ class TestBatch:
         assert lengths == [10, 10, 10, 0, 0, 0, 0]
         assert "publish" in answer[5]
         assert {answer[n]["error"]["code"] for n in (3, 4, 6)} == {106}
+
+    def test_tags_count_in_this_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api, "MAX_BATCH_BYTES", 7_000)
+        server = Server()
+        result(server, "publish", channel="a", data=1, tags={"t": "x" * 10_000})
+        answer = replies(server, *[{"history": {"channel": "a", "limit": -1}}] * 3)
+        assert [list(reply) for reply in answer] == [["history"], ["error"], ["error"]]
 
     def test_answers_for_each_command(self) -> None:
         server = Server()

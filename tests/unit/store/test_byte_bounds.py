@@ -52,6 +52,8 @@ BOUNDS = {
     "opener.MAX_BYTES": ONE,
     "piping.BATCH_BYTES": PACE,
     "piping.READ_BYTES": PACE,
+    "resources.api.MAX_BATCH_BYTES": "encoded answers: test_tags_count_in_this_bound",
+    "resources.api.ROW_BYTES": MEMORY,
     "protocols.websocket_frames.SHORT_BYTES": ONE,
     "protocols.websocket_frames.WORTH_BYTES": ONE,
     "sessions.replay_cache.ENTRY_BYTES": MEMORY,
