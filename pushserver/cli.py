@@ -17,8 +17,16 @@ from urllib.parse import urlencode
 
 from pushserver import __version__
 from pushserver.config.loader import read, unknown_variables
-from pushserver.console import complain, discard_output, end_with_reader, escape_output, shown_json
+from pushserver.console import (
+    CommandFailed,
+    complain,
+    discard_output,
+    end_with_reader,
+    escape_output,
+    shown_json,
+)
 from pushserver.errors import PushServerError, StartFailed
+from pushserver.listing import list_channels
 from pushserver.opener import TEMPORARY, make_request, printable, refusal, send
 from pushserver.piping import Batch, Piper, batches, standard_input
 from pushserver.publisher import publish
@@ -48,13 +56,10 @@ examples:
   pushserver serve ticker.py --port 8081 --reload
   pushserver publish numbers '{"number": 3}'
   pushserver subscribe numbers --last 3
+  pushserver channels
   pushserver check-config push.toml
 
 pushserver COMMAND --help describes the options of a command."""
-
-
-class CommandFailed(PushServerError):
-    """Ends the command with one line and status 1."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,6 +168,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--count", type=int, metavar="N", help="exit after N publications")
     command.set_defaults(run=_subscribe)
+
+    command = commands.add_parser(
+        "channels", parents=[server], help="list the channels, those with the newest events first"
+    )
+    command.add_argument("text", nargs="?", default="", type=_text, help="a part of their names")
+    command.add_argument("--json", action="store_true", help="print JSON, one channel in a line")
+    command.set_defaults(run=list_channels)
 
     command = commands.add_parser("check-config", help="report errors in a configuration file")
     command.add_argument("file")

@@ -14,6 +14,13 @@ import threading
 from contextlib import suppress
 from typing import TextIO
 
+from pushserver.errors import PushServerError
+
+
+class CommandFailed(PushServerError):
+    """Ends the command with one line and status 1."""
+
+
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 """The control characters C0 and C1 and DEL, without the tab; a terminal obeys them."""
 

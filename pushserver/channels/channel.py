@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -123,6 +123,10 @@ class Channel:
         """The offset of the last row up to seq `seq`; `floor` if no such row is retained."""
         return self.floor + bisect_right(self._rows, seq, self._start, key=_seq) - self._start
 
+    def count_since(self, time: float) -> int:
+        """The number of retained rows that were published at or after this Unix time."""
+        return len(self._rows) - bisect_left(self._rows, time, self._start, key=_time)
+
     def _evict_over(self, size: int, max_bytes: int) -> int:
         evicted = 0
         while self.floor < self.top and (len(self) > size or self.bytes > max_bytes):
@@ -146,3 +150,7 @@ class Channel:
 
 def _seq(row: Publication) -> int:
     return row.seq
+
+
+def _time(row: Publication) -> float:
+    return row.time

@@ -206,9 +206,11 @@ class Methods:
             raise Invalid(f"pattern: {len(pattern)} characters, expected {MAX_PATTERN} at most")
         # Not fnmatchcase: that caches 32,768 compiled patterns of up to 60 KB each.
         matches = re.compile(fnmatch.translate(pattern)).match
-        watched = self._node.hub.channels().items()
-        matching = {name: {"num_clients": size} for name, size in watched if matches(name)}
-        return {"channels": matching}
+        watched, history = self._node.hub.channels(), self._node.history.channels
+        names = watched.keys() | (name for name, channel in history.items() if len(channel))
+        return {
+            "channels": {n: {"num_clients": watched.get(n, 0)} for n in sorted(names) if matches(n)}
+        }
 
     async def info(self, call: InfoCall) -> object:
         node = self._node

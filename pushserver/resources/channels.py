@@ -11,6 +11,7 @@ from twisted.web.server import Request
 from pushserver.auth.proxies import Trust
 from pushserver.channels.names import check_name
 from pushserver.protocols.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET, StreamFormat
+from pushserver.resources.channel_list import channel_list, check_lister
 from pushserver.resources.history import history, stream_start
 from pushserver.resources.publish import publish
 from pushserver.sessions.base import Transport
@@ -42,7 +43,7 @@ class ChannelContext:
     `upgrade` and `respond` take over a request as a WebSocket or as an endless response. `page`
     renders the live page; its arguments are the channel's name, the relative path to the server's
     root, the history size in publications, whether this is the front page, and whether failures
-    are shown.
+    are shown. `list_page` renders the list of channels; its argument is that path.
     """
 
     node: Node
@@ -51,6 +52,7 @@ class ChannelContext:
     page: Callable[[str, str, int, bool, bool], bytes]
     gate: Gate
     trust: Trust
+    list_page: Callable[[str], bytes]
 
 
 class ChannelsResource(ContainerResource):
@@ -61,9 +63,30 @@ class ChannelsResource(ContainerResource):
         self._context = context
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        if request.postpath or not path:
+        if request.postpath:
             return NotFound("expected /channels/NAME")
+        if not path:
+            return ChannelListResource(self._context)
         return ChannelResource(self._context, path.decode("utf-8", "replace"))
+
+
+class ChannelListResource(LeafResource):
+    """`/channels/`: the list of all channels, for programs on this machine and with an API key."""
+
+    def __init__(self, context: ChannelContext):
+        super().__init__()
+        self._context = context
+
+    def answer_get(self, request: Request) -> bytes:
+        wanted = wants(request, (JSON, HTML))
+        if wanted is None:
+            raise Refusal(406, f"expected Accept to allow {JSON} or {HTML}")
+        check_lister(request, self._context.gate)
+        if wanted == JSON:
+            return channel_list(request, self._context.node)
+        request.setHeader(b"content-type", b"text/html; charset=utf-8")
+        request.setHeader(b"cache-control", b"no-cache")
+        return self._context.list_page("..")
 
 
 class ChannelResource(LeafResource):

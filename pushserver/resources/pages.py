@@ -50,6 +50,10 @@ class Pages:
             operator=operator,
         )
 
+    def channels(self, root: str) -> bytes:
+        """The list of channels; `root` is the relative path to the server's root."""
+        return self._render("channels.html", root=root, operator=True)
+
     def error(self, status: int, title: str, detail: str, root: str = ".") -> bytes:
         """The page for an error; `root` is the relative path to the server's root."""
         return self._render("error.html", status=status, title=title, detail=detail, root=root)

@@ -115,7 +115,7 @@ def build(
     websockets = WebSocketFactory(reactor, bounds, limits, log, turns, compress, shortcuts, proxies)
     upgrade = websockets.upgrade
     respond = Responses(bounds, log, proxies).open
-    channels = ChannelContext(node, upgrade, respond, pages.channel, gate, trust)
+    channels = ChannelContext(node, upgrade, respond, pages.channel, gate, trust, pages.channels)
     connections = ConnectionContext(node, upgrade, respond, trust, JsonOnly(monotonic))
     memory = SourceMemory() if storage is None else storage.memory
     stop_seconds = limits.drain_seconds / 2

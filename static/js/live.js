@@ -2,9 +2,10 @@
 
 import { ChannelConnection } from "./connection.js";
 import { attachCopyButtons } from "./copying.js";
-import { setText } from "./dom.js";
+import { element, setText } from "./dom.js";
 import { Graph } from "./graph.js";
 import { List } from "./list.js";
+import { findNames, nearest } from "./names.js";
 import { Points } from "./points.js";
 import { Speaker } from "./speaker.js";
 import { StateLine, stateText } from "./state.js";
@@ -15,6 +16,8 @@ import { numericLeaves, spokenText } from "./values.js";
 import { Whole } from "./whole.js";
 
 const MAX_LINES = 8;
+const MOST_NAMES = 1000;
+const SUGGESTIONS = 3;
 const MAX_POINTS = 5000; // the most that a page can redraw in a frame
 const DRAW_MS = 50; // at most twenty updates a second: more cannot be read
 const TITLE_MS = 1000;
@@ -158,23 +161,40 @@ class LivePage {
 
   // Shown only once the channel is known to be empty.
   showEmptiness() {
-    byId("empty").hidden = this.recent.length > 0 || !this.everLive;
+    const isEmpty = this.recent.length === 0 && this.everLive;
+    byId("empty").hidden = !isEmpty;
+    if (isEmpty && !this.suggested) this.suggest();
     const begins = this.everLive && this.points.length === 0;
     const text = begins ? "The graph begins with the first number." : "";
     setText(byId("graph-nothing"), this.graph.canDraw ? text : "No graph: uPlot did not load.");
   }
 
+  // Names the existing channels whose names are most similar: this one may be misspelt.
+  async suggest() {
+    this.suggested = true;
+    const { channel } = this.settings;
+    const { root } = byId("live").dataset;
+    const names = (await findNames("", MOST_NAMES)).filter((name) => name !== channel);
+    const links = nearest(channel, names, SUGGESTIONS).flatMap((name, index) => {
+      const link = element("a", "", name);
+      link.href = `${root}/channels/${name}`;
+      return index > 0 ? [", ", link] : [link];
+    });
+    byId("near-names").replaceChildren(...links);
+    byId("near").hidden = links.length === 0;
+  }
+
   showAge() {
     const { last } = this.tally;
     if (last === null) return;
-    const element = byId("last-event");
+    const lastEvent = byId("last-event");
     const now = Date.now();
     const instant = new Date(last).toISOString();
-    if (element.dateTime !== instant) {
-      element.dateTime = instant;
-      element.title = fullTime(last);
+    if (lastEvent.dateTime !== instant) {
+      lastEvent.dateTime = instant;
+      lastEvent.title = fullTime(last);
     }
-    setText(element, clock(last, now));
+    setText(lastEvent, clock(last, now));
     const age = this.tally.age(now);
     setText(byId("last-age"), ago(age));
     setText(byId("rate"), this.rateText(age));

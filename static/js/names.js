@@ -2,6 +2,7 @@
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_.:@-]*$/;
 const MAX_CHARACTERS = 128;
+const COMPLETIONS = 20;
 
 /** The problem with this channel name, as a text for the reader; "" if it is valid. */
 export function nameProblem(name) {
@@ -13,10 +14,66 @@ export function nameProblem(name) {
   return "";
 }
 
+/**
+ * The names of channels that contain a text, those with the newest events first; [] if this page may
+ * not have them, and on failure.
+ */
+export async function findNames(text, limit) {
+  const { root, lists } = document.getElementById("open-channel").dataset;
+  if (lists === undefined) return [];
+  try {
+    const query = new URLSearchParams({ q: text, limit });
+    const answer = await fetch(`${root}/channels/?${query}`, {
+      headers: { Accept: "application/json" },
+    });
+    return answer.ok ? (await answer.json()).channels.map(({ channel }) => channel) : [];
+  } catch {
+    return [];
+  }
+}
+
+/** The names that are most similar to this one, at most `count`. */
+export function nearest(name, names, count) {
+  const distances = names.map((other) => [distance(name.toLowerCase(), other.toLowerCase()), other]);
+  return distances
+    .sort(([one], [other]) => one - other)
+    .slice(0, count)
+    .map(([, other]) => other);
+}
+
+/** The number of characters to insert, remove or replace between two texts. */
+function distance(one, other) {
+  let row = Array.from({ length: other.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= one.length; i += 1) {
+    const next = [i];
+    for (let j = 1; j <= other.length; j += 1) {
+      const replaced = row[j - 1] + (one[i - 1] === other[j - 1] ? 0 : 1);
+      next.push(Math.min(replaced, row[j] + 1, next[j - 1] + 1));
+    }
+    row = next;
+  }
+  return row[other.length];
+}
+
 function attach(form) {
   const input = form.elements.channel;
+  const options = document.getElementById("channel-names");
+  let asked = null;
 
-  input.addEventListener("input", () => input.setCustomValidity(""));
+  async function complete() {
+    const text = input.value.trim();
+    if (text === asked) return;
+    asked = text;
+    const names = await findNames(text, COMPLETIONS);
+    if (text !== asked) return;
+    options.replaceChildren(...names.map((name) => new Option(name, name)));
+  }
+
+  input.addEventListener("focus", complete);
+  input.addEventListener("input", () => {
+    input.setCustomValidity("");
+    complete();
+  });
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();

@@ -10,7 +10,7 @@ import json
 import mimetypes
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from jinja2 import Environment, FileSystemLoader
 from playwright.sync_api import BrowserContext, Page, Route, WebSocketRoute
@@ -22,6 +22,7 @@ CSP = (
     "connect-src 'self' ws: wss:; font-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'self'"
 )
+PAGE_HEADERS = {"Content-Security-Policy": CSP, "Content-Type": "text/html; charset=utf-8"}
 HISTORY_SIZE = 50
 EIGHT_O_CLOCK_MS = 1_795_334_400_000  # on 2026-11-22, UTC
 TEMPLATES = Environment(loader=FileSystemLoader(ROOT / "templates"), autoescape=True)
@@ -44,6 +45,8 @@ class Site:
         self.watching = 1
         self.status: dict[str, Any] | None = None  # the status; None: not permitted
         self.asked = 0  # requests of the status
+        self.channels: list[dict[str, Any]] = []  # the list of channels
+        self.searches: list[str] = []  # the texts that names were searched for
         self.problems: list[str] = []
         self.allowed: tuple[str, ...] = ()
         self._publications: list[dict[str, Any]] = []
@@ -152,6 +155,8 @@ class Site:
             route.fulfill(path=ROOT / path[1:], content_type=mimetypes.guess_type(path)[0])
         elif path.startswith("/connection/") and self.answer is not None:
             route.fulfill(status=self.answer[0], body=self.answer[1])
+        elif path == "/channels/":
+            self._list(route)
         elif path == "/status":
             self._tell(route)
         else:
@@ -168,8 +173,18 @@ class Site:
             front=False,
             operator=self.status is not None,
         )
-        headers = {"Content-Security-Policy": CSP, "Content-Type": "text/html; charset=utf-8"}
-        route.fulfill(body=page, headers=headers)
+        route.fulfill(body=page, headers=PAGE_HEADERS)
+
+    def _list(self, route: Route) -> None:
+        if "text/html" in route.request.headers["accept"]:
+            page = TEMPLATES.get_template("channels.html")
+            body = page.render(root="..", version="0", operator=True)
+            route.fulfill(body=body, headers=PAGE_HEADERS)
+            return
+        text = parse_qs(urlsplit(route.request.url).query).get("q", [""])[0]
+        self.searches.append(text)
+        rows = [row for row in self.channels if text in row["channel"]]
+        route.fulfill(json={"channels": rows, "total": len(rows)})
 
     def _tell(self, route: Route) -> None:
         self.asked += 1

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.page.site import Site
+from tests.page.site import EIGHT_O_CLOCK_MS, Site
 
 pytestmark = pytest.mark.slow
 
@@ -577,3 +578,74 @@ def test_a_lost_connection_does_not_blame_the_proxy_for_a_request_without_upgrad
     # A pause of three seconds or more follows only after several attempts.
     words = re.compile(r"in [345] s: no answer from the server")
     expect(page.locator("#state-text")).to_contain_text(words, timeout=15_000)
+
+
+def listed(name: str, **values: Any) -> dict[str, Any]:
+    """A row of the list of channels."""
+    row = {"channel": name, "retained": 0, "offset": 0, "watchers": 0, "last": None}
+    return row | {"last_minute": 0} | values
+
+
+def test_an_empty_channel_names_those_with_a_similar_name(site: Site) -> None:
+    site.status = {"sources": [], "handlers": []}
+    site.channels = [listed(name) for name in ("orders", "numbers", "number5", "new", "x")]
+    page = site.open("number")
+    names = page.locator("#near-names")
+    expect(names).to_have_text("numbers, number5, new")
+    names.get_by_role("link", name="numbers").click()
+    expect(page).to_have_url("http://push.test/channels/numbers")
+
+
+def test_the_field_for_a_channel_completes_its_name(site: Site) -> None:
+    site.status = {"sources": [], "handlers": []}
+    site.channels = [listed(name) for name in ("orders", "bells", "belts")]
+    site.publish(1)
+    field = site.open().get_by_label("Open another channel")
+    options = field.page.locator("#channel-names option")
+    field.fill("be")
+    expect(options).to_have_count(2)
+    field.fill("or")
+    expect(options).to_have_count(1)
+    expect(options).to_have_attribute("value", "orders")
+
+
+def test_a_page_that_may_not_list_channels_asks_for_none(site: Site) -> None:
+    page = site.open("new")
+    expect(page.locator("#empty")).to_be_visible()
+    page.get_by_label("Open another channel").fill("n")
+    expect(page.locator(".all-channels")).to_have_count(0)
+    expect(page.locator("#near")).to_be_hidden()
+    assert site.searches == []
+
+
+class TestTheListOfChannels:
+    def test_is_up_to_date(self, site: Site) -> None:
+        now = EIGHT_O_CLOCK_MS / 1000
+        last = {"event": "measured", "time": now - 5}
+        site.channels = [
+            listed("numbers", retained=12_345, watchers=2, last=last, last_minute=30),
+            listed("chat:lobby", watchers=1),
+        ]
+        page = site.open("")
+        page.clock.install(time=now)
+        page.reload()
+        rows = page.locator("#channels tbody tr")
+        expect(rows).to_have_count(2)
+        expect(rows.first.locator("th, td")).to_have_text(
+            ["numbers", "measured, 5 s ago", "30", "12,345", "2"]
+        )
+        expect(rows.last.locator("th, td")).to_have_text(["chat:lobby", "–", "0", "0", "1"])
+        expect(page.locator("#channels-state")).to_have_text("2 channels")
+        site.channels = [listed("new"), site.channels[0] | {"retained": 12_346}]
+        page.clock.run_for(2_000)
+        expect(rows.locator("th")).to_have_text(["numbers", "new"])
+        expect(rows.first.locator("td").nth(2)).to_have_text("12,346")
+        rows.first.get_by_role("link").click()
+        expect(page).to_have_url("http://push.test/channels/numbers")
+
+    def test_that_is_empty_says_so(self, site: Site) -> None:
+        page = site.open("")
+        expect(
+            page.get_by_text("Nothing was published yet, and nobody is watching.")
+        ).to_be_visible()
+        expect(page.locator("#channels")).to_be_hidden()

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -519,6 +520,54 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
         raise
     with process.stderr:
         return status, process.stderr.read().decode("utf-8", "backslashreplace")
+
+
+class TestChannels:
+    ROW: ClassVar[dict[str, Any]] = {
+        "channel": "numbers",
+        "retained": 300,
+        "offset": 1_000,
+        "watchers": 2,
+        "last": {"event": "m\x1b", "time": 0},
+        "last_minute": 30,
+    }
+
+    def printed(self, streams: Streams, capsys: Capture, *arguments: str) -> list[str]:
+        quiet = {**self.ROW, "channel": "quiet", "last": None}
+        streams.media = "application/json"
+        streams.lives = [[json.dumps({"channels": [self.ROW, quiet], "total": 3})]]
+        assert main(["channels", "--url", streams.url, *arguments]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == "pushserver: and 1 more\n"
+        return captured.out.splitlines()
+
+    def test_are_printed_with_their_counts(self, streams: Streams, capsys: Capture) -> None:
+        first, second = self.printed(streams, capsys, "num", "--key", "k")
+        assert first.startswith("numbers ")
+        assert "30 in the last minute,    300 retained,    2 watching, last m\\x1b at 19" in first
+        assert second.endswith("2 watching")
+        assert streams.queries == [[("q", "num")]]
+        assert streams.headers[0]["X-API-Key"] == "k"
+
+    def test_are_printed_as_json(self, streams: Streams, capsys: Capture) -> None:
+        lines = self.printed(streams, capsys, "--json")
+        assert json.loads(lines[0]) == self.ROW
+        assert len(lines) == 2
+
+    @pytest.mark.parametrize("content", ["no", "[]", '{"channels": [{}]}', '{"channels": 1}'])
+    def test_of_another_server_are_reported(
+        self, streams: Streams, capsys: Capture, content: str
+    ) -> None:
+        streams.lives = [[content]]
+        assert main(["channels", "--url", streams.url]) == 1
+        assert capsys.readouterr().err.startswith(f"pushserver: {streams.url}: ")
+
+    def test_without_a_server_are_reported(self, capsys: Capture) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            assert main(["channels", "--url", url]) == 1
+        assert "is it running?" in capsys.readouterr().err
 
 
 class TestALocaleOfAscii:

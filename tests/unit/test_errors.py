@@ -26,6 +26,7 @@ ANSWERS = {
     "InvalidName": (400, 107, False),
     "NotJSON": (400, 107, False),
     "Unavailable": (503, 100, True),
+    "WrongKey": (0, 103, False),
     "Denied": (0, 103, False),  # the status is that of the instance
     "Refused": (403, 103, False),
     "NotHandled": (0, 108, False),

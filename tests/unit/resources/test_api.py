@@ -263,21 +263,21 @@ class TestChannels:
     @pytest.mark.parametrize(
         ("pattern", "expected"),
         [
-            (None, {"chat:a": 1, "chat:b": 2, "news": 1}),
-            ("", {"chat:a": 1, "chat:b": 2, "news": 1}),
-            ("*", {"chat:a": 1, "chat:b": 2, "news": 1}),
-            ("chat:*", {"chat:a": 1, "chat:b": 2}),
+            (None, {"chat:a": 1, "chat:b": 2, "chat:log": 0, "news": 1}),
+            ("", {"chat:a": 1, "chat:b": 2, "chat:log": 0, "news": 1}),
+            ("*", {"chat:a": 1, "chat:b": 2, "chat:log": 0, "news": 1}),
+            ("chat:*", {"chat:a": 1, "chat:b": 2, "chat:log": 0}),
             ("chat:?", {"chat:a": 1, "chat:b": 2}),
             ("CHAT:*", {}),
             ("news", {"news": 1}),
             ("[", {}),
         ],
     )
-    def test_are_those_with_subscribers(
+    def test_are_those_with_subscribers_or_publications(
         self, pattern: str | None, expected: dict[str, int]
     ) -> None:
         server = Server()
-        server.publish("nobody")
+        server.publish("chat:log")
         clients = [subscribed(server, "chat:a", "chat:b"), subscribed(server, "chat:b", "news")]
         answer = result(server, "channels", pattern=pattern)["channels"]
         assert {name: info["num_clients"] for name, info in answer.items()} == expected

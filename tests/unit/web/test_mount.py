@@ -75,7 +75,7 @@ class TestPage:
             assert guest.get(link, accept=BROWSER).status == 200, link
 
     @pytest.mark.parametrize(
-        "path", ["/nothing", "/channels/a/b/c", "/static/nothing", "/channels/", "/static/js/"]
+        "path", ["/nothing", "/channels/a/b/c", "/static/nothing", "/channels/a/", "/static/js/"]
     )
     def test_of_an_error_links_to_the_root(self, guest: Guest, path: str) -> None:
         url = guest.path + path

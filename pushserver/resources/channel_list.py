@@ -1,0 +1,65 @@
+"""`GET /channels/`: all channels, as JSON or as a page."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.web.server import Request
+
+from pushserver.channels.channel import Channel
+from pushserver.errors import Denied
+from pushserver.resources.history import number
+from pushserver.sessions.node import Node
+from pushserver.web.gate import Gate
+from pushserver.web.resource import answer_json
+
+MOST = 1_000
+RATE_SECONDS = 60.0
+
+
+def check_lister(request: Request, gate: Gate) -> None:
+    """Raise Denied unless the request comes from this machine or has an API key.
+
+    Names of channels may be secrets: whoever knows one may read the channel.
+    """
+    if not gate.has_key(request) and not gate.allows(request):
+        raise Denied(403, "the list of channels needs an X-API-Key from another machine")
+
+
+def channel_list(request: Request, node: Node) -> bytes:
+    """`{"channels": [...], "total"}`: those with the newest events first, `limit=` (1,000) at most.
+
+    `q=` selects names that contain a text, in any case. `total` is the number of all that match.
+    """
+    text = request.args.get(b"q", [b""])[-1].decode("utf-8", "replace").lower()
+    limit = number(request, "limit", MOST)
+    watchers, channels = node.hub.channels(), node.history.channels
+    names = watchers.keys() | (name for name, channel in channels.items() if channel.top)
+    matching = [name for name in names if text in name.lower()]
+
+    def newest_first(name: str) -> tuple[float, str]:
+        channel = channels.get(name)
+        return (float("inf") if channel is None else -channel.time, name)
+
+    first = heapq.nsmallest(MOST if limit is None else limit, matching, key=newest_first)
+    rows = [row(node, name, watchers) for name in first]
+    return answer_json(request, {"channels": rows, "total": len(matching)})
+
+
+def row(node: Node, name: str, watchers: Mapping[str, int]) -> dict[str, Any]:
+    """One channel: `last` is the event and Unix time of its newest retained publication, or null.
+
+    `last_minute` counts the retained publications of the last minute.
+    """
+    channel: Channel = node.history.peek(name)
+    last = [{"event": each.event, "time": round(each.time, 3)} for each in channel.last(1)]
+    return {
+        "channel": name,
+        "retained": len(channel),
+        "offset": channel.top,
+        "watchers": watchers.get(name, 0),
+        "last": last[0] if last else None,
+        "last_minute": channel.count_since(node.clock() - RATE_SECONDS),
+    }
