@@ -193,9 +193,10 @@ def make_broker(
     )
     if store.durability == "sync":
         broker = SyncBroker(history, keys, metrics, clock, monotonic, committer, reactor)
-        return broker, Storage(committer, broker.batcher, clock, reactor)
-    recorder = BatchRecorder(committer, history, reactor, store.commit_milliseconds / 1000)
-    storage = Storage(committer, recorder.batcher, clock, reactor)
+        return broker, Storage(committer, broker.batcher, clock, monotonic, reactor)
+    interval = store.commit_milliseconds / 1000
+    recorder = BatchRecorder(committer, history, monotonic, reactor, interval)
+    storage = Storage(committer, recorder.batcher, clock, monotonic, reactor)
     return MemoryBroker(history, keys, metrics, clock, monotonic, recorder), storage
 
 

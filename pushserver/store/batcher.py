@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -58,7 +58,7 @@ class Batcher:
 
     A commit starts `interval` seconds after a change, or with `flush`. With an interval of 0
     commits follow each other without a pause. After a failure the next one starts when a caller
-    waits for it, else after RETRY_SECONDS.
+    waits for it, else after RETRY_SECONDS. `monotonic` is the steady clock.
     """
 
     _log = Logger()
@@ -68,6 +68,7 @@ class Batcher:
         queue: Queue,
         committer: Committer,
         history: History,
+        monotonic: Callable[[], float],
         reactor: IReactorTime,
         interval: float,
     ):
@@ -75,6 +76,7 @@ class Batcher:
         self._queue = queue
         self._committer = committer
         self._history = history
+        self._monotonic = monotonic
         self._reactor = reactor
         self._interval = interval
         # The channels that changed, and whether each was forgotten, even if it came back.
@@ -108,9 +110,9 @@ class Batcher:
         After a failure it tries once more, and each RETRY_SECONDS until `seconds` have passed.
         A commit may take COMMIT_SECONDS longer before it is given up.
         """
-        until, tried = self._reactor.seconds() + seconds, False
+        until, tried = self._monotonic() + seconds, False
         while self._busy or self._changed:
-            left = max(0.0, until - self._reactor.seconds())
+            left = max(0.0, until - self._monotonic())
             if not self._busy:
                 if tried and self._failing:
                     if not left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -25,10 +25,15 @@ class BatchRecorder:
     cleared = ()
 
     def __init__(
-        self, committer: Committer, history: History, reactor: IReactorTime, interval: float
+        self,
+        committer: Committer,
+        history: History,
+        monotonic: Callable[[], float],
+        reactor: IReactorTime,
+        interval: float,
     ):
         """A commit starts at most `interval` seconds after a change."""
-        self.batcher = Batcher(self, committer, history, reactor, interval)
+        self.batcher = Batcher(self, committer, history, monotonic, reactor, interval)
         self._committer = committer
         self._history = history
         self._rows: list[Numbered] = []

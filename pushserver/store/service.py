@@ -19,9 +19,9 @@ from pushserver.usercode.once import Once
 class Storage(Service):
     """Opens the store at the start, and closes it after a last commit.
 
-    `clock` gives Unix seconds. The stop may try for `finish_seconds` to write to a file that
-    cannot be written, and then has `failed`: changes are lost, or the next start begins a new
-    epoch although none is.
+    `clock` gives Unix seconds, `monotonic` is the steady clock. The stop tries for
+    `finish_seconds` to write to a file that cannot be written. If that fails, `failed` is true:
+    changes are lost, or the next start begins a new epoch although no change is lost.
     """
 
     _log = Logger()
@@ -31,6 +31,7 @@ class Storage(Service):
         committer: Committer,
         batcher: Batcher,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         reactor: IReactorTime,
     ):
         self.finish_seconds = 0.0
@@ -38,6 +39,7 @@ class Storage(Service):
         self._committer = committer
         self._batcher = batcher
         self._clock = clock
+        self._monotonic = monotonic
         self._reactor = reactor
         self._stop = Once()
         self.memory = batcher.memory
@@ -53,7 +55,7 @@ class Storage(Service):
         return self._stop.run(self._close)
 
     async def _close(self) -> None:
-        until = self._reactor.seconds() + self.finish_seconds
+        until = self._monotonic() + self.finish_seconds
         complete = await self._batcher.finish(self.finish_seconds)
         if not (complete and await self._closed(until)):
             self.failed = True
@@ -71,7 +73,7 @@ class Storage(Service):
             try:
                 await self._committer.close()
             except StoreError:
-                left = until - self._reactor.seconds()
+                left = until - self._monotonic()
                 if left <= 0:
                     return False
                 await deferLater(self._reactor, min(left, RETRY_SECONDS))

@@ -66,7 +66,7 @@ class SyncBroker(MemoryBroker):
         reactor: IReactorTime,
     ):
         super().__init__(history, keys, metrics, clock, monotonic)
-        self.batcher = Batcher(self, committer, history, reactor, interval=0)
+        self.batcher = Batcher(self, committer, history, monotonic, reactor, interval=0)
         self._pending: dict[tuple[str, str], PendingDraft] = {}
         self._next = Round()
         self._current = Round()

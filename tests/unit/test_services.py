@@ -118,7 +118,8 @@ class Batcher:
 
 def storage() -> tuple[Service, End]:
     committer = Committer()
-    return Storage(cast(Any, committer), cast(Any, Batcher()), Time(), Clock()), committer.end
+    service = Storage(cast(Any, committer), cast(Any, Batcher()), Time(), Time(), Clock())
+    return service, committer.end
 
 
 def app_service() -> tuple[Service, End]:

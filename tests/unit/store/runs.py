@@ -112,7 +112,7 @@ class Run:
             durability,
             THREAD,
             self.reactor,
-            self.steady,
+            self._monotonic,
             self.history,
             self.keys,
             self.metrics,
@@ -123,23 +123,29 @@ class Run:
                 self.keys,
                 self.metrics,
                 self.time,
-                self.steady,
+                self._monotonic,
                 committer,
                 self.reactor,
             )
             batcher = sync.batcher
         else:
-            recorder = BatchRecorder(committer, self.history, self.reactor, INTERVAL)
+            recorder = BatchRecorder(
+                committer, self.history, self._monotonic, self.reactor, INTERVAL
+            )
             self.broker = MemoryBroker(
-                self.history, self.keys, self.metrics, self.time, self.steady, recorder
+                self.history, self.keys, self.metrics, self.time, self._monotonic, recorder
             )
             batcher = recorder.batcher
         self.committer = committer
         self.batcher = batcher
         self.broker.attach(self.delivered.append)
-        self.storage = Storage(committer, batcher, self.time, self.reactor)
+        self.storage = Storage(committer, batcher, self.time, self._monotonic, self.reactor)
         self.memory = self.storage.memory
         self.storage.startService()
+
+    def _monotonic(self) -> float:
+        """The steady clock, which runs with the reactor."""
+        return self.steady() + cast(float, self.reactor.seconds())
 
     def publish(self, data: int, channel: str = "a", key: str = "") -> Answer:
         """Publish a number."""

@@ -27,7 +27,7 @@ from pushserver.hub import fanout
 from pushserver.hub.audience import Audience
 from pushserver.store import waiting
 from pushserver.store.recorder import BatchRecorder
-from tests.unit.fakes.tools import make_hub
+from tests.unit.fakes.tools import Time, make_hub
 from tests.unit.store.runs import THREAD, Run
 
 PACKAGE = Path(pushserver.__file__).parent
@@ -201,7 +201,8 @@ def test_history_bytes_hold_for_what_is_loaded(part: str, path: Path) -> None:
 
 def test_keys_of_waiting_publications_count(monkeypatch: pytest.MonkeyPatch) -> None:
     committer: Any = type("Committer", (), {"problem": ""})()
-    recorder = BatchRecorder(committer, History(lambda _: ChannelOptions(), "e"), Clock(), 1.0)
+    history = History(lambda _: ChannelOptions(), "e")
+    recorder = BatchRecorder(committer, history, Time(), Clock(), 1.0)
     monkeypatch.setattr(waiting, "MAX_WAITING_BYTES", 10_000)
     for n in range(13):
         recorder.check()

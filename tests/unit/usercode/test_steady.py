@@ -319,7 +319,9 @@ def test_batches_are_committed(machine: Machine, step: float) -> None:
     machine.steady()
     history = History(lambda name: ChannelOptions(), EPOCH)
     committer = FakeCommitter(history, lambda batch: None)
-    recorder = BatchRecorder(cast(Committer, committer), history, machine.reactor, 0.05)
+    recorder = BatchRecorder(
+        cast(Committer, committer), history, machine.monotonic, machine.reactor, 0.05
+    )
     broker = MemoryBroker(
         history, Keys(9), Metrics(), machine.wall, machine.reactor.seconds, recorder
     )
@@ -462,9 +464,6 @@ ALLOWED = {
     "sources/http_client/response.py": {"time.time"},
     "sources/types/cron.py": {"time.time"},
     "sources/types/webhook/source.py": {"time.time"},
-    # They bound delays on the reactor by its own clock, which is steady.
-    "store/batcher.py": {"reactor.seconds"},
-    "store/service.py": {"reactor.seconds"},
     # They pass the reactor of the process to `build`, which makes it steady.
     "server/options.py": {"the global reactor"},
     "server/foreground.py": {"the global reactor"},
