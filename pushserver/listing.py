@@ -14,6 +14,7 @@ from pushserver.opener import make_request, printable, refusal, send
 
 TIMEOUT_SECONDS = 10.0
 MAX_LIST_BYTES = 4_194_304
+"""The longest list; 1,000 channels, the most that a server lists, have less than 1 MB."""
 
 
 def list_channels(options: Any, out: TextIO) -> None:

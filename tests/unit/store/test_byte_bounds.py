@@ -49,6 +49,7 @@ BOUNDS = {
     "hub.fanout.JOINED_BYTES": "as QUEUE_BYTES, of one batch",
     "hub.fanout.QUEUE_BYTES": SUM,
     "hub.fanout.SOCKET_BYTES": PACE,
+    "listing.MAX_LIST_BYTES": ONE,
     "opener.MAX_BYTES": ONE,
     "piping.BATCH_BYTES": PACE,
     "piping.READ_BYTES": PACE,
