@@ -8,38 +8,19 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from http.client import HTTPException
 from typing import Any, TextIO
-from urllib.error import HTTPError
-from urllib.parse import urlencode
 
 from pushserver import __version__
 from pushserver.config.loader import read, unknown_variables
-from pushserver.console import (
-    CommandFailed,
-    complain,
-    discard_output,
-    end_with_reader,
-    escape_output,
-    shown_json,
-)
+from pushserver.console import CommandFailed, complain, discard_output, escape_output
 from pushserver.errors import PushServerError, StartFailed
 from pushserver.listing import list_channels
-from pushserver.opener import TEMPORARY, make_request, printable, refusal, send
-from pushserver.piping import Batch, Piper, batches, standard_input
+from pushserver.piping import Batch, Piper, batches, parse_json, standard_input
 from pushserver.publisher import publish
+from pushserver.subscribing import subscribe
 
 DEFAULT_URL = "http://localhost:8080"
-SILENCE_SECONDS = 60.0
-"""The time after which a silent server is taken for dead; it sends a heartbeat every 20 s."""
-RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 10.0
-"""The pause before another attempt doubles until the server sends a line."""
-LINE_BYTES = 67_108_864
-"""The longest line of a stream; a publication has `body_bytes` (1 MiB) unless configured."""
-
-_LINES = "application/x-ndjson"
 # As Python 3.14 has it; before, argparse takes -1e-5 for an option.
 _NEGATIVE = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)
 
@@ -74,10 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         complain(f"standard output: {error.strerror or error}")
         return 1
-
-
-class _Lost(Exception):
-    """The connection to the server is lost, or there was none; the text says why."""
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -167,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         help="first print the publications after this id, or all (`oldest`)",
     )
     command.add_argument("--count", type=int, metavar="N", help="exit after N publications")
-    command.set_defaults(run=_subscribe)
+    command.set_defaults(run=subscribe)
 
     command = commands.add_parser(
         "channels", parents=[server], help="list the channels, those with the newest events first"
@@ -262,88 +239,9 @@ def _input_batches() -> Iterator[Batch]:
 
 def _value(text: str) -> object:
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return parse_json(text)
     except ValueError:
         return text
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(word)
-
-
-def _subscribe(options: Any, out: TextIO) -> None:
-    if options.since and options.last is not None:
-        raise CommandFailed("--since and --last exclude each other")
-    start = {"since": options.since} if options.since else {}
-    if options.last is not None:
-        start = {"last": str(options.last)}
-    end_with_reader(out)
-    left, pause = options.count, RETRY_SECONDS
-    while left is None or left > 0:
-        try:
-            for line in _lines(options, start):
-                pause = RETRY_SECONDS
-                cursor, publication = _read(options, line)
-                start = {"since": cursor}
-                if publication:
-                    print(shown_json(line, out), file=out, flush=True)
-                    left = None if left is None else left - 1
-                    if left == 0:
-                        return
-        except _Lost as error:
-            complain(f"{options.url}: {error}; trying again")
-        time.sleep(pause)
-        pause = min(2 * pause, MAX_RETRY_SECONDS)
-
-
-def _read(options: Any, line: str) -> tuple[str, bool]:
-    """Return the cursor after this line, and whether it is a publication."""
-    try:
-        message = json.loads(line)
-        if "subscribed" in message:
-            return str(message["subscribed"]["id"]), False
-        if "reset" in message:
-            reset = message["reset"]
-            reason = printable(str(reset["reason"]))
-            complain(f"publications are missing: {reason}")
-            return str(reset["id"]), False
-        return str(message["id"]), True
-    except (ValueError, TypeError, KeyError, RecursionError):
-        problem = f"expected a publication of pushserver, got {line[:60]!r}"
-        raise CommandFailed(f"{options.url}: {problem}") from None
-
-
-def _lines(options: Any, start: dict[str, str]) -> Iterator[str]:
-    """The lines of one connection; raises _Lost for a failure of the network."""
-    try:
-        yield from _stream(options, start)
-    except (OSError, HTTPException) as error:
-        raise _Lost(printable(str(getattr(error, "reason", None) or error))) from None
-
-
-def _stream(options: Any, start: dict[str, str]) -> Iterator[str]:
-    query = urlencode([("channel", name) for name in options.channel] + list(start.items()))
-    try:
-        request = make_request(options.url, f"/events?{query}", {"Accept": _LINES}, options.key)
-        response = send(request, SILENCE_SECONDS)
-    except HTTPError as error:
-        message = refusal(request, error, SILENCE_SECONDS)
-        raise (_Lost if error.code in TEMPORARY else CommandFailed)(message) from None
-    except ValueError as error:
-        raise CommandFailed(printable(str(error))) from None
-    with response:
-        media = response.headers.get("Content-Type") or "no Content-Type"
-        if response.status != 200 or media.partition(";")[0].strip().lower() != _LINES:
-            raise CommandFailed(
-                f"{options.url}: expected status 200 and {_LINES}, got {response.status}"
-                f" and {printable(media)}"
-            )
-        while line := response.readline(LINE_BYTES + 1):
-            if len(line) > LINE_BYTES:
-                raise CommandFailed(f"{options.url} sent a line of more than {LINE_BYTES} bytes")
-            text = line.decode("utf-8", "replace").strip()
-            if text:
-                yield text
 
 
 def _check_config(options: Any, out: TextIO) -> None:

@@ -26,6 +26,14 @@ FIRST_SECONDS, LATER_SECONDS, PAUSE_SECONDS = 1.0, 60.0, 0.5
 Batch = list[bytes]
 
 
+def parse_json(text: str) -> object:
+    """The value of JSON text; raises ValueError for other text, NaN, or one nested too deeply."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def json_line(line: bytes, encoding: str) -> bytes:
     """The line as JSON text: as it is if it is JSON, else as a string.
 
@@ -33,8 +41,8 @@ def json_line(line: bytes, encoding: str) -> bytes:
     """
     text = line.decode(encoding)
     try:
-        json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        parse_json(text)
+    except ValueError:
         return json.dumps(text).encode()
     return text.encode()
 

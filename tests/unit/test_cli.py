@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from pushserver import PublishError, __version__, cli
+from pushserver import PublishError, __version__, cli, subscribing
 from pushserver.cli import main
 from pushserver.piping import Piper
 from tests.http_server import HttpServer, Quiet
@@ -97,7 +97,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without variables of the environment, and without pauses."""
     for name in ("PUSHSERVER_URL", "PUSHSERVER_KEY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("pushserver.cli.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("pushserver.subscribing.time.sleep", lambda seconds: None)
 
 
 class Published(list[tuple[str, str, object, str, "str | None"]]):
@@ -130,6 +130,7 @@ class TestPublish:
             ("", ""),
             ("NaN", "NaN"),
             ("[1", "[1"),
+            ("[" * 100_000, "[" * 100_000),
             ("null", None),
             ("-hello", "-hello"),
         ],
@@ -353,7 +354,7 @@ class TestSubscribe:
     def test_an_endless_line_ends_it(
         self, streams: Streams, capsys: Capture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cli, "LINE_BYTES", 1_000)
+        monkeypatch.setattr(subscribing, "LINE_BYTES", 1_000)
         streams.lives = [["1" * 2_000]]
         assert self.run(streams, "--count", "1") == 1
         assert "a line of more than 1000 bytes" in capsys.readouterr().err
@@ -375,7 +376,7 @@ class TestSubscribe:
                 streams.refusal = None
                 streams.lives = [[subscribed(4)], [publication(5)]]
 
-        monkeypatch.setattr("pushserver.cli.time.sleep", pause)
+        monkeypatch.setattr("pushserver.subscribing.time.sleep", pause)
         assert self.run(streams, "--since", "e:3", "--count", "1") == 0
         output = capsys.readouterr()
         assert json.loads(output.out)["data"] == 5
@@ -398,7 +399,7 @@ class TestSubscribe:
             if tries == 3:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr("pushserver.cli.time.sleep", enough)
+        monkeypatch.setattr("pushserver.subscribing.time.sleep", enough)
         assert self.run(streams) == 130
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 3

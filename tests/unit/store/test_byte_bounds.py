@@ -40,7 +40,6 @@ CACHE = "entries with their names: test_replays_take_no_more_memory_than_they_co
 FRAMES = "the encoded bytes that wait for a peer"
 
 BOUNDS = {
-    "cli.LINE_BYTES": ONE,
     "app.dispatch._SHOWN_BYTES": ONE,
     "config.limits.body_bytes": ONE,
     "config.limits.frame_bytes": ONE,
@@ -81,6 +80,7 @@ BOUNDS = {
     "store.waiting.MAX_WAITING_BYTES": SUM,
     "store.waiting.ROW_BYTES": MEMORY,
     "store.wal._HEADER_BYTES": ONE,
+    "subscribing.LINE_BYTES": ONE,
     "transports.outlet.KERNEL_BYTES": PACE,
     "transports.websocket.shell.MAX_REASON_BYTES": ONE,
     "web.first_bytes.MAX_HEAD_BYTES": ONE,

@@ -455,7 +455,8 @@ CLOCKS = {
     "opener.py",
     "piping.py",
     "publisher.py",
-} | {"usercode/stopwatch.py"}
+    "usercode/stopwatch.py",
+}
 """Modules that are clocks, and those that run in scripts without a reactor."""
 ALLOWED = {
     # Unix time, for timestamps of others.
