@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
@@ -11,20 +14,66 @@ from twisted.web.server import Request
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.publication import Draft, Receipt
-from pushserver.errors import InvalidData, PushServerError, Unavailable
+from pushserver.errors import InvalidData, InvalidKey, PushServerError, Unavailable
 from pushserver.sessions.node import Node
 from pushserver.usercode.coroutines import start
 from pushserver.web.resource import answer_json
 
 MEDIA_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 GROUP = 128
-"""The lines that are published in one turn of the reactor; other connections get theirs between."""
+"""The lines that are published in one turn of the reactor, of all bodies together."""
+MOST_BYTES = 33_554_432
+"""The bytes of all bodies that are being published. One body may be longer if it is alone."""
 ROOM_SECONDS = 10.0
 """How long a line waits for room in the channel's backlog."""
 PAUSE_SECONDS = 0.01
 
 Line = tuple[int, bytes]
 """The number of a line, from 1, and its text."""
+
+_LINE = re.compile(rb"[^ \t\r\n][^\n]*")
+
+
+class Bulks:
+    """The bodies that are being published: they take turns, and their size is bounded.
+
+    A client may close after a long body, and connect for the next one.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._waiting: deque[Deferred[None]] = deque()
+
+    async def publish(self, request: Request, draft: Draft, body: bytes, node: Node) -> bytes:
+        """`publish_lines`; 503 if too many bytes of other bodies are being published."""
+        if self._bytes and self._bytes + len(body) > MOST_BYTES:
+            node.metrics.refusals["overloaded"] += 1
+            problem = f"more than {MOST_BYTES} bytes of lines are being published"
+            return _failure(request, 1, Unavailable(problem, "overloaded"), 0)
+        self._bytes += len(body)
+        try:
+            if self._waiting:
+                await self.turn(node)
+            return await publish_lines(request, draft, body, node, self)
+        finally:
+            self._bytes -= len(body)
+
+    def turn(self, node: Node) -> Deferred[None]:
+        """Wait for a turn of the reactor, behind the bodies that wait already."""
+        over: Deferred[None] = Deferred()
+        self._waiting.append(over)
+        if len(self._waiting) == 1:
+            self._plan(node)
+        return over
+
+    def _plan(self, node: Node) -> None:
+        _pause(node, 0.0).addCallback(lambda _: self._next(node))
+
+    def _next(self, node: Node) -> None:
+        over = self._waiting.popleft()
+        if self._waiting:
+            self._plan(node)
+        over.callback(None)
 
 
 @dataclass(slots=True)
@@ -44,7 +93,9 @@ class _Group:
     failed: tuple[int, PushServerError] | None = None
 
 
-async def publish_lines(request: Request, draft: Draft, body: bytes, node: Node) -> bytes:
+async def publish_lines(
+    request: Request, draft: Draft, body: bytes, node: Node, bulks: Bulks
+) -> bytes:
     """Publish each line of the body; blank lines are skipped.
 
     `draft` has the channel, event and tags of all, and the idempotency key, to which a colon and
@@ -54,14 +105,21 @@ async def publish_lines(request: Request, draft: Draft, body: bytes, node: Node)
     one, no later line is published; with a sync one, lines of later commits may be.
     """
     outcome = Outcome()
-    lines = [line for line in enumerate(body.split(b"\n"), 1) if line[1].strip()]
-    if not lines:
+    lines = _lines(body)
+    group = list(islice(lines, GROUP))
+    if not group:
         raise InvalidData("the body has no lines, expected a JSON value in each")
-    for first in range(0, len(lines), GROUP):
-        await _publish(lines[first : first + GROUP], draft, node, outcome)
+    if draft.key:
+        try:
+            check_key(_key(draft, 1 + body.rstrip().count(b"\n")))
+        except InvalidKey as error:
+            return _failure(request, group[0][0], error, 0)
+    while group:
+        await _publish(group, draft, node, outcome)
         if outcome.failed is not None:
             return _failure(request, *outcome.failed, outcome.published)
-        await _pause(node, 0.0)
+        await bulks.turn(node)
+        group = list(islice(lines, GROUP))
     assert outcome.last is not None, "no line was published"
     last = outcome.last
     request.setResponseCode(201)
@@ -69,7 +127,24 @@ async def publish_lines(request: Request, draft: Draft, body: bytes, node: Node)
     return answer_json(request, {"published": outcome.published, **position})
 
 
-async def _publish(lines: Sequence[Line], draft: Draft, node: Node, outcome: Outcome) -> None:
+def _lines(body: bytes) -> Iterator[Line]:
+    """The lines that are not blank, without white space before them.
+
+    Not all at once: half a million tiny lines would need 60 MB.
+    """
+    number, end = 1, 0
+    for match in _LINE.finditer(body):
+        number += body.count(b"\n", end, match.start())
+        end = match.end()
+        yield number, match[0]
+
+
+def _key(draft: Draft, number: int) -> str:
+    """The idempotency key of a line."""
+    return f"{draft.key}:{number}" if draft.key else ""
+
+
+async def _publish(lines: list[Line], draft: Draft, node: Node, outcome: Outcome) -> None:
     """Publish some lines, and wait for all of their receipts."""
     group = _Group()
     for number, each in _drafts(lines, draft, group):
@@ -91,15 +166,14 @@ async def _publish(lines: Sequence[Line], draft: Draft, node: Node, outcome: Out
     outcome.failed = failed[0] if failed else group.failed
 
 
-def _drafts(lines: Sequence[Line], draft: Draft, group: _Group) -> Iterator[tuple[int, Draft]]:
+def _drafts(lines: list[Line], draft: Draft, group: _Group) -> Iterator[tuple[int, Draft]]:
     for number, line in lines:
         try:
             data = jsontext.compact(line)
-            key = check_key(f"{draft.key}:{number}") if draft.key else ""
         except PushServerError as error:
             group.failed = number, error
             return
-        yield number, replace(draft, data=data, key=key)
+        yield number, replace(draft, data=data, key=_key(draft, number))
 
 
 async def _room(node: Node, channel: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twisted.web.resource import Resource
 from twisted.web.server import Request
@@ -11,6 +11,7 @@ from twisted.web.server import Request
 from pushserver.auth.proxies import Trust
 from pushserver.channels.names import check_name
 from pushserver.protocols.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET, StreamFormat
+from pushserver.resources.bulk import Bulks
 from pushserver.resources.channel_list import channel_list, check_lister
 from pushserver.resources.history import history, stream_start
 from pushserver.resources.publish import publish
@@ -53,6 +54,7 @@ class ChannelContext:
     gate: Gate
     trust: Trust
     list_page: Callable[[str], bytes]
+    bulks: Bulks = field(default_factory=Bulks)
 
 
 class ChannelsResource(ContainerResource):
@@ -116,7 +118,9 @@ class ChannelResource(LeafResource):
         return STREAM_WEBSOCKET, self._stream_maker(request, check_name(self._name))
 
     def answer_post(self, request: Request) -> Answer:
-        return publish(request, check_name(self._name), self._context.node, self._context.gate)
+        context = self._context
+        name = check_name(self._name)
+        return publish(request, name, context.node, context.gate, context.bulks)
 
     def _stream_maker(
         self, request: Request, name: str

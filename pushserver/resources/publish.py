@@ -12,7 +12,7 @@ from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event
 from pushserver.channels.publication import Draft, check_tags
 from pushserver.errors import InvalidData, InvalidName, NotJSON
-from pushserver.resources.bulk import MEDIA_TYPES, publish_lines
+from pushserver.resources.bulk import MEDIA_TYPES, Bulks
 from pushserver.sessions.node import Node
 from pushserver.web.body import check_coding, media_type, read_body
 from pushserver.web.gate import Gate
@@ -22,7 +22,7 @@ _NUMBERS = (b"NaN", b"Infinity", b"-Infinity")
 """Numbers that JSON does not have. A text may begin with one of them."""
 
 
-async def publish(request: Request, channel: str, node: Node, gate: Gate) -> bytes:
+async def publish(request: Request, channel: str, node: Node, gate: Gate, bulks: Bulks) -> bytes:
     """Publish the request's body to the channel: `201 {"offset", "epoch", "id"}`.
 
     Each line of an NDJSON body is a publication; see `bulk.publish_lines`.
@@ -34,7 +34,7 @@ async def publish(request: Request, channel: str, node: Node, gate: Gate) -> byt
     body = request.content.read()
     draft = Draft(channel, b"", _event(request), _tags(request), key=_key(request))
     if media_type(content_type) in MEDIA_TYPES:
-        return await publish_lines(request, draft, body, node)
+        return await bulks.publish(request, draft, body, node)
     data = read_body(content_type, body, _compact, msgspec.json.encode)
     receipt = await node.publish(replace(draft, data=data))
     request.setResponseCode(201)

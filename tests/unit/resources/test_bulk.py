@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -92,9 +93,30 @@ def test_repeated_body_with_a_key_is_published_once() -> None:
     assert data(server) == [1, 2, 3, 4]
 
 
-def test_key_that_is_too_long_is_refused() -> None:
-    response = answer(Server(), b"1\n2", idempotency_key="k" * 127)
-    assert (response.status, response.json["line"]) == (400, 1)
+@pytest.mark.parametrize(("size", "lines"), [(126, 10), (125, 100), (124, 1_000)])
+def test_key_that_is_too_long_for_the_last_line_is_refused(size: int, lines: int) -> None:
+    server = Server()
+    response = answer(server, b"1\n" * lines, idempotency_key="k" * size)
+    assert (response.status, response.json["line"], response.json["published"]) == (400, 1, 0)
+    assert data(server) == []
+    response = answer(server, b"1\n" * (lines - 1), idempotency_key="k" * size)
+    assert response.json["published"] == lines - 1
+
+
+def test_lines_are_not_all_in_memory_at_once() -> None:
+    body = b"1\n" * 100_000
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in bulk._lines(body)) == 100_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000
+
+
+def test_blank_lines_are_counted_and_cost_nothing() -> None:
+    body = b"\n" * 500_000 + b" \t\r\n" * 1_000 + b" 1 \r\n\n2"
+    assert list(bulk._lines(body)) == [(501_001, b"1 \r"), (501_003, b"2")]
 
 
 @pytest.fixture
@@ -118,6 +140,41 @@ def test_others_get_their_turns_between_the_groups(pauses: list[Deferred[None]])
         pause.callback(None)
     assert data(server) == [*[1] * GROUP, "other", *[1] * GROUP]
     assert finished(server, line).json["published"] == 2 * GROUP
+
+
+def test_bodies_publish_one_group_in_each_turn_all_together(
+    pauses: list[Deferred[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "GROUP", 2)
+    server = Server()
+    lines = [posted(server, b"%d\n" % n * 4) for n in range(3)]
+    assert data(server) == [0, 0]
+    for turn, pause in enumerate(pauses, 2):
+        pause.callback(None)
+        assert len(data(server)) <= 2 * turn
+    numbers = data(server)[::2]
+    assert sorted(numbers) == [0, 0, 1, 1, 2, 2]
+    assert numbers[1:3] in ([0, 1], [1, 2])
+    assert [finished(server, line).status for line in lines] == [201] * 3
+
+
+def test_bodies_together_have_a_bound(
+    pauses: list[Deferred[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "MOST_BYTES", 5 * GROUP)
+    server = Server()
+    # One body alone may be longer.
+    first = posted(server, b"1\n" * (3 * GROUP))
+    response = posted(server, b"2\n").response("POST")
+    assert (response.status, response["retry-after"]) == (503, "1")
+    assert (response.json["published"], response.json["line"]) == (0, 1)
+    assert server.node.metrics.refusals["overloaded"] == 1
+    for pause in pauses:
+        pause.callback(None)
+    assert finished(server, first).status == 201
+    second = posted(server, b"3\n")
+    pauses[-1].callback(None)
+    assert finished(server, second).status == 201
 
 
 def test_stop_of_the_server_ends_it_with_the_number_of_lines(pauses: list[Deferred[None]]) -> None:
