@@ -10,17 +10,25 @@ from pushserver.channels.names import check_event, check_name
 from pushserver.protocols import centrifuge
 from pushserver.sessions.callbacks import ClientSession
 
+MAX_USER, MAX_INFO = 255, 4_096
+
 
 class Client:
     """One connection of the Centrifuge protocol, for any thread.
 
-    `id` is unguessable and new for each connection. `state` is for values of the application. In
-    a forked process of the server the methods raise NotRunning.
+    `id` is unguessable and new for each connection. `state` is for values of the application.
+    `address` is the IP address, behind `trusted_proxies` that of the client, empty on a Unix
+    socket; `protocol` is websocket, http_stream or sse. `headers` are those of the request by
+    lower-case name, without those of proxies, in the `connect` handler only: afterwards it is
+    empty. In a forked process of the server the methods raise NotRunning.
     """
 
     def __init__(self, session: ClientSession, link: ServerLink):
         self.id = session.info.client
         self.state: dict[str, Any] = {}
+        visit = session.visit
+        self.address, self.protocol, self.headers = visit.address, visit.protocol, visit.headers
+        self._info: object = None
         self._session = session
         self._link = link
 
@@ -29,8 +37,48 @@ class Client:
 
     @property
     def user(self) -> str:
-        """The id of the user; empty if unknown."""
+        """The id of the user; empty if unknown.
+
+        Set it in the `connect` handler, to a text of 255 characters at most: presence, joins and
+        publications of the client have it. Raises TypeError, ValueError, and RuntimeError later.
+        """
         return self._session.info.user
+
+    @user.setter
+    def user(self, user: str) -> None:
+        if not isinstance(user, str):
+            raise TypeError(f"client.user is {user!r:.60}, expected a text")
+        if len(user) > MAX_USER:
+            raise ValueError(f"client.user has {len(user)} characters, expected {MAX_USER} at most")
+        jsontext.encode(user)
+        self._session.identify(user, self._session.info.conn_info)
+
+    @property
+    def info(self) -> object:
+        """A JSON value about the client, such as its name, for those who see its presence.
+
+        Set it in the `connect` handler, to 4,096 bytes of JSON at most. Raises InvalidData,
+        ValueError, and RuntimeError later.
+        """
+        return self._info
+
+    @info.setter
+    def info(self, info: object) -> None:
+        text = b"" if info is None else jsontext.encode(info)
+        if len(text) > MAX_INFO:
+            raise ValueError(f"client.info has {len(text)} bytes of JSON, expected {MAX_INFO}")
+        self._session.identify(self._session.info.user, text)
+        self._info = info
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies by name, as `headers` in the `connect` handler only."""
+        pairs = (text.partition("=") for text in self.headers.get("cookie", "").split(";"))
+        return {name.strip(): value.strip().strip('"') for name, equals, value in pairs if equals}
+
+    def admitted(self) -> None:
+        """The `connect` handler has returned: forget the headers."""
+        self.headers = {}
 
     @property
     def channels(self) -> frozenset[str]:

@@ -114,6 +114,10 @@ class Dispatcher:
         """The last failure of each handler for the channel."""
         return self._failures.last(namespace_of(channel))
 
+    @property
+    def decides_on_clients(self) -> bool:
+        return self._registry.find("connect") is not None
+
     async def connect(self, session: ClientSession, data: bytes) -> bytes:
         assert self._link is not None, "a session before the start"
         if self._starting is not None:
@@ -133,6 +137,8 @@ class Dispatcher:
         except BaseException:
             self.clients.pop(session, None)
             raise
+        finally:
+            client.admitted()
 
     def disconnect(self, session: ClientSession, reason: str) -> None:
         client = self.clients.pop(session, None)

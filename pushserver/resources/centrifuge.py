@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import msgspec
 from twisted.web.resource import Resource
@@ -27,6 +28,7 @@ from pushserver.sessions.base import Transport
 from pushserver.sessions.commands import answer
 from pushserver.sessions.node import Node, new_id
 from pushserver.sessions.session import Session
+from pushserver.sessions.visit import UNKNOWN
 from pushserver.web.checks import check_no_navigation, check_origin
 from pushserver.web.resource import (
     EVENT_STREAM,
@@ -38,6 +40,7 @@ from pushserver.web.resource import (
     is_upgrade,
     no_content,
 )
+from pushserver.web.visits import visit
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,28 @@ class ConnectionContext:
             b"sse": SseResource(self),
             b"http_stream": HttpStreamResource(self),
         }
+
+    def session_maker(
+        self, request: Request, protocol: str, commands: bytes | None = None
+    ) -> Callable[[Transport[SessionFormat]], Session]:
+        """A function that makes the session of a request, which is read now.
+
+        `commands` are those of a response's request; later ones come to `/emulation`.
+        """
+        node = self.node
+        # Costs time and memory, so only for an application that decides about clients.
+        known = UNKNOWN
+        if node.handlers.decides_on_clients:
+            known = visit(request, protocol, self.trust.proxies)
+        secret = "" if commands is None else new_id()
+
+        def make_session(transport: Transport[SessionFormat]) -> Session:
+            session = Session(node, transport, answer, secret, known)
+            if commands is not None:
+                session.received(commands)
+            return session
+
+        return make_session
 
 
 class WebSocketResource(LeafResource):
@@ -86,14 +111,14 @@ class WebSocketResource(LeafResource):
         if protobuf_sign(request):
             # On the short path, which has no effect: the long one refuses it, in `answer_get`.
             raise Refusal(400, "expected JSON")
-        return SESSION_WEBSOCKET, self._make_session
-
-    def _make_session(self, transport: Transport[SessionFormat]) -> Session:
-        return Session(self._context.node, transport, answer)
+        return SESSION_WEBSOCKET, self._context.session_maker(request, "websocket")
 
 
 class ResponseResource(LeafResource):
     """One session over one response; the request contains its first commands."""
+
+    protocol: ClassVar[str]
+    """The name of the transport for the application."""
 
     def __init__(self, context: ConnectionContext):
         super().__init__()
@@ -112,17 +137,8 @@ class ResponseResource(LeafResource):
         request.setHeader(b"content-type", media.encode())
         if request.method == b"HEAD":
             return b""
-        return self._context.respond(request, format, self._session_maker(commands))
-
-    def _session_maker(self, commands: bytes) -> Callable[[Transport[SessionFormat]], Session]:
-        node = self._context.node
-
-        def make_session(transport: Transport[SessionFormat]) -> Session:
-            session = Session(node, transport, answer, new_id())
-            session.received(commands)
-            return session
-
-        return make_session
+        maker = self._context.session_maker(request, self.protocol, commands)
+        return self._context.respond(request, format, maker)
 
 
 class SseResource(ResponseResource):
@@ -131,6 +147,8 @@ class SseResource(ResponseResource):
     A page of another origin can cause a GET without an Origin (a picture, a link), so the request
     may contain only the connect command.
     """
+
+    protocol = "sse"
 
     def answer_get(self, request: Request) -> Answer:
         given = request.args.get(b"cf_connect", [])
@@ -143,6 +161,8 @@ class SseResource(ResponseResource):
 
 class HttpStreamResource(ResponseResource):
     """`POST COMMANDS`, answered with lines."""
+
+    protocol = "http_stream"
 
     def answer_post(self, request: Request) -> Answer:
         assert request.content is not None

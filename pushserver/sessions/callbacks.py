@@ -9,6 +9,7 @@ from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo
 from pushserver.errors import NotHandled
 from pushserver.protocols.formats import SessionFormat
+from pushserver.sessions.visit import Visit
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,10 @@ class ClientSession(Protocol):
         """The ids of the client and its user."""
 
     @property
+    def visit(self) -> Visit:
+        """The facts about its request, if the application decides about clients."""
+
+    @property
     def secret(self) -> str:
         """Proves that a request belongs to the session; empty if its commands need no requests."""
 
@@ -48,6 +53,9 @@ class ClientSession(Protocol):
     @property
     def connected(self) -> bool:
         """Whether the client was admitted and its connection exists."""
+
+    def identify(self, user: str, info: bytes) -> None:
+        """Set the user, and the JSON text about it for others; RuntimeError after the connect."""
 
     def received(self, text: bytes) -> None:
         """Process commands of the client."""
@@ -79,6 +87,10 @@ class Handlers(Protocol):
     client gets a general error.
     """
 
+    @property
+    def decides_on_clients(self) -> bool:
+        """Whether `connect` needs `session.visit`."""
+
     async def connect(self, session: ClientSession, data: bytes) -> bytes:
         """Admit a client, and return the application's part of the reply."""
 
@@ -106,6 +118,8 @@ class Handlers(Protocol):
 
 class NoHandlers:
     """A server without an application."""
+
+    decides_on_clients = False
 
     async def connect(self, session: ClientSession, data: bytes) -> bytes:
         return b""

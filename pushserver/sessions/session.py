@@ -9,7 +9,7 @@ from dataclasses import replace
 from msgspec import Struct
 
 from pushserver.channels.position import Position
-from pushserver.channels.publication import Publication
+from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.errors import PushServerError
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
@@ -32,6 +32,7 @@ from pushserver.sessions.base import (
 from pushserver.sessions.callbacks import USUAL, Invitation
 from pushserver.sessions.node import Node
 from pushserver.sessions.replay_cache import FIRST_BYTES
+from pushserver.sessions.visit import UNKNOWN, Visit
 
 COMMANDS = 32
 """Commands of one session that one turn of the reactor answers: about a millisecond."""
@@ -60,6 +61,7 @@ class Session(Conversation[SessionFormat]):
         "ended_by",
         "invited",
         "secret",
+        "visit",
     )
 
     slow_code = centrifuge.SLOW
@@ -71,9 +73,11 @@ class Session(Conversation[SessionFormat]):
         transport: Transport[SessionFormat],
         answer: Answer,
         secret: str = "",
+        visit: Visit = UNKNOWN,
     ):
         """`secret` names the session in requests to `/emulation`; empty if there are none."""
         self.secret = secret
+        self.visit = visit
         self._answer = answer
         self._awaiting_pong = False
         self._ping_due = 0.0
@@ -119,9 +123,15 @@ class Session(Conversation[SessionFormat]):
         # Discard invitations and messages of an earlier connect that was refused.
         self.invited, self._after_reply = _NONE, ()
 
+    def identify(self, user: str, info: bytes) -> None:
+        if self.state is not CONNECTING:
+            raise RuntimeError("the user of a client is set in its connect handler, not later")
+        self.info = ClientInfo(self.info.client, user, info)
+
     def open(self) -> None:
         """Admit the client; its connect reply follows."""
         self.state = OPEN
+        self.visit = UNKNOWN
         self.node.sessions.identify(self)
         # The first ping is at a random time: clients that connected together would otherwise
         # answer all their pings together.
@@ -366,6 +376,7 @@ class Session(Conversation[SessionFormat]):
             if self.state is CONNECTING:
                 # The client was not admitted.
                 self.state = NEW
+                self.info = ClientInfo(self.info.client)
 
     def _fail(self, command: Command, error: Exception) -> None:
         """Answer with the error, if the command has an id."""

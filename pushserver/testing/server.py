@@ -13,7 +13,7 @@ may wait for them. Only a generator without `every`, which may block, has a thre
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from pushserver.server.build import build
 from pushserver.sessions.base import Conversation
 from pushserver.sessions.commands import answer
 from pushserver.sessions.session import Session
+from pushserver.sessions.visit import UNKNOWN, Visit
 from pushserver.sources.functions.adapt import GeneratorSource, InThread
 from pushserver.testing.reactor import InlinePool, InlineWorker, PolledWorker, TestReactor
 from pushserver.usercode.worker import Worker
@@ -96,9 +97,18 @@ class TestServer:
         self.reactor.look_again()
         self.reactor.pass_time(seconds)
 
-    def connect(self, data: object = None) -> TestClient:
-        """Return a connected client; raises ServerError or Disconnected if it is refused."""
-        client = TestClient(self)
+    def connect(
+        self,
+        data: object = None,
+        *,
+        address: str = "127.0.0.1",
+        headers: Mapping[str, str] | None = None,
+    ) -> TestClient:
+        """Return a connected client; raises ServerError or Disconnected if it is refused.
+
+        `headers` are those of its request, by lower-case name.
+        """
+        client = TestClient(self, Visit(address, "websocket", headers or {}))
         client.begin(data)
         return client
 
@@ -213,7 +223,7 @@ class TestClient:
 
     __test__ = False
 
-    def __init__(self, server: TestServer):
+    def __init__(self, server: TestServer, visit: Visit = UNKNOWN):
         self.publications: list[Publication] = []
         self.messages: list[Any] = []
         self.joined: list[str] = []
@@ -223,7 +233,7 @@ class TestClient:
         self._server = server
         self._replies: dict[int, Any] = {}
         self._id = 0
-        self._session = Session(server.service.node, _Transport(self), answer)
+        self._session = Session(server.service.node, _Transport(self), answer, visit=visit)
 
     @property
     def id(self) -> str:

@@ -135,7 +135,11 @@ def forwarded_by(request: Request) -> str:
     if getattr(request, "clientproto", b"HTTP/1.1") != b"HTTP/1.1":
         return "HTTP/1.0"
     for name, _ in request.requestHeaders.getAllRawHeaders():
-        name = name.lower()
-        if name in _FORWARDING or name.startswith(b"x-forwarded"):
-            return name.decode("latin-1")
+        if is_forwarding(name.lower()):
+            return name.lower().decode("latin-1")
     return ""
+
+
+def is_forwarding(name: bytes) -> bool:
+    """Whether proxies send a header of this lower-case name."""
+    return name in _FORWARDING or name.startswith(b"x-forwarded")

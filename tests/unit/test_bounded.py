@@ -41,6 +41,8 @@ TESTING = "of a test of an application, not of a server"
 
 BOUNDS = {
     "web.resource.Refusal.headers": ONCE,
+    "app.client.Client.headers": "the head of one request, until the `connect` handler returns",
+    "sessions.visit.Visit.headers": "the head of one request, until the `connect` handler returns",
     "app.app.App.sources": CONFIGURED,
     "app.dispatch.Dispatcher._starting": "connections that came before the start was over",
     "app.dispatch.Dispatcher._stopwatches": CONFIGURED,

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pushserver import Client, PushServer, Refused
+from pushserver.testing import Disconnected, ServerError, TestServer
+from tests.unit.fakes.web import Server, Trouble
+
+
+@pytest.fixture
+def app() -> PushServer:
+    return PushServer()
+
+
+def named(app: PushServer, **values: Any) -> None:
+    @app.on("connect", thread=False)
+    def connect(client: Client, data: Any) -> None:
+        for name, value in (values or data).items():
+            setattr(client, name, value)
+
+
+class TestTheUser:
+    def test_is_in_presence_joins_and_publications(self, app: PushServer) -> None:
+        named(app)
+        app.on("publish", thread=False)(lambda client, channel, data: None)
+        with TestServer(app) as server:
+            ada = server.connect({"user": "ada", "info": {"name": "Ada"}})
+            ada.subscribe("room")
+            [seen] = ada.command("presence", channel="room")["presence"].values()
+            assert (seen["user"], seen["conn_info"]) == ("ada", {"name": "Ada"})
+            ada.command("publish", channel="room", data=1)
+            [row] = server.service.node.history.peek("room").after(0)
+            assert row.info is not None
+            assert (row.info.user, row.info.conn_info) == ("ada", b'{"name":"Ada"}')
+
+    def test_finds_the_sessions_of_the_user(self, app: PushServer) -> None:
+        named(app)
+        with TestServer(app) as server:
+            clients = [server.connect({"user": user}) for user in ("ada", "bob", "ada")]
+            found = server.service.node.sessions.of_user("ada")
+            assert [session.info.client for session in found] == [clients[0].id, clients[2].id]
+
+    def test_is_read_by_later_handlers(self, app: PushServer) -> None:
+        named(app)
+        app.on("whoami")(lambda client: [client.user, client.info])
+        with TestServer(app) as server:
+            assert server.connect({"user": "ada"}).rpc("whoami") == ["ada", None]
+            assert server.connect({"info": [1]}).rpc("whoami") == ["", [1]]
+
+    @pytest.mark.parametrize(
+        ("values", "problem"),
+        [
+            ({"user": 7}, "client.user is 7, expected a text"),
+            ({"user": None}, "client.user is None, expected a text"),
+            ({"user": "x" * 256}, "client.user has 256 characters, expected 255 at most"),
+            ({"user": "\ud83d"}, "surrogate"),
+            ({"info": object()}, "object does not fit into JSON"),
+            ({"info": "x" * 4_096}, "client.info has 4098 bytes of JSON, expected 4096"),
+        ],
+    )
+    def test_that_is_impossible_fails_the_handler(
+        self, app: PushServer, trouble: Trouble, values: dict[str, Any], problem: str
+    ) -> None:
+        named(app, **values)
+        with TestServer(app) as server, pytest.raises(ServerError, match="application failed"):
+            server.connect()
+        [logged] = trouble.take()
+        assert problem in logged
+
+    def test_cannot_change_later(self, app: PushServer, trouble: Trouble) -> None:
+        named(app)
+
+        @app.on("rename", thread=False)
+        def rename(client: Client, user: str) -> None:
+            client.user = user
+
+        with TestServer(app) as server:
+            ada = server.connect({"user": "ada"})
+            with pytest.raises(ServerError, match="application failed"):
+                ada.rpc("rename", "eve")
+            assert server.service.node.sessions.of_user("eve") == []
+        assert "is set in its connect handler, not later" in trouble.take()[0]
+
+    def test_of_a_refused_connect_is_forgotten(self, app: PushServer) -> None:
+        @app.on("connect", thread=False)
+        def connect(client: Client, data: Any) -> None:
+            if data:
+                client.user, client.info = "ada", 1
+                raise Refused("no")
+
+        app.on("whoami", thread=False)(lambda client: [client.user, client.info])
+        with TestServer(app) as server:
+            guest = server.connect()
+            guest_session = guest._session
+            assert guest_session.info.user == ""
+            with pytest.raises(Disconnected, match="no"):
+                server.connect(1)
+            assert guest.rpc("whoami") == ["", None]
+
+
+def started(app: PushServer, shortcuts: bool = True) -> Server:
+    server = Server(app=app, shortcuts=shortcuts)
+    assert server.service._app is not None
+    server.service._app.startService()
+    return server
+
+
+class TestTheRequest:
+    def seen(self, app: PushServer) -> list[Any]:
+        seen: list[Any] = []
+
+        @app.on("connect", thread=False)
+        def connect(client: Client) -> None:
+            seen.append((client.address, client.protocol, dict(client.headers), client.cookies))
+
+        @app.on("later", thread=False)
+        def later(client: Client) -> Any:
+            return [client.address, client.protocol, dict(client.headers), client.cookies]
+
+        return seen
+
+    def test_is_known_to_the_connect_handler_and_its_headers_are_forgotten(
+        self, app: PushServer
+    ) -> None:
+        seen = self.seen(app)
+        with TestServer(app) as server:
+            headers = {"cookie": 'session=abc; theme="dark"; odd', "user-agent": "x"}
+            client = server.connect(address="203.0.113.9", headers=headers)
+            cookies = {"session": "abc", "theme": "dark"}
+            assert seen == [("203.0.113.9", "websocket", headers, cookies)]
+            assert client.rpc("later") == ["203.0.113.9", "websocket", {}, {}]
+
+    @pytest.mark.parametrize("shortcuts", [True, False])
+    def test_of_a_websocket_has_no_headers_of_proxies_and_handshakes(
+        self, app: PushServer, shortcuts: bool
+    ) -> None:
+        seen = self.seen(app)
+        server = started(app, shortcuts)
+        line = server.open(
+            "/connection/websocket",
+            connection="Upgrade",
+            upgrade="websocket",
+            sec_websocket_version="13",
+            sec_websocket_key="dGhlIHNhbXBsZSBub25jZQ==",
+            cookie="a=1",
+            x_api_key="s3cret",
+            x_forwarded_for="198.51.100.7",
+            x_own="2",
+        )
+        frame = b'{"id":1,"connect":{}}'
+        line.protocol.dataReceived(b"\x81" + bytes([0x80 | len(frame)]) + bytes(4) + frame)
+        server.clock.advance(0)
+        [(address, protocol, headers, cookies)] = seen
+        assert (address, protocol, cookies) == ("127.0.0.1", "websocket", {"a": "1"})
+        assert {name for name in headers if name not in ("host", "accept")} == {"cookie", "x-own"}
+
+    @pytest.mark.parametrize("protocol", ["sse", "http_stream"])
+    def test_of_a_fallback_names_it(self, app: PushServer, protocol: str) -> None:
+        seen = self.seen(app)
+        server = started(app)
+        if protocol == "sse":
+            server.open("/connection/sse?cf_connect=%7B%22id%22%3A1%2C%22connect%22%3A%7B%7D%7D")
+        else:
+            server.open("/connection/http_stream", "POST", b'{"id":1,"connect":{}}')
+        server.clock.advance(0)
+        assert [found[1] for found in seen] == [protocol]
+
+    def test_costs_nothing_without_a_connect_handler(
+        self, app: PushServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr("pushserver.resources.centrifuge.visit")
+        app.on("message")(lambda client, data: None)
+        server = started(app)
+        server.open("/connection/http_stream", "POST", b'{"id":1,"connect":{}}')
+        server.clock.advance(0)
+        assert [session.connected for session in server.node.sessions] == [True]
