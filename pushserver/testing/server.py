@@ -29,7 +29,8 @@ from pushserver.sessions.base import Conversation
 from pushserver.sessions.commands import answer
 from pushserver.sessions.session import Session
 from pushserver.sessions.visit import UNKNOWN, Visit
-from pushserver.sources.functions.adapt import GeneratorSource, InThread
+from pushserver.sources.functions.adapt import GeneratorSource
+from pushserver.sources.functions.callers import InThread
 from pushserver.testing.reactor import InlinePool, InlineWorker, PolledWorker, TestReactor
 from pushserver.usercode.worker import Worker
 

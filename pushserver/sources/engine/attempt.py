@@ -8,8 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -17,83 +16,13 @@ from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
 from pushserver.channels.publication import Draft, Receipt, check_tags
-from pushserver.sources.engine.environment import Environment, Plan
-from pushserver.sources.engine.record import Record
-from pushserver.sources.interface import ISource, SourceFailed, Stopped
+from pushserver.sources.engine.throttle import Outcome, Throttle, pause
+from pushserver.sources.interface import ISource, Stopped
 from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
-from pushserver.usercode.rate import Rate
 from pushserver.usercode.stopwatch import Stopwatch
 
-MAX_WAITING = 10_000
-"""The most publications of one source that may wait for their turn."""
-_PER_TURN = 50
 _REFUSALS = 3
-
-
-class Throttle:
-    """Publishes for all attempts of one source, in order and at a bounded rate."""
-
-    def __init__(self, plan: Plan, environment: Environment, record: Record):
-        self.plan = plan
-        self.environment = environment
-        self.record = record
-        self._rate = Rate(plan.max_rate)
-        self._lock = DeferredLock()
-        self._since_pause = 0
-
-    def delay(self) -> float:
-        """Return for how many seconds a publication would wait now."""
-        return self._rate.delay(self.environment.now())
-
-    async def publish(self, draft: Draft, attempt: Attempt) -> Receipt:
-        """Publish in order and within the rate, unless the attempt is stopped before.
-
-        When this is cancelled, nothing was published: it ignores a cancellation while the store
-        has the publication, and cancels the attempt again after that.
-        """
-        if len(self._lock.waiting) >= MAX_WAITING:
-            raise SourceFailed(f"{MAX_WAITING} publications wait already: await each of them")
-        await self._lock.acquire()
-        try:
-            while delay := self.delay():
-                self.record.slowed()
-                await pause(self.environment.reactor, delay)
-            self._since_pause += 1
-            if self._since_pause >= _PER_TURN:
-                # A source that never waits must not starve the others.
-                self._since_pause = 0
-                await pause(self.environment.reactor, 0)
-            attempt.check_open()
-            self._rate.take()
-        finally:
-            self._lock.release()
-        outcome = Outcome()
-        Deferred.fromCoroutine(self._publish(draft)).chainDeferred(outcome)
-        with attempt.committing(outcome):
-            return await outcome
-
-    async def _publish(self, draft: Draft) -> Receipt:
-        receipt = await self.environment.publish(draft)
-        self.record.publication()
-        return receipt
-
-
-class Outcome(Deferred[Receipt]):
-    """The outcome of a publication that the store has. It notes a cancellation, and ignores it."""
-
-    is_cancelled = False
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
-
-
-def pause(reactor: IReactorTime, seconds: float) -> Deferred[None]:
-    """Return a Deferred that fires after `seconds`, and can be cancelled."""
-    timer: Any = None
-    done: Deferred[None] = Deferred(lambda _: timer.cancel())
-    timer = reactor.callLater(max(0.0, seconds), done.callback, None)
-    return done
 
 
 class Attempt:
@@ -153,7 +82,10 @@ class Attempt:
 
     @contextmanager
     def committing(self, outcome: Outcome) -> Iterator[None]:
-        """While the store has a publication."""
+        """While the store has a publication, the attempt is not abandoned.
+
+        A cancellation that `outcome` has noted reaches the source afterwards.
+        """
         self._commits += 1
         try:
             yield

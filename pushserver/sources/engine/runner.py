@@ -11,10 +11,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushserver.hub.audience import Subscriber
-from pushserver.sources.engine.attempt import Attempt, Throttle
+from pushserver.sources.engine.attempt import Attempt
 from pushserver.sources.engine.backoff import Backoff
 from pushserver.sources.engine.environment import Environment, Plan
 from pushserver.sources.engine.record import Record
+from pushserver.sources.engine.throttle import Throttle
 
 
 @dataclass(frozen=True, slots=True)

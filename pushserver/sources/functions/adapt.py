@@ -9,9 +9,9 @@ from numbers import Real
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
+from pushserver.sources.functions.callers import InThread, OnReactor
 from pushserver.sources.functions.ticks import (
     Ended,
     repeating,
@@ -21,10 +21,8 @@ from pushserver.sources.functions.ticks import (
 )
 from pushserver.sources.functions.values import Values
 from pushserver.sources.interface import Feed, ISource
-from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
 from pushserver.usercode.stopwatch import Stopwatch
-from pushserver.usercode.worker import ThreadWorker, Worker
 
 
 def adapt(target: Any, every: float | None = None, thread: bool | None = None) -> Any:
@@ -110,77 +108,6 @@ class SourceFunction:
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-class OnReactor:
-    """Calls a function at once on the reactor's thread, and awaits its result if it can."""
-
-    busy = False
-
-    def __init__(self, name: str, is_async: bool):
-        self._stopwatch = Stopwatch(f"the source function {name}", is_async)
-
-    async def call(
-        self, reactor: IReactorFromThreads, function: Callable[[], Any], values: Values
-    ) -> None:
-        """Call the function, and put its result into `values`."""
-        try:
-            result = self._stopwatch.call(function)
-        except StopIteration as error:
-            # Python would raise this too, but without the line that raised StopIteration.
-            raise RuntimeError("StopIteration was raised outside a generator").with_traceback(
-                error.__traceback__
-            ) from error
-        if inspect.isawaitable(result):
-            result = await awaited(result, self._stopwatch.call)
-        values.put(result)
-
-    def close(self) -> None:
-        """No-op."""
-
-
-class InThread:
-    """Calls a function in a thread for this source."""
-
-    def __init__(self, name: str):
-        self._name = name
-        self.worker: Worker = ThreadWorker(f"source {name}")
-
-    @property
-    def busy(self) -> bool:
-        """Whether the last call is still running."""
-        return self.worker.busy
-
-    async def call(
-        self, reactor: IReactorFromThreads, function: Callable[[], Any], values: Values
-    ) -> None:
-        """Call the function, and put its result into `values`, even if this is cancelled meanwhile.
-
-        Raises TypeError for a Deferred or a coroutine.
-        """
-
-        def call() -> Any:
-            result = fork.call(function)
-            if not inspect.isawaitable(result):
-                values.put(result)
-                return None
-            return result
-
-        result = await self.worker.call(reactor, call)
-        if result is None:
-            return
-        if isinstance(result, Deferred):
-            result.addErrback(lambda _: None)
-        elif inspect.iscoroutine(result):
-            result.close()
-        raise TypeError(
-            f"{self._name} returned a {type(result).__name__} in a thread, where nothing waits"
-            " for it: write `async def`, or thread=False"
-        )
-
-    def close(self) -> None:
-        """End the thread."""
-        self.worker.close()
 
 
 @implementer(ISource)

@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from pushserver.errors import InvalidData, InvalidKey, InvalidName, Unavailable
-from pushserver.sources.engine import attempt
+from pushserver.sources.engine import throttle
 from pushserver.sources.engine.record import REMINDER_SECONDS
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed, ISource, SourceFailed, Stopped
@@ -463,7 +463,7 @@ class TestRate:
     def test_number_of_waiting_publications_is_bounded(
         self, bench: SourceBench, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(attempt, "MAX_WAITING", 50)
+        monkeypatch.setattr(throttle, "MAX_WAITING", 50)
         waiting: list[Deferred[Any]] = []
 
         async def run(feed: Feed) -> None:
