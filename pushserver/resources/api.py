@@ -14,14 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from pushserver.channels import jsontext
-from pushserver.channels.idempotency import check_key
 from pushserver.channels.jsontext import MALFORMED
-from pushserver.channels.names import check_event, check_name
+from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
 from pushserver.errors import Invalid, InvalidData, PushServerError, Unavailable
@@ -32,20 +31,20 @@ from pushserver.resources.api_calls import (
     BroadcastCall,
     Call,
     ChannelsCall,
-    Content,
     DisconnectCall,
     DisconnectCode,
     HistoryCall,
     InfoCall,
     OneChannelCall,
-    Override,
     PublishCall,
     RefreshCall,
     SubscribeCall,
     UnsubscribeCall,
     UserCall,
+    draft_of,
+    invitation_of,
 )
-from pushserver.sessions.callbacks import ClientSession, Invitation
+from pushserver.sessions.callbacks import ClientSession
 from pushserver.sessions.commands import history_result
 from pushserver.sessions.node import Node
 from pushserver.web.body import check_coding
@@ -137,7 +136,7 @@ class Methods:
 
     async def publish(self, call: PublishCall) -> object:
         channel = check_name(call.channel)
-        receipt = await self._node.publish(replace(_draft(call), channel=channel))
+        receipt = await self._node.publish(replace(draft_of(call), channel=channel))
         return {"offset": receipt.offset, "epoch": receipt.epoch}
 
     async def broadcast(self, call: BroadcastCall) -> object:
@@ -145,7 +144,7 @@ class Methods:
             raise Invalid(f"{len(call.channels)} channels, expected {MAX_CHANNELS} at most")
         # All channels are checked before the first publication. The drafts share data and tags:
         # a copy for each channel could take 1,000 MB.
-        draft = _draft(call)
+        draft = draft_of(call)
         drafts = [replace(draft, channel=check_name(channel)) for channel in call.channels]
         return {"responses": [await self._response(draft) for draft in drafts]}
 
@@ -244,7 +243,7 @@ class Methods:
 
     async def subscribe(self, call: SubscribeCall) -> object:
         channel, position = check_name(call.channel), None
-        invitation = _invitation(call)
+        invitation = invitation_of(call)
         if call.recover_since is not None:
             position = Position(call.recover_since.epoch, call.recover_since.offset)
             resumed = self._node.history.resume(channel, position)
@@ -313,49 +312,3 @@ contain them) need proof that the caller is a program of the server's own user."
 def _error(failed: PushServerError) -> dict[str, object]:
     error = centrifuge.error_object(failed)
     return {"error": {"code": error.code, "message": error.message}}
-
-
-def _draft(call: Content) -> Draft:
-    """The draft of the publication, without a channel."""
-    if call.skip_history:
-        raise CommandError(
-            centrifuge.NOT_AVAILABLE,
-            "skip_history: not supported; every publication gets an offset",
-        )
-    if call.b64data is not None:
-        raise CommandError(centrifuge.NOT_AVAILABLE, "b64data: not supported; data is JSON")
-    if call.data is UNSET:
-        raise Invalid("Object missing required field `data`")
-    tags = dict(call.tags or {})
-    event = tags.pop("event", None) if call.event is None else call.event
-    return Draft(
-        "",
-        bytes(call.data),
-        check_event("message" if event is None else event),
-        tags or None,
-        key=check_key(call.idempotency_key) if call.idempotency_key else "",
-    )
-
-
-def _invitation(call: SubscribeCall) -> Invitation:
-    """How the clients are subscribed, apart from the position; raises CommandError."""
-    for name in ("b64info", "b64data", "expire_at"):
-        if getattr(call, name):
-            raise CommandError(centrifuge.NOT_AVAILABLE, f"{name}: not supported")
-    override = call.override or Override()
-    for name in ("presence", "join_leave", "force_positioning", "force_recovery"):
-        switch = getattr(override, name)
-        if switch is not None and not switch.value:
-            message = f"override.{name}: every subscription of this server has it"
-            raise CommandError(centrifuge.NOT_AVAILABLE, message)
-    pushed = override.force_push_join_leave
-    return Invitation(
-        data=_json(call.data),
-        info=_json(call.info),
-        join_leave=None if pushed is None else pushed.value,
-    )
-
-
-def _json(value: Raw | UnsetType) -> bytes:
-    """The value as JSON text; empty for none and for null."""
-    return b"" if value is UNSET or value == b"null" else bytes(value)

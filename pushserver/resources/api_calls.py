@@ -1,10 +1,16 @@
-"""The requests of the server API; `api` carries them out."""
+"""The requests of the server API, and their conversion; `api` carries them out."""
 
 from __future__ import annotations
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from pushserver.channels.idempotency import check_key
+from pushserver.channels.names import check_event
+from pushserver.channels.publication import Draft
+from pushserver.errors import Invalid
 from pushserver.protocols import centrifuge
+from pushserver.protocols.centrifuge import CommandError
+from pushserver.sessions.callbacks import Invitation
 
 
 class Call(Struct, forbid_unknown_fields=True):
@@ -132,3 +138,49 @@ class BatchCall(Call):
 
     commands: list[dict[str, Raw]]
     parallel: bool = False
+
+
+def draft_of(call: Content) -> Draft:
+    """The draft of the publication, without a channel; raises PushServerError."""
+    if call.skip_history:
+        raise CommandError(
+            centrifuge.NOT_AVAILABLE,
+            "skip_history: not supported; every publication gets an offset",
+        )
+    if call.b64data is not None:
+        raise CommandError(centrifuge.NOT_AVAILABLE, "b64data: not supported; data is JSON")
+    if call.data is UNSET:
+        raise Invalid("Object missing required field `data`")
+    tags = dict(call.tags or {})
+    event = tags.pop("event", None) if call.event is None else call.event
+    return Draft(
+        "",
+        bytes(call.data),
+        check_event("message" if event is None else event),
+        tags or None,
+        key=check_key(call.idempotency_key) if call.idempotency_key else "",
+    )
+
+
+def invitation_of(call: SubscribeCall) -> Invitation:
+    """The options of the subscription, without its position; raises CommandError."""
+    for name in ("b64info", "b64data", "expire_at"):
+        if getattr(call, name):
+            raise CommandError(centrifuge.NOT_AVAILABLE, f"{name}: not supported")
+    override = call.override or Override()
+    for name in ("presence", "join_leave", "force_positioning", "force_recovery"):
+        switch = getattr(override, name)
+        if switch is not None and not switch.value:
+            message = f"override.{name}: every subscription of this server has it"
+            raise CommandError(centrifuge.NOT_AVAILABLE, message)
+    pushed = override.force_push_join_leave
+    return Invitation(
+        data=_json(call.data),
+        info=_json(call.info),
+        join_leave=None if pushed is None else pushed.value,
+    )
+
+
+def _json(value: Raw | UnsetType) -> bytes:
+    """The value as JSON text; empty for none and for null."""
+    return b"" if value is UNSET or value == b"null" else bytes(value)
