@@ -52,7 +52,7 @@ def serve(options: Options, app: App | None = None, reactor: str = "", browse: b
     watched = watch(options)
     error = None
     try:
-        with _slow_import_told(options["app"]):
+        with _slow_import_noted(options["app"]):
             app = app or load_app(options)
     except StartFailed as failed:
         if watched is None:
@@ -147,19 +147,19 @@ def _print(line: str, out: TextIO | None) -> None:
 
 
 @contextmanager
-def _slow_import_told(text: str) -> Iterator[None]:
-    """Tell where the import of an application is if it takes long."""
+def _slow_import_noted(text: str) -> Iterator[None]:
+    """Print the line that the import of an application has reached if that takes long."""
     if not text:
         yield
         return
     thread = threading.get_ident()
 
-    def tell() -> None:
+    def note() -> None:
         frame = sys._current_frames().get(thread)
-        place = _place(frame)
-        _print(f"pushserver: {text} is still being imported{place}; Ctrl-C ends that", sys.stderr)
+        line = _import_line(frame)
+        _print(f"pushserver: {text} is still being imported{line}; Ctrl-C ends that", sys.stderr)
 
-    timer = threading.Timer(SLOW_IMPORT_SECONDS, tell)
+    timer = threading.Timer(SLOW_IMPORT_SECONDS, note)
     timer.daemon = True
     timer.start()
     try:
@@ -168,7 +168,7 @@ def _slow_import_told(text: str) -> Iterator[None]:
         timer.cancel()
 
 
-def _place(frame: FrameType | None) -> str:
+def _import_line(frame: FrameType | None) -> str:
     """The innermost line of a module that is being imported."""
     while frame is not None:
         if frame.f_code.co_name == "<module>":

@@ -27,8 +27,8 @@ _TEXT = re.compile(r"(.+?)(?::([^:/]*))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """The module of an application, or its file; and its name, "" for the only one."""
+class Reference:
+    """An application: its module or file, and its name there ("" for the only one)."""
 
     text: str
     module: str
@@ -42,32 +42,20 @@ def load(text: str) -> App:
     A module may be in the current folder. Without NAME it must have one application. Raises
     StartFailed; if the import fails, with the traceback of the user's own files.
     """
-    place = find(text)
+    reference = parse(text)
     token = loading.set(True)
     try:
-        module = _import(place)
+        module = _import(reference)
     finally:
         loading.reset(token)
-    found = {name: value for name, value in vars(module).items() if isinstance(value, App)}
-    if place.name:
-        value = getattr(module, place.name, None)
-        if isinstance(value, App):
-            return value
-        problem = f" has no {place.name}" if value is None else f":{place.name} is {value!r:.60}"
-        there = f"; there is {_of(place, *found)}" if found else ""
-        raise StartFailed(f"{text}: {place.module}{problem}, expected a PushServer{there}")
-    # One application may have several names.
-    if not found:
-        needs = "from pushserver import PushServer, then app = PushServer()"
-        raise StartFailed(f"{text} defines no application at its top level; it needs {needs}")
-    if len({id(value) for value in found.values()}) > 1:
-        choice = _of(place, *found)
-        raise StartFailed(f"{text} defines {len(found)} applications, name one of them: {choice}")
-    return next(iter(found.values()))
+    return _choose(reference, module)
 
 
-def find(text: str) -> Place:
-    """The place that the text names; raises StartFailed for another text or a missing file."""
+def parse(text: str) -> Reference:
+    """The application that the text names, not yet imported.
+
+    Raises StartFailed for another text or a missing file.
+    """
     match = _TEXT.fullmatch(text)
     if match is None or match[2] == "" or match[1].startswith(":"):
         raise StartFailed(f"{text!r:.200} names no application, {EXPECTED}")
@@ -77,37 +65,58 @@ def find(text: str) -> Place:
         if not file.is_file():
             problem = "is a folder" if file.is_dir() else "does not exist"
             raise StartFailed(f"{text}: the file {file} {problem}", file)
-        return Place(text, module, name, file)
+        return Reference(text, module, name, file)
     if not all(part.isidentifier() for part in module.split(".")):
         near = f"; there is the file {module}.py" if Path(f"{module}.py").is_file() else ""
         raise StartFailed(f"{text}: {module} is no module, {EXPECTED}{near}")
-    return Place(text, module, name)
+    return Reference(text, module, name)
 
 
 def file_of(text: str) -> str:
     """The file of an application that was loaded; empty if its module has none."""
-    place = find(text)
-    if place.file is not None:
-        return str(place.file)
-    return getattr(sys.modules.get(place.module), "__file__", None) or ""
+    reference = parse(text)
+    if reference.file is not None:
+        return str(reference.file)
+    return getattr(sys.modules.get(reference.module), "__file__", None) or ""
 
 
-def _of(place: Place, *names: str) -> str:
-    return " or ".join(f"{place.module}:{name}" for name in names)
+def _choose(reference: Reference, module: ModuleType) -> App:
+    """The application in the module; raises StartFailed unless there is one, or one of the name."""
+    text, name = reference.text, reference.name
+    found = {key: value for key, value in vars(module).items() if isinstance(value, App)}
+    if name:
+        value = getattr(module, name, None)
+        if isinstance(value, App):
+            return value
+        problem = f" has no {name}" if value is None else f":{name} is {value!r:.60}"
+        there = f"; there is {_of(reference, *found)}" if found else ""
+        raise StartFailed(f"{text}: {reference.module}{problem}, expected a PushServer{there}")
+    if not found:
+        needs = "from pushserver import PushServer, then app = PushServer()"
+        raise StartFailed(f"{text} defines no application at its top level; it needs {needs}")
+    # One application may have several names.
+    if len({id(value) for value in found.values()}) > 1:
+        choice = _of(reference, *found)
+        raise StartFailed(f"{text} defines {len(found)} applications, name one of them: {choice}")
+    return next(iter(found.values()))
 
 
-def _import(place: Place) -> ModuleType:
+def _of(reference: Reference, *names: str) -> str:
+    return " or ".join(f"{reference.module}:{name}" for name in names)
+
+
+def _import(reference: Reference) -> ModuleType:
     try:
-        if place.file is None:
-            return _import_module(place, Path.cwd(), place.module)
-        return _import_file(place, place.file)
+        if reference.file is None:
+            return _import_module(reference, Path.cwd(), reference.module)
+        return _import_file(reference, reference.file)
     except StartFailed:
         raise
     except (Exception, SystemExit) as error:
-        raise StartFailed(_traceback(place.text, error)) from None
+        raise StartFailed(_traceback(reference.text, error)) from None
 
 
-def _import_module(place: Place, folder: Path, module: str) -> ModuleType:
+def _import_module(reference: Reference, folder: Path, module: str) -> ModuleType:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
@@ -117,11 +126,13 @@ def _import_module(place: Place, folder: Path, module: str) -> ModuleType:
             raise
         where = f"neither in {folder} nor installed"
         near = Path(f"{error.name}.py")
-        hint = f"; there is the file {near}" if place.file is None and near.is_file() else ""
-        raise StartFailed(f"{place.text}: there is no module {error.name}, {where}{hint}") from None
+        hint = f"; there is the file {near}" if reference.file is None and near.is_file() else ""
+        raise StartFailed(
+            f"{reference.text}: there is no module {error.name}, {where}{hint}"
+        ) from None
 
 
-def _import_file(place: Place, file: Path) -> ModuleType:
+def _import_file(reference: Reference, file: Path) -> ModuleType:
     """Import the file, as a part of its package if it is in one."""
     folder, parts = file.parent, [file.stem]
     while (folder / "__init__.py").is_file() and folder.name.isidentifier():
@@ -129,7 +140,7 @@ def _import_file(place: Place, file: Path) -> ModuleType:
         folder = folder.parent
     if len(parts) > 1:
         name = ".".join(parts[:-1] if file.stem == "__init__" else parts)
-        return _import_module(place, folder, name)
+        return _import_module(reference, folder, name)
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     known = sys.modules.get(file.stem)

@@ -114,11 +114,11 @@ def watch(options: Options) -> Watched | None:
     # Python compares the size and the second of a source with its bytecode, and would run the old
     # code of a file that is changed twice in a second.
     sys.dont_write_bytecode = True
-    here = Path.cwd()
+    folders = [Path.cwd()]
     file, suffix, _ = options["app"].partition(".py")
-    elsewhere = Path(os.path.abspath(file)).parent
-    apart = suffix and elsewhere.is_dir() and not elsewhere.is_relative_to(here)
-    folders = [here, elsewhere] if apart else [here]
+    folder = Path(os.path.abspath(file)).parent
+    if suffix and folder.is_dir() and not folder.is_relative_to(folders[0]):
+        folders.append(folder)
     return Watched(folders, [Path(options["config"])] if options["config"] else (), again)
 
 

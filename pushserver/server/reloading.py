@@ -29,7 +29,7 @@ FOLDER = "PUSHSERVER_RELOAD_FOLDER"
 """The environment variable with the folder of the history, only set for the next program."""
 
 AGAIN = "PUSHSERVER_RELOAD_AGAIN"
-"""The environment variable that says that this program is a restart; set as FOLDER is."""
+"""The environment variable that marks this program as a restart; set at the same time as FOLDER."""
 
 _PREFIX = "pushserver-reload-"
 _HISTORY = "history.db"

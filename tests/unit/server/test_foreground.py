@@ -103,13 +103,13 @@ def test_slow_import_is_told_with_its_line(
 
     monkeypatch.setattr("threading.Timer", Timer)
     code = compile("\n\nfire()\n", "slow.py", "exec")
-    with foreground._slow_import_told("slow.py"):
+    with foreground._slow_import_noted("slow.py"):
         exec(code, {"fire": timers[0].call, "__name__": "slow"})
     [line] = capsys.readouterr().err.splitlines()
     told = "pushserver: slow.py is still being imported, at line 3 of slow.py; Ctrl-C ends that"
     assert line == told
     assert timers == []
-    with foreground._slow_import_told(""):
+    with foreground._slow_import_noted(""):
         assert timers == []
 
 
