@@ -13,6 +13,7 @@ from pushserver.console import CommandFailed, complain
 from pushserver.opener import make_request, printable, refusal, send
 
 TIMEOUT_SECONDS = 10.0
+"""The longest wait for each part of the answer."""
 MAX_LIST_BYTES = 4_194_304
 """The longest list; 1,000 channels, the most that a server lists, have less than 1 MB."""
 

@@ -21,7 +21,8 @@ BATCH_BYTES = 262_144
 READ_BYTES = 65_536
 TIMEOUT_SECONDS = 60.0
 FIRST_SECONDS, LATER_SECONDS, PAUSE_SECONDS = 1.0, 60.0, 0.5
-"""How long to try for the first request, and for later ones while the server restarts."""
+"""The time to try the first request, that for later ones while the server restarts, and the pause
+between attempts."""
 
 Batch = list[bytes]
 
@@ -88,7 +89,7 @@ class Piper:
 
     @property
     def patience(self) -> float:
-        """How long to try to reach the server, in seconds."""
+        """The time to try to reach the server, in seconds."""
         return FIRST_SECONDS if self.first == 1 else LATER_SECONDS
 
     def publish(self, batch: Batch) -> dict[str, object]:
@@ -131,6 +132,7 @@ class Piper:
         return "", answer
 
     def _refused(self, error: HTTPError, answer: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The same for a refusal; its answer has the number of lines that were published."""
         try:
             message = printable(str(answer["error"]["message"]))
         except (KeyError, TypeError):

@@ -18,6 +18,7 @@ from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.tracebacks import own_part
 
 _SHOWN = 80
+"""The characters of an event that are logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +113,14 @@ class HandlerFailures:
             )
 
     def uncalled(self, method: str, names: list[str]) -> None:
-        """A client called an event that has no handler; `names` are those that it may call."""
+        """Log that a client called an event without a handler; it may call those of `names`."""
         more = self._suffix(self._uncalled)
         if more is not None:
             near = get_close_matches(method[:_SHOWN], names, 3) or names
             self._log.warn(
                 "a client called {method}, which has no handler; {near}{more}",
                 method=f"{method[:_SHOWN]!r}",
-                near=f"there is {', '.join(near)}" if near else "there is none that it may call",
+                near=f"there is {', '.join(near)}" if near else "no handler is for clients to call",
                 more=more,
             )
 

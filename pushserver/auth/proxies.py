@@ -59,7 +59,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
     except ValueError as error:
         reason = " (it has bits of a host)" if "host bits" in str(error) else ""
         raise ValueError(
-            f"{text!r:.80} is no address or network{reason}; expected one such as 127.0.0.1,"
+            f"{text!r:.80} is not an address or network{reason}; expected one such as 127.0.0.1,"
             f" 10.0.0.0/8 or fd00::/8, or {UNIX}"
         ) from None
 
@@ -73,8 +73,8 @@ EVERYONE = Proxies.of(["0.0.0.0/0", "::/0", UNIX])
 class Trust:
     """The pages and the proxies that the configuration trusts.
 
-    `near`: the proxies whose scheme and host are believed: those that are configured, and all on
-    this machine. A page can send none of these headers to another origin, because its browser asks
+    `near`: the proxies whose scheme and host are trusted: the configured ones, and all on this
+    machine. A page can send none of these headers to another origin, because its browser asks
     first (a preflight) and is refused. A client that is no browser can send any Origin anyway.
     """
 
@@ -151,7 +151,7 @@ def forwarded(header: Header) -> Forwarded:
     )
 
 
-# Without the quotes that a value with a colon needs (RFC 7239, 4), some proxies send it too.
+# Some proxies send a value with a colon without the quotes that it needs (RFC 7239, 4).
 _PAIR = re.compile(
     r"[ \t]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)="
     r'(?:([^\s,;"\\]*)|"((?:[^"\\]|\\.)*)")[ \t]*)?(;|,|\Z)'

@@ -14,7 +14,7 @@ SLOW_SECONDS = 1.0
 
 
 class WrongKeys:
-    """The rates of wrong keys by address; `per_minute` at once, and a minute in the long run.
+    """The rates of wrong keys by address: `per_minute` of them at once, and in each minute.
 
     Many users may share an address (NAT, a proxy), so nothing but wrong keys is slowed.
     """
@@ -24,7 +24,10 @@ class WrongKeys:
         self._rates: dict[str, Rate] = {}
 
     def is_too_many(self, address: str | None, now: float) -> bool:
-        """Count a wrong key from this address (None: a Unix socket)."""
+        """Count a wrong key from this address; return whether it is one too many.
+
+        The address None is a Unix socket. `now` is in seconds of the steady clock.
+        """
         name = group(address)
         rate = self._rates.pop(name, None) or Rate(self._per_minute / 60, self._per_minute)
         self._rates[name] = rate
@@ -34,7 +37,7 @@ class WrongKeys:
 
 
 def group(address: str | None) -> str:
-    """The address, or the network of 64 bits that an IPv6 address is in: one host has all of it."""
+    """The address; for IPv6 its network of 64 bits, since one host may have all addresses in it."""
     try:
         ip = ip_address((address or "").partition("%")[0])
     except ValueError:

@@ -43,10 +43,10 @@ class Channel:
     """The log of one channel.
 
     `top` is the last offset given and `floor` the highest one evicted: the retained rows are
-    exactly floor+1 ... top. `floor_seq` is the seq of the highest evicted row, before the first
-    eviction that up to which forgotten channels of this name may have had rows. `epoch` names the
-    numbering of the offsets. `time` is that of the newest retained row in Unix seconds, or minus
-    infinity.
+    exactly floor+1 ... top. `floor_seq` is the seq of the highest evicted row; before the first
+    eviction, the seq up to which forgotten channels of this name may have had rows. `epoch` names
+    the numbering of the offsets. `time` is that of the newest retained row in Unix seconds, or
+    minus infinity.
     """
 
     __slots__ = (

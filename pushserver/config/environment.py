@@ -14,11 +14,11 @@ from pushserver.errors import InvalidConfig
 PREFIX = "PUSHSERVER_"
 SOURCES = "sources"
 OTHERS = ("PUSHSERVER_URL", "PUSHSERVER_KEY", "PUSHSERVER_SHORTCUTS")
-"""Variables that are no settings of the configuration."""
+"""Variables that are not settings of the configuration."""
 
 _NEAR = {"PORT": ["SERVER_LISTEN"], "HOST": ["SERVER_LISTEN"]}
 _OF_A_HOST = re.compile(r"PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?|SERVICE_(HOST|PORT(_\w+)?)")
-"""Kubernetes and Docker describe a service so to its neighbours."""
+"""The variables by which Kubernetes and Docker describe a service to other containers."""
 
 
 @dataclass(frozen=True, slots=True)

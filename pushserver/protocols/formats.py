@@ -163,19 +163,19 @@ def history_object(
 def history_ends(
     name: str, epoch: str, offset: int, cursor: str, reason: str
 ) -> tuple[bytes, bytes]:
-    """The texts before and behind the publications of a history answer, see `listed`."""
+    """The texts before and behind the `publication_objects` of a history answer."""
     empty = history_object(name, (), epoch, offset, cursor, reason)
     # A channel's name has no quotes.
     before, mark, behind = empty.partition(b'"publications":[')
     return before + mark, behind
 
 
-def listed(rows: Sequence[Publication]) -> bytes:
+def publication_objects(rows: Sequence[Publication]) -> bytes:
     """Publication objects, separated by commas."""
     return b",".join(map(publication_object, rows))
 
 
-class _Place(Struct):
+class _Position(Struct):
     """The fields of a publication object from which a reader continues."""
 
     offset: int
@@ -183,7 +183,7 @@ class _Place(Struct):
 
 
 _decode_history = msgspec.json.Decoder(HistoryObject).decode
-_decode_place = msgspec.json.Decoder(_Place).decode
+_decode_position = msgspec.json.Decoder(_Position).decode
 
 
 def cut_history(text: bytes, limit: int) -> bytes:
@@ -192,7 +192,7 @@ def cut_history(text: bytes, limit: int) -> bytes:
     if limit >= len(answer.publications):
         return text
     answer.publications = answer.publications[:limit]
-    last = _decode_place(answer.publications[-1])
+    last = _decode_position(answer.publications[-1])
     answer.offset, answer.id = last.offset, last.id
     return _encode(answer) + b"\n"
 

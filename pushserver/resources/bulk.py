@@ -25,8 +25,9 @@ GROUP = 128
 MOST_BYTES = 33_554_432
 """The bytes of all bodies that are being published. One body may be longer if it is alone."""
 ROOM_SECONDS = 10.0
-"""How long a line waits for room in the channel's backlog."""
+"""The longest wait of a line for room in the channel's backlog."""
 PAUSE_SECONDS = 0.01
+"""The pause between two looks for that room."""
 
 Line = tuple[int, bytes]
 """The number of a line, from 1, and its text."""
@@ -99,10 +100,11 @@ async def publish_lines(
     """Publish each line of the body; blank lines are skipped.
 
     `draft` has the channel, event and tags of all, and the idempotency key, to which a colon and
-    the number of the line are added. `201 {"published", "offset", "epoch", "id"}`; the last three
-    are of the last line. A line that fails ends it: the status is that of its error, and the
-    answer `{"error": {"code", "message"}, "published", "line"}`. Without a store, or with a batched
-    one, no later line is published; with a sync one, lines of later commits may be.
+    the number of the line are added. The answer is `201 {"published", "offset", "epoch", "id"}`,
+    with the position of the last line. The first line that fails ends the request: the status is
+    that of its error, and the answer `{"error": {"code", "message"}, "published", "line"}`. Without
+    a store, or with a batched one, no later line is published. With a sync one, lines of later
+    commits may be published.
     """
     outcome = Outcome()
     lines = _lines(body)
@@ -148,7 +150,7 @@ async def _publish(lines: list[Line], draft: Draft, node: Node, outcome: Outcome
     """Publish some lines, and wait for all of their receipts."""
     group = _Group()
     for number, each in _drafts(lines, draft, group):
-        if not node.hub.has_room(draft.channel) and not await _room(node, draft.channel):
+        if not node.hub.has_room(draft.channel) and not await _wait_for_room(node, draft.channel):
             group.failed = number, Unavailable("the channel's backlog is full", "overloaded")
             break
         try:
@@ -167,6 +169,7 @@ async def _publish(lines: list[Line], draft: Draft, node: Node, outcome: Outcome
 
 
 def _drafts(lines: list[Line], draft: Draft, group: _Group) -> Iterator[tuple[int, Draft]]:
+    """The drafts of the lines, up to the first invalid one, which is noted in the group."""
     for number, line in lines:
         try:
             data = jsontext.compact(line)
@@ -176,7 +179,7 @@ def _drafts(lines: list[Line], draft: Draft, group: _Group) -> Iterator[tuple[in
         yield number, replace(draft, data=data, key=_key(draft, number))
 
 
-async def _room(node: Node, channel: str) -> bool:
+async def _wait_for_room(node: Node, channel: str) -> bool:
     """Wait until the subscribers' queues take another publication; False if they do not."""
     until = node.monotonic() + ROOM_SECONDS
     while not node.hub.has_room(channel):
@@ -197,5 +200,5 @@ def _failure(request: Request, line: int, error: PushServerError, published: int
     request.setResponseCode(code)
     if code == Unavailable.http_status:
         request.setHeader(b"retry-after", b"1")
-    told = {"code": code, "message": f"line {line}: {error}"}
-    return answer_json(request, {"error": told, "published": published, "line": line})
+    shown = {"code": code, "message": f"line {line}: {error}"}
+    return answer_json(request, {"error": shown, "published": published, "line": line})

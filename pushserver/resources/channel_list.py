@@ -16,13 +16,15 @@ from pushserver.web.gate import Gate
 from pushserver.web.resource import answer_json
 
 MOST = 1_000
+"""The most channels in one list."""
 RATE_SECONDS = 60.0
+"""The time in which `last_minute` counts."""
 
 
 def check_lister(request: Request, gate: Gate) -> None:
     """Raise Denied unless the request comes from this machine or has an API key.
 
-    Names of channels may be secrets: whoever knows one may read the channel.
+    Names of channels may be secrets: a reader needs nothing but the name.
     """
     if not gate.has_key(request) and not gate.allows(request):
         raise Denied(403, "the list of channels needs an X-API-Key from another machine")

@@ -10,7 +10,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from pushserver.channels.position import Cursor, Start, parse_cursor, parse_since
 from pushserver.channels.publication import Publication
 from pushserver.errors import InvalidCursor
-from pushserver.protocols.formats import history_ends, history_object, listed
+from pushserver.protocols.formats import history_ends, history_object, publication_objects
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
 from pushserver.sessions.replay_cache import FIRST_BYTES, fitting
@@ -93,7 +93,7 @@ def _portions(
     """A long history answer; readers of the same publications share its portions."""
     yield before
     comma = b""
-    for portion in node.replays.portions(name, rows, listed):
+    for portion in node.replays.portions(name, rows, publication_objects):
         yield comma + portion
         comma = b","
     yield behind

@@ -19,10 +19,10 @@ JSON_SUBPROTOCOL = "centrifuge-json"
 # centrifuge-js sends the first with its Protobuf form (5.8.0), the others are of other libraries.
 _MEDIA = frozenset({"application/octet-stream", "application/protobuf", "application/x-protobuf"})
 
-# Parameters of the query by which clients ask for it on all transports.
+# Parameters of the query by which clients of all transports ask for Protobuf.
 _PARAMETERS = (b"format", b"cf_protocol")
 
-WAY_OUT = (
+REMEDY = (
     "the Protobuf form of the Centrifuge protocol is not spoken here, expected JSON: the official"
     " clients for JavaScript, Python and Go have a JSON form"
 )
@@ -48,7 +48,7 @@ def protobuf_sign(request: Request) -> str:
 class JsonOnly:
     """Refuses requests that ask for the Protobuf form, with a line a minute in the log.
 
-    Such a client reconnects for ever, and shows the reason of a refused handshake to nobody.
+    Such a client reconnects for ever, and does not show the reason of a refused handshake.
     """
 
     _log = Logger()
@@ -68,10 +68,10 @@ class JsonOnly:
         if suffix is not None:
             proxies = surroundings(request).trust.proxies
             self._log.info(
-                "refused a client at {address} ({sign}): {way_out}{suffix}",
+                "refused a client at {address} ({sign}): {remedy}{suffix}",
                 address=client_address(request, proxies) or "a Unix socket",
                 sign=sign,
-                way_out=WAY_OUT,
+                remedy=REMEDY,
                 suffix=suffix,
             )
-        raise Refusal(400, f"{sign}: {WAY_OUT}")
+        raise Refusal(400, f"{sign}: {REMEDY}")

@@ -60,7 +60,7 @@ class RootResource(ContainerResource):
         self._hosts = hosts
         self._icon = icon
         self._pages = pages
-        self._socket_io_told = False
+        self._socket_io_logged = False
         for name in sorted(part.decode() for part in RESERVED.union(children) if part):
             if pages is not None and pages.has(name):
                 self._log.warn(
@@ -80,8 +80,8 @@ class RootResource(ContainerResource):
         return super().getChildWithDefault(path, request)
 
     def getChild(self, path: bytes, request: Request) -> Any:
-        if path == SOCKET_IO and not self._socket_io_told:
-            self._socket_io_told = True
+        if path == SOCKET_IO and not self._socket_io_logged:
+            self._socket_io_logged = True
             self._log.info("a Socket.IO client asked for /socket.io/: {hint}", hint=SOCKET_IO_HINT)
         if path == ICON and not (self._pages is not None and self._pages.has(ICON.decode())):
             return self._icon

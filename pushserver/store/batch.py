@@ -25,8 +25,8 @@ class ChannelState:
 class Batch:
     """The changes of one commit.
 
-    The `forgotten` channels are deleted first: one that came back is also in `states`. With each
-    name comes the seq of its bucket.
+    The `forgotten` channels are deleted first: one that came back is also in `states`. Each has the
+    new seq of its bucket (`Forgotten`).
     """
 
     seq: int = 0

@@ -26,7 +26,8 @@ class StoreError(PushServerError):
 class Opened:
     """An open database, locked for other processes, which syncs each commit.
 
-    `log_is_missing`: somebody has removed the log, or an orderly end.
+    `log_is_missing`: the last run has left no log, because it was removed or the run ended in
+    order.
     """
 
     database: sqlite3.Connection
@@ -38,7 +39,7 @@ def open_database(path: str, mode: int) -> Opened:
     """Open or create the file, with this mode, and migrate an older format; raises StoreError."""
     log_is_missing = _check_log(path)
     # SQLite makes its files readable by everybody, and the log with the mode of the database.
-    # Any other error is that of SQLite too.
+    # SQLite meets any other error too, and raises it below.
     with contextlib.suppress(OSError, ValueError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
     try:

@@ -6,6 +6,7 @@ from pushserver.channels.publication import Draft, Publication, content_bytes
 from pushserver.errors import Unavailable
 
 MAX_WAITING_BYTES = 16 * 1024 * 1024
+"""The memory of all that waits, from which no more publications are accepted."""
 
 ROW_BYTES = 256
 """The memory of a waiting publication besides its texts, roughly."""
@@ -23,6 +24,6 @@ def waiting_bytes(row: Draft | Publication) -> int:
 
 
 def check_room(waiting: int) -> None:
-    """Raise Unavailable if so many bytes wait already that no publication may join them."""
+    """Raise Unavailable if more than MAX_WAITING_BYTES wait; `waiting` is in bytes."""
     if waiting > MAX_WAITING_BYTES:
         raise Unavailable(f"the store is too slow: {waiting} bytes wait to be written")

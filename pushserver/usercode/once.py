@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 class Once:
     """Runs the coroutine of its first caller; the Deferred of each caller fires at its end.
 
-    A caller after the end does not wait. If the coroutine fails, all who wait get the failure. A
-    caller that cancels its Deferred does not cancel the action.
+    A caller after the end does not wait. If the coroutine fails, all waiting callers get the
+    failure. A caller that cancels its Deferred does not cancel the action.
     """
 
     def __init__(self) -> None:

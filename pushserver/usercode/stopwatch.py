@@ -1,4 +1,4 @@
-"""Notices code of the user that blocks the reactor, which serves nobody else meanwhile."""
+"""Logs user code that blocks the reactor, and so all other clients."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Stopwatch:
         finally:
             seconds = self._timer() - started
             if seconds > BLOCKING_SECONDS:
-                self._tell(seconds)
+                self._warn(seconds)
 
-    def _tell(self, seconds: float) -> None:
+    def _warn(self, seconds: float) -> None:
         more = self._limiter.suffix(self._timer())
         if more is not None:
             self._log.warn(

@@ -1,4 +1,4 @@
-"""Frees what a request brought, while its answer takes long."""
+"""Frees the head and the body of a request while its answer takes long."""
 
 from __future__ import annotations
 

@@ -77,11 +77,11 @@ async def ticking(
         for deferred in running:
             deferred.cancel()
             # A publication that the store has ignores the cancellation.
-            await _end(deferred)
+            await _ended(deferred)
 
 
-def _end(running: Deferred[None]) -> Deferred[None]:
-    """Fires when a tick has ended, whose failure is noted elsewhere."""
+def _ended(running: Deferred[None]) -> Deferred[None]:
+    """Fires at the end of a tick; a failure is reported elsewhere."""
     ended: Deferred[None] = Deferred()
 
     def fire(_: object) -> None:

@@ -1,7 +1,7 @@
 """The environment of a process that a source starts: the server's, without its secrets.
 
-The server's variables may have keys (PUSHSERVER_AUTH_API_KEYS, those of the application), and
-addresses of systemd that are for the server alone.
+The server's variables may contain keys (PUSHSERVER_AUTH_API_KEYS, those of the application), and
+sockets of systemd that are for the server alone.
 """
 
 from __future__ import annotations

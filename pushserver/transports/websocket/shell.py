@@ -194,8 +194,9 @@ class WebSocketShell(WebSocketServerProtocol):
     def ps_is_flood(self) -> bool:
         """Count a frame that begins no message; return whether it is one too many.
 
-        An honest client sends a ping in some seconds, and long messages in pieces of a kilobyte or
-        more. A message is not counted here: it is a command, which the session answers or refuses.
+        An honest client sends a ping every few seconds, and long messages in pieces of a kilobyte
+        or more. A message is not counted here: it is a command, which the session answers or
+        refuses.
         """
         if self.ps_control_frames is None:
             per_second = self.factory.ps_control_frames_per_second

@@ -272,7 +272,7 @@ class TestAnAnswer:
         with TestServer(app) as server, pytest.raises(ServerError, match=none):
             call(server, "x")
         assert trouble.take() == [
-            "a client called 'x', which has no handler; there is none that it may call"
+            "a client called 'x', which has no handler; no handler is for clients to call"
         ]
         with TestServer() as server, pytest.raises(ServerError, match="108"):
             call(server, "x")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pushserver.channels.channel import ChannelOptions
-from pushserver.protocols.formats import listed
+from pushserver.protocols.formats import publication_objects
 from pushserver.resources import history
 from pushserver.sessions.replay_cache import PORTION_BYTES
 from tests.unit.fakes.web import Line, Response, Server, parse
@@ -106,9 +106,9 @@ def test_readers_share_the_portions(server: Server, monkeypatch: pytest.MonkeyPa
 
     def counting(rows: object) -> bytes:
         made.append(1)
-        return listed(rows)  # type: ignore[arg-type]
+        return publication_objects(rows)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(history, "listed", counting)
+    monkeypatch.setattr(history, "publication_objects", counting)
     server.get("/channels/a")
     once = len(made)
     server.get("/channels/a")
