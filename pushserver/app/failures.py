@@ -1,4 +1,4 @@
-"""The failures of handlers: what is logged, and what the status shows."""
+"""The failures of handlers, for the log and for the status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /status?channel=NAME`: failures behind a channel, for those who may publish."""
+"""`GET /status?channel=NAME`: failures behind a channel, for its publishers."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Feed(Protocol):
         """Seconds of a clock that never jumps, to measure durations with."""
 
     def delay(self) -> float:
-        """Return for how many seconds `publish` would wait now, or 0."""
+        """Return the seconds that `publish` would wait now, or 0."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds`, at least for one turn of the reactor."""

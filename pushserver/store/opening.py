@@ -68,7 +68,7 @@ def open_database(path: str, mode: int) -> Opened:
 
 @contextlib.contextmanager
 def transaction(database: sqlite3.Connection, kind: str = "") -> Iterator[None]:
-    """Commit what the block writes, or nothing if it raises."""
+    """Commit the changes of the block, or none of them if it raises."""
     database.execute(f"BEGIN {kind}")
     try:
         yield

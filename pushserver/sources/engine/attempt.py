@@ -109,7 +109,7 @@ class Attempt:
             self._works_since = self._throttle.environment.now()
 
     def worked_for(self) -> float | None:
-        """Return for how many seconds the source has worked, or None if it never did."""
+        """Return the seconds since the source works, or None if it never did."""
         since = self._works_since
         return None if since is None else self._throttle.environment.now() - since
 

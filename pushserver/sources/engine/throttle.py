@@ -41,7 +41,7 @@ class Throttle:
         self._since_pause = 0
 
     def delay(self) -> float:
-        """Return for how many seconds a publication would wait now."""
+        """Return the seconds that a publication would wait now."""
         return self._rate.delay(self.environment.now())
 
     async def publish(self, draft: Draft, attempt: Publishing) -> Receipt:
