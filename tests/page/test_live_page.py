@@ -643,6 +643,26 @@ class TestTheListOfChannels:
         rows.first.get_by_role("link").click()
         expect(page).to_have_url("http://push.test/channels/numbers")
 
+    def test_shows_long_names_in_a_line_and_all_numbers_on_a_phone(self, site: Site) -> None:
+        last = {"event": "newnumber", "time": EIGHT_O_CLOCK_MS / 1000}
+        names = ["numbers", "room:a-name-of-forty-characters-in-a-row", "orders"]
+        site.channels = [
+            listed(name, retained=12_345, watchers=12_345, last=last, last_minute=12_345)
+            for name in names
+        ]
+        page = site.open("")
+        page.set_viewport_size({"width": 390, "height": 844})
+        rows = page.locator("#channels tr")
+        expect(rows).to_have_count(4)
+        height = "links => new Set(links.map(link => link.offsetHeight)).size"
+        assert page.locator("#channels a").evaluate_all(height) == 1
+        wide = "element => element.scrollWidth > element.clientWidth"
+        for part in (".panel-channels", "#channel-name"):
+            assert not page.locator(part).evaluate(wide), part
+        # Room for the placeholder.
+        assert page.locator("#channel-name").evaluate("field => field.offsetWidth") > 110
+        expect(page.get_by_role("link", name="pushserver")).to_have_count(1)
+
     def test_that_is_empty_says_so(self, site: Site) -> None:
         page = site.open("")
         expect(
