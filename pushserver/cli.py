@@ -232,9 +232,8 @@ def _print(answer: dict[str, object], out: TextIO) -> None:
 def _input_batches() -> Iterator[Batch]:
     try:
         yield from batches(standard_input())
-    except (OSError, UnicodeDecodeError) as error:
-        problem = getattr(error, "strerror", None) or error
-        raise CommandFailed(f"standard input: {problem}") from None
+    except OSError as error:
+        raise CommandFailed(f"standard input: {error.strerror or error}") from None
 
 
 def _value(text: str) -> object:

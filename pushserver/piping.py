@@ -38,9 +38,9 @@ def parse_json(text: str) -> object:
 def json_line(line: bytes, encoding: str) -> bytes:
     """The line as JSON text: as it is if it is JSON, else as a string.
 
-    Raises UnicodeDecodeError.
+    Bytes that are not of the encoding become U+FFFD, as in the source `tail`.
     """
-    text = line.decode(encoding)
+    text = line.decode(encoding, "replace")
     try:
         parse_json(text)
     except ValueError:
@@ -49,7 +49,7 @@ def json_line(line: bytes, encoding: str) -> bytes:
 
 
 def batches(source: TextIO) -> Iterator[Batch]:
-    """The lines that were read at once, as JSON; raises OSError and UnicodeDecodeError."""
+    """The lines that were read at once, as JSON; raises OSError."""
     encoding = "utf-8"
     if isinstance(source, io.TextIOWrapper):
         raw: Any = source.buffer

@@ -71,10 +71,12 @@ class TestTheLines:
         assert [len(part) for part in parts] == [43, 17]
         assert all(sum(map(len, part)) < BATCH_BYTES for part in parts)
 
-    def test_that_are_no_text_are_refused(self) -> None:
-        source = io.TextIOWrapper(io.BytesIO(b"1\n\xff\n"), "utf-8")
-        with pytest.raises(UnicodeDecodeError):
-            list(batches(source))
+    def test_that_are_not_of_the_encoding_keep_their_other_characters(self) -> None:
+        source = io.TextIOWrapper(
+            io.BytesIO(b'1\n\xff\ncaf\xe9 1\n{"a":"\xe9"}\nx\xe2\x82'), "utf-8"
+        )
+        lines = [json.loads(line) for batch in batches(source) for line in batch]
+        assert lines == [1, "\ufffd", "caf\ufffd 1", {"a": "\ufffd"}, "x\ufffd"]
 
     def test_are_utf_8_where_the_locale_is_ascii(self) -> None:
         source = io.TextIOWrapper(io.BytesIO("grün\n".encode()), "ascii")
