@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.sources.engine.environment import Environment, Plan
@@ -88,7 +89,4 @@ class Outcome(Deferred[Receipt]):
 
 def pause(reactor: IReactorTime, seconds: float) -> Deferred[None]:
     """Return a Deferred that fires after `seconds`, and can be cancelled."""
-    timer: Any = None
-    done: Deferred[None] = Deferred(lambda _: timer.cancel())
-    timer = reactor.callLater(max(0.0, seconds), done.callback, None)
-    return done
+    return deferLater(reactor, max(0.0, seconds))
