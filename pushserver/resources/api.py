@@ -6,11 +6,8 @@ wrong key, 404 for an unknown method and 400 for a body that is not JSON.
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from codecs import BOM_UTF8
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,32 +17,8 @@ from twisted.web.server import Request
 
 from pushserver.channels import jsontext
 from pushserver.channels.jsontext import MALFORMED
-from pushserver.channels.names import check_name
-from pushserver.channels.position import Position
-from pushserver.channels.publication import Draft
-from pushserver.errors import Invalid, InvalidData, PushServerError, Unavailable
-from pushserver.protocols import centrifuge
-from pushserver.protocols.centrifuge import CommandError
-from pushserver.resources.api_calls import (
-    BatchCall,
-    BroadcastCall,
-    Call,
-    ChannelsCall,
-    DisconnectCall,
-    DisconnectCode,
-    HistoryCall,
-    InfoCall,
-    OneChannelCall,
-    PublishCall,
-    RefreshCall,
-    SubscribeCall,
-    UnsubscribeCall,
-    UserCall,
-    draft_of,
-    invitation_of,
-)
-from pushserver.sessions.callbacks import ClientSession
-from pushserver.sessions.commands import history_result
+from pushserver.errors import InvalidData
+from pushserver.resources.api_methods import KNOWN, METHODS, WITHOUT_PROOF, Methods, api_error
 from pushserver.sessions.node import Node
 from pushserver.web.body import check_coding
 from pushserver.web.gate import Gate
@@ -104,211 +77,10 @@ class MethodResource(LeafResource):
             # The whole body at once: then each part of it is valid and compact, too.
             body = jsontext.compact(body)
         except InvalidData as error:
-            return answer_json(request, _error(error))
+            return answer_json(request, api_error(error))
         answer = await self._methods.call(self._name, body)
         # The client `cent` expects the replies of a batch without a `result` around them.
         return answer_json(request, answer.get("result") if self._is_batch(answer) else answer)
 
     def _is_batch(self, answer: dict[str, object]) -> bool:
         return self._name == "batch" and "result" in answer
-
-
-class Methods:
-    """The methods of the API."""
-
-    def __init__(self, node: Node, sources: Callable[[], list[Any]]):
-        self._node = node
-        self._sources = sources
-        self._started = node.monotonic()
-
-    async def call(self, name: str, body: bytes) -> dict[str, object]:
-        """Return `{"result": ...}`, or `{"error": ...}` for any error that a caller can cause."""
-        try:
-            kind, method = METHODS[name]
-            call = msgspec.json.decode(body, type=kind)
-            return {"result": await method(self, call)}
-        except MALFORMED as error:
-            return _error(Invalid(str(error)))
-        except PushServerError as error:
-            if not error.centrifuge_code:
-                raise
-            return _error(error)
-
-    async def publish(self, call: PublishCall) -> object:
-        channel = check_name(call.channel)
-        receipt = await self._node.publish(replace(draft_of(call), channel=channel))
-        return {"offset": receipt.offset, "epoch": receipt.epoch}
-
-    async def broadcast(self, call: BroadcastCall) -> object:
-        if len(call.channels) > MAX_CHANNELS:
-            raise Invalid(f"{len(call.channels)} channels, expected {MAX_CHANNELS} at most")
-        # All channels are checked before the first publication. The drafts share data and tags:
-        # a copy for each channel could take 1,000 MB.
-        draft = draft_of(call)
-        drafts = [replace(draft, channel=check_name(channel)) for channel in call.channels]
-        return {"responses": [await self._response(draft) for draft in drafts]}
-
-    async def _response(self, draft: Draft) -> object:
-        try:
-            receipt = await self._node.publish(draft)
-        except Unavailable as error:
-            return _error(error)
-        return {"result": {"offset": receipt.offset, "epoch": receipt.epoch}}
-
-    async def batch(self, call: BatchCall) -> object:
-        if len(call.commands) > MAX_COMMANDS:
-            raise Invalid(f"{len(call.commands)} commands, expected {MAX_COMMANDS} at most")
-        replies: list[object] = []
-        left = MAX_BATCH_BYTES
-        for command in call.commands:
-            if left <= 0 and "history" in command:
-                replies.append(_error(CommandError(centrifuge.LIMIT_EXCEEDED, TOO_LONG)))
-                continue
-            reply = await self._reply(command)
-            if isinstance(result := reply.get("history"), centrifuge.HistoryResult):
-                left -= len(msgspec.json.encode(result)) + ROW_BYTES * len(result.publications)
-            replies.append(reply)
-        return {"replies": replies}
-
-    async def _reply(self, command: dict[str, Raw]) -> dict[str, object]:
-        names = list(command)
-        if len(names) != 1 or names[0] not in METHODS or names[0] == "batch":
-            message = f"bad request: a command has one method of {KNOWN}, got {names!r:.80}"
-            return _error(CommandError(centrifuge.METHOD_NOT_FOUND, message))
-        answer = await self.call(names[0], bytes(command[names[0]]))
-        return {names[0]: answer["result"]} if "result" in answer else answer
-
-    async def history(self, call: HistoryCall) -> object:
-        limit = call.limit or 0
-        if limit < -1:
-            raise Invalid(f"limit is {limit}, expected -1 or more")
-        name = check_name(call.channel)
-        request = centrifuge.HistoryRequest(name, limit, call.since, bool(call.reverse))
-        return history_result(self._node.history, name, request)
-
-    async def history_remove(self, call: OneChannelCall) -> object:
-        await self._node.clear(check_name(call.channel))
-        return {}
-
-    async def presence(self, call: OneChannelCall) -> object:
-        clients = self._node.presence.clients(check_name(call.channel))
-        return centrifuge.PresenceResult(
-            {name: centrifuge.info(client) for name, client in clients.items()}
-        )
-
-    async def presence_stats(self, call: OneChannelCall) -> object:
-        return centrifuge.PresenceStatsResult(*self._node.presence.stats(check_name(call.channel)))
-
-    async def channels(self, call: ChannelsCall) -> object:
-        pattern = call.pattern or "*"
-        if len(pattern) > MAX_PATTERN:
-            raise Invalid(f"pattern: {len(pattern)} characters, expected {MAX_PATTERN} at most")
-        # Not fnmatchcase: that caches 32,768 compiled patterns of up to 60 KB each.
-        matches = re.compile(fnmatch.translate(pattern)).match
-        watched, history = self._node.hub.channels(), self._node.history.channels
-        names = watched.keys() | (name for name, channel in history.items() if len(channel))
-        return {
-            "channels": {n: {"num_clients": watched.get(n, 0)} for n in sorted(names) if matches(n)}
-        }
-
-    async def info(self, call: InfoCall) -> object:
-        node = self._node
-        watched = node.hub.channels()
-        return {
-            "nodes": [
-                {
-                    "uid": node.history.epoch,
-                    "name": "pushserver",
-                    "version": node.version,
-                    "num_clients": len(node.peers),
-                    "num_users": len({peer.info.user for peer in node.peers}),
-                    "num_subs": sum(watched.values()),
-                    "num_channels": len(watched),
-                    "uptime": int(node.monotonic() - self._started),
-                    "metrics": {"interval": 0.0, "items": node.metrics.items()},
-                    "sources": self._sources(),
-                }
-            ]
-        }
-
-    async def disconnect(self, call: DisconnectCall) -> object:
-        end = call.disconnect or DisconnectCode()
-        code = end.code or centrifuge.FORCE_NO_RECONNECT
-        if not 3000 <= code <= 4999:
-            raise Invalid(f"disconnect.code is {code}, expected 3000 to 4999")
-        for session in self._sessions(call):
-            if session.info.client not in (call.whitelist or ()):
-                session.disconnect(code, end.reason or "force disconnect")
-        return {}
-
-    async def subscribe(self, call: SubscribeCall) -> object:
-        channel, position = check_name(call.channel), None
-        invitation = invitation_of(call)
-        if call.recover_since is not None:
-            position = Position(call.recover_since.epoch, call.recover_since.offset)
-            resumed = self._node.history.resume(channel, position)
-            if resumed.reason:
-                message = f"recover_since: unrecoverable position: {resumed.reason}"
-                raise CommandError(centrifuge.UNRECOVERABLE, message)
-        for session in self._sessions(call):
-            if session.connected:
-                await session.invite(channel, replace(invitation, position=position))
-        return {}
-
-    async def unsubscribe(self, call: UnsubscribeCall) -> object:
-        channel = check_name(call.channel)
-        for session in self._sessions(call):
-            session.unsubscribe(channel, centrifuge.UNSUBSCRIBED, "unsubscribed by the server")
-        return {}
-
-    async def refresh(self, call: RefreshCall) -> object:
-        """End the connections if they are expired; there is nothing to prolong."""
-        if call.expired or 0 < (call.expire_at or 0) <= self._node.clock():
-            for session in self._sessions(call):
-                session.disconnect(centrifuge.EXPIRED, "expired")
-        return {}
-
-    def _sessions(self, call: UserCall) -> list[ClientSession]:
-        return self._node.sessions.of_user(call.user, call.client, call.session)
-
-
-MAX_CHANNELS = 1_000
-MAX_COMMANDS = 1_000
-MAX_BATCH_BYTES = 8_388_608
-"""The histories in the answer to a batch; the command that exceeds it is still answered."""
-ROW_BYTES = 128
-"""The memory of a publication in an answer besides its text, roughly."""
-TOO_LONG = (
-    f"the histories of this batch have more than {MAX_BATCH_BYTES} bytes: ask for this one in"
-    " another request"
-)
-MAX_PATTERN = 256
-"""In characters; twice the longest name of a channel."""
-
-Method = Callable[[Methods, Any], Awaitable[object]]
-METHODS: dict[str, tuple[type[Call], Method]] = {
-    "publish": (PublishCall, Methods.publish),
-    "broadcast": (BroadcastCall, Methods.broadcast),
-    "batch": (BatchCall, Methods.batch),
-    "history": (HistoryCall, Methods.history),
-    "history_remove": (OneChannelCall, Methods.history_remove),
-    "presence": (OneChannelCall, Methods.presence),
-    "presence_stats": (OneChannelCall, Methods.presence_stats),
-    "channels": (ChannelsCall, Methods.channels),
-    "info": (InfoCall, Methods.info),
-    "subscribe": (SubscribeCall, Methods.subscribe),
-    "unsubscribe": (UnsubscribeCall, Methods.unsubscribe),
-    "disconnect": (DisconnectCall, Methods.disconnect),
-    "refresh": (RefreshCall, Methods.refresh),
-}
-KNOWN = ", ".join(METHODS)
-WITHOUT_PROOF = frozenset(
-    {"publish", "broadcast", "history", "presence", "presence_stats", "channels", "info"}
-)
-"""Methods that neither delete nor disconnect. Without a key, the others (also `batch`, which may
-contain them) need proof that the caller is a program of the server's own user."""
-
-
-def _error(failed: PushServerError) -> dict[str, object]:
-    error = centrifuge.error_object(failed)
-    return {"error": {"code": error.code, "message": error.message}}

@@ -1,4 +1,4 @@
-"""The requests of the server API, and their conversion; `api` carries them out."""
+"""The requests of the server API, and their conversion; `api_methods` carries them out."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from pushserver.config.limits import Limits
 from pushserver.config.loader import load
 from pushserver.config.settings import Config
 from pushserver.protocols import centrifuge
-from pushserver.resources import api
+from pushserver.resources import api_methods
 from pushserver.sources.engine.environment import Plan
 from pushserver.sources.engine.runner import Runner as SourceRunner
 from pushserver.sources.engine.runner import Status
@@ -237,7 +237,7 @@ def test_every_limit_of_the_protocols_is_a_setting_with_its_default() -> None:
 def test_every_method_is_in_the_protocols() -> None:
     _, _, server_api = PROTOCOLS.partition("\n## Server API\n")
     titles = " ".join(re.findall(r"^### (.*)", server_api, re.MULTILINE))
-    assert set(re.findall(r"`(\w+)`", titles)) == set(api.METHODS)
+    assert set(re.findall(r"`(\w+)`", titles)) == set(api_methods.METHODS)
     for method in centrifuge.METHODS:
         assert f"`{method}`" in PROTOCOLS
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
-from pushserver.resources import api
-from pushserver.resources.api import MAX_CHANNELS, MAX_COMMANDS, MAX_PATTERN, METHODS
+from pushserver.resources import api_methods
+from pushserver.resources.api_methods import MAX_CHANNELS, MAX_COMMANDS, MAX_PATTERN, METHODS
 from tests.unit.fakes.tools import Client
 from tests.unit.fakes.web import Response, Server, request
 
@@ -408,7 +408,7 @@ class TestBatch:
         assert [p["data"] for p in answer[2]["history"]["publications"]] == [1, 2]
 
     def test_histories_have_a_bound_in_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(api, "MAX_BATCH_BYTES", 7_000)
+        monkeypatch.setattr(api_methods, "MAX_BATCH_BYTES", 7_000)
         server = Server()
         for n in range(10):
             server.publish("a", [n, "." * 100])
@@ -420,7 +420,7 @@ class TestBatch:
         assert {answer[n]["error"]["code"] for n in (3, 4, 6)} == {106}
 
     def test_tags_count_in_this_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(api, "MAX_BATCH_BYTES", 7_000)
+        monkeypatch.setattr(api_methods, "MAX_BATCH_BYTES", 7_000)
         server = Server()
         result(server, "publish", channel="a", data=1, tags={"t": "x" * 10_000})
         answer = replies(server, *[{"history": {"channel": "a", "limit": -1}}] * 3)
