@@ -52,15 +52,15 @@ def nginx(folder: Path, rules: str, maps: str = "") -> Iterator[int]:
         stdin=subprocess.DEVNULL,
     )
     try:
-        _wait(port, process, log)
+        wait_for_port(port, process, log)
         yield port
     finally:
         process.terminate()
         process.wait(10)
 
 
-def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until nginx listens."""
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the proxy listens."""
     for _ in range(500):
         assert process.poll() is None, log.read_text()
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
@@ -72,4 +72,4 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
             return
         finally:
             connection.close()
-    raise AssertionError("nginx does not listen")
+    raise AssertionError(f"nothing listens: {log.read_text()}")

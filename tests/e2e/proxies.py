@@ -6,13 +6,11 @@ the shortest configuration that forwards anything.
 
 from __future__ import annotations
 
-import http.client
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from pathlib import Path
 
 from tests.e2e.blocks import sections
 from tests.e2e.certificate import certificate
+from tests.e2e.nginx import wait_for_port
 from tests.e2e.server import CHECKOUT, free_port
 
 BLOCKS = sections((CHECKOUT / "docs" / "proxies.md").read_text())
@@ -96,29 +95,13 @@ class Proxy:
                 )
             try:
                 for port in (place.http, place.https, place.bare):
-                    _wait(port, process, log)
+                    wait_for_port(port, process, log)
                 yield place
             finally:
                 # With its children, of which Apache's go on for ten seconds while streams are open.
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait(10)
-
-
-def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until the proxy listens."""
-    for _ in range(500):
-        assert process.poll() is None, log.read_text()
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.connect()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-        finally:
-            connection.close()
-    raise AssertionError(f"nothing listens: {log.read_text()}")
 
 
 def put(text: str, *pairs: tuple[str, object]) -> str:

@@ -114,7 +114,9 @@ def test_accepted_requests_in_one_piece_are_all_answered(server: Server) -> None
         client.sendall(request("GET /channels/a") * 1_000)
         received = b""
         while received.count(b"HTTP/1.1 200 ") < 1_000:
-            received += client.recv(65_536)
+            chunk = client.recv(65_536)
+            assert chunk, "the server has closed the connection"
+            received += chunk
         publish(server, "canary", 1)
 
 
