@@ -54,6 +54,7 @@ BOUNDS = {
     "piping.READ_BYTES": PACE,
     "resources.api_methods.MAX_BATCH_BYTES": "encoded answers: test_tags_count_in_this_bound",
     "resources.api_methods.ROW_BYTES": MEMORY,
+    "resources.bulk.MOST_BYTES": "bodies: test_bodies_together_have_a_bound",
     "protocols.websocket_frames.SHORT_BYTES": ONE,
     "protocols.websocket_frames.WORTH_BYTES": ONE,
     "sessions.replay_cache.ENTRY_BYTES": MEMORY,
