@@ -37,6 +37,9 @@ PIECE = 1_024
 
 _MAX_PIECES = 32
 
+CHUNKS = 2_048
+"""Bytes of a chunked body between two looks at the time; with the shortest chunks these are 340."""
+
 PER_TURN = 8
 """Requests of one connection that start in one turn of the reactor."""
 
@@ -90,6 +93,8 @@ class DeadlineChannel(http.HTTPChannel):
     _flooding = False
     _is_half_closed = False
     _lingering: IDelayedCall | None = None
+    _unread = b""
+    """The bytes behind the piece of a chunked body that is being read."""
 
     is_open_ended = False
     """Whether the present answer may take any time: a long-poll or a stream."""
@@ -214,7 +219,32 @@ class DeadlineChannel(http.HTTPChannel):
             if len(self._dataBuffer) > _MAX_PIECES:
                 # twisted.web adds up the sizes of all pieces for each new one.
                 self._dataBuffer = [b"".join(self._dataBuffer)]
+        elif self.length is None:
+            self._read_chunks(data)
+            return
         super().rawDataReceived(data)
+
+    def _read_chunks(self, data: bytes) -> None:
+        """Read a chunked body; after a slice the rest waits for its turn.
+
+        64 KB may be 10,922 chunks of a byte: 50 ms.
+        """
+        while True:
+            data, self._unread = data[:CHUNKS], data[CHUNKS:]
+            super().rawDataReceived(data)
+            data, self._unread = self._unread, b""
+            if not data or self._closing:
+                return
+            if self.site.turns.monotonic() >= self._until:
+                self._buffer = data
+                self.paused = True
+                self._continue_soon()
+                return
+
+    def _finishRequestBody(self, data: bytes) -> None:
+        # The next requests.
+        unread, self._unread = self._unread, b""
+        super()._finishRequestBody(data + unread)
 
     def requestDone(self, request: Any) -> None:
         # The parser stops here until the next request may start.

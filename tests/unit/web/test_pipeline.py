@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from itertools import count as count_up
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from twisted.python.failure import Failure
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.config.settings import Server as Section
-from pushserver.web.pipeline import MAX_BEHIND, PER_TURN, DeadlineChannel
+from pushserver.web.pipeline import CHUNKS, MAX_BEHIND, PER_TURN, DeadlineChannel
 from pushserver.web.sockets import unsent
 from tests.unit.fakes.sockets import FakeSocket, make_transport, turn
 from tests.unit.fakes.web import (
@@ -283,6 +284,54 @@ class TestNextRequest:
         assert line.producerState == "producing"
         line.send(masked(b'{"id":1,"connect":{}}'))
         assert b'"client"' in frames(line.take())[0].payload
+
+
+class TestChunkedBody:
+    HEAD = b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    BODY = b"[%b]" % b",".join([b"1"] * 5_000)
+
+    def chunked(self, size: int) -> bytes:
+        body = self.BODY
+        parts = [body[begin : begin + size] for begin in range(0, len(body), size)]
+        return self.HEAD + b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in parts) + b"0\r\n\r\n"
+
+    def tick(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let each look at the clock take a millisecond."""
+        looks = count_up(step=0.001)
+        monkeypatch.setattr(server.site.turns, "monotonic", lambda: next(looks))
+
+    def test_of_tiny_chunks_is_read_in_slices(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = Server()
+        self.tick(server, monkeypatch)
+        line = server.connect()
+        line.protocol.dataReceived(self.chunked(1))
+        taken = http(line).requests[0]._received
+        assert 0 < taken < 3 * CHUNKS
+        assert http(line).paused
+        assert line.response("POST").status == 201
+        assert server.hub.history.peek("a").top == 1
+
+    @pytest.mark.parametrize("size", [1, 2, 100, 3_000, 100_000])
+    @pytest.mark.parametrize("slow", [False, True])
+    def test_has_the_next_requests_behind_it_in_order(
+        self, monkeypatch: pytest.MonkeyPatch, size: int, slow: bool
+    ) -> None:
+        server = Server()
+        if slow:
+            self.tick(server, monkeypatch)
+        line = server.connect()
+        once = self.chunked(size) + request("/channels/a?last=0") + request("/channels/b")
+        line.protocol.dataReceived(once * 3)
+        found = answers(line.take())
+        assert [answer.status for answer in found] == [201, 200, 200] * 3
+        assert [found[n].json["offset"] for n in (0, 1, 3, 4, 6, 7)] == [1, 1, 2, 2, 3, 3]
+
+    def test_that_is_malformed_in_the_middle_is_refused_once(self) -> None:
+        line = Server().connect()
+        line.protocol.dataReceived(self.HEAD + b"1\r\n1\r\n" * 1_000 + b"x\r\n" * 9_000)
+        line.settle()
+        assert line.value().count(b"HTTP/1.1 400") == 1
+        assert line.lost
 
 
 class TestBytesBehindARequest:
