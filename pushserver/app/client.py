@@ -11,6 +11,7 @@ from pushserver.protocols import centrifuge
 from pushserver.sessions.callbacks import ClientSession
 
 MAX_USER, MAX_INFO = 255, 4_096
+"""The most characters of `Client.user`, and bytes of JSON of `Client.info`."""
 
 
 class Client:
@@ -66,7 +67,9 @@ class Client:
     def info(self, info: object) -> None:
         text = b"" if info is None else jsontext.encode(info)
         if len(text) > MAX_INFO:
-            raise ValueError(f"client.info has {len(text)} bytes of JSON, expected {MAX_INFO}")
+            raise ValueError(
+                f"client.info has {len(text)} bytes of JSON, expected {MAX_INFO} at most"
+            )
         self._session.identify(self._session.info.user, text)
         self._info = info
 

@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from pushserver.app.call import Call, Late, TimeLimits
 from pushserver.app.client import Client
 from pushserver.app.failures import HandlerFailure, HandlerFailures
 from pushserver.app.handlers import Handler, HandlerRegistry, full_name
@@ -21,7 +21,6 @@ from pushserver.channels.names import namespace_of
 from pushserver.errors import HandlerFailed, NotHandled, Refused
 from pushserver.protocols.centrifuge import request_data
 from pushserver.sessions.callbacks import ClientSession
-from pushserver.usercode import fork
 from pushserver.usercode.awaiting import awaited
 from pushserver.usercode.stopwatch import Stopwatch
 from pushserver.usercode.thread_pool import Busy, Pool
@@ -57,7 +56,7 @@ class Dispatcher:
         self._starting: list[Deferred[None]] | None = None
         self._leaving = 0
         self._when_left: Deferred[None] | None = None
-        self._timers: set[IDelayedCall] = set()
+        self._limits = TimeLimits(timer, self._failures.raised_late)
         self._stopwatches: dict[tuple[str, str], Stopwatch] = {}
 
     def attach(self, link: ServerLink) -> None:
@@ -106,8 +105,7 @@ class Dispatcher:
                     "{n} handlers of disconnect still run, and are abandoned", n=self._leaving
                 )
             self._when_left = None
-        while self._timers:
-            self._timers.pop().cancel()
+        self._limits.end()
         self._threads.close()
 
     def failures(self, channel: str) -> list[HandlerFailure]:
@@ -220,16 +218,16 @@ class Dispatcher:
     async def _call(self, handler: Handler, *arguments: Any, seconds: float = 0.0) -> Any:
         """Return the handler's result; raises Refused, or HandlerFailed, which has been logged."""
         seconds = seconds or self._seconds
-        call = _Call(handler, arguments[: handler.arity])
+        call = Call(handler, arguments[: handler.arity])
         answer = Deferred.fromCoroutine(self._answer(call))
         try:
-            return await self._limit_time(call, answer, seconds)
+            return await self._limits.apply(call, answer, seconds)
         except Refused:
             raise
         except Busy:
             self._failures.busy(handler)
             raise HandlerFailed("too many calls wait for the application") from None
-        except _Late:
+        except Late:
             limit = " (handler_seconds)" if seconds == self._seconds else ""
             self._failures.late(handler, call.late(seconds) + limit)
             raise HandlerFailed("the application did not answer in time") from None
@@ -240,34 +238,7 @@ class Dispatcher:
             self._failures.raised(handler, error)
             raise HandlerFailed("the application failed") from None
 
-    def _limit_time(self, call: _Call, running: Deferred[Any], seconds: float) -> Deferred[Any]:
-        """Return the handler's result, or fail with _Late after `seconds`.
-
-        A late handler is cancelled; it may ignore that.
-        """
-        if running.called:
-            return running
-        answer: Deferred[Any] = Deferred()
-
-        def late() -> None:
-            self._timers.discard(timer)
-            answer.errback(_Late())
-            running.cancel()
-
-        def over(result: Any) -> None:
-            self._timers.discard(timer)
-            if timer.active():
-                timer.cancel()
-                answer.callback(result)
-            elif isinstance(result, Failure) and result.check(CancelledError) is None:
-                self._failures.raised_late(call.handler, result)
-
-        timer: IDelayedCall = self._timer.callLater(seconds, late)
-        self._timers.add(timer)
-        running.addBoth(over)
-        return answer
-
-    async def _answer(self, call: _Call) -> Any:
+    async def _answer(self, call: Call) -> Any:
         handler, stopwatch = call.handler, self._stopwatch(call.handler)
         if handler.thread:
             key = handler.key
@@ -290,29 +261,6 @@ class Dispatcher:
         except ValueError as error:
             self._failures.not_json(handler, error)
             raise HandlerFailed("the application's answer does not fit into JSON") from None
-
-
-class _Call:
-    """One call of a handler; `started` is set in its thread."""
-
-    def __init__(self, handler: Handler, arguments: tuple[Any, ...]):
-        self.handler = handler
-        self.started = False
-        self._arguments = arguments
-
-    def __call__(self) -> Any:
-        self.started = True
-        return fork.call(self.handler.function, *self._arguments)
-
-    def late(self, seconds: float) -> str:
-        """The problem when there is no result after `seconds`."""
-        if self.started:
-            return f"has not answered in {seconds:g} s"
-        return f"was not called: it waited for a thread (handler_threads) for {seconds:g} s"
-
-
-class _Late(Exception):
-    """A handler exceeded its time limit."""
 
 
 _SHOWN_BYTES = 120

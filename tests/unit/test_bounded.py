@@ -46,7 +46,7 @@ BOUNDS = {
     "app.app.App.sources": CONFIGURED,
     "app.dispatch.Dispatcher._starting": "connections that came before the start was over",
     "app.dispatch.Dispatcher._stopwatches": CONFIGURED,
-    "app.dispatch.Dispatcher._timers": "a call of a handler each, and those are bounded",
+    "app.call.TimeLimits._timers": "a call of a handler each, and those are bounded",
     "app.dispatch.Dispatcher.clients": CONNECTIONS,
     "hub.audience.Audience.groups": "a group for each format, of which there are some ten",
     "hub.audience.Audience.joining": CONNECTIONS,

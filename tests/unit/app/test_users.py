@@ -57,7 +57,7 @@ class TestTheUser:
             ({"user": "x" * 256}, "client.user has 256 characters, expected 255 at most"),
             ({"user": "\ud83d"}, "surrogate"),
             ({"info": object()}, "object does not fit into JSON"),
-            ({"info": "x" * 4_096}, "client.info has 4098 bytes of JSON, expected 4096"),
+            ({"info": "x" * 4_096}, "client.info has 4098 bytes of JSON, expected 4096 at most"),
         ],
     )
     def test_that_is_impossible_fails_the_handler(

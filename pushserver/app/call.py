@@ -1,0 +1,77 @@
+"""One call of a handler, and its time limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from pushserver.app.handlers import Handler
+from pushserver.usercode import fork
+
+
+class Call:
+    """One call of a handler; `started` is set in its thread."""
+
+    def __init__(self, handler: Handler, arguments: tuple[Any, ...]):
+        self.handler = handler
+        self.started = False
+        self._arguments = arguments
+
+    def __call__(self) -> Any:
+        self.started = True
+        return fork.call(self.handler.function, *self._arguments)
+
+    def late(self, seconds: float) -> str:
+        """The problem when there is no result after `seconds`."""
+        if self.started:
+            return f"has not answered in {seconds:g} s"
+        return f"was not called: it waited for a thread (handler_threads) for {seconds:g} s"
+
+
+class Late(Exception):
+    """A handler exceeded its time limit."""
+
+
+class TimeLimits:
+    """The time limits of the calls that run; `raised_late` gets an exception after the limit."""
+
+    def __init__(self, timer: IReactorTime, raised_late: Callable[[Handler, Failure], None]):
+        self._timer = timer
+        self._raised_late = raised_late
+        self._timers: set[IDelayedCall] = set()
+
+    def apply(self, call: Call, running: Deferred[Any], seconds: float) -> Deferred[Any]:
+        """Return the handler's result, or fail with Late after `seconds`.
+
+        A late handler is cancelled; it may ignore that.
+        """
+        if running.called:
+            return running
+        answer: Deferred[Any] = Deferred()
+
+        def late() -> None:
+            self._timers.discard(timer)
+            answer.errback(Late())
+            running.cancel()
+
+        def over(result: Any) -> None:
+            self._timers.discard(timer)
+            if timer.active():
+                timer.cancel()
+                answer.callback(result)
+            elif isinstance(result, Failure) and result.check(CancelledError) is None:
+                self._raised_late(call.handler, result)
+
+        timer: IDelayedCall = self._timer.callLater(seconds, late)
+        self._timers.add(timer)
+        running.addBoth(over)
+        return answer
+
+    def end(self) -> None:
+        """Cancel all timers: nothing waits for a handler any more."""
+        while self._timers:
+            self._timers.pop().cancel()
