@@ -37,7 +37,7 @@ from pushserver.resources.api_calls import (
     invitation_of,
 )
 from pushserver.sessions.callbacks import ClientSession
-from pushserver.sessions.commands import history_result
+from pushserver.sessions.history_request import history_result
 from pushserver.sessions.node import Node
 
 

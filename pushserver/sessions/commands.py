@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from pushserver.channels.channel import Channel
-from pushserver.channels.history import History
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
@@ -15,6 +13,7 @@ from pushserver.errors import Invalid, Refused
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError, SubscribePosition, SubscribeResult
+from pushserver.sessions.history_request import history_result
 from pushserver.sessions.replay_cache import FIRST_BYTES
 from pushserver.sessions.session import Session
 
@@ -246,42 +245,6 @@ METHODS: dict[str, Callable[[Session, bytes], Awaitable[Struct]]] = {
 def answer(session: Session, method: str, text: bytes) -> Awaitable[Struct]:
     """The result of a command; raises a PushServerError with a `centrifuge_code`."""
     return METHODS[method](session, text)
-
-
-def history_result(
-    log: History, name: str, request: centrifuge.HistoryRequest
-) -> centrifuge.HistoryResult:
-    """The answer to a history request; raises CommandError for a position of another epoch."""
-    channel = log.peek(name)
-    since = request.since
-    if since is None:
-        rows = channel.after(0)
-    else:
-        offset = _offset(log, channel, Position(since.epoch, since.offset))
-        if request.reverse:
-            rows = [row for row in channel.after(0) if row.offset < offset]
-        else:
-            rows = channel.after(offset)
-    if request.reverse:
-        rows.reverse()
-    if request.limit >= 0:
-        rows = rows[: request.limit]
-    pubs = [centrifuge.pub(row) for row in rows]
-    return centrifuge.HistoryResult(pubs, channel.epoch, channel.top)
-
-
-def _offset(log: History, channel: Channel, position: Position) -> int:
-    """The position's offset in the present numbering of the channel; raises CommandError."""
-    if not position.epoch or position.epoch == channel.epoch:
-        return position.offset
-    if not position.offset:
-        # The reader of a channel without publications may have the epoch of another generation.
-        resumed = log.resume(channel.name, position, limited=False)
-        if resumed.recovered:
-            return channel.top - len(resumed.publications)
-    raise CommandError(
-        centrifuge.UNRECOVERABLE, f"unrecoverable position: epoch {position.epoch[:40]!r}"
-    )
 
 
 async def _readable(session: Session, name: str) -> str:
