@@ -22,12 +22,16 @@ RATE_SECONDS = 60.0
 
 
 def check_lister(request: Request, gate: Gate) -> None:
-    """Raise Denied unless the request comes from this machine or has an API key.
+    """Raise Denied for a request without an API key that may not publish without one either.
 
     Names of channels may be secrets: a reader needs nothing but the name.
     """
     if not gate.has_key(request) and not gate.allows(request):
-        raise Denied(403, "the list of channels needs an X-API-Key from another machine")
+        raise Denied(
+            403,
+            "the list of channels needs an X-API-Key (auth.api_keys); only without configured keys,"
+            " programs on the server's machine need none",
+        )
 
 
 def channel_list(request: Request, node: Node) -> bytes:
@@ -38,16 +42,18 @@ def channel_list(request: Request, node: Node) -> bytes:
     text = request.args.get(b"q", [b""])[-1].decode("utf-8", "replace").lower()
     limit = number(request, "limit", MOST)
     watchers, channels = node.hub.channels(), node.history.channels
-    names = watchers.keys() | (name for name, channel in channels.items() if channel.top)
-    matching = [name for name in names if text in name.lower()]
-
-    def newest_first(name: str) -> tuple[float, str]:
-        channel = channels.get(name)
-        return (float("inf") if channel is None else -channel.time, name)
-
-    first = heapq.nsmallest(MOST if limit is None else limit, matching, key=newest_first)
-    rows = [row(node, name, watchers) for name in first]
-    return answer_json(request, {"channels": rows, "total": len(matching)})
+    # One pass, and no function for each name: a server may have 100,000 channels.
+    found = [
+        (-channel.time, name)
+        for name, channel in channels.items()
+        if (channel.top or name in watchers) and text in name.lower()
+    ]
+    found += [
+        (float("inf"), name) for name in watchers if name not in channels and text in name.lower()
+    ]
+    first = heapq.nsmallest(MOST if limit is None else limit, found)
+    rows = [row(node, name, watchers) for _, name in first]
+    return answer_json(request, {"channels": rows, "total": len(found)})
 
 
 def row(node: Node, name: str, watchers: Mapping[str, int]) -> dict[str, Any]:

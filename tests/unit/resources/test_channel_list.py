@@ -62,6 +62,17 @@ def test_newest_channels_are_first_and_watched_ones_without_events_last(server: 
     assert names(server) == ["a", "c", "b"]
 
 
+def test_each_channel_is_listed_once(server: Server) -> None:
+    server.publish("a")
+    server.hub.history.channels["a"].clear()
+    server.publish("b")
+    for _ in range(2):
+        server.open("/events?channel=a&channel=b&channel=c", accept="text/event-stream")
+    assert names(server) == ["b", "a", "c"]
+    assert [row["watchers"] for row in channels(server)] == [2, 2, 2]
+    assert server.get("/channels/").json["total"] == 3
+
+
 def test_names_are_selected_by_a_text(server: Server) -> None:
     for name in ("chat:Lobby", "chat:den", "orders"):
         server.publish(name)
@@ -102,6 +113,8 @@ class TestAnotherMachine:
         answer = server.get("/channels/")
         assert answer.status == 403
         assert b"secret-name" not in answer.body
+        # Also a program on this machine, which reads that the keys are the reason.
+        assert b"auth.api_keys" in answer.body
         assert [row["channel"] for row in channels(server, x_api_key=KEY)] == ["secret-name"]
         assert server.get("/channels/", x_api_key="wrong").status == 401
 
