@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from pushserver import PublishError
-from pushserver.piping import BATCH_BYTES, Piper, batches, json_line
+from pushserver.piping import BATCH_BYTES, KEYED_LINES, KEYED_SECONDS, Piper, batches, json_line
 from tests.unit.test_publisher import CUT, Listener, Pauses, listener  # noqa: F401
 
 
@@ -32,6 +32,16 @@ def answer(published: int, status: int = 201, message: str = "") -> tuple[int, b
 
 def piper(listener: Listener) -> Piper:  # noqa: F811
     return Piper(listener.url, "chat:a b", "e", "s3cret")
+
+
+def without_keys(listener: Listener) -> Piper:  # noqa: F811
+    """One that has sent too many lines with keys."""
+    listener.answers.insert(0, answer(KEYED_LINES))
+    pipe = piper(listener)
+    pipe.publish([b"0"] * KEYED_LINES)
+    pipe.first = 1
+    listener.requests.clear()
+    return pipe
 
 
 class TestTheLines:
@@ -98,10 +108,44 @@ class TestARequest:
 
     def test_that_stopped_is_continued(self, listener: Listener, pauses: Pauses) -> None:  # noqa: F811
         listener.answers = [answer(2, 503, "line 3: the server is shutting down"), answer(1)]
-        pipe = piper(listener)
+        pipe = without_keys(listener)
         pipe.publish([b"1", b"2", b"3"])
         assert listener.requests[1]["body"] == b"3"
         assert pauses == [0.5]
+
+    @pytest.mark.parametrize(
+        "trouble",
+        [CUT, answer(1, 503, "line 2: the server is shutting down"), (502, b"<html>"), (504, b"")],
+    )
+    def test_is_sent_again_whole_with_its_key(
+        self,
+        listener: Listener,  # noqa: F811
+        pauses: Pauses,
+        trouble: tuple[int, bytes],
+    ) -> None:
+        listener.answers = [trouble, answer(2), answer(1)]
+        pipe = piper(listener)
+        pipe.publish([b"1", b"2"])
+        pipe.publish([b"3"])
+        assert [request["body"] for request in listener.requests] == [b"1\n2", b"1\n2", b"3"]
+        first, again, other = (r["headers"]["Idempotency-Key"] for r in listener.requests)
+        assert first == again != other
+        assert pipe.first == 4
+        assert pauses == [0.5]
+
+    def test_has_no_key_beyond_the_lines_that_a_server_can_remember(
+        self,
+        listener: Listener,  # noqa: F811
+        pauses: Pauses,
+    ) -> None:
+        listener.answers = [answer(KEYED_LINES), answer(1), answer(1)]
+        pipe = piper(listener)
+        pipe.publish([b"1"] * KEYED_LINES)
+        pipe.publish([b"2"])
+        pauses.sleep(KEYED_SECONDS)
+        pipe.publish([b"3"])
+        keys = [request["headers"]["Idempotency-Key"] for request in listener.requests]
+        assert [key is not None for key in keys] == [True, False, True]
 
     def test_with_a_bad_line_names_it(self, listener: Listener) -> None:  # noqa: F811
         listener.answers = [answer(3), answer(1, 400, "line 2: NaN is not JSON")]
@@ -114,7 +158,7 @@ class TestARequest:
         ("status", "body", "message"),
         [
             (401, b'{"error":{"message":"the key is wrong"}}', "401: the key is wrong"),
-            (502, b"<html>", "502: Bad Gateway"),
+            (404, b"<html>", "404: Not Found"),
             (200, b"{}", "expected a server that publishes lines"),
             (201, b'{"offset":1,"epoch":"e","id":"e:1"}', "expected a server that publishes lines"),
         ],
@@ -132,9 +176,12 @@ class TestARequest:
             piper(listener).publish([b"1", b"2"])
         assert pauses == []
 
-    def test_whose_connection_is_lost_names_the_lines(self, listener: Listener) -> None:  # noqa: F811
+    def test_without_a_key_whose_connection_is_lost_names_the_lines(
+        self,
+        listener: Listener,  # noqa: F811
+    ) -> None:
         listener.answers = [answer(5), CUT]
-        pipe = piper(listener)
+        pipe = without_keys(listener)
         pipe.publish([b"0"] * 5)
         with pytest.raises(PublishError, match="lines 6 to 7 may have been published, or some"):
             pipe.publish([b"1", b"2"])
