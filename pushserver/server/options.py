@@ -47,9 +47,9 @@ class Options(usage.Options):
         "ssl:..., unix:... or systemd:name=http."
     )
     optParameters: ClassVar = [
-        ["config", "c", "", "Configuration file (TOML)."],
-        ["app", "a", "", "Application to run, such as ticker:app or ticker.py."],
-        ["host", None, "", f"Address to listen on. [default: {LOOPBACK}]"],
+        ["config", "c", None, "Configuration file (TOML)."],
+        ["app", "a", None, "Application to run, such as ticker:app or ticker.py."],
+        ["host", None, None, f"Address to listen on. [default: {LOOPBACK}]"],
         ["port", "p", None, f"Port to listen on. [default: {PORT}]"],
     ]
     optFlags: ClassVar = [
@@ -59,7 +59,8 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        self["listen"] = []
+        # In optParameters, the help would have "[default: ]" for each.
+        self.update(config="", app="", host="", listen=[])
 
     def opt_listen(self, endpoint: str) -> None:
         """ENDPOINT to listen on, in place of --host and --port; repeatable."""

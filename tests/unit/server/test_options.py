@@ -114,7 +114,10 @@ def test_help_has_status_0(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parsed("--help")
     assert not isinstance(ended.value, StartFailed)
-    assert "--listen" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "--listen" in text
+    assert "[default: 127.0.0.1]" in text
+    assert "[default: ]" not in text
 
 
 def test_error_in_the_file_names_the_key(tmp_path: Path) -> None:
