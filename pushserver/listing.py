@@ -20,25 +20,29 @@ MAX_LIST_BYTES = 4_194_304
 
 def list_channels(options: Any, out: TextIO) -> None:
     """Print the list; raises CommandFailed."""
+    path = f"/channels/?{urlencode({'q': options.text})}"
     try:
-        query = urlencode({"q": options.text})
-        request = make_request(
-            options.url, f"/channels/?{query}", {"Accept": "application/json"}, options.key
-        )
+        request = make_request(options.url, path, {"Accept": "application/json"}, options.key)
+    except ValueError as error:
+        # It names the URL, but not one with a password.
+        raise CommandFailed(str(error)) from None
+    try:
         with send(request, TIMEOUT_SECONDS) as response:
             content = json.loads(response.read(MAX_LIST_BYTES))
         rows = [_Listed(row) for row in content["channels"]]
+        lines = [json.dumps(row.content) if options.json else row.line() for row in rows]
+        more = int(content["total"]) - len(rows)
     except HTTPError as error:
         raise CommandFailed(refusal(request, error, TIMEOUT_SECONDS)) from None
     except (OSError, HTTPException) as error:
         reason = printable(str(getattr(error, "reason", None) or error))
         raise CommandFailed(f"{options.url}: {reason}; is it running?") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CommandFailed(f"{options.url}: {printable(str(error))}") from None
-    for row in rows:
-        print(json.dumps(row.content) if options.json else row.line(), file=out)
-    if len(rows) < content["total"]:
-        complain(f"and {content['total'] - len(rows)} more")
+    for line in lines:
+        print(line, file=out)
+    if more > 0:
+        complain(f"and {more} more")
 
 
 class _Listed:
@@ -57,6 +61,6 @@ class _Listed:
             f" {self._retained:>6} retained, {self._watchers:>4} watching"
         )
         if self._last is None:
-            return text
+            return printable(text)
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._last["time"]))
-        return f"{text}, last {printable(self._last['event'])} at {at}"
+        return printable(f"{text}, last {self._last['event']} at {at}")

@@ -555,13 +555,51 @@ class TestChannels:
         assert json.loads(lines[0]) == self.ROW
         assert len(lines) == 2
 
-    @pytest.mark.parametrize("content", ["no", "[]", '{"channels": [{}]}', '{"channels": 1}'])
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "no",
+            "[]",
+            "[" * 100_000,
+            '{"channels": [{}]}',
+            '{"channels": 1}',
+            '{"channels": []}',
+            '{"channels": [], "total": "many"}',
+            json.dumps({"channels": [ROW | {"last": 1}], "total": 1}),
+            json.dumps({"channels": [ROW | {"last": {"event": 1, "time": 1e300}}], "total": 1}),
+        ],
+    )
     def test_of_another_server_are_reported(
         self, streams: Streams, capsys: Capture, content: str
     ) -> None:
         streams.lives = [[content]]
         assert main(["channels", "--url", streams.url]) == 1
         assert capsys.readouterr().err.startswith(f"pushserver: {streams.url}: ")
+
+    def test_have_no_control_characters(self, streams: Streams, capsys: Capture) -> None:
+        streams.lives = [
+            [
+                json.dumps(
+                    {"channels": [self.ROW | {"channel": "\x1b[2J", "last": None}], "total": 1}
+                )
+            ]
+        ]
+        assert main(["channels", "--url", streams.url]) == 0
+        assert capsys.readouterr().out.startswith("\\x1b[2J ")
+
+    @pytest.mark.parametrize(
+        ("url", "problem"),
+        [
+            ("http://me:s3cret@localhost:1", "the URL has a name before an @"),
+            ("me:s3cret@localhost:1", "the URL has a name before an @"),
+            ("localhost:1", "localhost:1: expected a URL such as http://localhost:8080"),
+        ],
+    )
+    def test_of_a_wrong_url_are_refused_without_its_password(
+        self, capsys: Capture, url: str, problem: str
+    ) -> None:
+        assert main(["channels", "--url", url]) == 1
+        assert capsys.readouterr().err.startswith(f"pushserver: {problem}")
 
     def test_without_a_server_are_reported(self, capsys: Capture) -> None:
         with socket.socket() as taken:
