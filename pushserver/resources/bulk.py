@@ -24,6 +24,8 @@ GROUP = 128
 """The lines that are published in one turn of the reactor, of all bodies together."""
 MOST_BYTES = 33_554_432
 """The bytes of all bodies that are being published. One body may be longer if it is alone."""
+SEPARATOR = "\n"
+"""Between a key and the number of a line: no character of a key (KEY_RULE)."""
 ROOM_SECONDS = 10.0
 """The longest wait of a line for room in the channel's backlog."""
 PAUSE_SECONDS = 0.01
@@ -99,7 +101,7 @@ async def publish_lines(
 ) -> bytes:
     """Publish each line of the body; blank lines are skipped.
 
-    `draft` has the channel, event and tags of all, and the idempotency key, to which a colon and
+    `draft` has the channel, event and tags of all, and the idempotency key, to which SEPARATOR and
     the number of the line are added. The answer is `201 {"published", "offset", "epoch", "id"}`,
     with the position of the last line. The first line that fails ends the request: the status is
     that of its error, and the answer `{"error": {"code", "message"}, "published", "line"}`. Without
@@ -113,7 +115,7 @@ async def publish_lines(
         raise InvalidData("the body has no lines, expected a JSON value in each")
     if draft.key:
         try:
-            check_key(_key(draft, 1 + body.rstrip().count(b"\n")))
+            check_key(_key(draft, 1 + body.rstrip().count(b"\n")).replace(SEPARATOR, ":"))
         except InvalidKey as error:
             return _failure(request, group[0][0], error, 0)
     while group:
@@ -142,8 +144,8 @@ def _lines(body: bytes) -> Iterator[Line]:
 
 
 def _key(draft: Draft, number: int) -> str:
-    """The idempotency key of a line."""
-    return f"{draft.key}:{number}" if draft.key else ""
+    """The idempotency key of a line, which no publisher can give to another publication."""
+    return f"{draft.key}{SEPARATOR}{number}" if draft.key else ""
 
 
 async def _publish(lines: list[Line], draft: Draft, node: Node, outcome: Outcome) -> None:

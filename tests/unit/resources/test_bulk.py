@@ -93,6 +93,16 @@ def test_repeated_body_with_a_key_is_published_once() -> None:
     assert data(server) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("key", ["k:1", "k1", "k 1", "k-1"])
+def test_key_of_a_line_is_that_of_no_other_publication(key: str) -> None:
+    server = Server()
+    answer(server, b"1", idempotency_key="k")
+    single = server.open("/channels/a", "POST", b"2", idempotency_key=key).response("POST")
+    lines = answer(server, b"3", idempotency_key=key)
+    assert (single.json["offset"], lines.json["offset"]) == (2, 3)
+    assert data(server) == [1, 2, 3]
+
+
 @pytest.mark.parametrize(("size", "lines"), [(126, 10), (125, 100), (124, 1_000)])
 def test_key_that_is_too_long_for_the_last_line_is_refused(size: int, lines: int) -> None:
     server = Server()
