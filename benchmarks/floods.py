@@ -39,6 +39,17 @@ CONNECT = frame(1, b'{"id":1,"connect":{}}')
 TINY = b'{"id":2,"ping":{}}'
 HISTORY = b'{"id":2,"history":{"channel":"big","limit":-1}}'
 LONG_BODY = b"[%b]" % b",".join([b'"xxxxxxx"'] * 100_000)
+LINES = request(
+    "POST /channels/a",
+    f"X-API-Key: {KEY}",
+    "Content-Type: application/x-ndjson",
+    body=b"1\n" * 500_000,
+)
+CHUNKS = (
+    request("POST /channels/a", f"X-API-Key: {KEY}", "Transfer-Encoding: chunked")
+    + b"1\r\n1\r\n" * 300
+    + b"0\r\n\r\n"
+)
 STREAM = request("GET /channels/a", "Accept: text/event-stream")
 LONG_POLL = request("GET /channels/a?wait=60&since=now")
 
@@ -82,6 +93,8 @@ ATTACKS = (
     Attack("GET of 1 MB", flood=request("GET /channels/big")),
     Attack("history of 1 MB", CENTRIFUGE, CONNECT, frame(1, HISTORY)),
     Attack("POST of 1 MB", flood=request("POST /channels/a", f"X-API-Key: {KEY}", body=LONG_BODY)),
+    Attack("POST of 500,000 lines", flood=LINES),
+    Attack("POST in chunks of a byte", flood=CHUNKS),
     Attack("GET of the page", flood=request("GET /", "Accept: text/html")),
     Attack("methods in lower case", flood=request("get /channels/a")),
     Attack("wrong keys", flood=request("POST /channels/a", "X-API-Key: x", body=b"1")),
