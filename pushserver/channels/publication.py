@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,11 +81,26 @@ class Publication(Struct, frozen=True, gc=False):
         return Receipt(self.epoch, self.seq, self.offset)
 
 
+class Tags(dict[str, str]):
+    """Tags that know their size; a broadcast shares them among the publications of its channels."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self, tags: Mapping[str, str]):
+        super().__init__(tags)
+        self.bytes = tags_bytes(tags)
+
+
+def tags_bytes(tags: Mapping[str, str]) -> int:
+    """The bytes of all names and values in UTF-8."""
+    return sum(len(name.encode()) + len(value.encode()) for name, value in tags.items())
+
+
 def content_bytes(row: Draft | Publication) -> int:
     """The bytes of all texts of a publication, which bounds in bytes count."""
     size = len(row.channel) + len(row.event) + len(row.data)
     if row.tags is not None:
-        size += sum(len(name.encode()) + len(value.encode()) for name, value in row.tags.items())
+        size += row.tags.bytes if isinstance(row.tags, Tags) else tags_bytes(row.tags)
     info = row.info
     if info is not None:
         size += len(info.client) + len(info.user.encode())
@@ -98,4 +114,4 @@ def check_tags(tags: Any) -> dict[str, str] | None:
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidData(f"tags must map strings to strings, got {name!r:.60}: {value!r:.60}")
         jsontext.encode([name, value])
-    return dict(tags) if tags else None
+    return Tags(tags) if tags else None

@@ -6,7 +6,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event
-from pushserver.channels.publication import Draft
+from pushserver.channels.publication import Draft, Tags
 from pushserver.errors import Invalid
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError
@@ -157,7 +157,7 @@ def draft_of(call: Content) -> Draft:
         "",
         bytes(call.data),
         check_event("message" if event is None else event),
-        tags or None,
+        Tags(tags) if tags else None,
         key=check_key(call.idempotency_key) if call.idempotency_key else "",
     )
 
