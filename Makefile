@@ -1,6 +1,6 @@
 # `make run` and `make test` need only Python 3.11 or newer, and root or sudo if Debian packages
 # are missing.
-#   make run ARGS="--listen tcp:9000:interface=127.0.0.1"
+#   make run ARGS="--port 9000"
 
 SHELL := /bin/bash
 BIN := .venv/bin
@@ -14,7 +14,7 @@ PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 .PHONY: help run test unit lowest pythons lint format pins bench bench-quick attacks clean
 
 help:
-	@echo "make run      serve http://localhost:8080/     (ARGS=... for twistd pushserver)"
+	@echo "make run      serve http://localhost:8080/     (ARGS=... for pushserver serve)"
 	@echo "make test     all checks and tests, as in CI"
 	@echo "make unit     only the fast tests"
 	@echo "make lowest   the tests with the lowest versions that setup.py allows, before a release"
@@ -28,7 +28,7 @@ help:
 
 run:
 	@tools/venv run
-	@exec $(BIN)/twistd --nodaemon --pidfile= pushserver $(ARGS)
+	@exec $(BIN)/pushserver serve $(ARGS)
 
 test: lint
 	@tools/system-packages --for-tests
