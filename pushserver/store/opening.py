@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sqlite3
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +19,10 @@ REMEDY = (
     ": restore a copy (docs/delivery.md), or move it away with its -wal file to start with an"
     " empty history"
 )
+
+LOCK_SECONDS = 2.0
+"""The longest wait for another server or program that has the file open."""
+_PAUSE_SECONDS = 0.05
 
 
 class StoreError(PushServerError):
@@ -33,6 +40,8 @@ class Opened:
     database: sqlite3.Connection
     inode: int
     log_is_missing: bool
+    lock: int | None
+    """A second lock, to be closed after the database."""
 
 
 def open_database(path: str, mode: int) -> Opened:
@@ -43,26 +52,34 @@ def open_database(path: str, mode: int) -> Opened:
     with contextlib.suppress(OSError, ValueError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
     try:
-        database = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(
+            path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+        )
     except (sqlite3.Error, ValueError) as error:
         folder = os.path.dirname(os.path.abspath(path))
         hint = "" if isinstance(error, ValueError) else _hint(path, error)
         why = f"{error}{hint}" if os.path.isdir(folder) else f"there is no folder {folder}"
         raise StoreError(f"cannot open {path}: {why}") from None
+    lock: int | None = None
     try:
         inode = os.stat(path).st_ino
+        # Before SQLite reads: its close would write the log of the other server to the database.
+        lock = _lock(path)
         was_in_start = _prepare(database, path, mode)
-        return Opened(database, inode, log_is_missing and not was_in_start)
+        return Opened(database, inode, log_is_missing and not was_in_start, lock)
     except (sqlite3.Error, OSError) as error:
         database.close()
+        unlock(lock)
         # As text, since a damaged database has several codes.
         remedy = REMEDY if "malformed" in str(error) else _hint(path, error)
         raise StoreError(f"cannot use {path}: {error}{remedy}") from None
     except WrongFormat as error:
         database.close()
+        unlock(lock)
         raise StoreError(f"{path} {error}") from None
     except StoreError:
         database.close()
+        unlock(lock)
         raise
 
 
@@ -121,6 +138,40 @@ def _prepare(database: sqlite3.Connection, path: str, mode: int) -> bool:
         with transaction(database):
             migrate(database, format_)
     return was_in_start
+
+
+def _lock(path: str) -> int | None:
+    """Lock the file once more; None where that is not possible.
+
+    SQLite's locks belong to the process, and end when it closes any descriptor of the file: for
+    example, when the application has copied it. This one ends with its own descriptor. Other
+    systems than Linux take both locks for one kind, and would refuse SQLite's.
+    """
+    if sys.platform != "linux":
+        return None
+    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    waited = 0.0
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waited >= LOCK_SECONDS:
+                os.close(lock)
+                raise sqlite3.OperationalError("database is locked") from None
+            time.sleep(_PAUSE_SECONDS)
+            waited += _PAUSE_SECONDS
+        except OSError:
+            # A file system without such locks.
+            os.close(lock)
+            return None
+        else:
+            return lock
+
+
+def unlock(lock: int | None) -> None:
+    """End the lock; SQLite's locks of the file end too."""
+    if lock is not None:
+        os.close(lock)
 
 
 def _hint(path: str, error: Exception) -> str:

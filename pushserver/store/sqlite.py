@@ -16,7 +16,7 @@ from pushserver.channels.history import History, new_epoch
 from pushserver.channels.idempotency import Keys
 from pushserver.channels.position import channel_epoch
 from pushserver.store.batch import Batch, ChannelState, state
-from pushserver.store.opening import REMEDY, StoreError, open_database, transaction
+from pushserver.store.opening import REMEDY, StoreError, open_database, transaction, unlock
 from pushserver.store.rows import key_of, memory_of, publication_of, publication_row
 from pushserver.store.source_memory import SourceMemory
 from pushserver.store.wal import Log, log_of, log_path
@@ -41,7 +41,7 @@ class SqliteFile:
     def __init__(self, path: str, durability: str, mode: int = 0o600):
         """Open or create the file, with this mode; raises StoreError."""
         opened = open_database(path, mode)
-        self._db, self._inode = opened.database, opened.inode
+        self._db, self._inode, self._lock = opened.database, opened.inode, opened.lock
         self._log_is_missing = opened.log_is_missing
         self._path = path
         self._mode = mode
@@ -241,14 +241,20 @@ class SqliteFile:
         self._check_files()
         self._write([("running", "")], forgotten_keys=forgotten_keys)
         self._db.close()
+        self._unlock()
 
     def abandon(self) -> None:
         """Close, and leave the mark that the run was killed."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
+        self._unlock()
         # SQLite removes a log that it could write to the database; after a kill there is one.
         with contextlib.suppress(OSError):
             os.close(os.open(log_path(self._path), os.O_WRONLY | os.O_CREAT, self._mode))
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        unlock(lock)
 
     def _write(
         self,

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,6 +20,7 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, KeyEntry, Keys
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import ClientInfo, Publication, Receipt
+from pushserver.store import opening
 from pushserver.store.batch import Batch, ChannelState, state
 from pushserver.store.opening import StoreError
 from pushserver.store.schema import FORMAT
@@ -395,11 +398,17 @@ class TestFullDisk:
             assert offsets(history) == list(range(1, 51))
 
 
+OPEN = """
+import sys
+from pushserver.store.sqlite import SqliteFile
+SqliteFile(sys.argv[1], "sync")
+"""
+
+
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait two seconds for a locked file."""
-    connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *a, **kw: connect(*a, **{**kw, "timeout": 0.0}))
+    monkeypatch.setattr(opening, "LOCK_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -409,6 +418,15 @@ class TestUnusableFile:
     def test_opened_by_another_process(self, path: Path) -> None:
         with opened(path), pytest.raises(StoreError, match=r"s\.db: database is locked"):
             SqliteFile(str(path), "batched")
+
+    def test_opened_by_another_server_whose_application_has_copied_it(self, path: Path) -> None:
+        with opened(path):
+            # It ends the locks that SQLite has in this process.
+            path.read_bytes()
+            other = subprocess.run(
+                [sys.executable, "-c", OPEN, path], capture_output=True, text=True, check=False
+            )
+        assert "database is locked (another server has it open)" in other.stderr
 
     def test_locked_by_another_program(self, path: Path) -> None:
         with opened(path):
