@@ -171,6 +171,9 @@ def _lock(path: str) -> int | None:
 def unlock(lock: int | None) -> None:
     """End the lock; SQLite's locks of the file end too."""
     if lock is not None:
+        # A fork of this process has the descriptor too.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_UN)
         os.close(lock)
 
 

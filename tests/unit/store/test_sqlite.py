@@ -428,6 +428,16 @@ class TestUnusableFile:
             )
         assert "database is locked (another server has it open)" in other.stderr
 
+    def test_closed_while_a_fork_has_its_descriptors_is_opened_again(self, path: Path) -> None:
+        with opened(path) as (file, *_):
+            assert file._lock is not None
+            copied = os.dup(file._lock)
+        try:
+            with opened(path):
+                pass
+        finally:
+            os.close(copied)
+
     def test_locked_by_another_program(self, path: Path) -> None:
         with opened(path):
             pass
