@@ -403,6 +403,7 @@ async def grouped_values():
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         one = group.create_task(asyncio.sleep(0.001, 1))
     yield one.result()
+    app.publish("waits", 1)
     try:
         await asyncio.sleep(60)
     finally:
@@ -468,6 +469,8 @@ def test_all_of_asyncio_works_on_the_asyncio_reactor(tmp_path: Path) -> None:
         assert server.problems == []
         assert client.ask("rpc", "cancelled", None)["message"] == "the application failed"
         assert set(data(history(server, "ticks"))) == {"MainThread"}
+        # The generator is at its second tick.
+        assert server.get("channels/waits?since=oldest&wait=20").status == 200
         server.stop()
         server.start()
         assert data(history(server, "life"))[:3] == ["start", "closed", "stop"]
