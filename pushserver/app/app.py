@@ -203,7 +203,7 @@ class App:
         link = self._link
         if link is None:
             raise NotRunning(
-                "no server runs this application: start it with twistd pushserver --app"
-                " MODULE:NAME, or start its service()"
+                "no server runs this application: start it with pushserver serve MODULE:NAME,"
+                " twistd pushserver or its run(), or start its service()"
             )
         return link

@@ -15,7 +15,6 @@ from typing import TextIO, cast
 
 from twisted.application.reactors import NoSuchReactor, installReactor
 from twisted.application.service import IService
-from twisted.internet.error import ReactorNotRestartable
 from twisted.logger import globalLogBeginner
 
 from pushserver import __version__
@@ -47,7 +46,7 @@ def serve(options: Options, app: App | None = None, reactor: str = "", browse: b
     open the page in a browser. Raises StartFailed, SystemExit if the store could not be closed in
     order, and RuntimeError where no reactor can be run.
     """
-    _check_no_loop()
+    _check_can_run()
     listen_texts(options)
     watched = watch(options)
     error = None
@@ -83,7 +82,10 @@ def end_by(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def _check_no_loop() -> None:
+def _check_can_run() -> None:
+    """Raise StartFailed in a loop of asyncio, and RuntimeError after a run of the reactor."""
+    if getattr(sys.modules.get(_REACTOR), "_startedBefore", False):
+        raise RuntimeError("a reactor runs once in a process, and this one has run already")
     with suppress(RuntimeError):
         asyncio.get_running_loop()
         raise StartFailed(
@@ -113,16 +115,11 @@ def _install(name: str, app: App | None) -> Reactor:
 
 
 def _run(service: IService, reactor: Reactor) -> None:
-    if getattr(reactor, "_startedBefore", False):
-        raise RuntimeError("a reactor runs once in a process, and this one has run already")
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     main = threading.current_thread() is threading.main_thread()
-    try:
-        reactor.run(installSignalHandlers=main)  # type: ignore[call-arg]
-    except ReactorNotRestartable:
-        raise RuntimeError("a reactor runs once in a process") from None
+    reactor.run(installSignalHandlers=main)  # type: ignore[call-arg]
 
 
 def _announce(urls: list[str], browse: bool) -> None:

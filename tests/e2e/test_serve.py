@@ -93,6 +93,19 @@ def test_program_that_runs_its_application_continues_after_the_stop(tmp_path: Pa
         assert process.wait() == 0
 
 
+def test_second_run_in_one_process_is_an_error(tmp_path: Path) -> None:
+    code = (
+        f"{PLAIN}\nfrom twisted.internet import reactor\n\nreactor.callLater(0.1, reactor.stop)\n"
+        "app.run(port=0)\ntry:\n    app.run(port=0)\nexcept RuntimeError as error:\n"
+        "    print(error)\n"
+    )
+    (tmp_path / "twice.py").write_text(code)
+    command = [sys.executable, "twice.py"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[1].startswith("a reactor runs once in a process")
+
+
 @pytest.mark.parametrize("command", [[sys.executable, "ticker.py"], [*SERVE, "ticker.py"]])
 def test_coroutines_get_the_reactor_of_asyncio(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "ticker.py").write_text(COROUTINE + RUN)

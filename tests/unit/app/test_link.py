@@ -227,7 +227,9 @@ class TestAnApplicationWithoutAServer:
     def test_raises_on_publish(self) -> None:
         app = PushServer()
         for call in (lambda: app.publish("c", 1), lambda: app.send(1)):
-            with pytest.raises(NotRunning, match="twistd pushserver --app MODULE:NAME"):
+            with pytest.raises(
+                NotRunning, match="pushserver serve MODULE:NAME, twistd pushserver or its run"
+            ):
                 call()
         assert app.clients == []
 

@@ -6,6 +6,7 @@ import pytest
 
 from pushserver import Client, PushServer, Refused
 from pushserver.testing import Disconnected, ServerError, TestServer
+from tests.unit.fakes.tools import Client as FakeClient
 from tests.unit.fakes.web import Server, Trouble
 
 
@@ -17,7 +18,7 @@ def app() -> PushServer:
 def named(app: PushServer, **values: Any) -> None:
     @app.on("connect", thread=False)
     def connect(client: Client, data: Any) -> None:
-        for name, value in (values or data).items():
+        for name, value in (values or data or {}).items():
             setattr(client, name, value)
 
 
@@ -27,8 +28,14 @@ class TestTheUser:
         app.on("publish", thread=False)(lambda client, channel, data: None)
         with TestServer(app) as server:
             ada = server.connect({"user": "ada", "info": {"name": "Ada"}})
+            watcher = FakeClient(server.service.node)
+            watcher.say({"id": 2, "subscribe": {"channel": "room", "join_leave": True}})
+            watcher.transport.frames.clear()
             ada.subscribe("room")
-            [seen] = ada.command("presence", channel="room")["presence"].values()
+            [join] = [frame["push"]["join"]["info"] for frame in watcher.transport.take()]
+            assert (join["user"], join["conn_info"]) == ("ada", {"name": "Ada"})
+            presence = ada.command("presence", channel="room")["presence"]
+            seen = presence[ada.id]
             assert (seen["user"], seen["conn_info"]) == ("ada", {"name": "Ada"})
             ada.command("publish", channel="room", data=1)
             [row] = server.service.node.history.peek("room").after(0)
