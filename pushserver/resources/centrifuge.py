@@ -115,14 +115,24 @@ class WebSocketResource(LeafResource):
 
 
 class ResponseResource(LeafResource):
-    """One session over one response; the request contains its first commands."""
+    """One session over one response; the body of a POST contains its first commands."""
 
     protocol: ClassVar[str]
     """The name of the transport for the application."""
 
+    format: ClassVar[SessionFormat]
+    media: ClassVar[str]
+    """The media type of the response."""
+
     def __init__(self, context: ConnectionContext):
         super().__init__()
         self._context = context
+
+    def answer_post(self, request: Request) -> Answer:
+        assert request.content is not None
+        commands = request.content.read()
+        self.check(request, commands)
+        return self.open(request, commands)
 
     def check(self, request: Request, commands: bytes) -> None:
         """Refuse a page of another origin, Protobuf, and commands longer than a frame may be."""
@@ -132,23 +142,25 @@ class ResponseResource(LeafResource):
         if len(commands) > limit:
             raise Refusal(413, f"the commands have more than {limit} bytes (frame_bytes)")
 
-    def open(self, request: Request, format: SessionFormat, media: str, commands: bytes) -> Answer:
+    def open(self, request: Request, commands: bytes) -> Answer:
         """Answer with a new session."""
-        request.setHeader(b"content-type", media.encode())
+        request.setHeader(b"content-type", self.media.encode())
         if request.method == b"HEAD":
             return b""
         maker = self._context.session_maker(request, self.protocol, commands)
-        return self._context.respond(request, format, maker)
+        return self._context.respond(request, self.format, maker)
 
 
 class SseResource(ResponseResource):
-    """`GET ?cf_connect=COMMAND`, answered with events.
+    """`POST COMMANDS` or `GET ?cf_connect=COMMAND`, answered with events.
 
-    A page of another origin can cause a GET without an Origin (a picture, a link), so the request
-    may contain only the connect command.
+    A page of another origin can cause a GET without an Origin (a picture, a link), so a GET may
+    contain only the connect command.
     """
 
     protocol = "sse"
+    format = SESSION_SSE
+    media = EVENT_STREAM
 
     def answer_get(self, request: Request) -> Answer:
         given = request.args.get(b"cf_connect", [])
@@ -156,19 +168,15 @@ class SseResource(ResponseResource):
             raise Refusal(400, f"{len(given)} cf_connect=, expected one with the connect command")
         self.check(request, given[0])
         check_no_navigation(request)
-        return self.open(request, SESSION_SSE, EVENT_STREAM, _only_connect(given[0]))
+        return self.open(request, _only_connect(given[0]))
 
 
 class HttpStreamResource(ResponseResource):
     """`POST COMMANDS`, answered with lines."""
 
     protocol = "http_stream"
-
-    def answer_post(self, request: Request) -> Answer:
-        assert request.content is not None
-        commands = request.content.read()
-        self.check(request, commands)
-        return self.open(request, SESSION_LINES, "application/json", commands)
+    format = SESSION_LINES
+    media = "application/json"
 
 
 class Emulated(msgspec.Struct):

@@ -81,6 +81,7 @@ GETS = [
 POSTS = {
     "channels/open:x": "1",
     "connection/http_stream": COMMANDS,
+    "connection/sse": COMMANDS,
     "emulation": '{"session": "x", "data": "{}"}',
     "api/publish": '{"channel": "open:x", "data": 1}',
     "api/disconnect": '{"user": ""}',

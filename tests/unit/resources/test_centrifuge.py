@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as Settings
 from tests.unit.fakes.web import BROWSER, Line, Response, Server, handshake, parse
 
 CONNECT = {"id": 1, "connect": {}}
@@ -29,7 +31,7 @@ class Fallback:
         self.server = server
         self.how = how
         first, *rest = commands or (CONNECT,)
-        if how == "http_stream":
+        if how != "sse":
             first, rest = lines(first, *rest), []
         self.line = open_fallback(server, how, lines(first), **headers)
         self._data = b""
@@ -68,10 +70,15 @@ def open_fallback(server: Server, how: str, commands: bytes, **headers: str) -> 
     if how == "sse":
         path = f"/connection/sse?{urlencode({'cf_connect': commands})}"
         return server.open(path, accept=SSE, **headers)
+    if how == "sse_post":
+        return server.open("/connection/sse", "POST", commands, **headers)
     return server.open("/connection/http_stream", "POST", commands, **headers)
 
 
-@pytest.mark.parametrize("how", ["sse", "http_stream"])
+HOWS = ["sse", "sse_post", "http_stream"]
+
+
+@pytest.mark.parametrize("how", HOWS)
 class TestWhereWebSocketsAreBlocked:
     def test_the_first_commands_come_with_the_request(self, how: str) -> None:
         server = Server()
@@ -87,7 +94,7 @@ class TestWhereWebSocketsAreBlocked:
         assert (answer.status, answer.whole) == (200, False)
         assert answer["cache-control"] == "no-store"
         assert answer["x-accel-buffering"] == "no"
-        expected = SSE if how == "sse" else "application/json"
+        expected = "application/json" if how == "http_stream" else SSE
         assert answer["content-type"].startswith(expected)
 
     def test_later_commands_come_as_requests(self, how: str) -> None:
@@ -359,7 +366,7 @@ class TestTheResources:
         page = server.get("/channels/a", accept=BROWSER, **headers)
         assert page.status == 200
 
-    @pytest.mark.parametrize("how", ["sse", "http_stream"])
+    @pytest.mark.parametrize("how", HOWS)
     @pytest.mark.parametrize("site", ["cross-site", "same-site"])
     def test_a_foreign_page_starts_no_session(self, how: str, site: str) -> None:
         server = Server()
@@ -373,9 +380,28 @@ class TestTheResources:
         server.open(f"/connection/sse?cf_connect={query}", "HEAD")
         assert len(server.node.peers) == 0
 
+    @pytest.mark.parametrize("path", ["/connection/sse", "/connection/http_stream"])
+    def test_an_allowed_page_of_another_origin_may_post(self, path: str) -> None:
+        origin = "https://app.example"
+        server = Server(config=Config(server=Settings(allowed_origins=[origin])))
+        preflight = server.get(
+            path,
+            "OPTIONS",
+            origin=origin,
+            access_control_request_method="POST",
+            access_control_request_headers="content-type",
+        )
+        assert preflight.status == 204
+        assert "POST" in preflight["access-control-allow-methods"]
+        assert "content-type" in preflight["access-control-allow-headers"]
+        line = server.open(path, "POST", lines(CONNECT), origin=origin)
+        answer = line.response()
+        assert answer["access-control-allow-origin"] == origin
+        assert b'"client"' in answer.body
+
     @pytest.mark.parametrize(
         ("path", "method"),
-        [("/connection/sse", "POST"), ("/connection/http_stream", "GET")],
+        [("/connection/sse", "DELETE"), ("/connection/http_stream", "GET")],
     )
     def test_other_methods_are_405(self, path: str, method: str) -> None:
         assert Server().get(path, method).error[0] == 405
