@@ -1,4 +1,4 @@
-// The live graph: uPlot with our own legend; the caller redraws it at most once a frame.
+// The graph: uPlot with our own legend; the caller redraws it at most once a frame.
 
 import { element, setText } from "./dom.js";
 import { isPresent } from "./points.js";
@@ -11,23 +11,41 @@ const DASH = [6, 4];
 const X_AXIS_HEIGHT = 30;
 const MIN_SPAN = 0.02; // seconds
 
-/** Draws a Points table into `#graph`, with a legend in `#legend`. */
+/**
+ * Draws a Points table into the element `graph`, with a legend in `legend`; `at` has the time under
+ * the cursor, and `more` is shown if the table lacks lines. `format(number)` is for the legend.
+ */
 export class Graph {
-  constructor(elements, points) {
+  constructor(elements, points, format = null) {
     this.elements = elements;
     this.points = points;
+    this.format = format;
+    this.uPlot = null;
     this.plot = null;
     this.hidden = new Set();
     this.drawn = "[]"; // the names of the lines, as JSON
     this.hovered = null;
     this.items = new Map();
-    new ResizeObserver(() => this.#fit()).observe(elements.graph);
-    document.addEventListener("themechange", () => this.#rebuild());
+    this.resizes = new ResizeObserver(() => this.#fit());
+    this.resizes.observe(elements.graph);
   }
 
-  /** Whether uPlot is loaded. Without it, there is only the legend. */
-  get canDraw() {
-    return typeof globalThis.uPlot === "function";
+  /** Draws with uPlot from now on. Without it, there is only the legend. */
+  use(uPlot) {
+    this.uPlot = uPlot;
+    this.restyle();
+  }
+
+  /** Draws with the colours and the font that the element has now. */
+  restyle() {
+    this.#rebuild();
+  }
+
+  /** Frees the plot. */
+  destroy() {
+    this.resizes.disconnect();
+    this.plot?.destroy();
+    this.plot = null;
   }
 
   /** Updates the plot, the legend and the data attributes from the table. */
@@ -72,8 +90,7 @@ export class Graph {
     this.drawn = JSON.stringify(names);
     if (names.length > 0) {
       this.colours = readColours(graph);
-      if (this.canDraw)
-        this.plot = new globalThis.uPlot(this.#options(names), this.#data(), graph);
+      if (this.uPlot) this.plot = new this.uPlot(this.#options(names), this.#data(), graph);
     }
     this.#rebuildLegend(names);
   }
@@ -100,7 +117,7 @@ export class Graph {
 
   #options(names) {
     const { axis, grid } = this.colours;
-    const font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    const font = `12px ${getComputedStyle(this.elements.graph).fontFamily}`;
     const shared = { stroke: axis, font, grid: { stroke: grid, width: 1 }, ticks: { show: false } };
     return {
       ...this.#size(),
@@ -207,6 +224,7 @@ export class Graph {
 
   // As many decimals as the newest ten numbers of the line need, like the list beside it.
   #format(name, number) {
+    if (this.format) return this.format(number);
     const recent = (this.points.columns.get(name) ?? []).slice(-10).filter(isPresent);
     return formatNumber(number, Math.max(0, decimalsOf(number), ...recent.map(decimalsOf)));
   }
@@ -257,8 +275,12 @@ function fade(plot, colour) {
   const { top, height } = plot.bbox;
   if (height <= 0) return "transparent"; // before the first layout
   const gradient = plot.ctx.createLinearGradient(0, top, 0, top + height);
-  gradient.addColorStop(0, `${colour}38`);
-  gradient.addColorStop(1, `${colour}05`);
+  // A page may name its colours; the context gives them in hexadecimal.
+  plot.ctx.fillStyle = colour;
+  const { fillStyle } = plot.ctx;
+  if (!/^#[0-9a-f]{6}$/.test(fillStyle)) return "transparent";
+  gradient.addColorStop(0, `${fillStyle}38`);
+  gradient.addColorStop(1, `${fillStyle}05`);
   return gradient;
 }
 

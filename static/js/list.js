@@ -5,16 +5,26 @@ import { element } from "./dom.js";
 import { alignment, describe, formatNumber } from "./values.js";
 import { clock, fullTime } from "./times.js";
 
-/** Shows the newest publications in `<ol id="list">`, which is filled with placeholders at first. */
+const MOST_PLACEHOLDERS = 10;
+const ALL = { pick: (data) => data, format: formatNumber };
+
+/**
+ * Shows the newest `size` publications in an `<ol>`, with placeholders for those that are missing.
+ * `openWhole(publication)` shows all of one; `pick(data)` returns the part to show, and
+ * `format(number, decimals)` the text of a number.
+ */
 export class List {
-  constructor(element, size, openWhole) {
+  constructor(element, size, openWhole, { pick, format } = ALL) {
     this.element = element;
     this.size = size;
     this.openWhole = openWhole;
+    this.pick = pick;
+    this.format = format;
     this.rows = []; // newest first
     this.columns = "";
     // Which rows are cut depends on the width.
-    new ResizeObserver(() => this.#findCut(this.rows)).observe(element);
+    this.resizes = new ResizeObserver(() => this.#findCut(this.rows));
+    this.resizes.observe(element);
   }
 
   /** Shows these publications, newest last. */
@@ -35,6 +45,11 @@ export class List {
     this.complete = true;
   }
 
+  /** Stops measuring. */
+  destroy() {
+    this.resizes.disconnect();
+  }
+
   #drop(wanted) {
     const [keep, gone] = [[], []];
     for (const row of this.rows) (wanted.has(row.publication) ? keep : gone).push(row);
@@ -46,14 +61,15 @@ export class List {
   // Placeholders keep the height of a list with few rows. The topmost is removed first, so that the
   // others stay in place.
   #fill() {
-    const missing = this.size - this.element.children.length;
+    const places = Math.max(this.rows.length, Math.min(this.size, MOST_PLACEHOLDERS));
+    const missing = places - this.element.children.length;
     for (let index = 0; index < missing; index++) this.element.append(placeholder());
     for (let index = 0; index < -missing; index++)
       this.element.querySelector(".placeholder-row").remove();
   }
 
   #makeRow(publication) {
-    const description = describe(publication.data);
+    const description = describe(this.pick(publication.data));
     const item = element("li", "row-item");
     item.dataset.offset = String(publication.offset ?? "");
     const value = element("span", "row-value");
@@ -90,13 +106,16 @@ export class List {
   // All rows have the same decimals and widths: when a new row changes them, all numbers are
   // rewritten.
   #align() {
-    const columns = alignment(this.rows.map((row) => row.description));
+    const columns = alignment(
+      this.rows.map((row) => row.description),
+      this.format,
+    );
     const signature = JSON.stringify([...columns]);
     for (const row of this.rows) {
       if (row.aligned === signature) continue;
       for (const { part, value } of row.numbers) {
         const { decimals, width } = columns.get(part.key);
-        value.textContent = formatNumber(part.number, decimals);
+        value.textContent = this.format(part.number, decimals);
         value.style.minWidth = `${width}ch`;
       }
       row.aligned = signature;

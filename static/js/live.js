@@ -3,6 +3,7 @@
 import { ChannelConnection } from "./connection.js";
 import { attachCopyButtons } from "./copying.js";
 import { element, setText } from "./dom.js";
+import { Drawing } from "./drawing.js";
 import { Graph } from "./graph.js";
 import { List } from "./list.js";
 import { findNames, nearest } from "./names.js";
@@ -12,6 +13,7 @@ import { StateLine, stateText } from "./state.js";
 import { Tally } from "./tally.js";
 import { ago, clock, fullTime, rate } from "./times.js";
 import { Trouble } from "./trouble.js";
+import { loadPlot } from "./uplot.js";
 import { numericLeaves, spokenText } from "./values.js";
 import { Whole } from "./whole.js";
 
@@ -19,7 +21,6 @@ const MAX_LINES = 8;
 const MOST_NAMES = 1000;
 const SUGGESTIONS = 3;
 const MAX_POINTS = 5000; // the most that a page can redraw in a frame
-const DRAW_MS = 50; // at most twenty updates a second: more cannot be read
 const TITLE_MS = 1000;
 const NOTICE_MS = 60_000;
 const SILENT_MS = 10_000;
@@ -36,7 +37,7 @@ class LivePage {
     this.tally = new Tally();
     this.paused = false;
     this.missedWhilePaused = 0;
-    this.drawnAt = -Infinity;
+    this.drawing = new Drawing(() => this.draw());
     this.titledAt = -Infinity;
     const whole = new Whole(byId("whole"));
     this.list = new List(byId("list"), settings.listSize, (publication) => whole.open(publication));
@@ -49,6 +50,7 @@ class LivePage {
       },
       this.points,
     );
+    this.noGraph = "";
     this.speaker = new Speaker(byId("spoken"));
     this.connection = new ChannelConnection(settings, {
       onState: (state) => this.showState(state),
@@ -71,11 +73,22 @@ class LivePage {
   start() {
     byId("pause").addEventListener("click", () => this.togglePause());
     byId("notice-close").addEventListener("click", () => this.notice(""));
+    document.addEventListener("themechange", () => this.graph.restyle());
     document.addEventListener("visibilitychange", () => this.visibilityChanged());
     setInterval(() => this.showAge(), 1000);
+    this.loadGraph();
     this.connection.open();
     this.trouble.begin();
     byId("live").dataset.started = "true";
+  }
+
+  async loadGraph() {
+    try {
+      this.graph.use(await loadPlot());
+    } catch {
+      this.noGraph = "No graph: uPlot did not load.";
+    }
+    this.schedule();
   }
 
   // --- events of the connection ---------------------------------------
@@ -124,17 +137,10 @@ class LivePage {
 
   schedule() {
     if (document.hidden) this.showTitle(); // a hidden page gets no frames, but its title is visible
-    if (this.scheduled) return;
-    this.scheduled = true;
-    const wait = Math.max(0, DRAW_MS - (performance.now() - this.drawnAt));
-    const onFrame = () => requestAnimationFrame(() => this.draw());
-    if (wait > 0) setTimeout(onFrame, wait);
-    else onFrame();
+    this.drawing.schedule();
   }
 
   draw() {
-    this.scheduled = false;
-    this.drawnAt = performance.now();
     this.showCounts();
     this.showAge();
     this.showPause();
@@ -166,7 +172,7 @@ class LivePage {
     if (isEmpty && !this.suggested) this.suggest();
     const begins = this.everLive && this.points.length === 0;
     const text = begins ? "The graph begins with the first number." : "";
-    setText(byId("graph-nothing"), this.graph.canDraw ? text : "No graph: uPlot did not load.");
+    setText(byId("graph-nothing"), this.noGraph || text);
   }
 
   // Names the existing channels whose names are most similar: this one may be misspelt.
@@ -244,8 +250,7 @@ class LivePage {
   togglePause() {
     this.paused = !this.paused;
     this.missedWhilePaused = 0;
-    this.drawnAt = -Infinity;
-    this.schedule();
+    this.drawing.soon();
   }
 
   showPause() {

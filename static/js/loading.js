@@ -2,26 +2,9 @@
 "use strict";
 
 (() => {
-  const isLanguage = (text) => {
-    try {
-      Intl.getCanonicalLocales(text);
-      return true;
-    } catch {
-      return false;
-    }
-  };
-
-  // uPlot 1.6.32 calls Intl.NumberFormat(navigator.language) while it loads, which throws for "C"
-  // (WebKitGTK in the C locale) and "en-US@posix".
-  if (!isLanguage(navigator.language)) {
-    const language = (navigator.languages ?? []).find(isLanguage) ?? "en";
-    Object.defineProperty(navigator, "language", { value: language, configurable: true });
-  }
-
   let missing = "";
 
-  // A page that does not start says why. If only uPlot is missing, the page starts, and the graph
-  // has the text.
+  // A page that does not start says why.
   const onError = (event) => {
     if (document.getElementById("live").dataset.started) return;
     const { src } = event.target;

@@ -186,9 +186,10 @@ function isExtreme(number) {
 
 /**
  * For each key the decimals and the width (in characters) that make its numbers align over these
- * descriptions. Returns a Map from key to `{decimals, width}`.
+ * descriptions; `format(number, decimals)` makes their texts. Returns a Map from key to
+ * `{decimals, width}`.
  */
-export function alignment(descriptions) {
+export function alignment(descriptions, format = formatNumber) {
   const numbers = new Map();
   for (const { parts } of descriptions) {
     for (const part of parts) {
@@ -200,7 +201,7 @@ export function alignment(descriptions) {
   const columns = new Map();
   for (const [key, column] of numbers) {
     const decimals = Math.max(...column.map(decimalsOf));
-    const width = Math.max(...column.map((number) => formatNumber(number, decimals).length));
+    const width = Math.max(...column.map((number) => format(number, decimals).length));
     columns.set(key, { decimals, width });
   }
   return columns;
