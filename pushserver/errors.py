@@ -76,6 +76,10 @@ class Denied(PushServerError):
         self.http_status = http_status
 
 
+class NeedsKey(Denied):
+    """The caller may not do this, but an API key would do."""
+
+
 class WrongKey(Denied):
     """The caller gave an API key that is not valid.
 

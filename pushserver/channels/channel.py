@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -15,6 +15,8 @@ _COMPACT_AFTER = 64
 
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0, le=3_153_600_000)]
+Rule = Literal["", "anyone", "users", "token", "key", "handler", "nobody"]
+"""Which peers may do something in a channel; see `auth.permissions`. Empty: the usual ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,10 @@ class ChannelOptions:
     for no history; `history_ttl` in seconds, 0 for no limit by age; `initial`: the number of last
     publications in the answer to a first subscribe on the Centrifuge protocol;
     `recovery_limit`: the longest gap, in publications, that a resume fills;
-    `client_publish`: whether browsers may publish over the Centrifuge protocol;
-    `force_push_join_leave`: whether each subscriber on that protocol gets the joins and leaves of
-    others, also without asking for them.
+    `subscribe`, `publish`, `history` and `presence`: which peers may do this; `client_publish` is
+    an older name of `publish = "anyone"`. `join_leave`: whether subscribers on that protocol may
+    get the joins and leaves of others; `force_push_join_leave`: whether each gets them, also
+    without asking.
     """
 
     history_size: Count = 300
@@ -35,7 +38,12 @@ class ChannelOptions:
     history_ttl: Seconds = 604_800.0
     initial: Count = 10
     recovery_limit: Count = 300
+    subscribe: Rule = ""
+    publish: Rule = ""
+    history: Rule = ""
+    presence: Rule = ""
     client_publish: bool = False
+    join_leave: bool = True
     force_push_join_leave: bool = False
 
 

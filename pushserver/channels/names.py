@@ -6,22 +6,28 @@ import re
 
 from pushserver.errors import InvalidName
 
-NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 _ . : @ -, beginning with a letter or digit"
+NAME_RULE = (
+    "1 to 128 characters of A-Z a-z 0-9 _ . : @ -, beginning with a letter or digit, perhaps with $"
+    " before it (a private channel) and #USER,USER at its end (a channel of these users)"
+)
 EVENT_RULE = "1 to 128 printable characters"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}")
+MAX_NAME = 128
+
+_NAME = re.compile(r"\$?[A-Za-z0-9][A-Za-z0-9_.:@-]*(?:#[A-Za-z0-9_.@-]+(?:,[A-Za-z0-9_.@-]+)*)?")
 
 
 def check_name(name: str) -> str:
     """Return `name` if it is a valid channel name; raise InvalidName if not."""
-    if _NAME.fullmatch(name) is None:
+    if len(name) > MAX_NAME or _NAME.fullmatch(name) is None:
         raise InvalidName(f"invalid channel name {name[:140]!r}: expected {NAME_RULE}")
     return name
 
 
 def check_namespace(name: str) -> str:
     """Return `name` if it is a valid namespace; raise InvalidName if not."""
-    if ":" in name or _NAME.fullmatch(f"{name}:") is None:
+    valid = len(name) < MAX_NAME and _NAME.fullmatch(f"{name}:") is not None
+    if ":" in name or name.startswith("$") or not valid:
         raise InvalidName(
             f"invalid namespace {name[:140]!r}: expected the part before the first colon of a"
             " channel's name, as chess in chess:12"
@@ -30,8 +36,22 @@ def check_namespace(name: str) -> str:
 
 
 def namespace_of(channel: str) -> str:
-    """The part of a channel's name before the first colon; empty if there is no colon."""
-    return channel.partition(":")[0] if ":" in channel else ""
+    """The part of a channel's name before the first colon, without the `$` of a private channel.
+
+    Empty if there is no colon.
+    """
+    return channel.partition(":")[0].removeprefix("$") if ":" in channel else ""
+
+
+def is_private(channel: str) -> bool:
+    """Whether a reader of this channel needs a token: its name begins with `$`."""
+    return channel.startswith("$")
+
+
+def users_of(channel: str) -> frozenset[str] | None:
+    """The users to whom the channel belongs (`inbox:#42`, `chat:#42,43`); None without `#`."""
+    _, hash_, users = channel.partition("#")
+    return frozenset(users.split(",")) if hash_ else None
 
 
 def check_event(event: str) -> str:

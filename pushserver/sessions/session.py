@@ -230,9 +230,10 @@ class Session(Conversation[SessionFormat]):
         """
         self.check_not_ended()
         joined = await self.node.hub.subscribe(self, channel, position, last)
+        options = self.node.history.options(channel)
         if join_leave is None:
-            join_leave = self.node.history.options(channel).force_push_join_leave
-        if join_leave:
+            join_leave = options.force_push_join_leave
+        if join_leave and options.join_leave:
             self.node.presence.observe(channel, self)
         return joined
 

@@ -15,7 +15,7 @@ function makeRow(name) {
   const head = element("th", "channel-name");
   head.scope = "row";
   const link = element("a", "", name);
-  link.href = `${table.dataset.root}/channels/${name}`;
+  link.href = `${table.dataset.root}/channels/${encodeURIComponent(name)}`;
   head.append(link);
   row.append(head, element("td", "last"));
   for (let count = 0; count < 3; count += 1) row.append(element("td", "number"));

@@ -183,7 +183,7 @@ class LivePage {
     const names = (await findNames("", MOST_NAMES)).filter((name) => name !== channel);
     const links = nearest(channel, names, SUGGESTIONS).flatMap((name, index) => {
       const link = element("a", "", name);
-      link.href = `${root}/channels/${name}`;
+      link.href = `${root}/channels/${encodeURIComponent(name)}`;
       return index > 0 ? [", ", link] : [link];
     });
     byId("near-names").replaceChildren(...links);
@@ -296,8 +296,8 @@ function readSettings({ dataset }) {
     historySize,
     listSize: Number(dataset.listSize),
     last: Math.max(historySize, Number(dataset.listSize)),
-    url: absolute(root, `channels/${channel}`),
-    statusUrl: absolute(root, `status?channel=${channel}`),
+    url: absolute(root, `channels/${encodeURIComponent(channel)}`),
+    statusUrl: absolute(root, `status?channel=${encodeURIComponent(channel)}`),
   };
 }
 

@@ -197,6 +197,8 @@ BOUNDS = {
     "store.batch.Batch.states": WAITING,
     "store.batcher.Batcher._idle": "one, when the server stops",
     "store.batcher.Batcher._touched": WAITING,
+    "auth.identity.Grant.override": "of a token, whose size is bounded",
+    "auth.identity.Identity.subs": "of a token, whose size is bounded",
     "store.batcher.Batcher.rows": "of the batch that is being written",
     "store.recorder.BatchRecorder._rows": WAITING,
     "store.sync_broker.Round.clears": WAITING,

@@ -27,6 +27,7 @@ ANSWERS = {
     "NotJSON": (400, 107, False),
     "Unavailable": (503, 100, True),
     "WrongKey": (0, 103, False),
+    "NeedsKey": (0, 103, False),
     "Denied": (0, 103, False),  # the status is that of the instance
     "Refused": (403, 103, False),
     "NotHandled": (0, 108, False),

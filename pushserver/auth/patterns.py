@@ -1,0 +1,60 @@
+"""Patterns of channel names: `*` stands for any characters, also for none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MAX_PATTERN = 128
+"""In characters, as the longest name of a channel."""
+PATTERN_RULE = "a channel's name, with a * for any characters, such as chat:*"
+
+_PATTERN = re.compile(r"[$*]?[A-Za-z0-9_.:@*#,-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """A container of channel names."""
+
+    texts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Patterns:
+        """These patterns; raises ValueError for one that no channel can match."""
+        return cls(tuple(map(check_pattern, texts)))
+
+    def __contains__(self, channel: object) -> bool:
+        return any(matches(pattern, str(channel)) for pattern in self.texts)
+
+    def __bool__(self) -> bool:
+        return bool(self.texts)
+
+
+EVERY = Patterns(("*",))
+NONE = Patterns()
+
+
+def check_pattern(text: str) -> str:
+    """Return the pattern if a channel's name can match it; raise ValueError if not."""
+    if not 0 < len(text) <= MAX_PATTERN or _PATTERN.fullmatch(text) is None:
+        raise ValueError(f"{text!r:.140} is no pattern of channels: expected {PATTERN_RULE}")
+    return text
+
+
+def matches(pattern: str, channel: str) -> bool:
+    """Whether the pattern matches the whole name; takes time in proportion to both lengths."""
+    first, *others = pattern.split("*")
+    if not others:
+        return pattern == channel
+    *middle, last = others
+    end = len(channel) - len(last)
+    if not channel.startswith(first) or not channel.endswith(last) or end < len(first):
+        return False
+    at = len(first)
+    for part in middle:
+        at = channel.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
