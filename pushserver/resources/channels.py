@@ -20,6 +20,7 @@ from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.node import Node
 from pushserver.web.checks import check_no_navigation, check_origin
 from pushserver.web.gate import Gate
+from pushserver.web.mount import to_folder
 from pushserver.web.resource import (
     EVENT_STREAM,
     HTML,
@@ -63,6 +64,11 @@ class ChannelsResource(ContainerResource):
     def __init__(self, context: ChannelContext):
         super().__init__()
         self._context = context
+
+    def render(self, request: Request) -> bytes | int:
+        if request.method in (b"GET", b"HEAD"):
+            return to_folder(request)
+        return super().render(request)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         if request.postpath:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -136,3 +137,22 @@ def test_channels_that_the_application_guards_are_listed_for_this_machine() -> N
     server = Server(app=app)
     server.publish("a")
     assert names(server) == ["a"]
+
+
+class TestTheUrlWithoutItsSlash:
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    @pytest.mark.parametrize("query", ["", "?q=num&limit=3", "?q=a%20b"])
+    @pytest.mark.parametrize("accept", ["application/json", BROWSER])
+    def test_is_redirected_below_any_path(
+        self, server: Server, method: str, query: str, accept: str
+    ) -> None:
+        answer = server.get(f"/channels{query}", method, accept=accept)
+        assert (answer.status, answer.body) == (302, b"")
+        assert answer["location"] == f"./channels/{query}"
+        for above in ("", "/push", "/a/b"):
+            url = urljoin(f"https://app.example{above}/channels{query}", answer["location"])
+            assert url == f"https://app.example{above}/channels/{query}"
+
+    @pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS"])
+    def test_is_404_for_other_methods(self, server: Server, method: str) -> None:
+        assert server.get("/channels", method).error[0] == 404

@@ -175,7 +175,7 @@ def test_resource_may_answer_itself() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/nothing", "/channels", "/connection", "/connection/x", "/api", "/..", "/%00"],
+    ["/nothing", "/channels/a/b", "/connection", "/connection/x", "/api", "/..", "/%00"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
 def test_unknown_path_is_404(path: str, method: str, trouble: Trouble) -> None:
