@@ -27,9 +27,11 @@ class Call:
 
     def late(self, seconds: float) -> str:
         """The problem when there is no result after `seconds`."""
+        # The rest of another time, such as that of a stop, may be 1.99998 s.
+        limit = f"{round(seconds, 2):g} s"
         if self.started:
-            return f"has not answered in {seconds:g} s"
-        return f"was not called: it waited for a thread (handler_threads) for {seconds:g} s"
+            return f"has not answered in {limit}"
+        return f"was not called: it waited for a thread (handler_threads) for {limit}"
 
 
 class Late(Exception):
