@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Take the screenshot of a running live page for the README.
+"""Take the screenshot of a running page for the README: a channel, or the list of channels.
 
     tools/screenshot.py URL [OUT]            docs/screenshot.png, or OUT: wide, light
     tools/screenshot.py URL --all FOLDER     wide and phone, light and dark, into FOLDER
@@ -62,6 +62,14 @@ VIEWS = {
 
 
 def wait_until_drawn(page: Page) -> None:
+    """Wait until the page shows what it has to show."""
+    if page.query_selector("#channels"):
+        page.wait_for_selector("#channels tbody tr, #channels-empty:not([hidden])")
+    else:
+        wait_for_channel(page)
+
+
+def wait_for_channel(page: Page) -> None:
     """Wait until the page is live and shows ten rows, the graph and the number of watchers."""
     page.wait_for_selector("#state[data-state=live]")
     page.wait_for_function("document.querySelectorAll('#list li[data-offset]').length === 10")
