@@ -216,7 +216,7 @@ def _publish(options: Any, out: TextIO) -> None:
             _print(piper.publish(batch), out)
         else:
             # With an idempotency key, so that it may be sent again.
-            _print(_publish_one(options, json.loads(batch[0]), piper.patience), out)
+            _print(_publish_one(options, parse_json(batch[0].decode()), piper.patience), out)
             piper.first += 1
 
 

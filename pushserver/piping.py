@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import math
 import secrets
 import sys
 import time
@@ -32,9 +33,12 @@ Batch = list[bytes]
 
 
 def parse_json(text: str) -> object:
-    """The value of JSON text; raises ValueError for other text, NaN, or one nested too deeply."""
+    """The value of JSON text; raises ValueError for other text, NaN, or one nested too deeply.
+
+    Raises PublishError for JSON with a number that a double cannot hold.
+    """
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -49,6 +53,9 @@ def json_line(line: bytes, encoding: str) -> bytes:
         parse_json(text)
     except ValueError:
         return json.dumps(text).encode()
+    except PublishError:
+        # The server refuses it, and says which line it is.
+        pass
     return text.encode()
 
 
@@ -193,6 +200,13 @@ def _answer(body: bytes) -> dict[str, Any]:
 
 def _no_constant(word: str) -> None:
     raise ValueError(word)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise PublishError(f"the number {text[:40]} is beyond the range of a double")
+    return number
 
 
 def standard_input() -> TextIO:

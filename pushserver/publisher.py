@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 import secrets
 import time
 import warnings
@@ -117,7 +118,8 @@ def _request(
     except TypeError:
         body = _encoded(data)
     except (ValueError, RecursionError) as error:
-        raise PublishError(f"the data does not fit into JSON: {error}") from None
+        shown = reprlib.repr(data)
+        raise PublishError(f"the data {shown} does not fit into JSON: {error}") from None
     try:
         query = [("event", event), *((f"tag.{name}", text) for name, text in (tags or {}).items())]
         path = f"/channels/{quote(channel, safe='')}?{urlencode(query)}"

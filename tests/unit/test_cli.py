@@ -164,6 +164,24 @@ class TestPublish:
         assert main(["publish", "--url", "http://h", "a", text]) == 0
         assert [entry[2] for entry in published][:1] == [data]
 
+    @pytest.mark.parametrize("number", ["-1e999", "1e999", "1E+400", "-12.5e309"])
+    @pytest.mark.parametrize("form", ["{}", "[1, {}]", '{{"a": {}}}'])
+    def test_names_a_number_that_no_double_can_hold(
+        self,
+        published: Published,
+        capsys: Capture,
+        monkeypatch: pytest.MonkeyPatch,
+        number: str,
+        form: str,
+    ) -> None:
+        text = form.format(number)
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        for data in (text, "-"):
+            assert main(["publish", "a", data]) == 1
+            expected = f"pushserver: the number {number} is beyond the range of a double\n"
+            assert capsys.readouterr().err == expected
+        assert published == []
+
     def test_reports_an_argument_that_is_not_text(
         self, published: Published, capsys: Capture
     ) -> None:

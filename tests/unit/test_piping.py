@@ -53,6 +53,7 @@ class TestTheLines:
             (b"hello", b'"hello"'),
             (b"", b'""'),
             (b"NaN", b'"NaN"'),
+            (b"[-1e999]", b"[-1e999]"),
             (b"1 2", b'"1 2"'),
             ("grün".encode(), b'"gr\\u00fcn"'),
             (b"[" * 100_000, json.dumps("[" * 100_000).encode()),

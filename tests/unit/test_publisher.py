@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -286,6 +287,20 @@ Loop.data.append(Loop.data)
 )
 def test_invalid_data_is_raised_before_a_request(data: object) -> None:
     with pytest.raises(PublishError, match="does not fit into JSON"):
+        publish("http://127.0.0.1:1", "a", data)
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (float("-inf"), "-inf"),
+        ({"degrees": float("nan")}, "{'degrees': nan}"),
+        ([float("inf")] * 1_000_000, "[inf, inf, inf, inf, inf, inf, ...]"),
+        (Loop.data, "[[[[[[[...]]]]]]]"),
+    ],
+)
+def test_the_error_shows_the_invalid_data(data: object, shown: str) -> None:
+    with pytest.raises(PublishError, match=re.escape(f"the data {shown} does not fit into JSON: ")):
         publish("http://127.0.0.1:1", "a", data)
 
 
