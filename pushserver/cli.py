@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from pushserver import __version__
-from pushserver.config.loader import read, unknown_variables
+from pushserver.config.loader import read, warnings
 from pushserver.console import CommandFailed, complain, discard_output, escape_output
 from pushserver.errors import PushServerError, StartFailed
+from pushserver.key_command import add_key_commands
 from pushserver.listing import list_channels
 from pushserver.piping import Batch, Piper, batches, parse_json, standard_input
 from pushserver.publisher import publish
@@ -39,6 +40,7 @@ examples:
   pushserver subscribe numbers --last 3
   pushserver channels
   pushserver check-config push.toml
+  pushserver key new --name shop --channels 'orders:*' --may publish
 
 pushserver COMMAND --help describes the options of a command."""
 
@@ -156,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("check-config", help="report errors in a configuration file")
     command.add_argument("file")
     command.set_defaults(run=_check_config)
+    add_key_commands(commands)
     return parser
 
 
@@ -249,6 +252,6 @@ def _check_config(options: Any, out: TextIO) -> None:
 
     types = SourceTypes()
     config = read(options.file, os.environ, types)
-    for line in unknown_variables(os.environ, types, config):
+    for line in warnings(os.environ, types, config):
         complain(line)
     print(f"{options.file}: good", file=out)

@@ -40,6 +40,7 @@ FACE = {
     "__main__",
     "cli",
     "console",
+    "key_command",
     "listing",
     "opener",
     "piping",

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pushserver.channels.names import is_name
+
 MAX_PATTERN = 128
 """In characters, as the longest name of a channel."""
 PATTERN_RULE = "a channel's name, with a * for any characters, such as chat:*"
 
-_PATTERN = re.compile(r"[$*]?[A-Za-z0-9_.:@*#,-]*")
+_PATTERN = re.compile(r"(?:\*|\$?[A-Za-z0-9*])[A-Za-z0-9_.:@*#,-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,10 @@ NONE = Patterns()
 
 def check_pattern(text: str) -> str:
     """Return the pattern if a channel's name can match it; raise ValueError if not."""
-    if not 0 < len(text) <= MAX_PATTERN or _PATTERN.fullmatch(text) is None:
+    valid = len(text) <= MAX_PATTERN and _PATTERN.fullmatch(text) is not None
+    if valid and "*" not in text:
+        valid = is_name(text)
+    if not valid:
         raise ValueError(f"{text!r:.140} is no pattern of channels: expected {PATTERN_RULE}")
     return text
 

@@ -19,9 +19,14 @@ _NAME = re.compile(r"\$?[A-Za-z0-9][A-Za-z0-9_.:@-]*(?:#[A-Za-z0-9_.@-]+(?:,[A-Z
 
 def check_name(name: str) -> str:
     """Return `name` if it is a valid channel name; raise InvalidName if not."""
-    if len(name) > MAX_NAME or _NAME.fullmatch(name) is None:
+    if not is_name(name):
         raise InvalidName(f"invalid channel name {name[:140]!r}: expected {NAME_RULE}")
     return name
+
+
+def is_name(name: str) -> bool:
+    """Whether this is a valid channel name."""
+    return len(name) <= MAX_NAME and _NAME.fullmatch(name) is not None
 
 
 def check_namespace(name: str) -> str:

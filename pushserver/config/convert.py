@@ -116,7 +116,12 @@ def convert_table(content: object, kind: type, location: Location) -> Any:
 def convert_known(content: Mapping[str, Any], kind: type, location: Location) -> Any:
     """Convert a table that has only known keys; raises InvalidConfig."""
     hints = get_type_hints(kind, include_extras=True)
-    values = {key: convert(value, hints[key], key, location) for key, value in content.items()}
+    values = {
+        key: (_convert_tables if has_tables(hints[key]) else convert)(
+            value, hints[key], key, location
+        )
+        for key, value in content.items()
+    }
     for field in dataclasses.fields(kind):
         has_default = {field.default, field.default_factory} != {dataclasses.MISSING}
         if field.name not in values and not has_default:
@@ -125,6 +130,25 @@ def convert_known(content: Mapping[str, Any], kind: type, location: Location) ->
         return kind(**values)
     except ValueError as error:
         raise location.error("", str(error)) from None
+
+
+def has_tables(hint: Any) -> bool:
+    """Whether a setting is a table or a list of tables, each of them a dataclass."""
+    arguments = get_args(hint)
+    return bool(arguments) and dataclasses.is_dataclass(arguments[-1])
+
+
+def _convert_tables(value: object, hint: Any, key: str, location: Location) -> Any:
+    kind = get_args(hint)[-1]
+    inner = location.inner(key)
+    if get_origin(hint) is dict:
+        tables = check_table(value, inner, " of tables")
+        return {
+            name: convert_table(table, kind, inner.inner(name)) for name, table in tables.items()
+        }
+    if not isinstance(value, list):
+        raise inner.error("", f"expected a list of tables, got {shown_kind(value)}")
+    return [convert_table(table, kind, inner.inner(str(n))) for n, table in enumerate(value, 1)]
 
 
 def convert(value: object, hint: Any, key: str, location: Location) -> Any:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from pushserver.auth.allowed_origins import normal_origin
 from pushserver.auth.origin import host_name
@@ -23,9 +22,11 @@ from pushserver.config.convert import (
     convert,
     convert_known,
     convert_table,
+    has_tables,
     shown,
     suggestion,
 )
+from pushserver.config.keys import key_warnings, make_keys, with_secrets
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config, Server, Source, SourceType, Store, Types
 from pushserver.errors import InvalidConfig, InvalidName
@@ -70,6 +71,8 @@ def load(text: str, file: str, environment: Mapping[str, str], types: Types) -> 
                 key: _source(value, location.inner(key), types) for key, value in tables
             }
     config = Config(**sections)
+    auth = with_secrets(config.auth, environment, top.inner("auth"))
+    config = dataclasses.replace(config, auth=auth)
     _check(config, top)
     return config
 
@@ -123,6 +126,12 @@ def _field_names(kind: type) -> list[str]:
     return [f.name for f in dataclasses.fields(kind)]
 
 
+def _variable_names(kind: type) -> list[str]:
+    """The keys of a section that variables may set: all but tables."""
+    hints = get_type_hints(kind, include_extras=True)
+    return [name for name in _field_names(kind) if not has_tables(hints[name])]
+
+
 def _known_keys(types: Types) -> variables.KnownKeys:
     """The keys that variables may set."""
 
@@ -141,7 +150,7 @@ def _known_keys(types: Types) -> variables.KnownKeys:
         return keys
 
     return variables.KnownKeys(
-        sections={name: _field_names(kind) for name, kind in _SECTIONS.items()},
+        sections={name: _variable_names(kind) for name, kind in _SECTIONS.items()},
         named={name: _field_names(kind) for name, kind in _NAMED.items()},
         common=_COMMON,
         of_source=of_source,
@@ -161,10 +170,15 @@ def read(path: str, environment: Mapping[str, str], types: Types) -> Config:
     return load(text, path, environment, types)
 
 
-def unknown_variables(environment: Mapping[str, str], types: Types, config: Config) -> list[str]:
-    """A line for each variable PUSHSERVER_... that sets nothing; see `environment.unknown`."""
+def warnings(environment: Mapping[str, str], types: Types, config: Config) -> Iterator[str]:
+    """A line for each dubious setting of a valid configuration.
+
+    These are variables PUSHSERVER_... that set nothing, weak API keys, and files of keys that all
+    users can read.
+    """
     foreign = config.server.foreign_variables
-    return list(variables.unknown(environment, _known_keys(types), foreign))
+    yield from variables.unknown(environment, _known_keys(types), foreign)
+    yield from key_warnings(config.auth)
 
 
 def _check_channel_name(name: str, location: Location) -> None:
@@ -191,13 +205,7 @@ def _check(config: Config, top: Location) -> None:
         Proxies.of(config.server.trusted_proxies)
     except ValueError as error:
         raise server.error("trusted_proxies", str(error)) from None
-    for number, key in enumerate(config.auth.api_keys, 1):
-        if key != key.strip() or any(unicodedata.category(letter) == "Cc" for letter in key):
-            problem = (
-                f"key {number} cannot be sent in a header; expected a text without control"
-                " characters, and without white space at its ends"
-            )
-            raise top.inner("auth").error("api_keys", problem)
+    make_keys(config.auth, top.inner("auth"))
     for name in config.server.names:
         if not host_name(name) or host_name(f"{name}:1") == "":
             raise server.error(

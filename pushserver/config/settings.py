@@ -41,14 +41,34 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Auth:
-    """The API keys, for publishing over HTTP and for `/api/`.
+class KeySettings:
+    """A named API key: its secret, the channels on which it counts, and what it may do there.
 
-    `local_without_key`: whether programs on this machine need no key although keys are configured.
+    The secret is in exactly one of `key` (itself), `hash`, `file` (a path) and `credential` (a name
+    below CREDENTIALS_DIRECTORY). The loader puts the text of a file or a credential into `key`.
     """
 
-    api_keys: list[Annotated[str, Meta(min_length=1)]] = field(default_factory=list)
+    key: str = field(default="", repr=False)
+    hash: str = field(default="", repr=False)
+    file: str = ""
+    credential: str = ""
+    channels: Annotated[list[str], Meta(min_length=1)] = field(default_factory=lambda: ["*"])
+    may: Annotated[list[str], Meta(min_length=1)] = field(
+        default_factory=lambda: ["publish", "read"]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """The API keys, for publishing over HTTP, for reading, and for `/api/`.
+
+    `api_keys` may do everything, `keys` are by name. `local_without_key`: whether programs on this
+    machine need no key although keys are configured.
+    """
+
+    api_keys: list[Annotated[str, Meta(min_length=1)]] = field(default_factory=list, repr=False)
     local_without_key: bool = False
+    keys: dict[str, KeySettings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from pushserver.app.app import App
-from pushserver.config.loader import read, unknown_variables
+from pushserver.config.loader import read, warnings
 from pushserver.config.settings import Config, Types
 from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.resources.root import pages_folder
@@ -151,7 +151,7 @@ def make(
     """The service of these options; raises StartFailed."""
     types = SourceTypes()
     config = configure(options, environment, types)
-    for line in unknown_variables(environment, types, config):
+    for line in warnings(environment, types, config):
         _log.warn("{line}", line=line)
     if app is not None:
         config = with_app(config, app)
@@ -179,6 +179,7 @@ def with_pages(config: Config, *private: str) -> Config:
     if not config.server.pages:
         return config
     secrets = [source.options.get("secret_file", "") for source in config.sources.values()]
+    secrets += [key.file for key in config.auth.keys.values()]
     folder = pages_folder(config.server.pages, (config.store.path, *secrets, *private))
     return replace(config, server=replace(config.server, pages=folder))
 

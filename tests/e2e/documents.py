@@ -138,6 +138,8 @@ _SHAPED = {
     "uptime": (r'"uptime":[0-9]+', r'"uptime":[0-9]+'),
     "count": (r'"num_(?:clients|users|subs|channels)":[0-9]+,"', r'"num_[a-z]+":[0-9]+,"'),
     "sources": (r'"sources":\[[^\]]*\]', r'"sources":\[\{"name":"numbers",[^\]]*\}\]'),
+    "key": (r"\bpsk_[\w-]{43}", r"psk_[\w-]{43}"),
+    "hash": (r"\bsha256:[0-9a-f]{64}", r"sha256:[0-9a-f]{64}"),
     "items": (r'"items":\{[^}]*\}', r'"items":\{(?:"[a-z_.0-9]+":[0-9.e-]+,?)+\}'),
 }
 _RANDOM = {

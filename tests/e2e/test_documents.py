@@ -103,6 +103,7 @@ def test_the_default_sources_are_those_of_the_document() -> None:
 SECTIONS: dict[str, type] = {
     "Server": settings.Server,
     "Auth": settings.Auth,
+    "Keys": settings.KeySettings,
     "Store": settings.Store,
     "Channels": ChannelOptions,
     "Limits": Limits,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from pushserver.config.loader import load, unknown_variables
+from pushserver.config.loader import load, warnings
 from pushserver.config.settings import Auth, Config, Server, Source, Store
 from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.server.options import Options, configure
@@ -676,7 +676,7 @@ class TestVariablesThatSetNothing:
 
     def lines(self, *foreign: str, **environment: str) -> list[str]:
         config = Config(server=Server(foreign_variables=list(foreign)))
-        return unknown_variables(environment, SourceTypes(), config)
+        return list(warnings(environment, SourceTypes(), config))
 
     @pytest.mark.parametrize(
         ("variable", "near"),

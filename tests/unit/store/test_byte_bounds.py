@@ -44,6 +44,7 @@ BOUNDS = {
     "config.limits.body_bytes": ONE,
     "config.limits.frame_bytes": ONE,
     "config.limits.queue_bytes": FRAMES,
+    "config.secret_files.MAX_SECRET_BYTES": ONE,
     "channels.channel.history_bytes": SUM,
     "hub.fanout.JOINED_BYTES": "as QUEUE_BYTES, of one batch",
     "hub.fanout.QUEUE_BYTES": SUM,
