@@ -73,11 +73,13 @@ setup(
     ],
     # `make lowest` tests these lower bounds. Twisted before 25.5 parses every body that is labelled
     # as a form; Autobahn before 26.10.1 has no close code for invalid and too long compressed ones.
+    # PyJWT has its algorithms from cryptography, which twisted[tls] needs too.
     python_requires=">=3.11",
     install_requires=[
         "autobahn[twisted]>=26.10.1",
         "jinja2>=3.1",
         "msgspec>=0.19",
+        "pyjwt>=2.10.1",
         "twisted[tls]>=25.5",
     ],
     extras_require={

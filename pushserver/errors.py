@@ -91,6 +91,26 @@ class WrongKey(Denied):
         self.delay = delay
 
 
+class InvalidToken(Denied):
+    """A token proves nothing; the text says why, and never has the token.
+
+    For a connection of the Centrifuge protocol, its end with 3500 takes the place of the code.
+    """
+
+    def __init__(self, message: str, http_status: int = 401):
+        super().__init__(http_status, message)
+
+
+class UnknownKeyId(InvalidToken):
+    """No key has the `kid` of a token; newer keys of its issuer may have it."""
+
+
+class ExpiredToken(InvalidToken):
+    """A token was valid, and its time is over; the peer may return with a new one."""
+
+    centrifuge_code = 109
+
+
 class Refused(PushServerError):
     """Raised by a handler to refuse a client; the text is for the client.
 

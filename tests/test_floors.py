@@ -93,7 +93,9 @@ def libraries(folder: str) -> set[str]:
     """The libraries that a folder may import beside the standard library."""
     if folder == "face":
         return set()
-    more = {"sources": {"cronsim", "feedparser"}, "auth": {"idna"}}.get(folder, set())
+    more = {"sources": {"cronsim", "feedparser"}, "auth": {"cryptography", "idna", "jwt"}}.get(
+        folder, set()
+    )
     return {"msgspec"} | more | (set() if folder in WITHOUT_NETWORK else NETWORK)
 
 

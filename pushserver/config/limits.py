@@ -47,6 +47,8 @@ class Limits:
     once."""
     refused_requests_per_second: AtLeastOne = 10
     """The refused requests of one HTTP connection a second; ten times as many at once."""
+    token_bytes: AtLeastOne = 16_384
+    """The length of a token."""
     wrong_keys_per_minute: AtLeastOne = 30
     """The wrong API keys of one address a minute, and at once; each further one waits a second for
     its answer."""

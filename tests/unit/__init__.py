@@ -42,6 +42,10 @@ The fan-out, with sockets that accept as many bytes as the test says
     Member        members       a subscriber of the hub on it; a Watcher with an outlet
     SlowTime      members       a Time on which each send takes time
 
+Tokens
+    token, private_key, jwks
+                        tokens        tokens of each algorithm, and the keys of their issuer
+
 Sources
     Feed: Recorder      recorder      keeps all publications; for sources on a Clock
     Feed: FakeFeed      remote        reports each step of a source on a StillReactor

@@ -28,6 +28,9 @@ ANSWERS = {
     "Unavailable": (503, 100, True),
     "WrongKey": (0, 103, False),
     "NeedsKey": (0, 103, False),
+    "InvalidToken": (0, 103, False),
+    "UnknownKeyId": (0, 103, False),
+    "ExpiredToken": (0, 109, False),
     "Denied": (0, 103, False),  # the status is that of the instance
     "Refused": (403, 103, False),
     "NotHandled": (0, 108, False),

@@ -21,7 +21,10 @@ from typing import Any
 import pytest
 
 from pushserver.auth import origin
+from pushserver.auth.jwks import MAX_JWKS_BYTES, read_jwks
 from pushserver.auth.origin import allowed_origin, loopback_host
+from pushserver.auth.token_keys import ALGORITHMS, secret_key
+from pushserver.auth.tokens import TokenRules, Verifier
 from pushserver.channels import jsontext
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.idempotency import KeyEntry, Keys, check_key
@@ -30,13 +33,14 @@ from pushserver.channels.position import parse_since
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
 from pushserver.config.settings import Server as ServerConfig
-from pushserver.errors import InvalidCursor, InvalidData, InvalidKey, InvalidName
+from pushserver.errors import InvalidCursor, InvalidData, InvalidKey, InvalidName, InvalidToken
 from pushserver.protocols import centrifuge
 from pushserver.protocols.websocket_frames import whole_text
 from pushserver.sources.types.sse.parser import Parser
 from pushserver.sources.types.webhook.signatures import NotSigned, Stamped
 from pushserver.web.accept import preferred
 from pushserver.web.first_bytes import read_head
+from tests.unit.fakes.tokens import NOW, SECRET, base64, token
 from tests.unit.fakes.tools import Client, make_node
 from tests.unit.fakes.web import Server, Trouble, handshake, masked, request
 from tests.unit.sources.types.webhook.test_webhook import unsigned
@@ -302,6 +306,39 @@ def value_rows() -> Iterator[Row]:
             yield Row(f"host {piece}{after}", HEAD, host, origin._valid_host.__wrapped__)
             yield Row(f"local host {piece}{after}", HEAD, host, loopback_host)
             yield Row(f"origin {piece}{after}", HEAD, host, _origin)
+
+
+def token_rows() -> Iterator[Row]:
+    """Parts of a token that nobody has signed, and claims of one with a signature."""
+    size = Limits().token_bytes
+    longer = TokenRules(frozenset(ALGORITHMS), max_bytes=BODY, max_channels=BODY)
+    verifier = Verifier(longer, [secret_key(SECRET)])
+
+    def verify(text: str) -> object:
+        return refusing(lambda data: verifier.connection(data, NOW), InvalidToken)(text)
+
+    for piece in ("a", ".", "a.", "_", "=", "a\n", "\u00fc"):
+        yield Row(f"token of {piece!a}", BODY, text(repeated(piece)), verify)
+        yield Row(f"token of {piece!a}, in parts", BODY, text(repeated(piece, "a.b.")), verify)
+    for name, make in DATA.items():
+        heads = lambda size, make=make: base64(make(size * 3 // 4)) + ".e30.e30"  # noqa: E731
+        yield Row(f"head of a token: {name}", size, heads, verify)
+        claims = padded(make, b'{"exp":2e9,"info":', b"}")
+        signed = lambda size, make=claims: token(make(size * 3 // 4))  # noqa: E731
+        yield Row(f"claims: {name}", size, signed, verify)
+    channels = padded(repeated('"a*b*",', "[", '"c"]'), b'{"exp":2e9,"channels":', b"}")
+    yield Row("channels of a token", size, lambda size: token(channels(size * 3 // 4)), verify)
+    subs = padded(keys("{}", "last"), b'{"exp":2e9,"subs":', b"}")
+    yield Row("subs of a token", size, lambda size: token(subs(size * 3 // 4)), verify)
+    algorithms = frozenset(ALGORITHMS)
+    for name, make in DATA.items():
+        set_ = padded(make, b'{"keys":[', b"]}")
+        yield Row(
+            f"JWKS: {name}",
+            MAX_JWKS_BYTES,
+            set_,
+            refusing(lambda data: read_jwks(data, algorithms), ValueError),
+        )
 
 
 def _cursor(value: str) -> object:
@@ -631,6 +668,7 @@ ROWS = [
     *data_rows(),
     *command_rows(),
     *value_rows(),
+    *token_rows(),
     *head_rows(),
     *http_rows(),
     *frame_rows(),

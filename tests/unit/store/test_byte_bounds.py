@@ -40,6 +40,9 @@ CACHE = "entries with their names: test_replays_take_no_more_memory_than_they_co
 FRAMES = "the encoded bytes that wait for a peer"
 
 BOUNDS = {
+    "auth.jwks.MAX_JWKS_BYTES": ONE,
+    "auth.token_keys.SECRET_BYTES": "none: the shortest good secret",
+    "config.limits.token_bytes": ONE,
     "app.dispatch._SHOWN_BYTES": ONE,
     "config.limits.body_bytes": ONE,
     "config.limits.frame_bytes": ONE,
