@@ -13,8 +13,7 @@ from pathlib import Path
 
 from benchmarks import build
 
-PRODUCT_PACKAGES = ("Twisted", "autobahn", "msgspec", "click")
-"""click is not required; if it is installed, Autobahn colours debug lines with it and is slower."""
+PRODUCT_PACKAGES = ("Twisted", "autobahn", "msgspec")
 
 
 def describe() -> dict[str, str]:

@@ -9,10 +9,14 @@ import json
 import sys
 from typing import Any
 
+from autobahn import util
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from twisted.internet import reactor as installed
 
 from benchmarks.servers.feed import Feed
+
+# With click, which only the tests need, Autobahn colours debug lines that nobody reads.
+util._HAS_CLICK = False
 
 reactor: Any = installed
 CLIENTS: set[Client] = set()

@@ -27,7 +27,12 @@ class Turns:
         self._thread = threading.get_ident()
 
     def watch(self, reactor: Any) -> None:
-        """Start; the reactor must have a poller and run in this thread."""
+        """Start; the reactor must run in this thread. Turns are measured if it has a poller."""
+        gc.callbacks.append(self._collects)
+        if hasattr(reactor, "_poller"):
+            self._watch_turns(reactor)
+
+    def _watch_turns(self, reactor: Any) -> None:
         poller, watching = reactor._poller, self
 
         class Watched:
@@ -42,7 +47,6 @@ class Turns:
                 return events
 
         reactor._poller = Watched()
-        gc.callbacks.append(self._collects)
 
     def stop(self) -> None:
         """Stop; the poller stays replaced."""
