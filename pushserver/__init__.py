@@ -15,6 +15,7 @@ from pushserver.errors import (
     Refused,
     Unavailable,
 )
+from pushserver.issuer import token
 from pushserver.publisher import apublish, publish
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "apublish",
     "publish",
+    "token",
 ]
 __version__ = "0.1.1"
 

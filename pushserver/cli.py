@@ -20,6 +20,7 @@ from pushserver.listing import list_channels
 from pushserver.piping import Batch, Piper, batches, parse_json, standard_input
 from pushserver.publisher import publish
 from pushserver.subscribing import subscribe
+from pushserver.token_command import add_token_commands
 
 DEFAULT_URL = "http://localhost:8080"
 # As Python 3.14 has it; before, argparse takes -1e-5 for an option.
@@ -159,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file")
     command.set_defaults(run=_check_config)
     add_key_commands(commands)
+    add_token_commands(commands)
     return parser
 
 

@@ -40,12 +40,14 @@ FACE = {
     "__main__",
     "cli",
     "console",
+    "issuer",
     "key_command",
     "listing",
     "opener",
     "piping",
     "publisher",
     "subscribing",
+    "token_command",
 }
 SHIMS = {"channel", "idempotency", "payload", "startup"}
 """Old public places of names. Like FACE, they may import from all folders, and none from them."""
