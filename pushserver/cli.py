@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from pushserver import __version__
 from pushserver.config.loader import read, warnings
+from pushserver.config.secret_files import read_secret
 from pushserver.console import CommandFailed, complain, discard_output, escape_output
 from pushserver.errors import PushServerError, StartFailed
 from pushserver.key_command import add_key_commands
@@ -73,6 +74,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         parser.print_help(sys.stderr)
         return 2
     try:
+        _read_key(options)
         # There may be no standard output (`>&-`).
         options.run(options, sys.stdout or io.StringIO())
     except StartFailed:
@@ -84,6 +86,17 @@ def _run(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _read_key(options: Any) -> None:
+    """Put the key of `--api-key-file` in the place of that of `--key`; raises CommandFailed."""
+    path = getattr(options, "api_key_file", None)
+    if path is None:
+        return
+    try:
+        options.key = read_secret(path)
+    except ValueError as error:
+        raise CommandFailed(f"--api-key-file {error}") from None
 
 
 def _text(argument: str) -> str:
@@ -116,7 +129,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the URL of the server; also PUSHSERVER_URL [default: %(default)s]",
     )
     server.add_argument(
-        "--key", default=os.environ.get("PUSHSERVER_KEY"), help="an API key; also PUSHSERVER_KEY"
+        "--key",
+        default=os.environ.get("PUSHSERVER_KEY"),
+        help="an API key; also PUSHSERVER_KEY. Other users of this machine can see it",
+    )
+    server.add_argument(
+        "--api-key-file", metavar="FILE", help="a file with the API key, in place of --key"
     )
 
     command = commands.add_parser("publish", parents=[server], help="publish to a channel")

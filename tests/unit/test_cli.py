@@ -142,6 +142,48 @@ class TestPublish:
         assert published == [("http://localhost:8080", "a", data, "message", None)]
         assert json.loads(capsys.readouterr().out) == POSITION
 
+    def test_takes_the_key_from_a_file(self, published: Published, tmp_path: Path) -> None:
+        file = tmp_path / "key"
+        file.write_text("s3cret\n")
+        arguments = ["publish", "--key", "other", "--api-key-file", str(file), "a", "1"]
+        assert main(arguments) == 0
+        assert published == [("http://localhost:8080", "a", 1, "message", "s3cret")]
+
+    def test_prefers_the_file_of_a_key_to_the_environment(
+        self, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PUSHSERVER_KEY", "other")
+        file = tmp_path / "key"
+        file.write_text("s3cret")
+        assert main(["publish", "a", "1", "--api-key-file", str(file)]) == 0
+        assert [row[-1] for row in published] == ["s3cret"]
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", "expected a secret, got an empty file"),
+            (b"s3cret\xff", "expected UTF-8"),
+            (None, "No such file or directory"),
+        ],
+    )
+    def test_explains_an_unusable_file_of_a_key(
+        self,
+        published: Published,
+        capsys: Capture,
+        tmp_path: Path,
+        content: bytes | None,
+        message: str,
+    ) -> None:
+        file = tmp_path / "key"
+        if content is not None:
+            file.write_bytes(content)
+        assert main(["publish", "a", "1", "--api-key-file", str(file)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"pushserver: --api-key-file {str(file)!r}: ")
+        assert message in error
+        assert "s3cret" not in error
+        assert published == []
+
     @pytest.mark.parametrize(
         ("text", "data"),
         [
