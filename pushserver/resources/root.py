@@ -40,6 +40,18 @@ class UserPages(StaticFiles):
         return os.path.exists(os.path.join(self.path, name))
 
 
+class IndexPage(UserPages):
+    """The `index.html` in a folder, which need not exist yet, without the other files there."""
+
+    def has(self, name: str) -> bool:
+        return name == INDEX and super().has(name)
+
+    def getChild(self, path: bytes, request: Request) -> Any:
+        if path not in (b"", INDEX.encode()):
+            return self.childNotFound
+        return super().getChild(path, request)
+
+
 class RootResource(ContainerResource):
     """All URLs of the server, and beside them the pages of the user.
 

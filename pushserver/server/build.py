@@ -38,7 +38,7 @@ from pushserver.resources.channels import (
 from pushserver.resources.hooks import HooksResource
 from pushserver.resources.pages import CLIENT, Pages, asset_folder
 from pushserver.resources.protobuf import JsonOnly
-from pushserver.resources.root import RootResource, UserPages
+from pushserver.resources.root import IndexPage, RootResource, UserPages
 from pushserver.resources.static import StaticFiles
 from pushserver.resources.status import StatusResource
 from pushserver.server.logging import connection_log, report, run
@@ -80,13 +80,15 @@ def build(
     clock: Callable[[], float] = time.time,
     is_own: IsOwn = is_own,
     shortcuts: bool = True,
+    beside: str = "",
 ) -> PushService:
     """Put the server together; nothing listens, ticks or is opened before the start.
 
     `types`: the types of sources, by default all installed ones. `threads` calls the application's
     plain functions. `clock` returns Unix seconds; other times are the reactor's, whose clock
     becomes steady. `is_own`: see `gate.IsOwn`. `shortcuts`: use the faster paths around Twisted and
-    Autobahn (docs/configuration.md).
+    Autobahn (docs/configuration.md). `beside`: the folder of the application's file, whose
+    `index.html` is the page at `/` unless there is a folder of pages.
     """
     monotonic = steady(reactor)
     limits = config.limits
@@ -130,7 +132,8 @@ def build(
         clock,
     )
     server = replace(config.server, front_channel=front_channel(config.server, runners))
-    root = tree(channels, connections, runners, status, server)
+    pages_of_user = user_pages(server, beside)
+    root = tree(channels, connections, runners, status, server, pages_of_user)
     shortcut = websockets.shortcut(root) if shortcuts else None
     refusals = RefusalLog(monotonic, partial(client_address, proxies=proxies))
     site = PushSite(root, limits, pages.error, reactor, turns, shortcut, trust, refusals)
@@ -240,6 +243,7 @@ def tree(
     runners: Sequence[Runner],
     status: StatusResource,
     server: Server,
+    pages: UserPages | None,
 ) -> Resource:
     """The resources by URL."""
     static = str(asset_folder("static"))
@@ -267,5 +271,12 @@ def tree(
         },
         StaticFiles(os.path.join(static, "favicon.svg")),
         Hosts(names(server)),
-        UserPages(server.pages) if server.pages else None,
+        pages,
     )
+
+
+def user_pages(server: Server, beside: str) -> UserPages | None:
+    """The pages of the user: of the configured folder, or the one beside the application."""
+    if server.pages:
+        return UserPages(server.pages)
+    return IndexPage(beside) if beside else None

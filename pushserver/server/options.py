@@ -160,7 +160,8 @@ def make(
     if options["reload"] and not config.store.path:
         config = replace(config, store=replace(config.store, path=history_file()))
     on = shortcuts(environment)
-    return build(config, reactor, options["debug"], types, app, shortcuts=on)
+    beside = "" if app is None or not private else os.path.dirname(os.path.abspath(private))
+    return build(config, reactor, options["debug"], types, app, shortcuts=on, beside=beside)
 
 
 def shortcuts(environment: Mapping[str, str]) -> bool:

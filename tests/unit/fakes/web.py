@@ -327,6 +327,7 @@ class Server:
         clock: Any = None,
         wall: Callable[[], float] | None = None,
         shortcuts: bool = True,
+        beside: str = "",
     ):
         self.clock = clock or memory_reactor()
         self.own: bool | None = True
@@ -343,6 +344,7 @@ class Server:
             threads=InlinePool(),
             is_own=lambda request: self.own,
             shortcuts=shortcuts,
+            beside=beside,
             **more,
         )
         self.node = self.service.node

@@ -53,6 +53,58 @@ def test_socket_io_client_is_told_once_what_replaces_it() -> None:
     assert told == [f"a Socket.IO client asked for /socket.io/: {SOCKET_IO_HINT}"]
 
 
+class TestTheIndexPageBesideAnApplication:
+    @pytest.fixture
+    @staticmethod
+    def beside(pages: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+        server = Server(beside=str(pages))
+        server.send_files(monkeypatch)
+        return server
+
+    def test_is_the_page_of_the_root_as_soon_as_it_exists(
+        self, beside: Server, pages: Path
+    ) -> None:
+        assert beside.get("/").body == b"<script>own()</script>"
+        assert beside.get("/index.html").status == 200
+        (pages / "index.html").unlink()
+        assert b'data-channel="numbers"' in beside.get("/", accept=BROWSER).body
+        (pages / "index.html").write_text("back")
+        assert beside.get("/").body == b"back"
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/style.css",
+            "/help/",
+            "/help/index.html",
+            "/index.html/",
+            "/index.html/../style.css",
+            "/%2e/style.css",
+            "/..%2fsite/style.css",
+            "/index.html%2f..%2fstyle.css",
+        ],
+    )
+    def test_is_the_only_file_that_is_served(self, beside: Server, path: str) -> None:
+        assert beside.get(path).status == 404
+
+    def test_is_not_served_if_it_leads_out_of_the_folder(
+        self, beside: Server, pages: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "secret").write_text("secret")
+        (pages / "index.html").unlink()
+        (pages / "index.html").symlink_to(tmp_path / "secret")
+        assert beside.get("/").status == 404
+
+    def test_gives_way_to_a_folder_of_pages(
+        self, pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "index.html").write_text("beside")
+        config = Config(server=ServerSection(pages=str(pages)))
+        server = Server(config=config, beside=str(tmp_path))
+        server.send_files(monkeypatch)
+        assert server.get("/").body == b"<script>own()</script>"
+
+
 class TestPagesOfTheUser:
     def test_are_served_from_the_root(self, site: Server) -> None:
         for path in ("/", "/?a=b", "/index.html"):

@@ -219,6 +219,22 @@ class TestTheFolderOfPages:
         assert isinstance(front, UserPages)
         assert front.path == str(tmp_path / "pages" / "index.html")
 
+    def test_is_not_needed_for_an_index_beside_the_application(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "pushtest_open.py").write_text(self.APP.format(""))
+        for name in ("pushtest_open:app", "pushtest_open.py"):
+            options = parsed("--app", name)
+            service = make(options, {}, memory_reactor(), load_app(options))
+            monkeypatch.chdir("/")
+            (tmp_path / "index.html").touch()
+            front = self.front(service)
+            assert isinstance(front, UserPages)
+            assert front.path == str(tmp_path / "index.html")
+            (tmp_path / "index.html").unlink()
+            assert isinstance(self.front(service), FrontResource)
+            monkeypatch.chdir(tmp_path)
+
     def test_may_be_configured_without_an_application(self, tmp_path: Path) -> None:
         variables = {"PUSHSERVER_SERVER_PAGES": "pages"}
         assert isinstance(self.front(make(parsed(), variables, memory_reactor())), UserPages)
