@@ -66,6 +66,24 @@ class Unavailable(PushServerError):
         self.cause = cause
 
 
+class TooMany(PushServerError):
+    """A bound on numbers or rates is exceeded; the text names it.
+
+    `setting`: its key in `[limits]`. `seconds`: until the same may succeed. The status is 429 for
+    a bound of one peer, address, user or key, and 503 for one of all together.
+    """
+
+    http_status = 429
+    centrifuge_code = 111
+    temporary = True
+
+    def __init__(self, message: str, setting: str, seconds: float = 1.0, http_status: int = 429):
+        super().__init__(f"{message} ({setting})")
+        self.setting = setting
+        self.seconds = seconds
+        self.http_status = http_status
+
+
 class Denied(PushServerError):
     """The caller may not do this: 401 where a key is wrong or missing, else 403."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from msgspec import Meta
@@ -38,6 +38,14 @@ class Limits:
     """The time for the answer to a ping on a raw WebSocket."""
     heartbeat_seconds: Positive = 20.0
     """The interval of heartbeats on an SSE or NDJSON stream."""
+    connections: AtLeastOne = 50_000
+    """The open connections in all."""
+    connections_per_address: AtLeastOne = 1_000
+    """The open connections of one address; of IPv6, of a network of 64 bits."""
+    new_connections_per_second: AtLeastOne = 50
+    """The new connections of one address a second; four times as many at once."""
+    exempt_networks: list[str] = field(default_factory=lambda: ["127.0.0.0/8", "::1", "unix"])
+    """The addresses without bounds of one address, on new connections and on requests."""
     channels_per_client: AtLeastOne = 128
     """The number of channels that one connection may subscribe to."""
     idempotency_keys: AtLeastOne = 100_000

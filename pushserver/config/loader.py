@@ -205,6 +205,10 @@ def _check(config: Config, top: Location) -> None:
         Proxies.of(config.server.trusted_proxies)
     except ValueError as error:
         raise server.error("trusted_proxies", str(error)) from None
+    try:
+        Proxies.of(config.limits.exempt_networks)
+    except ValueError as error:
+        raise top.inner("limits").error("exempt_networks", str(error)) from None
     make_keys(config.auth, top.inner("auth"))
     for name in config.server.names:
         if not host_name(name) or host_name(f"{name}:1") == "":

@@ -13,7 +13,8 @@ class Metrics:
     `deliveries`: of a publication to one subscriber; `duplicates`: found by an idempotency key;
     `evictions`: publications dropped from a history; `gaps`: notices of one to a subscriber;
     `recoveries` by result: `recovered`, or the reason why not (`epoch`, `ahead`, `evicted`,
-    `limit`); `refusals` of publications by cause, and `wrong_key`; `ended`: connections that the
+    `limit`); `refusals` of publications by cause, `wrong_key`, and
+    excesses by the setting of `[limits]`; `ended`: connections that the
     server closed, by close code, with 3008 and 1013 also for peers that did not read; `store_*`:
     commits, their publications, their seconds in all and of the last, and failures.
     """

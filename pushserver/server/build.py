@@ -17,8 +17,10 @@ from pushserver.app.dispatch import Dispatcher
 from pushserver.app.service import AppService
 from pushserver.auth.access import Rules
 from pushserver.auth.allowed_origins import Origins
+from pushserver.auth.excess import Excesses
 from pushserver.auth.origin import host_name
 from pushserver.auth.proxies import Proxies, Trust
+from pushserver.auth.quotas import Addresses, Connections
 from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
@@ -60,6 +62,7 @@ from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
 from pushserver.usercode.thread_pool import Pool, ThreadPool
 from pushserver.usercode.worker import ThreadWorker
+from pushserver.web.admission import Admission
 from pushserver.web.checks import client_address
 from pushserver.web.gate import Gate, IsOwn
 from pushserver.web.hosts import Hosts
@@ -105,6 +108,14 @@ def build(
     rules = Rules(frozenset(auth.api_keys), origins, auth.local_without_key)
     wrong_keys = WrongKeys(limits.wrong_keys_per_minute)
     gate = Gate(rules, is_own, wrong_keys, proxies, node.metrics, monotonic)
+    address_of = partial(client_address, proxies=proxies)
+    refusals = RefusalLog(monotonic, address_of)
+    excesses = Excesses(node.metrics.refusals, monotonic, refusals.write_excess)
+    addresses = Addresses(Proxies.of(limits.exempt_networks), proxies)
+    connections_open = Connections(
+        limits.connections, limits.connections_per_address, limits.new_connections_per_second
+    )
+    admission = Admission(addresses, connections_open, excesses, monotonic, address_of)
     bounds = Bounds(
         limits.queue_bytes,
         limits.queue_seconds,
@@ -114,9 +125,11 @@ def build(
     )
     compress = config.server.compress
     turns = Turns(reactor, monotonic)
-    websockets = WebSocketFactory(reactor, bounds, limits, log, turns, compress, shortcuts, proxies)
+    websockets = WebSocketFactory(
+        reactor, bounds, limits, log, turns, compress, shortcuts, proxies, admission
+    )
     upgrade = websockets.upgrade
-    respond = Responses(bounds, log, proxies).open
+    respond = Responses(bounds, log, proxies, admission).open
     channels = ChannelContext(node, upgrade, respond, pages.channel, gate, trust, pages.channels)
     connections = ConnectionContext(node, upgrade, respond, trust, JsonOnly(monotonic))
     memory = SourceMemory() if storage is None else storage.memory
@@ -135,8 +148,7 @@ def build(
     pages_of_user = user_pages(server, beside)
     root = tree(channels, connections, runners, status, server, pages_of_user)
     shortcut = websockets.shortcut(root) if shortcuts else None
-    refusals = RefusalLog(monotonic, partial(client_address, proxies=proxies))
-    site = PushSite(root, limits, pages.error, reactor, turns, shortcut, trust, refusals)
+    site = PushSite(root, limits, pages.error, reactor, turns, shortcut, trust, refusals, admission)
     run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
     service = PushService(node, site, reactor, storage, run_by, shortcuts)
     for text in config.server.listen:

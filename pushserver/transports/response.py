@@ -15,6 +15,7 @@ from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.limited_log import LimitedLog
 from pushserver.transports.outlet import LOST_OUTLET, Outlet, make_outlet
+from pushserver.web.admission import Admission
 from pushserver.web.checks import client_name
 from pushserver.web.heads import forget_head
 from pushserver.web.mount import abort, end, mark_open_ended
@@ -24,8 +25,9 @@ from pushserver.web.sockets import is_closed
 class Responses:
     """Answers requests with streams."""
 
-    def __init__(self, bounds: Bounds, log: Logger, proxies: Proxies):
+    def __init__(self, bounds: Bounds, log: Logger, proxies: Proxies, admission: Admission):
         """`proxies`: those whose word on the client's address is logged."""
+        self._admission = admission
         self._bounds = bounds
         self._log = log
         self._limited = LimitedLog(log, bounds.clock)
@@ -37,10 +39,14 @@ class Responses:
         format: Format,
         make_conversation: Callable[[ResponseTransport], Conversation[Any]],
     ) -> int:
-        """Answer the request with a stream; `make_conversation` gets its transport."""
+        """Answer the request with a stream; `make_conversation` gets its transport.
+
+        Raises TooMany.
+        """
         if is_closed(request.channel.transport):
             abort(request.channel)
             return NOT_DONE_YET
+        self._admission.claim(request)
         request.setHeader(b"cache-control", b"no-store")
         # Without it nginx buffers the response until it has four kilobytes.
         request.setHeader(b"x-accel-buffering", b"no")

@@ -46,11 +46,14 @@ class Head:
 
     method = b"GET"
 
-    def __init__(self, path: bytes, query: bytes, fields: dict[str, str], transport: Any):
+    def __init__(
+        self, path: bytes, query: bytes, fields: dict[str, str], transport: Any, channel: Any = None
+    ):
         self.path = path
         self.prepath: list[bytes] = []
         self.postpath = path[1:].split(b"/")
         self.args: dict[bytes, list[bytes]] = parse_qs(query, True) if query else {}
+        self.channel = channel
         self._fields = fields
         self._transport = transport
 
@@ -77,8 +80,11 @@ class Head:
         return self._transport.getHost()
 
 
-def read_head(data: bytes, transport: Any) -> Head | None:
-    """The handshake in these bytes; None if they are not exactly one."""
+def read_head(data: bytes, transport: Any, channel: Any = None) -> Head | None:
+    """The handshake in these bytes; None if they are not exactly one.
+
+    `channel`: the protocol of the connection.
+    """
     head = _HEAD.fullmatch(data) if len(data) <= MAX_HEAD_BYTES else None
     if head is None:
         return None
@@ -87,7 +93,7 @@ def read_head(data: bytes, transport: Any) -> Head | None:
     fields = {name.lower(): value.strip(" \t") for name, value in pairs}
     if not len(lines) == len(fields) <= MAX_FIELDS or not _is_handshake(fields):
         return None
-    return Head(head[1], head[2] or b"", fields, transport)
+    return Head(head[1], head[2] or b"", fields, transport, channel)
 
 
 def _is_handshake(fields: dict[str, str]) -> bool:
@@ -110,8 +116,9 @@ class FirstBytes(Protocol):
 
     `shortcut` is called with the transport and the head; it returns False if the
     connection has to go to twisted.web. `make_web` makes the protocol of twisted.web, with the
-    seconds that are left of `seconds` for the first request. `release` is called when this
-    protocol has nothing more to do with the connection. `monotonic` is the steady clock.
+    seconds that are left of `seconds` for the first request, and `counted_as`. `release` is called
+    when this protocol has nothing more to do with the connection, and `leave` with `counted_as`
+    (see `admission`) when the connection is gone. `monotonic` is the steady clock.
     """
 
     def __init__(
@@ -121,9 +128,13 @@ class FirstBytes(Protocol):
         monotonic: Callable[[], float],
         seconds: float,
         shortcut: Shortcut,
-        make_web: Callable[[IAddress | None, float], Protocol],
+        make_web: Callable[[IAddress | None, float, str], Protocol],
         release: Callable[[FirstBytes], None],
+        leave: Callable[[str], None],
+        counted_as: str,
     ):
+        self.counted_as = counted_as
+        self._gone = leave
         self._address = address
         self._reactor = reactor
         self._monotonic = monotonic
@@ -142,12 +153,13 @@ class FirstBytes(Protocol):
         left = max(self._until - self._monotonic(), MIN_SECONDS)
         self._leave()
         transport: Any = self.transport
-        head = read_head(data, transport)
+        head = read_head(data, transport, self)
         if head is None or not self._shortcut(transport, head):
-            install(transport, self._make_web(self._address, left), data)
+            install(transport, self._make_web(self._address, left, self.counted_as), data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._leave()
+        self._gone(self.counted_as)
 
     def end(self) -> None:
         """Close: no request has arrived."""

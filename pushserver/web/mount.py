@@ -11,6 +11,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from pushserver.auth.proxies import Trust
+from pushserver.errors import TooMany
 from pushserver.web.pipeline import DeadlineChannel
 from pushserver.web.site import HEADERS, Fields
 from pushserver.web.sockets import drop
@@ -29,6 +30,9 @@ class Surroundings(Protocol):
     @property
     def log_refusal(self) -> Callable[[Request, int, str], None]:
         """Logs a refusal: its request, its status and its reason."""
+
+    def note_excess(self, request: Request, error: TooMany, /) -> None:
+        """Count and log a request over a bound."""
 
     @property
     def reactor(self) -> IReactorTime:

@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from pushserver.config.limits import Limits
 from pushserver.usercode.rate import Rate
+from pushserver.web.admission import Admission
 from pushserver.web.first_bytes import MAX_NAME_BYTES
 from pushserver.web.progress import Progress
 from pushserver.web.sockets import drop, has_halves, is_reset
@@ -58,6 +59,8 @@ class Port(Protocol):
     channels: set[Any]
     """The open connections."""
     turns: Turns
+
+    admission: Admission
 
     def release(self, channel: DeadlineChannel, /) -> None:
         """The connection is gone."""
@@ -96,6 +99,9 @@ class DeadlineChannel(http.HTTPChannel):
     _unread = b""
     """The bytes behind the piece of a chunked body that is being read."""
 
+    counted_as: str | None = None
+    """See `Admission`; None when another protocol has taken the connection over."""
+
     is_open_ended = False
     """Whether the present answer may take any time: a long-poll or a stream."""
 
@@ -105,6 +111,7 @@ class DeadlineChannel(http.HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.release(self)
+        self.site.admission.leave(self.counted_as)
         self._stop_watching()
         if self._continuing:
             self.site.turns.cancel(self._continue)

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from pushserver.auth.wrong_keys import MAX_ADDRESSES, group
+from pushserver.auth.wrong_keys import group
 from pushserver.usercode.rate import Rate
 
 PER_SECOND = 0.5
 AT_ONCE = 3
 """Lines for one status and one address."""
+
+MAX_ADDRESSES = 1_000
+"""Addresses that are limited separately; the one that was seen least recently is forgotten."""
 
 ALL_PER_SECOND = 10
 """Lines a second for all."""
@@ -53,6 +56,15 @@ class RefusalLog:
             path=_escaped(request.path.decode("latin-1"), PATH_CHARACTERS),
             reason=_escaped(reason, REASON_CHARACTERS),
             suffix=f" (and {suppressed} that were not logged)" if suppressed else "",
+        )
+
+    def write_excess(self, code: int, address: str | None, reason: str) -> None:
+        """Log an excess; `Excesses` limits the lines."""
+        self._log.info(
+            "refused {code} to {address}: {reason}",
+            code=code,
+            address=address or "unix",
+            reason=_escaped(reason, REASON_CHARACTERS),
         )
 
     def _has_room(self, status: int, address: str) -> bool:

@@ -14,10 +14,11 @@ from twisted.web.http import RESPONSES
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.errors import PushServerError, WrongKey
+from pushserver.errors import PushServerError, TooMany, WrongKey
 from pushserver.protocols.formats import Format
 from pushserver.web.accept import preferred
 from pushserver.web.mount import depth, refused_too_often, surroundings
+from pushserver.web.turned_away import retry_after
 
 MAX_PAGE_DEPTH = 32
 """The most slashes in the path of an error that is answered with a page."""
@@ -202,7 +203,7 @@ _TOO_MANY = Refusal(
 RETRY = {"retry-after": "1"}
 _HEADERS = {401: {"www-authenticate": "ApiKey"}, 429: {"retry-after": "60"}, 503: RETRY}
 """Of the answers to exceptions other than Refusal."""
-_TITLES = {**RESPONSES, 426: b"Upgrade Required"}
+_TITLES = {**RESPONSES, 426: b"Upgrade Required", 429: b"Too Many Requests"}
 
 
 def refuse(request: Request, error: PushServerError) -> bytes:
@@ -210,12 +211,16 @@ def refuse(request: Request, error: PushServerError) -> bytes:
     if refused_too_often(request.channel):
         error = _TOO_MANY
     status, text = error.http_status, str(error)
-    if status in (401, 403, 429):
+    if isinstance(error, TooMany):
+        surroundings(request).note_excess(request, error)
+    elif status in (401, 403, 429):
         surroundings(request).log_refusal(request, status, text)
     title = _TITLES.get(status, b"Error")
     request.setResponseCode(status, title)
     request.setHeader(b"cache-control", b"no-store")
     headers = error.headers if isinstance(error, Refusal) else _HEADERS.get(status, {})
+    if isinstance(error, TooMany):
+        headers = {"retry-after": retry_after(error)}
     for name, value in headers.items():
         request.setHeader(name, value)
     # A page repeats its way to the root in each link.

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web import http
@@ -17,9 +16,12 @@ from twisted.web.server import Request, Site
 from pushserver.auth.origin import valid_host
 from pushserver.auth.proxies import Trust
 from pushserver.config.limits import Limits
+from pushserver.errors import TooMany
+from pushserver.web.admission import Admission
 from pushserver.web.first_bytes import FirstBytes, Shortcut
 from pushserver.web.pipeline import DeadlineChannel
 from pushserver.web.refusal_log import RefusalLog
+from pushserver.web.turned_away import Exits, answer_at_once, retry_after
 from pushserver.web.turns import Turns
 
 # Arguments: the status, its name, the message, and the relative URL of the server's root.
@@ -136,16 +138,7 @@ class PushRequest(Request):
     def _refuse(self, code: int, message: str) -> None:
         """Answer and end the connection without reading the rest of the request."""
         self._refused = True
-        body = msgspec.json.encode({"error": {"code": code, "message": message}}) + b"\n"
-        head = b"HTTP/1.1 %d %b\r\n" % (code, http.RESPONSES[code])
-        fields = {
-            **HEADERS,
-            b"content-type": b"application/json",
-            b"content-length": b"%d" % len(body),
-            b"connection": b"close",
-        }
-        head += b"".join(b"%b: %b\r\n" % field for field in fields.items())
-        self.channel.writeSequence([head, b"\r\n", body])
+        self.channel.writeSequence([answer_at_once(code, message, HEADERS)])
         self.channel.loseConnection()
 
 
@@ -166,6 +159,7 @@ class PushSite(Site):
         shortcut: Shortcut | None,
         trust: Trust,
         refusals: RefusalLog,
+        admission: Admission,
     ):
         super().__init__(root, timeout=limits.request_seconds, reactor=reactor)
         self.limits = limits
@@ -176,14 +170,20 @@ class PushSite(Site):
         self._shortcut = shortcut
         self._empty: Deferred[None] | None = None
         self.log_refusal = refusals.write
+        self.admission = admission
+        self.exits = Exits(reactor, turns.monotonic, _turned_away)
 
     def acceptableProtocols(self) -> list[bytes]:
         # Twisted offers h2 if that is installed; our protocols are of HTTP/1.1.
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
+        try:
+            counted_as = self.admission.enter(addr)
+        except TooMany as error:
+            return self.exits.protocol(error)
         if self._shortcut is None:
-            return self._web(addr, self.limits.request_seconds)
+            return self._web(addr, self.limits.request_seconds, counted_as)
         first = FirstBytes(
             addr,
             self.reactor,
@@ -192,14 +192,17 @@ class PushSite(Site):
             self._shortcut,
             self._web,
             self.release,
+            self.admission.leave,
+            counted_as,
         )
         self.channels.add(first)
         return first
 
-    def _web(self, address: IAddress | None, seconds: float) -> Any:
+    def _web(self, address: IAddress | None, seconds: float, counted_as: str) -> Any:
         """twisted.web's protocol for a connection, with `seconds` for the first request."""
         protocol: Any = super().buildProtocol(address)
         protocol.timeOut = seconds
+        protocol.counted_as = counted_as
         return protocol
 
     def release(self, channel: DeadlineChannel | FirstBytes) -> None:
@@ -223,5 +226,14 @@ class PushSite(Site):
         for channel in tuple(self.channels):
             channel.abort()
 
+    def note_excess(self, request: Request, error: TooMany) -> None:
+        """Count and log a request over a bound."""
+        self.admission.note(request, error)
+
     def log(self, request: http.Request) -> None:
         """No-op: each publication by HTTP would be a line."""
+
+
+def _turned_away(error: TooMany) -> bytes:
+    headers = {**HEADERS, b"retry-after": retry_after(error).encode()}
+    return answer_at_once(error.http_status, str(error), headers)

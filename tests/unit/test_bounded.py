@@ -18,13 +18,13 @@ from twisted.web.http_headers import _nameEncoder
 import pushserver
 from pushserver.auth import origin
 from pushserver.auth.origin import loopback_address
-from pushserver.auth.wrong_keys import MAX_ADDRESSES, WrongKeys
 from pushserver.channels.idempotency import KeyEntry, Keys
 from pushserver.channels.publication import Receipt
 from pushserver.config.limits import Limits
 from pushserver.errors import Unavailable
 from pushserver.sessions.replay_cache import MOST_BYTES, Replays
 from pushserver.web.first_bytes import MAX_NAME_BYTES
+from pushserver.web.refusal_log import MAX_ADDRESSES
 from tests.unit.fakes.tools import Client, make_node
 from tests.unit.fakes.web import Line, Server, parse, request
 
@@ -145,7 +145,11 @@ BOUNDS = {
     "server.options.Options.optFlags": CONFIGURED,
     "server.options.Options.optParameters": CONFIGURED,
     "sessions.session.Session._queue": "queued_commands",
-    "auth.wrong_keys.WrongKeys._rates": "MAX_ADDRESSES",
+    "auth.excess.Excesses._logged": "LOGGED_AT_ONCE for each setting",
+    "auth.excess.Excesses._suppressed": "the settings",
+    "auth.quotas.Connections._by_name": CONNECTIONS,
+    "web.turned_away.Exits.waiting": "WAITING",
+    "config.limits.Limits.exempt_networks": CONFIGURED,
     "web.refusal_log.RefusalLog._rates": "MAX_ADDRESSES",
     "web.turns.Turns._waiting": "one of each connection",
     "sessions.session.Session.invited": "the channels that the application puts a client into",
@@ -339,16 +343,13 @@ MANY = 3_000
 
 def test_few_addresses_of_refused_clients_are_kept() -> None:
     server = Server()
-    keys = WrongKeys(5)
     for n in range(2 * MAX_ADDRESSES):
         address = f"10.{n // 60_000}.{n // 250 % 250}.{n % 250}"
         line = server.connect(address)
         line.send(request("/channels/a", origin="http://elsewhere"))
         line.vanish()
-        keys.is_too_many(address, n)
     refusals: Any = server.site.log_refusal
     assert len(refusals.__self__._rates) == MAX_ADDRESSES
-    assert len(keys._rates) == MAX_ADDRESSES
 
 
 def test_names_of_headers_that_twisted_keeps_are_short() -> None:

@@ -31,6 +31,7 @@ ANSWERS = {
     "InvalidToken": (0, 103, False),
     "UnknownKeyId": (0, 103, False),
     "ExpiredToken": (0, 109, False),
+    "TooMany": (429, 111, True),
     "Denied": (0, 103, False),  # the status is that of the instance
     "Refused": (403, 103, False),
     "NotHandled": (0, 108, False),

@@ -119,6 +119,8 @@ class WebSocketShell(WebSocketServerProtocol):
     """Whether the transport's buffer is empty when the connection opens."""
     ps_direct = False
     """Whether nothing is written to the transport before the answer to the handshake."""
+    ps_counted_as: str | None = None
+    """See `web.admission`."""
     ps_client = ""
     """The address of the client for the log, if a trusted proxy named it."""
     ps_conversation: Conversation[Any] | None = None
@@ -270,6 +272,8 @@ class WebSocketShell(WebSocketServerProtocol):
             # Nothing of a peer that left is handled.
             self.factory.ps_turns.cancel(self.ps_continue)
             self.data = b""
+        counted_as, self.ps_counted_as = self.ps_counted_as, None
+        self.factory.ps_leave(counted_as)
         # Autobahn calls it after a failed handshake too: then there is no conversation.
         conversation, self.ps_conversation = self.ps_conversation, None
         transport, self.ps_transport = self.ps_transport, None

@@ -21,6 +21,7 @@ from pushserver.transports.websocket.deflate import accept
 from pushserver.transports.websocket.handshake import accepted_fields, check_handshake
 from pushserver.transports.websocket.lean import LeanShell, hush, lean
 from pushserver.transports.websocket.shell import MakeConversation, WebSocketShell
+from pushserver.web.admission import Admission
 from pushserver.web.checks import client_name
 from pushserver.web.first_bytes import Head, Shortcut, install
 from pushserver.web.site import PushSite
@@ -41,6 +42,7 @@ class WebSocketFactory(WebSocketServerFactory):
         compress: bool = False,
         shortcuts: bool = True,
         proxies: Proxies = NO_PROXIES,
+        admission: Admission | None = None,
     ):
         """`compress`: agree to permessage-deflate; `shortcuts`: those of `lean`.
 
@@ -50,6 +52,8 @@ class WebSocketFactory(WebSocketServerFactory):
         self.ps_bounds = bounds
         self.ps_log = log
         self._proxies = proxies
+        self._claim = _no_op if admission is None else admission.claim
+        self.ps_leave = _no_op if admission is None else admission.leave
         self.ps_turns = turns
         self.ps_control_frames_per_second = limits.control_frames_per_second
         self.setProtocolOptions(
@@ -87,13 +91,16 @@ class WebSocketFactory(WebSocketServerFactory):
         check_handshake(request)
         fields = accepted_fields(request)
         client = self._client(request)
+        self._claim(request)
+        channel: Any = request.channel
+        counted_as = getattr(channel, "counted_as", None)
+        channel.counted_as = None
         request.uri = b"/"
         request.requestHeaders = Headers({name: [value] for name, value in fields.items()})
         if isinstance(request.site, PushSite):
             request.site.release(cast(Any, request.channel))
-        answer: int = WebSocketResource(_Prepared(self, format, make_conversation, client)).render(
-            request
-        )
+        prepared = _Prepared(self, format, make_conversation, client, counted_as)
+        answer: int = WebSocketResource(prepared).render(request)
         if request.content is not None:
             request.content.close()
         return answer
@@ -112,12 +119,14 @@ class WebSocketFactory(WebSocketServerFactory):
                     return False
                 format, make_conversation = ask(request)
                 fields = accepted_fields(request)
+                self._claim(request)
             except Exception:
                 # The long path raises it again, and answers it.
                 return False
             client = self._client(request)
             shell = self.prepare(transport.getPeer(), format, make_conversation, client)
             shell.ps_direct = True
+            shell.ps_counted_as = head.channel.counted_as
             lines = [f"{name}: {value}" for name, value in fields.items()]
             install(transport, shell, "\r\n".join(["GET / HTTP/1.1", *lines, "", ""]).encode())
             return True
@@ -147,6 +156,10 @@ class WebSocketFactory(WebSocketServerFactory):
         return client_name(request, self._proxies) if self._proxies else ""
 
 
+def _no_op(_: object) -> None:
+    """In place of the methods of an `Admission`."""
+
+
 def _plain(value: Any) -> Any:
     """The value for a class; a plain function there would become a method."""
     return staticmethod(value) if callable(value) else value
@@ -161,11 +174,16 @@ class _Prepared:
         format: Format,
         make_conversation: MakeConversation,
         client: str,
+        counted_as: str | None,
     ):
         self._factory = factory
         self._format = format
         self._make_conversation = make_conversation
         self._client = client
+        self._counted_as = counted_as
 
     def buildProtocol(self, address: IAddress) -> WebSocketShell:
-        return self._factory.prepare(address, self._format, self._make_conversation, self._client)
+        factory = self._factory
+        shell = factory.prepare(address, self._format, self._make_conversation, self._client)
+        shell.ps_counted_as = self._counted_as
+        return shell

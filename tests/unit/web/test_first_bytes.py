@@ -187,13 +187,21 @@ def test_twisted_web_gets_at_least_min_seconds() -> None:
     given: list[float] = []
     clock = Server().clock
 
-    def make_web(address: Any, seconds: float) -> Protocol:
+    def make_web(address: Any, seconds: float, counted_as: str) -> Protocol:
         given.append(seconds)
         return Protocol()
 
     for late in (0, 5, 15, 100):
         first = FirstBytes(
-            None, clock, clock.seconds, 15, lambda *_: False, make_web, lambda _: None
+            None,
+            clock,
+            clock.seconds,
+            15,
+            lambda *_: False,
+            make_web,
+            lambda _: None,
+            lambda _: None,
+            "",
         )
         clock.rightNow += late
         first.makeConnection(StringTransport())

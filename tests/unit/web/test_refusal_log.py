@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from twisted.logger import LogLevel, formatEventAsClassicLogText
 
-from pushserver.auth.wrong_keys import MAX_ADDRESSES, WrongKeys, group
+from pushserver.auth.wrong_keys import WrongKeys, group
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
 from pushserver.config.settings import Server as ServerSettings
@@ -52,7 +52,7 @@ class TestRefusalLog:
         ]
 
     def test_goes_on_for_ever_and_counts_what_it_leaves_out(self) -> None:
-        server = Server()
+        server = Server(Limits(new_connections_per_second=1_000))
         assert len(lines(server, 500)) == AT_ONCE
         for _ in range(3):
             server.clock.advance(2)
@@ -231,7 +231,7 @@ class TestAddresses:
         ("address", "name"),
         [
             ("203.0.113.9", "203.0.113.9"),
-            ("::ffff:203.0.113.9", "::ffff:203.0.113.9"),
+            ("::ffff:203.0.113.9", "203.0.113.9"),
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
             ("2001:db8:1:2::", "2001:db8:1:2::/64"),
             ("fe80::1%eth0", "fe80::/64"),
@@ -241,14 +241,11 @@ class TestAddresses:
         ],
     )
     def test_of_one_network_of_ipv6_count_together(self, address: str | None, name: str) -> None:
-        assert group(address) in (name, name.replace("::ffff:203.0.113.9", "::ffff:cb00:7109"))
+        assert group(address) == name
 
-    def test_that_was_not_seen_for_long_is_forgotten_first(self) -> None:
+    def test_is_not_forgotten_for_many_others(self) -> None:
         keys = WrongKeys(1)
         assert not keys.is_too_many("203.0.113.9", 0)
-        for n in range(MAX_ADDRESSES - 1):
-            keys.is_too_many(f"10.0.{n // 250}.{n % 250}", 0)
+        for n in range(10_000):
+            keys.is_too_many(f"10.{n // 60_000}.{n // 250 % 250}.{n % 250}", 0)
         assert keys.is_too_many("203.0.113.9", 0)
-        keys.is_too_many("10.9.9.9", 0)
-        assert keys.is_too_many("203.0.113.9", 0), "it was seen just before"
-        assert not keys.is_too_many("10.0.0.0", 0), "forgotten"

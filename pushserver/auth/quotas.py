@@ -1,0 +1,88 @@
+"""The bounds on open and new connections, in all and by address."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from pushserver.auth.proxies import Proxies
+from pushserver.auth.rates import Rates
+from pushserver.auth.wrong_keys import group
+from pushserver.errors import TooMany
+
+RESERVED = 100
+"""Connections over the bound of all that exempt addresses may still open: a flood from outside
+leaves room for the programs on this machine."""
+
+BURST = 4
+"""New connections at once, as a multiple of those a second."""
+
+FULL_SECONDS = 10.0
+"""The time after which a peer that found no room should come back."""
+
+
+class Addresses:
+    """The name under which an address is counted; "" for one that is exempt, and for proxies.
+
+    The connections of a trusted proxy are those of many clients, who are counted by the addresses
+    that it forwards.
+    """
+
+    def __init__(self, exempt: Proxies, proxies: Proxies):
+        networks = exempt.networks + proxies.networks
+        self._exempt = Proxies(networks, exempt.unix or proxies.unix)
+        self.name = lru_cache(1_024)(self._name)
+
+    def _name(self, address: str | None) -> str:
+        return "" if address in self._exempt else group(address)
+
+
+class Connections:
+    """The open connections, in all and by the name of their address."""
+
+    def __init__(self, most: int, per_name: int, new_per_second: int):
+        self.open = 0
+        self._most = most
+        self._per_name = per_name
+        self._new_per_second = new_per_second
+        self._rates = Rates(new_per_second, BURST * new_per_second)
+        self._by_name: dict[str, int] = {}
+
+    def enter(self, name: str, now: float) -> None:
+        """Count a new connection, until `leave`; raises TooMany and counts nothing."""
+        if self.open >= self._most + (0 if name else RESERVED):
+            message = f"this server has its {self._most} connections already"
+            raise TooMany(message, "connections", FULL_SECONDS, 503)
+        if name:
+            self._enter(name, now)
+        self.open += 1
+
+    def rename(self, old: str, new: str, now: float) -> None:
+        """Count an open connection for another address; raises TooMany and changes nothing."""
+        if new:
+            self._enter(new, now)
+        self._leave(old)
+
+    def leave(self, name: str) -> None:
+        """Forget a connection that was counted under this name."""
+        self.open -= 1
+        self._leave(name)
+
+    def _enter(self, name: str, now: float) -> None:
+        count = self._by_name.get(name, 0)
+        if count >= self._per_name:
+            message = f"this address has {count} connections already"
+            raise TooMany(message, "connections_per_address", FULL_SECONDS)
+        delay = self._rates.delay(name, now)
+        if delay:
+            message = f"more than {self._new_per_second} new connections of this address a second"
+            raise TooMany(message, "new_connections_per_second", delay)
+        self._by_name[name] = count + 1
+
+    def _leave(self, name: str) -> None:
+        if not name:
+            return
+        count = self._by_name[name] - 1
+        if count:
+            self._by_name[name] = count
+        else:
+            del self._by_name[name]
