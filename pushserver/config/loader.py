@@ -29,6 +29,7 @@ from pushserver.config.convert import (
 from pushserver.config.keys import key_warnings, make_keys, with_secrets
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config, Server, Source, SourceType, Store, Types
+from pushserver.config.tokens import check_jwks, make_verifier, token_warnings, with_token_keys
 from pushserver.errors import InvalidConfig, InvalidName
 
 # The sections of tables whose names the user chooses, and the type of these tables.
@@ -71,7 +72,9 @@ def load(text: str, file: str, environment: Mapping[str, str], types: Types) -> 
                 key: _source(value, location.inner(key), types) for key, value in tables
             }
     config = Config(**sections)
-    auth = with_secrets(config.auth, environment, top.inner("auth"))
+    location = top.inner("auth")
+    auth = with_secrets(config.auth, environment, location)
+    auth = with_token_keys(auth, environment, location)
     config = dataclasses.replace(config, auth=auth)
     _check(config, top)
     return config
@@ -173,12 +176,13 @@ def read(path: str, environment: Mapping[str, str], types: Types) -> Config:
 def warnings(environment: Mapping[str, str], types: Types, config: Config) -> Iterator[str]:
     """A line for each dubious setting of a valid configuration.
 
-    These are variables PUSHSERVER_... that set nothing, weak API keys, and files of keys that all
-    users can read.
+    These are variables PUSHSERVER_... that set nothing, weak API keys and secrets, and files of
+    them that all users can read.
     """
     foreign = config.server.foreign_variables
     yield from variables.unknown(environment, _known_keys(types), foreign)
     yield from key_warnings(config.auth)
+    yield from token_warnings(config.auth)
 
 
 def _check_channel_name(name: str, location: Location) -> None:
@@ -210,6 +214,8 @@ def _check(config: Config, top: Location) -> None:
     except ValueError as error:
         raise top.inner("limits").error("exempt_networks", str(error)) from None
     make_keys(config.auth, top.inner("auth"))
+    check_jwks(config.auth, top.inner("auth"))
+    make_verifier(config.auth, config.limits, top.inner("auth"))
     for name in config.server.names:
         if not host_name(name) or host_name(f"{name}:1") == "":
             raise server.error(

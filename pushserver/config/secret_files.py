@@ -20,15 +20,7 @@ def read_secret(path: str) -> str:
 
     Raises ValueError with the path, and never with a part of the text.
     """
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_SECRET_BYTES + 1)
-    except (OSError, ValueError) as error:
-        # A path with a NUL character is a ValueError.
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{path!r:.300}: {reason}") from None
-    if len(content) > MAX_SECRET_BYTES:
-        raise ValueError(f"{path!r:.300}: expected at most {MAX_SECRET_BYTES} bytes")
+    content = read_file(path, MAX_SECRET_BYTES)
     try:
         text = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
@@ -36,6 +28,20 @@ def read_secret(path: str) -> str:
     if not text:
         raise ValueError(f"{path!r:.300}: expected a secret, got an empty file")
     return text
+
+
+def read_file(path: str, max_bytes: int) -> bytes:
+    """The content of a file; raises ValueError with the path, also for a longer file."""
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:
+        # A path with a NUL character is a ValueError.
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path!r:.300}: {reason}") from None
+    if len(content) > max_bytes:
+        raise ValueError(f"{path!r:.300}: expected at most {max_bytes} bytes")
+    return content
 
 
 def credential_file(name: str, environment: Mapping[str, str]) -> str:

@@ -58,17 +58,56 @@ class KeySettings:
     )
 
 
+Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
+Interval = Annotated[float, Meta(ge=1, le=31_536_000)]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKeySettings:
+    """A key that verifies tokens: a secret for HS256, else a public key in PEM.
+
+    It is in exactly one of `key` (itself), `file` (a path) and `credential` (a name below
+    CREDENTIALS_DIRECTORY). The loader puts the text of a file or a credential into `key`. `kid` is
+    the name of the key in the heads of tokens; a key without it verifies tokens of any name.
+    """
+
+    algorithm: Algorithm
+    kid: Annotated[str, Meta(max_length=256)] = ""
+    key: str = field(default="", repr=False)
+    file: str = ""
+    credential: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """The API keys, for publishing over HTTP, for reading, and for `/api/`.
+    """The API keys, for publishing over HTTP, for reading, and for `/api/`; and tokens.
 
     `api_keys` may do everything, `keys` are by name. `local_without_key`: whether programs on this
     machine need no key although keys are configured.
+
+    `token_secret` is a key for HS256, `token_keys` are keys of all algorithms. `jwks_file` or
+    `jwks_url`: a set of public keys, read again every `jwks_refresh_seconds`, and for an unknown
+    key every `jwks_retry_seconds` at most; while that fails, its last keys are valid for
+    `jwks_stale_seconds`. The others are those of `auth.tokens.TokenRules`.
     """
 
     api_keys: list[Annotated[str, Meta(min_length=1)]] = field(default_factory=list, repr=False)
     local_without_key: bool = False
     keys: dict[str, KeySettings] = field(default_factory=dict)
+    token_secret: str = field(default="", repr=False)
+    token_keys: list[TokenKeySettings] = field(default_factory=list)
+    token_algorithms: list[Algorithm] = field(default_factory=list)
+    token_audience: list[Annotated[str, Meta(min_length=1)]] = field(default_factory=list)
+    token_issuer: str = ""
+    token_leeway_seconds: Annotated[float, Meta(ge=0, le=3_600)] = 5.0
+    token_requires_exp: bool = True
+    token_user_claim: Annotated[str, Meta(min_length=1)] = "sub"
+    jwks_file: str = ""
+    jwks_url: str = ""
+    jwks_refresh_seconds: Interval = 300.0
+    jwks_retry_seconds: Interval = 10.0
+    jwks_stale_seconds: Interval = 86_400.0
+    jwks_timeout_seconds: Annotated[float, Meta(gt=0, le=60)] = 5.0
 
 
 @dataclass(frozen=True, slots=True)

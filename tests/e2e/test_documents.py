@@ -104,6 +104,7 @@ SECTIONS: dict[str, type] = {
     "Server": settings.Server,
     "Auth": settings.Auth,
     "Keys": settings.KeySettings,
+    "Token keys": settings.TokenKeySettings,
     "Store": settings.Store,
     "Channels": ChannelOptions,
     "Limits": Limits,
