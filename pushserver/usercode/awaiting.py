@@ -29,10 +29,18 @@ from pushserver.usercode import fork
 
 Result = TypeVar("Result")
 
-NO_LOOP = "no running event loop"
+NO_LOOP = (
+    "no running event loop",
+    "There is no current event loop",
+    "'NoneType' object has no attribute 'create_future'",
+    "Not currently running on any asynchronous event loop",
+    "unknown async library",
+)
+"""Messages where no loop runs: of asyncio, its locks and queues, anyio (so httpx) and sniffio."""
 HINT = (
-    "asyncio works here only when its reactor runs (twistd --reactor asyncio);"
-    " on this one await Deferreds, or use a function without async, which has a thread"
+    "asyncio works here only when its reactor runs (pushserver serve without --reactor, or"
+    " twistd --reactor asyncio); on this one await Deferreds, or use a function without async,"
+    " which has a thread"
 )
 
 
@@ -83,11 +91,9 @@ def _steps(awaitable: Awaitable[Any], call: Call) -> Generator[Deferred[Any], An
             waits_for = call(step, argument)
         except StopIteration as stop:
             return stop.value
-        except RuntimeError as error:
-            if str(error) == NO_LOOP:
-                raise RuntimeError(f"{NO_LOOP}: {HINT}").with_traceback(
-                    error.__traceback__
-                ) from None
+        except (AttributeError, RuntimeError) as error:
+            if str(error).startswith(NO_LOOP):
+                raise RuntimeError(f"{error}: {HINT}").with_traceback(error.__traceback__) from None
             raise
         try:
             argument = yield _deferred(waits_for)

@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextvars import ContextVar
 from typing import Any
 
+import aiohttp
+import anyio
+import httpx
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, succeed
 
@@ -75,7 +78,41 @@ async def gives_way() -> None:
     await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("work", [sleeps, awaits_a_future, gives_way])
+async def waits_for_an_item() -> None:
+    await asyncio.Queue[None]().get()
+
+
+async def waits_for_a_lock() -> None:
+    lock = asyncio.Lock()
+    await lock.acquire()
+    await lock.acquire()
+
+
+async def sleeps_by_anyio() -> None:
+    await anyio.sleep(1)
+
+
+async def opens_a_session() -> None:
+    aiohttp.ClientSession()
+
+
+async def closes_a_client() -> None:
+    await httpx.AsyncClient(trust_env=False).get("http://localhost:9/")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        sleeps,
+        awaits_a_future,
+        gives_way,
+        waits_for_an_item,
+        waits_for_a_lock,
+        sleeps_by_anyio,
+        opens_a_session,
+        closes_a_client,
+    ],
+)
 def test_asyncio_without_its_reactor_is_an_error_with_a_hint(work: Any) -> None:
     error = result(started(work()))
     assert isinstance(error, RuntimeError)
