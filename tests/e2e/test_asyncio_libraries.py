@@ -140,6 +140,15 @@ async def late_in_the_library(who):
         return "timed out"
 
 
+@app.on("hang")
+async def hang(who):
+    try:
+        await fetch(client, "/never")
+    except asyncio.CancelledError:
+        await app.publish("life", "handler cancelled")
+        raise
+
+
 async def outlives(path):
     try:
         await app.publish("background", await fetch(client, path))
@@ -262,6 +271,22 @@ def test_library_works_in_sources_and_handlers(
         assert server.stop() == -signal.SIGTERM
         ends = [life.object()["data"] for _ in range(3)]
         assert ends == ["stream cancelled", "task cancelled", "stopped"]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_late_handler_is_cancelled_and_the_client_of_the_library_stays_usable(
+    tmp_path: Path, upstream: Upstream, library: str
+) -> None:
+    (tmp_path / "push.toml").write_text("[limits]\nhandler_seconds = 0.3\n")
+    with (
+        running(Served(tmp_path, library, upstream, "--config", "push.toml")) as server,
+        closing(Commanded(server)) as client,
+    ):
+        client.next("connected")
+        assert "did not answer" in client.ask("rpc", "hang", None)["message"]
+        assert server.get("channels/life?since=oldest&wait=20").status == 200
+        assert data(history(server, "life")) == ["handler cancelled"]
+        assert client.ask("rpc", "ask", 5)["data"] == 5
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
