@@ -20,10 +20,12 @@ from pushserver.publisher import apublish, publish
 
 if TYPE_CHECKING:
     from pushserver.app.client import Client
+    from pushserver.app.visitor import Identified, Visitor
     from pushserver.server.embedding import PushServer
 
 __all__ = [
     "Client",
+    "Identified",
     "InvalidData",
     "InvalidKey",
     "InvalidName",
@@ -33,6 +35,7 @@ __all__ = [
     "PushServerError",
     "Refused",
     "Unavailable",
+    "Visitor",
     "__version__",
     "apublish",
     "publish",
@@ -40,7 +43,12 @@ __all__ = [
 ]
 __version__ = "0.1.1"
 
-_ON_DEMAND = {"Client": "pushserver.app.client", "PushServer": "pushserver.server.embedding"}
+_ON_DEMAND = {
+    "Client": "pushserver.app.client",
+    "Identified": "pushserver.app.visitor",
+    "PushServer": "pushserver.server.embedding",
+    "Visitor": "pushserver.app.visitor",
+}
 """Imported on first use: a script that publishes needs no Twisted."""
 
 

@@ -134,6 +134,16 @@ class App:
 
         return decorate
 
+    def authenticate(self, function: Function) -> Function:
+        """Decorate the function that identifies peers without a token and an API key.
+
+        It is called with a `Visitor` for each `connect` of a client and each request to a channel,
+        and returns the user (a text, empty for unknown), an `Identified` with more, or None for
+        nobody. It refuses by raising Refused or returning False. As other handlers, it may be
+        async, and is called in a thread otherwise.
+        """
+        return self.on("authenticate")(function)
+
     def publish(
         self,
         channel: str,

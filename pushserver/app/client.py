@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pushserver.app.link import ServerLink
@@ -76,8 +77,7 @@ class Client:
     @property
     def cookies(self) -> dict[str, str]:
         """The cookies by name, as `headers` in the `connect` handler only."""
-        pairs = (text.partition("=") for text in self.headers.get("cookie", "").split(";"))
-        return {name.strip(): value.strip().strip('"') for name, equals, value in pairs if equals}
+        return cookies(self.headers)
 
     def admitted(self) -> None:
         """The `connect` handler has returned: forget the headers."""
@@ -128,6 +128,12 @@ class Client:
             raise ValueError(f"code {code}: expected 4000 to 4999")
         text = str(reason).encode("utf-8", "replace").decode()
         self._link.call_soon(lambda: self._session.disconnect(code, text))
+
+
+def cookies(headers: Mapping[str, str]) -> dict[str, str]:
+    """The cookies of a request by name."""
+    pairs = (text.partition("=") for text in headers.get("cookie", "").split(";"))
+    return {name.strip(): value.strip().strip('"') for name, equals, value in pairs if equals}
 
 
 def encode_message(data: object, event: str) -> bytes:

@@ -16,11 +16,14 @@ from pushserver.app.client import Client
 from pushserver.app.failures import HandlerFailure, HandlerFailures
 from pushserver.app.handlers import Handler, HandlerRegistry, full_name
 from pushserver.app.link import ServerLink
+from pushserver.app.visitor import Visitor, identity_of
+from pushserver.auth.identity import Identity
 from pushserver.channels import jsontext
 from pushserver.channels.names import namespace_of
 from pushserver.errors import HandlerFailed, NotHandled, Refused
 from pushserver.protocols.centrifuge import request_data
 from pushserver.sessions.callbacks import ClientSession
+from pushserver.sessions.visit import Visit
 from pushserver.usercode.awaiting import awaited
 from pushserver.usercode.stopwatch import Stopwatch
 from pushserver.usercode.thread_pool import Busy, Pool
@@ -115,6 +118,25 @@ class Dispatcher:
     @property
     def decides_on_clients(self) -> bool:
         return self._registry.find("connect") is not None
+
+    @property
+    def authenticates(self) -> bool:
+        return self._registry.find("authenticate") is not None
+
+    async def authenticate(self, visit: Visit, data: bytes) -> Identity:
+        handler = self._registry.find("authenticate")
+        assert handler is not None, "authenticate without a handler: see `authenticates`"
+        if self._starting is not None:
+            await self._started()
+        visitor = Visitor(visit.address, visit.protocol, visit.headers, _value(data))
+        answer = await self._call(handler, visitor)
+        if answer is False:
+            raise Refused
+        try:
+            return identity_of(answer)
+        except (TypeError, ValueError) as error:
+            self._failures.raised(handler, error)
+            raise HandlerFailed("the application failed") from None
 
     async def connect(self, session: ClientSession, data: bytes) -> bytes:
         assert self._link is not None, "a session before the start"

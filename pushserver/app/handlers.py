@@ -12,6 +12,7 @@ from pushserver.channels.names import check_namespace
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "start": (),
     "stop": (),
+    "authenticate": ("visitor",),
     "connect": ("client", "data"),
     "disconnect": ("client", "reason"),
     "subscribe": ("client", "channel", "data"),
@@ -19,7 +20,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
 }
 """The arguments of handlers for events of the server and of connections; no client can send these
 events."""
-WITHOUT_NAMESPACE = frozenset({"start", "stop", "connect", "disconnect"})
+WITHOUT_NAMESPACE = frozenset({"start", "stop", "authenticate", "connect", "disconnect"})
 """Those that belong to no channel, and so to no namespace."""
 OTHER_ARGUMENTS = ("client", "data")
 """The arguments of a handler for any other event."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pushserver.auth.keys import Key
 from pushserver.auth.patterns import NONE, Patterns
-from pushserver.errors import Denied
+from pushserver.errors import PushServerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Identity:
     `expires`: the end of the identity in Unix seconds, 0 for none. `token`: whether a token or the
     application's `authenticate` handler proved it. `key`: the API key of the request. `channels`:
     the channels that the token permits; `subs`: the subscriptions that the server makes for it.
-    `problem`: the error of an invalid key or token that the peer gave; where the identity does not
-    suffice, the peer gets this error.
+    `problem`: the error of a key or token that the peer gave; where the identity does not suffice,
+    the peer gets this error.
     """
 
     user: str = ""
@@ -45,7 +45,7 @@ class Identity:
     key: Key | None = None
     channels: Patterns = NONE
     subs: Mapping[str, Grant] = field(default_factory=dict)
-    problem: Denied | None = None
+    problem: PushServerError | None = None
 
     @property
     def is_anonymous(self) -> bool:

@@ -9,7 +9,7 @@ from pushserver.auth.identity import Grant, Identity
 from pushserver.auth.keys import Scope
 from pushserver.channels.channel import ChannelOptions, Rule
 from pushserver.channels.names import is_private, users_of
-from pushserver.errors import Denied, NeedsKey
+from pushserver.errors import Denied, NeedsKey, PushServerError
 
 Action = Literal["subscribe", "publish", "history", "presence"]
 
@@ -20,10 +20,11 @@ _VERBS: dict[Action, str] = {
     "presence": "the presence in",
 }
 _NEEDS: dict[Rule, str] = {
-    "users": "a user: connect with a token or log in",
+    "users": "a user",
     "token": "a token for this channel",
-    "key": "an API key (X-API-Key)",
+    "key": "an API key",
 }
+_CLOSED = "this server needs a token or an API key (auth.closed)"
 _ORDER: tuple[Rule, ...] = ("anyone", "handler", "users", "token", "key", "nobody")
 """From the weakest rule to the strictest, for private channels."""
 
@@ -77,7 +78,7 @@ class Permissions:
         """
         rule, setting, handled = self.rule(action, channel)
         if rule == "nobody":
-            raise Denied(403, f"{_VERBS[action]} {channel} is for nobody ({setting})")
+            raise Denied(403, f'{_VERBS[action]} {channel} is for nobody ({setting} = "nobody")')
         scope: Scope = "publish" if action == "publish" else "read"
         key = identity.key
         if key is not None and key.allows(scope, channel):
@@ -85,9 +86,7 @@ class Permissions:
         if member and setting == "subscribe":
             return False
         if self._closed and identity.is_anonymous:
-            raise self._denied(
-                identity, NeedsKey(401, "this server needs a token or an API key (auth.closed)")
-            )
+            raise self._denied(identity, NeedsKey(401, _CLOSED))
         users = users_of(channel)
         if users is not None and identity.user not in users:
             raise self._denied(
@@ -107,9 +106,14 @@ class Permissions:
             raise Denied(
                 403,
                 f"{_VERBS[action]} {channel} is decided by a handler of the application, and there"
-                f" is none ({setting})",
+                f' is none ({setting} = "handler")',
             )
         return handled
+
+    def check_connect(self, identity: Identity) -> None:
+        """Return if this peer may open a session; raise Denied."""
+        if self._closed and identity.is_anonymous:
+            raise identity.problem or NeedsKey(401, _CLOSED)
 
     def rule(self, action: Action, channel: str) -> tuple[Rule, str, bool]:
         """The rule that holds, the setting that it comes from, and whether a handler decides too.
@@ -144,13 +148,13 @@ class Permissions:
     def _needs(
         self, action: Action, channel: str, rule: Rule, setting: str, identity: Identity
     ) -> Denied:
-        text = f"{_VERBS[action]} {channel} needs {_NEEDS[rule]} ({setting})"
+        text = f'{_VERBS[action]} {channel} needs {_NEEDS[rule]} ({setting} = "{rule}")'
         key = identity.key
         if key is not None:
             text += f"; the key {key.name!r:.80} may not do this here"
         return NeedsKey(_status(identity), text)
 
-    def _denied(self, identity: Identity, error: Denied) -> Denied:
+    def _denied(self, identity: Identity, error: Denied) -> PushServerError:
         return identity.problem or error
 
 

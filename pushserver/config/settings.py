@@ -83,7 +83,8 @@ class Auth:
     """The API keys, for publishing over HTTP, for reading, and for `/api/`; and tokens.
 
     `api_keys` may do everything, `keys` are by name. `local_without_key`: whether programs on this
-    machine need no key although keys are configured.
+    machine need no key although keys are configured. `closed`: whether everything needs a token or
+    a key. `token_cookie`: the name of a cookie that may have a token; empty for none.
 
     `token_secret` is a key for HS256, `token_keys` are keys of all algorithms. `jwks_file` or
     `jwks_url`: a set of public keys, read again every `jwks_refresh_seconds`, and for an unknown
@@ -94,6 +95,8 @@ class Auth:
     api_keys: list[Annotated[str, Meta(min_length=1)]] = field(default_factory=list, repr=False)
     local_without_key: bool = False
     keys: dict[str, KeySettings] = field(default_factory=dict)
+    closed: bool = False
+    token_cookie: str = ""
     token_secret: str = field(default="", repr=False)
     token_keys: list[TokenKeySettings] = field(default_factory=list)
     token_algorithms: list[Algorithm] = field(default_factory=list)

@@ -62,7 +62,7 @@ class MethodResource(LeafResource):
         return self._answer(request)
 
     async def _answer(self, request: Request) -> bytes:
-        self._gate.check(request, proven=self._name not in WITHOUT_PROOF)
+        self._gate.check_caller(request, proven=self._name not in WITHOUT_PROOF)
         assert request.content is not None
         check_coding(header(request, "content-encoding") or "")
         body: bytes = request.content.read().removeprefix(BOM_UTF8) or b"{}"

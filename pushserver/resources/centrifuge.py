@@ -30,6 +30,7 @@ from pushserver.sessions.node import Node, new_id
 from pushserver.sessions.session import Session
 from pushserver.sessions.visit import UNKNOWN
 from pushserver.web.checks import check_no_navigation, check_origin
+from pushserver.web.gate import Gate
 from pushserver.web.resource import (
     EVENT_STREAM,
     Answer,
@@ -40,7 +41,6 @@ from pushserver.web.resource import (
     is_upgrade,
     no_content,
 )
-from pushserver.web.visits import visit
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class ConnectionContext:
     upgrade: Open
     respond: Open
     trust: Trust
+    gate: Gate
     json_only: JsonOnly
 
     def children(self) -> dict[bytes, Resource]:
@@ -74,12 +75,13 @@ class ConnectionContext:
         node = self.node
         # Costs time and memory, so only for an application that decides about clients.
         known = UNKNOWN
-        if node.handlers.decides_on_clients:
-            known = visit(request, protocol, self.trust.proxies)
+        if node.handlers.decides_on_clients or node.handlers.authenticates:
+            known = self.gate.visit(request, protocol)
+        credentials = self.gate.credentials(request)
         secret = "" if commands is None else new_id()
 
         def make_session(transport: Transport[SessionFormat]) -> Session:
-            session = Session(node, transport, answer, secret, known)
+            session = Session(node, transport, answer, secret, known, credentials)
             if commands is not None:
                 session.received(commands)
             return session

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.web.server import Request
 
 from pushserver.channels.channel import Channel
-from pushserver.errors import Denied
+from pushserver.errors import Denied, WrongKey
 from pushserver.resources.history import number
 from pushserver.sessions.node import Node
 from pushserver.web.gate import Gate
@@ -26,12 +26,16 @@ def check_lister(request: Request, gate: Gate) -> None:
 
     Names of channels may be secrets: a reader needs nothing but the name.
     """
-    if not gate.has_key(request) and not gate.allows(request):
+    try:
+        gate.check_caller(request)
+    except WrongKey:
+        raise
+    except Denied:
         raise Denied(
             403,
             "the list of channels needs an X-API-Key (auth.api_keys); only without configured keys,"
             " programs on the server's machine need none",
-        )
+        ) from None
 
 
 def channel_list(request: Request, node: Node) -> bytes:

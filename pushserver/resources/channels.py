@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from pushserver.auth.proxies import Trust
+from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.names import check_name
 from pushserver.protocols.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET, StreamFormat
 from pushserver.resources.bulk import Bulks
@@ -18,7 +19,7 @@ from pushserver.resources.publish import publish
 from pushserver.sessions.base import Transport
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.node import Node
-from pushserver.web.checks import check_no_navigation, check_origin
+from pushserver.web.checks import check_no_navigation
 from pushserver.web.gate import Gate
 from pushserver.web.mount import to_folder
 from pushserver.web.resource import (
@@ -53,7 +54,6 @@ class ChannelContext:
     respond: Open
     page: Callable[[str, str, int, bool, bool], bytes]
     gate: Gate
-    trust: Trust
     list_page: Callable[[str], bytes]
     bulks: Bulks = field(default_factory=Bulks)
 
@@ -106,32 +106,33 @@ class ChannelResource(LeafResource):
         self._name = name
 
     def answer_get(self, request: Request) -> Answer:
-        name = check_name(self._name)
+        context, name = self._context, check_name(self._name)
         if is_upgrade(request):
-            return self._context.upgrade(request, *self.websocket(request))
+            return upgrade(context, request, (name,))
         wanted = wants(request, (JSON, EVENT_STREAM, LINES, HTML))
         if wanted == HTML:
-            return live_page(self._context, request, name, "..")
+            return live_page(context, request, name, "..")
         if wanted in STREAMS:
-            return respond(self._context, request, wanted, self._stream_maker(request, name))
+            return respond(context, request, wanted, (name,))
         if wanted == JSON:
-            check_reader(self._context, request, (name,))
-            return history(request, name, self._context.node)
+            return context.gate.identified(request, "http", partial(self._history, request, name))
         raise Refusal(406, f"expected Accept to allow {JSON}, {EVENT_STREAM}, {LINES} or {HTML}")
 
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
-        return STREAM_WEBSOCKET, self._stream_maker(request, check_name(self._name))
+        return accept(self._context, request, (check_name(self._name),))
 
     def answer_post(self, request: Request) -> Answer:
-        context = self._context
         name = check_name(self._name)
-        return publish(request, name, context.node, context.gate, context.bulks)
+        return self._context.gate.identified(request, "http", partial(self._publish, request, name))
 
-    def _stream_maker(
-        self, request: Request, name: str
-    ) -> Callable[[Transport[StreamFormat]], Stream]:
-        return stream_maker(self._context, request, (name,))
+    def _history(self, request: Request, name: str, identity: Identity) -> Answer:
+        self._context.gate.check_reader(request, identity, (name,), "history")
+        return history(request, name, self._context.node, identity)
+
+    def _publish(self, request: Request, name: str, identity: Identity) -> Answer:
+        context = self._context
+        return publish(request, name, context.node, context.gate, context.bulks, identity)
 
 
 class FrontResource(LeafResource):
@@ -154,17 +155,17 @@ class EventsResource(LeafResource):
         self._context = context
 
     def answer_get(self, request: Request) -> Answer:
-        if is_upgrade(request):
-            return self._context.upgrade(request, *self.websocket(request))
         names = self._names(request)
+        if is_upgrade(request):
+            return upgrade(self._context, request, names)
         wanted = wants(request, (EVENT_STREAM, LINES))
         if wanted is None:
             raise Refusal(406, f"expected Accept to allow {EVENT_STREAM} or {LINES}")
-        return respond(self._context, request, wanted, stream_maker(self._context, request, names))
+        return respond(self._context, request, wanted, names)
 
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
-        return STREAM_WEBSOCKET, stream_maker(self._context, request, self._names(request))
+        return accept(self._context, request, self._names(request))
 
     def _names(self, request: Request) -> tuple[str, ...]:
         given = request.args.get(b"channel", [])
@@ -180,53 +181,62 @@ def live_page(context: ChannelContext, request: Request, name: str, root: str) -
     request.setHeader(b"content-type", b"text/html; charset=utf-8")
     request.setHeader(b"cache-control", b"no-cache")
     size = context.node.history.options(name).history_size
-    return context.page(name, root, size, root == ".", context.gate.allows(request))
+    return context.page(name, root, size, root == ".", context.gate.may_call(request))
 
 
-def check_reader(context: ChannelContext, request: Request, names: tuple[str, ...]) -> None:
-    """Refuse a page of another origin, and channels with a `subscribe` handler without a key.
+def accept(context: ChannelContext, request: Request, names: tuple[str, ...]) -> WebSocket:
+    """Accept the handshake of a request without credentials, on the short path.
 
-    A program on this machine needs the key too, so that development and production are alike.
+    The long path identifies the others, in `upgrade`: this one must have no side effect.
     """
-    check_origin(request, context.trust)
-    for name in names:
-        if context.node.handlers.guards(name) and not context.gate.has_key(request):
-            raise Refusal(
-                403,
-                f"the application decides which clients may subscribe to {name};"
-                " reading it by plain HTTP needs an X-API-Key (auth.api_keys)",
-            )
+    if not context.gate.is_anonymous(request):
+        raise Refusal(401, "the request has to be identified")
+    return STREAM_WEBSOCKET, stream_maker(context, request, names, ANONYMOUS)
+
+
+def upgrade(context: ChannelContext, request: Request, names: tuple[str, ...]) -> Answer:
+    """Answer a WebSocket handshake by the identity of its request."""
+
+    def answer(identity: Identity) -> Answer:
+        maker = stream_maker(context, request, names, identity)
+        return context.upgrade(request, STREAM_WEBSOCKET, maker)
+
+    return context.gate.identified(request, "websocket", answer)
+
+
+def respond(
+    context: ChannelContext, request: Request, media: str, names: tuple[str, ...]
+) -> Answer:
+    """Answer with a stream of this media type, by the identity of the request."""
+    check_no_navigation(request)
+
+    def answer(identity: Identity) -> Answer:
+        maker = stream_maker(context, request, names, identity)
+        request.setHeader(b"content-type", media.encode())
+        request.setHeader(b"cache-control", b"no-store")
+        if request.method == b"HEAD":
+            return b""
+        return context.respond(request, STREAMS[media], maker)
+
+    return context.gate.identified(request, NAMES[media], answer)
 
 
 def stream_maker(
-    context: ChannelContext, request: Request, names: tuple[str, ...]
+    context: ChannelContext, request: Request, names: tuple[str, ...], identity: Identity
 ) -> Callable[[Transport[StreamFormat]], Stream]:
     """Return the function that makes the requested stream for its transport."""
-    check_reader(context, request, names)
+    context.gate.check_reader(request, identity, names)
     node = context.node
     start = stream_start(request, node.limits.read_limit)
 
     def make_stream(transport: Transport[StreamFormat]) -> Stream:
-        stream = Stream(node, transport)
+        stream = Stream(node, transport, identity)
         node.run(stream.follow(names, start))
         return stream
 
     return make_stream
 
 
-def respond(
-    context: ChannelContext,
-    request: Request,
-    media: str,
-    make_stream: Callable[[Transport[StreamFormat]], Stream],
-) -> Answer:
-    """Answer with a stream of this media type."""
-    check_no_navigation(request)
-    request.setHeader(b"content-type", media.encode())
-    request.setHeader(b"cache-control", b"no-store")
-    if request.method == b"HEAD":
-        return b""
-    return context.respond(request, STREAMS[media], make_stream)
-
-
 STREAMS = {EVENT_STREAM: STREAM_SSE, LINES: STREAM_LINES}
+NAMES = {EVENT_STREAM: "sse", LINES: "http_stream"}
+"""The names of the transports for the application."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET, Request
 
+from pushserver.auth.identity import Identity
 from pushserver.channels.position import Cursor, Start, parse_cursor, parse_since
 from pushserver.channels.publication import Publication
 from pushserver.errors import InvalidCursor
@@ -46,7 +47,7 @@ def stream_start(request: Request, most: int) -> Start:
         raise InvalidCursor(f"since: {error}") from None
 
 
-def history(request: Request, name: str, node: Node) -> Answer:
+def history(request: Request, name: str, node: Node, identity: Identity) -> Answer:
     """Answer with the history of a channel, or wait for its next publication with `wait=`."""
     limits = node.limits
     start = stream_start(request, limits.read_limit)
@@ -61,7 +62,7 @@ def history(request: Request, name: str, node: Node) -> Answer:
     waits = wait and limit != 0 and request.method != b"HEAD"
     if waits and not rows and not reason:
         check_no_navigation(request)
-        return _long_poll(request, name, node, start, limit, wait)
+        return _long_poll(request, name, node, start, limit, wait, identity)
     return _answer(request, name, node, rows, limit, reason)
 
 
@@ -100,7 +101,13 @@ def _portions(
 
 
 def _long_poll(
-    request: Request, name: str, node: Node, start: Start, limit: int | None, wait: int
+    request: Request,
+    name: str,
+    node: Node,
+    start: Start,
+    limit: int | None,
+    wait: int,
+    identity: Identity,
 ) -> Deferred[bytes]:
     """Wait for a publication; called in the same turn in which the history was read."""
     answer: Deferred[bytes] = Deferred()
@@ -109,7 +116,7 @@ def _long_poll(
     # If none comes, the reader gets its own cursor back.
     cursor = start.since or Cursor(log.epoch, log.seq)
     nothing = history_object(name, (), channel.epoch, channel.top, str(cursor), "")
-    poll = LongPoll(node, name, answer.callback, nothing, limit)
+    poll = LongPoll(node, name, answer.callback, nothing, limit, identity)
 
     def gone(_: object) -> None:
         poll.leave()

@@ -7,10 +7,11 @@ from dataclasses import replace
 import msgspec
 from twisted.web.server import Request
 
+from pushserver.auth.identity import Identity
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event
-from pushserver.channels.publication import Draft, check_tags
+from pushserver.channels.publication import ClientInfo, Draft, check_tags
 from pushserver.errors import InvalidData, InvalidName, NotJSON
 from pushserver.resources.bulk import MEDIA_TYPES, Bulks
 from pushserver.sessions.node import Node
@@ -22,17 +23,20 @@ _NUMBERS = (b"NaN", b"Infinity", b"-Infinity")
 """Numbers that JSON does not have. A text may begin with one of them."""
 
 
-async def publish(request: Request, channel: str, node: Node, gate: Gate, bulks: Bulks) -> bytes:
+async def publish(
+    request: Request, channel: str, node: Node, gate: Gate, bulks: Bulks, identity: Identity
+) -> bytes:
     """Publish the request's body to the channel: `201 {"offset", "epoch", "id"}`.
 
     Each line of an NDJSON body is a publication; see `bulk.publish_lines`.
     """
-    gate.check(request)
+    gate.check_publisher(request, identity, channel)
     content_type = header(request, "content-type") or ""
     check_coding(header(request, "content-encoding") or "")
     assert request.content is not None
     body = request.content.read()
-    draft = Draft(channel, b"", _event(request), _tags(request), key=_key(request))
+    info = ClientInfo("", identity.user, identity.info) if identity.user else None
+    draft = Draft(channel, b"", _event(request), _tags(request), info, _key(request))
     if media_type(content_type) in MEDIA_TYPES:
         return await bulks.publish(request, draft, body, node)
     data = read_body(content_type, body, _compact, msgspec.json.encode)

@@ -33,7 +33,7 @@ class StatusResource(LeafResource):
         self._clock = clock
 
     def answer_get(self, request: Request) -> Answer:
-        if not self._gate.allows(request):
+        if not self._gate.may_call(request):
             # Not a Refusal, which is logged: live pages send this request by themselves.
             request.setResponseCode(403)
             message = "the status of a channel is only for those who may publish (auth.api_keys)"

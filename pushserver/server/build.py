@@ -15,7 +15,7 @@ from pushserver import __version__
 from pushserver.app.app import App
 from pushserver.app.dispatch import Dispatcher
 from pushserver.app.service import AppService
-from pushserver.auth.access import Rules
+from pushserver.auth.access import LocalRules
 from pushserver.auth.allowed_origins import Origins
 from pushserver.auth.excess import Excesses
 from pushserver.auth.origin import host_name
@@ -24,6 +24,7 @@ from pushserver.auth.quotas import Addresses, Connections
 from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
+from pushserver.config.keys import make_keys
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, Server, Types
 from pushserver.errors import StartFailed
@@ -45,6 +46,8 @@ from pushserver.resources.static import StaticFiles
 from pushserver.resources.status import StatusResource
 from pushserver.server.logging import connection_log, report, run
 from pushserver.server.service import PushService
+from pushserver.sessions.callbacks import NoHandlers
+from pushserver.sessions.identification import Identification, NoTokens
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.environment import Environment
 from pushserver.sources.engine.runner import Runner
@@ -99,15 +102,35 @@ def build(
     broker, storage = make_broker(config, reactor, clock, monotonic)
     handlers = make_handlers(app, limits, reactor, monotonic, threads)
     version = f"pushserver {__version__}"
-    node = Node(broker, reactor, limits, version, clock, monotonic, run, report, handlers)
+    auth = config.auth
+    keys = make_keys(auth)
+    identification = Identification(
+        keys,
+        NoTokens(),
+        WrongKeys(limits.wrong_keys_per_minute),
+        handlers or NoHandlers(),
+        broker.metrics,
+        monotonic,
+    )
+    node = Node(
+        broker,
+        reactor,
+        limits,
+        version,
+        clock,
+        monotonic,
+        run,
+        report,
+        handlers,
+        identification,
+        auth.closed,
+    )
     pages = Pages()
     origins = Origins.of(config.server.allowed_origins)
     proxies = Proxies.of(config.server.trusted_proxies)
     trust = Trust(origins, proxies)
-    auth = config.auth
-    rules = Rules(frozenset(auth.api_keys), origins, auth.local_without_key)
-    wrong_keys = WrongKeys(limits.wrong_keys_per_minute)
-    gate = Gate(rules, is_own, wrong_keys, proxies, node.metrics, monotonic)
+    rules = LocalRules(len(keys) > 0, origins, auth.local_without_key)
+    gate = Gate(node.permissions, identification, rules, is_own, trust, auth.token_cookie)
     address_of = partial(client_address, proxies=proxies)
     refusals = RefusalLog(monotonic, address_of)
     excesses = Excesses(node.metrics.refusals, monotonic, refusals.write_excess)
@@ -130,8 +153,8 @@ def build(
     )
     upgrade = websockets.upgrade
     respond = Responses(bounds, log, proxies, admission).open
-    channels = ChannelContext(node, upgrade, respond, pages.channel, gate, trust, pages.channels)
-    connections = ConnectionContext(node, upgrade, respond, trust, JsonOnly(monotonic))
+    channels = ChannelContext(node, upgrade, respond, pages.channel, gate, pages.channels)
+    connections = ConnectionContext(node, upgrade, respond, trust, gate, JsonOnly(monotonic))
     memory = SourceMemory() if storage is None else storage.memory
     stop_seconds = limits.drain_seconds / 2
     environment = Environment(

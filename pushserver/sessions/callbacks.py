@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo
 from pushserver.errors import NotHandled
@@ -91,6 +92,13 @@ class Handlers(Protocol):
     def decides_on_clients(self) -> bool:
         """Whether `connect` needs `session.visit`."""
 
+    @property
+    def authenticates(self) -> bool:
+        """Whether there is an `authenticate` handler."""
+
+    async def authenticate(self, visit: Visit, data: bytes) -> Identity:
+        """The identity of a peer without a token and a key; `data` is that of a `connect`."""
+
     async def connect(self, session: ClientSession, data: bytes) -> bytes:
         """Admit a client, and return the application's part of the reply."""
 
@@ -120,6 +128,10 @@ class NoHandlers:
     """A server without an application."""
 
     decides_on_clients = False
+    authenticates = False
+
+    async def authenticate(self, visit: Visit, data: bytes) -> Identity:
+        return ANONYMOUS
 
     async def connect(self, session: ClientSession, data: bytes) -> bytes:
         return b""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from pushserver.auth.credentials import Credentials
+from pushserver.auth.identity import ANONYMOUS, Identity
+from pushserver.auth.permissions import Action
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
-from pushserver.errors import Invalid, Refused
+from pushserver.errors import Denied, ExpiredToken, Invalid, Refused
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError, SubscribePosition, SubscribeResult
@@ -24,6 +28,11 @@ async def connect(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.ConnectRequest)
     node = session.node
     session.start_connect()
+    identity = await identify(session, request)
+    if identity is None:
+        return centrifuge.Empty()
+    if identity is not ANONYMOUS:
+        session.become(identity)
     try:
         answer = await node.handlers.connect(session, _text(request.data))
     except Refused as refused:
@@ -32,6 +41,13 @@ async def connect(session: Session, text: bytes) -> Struct:
             # An error reply; the client then closes the connection itself.
             raise
         session.disconnect(code, refused.reason)
+        return centrifuge.Empty()
+    user = session.info.user
+    try:
+        node.permissions.check_connect(replace(identity, user=user))
+    except Denied as error:
+        node.handlers.disconnect(session, str(error))
+        session.disconnect(centrifuge.NOT_PERMITTED, str(error))
         return centrifuge.Empty()
     subs = await _admit(session, request.subs)
     return centrifuge.ConnectResult(
@@ -45,6 +61,26 @@ async def connect(session: Session, text: bytes) -> Struct:
         node=node.history.epoch if session.secret else "",
         time=int(node.clock() * 1000),
     )
+
+
+async def identify(session: Session, request: centrifuge.ConnectRequest) -> Identity | None:
+    """The identity of a client that connects; None if its token ended the session.
+
+    The token of the command counts before the credentials of the session's request. Raises
+    ExpiredToken, after which the client gets another token and tries again, and Unavailable.
+    """
+    credentials, identification = session.credentials, session.node.identification
+    if not request.token and credentials.is_empty and not identification.asks_application:
+        return ANONYMOUS
+    if request.token:
+        credentials = Credentials(credentials.address, token=request.token)
+    found = await identification.identify(credentials, session.visit, _text(request.data))
+    if not request.token or found.problem is None:
+        return found
+    if isinstance(found.problem, ExpiredToken) or not isinstance(found.problem, Denied):
+        raise found.problem
+    session.disconnect(centrifuge.INVALID_TOKEN, str(found.problem))
+    return None
 
 
 async def _admit(
@@ -85,8 +121,14 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.SubscribeRequest)
     channel = check_name(request.channel)
     _check_may_subscribe(session, channel, request)
+    grant = None
+    if request.token:
+        user = session.identity.user
+        grant = await session.node.identification.grant(request.token, channel, user)
+    handled = session.node.permissions.check("subscribe", channel, session.identity, grant)
     last = _initial(session, request)
-    await session.node.handlers.subscribe(session, channel, _text(request.data))
+    if handled:
+        await session.node.handlers.subscribe(session, channel, _text(request.data))
     # The client's own subscription replaces one by the server.
     session.leave(channel)
     position = Position(request.epoch, request.offset) if request.recover else None
@@ -176,12 +218,9 @@ async def publish(session: Session, text: bytes) -> Struct:
     channel = check_name(request.channel)
     node, handlers = session.node, session.node.handlers
     # Permission first: reading the data costs more than refusing it.
-    has_handler = handlers.decides(channel)
-    if not has_handler and not node.history.options(channel).client_publish:
-        message = f"clients may not publish to {channel} (client_publish)"
-        raise CommandError(centrifuge.PERMISSION_DENIED, message)
+    handled = node.permissions.check("publish", channel, session.identity)
     data = centrifuge.request_data(bytes(request.data))
-    if has_handler:
+    if handled:
         await handlers.publish(session, channel, data)
     await node.publish(Draft(channel, data, info=node.presence.info(channel, session)))
     return centrifuge.Empty()
@@ -189,12 +228,13 @@ async def publish(session: Session, text: bytes) -> Struct:
 
 async def history(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.HistoryRequest)
-    channel = await _readable(session, request.channel)
+    channel = await _readable(session, "history", request.channel)
     return history_result(session.node.history, channel, request)
 
 
 async def presence(session: Session, text: bytes) -> Struct:
-    channel = await _readable(session, centrifuge.request(text, centrifuge.ChannelRequest).channel)
+    request = centrifuge.request(text, centrifuge.ChannelRequest)
+    channel = await _readable(session, "presence", request.channel)
     clients = session.node.presence.clients(channel)
     return centrifuge.PresenceResult(
         {name: centrifuge.info(client) for name, client in clients.items()}
@@ -202,7 +242,8 @@ async def presence(session: Session, text: bytes) -> Struct:
 
 
 async def presence_stats(session: Session, text: bytes) -> Struct:
-    channel = await _readable(session, centrifuge.request(text, centrifuge.ChannelRequest).channel)
+    request = centrifuge.request(text, centrifuge.ChannelRequest)
+    channel = await _readable(session, "presence", request.channel)
     return centrifuge.PresenceStatsResult(*session.node.presence.stats(channel))
 
 
@@ -247,10 +288,10 @@ def answer(session: Session, method: str, text: bytes) -> Awaitable[Struct]:
     return METHODS[method](session, text)
 
 
-async def _readable(session: Session, name: str) -> str:
-    """Check that the client is in this channel or may subscribe; return the name."""
-    channel = check_name(name)
-    if channel not in session.channels:
+async def _readable(session: Session, action: Action, name: str) -> str:
+    """Check that the client may read this of the channel; return the name."""
+    channel, member = check_name(name), name in session.channels
+    if session.node.permissions.check(action, channel, session.identity, member=member):
         await session.node.handlers.subscribe(session, channel, b"")
     return channel
 

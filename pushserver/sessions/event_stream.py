@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.position import Start
+from pushserver.channels.publication import ClientInfo
 from pushserver.hub.hub import Following
 from pushserver.protocols.formats import Reset, StreamFormat, Subscribed
 from pushserver.sessions.base import OPEN, Conversation, Transport
@@ -29,9 +31,13 @@ class Stream(Conversation[StreamFormat]):
     slow_code = OVERLOADED
     flood_code = POLICY
 
-    def __init__(self, node: Node, transport: Transport[StreamFormat]):
+    def __init__(
+        self, node: Node, transport: Transport[StreamFormat], identity: Identity = ANONYMOUS
+    ):
         self._awaiting = False
         super().__init__(node, transport)
+        if identity.user:
+            self.info = ClientInfo(self.info.client, identity.user, identity.info)
         self.state = OPEN
         node.peers.wake_at(self, node.monotonic() + self._interval())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.position import Start
 from pushserver.channels.publication import ClientInfo
 from pushserver.hub.audience import Audience, Subscriber
@@ -27,8 +28,9 @@ class LongPoll(Subscriber):
         answer: Callable[[bytes], None],
         nothing: bytes,
         limit: int | None = None,
+        identity: Identity = ANONYMOUS,
     ):
-        self.info = ClientInfo(new_id())
+        self.info = ClientInfo(new_id(), identity.user, identity.info)
         self.audiences: dict[str, Audience] = {}
         self._node = node
         self._channel = channel

@@ -6,6 +6,9 @@ import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from pushserver.auth.keys import Keys
+from pushserver.auth.permissions import Permissions
+from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.limits import Limits
 from pushserver.errors import Unavailable
@@ -15,6 +18,7 @@ from pushserver.hub.hub import Hub
 from pushserver.hub.presence import Presence
 from pushserver.sessions.callbacks import Handlers, NoHandlers
 from pushserver.sessions.directory import Directory
+from pushserver.sessions.identification import Identification, NoTokens
 from pushserver.sessions.peers import Peers
 from pushserver.sessions.replay_cache import Replays
 
@@ -24,7 +28,8 @@ class Node:
 
     `timer` is the reactor. `clock` gives Unix seconds, which may step; `monotonic` is the steady
     clock. `run` runs a coroutine that nothing awaits, and logs its exception. `report` logs the
-    current exception with a line of context. `handlers` is the application.
+    current exception with a line of context. `handlers` is the application. `identification` finds
+    the identities of peers; without it, all are anonymous. `closed`: see `auth.permissions`.
     """
 
     def __init__(
@@ -38,6 +43,8 @@ class Node:
         run: Callable[[Coroutine[Any, Any, None]], None],
         report: Callable[[str], None],
         handlers: Handlers | None = None,
+        identification: Identification | None = None,
+        closed: bool = False,
     ):
         self.timer = timer
         self.history = broker.history
@@ -54,9 +61,18 @@ class Node:
         self.run = run
         self.report = report
         self.handlers = handlers or NoHandlers()
+        self.identification = identification or Identification(
+            Keys(), NoTokens(), WrongKeys(1), self.handlers, self.metrics, monotonic
+        )
+        self.permissions = Permissions(self.history.options, self._is_handled, closed)
         self.stopping = False
         self._broker = broker
         broker.attach(self.hub.deliver)
+
+    def _is_handled(self, event: str, channel: str) -> bool:
+        """Whether a handler of the application decides on this event in the channel."""
+        decides = self.handlers.decides if event == "publish" else self.handlers.guards
+        return decides(channel)
 
     async def publish(self, draft: Draft) -> Receipt:
         """Number, retain and deliver the draft; raises Unavailable if it was not retained."""

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 from msgspec import Struct
 
+from pushserver.auth.credentials import NOTHING, Credentials
+from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.errors import PushServerError
@@ -58,7 +60,9 @@ class Session(Conversation[SessionFormat]):
         "_queue",
         "_working",
         "_yielding",
+        "credentials",
         "ended_by",
+        "identity",
         "invited",
         "secret",
         "visit",
@@ -74,10 +78,16 @@ class Session(Conversation[SessionFormat]):
         answer: Answer,
         secret: str = "",
         visit: Visit = UNKNOWN,
+        credentials: Credentials = NOTHING,
     ):
-        """`secret` names the session in requests to `/emulation`; empty if there are none."""
+        """`secret` names the session in requests to `/emulation`; empty if there are none.
+
+        `visit` and `credentials` are those of its request, until the client is admitted.
+        """
         self.secret = secret
         self.visit = visit
+        self.credentials = credentials
+        self.identity = ANONYMOUS
         self._answer = answer
         self._awaiting_pong = False
         self._ping_due = 0.0
@@ -123,6 +133,11 @@ class Session(Conversation[SessionFormat]):
         # Discard invitations and messages of an earlier connect that was refused.
         self.invited, self._after_reply = _NONE, ()
 
+    def become(self, identity: Identity) -> None:
+        """Set the identity, before the `connect` handler."""
+        self.identity = identity
+        self.info = ClientInfo(self.info.client, identity.user, identity.info)
+
     def identify(self, user: str, info: bytes) -> None:
         if self.state is not CONNECTING:
             raise RuntimeError("the user of a client is set in its connect handler, not later")
@@ -131,7 +146,10 @@ class Session(Conversation[SessionFormat]):
     def open(self) -> None:
         """Admit the client; its connect reply follows."""
         self.state = OPEN
-        self.visit = UNKNOWN
+        self.visit, self.credentials = UNKNOWN, NOTHING
+        if self.identity.user != self.info.user:
+            # The `connect` handler has decided.
+            self.identity = replace(self.identity, user=self.info.user)
         self.node.sessions.identify(self)
         # The first ping is at a random time: clients that connected together would otherwise
         # answer all their pings together.
@@ -378,6 +396,7 @@ class Session(Conversation[SessionFormat]):
                 # The client was not admitted.
                 self.state = NEW
                 self.info = ClientInfo(self.info.client)
+                self.identity = ANONYMOUS
 
     def _fail(self, command: Command, error: Exception) -> None:
         """Answer with the error, if the command has an id."""

@@ -1,90 +1,170 @@
-"""Decides whether a request may publish, use the server API, or read a guarded channel."""
+"""Identifies requests, and decides whether each may read, publish, or use the server API."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 from twisted.internet.address import UNIXAddress
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from pushserver.auth.access import Caller, Rules, check_publisher, has_key
+from pushserver.auth.access import Caller, LocalRules, check_local
+from pushserver.auth.credentials import Credentials
+from pushserver.auth.identity import ANONYMOUS, Identity
+from pushserver.auth.keys import LOCAL, Key
 from pushserver.auth.origin import loopback_address
-from pushserver.auth.proxies import Proxies
-from pushserver.auth.wrong_keys import SLOW_SECONDS, WrongKeys
-from pushserver.errors import Denied, WrongKey
-from pushserver.hub.metrics import Metrics
-from pushserver.web.checks import client_address, forwarded_by
-from pushserver.web.resource import header
+from pushserver.auth.permissions import Action, Permissions
+from pushserver.auth.proxies import Trust
+from pushserver.errors import Denied, NeedsKey
+from pushserver.sessions.identification import Identification
+from pushserver.sessions.visit import Visit
+from pushserver.web.checks import check_origin, forwarded_by
+from pushserver.web.resource import Answer, Refusal, header
+from pushserver.web.visits import credentials, visit
 
 IsOwn = Callable[[Request], bool | None]
 
 
 class Gate:
-    """Applies the rules of `auth.access` to requests; `is_own` is `owner.is_own`."""
+    """Applies the rules of `auth` to requests.
+
+    `rules`: those for programs on this machine; `is_own` is `owner.is_own`. `cookie`: the name of
+    the cookie that may have a token.
+    """
 
     _log = Logger()
 
     def __init__(
         self,
-        rules: Rules,
+        permissions: Permissions,
+        identification: Identification,
+        rules: LocalRules,
         is_own: IsOwn,
-        wrong_keys: WrongKeys,
-        proxies: Proxies,
-        metrics: Metrics,
-        clock: Callable[[], float],
+        trust: Trust,
+        cookie: str,
     ):
+        self._permissions = permissions
+        self._identification = identification
         self._rules = rules
         self._is_own = is_own
-        self._wrong_keys = wrong_keys
-        self._proxies = proxies
-        self._metrics = metrics
-        self._clock = clock
+        self._trust = trust
+        self._cookie = cookie
         self._warned = False
 
-    def check(self, request: Request, proven: bool = False) -> None:
-        """Return if this request may publish; raise Denied.
+    # --- identities ---------------------------------------
 
-        `proven`: deny it also if the system does not say whose program made the request.
+    def credentials(self, request: Request) -> Credentials:
+        """The credentials of the request."""
+        return credentials(request, self._cookie, self._trust.proxies)
+
+    def is_anonymous(self, request: Request) -> bool:
+        """Whether the request has no credentials, and the application does not identify it."""
+        return not self._identification.asks_application and self.credentials(request).is_empty
+
+    def visit(self, request: Request, protocol: str) -> Visit:
+        """The facts about the request for the application."""
+        return visit(request, protocol, self._trust.proxies)
+
+    def identified(
+        self, request: Request, protocol: str, answer: Callable[[Identity], Answer]
+    ) -> Answer:
+        """Answer a request by its identity; the application may take its time to find it.
+
+        `protocol` names the transport for the application.
         """
-        caller = self._caller(request)
-        self._warn_of_proxy(caller)
-        try:
-            check_publisher(caller, self._rules, proven)
-        except WrongKey as error:
-            raise self._counted(request, error) from None
+        given = self.credentials(request)
+        asks = self._identification.asks_application
+        if given.is_empty and not asks:
+            return answer(ANONYMOUS)
+        known = self.visit(request, protocol) if asks else None
+        return self._answer(request, self._identification.identify(given, known), answer)
 
-    def allows(self, request: Request) -> bool:
-        """Whether this request may publish."""
+    async def _answer(
+        self,
+        request: Request,
+        identify: Coroutine[Any, Any, Identity],
+        answer: Callable[[Identity], Answer],
+    ) -> bytes | int:
+        identity = await identify
+        if request.channel is None:
+            raise Refusal(400, "the client is gone")
+        result = answer(identity)
+        return result if isinstance(result, (bytes, int)) else await result
+
+    def key(self, request: Request) -> Key | None:
+        """The API key of the request; raises WrongKey."""
+        given = self.credentials(request)
+        text = given.bearer if given.key is None else given.key
+        return None if text is None else self._identification.of_key(text, given.address).key
+
+    # --- permissions ---------------------------------------
+
+    def check_reader(
+        self,
+        request: Request,
+        identity: Identity,
+        names: Sequence[str],
+        action: Action = "subscribe",
+    ) -> None:
+        """Return if this request may read the channels; raise Denied.
+
+        A page of another origin may not, nor may a request without a key where a handler of the
+        application decides: it decides about clients. A program on this machine needs the key
+        too, so that development and production are alike.
+        """
+        check_origin(request, self._trust)
+        for name in names:
+            if self._permissions.check(action, name, identity):
+                raise identity.problem or NeedsKey(
+                    403,
+                    f"the application decides which clients may subscribe to {name};"
+                    " reading it by plain HTTP needs an X-API-Key (auth.api_keys)",
+                )
+
+    def check_publisher(self, request: Request, identity: Identity, name: str) -> None:
+        """Return if this request may publish to the channel; raise Denied."""
         try:
-            self.check(request)
+            handled = self._permissions.check("publish", name, identity)
+        except NeedsKey:
+            if not identity.is_anonymous or identity.problem is not None:
+                raise
+            self._check_local(request)
+            return
+        if handled:
+            self._check_local(request)
+        elif identity.key is None:
+            check_origin(request, self._trust)
+
+    def check_caller(self, request: Request, proven: bool = False) -> Key:
+        """The key of a request to the server API or to the status of sources; raises Denied.
+
+        `proven`: deny a program on this machine also if the system does not say whose it is.
+        """
+        key = self.key(request)
+        if key is not None:
+            return key
+        self._check_local(request, proven)
+        return LOCAL
+
+    def may_call(self, request: Request) -> bool:
+        """Whether `check_caller` lets this request pass."""
+        try:
+            self.check_caller(request)
         except Denied:
             return False
         return True
 
-    def has_key(self, request: Request) -> bool:
-        """Whether this request gives an API key; raises WrongKey for a wrong one."""
-        try:
-            return has_key(self._caller(request), self._rules.keys)
-        except WrongKey as error:
-            raise self._counted(request, error) from None
+    # --- programs on this machine ---------------------------------------
 
-    def _counted(self, request: Request, error: WrongKey) -> WrongKey:
-        """Count a wrong key; return the error for its answer."""
-        self._metrics.refusals["wrong_key"] += 1
-        address = client_address(request, self._proxies)
-        if not self._wrong_keys.is_too_many(address, self._clock()):
-            return error
-        return WrongKey(f"{error}; too many wrong keys (wrong_keys_per_minute)", 429, SLOW_SECONDS)
+    def _check_local(self, request: Request, proven: bool = False) -> None:
+        caller = self._caller(request)
+        self._warn_of_proxy(caller)
+        check_local(caller, self._rules, proven)
 
     def _caller(self, request: Request) -> Caller:
         address = request.getClientAddress()
-        key = header(request, "x-api-key")
-        authorization = header(request, "authorization") or ""
-        scheme, _, credentials = authorization.partition(" ")
-        if key is None and scheme.lower() in ("apikey", "bearer"):
-            key = credentials.strip()
         return Caller(
             address=None if isinstance(address, UNIXAddress) else getattr(address, "host", ""),
             host=header(request, "host") or "",
@@ -92,14 +172,13 @@ class Gate:
             site=header(request, "sec-fetch-site"),
             secure=request.isSecure(),
             forwarded=forwarded_by(request),
-            key=key,
             is_own=partial(self._is_own, request),
         )
 
     def _warn_of_proxy(self, caller: Caller) -> None:
         """Tell the operator once that a local proxy is in front of a server without keys."""
         local = caller.address is None or loopback_address(caller.address)
-        if self._warned or self._rules.keys or not caller.forwarded or not local:
+        if self._warned or self._rules.has_keys or not caller.forwarded or not local:
             return
         self._warned = True
         self._log.warn(

@@ -28,7 +28,7 @@ HTML = "text/html"
 EVENT_STREAM = "text/event-stream"
 LINES = "application/x-ndjson"
 
-Answer = bytes | int | Awaitable[bytes]
+Answer = bytes | int | Awaitable[bytes | int]
 
 # Takes over a request, and calls the function with the transport; that returns the conversation.
 Open = Callable[[Request, Format, Callable[[Any], Any]], int]
@@ -95,15 +95,15 @@ class LeafResource(Resource):
             if hasattr(self, f"answer_{'get' if name == 'head' else name}")
         )
 
-    def _wait(self, request: Request, answer: Awaitable[bytes]) -> int:
+    def _wait(self, request: Request, answer: Awaitable[bytes | int]) -> int:
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
 
         def failed(failure: Failure) -> Any:
             return self._answer_error(request, failure.value, failure)
 
-        def finish(body: bytes) -> None:
-            if not gone:
+        def finish(body: bytes | int) -> None:
+            if not gone and isinstance(body, bytes):
                 request.setHeader(b"content-length", b"%d" % len(body))
                 request.write(body)
                 request.finish()
@@ -155,7 +155,7 @@ def _later(request: Request, seconds: float, body: bytes) -> Deferred[bytes]:
     return deferLater(surroundings(request).reactor, seconds, lambda: body)
 
 
-async def _await(answer: Awaitable[bytes]) -> bytes:
+async def _await(answer: Awaitable[bytes | int]) -> bytes | int:
     return await answer
 
 

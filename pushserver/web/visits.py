@@ -1,12 +1,17 @@
-"""Collects the facts about a request for the application's `connect` handler."""
+"""Collects the facts about a request: for the application, and those that prove an identity."""
 
 from __future__ import annotations
 
 from twisted.web.server import Request
 
+from pushserver.auth.credentials import Credentials
 from pushserver.auth.proxies import Proxies
 from pushserver.sessions.visit import Visit
 from pushserver.web.checks import client_address, is_forwarding
+from pushserver.web.resource import header
+
+TOKEN_SUBPROTOCOL = "pushserver.token."
+"""The beginning of the subprotocol by which a page sends a token over a WebSocket."""
 
 _LEFT_OUT = frozenset(
     {
@@ -32,3 +37,44 @@ def visit(request: Request, protocol: str, proxies: Proxies) -> Visit:
         separator = b"; " if name == "cookie" else b", "
         headers[name] = separator.join(values).decode("utf-8", "replace")
     return Visit(client_address(request, proxies) or "", protocol, headers)
+
+
+def credentials(request: Request, cookie: str, proxies: Proxies) -> Credentials:
+    """The credentials of a request; `cookie` is the name of the cookie with the token.
+
+    The token comes in Authorization, or else in the query (`token`), in a subprotocol (raw
+    WebSocket), or in the cookie: in this order, as a page cannot choose its cookies.
+    """
+    bearer = None
+    key = header(request, "x-api-key")
+    scheme, _, value = (header(request, "authorization") or "").partition(" ")
+    if scheme.lower() == "bearer":
+        bearer = value.strip()
+    elif scheme.lower() == "apikey" and key is None:
+        key = value.strip()
+    token, problem = _of_query(request) or _of_subprotocol(request), ""
+    if token is None and cookie:
+        tokens = _of_cookie(request, cookie)
+        token = next(iter(tokens), None)
+        if len(tokens) > 1:
+            problem = f"the cookie {cookie} is set {len(tokens)} times, with different values"
+    return Credentials(client_address(request, proxies), problem, key, token, bearer)
+
+
+def _of_query(request: Request) -> str | None:
+    given = request.args.get(b"token")
+    return given[-1].decode("utf-8", "replace") if given else None
+
+
+def _of_subprotocol(request: Request) -> str | None:
+    for name in (header(request, "sec-websocket-protocol") or "").split(","):
+        if name.strip().startswith(TOKEN_SUBPROTOCOL):
+            return name.strip().removeprefix(TOKEN_SUBPROTOCOL)
+    return None
+
+
+def _of_cookie(request: Request, cookie: str) -> set[str]:
+    """The different tokens in cookies of this name: a page of a subdomain may have set another."""
+    pairs = (header(request, "cookie") or "").replace(", ", "; ").split(";")
+    cookies = (pair.strip().partition("=") for pair in pairs)
+    return {value.strip('"') for name, _, value in cookies if name == cookie and value}

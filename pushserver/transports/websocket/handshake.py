@@ -11,8 +11,10 @@ from twisted.web.server import Request
 
 from pushserver.web.first_bytes import KEY
 from pushserver.web.resource import Refusal, header
+from pushserver.web.visits import TOKEN_SUBPROTOCOL
 
 SUBPROTOCOL = "centrifuge-json"
+OWN_SUBPROTOCOL = "pushserver"
 _DEFLATE = "permessage-deflate"
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -63,22 +65,29 @@ def accepted_fields(request: Request) -> dict[str, str]:
         "Sec-WebSocket-Key": header(request, "sec-websocket-key") or "",
     }
     subprotocols = header(request, "sec-websocket-protocol")
-    if subprotocols and _has_subprotocol(subprotocols):
-        fields["Sec-WebSocket-Protocol"] = SUBPROTOCOL
+    if subprotocols and (accepted := _subprotocol(subprotocols)):
+        fields["Sec-WebSocket-Protocol"] = accepted
     extensions = header(request, "sec-websocket-extensions")
     if extensions and (offers := _deflate_offers(extensions)):
         fields["Sec-WebSocket-Extensions"] = offers
     return fields
 
 
-def _has_subprotocol(text: str) -> bool:
-    """Whether SUBPROTOCOL is offered."""
+def _subprotocol(text: str) -> str:
+    """The offered subprotocol that is accepted; empty if there is none.
+
+    A browser closes the connection if none is. A token comes as one, perhaps with OWN_SUBPROTOCOL
+    beside it, which the answer has then.
+    """
     names = [name for part in text.split(",") if (name := part.strip(" \t"))]
     if len(set(names)) != len(names) or not all(map(_SUBPROTOCOL.fullmatch, names)):
         raise Refusal(
             400, f"Sec-WebSocket-Protocol: {text!r:.80}, expected names, each of them once"
         )
-    return SUBPROTOCOL in names
+    for name in (SUBPROTOCOL, OWN_SUBPROTOCOL):
+        if name in names:
+            return name
+    return next((name for name in names if name.startswith(TOKEN_SUBPROTOCOL)), "")
 
 
 @lru_cache(64)

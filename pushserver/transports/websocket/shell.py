@@ -14,7 +14,6 @@ from pushserver.protocols.formats import DEFLATED, Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.outlet import LOST_OUTLET, Outlet, make_outlet, send_first
-from pushserver.transports.websocket.handshake import SUBPROTOCOL
 from pushserver.usercode.rate import Rate
 from pushserver.web.sockets import drop, is_closed, unsent
 from pushserver.web.turns import SLICE_SECONDS
@@ -213,7 +212,8 @@ class WebSocketShell(WebSocketServerProtocol):
             self.ps_conversation.disconnect(self.ps_conversation.flood_code, reason)
 
     def onConnect(self, request: Any) -> str | None:
-        return next((p for p in request.protocols if p == SUBPROTOCOL), None)
+        # The handshake has at most the accepted one: see `handshake.accepted_fields`.
+        return next(iter(request.protocols), None)
 
     def onOpen(self) -> None:
         self.ps_guard(self.ps_open)

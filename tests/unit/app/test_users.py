@@ -177,7 +177,7 @@ class TestTheRequest:
     def test_costs_nothing_without_a_connect_handler(
         self, app: PushServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.delattr("pushserver.resources.centrifuge.visit")
+        monkeypatch.delattr("pushserver.web.gate.visit")
         app.on("message")(lambda client, data: None)
         server = started(app)
         server.open("/connection/http_stream", "POST", b'{"id":1,"connect":{}}')

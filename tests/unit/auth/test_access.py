@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from pushserver.auth.access import Caller, Rules, check_publisher, has_key
+from pushserver.auth.access import Caller, LocalRules, check_local
 from pushserver.errors import Denied
 
-KEYS = frozenset({"s3cret", "other", "schlüssel"})
 LOCAL = Caller(
     address="127.0.0.1",
     host="localhost:8080",
@@ -15,26 +14,24 @@ LOCAL = Caller(
     site=None,
     secure=False,
     forwarded="",
-    key=None,
     is_own=lambda: True,
 )
 
 
 def check(caller: Caller, origins: tuple[str, ...] = (), proven: bool = False) -> None:
     """The refusal by the rules for this machine, both without keys and by `local_without_key`."""
-    keys = KEYS if caller.key is not None else frozenset[str]()
-    check_publisher(caller, Rules(keys, frozenset(origins)), proven)
-    check_publisher(caller, Rules(KEYS, frozenset(origins), True), proven)
+    check_local(caller, LocalRules(False, frozenset(origins)), proven)
+    check_local(caller, LocalRules(True, frozenset(origins), True), proven)
 
 
 def denied(caller: Caller, origins: tuple[str, ...] = ()) -> tuple[int, str]:
     refusals = set()
     for rules in (
-        Rules(KEYS if caller.key is not None else frozenset(), frozenset(origins)),
-        Rules(KEYS, frozenset(origins), local_without_key=True),
+        LocalRules(False, frozenset(origins)),
+        LocalRules(True, frozenset(origins), local_without_key=True),
     ):
         with pytest.raises(Denied) as caught:
-            check_publisher(caller, rules)
+            check_local(caller, rules)
         refusals.add((caught.value.http_status, str(caught.value)))
     [refusal] = refusals
     return refusal
@@ -68,7 +65,7 @@ def test_without_a_key_a_proxy_is_refused(sign: str) -> None:
 
 def test_with_keys_configured_a_request_without_one_is_refused() -> None:
     with pytest.raises(Denied) as caught:
-        check_publisher(LOCAL, Rules(KEYS, frozenset()))
+        check_local(LOCAL, LocalRules(True, frozenset()))
     assert caught.value.http_status == 401
     assert "auth.api_keys" in str(caught.value)
 
@@ -87,11 +84,10 @@ def test_unknown_user_is_refused_only_where_proof_is_needed() -> None:
     check(LOCAL, proven=True)
 
 
-def test_owner_is_looked_up_last_and_only_without_a_key() -> None:
+def test_owner_is_looked_up_last() -> None:
     def never() -> bool:
         raise AssertionError("asked")
 
-    check(replace(LOCAL, key="other", is_own=never))
     for change in (
         {"address": "10.0.0.1"},
         {"forwarded": "via"},
@@ -157,41 +153,6 @@ def test_allowed_origin_does_not_admit_another_machine() -> None:
     assert denied(caller, ("https://app.example",))[0] == 401
 
 
-@pytest.mark.parametrize("key", sorted(KEYS))
-def test_key_is_enough_from_everywhere(key: str) -> None:
-    elsewhere = Caller(
-        "10.0.0.1",
-        "evil.example",
-        "http://evil.example",
-        "cross-site",
-        True,
-        "via",
-        key,
-        lambda: False,
-    )
-    check(elsewhere, proven=True)
-
-
-@pytest.mark.parametrize("key", ["", "S3cret", "s3cret ", "s3cre", "s3crets", "ü", "\udcff"])
-def test_wrong_key_is_always_refused(key: str) -> None:
-    status, message = denied(replace(LOCAL, key=key))
-    assert status == 401
-    assert "auth.api_keys" in message
-    assert not key or key not in message
-
-
-def test_any_key_is_wrong_if_none_are_configured() -> None:
-    with pytest.raises(Denied):
-        check_publisher(replace(LOCAL, key=""), Rules(frozenset(), frozenset()))
-
-
 def test_refusal_quotes_a_bounded_text() -> None:
     for caller in (replace(LOCAL, host="h" * 10_000), replace(LOCAL, origin="o" * 10_000)):
         assert len(denied(caller)[1]) < 300
-
-
-def test_key_that_is_not_utf_8_is_compared_by_its_bytes() -> None:
-    caller = replace(LOCAL, key="\udcff")
-    assert has_key(caller, {"\udcff"})
-    with pytest.raises(Denied, match="not one of auth"):
-        has_key(caller, {"\udcfe"})

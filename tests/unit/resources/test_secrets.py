@@ -23,7 +23,7 @@ from pushserver.resources import centrifuge
 from tests.unit.fakes.web import Line, Log, Server, Trouble, handshake, masked, parse, patched
 
 SECRET = "correct-horse-battery"
-FIELDS = {"token": SECRET, "data": {"password": SECRET}, "name": SECRET, "headers": {"a": SECRET}}
+FIELDS = {"data": {"password": SECRET}, "name": SECRET, "headers": {"a": SECRET}}
 CONNECT = {"id": 1, "connect": FIELDS}
 HOWS = ["websocket", "http_stream", "sse_post", "sse"]
 

@@ -50,6 +50,9 @@ class FakeHandlers(NoHandlers):
         self.commands.append(data)
         await self._wait()
 
+    def guards(self, channel: str) -> bool:
+        return True
+
     def decides(self, channel: str) -> bool:
         return channel == "open"
 
@@ -485,7 +488,7 @@ class TestCommand:
         assert client.command("publish", channel="open", data={"a": 1})["publish"] == {}
         reply = client.command("publish", channel="closed", data=1)
         assert reply["error"]["code"] == 103
-        assert "client_publish" in reply["error"]["message"]
+        assert '(publish = "key")' in reply["error"]["message"]
         assert [r.data for r in node.hub.history.peek("open").last(9)] == [b'{"a":1}']
         assert node.hub.history.top("closed") == 0
 

@@ -1,0 +1,117 @@
+"""Finds the identity of a peer by its credentials, or asks the application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from pushserver.auth.credentials import Credentials, looks_like_token
+from pushserver.auth.identity import ANONYMOUS, Grant, Identity
+from pushserver.auth.keys import Keys
+from pushserver.auth.wrong_keys import SLOW_SECONDS, WrongKeys
+from pushserver.errors import Denied, HandlerFailed, Refused, Unavailable, WrongKey
+from pushserver.hub.metrics import Metrics
+from pushserver.sessions.callbacks import Handlers
+from pushserver.sessions.visit import Visit
+
+
+class Tokens(Protocol):
+    """Verifies tokens; both methods raise Denied, and Unavailable if that cannot be told now."""
+
+    async def connection(self, text: str) -> Identity:
+        """The identity of a connection token."""
+
+    async def subscription(self, text: str, channel: str, user: str) -> Grant:
+        """The permission of a subscription token, which must be of this channel and user."""
+
+
+class NoTokens:
+    """A server without keys of tokens."""
+
+    async def connection(self, text: str) -> Identity:
+        raise Denied(401, NO_TOKENS)
+
+    async def subscription(self, text: str, channel: str, user: str) -> Grant:
+        raise Denied(401, NO_TOKENS)
+
+
+NO_TOKENS = "this server accepts no tokens (auth.token_secret, auth.token_keys)"
+
+
+class Identification:
+    """Identifies peers by an API key, a token, or the `authenticate` handler of the application.
+
+    `monotonic` is the steady clock.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        tokens: Tokens,
+        wrong_keys: WrongKeys,
+        handlers: Handlers,
+        metrics: Metrics,
+        monotonic: Callable[[], float],
+    ):
+        self._keys = keys
+        self._tokens = tokens
+        self._wrong_keys = wrong_keys
+        self._handlers = handlers
+        self._metrics = metrics
+        self._monotonic = monotonic
+
+    @property
+    def asks_application(self) -> bool:
+        """Whether a peer without credentials may have an identity, so that a visit is needed."""
+        return self._handlers.authenticates
+
+    async def identify(
+        self, credentials: Credentials, visit: Visit | None = None, data: bytes = b""
+    ) -> Identity:
+        """The identity of a peer; it has the `problem` of credentials that are not valid.
+
+        A key counts before a token, and both before the application, which is asked about
+        peers with neither. `data` is that of a `connect` command.
+        """
+        if credentials.problem:
+            return Identity(problem=Denied(401, credentials.problem))
+        try:
+            key = credentials.key
+            bearer, token = credentials.bearer, credentials.token
+            if key is None and bearer is not None and not looks_like_token(bearer):
+                key = bearer
+            elif token is None:
+                token = bearer
+            if key is not None:
+                return self.of_key(key, credentials.address)
+            if token is not None:
+                return await self._tokens.connection(token)
+            if visit is not None and self._handlers.authenticates:
+                return await self._handlers.authenticate(visit, data)
+        except (Denied, Unavailable) as error:
+            return Identity(problem=error)
+        except Refused as error:
+            return Identity(problem=Denied(401, str(error)))
+        except HandlerFailed as error:
+            return Identity(problem=Unavailable(str(error), "application"))
+        return ANONYMOUS
+
+    def of_key(self, text: str, address: str | None) -> Identity:
+        """The identity of an API key; raises WrongKey, which counts for the address."""
+        key = self._keys.find(text)
+        if key is None:
+            none = "this server has no API keys (auth.api_keys), and a key was sent"
+            known = "the API key is not one of auth.api_keys"
+            raise self._counted(WrongKey(known if len(self._keys) else none), address)
+        return Identity(key=key)
+
+    async def grant(self, text: str, channel: str, user: str) -> Grant:
+        """The permission of a subscription token; raises Denied."""
+        return await self._tokens.subscription(text, channel, user)
+
+    def _counted(self, error: WrongKey, address: str | None) -> WrongKey:
+        """Count a wrong key; return the error for its answer."""
+        self._metrics.refusals["wrong_key"] += 1
+        if not self._wrong_keys.is_too_many(address, self._monotonic()):
+            return error
+        return WrongKey(f"{error}; too many wrong keys (wrong_keys_per_minute)", 429, SLOW_SECONDS)
