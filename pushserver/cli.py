@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from pushserver import __version__
-from pushserver.config.loader import read, warnings
 from pushserver.config.secret_files import read_secret
 from pushserver.console import CommandFailed, complain, discard_output, escape_output
 from pushserver.errors import PushServerError, StartFailed
@@ -267,7 +266,8 @@ def _value(text: str) -> object:
 
 
 def _check_config(options: Any, out: TextIO) -> None:
-    # Imported here, as in _serve.
+    # Imported here, as in _serve: this takes longer than all other imports together.
+    from pushserver.config.loader import read, warnings
     from pushserver.sources.registry import SourceTypes
 
     types = SourceTypes()

@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
-import sys
+import os
 import time
-from base64 import urlsafe_b64decode
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pushserver.console import CommandFailed, shown_json
 from pushserver.issuer import token
+from pushserver.token_reading import claim_lines, given, in_json, parts
 
-MAX_TOKEN = 1_000_000
-"""In characters."""
-
-_FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
-_LATEST = 100_000_000_000
-"""The year 5138 in seconds, and 1973 in milliseconds."""
-_TIMES = {
-    "exp": "the end",
-    "nbf": "not valid before",
-    "iat": "made",
-    "expire_at": "the end of the subscription",
-}
-_MEANINGS = {
-    "sub": "the user",
-    "channels": "channels that it permits",
-    "channel": "the one channel of a subscription",
-    "subs": "subscriptions that the server makes",
-    "info": "seen by other clients",
-    "aud": "for this service",
-    "iss": "made by",
-}
-_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+if TYPE_CHECKING:
+    from pushserver.config.settings import Config
 
 
 def add_token_commands(commands: Any) -> None:
@@ -58,11 +35,38 @@ def add_token_commands(commands: Any) -> None:
         "--seconds", type=float, default=3600.0, metavar="N", help="[default: %(default)g]"
     )
     command.add_argument("--info", metavar="JSON", help="shown to other clients")
+    _add_config(command)
     command.set_defaults(run=new)
 
     command = actions.add_parser("read", help="show the content of a token, without verifying it")
     _add_token(command)
-    command.set_defaults(run=read)
+    command.set_defaults(run=show)
+
+    command = actions.add_parser(
+        "check", help="verify a token, and say what it allows or why it is refused"
+    )
+    _add_token(command)
+    _add_config(command)
+    command.add_argument(
+        "--channel",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also decide on this channel; repeatable",
+    )
+    command.add_argument(
+        "--url", help="connect to this server with the token, in place of a configuration"
+    )
+    command.set_defaults(run=check)
+
+
+def _add_config(command: Any) -> None:
+    command.add_argument(
+        "--config",
+        default="",
+        metavar="FILE",
+        help="the configuration of the server; the environment is read too",
+    )
 
 
 def _add_token(command: Any) -> None:
@@ -79,95 +83,60 @@ def new(options: Any, out: TextIO) -> None:
             info = json.loads(options.info)
         except (ValueError, RecursionError) as error:
             raise CommandFailed(f"--info {options.info!r:.80} is not JSON: {error}") from None
+    claims, secret = {}, None
+    if options.config:
+        auth = configured(options.config).auth
+        if auth.token_user_claim != "sub":
+            claims[auth.token_user_claim] = options.user
+        if auth.token_issuer:
+            claims["iss"] = auth.token_issuer
+        if auth.token_audience:
+            claims["aud"] = auth.token_audience[0]
+        secret = auth.token_secret
+        if not secret:
+            raise CommandFailed(f"{options.config}: auth.token_secret must be set to make tokens")
     text = token(
         options.user,
         channels=options.channels,
         channel=options.channel,
         seconds=options.seconds,
         info=info,
+        secret=secret,
+        claims=claims,
     )
     print(text, file=out)
 
 
-def read(options: Any, out: TextIO) -> None:
+def show(options: Any, out: TextIO) -> None:
     """Print the head and the claims of a token in words; raises CommandFailed."""
     head, claims = parts(given(options.token))
     print("This token is only read here: everyone can write one. `check` verifies it.", file=out)
     for name, value in head.items():
-        print(shown_json(f"  {name}: {_json(value)}", out), file=out)
+        print(shown_json(f"  {name}: {in_json(value)}", out), file=out)
     print("claims:", file=out)
     for line in claim_lines(claims, time.time()):
         print(shown_json(f"  {line}", out), file=out)
 
 
-def given(argument: str) -> str:
-    """The token of the command line, or of standard input for `-`; raises CommandFailed."""
-    text = argument
-    if argument == "-":
-        try:
-            text = "" if sys.stdin is None else sys.stdin.read(MAX_TOKEN + 1)
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandFailed(f"standard input: {error}") from None
-    text = text.strip().removeprefix("Bearer ").strip()
-    if len(text) > MAX_TOKEN:
-        raise CommandFailed(f"the token has more than {MAX_TOKEN} characters")
-    return text
+def check(options: Any, out: TextIO) -> None:
+    """Verify a token, and print the rights that it gives; raises CommandFailed."""
+    text = given(options.token)
+    # Imported here: the other commands need no cryptography.
+    from pushserver.token_checking import checked, checked_by_server
+
+    lines = (
+        checked_by_server(options.url, text)
+        if options.url
+        else checked(configured(options.config), text, options.channel)
+    )
+    for line in list(lines):
+        print(shown_json(line, out), file=out)
 
 
-def parts(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The head and the claims of a token that is not verified; raises CommandFailed."""
-    if _FORM.fullmatch(text) is None:
-        count = text.count(".") + 1
-        got = "five: it is encrypted" if count == 5 else f"{count} in {len(text)} characters"
-        raise CommandFailed(
-            "expected a JSON Web Token, which has three parts in base64url with dots between, got"
-            f" {got if text else 'nothing'}"
-        )
-    head, body, _ = text.split(".")
-    return _object(head, "head"), _object(body, "claims")
+def configured(path: str) -> Config:
+    """The configuration of a server; raises InvalidConfig."""
+    # Imported here, as in cli.
+    from pushserver.config.loader import read
+    from pushserver.sources.registry import SourceTypes
 
-
-def _object(part: str, name: str) -> dict[str, Any]:
-    try:
-        value = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    except (ValueError, RecursionError) as error:
-        raise CommandFailed(f"the {name} of the token cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise CommandFailed(f"the {name} of the token is {value!r:.60}, expected an object")
-    return value
-
-
-def claim_lines(claims: dict[str, Any], now: float) -> Iterator[str]:
-    """A line for each claim, times as times; `now` is in Unix seconds."""
-    for name, value in claims.items():
-        if name in _TIMES:
-            yield f"{name}: {_json(value)}, {_TIMES[name]}: {moment(value, now)}"
-        else:
-            meaning = f" ({_MEANINGS[name]})" if name in _MEANINGS else ""
-            yield f"{name}: {_json(value)}{meaning}"
-    if "exp" not in claims:
-        yield "no exp: the token has no end"
-
-
-def moment(value: object, now: float) -> str:
-    """Unix seconds as a date in UTC, and as a time from `now`."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "no number, expected Unix seconds"
-    if not 0 <= value < _LATEST:
-        hint = "; these may be milliseconds" if _LATEST <= value < _LATEST * 1000 else ""
-        return f"no time of this age, expected Unix seconds{hint}"
-    date = datetime.fromtimestamp(int(value), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return f"{date}, {span(value - now)}"
-
-
-def span(seconds: float) -> str:
-    """A time from now in its largest unit: `in 59 minutes`, `2 days ago`."""
-    size = abs(seconds)
-    unit, word = next((each for each in _UNITS if size >= each[0]), _UNITS[-1])
-    count = int(size // unit)
-    text = f"{count} {word}{'' if count == 1 else 's'}"
-    return f"in {text}" if seconds >= 0 else f"{text} ago"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return read(path, os.environ, SourceTypes())

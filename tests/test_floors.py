@@ -47,7 +47,9 @@ FACE = {
     "piping",
     "publisher",
     "subscribing",
+    "token_checking",
     "token_command",
+    "token_reading",
 }
 SHIMS = {"channel", "idempotency", "payload", "startup"}
 """Old public places of names. Like FACE, they may import from all folders, and none from them."""

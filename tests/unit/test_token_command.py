@@ -2,14 +2,23 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from jwt.algorithms import OKPAlgorithm
 
 import pushserver
 from pushserver import issuer, token_command
 from pushserver.cli import main
+from tests.http_server import HttpServer, Quiet
 
 SECRET = "s3cret-of-at-least-thirty-two-bytes"
 NOW = 1_795_912_000.0
@@ -39,6 +48,12 @@ def signed(**claims: Any) -> str:
     return issuer.sign(claims, SECRET.encode())
 
 
+def configuration(tmp_path: Path, auth: str, more: str = "") -> str:
+    file = tmp_path / "push.toml"
+    file.write_text(f"[auth]\n{auth}\n{more}")
+    return str(file)
+
+
 class TestNew:
     def test_prints_the_token_of_the_function(self, capsys: Capture) -> None:
         arguments = ["--channels", "chat:*", "news", "--seconds", "60", "--info", '{"a": 1}']
@@ -64,6 +79,24 @@ class TestNew:
         self, capsys: Capture, arguments: list[str], message: str
     ) -> None:
         assert message in complaint(capsys, "new", *arguments)
+
+    def test_takes_the_secret_and_more_from_a_configuration(
+        self, capsys: Capture, tmp_path: Path
+    ) -> None:
+        for lines in ("", '\ntoken_user_claim = "email"'):
+            config = configuration(
+                tmp_path, f'token_audience = ["push", "b"]\ntoken_issuer = "shop"{lines}'
+            )
+            printed = output(capsys, "new", "ann", "--config", config).strip()
+            assert 'the user "ann"' in output(capsys, "check", printed, "--config", config)
+
+    def test_needs_a_secret_in_the_configuration(
+        self, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("PUSHSERVER_AUTH_TOKEN_SECRET")
+        config = configuration(tmp_path, "")
+        message = complaint(capsys, "new", "ann", "--config", config)
+        assert f"{config}: auth.token_secret must be set" in message
 
     def test_needs_a_secret(self, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PUSHSERVER_AUTH_TOKEN_SECRET")
@@ -140,6 +173,226 @@ class TestRead:
 
         out = Terminal()
         options = type("Options", (), {"token": signed(sub="\x9b31m\x7f")})
-        token_command.read(options, out)
+        token_command.show(options, out)
         assert json.dumps("\x9b31m\x7f") in out.getvalue()
         assert "\x9b" not in out.getvalue()
+
+
+END = "until 2026-11-29 00:27:40 UTC, in 1 minute"
+RULES = """
+    [defaults]
+    publish = "users"
+    [namespaces.chat]
+    subscribe = "token"
+    history = "handler"
+    [channels.news]
+    publish = "nobody"
+    """
+
+
+class TestCheck:
+    def test_says_what_a_token_allows_here(self, capsys: Capture, tmp_path: Path) -> None:
+        token = signed(
+            sub="ann", exp=NOW + 60, channels=["chat:*"], subs={"a": {}, "b": {}}, info={"n": "ü"}
+        )
+        config = configuration(tmp_path, "", RULES)
+        arguments = ["--config", config, "--channel", "chat:1", "--channel", "$vip"]
+        assert output(capsys, "check", token, *arguments).splitlines() == [
+            f'valid: the token of a connection of the user "ann", {END}',
+            'other clients see {"n":"ü"}',
+            "it permits the channels chat:*",
+            "the server subscribes it to a, b",
+            "in news",
+            "  subscribe, history, presence: yes",
+            *refusals("publish", "news", "publishing to news is for nobody"),
+            "in chat:1",
+            "  subscribe, publish, presence: yes",
+            *refusals("history", "chat:1", "the history of chat:1 is decided by a handler"),
+            "in $vip",
+            *refusals("subscribe", "$vip", "subscribing to $vip needs a token"),
+            *refusals("publish", "$vip", "publishing to $vip needs a token"),
+            *refusals("history", "$vip", "the history of $vip needs a token"),
+            *refusals("presence", "$vip", "the presence in $vip needs a token"),
+            "in other channels chat:...",
+            '  subscribe, presence: only where the token permits it (subscribe = "token")',
+            "  publish: yes",
+            '  history: a handler of the application decides (history = "handler")',
+            "in all other channels",
+            "  subscribe, publish, history, presence: yes",
+            "where no rule is set, the handlers of an application may decide otherwise",
+        ]
+
+    def test_a_token_without_user_and_channels_has_the_rights_of_all(
+        self, capsys: Capture, tmp_path: Path
+    ) -> None:
+        config = configuration(tmp_path, "token_requires_exp = false", RULES)
+        text = output(capsys, "check", signed(), "--config", config)
+        assert "valid: the token of a connection of an unknown user, without an end\n" in text
+        assert '  subscribe, presence: no (subscribe = "token")\n' in text
+        assert '  publish: no (publish = "users")\n' in text
+
+    def test_says_what_a_token_of_a_subscription_allows(self, capsys: Capture) -> None:
+        token = signed(sub="ann", exp=NOW + 60, channel="$vip", info=1)
+        assert output(capsys, "check", token).splitlines() == [
+            f'valid: the token of a subscription of the user "ann" to $vip, {END}',
+            "other clients see 1",
+            "the connection needs a token of its own, of the same user",
+        ]
+
+    @pytest.mark.parametrize(
+        ("claims", "message"),
+        [
+            ({"exp": NOW - 60}, "refused: the token has expired: exp is "),
+            ({}, "exp is missing"),
+            ({"exp": NOW * 1000}, "not milliseconds"),
+            ({"exp": NOW + 9, "aud": "x"}, 'aud is "x", and this server has no'),
+            ({"exp": NOW + 9, "channel": 5}, "channel is 5"),
+            ({"exp": NOW + 9, "sub": 42}, "sub is 42, expected a text"),
+            ({"exp": NOW + 9, "sub": 42, "channel": "a"}, "sub is 42, expected a text"),
+        ],
+    )
+    def test_says_why_a_token_is_refused(
+        self, capsys: Capture, claims: dict[str, Any], message: str
+    ) -> None:
+        error = complaint(capsys, "check", signed(**claims))
+        assert error.startswith("pushserver: refused: ")
+        assert message in error
+
+    def test_says_that_another_key_signed_it(self, capsys: Capture) -> None:
+        token = issuer.sign({"sub": "ann", "exp": NOW + 9}, b"another secret")
+        assert "the signature is not that of a key" in complaint(capsys, "check", token)
+
+    def test_needs_keys(self, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("PUSHSERVER_AUTH_TOKEN_SECRET")
+        message = complaint(capsys, "check", signed(sub="ann"))
+        assert "the server has no keys for tokens, expected auth.token_secret" in message
+
+    def test_refuses_a_wrong_name_before_it_prints(self, capsys: Capture) -> None:
+        token = signed(sub="ann", exp=NOW + 9)
+        assert "invalid channel name 'a b'" in complaint(capsys, "check", token, "--channel", "a b")
+
+    def test_reads_a_set_of_keys(
+        self, capsys: Capture, tmp_path: Path, server: Replies, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("PUSHSERVER_AUTH_TOKEN_SECRET")
+        key = ed25519.Ed25519PrivateKey.generate()
+        claims = {"sub": "ann", "exp": NOW + 60}
+        token = jwt.encode(claims, key, "EdDSA", {"kid": "k"})
+        jwk = OKPAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "k"}
+        content = json.dumps({"keys": [jwk]})
+        file = tmp_path / "keys.json"
+        file.write_text(content)
+        server.body = content.encode()
+        for setting in (f'jwks_file = "{file}"', f'jwks_url = "{server.url}/jwks"'):
+            config = configuration(tmp_path, setting)
+            assert 'the user "ann"' in output(capsys, "check", token, "--config", config)
+        assert server.requests[-1][:2] == ("GET", "/jwks")
+        server.body = b"[]"
+        error = complaint(capsys, "check", token, "--config", config)
+        assert "auth.jwks_url: expected a set of keys" in error
+        server.status = 500
+        assert "auth.jwks_url: " in complaint(capsys, "check", token, "--config", config)
+
+
+def refusals(action: str, channel: str, text: str) -> list[Any]:
+    """A line with the reason of a refusal, of which only the beginning is compared."""
+
+    class Beginning(str):
+        def __eq__(self, other: object) -> bool:
+            return str(other).startswith(str(self))
+
+        __hash__ = str.__hash__
+
+    return [Beginning(f"  {action}: no, {text}")]
+
+
+class Replies(HttpServer):
+    """A server that answers each request with `body`, and keeps the requests."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.body = b"{}"
+        self.requests: list[tuple[str, str, bytes]] = []
+        replies = self
+
+        class Handler(Quiet, BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                sent = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                replies.requests.append((self.command, self.path, sent))
+                self.send_response(replies.status)
+                self.end_headers()
+                self.wfile.write(replies.body)
+
+            do_POST = do_GET
+
+        super().__init__(Handler)
+
+
+@pytest.fixture
+def server() -> Iterator[Replies]:
+    server = Replies()
+    yield server
+    server.close()
+
+
+class TestCheckByAServer:
+    TOKEN = issuer.sign({"sub": "ann"}, b"any")
+
+    def test_connects_with_the_token(self, capsys: Capture, server: Replies) -> None:
+        connect = {"client": "c", "expires": True, "ttl": 59, "subs": {"a": {}, "b": {}}}
+        server.body = json.dumps({"id": 1, "connect": connect}).encode() + b"\n{}\n"
+        text = output(capsys, "check", self.TOKEN, "--url", server.url)
+        place = server.url.split("/")[2]
+        assert text == (f"{place} accepts it, for 59 seconds\nit subscribes the client to a, b\n")
+        [(method, path, body)] = server.requests
+        assert (method, path) == ("POST", "/connection/http_stream")
+        assert json.loads(body) == {"id": 1, "connect": {"token": self.TOKEN}}
+
+    def test_says_that_the_connection_has_no_end(self, capsys: Capture, server: Replies) -> None:
+        server.body = b'{"id":1,"connect":{"client":"c"}}'
+        assert "accepts it, without an end" in output(
+            capsys, "check", self.TOKEN, "--url", server.url
+        )
+
+    @pytest.mark.parametrize(
+        ("status", "body", "message"),
+        [
+            (200, {"id": 1, "error": {"code": 109, "message": "token expired"}}, "109: token exp"),
+            (
+                200,
+                {"push": {"disconnect": {"code": 3500, "reason": "invalid token: exp"}}},
+                "3500: invalid token: exp",
+            ),
+            (401, {"error": {"code": 401, "message": "closed"}}, "401: closed"),
+            (200, {}, "expected the reply to a connect, got '{}'"),
+            (200, [], "expected the reply to a connect"),
+            (200, {"push": {}}, "expected the reply to a connect"),
+        ],
+    )
+    def test_says_why_the_server_refuses(
+        self, capsys: Capture, server: Replies, status: int, body: object, message: str
+    ) -> None:
+        server.status, server.body = status, json.dumps(body).encode()
+        assert message in complaint(capsys, "check", self.TOKEN, "--url", server.url)
+
+    def test_explains_another_answer(self, capsys: Capture, server: Replies) -> None:
+        server.body = b"<html>"
+        assert "Expecting value" in complaint(capsys, "check", self.TOKEN, "--url", server.url)
+
+    def test_explains_a_server_that_does_not_run(self, capsys: Capture, server: Replies) -> None:
+        server.close()
+        assert "is it running?" in complaint(capsys, "check", self.TOKEN, "--url", server.url)
+
+    def test_refuses_the_token_of_a_subscription(self, capsys: Capture, server: Replies) -> None:
+        token = issuer.sign({"channel": "a"}, b"any")
+        assert "--url connects" in complaint(capsys, "check", token, "--url", server.url)
+        assert server.requests == []
+
+
+def test_commands_of_scripts_import_no_cryptography() -> None:
+    program = (
+        "import sys, pushserver.cli;"
+        " print(sorted({'twisted', 'msgspec', 'jwt', 'cryptography'} & {*sys.modules}))"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert printed.stdout == b"[]\n"
