@@ -152,6 +152,17 @@ class StaticFiles(File):
         return {b"cache-control": b"max-age=31536000, immutable" if vendored else b"no-cache"}
 
 
+class PublicFiles(StaticFiles):
+    """The server's own files, which pages of all origins may read.
+
+    A browser fetches an ES module in this way. The files contain no secrets; which pages may
+    connect is a matter of `allowed_origins`.
+    """
+
+    def _headers(self) -> Mapping[bytes, bytes]:
+        return {**super()._headers(), b"access-control-allow-origin": b"*"}
+
+
 def within(path: str, folder: str) -> bool:
     """Whether the path is the folder or in it, after all links are resolved."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -42,7 +42,7 @@ from pushserver.resources.hooks import HooksResource
 from pushserver.resources.pages import CLIENT, Pages, asset_folder
 from pushserver.resources.protobuf import JsonOnly
 from pushserver.resources.root import IndexPage, RootResource, UserPages
-from pushserver.resources.static import StaticFiles
+from pushserver.resources.static import PublicFiles
 from pushserver.resources.status import StatusResource
 from pushserver.server.logging import connection_log, report, run
 from pushserver.server.service import PushService
@@ -282,9 +282,9 @@ def tree(
 ) -> Resource:
     """The resources by URL."""
     static = str(asset_folder("static"))
-    files = StaticFiles(static)
+    files = PublicFiles(static)
     # Pages of users use this name, without a version.
-    files.putChild(b"centrifuge.js", StaticFiles(os.path.join(static, CLIENT)))
+    files.putChild(b"centrifuge.js", PublicFiles(os.path.join(static, CLIENT)))
     hooks = {
         runner.plan.name: runner.source.receive
         for runner in runners
@@ -304,7 +304,7 @@ def tree(
             b"emulation": EmulationResource(connections),
             b"static": files,
         },
-        StaticFiles(os.path.join(static, "favicon.svg")),
+        PublicFiles(os.path.join(static, "favicon.svg")),
         Hosts(names(server)),
         pages,
     )

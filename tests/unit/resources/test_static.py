@@ -62,6 +62,27 @@ def test_the_url_of_the_client_without_a_version_is_revalidated(server: Server) 
     assert pinned["cache-control"] == "max-age=31536000, immutable"
 
 
+@pytest.mark.parametrize("path", ["pushserver.js", "centrifuge.js", "js/host.js", CLIENT])
+def test_pages_of_all_origins_may_import_the_files_of_the_server(server: Server, path: str) -> None:
+    answer = server.get(f"/static/{path}", origin="https://other.example")
+    assert (answer.status, answer["access-control-allow-origin"]) == (200, "*")
+    tag = answer["etag"]
+    again = server.get(f"/static/{path}", origin="https://other.example", if_none_match=tag)
+    assert (again.status, again["access-control-allow-origin"]) == (304, "*")
+
+
+def test_pages_of_other_origins_may_not_read_the_files_of_a_user(
+    server: Server, folder: Path
+) -> None:
+    answer = server.get("/files/js/app.js", origin="https://other.example")
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_the_module_imports_the_client_of_this_version() -> None:
+    module = (asset_folder("static") / "pushserver.js").read_text("utf-8")
+    assert f'import "./{CLIENT}";' in module
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "body"),
     [
