@@ -6,9 +6,12 @@ import { parseExactly } from "./values.js";
 /** The browser's network events, on a target of our own, so that retryNow() can send one too. */
 export function networkEvents() {
   const target = new EventTarget();
+  const listening = new AbortController();
   for (const name of ["online", "offline"]) {
-    window.addEventListener(name, () => target.dispatchEvent(new Event(name)));
+    const { signal } = listening;
+    window.addEventListener(name, () => target.dispatchEvent(new Event(name)), { signal });
   }
+  target.stop = () => listening.abort();
   return target;
 }
 
@@ -42,5 +45,21 @@ export function listenToResult(object, method, listener) {
     const result = original.apply(this, values);
     listener(result);
     return result;
+  };
+}
+
+/** Lets calls of the application take this long; other commands have the client's `timeout`. */
+export function allowLongCalls(client, milliseconds) {
+  const original = client._callPromise;
+  if (typeof original !== "function") return;
+  client._callPromise = function (command, ...rest) {
+    const config = this._config;
+    const { timeout } = config;
+    if (command.rpc) config.timeout = milliseconds; // read once, in this call
+    try {
+      return original.call(this, command, ...rest);
+    } finally {
+      config.timeout = timeout;
+    }
   };
 }

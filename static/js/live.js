@@ -1,6 +1,6 @@
 // The live page of one channel: connects the parts and schedules the drawing.
 
-import { ChannelConnection } from "./connection.js";
+import { connect } from "../pushserver.js";
 import { attachCopyButtons } from "./copying.js";
 import { element, setText } from "./dom.js";
 import { Drawing } from "./drawing.js";
@@ -52,21 +52,11 @@ class LivePage {
     );
     this.noGraph = "";
     this.speaker = new Speaker(byId("spoken"));
-    this.connection = new ChannelConnection(settings, {
-      onState: (state) => this.showState(state),
-      onPublication: (publication) => this.receive(publication),
-      onReset: () => this.reset(),
-      onNotice: (text) => this.notice(text),
-      onWatching: (count, names) => {
-        setText(byId("watching"), count === null ? "–" : count.toLocaleString("en"));
-        setText(byId("watching-names"), names);
-        byId("watching-names").title = names; // a phone shows only the beginning of a long text
-      },
-    });
+    this.server = connect();
     this.trouble = new Trouble(byId, settings.statusUrl, (...parts) => whole.show(...parts));
     this.stateLine = new StateLine(
       { line: byId("state"), text: byId("state-text"), button: byId("state-button") },
-      { retry: () => this.connection.retryNow(), open: () => this.connection.open() },
+      () => this.server.retryNow(),
     );
   }
 
@@ -77,7 +67,7 @@ class LivePage {
     document.addEventListener("visibilitychange", () => this.visibilityChanged());
     setInterval(() => this.showAge(), 1000);
     this.loadGraph();
-    this.connection.open();
+    this.watch();
     this.trouble.begin();
     byId("live").dataset.started = "true";
   }
@@ -89,6 +79,21 @@ class LivePage {
       this.noGraph = "No graph: uPlot did not load.";
     }
     this.schedule();
+  }
+
+  watch() {
+    const { channel, last } = this.settings;
+    this.channel = this.server.watch(channel, (publication) => this.receive(publication), {
+      last,
+      onState: (state) => this.showState(state),
+      onGap: (gap) => this.notice(gapText(gap)),
+      onReset: () => this.reset(),
+      onWatching: (count, names) => {
+        setText(byId("watching"), count === null ? "–" : count.toLocaleString("en"));
+        setText(byId("watching-names"), names);
+        byId("watching-names").title = names; // a phone shows only the beginning of a long text
+      },
+    });
   }
 
   // --- events of the connection ---------------------------------------
@@ -113,12 +118,12 @@ class LivePage {
   showState(state) {
     const before = this.stateLine.state;
     this.stateLine.show(state);
-    if (state.name === "live") {
+    if (state.state === "live") {
       this.everLive = true;
       this.schedule(); // the page now knows whether the channel is empty
       this.trouble.begin();
     }
-    if (state.name !== before.name || state.reason !== before.reason) {
+    if (state.state !== before.state || state.reason !== before.reason) {
       this.speaker.say(stateText({ ...state, retryAt: null }, 0));
       this.showTitle();
     }
@@ -238,8 +243,8 @@ class LivePage {
 
   titleText() {
     const { channel } = this.settings;
-    if (this.stateLine.state.name === "reconnecting") return `${channel} (reconnecting)`;
-    if (this.stateLine.state.name === "closed") return `${channel} (closed)`;
+    if (this.stateLine.state.state === "reconnecting") return `${channel} (reconnecting)`;
+    if (this.stateLine.state.state === "closed") return `${channel} (closed)`;
     const names = this.points.names;
     if (names.length !== 1) return `${channel} · pushserver`;
     return `${this.graph.latest(names[0])} · ${channel}`;
@@ -268,36 +273,33 @@ class LivePage {
 
   visibilityChanged() {
     if (document.visibilityState !== "visible") return;
-    this.connection.watching.ask();
+    this.channel.ask();
     this.trouble.seen();
     // The page is visible again: end a delay that began while it was hidden.
-    if (this.stateLine.waiting) this.connection.retryNow();
+    if (this.stateLine.waiting) this.server.retryNow();
   }
 }
 
-/** The absolute URL of a path below the server's root; `scheme` "ws" makes it ws: or wss:. */
-function absolute(root, path, scheme = "http") {
-  const url = new URL(`${root}/${path}`, window.location.href);
-  url.protocol = url.protocol.replace("http", scheme);
-  return url.href;
+/** The notice of missing events. */
+function gapText({ missed, reason }) {
+  if (missed === null) return `${reason[0].toUpperCase()}${reason.slice(1)}.`;
+  return missed === 1
+    ? "One event came and went while this page was away."
+    : `${missed.toLocaleString("en")} events came and went while this page was away.`;
 }
 
 function readSettings({ dataset }) {
   const { root, channel } = dataset;
-  const transports = JSON.parse(dataset.transports).map(({ transport, endpoint }) => ({
-    transport,
-    endpoint: absolute(root, endpoint, transport === "websocket" ? "ws" : "http"),
-  }));
+  const absolute = (path) => new URL(`${root}/${path}`, window.location.href).href;
   const historySize = Math.min(MAX_POINTS, Number(dataset.historySize));
+  const listSize = Number(dataset.listSize);
   return {
     channel,
-    transports,
-    emulationEndpoint: absolute(root, dataset.emulationEndpoint),
     historySize,
-    listSize: Number(dataset.listSize),
-    last: Math.max(historySize, Number(dataset.listSize)),
-    url: absolute(root, `channels/${encodeURIComponent(channel)}`),
-    statusUrl: absolute(root, `status?channel=${encodeURIComponent(channel)}`),
+    listSize,
+    last: Math.max(historySize, listSize),
+    url: absolute(`channels/${encodeURIComponent(channel)}`),
+    statusUrl: absolute(`status?channel=${encodeURIComponent(channel)}`),
   };
 }
 

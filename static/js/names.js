@@ -80,7 +80,8 @@ function attach(form) {
     const name = input.value.trim();
     input.setCustomValidity(nameProblem(name));
     if (!form.reportValidity()) return;
-    window.location.assign(`${form.dataset.root}/channels/${encodeURIComponent(name)}`);
+    // Of all characters of a name, a path has only this one in another form.
+    window.location.assign(`${form.dataset.root}/channels/${name.replace("#", "%23")}`);
   });
 }
 

@@ -53,8 +53,29 @@ export function answerReason(status, body) {
   }
 }
 
+/** The reason why no attempt of a page of this origin is answered, though the server is there. */
+export function originReason(origin) {
+  return `the server refuses pages of ${origin}: it has to be in server.allowed_origins`;
+}
+
 /** The reason of a final close. */
 export function closeReason({ code, reason }) {
   const words = DISCONNECTED.get(code) ?? reason ?? "disconnected";
   return code >= 100 ? `${words} (${code})` : words;
+}
+
+const FAILED_CALLS = new Map([
+  [1, "the server did not answer in time"],
+  [2, "the connection was lost before the answer"],
+  [11, "the connection was lost before the answer"],
+]);
+
+/**
+ * The Error of a request that the server refused, with its code and text, or that got no answer; then
+ * the code is below 100.
+ */
+export function callError({ code, message }, reason) {
+  const unconnected = code >= 100 ? "" : `not connected${reason && `: ${reason}`}`;
+  const text = code >= 100 ? message : (FAILED_CALLS.get(code) ?? unconnected);
+  return Object.assign(new Error(text), { code });
 }

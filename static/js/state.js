@@ -7,27 +7,23 @@ const TICK_MS = 250;
 const BUTTONS = { retry: "Try now", open: "Connect again" };
 
 /** The text of the line at this instant: "Reconnecting in 4 s: the server is shutting down". */
-export function stateText({ name, reason, retryAt }, now) {
+export function stateText({ state, reason, retryAt }, now) {
   const why = reason ? `: ${reason}` : "";
-  if (name === "live") return "Live";
-  if (name === "connecting") return "Connecting…";
-  if (name === "closed") return `Closed${why}`;
+  if (state === "live") return "Live";
+  if (state === "connecting") return "Connecting…";
+  if (state === "closed") return `Closed${why}`;
   const seconds = Math.ceil((retryAt - now) / 1000);
   return retryAt !== null && seconds > 0
     ? `Reconnecting in ${seconds} s${why}`
     : `Reconnecting…${why ? ` (${reason})` : ""}`;
 }
 
-/**
- * Shows a connection's state; `actions` are `retry` (ends the wait) and `open` (after a final
- * close).
- */
+/** Shows a connection's state; `retry` ends the wait, and connects again after a final close. */
 export class StateLine {
-  constructor(elements, actions) {
+  constructor(elements, retry) {
     this.elements = elements;
-    this.actions = actions;
-    this.state = { name: "connecting", reason: "", retryAt: null, canRetry: false };
-    elements.button.addEventListener("click", () => actions[elements.button.dataset.action]());
+    this.state = { state: "connecting", reason: "", retryAt: null, canRetry: false };
+    elements.button.addEventListener("click", retry);
   }
 
   show(state) {
@@ -43,14 +39,14 @@ export class StateLine {
 
   #render() {
     const { line, text } = this.elements;
-    if (line.dataset.state !== this.state.name) line.dataset.state = this.state.name;
+    if (line.dataset.state !== this.state.state) line.dataset.state = this.state.state;
     setText(text, stateText(this.state, Date.now()));
     this.#renderButton();
   }
 
   #renderButton() {
     const { button } = this.elements;
-    const action = this.state.name === "closed" ? "open" : this.waiting ? "retry" : "";
+    const action = this.state.state === "closed" ? "open" : this.waiting ? "retry" : "";
     // A button that disappears must not lose the keyboard focus.
     if (action === "" && document.activeElement === button) this.elements.line.focus();
     button.hidden = action === "";

@@ -18,22 +18,23 @@ export function watchersText(others) {
 
 /**
  * Follows the clients of a channel; calls `onCount(count, names)` for each change. `count` includes
- * this page, and is null if unknown; `names` is a text, empty for a crowd.
+ * this connection, and is null if unknown; `names` is a text, empty for a crowd. `request(method)`
+ * asks the server.
  */
 export class Watching {
-  constructor(subscription, onCount) {
-    this.subscription = subscription;
+  constructor(request, onCount) {
+    this.request = request;
     this.onCount = onCount;
     this.count = null;
     this.refused = false;
+    this.subscribed = false;
     this.self = ""; // the id of our own connection
     this.others = null; // the user of each other connection by its id; null for a crowd
-    subscription.on("join", ({ info }) => this.#add(info, 1));
-    subscription.on("leave", ({ info }) => this.#add(info, -1));
   }
 
   /** Starts again, after a subscribe. */
   begin() {
+    this.subscribed = true;
     this.refused = false;
     clearTimeout(this.timer);
     this.ask();
@@ -42,16 +43,23 @@ export class Watching {
 
   /** The count is unknown, as without a connection. */
   forget() {
+    this.subscribed = false;
+    clearTimeout(this.timer);
     this.#set(null);
+  }
+
+  /** A client joined or left: `type` is "join" or "leave". */
+  changed(type, info) {
+    this.#add(info, type === "join" ? 1 : -1);
   }
 
   /** Requests presence; after a refusal, not again on this connection. */
   async ask() {
-    if (this.subscription.state !== "subscribed" || this.refused) return;
+    if (!this.subscribed || this.refused) return;
     try {
-      const { numClients } = await this.subscription.presenceStats();
+      const { numClients } = await this.request("presenceStats");
       this.others = numClients <= NAMED ? await this.#names() : null;
-      this.#set(this.others ? this.others.size + 1 : numClients);
+      if (this.subscribed) this.#set(this.others ? this.others.size + 1 : numClients);
     } catch (error) {
       // Codes below 100 are the client's own: a lost connection or a timeout.
       if (error?.code >= 100) this.refused = true;
@@ -59,7 +67,7 @@ export class Watching {
   }
 
   async #names() {
-    const { clients } = await this.subscription.presence();
+    const { clients } = await this.request("presence");
     const others = Object.values(clients).filter(({ client }) => client !== this.self);
     return new Map(others.map(({ client, user }) => [client, user]));
   }
@@ -70,7 +78,7 @@ export class Watching {
     const delay = INTERVAL_MS * (0.8 + 0.4 * Math.random());
     this.timer = setTimeout(() => {
       if (document.visibilityState === "visible") this.ask();
-      if (this.subscription.state === "subscribed") this.#askLater();
+      this.#askLater();
     }, delay);
   }
 

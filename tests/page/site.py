@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import mimetypes
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from jinja2 import Environment, FileSystemLoader
 from playwright.sync_api import BrowserContext, Page, Route, WebSocketRoute
@@ -24,6 +25,7 @@ CSP = (
 )
 PAGE_HEADERS = {"Content-Security-Policy": CSP, "Content-Type": "text/html; charset=utf-8"}
 HISTORY_SIZE = 50
+INITIAL = 10
 EIGHT_O_CLOCK_MS = 1_795_334_400_000  # on 2026-11-22, UTC
 TEMPLATES = Environment(loader=FileSystemLoader(ROOT / "templates"), autoescape=True)
 
@@ -51,7 +53,10 @@ class Site:
         self.allowed: tuple[str, ...] = ()
         self._publications: list[dict[str, Any]] = []
         self._top = 0
-        self._sockets: list[WebSocketRoute] = []
+        self._sockets: list[WebSocketRoute] = []  # with a subscription
+        self._open: list[WebSocketRoute] = []
+        self.answers: dict[str, dict[str, Any]] = {}  # to calls, by event
+        self.commands: list[dict[str, Any]] = []
         self._context = context
         context.route(f"{ORIGIN}/**", self._serve)
         context.route_web_socket("ws://push.test/**", self._accept)
@@ -64,6 +69,14 @@ class Site:
         page.on("console", lambda message: self._note(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self._note(f"error: {error}"))
         page.goto(f"{ORIGIN}/channels/{channel}")
+        return page
+
+    def open_blank(self) -> Page:
+        """Open a page of the server without any script."""
+        page = self._context.new_page()
+        page.on("console", lambda message: self._note(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self._note(f"error: {error}"))
+        page.goto(f"{ORIGIN}/blank")
         return page
 
     def run_first(self, script: str) -> None:
@@ -128,14 +141,32 @@ class Site:
 
     def close(self, code: int, reason: str) -> None:
         """Close every connection."""
-        sockets, self._sockets = self._sockets, []
+        sockets, self._open, self._sockets = self._open, [], []
         for socket in sockets:
             socket.close(code=code, reason=reason)
+
+    def tell(self, data: object) -> None:
+        """Send a message of the application."""
+        for socket in self._open:
+            socket.send(json.dumps({"push": {"message": {"data": data}}}))
 
     def join(self, client: str, user: str = "") -> None:
         """Let one more client watch."""
         self.watching += 1
         self._push({"join": {"info": {"client": client, "user": user}}})
+
+    def wait_for(self, page: Page, condition: Callable[[], bool]) -> None:
+        """Answer the pages until this is true, for five seconds at most."""
+        for _ in range(250):
+            if condition():
+                return
+            page.wait_for_timeout(20)
+        raise AssertionError("this did not become true")
+
+    @staticmethod
+    def file(name: str) -> str:
+        """The text of a file of the checkout."""
+        return (ROOT / name).read_text("utf-8")
 
     # --- what the page sees ---------------
 
@@ -159,11 +190,13 @@ class Site:
             self._list(route)
         elif path == "/status":
             self._tell(route)
+        elif path == "/blank":
+            route.fulfill(body="<!doctype html><title>blank</title>", headers=PAGE_HEADERS)
         else:
             self._serve_page(route, path)
 
     def _serve_page(self, route: Route, path: str) -> None:
-        channel = path.rpartition("/")[2]
+        channel = unquote(path.rpartition("/")[2])
         page = TEMPLATES.get_template("channel.html").render(
             channel=channel,
             root="..",
@@ -197,11 +230,13 @@ class Site:
         if self.down:
             socket.close(code=1001, reason="down")
             return
+        self._open.append(socket)
         socket.on_message(lambda message: self._answer(socket, str(message)))
 
     def _answer(self, socket: WebSocketRoute, message: str) -> None:
         for line in message.splitlines():
             command = json.loads(line)
+            self.commands.append(command)
             if "id" not in command:
                 continue
             socket.send(json.dumps({"id": command["id"], **self._reply(command)}))
@@ -214,13 +249,29 @@ class Site:
         if "subscribe" in command:
             return self._subscribed(command["subscribe"])
         if "history" in command:
-            newest_first = self._publications[::-1][: command["history"]["limit"]]
-            return {"history": {"publications": newest_first, **self._position()}}
+            return self._history(command["history"])
+        if "rpc" in command:
+            return self.answers[command["rpc"]["method"]]
+        if "publish" in command or "unsubscribe" in command:
+            return {next(name for name in command if name != "id"): {}}
         if "presence" in command:
             names = ["me", *(f"watcher{n}" for n in range(1, self.watching))]
             clients = {name: {"client": name, "user": ""} for name in names}
             return {"presence": {"presence": clients}}
         return {"presence_stats": {"num_clients": self.watching, "num_users": 1}}
+
+    def _history(self, request: dict[str, Any]) -> dict[str, Any]:
+        found, since = self._publications, request.get("since")
+        if since is not None and since["epoch"] != self.epoch:
+            return {"error": {"code": 112, "message": "unrecoverable position"}}
+        if since is not None:
+            older, offset = request.get("reverse", False), since.get("offset", 0)
+            found = [pub for pub in found if (pub["offset"] < offset) == older]
+            found = [pub for pub in found if pub["offset"] != offset]
+        if request.get("reverse"):
+            found = found[::-1]
+        limit = request.get("limit", 0)
+        return {"history": {"publications": found[:limit], **self._position()}}
 
     def _position(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "offset": self._top}
@@ -230,7 +281,7 @@ class Site:
             return {"error": self.refusal}
         result = {"recoverable": True, "positioned": True, "id": 1, **self._position()}
         if not request.get("recover"):
-            result["publications"] = self._publications[-request["data"]["last"] :]
+            result["publications"] = self._publications[-request["data"].get("last", INITIAL) :]
             return {"subscribe": result}
         result["was_recovering"] = True
         since = request.get("offset", 0)

@@ -1,0 +1,111 @@
+// Types of pushserver.js. The reference is docs/browser.md.
+
+/** Connects to the server at `url`, by default the one that the module comes from. */
+export function connect(url?: string | URL, options?: ConnectOptions): Server;
+export function connect(options: ConnectOptions): Server;
+
+export interface ConnectOptions {
+  /** A value of JSON for the application's `connect` handler, never in a URL. */
+  data?: unknown;
+  /** The name of this program for the server; "pushserver-js" by default. */
+  name?: string;
+  /** A token of the connection. */
+  token?: string;
+  /** Gets a new token when the old one has expired. */
+  getToken?: () => Promise<string>;
+}
+
+export type State = "connecting" | "live" | "reconnecting" | "closed";
+
+export interface StateChange {
+  state: State;
+  /** Why the state is not "live", in words; may be empty. */
+  reason: string;
+  /** The next attempt, in milliseconds since 1970; null if none is planned. */
+  retryAt: number | null;
+  /** Whether `retryNow()` would end the wait for it. */
+  canRetry: boolean;
+}
+
+export interface Event<Data = any> {
+  data: Data;
+  /** The name of the event; "message" by default. */
+  event: string;
+  /** When it was published, in milliseconds since 1970: `new Date(time)`. */
+  time: number;
+  /** The number of the event in its channel: 1, 2, 3... */
+  offset: number;
+  /** False for an event that the server had retained. */
+  live: boolean;
+  /** Whether the same event came before the last `onReset()`. */
+  again: boolean;
+}
+
+export interface Gap {
+  /** The number of missing events; null if unknown. */
+  missed: number | null;
+  reason: string;
+}
+
+export interface WatchOptions {
+  /** The number of retained events to begin with; by default the channel's `initial`. */
+  last?: number;
+  /** Only events with this name. */
+  event?: string;
+  /** The history is incomplete: events are missing before the next one. */
+  onGap?: (gap: Gap) => void;
+  /** Forget all events: the newest ones of the history follow, some of them again. */
+  onReset?: () => void;
+  /** The state of the watch, now and at each change. */
+  onState?: (state: StateChange) => void;
+  /** The number of clients that watch, null if unknown, and their users as a text. */
+  onWatching?: (count: number | null, names: string) => void;
+}
+
+export interface Watch<Data = any> {
+  readonly channel: string;
+  /** Ends the watch. */
+  stop(): void;
+  /** The events before the oldest one so far, oldest first; empty if there are none. */
+  more(count?: number): Promise<Event<Data>[]>;
+  /** Asks for the number of clients that watch, for `onWatching`. */
+  ask(): void;
+}
+
+/** Of a message in a channel that the application joined; empty for one to this client alone. */
+export interface MessageFacts {
+  channel?: string;
+  offset?: number;
+  time?: number;
+}
+
+/** The error of a request; `code` is that of the server, or below 100 if there was no answer. */
+export interface RequestError extends Error {
+  code: number;
+}
+
+export interface Server {
+  readonly state: State;
+  /** Why the state is not "live", in words; may be empty. */
+  readonly reason: string;
+  /** Calls `onEvent` with each event of the channel. */
+  watch<Data = any>(
+    channel: string,
+    onEvent: (event: Event<Data>) => void,
+    options?: WatchOptions,
+  ): Watch<Data>;
+  /** Calls the function with each message of the application; returns a function that ends this. */
+  on<Data = any>(event: string, onMessage: (data: Data, facts: MessageFacts) => void): () => void;
+  /** The answer of the application's handler; rejects with a RequestError. */
+  call<Answer = any>(event: string, data?: unknown): Promise<Answer>;
+  /** Sends a message to the application, which does not answer. */
+  send(data: unknown): Promise<void>;
+  /** Publishes to a channel, if the server permits it. */
+  publish(channel: string, data: unknown): Promise<void>;
+  /** Calls the function with the state, now and at each change; returns a function that ends this. */
+  onState(onChange: (state: StateChange) => void): () => void;
+  /** Tries to connect now, also after a final close. */
+  retryNow(): void;
+  /** Ends all watches, and the connection if nobody else uses it. */
+  close(): void;
+}
