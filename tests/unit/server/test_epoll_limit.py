@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import select
+import socket
+from itertools import chain
 from typing import Any
 
 import pytest
 from twisted.internet import epollreactor
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.testing import MemoryReactorClock
 
@@ -86,3 +90,38 @@ def test_epoll_reactor_of_twisted_is_bounded() -> None:
     finally:
         reactor.disconnectAll()
         reactor._poller.close()
+
+
+@pytest.mark.upstream
+def test_loop_of_asyncio_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epoll_limit, "EVENTS", 4)
+    loop: Any = asyncio.SelectorEventLoop()
+    try:
+        reactor: Any = AsyncioSelectorReactor(loop)
+        epoll_limit.bound(reactor)
+        bounded = loop._selector._selector
+        assert isinstance(bounded, epoll_limit._Bounded)
+        epoll_limit.bound(reactor)
+        assert loop._selector._selector is bounded
+        turns: list[list[int]] = [[]]
+        pairs = [socket.socketpair() for _ in range(10)]
+
+        def read(number: int) -> None:
+            turns[-1].append(number)
+            pairs[number][0].recv(1)
+
+        for number, (reads, writes) in enumerate(pairs):
+            loop.add_reader(reads, read, number)
+            writes.send(b"x")
+        while sum(map(len, turns)) < len(pairs):
+            turns.append([])
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        assert sorted(chain(*turns)) == list(range(10))
+        assert max(map(len, turns)) <= 4
+        for reads, writes in pairs:
+            loop.remove_reader(reads)
+            reads.close()
+            writes.close()
+    finally:
+        loop.close()
