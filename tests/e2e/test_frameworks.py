@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -121,21 +122,49 @@ class TestInABrowser:
     def wait_for(self, page: Page, condition: str) -> None:
         page.wait_for_function(f"window.seen && {condition}", timeout=SOON)
 
+    def refused(self, browser: Browser, desk: Desk, job: str, problems: str) -> str:
+        """The text of a page whose origin is not allowed."""
+        visits = self.visits(browser, desk, "127.0.0.1")
+        visits.allow(problems)
+        result = visits.open(f"?job={job}").locator("#result")
+        expect(result).to_contain_text("refuse", timeout=SOON)
+        text = result.text_content()
+        wait_until(lambda: f"http://127.0.0.1:{desk.page_port}" in desk.server.log)
+        assert "allowed_origins" in desk.server.log
+        visits.close()
+        assert visits.problems == []
+        return text or ""
+
     def test_fastapi(self, browser: Browser, desk: Desk) -> None:
         desk.server.start()
         desk.write("FastAPI")
         desk.serve_pages(*desk.commands("FastAPI"))
         visits = self.visits(browser, desk)
         job = self.follow(visits, desk, lambda: restart(desk))
-        other = self.visits(browser, desk, "127.0.0.1")
-        other.allow("CORS policy|net::ERR_FAILED")
-        refused = other.open(f"?job={job}")
-        expect(refused.locator("#result")).to_have_text("refused")
-        assert "allowed_origins" in desk.server.log
-        assert f"http://127.0.0.1:{desk.page_port}" in desk.server.log
-        for each in (visits, other):
-            each.close()
-            assert each.problems == []
+        assert self.refused(browser, desk, job, "CORS policy|net::ERR_FAILED") == "refused"
+        visits.close()
+        assert visits.problems == []
+
+    def test_fastapi_with_the_module_of_the_server(self, browser: Browser, desk: Desk) -> None:
+        desk.server.start()
+        desk.write("FastAPI", "The page with pushserver.js")
+        desk.serve_pages(*desk.commands("FastAPI"))
+        visits = self.visits(browser, desk)
+        visits.allow(f"localhost:{desk.server.port}/")
+        page = visits.open()
+        page.click("text=Make a report")
+        page.wait_for_function("document.getElementById('bar').value >= 20", timeout=SOON)
+        job = parse_qs(urlsplit(page.url).query)["job"][0]
+        restart(desk)
+        middle = visits.open(f"?job={job}")
+        middle.wait_for_function("document.getElementById('bar').value > 0", timeout=SOON)
+        for each in (page, middle, visits.open(f"?job={job}")):
+            expect(each.locator("#result")).to_have_text("1234 rows", timeout=SOON)
+        problems = f"CORS policy|net::ERR_FAILED|localhost:{desk.server.port}/|403"
+        text = self.refused(browser, desk, job, problems)
+        assert f"refuses pages of http://127.0.0.1:{desk.page_port}" in text
+        visits.close()
+        assert visits.problems == []
 
     def test_django_with_its_form_token_and_a_reload_in_the_middle(
         self, browser: Browser, desk: Desk
@@ -343,7 +372,7 @@ class TestFailures:
 
 
 def test_every_section_has_a_test() -> None:
-    own = {"The server", "The job", "The page"}
+    own = {"The server", "The job", "The page", "The page with pushserver.js"}
     tested = {"FastAPI", "Flask", "Django", "Celery", "cron", "A notebook"}
     assert set(SECTIONS) == own | tested
     assert os.environ.get("PUSH_KEY") is None
