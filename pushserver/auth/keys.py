@@ -58,9 +58,17 @@ class Key:
     def check(self, scope: Scope, channel: str | None) -> None:
         """Return if `allows` says so; else raise Denied with the reason and the setting."""
         if not self.allows(scope, channel):
-            verb = _VERBS[scope]
-            where = "the whole server" if channel is None else repr(channel[:140])
-            raise Denied(403, f"the key {self.name} may not {verb} {where}: {self}")
+            raise Denied(403, self.problem(scope, channel))
+
+    def check_scope(self, scope: Scope) -> None:
+        """Return if the key may do this on some channels; else raise Denied, as `check`."""
+        if scope not in self.may:
+            raise Denied(403, f"the key {self.name} may not {_VERBS[scope]} anything: {self}")
+
+    def problem(self, scope: Scope, channel: str | None) -> str:
+        """The reason why the key may not do this."""
+        where = "the whole server" if channel is None else repr(channel[:140])
+        return f"the key {self.name} may not {_VERBS[scope]} {where}: {self}"
 
     def __str__(self) -> str:
         may = _listed([scope for scope in SCOPES if scope in self.may])

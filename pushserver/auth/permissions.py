@@ -151,7 +151,7 @@ class Permissions:
         text = f'{_VERBS[action]} {channel} needs {_NEEDS[rule]} ({setting} = "{rule}")'
         key = identity.key
         if key is not None:
-            text += f"; the key {key.name!r:.80} may not do this here"
+            text += f"; {key.problem('publish' if action == 'publish' else 'read', channel)}"
         return NeedsKey(_status(identity), text)
 
     def _denied(self, identity: Identity, error: Denied) -> PushServerError:

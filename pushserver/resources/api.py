@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from msgspec import Raw
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from pushserver.auth.keys import Key
 from pushserver.channels import jsontext
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.errors import InvalidData
@@ -37,7 +39,7 @@ class ApiResource(ContainerResource):
 
     def __init__(self, node: Node, gate: Gate, sources: Callable[[], list[Any]]):
         super().__init__()
-        self._methods = Methods(node, sources)
+        self._methods = partial(Methods, node, sources, node.monotonic())
         self._gate = gate
 
     def getChild(self, path: bytes, request: Request) -> Resource:
@@ -52,7 +54,7 @@ class ApiResource(ContainerResource):
 class MethodResource(LeafResource):
     """One method."""
 
-    def __init__(self, methods: Methods, gate: Gate, name: str):
+    def __init__(self, methods: Callable[[Key], Methods], gate: Gate, name: str):
         super().__init__()
         self._methods = methods
         self._gate = gate
@@ -62,7 +64,7 @@ class MethodResource(LeafResource):
         return self._answer(request)
 
     async def _answer(self, request: Request) -> bytes:
-        self._gate.check_caller(request, proven=self._name not in WITHOUT_PROOF)
+        key = self._gate.check_caller(request, proven=self._name not in WITHOUT_PROOF)
         assert request.content is not None
         check_coding(header(request, "content-encoding") or "")
         body: bytes = request.content.read().removeprefix(BOM_UTF8) or b"{}"
@@ -78,7 +80,7 @@ class MethodResource(LeafResource):
             body = jsontext.compact(body)
         except InvalidData as error:
             return answer_json(request, api_error(error))
-        answer = await self._methods.call(self._name, body)
+        answer = await self._methods(key).call(self._name, body)
         # The client `cent` expects the replies of a batch without a `result` around them.
         return answer_json(request, answer.get("result") if self._is_batch(answer) else answer)
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+from pushserver.auth.keys import Key, Scope
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
-from pushserver.errors import Invalid, PushServerError, Unavailable
+from pushserver.errors import Denied, Invalid, PushServerError, Unavailable
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError
 from pushserver.resources.api_calls import (
@@ -42,19 +43,30 @@ from pushserver.sessions.node import Node
 
 
 class Methods:
-    """The methods of the API."""
+    """The methods of the API, for a caller with this key.
 
-    def __init__(self, node: Node, sources: Callable[[], list[Any]]):
+    `sources` returns the state of the sources, `started` is the time of the steady clock at which
+    the server was put together.
+    """
+
+    def __init__(self, node: Node, sources: Callable[[], list[Any]], started: float, key: Key):
         self._node = node
         self._sources = sources
-        self._started = node.monotonic()
+        self._started = started
+        self._key = key
 
     async def call(self, name: str, body: bytes) -> dict[str, object]:
-        """Return `{"result": ...}`, or `{"error": ...}` for any error that a caller can cause."""
+        """Return `{"result": ...}`, or `{"error": ...}` for any error that a caller can cause.
+
+        Raises Denied if the key does not permit this call.
+        """
         try:
-            kind, method = METHODS[name]
-            call = msgspec.json.decode(body, type=kind)
-            return {"result": await method(self, call)}
+            method = METHODS[name]
+            call = msgspec.json.decode(body, type=method.kind)
+            _check_scope(method, call, self._key)
+            return {"result": await method.run(self, call)}
+        except Denied:
+            raise
         except MALFORMED as error:
             return api_error(Invalid(str(error)))
         except PushServerError as error:
@@ -103,7 +115,10 @@ class Methods:
         if len(names) != 1 or names[0] not in METHODS or names[0] == "batch":
             message = f"bad request: a command has one method of {KNOWN}, got {names!r:.80}"
             return api_error(CommandError(centrifuge.METHOD_NOT_FOUND, message))
-        answer = await self.call(names[0], bytes(command[names[0]]))
+        try:
+            answer = await self.call(names[0], bytes(command[names[0]]))
+        except Denied as error:
+            return api_error(error)
         return {names[0]: answer["result"]} if "result" in answer else answer
 
     async def history(self, call: HistoryCall) -> object:
@@ -135,9 +150,8 @@ class Methods:
         matches = re.compile(fnmatch.translate(pattern)).match
         watched, history = self._node.hub.channels(), self._node.history.channels
         names = watched.keys() | (name for name, channel in history.items() if len(channel))
-        return {
-            "channels": {n: {"num_clients": watched.get(n, 0)} for n in sorted(names) if matches(n)}
-        }
+        found = sorted(name for name in names if matches(name) and name in self._key.channels)
+        return {"channels": {name: {"num_clients": watched.get(name, 0)} for name in found}}
 
     async def info(self, call: InfoCall) -> object:
         node = self._node
@@ -213,21 +227,35 @@ TOO_LONG = (
 MAX_PATTERN = 256
 """In characters; twice the longest name of a channel."""
 
-Method = Callable[[Methods, Any], Awaitable[object]]
-METHODS: dict[str, tuple[type[Call], Method]] = {
-    "publish": (PublishCall, Methods.publish),
-    "broadcast": (BroadcastCall, Methods.broadcast),
-    "batch": (BatchCall, Methods.batch),
-    "history": (HistoryCall, Methods.history),
-    "history_remove": (OneChannelCall, Methods.history_remove),
-    "presence": (OneChannelCall, Methods.presence),
-    "presence_stats": (OneChannelCall, Methods.presence_stats),
-    "channels": (ChannelsCall, Methods.channels),
-    "info": (InfoCall, Methods.info),
-    "subscribe": (SubscribeCall, Methods.subscribe),
-    "unsubscribe": (UnsubscribeCall, Methods.unsubscribe),
-    "disconnect": (DisconnectCall, Methods.disconnect),
-    "refresh": (RefreshCall, Methods.refresh),
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method: its request, the function, and the scope that the key of the caller needs.
+
+    The scope is for the channel, or each of the channels, of the call; a call without a channel
+    is for the whole server. `filters`: the method leaves out the channels that the key is not for.
+    """
+
+    kind: type[Call]
+    run: Callable[[Methods, Any], Awaitable[object]]
+    scope: Scope | None
+    filters: bool = False
+
+
+METHODS = {
+    "publish": Method(PublishCall, Methods.publish, "publish"),
+    "broadcast": Method(BroadcastCall, Methods.broadcast, "publish"),
+    "batch": Method(BatchCall, Methods.batch, None),
+    "history": Method(HistoryCall, Methods.history, "read"),
+    "history_remove": Method(OneChannelCall, Methods.history_remove, "admin"),
+    "presence": Method(OneChannelCall, Methods.presence, "read"),
+    "presence_stats": Method(OneChannelCall, Methods.presence_stats, "read"),
+    "channels": Method(ChannelsCall, Methods.channels, "read", filters=True),
+    "info": Method(InfoCall, Methods.info, "admin"),
+    "subscribe": Method(SubscribeCall, Methods.subscribe, "admin"),
+    "unsubscribe": Method(UnsubscribeCall, Methods.unsubscribe, "admin"),
+    "disconnect": Method(DisconnectCall, Methods.disconnect, "admin"),
+    "refresh": Method(RefreshCall, Methods.refresh, "admin"),
 }
 KNOWN = ", ".join(METHODS)
 WITHOUT_PROOF = frozenset(
@@ -235,6 +263,18 @@ WITHOUT_PROOF = frozenset(
 )
 """Methods that neither delete nor disconnect. Without a key, the others (also `batch`, which may
 contain them) need proof that the caller is a program of the server's own user."""
+
+
+def _check_scope(method: Method, call: Call, key: Key) -> None:
+    """Return if the key has the scope of the method for all channels of the call; raise Denied."""
+    if method.scope is None:
+        return
+    channels: Sequence[str | None] = getattr(call, "channels", (getattr(call, "channel", None),))
+    if method.filters or not channels:
+        key.check_scope(method.scope)
+        return
+    for channel in channels:
+        key.check(method.scope, channel)
 
 
 def api_error(failed: PushServerError) -> dict[str, object]:

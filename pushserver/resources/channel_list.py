@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.web.server import Request
 
+from pushserver.auth.patterns import Patterns
 from pushserver.channels.channel import Channel
 from pushserver.errors import Denied, WrongKey
 from pushserver.resources.history import number
@@ -21,13 +22,14 @@ RATE_SECONDS = 60.0
 """The time in which `last_minute` counts."""
 
 
-def check_lister(request: Request, gate: Gate) -> None:
-    """Raise Denied for a request without an API key that may not publish without one either.
+def readable_channels(request: Request, gate: Gate) -> Patterns:
+    """The channels that the API key of the request may read, or all for a program on this machine.
 
-    Names of channels may be secrets: a reader needs nothing but the name.
+    Raises Denied for a request without a key that may not publish without one either. Names of
+    channels may be secrets: a reader needs nothing but the name.
     """
     try:
-        gate.check_caller(request)
+        key = gate.check_caller(request)
     except WrongKey:
         raise
     except Denied:
@@ -36,12 +38,15 @@ def check_lister(request: Request, gate: Gate) -> None:
             "the list of channels needs an X-API-Key (auth.api_keys); only without configured keys,"
             " programs on the server's machine need none",
         ) from None
+    key.check_scope("read")
+    return key.channels
 
 
-def channel_list(request: Request, node: Node) -> bytes:
+def channel_list(request: Request, node: Node, readable: Patterns) -> bytes:
     """`{"channels": [...], "total"}`: those with the newest events first, `limit=` (1,000) at most.
 
     `q=` selects names that contain a text, in any case. `total` is the number of all that match.
+    Channels that are not `readable` are left out.
     """
     text = request.args.get(b"q", [b""])[-1].decode("utf-8", "replace").lower()
     limit = number(request, "limit", MOST)
@@ -55,6 +60,8 @@ def channel_list(request: Request, node: Node) -> bytes:
     found += [
         (float("inf"), name) for name in watchers if name not in channels and text in name.lower()
     ]
+    if "*" not in readable.texts:
+        found = [each for each in found if each[1] in readable]
     first = heapq.nsmallest(MOST if limit is None else limit, found)
     rows = [row(node, name, watchers) for _, name in first]
     return answer_json(request, {"channels": rows, "total": len(found)})

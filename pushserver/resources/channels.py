@@ -13,7 +13,7 @@ from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.names import check_name
 from pushserver.protocols.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET, StreamFormat
 from pushserver.resources.bulk import Bulks
-from pushserver.resources.channel_list import channel_list, check_lister
+from pushserver.resources.channel_list import channel_list, readable_channels
 from pushserver.resources.history import history, stream_start
 from pushserver.resources.publish import publish
 from pushserver.sessions.base import Transport
@@ -89,9 +89,9 @@ class ChannelListResource(LeafResource):
         wanted = wants(request, (JSON, HTML))
         if wanted is None:
             raise Refusal(406, f"expected Accept to allow {JSON} or {HTML}")
-        check_lister(request, self._context.gate)
+        readable = readable_channels(request, self._context.gate)
         if wanted == JSON:
-            return channel_list(request, self._context.node)
+            return channel_list(request, self._context.node, readable)
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
         request.setHeader(b"cache-control", b"no-cache")
         return self._context.list_page("..")
@@ -181,7 +181,9 @@ def live_page(context: ChannelContext, request: Request, name: str, root: str) -
     request.setHeader(b"content-type", b"text/html; charset=utf-8")
     request.setHeader(b"cache-control", b"no-cache")
     size = context.node.history.options(name).history_size
-    return context.page(name, root, size, root == ".", context.gate.may_call(request))
+    key = context.gate.caller(request)
+    shows_failures = key is not None and key.allows("publish", name)
+    return context.page(name, root, size, root == ".", shows_failures)
 
 
 def accept(context: ChannelContext, request: Request, names: tuple[str, ...]) -> WebSocket:

@@ -33,12 +33,13 @@ class StatusResource(LeafResource):
         self._clock = clock
 
     def answer_get(self, request: Request) -> Answer:
-        if not self._gate.may_call(request):
+        key = self._gate.caller(request)
+        name = "" if key is None else _name(request)
+        if key is None or not key.allows("publish", name):
             # Not a Refusal, which is logged: live pages send this request by themselves.
             request.setResponseCode(403)
             message = "the status of a channel is only for those who may publish (auth.api_keys)"
             return answer_json(request, {"error": {"code": 403, "message": message}})
-        name = _name(request)
         return answer_json(
             request,
             {

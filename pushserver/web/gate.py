@@ -117,6 +117,8 @@ class Gate:
         check_origin(request, self._trust)
         for name in names:
             if self._permissions.check(action, name, identity):
+                if identity.key is not None:
+                    identity.key.check("read", name)
                 raise identity.problem or NeedsKey(
                     403,
                     f"the application decides which clients may subscribe to {name};"
@@ -132,7 +134,9 @@ class Gate:
                 raise
             self._check_local(request)
             return
-        if handled:
+        if handled and identity.key is not None:
+            identity.key.check("publish", name)
+        elif handled:
             self._check_local(request)
         elif identity.key is None:
             check_origin(request, self._trust)
@@ -148,13 +152,12 @@ class Gate:
         self._check_local(request, proven)
         return LOCAL
 
-    def may_call(self, request: Request) -> bool:
-        """Whether `check_caller` lets this request pass."""
+    def caller(self, request: Request) -> Key | None:
+        """The same key, or None where `check_caller` denies the request."""
         try:
-            self.check_caller(request)
+            return self.check_caller(request)
         except Denied:
-            return False
-        return True
+            return None
 
     # --- programs on this machine ---------------------------------------
 

@@ -552,7 +552,7 @@ VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-FIELDS = sorted({field for kind, _ in METHODS.values() for field in kind.__struct_fields__})
+FIELDS = sorted({field for method in METHODS.values() for field in method.kind.__struct_fields__})
 CALLS = st.dictionaries(st.sampled_from([*FIELDS, "bogus"]), VALUES, max_size=6)
 
 
