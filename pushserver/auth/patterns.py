@@ -12,7 +12,7 @@ MAX_PATTERN = 128
 """In characters, as the longest name of a channel."""
 PATTERN_RULE = "a channel's name, with a * for any characters, such as chat:*"
 
-_PATTERN = re.compile(r"(?:\*|\$?[A-Za-z0-9*])[A-Za-z0-9_.:@*#,-]*")
+_PATTERN = re.compile(r"(?:[*#]|\$?[A-Za-z0-9*])[A-Za-z0-9_.:@*#,-]*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pushserver.auth.identity import Grant, Identity
 from pushserver.auth.patterns import Patterns
 from pushserver.auth.token_keys import ALGORITHMS, TokenKey
 from pushserver.channels import jsontext
-from pushserver.channels.names import check_name
+from pushserver.channels.names import check_name, is_name, users_of
 from pushserver.errors import (
     ExpiredToken,
     InvalidData,
@@ -36,7 +36,7 @@ _LATEST = 100_000_000_000
 _FORM = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}")
 _SWITCHES = {
     "presence": True,
-    "join_leave": False,
+    "join_leave": True,
     "force_push_join_leave": False,
     "force_recovery": True,
     "force_positioning": True,
@@ -53,7 +53,7 @@ class TokenRules:
     `algorithms`: the allowed ones. `audience`: one of these texts must be in `aud`; a token that
     has an `aud` is refused if there are none. `issuer`: the `iss`, empty for any. `leeway`: seconds
     that the clocks may differ by. `requires_exp`: whether a token without an end is refused.
-    `user_claim`: the claim with the user.
+    `user_claim`: the claim with the user. `personal`: whether each user is subscribed to `#USER`.
     """
 
     algorithms: frozenset[str]
@@ -64,6 +64,7 @@ class TokenRules:
     user_claim: str = "sub"
     max_bytes: int = 16_384
     max_channels: int = 128
+    personal: bool = False
 
 
 class Verifier:
@@ -88,13 +89,14 @@ class Verifier:
             _refuse(
                 "this is a token of a subscription (it has the claim channel), not of a connection"
             )
+        user = self._user(claims)
         return Identity(
-            user=self._user(claims),
+            user=user,
             info=_json(claims, "info"),
             expires=expires,
             token=True,
             channels=self._channels(claims),
-            subs=self._subs(claims),
+            subs=self._personal(user) | self._subs(claims),
         )
 
     def subscription(self, text: str, channel: str, user: str, now: float) -> Grant:
@@ -210,6 +212,12 @@ class Verifier:
             problem = "has a NUL character" if "\0" in user else f"has {len(user)} characters"
             _refuse(f"{claim} {problem}, expected a text of {MAX_USER} at most, without NUL")
         return user
+
+    def _personal(self, user: str) -> dict[str, Grant]:
+        own = f"#{user}"
+        # A name may have commas, and its channel would be that of several users.
+        possible = is_name(own) and users_of(own) == frozenset({user})
+        return {own: Grant(own)} if self.rules.personal and possible else {}
 
     def _channels(self, claims: Claims) -> Patterns:
         names = claims.get("channels")

@@ -8,13 +8,14 @@ from pushserver.errors import InvalidName
 
 NAME_RULE = (
     "1 to 128 characters of A-Z a-z 0-9 _ . : @ -, beginning with a letter or digit, perhaps with $"
-    " before it (a private channel) and #USER,USER at its end (a channel of these users)"
+    " before it (a private channel) and #USER,USER at its end (a channel of these users); or #USER"
 )
 EVENT_RULE = "1 to 128 printable characters"
 
 MAX_NAME = 128
 
-_NAME = re.compile(r"\$?[A-Za-z0-9][A-Za-z0-9_.:@-]*(?:#[A-Za-z0-9_.@-]+(?:,[A-Za-z0-9_.@-]+)*)?")
+_USERS = r"#[A-Za-z0-9_.@-]+(?:,[A-Za-z0-9_.@-]+)*"
+_NAME = re.compile(rf"\$?[A-Za-z0-9][A-Za-z0-9_.:@-]*(?:{_USERS})?|{_USERS}")
 
 
 def check_name(name: str) -> str:

@@ -105,6 +105,7 @@ class Auth:
     token_leeway_seconds: Annotated[float, Meta(ge=0, le=3_600)] = 5.0
     token_requires_exp: bool = True
     token_user_claim: Annotated[str, Meta(min_length=1)] = "sub"
+    personal_channels: bool = False
     jwks_file: str = ""
     jwks_url: str = ""
     jwks_refresh_seconds: Interval = 300.0

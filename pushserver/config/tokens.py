@@ -116,6 +116,7 @@ def make_verifier(auth: Auth, limits: Limits, auth_location: Location = _AUTH) -
         auth.token_user_claim,
         limits.token_bytes,
         limits.channels_per_client,
+        auth.personal_channels,
     )
     return Verifier(rules, keys)
 

@@ -1,6 +1,7 @@
 // The form that opens a channel by its name.
 
-const NAME = /^\$?[A-Za-z0-9][A-Za-z0-9_.:@-]*(#[A-Za-z0-9_.@-]+(,[A-Za-z0-9_.@-]+)*)?$/;
+const NAME =
+  /^(?!$)(\$?[A-Za-z0-9][A-Za-z0-9_.:@-]*)?(#[A-Za-z0-9_.@-]+(,[A-Za-z0-9_.@-]+)*)?$/;
 const MAX_CHARACTERS = 128;
 const COMPLETIONS = 20;
 
@@ -9,7 +10,7 @@ export function nameProblem(name) {
   if (name === "") return "Type the name of a channel.";
   if (name.length > MAX_CHARACTERS)
     return `A channel name has at most ${MAX_CHARACTERS} characters; this one has ${name.length}.`;
-  if (!/^\$?[A-Za-z0-9]/.test(name)) return "A channel name begins with a letter or a digit.";
+  if (!/^(\$?[A-Za-z0-9]|#)/.test(name)) return "A channel name begins with a letter or a digit.";
   if (!NAME.test(name)) return "A channel name is made of A-Z a-z 0-9 _ . : @ - only.";
   return "";
 }

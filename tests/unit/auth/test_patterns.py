@@ -19,7 +19,24 @@ def test_star_stands_for_any_characters(pattern: str, channel: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a b", "a/b", "ü", "x" * 129, "$$a", "[a]", "a?", "-a", "-*", "#1", "$", "a#", "a:b#c,"],
+    [
+        "",
+        "a b",
+        "a/b",
+        "ü",
+        "x" * 129,
+        "$$a",
+        "[a]",
+        "a?",
+        "-a",
+        "-*",
+        "#",
+        "#,1",
+        "$#1",
+        "$",
+        "a#",
+        "a:b#c,",
+    ],
 )
 def test_pattern_that_no_channel_can_match_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no pattern of channels: expected"):

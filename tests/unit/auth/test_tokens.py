@@ -400,6 +400,14 @@ class TestClaims:
     def test_subs_that_cannot_be_are_refused(self, subs: Any, problem: str) -> None:
         assert problem in refusal(of_user(subs=subs))
 
+    def test_each_user_may_have_a_channel(self) -> None:
+        assert connect(of_user()).subs == {}
+        assert connect(of_user(), personal=True).subs == {"#42": Grant("#42")}
+        own = {"#42": {"data": 1}}
+        assert connect(of_user(subs=own), personal=True).subs["#42"].data == b"1"
+        for user in ("", "a,b", "Zoë", "a" * 128):
+            assert connect(of_user(user), personal=True).subs == {}
+
     def test_unknown_claims_are_ignored(self) -> None:
         assert connect(of_user(jti="1", scope="a b", nested={"a": [1]})).user == "42"
 
@@ -414,8 +422,8 @@ class TestSubscription:
         return str(caught.value)
 
     def test_it_permits_its_channel_until_its_end(self) -> None:
-        claims = of_user(channel="news", info={"a": 1}, override={"join_leave": {"value": False}})
-        expected = Grant("news", b'{"a":1}', b"", NOW + 60, {"join_leave": False})
+        claims = of_user(channel="news", info={"a": 1}, override={"join_leave": {"value": True}})
+        expected = Grant("news", b'{"a":1}', b"", NOW + 60, {"join_leave": True})
         assert self.grant(claims) == expected
         assert self.grant(of_user(channel="news", expire_at=0)).expires == 0.0
         assert self.grant(of_user(channel="news", expire_at=NOW + 9)).expires == NOW + 9
