@@ -25,6 +25,7 @@ METHOD_NOT_FOUND = 104
 ALREADY_SUBSCRIBED = 105
 LIMIT_EXCEEDED = 106
 NOT_AVAILABLE = 108
+REQUEST_EXPIRED = 110
 UNRECOVERABLE = 112
 
 # Close codes: from 3000 the client reconnects, from 3500 it does not.
@@ -32,6 +33,7 @@ SHUTDOWN = 3001
 EXPIRED = 3005
 INVALID_TOKEN = 3500
 NOT_PERMITTED = 3507
+SUBSCRIPTION_EXPIRED = 3006
 SLOW = 3008
 INSUFFICIENT_STATE = 3010
 NO_PONG = 3012
@@ -44,6 +46,7 @@ REFUSED = 4500
 # Codes of an unsubscribe push: from 2500 the client subscribes again.
 UNSUBSCRIBED = 2000
 INSUFFICIENT = 2500
+SUBSCRIPTION_ENDED = 2501
 
 FLAG_REJECT_UNRECOVERED = 2
 METHODS = (
@@ -131,8 +134,17 @@ class SubscribeData(Struct):
     last: int | None = None
 
 
+class RefreshRequest(Struct):
+    token: str = ""
+
+
+class SubRefreshRequest(Struct):
+    channel: str
+    token: str = ""
+
+
 class ChannelRequest(Struct):
-    """The request of unsubscribe, presence, presence_stats and sub_refresh."""
+    """The request of unsubscribe, presence and presence_stats."""
 
     channel: str
 
@@ -189,10 +201,12 @@ class Empty(Struct):
 
 
 class ConnectResult(Struct, omit_defaults=True):
-    """`ping` in seconds, `pong`: the client must answer pings; `time` in milliseconds."""
+    """`ttl`, `ping` in seconds; `pong`: the client must answer pings; `time` in milliseconds."""
 
     client: str
     version: str
+    expires: bool = False
+    ttl: int = 0
     data: Raw | UnsetType = UNSET
     subs: dict[str, SubscribeResult] = {}
     ping: int = 0
@@ -203,8 +217,10 @@ class ConnectResult(Struct, omit_defaults=True):
 
 
 class SubscribeResult(Struct, omit_defaults=True):
-    """`publications`: a list of Pub as JSON text."""
+    """`publications`: a list of Pub as JSON text; `ttl` in seconds."""
 
+    expires: bool = False
+    ttl: int = 0
     recoverable: bool = False
     positioned: bool = False
     epoch: str = ""
@@ -212,6 +228,30 @@ class SubscribeResult(Struct, omit_defaults=True):
     publications: Raw | UnsetType = UNSET
     recovered: bool = False
     was_recovering: bool = False
+    data: Raw | UnsetType = UNSET
+
+
+class RefreshResult(Struct, omit_defaults=True):
+    """`ttl` in seconds."""
+
+    client: str
+    version: str
+    expires: bool = False
+    ttl: int = 0
+
+
+class SubRefreshResult(Struct, omit_defaults=True):
+    """`ttl` in seconds."""
+
+    expires: bool = False
+    ttl: int = 0
+
+
+class Refresh(Struct, omit_defaults=True):
+    """The server prolonged the connection."""
+
+    expires: bool = False
+    ttl: int = 0
 
 
 class RpcResult(Struct):
@@ -279,6 +319,7 @@ class PushBody(Struct, omit_defaults=True):
     subscribe: Subscribe | None = None
     message: Message | None = None
     disconnect: Disconnect | None = None
+    refresh: Refresh | None = None
 
 
 class Push(Struct):
@@ -293,6 +334,8 @@ _decoders: dict[type[Struct], msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind)
     for kind in (
         ConnectRequest,
+        RefreshRequest,
+        SubRefreshRequest,
         SubscribeRequest,
         SubscribeData,
         ChannelRequest,
@@ -427,6 +470,11 @@ def subscribe_push(channel: str, epoch: str, offset: int, data: bytes = b"") -> 
     content = Raw(data) if data else UNSET
     subscribe = Subscribe(True, True, epoch, offset, content)
     return _encode(Push(PushBody(channel, subscribe=subscribe)))
+
+
+def refresh_push(ttl: int) -> bytes:
+    """The server prolonged the connection: it ends in `ttl` seconds, or never if that is 0."""
+    return _encode(Push(PushBody(refresh=Refresh(ttl > 0, ttl))))
 
 
 def message_push(data: bytes) -> bytes:

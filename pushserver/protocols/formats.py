@@ -65,6 +65,15 @@ class Position(Struct):
     id: str
 
 
+class End(Struct):
+    """The server ends the stream; `code` and `reason` are those of a close frame."""
+
+    code: int
+    reason: str
+
+
+END_EVENT = "pushserver-end"
+"""The name of the last event of an event stream that ends with a reason."""
 SUBSCRIBED_EVENT = "pushserver-subscribed"
 """The name of the first event of an event stream that needs no reset."""
 
@@ -108,12 +117,14 @@ class StreamFormat(Format):
 
     `make_opening` makes the first frame: the position in each channel, the reset if there is
     one, and the milliseconds after which a client that lost the stream should reconnect.
-    `heartbeat` is sent on an idle stream; `answered`: the peer answers it.
+    `heartbeat` is sent on an idle stream; `answered`: the peer answers it. `make_end` makes the
+    last frame of a stream that ends with a reason; empty where the transport has close codes.
     """
 
     make_opening: MakeOpening
     heartbeat: bytes
     answered: bool
+    make_end: Callable[[End], bytes]
 
 
 def publication_object(publication: Publication) -> bytes:
@@ -246,6 +257,10 @@ def _sse_opening(channels: Sequence[Subscribed], reset: Reset | None, retry: int
     return b"retry: %d\nid: %b\nevent: %b\n%b" % (retry, first.id.encode(), name.encode(), data)
 
 
+def _sse_end(end: End) -> bytes:
+    return b"event: %b\n%b" % (END_EVENT.encode(), sse_data(_encode(end)))
+
+
 def _session(name: str, frame: Callable[[bytes], bytes], has_close_code: bool) -> SessionFormat:
     # BAD_FRAME is final for the protocol's clients; after 1003 they would reconnect and send
     # the same again.
@@ -268,6 +283,7 @@ def _stream_of_frames(name: str, frame: Callable[[bytes], bytes]) -> StreamForma
         # A ping: a dead peer sends no pong.
         heartbeat=b"\x89\x00",
         answered=True,
+        make_end=lambda end: b"",
     )
 
 
@@ -276,7 +292,13 @@ SESSION_SSE = _session("centrifuge-sse", sse_data, has_close_code=False)
 SESSION_LINES = _session("centrifuge-http-stream", line, has_close_code=False)
 STREAM_WEBSOCKET = _stream_of_frames("websocket", websocket_frame)
 STREAM_SSE = StreamFormat(
-    "sse", each(_object_block), UNSUPPORTED, _sse_opening, heartbeat=b":\n", answered=False
+    "sse",
+    each(_object_block),
+    UNSUPPORTED,
+    _sse_opening,
+    heartbeat=b":\n",
+    answered=False,
+    make_end=_sse_end,
 )
 STREAM_LINES = StreamFormat(
     "lines",
@@ -285,6 +307,7 @@ STREAM_LINES = StreamFormat(
     _opening_objects(line),
     heartbeat=b"\n",
     answered=False,
+    make_end=lambda end: line(_encode({"end": end})),
 )
 
 
@@ -326,6 +349,7 @@ def _chunked_stream(plain: StreamFormat) -> StreamFormat:
         publications=lambda rows: chunk(plain.publications(rows)),
         make_opening=lambda *args: chunk(plain.make_opening(*args)),
         heartbeat=chunk(plain.heartbeat),
+        make_end=lambda end: chunk(plain.make_end(end)),
     )
 
 

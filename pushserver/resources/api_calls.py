@@ -164,7 +164,7 @@ def draft_of(call: Content) -> Draft:
 
 def invitation_of(call: SubscribeCall) -> Invitation:
     """The options of the subscription, without its position; raises CommandError."""
-    for name in ("b64info", "b64data", "expire_at"):
+    for name in ("b64info", "b64data"):
         if getattr(call, name):
             raise CommandError(centrifuge.NOT_AVAILABLE, f"{name}: not supported")
     override = call.override or Override()
@@ -178,6 +178,7 @@ def invitation_of(call: SubscribeCall) -> Invitation:
         data=_json(call.data),
         info=_json(call.info),
         join_leave=None if pushed is None else pushed.value,
+        expires=call.expire_at,
     )
 
 

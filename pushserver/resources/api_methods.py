@@ -186,6 +186,7 @@ class Methods:
     async def subscribe(self, call: SubscribeCall) -> object:
         channel, position = check_name(call.channel), None
         invitation = invitation_of(call)
+        self._check_time(call.expire_at)
         if call.recover_since is not None:
             position = Position(call.recover_since.epoch, call.recover_since.offset)
             resumed = self._node.history.resume(channel, position)
@@ -204,11 +205,21 @@ class Methods:
         return {}
 
     async def refresh(self, call: RefreshCall) -> object:
-        """End the connections if they are expired; there is nothing to prolong."""
-        if call.expired or 0 < (call.expire_at or 0) <= self._node.clock():
-            for session in self._sessions(call):
+        """End the connections if they are expired, or give them another end."""
+        expires = call.expire_at or 0
+        expired = call.expired or 0 < expires <= self._node.clock()
+        for session in self._sessions(call):
+            if expired:
                 session.disconnect(centrifuge.EXPIRED, "expired")
+            elif expires and session.connected:
+                session.prolong(expires)
         return {}
+
+    def _check_time(self, expire_at: int) -> None:
+        if expire_at < 0 or 0 < expire_at <= self._node.clock():
+            raise CommandError(
+                centrifuge.REQUEST_EXPIRED, f"expire_at is {expire_at}, expected a time to come"
+            )
 
     def _sessions(self, call: UserCall) -> list[ClientSession]:
         return self._node.sessions.of_user(call.user, call.client, call.session)

@@ -27,6 +27,7 @@ from pushserver.channels.idempotency import Keys
 from pushserver.config.keys import make_keys
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, Server, Types
+from pushserver.config.tokens import make_verifier
 from pushserver.errors import StartFailed
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
@@ -44,8 +45,10 @@ from pushserver.resources.protobuf import JsonOnly
 from pushserver.resources.root import IndexPage, RootResource, UserPages
 from pushserver.resources.static import PublicFiles
 from pushserver.resources.status import StatusResource
+from pushserver.server.jwks import published_keys
 from pushserver.server.logging import connection_log, report, run
 from pushserver.server.service import PushService
+from pushserver.server.tokens import VerifiedTokens
 from pushserver.sessions.callbacks import NoHandlers
 from pushserver.sessions.identification import Identification, NoTokens
 from pushserver.sessions.node import Node
@@ -104,9 +107,12 @@ def build(
     version = f"pushserver {__version__}"
     auth = config.auth
     keys = make_keys(auth)
+    verifier = make_verifier(auth, limits)
+    published = None if verifier is None else published_keys(auth, verifier, reactor, monotonic)
+    tokens = NoTokens() if verifier is None else VerifiedTokens(verifier, clock, published)
     identification = Identification(
         keys,
-        NoTokens(),
+        tokens,
         WrongKeys(limits.wrong_keys_per_minute),
         handlers or NoHandlers(),
         broker.metrics,
@@ -174,6 +180,8 @@ def build(
     site = PushSite(root, limits, pages.error, reactor, turns, shortcut, trust, refusals, admission)
     run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
     service = PushService(node, site, reactor, storage, run_by, shortcuts)
+    if published is not None:
+        service.keep_updated(published)
     for text in config.server.listen:
         service.listen(text)
     for runner in runners:

@@ -71,6 +71,7 @@ class PushService(MultiService):
         self._stop = Once()
         self._deadline = 0.0
         self._sources: list[Service] = []
+        self._keys: Service | None = None
         self._storage = storage
         if storage is not None:
             storage.setServiceParent(self)
@@ -114,6 +115,11 @@ class PushService(MultiService):
     def add_source(self, source: Service) -> None:
         """Run this source from the start of the application to its end."""
         self._sources.append(source)
+
+    def keep_updated(self, keys: Service) -> None:
+        """Run the service with the keys of tokens, from before the first request on."""
+        keys.setServiceParent(self)
+        self._keys = keys
 
     @property
     def resource(self) -> Resource:
@@ -201,6 +207,8 @@ class PushService(MultiService):
             if clock.running:
                 clock.stop()
         self._collector.stop()
+        if self._keys is not None and self._keys.running:
+            await maybeDeferred(self._keys.stopService)
 
     async def _end_app(self) -> None:
         if self._app is not None:

@@ -72,7 +72,7 @@ class Conversation(Generic[FormatT]):
     conversation calls the transport's `close` or `abort`.
     """
 
-    __slots__ = ("_transport", "audiences", "info", "node", "send", "state")
+    __slots__ = ("_due_at", "_transport", "audiences", "expires", "info", "node", "send", "state")
 
     slow_code: ClassVar[int]
     """The close code for a slow peer, for the counters: no close frame would reach the peer."""
@@ -87,6 +87,10 @@ class Conversation(Generic[FormatT]):
         # By name: each channel's, or one of several channels together.
         self.audiences: dict[str, Audience] = {}
         self.state = NEW
+        # The time of the steady clock at which `due` is called next.
+        self._due_at = 0.0
+        # The Unix time at which `expired` is called; 0 for never.
+        self.expires = 0.0
         transport.attach(self)
 
     @property
@@ -130,11 +134,37 @@ class Conversation(Generic[FormatT]):
         if self.is_stuck(now):
             self.slow()
             return None
-        return self.due(now)
+        if self.expires and self.node.clock() >= self.expires:
+            self.expired()
+        if self.state < CLOSING and now >= self._due_at:
+            again = self.due(now)
+            self._due_at = now if again is None else again
+        return now + CLOSING_SECONDS if self.state >= CLOSING else self._next_wake()
 
     def due(self, now: float) -> float | None:
-        """Wake a conversation that has not ended; see `peers.Peer.wake`."""
+        """Wake a conversation that has not ended, at its time; see `peers.Peer.wake`."""
         raise NotImplementedError
+
+    def expired(self) -> None:
+        """End the conversation, or the part of it, whose permission ended at `expires`."""
+        raise NotImplementedError
+
+    def wake_at(self, at: float) -> None:
+        """Call `due` at this time of the steady clock, in place of an earlier one."""
+        self._due_at = at
+        self.node.peers.wake_at(self, self._next_wake())
+
+    def expire_at(self, expires: float) -> None:
+        """Call `expired` at this Unix time, in place of an earlier one; 0 for never."""
+        if expires != self.expires:
+            self.expires = expires
+            self.node.peers.wake_at(self, self._next_wake())
+
+    def _next_wake(self) -> float:
+        if not self.expires:
+            return self._due_at
+        left = max(0.0, self.expires - self.node.clock())
+        return min(self._due_at, self.node.monotonic() + left)
 
     def shut_down(self) -> None:
         raise NotImplementedError

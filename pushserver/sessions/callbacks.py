@@ -20,13 +20,14 @@ class Invitation:
     `data` goes to the client, `info` is the `chan_info` of the subscription; both are JSON text, or
     empty. Without a `position` the client gets the channel's last publications (`initial`).
     `join_leave`: whether it gets the joins and leaves of others, None for the channel's option
-    `force_push_join_leave`.
+    `force_push_join_leave`. `expires`: the Unix time at which the subscription ends, 0 for never.
     """
 
     data: bytes = b""
     info: bytes = b""
     position: Position | None = None
     join_leave: bool | None = None
+    expires: float = 0.0
 
 
 USUAL = Invitation()
@@ -73,6 +74,9 @@ class ClientSession(Protocol):
         Does nothing if the client is in the channel. An invitation other than the default is only
         for a client that is connected.
         """
+
+    def prolong(self, expires: float) -> None:
+        """End the session at this Unix time, 0 for never, in place of that of its token."""
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
         """Unsubscribe the client with a push; False if it was not subscribed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from pushserver.auth.credentials import Credentials
 from pushserver.auth.identity import ANONYMOUS, Identity
@@ -17,7 +17,16 @@ from pushserver.errors import Denied, ExpiredToken, Invalid, Refused
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError, SubscribePosition, SubscribeResult
+from pushserver.sessions.expiry import ttl
 from pushserver.sessions.history_request import history_result
+from pushserver.sessions.refreshing import (
+    grant_of,
+    invitation_of,
+    invite_by_token,
+    join_leave_of,
+    refresh,
+    sub_refresh,
+)
 from pushserver.sessions.replay_cache import FIRST_BYTES
 from pushserver.sessions.session import Session
 
@@ -33,6 +42,7 @@ async def connect(session: Session, text: bytes) -> Struct:
         return centrifuge.Empty()
     if identity is not ANONYMOUS:
         session.become(identity)
+        session.refreshes = bool(request.token)
     try:
         answer = await node.handlers.connect(session, _text(request.data))
     except Refused as refused:
@@ -50,9 +60,13 @@ async def connect(session: Session, text: bytes) -> Struct:
         session.disconnect(centrifuge.NOT_PERMITTED, str(error))
         return centrifuge.Empty()
     subs = await _admit(session, request.subs)
+    # A client without a token of its own has nothing to refresh.
+    seconds = ttl(session.identity.expires, node) if session.refreshes else 0
     return centrifuge.ConnectResult(
         session.info.client,
         node.version,
+        seconds > 0,
+        seconds,
         data=Raw(answer) if answer else UNSET,
         subs=subs,
         ping=max(1, round(node.limits.ping_seconds)),
@@ -92,6 +106,8 @@ async def _admit(
     """
     try:
         session.check_not_ended()
+        if session.identity is not ANONYMOUS:
+            await invite_by_token(session)
         subs: dict[str, SubscribeResult] = {}
         left = FIRST_BYTES
         for name in tuple(session.invited):
@@ -107,24 +123,24 @@ async def _admit(
 async def _join_invited(
     session: Session, channel: str, before: Mapping[str, SubscribePosition], most: int
 ) -> SubscribeResult:
-    earlier = before.get(channel)
+    earlier, invitation = before.get(channel), invitation_of(session, channel)
     if earlier is not None and earlier.recover:
         position = Position(earlier.epoch, earlier.offset)
-        joined = await session.join(channel, position, 0)
+        if invitation.info:
+            session.node.presence.describe(channel, session, invitation.info)
+        joined = await session.join(channel, position, 0, invitation.join_leave)
         return _subscribed(session, channel, joined, position, most)
-    joined, rows = await session.join_by_server(channel)
+    joined, rows = await session.join_by_server(channel, invitation)
     session.push_rows_after_reply(channel, rows)
-    return _subscribed(session, channel, joined, None)
+    result = _subscribed(session, channel, joined, None)
+    return result if not invitation.data else structs.replace(result, data=Raw(invitation.data))
 
 
 async def subscribe(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.SubscribeRequest)
     channel = check_name(request.channel)
     _check_may_subscribe(session, channel, request)
-    grant = None
-    if request.token:
-        user = session.identity.user
-        grant = await session.node.identification.grant(request.token, channel, user)
+    grant = await grant_of(session, channel, request.token) if request.token else None
     handled = session.node.permissions.check("subscribe", channel, session.identity, grant)
     last = _initial(session, request)
     if handled:
@@ -133,11 +149,19 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     session.leave(channel)
     position = Position(request.epoch, request.offset) if request.recover else None
     # The rest up to the reply runs in one turn of the reactor: no publication comes between.
-    joined = await session.join(channel, position, last, request.join_leave or None)
+    if grant is not None and grant.info:
+        session.node.presence.describe(channel, session, grant.info)
+    join_leave = join_leave_of(grant) or request.join_leave or None
+    joined = await session.join(channel, position, last, join_leave)
     if joined.reason and request.flag & centrifuge.FLAG_REJECT_UNRECOVERED:
         session.leave(channel)
         raise CommandError(centrifuge.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
-    return _subscribed(session, channel, joined, position)
+    result = _subscribed(session, channel, joined, position)
+    if grant is None:
+        return result
+    session.grant(channel, grant)
+    seconds = ttl(grant.expires, session.node)
+    return structs.replace(result, expires=seconds > 0, ttl=seconds)
 
 
 def _subscribed(
@@ -263,10 +287,6 @@ async def ping(session: Session, text: bytes) -> Struct:
     return centrifuge.Empty()
 
 
-async def not_available(session: Session, text: bytes) -> Struct:
-    raise CommandError(centrifuge.NOT_AVAILABLE, "not available on this server")
-
-
 METHODS: dict[str, Callable[[Session, bytes], Awaitable[Struct]]] = {
     "connect": connect,
     "subscribe": subscribe,
@@ -278,8 +298,8 @@ METHODS: dict[str, Callable[[Session, bytes], Awaitable[Struct]]] = {
     "ping": ping,
     "rpc": rpc,
     "send": send,
-    "refresh": not_available,
-    "sub_refresh": not_available,
+    "refresh": refresh,
+    "sub_refresh": sub_refresh,
 }
 
 

@@ -9,13 +9,14 @@ from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.position import Start
 from pushserver.channels.publication import ClientInfo
 from pushserver.hub.hub import Following
-from pushserver.protocols.formats import Reset, StreamFormat, Subscribed
+from pushserver.protocols.formats import End, Reset, StreamFormat, Subscribed
 from pushserver.sessions.base import OPEN, Conversation, Transport
 from pushserver.sessions.node import Node
 
 GOING_AWAY = 1001
 POLICY = 1008
 OVERLOADED = 1013
+EXPIRED = 3005
 RETRY_MILLISECONDS = (1_000, 4_000)
 """The range of the random delay after which a client reconnects, so that not all do at once."""
 
@@ -39,7 +40,8 @@ class Stream(Conversation[StreamFormat]):
         if identity.user:
             self.info = ClientInfo(self.info.client, identity.user, identity.info)
         self.state = OPEN
-        node.peers.wake_at(self, node.monotonic() + self._interval())
+        self.wake_at(node.monotonic() + self._interval())
+        self.expire_at(identity.expires)
 
     async def follow(self, channels: Sequence[str], start: Start) -> None:
         """Send the stream's position and the missed publications, then live ones."""
@@ -76,6 +78,12 @@ class Stream(Conversation[StreamFormat]):
             return now + self._interval()
         self._awaiting = True
         return now + self.node.limits.dead_seconds
+
+    def expired(self) -> None:
+        end = End(EXPIRED, "the token or login has expired")
+        if frame := self.format.make_end(end):
+            self._transport.write(frame)
+        self.disconnect(end.code, end.reason)
 
     def shut_down(self) -> None:
         self.disconnect(GOING_AWAY, "the server is shutting down")

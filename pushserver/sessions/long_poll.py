@@ -19,7 +19,16 @@ class LongPoll(Subscriber):
     most `limit`, or `nothing` when none comes in time or the server stops.
     """
 
-    __slots__ = ("_answer", "_channel", "_limit", "_node", "_nothing", "audiences", "info")
+    __slots__ = (
+        "_answer",
+        "_channel",
+        "_expires",
+        "_limit",
+        "_node",
+        "_nothing",
+        "audiences",
+        "info",
+    )
 
     def __init__(
         self,
@@ -37,13 +46,16 @@ class LongPoll(Subscriber):
         self._answer: Callable[[bytes], None] | None = answer
         self._nothing = nothing
         self._limit = limit
+        self._expires = identity.expires
 
     @property
     def format(self) -> Format:
         return HISTORY
 
     async def wait(self, seconds: float) -> None:
-        """Wait for a publication from now on, for at most `seconds`."""
+        """Wait for a publication from now on, for at most `seconds`, until the identity expires."""
+        if self._expires:
+            seconds = min(seconds, max(0.0, self._expires - self._node.clock()))
         await self._node.hub.follow(self, (self._channel,), Start(last=0))
         self._node.peers.wake_at(self, self._node.monotonic() + seconds)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from msgspec import Struct
 
 from pushserver.auth.credentials import NOTHING, Credentials
-from pushserver.auth.identity import ANONYMOUS, Identity
+from pushserver.auth.identity import ANONYMOUS, Grant, Identity
 from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.errors import PushServerError
@@ -32,6 +32,7 @@ from pushserver.sessions.base import (
     Transport,
 )
 from pushserver.sessions.callbacks import USUAL, Invitation
+from pushserver.sessions.expiry import end_expired, plan, ttl
 from pushserver.sessions.node import Node
 from pushserver.sessions.replay_cache import FIRST_BYTES
 from pushserver.sessions.visit import UNKNOWN, Visit
@@ -62,8 +63,10 @@ class Session(Conversation[SessionFormat]):
         "_yielding",
         "credentials",
         "ended_by",
+        "grants",
         "identity",
         "invited",
+        "refreshes",
         "secret",
         "visit",
     )
@@ -98,11 +101,14 @@ class Session(Conversation[SessionFormat]):
         self.ended_by = ""
         # The channels of subscriptions by the server; before the connect reply, of planned ones.
         self.invited: set[str] = _NONE
+        # See `expiry.ExpiringSession`.
+        self.grants: dict[str, Grant] = _NO_GRANTS
+        self.refreshes = False
         # Pushes for after the reply to the current command.
         self._after_reply: tuple[bytes | Run, ...] = ()
         super().__init__(node, transport)
         node.sessions.add(self)
-        node.peers.wake_at(self, node.monotonic() + node.limits.connect_seconds)
+        self.wake_at(node.monotonic() + node.limits.connect_seconds)
 
     def received(self, text: bytes) -> None:
         """Process one frame: commands separated by newlines."""
@@ -151,11 +157,27 @@ class Session(Conversation[SessionFormat]):
             # The `connect` handler has decided.
             self.identity = replace(self.identity, user=self.info.user)
         self.node.sessions.identify(self)
+        plan(self)
         # The first ping is at a random time: clients that connected together would otherwise
         # answer all their pings together.
         interval = self.node.limits.ping_seconds
         self._ping_due = self.node.monotonic() + interval * random.uniform(0.5, 1.0)
-        self.node.peers.wake_at(self, self._ping_due)
+        self.wake_at(self._ping_due)
+
+    def grant(self, channel: str, grant: Grant) -> None:
+        """Keep the permission for a channel, until its end or a newer one."""
+        self.grants = {**self.grants, channel: grant}
+        if self.state is OPEN:
+            plan(self)
+
+    def expired(self) -> None:
+        end_expired(self)
+
+    def prolong(self, expires: float) -> None:
+        self.identity = replace(self.identity, expires=expires)
+        plan(self)
+        if self.refreshes:
+            self.push(centrifuge.refresh_push(ttl(expires, self.node)))
 
     def closed(self) -> None:
         self._leave_all()
@@ -274,6 +296,7 @@ class Session(Conversation[SessionFormat]):
     def leave(self, channel: str) -> bool:
         """Unsubscribe from the channel; False if the client was not in it."""
         self.invited.discard(channel)
+        self.grants.pop(channel, None)
         return self.node.hub.unsubscribe(self, channel)
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
@@ -288,6 +311,8 @@ class Session(Conversation[SessionFormat]):
         self.invited = {*self.invited, channel}
         if self.connected:
             joined, rows = await self.join_by_server(channel, invitation)
+            if invitation.expires:
+                self.grant(channel, Grant(channel, expires=invitation.expires))
             self.push(
                 centrifuge.subscribe_push(channel, joined.epoch, joined.offset, invitation.data)
             )
@@ -413,4 +438,5 @@ class Session(Conversation[SessionFormat]):
 
 
 _NONE: set[str] = set()
+_NO_GRANTS: dict[str, Grant] = {}
 _PONG = Command()

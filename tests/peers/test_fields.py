@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 from centrifuge.protocol import client_pb2
 
+from pushserver.auth.identity import Grant, Identity
 from pushserver.channels.channel import ChannelOptions
 from pushserver.errors import Unavailable
 from pushserver.protocols.formats import SESSION_LINES
@@ -59,8 +60,11 @@ MESSAGES = {
     "push subscribe": "Subscribe",
     "push message": "Message",
     "push disconnect": "Disconnect",
+    "push refresh": "Refresh",
+    "result of refresh": "RefreshResult",
+    "result of sub_refresh": "SubRefreshResult",
 }
-NEVER_SENT = {"Connect", "Refresh", "RefreshResult", "SubRefreshResult"}
+NEVER_SENT = {"Connect"}
 """Messages in fields that are never sent."""
 
 NEWER = {
@@ -147,6 +151,17 @@ class Application(NoHandlers):
         self.received.append(data)
 
 
+class AllTokens:
+    """Accepts every token."""
+
+    async def connection(self, text: str) -> Identity:
+        subs = {"granted": Grant("granted", data=b"1")}
+        return Identity(info=b"1", expires=2e9, token=True, subs=subs)
+
+    async def subscription(self, text: str, channel: str, user: str) -> Grant:
+        return Grant(channel, expires=2e9)
+
+
 SINCE = {"offset": 2, "epoch": EPOCH}
 
 
@@ -204,15 +219,15 @@ SAMPLES = {
     ("rpc", "data"): Sample(1, {"method": "greet"}),
     ("send", "data"): Sample(1, {}),
     ("refresh", "token"): Sample("t", {}),
-    ("sub_refresh", "channel"): Sample("a", {}),
-    ("sub_refresh", "token"): Sample("t", A),
+    ("sub_refresh", "channel"): Sample("invited", {"token": "t"}),
+    ("sub_refresh", "token"): Sample("t", {"channel": "invited"}),
 }
 
 
 def effect(method: str, request: dict[str, Any]) -> Any:
     """All that a command causes: its reply, and what is different afterwards."""
     handlers = Application()
-    node = make_node(ChannelOptions(client_publish=True), handlers=handlers)
+    node = make_node(ChannelOptions(client_publish=True), handlers=handlers, tokens=AllTokens())
     for channel in ("a", "invited"):
         for n in range(4):
             publish(node, channel, n)
@@ -267,6 +282,9 @@ NESTED = {
     **{("Reply", name): f"{name.capitalize()}Result" for name in ("connect", "subscribe")},
     **{("Reply", name): f"{name.capitalize()}Result" for name in ("history", "presence")},
     ("Reply", "presence_stats"): "PresenceStatsResult",
+    ("Reply", "refresh"): "RefreshResult",
+    ("Reply", "sub_refresh"): "SubRefreshResult",
+    ("Push", "refresh"): "Refresh",
     ("Reply", "rpc"): "RPCResult",
 }
 """The message in a field; `{}`: a map of them, `[]`: a list."""
@@ -287,14 +305,18 @@ def collect(message: str, value: Any, seen: dict[str, set[str]]) -> None:
 def conversation() -> list[Any]:
     """The messages of a server in conversations in which everything happens once."""
     options = ChannelOptions(client_publish=True, initial=1)
-    node = make_node(options, handlers=Application(), time=Time())
+    node = make_node(options, handlers=Application(), time=Time(), tokens=AllTokens())
     for n in range(3):
         publish(node, "a", n)
     transport = FakeTransport(replace(SESSION_LINES, ping=b"{}\n"))
     stream = Session(node, transport, answer, "secret")
-    client = Client(node)
+    client = Client(node, connect=False)
     other = Client(node)
     received = [
+        client.command("connect", token="t"),
+        client.command("subscribe", channel="b", token="t"),
+        client.command("refresh", token="t"),
+        client.command("sub_refresh", channel="b", token="t"),
         client.command("subscribe", channel="a", join_leave=True),
         client.command("unsubscribe", channel="a"),
         client.command("subscribe", channel="a", recover=True, join_leave=True, **SINCE),
@@ -305,6 +327,7 @@ def conversation() -> list[Any]:
         client.command("ping"),
         client.command("subscribe", channel="no spaces"),
     ]
+    client.session.prolong(2e9)
     told = Invitation(data=b"1", info=b"2")
     drive(other.session.invite("a", told))
     other.command("publish", channel="a", data=1)

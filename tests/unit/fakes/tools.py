@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
+from pushserver.auth.keys import Keys
+from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
-from pushserver.channels.idempotency import Keys
+from pushserver.channels.idempotency import Keys as IdempotencyKeys
 from pushserver.channels.publication import ClientInfo, Draft, Publication, Receipt
 from pushserver.config.limits import Limits
 from pushserver.hub.audience import Audience, Direct, Outlet
@@ -22,6 +24,7 @@ from pushserver.protocols import centrifuge
 from pushserver.protocols.formats import (
     SESSION_WEBSOCKET,
     STREAM_WEBSOCKET,
+    End,
     Format,
     Reset,
     SessionFormat,
@@ -31,9 +34,10 @@ from pushserver.protocols.formats import (
     publication_object,
 )
 from pushserver.sessions.base import Conversation
-from pushserver.sessions.callbacks import Handlers
+from pushserver.sessions.callbacks import Handlers, NoHandlers
 from pushserver.sessions.commands import answer
 from pushserver.sessions.event_stream import Stream
+from pushserver.sessions.identification import Identification, NoTokens, Tokens
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
 
@@ -105,7 +109,7 @@ def make_broker(
         by_name = options if callable(options) else (lambda name: options)
         history = History(by_name, EPOCH)
     time = time or Time()
-    return MemoryBroker(history, Keys(100), Metrics(), time, time.seconds)
+    return MemoryBroker(history, IdempotencyKeys(100), Metrics(), time, time.seconds)
 
 
 def make_hub(
@@ -127,11 +131,21 @@ def make_node(
     broker: Broker | None = None,
     run: Callable[[Coroutine[Any, Any, None]], None] = drive,
     handlers: Handlers | None = None,
+    tokens: Tokens | None = None,
 ) -> Node:
     """A node; without `report`, a reported failure fails the test."""
     time = time or Time()
+    broker = broker or make_broker(options, time=time)
+    identification = Identification(
+        Keys(),
+        tokens or NoTokens(),
+        WrongKeys(1),
+        handlers or NoHandlers(),
+        broker.metrics,
+        time.seconds,
+    )
     return Node(
-        broker or make_broker(options, time=time),
+        broker,
         time,
         limits=limits,
         version="pushserver test",
@@ -140,6 +154,7 @@ def make_node(
         run=run,
         report=report,
         handlers=handlers,
+        identification=identification,
     )
 
 
@@ -230,7 +245,7 @@ def _make_opening(channels: Iterable[Subscribed], reset: Reset | None, retry: in
     return b"".join(json.dumps(note).encode() + b"\n" for note in notes)
 
 
-def _fields(note: Subscribed | Reset) -> dict[str, Any]:
+def _fields(note: Subscribed | Reset | End) -> dict[str, Any]:
     return {name: getattr(note, name) for name in note.__struct_fields__}
 
 
@@ -239,6 +254,7 @@ LINES: StreamFormat = replace(
     publications=each(lambda publication: publication_object(publication) + b"\n"),
     make_opening=_make_opening,
     heartbeat=b'"ping"\n',
+    make_end=lambda end: json.dumps({"end": _fields(end)}).encode() + b"\n",
 )
 """A stream of publication objects, one a line, with answered heartbeats."""
 

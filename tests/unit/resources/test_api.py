@@ -12,6 +12,7 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
 from pushserver.resources import api_methods
 from pushserver.resources.api_methods import MAX_CHANNELS, MAX_COMMANDS, MAX_PATTERN, METHODS
+from tests.unit.fakes.tokens import NOW
 from tests.unit.fakes.tools import Client
 from tests.unit.fakes.web import Response, Server, request
 
@@ -725,7 +726,6 @@ class TestSubscribe:
         [
             ({"b64info": "MQ=="}, "b64info"),
             ({"b64data": "MQ=="}, "b64data"),
-            ({"expire_at": 1_900_000_000}, "expire_at"),
             ({"override": {"presence": {"value": False}}}, "override.presence"),
             ({"override": {"join_leave": {}}}, "override.join_leave"),
             ({"override": {"force_positioning": {}}}, "override.force_positioning"),
@@ -739,6 +739,16 @@ class TestSubscribe:
         assert code == 108
         assert message.startswith(f"{name}: ")
         assert client.session.channels == frozenset()
+
+    def test_ends_at_its_time(self) -> None:
+        server = Server(wall=lambda: NOW + server.clock.seconds())
+        client = Client(server.node)
+        result(server, "subscribe", user="", channel="a", expire_at=int(NOW) + 5)
+        assert client.session.grants["a"].expires == int(NOW) + 5
+        for time in (-1, 1, int(NOW)):
+            code, message = error(server, "subscribe", user="", channel="b", expire_at=time)
+            assert (code, message) == (110, f"expire_at is {time}, expected a time to come")
+        assert client.session.channels == {"a"}
 
     def test_accepts_overrides_that_change_nothing(self) -> None:
         names = ("presence", "join_leave", "force_positioning", "force_recovery")
@@ -770,13 +780,18 @@ class TestRefresh:
         assert client.closed == (3005, "expired")
         assert other.closed is None
 
-    @pytest.mark.parametrize(
-        "fields", [{}, {"expired": False}, {"expire_at": 0}, {"expire_at": 99_999_999_999}]
-    )
+    @pytest.mark.parametrize("fields", [{}, {"expired": False}, {"expire_at": 0}])
     def test_of_another_changes_nothing(self, fields: dict[str, object]) -> None:
         server = Server()
         client = Client(server.node)
         assert result(server, "refresh", user="", **fields) == {}
+        assert client.closed is None
+
+    def test_to_a_later_time_is_the_end(self) -> None:
+        server = Server()
+        client = Client(server.node)
+        assert result(server, "refresh", user="", expire_at=99_999_999_999) == {}
+        assert client.session.expires == 99_999_999_999
         assert client.closed is None
 
     def test_without_a_user_is_107(self) -> None:

@@ -1,0 +1,130 @@
+"""Refreshes the tokens of connections and of subscriptions; and the channels of a token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from msgspec import Struct
+
+from pushserver.auth.credentials import Credentials
+from pushserver.auth.identity import Grant, Identity
+from pushserver.channels.names import check_name
+from pushserver.channels.publication import ClientInfo
+from pushserver.errors import Denied, ExpiredToken
+from pushserver.protocols import centrifuge
+from pushserver.protocols.centrifuge import CommandError, FrameError
+from pushserver.sessions.callbacks import USUAL, Invitation
+from pushserver.sessions.expiry import plan, ttl
+from pushserver.sessions.session import Session
+
+
+async def refresh(session: Session, text: bytes) -> Struct:
+    """Continue the session by a new token of the same user.
+
+    Its permissions take the place of the earlier ones. An expired token ends the session with 3005,
+    after which the client gets another one and reconnects.
+    """
+    request = centrifuge.request(text, centrifuge.RefreshRequest)
+    if not request.token:
+        raise FrameError("refresh needs a token")
+    node = session.node
+    found = await node.identification.identify(Credentials(token=request.token))
+    session.check_not_ended()
+    if found.problem is not None:
+        expired = isinstance(found.problem, ExpiredToken)
+        code = centrifuge.EXPIRED if expired else centrifuge.INVALID_TOKEN
+        session.disconnect(code, str(found.problem))
+        return centrifuge.Empty()
+    user = session.info.user
+    if found.user != user:
+        problem = f"invalid token: it is of the user {found.user!r:.40}, expected {user!r:.40}"
+        session.disconnect(centrifuge.INVALID_TOKEN, problem)
+        return centrifuge.Empty()
+    before, session.identity, session.refreshes = session.identity, found, True
+    session.info = ClientInfo(session.info.client, user, found.info)
+    _leave_forbidden(session, before)
+    plan(session)
+    seconds = ttl(found.expires, node)
+    return centrifuge.RefreshResult(session.info.client, node.version, seconds > 0, seconds)
+
+
+def _leave_forbidden(session: Session, before: Identity) -> None:
+    """Unsubscribe from the channels that the new token does not permit any more.
+
+    A channel with a subscription token of its own stays, and one into which the application or the
+    server API put the client.
+    """
+    for channel in session.channels - session.grants.keys():
+        if channel in session.invited and not before.covers(channel):
+            continue
+        try:
+            session.node.permissions.check("subscribe", channel, session.identity)
+        except Denied as error:
+            session.unsubscribe(channel, centrifuge.UNSUBSCRIBED, str(error))
+
+
+async def sub_refresh(session: Session, text: bytes) -> Struct:
+    """Continue a subscription by a new token for its channel."""
+    request = centrifuge.request(text, centrifuge.SubRefreshRequest)
+    channel = check_name(request.channel)
+    if not request.token:
+        raise FrameError("sub_refresh needs a token")
+    _check_subscribed(session, channel)
+    try:
+        grant = await grant_of(session, channel, request.token)
+    except ExpiredToken:
+        # The client subscribes again, for which it gets another token.
+        reason = "subscription expired"
+        session.unsubscribe(channel, centrifuge.SUBSCRIPTION_ENDED, reason)
+        raise
+    session.check_not_ended()
+    _check_subscribed(session, channel)
+    session.node.permissions.check("subscribe", channel, session.identity, grant)
+    session.grant(channel, grant)
+    seconds = ttl(grant.expires, session.node)
+    return centrifuge.SubRefreshResult(seconds > 0, seconds)
+
+
+def _check_subscribed(session: Session, channel: str) -> None:
+    if channel not in session.channels:
+        message = f"not subscribed to {channel}"
+        raise CommandError(centrifuge.PERMISSION_DENIED, message)
+
+
+async def grant_of(session: Session, channel: str, token: str) -> Grant:
+    """The permission of a subscription token for the user of the session; raises Denied."""
+    return await session.node.identification.grant(token, channel, session.info.user)
+
+
+def invitation_of(session: Session, channel: str) -> Invitation:
+    """How the server subscribes the client at its connect: as its token says, if it says so."""
+    grant = session.identity.subs.get(channel)
+    if grant is None:
+        return USUAL
+    return Invitation(grant.data, grant.info, None, join_leave_of(grant))
+
+
+def join_leave_of(grant: Grant | None) -> bool | None:
+    """Whether the client gets the joins and leaves of others; None for the channel's option."""
+    return None if grant is None else grant.override.get("force_push_join_leave")
+
+
+async def invite_by_token(session: Session) -> None:
+    """Plan the subscriptions that the server makes for the token of a client that connects.
+
+    These are the channels of its token, except patterns. Raises Denied, and Refused by the handler
+    of the application.
+    """
+    identity, node = session.identity, session.node
+    names = {name for name in identity.channels.texts if "*" not in name} | identity.subs.keys()
+    most = node.limits.channels_per_client
+    if len(names | session.invited) > most:
+        message = f"more than {most} channels on one connection (channels_per_client)"
+        raise CommandError(centrifuge.LIMIT_EXCEEDED, message)
+    # The user is the one that the `connect` handler may have set.
+    identity = replace(identity, user=session.info.user)
+    for name in sorted(names):
+        if node.permissions.check("subscribe", name, identity):
+            await node.handlers.subscribe(session, name, b"")
+    session.check_not_ended()
+    session.invited = {*session.invited, *names}
