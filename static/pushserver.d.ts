@@ -109,3 +109,40 @@ export interface Server {
   /** Ends all watches, and the connection if nobody else uses it. */
   close(): void;
 }
+
+/** The part of the data to show: a path ("room.temp"), several, or a function of the data. */
+export type Value = string | string[] | ((data: any) => unknown);
+
+export interface PartOptions {
+  /** The name of the part, for screen readers; the channel's by default. */
+  label?: string;
+  value?: Value;
+  /** The text of a number, or options of Intl.NumberFormat. */
+  format?: ((number: number | bigint) => string) | Intl.NumberFormatOptions;
+  /** Only events with this name. */
+  event?: string;
+  /** The result of connect(); by default one for all parts of the page. */
+  server?: Server;
+}
+
+export interface ListOptions extends PartOptions {
+  /** The number of events; 300 for a graph and 10 for a list by default. */
+  last?: number;
+}
+
+export interface NumberOptions extends PartOptions {
+  /** The unit behind the number. */
+  unit?: string;
+}
+
+export interface Part {
+  /** Ends the part and empties its element. */
+  stop(): void;
+}
+
+/** Lines of the numbers in a channel, in an element or the one of a selector. */
+export function graph(element: Element | string, channel: string, options?: ListOptions): Part;
+/** The newest events of a channel, newest first. */
+export function list(element: Element | string, channel: string, options?: ListOptions): Part;
+/** The newest number of a channel, and its time. */
+export function number(element: Element | string, channel: string, options?: NumberOptions): Part;

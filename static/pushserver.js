@@ -9,6 +9,7 @@
 import "./vendor/centrifuge-5.8.0/centrifuge.js";
 import { channelName, checkOptions, listener, serverUrl } from "./js/arguments.js";
 import { linkTo } from "./js/link.js";
+import { partsOf } from "./js/parts.js";
 import { callError } from "./js/reasons.js";
 import { Watch } from "./js/watch.js";
 
@@ -26,6 +27,9 @@ export function connect(url, options) {
   const given = checkOptions("connect", options, CONNECT_OPTIONS);
   return new Server(linkTo({ root, name: "pushserver-js", ...given }));
 }
+
+/** The parts of the live page; each has an element, a channel and options, and `stop()`. */
+export const { graph, list, number } = partsOf(connect);
 
 class Server {
   #link;

@@ -5,7 +5,7 @@ const MAX_NAME = 128;
 const NAME = /^\$?[A-Za-z0-9][A-Za-z0-9_.:@-]*(?:#[A-Za-z0-9_.@-]+(?:,[A-Za-z0-9_.@-]+)*)?$/;
 
 /** The value, short enough for an error. */
-function show(value) {
+export function show(value) {
   if (typeof value === "function") return "a function";
   if (typeof value === "object" && value !== null) return `an ${Array.isArray(value) ? "array" : "object"}`;
   return typeof value === "string" ? JSON.stringify(value.slice(0, 100)) : String(value);

@@ -9,7 +9,7 @@ export function attachCopyButtons(root) {
 }
 
 async function copyFor(button) {
-  const source = document.getElementById(button.dataset.copy);
+  const source = button.getRootNode().getElementById(button.dataset.copy);
   const copied = await copy(source);
   const label = button.textContent;
   if (label === "Copied" || label === "Press Ctrl-C") return;

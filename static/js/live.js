@@ -9,7 +9,7 @@ import { List } from "./list.js";
 import { findNames, nearest } from "./names.js";
 import { Points } from "./points.js";
 import { Speaker } from "./speaker.js";
-import { StateLine, stateText } from "./state.js";
+import { gapText, StateLine, stateText } from "./state.js";
 import { Tally } from "./tally.js";
 import { ago, clock, fullTime, rate } from "./times.js";
 import { Trouble } from "./trouble.js";
@@ -278,14 +278,6 @@ class LivePage {
     // The page is visible again: end a delay that began while it was hidden.
     if (this.stateLine.waiting) this.server.retryNow();
   }
-}
-
-/** The notice of missing events. */
-function gapText({ missed, reason }) {
-  if (missed === null) return `${reason[0].toUpperCase()}${reason.slice(1)}.`;
-  return missed === 1
-    ? "One event came and went while this page was away."
-    : `${missed.toLocaleString("en")} events came and went while this page was away.`;
 }
 
 function readSettings({ dataset }) {

@@ -51,6 +51,13 @@ export class Points {
     if (this.times.length > this.maxPoints * 1.25 + 16) this.trim();
   }
 
+  /** Ends all lines until their next numbers. */
+  interrupt() {
+    if (this.length === 0) return;
+    this.times.push(this.times.at(-1) + MIN_STEP);
+    for (const column of this.columns.values()) column.push(null);
+  }
+
   /** Removes the points over the bound. */
   trim() {
     const excess = this.times.length - this.maxPoints;

@@ -18,6 +18,14 @@ export function stateText({ state, reason, retryAt }, now) {
     : `Reconnecting…${why ? ` (${reason})` : ""}`;
 }
 
+/** The notice of missing events. */
+export function gapText({ missed, reason }) {
+  if (missed === null) return `${reason[0].toUpperCase()}${reason.slice(1)}.`;
+  return missed === 1
+    ? "One event came and went while this page was away."
+    : `${missed.toLocaleString("en")} events came and went while this page was away.`;
+}
+
 /** Shows a connection's state; `retry` ends the wait, and connects again after a final close. */
 export class StateLine {
   constructor(elements, retry) {

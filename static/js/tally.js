@@ -26,12 +26,12 @@ export class Tally {
   }
 
   /**
-   * Milliseconds since the last event by the clock here, corrected for the difference of the
-   * clocks.
+   * Milliseconds since the instant, that of the last event by default, by the clock here, corrected
+   * for the difference of the clocks.
    */
-  age(now) {
+  age(now, instant = this.last) {
     const skew = Number.isFinite(this.skew) ? this.skew : 0;
-    return Math.max(0, now - this.last - skew);
+    return Math.max(0, now - instant - skew);
   }
 
   /**

@@ -1,5 +1,7 @@
 // The dialog that shows a whole publication.
 
+import { attachCopyButtons } from "./copying.js";
+import { element } from "./dom.js";
 import { fullTime } from "./times.js";
 import { wholeText } from "./values.js";
 
@@ -27,4 +29,27 @@ export class Whole {
     part("data").textContent = text;
     this.dialog.showModal();
   }
+}
+
+/** The `<dialog>` for a part of a page of the user, with its button that copies. */
+export function makeWhole() {
+  const dialog = element("dialog", "whole");
+  dialog.setAttribute("aria-labelledby", "whole-title");
+  const [title, time, data] = ["h2", "span", "pre"].map((name) => element(name, ""));
+  title.id = "whole-title";
+  time.id = "whole-time";
+  data.id = "whole-data";
+  data.tabIndex = 0;
+  const [close, copy] = ["Close", "Copy"].map((text) => {
+    const button = element("button", "whole-button", text);
+    button.type = "button";
+    return button;
+  });
+  close.dataset.close = "";
+  copy.dataset.copy = data.id;
+  const head = element("div", "whole-head");
+  head.append(title, time, close);
+  dialog.append(head, data, copy);
+  attachCopyButtons(dialog);
+  return dialog;
 }

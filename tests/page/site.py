@@ -48,6 +48,8 @@ class Site:
         self.status: dict[str, Any] | None = None  # the status; None: not permitted
         self.asked = 0  # requests of the status
         self.channels: list[dict[str, Any]] = []  # the list of channels
+        self.pages: dict[str, str] = {}  # pages of the user, by their paths
+        self.headers: dict[str, str] = {}  # of these pages
         self.searches: list[str] = []  # the texts that names were searched for
         self.problems: list[str] = []
         self.allowed: tuple[str, ...] = ()
@@ -65,19 +67,28 @@ class Site:
 
     def open(self, channel: str = "numbers") -> Page:
         """Open the page of a channel, and record its problems."""
+        return self._goto(f"/channels/{channel}")
+
+    def open_own(self, html: str, path: str = "/") -> Page:
+        """Open a page of the user, and record its problems."""
+        self.pages[path] = html
+        return self._goto(path)
+
+    def _goto(self, path: str) -> Page:
         page = self._context.new_page()
         page.on("console", lambda message: self._note(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self._note(f"error: {error}"))
-        page.goto(f"{ORIGIN}/channels/{channel}")
+        page.goto(f"{ORIGIN}{path}")
         return page
 
     def open_blank(self) -> Page:
         """Open a page of the server without any script."""
-        page = self._context.new_page()
-        page.on("console", lambda message: self._note(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: self._note(f"error: {error}"))
-        page.goto(f"{ORIGIN}/blank")
-        return page
+        return self._goto("/blank")
+
+    @property
+    def subscribers(self) -> int:
+        """The number of subscriptions that have not ended."""
+        return len(self._sockets)
 
     def run_first(self, script: str) -> None:
         """Run this before the scripts of the pages."""
@@ -182,6 +193,9 @@ class Site:
         path = urlsplit(route.request.url).path
         if path.endswith(self.missing):
             route.fulfill(status=404)
+        elif path in self.pages:
+            kind = mimetypes.guess_type(path)[0] or "text/html; charset=utf-8"
+            route.fulfill(body=self.pages[path], headers={**self.headers, "Content-Type": kind})
         elif path.startswith("/static/"):
             route.fulfill(path=ROOT / path[1:], content_type=mimetypes.guess_type(path)[0])
         elif path.startswith("/connection/") and self.answer is not None:
@@ -242,6 +256,8 @@ class Site:
             socket.send(json.dumps({"id": command["id"], **self._reply(command)}))
             if "subscribe" in command and self.refusal is None:
                 self._sockets.append(socket)
+            if "unsubscribe" in command and socket in self._sockets:
+                self._sockets.remove(socket)
 
     def _reply(self, command: dict[str, Any]) -> dict[str, Any]:
         if "connect" in command:
