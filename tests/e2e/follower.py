@@ -22,7 +22,7 @@ FILE = re.compile(r"\b(put|add) this (?:into|to) `([a-z_./]+)`:$", re.IGNORECASE
 LINE = re.compile(r"\bput this in place of `(.+)` in `([a-z_./]+)`:$", re.IGNORECASE)
 NO_ICON = "favicon.ico|status of 404"
 """The errors of a browser for a page without an icon; pushserver itself has one."""
-LANGUAGES = {"console", "html", "js", "python", "toml"}
+LANGUAGES = {"console", "html", "js", "json", "python", "toml"}
 
 
 def read(document: Path) -> dict[str, list[Block]]:
@@ -142,11 +142,9 @@ class Follower:
             name, _, settings[name] = words.pop(0).partition("=")
         match words:
             case ["twistd", "-n", "pushserver", *options]:
-                self.stop()
-                listen = ("--listen", f"tcp:{self.port}:interface=127.0.0.1")
-                env = environment(**settings)
-                self.server = Server(self._folder, *listen, *options, env=env)
-                self.server.start()
+                self._serve(options, settings)
+            case ["pushserver", "serve", *options]:
+                self._serve(options, settings, serve=True)
             case ["curl", *_]:
                 # A person types this after the first number was published.
                 if "-d" not in words:
@@ -162,6 +160,13 @@ class Follower:
                 assert re.search(r"\b2 passed\b", output.splitlines()[-1]), output
             case _:
                 raise AssertionError(f"unknown command: {command}")
+
+    def _serve(self, options: Sequence[str], settings: dict[str, str], serve: bool = False) -> None:
+        self.stop()
+        listen = ("--listen", f"tcp:{self.port}:interface=127.0.0.1")
+        env = environment(**settings)
+        self.server = Server(self._folder, *listen, *options, env=env, serve=serve)
+        self.server.start()
 
     def _curl(self, words: Sequence[str]) -> str:
         return run(["curl", "-sS", *words[1:]], self._folder)

@@ -22,6 +22,9 @@ CHECKOUT = Path(__file__).parents[2]
 TWISTD = (sys.executable, "-P", str(CHECKOUT / "tests" / "e2e" / "twistd.py"))
 """The twistd of this environment."""
 
+SERVE = (sys.executable, "-P", "-m", "pushserver", "serve")
+"""`pushserver serve` of this environment."""
+
 SHORTCUTS = "PUSHSERVER_SHORTCUTS"
 """The variable that `without_shortcuts/` sets for its servers; each test may run with it."""
 
@@ -99,7 +102,7 @@ def run_twistd(
 
 
 class Server:
-    """One `twistd -n pushserver` on a loopback port, run in `folder`.
+    """One `twistd -n pushserver` or `pushserver serve` on a loopback port, run in `folder`.
 
     It may be stopped and started again, with the same port and log.
     """
@@ -111,18 +114,20 @@ class Server:
         twistd: Sequence[str] = TWISTD,
         env: Mapping[str, str] | None = None,
         held: socket.socket | None = None,
+        serve: bool = False,
     ) -> None:
-        """`held`: a listening socket that it serves too, passed as systemd does."""
+        """`held`: a listening socket that it serves too, passed as systemd does.
+
+        `serve`: whether it is `pushserver serve`.
+        """
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self._folder = folder
         self._log = folder / "log"
         self._env = environment() if env is None else dict(env)
+        start = SERVE if serve else (*twistd, "--nodaemon", "--pidfile=", "pushserver")
         self._command = [
-            *twistd,
-            "--nodaemon",
-            "--pidfile=",
-            "pushserver",
+            *start,
             "--listen",
             f"tcp:{self.port}:interface=127.0.0.1",
             *arguments,
