@@ -48,7 +48,7 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 
 
 def test_the_five_lines_are_the_same_in_all_documents() -> None:
-    [block] = read(README)["Five lines of Python"]
+    [block, _] = read(README)["Five lines of Python"]
     [tutorial, *_] = read(TUTORIAL)["Five lines"]
     example = (EXAMPLES / "ticker.py").read_text("utf-8")
     assert block.text.split() == tutorial.text.split() == example.partition('"""\n\n')[2].split()
