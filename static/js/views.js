@@ -19,7 +19,6 @@ const NOTHING = "Nothing was published here yet.";
 /** Lines of the numbers in the newest `last` events. */
 export class GraphView {
   styles = [UPLOT, PARTS];
-  showsState = false;
 
   constructor(part, { value, format, last }) {
     this.part = part;
@@ -76,6 +75,15 @@ export class GraphView {
   draw() {
     this.graph.render();
     this.graph.describe();
+    this.tick();
+  }
+
+  /** Whether the state of the connection is shown in place of the data. */
+  get showsState() {
+    return this.points.length === 0;
+  }
+
+  tick() {
     setText(this.nothing, this.noGraph || this.#reason());
   }
 
@@ -94,8 +102,6 @@ export class GraphView {
     return points.names.map((name) => `${name} ${this.graph.latest(name)}`).join(", ");
   }
 
-  tick() {}
-
   restyle() {
     this.graph.restyle();
   }
@@ -108,7 +114,6 @@ export class GraphView {
 /** The newest `last` events, newest first. */
 export class ListView {
   styles = [PARTS];
-  showsState = false;
 
   constructor(part, { value, format, label, last }) {
     this.part = part;
@@ -145,16 +150,22 @@ export class ListView {
   draw() {
     this.list.classList.toggle("fast", (this.part.tally.rate ?? 0) > FAST_PER_SECOND);
     this.rows.render(this.recent);
-    const empty = this.recent.length === 0;
-    setText(this.nothing, empty ? this.part.away || (this.part.everLive ? NOTHING : "") : "");
+    this.tick();
+  }
+
+  get showsState() {
+    return this.recent.length === 0;
+  }
+
+  tick() {
+    const { away, everLive } = this.part;
+    setText(this.nothing, this.showsState ? away || (everLive ? NOTHING : "") : "");
   }
 
   spoken() {
     const newest = this.recent.at(-1);
     return newest ? spokenText(this.pick(newest.data)) : "";
   }
-
-  tick() {}
 
   restyle() {}
 

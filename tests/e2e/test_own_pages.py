@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import publish
 from tests.e2e.follower import NO_ICON, Follower, Programs, read, run, visits_at
+from tests.e2e.nginx import nginx
 from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port, run_twistd, running
 from tests.e2e.supervisor import Supervisor
 
@@ -35,21 +36,33 @@ application = Application("embedded")
 push.service().setServiceParent(application)
 service("tcp:{}:interface=127.0.0.1", Site(root)).setServiceParent(application)
 """
+MAPS = "map $http_upgrade $connection_upgrade { default upgrade; '' ''; }"
+RULES = """
+location = /favicon.ico {{ return 204; }}
+location /push/ {{
+    proxy_pass http://127.0.0.1:{port}/;
+    proxy_http_version 1.1;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection $connection_upgrade;
+    proxy_set_header Host $http_host;
+}}
+"""
 NEWS = """
-<script>
-  const news = client.newSubscription("news");
-  news.on("publication", ({ data }) => { document.querySelector("h1").textContent = data; });
-  news.subscribe();
-  client.connect();
-</script>
+  server.watch("news", ({ data }) => { document.querySelector("h1").textContent = data; });
+  list("#list", "news");
+  graph("#graph", "lengths");
 """
 
 
 def write(file: Path, head: str) -> None:
-    """A page that shows the news; `head` creates its client."""
+    """A page that shows the news; `head` creates its server."""
     file.parent.mkdir(exist_ok=True)
     style = "<style>h1 { color: rgb(1, 2, 3) }</style>"
-    page = f"<!doctype html><title>{file.parent.name}</title>{style}<h1>-</h1>{head}{NEWS}"
+    parts = '<div id="list"></div><div id="graph"></div>'
+    assert head.count("{ connect }") == head.count("</script>") == 1
+    script = head.replace("{ connect }", "{ connect, graph, list }")
+    script = script.replace("</script>", f"{NEWS}</script>")
+    page = f"<!doctype html><title>{file.parent.name}</title>{style}<h1>-</h1>{parts}{script}"
     file.write_text(page)
 
 
@@ -57,7 +70,7 @@ def write(file: Path, head: str) -> None:
 def folder(tmp_path: Path) -> Path:
     """A folder with the pages of the reference."""
     write(tmp_path / "pages" / "index.html", OWN.text)
-    inner = OWN.text.replace('"static/', '"../static/').replace('"connection/', '"../connection/')
+    inner = OWN.text.replace('"./static/', '"../static/')
     write(tmp_path / "pages" / "help" / "index.html", inner)
     (tmp_path / "pages" / "style.css").write_text("h1 { color: red }")
     return tmp_path
@@ -73,6 +86,8 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 def show(page: Page, news: str) -> None:
     expect(page.locator("h1")).to_have_text(news)
     expect(page.locator("h1")).to_have_css("color", "rgb(1, 2, 3)")
+    expect(page.locator("#list li[data-offset] .row-value")).to_have_text(news)
+    expect(page.locator("#list .newest")).to_have_css("display", "flex")
 
 
 def test_an_application_has_pages(browser: Browser, folder: Path) -> None:
@@ -89,7 +104,7 @@ def test_an_application_has_pages(browser: Browser, folder: Path) -> None:
         index = folder / "pages" / "index.html"
         index.write_text(index.read_text().replace("<h1>", "<p>changed</p><h1>"))
         pages[0].reload()
-        expect(pages[0].locator("p")).to_have_text("changed")
+        expect(pages[0].locator("body > p")).to_have_text("changed")
         show(pages[0], "rye")
         visits.close()
         assert visits.problems == []
@@ -107,6 +122,23 @@ def test_a_configuration_without_code_is_enough(browser: Browser, folder: Path) 
         show(page, "rye")
         visits.close()
         assert visits.problems == []
+
+
+def test_pages_work_below_a_path_of_a_proxy(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(f"{IMPORT}app = PushServer()\n")
+    write(tmp_path / "index.html", OWN.text)
+    with running(Server(tmp_path, "shop.py", serve=True)) as server:
+        rules = RULES.format(port=server.port)
+        with nginx(tmp_path, rules, MAPS) as port:
+            visits = visits_at(browser, f"http://localhost:{port}/push/")
+            page = visits.open()
+            publish(server, "news", "rye")
+            show(page, "rye")
+            publish(server, "lengths", 3)
+            expect(page.locator("#graph canvas")).to_be_visible()
+            visits.close()
+        assert visits.problems == []
+        assert server.get("shop.py").status == 404
 
 
 def test_pages_work_below_a_path(browser: Browser, folder: Path, programs: Programs) -> None:
@@ -137,10 +169,13 @@ def test_a_page_of_an_allowed_origin_connects(
     other = visits_at(browser, f"http://127.0.0.1:{follower.page_port}/")
     page, refused = allowed.open("page.html"), other.open("page.html")
     publish(follower.server, "news", "rye")
+    publish(follower.server, "lengths", 3)
     show(page, "rye")
+    expect(page.locator("#graph canvas")).to_be_visible()
     server = follower.server
     wait_until(lambda: "a page of 'http://127.0.0.1:" in server.log)
-    show(refused, "-")
+    expect(refused.locator("#list .nothing")).to_contain_text("the server refuses pages of http://")
+    expect(refused.locator("h1")).to_have_text("-")
     allowed.close()
     other.close()
     follower.stop()
@@ -167,7 +202,7 @@ class TestAFolderThatIsNotThere:
             time.sleep(0.01)  # So that the time of the file differs.
             (tmp_path / "shop.py").write_text(self.CODE)
             wait_until(lambda: "waiting for a file to change" in server.log)
-            write(tmp_path / "pages" / "index.html", "")
+            write(tmp_path / "pages" / "index.html", OWN.text)
             supervisor.wait_for("READY=1", server.pid)
             assert re.search("<title>pages", server.get("").text)
             assert server.stop() == -signal.SIGTERM

@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.e2e.test_browser import AXE, describe
 from tests.page.site import CSP, Site
 
 pytestmark = pytest.mark.slow
@@ -178,7 +179,8 @@ def test_data_without_numbers_is_said(site: Site, call: str, words: str) -> None
 def test_a_refusal_is_shown_with_its_reason(site: Site, kind: str) -> None:
     site.refusal = {"code": 103, "message": "permission denied <b>"}
     page = site.open_own(one(f"{kind}('numbers')"))
-    words = page.get_by_text("Closed: permission denied <b>").first
+    words = page.locator("#part").get_by_text("Closed: permission denied <b>")
+    expect(words).to_have_count(1)
     expect(words).to_be_visible()
 
 
@@ -399,6 +401,22 @@ def test_screen_readers_get_names_texts_and_announcements(site: Site) -> None:
     site.down = True
     site.close(3001, "shutdown")
     expect(page.get_by_role("status")).to_contain_text("Reconnecting")
+
+
+@pytest.mark.parametrize("colours", ["#fff; color: #222", "#111; color: #ddd"])
+def test_a_tool_for_accessibility_finds_no_fault(site: Site, colours: str) -> None:
+    site.publish({"temp": 20.5, "text": "long " * 50}, {"temp": 21})
+    head = f'<html lang="en"><style>body {{ background: {colours} }}</style>'
+    page = site.open_own(own(PARTS, f"<main><h1>Parts</h1>{ELEMENTS}</main>", head))
+    expect(page.locator("#graph canvas")).to_be_visible()
+    expect(page.locator(".row-more:visible")).to_have_count(1)
+    page.evaluate(AXE.read_text("utf-8"))
+    for _ in range(2):
+        found = page.evaluate("axe.run()")
+        assert [describe(violation) for violation in found["violations"]] == []
+        site.down = True
+        site.close(3001, "shutdown")
+        expect(page.locator(".figure")).to_have_class(re.compile("stale"))
 
 
 def test_a_graph_has_the_size_of_its_element(site: Site) -> None:
