@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -321,7 +322,7 @@ def test_the_types_name_what_the_module_has(site: Site) -> None:
     module = page.evaluate("import('/static/pushserver.js').then(Object.keys)")
     watch(page)
     own = page.evaluate("Object.getOwnPropertyNames(Object.getPrototypeOf(server))")
-    assert module == ["connect"]
     types = site.file("static/pushserver.d.ts")
+    assert set(module) == set(re.findall(r"^export function (\w+)", types, re.MULTILINE))
     for name in {*own, *page.evaluate("Object.keys(w)")} - {"constructor", "notes"}:
         assert f"  {name}" in types or f"readonly {name}" in types, name

@@ -32,7 +32,7 @@ def test_a_channels_page_has_its_channel_and_the_path_to_the_root() -> None:
     assert 'data-channel="chat:lobby"' in page
     assert 'data-history-size="300"' in page
     assert 'data-list-size="10"' in page
-    assert f'src="../static/{CLIENT}"' in page
+    assert f'href="../static/{CLIENT}"' in page
 
 
 def test_a_page_loads_nothing_from_elsewhere_and_has_no_inline_script() -> None:
