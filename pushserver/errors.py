@@ -54,7 +54,7 @@ class InvalidConfig(Invalid):
 class Unavailable(PushServerError):
     """Nothing can be published now; the text says why.
 
-    `cause` is `stopping`, `store`, `idempotency_keys` or `overloaded`, for counting.
+    `cause` is `stopping`, `store`, `idempotency_keys`, `channels` or `overloaded`, for counting.
     """
 
     http_status = 503
@@ -82,6 +82,12 @@ class TooMany(PushServerError):
         self.setting = setting
         self.seconds = seconds
         self.http_status = http_status
+
+
+class LimitExceeded(Unavailable):
+    """A bound of the server is reached; the text names the setting, and `cause` is it."""
+
+    centrifuge_code = 106
 
 
 class Denied(PushServerError):

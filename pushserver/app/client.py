@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from pushserver.app.link import ServerLink
 from pushserver.channels import jsontext
 from pushserver.channels.names import check_event, check_name
+from pushserver.errors import LimitExceeded
 from pushserver.protocols import centrifuge
 from pushserver.sessions.callbacks import ClientSession
 
@@ -111,7 +113,7 @@ class Client:
         """
         check_name(channel)
         node = self._link.node
-        self._link.call_soon(lambda: node.run(self._session.invite(channel)))
+        self._link.call_soon(lambda: node.run(_invite(self._session, channel)))
 
     def leave(self, channel: str) -> None:
         """Unsubscribe the client from the channel; does nothing if it is not in it."""
@@ -134,6 +136,12 @@ def cookies(headers: Mapping[str, str]) -> dict[str, str]:
     """The cookies of a request by name."""
     pairs = (text.partition("=") for text in headers.get("cookie", "").split(";"))
     return {name.strip(): value.strip().strip('"') for name, equals, value in pairs if equals}
+
+
+async def _invite(session: ClientSession, channel: str) -> None:
+    # The refusal is counted, and logged once a minute.
+    with suppress(LimitExceeded):
+        await session.invite(channel)
 
 
 def encode_message(data: object, event: str) -> bytes:

@@ -9,7 +9,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pushserver.channels.publication import Publication, content_bytes
+from pushserver.channels.publication import (
+    ROW_BYTES,
+    Publication,
+    content_bytes,
+    extra_bytes,
+)
 
 _COMPACT_AFTER = 64
 
@@ -54,7 +59,8 @@ class Channel:
     exactly floor+1 ... top. `floor_seq` is the seq of the highest evicted row; before the first
     eviction, the seq up to which forgotten channels of this name may have had rows. `epoch` names
     the numbering of the offsets. `time` is that of the newest retained row in Unix seconds, or
-    minus infinity.
+    minus infinity. `bytes` counts the texts of the rows, `memory` also their objects, roughly.
+    `watched` is set by `History`.
     """
 
     __slots__ = (
@@ -65,10 +71,12 @@ class Channel:
         "epoch",
         "floor",
         "floor_seq",
+        "memory",
         "name",
         "options",
         "time",
         "top",
+        "watched",
     )
 
     def __init__(
@@ -81,6 +89,8 @@ class Channel:
         self.floor = top
         self.floor_seq = floor_seq
         self.bytes = 0
+        self.memory = 0
+        self.watched = False
         self.time = float("-inf")
         # A list with a moving start: it reaches any row by its index, a deque walks from its end.
         self._rows: list[Publication] = []
@@ -103,7 +113,11 @@ class Channel:
         self.time = publication.time
         self._rows.append(publication)
         self._births.append(born)
-        self.bytes += content_bytes(publication)
+        size = content_bytes(publication)
+        self.bytes += size
+        self.memory += size + ROW_BYTES
+        if publication.tags is not None or publication.info is not None:
+            self.memory += extra_bytes(publication)
         return self._evict_over(self.options.history_size, self.options.history_bytes)
 
     def expire(self, now: float) -> int:
@@ -118,6 +132,10 @@ class Channel:
     def clear(self) -> int:
         """Evict all rows and return their number; the numbering continues."""
         return self._evict_over(0, 0)
+
+    def halve(self) -> int:
+        """Evict the older half of the rows, at least one; return their number."""
+        return self._evict_over(len(self) // 2, self.bytes)
 
     def last(self, count: int) -> list[Publication]:
         """The newest `count` rows in order."""
@@ -144,7 +162,13 @@ class Channel:
 
     def _evict(self) -> None:
         row = self._rows[self._start]
-        self.bytes -= content_bytes(row)
+        # At once: the list is cut when many are gone, and a row may have a megabyte.
+        self._rows[self._start] = _GONE
+        size = content_bytes(row)
+        self.bytes -= size
+        self.memory -= size + ROW_BYTES
+        if row.tags is not None or row.info is not None:
+            self.memory -= extra_bytes(row)
         self.floor = row.offset
         self.floor_seq = row.seq
         self._start += 1
@@ -154,6 +178,9 @@ class Channel:
             del self._rows[: self._start]
             del self._births[: self._start]
             self._start = 0
+
+
+_GONE = Publication("", "", 0, 0, 0.0, "", b"")
 
 
 def _seq(row: Publication) -> int:

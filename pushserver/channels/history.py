@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pushserver.channels.channel import Channel, ChannelOptions
-from pushserver.channels.forgotten import Forgotten
 from pushserver.channels.position import ZERO, Cursor, Position, Start, channel_epoch, split_epoch
 from pushserver.channels.publication import Draft, Publication
+from pushserver.channels.room import Room
+
+SWEEP = 1_000
+"""The channels that one call of `expire` looks at: about a millisecond."""
 
 
 def new_epoch() -> str:
@@ -38,7 +41,8 @@ class History:
     """The channels with their publications, and the numbering over all of them.
 
     A channel without subscribers and publications is not kept. A channel whose rows are all
-    evicted is forgotten while nobody watches it. The offsets of a new channel begin at 1. Its
+    evicted is forgotten while nobody watches it, and so is one with rows when `room` needs room;
+    a watched channel then loses rows. The offsets of a new channel begin at 1. Its
     generation is the seq up to which forgotten channels of its name may have had publications
     (`Forgotten`; 0: there were none). Seqs never decrease, so a channel that comes back has
     another generation. `epoch` is that of the run, which all cursors have. The epoch of a channel
@@ -70,13 +74,21 @@ class History:
     the run gets a new epoch, so all earlier positions and cursors are refused.
     """
 
-    def __init__(self, options: Callable[[str], ChannelOptions], epoch: str = "", seq: int = 0):
+    def __init__(
+        self,
+        options: Callable[[str], ChannelOptions],
+        epoch: str = "",
+        seq: int = 0,
+        room: Room | None = None,
+    ):
         self.epoch = epoch or new_epoch()
         self.seq = seq
-        self.channels: dict[str, Channel] = {}
-        self.forgotten = Forgotten()
+        self.room = room or Room()
+        self.channels = self.room.channels
+        self.forgotten = self.room.forgotten
         self._options = options
         self._pinned: dict[str, bool] = {}
+        self._unswept: list[str] = []
 
     def options(self, name: str) -> ChannelOptions:
         """The options of the channel of this name, whether it exists or not."""
@@ -84,20 +96,29 @@ class History:
         return self._options(name) if channel is None else channel.options
 
     def channel(self, name: str) -> Channel:
-        """The channel of this name, created if there is none, and kept until `release`."""
+        """The channel of this name, created if there is none, and watched until `release`.
+
+        `room.make` comes before, so that the bounds hold.
+        """
         if name in self._pinned:
             self._pinned[name] = False
         channel = self.channels.get(name)
         if channel is None:
-            channel = self.peek(name)
-            self.channels[name] = channel
+            channel = self.room.add(self.peek(name))
+        if not channel.watched:
+            channel.watched = True
+            self.room.place(channel)
+            self.room.shrink()
         return channel
 
     def restore(self, name: str, epoch: str, floor: int, floor_seq: int) -> Channel:
         """Make a channel whose rows up to `floor` are gone; the others are appended next."""
         channel = Channel(name, self._options(name), epoch, floor, floor_seq)
-        self.channels[name] = channel
-        return channel
+        before = self.channels.get(name)
+        if before is not None:
+            channel.watched = before.watched
+            self.room.remove(before)
+        return self.room.add(channel, name in self._pinned)
 
     def peek(self, name: str) -> Channel:
         """The channel of this name for reading; it is not added if there is none."""
@@ -106,16 +127,23 @@ class History:
             generation = self.forgotten.seq(name)
             epoch = channel_epoch(self.epoch, generation)
             channel = Channel(name, self._options(name), epoch, floor_seq=generation)
+        elif not channel.watched:
+            self.room.use(channel)
         return channel
 
     def release(self, name: str) -> None:
-        """Drop a channel without subscribers if it never had a publication."""
+        """Note that nobody watches a channel; drop it if it never had a publication."""
+        channel = self.channels.get(name)
+        if channel is not None:
+            channel.watched = False
         if name in self._pinned:
             self._pinned[name] = True
-            return
-        channel = self.channels.get(name)
-        if channel is not None and not channel.top:
-            del self.channels[name]
+        elif channel is not None:
+            if channel.top:
+                self.room.place(channel)
+                self.room.shrink()
+            else:
+                self.room.remove(channel)
 
     def pin(self, name: str) -> None:
         """Keep this channel until `unpin`, for rows that are numbered and not appended yet.
@@ -123,16 +151,23 @@ class History:
         Makes the channel if there is none. A `release` meanwhile takes effect at `unpin`.
         """
         if name not in self._pinned:
-            existed = name in self.channels
-            self.channel(name)
-            self._pinned[name] = not existed
+            channel = self.channels.get(name)
+            self._pinned[name] = channel is None
+            if channel is None:
+                self.room.add(self.peek(name), pinned=True)
+            else:
+                self.room.place(channel, pinned=True)
 
     def unpin(self) -> None:
         """End all pins: the numbered rows are appended or given up."""
         pinned, self._pinned = self._pinned, {}
         for name, released in pinned.items():
+            channel = self.channels.get(name)
             if released:
                 self.release(name)
+            elif channel is not None:
+                self.room.place(channel)
+        self.room.shrink()
 
     def skip(self, publication: Publication) -> None:
         """Count a publication that could not be retained: its channel continues after it, empty."""
@@ -152,13 +187,16 @@ class History:
         channel's newest row. `ahead` publications are numbered and not yet appended, `same` of
         them in this channel.
         """
-        channel = self.channels.get(draft.channel)
+        name = draft.channel
+        channel = self.channels.get(name)
         if channel is None:
-            epoch, top = channel_epoch(self.epoch, self.forgotten.seq(draft.channel)), 0
+            epoch, top = channel_epoch(self.epoch, self.forgotten.seq(name)), 0
         else:
+            # All rows of a channel share its name.
+            name = channel.name
             epoch, top, now = channel.epoch, channel.top, max(now, channel.time)
         return Publication(
-            draft.channel,
+            name,
             epoch,
             self.seq + 1 + ahead,
             top + 1 + same,
@@ -172,28 +210,44 @@ class History:
     def append(self, publication: Publication, born: float) -> int:
         """Retain a numbered publication, made at `born`; return the number of evicted rows."""
         self.seq = publication.seq
-        channel = self.channels.get(publication.channel)
+        name = publication.channel
+        channel = self.channels.get(name)
         if channel is None:
-            channel = self.channel(publication.channel)
-        return channel.append(publication, born)
+            channel = self.room.add(self.peek(name))
+        return self.room.append(channel, publication, born, name in self._pinned)
+
+    def clear(self, name: str) -> int:
+        """Evict all rows of a channel and return their number; its numbering continues."""
+        channel = self.channels.get(name)
+        return 0 if channel is None else self.room.evict(channel, channel.clear)
 
     def expire(self, now: float, watched: Callable[[str], bool]) -> tuple[int, list[str]]:
         """Evict by age, and forget channels with no rows that are neither watched nor pinned.
 
         `now` is by the steady clock. Returns the number of evicted rows, and the channels that
-        changed.
+        changed. One call looks at SWEEP channels: `unswept` tells whether more are left.
         """
         evicted, changed = 0, []
-        for name, channel in list(self.channels.items()):
-            expired = channel.expire(now)
+        if not self._unswept:
+            self._unswept = list(reversed(self.channels))
+        for name in reversed(self._unswept[-SWEEP:]):
+            channel = self.channels.get(name)
+            if channel is None:
+                continue
+            expired = self.room.expire(channel, now)
             forget = not len(channel) and not watched(name) and name not in self._pinned
             if forget:
-                self.forgotten.add(name, channel.floor_seq)
-                del self.channels[name]
+                self.room.forget(channel)
             if expired or forget:
                 changed.append(name)
             evicted += expired
+        del self._unswept[-SWEEP:]
         return evicted, changed
+
+    @property
+    def unswept(self) -> int:
+        """The channels that the sweep has not come to yet; 0 between two sweeps."""
+        return len(self._unswept)
 
     def resume(self, name: str, position: Position, limited: bool = True) -> Resumption:
         """The publications after `position` in one channel; the class docstring has the rules.

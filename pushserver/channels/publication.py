@@ -99,12 +99,37 @@ def tags_bytes(tags: Mapping[str, str]) -> int:
 def content_bytes(row: Draft | Publication) -> int:
     """The bytes of all texts of a publication, which bounds in bytes count."""
     size = len(row.channel) + len(row.event) + len(row.data)
+    if not row.event.isascii():
+        size += len(row.event.encode()) - len(row.event)
     if row.tags is not None:
         size += row.tags.bytes if isinstance(row.tags, Tags) else tags_bytes(row.tags)
     info = row.info
     if info is not None:
         size += len(info.client) + len(info.user.encode())
         size += len(info.conn_info) + len(info.chan_info)
+    return size
+
+
+ROW_BYTES = 288
+"""The memory of a retained publication besides its texts, tags and client, roughly."""
+
+_TAGS_BYTES = 320
+_TAG_BYTES = 120
+_INFO_BYTES = 288
+
+
+def memory_bytes(row: Publication) -> int:
+    """The memory of a retained publication, roughly."""
+    return content_bytes(row) + ROW_BYTES + extra_bytes(row)
+
+
+def extra_bytes(row: Publication) -> int:
+    """The memory of the objects of its tags and its client, roughly."""
+    size = 0
+    if row.tags is not None:
+        size += _TAGS_BYTES + _TAG_BYTES * len(row.tags)
+    if row.info is not None:
+        size += _INFO_BYTES
     return size
 
 

@@ -48,6 +48,10 @@ class Limits:
     """The addresses without bounds of one address, on new connections and on requests."""
     channels_per_client: AtLeastOne = 128
     """The number of channels that one connection may subscribe to."""
+    channels: AtLeastOne = 100_000
+    """The number of channels that are watched or have publications."""
+    history_total_bytes: AtLeastOne = 268_435_456
+    """The memory of the histories of all channels, roughly."""
     idempotency_keys: AtLeastOne = 100_000
     """The number of publications with an idempotency key in five minutes."""
     control_frames_per_second: AtLeastOne = 100

@@ -28,7 +28,7 @@ class Broker(Protocol):
     async def publish(self, draft: Draft) -> Receipt:
         """Append the draft; return when it is as durable as this broker promises.
 
-        Raises Unavailable if it was not appended.
+        Raises Unavailable if it was not appended; LimitExceeded if its channel has no room.
         """
 
     async def clear(self, channel: str) -> None:
@@ -40,7 +40,7 @@ class Broker(Protocol):
     def expire(self, now: float, watched: Callable[[str], bool]) -> None:
         """Evict by age; forget empty channels that are not `watched`, and old keys.
 
-        `now` is by the steady clock.
+        `now` is by the steady clock. Looks at some channels; see `History.expire`.
         """
 
 
@@ -93,6 +93,7 @@ class MemoryBroker:
         self._monotonic = monotonic
         self._recorder = recorder or NoRecorder()
         self._deliver: Deliver = _deliver_nothing
+        history.room.on_evict = self._evicted
 
     def attach(self, deliver: Deliver) -> None:
         self._deliver = deliver
@@ -104,6 +105,8 @@ class MemoryBroker:
             if receipt is not None:
                 return receipt
         self._recorder.check()
+        if draft.channel not in self.history.channels:
+            self.history.room.make((draft.channel,))
         time = self._clock()
         publication = self.history.number(draft, time)
         entry = key_entry(publication, draft.key, time) if draft.key else None
@@ -115,8 +118,8 @@ class MemoryBroker:
     async def clear(self, channel: str) -> None:
         self._recorder.check()
         if channel in self.history.channels:
-            self.metrics.evictions += self.history.channels[channel].clear()
-            self._recorder.touch(channel)
+            self.metrics.evictions += self.history.clear(channel)
+            self._touch(channel)
 
     async def settle(self) -> None:
         """No-op: callers get their answers in their turn of the reactor."""
@@ -126,7 +129,17 @@ class MemoryBroker:
         evicted, changed = self.history.expire(now, watched)
         self.metrics.evictions += evicted
         for channel in changed:
-            self._recorder.touch(channel)
+            self._touch(channel)
+
+    def _evicted(self, channel: str, rows: int, setting: str) -> None:
+        """Count a history that made room for others, and record it."""
+        self.metrics.evictions += rows
+        self.metrics.made_room[setting] += 1
+        self._touch(channel)
+
+    def _touch(self, channel: str) -> None:
+        """Record that the channel lost rows or was forgotten."""
+        self._recorder.touch(channel)
 
     def find_receipt(self, draft: Draft, now: float, pending: int = 0) -> Receipt | None:
         """The receipt of the first draft with this key, if `draft` repeats one at `now`.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pushserver.channels.history import History
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Publication
+from pushserver.errors import LimitExceeded
 from pushserver.hub.audience import Audience, Subscriber
 from pushserver.hub.fanout import FanOut, Timer
 from pushserver.hub.metrics import Metrics
@@ -77,6 +78,17 @@ class Hub:
         room = self._fan_out.room
         return all(room(audience) for audience in self._by_channel.get(channel, ()))
 
+    def check_room(self, channels: Sequence[str]) -> None:
+        """Raise LimitExceeded if the server cannot keep these channels besides its others."""
+        self._counted(self.history.room.check, channels)
+
+    def _counted(self, call: Callable[[Sequence[str]], object], channels: Sequence[str]) -> None:
+        try:
+            call(channels)
+        except LimitExceeded as error:
+            self.metrics.refusals[error.cause] += 1
+            raise
+
     def flush(self) -> None:
         """Send all queued publications now."""
         self._fan_out.flush()
@@ -103,7 +115,8 @@ class Hub:
     ) -> Joined:
         """Add the subscriber; return the publications to send before any live one.
 
-        They are those after `position`, or without a position the `last` ones.
+        They are those after `position`, or without a position the `last` ones. Raises LimitExceeded
+        if the server keeps no more channels.
         """
         self._join(subscriber, channel, (channel,))
         log = self.history.channels[channel]
@@ -116,7 +129,10 @@ class Hub:
     async def follow(
         self, subscriber: Subscriber, channels: Sequence[str], start: Start
     ) -> Following:
-        """Add the subscriber to all these channels, as one stream with one cursor."""
+        """Add the subscriber to all these channels, as one stream with one cursor.
+
+        Raises LimitExceeded if the server keeps no more channels.
+        """
         history = self.history
         # The name of a channel contains no space.
         name = " ".join(sorted(channels))
@@ -174,6 +190,7 @@ class Hub:
                     on_join(channel, subscriber)
 
     def _make_audience(self, name: str, channels: Sequence[str]) -> Audience:
+        self._counted(self.history.room.make, channels)
         # History.channel: a watched channel is not forgotten, so its numbers stay.
         tops = {channel: self.history.channel(channel).top for channel in channels}
         audience = self._audiences[name] = Audience(name, tops)

@@ -11,7 +11,8 @@ class Metrics:
     """Counters, which are never reset. `publications`: those that were accepted.
 
     `deliveries`: of a publication to one subscriber; `duplicates`: found by an idempotency key;
-    `evictions`: publications dropped from a history; `gaps`: notices of one to a subscriber;
+    `evictions`: publications dropped from a history; `made_room`: histories that were forgotten or
+    cut for others, by the setting that was reached; `gaps`: notices of one to a subscriber;
     `recoveries` by result: `recovered`, or the reason why not (`epoch`, `ahead`, `evicted`,
     `limit`); `refusals` of publications by cause, `wrong_key`, and
     excesses by the setting of `[limits]`; `ended`: connections that the
@@ -23,6 +24,7 @@ class Metrics:
     deliveries: int = 0
     duplicates: int = 0
     evictions: int = 0
+    made_room: Counter[str] = field(default_factory=Counter)
     gaps: int = 0
     recoveries: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)

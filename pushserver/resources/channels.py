@@ -230,6 +230,7 @@ def stream_maker(
     context.gate.check_reader(request, identity, names)
     node = context.node
     start = stream_start(request, node.limits.read_limit)
+    node.hub.check_room(names)
 
     def make_stream(transport: Transport[StreamFormat]) -> Stream:
         stream = Stream(node, transport, identity)

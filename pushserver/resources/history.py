@@ -110,6 +110,7 @@ def _long_poll(
     identity: Identity,
 ) -> Deferred[bytes]:
     """Wait for a publication; called in the same turn in which the history was read."""
+    node.hub.check_room((name,))
     answer: Deferred[bytes] = Deferred()
     log = node.history
     channel = log.peek(name)

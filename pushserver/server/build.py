@@ -24,6 +24,7 @@ from pushserver.auth.quotas import Addresses, Connections
 from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
+from pushserver.channels.room import Room
 from pushserver.config.keys import make_keys
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, Server, Types
@@ -102,7 +103,7 @@ def build(
     monotonic = steady(reactor)
     limits = config.limits
     log = connection_log(debug)
-    broker, storage = make_broker(config, reactor, clock, monotonic)
+    broker, storage = make_broker(config, reactor, clock, monotonic, lasting(config, app))
     handlers = make_handlers(app, limits, reactor, monotonic, threads)
     version = f"pushserver {__version__}"
     auth = config.auth
@@ -216,12 +217,25 @@ def names(server: Server) -> set[str]:
     return {name for name in map(host_name, hosts) if name}
 
 
+def lasting(config: Config, app: App | None) -> frozenset[str]:
+    """The channels that make room for others last: those of the configuration and of sources."""
+    sources = [source.channel for source in config.sources.values()]
+    sources += [own.plan.channel for own in (() if app is None else app.sources)]
+    return frozenset([*config.channels, *sources])
+
+
 def make_broker(
-    config: Config, reactor: Reactor, clock: Callable[[], float], monotonic: Callable[[], float]
+    config: Config,
+    reactor: Reactor,
+    clock: Callable[[], float],
+    monotonic: Callable[[], float],
+    lasting: frozenset[str] = frozenset(),
 ) -> tuple[MemoryBroker, Storage | None]:
-    """The broker of the configuration, and its store, if any."""
-    history, metrics = History(config.channel_options()), Metrics()
-    keys = Keys(config.limits.idempotency_keys)
+    """The broker of the configuration, and its store, if any; `lasting`: see `Room`."""
+    limits, metrics = config.limits, Metrics()
+    room = Room(limits.history_total_bytes, limits.channels, lasting)
+    history = History(config.channel_options(), room=room)
+    keys = Keys(limits.idempotency_keys)
     store = config.store
     if not store.path:
         return MemoryBroker(history, keys, metrics, clock, monotonic), None

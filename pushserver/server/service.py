@@ -30,6 +30,7 @@ from pushserver.server.epoll_limit import bound
 from pushserver.server.gc_policy import Collector
 from pushserver.server.inherited import PREFIX, NamedEndpoint, inherited, passed
 from pushserver.server.listener import Listener, with_mode
+from pushserver.server.room_log import RoomLog
 from pushserver.server.systemd import notify
 from pushserver.sessions.node import Node
 from pushserver.sessions.peers import Peer
@@ -83,9 +84,10 @@ class PushService(MultiService):
         self.announce: Callable[[list[str]], None] = self._log_urls
         """Is called with the URLs when the server is ready; logs them."""
         self._collector = Collector(node.peers.__len__)
+        self._room_log = RoomLog(node)
         self._clocks = [
             (self._clock(self._wake_peers), 1.0),
-            (self._clock(self.node.expire), SWEEP_SECONDS),
+            (self._clock(self._expire), SWEEP_SECONDS),
         ]
 
     def listen(self, text: str) -> None:
@@ -295,6 +297,11 @@ class PushService(MultiService):
         loop = LoopingCall(call)
         loop.clock = self._reactor
         return loop
+
+    async def _expire(self) -> None:
+        while self.node.expire():
+            await deferLater(self._reactor, 0)
+        self._room_log.write()
 
     async def _wake_peers(self) -> None:
         while self.node.peers.tick(self.node.monotonic()):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.position import Start
 from pushserver.channels.publication import ClientInfo
+from pushserver.errors import LimitExceeded
 from pushserver.hub.hub import Following
 from pushserver.protocols.formats import End, Reset, StreamFormat, Subscribed
 from pushserver.sessions.base import OPEN, Conversation, Transport
@@ -45,7 +46,11 @@ class Stream(Conversation[StreamFormat]):
 
     async def follow(self, channels: Sequence[str], start: Start) -> None:
         """Send the stream's position and the missed publications, then live ones."""
-        following = await self.node.hub.follow(self, channels, start)
+        try:
+            following = await self.node.hub.follow(self, channels, start)
+        except LimitExceeded as error:
+            self.disconnect(OVERLOADED, str(error))
+            return
         retry = random.randint(*RETRY_MILLISECONDS)
         opening = self.format.make_opening(_subscribed(following), _reset(following), retry)
         rows, rest = following.publications, None

@@ -93,9 +93,13 @@ class Node:
         """Drop the channel's history; raises Unavailable."""
         await self._broker.clear(channel)
 
-    def expire(self) -> None:
-        """Evict publications by age, and forget empty channels without subscribers."""
+    def expire(self) -> bool:
+        """Evict publications by age, and forget empty channels without subscribers.
+
+        One call looks at some of the channels; returns whether more are left.
+        """
         self._broker.expire(self.monotonic(), self.hub.is_watched)
+        return self.history.unswept > 0
 
     def stop_publishing(self) -> None:
         """Refuse further publications, and deliver those that were accepted."""

@@ -12,7 +12,7 @@ from pushserver.auth.credentials import NOTHING, Credentials
 from pushserver.auth.identity import ANONYMOUS, Grant, Identity
 from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo, Publication
-from pushserver.errors import PushServerError
+from pushserver.errors import LimitExceeded, PushServerError
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import (
@@ -310,7 +310,11 @@ class Session(Conversation[SessionFormat]):
             return
         self.invited = {*self.invited, channel}
         if self.connected:
-            joined, rows = await self.join_by_server(channel, invitation)
+            try:
+                joined, rows = await self.join_by_server(channel, invitation)
+            except LimitExceeded:
+                self.invited.discard(channel)
+                raise
             if invitation.expires:
                 self.grant(channel, Grant(channel, expires=invitation.expires))
             self.push(

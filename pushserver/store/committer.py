@@ -67,6 +67,16 @@ class Committer:
         except StoreError as error:
             self._file.abandon()
             raise StartFailed(str(error)) from None
+        if self._file.left_out:
+            self._log.warn(
+                "{path} has more than history_total_bytes ({bytes}) or channels ({channels}) allow:"
+                " the {n} publications of the channels that were not published to for longest were"
+                " removed",
+                path=self._path,
+                bytes=self._history.room.most_bytes,
+                channels=self._history.room.most_channels,
+                n=self._file.left_out,
+            )
         if not continued:
             self._log.warn(
                 "{path} was not closed in order, or is a copy: the last publications may be"

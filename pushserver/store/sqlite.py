@@ -6,7 +6,8 @@ import contextlib
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from pushserver.channels.forgotten import bucket
 from pushserver.channels.history import History, new_epoch
 from pushserver.channels.idempotency import Keys
 from pushserver.channels.position import channel_epoch
+from pushserver.channels.publication import Publication, memory_bytes
 from pushserver.store.batch import Batch, ChannelState, state
 from pushserver.store.opening import REMEDY, StoreError, open_database, transaction, unlock
 from pushserver.store.rows import key_of, memory_of, publication_of, publication_row
@@ -24,6 +26,19 @@ from pushserver.usercode.steady import births
 
 _CHECKPOINT_PAGES = 1_000
 """SQLite's default."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """The changes to the file at its start: channels with rows that were not loaded.
+
+    `forgotten` has the last seq of each channel that was not loaded at all; `left_out` is the
+    number of rows for which there was no room.
+    """
+
+    states: list[ChannelState] = field(default_factory=list)
+    forgotten: dict[str, int] = field(default_factory=dict)
+    left_out: int = 0
 
 
 class SqliteFile:
@@ -47,6 +62,8 @@ class SqliteFile:
         self._mode = mode
         self._durability = durability
         self._log: Log | None = None
+        self.left_out = 0
+        """The publications that were removed at the start, for lack of room."""
 
     def load(
         self, history: History, keys: Keys, memory: SourceMemory, wall: float, now: float
@@ -54,8 +71,8 @@ class SqliteFile:
         """Fill history, keys and memory from the file, and mark it as running.
 
         The file has Unix times: `wall` is the current Unix time, `now` that of the steady clock.
-        Expired rows and keys are left out, and rows deleted. Returns False if the numbering had
-        to continue under a new epoch.
+        Expired rows and keys are left out, and rows deleted; so are the oldest rows if there is
+        no room for all. Returns False if the numbering had to continue under a new epoch.
         """
         try:
             return self._load(history, keys, memory, wall, now)
@@ -75,12 +92,13 @@ class SqliteFile:
         # Only a file from before the buckets has a number for all of them.
         seqs = self._db.execute("SELECT bucket, seq FROM forgotten")
         history.forgotten.restore(self._get("forgotten_seq") or 0, seqs)
-        expired = self._load_channels(history, wall, now)
+        changes = self._load_channels(history, wall, now)
+        self.left_out = changes.left_out
         self._load_keys(keys, wall, now)
         memory.restore(map(memory_of, self._db.execute("SELECT source, value FROM memory")))
         mark = {"epoch": history.epoch, "running": self._durability, "inode": self._inode}
         # Synced in both modes: the mark must survive a power cut.
-        self._begin_log(mark.items(), expired, keys.forgotten_seq)
+        self._begin_log(mark.items(), changes, keys.forgotten_seq)
         if self._durability == "batched":
             self._db.execute("PRAGMA synchronous=NORMAL")
         return trusted or not epoch
@@ -88,7 +106,7 @@ class SqliteFile:
     def _begin_log(
         self,
         values: Iterable[tuple[str, object]],
-        states: Sequence[ChannelState] = (),
+        changes: Changes | None = None,
         forgotten_keys: int = 0,
     ) -> None:
         """Write the log to the database, and begin a new one with these values.
@@ -99,35 +117,58 @@ class SqliteFile:
         self._db.execute("PRAGMA journal_mode=DELETE")
         self._write([("wal", "")])
         self._db.execute("PRAGMA journal_mode=WAL")
-        self._write(values, states, forgotten_keys)
+        self._write(values, changes, forgotten_keys)
         self._record_log()
         self._db.execute("PRAGMA wal_checkpoint")
 
-    def _load_channels(self, history: History, wall: float, now: float) -> list[ChannelState]:
-        """Fill the channels; return the states of those with expired rows."""
-        expired = []
-        for name, top, floor, floor_seq, generation in self._db.execute(
-            "SELECT name, top, floor, floor_seq, generation FROM channels"
-        ).fetchall():
+    def _load_channels(self, history: History, wall: float, now: float) -> Changes:
+        """Fill the channels while there is room, the last one that was published to first."""
+        changes, room = Changes(), history.room
+        self._db.create_function("lasting", 1, room.lasting.__contains__, deterministic=True)
+        for name, top, floor, floor_seq, generation, last in self._db.execute(
+            "SELECT name, top, floor, floor_seq, generation, coalesce((SELECT seq"
+            " FROM publications WHERE channel = name AND offset = top), floor_seq) AS last"
+            " FROM channels ORDER BY lasting(name) DESC, last DESC, name"
+        ):
             if not isinstance(generation, int):
                 raise ValueError(f"channel {name} has generation {generation!r:.40}")
             epoch = channel_epoch(history.epoch, generation)
-            channel = history.restore(name, epoch, floor, floor_seq)
-            rows = [
-                publication_of(name, epoch, row)
-                for row in self._db.execute(
-                    "SELECT seq, offset, time, event, data, tags, info FROM publications"
-                    " WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset",
-                    (name, floor, top),
-                )
-            ]
+            rows, after = self._newest_rows(name, epoch, floor, top, room.left)
+            if after is None and room.left >= 0:
+                channel = history.restore(name, epoch, floor, floor_seq)
+            elif after is not None and rows:
+                changes.left_out += after.offset - floor
+                channel = history.restore(name, epoch, after.offset, after.seq)
+            else:
+                changes.left_out += top - floor
+                history.forgotten.add(name, last)
+                changes.forgotten[name] = history.forgotten.seq(name)
+                continue
             for row, born in zip(rows, births([r.time for r in rows], wall, now), strict=True):
-                channel.append(row, born)
+                room.append(channel, row, born)
             if channel.top != top:
                 raise ValueError(f"channel {name} ends at {channel.top}, expected {top}")
-            if channel.expire(now):
-                expired.append(state(channel))
-        return expired
+            if room.expire(channel, now) or after is not None:
+                changes.states.append(state(channel))
+        room.reverse()
+        return changes
+
+    def _newest_rows(
+        self, name: str, epoch: str, floor: int, top: int, left: int
+    ) -> tuple[list[Publication], Publication | None]:
+        """The last rows of a channel with at most `left` bytes, and the one before them, if any."""
+        rows: list[Publication] = []
+        for row in self._db.execute(
+            "SELECT seq, offset, time, event, data, tags, info FROM publications"
+            " WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset DESC",
+            (name, floor, top),
+        ):
+            publication = publication_of(name, epoch, row)
+            left -= memory_bytes(publication)
+            if left < 0:
+                return rows[::-1], publication
+            rows.append(publication)
+        return rows[::-1], None
 
     def _load_keys(self, keys: Keys, wall: float, now: float) -> None:
         select = "SELECT channel, key, epoch, seq, offset, time FROM keys ORDER BY seq"
@@ -196,12 +237,7 @@ class SqliteFile:
 
     def _commit(self, batch: Batch) -> None:
         many = self._db.executemany
-        many("DELETE FROM publications WHERE channel = ?", ((name,) for name in batch.forgotten))
-        many("DELETE FROM channels WHERE name = ?", ((name,) for name in batch.forgotten))
-        many(
-            "INSERT OR REPLACE INTO forgotten VALUES (?, ?)",
-            ((bucket(name), seq) for name, seq in batch.forgotten.items()),
-        )
+        self._forget_channels(batch.forgotten)
         many(
             "INSERT INTO publications VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             map(publication_row, batch.rows),
@@ -218,6 +254,16 @@ class SqliteFile:
         if batch.keys:
             self._forget_keys(batch.forgotten_keys)
         self._set("seq", batch.seq)
+
+    def _forget_channels(self, forgotten: Mapping[str, int]) -> None:
+        """Delete these channels, and set the seqs of their buckets."""
+        many = self._db.executemany
+        many("DELETE FROM publications WHERE channel = ?", ((name,) for name in forgotten))
+        many("DELETE FROM channels WHERE name = ?", ((name,) for name in forgotten))
+        many(
+            "INSERT OR REPLACE INTO forgotten VALUES (?, ?)",
+            ((bucket(name), seq) for name, seq in forgotten.items()),
+        )
 
     def _forget_keys(self, seq: int) -> None:
         """Delete the keys up to `seq`; not by time, since the wall clock may have been set."""
@@ -259,14 +305,16 @@ class SqliteFile:
     def _write(
         self,
         values: Iterable[tuple[str, object]],
-        states: Sequence[ChannelState] = (),
+        changes: Changes | None = None,
         forgotten_keys: int = 0,
     ) -> None:
         try:
             with transaction(self._db):
                 for name, value in values:
                     self._set(name, value)
-                self._set_states(states)
+                if changes is not None:
+                    self._forget_channels(changes.forgotten)
+                    self._set_states(changes.states)
                 self._forget_keys(forgotten_keys)
         except sqlite3.Error as error:
             raise StoreError(f"cannot write {self._path}: {error}") from None

@@ -83,6 +83,8 @@ class SyncBroker(MemoryBroker):
             if receipt is not None:
                 return receipt
         check_room(self._bytes)
+        if draft.channel not in self.history.channels:
+            self.history.room.make((draft.channel,))
         waiting = PendingDraft(draft)
         if draft.key:
             self._pending[draft.channel, draft.key] = waiting
@@ -113,12 +115,11 @@ class SyncBroker(MemoryBroker):
         await self.batcher.settle()
 
     def expire(self, now: float, watched: Callable[[str], bool]) -> None:
-        self._keys.expire(now)
-        evicted, changed = self.history.expire(now, watched)
-        self.metrics.evictions += evicted
-        for channel in changed:
-            self.batcher.touch(channel)
+        super().expire(now, watched)
         self.batcher.flush()
+
+    def _touch(self, channel: str) -> None:
+        self.batcher.touch(channel)
 
     @property
     def urgent(self) -> bool:
@@ -151,9 +152,7 @@ class SyncBroker(MemoryBroker):
     def committed(self) -> None:
         current = self._end_round()
         for name in current.clears:
-            channel = self.history.channels.get(name)
-            if channel is not None:
-                self.metrics.evictions += channel.clear()
+            self.metrics.evictions += self.history.clear(name)
         try:
             for (row, entry), waiting in zip(current.rows, current.waiting, strict=True):
                 self._settle(row, entry, waiting, current.born)

@@ -101,10 +101,14 @@ BOUNDS = {
     "resources.static.StaticFiles.indexNames": CONFIGURED,
     "protocols.formats.HistoryObject.publications": ONCE,
     "channels.history.History._pinned": "the channels of one commit",
-    "channels.history.History.channels": (
-        "those that were published to and have rows, and those that are watched; the rows are"
-        " bounded by channel, not yet all channels together"
-    ),
+    "channels.history.History._unswept": "channels",
+    "channels.room.Room.channels": "channels, and those of one sync commit",
+    "channels.room.Room._held": "channels",
+    "channels.room.Room._idle": "channels",
+    "server.room_log.RoomLog._written": COUNTED,
+    "store.sqlite.Changes.forgotten": "the channels of a file, at a start",
+    "store.sqlite.Changes.states": "channels",
+    "hub.metrics.Metrics.made_room": COUNTED,
     "web.hosts.Hosts._cache": "256 entries of 255 characters",
     "hub.hub.Hub._audiences": "dissolved when the last of its subscribers leaves",
     "hub.hub.Hub._by_channel": "dissolved when the last of its subscribers leaves",

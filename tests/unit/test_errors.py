@@ -26,6 +26,7 @@ ANSWERS = {
     "InvalidName": (400, 107, False),
     "NotJSON": (400, 107, False),
     "Unavailable": (503, 100, True),
+    "LimitExceeded": (503, 106, True),
     "WrongKey": (0, 103, False),
     "NeedsKey": (0, 103, False),
     "InvalidToken": (0, 103, False),

@@ -38,4 +38,5 @@ def test_items_have_a_name_for_each_counter_and_each_label() -> None:
         "recoveries",
         "refusals",
         "ended",
+        "made_room",
     }

@@ -209,7 +209,7 @@ class Client(Guest):
     def _publish_reply(self, attempt: Attempt, value: dict[str, Any]) -> None:
         if "error" in value:
             attempt.outcome = Unavailable(value["error"]["message"])
-            assert value["error"]["code"] == 100
+            assert value["error"]["code"] in (100, 106)
             self.world.refused(attempt)
         else:
             self.world.answered_without_receipt(attempt)
@@ -217,6 +217,10 @@ class Client(Guest):
     _rpc_reply = _publish_reply
 
     def _subscribe_reply(self, channel: str, value: dict[str, Any]) -> None:
+        if "error" in value:
+            assert value["error"]["code"] == 106
+            self.world.check_full([channel])
+            return
         result = value["subscribe"]
         rows, position = result.get("publications", []), self.positions.get(channel)
         offset = result.get("offset", 0)
@@ -265,6 +269,17 @@ class Listener(Guest):
         since = parse_cursor(self.cursor) if self.cursor else None
         start = Start(since, None if since or oldest else 1, oldest)
         self.world.run(self.stream.follow(self.channels, start))
+        assert self.transport is not None
+        if self.transport.closed is not None:
+            assert self.transport.closed[0] == 1013
+            self.world.check_full(self.channels)
+            self.vanish_refused()
+
+    def vanish_refused(self) -> None:
+        """End the connection of a stream that was refused."""
+        assert self.stream is not None
+        self.transport = None
+        self.stream.closed()
 
     def vanish(self) -> None:
         if self.online:

@@ -7,16 +7,20 @@ and offset, but never by the value of an epoch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from pushserver.channels.channel import Channel
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys
-from pushserver.channels.publication import Draft, Publication
+from pushserver.channels.publication import Draft, Publication, memory_bytes
+from pushserver.channels.room import CHANNEL_BYTES, Room
 from pushserver.config.limits import Limits
 from pushserver.errors import Unavailable
 from pushserver.hub.broker import MemoryBroker
@@ -29,6 +33,9 @@ from tests.unit.fakes.tools import Time
 from tests.unit.store.guests import Client, Guest, Listener
 from tests.unit.store.plain_list import GROUPS, OPTIONS, Lists, Log, Row
 from tests.unit.store.runs import THREAD, Run
+
+TIGHT = (4_000, 3, frozenset({"quiet"}))
+"""Bounds of all channels together that any sequence of operations reaches."""
 
 
 class Hooks(NoHandlers):
@@ -56,9 +63,15 @@ class Hooks(NoHandlers):
 class World(Lists):
     """The server, its guests, and the lists."""
 
-    def __init__(self, kind: str, path: Path):
+    def __init__(self, kind: str, path: Path, tight: bool = False):
         self.kind = kind
+        self.tight = tight
         super().__init__()
+        self.used: dict[str, float] = dict.fromkeys(self.logs, 0.0)
+        """By channel: a number that increases with each use."""
+        self.gone: dict[str, int] = dict.fromkeys(self.logs, 0)
+        """By channel: the seq up to which publications made room for others."""
+        self._uses = count(1_000_000)
         self.wall = Time()
         self.reactions: list[tuple[Any, ...]] = []
         self.hooks: list[tuple[Any, ...]] = []
@@ -78,11 +91,16 @@ class World(Lists):
     def _start(self) -> None:
         self.broker: MemoryBroker
         if self.kind == "memory":
-            history = History(OPTIONS.__getitem__)
+            history = History(OPTIONS.__getitem__, room=self._room())
             self.broker = MemoryBroker(history, Keys(100), Metrics(), self.wall, self.steady)
         else:
             self.server = Run(
-                self._path, self.kind, OPTIONS.__getitem__, self.wall, steady=self.steady
+                self._path,
+                self.kind,
+                OPTIONS.__getitem__,
+                self.wall,
+                steady=self.steady,
+                room=self._room(),
             )
             self.broker = self.server.broker
         self.node = Node(
@@ -97,8 +115,18 @@ class World(Lists):
             Hooks(self),
         )
         self.broker.attach(self._deliver)
+        self._on_evict = self.node.history.room.on_evict
+        self.node.history.room.on_evict = self._made_room
+        self._make = self.node.history.room.make
+        self.node.history.room.make = self._use_and_make  # type: ignore[method-assign]
+        self._append = self.node.history.append
+        self.node.history.append = self._use_and_append  # type: ignore[method-assign]
+        self.node.hub.on_leave.append(lambda channel, subscriber: self._use(channel))
         self.epoch, self.seq = self.node.history.epoch, self.node.history.seq
         self.steady.calls.clear()
+
+    def _room(self) -> Room:
+        return Room(*TIGHT) if self.tight else Room()
 
     def stop(self, fails: bool = False) -> None:
         """Stop the server in order, and start it; one commit may fail."""
@@ -174,7 +202,7 @@ class World(Lists):
 
     def _compare_start(self, name: str, log: Log, orderly: bool) -> None:
         """Compare a channel that was loaded with its list."""
-        channel = self.node.history.peek(name)
+        channel = self._channel(name)
         self.tops[name, channel.epoch] = channel.top
         rows = channel.after(0)
         loaded = [int(row.data) for row in rows]
@@ -192,6 +220,14 @@ class World(Lists):
             young = [number for number in young if number in loaded]
         if orderly or self.kind == "memory":
             assert loaded == young, "not what was retained"
+        elif self.tight and len(loaded) < len(young):
+            # Evicted rows of other channels may have returned, and take their room.
+            assert young[len(young) - len(loaded) :] == loaded
+            young = loaded
+        if self.tight and log.numbers and name not in self.node.history.channels:
+            self.forgets += 1
+        self.used[name] = rows[-1].seq if rows else channel.floor_seq
+        self.gone[name] = 0
         # Rows that were evicted may have returned, since they are deleted by a later commit.
         assert loaded[len(loaded) - len(young) :] == young, "an acknowledged publication is lost"
         assert loaded == log.numbers[len(log.numbers) - len(loaded) :]
@@ -256,7 +292,7 @@ class World(Lists):
 
         def cleared(_: None) -> None:
             clearing.remove(numbers)
-            found = [int(row.data) for row in self.node.history.peek(channel).after(0)]
+            found = [int(row.data) for row in self._channel(channel).after(0)]
             # It may have removed publications that came while it waited.
             assert numbers.isdisjoint(found), "acknowledged and not removed"
             kept = [row.number for row in log.kept]
@@ -274,12 +310,23 @@ class World(Lists):
     def commit(self) -> None:
         if THREAD.jobs:
             self._note_job()
-            self.committed = self._batch().seq
-            THREAD.work()
+            batch = self._batch()
+            self.committed = batch.seq
+            self._end_job(batch, THREAD.work)
 
     def fail(self) -> None:
         if THREAD.jobs:
-            THREAD.fail()
+            self._end_job(self._batch(), THREAD.fail)
+
+    def _end_job(self, batch: Batch, end: Callable[[], object]) -> None:
+        """End the commit; the channels of a sync one are pinned meanwhile, and then used."""
+        assert self.server is not None
+        names = {row.channel for row in batch.rows} | set(self.node.history._pinned)
+        if self.kind != "sync":
+            names.clear()
+        self.used.update(dict.fromkeys(names, math.inf))
+        end()
+        self.used.update(dict.fromkeys(names, next(self._uses)))
 
     def advance(self, seconds: float) -> None:
         self._note_job()
@@ -359,10 +406,64 @@ class World(Lists):
 
     def add(self, row: Publication, born: float) -> None:
         super().add(row, born)
+        log = self.logs[row.channel]
+        log.kept = [each for each in log.kept if each.seq > self.gone[row.channel]]
         key = self.keys.get((row.channel, self.attempts[int(row.data)].key))
         if key is not None and self.kind == "sync":
             # The time of the row is from the start of the commit.
             key.stepped = self._job_stepped
+
+    def _use_and_append(self, publication: Publication, born: float) -> int:
+        self._use(publication.channel)
+        return self._append(publication, born)
+
+    def _use_and_make(self, names: Sequence[str]) -> None:
+        self.node.history.room.check(names)
+        for name in names:
+            self._use(name)
+        self._make(names)
+
+    def _use(self, channel: str) -> None:
+        if self.used[channel] != math.inf:
+            self.used[channel] = next(self._uses)
+
+    def _is_idle(self, name: str) -> bool:
+        history = self.node.history
+        channel = history.channels.get(name)
+        # Checked below, but one that is being joined is not in the hub yet.
+        is_watched = channel is not None and channel.watched
+        return not (is_watched or name in TIGHT[2] or name in history._pinned)
+
+    def check_full(self, channels: Sequence[str]) -> None:
+        names = self.node.history.channels
+        new = [channel for channel in channels if channel not in names]
+        held = [name for name in names if name in channels or not self._is_idle(name)]
+        assert self.tight
+        assert len(held) + len(new) > TIGHT[1], "refused although there is room"
+
+    def _made_room(self, name: str, rows: int, setting: str) -> None:
+        """A channel makes room: it must be the right one."""
+        with self.noted():
+            history = self.node.history
+            idle = [other for other in history.channels if self._is_idle(other)]
+            if name in history.channels:
+                left = len(history.channels[name])
+                assert (idle, left) == ([], (left + rows) // 2)
+                assert setting == "history_total_bytes"
+                self.gone[name] = history.channels[name].floor_seq
+            else:
+                assert self._is_idle(name)
+                assert all(self.used[name] <= self.used[other] for other in idle)
+                self.gone[name] = history.seq
+                self.forgets += 1
+            log = self.logs[name]
+            log.kept = [row for row in log.kept if row.seq > self.gone[name]]
+        self._on_evict(name, rows, setting)
+
+    def _channel(self, name: str) -> Channel:
+        """The channel of this name; this is no use of it."""
+        history = self.node.history
+        return history.channels[name] if name in history.channels else history.peek(name)
 
     def _reported(self, text: str) -> None:
         with self.noted():
@@ -377,18 +478,32 @@ class World(Lists):
         history = self.node.history
         assert history.seq == self.seq
         for name, log in self.logs.items():
-            channel = history.peek(name)
+            channel = self._channel(name)
             rows = channel.after(0)
             found, kept = [int(row.data) for row in rows], [row.number for row in log.kept]
             assert found == kept or self.clearing[name], "not what is retained"
             assert [row.offset for row in rows] == list(range(channel.floor + 1, channel.top + 1))
             assert [row.seq for row in rows] == sorted({row.seq for row in rows})
             assert [row.time for row in rows] == sorted(row.time for row in rows)
+        if self.tight:
+            self._check_bounds()
         if not self.steady.calls:
             for guest in self.guests:
                 guest.check_live()
         if not THREAD.jobs:
             assert self.waiting_keys == {}, "a key stays pending"
+
+    def _check_bounds(self) -> None:
+        room, channels = self.node.history.room, self.node.history.channels
+        rows = [row for channel in channels.values() for row in channel.after(0)]
+        size = len(channels) * CHANNEL_BYTES + sum(map(memory_bytes, rows))
+        assert room.bytes == size, "not what is kept"
+        for name, channel in channels.items():
+            assert channel.watched == self.node.hub.is_watched(name)
+        # Those of a sync commit are made without a question.
+        pinned = len(self.node.history._pinned)
+        assert size <= TIGHT[0] + pinned * CHANNEL_BYTES, "too many bytes"
+        assert len(channels) <= TIGHT[1] + 1 + pinned, "too many channels"
 
     def _note_job(self) -> None:
         """Note the time of a commit that has started."""

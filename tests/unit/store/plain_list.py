@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,6 +106,9 @@ class Lists:
         self.seqs: dict[int, int] = {}
         self.tops: dict[tuple[str, str], int] = {}
         """The last offset of each channel and epoch."""
+
+    def check_full(self, channels: Sequence[str]) -> None:
+        """A reader of these channels was refused: there must be no room for them."""
 
     def run(self, coroutine: Any) -> None:
         """Run a coroutine that nothing awaits."""

@@ -17,6 +17,7 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
 from pushserver.channels.publication import Draft, Publication, Receipt
+from pushserver.channels.room import Room
 from pushserver.errors import Unavailable
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
@@ -93,16 +94,19 @@ class Run:
         time: Time | None = None,
         keys: int = 100,
         steady: Time | None = None,
+        room: Room | None = None,
     ):
         """`options` are for all channels, or by name; `time` is the wall clock.
 
-        `steady` is the same clock unless it is given.
+        `steady` is the same clock and runs with the reactor, unless it is given.
         """
         RUNS.append(self)
         self.reactor = cast(Any, Clock())
         self.time = time or Time()
         self.steady = steady or self.time
-        self.history = History(options if callable(options) else lambda name: options)
+        self._runs_alone = steady is not None
+        by_name = options if callable(options) else lambda name: options
+        self.history = History(by_name, room=room)
         self.keys = Keys(keys)
         self.metrics = Metrics()
         self.delivered: list[Publication] = []
@@ -144,8 +148,8 @@ class Run:
         self.storage.startService()
 
     def _monotonic(self) -> float:
-        """The steady clock, which runs with the reactor."""
-        return self.steady() + cast(float, self.reactor.seconds())
+        """The steady clock."""
+        return self.steady() + (0.0 if self._runs_alone else cast(float, self.reactor.seconds()))
 
     def publish(self, data: int, channel: str = "a", key: str = "") -> Answer:
         """Publish a number."""

@@ -54,21 +54,24 @@ WITHIN = st.tuples(st.sampled_from(["react", "hook"]), CALLS).map(lambda pair: (
 STEPS = st.one_of(CALLS, CALLS, *[COMMIT] * 9, *OTHERS, WITHIN, WITHIN)
 
 
+@pytest.mark.parametrize("tight", [False, True], ids=["ample", "tight"])
 @pytest.mark.parametrize("kind", ["memory", "batched", "sync"])
 @pytest.mark.usefixtures("_expects_store_problems")
 @settings(max_examples=EXAMPLES)
 @given(steps=programs(STEPS, most=80))
-def test_guarantees_hold_in_any_sequence_of_operations(kind: str, steps: list[Step]) -> None:
-    run(kind, steps)
+def test_guarantees_hold_in_any_sequence_of_operations(
+    kind: str, tight: bool, steps: list[Step]
+) -> None:
+    run(kind, steps, tight)
 
 
-def run(kind: str, steps: list[Step]) -> World:
+def run(kind: str, steps: list[Step], tight: bool = False) -> World:
     """Run the steps, and end the server."""
     THREAD.jobs.clear()
     with pytest.MonkeyPatch.context() as patch, folder_in_memory() as folder:
         # So that a pass takes several turns.
         patch.setattr(fanout, "SLICE", 2)
-        world = World(kind, Path(folder, "s.db"))
+        world = World(kind, Path(folder, "s.db"), tight)
         try:
             for step in steps:
                 world.do(*step)
