@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pushserver.auth.issuer import token
 from pushserver.errors import (
     InvalidData,
     InvalidKey,
@@ -15,7 +16,6 @@ from pushserver.errors import (
     Refused,
     Unavailable,
 )
-from pushserver.issuer import token
 from pushserver.publisher import apublish, publish
 
 if TYPE_CHECKING:

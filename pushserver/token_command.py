@@ -7,8 +7,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pushserver.auth.issuer import token
 from pushserver.console import CommandFailed, shown_json
-from pushserver.issuer import token
 from pushserver.token_reading import claim_lines, given, in_json, parts
 
 if TYPE_CHECKING:

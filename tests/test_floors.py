@@ -40,7 +40,6 @@ FACE = {
     "__main__",
     "cli",
     "console",
-    "issuer",
     "key_command",
     "listing",
     "opener",

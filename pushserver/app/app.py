@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any, TypeVar
@@ -14,14 +14,19 @@ from pushserver.app.dispatch import Dispatcher
 from pushserver.app.handlers import HandlerRegistry, make_handler
 from pushserver.app.link import ServerLink
 from pushserver.app.result import Published
+from pushserver.auth import issuer
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
 from pushserver.channels.publication import Draft, check_tags
 from pushserver.config.convert import Location, convert_known
 from pushserver.errors import NotRunning
+from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import message_push
 from pushserver.protocols.formats import SessionFormat
+from pushserver.sessions.callbacks import ClientSession
+from pushserver.sessions.node import Node
+from pushserver.sessions.peers import Peer
 from pushserver.sources.engine.environment import Plan
 from pushserver.sources.functions.adapt import adapt, is_async
 
@@ -181,6 +186,73 @@ class App:
 
         link.call_soon(send)
 
+    def token(
+        self,
+        user: str,
+        *,
+        channels: Iterable[str] | None = None,
+        seconds: float = 3600.0,
+        info: object = None,
+        channel: str | None = None,
+    ) -> str:
+        """A token with which a client of this server is `user`; see `pushserver.token`.
+
+        It is signed with the `auth.token_secret` of the server. Raises ValueError if there is
+        none, and for invalid values, and NotRunning.
+        """
+        secret = self._server().token_secret
+        if not secret:
+            raise ValueError("the server has no auth.token_secret, which signs tokens")
+        return issuer.token(
+            user, channels=channels, seconds=seconds, secret=secret, info=info, channel=channel
+        )
+
+    def disconnect(
+        self, user: str, reason: str = "disconnected by the application", code: int = 4500
+    ) -> None:
+        """End all connections of the user, streams and long-polls included.
+
+        With a code from 4500 to 4999 its clients do not reconnect. Raises ValueError for an empty
+        user and for another code than 4000 to 4999.
+        """
+        if not 4000 <= code <= 4999:
+            raise ValueError(f"code {code}: expected 4000 to 4999")
+        text = str(reason).encode("utf-8", "replace").decode()
+        self._for_peers(user, lambda peer: peer.disconnect(code, text))
+
+    def subscribe(self, user: str, channel: str) -> None:
+        """Subscribe all clients of the user to the channel; raises InvalidName, ValueError."""
+        check_name(channel)
+        self._for_sessions(user, lambda node, session: node.run(session.invite(channel)))
+
+    def unsubscribe(self, user: str, channel: str) -> None:
+        """Unsubscribe all clients of the user from the channel; raises InvalidName, ValueError."""
+        check_name(channel)
+        code, reason = centrifuge.UNSUBSCRIBED, "taken out by the server"
+        self._for_sessions(user, lambda node, session: session.unsubscribe(channel, code, reason))
+
+    def _for_peers(self, user: str, call: Callable[[Peer], object]) -> None:
+        link = self._server()
+        _check_user(user)
+
+        def call_all() -> None:
+            for peer in link.node.peers:
+                if peer.info.user == user:
+                    call(peer)
+
+        link.call_soon(call_all)
+
+    def _for_sessions(self, user: str, call: Callable[[Node, ClientSession], object]) -> None:
+        link = self._server()
+        _check_user(user)
+
+        def call_all() -> None:
+            for session in link.node.sessions.of_user(user):
+                if session.connected:
+                    call(link.node, session)
+
+        link.call_soon(call_all)
+
     @property
     def clients(self) -> list[Client]:
         """The clients that are connected over the Centrifuge protocol now.
@@ -217,3 +289,8 @@ class App:
                 " twistd pushserver or its run(), or start its service()"
             )
         return link
+
+
+def _check_user(user: object) -> None:
+    if not isinstance(user, str) or not user:
+        raise ValueError(f"the user is {user!r:.60}, expected a text that is not empty")

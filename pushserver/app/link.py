@@ -28,8 +28,9 @@ class ServerLink:
     In a fork of that process all methods raise NotRunning.
     """
 
-    def __init__(self, node: Node, reactor: IReactorFromThreads):
+    def __init__(self, node: Node, reactor: IReactorFromThreads, token_secret: str = ""):
         self.node = node
+        self.token_secret = token_secret
         self.in_reactor_thread: Callable[[], bool] = partial(_is_thread, threading.get_ident())
         self._fork_guard = ForkGuard()
         self._reactor = reactor

@@ -31,17 +31,24 @@ class AppService(Service):
     """Attaches an application to its server, and calls its `start` and `stop` handlers."""
 
     def __init__(
-        self, app: Application, dispatcher: Dispatcher, node: Node, reactor: IReactorFromThreads
+        self,
+        app: Application,
+        dispatcher: Dispatcher,
+        node: Node,
+        reactor: IReactorFromThreads,
+        token_secret: str = "",
     ):
+        """`token_secret`: that of the server, for the tokens that the application makes."""
         self._app = app
         self._dispatcher = dispatcher
         self._node = node
         self._reactor = reactor
+        self._token_secret = token_secret
         self._stop = Once()
 
     def startService(self) -> None:
         super().startService()
-        link = ServerLink(self._node, self._reactor)
+        link = ServerLink(self._node, self._reactor, self._token_secret)
         self._app.attach(link, self._dispatcher)
         self._dispatcher.attach(link)
 

@@ -179,7 +179,11 @@ def build(
     root = tree(channels, connections, runners, status, server, pages_of_user)
     shortcut = websockets.shortcut(root) if shortcuts else None
     site = PushSite(root, limits, pages.error, reactor, turns, shortcut, trust, refusals, admission)
-    run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
+    run_by = (
+        None
+        if app is None or handlers is None
+        else AppService(app, handlers, node, reactor, auth.token_secret)
+    )
     service = PushService(node, site, reactor, storage, run_by, shortcuts)
     if published is not None:
         service.keep_updated(published)

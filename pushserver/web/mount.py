@@ -62,8 +62,8 @@ class Mounted(Resource):
         # Another site also puts the fields of a form there, which are a body to publish here.
         plain, _, query = request.uri.partition(b"?")
         request.args = parse_qs(query, True)
-        if b"cf_connect" in request.args:
-            # A connect command may have a secret, and that site may log the URL.
+        if b"cf_connect" in request.args or b"token" in request.args:
+            # A connect command and a token are secrets, and that site may log the URL.
             request.uri = plain
         request.requestHeaders = Fields(dict(request.requestHeaders.getAllRawHeaders()))
         for name, value in HEADERS.items():

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from jwt.algorithms import OKPAlgorithm
 
 import pushserver
-from pushserver import issuer, token_command
+from pushserver import token_command
+from pushserver.auth import issuer
 from pushserver.cli import main
 from tests.http_server import HttpServer, Quiet
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 import pushserver
-from pushserver import issuer
+from pushserver.auth import issuer
 from pushserver.auth.token_keys import secret_key
 from pushserver.auth.tokens import TokenRules, Verifier
 
@@ -22,7 +22,7 @@ NOW = 1_800_000_000.25
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PUSHSERVER_AUTH_TOKEN_SECRET", raising=False)
-    monkeypatch.setattr("pushserver.issuer.time.time", lambda: NOW)
+    monkeypatch.setattr("pushserver.auth.issuer.time.time", lambda: NOW)
 
 
 def made(user: object = "ann", **arguments: Any) -> Any:
