@@ -33,10 +33,9 @@ class Watcher:
 class Commanded:
     """The client of an application, whose methods the test calls; see tests/node/app.mjs."""
 
-    def __init__(self, server: Server, data: object = None):
-        command = ["node", "app.mjs", server.websocket("connection/websocket")]
-        if data is not None:
-            command.append(json.dumps(data))
+    def __init__(self, server: Server, data: object = None, cookie: str = ""):
+        url = server.websocket("connection/websocket")
+        command = ["node", "app.mjs", url, "" if data is None else json.dumps(data), cookie]
         self._lines = Lines(command, folder=NODE, typed=True)
 
     def do(self, *call: Any) -> None:

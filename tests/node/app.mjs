@@ -1,4 +1,4 @@
-// The official JavaScript client, told what to do: `node app.mjs WEBSOCKET_URL [CONNECT_DATA]`.
+// The official JavaScript client, told what to do: `node app.mjs WEBSOCKET_URL CONNECT_DATA [COOKIE]`.
 // Takes one JSON list a line, the name of a method of the client and its arguments, such as
 // ["rpc", "greet", "Ada"]; ["subscribe", "news", OPTIONS] is a subscription of its own. The option
 // `state` is the position that `getState` returns.
@@ -8,14 +8,20 @@ import { createInterface } from 'node:readline';
 import { Centrifuge } from 'centrifuge';
 import WebSocket from 'ws';
 
-const [url, data] = process.argv.slice(2);
+const [url, data, cookie] = process.argv.slice(2);
 const say = (what, context) => console.log(JSON.stringify({ [what]: context }));
 
+class WithCookie extends WebSocket {
+  constructor(address, protocols) {
+    super(address, protocols, { headers: cookie ? { cookie } : {} });
+  }
+}
+
 const client = new Centrifuge(url, {
-  websocket: WebSocket,
+  websocket: WithCookie,
   minReconnectDelay: 100,
   maxReconnectDelay: 500,
-  data: data === undefined ? undefined : JSON.parse(data),
+  data: data ? JSON.parse(data) : undefined,
 });
 const events = ['connecting', 'connected', 'disconnected', 'message', 'publication', 'error'];
 for (const event of [...events, 'subscribed', 'unsubscribed']) {
@@ -30,7 +36,7 @@ function subscribe(channel, { state, ...options } = {}) {
     };
   }
   const subscription = client.newSubscription(channel, options);
-  for (const event of ['subscribed', 'publication', 'unsubscribed', 'error']) {
+  for (const event of ['subscribed', 'publication', 'join', 'unsubscribed', 'error']) {
     subscription.on(event, (context) => say(`own ${event}`, context));
   }
   subscription.subscribe();
