@@ -3,6 +3,7 @@
 
 import { allowLongCalls, keepIntegers, keepTimes, listenToResult, networkEvents } from "./client.js";
 import { Feed } from "./feed.js";
+import { PostEventSource } from "./fetch_event_source.js";
 import { answerReason, closeReason, failureReason, originReason, reconnectReason } from "./reasons.js";
 
 const MAX_DELAY_MS = 5000; // the client's default is 20 s, too long on a page that somebody looks at
@@ -15,16 +16,12 @@ const PROTOCOL_PATHS = [
 ];
 
 /** The client's list of transports, in order of preference, below the root URL of the server. */
-export function transportsOf({ root, data, token, getToken }) {
-  // An EventSource has the connect command in its URL, which proxies and servers log.
-  const isSecret = data !== undefined || token !== undefined || getToken !== undefined;
-  return PROTOCOL_PATHS.filter(([transport]) => transport !== "sse" || !isSecret).map(
-    ([transport, path]) => {
-      const url = new URL(path, root);
-      if (transport === "websocket") url.protocol = url.protocol.replace("http", "ws");
-      return { transport, endpoint: url.href };
-    },
-  );
+export function transportsOf({ root }) {
+  return PROTOCOL_PATHS.map(([transport, path]) => {
+    const url = new URL(path, root);
+    if (transport === "websocket") url.protocol = url.protocol.replace("http", "ws");
+    return { transport, endpoint: url.href };
+  });
 }
 
 /**
@@ -102,7 +99,18 @@ export class Host {
       maxReconnectDelay: MAX_DELAY_MS,
       networkEventTarget: this.network,
       fetch: (url, options) => this.#fetch(url, options),
+      ...(given.length > 0 && { eventsource: this.#postingSource() }),
     });
+  }
+
+  // The browser's EventSource would have the data and the token in its URL.
+  #postingSource() {
+    const ask = (url, options) => this.#fetch(url, options);
+    return class extends PostEventSource {
+      fetch(url, options) {
+        return ask(url, options);
+      }
+    };
   }
 
   #watch(peer, message) {

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Request
 
 from tests.e2e.server import Server, running
+from tests.e2e.test_fallback import NO_STREAMS
 
 SECRET = "hunter2-is-secret"
 APP = f"""
@@ -138,6 +139,33 @@ class TestTheClient:
             with running(Server(folder, *options)) as server:
                 page.goto(there.url)
                 assert connect(page, server.url) == "live"
+
+
+PAGE = """
+async ([token]) => {
+  const { connect } = await import("./static/pushserver.js");
+  const server = connect({ data: { token } });
+  return new Promise((done) => {
+    server.watch("ticks", ({ data }) => done(data));
+    server.onState(({ state, reason }) => state === "closed" && done(reason));
+  });
+}
+"""
+
+
+class TestPushserverJs:
+    @pytest.mark.parametrize(("token", "result"), [(SECRET, "grün"), ("x", "wrong token (4500)")])
+    def test_posts_its_data_where_nothing_else_passes(
+        self, folder: Path, page: Page, token: str, result: str
+    ) -> None:
+        with running(Server(folder, "--app=secret:app")) as server:
+            page.add_init_script(NO_STREAMS)
+            requests = record(page)
+            page.goto(server.url)
+            assert page.evaluate(PAGE, [token]) == result
+            last = requests[-1]
+            assert (last.method, last.url) == ("POST", f"{server.url}connection/sse")
+            assert not any("cf_connect" in request.url for request in requests)
 
 
 READ = """
