@@ -140,11 +140,6 @@ class Permissions:
             rule = "token"
         return rule, setting, handled
 
-    def is_open(self, action: Action, channel: str) -> bool:
-        """Whether every peer may do this, so that its identity does not matter."""
-        rule, _, handled = self.rule(action, channel)
-        return rule == "anyone" and not handled and not self._closed and users_of(channel) is None
-
     def _needs(
         self, action: Action, channel: str, rule: Rule, setting: str, identity: Identity
     ) -> Denied:
