@@ -24,6 +24,7 @@ from pushserver.resources.api_methods import KNOWN, METHODS, WITHOUT_PROOF, Meth
 from pushserver.sessions.node import Node
 from pushserver.web.body import check_coding
 from pushserver.web.gate import Gate
+from pushserver.web.mount import surroundings
 from pushserver.web.resource import (
     Answer,
     ContainerResource,
@@ -80,7 +81,10 @@ class MethodResource(LeafResource):
             body = jsontext.compact(body)
         except InvalidData as error:
             return answer_json(request, api_error(error))
-        answer = await self._methods(key).call(self._name, body)
+        methods = self._methods(key)
+        answer = await methods.call(self._name, body)
+        if methods.denied:
+            surroundings(request).log_refusal(request, 403, methods.denied)
         # The client `cent` expects the replies of a batch without a `result` around them.
         return answer_json(request, answer.get("result") if self._is_batch(answer) else answer)
 

@@ -46,7 +46,7 @@ class Methods:
     """The methods of the API, for a caller with this key.
 
     `sources` returns the state of the sources, `started` is the time of the steady clock at which
-    the server was put together.
+    the server was put together. `denied` is the last reason why a command of a batch was denied.
     """
 
     def __init__(self, node: Node, sources: Callable[[], list[Any]], started: float, key: Key):
@@ -54,6 +54,7 @@ class Methods:
         self._sources = sources
         self._started = started
         self._key = key
+        self.denied = ""
 
     async def call(self, name: str, body: bytes) -> dict[str, object]:
         """Return `{"result": ...}`, or `{"error": ...}` for any error that a caller can cause.
@@ -118,6 +119,7 @@ class Methods:
         try:
             answer = await self.call(names[0], bytes(command[names[0]]))
         except Denied as error:
+            self.denied = str(error)
             return api_error(error)
         return {names[0]: answer["result"]} if "result" in answer else answer
 

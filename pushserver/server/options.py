@@ -151,8 +151,6 @@ def make(
     """The service of these options; raises StartFailed."""
     types = SourceTypes()
     config = configure(options, environment, types)
-    for line in warnings(environment, types, config):
-        _log.warn("{line}", line=line)
     if app is not None:
         config = with_app(config, app)
     private = file_of(options["app"]) if options["app"] else main_file()
@@ -193,11 +191,17 @@ def main_file() -> str:
 def configure(
     options: Options, environment: Mapping[str, str], types: Types | None = None
 ) -> Config:
-    """The configuration: the file, then the environment, then the options; the last one counts."""
+    """The configuration: the file, then the environment, then the options; the last one counts.
+
+    Logs a warning for each dubious setting; raises StartFailed.
+    """
+    types = SourceTypes() if types is None else types
     try:
-        config = read(options["config"], environment, SourceTypes() if types is None else types)
+        config = read(options["config"], environment, types)
     except InvalidConfig as error:
         raise StartFailed(str(error)) from None
+    for line in warnings(environment, types, config):
+        _log.warn("{line}", line=line)
     listen = listen_texts(options)
     if listen:
         config = replace(config, server=replace(config.server, listen=listen))

@@ -78,7 +78,7 @@ class Identification:
         try:
             key = credentials.key
             bearer, token = credentials.bearer, credentials.token
-            if key is None and bearer is not None and not looks_like_token(bearer):
+            if key is None and bearer is not None and self._is_key(bearer):
                 key = bearer
             elif token is None:
                 token = bearer
@@ -96,12 +96,16 @@ class Identification:
             return Identity(problem=Unavailable(str(error), "application"))
         return ANONYMOUS
 
+    def _is_key(self, bearer: str) -> bool:
+        """Whether this is a key; one of the configuration may have two dots, as tokens have."""
+        return not looks_like_token(bearer) or self._keys.find(bearer) is not None
+
     def of_key(self, text: str, address: str | None) -> Identity:
         """The identity of an API key; raises WrongKey, which counts for the address."""
         key = self._keys.find(text)
         if key is None:
             none = "this server has no API keys (auth.api_keys), and a key was sent"
-            known = "the API key is not one of auth.api_keys"
+            known = "the API key is not one of auth.api_keys and auth.keys"
             raise self._counted(WrongKey(known if len(self._keys) else none), address)
         return Identity(key=key)
 

@@ -253,7 +253,10 @@ def test_an_unreachable_server_is_named_in_the_error(pauses: Pauses) -> None:
 @pytest.mark.parametrize(
     ("status", "answer", "message"),
     [
-        (*refused(401, "the API key is not one of auth.api_keys"), "401: the API key is not one"),
+        (
+            *refused(401, "the API key is not one of auth.api_keys and auth.keys"),
+            "401: the API key is not one",
+        ),
         (*refused(400, "invalid channel name"), "400: invalid channel name"),
         (404, b"<html>", "404 Not Found"),
         (500, b'{"error": 5}', "500 Internal Server Error"),

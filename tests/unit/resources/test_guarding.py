@@ -100,7 +100,7 @@ def test_reading_with_a_wrong_key_is_refused(
 ) -> None:
     path, headers = reader
     answer = visit(server, path.format("room:1"), **headers, x_api_key="guessed")
-    assert answer.error == (401, "the API key is not one of auth.api_keys")
+    assert answer.error == (401, "the API key is not one of auth.api_keys and auth.keys")
     assert answer["www-authenticate"] == "ApiKey"
 
 

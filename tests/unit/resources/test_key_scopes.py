@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.logger import LogLevel
 
 from pushserver import Client, PushServer
 from pushserver.auth.keys import SCOPES, Scope
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.settings import Auth, Config, KeySettings
 from pushserver.resources.api_methods import METHODS
-from tests.unit.fakes.web import Response, Server
+from tests.unit.fakes.web import Log, Response, Server
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "protocols.md"
 
@@ -189,8 +190,11 @@ def test_a_batch_makes_the_calls_that_the_key_permits() -> None:
         {"channels": {}},
         {"disconnect": USER},
     ]
-    answer = call(server, "chat-publish", "batch", {"commands": commands})
+    with Log(LogLevel.info) as log:
+        answer = call(server, "chat-publish", "batch", {"commands": commands})
     assert answer.status == 200
+    [line] = log.take()
+    assert "refused 403 to 127.0.0.1: POST /api/batch: the key chat-publish may not" in line
     codes = [reply.get("error", {}).get("code") for reply in answer.json["replies"]]
     assert codes == [103, None, 103, 103, 103]
     assert list(server.hub.history.channels) == ["news"]
@@ -312,6 +316,17 @@ class TestReading:
 
     def test_of_a_channel_for_everyone_needs_no_scope(self, reader: str) -> None:
         assert self.status(make_server(), reader, "other", "chat-publish")[0] == 200
+
+
+@pytest.mark.parametrize("text", ["a.b.c", "with.two.dots"])
+def test_a_key_with_two_dots_is_no_token(text: str) -> None:
+    keys = {"dots": KeySettings(key=text)}
+    config = Config(auth=Auth(keys=keys), defaults=ChannelOptions(subscribe="key"))
+    server = Server(config=config)
+    for value in (f"Bearer {text}", f"ApiKey {text}"):
+        assert server.get("/channels/a", authorization=value).status == 200
+        assert server.get("/channels/a", "POST", b"1", authorization=value).status == 201
+    assert server.get("/channels/a", authorization="Bearer a.b.d").status == 401
 
 
 def test_publishing_where_a_handler_decides_needs_the_scope() -> None:

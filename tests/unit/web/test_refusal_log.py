@@ -47,9 +47,8 @@ class TestRefusalLog:
     def test_has_status_address_method_path_and_reason(self) -> None:
         with Log(LogLevel.info) as log:
             send(Server(config=CONFIG), post("guess")).vanish()
-        assert log.take() == [
-            f"refused 401 to {ATTACKER}: POST /channels/a: the API key is not one of auth.api_keys"
-        ]
+        reason = "the API key is not one of auth.api_keys and auth.keys"
+        assert log.take() == [f"refused 401 to {ATTACKER}: POST /channels/a: {reason}"]
 
     def test_goes_on_for_ever_and_counts_what_it_leaves_out(self) -> None:
         server = Server(Limits(new_connections_per_second=1_000))
