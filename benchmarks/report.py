@@ -45,9 +45,9 @@ for slow readers) cost them nothing here.
 REACTORS = """\
 `pushserver serve` runs an application with coroutines on [asyncio's
 reactor](applications.md#asyncio). In runs that alternated between the reactors at 1,000 clients
-(2026-11-29, eight pairs), a delivery cost 1.04 times as much as on epoll (0.90 to 1.16), and a
-connect and subscribe 1.14 times (0.78 to 1.20). 1,000 idle connections used 0.1 % of a core on
-both. At 5,000 clients (two pairs), a delivery cost 0.94 and 1.00 times as much.
+(2026-11-29, six pairs), a delivery cost 1.02 times as much as on epoll (0.87 to 1.19), and a
+connect and subscribe 1.06 times (0.95 to 1.16). 1,000 idle connections used 0.11 % of a core, and
+0.09 % on epoll.
 """
 
 
