@@ -61,6 +61,17 @@ class Presence:
         """Push joins and leaves to this subscriber of the channel, until it leaves itself."""
         self._observers.setdefault(channel, {})[observer] = None
 
+    def own_join(self, channel: str, observer: Observer) -> bytes:
+        """The push of the observer's own join, which Centrifugo sends too; empty for no observer.
+
+        It is not among those of `_joined`, because it comes after the reply to the subscribe.
+        """
+        observers = self._observers.get(channel)
+        if not observers or observer not in observers:
+            return b""
+        crowd = self._hub.size(channel) > self._announced_audience
+        return b"" if crowd else centrifuge.join_push(channel, self.info(channel, observer))
+
     def _joined(self, channel: str, subscriber: Subscriber) -> None:
         self._push(channel, subscriber, centrifuge.join_push)
 

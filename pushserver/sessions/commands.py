@@ -176,6 +176,8 @@ def _subscribed(
     It has about `most` bytes of publications; the others are pushed after it. To the client both
     are the same: it takes its position from the answer and then from each publication.
     """
+    if own_join := session.node.presence.own_join(channel, session):
+        session.push_after_reply(own_join)
     recovered = position is not None and not joined.reason
     rows, text, count = joined.publications, b"", 0
     if rows and most > 0:

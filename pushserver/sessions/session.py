@@ -320,6 +320,8 @@ class Session(Conversation[SessionFormat]):
             self.push(
                 centrifuge.subscribe_push(channel, joined.epoch, joined.offset, invitation.data)
             )
+            if own_join := self.node.presence.own_join(channel, self):
+                self.push(own_join)
             self._push_all([(channel, rows)] if rows else [])
 
     def due(self, now: float) -> float | None:

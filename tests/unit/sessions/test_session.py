@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Coroutine
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,7 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
 from pushserver.protocols import centrifuge
 from pushserver.sessions.base import CLOSING_SECONDS
+from pushserver.sessions.callbacks import Invitation
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
 from tests.unit.fakes.tools import (
@@ -365,6 +367,33 @@ def test_subscriber_with_join_leave_gets_joins_and_leaves() -> None:
     info = {"info": {"user": "", "client": other.session.info.client}}
     pushes = observer.pushes()
     assert pushes == [{"channel": "a", kind: info} for kind in ("join", "leave") * 2]
+
+
+def test_own_join_comes_after_the_reply() -> None:
+    node = make_node()
+    client, quiet = Client(node), Client(node)
+    info = {"user": "", "client": client.session.info.client}
+    reply, push = client.say({"id": 2, "subscribe": {"channel": "a", "join_leave": True}})
+    assert "subscribe" in reply
+    assert push == {"push": {"channel": "a", "join": {"info": info}}}
+    assert len(quiet.say({"id": 2, "subscribe": {"channel": "a"}})) == 1
+
+
+def test_own_join_comes_after_the_push_of_a_subscription_by_the_server() -> None:
+    node = make_node(ChannelOptions(force_push_join_leave=True))
+    client = Client(node)
+    drive(client.session.invite("a", Invitation(info=b"1")))
+    subscribed, joined = client.pushes()
+    assert "subscribe" in subscribed
+    assert joined["join"]["info"]["chan_info"] == 1
+
+
+def test_own_join_is_not_announced_in_a_crowd() -> None:
+    node = make_node(limits=replace(Limits(), announced_audience=1))
+    for expected in (2, 1):
+        client = Client(node)
+        replies = client.say({"id": 2, "subscribe": {"channel": "a", "join_leave": True}})
+        assert len(replies) == expected
 
 
 def test_a_call_without_a_handler_is_not_available() -> None:
