@@ -9,6 +9,11 @@ export interface ConnectOptions {
   data?: unknown;
   /** The name of this program for the server; "pushserver-js" by default. */
   name?: string;
+  /**
+   * Whether tabs of this browser use one connection: those with the same server, data and token. A
+   * text, such as the name of the user, takes the place of the token in this comparison.
+   */
+  share?: boolean | string;
   /** A token of the connection. */
   token?: string;
   /** Gets a new token when the old one has expired. */

@@ -7,14 +7,14 @@
 // Centrifuge client, which this file loads.
 
 import "./vendor/centrifuge-5.8.0/centrifuge.js";
-import { channelName, checkOptions, listener, serverUrl } from "./js/arguments.js";
+import { channelName, checkOptions, jsonValue, listener, serverUrl } from "./js/arguments.js";
 import { linkTo } from "./js/link.js";
 import { partsOf } from "./js/parts.js";
 import { callError } from "./js/reasons.js";
 import { Watch } from "./js/watch.js";
 
 const ROOT = new URL("..", import.meta.url);
-const CONNECT_OPTIONS = ["data", "getToken", "name", "token"];
+const CONNECT_OPTIONS = ["data", "getToken", "name", "share", "token"];
 const WATCH_OPTIONS = ["event", "last", "onGap", "onReset", "onState", "onWatching"];
 
 /** Connects to the server at `url`, by default the one that this module comes from. */
@@ -98,18 +98,19 @@ class Server {
 
   /** The answer of the application's handler of this event. */
   async call(event, data) {
-    const { data: answer } = await this.#request("rpc", event, data ?? null);
+    const { data: answer } = await this.#request("rpc", event, jsonValue("call", data ?? null));
     return answer;
   }
 
   /** Sends a message to the application, which does not answer. */
   async send(data) {
-    await this.#request("send", data);
+    await this.#request("send", jsonValue("send", data));
   }
 
   /** Publishes to a channel, if the server permits it. */
   async publish(channel, data) {
-    await this.#request("publish", channelName("publish", channel), data);
+    const name = channelName("publish", channel);
+    await this.#request("publish", name, jsonValue("publish", data));
   }
 
   /** Calls the function with the state now, and with each later one. */

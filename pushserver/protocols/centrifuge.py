@@ -129,9 +129,13 @@ class SubscribeRequest(Struct):
 
 
 class SubscribeData(Struct):
-    """The `data` of a subscribe; `last` is the number of last publications in the answer."""
+    """The `data` of a subscribe; `last` is the number of last publications in the answer.
+
+    `initial`: True if the answer has to tell how many there are without `last`.
+    """
 
     last: int | None = None
+    initial: object = False  # an application may use the name for another type
 
 
 class RefreshRequest(Struct):

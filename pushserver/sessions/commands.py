@@ -142,7 +142,7 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     _check_may_subscribe(session, channel, request)
     grant = await grant_of(session, channel, request.token) if request.token else None
     handled = session.node.permissions.check("subscribe", channel, session.identity, grant)
-    last = _initial(session, request)
+    last, data = _initial(session, request)
     if handled:
         await session.node.handlers.subscribe(session, channel, _text(request.data))
     # The client's own subscription replaces one by the server.
@@ -157,6 +157,7 @@ async def subscribe(session: Session, text: bytes) -> Struct:
         session.leave(channel)
         raise CommandError(centrifuge.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
     result = _subscribed(session, channel, joined, position)
+    result.data = data
     if grant is None:
         return result
     session.grant(channel, grant)
@@ -221,17 +222,22 @@ def _check_may_subscribe(
         raise CommandError(centrifuge.LIMIT_EXCEEDED, message)
 
 
-def _initial(session: Session, request: centrifuge.SubscribeRequest) -> int:
-    """The number of last publications in the answer to a subscribe without a position."""
+def _initial(session: Session, request: centrifuge.SubscribeRequest) -> tuple[int, Raw | UnsetType]:
+    """The number of last publications in the answer to a subscribe without a position.
+
+    And the data of the answer: the number of them without `last`, if the request asks for it.
+    """
     options = session.node.history.options(request.channel)
-    last = None
-    if request.data is not UNSET and request.data != b"null":
-        last = _subscribe_data(bytes(request.data)).last
+    if request.data is UNSET or request.data == b"null":
+        return options.initial, UNSET
+    wanted = _subscribe_data(bytes(request.data))
+    data = Raw(b'{"initial":%d}' % options.initial) if wanted.initial is True else UNSET
+    last = wanted.last
     if last is None:
-        return options.initial
+        return options.initial, data
     if last < 0:
         raise Invalid(f"data.last is {last}, expected 0 or more")
-    return min(last, options.history_size)
+    return min(last, options.history_size), data
 
 
 async def unsubscribe(session: Session, text: bytes) -> Struct:

@@ -52,6 +52,7 @@ const CHECKS = {
   event: ["the name of an event", (value) => typeof value === "string" && value !== ""],
   last: ["an integer of 0 or more", (value) => Number.isSafeInteger(value) && value >= 0],
   name: ["a text", (value) => typeof value === "string"],
+  share: ["true, false or a text", (value) => /^(boolean|string)$/.test(typeof value) && value !== ""],
   token: ["a text", (value) => typeof value === "string"],
   data: ["a value of JSON", isJson],
 };
@@ -73,6 +74,12 @@ export function checkOptions(method, options = {}, known) {
     throw new TypeError(`${method}(): ${name} is ${found}, expected ${words}`);
   }
   return given;
+}
+
+/** A copy of the data as JSON has it. */
+export function jsonValue(method, data) {
+  if (!isJson(data)) throw new TypeError(`${method}(): the data is no value of JSON`);
+  return JSON.parse(JSON.stringify(data));
 }
 
 function isJson(value) {

@@ -5,7 +5,7 @@ import { closeReason } from "./reasons.js";
 
 /**
  * Messages to the peers, each with the `channel`: `subscribed` {watch, context, publications}, `joined`
- * {watch, epoch, offset} for a watch of a subscription that exists, `publications`, `subscribing`
+ * {watch, epoch, offset, initial} for a watch of a subscription that exists, `publications`, `subscribing`
  * {reason, retryAt}, `unsubscribed` {reason}, `join` and `leave` {info}. Without a `watch`, a message is
  * for all watches of the channel.
  */
@@ -27,7 +27,7 @@ export class Feed {
     this.watches.set(key, entry);
     if (!this.subscription) {
       this.opener = key;
-      this.#subscribe({ data: { last }, since, joins });
+      this.#subscribe({ data: { last, initial: true }, since, joins });
     } else if (this.subscription.state === "subscribed" && !this.reply) {
       // Joins and leaves need another subscription, from this position.
       if (joins && !this.joins) this.#replace();
@@ -68,7 +68,7 @@ export class Feed {
 
   #replace() {
     this.#end();
-    const data = { last: 0 };
+    const data = { last: 0, initial: true };
     this.#subscribe({ data, since: this.position, joins: true });
   }
 
@@ -109,10 +109,11 @@ export class Feed {
     });
   }
 
-  #subscribed({ recovered, wasRecovering, streamPosition }) {
+  #subscribed({ recovered, wasRecovering, streamPosition, data }) {
     const { epoch = "", offset = 0 } = streamPosition ?? {};
     this.failure = "";
     this.position = { epoch, offset };
+    this.initial = data?.initial ?? 0; // the number of publications for a watch that requests none
     // The client emits the publications of the reply in the same turn, right after this event.
     const reply = { context: { recovered, wasRecovering, epoch, offset }, publications: [] };
     this.reply = reply;
@@ -139,7 +140,8 @@ export class Feed {
   #join(entry) {
     entry.begun = true;
     const { peer, watch } = entry;
-    peer.post({ type: "joined", channel: this.channel, watch, ...this.position });
+    const { channel, initial } = this;
+    peer.post({ type: "joined", channel, watch, initial, ...this.position });
   }
 
   #received({ data, offset, tags, time }) {

@@ -16,7 +16,7 @@ const PROTOCOL_PATHS = [
 ];
 
 /** The client's list of transports, in order of preference, below the root URL of the server. */
-export function transportsOf({ root }) {
+function transportsOf(root) {
   return PROTOCOL_PATHS.map(([transport, path]) => {
     const url = new URL(path, root);
     if (transport === "websocket") url.protocol = url.protocol.replace("http", "ws");
@@ -26,7 +26,7 @@ export function transportsOf({ root }) {
 
 /**
  * The connection. `options`: `root`, the URL of the server, and the `name`, `data`, `token` and
- * `getToken` of the client.
+ * `getToken` of the client; `again` if it takes the place of a connection of another tab.
  *
  * Messages of a peer: `watch`, `unwatch`, `request`, `listen`, `retry`. Messages to it: `state` of the
  * connection, those of a feed (see feed.js), `answer` to a request, and `message` of the application.
@@ -36,7 +36,8 @@ export class Host {
     this.options = options;
     this.peers = new Map();
     this.feeds = new Map(); // by channel
-    this.state = { state: "connecting", reason: "", retryAt: null, canRetry: false };
+    const state = options.again ? "reconnecting" : "connecting";
+    this.state = { state, reason: "", retryAt: null, canRetry: false };
     this.id = ""; // of the connection
     this.answered = ""; // the newest refusal of an HTTP transport, as a text
     this.network = networkEvents();
@@ -92,7 +93,7 @@ export class Host {
   #makeClient() {
     const { root, name, data, token, getToken } = this.options;
     const given = Object.entries({ data, token, getToken }).filter(([, value]) => value !== undefined);
-    return new globalThis.Centrifuge(transportsOf(this.options), {
+    return new globalThis.Centrifuge(transportsOf(root), {
       name,
       ...Object.fromEntries(given),
       emulationEndpoint: new URL("emulation", root).href,

@@ -1,18 +1,35 @@
 // The connections of this page: one for each server and identity.
 
 import { Host } from "./host.js";
+import { canShare, SharedLink } from "./sharing.js";
 
 const links = new Map();
 const functions = new WeakMap(); // a number for each function that gets tokens
 let made = 0;
 
 /** The connection with these options, which the page may have already. */
-export function linkTo(options) {
-  const { getToken } = options;
+export function linkTo({ share = true, ...options }) {
+  const { root, data, token, getToken } = options;
   if (getToken && !functions.has(getToken)) functions.set(getToken, ++made);
-  const key = JSON.stringify([options.root, options.data, options.token, functions.get(getToken)]);
-  if (!links.has(key)) links.set(key, new OwnLink(options, () => links.delete(key)));
-  return links.get(key);
+  const key = JSON.stringify([root, share, data, token, functions.get(getToken)]);
+  const found = links.get(key);
+  if (found) return found;
+  const onEmpty = () => links.delete(key);
+  const identity = identityOf(share, options);
+  const link = identity
+    ? new SharedLink(options, identity, onEmpty)
+    : new OwnLink(options, onEmpty);
+  links.set(key, link);
+  return link;
+}
+
+/** The values by which a tab knows that another one is of the same user; null if it cannot. */
+function identityOf(share, { root, data, token, getToken }) {
+  if (!canShare || share === false) return null;
+  // A name stands for the token, which may be new on each page.
+  if (typeof share === "string") return [root, share, data];
+  // A function cannot be compared with that of another tab.
+  return getToken && token === undefined ? null : [root, null, data, token];
 }
 
 /** A connection of this page alone. It exists while it has peers. */

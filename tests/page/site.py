@@ -18,6 +18,7 @@ from playwright.sync_api import BrowserContext, Page, Route, WebSocketRoute
 
 ROOT = Path(__file__).resolve().parents[2]
 ORIGIN = "http://push.test"
+SECURE = "https://push.test"  # where tabs have locks, and can share a connection
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self' ws: wss:; font-src 'self'; base-uri 'none'; form-action 'self'; "
@@ -60,8 +61,9 @@ class Site:
         self.answers: dict[str, dict[str, Any]] = {}  # to calls, by event
         self.commands: list[dict[str, Any]] = []
         self._context = context
-        context.route(f"{ORIGIN}/**", self._serve)
-        context.route_web_socket("ws://push.test/**", self._accept)
+        for origin in (ORIGIN, SECURE):
+            context.route(f"{origin}/**", self._serve)
+            context.route_web_socket(f"{origin.replace('http', 'ws')}/**", self._accept)
 
     # --- what a test does ---------------
 
@@ -74,16 +76,16 @@ class Site:
         self.pages[path] = html
         return self._goto(path)
 
-    def _goto(self, path: str) -> Page:
+    def _goto(self, path: str, origin: str = ORIGIN) -> Page:
         page = self._context.new_page()
         page.on("console", lambda message: self._note(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self._note(f"error: {error}"))
-        page.goto(f"{ORIGIN}{path}")
+        page.goto(f"{origin}{path}")
         return page
 
-    def open_blank(self) -> Page:
+    def open_blank(self, origin: str = ORIGIN) -> Page:
         """Open a page of the server without any script."""
-        return self._goto("/blank")
+        return self._goto("/blank", origin)
 
     @property
     def subscribers(self) -> int:
@@ -179,6 +181,11 @@ class Site:
         """The text of a file of the checkout."""
         return (ROOT / name).read_text("utf-8")
 
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return len(self._open)
+
     # --- what the page sees ---------------
 
     def _note(self, problem: str) -> None:
@@ -245,7 +252,13 @@ class Site:
             socket.close(code=1001, reason="down")
             return
         self._open.append(socket)
+        socket.on_close(lambda code, reason: self._forget(socket))
         socket.on_message(lambda message: self._answer(socket, str(message)))
+
+    def _forget(self, socket: WebSocketRoute) -> None:
+        for sockets in (self._open, self._sockets):
+            if socket in sockets:
+                sockets.remove(socket)
 
     def _answer(self, socket: WebSocketRoute, message: str) -> None:
         for line in message.splitlines():
@@ -296,6 +309,8 @@ class Site:
         if self.refusal is not None:
             return {"error": self.refusal}
         result = {"recoverable": True, "positioned": True, "id": 1, **self._position()}
+        if request["data"].get("initial"):
+            result["data"] = {"initial": INITIAL}
         if not request.get("recover"):
             result["publications"] = self._publications[-request["data"].get("last", INITIAL) :]
             return {"subscribe": result}

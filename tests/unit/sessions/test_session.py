@@ -125,6 +125,23 @@ def test_subscriber_may_choose_the_number_of_last_publications(
     assert offsets(Client(node).command("subscribe", channel="numbers", data=data)) == expected
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"initial": True}, {"initial": 2}),
+        ({"initial": True, "last": 3}, {"initial": 2}),
+        ({"last": 3}, None),
+        ({"initial": False}, None),
+        ({"initial": "of the application"}, None),
+    ],
+)
+def test_the_reply_tells_the_initial_number_to_a_client_that_asks(data: Any, told: Any) -> None:
+    node = make_node(ChannelOptions(initial=2))
+    client = Client(node)
+    reply = client.command("subscribe", channel="numbers", data=data)
+    assert reply["subscribe"].get("data") == told
+
+
 @pytest.mark.parametrize(("last", "why"), [(-1, "data.last is -1, expected 0 or more")])
 def test_negative_number_of_last_publications_is_refused(last: int, why: str) -> None:
     client = Client(make_node())
