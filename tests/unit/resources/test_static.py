@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,24 @@ def test_pages_of_other_origins_may_not_read_the_files_of_a_user(
 ) -> None:
     answer = server.get("/files/js/app.js", origin="https://other.example")
     assert "access-control-allow-origin" not in answer.headers
+
+
+def test_the_size_of_the_module_is_that_in_its_document() -> None:
+    files: dict[Path, bytes] = {}
+    left = [(asset_folder("static") / "pushserver.js").resolve()]
+    while left:
+        file = left.pop()
+        if file in files:
+            continue
+        files[file] = file.read_bytes()
+        imported = re.findall(rb'(?:^import|from) "(\./[^"]+)"', files[file], re.MULTILINE)
+        left += [(file.parent / name.decode()).resolve() for name in imported]
+    sizes = [sum(map(len, files.values())), sum(len(gzip.compress(b)) for b in files.values())]
+    document = (asset_folder("static").parent / "docs" / "browser.md").read_text("utf-8")
+    claimed = re.search(r"imports have ([\d,]+) bytes.*?\bproxy, ([\d,]+)\.", document, re.DOTALL)
+    assert claimed is not None
+    for size, text in zip(sizes, claimed.groups(), strict=True):
+        assert size == pytest.approx(int(text.replace(",", "")), rel=0.1)
 
 
 def test_the_module_imports_the_client_of_this_version() -> None:
