@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from pushserver.channels.publication import Receipt
-from pushserver.errors import InvalidKey, Unavailable
+from pushserver.errors import InvalidKey, TooMany, Unavailable
 
 REMEMBERED_SECONDS = 300.0
+RETRY_SECONDS = 60.0
+"""The time that a publisher with too many keys is asked to wait."""
 KEY_RULE = "1 to 128 printable ASCII characters"
 
 
@@ -22,25 +24,34 @@ def check_key(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """A key in a channel, with the receipt and the Unix time of the first publication with it."""
+    """A key in a channel, with the receipt and the Unix time of the first publication with it.
+
+    `publisher` is that of its draft; a store does not keep it.
+    """
 
     channel: str
     key: str
     receipt: Receipt
     time: float
+    publisher: str = ""
 
 
 class Keys:
     """The idempotency keys of the last five minutes, at most `most`.
 
+    A publisher has at most `most_of_one`, so that it cannot take the room of all others; the
+    publisher "" (the server itself, and keys of an earlier run) has no bound of its own.
     `now` and `born` are times of the steady clock; `KeyEntry.time` is for the store. Keys are
     in the order of their seqs; `forgotten_seq` is the seq of the last key that expired.
     """
 
-    def __init__(self, most: int):
+    def __init__(self, most: int, most_of_one: int = 0):
+        """`most_of_one` 0 stands for `most`."""
         self.forgotten_seq = 0
         self._most = most
+        self._most_of_one = most_of_one or most
         self._entries: dict[tuple[str, str], tuple[KeyEntry, float]] = {}
+        self._counts: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -52,11 +63,24 @@ class Keys:
             return None
         return entry[0].receipt
 
-    def check_room(self, now: float, pending: int = 0) -> None:
-        """Raise Unavailable if there is no room for another key besides the `pending` ones."""
-        if len(self._entries) + pending >= self._most:
+    def check_room(
+        self, now: float, pending: int = 0, publisher: str = "", own_pending: int = 0
+    ) -> None:
+        """Raise an error if there is no room for another key besides the `pending` ones.
+
+        `own_pending` are those of this publisher. Raises TooMany if it has too many keys itself,
+        else Unavailable.
+        """
+        total, own = self._most - pending, self._most_of_one - own_pending
+        if len(self._entries) >= total or self._counts.get(publisher, 0) >= own:
             self.expire(now)
-        if len(self._entries) + pending >= self._most:
+        if publisher and self._counts.get(publisher, 0) >= own:
+            raise TooMany(
+                f"this publisher has used {self._most_of_one} idempotency keys in five minutes",
+                "idempotency_keys_per_publisher",
+                RETRY_SECONDS,
+            )
+        if len(self._entries) >= total:
             raise Unavailable(
                 f"more than {self._most} idempotency keys in five minutes (idempotency_keys)",
                 "idempotency_keys",
@@ -64,8 +88,9 @@ class Keys:
 
     def remember(self, entry: KeyEntry, born: float) -> None:
         """Add the entry of a publication made at `born`, never less than for the entry before."""
-        self._entries.pop((entry.channel, entry.key), None)
+        self._remove(entry.channel, entry.key)
         self._entries[entry.channel, entry.key] = entry, born
+        self._counts[entry.publisher] = self._counts.get(entry.publisher, 0) + 1
 
     def expire(self, now: float) -> None:
         """Remove the keys that are older than five minutes."""
@@ -75,7 +100,15 @@ class Keys:
         )
         for name, (entry, _) in old:
             self.forgotten_seq = entry.receipt.seq
-            del self._entries[name]
+            self._remove(*name)
+
+    def _remove(self, channel: str, key: str) -> None:
+        found = self._entries.pop((channel, key), None)
+        if found is not None:
+            publisher = found[0].publisher
+            self._counts[publisher] -= 1
+            if not self._counts[publisher]:
+                del self._counts[publisher]
 
     def __iter__(self) -> Iterator[KeyEntry]:
         return (entry for entry, _ in self._entries.values())

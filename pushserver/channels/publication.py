@@ -37,6 +37,8 @@ class Draft:
     info: ClientInfo | None = None
     key: str = ""
     """The idempotency key: within five minutes a draft with the same key is a repetition."""
+    publisher: str = ""
+    """The name of the peer for the bound on its idempotency keys; empty for none of its own."""
 
 
 class Receipt(Struct, frozen=True, gc=False):

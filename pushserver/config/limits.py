@@ -52,8 +52,10 @@ class Limits:
     """The number of channels that are watched or have publications."""
     history_total_bytes: AtLeastOne = 268_435_456
     """The memory of the histories of all channels, roughly."""
-    idempotency_keys: AtLeastOne = 100_000
+    idempotency_keys: AtLeastOne = 200_000
     """The number of publications with an idempotency key in five minutes."""
+    idempotency_keys_per_publisher: AtLeastOne = 100_000
+    """Those of one API key, else of one user, else of one address."""
     control_frames_per_second: AtLeastOne = 100
     """The pings, pongs and continuation frames of one WebSocket a second; ten times as many at
     once."""

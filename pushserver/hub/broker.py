@@ -28,7 +28,8 @@ class Broker(Protocol):
     async def publish(self, draft: Draft) -> Receipt:
         """Append the draft; return when it is as durable as this broker promises.
 
-        Raises Unavailable if it was not appended; LimitExceeded if its channel has no room.
+        Raises Unavailable if it was not appended (LimitExceeded if its channel has no room), or
+        TooMany if its publisher has used too many idempotency keys.
         """
 
     async def clear(self, channel: str) -> None:
@@ -109,7 +110,7 @@ class MemoryBroker:
             self.history.room.make((draft.channel,))
         time = self._clock()
         publication = self.history.number(draft, time)
-        entry = key_entry(publication, draft.key, time) if draft.key else None
+        entry = key_entry(publication, draft, time) if draft.key else None
         self.append(publication, entry, now)
         self._recorder.append(publication, entry)
         self._deliver(publication)
@@ -141,17 +142,19 @@ class MemoryBroker:
         """Record that the channel lost rows or was forgotten."""
         self._recorder.touch(channel)
 
-    def find_receipt(self, draft: Draft, now: float, pending: int = 0) -> Receipt | None:
+    def find_receipt(
+        self, draft: Draft, now: float, pending: int = 0, own_pending: int = 0
+    ) -> Receipt | None:
         """The receipt of the first draft with this key, if `draft` repeats one at `now`.
 
-        Raises Unavailable if there is no room for another key besides the `pending` ones, whose
-        drafts have no receipt yet.
+        Raises Unavailable or TooMany if there is no room for another key besides the `pending`
+        ones, whose drafts have no receipt yet; `own_pending` are those of the same publisher.
         """
         receipt = self._keys.find(draft.channel, draft.key, now)
         if receipt is not None:
             self.metrics.duplicates += 1
             return receipt
-        self._keys.check_room(now, pending)
+        self._keys.check_room(now, pending, draft.publisher, own_pending)
         return None
 
     def append(self, publication: Publication, entry: KeyEntry | None, born: float) -> None:
@@ -162,9 +165,10 @@ class MemoryBroker:
             self._keys.remember(entry, born)
 
 
-def key_entry(publication: Publication, key: str, time: float) -> KeyEntry:
-    """The entry of a key that was used at `time` (Unix seconds)."""
-    return KeyEntry(publication.channel, key, publication.receipt, time)
+def key_entry(publication: Publication, draft: Draft, time: float) -> KeyEntry:
+    """The entry of the draft's key, which was used at `time` (Unix seconds)."""
+    receipt = publication.receipt
+    return KeyEntry(publication.channel, draft.key, receipt, time, draft.publisher)
 
 
 def _deliver_nothing(publication: Publication) -> None:

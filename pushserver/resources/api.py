@@ -16,7 +16,9 @@ from msgspec import Raw
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from pushserver.auth.identity import Identity
 from pushserver.auth.keys import Key
+from pushserver.auth.publishers import publisher
 from pushserver.channels import jsontext
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.errors import InvalidData
@@ -55,7 +57,7 @@ class ApiResource(ContainerResource):
 class MethodResource(LeafResource):
     """One method."""
 
-    def __init__(self, methods: Callable[[Key], Methods], gate: Gate, name: str):
+    def __init__(self, methods: Callable[[Key, str], Methods], gate: Gate, name: str):
         super().__init__()
         self._methods = methods
         self._gate = gate
@@ -81,7 +83,8 @@ class MethodResource(LeafResource):
             body = jsontext.compact(body)
         except InvalidData as error:
             return answer_json(request, api_error(error))
-        methods = self._methods(key)
+        by = publisher(Identity(key=key), self._gate.address(request))
+        methods = self._methods(key, by)
         answer = await methods.call(self._name, body)
         if methods.denied:
             surroundings(request).log_refusal(request, 403, methods.denied)

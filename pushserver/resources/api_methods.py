@@ -16,7 +16,7 @@ from pushserver.channels.jsontext import MALFORMED
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
-from pushserver.errors import Denied, Invalid, PushServerError, Unavailable
+from pushserver.errors import Denied, Invalid, PushServerError, TooMany, Unavailable
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError
 from pushserver.resources.api_calls import (
@@ -43,30 +43,38 @@ from pushserver.sessions.node import Node
 
 
 class Methods:
-    """The methods of the API, for a caller with this key.
+    """The methods of the API, for a caller with this key; `publisher` is its name.
 
     `sources` returns the state of the sources, `started` is the time of the steady clock at which
     the server was put together. `denied` is the last reason why a command of a batch was denied.
     """
 
-    def __init__(self, node: Node, sources: Callable[[], list[Any]], started: float, key: Key):
+    def __init__(
+        self,
+        node: Node,
+        sources: Callable[[], list[Any]],
+        started: float,
+        key: Key,
+        publisher: str = "",
+    ):
         self._node = node
         self._sources = sources
         self._started = started
         self._key = key
+        self._publisher = publisher
         self.denied = ""
 
     async def call(self, name: str, body: bytes) -> dict[str, object]:
         """Return `{"result": ...}`, or `{"error": ...}` for any error that a caller can cause.
 
-        Raises Denied if the key does not permit this call.
+        Raises Denied if the key does not permit this call, and TooMany.
         """
         try:
             method = METHODS[name]
             call = msgspec.json.decode(body, type=method.kind)
             _check_scope(method, call, self._key)
             return {"result": await method.run(self, call)}
-        except Denied:
+        except (Denied, TooMany):
             raise
         except MALFORMED as error:
             return api_error(Invalid(str(error)))
@@ -77,7 +85,8 @@ class Methods:
 
     async def publish(self, call: PublishCall) -> object:
         channel = check_name(call.channel)
-        receipt = await self._node.publish(replace(draft_of(call), channel=channel))
+        draft = replace(draft_of(call), channel=channel, publisher=self._publisher)
+        receipt = await self._node.publish(draft)
         return {"offset": receipt.offset, "epoch": receipt.epoch}
 
     async def broadcast(self, call: BroadcastCall) -> object:
@@ -85,16 +94,22 @@ class Methods:
             raise Invalid(f"{len(call.channels)} channels, expected {MAX_CHANNELS} at most")
         # All channels are checked before the first publication. The drafts share data and tags:
         # a copy for each channel could take 1,000 MB.
-        draft = draft_of(call)
+        draft = replace(draft_of(call), publisher=self._publisher)
         drafts = [replace(draft, channel=check_name(channel)) for channel in call.channels]
         return {"responses": [await self._response(draft) for draft in drafts]}
 
     async def _response(self, draft: Draft) -> object:
         try:
             receipt = await self._node.publish(draft)
-        except Unavailable as error:
-            return api_error(error)
+        except (Unavailable, TooMany) as error:
+            return self._counted(error)
         return {"result": {"offset": receipt.offset, "epoch": receipt.epoch}}
+
+    def _counted(self, error: PushServerError) -> dict[str, object]:
+        """The answer for one of several calls, which is no refused request."""
+        if isinstance(error, TooMany):
+            self._node.metrics.refusals[error.setting] += 1
+        return api_error(error)
 
     async def batch(self, call: BatchCall) -> object:
         if len(call.commands) > MAX_COMMANDS:
@@ -121,6 +136,8 @@ class Methods:
         except Denied as error:
             self.denied = str(error)
             return api_error(error)
+        except TooMany as error:
+            return self._counted(error)
         return {names[0]: answer["result"]} if "result" in answer else answer
 
     async def history(self, call: HistoryCall) -> object:

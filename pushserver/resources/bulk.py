@@ -14,10 +14,12 @@ from twisted.web.server import Request
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.publication import Draft, Receipt
-from pushserver.errors import InvalidData, InvalidKey, PushServerError, Unavailable
+from pushserver.errors import InvalidData, InvalidKey, PushServerError, TooMany, Unavailable
 from pushserver.sessions.node import Node
 from pushserver.usercode.coroutines import start
+from pushserver.web.mount import surroundings
 from pushserver.web.resource import answer_json
+from pushserver.web.turned_away import retry_after
 
 MEDIA_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 GROUP = 128
@@ -200,7 +202,10 @@ def _pause(node: Node, seconds: float) -> Deferred[None]:
 def _failure(request: Request, line: int, error: PushServerError, published: int) -> bytes:
     code = error.http_status or 500
     request.setResponseCode(code)
-    if code == Unavailable.http_status:
+    if isinstance(error, TooMany):
+        surroundings(request).note_excess(request, error)
+        request.setHeader(b"retry-after", retry_after(error).encode())
+    elif code == Unavailable.http_status:
         request.setHeader(b"retry-after", b"1")
     shown = {"code": code, "message": f"line {line}: {error}"}
     return answer_json(request, {"error": shown, "published": published, "line": line})

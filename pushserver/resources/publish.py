@@ -8,6 +8,7 @@ import msgspec
 from twisted.web.server import Request
 
 from pushserver.auth.identity import Identity
+from pushserver.auth.publishers import publisher
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event
@@ -36,7 +37,8 @@ async def publish(
     assert request.content is not None
     body = request.content.read()
     info = ClientInfo("", identity.user, identity.info) if identity.user else None
-    draft = Draft(channel, b"", _event(request), _tags(request), info, _key(request))
+    key, by = _key(request), publisher(identity, gate.address(request))
+    draft = Draft(channel, b"", _event(request), _tags(request), info, key, by)
     if media_type(content_type) in MEDIA_TYPES:
         return await bulks.publish(request, draft, body, node)
     data = read_body(content_type, body, _compact, msgspec.json.encode)

@@ -239,7 +239,7 @@ def make_broker(
     limits, metrics = config.limits, Metrics()
     room = Room(limits.history_total_bytes, limits.channels, lasting)
     history = History(config.channel_options(), room=room)
-    keys = Keys(limits.idempotency_keys)
+    keys = Keys(limits.idempotency_keys, limits.idempotency_keys_per_publisher)
     store = config.store
     if not store.path:
         return MemoryBroker(history, keys, metrics, clock, monotonic), None

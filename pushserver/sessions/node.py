@@ -75,7 +75,7 @@ class Node:
         return decides(channel)
 
     async def publish(self, draft: Draft) -> Receipt:
-        """Number, retain and deliver the draft; raises Unavailable if it was not retained."""
+        """Number, retain and deliver the draft; raises Unavailable or TooMany."""
         try:
             if self.stopping:
                 raise Unavailable("the server is shutting down", "stopping")

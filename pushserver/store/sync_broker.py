@@ -68,6 +68,7 @@ class SyncBroker(MemoryBroker):
         super().__init__(history, keys, metrics, clock, monotonic)
         self.batcher = Batcher(self, committer, history, monotonic, reactor, interval=0)
         self._pending: dict[tuple[str, str], PendingDraft] = {}
+        self._pending_keys: Counter[str] = Counter()
         self._next = Round()
         self._current = Round()
         self._bytes = 0
@@ -79,7 +80,12 @@ class SyncBroker(MemoryBroker):
                 check_room(self._bytes)
                 self.metrics.duplicates += 1
                 return await self._answer(first)
-            receipt = self.find_receipt(draft, self._monotonic(), len(self._pending))
+            receipt = self.find_receipt(
+                draft,
+                self._monotonic(),
+                len(self._pending),
+                self._pending_keys[draft.publisher],
+            )
             if receipt is not None:
                 return receipt
         check_room(self._bytes)
@@ -88,6 +94,7 @@ class SyncBroker(MemoryBroker):
         waiting = PendingDraft(draft)
         if draft.key:
             self._pending[draft.channel, draft.key] = waiting
+            self._pending_keys[draft.publisher] += 1
         self._next.waiting.append(waiting)
         self._bytes += waiting_bytes(draft)
         answer = self._answer(waiting)
@@ -146,7 +153,7 @@ class SyncBroker(MemoryBroker):
             self.history.pin(draft.channel)
             row = self.history.number(draft, now, len(current.rows), ahead[draft.channel])
             ahead[draft.channel] += 1
-            current.rows.append((row, key_entry(row, draft.key, now) if draft.key else None))
+            current.rows.append((row, key_entry(row, draft, now) if draft.key else None))
         return current.rows
 
     def committed(self) -> None:
@@ -169,7 +176,11 @@ class SyncBroker(MemoryBroker):
 
     def _end_wait(self, waiting: PendingDraft) -> list[Deferred[Receipt]]:
         """Return the callers of a draft that no longer waits; no further ones may join them."""
-        self._pending.pop((waiting.draft.channel, waiting.draft.key), None)
+        draft = waiting.draft
+        if self._pending.pop((draft.channel, draft.key), None) is not None:
+            self._pending_keys[draft.publisher] -= 1
+            if not self._pending_keys[draft.publisher]:
+                del self._pending_keys[draft.publisher]
         self._bytes -= waiting_bytes(waiting.draft) + CALL_BYTES * len(waiting.answers)
         return waiting.answers
 

@@ -20,7 +20,7 @@ from pushserver.auth.proxies import Trust
 from pushserver.errors import Denied, NeedsKey
 from pushserver.sessions.identification import Identification
 from pushserver.sessions.visit import Visit
-from pushserver.web.checks import check_origin, forwarded_by
+from pushserver.web.checks import check_origin, client_address, forwarded_by
 from pushserver.web.resource import Answer, Refusal, header
 from pushserver.web.visits import credentials, visit
 
@@ -151,6 +151,10 @@ class Gate:
             return key
         self._check_local(request, proven)
         return LOCAL
+
+    def address(self, request: Request) -> str | None:
+        """The IP address of the client, behind trusted proxies; None on a Unix socket."""
+        return client_address(request, self._trust.proxies)
 
     def caller(self, request: Request) -> Key | None:
         """The same key, or None where `check_caller` denies the request."""

@@ -118,6 +118,8 @@ BOUNDS = {
     "channels.idempotency.Keys._entries": (
         "idempotency_keys, of 128 characters each, for five minutes"
     ),
+    "channels.idempotency.Keys._counts": "a publisher for each key at most",
+    "store.sync_broker.SyncBroker._pending_keys": WAITING,
     "transports.websocket.lean.LeanShell.__dict__": "the attributes of one connection",
     "store.source_memory.SourceMemory._untaken": CONFIGURED,
     "store.source_memory.SourceMemory._values": CONFIGURED,

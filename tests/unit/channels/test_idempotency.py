@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pushserver.channels.idempotency import KeyEntry, Keys, check_key
 from pushserver.channels.publication import Receipt
-from pushserver.errors import InvalidKey, Unavailable
+from pushserver.errors import InvalidKey, TooMany, Unavailable
 from tests.unit.fakes.tools import EPOCH
 
 
@@ -62,3 +66,63 @@ def test_no_key_is_removed_early_to_make_room() -> None:
     assert len(keys) == 2
     keys.check_room(300.0)
     assert [k.key for k in keys] == ["2"]
+
+
+def of(publisher: str, key: str, offset: int) -> KeyEntry:
+    return KeyEntry("a", key, Receipt(EPOCH, offset, offset), 0.0, publisher)
+
+
+def test_publisher_that_has_used_its_share_leaves_the_room_of_others() -> None:
+    keys = Keys(6, 3)
+    for n in range(3):
+        keys.check_room(0.0, publisher="one")
+        keys.remember(of("one", str(n), n + 1), 0.0)
+    with pytest.raises(TooMany, match=r"3 .* \(idempotency_keys_per_publisher\)") as refused:
+        keys.check_room(299.0, publisher="one")
+    assert (refused.value.http_status, refused.value.seconds) == (429, 60)
+    keys.check_room(0.0, publisher="other")
+    keys.check_room(0.0, publisher="other", pending=2, own_pending=2)
+    with pytest.raises(TooMany):
+        keys.check_room(0.0, publisher="other", pending=3, own_pending=3)
+    with pytest.raises(Unavailable):
+        keys.check_room(0.0, publisher="third", pending=3)
+    keys.check_room(300.0, publisher="one")
+
+
+def test_keys_without_a_publisher_have_only_the_bound_of_all() -> None:
+    keys = Keys(4, 2)
+    for n in range(4):
+        keys.check_room(0.0)
+        keys.remember(of("", str(n), n + 1), 0.0)
+    with pytest.raises(Unavailable):
+        keys.check_room(0.0)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("xy"), st.sampled_from("klmno"), st.integers(0, 200))),
+    st.integers(1, 4),
+)
+def test_each_publisher_has_as_many_keys_as_are_counted(
+    uses: list[tuple[str, str, int]], most_of_one: int
+) -> None:
+    keys, now = Keys(6, most_of_one), 0.0
+    born: dict[KeyEntry, float] = {}
+    for seq, (publisher, key, seconds) in enumerate(uses, 1):
+        now += seconds
+        if keys.find("a", key, now) is None:
+            own = [e for e in keys if e.publisher == publisher and born[e] + 300 > now]
+            total = [e for e in keys if born[e] + 300 > now]
+            try:
+                keys.check_room(now, publisher=publisher)
+            except TooMany:
+                assert len(own) >= most_of_one
+                continue
+            except Unavailable:
+                assert len(total) >= 6
+                continue
+            assert len(own) < most_of_one
+            entry = of(publisher, key, seq)
+            born[entry] = now
+            keys.remember(entry, now)
+        counts = Counter(entry.publisher for entry in keys)
+        assert keys._counts == counts

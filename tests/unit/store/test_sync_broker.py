@@ -20,7 +20,7 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys
 from pushserver.channels.position import Position, channel_epoch
 from pushserver.channels.publication import Draft, Publication, Receipt
-from pushserver.errors import Unavailable
+from pushserver.errors import TooMany, Unavailable
 from pushserver.hub.hub import Hub
 from pushserver.hub.metrics import Metrics
 from pushserver.store.batch import Batch, ChannelState
@@ -595,6 +595,27 @@ def test_keys_of_pending_publications_count() -> None:
         committer.succeed()
     offsets = [[row.offset for row in results(done)] for done in (first, second, again)]
     assert offsets == [[1], [2], [1]]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_keys_of_pending_publications_count_for_their_publisher(fails: bool) -> None:
+    time, history = Time(), History(options, EPOCH)
+    committer = FakeCommitter(history, lambda batch: None)
+    keys = Keys(20, 2)
+    broker = SyncBroker(history, keys, Metrics(), time, time, cast(Committer, committer), Clock())
+
+    def publish(key: str, publisher: str) -> Deferred[Any]:
+        draft = Draft("a", b"1", key=key, publisher=publisher)
+        return Deferred.fromCoroutine(broker.publish(draft))
+
+    pending = [publish(key, "one") for key in "abab"]
+    assert [type(found) for found in results(publish("c", "one"))] == [TooMany]
+    pending.append(publish("c", "other"))
+    while committer.jobs:
+        committer.fail() if fails else committer.succeed()
+    assert all(results(done) for done in pending)
+    assert broker._pending_keys == {}
+    assert keys._counts == ({} if fails else {"one": 2, "other": 1})
 
 
 def results(done: Deferred[Any]) -> list[Any]:

@@ -1,0 +1,18 @@
+"""Names publishers, for bounds of each."""
+
+from __future__ import annotations
+
+from pushserver.auth.identity import Identity
+from pushserver.auth.keys import LOCAL
+from pushserver.auth.wrong_keys import group
+
+
+def publisher(identity: Identity, address: str | None) -> str:
+    """The name of a publisher: its API key's, else its user's, else its address's.
+
+    `address` is that of the client, None on a Unix socket.
+    """
+    key = identity.key
+    if key is not None and key is not LOCAL:
+        return f"key {key.name}"
+    return f"user {identity.user}" if identity.user else f"address {group(address)}"
