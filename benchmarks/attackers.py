@@ -79,8 +79,10 @@ class Peer:
         self._port = port
         self._attack = attack
         self._selector = selector
-        repeats = max(1, PORTION // len(attack.flood)) if attack.flood else 0
-        self._portion = attack.flood * repeats
+        flood = attack.bytes
+        repeats = max(1, PORTION // len(flood)) if flood else 0
+        # A view: cutting off the sent part copies nothing.
+        self._portion = memoryview(flood * repeats)
         self.ends: Counter[str] = Counter()
         self.sent = 0
         self._connect()
@@ -88,7 +90,7 @@ class Peer:
     def _connect(self) -> None:
         self._socket = dial(self._port)
         self._socket.setblocking(False)
-        self._left = self._attack.hello
+        self._left = memoryview(self._attack.hello)
         self._greeted = not self._attack.waits
         self._started = False
         self._received = b""
@@ -124,7 +126,7 @@ class Peer:
                 return
             if not self._started:
                 self._started = True
-                self._left = self._attack.first
+                self._left = memoryview(self._attack.first)
             elif self._attack.once:
                 self._end("")
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cache
 
 KEY = "benchmark"
 """The API key of the server."""
@@ -39,6 +40,9 @@ CONNECT = frame(1, b'{"id":1,"connect":{}}')
 TINY = b'{"id":2,"ping":{}}'
 HISTORY = b'{"id":2,"history":{"channel":"big","limit":-1}}'
 LONG_BODY = b"[%b]" % b",".join([b'"xxxxxxx"'] * 100_000)
+MEMORY_MIB = 64.0
+HISTORY_BYTES = 67_108_864
+"""The server's `history_total_bytes`."""
 LINES = request(
     "POST /channels/a",
     f"X-API-Key: {KEY}",
@@ -57,7 +61,10 @@ LONG_POLL = request("GET /channels/a?wait=60&since=now")
 @dataclass(frozen=True, slots=True)
 class Attack:
     """What one peer does: it sends `hello`, waits for the answer to a handshake, then sends
-    `first` once and `flood` without pause; `once`: it sends all of it once and closes."""
+    `first` once and `flood` without pause; `once`: it sends all of it once and closes.
+
+    `channels`: the flood is a publication of 60 KB to each of so many channels. `memory`: the goal
+    in MiB."""
 
     name: str
     hello: bytes = b""
@@ -65,11 +72,25 @@ class Attack:
     flood: bytes = b""
     reads: bool = True
     once: bool = False
+    channels: int = 0
+    memory: float = MEMORY_MIB
+
+    @property
+    def bytes(self) -> bytes:
+        """The flood."""
+        return publications(self.channels) if self.channels else self.flood
 
     @property
     def waits(self) -> bool:
         """Whether a peer waits for the answer to its handshake."""
-        return b"Upgrade: websocket" in self.hello and bool(self.first or self.flood)
+        return b"Upgrade: websocket" in self.hello and bool(self.first or self.bytes)
+
+
+@cache
+def publications(channels: int) -> bytes:
+    """Commands of a Centrifuge client that publish 60 KB to each of so many channels."""
+    text = b'{"id":2,"publish":{"channel":"open-%d","data":"%b"}}'
+    return b"".join(frame(1, text % (n, b"x" * 60_000)) for n in range(channels))
 
 
 ATTACKS = (
@@ -95,6 +116,13 @@ ATTACKS = (
     Attack("POST of 1 MB", flood=request("POST /channels/a", f"X-API-Key: {KEY}", body=LONG_BODY)),
     Attack("POST of 500,000 lines", flood=LINES),
     Attack("POST in chunks of a byte", flood=CHUNKS),
+    Attack(
+        "60 KB to each of 700 channels",
+        CENTRIFUGE,
+        CONNECT,
+        channels=700,
+        memory=1.25 * HISTORY_BYTES / 1_048_576,
+    ),
     Attack("GET of the page", flood=request("GET /", "Accept: text/html")),
     Attack("methods in lower case", flood=request("get /channels/a")),
     Attack("wrong keys", flood=request("POST /channels/a", "X-API-Key: x", body=b"1")),
