@@ -179,6 +179,7 @@ def with_pages(config: Config, *private: str) -> Config:
         return config
     secrets = [source.options.get("secret_file", "") for source in config.sources.values()]
     secrets += [key.file for key in config.auth.keys.values()]
+    secrets += [key.file for key in config.auth.token_keys]
     folder = pages_folder(config.server.pages, (config.store.path, *secrets, *private))
     return replace(config, server=replace(config.server, pages=folder))
 

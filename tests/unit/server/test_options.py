@@ -275,6 +275,12 @@ class TestTheFolderOfPages:
             '[sources.hook]\ntype = "webhook"\nchannel = "c"\n'
             'signature = "token"\nheader = "X"\nsecret_file = "secret"\n'
         )
+        keys, token_keys = config.with_suffix(".keys"), config.with_suffix(".tokens")
+        keys.write_text('[auth.keys.a]\nfile = "key"\n')
+        token_keys.write_text('[[auth.token_keys]]\nalgorithm = "HS256"\nfile = "token-key"\n')
+        for name in ("key", "token-key"):
+            (tmp_path / name).write_text("a secret of thirty-two characters")
+            (tmp_path / name).chmod(0o600)
         (tmp_path / "pages" / "push.toml").symlink_to(tmp_path / "push.toml")
         here, elsewhere = {"PUSHSERVER_SERVER_PAGES": "."}, {"PUSHSERVER_SERVER_PAGES": "pages"}
         for options, variables, private in (
@@ -282,6 +288,8 @@ class TestTheFolderOfPages:
             (["--config", "push.toml"], here, "push.toml"),
             ([], here | {"PUSHSERVER_STORE_PATH": "h.db"}, "h.db"),
             (["--config", str(config)], here, "secret"),
+            (["--config", str(keys)], here, "key"),
+            (["--config", str(token_keys)], here, "token-key"),
         ):
             given = parsed(*options)
             with pytest.raises(StartFailed) as failed:
