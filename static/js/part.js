@@ -26,16 +26,16 @@ if (!customElements.get(TAG)) {
   );
 }
 
-/** Shows a channel in an element until `stop()`, or until the element leaves the page. */
+/** Shows a channel in an element until `stop()`; calls `onRemoved` when it leaves the page. */
 export class Part {
-  constructor(kind, target, server, channel, options) {
+  constructor(kind, target, server, channel, options, onRemoved) {
     this.label = options.label;
     this.tally = new Tally();
     this.state = { state: "connecting", reason: "", retryAt: null };
     this.everLive = false;
     this.notice = "";
     this.host = document.createElement(TAG);
-    this.host.onRemoved = () => this.stop();
+    this.host.onRemoved = onRemoved;
     this.root = element("div", `root ${kind}-part`);
     this.root.setAttribute("role", "group");
     this.root.setAttribute("aria-label", options.label);
@@ -62,7 +62,6 @@ export class Part {
 
   /** Ends the part and removes it from its element. */
   stop() {
-    if (this.stopped) return;
     this.stopped = true;
     this.watch?.stop();
     clearInterval(this.timer);

@@ -12,40 +12,52 @@ const KINDS = {
 };
 
 /**
- * The three functions. `connect()` makes their server; all parts without the option `server` share one.
+ * The three functions. `connect()` makes their server, which all parts without the option `server` share
+ * as long as there is one of them.
  *
  * Each is called with an element or a selector, the name of a channel, and options, and returns an
  * object with `stop()`. Raises TypeError for wrong arguments.
  */
 export function partsOf(connect) {
-  let own = null;
+  let shared = null;
+  let users = 0;
+  const release = () => {
+    users -= 1;
+    if (users > 0) return;
+    shared.close();
+    shared = null;
+  };
   const make = (kind) => (target, channel, options = {}) => {
     const element = elementOf(kind, target);
     const checked = check(kind, channel, options);
-    own ??= options.server ? null : connect();
-    return start(kind, element, options.server ?? own, channel, checked);
+    if (options.server) return start(kind, element, options.server, channel, checked, () => {});
+    shared ??= connect();
+    users += 1;
+    return start(kind, element, shared, channel, checked, release);
   };
   return { graph: make("graph"), list: make("list"), number: make("number") };
 }
 
-function start(kind, element, server, channel, options) {
+function start(kind, element, server, channel, options, onEnd) {
   let part = null;
-  let stopped = false;
+  let ended = false;
+  const end = () => {
+    if (ended) return;
+    ended = true;
+    part?.stop();
+    onEnd();
+  };
   import("./part.js").then(
     ({ Part }) => {
-      if (!stopped) part = new Part(kind, element, server, channel, options);
+      if (!ended) part = new Part(kind, element, server, channel, options, end);
     },
     (error) => {
       element.textContent = `The ${kind} did not load. Reload the page.`;
       globalThis.reportError(error);
+      end();
     },
   );
-  return {
-    stop() {
-      stopped = true;
-      part?.stop();
-    },
-  };
+  return { stop: end };
 }
 
 function elementOf(kind, target) {
