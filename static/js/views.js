@@ -159,6 +159,7 @@ export class ListView {
 
   tick() {
     const { away, everLive } = this.part;
+    this.list.classList.toggle("bare", this.showsState);
     setText(this.nothing, this.showsState ? away || (everLive ? NOTHING : "") : "");
   }
 
