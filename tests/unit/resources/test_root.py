@@ -87,6 +87,10 @@ class TestTheIndexPageBesideAnApplication:
     def test_is_the_only_file_that_is_served(self, beside: Server, path: str) -> None:
         assert beside.get(path).status == 404
 
+    def test_leaves_the_icon_to_the_server(self, beside: Server, pages: Path) -> None:
+        (pages / "favicon.ico").write_bytes(b"icon")
+        assert beside.get("/favicon.ico")["content-type"] == "image/svg+xml"
+
     def test_is_not_served_if_it_leads_out_of_the_folder(
         self, beside: Server, pages: Path, tmp_path: Path
     ) -> None:
