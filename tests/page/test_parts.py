@@ -420,9 +420,10 @@ def test_a_tool_for_accessibility_finds_no_fault(site: Site, colours: str) -> No
         expect(page.locator(".figure")).to_have_class(re.compile("stale"))
 
 
-def test_a_graph_has_the_size_of_its_element(site: Site) -> None:
+@pytest.mark.parametrize("display", ["block", "flex", "inline-block; width: 100%"])
+def test_a_graph_has_the_size_of_its_element(site: Site, display: str) -> None:
     site.publish(1, 2)
-    head = "<style>#graph { height: 150px }</style>"
+    head = f"<style>#graph {{ height: 150px; display: {display} }}</style>"
     page = site.open_own(own(PARTS, head=head))
     canvas = page.locator("#graph canvas")
     expect(canvas).to_be_visible()
@@ -433,6 +434,9 @@ def test_a_graph_has_the_size_of_its_element(site: Site) -> None:
       return bottom - element.getBoundingClientRect().top;
     }"""
     assert 100 < page.evaluate(inside) <= 150
+    box = canvas.bounding_box()
+    assert box is not None
+    assert box["width"] > 1000
     page.set_viewport_size({"width": 390, "height": 800})
     page.wait_for_function(
         """() => {
