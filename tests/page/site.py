@@ -92,11 +92,6 @@ class Site:
         """The number of subscriptions that have not ended."""
         return len(self._sockets)
 
-    @property
-    def connections(self) -> int:
-        """The number of open connections."""
-        return len(self._open)
-
     def run_first(self, script: str) -> None:
         """Run this before the scripts of the pages."""
         self._context.add_init_script(script)
