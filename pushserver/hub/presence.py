@@ -53,7 +53,7 @@ class Presence:
     def describe(self, channel: str, subscriber: Subscriber, chan_info: bytes) -> None:
         """Set the `chan_info` of the subscription, JSON text, until the subscriber leaves.
 
-        For a subscriber that joins in this turn: others get it with the join.
+        Others get it with the join of a subscriber that joins in this turn.
         """
         self._infos[channel, subscriber] = replace(subscriber.info, chan_info=chan_info)
 

@@ -81,6 +81,8 @@ async def sub_refresh(session: Session, text: bytes) -> Struct:
     _check_subscribed(session, channel)
     session.node.permissions.check("subscribe", channel, session.identity, grant)
     session.grant(channel, grant)
+    if grant.info:
+        session.node.presence.describe(channel, session, grant.info)
     seconds = ttl(grant.expires, session.node)
     return centrifuge.SubRefreshResult(seconds > 0, seconds)
 

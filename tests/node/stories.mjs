@@ -2,6 +2,7 @@
 // object of them on stdin: bodies of async functions by name. Each gets a client of its own, the name
 // of a channel and the functions below. Prints an object of their results by name, or of errors.
 
+import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Centrifuge } from 'centrifuge';
 import { Centrifuge as ProtobufCentrifuge } from 'centrifuge/build/protobuf';
@@ -52,7 +53,16 @@ async function post(path, value) {
   return answer.json();
 }
 
-const tools = { channel: '', transport, connected, subscribed, next, post, make, Centrifuge, ProtobufCentrifuge };
+// A token with these claims, signed by HS256 with the secret of the server under test.
+function token(claims, seconds = 3600) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const exp = Math.floor(Date.now() / 1000) + seconds;
+  const signed = `${part({ alg: 'HS256' })}.${part({ sub: 'ann', exp, ...claims })}`;
+  const signature = createHmac('sha256', process.env.TOKEN_SECRET).update(signed);
+  return `${signed}.${signature.digest('base64url')}`;
+}
+
+const tools = { channel: '', transport, connected, subscribed, next, post, make, token, Centrifuge, ProtobufCentrifuge };
 const AsyncFunction = (async () => {}).constructor;
 const results = {};
 for (const [name, text] of Object.entries(JSON.parse(readFileSync(0, 'utf8')))) {

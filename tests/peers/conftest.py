@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +18,22 @@ CONFIG = """
 # Readers with a time limit for each read need heartbeats.
 heartbeat_seconds = 0.5
 
+[auth]
+token_secret = "a secret of the tests, which is long enough"
+
 [namespaces.open]
 client_publish = true
+
+[namespaces.members]
+subscribe = "token"
+publish = "users"
 
 [channels.short]
 history_size = 2
 """
+
+
+SECRET = tomllib.loads(CONFIG)["auth"]["token_secret"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

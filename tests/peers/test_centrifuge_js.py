@@ -28,13 +28,15 @@ STORIES = {
     "joins": """
         const client = await connected();
         const subscription = await subscribed(client, channel, { joinLeave: true });
+        const own = await next(subscription, 'join');
         const joined = next(subscription, 'join'), left = next(subscription, 'leave');
         const visitor = await connected();
         await subscribed(visitor, channel);
         const join = await joined;
         visitor.disconnect();
-        return [join.info.client, (await left).info.client].map(
-          (name) => name === visitor.first.client);
+        return [own.info.client === client.first.client].concat(
+          [join.info.client, (await left).info.client].map(
+            (name) => name === visitor.first.client));
     """,
     "names": """
         const client = await connected();
@@ -220,7 +222,7 @@ def test_it_gets_the_history_and_new_publications(played: Played) -> None:
 
 
 def test_it_gets_joins_and_leaves_of_others(played: Played) -> None:
-    assert played[1]["joins"] == [True, True]
+    assert played[1]["joins"] == [True, True, True]
 
 
 def test_it_gets_the_reason_for_an_invalid_name(played: Played) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import centrifuge
+import jwt
 import pytest
 
 from tests.e2e.exchange import ask, data, history, publish
 from tests.e2e.server import Server
+from tests.peers.conftest import SECRET
 
 # centrifuge-python 0.7.0 leaves a connection to the garbage collector, which reports it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -150,12 +153,14 @@ def test_it_calls_every_method(server: Server) -> None:
 def test_it_gets_joins_and_leaves_of_others(server: Server) -> None:
     async def story(client: Any, _: Events) -> None:
         _, events = await subscribe(client, "python.joins", join_leave=True)
+        own = (await events.next("join")).info.client
         other = centrifuge.Client(server.websocket("connection/websocket"))
         await other.connect()
         await subscribe(other, "python.joins")
         joined = (await events.next("join")).info.client
         await other.disconnect()
         assert (await events.next("leave")).info.client == joined
+        assert joined != own
 
     play(server, story)
 
@@ -252,3 +257,77 @@ def test_its_protobuf_form_is_refused(server: Server) -> None:
 
     play(server, story, use_protobuf=True)
     assert "the Protobuf form of the Centrifuge protocol is not spoken here" in server.log
+
+
+def signed(seconds: int = 3_600, **claims: Any) -> str:
+    """A token of the user 42."""
+    content = {"sub": "42", "exp": int(time.time()) + seconds, **claims}
+    return jwt.encode(content, SECRET, algorithm="HS256")
+
+
+def test_it_gets_a_new_token_for_an_expired_one(server: Server) -> None:
+    lives = [-60, 2, 3_600]
+
+    async def get_token() -> str:
+        return signed(lives.pop(0), info={"left": len(lives)})
+
+    async def story(client: Any, events: Events) -> None:
+        assert "Error 109: the token has expired" in str((await events.next("error")).error)
+        identity = (await events.next("connected")).client
+        subscription, _ = await subscribe(client, "python.refreshed")
+        while True:
+            clients = (await subscription.presence()).clients
+            if clients[identity].conn_info == {"left": 0}:
+                break
+        assert (clients[identity].user, lives) == ("42", [])
+
+    play(server, story, get_token=get_token)
+
+
+def test_it_refreshes_the_token_of_a_subscription(server: Server) -> None:
+    lives = [-60, 2, 3_600]
+
+    async def get_token(channel: str) -> str:
+        return signed(lives.pop(0), channel=channel, info={"left": len(lives)})
+
+    async def story(client: Any, events: Events) -> None:
+        identity = (await events.next("connected")).client
+        subscription, _ = await subscribe(client, "members:python", get_token=get_token)
+        while True:
+            clients = (await subscription.presence()).clients
+            if clients[identity].chan_info == {"left": 0}:
+                break
+        assert subscription.state == centrifuge.SubscriptionState.SUBSCRIBED
+
+    play(server, story, token=signed())
+
+
+def test_it_gives_up_with_an_invalid_token(server: Server) -> None:
+    async def story(client: Any, events: Events) -> None:
+        assert (await events.next("disconnected")).code == 3500
+
+    play(server, story, token="invalid_token")
+
+
+def test_it_may_not_subscribe_with_an_invalid_token(server: Server) -> None:
+    async def get_token(channel: str) -> str:
+        return "invalid_token"
+
+    async def story(client: Any, _: Events) -> None:
+        events = Events()
+        subscription = client.new_subscription("members:a", events=events, get_token=get_token)
+        await subscription.subscribe()
+        assert (await events.next("unsubscribed")).code == 103
+        assert client.state == centrifuge.ClientState.CONNECTED
+
+    play(server, story, token=signed())
+
+
+def test_it_is_subscribed_to_the_channels_of_its_token(server: Server) -> None:
+    async def story(client: Any, events: Events) -> None:
+        assert (await events.next("subscribed")).channel == "members:python.own"
+        await client.publish("members:python.own", {"input": 1})
+        publication = await events.next("publication")
+        assert (publication.channel, publication.pub.data) == ("members:python.own", {"input": 1})
+
+    play(server, story, token=signed(channels=["members:python.own"]))
