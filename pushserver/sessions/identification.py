@@ -78,7 +78,7 @@ class Identification:
         try:
             key = credentials.key
             bearer, token = credentials.bearer, credentials.token
-            if key is None and bearer is not None and self._is_key(bearer):
+            if key is None and bearer is not None and self.is_key(bearer):
                 key = bearer
             elif token is None:
                 token = bearer
@@ -96,7 +96,7 @@ class Identification:
             return Identity(problem=Unavailable(str(error), "application"))
         return ANONYMOUS
 
-    def _is_key(self, bearer: str) -> bool:
+    def is_key(self, bearer: str) -> bool:
         """Whether this is a key; one of the configuration may have two dots, as tokens have."""
         return not looks_like_token(bearer) or self._keys.find(bearer) is not None
 

@@ -94,9 +94,12 @@ class Gate:
         return result if isinstance(result, (bytes, int)) else await result
 
     def key(self, request: Request) -> Key | None:
-        """The API key of the request; raises WrongKey."""
+        """The API key of the request; raises WrongKey, and Denied for a token in its place."""
         given = self.credentials(request)
         text = given.bearer if given.key is None else given.key
+        if given.key is None and text is not None and not self._identification.is_key(text):
+            # Not a guess, so it does not count as a wrong key.
+            raise Denied(401, "expected an API key (auth.api_keys, auth.keys), got a token")
         return None if text is None else self._identification.of_key(text, given.address).key
 
     # --- permissions ---------------------------------------

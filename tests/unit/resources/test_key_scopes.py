@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from twisted.logger import LogLevel
 
+import pushserver
 from pushserver import Client, PushServer
 from pushserver.auth.keys import SCOPES, Scope
 from pushserver.channels.channel import ChannelOptions
@@ -327,6 +328,22 @@ def test_a_key_with_two_dots_is_no_token(text: str) -> None:
         assert server.get("/channels/a", authorization=value).status == 200
         assert server.get("/channels/a", "POST", b"1", authorization=value).status == 201
     assert server.get("/channels/a", authorization="Bearer a.b.d").status == 401
+
+
+def test_a_token_in_the_place_of_a_key_is_no_guess() -> None:
+    token = pushserver.token("ann", secret="s" * 32)
+    for keys in ([], ["a key of the server"]):
+        server = Server(config=Config(auth=Auth(api_keys=keys, token_secret="s" * 32)))
+        for path, method in [
+            ("/api/info", "POST"),
+            ("/channels/", "GET"),
+            ("/status?channel=a", "GET"),
+        ]:
+            answer = server.get(path, method, authorization=f"Bearer {token}")
+            assert answer.status in (401, 403)
+        answer = server.get("/api/info", "POST", authorization=f"Bearer {token}")
+        assert "expected an API key (auth.api_keys, auth.keys), got a token" in answer.body.decode()
+        assert server.node.metrics.refusals["wrong_key"] == 0
 
 
 def test_publishing_where_a_handler_decides_needs_the_scope() -> None:
