@@ -59,6 +59,10 @@ class Limits:
     control_frames_per_second: AtLeastOne = 100
     """The pings, pongs and continuation frames of one WebSocket a second; ten times as many at
     once."""
+    commands_per_second: AtLeastOne = 200
+    """The commands of one client of the Centrifuge protocol a second; ten times as many at once."""
+    requests_per_second: AtLeastOne = 500
+    """The requests of one HTTP connection a second; ten times as many at once."""
     refused_requests_per_second: AtLeastOne = 10
     """The refused requests of one HTTP connection a second; ten times as many at once."""
     token_bytes: AtLeastOne = 16_384

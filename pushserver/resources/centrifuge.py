@@ -29,7 +29,7 @@ from pushserver.sessions.commands import answer
 from pushserver.sessions.node import Node, new_id
 from pushserver.sessions.session import Session
 from pushserver.sessions.visit import UNKNOWN
-from pushserver.web.checks import check_no_navigation, check_origin
+from pushserver.web.checks import check_no_navigation, check_origin, client_address
 from pushserver.web.gate import Gate
 from pushserver.web.resource import (
     EVENT_STREAM,
@@ -78,10 +78,11 @@ class ConnectionContext:
         if node.handlers.decides_on_clients or node.handlers.authenticates:
             known = self.gate.visit(request, protocol)
         credentials = self.gate.credentials(request)
+        address = client_address(request, self.trust.proxies)
         secret = "" if commands is None else new_id()
 
         def make_session(transport: Transport[SessionFormat]) -> Session:
-            session = Session(node, transport, answer, secret, known, credentials)
+            session = Session(node, transport, answer, secret, known, credentials, address)
             if commands is not None:
                 session.received(commands)
             return session

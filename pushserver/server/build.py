@@ -106,6 +106,10 @@ def build(
     broker, storage = make_broker(config, reactor, clock, monotonic, lasting(config, app))
     handlers = make_handlers(app, limits, reactor, monotonic, threads)
     version = f"pushserver {__version__}"
+    proxies = Proxies.of(config.server.trusted_proxies)
+    address_of = partial(client_address, proxies=proxies)
+    refusals = RefusalLog(monotonic, address_of)
+    excesses = Excesses(broker.metrics.refusals, monotonic, refusals.write_excess)
     auth = config.auth
     keys = make_keys(auth)
     verifier = make_verifier(auth, limits)
@@ -131,16 +135,13 @@ def build(
         handlers,
         identification,
         auth.closed,
+        excesses.note,
     )
     pages = Pages()
     origins = Origins.of(config.server.allowed_origins)
-    proxies = Proxies.of(config.server.trusted_proxies)
     trust = Trust(origins, proxies)
     rules = LocalRules(len(keys) > 0, origins, auth.local_without_key)
     gate = Gate(node.permissions, identification, rules, is_own, trust, auth.token_cookie)
-    address_of = partial(client_address, proxies=proxies)
-    refusals = RefusalLog(monotonic, address_of)
-    excesses = Excesses(node.metrics.refusals, monotonic, refusals.write_excess)
     addresses = Addresses(Proxies.of(limits.exempt_networks), proxies)
     connections_open = Connections(
         limits.connections, limits.connections_per_address, limits.new_connections_per_second

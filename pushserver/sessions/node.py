@@ -11,7 +11,7 @@ from pushserver.auth.permissions import Permissions
 from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.limits import Limits
-from pushserver.errors import Unavailable
+from pushserver.errors import TooMany, Unavailable
 from pushserver.hub.broker import Broker
 from pushserver.hub.fanout import Timer
 from pushserver.hub.hub import Hub
@@ -22,6 +22,8 @@ from pushserver.sessions.identification import Identification, NoTokens
 from pushserver.sessions.peers import Peers
 from pushserver.sessions.replay_cache import Replays
 
+NoteExcess = Callable[[TooMany, str | None, int], None]
+
 
 class Node:
     """The server as conversations and resources see it.
@@ -30,6 +32,7 @@ class Node:
     clock. `run` runs a coroutine that nothing awaits, and logs its exception. `report` logs the
     current exception with a line of context. `handlers` is the application. `identification` finds
     the identities of peers; without it, all are anonymous. `closed`: see `auth.permissions`.
+    `note_excess` is that of `Excesses`.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Node:
         handlers: Handlers | None = None,
         identification: Identification | None = None,
         closed: bool = False,
+        note_excess: NoteExcess = lambda *_: None,
     ):
         self.timer = timer
         self.history = broker.history
@@ -65,6 +69,7 @@ class Node:
             Keys(), NoTokens(), WrongKeys(1), self.handlers, self.metrics, monotonic
         )
         self.permissions = Permissions(self.history.options, self._is_handled, closed)
+        self.note_excess = note_excess
         self.stopping = False
         self._broker = broker
         broker.attach(self.hub.deliver)

@@ -12,7 +12,7 @@ from pushserver.auth.credentials import NOTHING, Credentials
 from pushserver.auth.identity import ANONYMOUS, Grant, Identity
 from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo, Publication
-from pushserver.errors import LimitExceeded, PushServerError
+from pushserver.errors import LimitExceeded, PushServerError, TooMany
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import (
@@ -36,9 +36,13 @@ from pushserver.sessions.expiry import end_expired, plan, ttl
 from pushserver.sessions.node import Node
 from pushserver.sessions.replay_cache import FIRST_BYTES
 from pushserver.sessions.visit import UNKNOWN, Visit
+from pushserver.usercode.rate import Budget
 
 COMMANDS = 32
 """Commands of one session that one turn of the reactor answers: about a millisecond."""
+
+AT_ONCE = 10
+"""Commands at once, as a multiple of those a second."""
 
 Run = tuple[str, Sequence[Publication]]
 """A channel, and publications in it."""
@@ -57,10 +61,12 @@ class Session(Conversation[SessionFormat]):
         "_after_reply",
         "_answer",
         "_awaiting_pong",
+        "_budget",
         "_ping_due",
         "_queue",
         "_working",
         "_yielding",
+        "address",
         "credentials",
         "ended_by",
         "grants",
@@ -82,11 +88,14 @@ class Session(Conversation[SessionFormat]):
         secret: str = "",
         visit: Visit = UNKNOWN,
         credentials: Credentials = NOTHING,
+        address: str | None = None,
     ):
         """`secret` names the session in requests to `/emulation`; empty if there are none.
 
-        `visit` and `credentials` are those of its request, until the client is admitted.
+        `visit` and `credentials` are those of its request, until the client is admitted; `address`
+        is that of the client, None on a Unix socket.
         """
+        self.address = address
         self.secret = secret
         self.visit = visit
         self.credentials = credentials
@@ -108,7 +117,9 @@ class Session(Conversation[SessionFormat]):
         self._after_reply: tuple[bytes | Run, ...] = ()
         super().__init__(node, transport)
         node.sessions.add(self)
-        self.wake_at(node.monotonic() + node.limits.connect_seconds)
+        now = node.monotonic()
+        self._budget = Budget(AT_ONCE * node.limits.commands_per_second, now)
+        self.wake_at(now + node.limits.connect_seconds)
 
     def received(self, text: bytes) -> None:
         """Process one frame: commands separated by newlines."""
@@ -119,8 +130,11 @@ class Session(Conversation[SessionFormat]):
                 # At once: the queue may wait until the peer has read earlier replies.
                 self._pong()
                 return
+            command = None
             for command in centrifuge.commands(text):
                 self._enqueue(command)
+            if command is None:
+                self._is_too_many()
         except FrameError as error:
             self.disconnect(centrifuge.BAD_FRAME, str(error))
         self._resume()
@@ -363,11 +377,30 @@ class Session(Conversation[SessionFormat]):
             return
         if self._awaiting_pong and command == _PONG:
             self._pong()
+        elif (error := self._is_too_many()) is not None:
+            if command.id and self.state < CLOSING:
+                self.push(centrifuge.error_reply(command.id, error))
         elif len(self._queue) >= limit:
             reason = f"more than {limit} commands wait (queued_commands)"
             self.disconnect(centrifuge.TOO_MANY_REQUESTS, reason)
         else:
             self._queue.append(command)
+
+    def _is_too_many(self) -> TooMany | None:
+        """Count a command, or a frame without one; return the error if it is one too many.
+
+        A client that continues over the rate is disconnected.
+        """
+        node = self.node
+        rate = node.limits.commands_per_second
+        if not self._budget.is_exceeded(rate, AT_ONCE * rate, node.monotonic):
+            return None
+        error = TooMany(f"more than {rate} commands a second", "commands_per_second")
+        is_last = self._budget.left < -AT_ONCE * rate
+        node.note_excess(error, self.address, self.flood_code if is_last else 0)
+        if is_last:
+            self.disconnect(self.flood_code, str(error))
+        return error
 
     @property
     def is_yielding(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 WINDOW_SECONDS = 60
 
 LOGGED_AT_ONCE = 10
@@ -37,6 +39,31 @@ class Rate:
             return False
         self.take()
         return True
+
+
+class Budget:
+    """A token bucket that reads the clock only when it is empty: it costs 0.1 us an event.
+
+    It is filled then, with the tokens of the time since, but with no more than at the start. So
+    after a pause twice as many events may come at once. Refused events count too.
+    """
+
+    __slots__ = ("_at", "left")
+
+    def __init__(self, at_once: int, now: float):
+        self.left = at_once
+        self._at = now
+
+    def is_exceeded(self, per_second: int, at_once: int, clock: Callable[[], float]) -> bool:
+        """Count one event; return whether it is one too many."""
+        self.left -= 1
+        if self.left >= 0:
+            return False
+        count = int((clock() - self._at) * per_second)
+        if count > 0:
+            self._at += count / per_second
+            self.left = min(at_once, self.left + count)
+        return self.left < 0
 
 
 # Slightly less than 1: a delay that was waited for may have been rounded.

@@ -23,7 +23,8 @@ from twisted.web import http
 from zope.interface import implementer
 
 from pushserver.config.limits import Limits
-from pushserver.usercode.rate import Rate
+from pushserver.errors import TooMany
+from pushserver.usercode.rate import Budget, Rate
 from pushserver.web.admission import Admission
 from pushserver.web.first_bytes import MAX_NAME_BYTES
 from pushserver.web.progress import Progress
@@ -43,6 +44,9 @@ CHUNKS = 2_048
 
 PER_TURN = 8
 """Requests of one connection that start in one turn of the reactor."""
+
+AT_ONCE = 10
+"""Requests at once, as a multiple of those a second."""
 
 LINGER_SECONDS = 2
 """The time for a peer that is refused in the middle of its requests to read that and to close."""
@@ -93,6 +97,7 @@ class DeadlineChannel(http.HTTPChannel):
     _started = 0
     _pieces: list[bytes] | None = None
     _refusals: Rate | None = None
+    _budget: Budget | None = None
     _flooding = False
     _is_half_closed = False
     _lingering: IDelayedCall | None = None
@@ -167,11 +172,27 @@ class DeadlineChannel(http.HTTPChannel):
         if self._is_half_closed and not waits and not self._closing:
             self.loseConnection()
 
+    def count_request(self) -> TooMany | None:
+        """Count a request; return the error if it is one too many.
+
+        Connections of exempt addresses and of proxies have no bound.
+        """
+        if not self.counted_as:
+            return None
+        rate, clock = self.site.limits.requests_per_second, self.site.turns.monotonic
+        if self._budget is None:
+            self._budget = Budget(AT_ONCE * rate, clock())
+        if not self._budget.is_exceeded(rate, AT_ONCE * rate, clock):
+            return None
+        return TooMany(
+            f"more than {rate} requests a second on one connection", "requests_per_second"
+        )
+
     def refused_too_often(self) -> bool:
         """Count a refused request; return whether it is one too many, and the last one."""
         if self._refusals is None:
             per_second = self.site.limits.refused_requests_per_second
-            self._refusals = Rate(per_second, 10 * per_second)
+            self._refusals = Rate(per_second, AT_ONCE * per_second)
         if self._refusals.allows(self.site.turns.monotonic()):
             return False
         self.persistent = False

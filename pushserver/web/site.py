@@ -104,7 +104,11 @@ class PushRequest(Request):
         for name, value in HEADERS.items():
             self.setHeader(name, value)
         problem = self._problem()
-        if problem:
+        excess = self.channel.count_request()
+        if excess is not None:
+            self.channel.site.admission.note(self, excess)
+            self._refuse(429, str(excess), {b"retry-after": retry_after(excess).encode()})
+        elif problem:
             self._refuse(400, problem)
         else:
             super().process()
@@ -135,10 +139,11 @@ class PushRequest(Request):
         if length > limit and not self._refused:
             self._refuse(413, f"the body has more than {limit} bytes (body_bytes)")
 
-    def _refuse(self, code: int, message: str) -> None:
+    def _refuse(self, code: int, message: str, fields: dict[bytes, bytes] | None = None) -> None:
         """Answer and end the connection without reading the rest of the request."""
         self._refused = True
-        self.channel.writeSequence([answer_at_once(code, message, HEADERS)])
+        answer = answer_at_once(code, message, {**HEADERS, **(fields or {})})
+        self.channel.writeSequence([answer])
         self.channel.loseConnection()
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.usercode.rate import LogLimiter, Rate
+from pushserver.usercode.rate import Budget, LogLimiter, Rate
 
 
 class TestRate:
@@ -70,3 +72,51 @@ def test_log_limiter_allows_its_number_of_messages_and_counts_the_others() -> No
     assert limiter.suppressed == 4
     assert limiter.suffix(30.0) == " (and 4 that were not logged)"
     assert limiter.suffix(60.0) == ""
+
+
+class TestBudget:
+    def test_does_not_read_the_clock_before_it_is_empty(self) -> None:
+        reads: list[None] = []
+
+        def clock() -> float:
+            reads.append(None)
+            return 0.0
+
+        budget = Budget(10, 0.0)
+        assert not any(budget.is_exceeded(1, 10, clock) for _ in range(10))
+        assert not reads
+        assert budget.is_exceeded(1, 10, clock)
+
+    @given(st.lists(st.tuples(st.floats(0, 3), st.integers(0, 30)), max_size=60))
+    def test_allows_what_a_bucket_allows_and_one_more_burst(
+        self, steps: list[tuple[float, int]]
+    ) -> None:
+        """In any time `t` not more than `rate * t` and two bursts."""
+        now, allowed = 0.0, []
+        budget = Budget(20, now)
+        for pause, count in steps:
+            now += pause
+            for _ in range(count):
+                if not budget.is_exceeded(5, 20, partial(float, now)):
+                    allowed.append(now)
+        for number, start in enumerate(allowed):
+            for other, end in enumerate(allowed[number:], 1):
+                assert other <= 2 * 20 + 5 * (end - start) + 1
+
+    def test_allows_the_rate_for_ever(self) -> None:
+        now = 0.0
+        budget = Budget(20, now)
+        for _ in range(2_000):
+            now += 0.2 + 1e-9
+            assert not budget.is_exceeded(5, 20, partial(float, now))
+
+    def test_counts_refused_events_too(self) -> None:
+        now = 0.0
+        budget = Budget(20, now)
+        refused = [budget.is_exceeded(5, 20, partial(float, now)) for _ in range(50)]
+        assert refused == [False] * 20 + [True] * 30
+        assert budget.left == -30
+        now = 6.0
+        assert budget.is_exceeded(5, 20, partial(float, now))
+        now = 6.5
+        assert not budget.is_exceeded(5, 20, partial(float, now))
