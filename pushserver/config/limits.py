@@ -28,6 +28,9 @@ class Limits:
     """The time without progress after which a peer with more than `queue_bytes` is dropped."""
     slow_bytes_per_second: AtLeastOne = 16_384
     """The rate of reading that counts as progress; at half of it, the time is twice as long."""
+    unsent_bytes: AtLeastOne = 268_435_456
+    """The memory of all bytes that wait for peers that do not read; beyond it those with most bytes
+    are dropped."""
     connect_seconds: Positive = 15.0
     """The time for the first command of a connection."""
     ping_seconds: Positive = 25.0

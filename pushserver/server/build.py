@@ -64,6 +64,7 @@ from pushserver.store.source_memory import SourceMemory
 from pushserver.store.sync_broker import SyncBroker
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.response import Responses
+from pushserver.transports.unsent import Unsent
 from pushserver.transports.websocket.upgrade import WebSocketFactory
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
@@ -153,6 +154,7 @@ def build(
         monotonic,
         shortcuts,
         limits.slow_bytes_per_second,
+        Unsent(limits.unsent_bytes, partial(reactor.callLater, 0)),
     )
     compress = config.server.compress
     turns = Turns(reactor, monotonic)

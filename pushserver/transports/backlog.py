@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pushserver.transports.unsent import Unsent
 
 PORTION = 16_384
 """The most bytes that a transport pulls at once: a turn in which a thousand pull must be short."""
@@ -27,6 +29,8 @@ class Bounds:
     direct: bool = True
     """Whether a frame may go past the transport; False with PUSHSERVER_SHORTCUTS=off."""
     slow_bytes_per_second: int = 16_384
+    unsent: Unsent = field(default_factory=Unsent)
+    """The bytes that wait for all peers."""
 
     def progress(self, since: float, taken: int) -> float:
         """The time since which a peer makes no progress; it was `since` before `taken` bytes."""
@@ -36,9 +40,11 @@ class Bounds:
 class Backlog:
     """The bytes that wait for one peer, in order; rule 4 of `outlet` says when it is slow."""
 
-    __slots__ = ("_bounds", "_over_since", "_pieces", "_replays", "_taken", "bytes")
+    __slots__ = ("_bounds", "_drop", "_over_since", "_pieces", "_replays", "_taken", "bytes")
 
-    def __init__(self, bounds: Bounds):
+    def __init__(self, bounds: Bounds, drop: Callable[[int, str], None] = lambda *_: None):
+        """`drop` drops the peer, given the bytes that wait and the setting that is exceeded."""
+        self._drop = drop
         self.bytes = 0
         """Those of the frames; the frames of a replay count when they are made."""
         self._bounds = bounds
@@ -66,8 +72,25 @@ class Backlog:
         if not self._pieces:
             self._taken = taken
         self._pieces.append(piece)
-        self.bytes += len(piece) - taken
+        self._count(piece, taken)
         return True
+
+    def drop_peer(self) -> None:
+        self._drop(self.bytes, "unsent_bytes")
+
+    def _count(self, piece: bytes, taken: int = 0) -> None:
+        if not self.bytes:
+            self._bounds.unsent.enter(self)
+        self.bytes += len(piece) - taken
+        self._bounds.unsent.hold(piece)
+
+    def _forget(self, pieces: Iterable[bytes | Replay]) -> None:
+        """Release the pieces; `bytes` is without them already."""
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                self._bounds.unsent.release(piece)
+        if not self.bytes:
+            self._bounds.unsent.leave(self)
 
     def add_replay(self, replay: Replay) -> None:
         self._pieces.append(replay)
@@ -103,8 +126,11 @@ class Backlog:
                 self._taken = end
             else:
                 self._pieces.popleft()
+                self._bounds.unsent.release(first)
                 self._taken = 0
         self.bytes -= PORTION - left
+        if not self.bytes:
+            self._bounds.unsent.leave(self)
         if self._over_since is not None:
             over = self._behind() > self._bounds.bytes
             taken = PORTION - left
@@ -115,7 +141,7 @@ class Backlog:
         frames = next(replay, b"")
         if frames:
             self._pieces.appendleft(frames)
-            self.bytes += len(frames)
+            self._count(frames)
         else:
             self._pieces.popleft()
             self._replays -= 1
@@ -128,9 +154,11 @@ class Backlog:
             self.bytes -= sum(len(piece) for piece in pieces[count:] if isinstance(piece, bytes))
             self._pieces = deque(pieces[:count])
             self._replays = 0
+            self._forget(pieces[count:])
 
     def clear(self) -> None:
         """Drop everything."""
-        self._pieces.clear()
-        self._replays = 0
+        pieces, self._pieces = self._pieces, deque()
+        self._replays = self._taken = 0
         self.bytes = 0
+        self._forget(pieces)

@@ -14,7 +14,8 @@
    replay is made in portions, each when the last one has left. So neither makes a peer slow. A
    peer is slow when it leaves more than `queue_bytes` behind the frame or the replay that is being
    sent and makes no progress for `queue_seconds`, or four times as much. Progress is a rate of
-   `slow_bytes_per_second`; at half of it, the time is twice as long.
+   `slow_bytes_per_second`; at half of it, the time is twice as long. All peers together may leave
+   `unsent_bytes` (`unsent`).
 5. After `finish` nothing goes past the transport: the bytes with which Autobahn or twisted.web
    end the connection come last, and no producer keeps a closing transport open.
 6. Errors of the socket are left to the transport: it gets the frame, its own write meets the
@@ -42,6 +43,10 @@ KERNEL_BYTES = 262_144
 """The kernel's buffer for one peer; by default it grows to 4 MB."""
 
 
+SLOW = "{peer} is dropped: it left {queued} bytes unread ({setting})"
+"""The line in the log."""
+
+
 class Owner(Protocol):
     """The transport that writes through an outlet."""
 
@@ -49,8 +54,8 @@ class Owner(Protocol):
     def conversation(self) -> Conversation[Any] | None:
         """The conversation over this transport; None when the connection is lost."""
 
-    def slow(self, queued: int) -> None:
-        """Drop the connection: `queued` bytes wait, which is more than the bounds allow."""
+    def slow(self, queued: int, setting: str = "queue_bytes") -> None:
+        """Drop the connection: `queued` bytes wait, which is more than the setting allows."""
 
 
 def make_outlet(
@@ -144,7 +149,7 @@ class DirectOutlet:
         if self._send is None:
             return
         if self._backlog is None:
-            self._backlog = Backlog(self._bounds)
+            self._backlog = Backlog(self._bounds, self._owner.slow)
         self._backlog.add_replay(replay)
         if self.direct is not None:
             self._block(self.direct)
@@ -177,7 +182,7 @@ class DirectOutlet:
             self._transport.write(frame[taken:])
             return
         if self._backlog is None:
-            self._backlog = Backlog(self._bounds)
+            self._backlog = Backlog(self._bounds, self._owner.slow)
         if not self._backlog.add(frame, taken):
             self._owner.slow(self._backlog.bytes)
         elif self.direct is not None:
@@ -195,7 +200,13 @@ class DirectOutlet:
 
     def stopProducing(self) -> None:
         """The connection is lost; the owner learns it from the protocol."""
-        self._backlog = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop all that waits."""
+        if self._backlog is not None:
+            self._backlog.clear()
+            self._backlog = None
 
 
 @implementer(IPushProducer)
@@ -222,7 +233,7 @@ class PlainOutlet:
     def __init__(self, transport: Any, bounds: Bounds, owner: Owner):
         self._transport = transport
         self._bounds = bounds
-        self._backlog = Backlog(bounds)
+        self._backlog = Backlog(bounds, owner.slow)
         self._owner = owner
         self._paused = False
         self._finished = False
@@ -277,6 +288,10 @@ class PlainOutlet:
 
     def stopProducing(self) -> None:
         """The connection is lost; the owner learns it from the protocol."""
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop all that waits."""
         self._backlog.clear()
 
 
@@ -293,6 +308,8 @@ class LostOutlet:
     def replay(self, replay: Replay) -> None: ...
 
     def end_replays(self) -> None: ...
+
+    def clear(self) -> None: ...
 
     def finish(self) -> bool:
         return True

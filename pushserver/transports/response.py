@@ -14,7 +14,7 @@ from pushserver.protocols.formats import CHUNKED, Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.limited_log import LimitedLog
-from pushserver.transports.outlet import LOST_OUTLET, Outlet, make_outlet
+from pushserver.transports.outlet import LOST_OUTLET, SLOW, Outlet, make_outlet
 from pushserver.web.admission import Admission
 from pushserver.web.checks import client_name
 from pushserver.web.heads import forget_head
@@ -129,12 +129,8 @@ class ResponseTransport:
         self.outlet.finish()
         abort(self._channel)
 
-    def slow(self, queued: int) -> None:
-        self._limited.info(
-            "{peer} is dropped: it left {queued} bytes unread (queue_bytes)",
-            peer=self._peer,
-            queued=queued,
-        )
+    def slow(self, queued: int, setting: str = "queue_bytes") -> None:
+        self._limited.info(SLOW, peer=self._peer, queued=queued, setting=setting)
         if self.conversation is not None:
             self.conversation.slow()
 
@@ -144,4 +140,5 @@ class ResponseTransport:
         self._log.debug("{peer} left", peer=self._peer)
         if conversation is not None:
             conversation.closed()
+        self.outlet.clear()
         self.outlet = LOST_OUTLET

@@ -158,6 +158,8 @@ BOUNDS = {
     "auth.excess.Excesses._logged": "LOGGED_AT_ONCE for each setting",
     "auth.excess.Excesses._suppressed": "the settings",
     "auth.quotas.Connections._by_name": CONNECTIONS,
+    "transports.unsent.Unsent._backlogs": CONNECTIONS,
+    "transports.unsent.Unsent._counts": "the pieces of all backlogs: unsent_bytes",
     "web.turned_away.Exits.waiting": "WAITING",
     "config.limits.Limits.exempt_networks": CONFIGURED,
     "web.refusal_log.RefusalLog._rates": "MAX_ADDRESSES",

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from pushserver.protocols.formats import DEFLATED, Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
-from pushserver.transports.outlet import LOST_OUTLET, Outlet, make_outlet, send_first
+from pushserver.transports.outlet import LOST_OUTLET, SLOW, Outlet, make_outlet, send_first
 from pushserver.usercode.rate import Rate
 from pushserver.web.sockets import drop, is_closed, unsent
 from pushserver.web.turns import SLICE_SECONDS
@@ -93,10 +93,11 @@ class WebSocketTransport:
     def lost(self) -> None:
         """Break the reference cycles of a lost connection, so that no collection is needed."""
         self.conversation = None
+        self.outlet.clear()
         self.outlet = LOST_OUTLET
 
-    def slow(self, queued: int) -> None:
-        self._protocol.ps_slow(queued)
+    def slow(self, queued: int, setting: str = "queue_bytes") -> None:
+        self._protocol.ps_slow(queued, setting)
 
 
 MakeConversation = Callable[[WebSocketTransport], Conversation[Any]]
@@ -319,12 +320,8 @@ class WebSocketShell(WebSocketServerProtocol):
             else:
                 self.sendCloseFrame(INTERNAL_ERROR, b"internal server error")
 
-    def ps_slow(self, queued: int) -> None:
+    def ps_slow(self, queued: int, setting: str = "queue_bytes") -> None:
         """Drop a peer that does not read."""
-        self.log.info(
-            "{peer} is dropped: it left {queued} bytes unread (queue_bytes)",
-            peer=self.peer,
-            queued=queued,
-        )
+        self.log.info(SLOW, peer=self.peer, queued=queued, setting=setting)
         if self.ps_conversation is not None:
             self.ps_conversation.slow()

@@ -144,7 +144,7 @@ class Peer:
         assert self.outlet.blocked_at is None
         assert backlog(self.outlet) == 0
 
-    def slow(self, queued: int) -> None:
+    def slow(self, queued: int, setting: str = "queue_bytes") -> None:
         assert queued == backlog(self.outlet) > self.max_queued
         self.slowness.append(queued)
         self.on_slow()

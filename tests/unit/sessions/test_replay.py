@@ -63,7 +63,7 @@ class Wire(Peer):
         self.outlet.finish()
         self.transport.abortConnection()
 
-    def slow(self, queued: int) -> None:
+    def slow(self, queued: int, setting: str = "queue_bytes") -> None:
         self.slowness.append(queued)
         self.conversation.slow()
 

@@ -104,7 +104,7 @@ class Lone(Peer):
         for piece in later:
             self.write(piece)
 
-    def slow(self, queued: int) -> None:
+    def slow(self, queued: int, setting: str = "queue_bytes") -> None:
         self.dropped = self.finished = True
         super().slow(queued)
 
@@ -685,7 +685,7 @@ def test_closing_transport_closes_after_finish(make: Any, room: int) -> None:
 
 
 def chosen(transport: Any, direct: bool = True) -> Any:
-    return make_outlet(transport, Bounds(1, 1.0, lambda: 0.0, direct), cast(Any, None))
+    return make_outlet(transport, Bounds(1, 1.0, lambda: 0.0, direct), cast(Any, Peer))
 
 
 @pytest.mark.parametrize("kind", [TCPServer, UnixServer])

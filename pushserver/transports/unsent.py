@@ -1,0 +1,76 @@
+"""The bytes that wait for all peers together; beyond the bound the peers with most are dropped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+ENOUGH = 0.9
+"""The part of the bound down to which peers are dropped, so that it does not happen every turn."""
+
+
+class Waiting(Protocol):
+    """The backlog of one peer."""
+
+    bytes: int
+
+    def drop_peer(self) -> None:
+        """Drop the peer, which clears the backlog."""
+
+
+class Unsent:
+    """The memory of all backlogs.
+
+    A piece of bytes that many peers wait for is in memory once, and counts once; the first piece of
+    a peer counts as a whole until all of it has left. `later` calls a function in a later turn: the
+    peers are not dropped in the middle of a pass over an audience, so the bound may be exceeded by
+    the pieces of one turn.
+    """
+
+    def __init__(self, most: int = sys.maxsize, later: Callable[[Callable[[], None]], object] = id):
+        self.bytes = 0
+        self._most = most
+        self._later = later
+        self._planned = False
+        # By the identity of a piece: to hash or to compare a megabyte takes a millisecond.
+        self._counts: dict[int, int] = {}
+        self._backlogs: dict[Waiting, None] = {}
+
+    def enter(self, backlog: Waiting) -> None:
+        """Note a backlog that is not empty."""
+        self._backlogs[backlog] = None
+
+    def leave(self, backlog: Waiting) -> None:
+        """Forget an empty backlog."""
+        self._backlogs.pop(backlog, None)
+
+    def hold(self, piece: bytes) -> None:
+        """Count a piece that a backlog keeps until `release`."""
+        count = self._counts.get(id(piece), 0)
+        self._counts[id(piece)] = count + 1
+        if count:
+            return
+        self.bytes += len(piece)
+        if self.bytes > self._most and not self._planned:
+            self._planned = True
+            self._later(self._drop_peers)
+
+    def release(self, piece: bytes) -> None:
+        """Count a piece no more that a backlog does not keep any longer."""
+        count = self._counts[id(piece)] - 1
+        if count:
+            self._counts[id(piece)] = count
+        else:
+            del self._counts[id(piece)]
+            self.bytes -= len(piece)
+
+    def _drop_peers(self) -> None:
+        """Drop the peers with most bytes until there is room again."""
+        self._planned = False
+        if self.bytes <= self._most:
+            return
+        for backlog in sorted(self._backlogs, key=lambda backlog: backlog.bytes, reverse=True):
+            if self.bytes <= ENOUGH * self._most:
+                break
+            backlog.drop_peer()
