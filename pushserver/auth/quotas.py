@@ -1,4 +1,4 @@
-"""The bounds on open and new connections, in all and by address."""
+"""The bounds on open and new connections, in all, by address and by user."""
 
 from __future__ import annotations
 
@@ -86,3 +86,32 @@ class Connections:
             self._by_name[name] = count
         else:
             del self._by_name[name]
+
+
+class Users:
+    """The connections of each user; the empty user is not counted."""
+
+    def __init__(self, most: int):
+        self._most = most
+        self._counts: dict[str, int] = {}
+
+    def check(self, user: str) -> None:
+        """Raise TooMany if the user has no room for another connection."""
+        count = self._counts.get(user, 0)
+        if count >= self._most:
+            message = f"this user has {count} connections already"
+            raise TooMany(message, "connections_per_user", FULL_SECONDS)
+
+    def enter(self, user: str) -> None:
+        """Count a connection, until `leave`."""
+        if user:
+            self._counts[user] = self._counts.get(user, 0) + 1
+
+    def leave(self, user: str) -> None:
+        """Forget a connection that was counted."""
+        if user:
+            count = self._counts[user] - 1
+            if count:
+                self._counts[user] = count
+            else:
+                del self._counts[user]

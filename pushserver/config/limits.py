@@ -45,6 +45,8 @@ class Limits:
     """The open connections in all."""
     connections_per_address: AtLeastOne = 1_000
     """The open connections of one address; of IPv6, of a network of 64 bits."""
+    connections_per_user: AtLeastOne = 100
+    """The open sessions and streams of one user."""
     new_connections_per_second: AtLeastOne = 50
     """The new connections of one address a second; four times as many at once."""
     exempt_networks: list[str] = field(default_factory=lambda: ["127.0.0.0/8", "::1", "unix"])
@@ -66,6 +68,12 @@ class Limits:
     """The commands of one client of the Centrifuge protocol a second; ten times as many at once."""
     requests_per_second: AtLeastOne = 500
     """The requests of one HTTP connection a second; ten times as many at once."""
+    user_publications_per_second: AtLeastOne = 50
+    """The publications of one user a second; ten times as many at once, as for the next two."""
+    address_publications_per_second: AtLeastOne = 500
+    """The publications of one address a second, without those with an API key."""
+    key_publications_per_second: AtLeastOne = 10_000
+    """The publications with one API key a second."""
     refused_requests_per_second: AtLeastOne = 10
     """The refused requests of one HTTP connection a second; ten times as many at once."""
     token_bytes: AtLeastOne = 16_384

@@ -18,6 +18,7 @@ from twisted.web.server import Request
 
 from pushserver.auth.identity import Identity
 from pushserver.auth.keys import Key
+from pushserver.auth.publications import Publications
 from pushserver.auth.publishers import publisher
 from pushserver.channels import jsontext
 from pushserver.channels.jsontext import MALFORMED
@@ -43,12 +44,13 @@ class ApiResource(ContainerResource):
     def __init__(self, node: Node, gate: Gate, sources: Callable[[], list[Any]]):
         super().__init__()
         self._methods = partial(Methods, node, sources, node.monotonic())
+        self._publications = node.publications
         self._gate = gate
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         name = path.decode("utf-8", "replace")
         return (
-            MethodResource(self._methods, self._gate, name)
+            MethodResource(self._methods, self._gate, self._publications, name)
             if not request.postpath
             else super().getChild(path, request)
         )
@@ -57,9 +59,16 @@ class ApiResource(ContainerResource):
 class MethodResource(LeafResource):
     """One method."""
 
-    def __init__(self, methods: Callable[[Key, str], Methods], gate: Gate, name: str):
+    def __init__(
+        self,
+        methods: Callable[[Key, str], Methods],
+        gate: Gate,
+        publications: Publications,
+        name: str,
+    ):
         super().__init__()
         self._methods = methods
+        self._publications = publications
         self._gate = gate
         self._name = name
 
@@ -83,8 +92,11 @@ class MethodResource(LeafResource):
             body = jsontext.compact(body)
         except InvalidData as error:
             return answer_json(request, api_error(error))
-        by = publisher(Identity(key=key), self._gate.address(request))
-        methods = self._methods(key, by)
+        identity, address = Identity(key=key), self._gate.address(request)
+        count = publications(self._name, body)
+        if count:
+            self._publications.check(identity, address, count)
+        methods = self._methods(key, publisher(identity, address))
         answer = await methods.call(self._name, body)
         if methods.denied:
             surroundings(request).log_refusal(request, 403, methods.denied)
@@ -93,3 +105,28 @@ class MethodResource(LeafResource):
 
     def _is_batch(self, answer: dict[str, object]) -> bool:
         return self._name == "batch" and "result" in answer
+
+
+def publications(name: str, body: bytes) -> int:
+    """The number of publications that a call causes; 0 if it is not valid."""
+    try:
+        if name == "publish":
+            return 1
+        if name == "broadcast":
+            return len(msgspec.json.decode(body, type=_Channels).channels)
+        if name == "batch":
+            commands = msgspec.json.decode(body, type=_Commands).commands
+            calls = (call for command in commands for call in command.items())
+            return sum(publications(each, bytes(call)) for each, call in calls if each != "batch")
+    except MALFORMED:
+        # The method itself has the error.
+        pass
+    return 0
+
+
+class _Channels(msgspec.Struct):
+    channels: list[str]
+
+
+class _Commands(msgspec.Struct):
+    commands: list[dict[str, Raw]]

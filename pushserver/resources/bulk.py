@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -33,6 +33,9 @@ ROOM_SECONDS = 10.0
 PAUSE_SECONDS = 0.01
 """The pause between two looks for that room."""
 
+Admit = Callable[[int], None]
+"""Counts publications of the publisher; raises TooMany."""
+
 Line = tuple[int, bytes]
 """The number of a line, from 1, and its text."""
 
@@ -49,7 +52,9 @@ class Bulks:
         self._bytes = 0
         self._waiting: deque[Deferred[None]] = deque()
 
-    async def publish(self, request: Request, draft: Draft, body: bytes, node: Node) -> bytes:
+    async def publish(
+        self, request: Request, draft: Draft, body: bytes, node: Node, admit: Admit
+    ) -> bytes:
         """`publish_lines`; 503 if too many bytes of other bodies are being published."""
         if self._bytes and self._bytes + len(body) > MOST_BYTES:
             node.metrics.refusals["overloaded"] += 1
@@ -59,7 +64,7 @@ class Bulks:
         try:
             if self._waiting:
                 await self.turn(node)
-            return await publish_lines(request, draft, body, node, self)
+            return await publish_lines(request, draft, body, node, self, admit)
         finally:
             self._bytes -= len(body)
 
@@ -99,7 +104,7 @@ class _Group:
 
 
 async def publish_lines(
-    request: Request, draft: Draft, body: bytes, node: Node, bulks: Bulks
+    request: Request, draft: Draft, body: bytes, node: Node, bulks: Bulks, admit: Admit
 ) -> bytes:
     """Publish each line of the body; blank lines are skipped.
 
@@ -121,6 +126,10 @@ async def publish_lines(
         except InvalidKey as error:
             return _failure(request, group[0][0], error, 0)
     while group:
+        try:
+            await _wait_for_admission(node, admit, len(group))
+        except TooMany as error:
+            return _failure(request, group[0][0], error, outcome.published)
         await _publish(group, draft, node, outcome)
         if outcome.failed is not None:
             return _failure(request, *outcome.failed, outcome.published)
@@ -181,6 +190,19 @@ def _drafts(lines: list[Line], draft: Draft, group: _Group) -> Iterator[tuple[in
             group.failed = number, error
             return
         yield number, replace(draft, data=data, key=_key(draft, number))
+
+
+async def _wait_for_admission(node: Node, admit: Admit, count: int) -> None:
+    """Wait until the rates of the publisher allow so many lines; raises TooMany if that is long."""
+    until = node.monotonic() + ROOM_SECONDS
+    while True:
+        try:
+            admit(count)
+            return
+        except TooMany as error:
+            if node.monotonic() + error.seconds > until:
+                raise
+            await _pause(node, error.seconds)
 
 
 async def _wait_for_room(node: Node, channel: str) -> bool:

@@ -229,6 +229,7 @@ def stream_maker(
     """Return the function that makes the requested stream for its transport."""
     context.gate.check_reader(request, identity, names)
     node = context.node
+    node.users.check(identity.user)
     start = stream_start(request, node.limits.read_limit)
     node.hub.check_room(names)
 

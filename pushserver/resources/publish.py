@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 from twisted.web.server import Request
@@ -37,16 +38,23 @@ async def publish(
     assert request.content is not None
     body = request.content.read()
     info = ClientInfo("", identity.user, identity.info) if identity.user else None
-    key, by = _key(request), publisher(identity, gate.address(request))
+    key, address = _key(request), gate.address(request)
+    by = publisher(identity, address)
     draft = Draft(channel, b"", _event(request), _tags(request), info, key, by)
+    admit = partial(_admit, node, identity, address)
     if media_type(content_type) in MEDIA_TYPES:
-        return await bulks.publish(request, draft, body, node)
+        return await bulks.publish(request, draft, body, node, admit)
+    admit(1)
     data = read_body(content_type, body, _compact, msgspec.json.encode)
     receipt = await node.publish(replace(draft, data=data))
     request.setResponseCode(201)
     return answer_json(
         request, {"offset": receipt.offset, "epoch": receipt.epoch, "id": receipt.id}
     )
+
+
+def _admit(node: Node, identity: Identity, address: str | None, count: int) -> None:
+    node.publications.check(identity, address, count)
 
 
 def _compact(text: bytes) -> bytes:

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 from twisted.web.resource import Resource
 
@@ -17,10 +16,8 @@ from pushserver.app.dispatch import Dispatcher
 from pushserver.app.service import AppService
 from pushserver.auth.access import LocalRules
 from pushserver.auth.allowed_origins import Origins
-from pushserver.auth.excess import Excesses
 from pushserver.auth.origin import host_name
 from pushserver.auth.proxies import Proxies, Trust
-from pushserver.auth.quotas import Addresses, Connections
 from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys
@@ -46,6 +43,7 @@ from pushserver.resources.protobuf import JsonOnly
 from pushserver.resources.root import IndexPage, RootResource, UserPages
 from pushserver.resources.static import PublicFiles
 from pushserver.resources.status import StatusResource
+from pushserver.server.bounds import make_bounds
 from pushserver.server.jwks import published_keys
 from pushserver.server.logging import connection_log, report, run
 from pushserver.server.service import PushService
@@ -62,20 +60,15 @@ from pushserver.store.recorder import BatchRecorder
 from pushserver.store.service import Storage
 from pushserver.store.source_memory import SourceMemory
 from pushserver.store.sync_broker import SyncBroker
-from pushserver.transports.backlog import Bounds
 from pushserver.transports.response import Responses
-from pushserver.transports.unsent import Unsent
 from pushserver.transports.websocket.upgrade import WebSocketFactory
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
 from pushserver.usercode.thread_pool import Pool, ThreadPool
 from pushserver.usercode.worker import ThreadWorker
-from pushserver.web.admission import Admission
-from pushserver.web.checks import client_address
 from pushserver.web.gate import Gate, IsOwn
 from pushserver.web.hosts import Hosts
 from pushserver.web.owner import is_own
-from pushserver.web.refusal_log import RefusalLog
 from pushserver.web.resource import ContainerResource
 from pushserver.web.site import PushSite
 from pushserver.web.turns import Turns
@@ -108,9 +101,7 @@ def build(
     handlers = make_handlers(app, limits, reactor, monotonic, threads)
     version = f"pushserver {__version__}"
     proxies = Proxies.of(config.server.trusted_proxies)
-    address_of = partial(client_address, proxies=proxies)
-    refusals = RefusalLog(monotonic, address_of)
-    excesses = Excesses(broker.metrics.refusals, monotonic, refusals.write_excess)
+    peers = make_bounds(limits, proxies, broker.metrics.refusals, reactor, monotonic, shortcuts)
     auth = config.auth
     keys = make_keys(auth)
     verifier = make_verifier(auth, limits)
@@ -136,33 +127,21 @@ def build(
         handlers,
         identification,
         auth.closed,
-        excesses.note,
+        peers.excesses.note,
+        peers.publications,
     )
     pages = Pages()
     origins = Origins.of(config.server.allowed_origins)
     trust = Trust(origins, proxies)
     rules = LocalRules(len(keys) > 0, origins, auth.local_without_key)
     gate = Gate(node.permissions, identification, rules, is_own, trust, auth.token_cookie)
-    addresses = Addresses(Proxies.of(limits.exempt_networks), proxies)
-    connections_open = Connections(
-        limits.connections, limits.connections_per_address, limits.new_connections_per_second
-    )
-    admission = Admission(addresses, connections_open, excesses, monotonic, address_of)
-    bounds = Bounds(
-        limits.queue_bytes,
-        limits.queue_seconds,
-        monotonic,
-        shortcuts,
-        limits.slow_bytes_per_second,
-        Unsent(limits.unsent_bytes, partial(reactor.callLater, 0)),
-    )
     compress = config.server.compress
     turns = Turns(reactor, monotonic)
     websockets = WebSocketFactory(
-        reactor, bounds, limits, log, turns, compress, shortcuts, proxies, admission
+        reactor, peers.unread, limits, log, turns, compress, shortcuts, proxies, peers.admission
     )
     upgrade = websockets.upgrade
-    respond = Responses(bounds, log, proxies, admission).open
+    respond = Responses(peers.unread, log, proxies, peers.admission).open
     channels = ChannelContext(node, upgrade, respond, pages.channel, gate, pages.channels)
     connections = ConnectionContext(node, upgrade, respond, trust, gate, JsonOnly(monotonic))
     memory = SourceMemory() if storage is None else storage.memory
@@ -181,6 +160,7 @@ def build(
     pages_of_user = user_pages(server, beside)
     root = tree(channels, connections, runners, status, server, pages_of_user)
     shortcut = websockets.shortcut(root) if shortcuts else None
+    refusals, admission = peers.refusals, peers.admission
     site = PushSite(root, limits, pages.error, reactor, turns, shortcut, trust, refusals, admission)
     run_by = (
         None

@@ -13,7 +13,7 @@ from pushserver.auth.permissions import Action
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
-from pushserver.errors import Denied, ExpiredToken, Invalid, Refused
+from pushserver.errors import Denied, ExpiredToken, Invalid, Refused, TooMany
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError, SubscribePosition, SubscribeResult
@@ -59,7 +59,12 @@ async def connect(session: Session, text: bytes) -> Struct:
         node.handlers.disconnect(session, str(error))
         session.disconnect(centrifuge.NOT_PERMITTED, str(error))
         return centrifuge.Empty()
-    subs = await _admit(session, request.subs)
+    try:
+        subs = await _admit(session, request.subs)
+    except TooMany as error:
+        node.note_excess(error, session.address, centrifuge.CONNECTION_LIMIT)
+        session.disconnect(centrifuge.CONNECTION_LIMIT, str(error))
+        return centrifuge.Empty()
     # A client without a token of its own has nothing to refresh.
     seconds = ttl(session.identity.expires, node) if session.refreshes else 0
     return centrifuge.ConnectResult(
@@ -102,10 +107,13 @@ async def _admit(
 ) -> dict[str, SubscribeResult]:
     """Admit the client; return its subscriptions to the channels that it was invited to.
 
+    Raises TooMany for a user with too many connections.
     `before` has the client's positions in these channels from an earlier connection.
     """
     try:
         session.check_not_ended()
+        # Again at the end, as others of the same user may come meanwhile.
+        session.node.users.check(session.info.user)
         if session.identity is not ANONYMOUS:
             await invite_by_token(session)
         subs: dict[str, SubscribeResult] = {}
@@ -113,6 +121,7 @@ async def _admit(
         for name in tuple(session.invited):
             subs[name] = await _join_invited(session, name, before, left)
             left -= _size(subs[name])
+        session.node.users.check(session.info.user)
     except BaseException:
         session.node.handlers.disconnect(session, session.ended_by)
         raise
@@ -251,6 +260,7 @@ async def publish(session: Session, text: bytes) -> Struct:
     node, handlers = session.node, session.node.handlers
     # Permission first: reading the data costs more than refusing it.
     handled = node.permissions.check("publish", channel, session.identity)
+    node.publications.check(replace(session.identity, user=session.info.user), session.address)
     data = centrifuge.request_data(bytes(request.data))
     if handled:
         await handlers.publish(session, channel, data)

@@ -40,6 +40,7 @@ class Stream(Conversation[StreamFormat]):
         super().__init__(node, transport)
         if identity.user:
             self.info = ClientInfo(self.info.client, identity.user, identity.info)
+        node.users.enter(identity.user)
         self.state = OPEN
         self.wake_at(node.monotonic() + self._interval())
         self.expire_at(identity.expires)
@@ -64,6 +65,10 @@ class Stream(Conversation[StreamFormat]):
 
     def received(self, text: bytes) -> None:
         self.disconnect(POLICY, "this stream only sends; publish by POST to the channel's URL")
+
+    def closed(self) -> None:
+        self.node.users.leave(self.info.user)
+        super().closed()
 
     def alive(self) -> None:
         self._awaiting = False

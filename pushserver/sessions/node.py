@@ -8,6 +8,9 @@ from typing import Any
 
 from pushserver.auth.keys import Keys
 from pushserver.auth.permissions import Permissions
+from pushserver.auth.proxies import EVERYONE, NO_PROXIES
+from pushserver.auth.publications import Publications
+from pushserver.auth.quotas import Addresses, Users
 from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.limits import Limits
@@ -32,7 +35,8 @@ class Node:
     clock. `run` runs a coroutine that nothing awaits, and logs its exception. `report` logs the
     current exception with a line of context. `handlers` is the application. `identification` finds
     the identities of peers; without it, all are anonymous. `closed`: see `auth.permissions`.
-    `note_excess` is that of `Excesses`.
+    `note_excess` is that of `Excesses`. `publications`: their rates; without it, only users
+    have some.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Node:
         identification: Identification | None = None,
         closed: bool = False,
         note_excess: NoteExcess = lambda *_: None,
+        publications: Publications | None = None,
     ):
         self.timer = timer
         self.history = broker.history
@@ -70,6 +75,14 @@ class Node:
         )
         self.permissions = Permissions(self.history.options, self._is_handled, closed)
         self.note_excess = note_excess
+        self.users = Users(limits.connections_per_user)
+        self.publications = publications or Publications(
+            Addresses(EVERYONE, NO_PROXIES),
+            limits.user_publications_per_second,
+            limits.key_publications_per_second,
+            limits.address_publications_per_second,
+            monotonic,
+        )
         self.stopping = False
         self._broker = broker
         broker.attach(self.hub.deliver)

@@ -171,6 +171,7 @@ class Session(Conversation[SessionFormat]):
             # The `connect` handler has decided.
             self.identity = replace(self.identity, user=self.info.user)
         self.node.sessions.identify(self)
+        self.node.users.enter(self.info.user)
         plan(self)
         # The first ping is at a random time: clients that connected together would otherwise
         # answer all their pings together.
@@ -198,6 +199,7 @@ class Session(Conversation[SessionFormat]):
         self.node.sessions.remove(self)
         if self.state is CLOSING:
             self.state = GONE
+            self.node.users.leave(self.info.user)
             # While a command is handled, `_work` calls the handler after it.
             if not self._working or self.node.stopping:
                 self._handle_disconnect()
@@ -467,6 +469,8 @@ class Session(Conversation[SessionFormat]):
         if not isinstance(error, PushServerError) or not error.centrifuge_code:
             self.node.report("a command failed")
             error = CommandError(centrifuge.INTERNAL, "internal server error", temporary=True)
+        if isinstance(error, TooMany):
+            self.node.note_excess(error, self.address, 0)
         if command.id and self.state < CLOSING:
             self.push(centrifuge.error_reply(command.id, error))
 

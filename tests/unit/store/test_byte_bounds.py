@@ -48,6 +48,7 @@ BOUNDS = {
     "config.limits.frame_bytes": ONE,
     "config.limits.history_total_bytes": SUM,
     "config.limits.queue_bytes": FRAMES,
+    "config.limits.unsent_bytes": "test_bytes_are_those_of_all_pieces_each_counted_once",
     "config.secret_files.MAX_SECRET_BYTES": ONE,
     "channels.channel.history_bytes": SUM,
     "channels.publication.ROW_BYTES": MEMORY,

@@ -1,0 +1,66 @@
+"""Makes the bounds on peers from the settings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from pushserver.auth.excess import Excesses
+from pushserver.auth.proxies import Proxies
+from pushserver.auth.publications import Publications
+from pushserver.auth.quotas import Addresses, Connections
+from pushserver.config.limits import Limits
+from pushserver.transports.backlog import Bounds
+from pushserver.transports.unsent import Unsent
+from pushserver.usercode.reactor import Reactor
+from pushserver.web.admission import Admission
+from pushserver.web.checks import client_address
+from pushserver.web.refusal_log import RefusalLog
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBounds:
+    """The bounds on peers, and the log of those that exceed them."""
+
+    refusals: RefusalLog
+    excesses: Excesses
+    admission: Admission
+    publications: Publications
+    unread: Bounds
+
+
+def make_bounds(
+    limits: Limits,
+    proxies: Proxies,
+    counts: Counter[str],
+    reactor: Reactor,
+    monotonic: Callable[[], float],
+    shortcuts: bool,
+) -> PeerBounds:
+    """The bounds of one server; `counts` are the counters of its refusals."""
+    address_of = partial(client_address, proxies=proxies)
+    refusals = RefusalLog(monotonic, address_of)
+    excesses = Excesses(counts, monotonic, refusals.write_excess)
+    addresses = Addresses(Proxies.of(limits.exempt_networks), proxies)
+    connections = Connections(
+        limits.connections, limits.connections_per_address, limits.new_connections_per_second
+    )
+    publications = Publications(
+        addresses,
+        limits.user_publications_per_second,
+        limits.key_publications_per_second,
+        limits.address_publications_per_second,
+        monotonic,
+    )
+    unread = Bounds(
+        limits.queue_bytes,
+        limits.queue_seconds,
+        monotonic,
+        shortcuts,
+        limits.slow_bytes_per_second,
+        Unsent(limits.unsent_bytes, partial(reactor.callLater, 0)),
+    )
+    admission = Admission(addresses, connections, excesses, monotonic, address_of)
+    return PeerBounds(refusals, excesses, admission, publications, unread)
