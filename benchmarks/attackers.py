@@ -65,9 +65,9 @@ def watch(port: int, pipe: Connection) -> None:
     pipe.send((latencies, lost))
 
 
-def dial(port: int) -> socket.socket:
-    """Connect to the server."""
-    connection = socket.create_connection(("127.0.0.1", port), 10)
+def dial(port: int, source: str = "") -> socket.socket:
+    """Connect to the server, from this address."""
+    connection = socket.create_connection(("127.0.0.1", port), 10, (source, 0) if source else None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
@@ -88,7 +88,13 @@ class Peer:
         self._connect()
 
     def _connect(self) -> None:
-        self._socket = dial(self._port)
+        while True:
+            try:
+                self._socket = dial(self._port, self._attack.source)
+                break
+            except ConnectionResetError:
+                # One too many, and closed before the call has returned.
+                self.ends["reset"] += 1
         self._socket.setblocking(False)
         self._left = memoryview(self._attack.hello)
         self._greeted = not self._attack.waits

@@ -140,6 +140,8 @@ def carry_out(attack: Attack, seconds: float, peers: int = PEERS) -> Result:
             "PUSHSERVER_SERVER_PAGES": str(pages),
             "PYTHONPATH": ".",
         }
+        if attack.source:
+            environment["PUSHSERVER_LIMITS_EXEMPT_NETWORKS"] = "127.0.0.1"
         command = [str(Path(sys.executable).with_name("twistd")), "--nodaemon", "--pidfile="]
         command += ["pushserver", "--listen", f"tcp:{port}:interface=127.0.0.1"]
         log = Path(folder, "log")

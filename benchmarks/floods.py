@@ -54,6 +54,12 @@ CHUNKS = (
     + b"1\r\n1\r\n" * 300
     + b"0\r\n\r\n"
 )
+HALF_CHUNKS = (
+    request("POST /channels/a", f"X-API-Key: {KEY}", "Transfer-Encoding: chunked")
+    + b"1\r\n1\r\n" * 30_000
+)
+POST = request("POST /channels/a", f"X-API-Key: {KEY}", body=b"1")
+OUTSIDE = "127.0.0.2"
 STREAM = request("GET /channels/a", "Accept: text/event-stream")
 LONG_POLL = request("GET /channels/a?wait=60&since=now")
 
@@ -74,6 +80,9 @@ class Attack:
     once: bool = False
     channels: int = 0
     memory: float = MEMORY_MIB
+    source: str = ""
+    """The address of the peers; the server does not exempt it. Else that of all local programs,
+    which are exempt."""
 
     @property
     def bytes(self) -> bytes:
@@ -135,4 +144,8 @@ ATTACKS = (
     Attack("stream, 40 KB, hang up", STREAM + b"x" * 40_000, once=True),
     Attack("long-poll, 40 KB, hang up", LONG_POLL + b"x" * 40_000, once=True),
     Attack("long-poll, 40 KB, kept", LONG_POLL + b"x" * 40_000, flood=b"x"),
+    Attack("chunks, 180 KB, hang up", HALF_CHUNKS, once=True, source=OUTSIDE),
+    Attack("connect and close, not exempt", once=True, source=OUTSIDE),
+    Attack("POST of a byte, not exempt", flood=POST, source=OUTSIDE),
+    Attack("handshakes, not exempt", RAW, b"\x88\x80    ", once=True, source=OUTSIDE),
 )
