@@ -105,7 +105,7 @@ class NeedsKey(Denied):
 
 
 class WrongKey(Denied):
-    """The caller gave an API key that is not valid.
+    """The caller gave an API key that is not valid, or one invalid token too many.
 
     `delay`: the seconds until the answer, so that keys cannot be tried quickly.
     """

@@ -79,8 +79,8 @@ class Limits:
     token_bytes: AtLeastOne = 16_384
     """The length of a token."""
     wrong_keys_per_minute: AtLeastOne = 30
-    """The wrong API keys of one address a minute, and at once; each further one waits a second for
-    its answer."""
+    """The wrong API keys and tokens of one address a minute, and at once; each further one waits a
+    second for its answer."""
     queued_commands: AtLeastOne = 256
     """The number of commands of one connection that may wait."""
     handler_seconds: Positive = 30.0

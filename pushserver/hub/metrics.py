@@ -14,7 +14,7 @@ class Metrics:
     `evictions`: publications dropped from a history; `made_room`: histories that were forgotten or
     cut for others, by the setting that was reached; `gaps`: notices of one to a subscriber;
     `recoveries` by result: `recovered`, or the reason why not (`epoch`, `ahead`, `evicted`,
-    `limit`); `refusals` of publications by cause, `wrong_key`, and
+    `limit`); `refusals` of publications by cause, `wrong_key`, `wrong_token`, and
     excesses by the setting of `[limits]`; `ended`: connections that the
     server closed, by close code, with 3008 and 1013 also for peers that did not read; `store_*`:
     commits, their publications, their seconds in all and of the last, and failures.

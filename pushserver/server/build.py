@@ -129,6 +129,7 @@ def build(
         auth.closed,
         peers.excesses.note,
         peers.publications,
+        peers.refusals.write_command,
     )
     pages = Pages()
     origins = Origins.of(config.server.allowed_origins)

@@ -57,6 +57,7 @@ async def connect(session: Session, text: bytes) -> Struct:
         node.permissions.check_connect(replace(identity, user=user))
     except Denied as error:
         node.handlers.disconnect(session, str(error))
+        node.log_refusal(centrifuge.NOT_PERMITTED, session.address, str(error))
         session.disconnect(centrifuge.NOT_PERMITTED, str(error))
         return centrifuge.Empty()
     try:
@@ -98,6 +99,7 @@ async def identify(session: Session, request: centrifuge.ConnectRequest) -> Iden
         return found
     if isinstance(found.problem, ExpiredToken) or not isinstance(found.problem, Denied):
         raise found.problem
+    session.node.log_refusal(centrifuge.INVALID_TOKEN, session.address, str(found.problem))
     session.disconnect(centrifuge.INVALID_TOKEN, str(found.problem))
     return None
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 from pushserver.auth.credentials import Credentials, looks_like_token
 from pushserver.auth.identity import ANONYMOUS, Grant, Identity
 from pushserver.auth.keys import Keys
 from pushserver.auth.wrong_keys import SLOW_SECONDS, WrongKeys
-from pushserver.errors import Denied, HandlerFailed, Refused, Unavailable, WrongKey
+from pushserver.errors import (
+    Denied,
+    ExpiredToken,
+    HandlerFailed,
+    InvalidToken,
+    Refused,
+    Unavailable,
+    WrongKey,
+)
 from pushserver.hub.metrics import Metrics
 from pushserver.sessions.callbacks import Handlers
 from pushserver.sessions.visit import Visit
+
+T = TypeVar("T")
 
 
 class Tokens(Protocol):
@@ -85,7 +95,9 @@ class Identification:
             if key is not None:
                 return self.of_key(key, credentials.address)
             if token is not None:
-                return await self._tokens.connection(token)
+                return await self._counting_tokens(
+                    self._tokens.connection(token), credentials.address
+                )
             if visit is not None and self._handlers.authenticates:
                 return await self._handlers.authenticate(visit, data)
         except (Denied, Unavailable) as error:
@@ -109,13 +121,23 @@ class Identification:
             raise self._counted(WrongKey(known if len(self._keys) else none), address)
         return Identity(key=key)
 
-    async def grant(self, text: str, channel: str, user: str) -> Grant:
+    async def grant(self, text: str, channel: str, user: str, address: str | None) -> Grant:
         """The permission of a subscription token; raises Denied."""
-        return await self._tokens.subscription(text, channel, user)
+        return await self._counting_tokens(self._tokens.subscription(text, channel, user), address)
 
-    def _counted(self, error: WrongKey, address: str | None) -> WrongKey:
-        """Count a wrong key; return the error for its answer."""
-        self._metrics.refusals["wrong_key"] += 1
+    async def _counting_tokens(self, found: Coroutine[Any, Any, T], address: str | None) -> T:
+        """Count a token that is not valid for the address; one that has expired was valid."""
+        try:
+            return await found
+        except ExpiredToken:
+            raise
+        except InvalidToken as error:
+            raise self._counted(error, address, "token") from None
+
+    def _counted(self, error: Denied, address: str | None, kind: str = "key") -> Denied:
+        """Count a wrong key or token; return the error for its answer."""
+        self._metrics.refusals[f"wrong_{kind}"] += 1
         if not self._wrong_keys.is_too_many(address, self._monotonic()):
             return error
-        return WrongKey(f"{error}; too many wrong keys (wrong_keys_per_minute)", 429, SLOW_SECONDS)
+        message = f"{error}; too many wrong {kind}s (wrong_keys_per_minute)"
+        return WrongKey(message, 429, SLOW_SECONDS)

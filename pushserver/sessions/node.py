@@ -25,6 +25,7 @@ from pushserver.sessions.identification import Identification, NoTokens
 from pushserver.sessions.peers import Peers
 from pushserver.sessions.replay_cache import Replays
 
+LogRefusal = Callable[[int, str | None, str], None]
 NoteExcess = Callable[[TooMany, str | None, int], None]
 
 
@@ -36,7 +37,7 @@ class Node:
     current exception with a line of context. `handlers` is the application. `identification` finds
     the identities of peers; without it, all are anonymous. `closed`: see `auth.permissions`.
     `note_excess` is that of `Excesses`. `publications`: their rates; without it, only users
-    have some.
+    have some. `log_refusal` logs a refused command: its code, the client's address, the reason.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Node:
         closed: bool = False,
         note_excess: NoteExcess = lambda *_: None,
         publications: Publications | None = None,
+        log_refusal: LogRefusal = lambda *_: None,
     ):
         self.timer = timer
         self.history = broker.history
@@ -75,6 +77,7 @@ class Node:
         )
         self.permissions = Permissions(self.history.options, self._is_handled, closed)
         self.note_excess = note_excess
+        self.log_refusal = log_refusal
         self.users = Users(limits.connections_per_user)
         self.publications = publications or Publications(
             Addresses(EVERYONE, NO_PROXIES),

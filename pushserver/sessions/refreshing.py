@@ -95,7 +95,9 @@ def _check_subscribed(session: Session, channel: str) -> None:
 
 async def grant_of(session: Session, channel: str, token: str) -> Grant:
     """The permission of a subscription token for the user of the session; raises Denied."""
-    return await session.node.identification.grant(token, channel, session.info.user)
+    return await session.node.identification.grant(
+        token, channel, session.info.user, session.address
+    )
 
 
 def invitation_of(session: Session, channel: str) -> Invitation:

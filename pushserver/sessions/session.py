@@ -12,7 +12,7 @@ from pushserver.auth.credentials import NOTHING, Credentials
 from pushserver.auth.identity import ANONYMOUS, Grant, Identity
 from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo, Publication
-from pushserver.errors import LimitExceeded, PushServerError, TooMany
+from pushserver.errors import Denied, LimitExceeded, PushServerError, TooMany
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import (
@@ -471,6 +471,8 @@ class Session(Conversation[SessionFormat]):
             error = CommandError(centrifuge.INTERNAL, "internal server error", temporary=True)
         if isinstance(error, TooMany):
             self.node.note_excess(error, self.address, 0)
+        elif isinstance(error, Denied):
+            self.node.log_refusal(error.centrifuge_code, self.address, str(error))
         if command.id and self.state < CLOSING:
             self.push(centrifuge.error_reply(command.id, error))
 

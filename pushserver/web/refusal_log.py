@@ -43,17 +43,24 @@ class RefusalLog:
 
     def write(self, request: Request, status: int, reason: str) -> None:
         """Log one refusal, or count it if there are too many."""
-        address = self._address(request)
+        method = _escaped(request.method.decode("latin-1"), 20)
+        path = _escaped(request.path.decode("latin-1"), PATH_CHARACTERS)
+        self._write(status, self._address(request), f"{method} {path}: ", reason)
+
+    def write_command(self, code: int, address: str | None, reason: str) -> None:
+        """Log a refused command of the Centrifuge protocol, by its error or close code."""
+        self._write(code, address, "", reason)
+
+    def _write(self, status: int, address: str | None, target: str, reason: str) -> None:
         if not self._has_room(status, group(address)):
             self._suppressed += 1
             return
         suppressed, self._suppressed = self._suppressed, 0
         self._log.info(
-            "refused {status} to {address}: {method} {path}: {reason}{suffix}",
+            "refused {status} to {address}: {target}{reason}{suffix}",
             status=status,
             address=address or "unix",
-            method=_escaped(request.method.decode("latin-1"), 20),
-            path=_escaped(request.path.decode("latin-1"), PATH_CHARACTERS),
+            target=target,
             reason=_escaped(reason, REASON_CHARACTERS),
             suffix=f" (and {suppressed} that were not logged)" if suppressed else "",
         )
