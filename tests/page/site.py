@@ -42,6 +42,7 @@ class Site:
         self.earlier = "one"
         self.recovers = True
         self.refusal: dict[str, Any] | None = None  # the error for subscriptions
+        self.silent: tuple[str, ...] = ()  # commands that get no answer
         self.down = False
         self.answer: tuple[int, str] | None = None  # status and body for each connection
         self.missing: tuple[str, ...] = ()  # names of files that are answered with 404
@@ -264,7 +265,7 @@ class Site:
         for line in message.splitlines():
             command = json.loads(line)
             self.commands.append(command)
-            if "id" not in command:
+            if "id" not in command or any(name in command for name in self.silent):
                 continue
             socket.send(json.dumps({"id": command["id"], **self._reply(command)}))
             if "subscribe" in command and self.refusal is None:

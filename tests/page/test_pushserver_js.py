@@ -192,6 +192,24 @@ def test_a_new_history_is_a_gap_of_unknown_length(site: Site) -> None:
     assert "new history" in notes(page, "gap")[0]["reason"]
 
 
+def test_a_history_without_an_answer_is_a_gap_and_later_events_come(site: Site) -> None:
+    site.publish(1, 2)
+    page = start(site)
+    watch(page)
+    until(page, "w.notes.length === 2")
+    site.recovers, site.silent = False, ("history",)
+    site.publish(3)
+    until(page, "w.notes.length === 3")
+    reconnect(site, page)
+    site.wait_for(page, lambda: any("history" in command for command in site.commands))
+    site.publish(4)
+    until(page, "w.notes.some(([kind]) => kind === 'gap')")
+    until(page, "w.notes.at(-1)[1].data === 4")
+    assert data(page) == [1, 2, 3, 4]
+    reason = "the history could not be read: the server did not answer in time"
+    assert notes(page, "gap") == [{"missed": None, "reason": reason}]
+
+
 def test_older_events_come_oldest_first_until_there_are_none(site: Site) -> None:
     site.publish(*range(1, 8))
     page = start(site)
