@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from pushserver.channels.publication import Receipt
 from pushserver.errors import InvalidKey, TooMany, Unavailable
 
 REMEMBERED_SECONDS = 300.0
+EXPIRED_AT_ONCE = 2_000
+"""The keys that one call of `expire` removes: a few milliseconds."""
 RETRY_SECONDS = 60.0
 """The time that a publisher with too many keys is asked to wait."""
 KEY_RULE = "1 to 128 printable ASCII characters"
@@ -72,8 +74,9 @@ class Keys:
         else Unavailable.
         """
         total, own = self._most - pending, self._most_of_one - own_pending
-        if len(self._entries) >= total or self._counts.get(publisher, 0) >= own:
-            self.expire(now)
+        while len(self._entries) >= total or self._counts.get(publisher, 0) >= own:
+            if not self.expire(now):
+                break
         if publisher and self._counts.get(publisher, 0) >= own:
             raise TooMany(
                 f"this publisher has used {self._most_of_one} idempotency keys in five minutes",
@@ -92,15 +95,18 @@ class Keys:
         self._entries[entry.channel, entry.key] = entry, born
         self._counts[entry.publisher] = self._counts.get(entry.publisher, 0) + 1
 
-    def expire(self, now: float) -> None:
-        """Remove the keys that are older than five minutes."""
+    def expire(self, now: float) -> bool:
+        """Remove keys that are older than five minutes, EXPIRED_AT_ONCE at the most.
+
+        Returns whether more may be left.
+        """
         # The oldest come first. Only these are copied: without room this runs for each new key.
-        old = list(
-            takewhile(lambda item: item[1][1] + REMEMBERED_SECONDS <= now, self._entries.items())
-        )
+        first = islice(self._entries.items(), EXPIRED_AT_ONCE)
+        old = list(takewhile(lambda item: item[1][1] + REMEMBERED_SECONDS <= now, first))
         for name, (entry, _) in old:
             self.forgotten_seq = entry.receipt.seq
             self._remove(*name)
+        return len(old) == EXPIRED_AT_ONCE
 
     def _remove(self, channel: str, key: str) -> None:
         found = self._entries.pop((channel, key), None)

@@ -38,10 +38,11 @@ class Broker(Protocol):
     async def settle(self) -> None:
         """Wait until every caller of `publish` and `clear` has its answer."""
 
-    def expire(self, now: float, watched: Callable[[str], bool]) -> None:
+    def expire(self, now: float, watched: Callable[[str], bool]) -> bool:
         """Evict by age; forget empty channels that are not `watched`, and old keys.
 
-        `now` is by the steady clock. Looks at some channels; see `History.expire`.
+        `now` is by the steady clock. Looks at some channels and keys, and returns whether more are
+        left: call it again then.
         """
 
 
@@ -125,12 +126,13 @@ class MemoryBroker:
     async def settle(self) -> None:
         """No-op: callers get their answers in their turn of the reactor."""
 
-    def expire(self, now: float, watched: Callable[[str], bool]) -> None:
-        self._keys.expire(now)
+    def expire(self, now: float, watched: Callable[[str], bool]) -> bool:
+        keys_are_left = self._keys.expire(now)
         evicted, changed = self.history.expire(now, watched)
         self.metrics.evictions += evicted
         for channel in changed:
             self._touch(channel)
+        return keys_are_left or self.history.unswept > 0
 
     def _evicted(self, channel: str, rows: int, setting: str) -> None:
         """Count a history that made room for others, and record it."""

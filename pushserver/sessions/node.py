@@ -117,10 +117,9 @@ class Node:
     def expire(self) -> bool:
         """Evict publications by age, and forget empty channels without subscribers.
 
-        One call looks at some of the channels; returns whether more are left.
+        One call looks at some of the channels and keys; returns whether more are left.
         """
-        self._broker.expire(self.monotonic(), self.hub.is_watched)
-        return self.history.unswept > 0
+        return self._broker.expire(self.monotonic(), self.hub.is_watched)
 
     def stop_publishing(self) -> None:
         """Refuse further publications, and deliver those that were accepted."""

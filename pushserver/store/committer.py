@@ -115,7 +115,8 @@ class Committer:
         Raises StoreError, and nothing is closed.
         """
         # Else a key that has expired would return if the wall clock is set back before the start.
-        self._keys.expire(self._monotonic())
+        while self._keys.expire(self._monotonic()):
+            pass
         call = partial(self._file.close, self._keys.forgotten_seq)
         try:
             await self._thread.call(self._reactor, call)

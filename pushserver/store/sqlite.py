@@ -176,7 +176,8 @@ class SqliteFile:
         times = births([entry.time for entry in entries], wall, now)
         for entry, born in zip(entries, times, strict=True):
             keys.remember(entry, born)
-        keys.expire(now)
+        while keys.expire(now):
+            pass
 
     def commit(self, batch: Batch) -> None:
         """Write all of the batch, or nothing and raise StoreError."""

@@ -121,9 +121,10 @@ class SyncBroker(MemoryBroker):
     async def settle(self) -> None:
         await self.batcher.settle()
 
-    def expire(self, now: float, watched: Callable[[str], bool]) -> None:
-        super().expire(now, watched)
+    def expire(self, now: float, watched: Callable[[str], bool]) -> bool:
+        are_left = super().expire(now, watched)
         self.batcher.flush()
+        return are_left
 
     def _touch(self, channel: str) -> None:
         self.batcher.touch(channel)

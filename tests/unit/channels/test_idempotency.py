@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pushserver.channels import idempotency
 from pushserver.channels.idempotency import KeyEntry, Keys, check_key
 from pushserver.channels.publication import Receipt
 from pushserver.errors import InvalidKey, TooMany, Unavailable
@@ -87,6 +88,19 @@ def test_publisher_that_has_used_its_share_leaves_the_room_of_others() -> None:
     with pytest.raises(Unavailable):
         keys.check_room(0.0, publisher="third", pending=3)
     keys.check_room(300.0, publisher="one")
+
+
+def test_many_keys_expire_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "EXPIRED_AT_ONCE", 2)
+    keys = Keys(7, 7)
+    for n in range(7):
+        keys.remember(of("one", str(n), n + 1), 0.0)
+    assert [keys.expire(300.0) for _ in range(4)] == [True, True, True, False]
+    assert (len(keys), keys.forgotten_seq) == (0, 7)
+    for publisher in ("one",) * 4 + ("other",) * 3:
+        keys.remember(of(publisher, str(len(keys)), len(keys) + 1), 400.0)
+    keys.check_room(700.0, pending=5, publisher="new")
+    assert len(keys) == 1, "as many as were needed"
 
 
 def test_keys_without_a_publisher_have_only_the_bound_of_all() -> None:
