@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pushserver.auth.issuer import token
+from pushserver.auth.issuer import SECRET_VARIABLE, token
 from pushserver.console import CommandFailed, shown_json
 from pushserver.token_reading import claim_lines, given, in_json, parts
 
@@ -95,6 +95,11 @@ def new(options: Any, out: TextIO) -> None:
         secret = auth.token_secret
         if not secret:
             raise CommandFailed(f"{options.config}: auth.token_secret must be set to make tokens")
+    elif not os.environ.get(SECRET_VARIABLE):
+        raise CommandFailed(
+            "there is no secret: expected --config FILE with auth.token_secret, or"
+            f" {SECRET_VARIABLE}"
+        )
     text = token(
         options.user,
         channels=options.channels,

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Literal, get_args
 
 from pushserver.auth.patterns import EVERY, Patterns
+from pushserver.channels.names import is_name
 from pushserver.errors import Denied
 
 Scope = Literal["publish", "read", "admin"]
@@ -67,7 +68,9 @@ class Key:
 
     def problem(self, scope: Scope, channel: str | None) -> str:
         """The reason why the key may not do this."""
-        where = "the whole server" if channel is None else repr(channel[:140])
+        where = "the whole server"
+        if channel is not None:
+            where = channel if is_name(channel) else repr(channel[:140])
         return f"the key {self.name} may not {_VERBS[scope]} {where}: {self}"
 
     def __str__(self) -> str:

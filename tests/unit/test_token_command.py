@@ -101,7 +101,10 @@ class TestNew:
 
     def test_needs_a_secret(self, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PUSHSERVER_AUTH_TOKEN_SECRET")
-        assert "PUSHSERVER_AUTH_TOKEN_SECRET" in complaint(capsys, "new", "ann")
+        assert complaint(capsys, "new", "ann") == (
+            "pushserver: there is no secret: expected --config FILE with auth.token_secret, or"
+            " PUSHSERVER_AUTH_TOKEN_SECRET\n"
+        )
 
 
 class TestRead:

@@ -90,12 +90,14 @@ def test_only_a_key_for_all_channels_counts_for_the_whole_server() -> None:
 
 
 def test_a_refusal_names_the_key_its_scopes_and_the_setting() -> None:
+    with pytest.raises(Denied, match=r"may not read .a\\n.: it may"):
+        SHOP.check("read", "a\n")
     SHOP.check("publish", "news")
     with pytest.raises(Denied) as caught:
         SHOP.check("admin", "news")
     assert caught.value.http_status == 403
     assert str(caught.value) == (
-        "the key shop may not administer 'news': it may publish and read on the channels orders:*,"
+        "the key shop may not administer news: it may publish and read on the channels orders:*,"
         " news (auth.keys.shop)"
     )
     with pytest.raises(Denied, match="the key shop may not administer the whole server: it may"):
