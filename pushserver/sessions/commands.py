@@ -42,7 +42,7 @@ async def connect(session: Session, text: bytes) -> Struct:
         return centrifuge.Empty()
     if identity is not ANONYMOUS:
         session.become(identity)
-        session.refreshes = bool(request.token)
+        session.token_user = identity.user if request.token else None
     try:
         answer = await node.handlers.connect(session, _text(request.data))
     except Refused as refused:

@@ -13,17 +13,16 @@ GRACE_SECONDS = 25.0
 
 
 class ExpiringSession(Protocol):
-    """A session as these functions use it.
-
-    `refreshes`: whether the client gave a token in its `connect` command, so that it can refresh
-    it. `grants` are those of subscription tokens, and of subscriptions by the server that end.
-    """
+    """A session as these functions use it."""
 
     node: Node
     identity: Identity
-    refreshes: bool
     grants: dict[str, Grant]
     invited: set[str]
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether the client has a token that it can refresh."""
 
     def expire_at(self, expires: float) -> None:
         """Have `end_expired` called at this Unix time; 0 for never."""

@@ -10,7 +10,7 @@ from pushserver.auth.credentials import Credentials
 from pushserver.auth.identity import Grant, Identity
 from pushserver.channels.names import check_name
 from pushserver.channels.publication import ClientInfo
-from pushserver.errors import Denied, ExpiredToken
+from pushserver.errors import Denied, ExpiredToken, InvalidToken
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError, FrameError
 from pushserver.sessions.callbacks import USUAL, Invitation
@@ -28,20 +28,28 @@ async def refresh(session: Session, text: bytes) -> Struct:
     if not request.token:
         raise FrameError("refresh needs a token")
     node = session.node
-    found = await node.identification.identify(Credentials(token=request.token))
+    credentials = Credentials(session.address, token=request.token)
+    found = await node.identification.identify(credentials)
     session.check_not_ended()
-    if found.problem is not None:
-        expired = isinstance(found.problem, ExpiredToken)
+    before, info = session.identity, session.info
+    # The `connect` handler of the application may have set another user than that of the token.
+    user = info.user if session.token_user is None else session.token_user
+    problem = found.problem
+    if problem is None and found.user != user:
+        message = f"invalid token: it is of the user {found.user!r:.40}, expected {user!r:.40}"
+        problem = InvalidToken(message)
+    if problem is not None:
+        if not isinstance(problem, Denied):
+            # The keys of tokens cannot be read now: the client tries again.
+            raise problem
+        expired = isinstance(problem, ExpiredToken)
         code = centrifuge.EXPIRED if expired else centrifuge.INVALID_TOKEN
-        session.disconnect(code, str(found.problem))
+        node.log_refusal(code, session.address, str(problem))
+        session.disconnect(code, str(problem))
         return centrifuge.Empty()
-    user = session.info.user
-    if found.user != user:
-        problem = f"invalid token: it is of the user {found.user!r:.40}, expected {user!r:.40}"
-        session.disconnect(centrifuge.INVALID_TOKEN, problem)
-        return centrifuge.Empty()
-    before, session.identity, session.refreshes = session.identity, found, True
-    session.info = ClientInfo(session.info.client, user, found.info)
+    session.identity, session.token_user = replace(found, user=info.user), user
+    if info.conn_info == before.info:
+        session.info = ClientInfo(info.client, info.user, found.info)
     _leave_forbidden(session, before)
     plan(session)
     seconds = ttl(found.expires, node)

@@ -72,8 +72,8 @@ class Session(Conversation[SessionFormat]):
         "grants",
         "identity",
         "invited",
-        "refreshes",
         "secret",
+        "token_user",
         "visit",
     )
 
@@ -110,9 +110,10 @@ class Session(Conversation[SessionFormat]):
         self.ended_by = ""
         # The channels of subscriptions by the server; before the connect reply, of planned ones.
         self.invited: set[str] = _NONE
-        # See `expiry.ExpiringSession`.
+        # Of subscription tokens, and of subscriptions by the server that end.
         self.grants: dict[str, Grant] = _NO_GRANTS
-        self.refreshes = False
+        # The user of the token in the `connect` command; None without one.
+        self.token_user: str | None = None
         # Pushes for after the reply to the current command.
         self._after_reply: tuple[bytes | Run, ...] = ()
         super().__init__(node, transport)
@@ -184,6 +185,11 @@ class Session(Conversation[SessionFormat]):
         self.grants = {**self.grants, channel: grant}
         if self.state is OPEN:
             plan(self)
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether the client has a token that it can refresh."""
+        return self.token_user is not None
 
     def expired(self) -> None:
         end_expired(self)

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pushserver.auth.credentials import Credentials
+from pushserver.auth.identity import Identity
 from pushserver.auth.token_keys import secret_key
 from pushserver.auth.tokens import TokenRules, Verifier
 from pushserver.channels.channel import ChannelOptions
@@ -293,6 +295,76 @@ class TestRefresh:
         client = world.client(world.token(info=1))
         client.command("refresh", token=world.token(info=2))
         assert client.session.info.conn_info == b"2"
+
+    def test_keys_that_cannot_be_read_are_a_temporary_error(self) -> None:
+        class Down:
+            down = False
+
+            async def connection(self, text: str) -> Identity:
+                if self.down:
+                    raise Unavailable("the keys of tokens cannot be read now", "jwks")
+                return Identity(user="42", token=True)
+
+            subscription: Any = None
+
+        tokens = Down()
+        client = Client(make_node(tokens=tokens), connect=False)
+        assert "connect" in client.command("connect", token="a.b.c")
+        tokens.down = True
+        reply = client.command("refresh", token="a.b.c")
+        assert (reply["error"]["code"], reply["error"]["temporary"]) == (100, True)
+        assert client.closed is None
+
+    def test_the_application_may_have_set_the_user_and_the_info(self) -> None:
+        class App(NoHandlers):
+            async def connect(self, session: ClientSession, data: bytes) -> bytes:
+                session.identify("ann", b'"ours"')
+                return b""
+
+        world = World(handlers=App())
+        client = world.client(world.token(info="theirs"))
+        assert "refresh" in client.command("refresh", token=world.token(seconds=500, info="new"))
+        info = client.session.info
+        assert (info.user, info.conn_info) == ("ann", b'"ours"')
+        assert client.session.identity.user == "ann"
+        client.say({"id": 9, "refresh": {"token": world.token("ann")}})
+        assert client.closed is not None
+        assert client.closed[0] == 3500
+
+    def test_an_invalid_token_counts_for_the_address_and_is_logged(self) -> None:
+        world = World()
+        logged: list[Any] = []
+        world.node.log_refusal = lambda *refusal: logged.append(refusal)
+        client = world.client()
+        client.say({"id": 9, "refresh": {"token": "invalid_token"}})
+        assert [refusal[0] for refusal in logged] == [3500]
+        assert world.node.metrics.refusals["wrong_token"] == 1
+
+
+class TestALogin:
+    """A token in the request of the connection: a header, a cookie or the query."""
+
+    def test_ends_the_session_without_extra_time(self) -> None:
+        world = World()
+        client = Client(world.node, connect=False)
+        client.session.credentials = Credentials(token=world.token())
+        reply = client.command("connect")["connect"]
+        assert "expires" not in reply
+        assert client.session.info.user == "42"
+        world.passes_alive(59, client)
+        assert client.closed is None
+        world.passes_alive(2, client)
+        assert client.closed == (3005, "expired")
+
+    def test_may_be_refreshed_by_a_token(self) -> None:
+        world = World()
+        client = Client(world.node, connect=False)
+        client.session.credentials = Credentials(token=world.token())
+        client.command("connect")
+        reply = client.command("refresh", token=world.token(seconds=100))["refresh"]
+        assert reply["ttl"] == 100
+        world.passes_alive(100 + int(GRACE_SECONDS) - 1, client)
+        assert client.closed is None
 
 
 class TestSubscriptions:
