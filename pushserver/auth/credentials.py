@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Struct, frozen=True):
     """The texts that prove an identity; None where the request has none.
 
     `key` is an API key, `token` a token, `bearer` either of them (RFC 6750). `address` is the IP
