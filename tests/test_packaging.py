@@ -99,9 +99,10 @@ class TestTheWheel:
             "autobahn[twisted]",
             "jinja2",
             "msgspec",
+            "pyjwt",
             "twisted[tls]",
         ]
-        assert {(name, condition.partition("extra == ")[2]) for name, condition in needed[4:]} == {
+        assert {(name, condition.partition("extra == ")[2]) for name, condition in needed[5:]} == {
             ("cronsim", '"cron"'),
             ("tzdata", '"cron"'),
             ("feedparser", '"feed"'),
