@@ -158,3 +158,78 @@ def test_refusals_in_the_log_are_few_and_found_by_the_filter(tmp_path: Path) -> 
         assert len(lines) >= 6
         assert {banned(line) for line in lines} == {"127.0.0.1"}
         assert server.problems == []
+
+
+OUTSIDE = "127.0.0.2"
+BOUNDED = """
+[sources]
+[limits]
+exempt_networks = ["127.0.0.1"]
+connections_per_address = 5
+new_connections_per_second = 100
+[auth]
+local_without_key = true
+"""
+
+
+def outside(server: Server) -> socket.socket:
+    """A connection from an address that is not exempt."""
+    return socket.create_connection(("127.0.0.1", server.port), 20, (OUTSIDE, 0))
+
+
+def test_connections_of_one_address_are_bounded_and_those_of_others_are_served(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path, BOUNDED) as server:
+        kept = [outside(server) for _ in range(5)]
+        for client in kept:
+            client.sendall(RAW)
+            assert b" 101 " in client.recv(65_536)
+        with closing(outside(server)) as refused:
+            refused.sendall(RAW)
+            answer = b""
+            while data := refused.recv(65_536):
+                answer += data
+        assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+        assert b"\r\nretry-after: 10\r\n" in answer
+        assert b"(connections_per_address)" in answer
+        publish(server, "a", "for all")
+        for client in kept:
+            assert b"for all" in client.recv(65_536)
+            client.close()
+        # The server notices the ends in its own time.
+        until = time.monotonic() + 20
+        status = b""
+        while b" 101 " not in status and time.monotonic() < until:
+            with closing(outside(server)) as client, suppress(ConnectionError):
+                client.sendall(RAW)
+                status = client.recv(65_536)
+        assert b" 101 " in status
+        lines = [line for line in server.log.splitlines() if "refused" in line]
+        assert {banned(line) for line in lines} == {OUTSIDE}
+        assert server.problems == []
+
+
+def test_connections_that_come_too_fast_are_reset_and_others_are_served(tmp_path: Path) -> None:
+    text = BOUNDED.replace("_per_second = 100", "_per_second = 1")
+    with serving(tmp_path, text) as server:
+        clients, ends = [socket.socket() for _ in range(300)], []
+        for client in clients:
+            client.settimeout(20)
+            client.bind((OUTSIDE, 0))
+            with suppress(ConnectionError):
+                client.connect(("127.0.0.1", server.port))
+                client.sendall(request("GET /channels/a"))
+        for client in clients:
+            try:
+                ends.append(client.recv(65_536)[9:12])
+            except OSError:
+                ends.append(b"reset")
+            client.close()
+        publish(server, "a", 1)
+        counts = {end: ends.count(end) for end in set(ends)}
+        assert counts.keys() <= {b"200", b"429", b"reset", b""}
+        assert counts[b"200"] >= 4
+        assert counts[b"429"] > 0
+        assert counts[b"reset"] > 0
+        assert server.problems == []
