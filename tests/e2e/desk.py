@@ -1,4 +1,4 @@
-"""A folder in which a test follows docs/frameworks.md: its files, its programs and the server."""
+"""A folder in which a test follows a document: its files, its programs and the server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -21,19 +22,30 @@ from tests.e2e.server import CHECKOUT, Server, environment, free_port
 DOCUMENT = CHECKOUT / "docs" / "frameworks.md"
 KEY = "correct-horse-battery-staple"
 SECTIONS = sections(DOCUMENT.read_text("utf-8"))
+START = ("The server", "The job", "The page")
 
 
 class Desk:
-    """Writes files and runs commands of the document, with free ports in place of those in it."""
+    """Writes files and runs commands of a document, with free ports in place of those in it.
 
-    def __init__(self, folder: Path, key: str = KEY):
+    `start`: the sections whose files are written first; the first command of these is the server.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        key: str = KEY,
+        document: Mapping[str, Sequence[Block]] = SECTIONS,
+        start: Sequence[str] = START,
+    ):
         self.folder = folder
         self.page_port = free_port()
-        [_, server] = SECTIONS["The server"]
-        words = shlex.split(server.text.removeprefix("$ "))
+        self._document = document
+        [server, *_] = [b for title in start for b in document[title] if b.language == "console"]
+        words = shlex.split(server.lines[0].text.removeprefix("$ "))
         assert words[:2] == ["pushserver", "serve"]
         self.server = Server(folder, *words[2:])
-        self.write("The server", "The job", "The page")
+        self.write(*start)
         programs = str(Path(sys.executable).parent)
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         self.environment = environment(PATH=path, PUSH_KEY=key)
@@ -43,13 +55,13 @@ class Desk:
     def write(self, *titles: str) -> None:
         """Write or edit all files of these sections, as the paragraphs above them say."""
         for title in titles:
-            for block in SECTIONS[title]:
+            for block in self._document[title]:
                 if block.language != "console":
                     self._save(block)
 
     def commands(self, title: str) -> list[str]:
         """The commands of a section."""
-        blocks = [block for block in SECTIONS[title] if block.language == "console"]
+        blocks = [block for block in self._document[title] if block.language == "console"]
         lines = [line.text for block in blocks for line in block.lines]
         return [self.real(line.removeprefix("$ ")) for line in lines if line.startswith("$ ")]
 
