@@ -88,24 +88,20 @@ class PublishedKeys(Service):
         if self._reading is not None:
             self._reading.cancel()
 
-    async def refresh(self) -> bool:
-        """Read the set for an unknown key; return whether it was read.
+    async def refresh(self) -> None:
+        """Read the set for an unknown key, unless it was read within `retry` seconds.
 
         Raises Unavailable if it could not be read, so that nobody knows whether the key is valid.
         """
-        if self._reading is None:
-            early = self._monotonic() - self._read_at < self._schedule.retry
-            if early and not self._failed:
-                return False
-            if not early and self.running:
-                self._start_reading()
+        early = self._monotonic() - self._read_at < self._schedule.retry
+        if self._reading is None and self.running and not early:
+            self._start_reading()
         if self._reading is not None:
             waiting: Deferred[None] = Deferred()
             self._waiting.append(waiting)
             await waiting
         if self._failed:
             raise Unavailable(f"the keys of tokens cannot be read now ({self._setting})", "jwks")
-        return True
 
     def _start_reading(self) -> None:
         if self._next is not None and self._next.active():

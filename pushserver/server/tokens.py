@@ -40,6 +40,7 @@ class VerifiedTokens:
         try:
             return verify()
         except UnknownKeyId:
-            if self._published is None or not await self._published.refresh():
+            if self._published is None:
                 raise
+        await self._published.refresh()
         return verify()

@@ -266,7 +266,7 @@ class TestPages(RemoteCase):
     def keep_trouble(self, trouble: Trouble) -> None:
         self.trouble = trouble
 
-    def read(self, url: str, seconds: float = 30.0) -> tuple[Deferred[bool], Verifier]:
+    def read(self, url: str, seconds: float = 30.0) -> tuple[Deferred[None], Verifier]:
         verifier = Verifier(TokenRules(frozenset(PUBLIC)))
         auth = Auth(jwks_url=url, jwks_timeout_seconds=seconds)
         keys = published_keys(auth, verifier, reactor, reactor.seconds)
@@ -282,7 +282,7 @@ class TestPages(RemoteCase):
         assert visit.path == "/jwks.json"
         assert visit.headers["accept"] == "application/json"
         visit.answer(jwks(jwk("RS256", "a")))
-        assert await reading
+        await reading
         text = token(of_user(), "RS256", kid="a")
         assert verifier.connection(text, NOW).user == "42"
 
