@@ -115,6 +115,13 @@ class Permissions:
         if self._closed and identity.is_anonymous:
             raise identity.problem or NeedsKey(401, _CLOSED)
 
+    def useful(self, channel: str) -> tuple[Literal["token", "key"], ...]:
+        """The kinds of credentials that may change a decision about this channel."""
+        rules = {self.rule(action, channel)[0] for action in ("subscribe", "publish")}
+        if self._closed or users_of(channel) is not None or rules & {"users", "token", "handler"}:
+            return ("token", "key")
+        return ("key",) if "key" in rules else ()
+
     def rule(self, action: Action, channel: str) -> tuple[Rule, str, bool]:
         """The rule that holds, the setting that it comes from, and whether a handler decides too.
 

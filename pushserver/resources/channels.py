@@ -15,6 +15,7 @@ from pushserver.protocols.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOC
 from pushserver.resources.bulk import Bulks
 from pushserver.resources.channel_list import channel_list, readable_channels
 from pushserver.resources.history import history, stream_start
+from pushserver.resources.permissions import PermissionsResource
 from pushserver.resources.publish import publish
 from pushserver.sessions.base import Transport
 from pushserver.sessions.event_stream import Stream
@@ -46,7 +47,8 @@ class ChannelContext:
     `upgrade` and `respond` take over a request as a WebSocket or as an endless response. `page`
     renders the live page; its arguments are the channel's name, the relative path to the server's
     root, the history size in publications, whether this is the front page, and whether failures
-    are shown. `list_page` renders the list of channels; its argument is that path.
+    are shown. `list_page` renders the list of channels; its arguments are that path, and whether it
+    has a field for a key.
     """
 
     node: Node
@@ -54,7 +56,7 @@ class ChannelContext:
     respond: Open
     page: Callable[[str, str, int, bool, bool], bytes]
     gate: Gate
-    list_page: Callable[[str], bytes]
+    list_page: Callable[[str, bool], bytes]
     bulks: Bulks = field(default_factory=Bulks)
 
 
@@ -71,15 +73,19 @@ class ChannelsResource(ContainerResource):
         return super().render(request)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
+        name, context = path.decode("utf-8", "replace"), self._context
+        if request.postpath == [b"permissions"] and name:
+            return PermissionsResource(context.node, context.gate, name)
         if request.postpath:
             return NotFound("expected /channels/NAME")
-        if not path:
-            return ChannelListResource(self._context)
-        return ChannelResource(self._context, path.decode("utf-8", "replace"))
+        return ChannelResource(context, name) if name else ChannelListResource(context)
 
 
 class ChannelListResource(LeafResource):
-    """`/channels/`: the list of all channels, for programs on this machine and with an API key."""
+    """`/channels/`: the list of all channels, for programs on this machine and with an API key.
+
+    Its page is for everyone: it asks for the list, and for a key if it needs one.
+    """
 
     def __init__(self, context: ChannelContext):
         super().__init__()
@@ -89,12 +95,12 @@ class ChannelListResource(LeafResource):
         wanted = wants(request, (JSON, HTML))
         if wanted is None:
             raise Refusal(406, f"expected Accept to allow {JSON} or {HTML}")
-        readable = readable_channels(request, self._context.gate)
+        gate = self._context.gate
         if wanted == JSON:
-            return channel_list(request, self._context.node, readable)
+            return channel_list(request, self._context.node, readable_channels(request, gate))
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
         request.setHeader(b"cache-control", b"no-cache")
-        return self._context.list_page("..")
+        return self._context.list_page("..", "key" in gate.accepts)
 
 
 class ChannelResource(LeafResource):

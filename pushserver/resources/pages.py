@@ -50,9 +50,9 @@ class Pages:
             operator=operator,
         )
 
-    def channels(self, root: str) -> bytes:
+    def channels(self, root: str, accepts_key: bool = False) -> bytes:
         """The list of channels; `root` is the relative path to the server's root."""
-        return self._render("channels.html", root=root, operator=True)
+        return self._render("channels.html", root=root, operator=True, accepts_key=accepts_key)
 
     def error(self, status: int, title: str, detail: str, root: str = ".") -> bytes:
         """The page for an error; `root` is the relative path to the server's root."""

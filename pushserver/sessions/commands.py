@@ -7,16 +7,16 @@ from dataclasses import replace
 
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
-from pushserver.auth.credentials import Credentials
-from pushserver.auth.identity import ANONYMOUS, Identity
+from pushserver.auth.identity import ANONYMOUS
 from pushserver.auth.permissions import Action
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
-from pushserver.errors import Denied, ExpiredToken, Invalid, Refused, TooMany
+from pushserver.errors import Denied, Invalid, Refused, TooMany
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError, SubscribePosition, SubscribeResult
+from pushserver.sessions.connecting import identify
 from pushserver.sessions.expiry import ttl
 from pushserver.sessions.history_request import history_result
 from pushserver.sessions.refreshing import (
@@ -81,27 +81,6 @@ async def connect(session: Session, text: bytes) -> Struct:
         node=node.history.epoch if session.secret else "",
         time=int(node.clock() * 1000),
     )
-
-
-async def identify(session: Session, request: centrifuge.ConnectRequest) -> Identity | None:
-    """The identity of a client that connects; None if its token ended the session.
-
-    The token of the command counts before the credentials of the session's request. Raises
-    ExpiredToken, after which the client gets another token and tries again, and Unavailable.
-    """
-    credentials, identification = session.credentials, session.node.identification
-    if not request.token and credentials.is_empty and not identification.asks_application:
-        return ANONYMOUS
-    if request.token:
-        credentials = Credentials(credentials.address, token=request.token)
-    found = await identification.identify(credentials, session.visit, _text(request.data))
-    if not request.token or found.problem is None:
-        return found
-    if isinstance(found.problem, ExpiredToken) or not isinstance(found.problem, Denied):
-        raise found.problem
-    session.node.log_refusal(centrifuge.INVALID_TOKEN, session.address, str(found.problem))
-    session.disconnect(centrifuge.INVALID_TOKEN, str(found.problem))
-    return None
 
 
 async def _admit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from pushserver.auth.credentials import Credentials, looks_like_token
 from pushserver.auth.identity import ANONYMOUS, Grant, Identity
@@ -74,6 +74,16 @@ class Identification:
     def asks_application(self) -> bool:
         """Whether a peer without credentials may have an identity, so that a visit is needed."""
         return self._handlers.authenticates
+
+    @property
+    def accepts(self) -> tuple[Literal["token", "key"], ...]:
+        """The kinds of credentials that a peer may have by the configuration."""
+        kinds: list[Literal["token", "key"]] = []
+        if not isinstance(self._tokens, NoTokens):
+            kinds.append("token")
+        if len(self._keys):
+            kinds.append("key")
+        return tuple(kinds)
 
     async def identify(
         self, credentials: Credentials, visit: Visit | None = None, data: bytes = b""

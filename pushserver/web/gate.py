@@ -59,6 +59,11 @@ class Gate:
         """The credentials of the request."""
         return credentials(request, self._cookie, self._trust.proxies)
 
+    @property
+    def accepts(self) -> tuple[str, ...]:
+        """The kinds of credentials that are configured: `token`, `key`."""
+        return self._identification.accepts
+
     def is_anonymous(self, request: Request) -> bool:
         """Whether the request has no credentials, and the application does not identify it."""
         return not self._identification.asks_application and self.credentials(request).is_empty

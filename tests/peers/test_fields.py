@@ -183,7 +183,7 @@ SAMPLES = {
     ("connect", "token"): Sample("t", {}),
     ("connect", "name"): Sample("js", {}),
     ("connect", "version"): Sample("1", {}),
-    ("connect", "headers"): Sample({"x": "y"}, {}),
+    ("connect", "headers"): Sample({"x-api-key": "guessed"}, {}),
     ("connect", "flag"): Sample(1, {}),
     ("connect", "profile"): Sample("p", {}),
     ("connect", "dict"): Sample("d", {}),

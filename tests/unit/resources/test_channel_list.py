@@ -119,6 +119,13 @@ class TestAnotherMachine:
         assert [row["channel"] for row in channels(server, x_api_key=KEY)] == ["secret-name"]
         assert server.get("/channels/", x_api_key="wrong").status == 401
 
+    def test_gets_the_page_which_asks_for_a_key(self, server: Server) -> None:
+        answer = server.get("/channels/", accept=BROWSER)
+        assert answer.status == 200
+        assert b"secret-name" not in answer.body
+        assert b'id="login-form"' in answer.body
+        assert b'id="login-form"' not in Server().get("/channels/", accept=BROWSER).body
+
     def test_gets_no_link_to_the_list(self, server: Server) -> None:
         assert b"all-channels" not in server.get("/", accept=BROWSER).body
         assert b"all-channels" in Server().get("/", accept=BROWSER).body
