@@ -450,7 +450,9 @@ class TestTheServerOfAnApplication:
         monkeypatch.delenv("PUSHSERVER_SERVER_LISTEN", raising=False)
         app.source("mine", every=1.0, name="tick")(lambda: 1)
         file = tmp_path / "push.toml"
-        file.write_text('[auth]\napi_keys = ["k"]\n[server]\nlisten = ["tcp:9"]\n')
+        file.write_text(
+            '[auth]\napi_keys = ["a-key-of-25-characters-xx"]\n[server]\nlisten = ["tcp:9"]\n'
+        )
         reactor = memory_reactor()
         service = app.service("tcp:8080", config=str(file), reactor=reactor)
         assert isinstance(service, PushService)
