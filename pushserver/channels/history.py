@@ -121,13 +121,18 @@ class History:
         return self.room.add(channel, name in self._pinned)
 
     def peek(self, name: str) -> Channel:
-        """The channel of this name for reading; it is not added if there is none."""
+        """The channel of this name; it is not added if there is none. This is no use of it."""
         channel = self.channels.get(name)
         if channel is None:
             generation = self.forgotten.seq(name)
             epoch = channel_epoch(self.epoch, generation)
             channel = Channel(name, self._options(name), epoch, floor_seq=generation)
-        elif not channel.watched:
+        return channel
+
+    def open(self, name: str) -> Channel:
+        """The channel of this name for a reader, which counts as a use of it."""
+        channel = self.peek(name)
+        if not channel.watched:
             self.room.use(channel)
         return channel
 
@@ -254,7 +259,7 @@ class History:
 
         Unless `limited`, `recovery_limit` does not count.
         """
-        channel, offset = self.peek(name), position.offset
+        channel, offset = self.open(name), position.offset
         if position == ZERO:
             return Resumption(channel.after(0))
         epoch = position.epoch or self.epoch
@@ -270,7 +275,7 @@ class History:
 
         Unless `limited`, `recovery_limit` does not count.
         """
-        channels = [self.peek(name) for name in names]
+        channels = [self.open(name) for name in names]
         if start.since is not None:
             seq = start.since.seq
             if start.since.epoch != self.epoch:

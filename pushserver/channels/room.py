@@ -88,7 +88,7 @@ class Room:
 
     def use(self, channel: Channel) -> None:
         """Note that the channel was published to or read."""
-        if not channel.watched and channel.name in self._idle:
+        if channel.name in self._idle:
             self._idle.move_to_end(channel.name)
 
     def append(

@@ -13,7 +13,7 @@ def history_result(
     log: History, name: str, request: centrifuge.HistoryRequest
 ) -> centrifuge.HistoryResult:
     """The answer to a history request; raises CommandError for a position of another epoch."""
-    channel = log.peek(name)
+    channel = log.open(name)
     since = request.since
     if since is None:
         rows = channel.after(0)

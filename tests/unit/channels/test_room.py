@@ -79,6 +79,14 @@ def test_used_channel_outlasts_one_that_was_not(use: str) -> None:
     assert world.evicted == [("b", 1, "channels"), ("c", 1, "channels")]
 
 
+def test_looking_at_a_channel_is_no_use_of_it() -> None:
+    world = Bounded(channels=2)
+    world.add("a", "b")
+    assert world.history.peek("a").top == 1
+    world.add("c")
+    assert set(world.kept) == {"b", "c"}
+
+
 def test_channel_that_makes_room_is_forgotten_as_the_rules_say() -> None:
     world = Bounded(channels=1)
     world.add("a", "a", "b")

@@ -16,7 +16,6 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from pushserver.channels.channel import Channel
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys
 from pushserver.channels.publication import Draft, Publication, memory_bytes
@@ -202,7 +201,7 @@ class World(Lists):
 
     def _compare_start(self, name: str, log: Log, orderly: bool) -> None:
         """Compare a channel that was loaded with its list."""
-        channel = self._channel(name)
+        channel = self.node.history.peek(name)
         self.tops[name, channel.epoch] = channel.top
         rows = channel.after(0)
         loaded = [int(row.data) for row in rows]
@@ -292,7 +291,7 @@ class World(Lists):
 
         def cleared(_: None) -> None:
             clearing.remove(numbers)
-            found = [int(row.data) for row in self._channel(channel).after(0)]
+            found = [int(row.data) for row in self.node.history.peek(channel).after(0)]
             # It may have removed publications that came while it waited.
             assert numbers.isdisjoint(found), "acknowledged and not removed"
             kept = [row.number for row in log.kept]
@@ -460,11 +459,6 @@ class World(Lists):
             log.kept = [row for row in log.kept if row.seq > self.gone[name]]
         self._on_evict(name, rows, setting)
 
-    def _channel(self, name: str) -> Channel:
-        """The channel of this name; this is no use of it."""
-        history = self.node.history
-        return history.channels[name] if name in history.channels else history.peek(name)
-
     def _reported(self, text: str) -> None:
         with self.noted():
             raise AssertionError(text)
@@ -478,7 +472,7 @@ class World(Lists):
         history = self.node.history
         assert history.seq == self.seq
         for name, log in self.logs.items():
-            channel = self._channel(name)
+            channel = self.node.history.peek(name)
             rows = channel.after(0)
             found, kept = [int(row.data) for row in rows], [row.number for row in log.kept]
             assert found == kept or self.clearing[name], "not what is retained"
