@@ -159,7 +159,7 @@ class Verifier:
             _refuse(f"kid is missing, and this server has {len(keys)} keys for {algorithm}")
         if not any(key.verifies(signed, signature) for key in keys):
             if kid and not any(key.kid == kid for key in self._keys):
-                raise UnknownKeyId(f"kid is {kid!r:.80}, and no key has this name")
+                raise UnknownKeyId(f"invalid token: kid is {kid!r:.80}, and no key has this name")
             _refuse(f"the signature is not that of a key for {algorithm}")
 
     def _check_party(self, claims: Claims) -> None:
