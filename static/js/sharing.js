@@ -309,7 +309,12 @@ export class SharedLink {
     if (message.type === "detach") this.#detach(id, from);
     else if (message.type !== "attach") this.host.receive(id, message);
     else if (from) this.#attach(id, from);
-    else this.host.attach(id, (answer) => this.peers.get(id)?.receive(answer));
+    else this.host.attach(id, (answer) => this.#receive(id, answer));
+  }
+
+  // A copy, as the same message goes to other tabs at the end of this turn, and a page may change its data.
+  #receive(id, message) {
+    this.peers.get(id)?.receive(this.tabs.size > 0 ? structuredClone(message) : message);
   }
 
   #attach(id, from) {

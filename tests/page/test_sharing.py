@@ -77,6 +77,23 @@ def test_tabs_have_each_its_own_last(site: Site) -> None:
     show(tabs[3:], 20)
 
 
+@pytest.mark.parametrize("change", ["data.list.push(2)", "data.node = document.body"])
+def test_data_that_a_tab_changes_arrives_unchanged_in_the_others(site: Site, change: str) -> None:
+    """The functions of the leader have an event before it is sent to the other tabs."""
+    tabs = [open_tab(site) for _ in range(3)]
+    tabs[0].evaluate(f"() => {{ server.watch('numbers', ({{ data }}) => {{ {change} }}) }}")
+    tabs[0].evaluate("() => { server.on('price', (data) => { data.node = document.body }) }")
+    for tab in tabs[1:]:
+        watch(tab)
+        tab.evaluate("() => { server.on('price', ({ sum }) => (window.price = sum)) }")
+        tab.evaluate("server.publish('numbers', 0)")  # after the watch
+    site.publish({"list": [1]})
+    site.tell({"event": "price", "data": {"sum": 31}})
+    for tab in tabs[1:]:
+        until(tab, "window.price === 31")
+    show(tabs[1:], {"list": [1]})
+
+
 def test_a_tab_that_watches_nothing_receives_no_events(site: Site) -> None:
     site.run_first(COUNT_MESSAGES)
     [leader, watcher] = open_tabs(site, 2)
