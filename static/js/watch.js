@@ -8,6 +8,8 @@ const PAGE = 500; // publications of one history request
 const MOST_HELD = 1000; // publications that wait for the history; after that, it is read further
 const NEW_HISTORY = "the server began a new history; some events before it may be missing here";
 const FORGOTTEN = "the server no longer has them";
+const none = () => {};
+const NO_HANDLERS = { onEvent: none, onGap: none, onReset: null, onState: none, onWatching: none };
 const UNRECOVERABLE = 112; // the code of a position that the server cannot continue from
 
 /**
@@ -77,9 +79,11 @@ export class Watch {
     this.#leave();
   }
 
+  /** Also for the rest of a batch, if one of the handlers calls this. */
   stop() {
     this.recovery += 1;
     this.#leave();
+    this.handlers = NO_HANDLERS;
   }
 
   #leave() {
@@ -111,6 +115,11 @@ export class Watch {
     const { recovered, wasRecovering, epoch, offset } = context;
     this.there = { epoch, offset };
     const first = this.epoch === null;
+    // It joined the subscription, and the request for its first history was cut off.
+    if (first && this.lost) {
+      this.#recover(publications);
+      return;
+    }
     // A channel without publications may come back with another epoch, and is recovered.
     if (recovered) this.epoch = epoch;
     else if (first) this.#enterEpoch(epoch, (publications[0]?.offset ?? offset + 1) - 1);

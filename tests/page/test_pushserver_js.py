@@ -110,6 +110,45 @@ def test_a_watch_that_stopped_gets_nothing_and_another_continues(site: Site) -> 
     assert data(page) == [1]
 
 
+@pytest.mark.parametrize("last", [10, 20], ids=["of the reply", "of the history"])
+def test_a_watch_that_stops_in_its_own_function_gets_no_more(site: Site, last: int) -> None:
+    site.publish(*range(1, 9))
+    page = start(site)
+    watch(page, "{last: 1}", "first")
+    if last == 20:  # of a subscription that exists
+        until(page, "server.state === 'live'")
+        page.evaluate("server.publish('numbers', 0)")
+    page.evaluate(
+        """(last) => {
+      window.found = [];
+      window.last = window.server.watch("numbers", ({ data }) => {
+        found.push(data);
+        if (data === 2) window.last.stop();
+      }, { last, onState: ({ state }) => found.push(state), onGap: () => found.push("gap") });
+    }""",
+        last,
+    )
+    until(page, "found.includes(2)")
+    site.publish(9)
+    until(page, "first.notes.at(-1)[1].data === 9")
+    assert page.evaluate("found.filter((one) => one !== 'connecting')") == ["live", 1, 2]
+
+
+def test_a_watch_that_another_function_stops_gets_no_more(site: Site) -> None:
+    page = start(site)
+    page.evaluate("""() => {
+      window.found = [];
+      server.watch("numbers", () => second.stop());
+      window.second = server.watch("numbers", ({ data }) => found.push(data));
+      window.third = watch("numbers");
+    }""")
+    until(page, "server.state === 'live'")
+    page.evaluate("server.publish('numbers', 0)")  # after the subscription
+    site.publish(1)
+    until(page, "third.notes.length === 1")
+    assert page.evaluate("found") == []
+
+
 def test_watches_of_one_page_have_one_subscription_and_each_its_own_last(site: Site) -> None:
     site.publish(*range(1, 6))
     page = start(site)
@@ -208,6 +247,32 @@ def test_a_history_without_an_answer_is_a_gap_and_later_events_come(site: Site) 
     assert data(page) == [1, 2, 3, 4]
     reason = "the history could not be read: the server did not answer in time"
     assert notes(page, "gap") == [{"missed": None, "reason": reason}]
+
+
+@pytest.mark.parametrize("recovers", [True, False], ids=["recovered", "not recovered"])
+def test_a_watch_whose_first_history_is_cut_off_gets_it_after_the_reconnect(
+    site: Site, recovers: bool
+) -> None:
+    site.publish(1, 2, 3)
+    page = start(site)
+    watch(page, "{last: 1}")
+    until(page, "w.notes.length === 1")
+    site.recovers, site.silent = recovers, ("history",)
+    watch(page, "{last: 2}", "late")
+    site.wait_for(page, lambda: any("history" in command for command in site.commands))
+    site.silent, site.down = (), True
+    page.evaluate("() => { states.length = 0 }")
+    site.close(3001, "shutdown")
+    until(page, "states.some(({state}) => state === 'reconnecting')")
+    site.publish(4)
+    site.down = False
+    page.evaluate("server.retryNow()")
+    until(page, "w.notes.at(-1)[1].data === 4 && late.notes.length >= 2")
+    site.publish(5)
+    until(page, "late.notes.at(-1)[1].data === 5")
+    assert data(page, "late") == [3, 4, 5]
+    assert notes(page, "gap", "late") == []
+    assert not any(event["again"] for event in notes(page, "event", "late"))
 
 
 def test_older_events_come_oldest_first_until_there_are_none(site: Site) -> None:
