@@ -11,6 +11,7 @@
 import { Host } from "./host.js";
 
 const VERSION = 1; // of the messages between tabs, which may have loaded different versions
+// Durations are those of performance.now(), as the time of the day may be set.
 const TICK_MS = 1000;
 const LATE_MS = 5000; // a tick that is later: this tab itself was suspended
 const PING_MS = 5000;
@@ -182,9 +183,9 @@ export class SharedLink {
     this.#stopLeading();
     if (this.leader === this.tab) this.leader = null;
     this.common.postMessage({ type: "hello" });
-    this.heard = Date.now();
-    this.tickedAt = Date.now();
-    this.pingedAt = 0;
+    this.heard = performance.now();
+    this.tickedAt = performance.now();
+    this.pingedAt = -Infinity;
     this.patience = DOUBT_MS;
     this.ticking = setInterval(() => this.#tick(), TICK_MS);
     this.queueing = new AbortController();
@@ -217,7 +218,7 @@ export class SharedLink {
   }
 
   #trust() {
-    this.heard = Date.now();
+    this.heard = performance.now();
     this.patience = SILENT_MS;
   }
 
@@ -229,14 +230,14 @@ export class SharedLink {
   }
 
   #ping() {
-    this.pingedAt = Date.now();
+    this.pingedAt = performance.now();
     if (!this.leader) this.common.postMessage({ type: "hello" });
     // After the messages of this turn, one of which may attach a peer.
     else queueMicrotask(() => this.#toTab(this.leader, { type: "ping", ids: [...this.peers.keys()] }));
   }
 
   #tick() {
-    const now = Date.now();
+    const now = performance.now();
     const late = now - this.tickedAt > LATE_MS;
     this.tickedAt = now;
     if (late) this.#doubt();
@@ -321,7 +322,7 @@ export class SharedLink {
     const tab = this.tabs.get(from) ?? { ids: new Set() };
     this.tabs.set(from, tab);
     tab.ids.add(id);
-    tab.seen = Date.now();
+    tab.seen = performance.now();
     this.host.attach(id, (message) => this.#toTab(from, { id, message }));
   }
 
@@ -333,7 +334,7 @@ export class SharedLink {
   #answerPing(from, ids) {
     const tab = this.tabs.get(from);
     const known = tab && ids.every((id) => tab.ids.has(id));
-    if (known) tab.seen = Date.now();
+    if (known) tab.seen = performance.now();
     this.#toTab(from, { type: known ? "pong" : "unknown" });
   }
 
@@ -343,7 +344,7 @@ export class SharedLink {
   }
 
   #dropAbsent() {
-    for (const [tab, { seen }] of this.tabs) if (Date.now() - seen > ABSENT_MS) this.#dropTab(tab);
+    for (const [tab, { seen }] of this.tabs) if (performance.now() - seen > ABSENT_MS) this.#dropTab(tab);
   }
 
   #dropTab(tab) {

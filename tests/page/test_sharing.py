@@ -186,6 +186,24 @@ def test_a_visible_tab_takes_over_from_one_that_does_not_answer(site: Site) -> N
     site.wait_for(tabs[1], lambda: site.connections == 1)
 
 
+def test_a_tab_takes_over_though_the_clock_was_set_back(site: Site) -> None:
+    tabs = open_tabs(site, 2)
+    session = tabs[0].context.new_cdp_session(tabs[0])
+    session.send("Debugger.enable")
+    session.send("Debugger.pause")
+    tabs[1].evaluate(DOUBT)
+    tabs[1].evaluate("""() => {
+      const now = Date.now;
+      Date.now = () => now() - 3_600_000;
+    }""")
+    tabs[1].wait_for_function("() => states.some(({state}) => state === 'reconnecting')")
+    until(tabs[1], "server.state === 'live'")
+    site.publish(1)
+    show(tabs[1:], 1)
+    session.send("Debugger.disable")
+    show(tabs, 1)
+
+
 def test_a_lost_connection_is_recovered_in_all_tabs(site: Site) -> None:
     tabs = open_tabs(site, 3)
     site.publish(1)
