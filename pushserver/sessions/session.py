@@ -389,8 +389,9 @@ class Session(Conversation[SessionFormat]):
             if command.id and self.state < CLOSING:
                 self.push(centrifuge.error_reply(command.id, error))
         elif len(self._queue) >= limit:
-            reason = f"more than {limit} commands wait (queued_commands)"
-            self.disconnect(centrifuge.TOO_MANY_REQUESTS, reason)
+            error = TooMany(f"more than {limit} commands wait", "queued_commands")
+            self.node.note_excess(error, self.address, self.flood_code)
+            self.disconnect(self.flood_code, str(error))
         else:
             self._queue.append(command)
 

@@ -10,11 +10,13 @@ from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from twisted.logger import Logger
 
+from pushserver.errors import TooMany
 from pushserver.protocols.formats import DEFLATED, Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.outlet import LOST_OUTLET, SLOW, Outlet, make_outlet, send_first
 from pushserver.usercode.rate import Rate
+from pushserver.web.admission import host
 from pushserver.web.sockets import drop, is_closed, unsent
 from pushserver.web.turns import SLICE_SECONDS
 
@@ -208,9 +210,12 @@ class WebSocketShell(WebSocketServerProtocol):
     def ps_refuse_flood(self) -> None:
         # Even to drop 600 MB a second takes a third of a core; Autobahn ends the connection soon.
         self.transport.pauseProducing()
-        reason = "too many control frames (control_frames_per_second)"
-        if self.ps_conversation is not None:
-            self.ps_conversation.disconnect(self.ps_conversation.flood_code, reason)
+        error = TooMany("too many control frames", "control_frames_per_second")
+        conversation = self.ps_conversation
+        if conversation is not None:
+            address = self.ps_client or host(self.transport.getPeer())
+            conversation.node.note_excess(error, address, conversation.flood_code)
+            conversation.disconnect(conversation.flood_code, str(error))
 
     def onConnect(self, request: Any) -> str | None:
         # The handshake has at most the accepted one: see `handshake.accepted_fields`.

@@ -716,6 +716,8 @@ class DelayedRun:
 def test_commands_behind_a_waiting_one_are_queued_in_order_up_to_a_limit() -> None:
     delayed = DelayedRun()
     node = make_node(limits=Limits(queued_commands=3), run=delayed)
+    notes: list[tuple[str, int]] = []
+    node.note_excess = lambda error, _, code: notes.append((error.setting, code))
     client = Client(node, connect=False)
     assert client.say({"id": 1, "connect": {}}) == []
     assert client.say({"id": 2, "ping": {}}, {"id": 3, "ping": {}}) == []
@@ -724,8 +726,8 @@ def test_commands_behind_a_waiting_one_are_queued_in_order_up_to_a_limit() -> No
     assert [reply["id"] for reply in client.transport.take()] == [1, 2, 3]
     client.say(*({"id": n, "ping": {}} for n in range(4, 10)))
     assert client.closed is not None
-    assert client.closed[0] == 3013
-    assert "queued_commands" in client.closed[1]
+    assert client.closed == (3013, "more than 3 commands wait (queued_commands)")
+    assert notes == [("queued_commands", 3013)]
     delayed.resume()
     assert client.transport.take() == []
 

@@ -9,6 +9,7 @@ from contextlib import closing
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
@@ -16,7 +17,7 @@ from pushserver.sessions.session import COMMANDS
 from pushserver.transports.websocket.shell import STEPS
 from pushserver.web.sockets import is_closed, is_reset
 from tests.unit.fakes.reactors import one_turn
-from tests.unit.fakes.web import Frame, Line, Server, Socket, Trouble, frames, masked
+from tests.unit.fakes.web import Frame, Line, Log, Server, Socket, Trouble, frames, masked
 
 SHORTCUTS = pytest.mark.parametrize("shortcuts", [True, False])
 FLOODS = {
@@ -51,11 +52,14 @@ class TestFlood:
         first, flood = FLOODS[name]
         for frame in first:
             peer.line.send(frame)
-        peer.line.send(flood * 101)
-        peer.line.settle()
+        with Log(LogLevel.info) as log:
+            peer.line.send(flood * 101)
+            peer.line.settle()
         code, reason = peer.take()[-1].close
         assert code == (3013 if centrifuge else 1008)
-        assert "control_frames_per_second" in reason
+        assert reason == "too many control frames (control_frames_per_second)"
+        assert log.take() == [f"refused {code} to 127.0.0.1: {reason}"]
+        assert server.node.metrics.refusals == {"control_frames_per_second": 1}
         assert trouble.take() == []
 
     @SHORTCUTS
