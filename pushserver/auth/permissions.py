@@ -78,7 +78,7 @@ class Permissions:
         """
         rule, setting, handled = self.rule(action, channel)
         if rule == "nobody":
-            raise Denied(403, f'{_VERBS[action]} {channel} is for nobody ({setting} = "nobody")')
+            raise _for_nobody(action, channel, setting)
         scope: Scope = "publish" if action == "publish" else "read"
         key = identity.key
         if key is not None and key.allows(scope, channel):
@@ -122,6 +122,12 @@ class Permissions:
             return ("token", "key")
         return ("key",) if "key" in rules else ()
 
+    def check_somebody(self, action: Action, channel: str) -> None:
+        """Raise Denied if this is for nobody, not even for an API key."""
+        rule, setting, _ = self.rule(action, channel)
+        if rule == "nobody":
+            raise _for_nobody(action, channel, setting)
+
     def rule(self, action: Action, channel: str) -> tuple[Rule, str, bool]:
         """The rule that holds, the setting that it comes from, and whether a handler decides too.
 
@@ -162,3 +168,7 @@ class Permissions:
 
 def _status(identity: Identity) -> int:
     return 401 if identity.is_anonymous else 403
+
+
+def _for_nobody(action: Action, channel: str, setting: str) -> Denied:
+    return Denied(403, f'{_VERBS[action]} {channel} is for nobody ({setting} = "nobody")')

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from pushserver.auth.keys import Key, Scope
+from pushserver.auth.permissions import Action
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
@@ -72,7 +73,7 @@ class Methods:
         try:
             method = METHODS[name]
             call = msgspec.json.decode(body, type=method.kind)
-            _check_scope(method, call, self._key)
+            self._check(method, call)
             return {"result": await method.run(self, call)}
         except (Denied, TooMany):
             raise
@@ -82,6 +83,21 @@ class Methods:
             if not error.centrifuge_code:
                 raise
             return api_error(error)
+
+    def _check(self, method: Method, call: Call) -> None:
+        """Return if the key and the rules permit the method on all channels; raise Denied."""
+        if method.scope is None:
+            return
+        channels: Sequence[str | None] = getattr(
+            call, "channels", (getattr(call, "channel", None),)
+        )
+        if method.filters or not channels:
+            self._key.check_scope(method.scope)
+            return
+        for channel in channels:
+            self._key.check(method.scope, channel)
+            if method.action is not None and channel is not None:
+                self._node.permissions.check_somebody(method.action, check_name(channel))
 
     async def publish(self, call: PublishCall) -> object:
         channel = check_name(call.channel)
@@ -263,26 +279,28 @@ class Method:
     """A method: its request, the function, and the scope that the key of the caller needs.
 
     The scope is for the channel, or each of the channels, of the call; a call without a channel
-    is for the whole server. `filters`: the method leaves out the channels that the key is not for.
+    is for the whole server. `action`: what the rules of the channel may forbid even to keys
+    (`nobody`). `filters`: the method leaves out the channels that the key is not for.
     """
 
     kind: type[Call]
     run: Callable[[Methods, Any], Awaitable[object]]
     scope: Scope | None
+    action: Action | None = None
     filters: bool = False
 
 
 METHODS = {
-    "publish": Method(PublishCall, Methods.publish, "publish"),
-    "broadcast": Method(BroadcastCall, Methods.broadcast, "publish"),
+    "publish": Method(PublishCall, Methods.publish, "publish", "publish"),
+    "broadcast": Method(BroadcastCall, Methods.broadcast, "publish", "publish"),
     "batch": Method(BatchCall, Methods.batch, None),
-    "history": Method(HistoryCall, Methods.history, "read"),
+    "history": Method(HistoryCall, Methods.history, "read", "history"),
     "history_remove": Method(OneChannelCall, Methods.history_remove, "admin"),
-    "presence": Method(OneChannelCall, Methods.presence, "read"),
-    "presence_stats": Method(OneChannelCall, Methods.presence_stats, "read"),
+    "presence": Method(OneChannelCall, Methods.presence, "read", "presence"),
+    "presence_stats": Method(OneChannelCall, Methods.presence_stats, "read", "presence"),
     "channels": Method(ChannelsCall, Methods.channels, "read", filters=True),
     "info": Method(InfoCall, Methods.info, "admin"),
-    "subscribe": Method(SubscribeCall, Methods.subscribe, "admin"),
+    "subscribe": Method(SubscribeCall, Methods.subscribe, "admin", "subscribe"),
     "unsubscribe": Method(UnsubscribeCall, Methods.unsubscribe, "admin"),
     "disconnect": Method(DisconnectCall, Methods.disconnect, "admin"),
     "refresh": Method(RefreshCall, Methods.refresh, "admin"),
@@ -293,18 +311,6 @@ WITHOUT_PROOF = frozenset(
 )
 """Methods that neither delete nor disconnect. Without a key, the others (also `batch`, which may
 contain them) need proof that the caller is a program of the server's own user."""
-
-
-def _check_scope(method: Method, call: Call, key: Key) -> None:
-    """Return if the key has the scope of the method for all channels of the call; raise Denied."""
-    if method.scope is None:
-        return
-    channels: Sequence[str | None] = getattr(call, "channels", (getattr(call, "channel", None),))
-    if method.filters or not channels:
-        key.check_scope(method.scope)
-        return
-    for channel in channels:
-        key.check(method.scope, channel)
 
 
 def api_error(failed: PushServerError) -> dict[str, object]:

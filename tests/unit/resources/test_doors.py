@@ -103,6 +103,7 @@ def reading(path: str, **more: str) -> Door:
     def door(server: Server, channel: str, headers: dict[str, str]) -> bool:
         line = server.open(path.format(quote(channel, safe="")), **headers, **more)
         server.clock.advance(0)
+        server.publish(channel)
         return status(line) in (101, 200)
 
     return door
@@ -149,7 +150,10 @@ PLAIN: dict[Action, dict[str, Door]] = {
         "post": posting(b"1", "application/json"),
         "lines": posting(b"1\n2\n", "application/x-ndjson"),
     },
-    "history": {"json": reading("/channels/{}")},
+    "history": {
+        "json": reading("/channels/{}"),
+        "long poll": reading("/channels/{}?since=now&wait=5"),
+    },
     "presence": {},
 }
 """The doors of plain HTTP. There is no client there that a handler could decide about."""
@@ -194,3 +198,20 @@ def made(rules: dict[str, Any], closed: bool, channel: str) -> Server:
     server = make_server(rules, closed)
     server.publish(channel)
     return server
+
+
+@pytest.mark.parametrize("name", ["key", "reader", "publisher"])
+@pytest.mark.parametrize("channel", ["a", "b", "$a#ann"])
+@pytest.mark.parametrize("rule", get_args(Rule))
+def test_server_api_decides_as_the_rules_do_about_keys(rule: Rule, channel: str, name: str) -> None:
+    peer = PEERS[name]
+    key = peer.identity.key
+    assert key is not None
+    with Log():
+        for action in ("publish", "history", "presence"):
+            server = made({action: rule}, False, channel)
+            body = json.dumps({"channel": channel, **({"data": 1} if action == "publish" else {})})
+            answer = server.get(f"/api/{action}", "POST", body.encode(), **peer.headers)
+            scope: Any = "publish" if action == "publish" else "read"
+            allowed = rule != "nobody" and key.allows(scope, channel)
+            assert (answer.status == 200 and "result" in answer.json) == allowed
