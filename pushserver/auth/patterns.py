@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pushserver.channels.names import is_name
+from pushserver.errors import Invalid
 
 MAX_PATTERN = 128
 """In characters, as the longest name of a channel."""
@@ -23,7 +24,7 @@ class Patterns:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Patterns:
-        """These patterns; raises ValueError for one that no channel can match."""
+        """These patterns; raises Invalid for one that no channel can match."""
         return cls(tuple(map(check_pattern, texts)))
 
     def __contains__(self, channel: object) -> bool:
@@ -38,12 +39,12 @@ NONE = Patterns()
 
 
 def check_pattern(text: str) -> str:
-    """Return the pattern if a channel's name can match it; raise ValueError if not."""
+    """Return the pattern if a channel's name can match it; raise Invalid if not."""
     valid = len(text) <= MAX_PATTERN and _PATTERN.fullmatch(text) is not None
     if valid and "*" not in text:
         valid = is_name(text)
     if not valid:
-        raise ValueError(f"{text!r:.140} is no pattern of channels: expected {PATTERN_RULE}")
+        raise Invalid(f"{text!r:.140} is no pattern of channels: expected {PATTERN_RULE}")
     return text
 
 

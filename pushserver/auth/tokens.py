@@ -160,7 +160,11 @@ class Verifier:
         if not any(key.verifies(signed, signature) for key in keys):
             if kid and not any(key.kid == kid for key in self._keys):
                 raise UnknownKeyId(f"invalid token: kid is {kid!r:.80}, and no key has this name")
-            _refuse(f"the signature is not that of a key for {algorithm}")
+            _refuse(
+                f"the signature is not that of a key for {algorithm}, expected one of"
+                f" {'auth.token_secret and ' if algorithm == 'HS256' else ''}auth.token_keys"
+                f"{'' if algorithm == 'HS256' else ' and the JSON Web Key Set'}"
+            )
 
     def _check_party(self, claims: Claims) -> None:
         rules = self.rules
@@ -171,13 +175,13 @@ class Verifier:
         elif not all(isinstance(each, str) for each in given):
             _refuse(f"aud is {_shown(audience)}, expected a text or a list of texts")
         if not rules.audience and given:
-            _refuse(f"aud is {_shown(audience)}, and this server has no auth.token_audience")
+            _refuse(f"aud is {_shown(audience)}, expected none while auth.token_audience is empty")
         if rules.audience and not set(rules.audience).intersection(given):
             expected = " or ".join(map(repr, rules.audience))
-            _refuse(f"aud is {_shown(audience)}, expected {expected} (auth.token_audience)")
+            _refuse(f"aud is {_given(audience)}, expected {expected} (auth.token_audience)")
         issuer = claims.get("iss")
         if rules.issuer and issuer != rules.issuer:
-            _refuse(f"iss is {_shown(issuer)}, expected {rules.issuer!r} (auth.token_issuer)")
+            _refuse(f"iss is {_given(issuer)}, expected {rules.issuer!r} (auth.token_issuer)")
 
     def _end(self, claims: Claims, now: float) -> float:
         """Check the times; return the end of what the token permits, 0 for none."""
@@ -192,11 +196,11 @@ class Verifier:
         if start is not None and start > now + leeway:
             _refuse(f"nbf is {start:.0f}, in {start - now:.0f} s (auth.token_leeway_seconds)")
         if end is not None and end + leeway <= now:
-            raise ExpiredToken(f"the token has expired: exp is {end:.0f}, {now - end:.0f} s ago")
+            raise _expired("exp", end, now)
         if "expire_at" in claims:
             end = _time(claims, "expire_at")
             if end and end + leeway <= now:
-                raise ExpiredToken(f"expire_at is {end:.0f}, {now - end:.0f} s ago")
+                raise _expired("expire_at", end, now)
         if not end:
             return 0.0
         # What is accepted after its end lasts for the leeway, or a stream would end at once.
@@ -262,6 +266,12 @@ def _refuse(problem: str) -> NoReturn:
     raise InvalidToken(f"invalid token: {problem}")
 
 
+def _expired(claim: str, end: float, now: float) -> ExpiredToken:
+    return ExpiredToken(
+        f"the token has expired: {claim} is {end:.0f}, {now - end:.0f} s ago; get a new one"
+    )
+
+
 def _grant(channel: str, options: Claims, expires: float, where: str) -> Grant:
     for name in ("b64info", "b64data"):
         if name in options:
@@ -321,6 +331,10 @@ def _base64(text: str) -> bytes:
         return urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
         _refuse("expected a JSON Web Token: a part of it is not base64url")
+
+
+def _given(value: object) -> str:
+    return "missing" if value is None else _shown(value)
 
 
 def _shown(value: object) -> str:

@@ -103,7 +103,7 @@ class Identification:
             elif token is None:
                 token = bearer
             if key is not None:
-                return self.of_key(key, credentials.address)
+                return self.of_key(key, credentials.address, is_bearer=key is bearer)
             if token is not None:
                 return await self._counting_tokens(
                     self._tokens.connection(token), credentials.address
@@ -122,13 +122,19 @@ class Identification:
         """Whether this is a key; one of the configuration may have two dots, as tokens have."""
         return not looks_like_token(bearer) or self._keys.find(bearer) is not None
 
-    def of_key(self, text: str, address: str | None) -> Identity:
-        """The identity of an API key; raises WrongKey, which counts for the address."""
+    def of_key(self, text: str, address: str | None, is_bearer: bool = False) -> Identity:
+        """The identity of an API key; raises WrongKey, which counts for the address.
+
+        `is_bearer`: whether a token may come in its place.
+        """
         key = self._keys.find(text)
         if key is None:
             none = "this server has no API keys (auth.api_keys), and a key was sent"
             known = "the API key is not one of auth.api_keys and auth.keys"
-            raise self._counted(WrongKey(known if len(self._keys) else none), address)
+            problem = known if len(self._keys) else none
+            if is_bearer:
+                problem += "; nor is it a token, which has two dots"
+            raise self._counted(WrongKey(problem), address)
         return Identity(key=key)
 
     async def grant(self, text: str, channel: str, user: str, address: str | None) -> Grant:

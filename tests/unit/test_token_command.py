@@ -71,6 +71,7 @@ class TestNew:
         [
             (["ann", "--seconds", "0"], "seconds is 0.0, expected more than 0"),
             (["ann", "--channel", "a b"], "invalid channel name 'a b'"),
+            (["ann", "--channels", "a", "b c"], "'b c' is no pattern of channels"),
             (["ann", "--channel", "a", "--channels", "b"], "expected either channel"),
             (["ann", "--info", "{"], "--info '{' is not JSON"),
             (["x" * 300], "user has 300 characters"),
@@ -249,7 +250,7 @@ class TestCheck:
             ({"exp": NOW - 60}, "refused: the token has expired: exp is "),
             ({}, "exp is missing"),
             ({"exp": NOW * 1000}, "not milliseconds"),
-            ({"exp": NOW + 9, "aud": "x"}, 'aud is "x", and this server has no'),
+            ({"exp": NOW + 9, "aud": "x"}, 'aud is "x", expected none'),
             ({"exp": NOW + 9, "channel": 5}, "channel is 5"),
             ({"exp": NOW + 9, "sub": 42}, "sub is 42, expected a text"),
             ({"exp": NOW + 9, "sub": 42, "channel": "a"}, "sub is 42, expected a text"),

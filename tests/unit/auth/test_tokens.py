@@ -228,6 +228,15 @@ class TestTimes:
             verifier().connection(token(of_user(seconds=-1), number=1), NOW)
         assert not isinstance(caught.value, ExpiredToken)
 
+    @pytest.mark.parametrize("claims", [{"exp": NOW - 9}, {"exp": NOW + 9, "expire_at": NOW - 9}])
+    def test_an_expired_token_says_so_and_asks_for_a_new_one(self, claims: dict[str, Any]) -> None:
+        [*_, claim] = claims
+        with pytest.raises(ExpiredToken) as caught:
+            connect({"sub": "42", **claims})
+        assert str(caught.value) == (
+            f"the token has expired: {claim} is {NOW - 9:.0f}, 9 s ago; get a new one"
+        )
+
     def test_a_token_needs_an_end_unless_the_setting_says_otherwise(self) -> None:
         assert "exp is missing" in refusal({"sub": "42"})
         assert "(auth.token_requires_exp)" in refusal({"sub": "42", "exp": None})
@@ -289,7 +298,12 @@ class TestParties:
 
     def test_a_token_for_an_audience_needs_the_setting(self) -> None:
         """It may be for another service of the same issuer (RFC 7519, 4.1.3)."""
-        assert 'aud is "shop", and this server has no' in refusal(of_user(aud="shop"))
+        problem = 'aud is "shop", expected none while auth.token_audience is empty'
+        assert problem in refusal(of_user(aud="shop"))
+
+    def test_a_missing_claim_is_called_missing(self) -> None:
+        assert "aud is missing, expected 'push'" in refusal(of_user(), audience=("push",))
+        assert "iss is missing, expected 'https://id'" in refusal(of_user(), issuer="https://id")
 
     def test_the_issuer_is_compared(self) -> None:
         assert connect(of_user(iss="https://id"), issuer="https://id").user == "42"

@@ -330,6 +330,16 @@ def test_a_key_with_two_dots_is_no_token(text: str) -> None:
     assert server.get("/channels/a", authorization="Bearer a.b.d").status == 401
 
 
+@pytest.mark.parametrize("text", ["undefined", "null", '{"token": "x"}'])
+def test_of_a_bearer_it_says_that_this_is_neither_a_key_nor_a_token(text: str) -> None:
+    auth = Auth(api_keys=["a key of the server"])
+    server = Server(config=Config(auth=auth, defaults=ChannelOptions(subscribe="token")))
+    body = server.get("/channels/a", authorization=f"Bearer {text}").body.decode()
+    expected = "the API key is not one of auth.api_keys and auth.keys; nor is it a token"
+    assert expected in body
+    assert "token" not in server.get("/channels/a", x_api_key=text).body.decode()
+
+
 def test_a_token_in_the_place_of_a_key_is_no_guess() -> None:
     token = pushserver.token("ann", secret="s" * 32)
     for keys in ([], ["a key of the server"]):
