@@ -88,6 +88,7 @@ class Server {
       throw new TypeError(`on(): the event is ${String(event)}, expected its name`);
     }
     listener("on", "listener", onMessage);
+    this.#checkOpen("on");
     if (this.#listeners.size === 0) this.#post({ type: "listen" });
     const ofEvent = this.#listeners.get(event) ?? new Set();
     this.#listeners.set(event, ofEvent);
@@ -136,10 +137,14 @@ class Server {
     this.#link = null;
     link.detach(this.#peer);
     this.#fail("the page closed it");
-    for (const watch of this.#everyWatch()) watch.stop();
+    const state = { state: "closed", reason: "closed by the page", retryAt: null, canRetry: false };
+    for (const watch of this.#everyWatch()) {
+      watch.connection(state, "");
+      watch.stop();
+    }
     this.#watches.clear();
     this.#listeners.clear();
-    this.#setState({ state: "closed", reason: "closed by the page", retryAt: null, canRetry: false });
+    this.#setState(state);
   }
 
   // --- messages to and from the connection ---------------------------------------

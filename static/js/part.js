@@ -29,6 +29,15 @@ if (!customElements.get(TAG)) {
 /** Shows a channel in an element until `stop()`; calls `onRemoved` when it leaves the page. */
 export class Part {
   constructor(kind, target, server, channel, options, onRemoved) {
+    const { last, event } = options;
+    // First, as a server that the page has closed throws. Its answers come later.
+    this.watch = server.watch(channel, (publication) => this.receive(publication), {
+      last,
+      event,
+      onGap: (gap) => this.gap(gap),
+      onReset: () => this.reset(),
+      onState: (state) => this.showState(state),
+    });
     this.label = options.label;
     this.tally = new Tally();
     this.state = { state: "connecting", reason: "", retryAt: null };
@@ -50,20 +59,12 @@ export class Part {
     this.dark = window.matchMedia("(prefers-color-scheme: dark)");
     this.onScheme = () => this.#adaptScheme();
     this.dark.addEventListener("change", this.onScheme);
-    const { last, event } = options;
-    this.watch = server.watch(channel, (publication) => this.receive(publication), {
-      last,
-      event,
-      onGap: (gap) => this.gap(gap),
-      onReset: () => this.reset(),
-      onState: (state) => this.showState(state),
-    });
   }
 
   /** Ends the part and removes it from its element. */
   stop() {
     this.stopped = true;
-    this.watch?.stop();
+    this.watch.stop();
     clearInterval(this.timer);
     clearTimeout(this.noticeTimer);
     this.dark.removeEventListener("change", this.onScheme);

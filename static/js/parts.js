@@ -47,16 +47,21 @@ function start(kind, element, server, channel, options, onEnd) {
     part?.stop();
     onEnd();
   };
-  import("./part.js").then(
-    ({ Part }) => {
-      if (!ended) part = new Part(kind, element, server, channel, options, end);
-    },
-    (error) => {
-      element.textContent = `The ${kind} did not load. Reload the page.`;
-      globalThis.reportError(error);
-      end();
-    },
-  );
+  const fail = (error) => {
+    globalThis.reportError(error);
+    end();
+  };
+  import("./part.js")
+    .then(
+      ({ Part }) => {
+        if (!ended) part = new Part(kind, element, server, channel, options, end);
+      },
+      (error) => {
+        element.textContent = `The ${kind} did not load. Reload the page.`;
+        fail(error);
+      },
+    )
+    .catch(fail);
   return { stop: end };
 }
 

@@ -204,6 +204,29 @@ def test_without_a_connection_the_parts_say_so_and_the_number_is_out_of_date(sit
     expect(page.locator("#list .note")).to_be_hidden()
 
 
+@pytest.mark.parametrize("kind", ["graph", "list", "number"])
+def test_a_part_says_that_the_page_closed_its_server(site: Site, kind: str) -> None:
+    site.publish(1)
+    script = f"""
+      import {{ connect, {kind} }} from "/static/pushserver.js";
+      window.server = connect();
+      window.errors = [];
+      window.addEventListener("error", ({{ message }}) => errors.push(message));
+      window.add = () => {kind}("#part", "numbers", {{ server }});
+      add();
+    """
+    page = site.open_own(own(script, '<div id="part"></div>'))
+    site.wait_for(page, lambda: site.subscribers == 1)
+    page.evaluate("server.close()")
+    expect(page.get_by_text("Closed: closed by the page").first).to_be_visible()
+    site.allowed = ("error: watch(): this connection is closed",)
+    page.evaluate("() => { add() }")  # reported, and no rejection
+    page.wait_for_function("() => errors.length === 1")
+    assert page.evaluate("errors[0]").startswith(
+        "Uncaught Error: watch(): this connection is closed"
+    )
+
+
 def test_a_new_history_replaces_the_old_one_and_the_parts_say_so(site: Site) -> None:
     site.publish(1, 2)
     page = site.open_own(own(PARTS))

@@ -350,12 +350,19 @@ def test_an_error_of_one_handler_costs_no_other_its_event(site: Site) -> None:
 def test_a_closed_server_makes_no_calls_and_another_one_does(site: Site) -> None:
     site.answers = {"vote": {"rpc": {"data": 1}}}
     page = start(site)
-    watch(page)
-    until(page, "server.state === 'live'")
+    page.evaluate("""() => {
+      const states = [];
+      const onState = ({ state, reason }) => void states.push([state, reason]);
+      window.w = Object.assign(watch("numbers", { onState }), { states });
+    }""")
+    until(page, "w.states.at(-1)?.[0] === 'live'")
     page.evaluate("server.close()")
     assert page.evaluate("[server.state, server.reason]") == ["closed", "closed by the page"]
+    assert page.evaluate("w.states.at(-1)") == ["closed", "closed by the page"]
     refused = "server.call('vote').catch((error) => error.message)"
     assert "connection is closed" in page.evaluate(refused)
+    listening = "() => { try { server.on('a', () => {}) } catch ({message}) { return message } }"
+    assert "connection is closed" in page.evaluate(listening)
     assert page.evaluate("connect().call('vote')") == 1
 
 
