@@ -19,6 +19,7 @@ from pushserver import PushServer
 from pushserver.app.dispatch import Dispatcher
 from pushserver.app.service import AppService
 from pushserver.errors import StartFailed
+from pushserver.server.jwks import PublishedKeys, Schedule
 from pushserver.server.listener import Listener
 from pushserver.server.reloading import Reloader, Retrier, Watched
 from pushserver.server.service import PushService
@@ -157,6 +158,15 @@ def retrier() -> tuple[Service, End]:
     return Retrier(cast(Reloader, service), StartFailed("no")), nothing
 
 
+def published_keys() -> tuple[Service, End]:
+    """A set of keys that is being read when the service stops."""
+    clock, verifier = Clock(), cast(Any, object())
+    schedule = Schedule(60.0, 1.0, 60.0)
+    read = cast(Any, Deferred)
+    keys = PublishedKeys(read, "auth.jwks_url", schedule, verifier, cast(Any, clock), clock.seconds)
+    return keys, nothing
+
+
 MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     Listener: listener,
     Runner: runner,
@@ -165,8 +175,9 @@ MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     PushService: push_service,
     Reloader: reloader,
     Retrier: retrier,
+    PublishedKeys: published_keys,
 }
-SLOW = [service for service in MAKERS if service not in (Reloader, Retrier)]
+SLOW = [service for service in MAKERS if service not in (Reloader, Retrier, PublishedKeys)]
 
 
 @pytest.fixture(autouse=True)
