@@ -155,7 +155,7 @@ export class Host {
       if (context.transport === "websocket" && this.webSocketOnly) this.#ask(context);
     });
     client.on("disconnected", (context) => {
-      if (!this.closed) this.#report("closed", closeReason(context));
+      if (!this.closed) this.#report("closed", closeReason(context, !this.options.getToken));
     });
     client.on("message", ({ data }) => this.#tell({ type: "message", data }));
     client.on("publication", ({ channel, data, tags, offset, time }) =>

@@ -13,9 +13,11 @@ const CONNECTING = new Map([
 
 const PROXY_ERRORS = new Set([502, 503, 504]);
 
+const UNAUTHORIZED = 1; // the client has no new token in place of one that has expired
+
 const DISCONNECTED = new Map([
   [0, "disconnected"],
-  [1, "not authorized"],
+  [UNAUTHORIZED, "not authorized"],
   [2, "the server answered in another protocol"],
   [3, "a message was too large"],
 ]);
@@ -58,8 +60,9 @@ export function originReason(origin) {
   return `the server refuses pages of ${origin}: it has to be in server.allowed_origins`;
 }
 
-/** The reason of a final close. */
-export function closeReason({ code, reason }) {
+/** The reason of a final close; `tokenless`: whether the client has no function that gets tokens. */
+export function closeReason({ code, reason }, tokenless = false) {
+  if (code === UNAUTHORIZED && tokenless) return "the token has expired: connect() needs getToken";
   const words = DISCONNECTED.get(code) ?? reason ?? "disconnected";
   return code >= 100 ? `${words} (${code})` : words;
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 
+import jwt
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Response, expect
 
@@ -340,6 +342,28 @@ class TestKeys:
         own = desk.shell(f"python -c '{make}'").strip()
         checked = desk.shell(f"pushserver token check --config pushserver.toml - <<< {own}")
         assert checked.startswith("valid: ")
+
+    def test_a_page_says_why_its_token_is_refused(self, desk: Login, browser: Browser) -> None:
+        desk.follow("Flask")
+        secret = (desk.folder / "token.key").read_text().strip()
+        root = f"http://localhost:{desk.server.port}/"
+        claims = {"sub": "ann", "exp": time.time() - 60}
+        reasons = {
+            jwt.encode(claims, secret): "the token has expired: connect() needs getToken",
+            jwt.encode(claims, "x" * 32): "the signature is not that of a key for HS256",
+            jwt.encode(claims | {"aud": "shop"}, secret): 'aud is "shop", expected none',
+        }
+        with browser.new_context() as context:
+            page = context.new_page()
+            page.goto(desk.site)
+            for token, reason in reasons.items():
+                script = """async ([root, token]) => {
+                    const { connect } = await import(`${root}static/pushserver.js`);
+                    window.mine = connect(root, { token });
+                }"""
+                page.evaluate(script, [root, token])
+                page.wait_for_function("() => mine.state === 'closed'", timeout=SOON)
+                assert reason in page.evaluate("mine.reason")
 
     def test_two_secrets_are_valid_while_one_replaces_the_other(self, desk: Login) -> None:
         desk.follow("Flask")
