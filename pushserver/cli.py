@@ -8,7 +8,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from typing import Any, TextIO
 
 from pushserver import __version__
@@ -44,6 +45,33 @@ examples:
   pushserver key new --name shop --channels 'orders:*' --may publish
 
 pushserver COMMAND --help describes the options of a command."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors show the usage of the command that they are about, and the word that was meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # argparse itself leaves the rest of a command to the parser of all commands.
+        options, rest = super().parse_known_args(args, namespace)
+        if rest:
+            names = [name for action in self._actions for name in action.option_strings]
+            words = [word.partition("=")[0] for word in rest if word.startswith("-")]
+            near = [each for word in words for each in get_close_matches(word, names, 1)]
+            hint = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+        return options, rest
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # Public hooks of argparse have only the text of its own message.
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            self.error(f"there is no command {value!r}; {self._meant(value, action.choices)}")
+        super()._check_value(action, value)
+
+    def _meant(self, word: str, commands: Iterable[str]) -> str:
+        if "serve" in commands and word.endswith(".py"):
+            return f"did you mean {self.prog} serve {word}?"
+        near = get_close_matches(word, [*commands, "--help", "--version"], 1)
+        return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(commands)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,7 +139,7 @@ def _text(argument: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pushserver",
         description=_START,
         epilog=_EXAMPLES,
@@ -121,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     parser.set_defaults(run=None)
     _add_serve(commands)
-    server = argparse.ArgumentParser(add_help=False)
+    server = _Parser(add_help=False)
     server.add_argument(
         "--url",
         default=os.environ.get("PUSHSERVER_URL", DEFAULT_URL),

@@ -766,6 +766,32 @@ def test_an_unknown_command_prints_the_usage(arguments: list[str], capsys: Captu
     assert "usage: pushserver" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "usage", "error"),
+    [
+        (["serve", "--prot", "81"], "serve", "arguments: --prot; did you mean --port?"),
+        (["serve", "a.py", "--prot=81"], "serve", "arguments: --prot=81; did you mean --port?"),
+        (["publish", "--server", "u", "a", "1"], "publish", "unrecognized arguments: --server 1"),
+        (["channels", "--keys", "k"], "channels", "--keys; did you mean --key?"),
+        (["key", "new", "--nmae", "x"], "key new", "unrecognized arguments: --nmae x; "),
+        (["srve"], "", "no command 'srve'; did you mean serve?"),
+        (["ticker.py"], "", "did you mean pushserver serve ticker.py?"),
+        (["help"], "", "did you mean --help?"),
+        (["zzz"], "", "no command 'zzz'; expected one of serve, publish, subscribe, "),
+        (["key", "nwe"], "key", "no command 'nwe'; did you mean new?"),
+    ],
+)
+def test_a_misspelt_word_is_told_with_the_usage_of_its_command(
+    arguments: list[str], usage: str, error: str, capsys: Capture
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert f"usage: pushserver {usage}".rstrip() + " [-h]" in printed
+    assert error in printed
+
+
 def test_the_version_is_printed(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
