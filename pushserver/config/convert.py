@@ -20,6 +20,13 @@ _SECRET = re.compile(
 )
 """The paths of keys whose values must not be logged."""
 
+_OTHER_NAMES = {
+    **dict.fromkeys(("address", "bind", "host", "port"), "listen"),
+    **dict.fromkeys(("database", "db", "file", "filename"), "path"),
+    **dict.fromkeys(("cors", "cors_origins", "origins"), "allowed_origins"),
+}
+"""Names that other programs give to a setting, and its name here."""
+
 
 class Text(str):
     """A value of the environment, which is always text."""
@@ -102,7 +109,9 @@ def check_known(content: Iterable[str], known: Iterable[str], location: Location
 def suggestion(word: str, known: Iterable[str]) -> str:
     """The word that was probably meant, or the list of known words."""
     known = list(known)
-    close = difflib.get_close_matches(word, known, 1)
+    close = [_OTHER_NAMES.get(word, "")]
+    if close[0] not in known:
+        close = difflib.get_close_matches(word, known, 1)
     return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
 
 

@@ -65,7 +65,9 @@ def apply(
 def unknown(
     environment: Mapping[str, str], keys: KnownKeys, foreign: Sequence[str]
 ) -> Iterator[str]:
-    """A line for each variable that begins with PREFIX and sets nothing, with the nearest one.
+    """A line for each variable that sets nothing, with the nearest one.
+
+    These are the variables that begin with PREFIX, and those that miss it by a letter or two.
 
     Variables of container hosts are left out, such as PUSHSERVER_PORT=tcp://10.0.0.1:80, and those
     that are listed as `foreign`.
@@ -74,12 +76,23 @@ def unknown(
     for variable in sorted(environment):
         section = _parts(variable)[0]
         if not section and not variable.startswith(PREFIX):
+            near = _misses_prefix(variable, known)
+            if near and variable not in foreign:
+                yield f"{variable} is no setting, did you mean {near}?"
             continue
         if section in keys.sections or section in (*keys.named, SOURCES) or variable in OTHERS:
             continue
         if variable in foreign or _is_of_a_host(variable, environment[variable]):
             continue
         yield f"{variable} is no setting, {_nearest(variable, known)}"
+
+
+def _misses_prefix(variable: str, known: Sequence[str]) -> str:
+    """The setting that PUSHSEVER_STORE_PATH, say, misspells; empty for other variables."""
+    if not variable.upper().startswith("PU"):
+        return ""
+    near = get_close_matches(variable.upper(), [PREFIX + each for each in known], 1, cutoff=0.92)
+    return near[0] if near else ""
 
 
 def _is_of_a_host(variable: str, value: str) -> bool:

@@ -163,6 +163,11 @@ class TestError:
             ("[xyz]", ["xyz: unknown key", "expected one of server, limits"]),
             ("listen = 1", ["listen: unknown key"]),
             ("[server]\nlisten_on = []", ["server.listen_on: unknown key", "mean listen?"]),
+            ("[server]\nport = 8081", ["server.port: unknown key; did you mean listen?"]),
+            ("[server]\nhost = ''", ["server.host: unknown key; did you mean listen?"]),
+            ("[server]\ncors = []", ["server.cors: unknown key; did you mean allowed_origins?"]),
+            ("[store]\nfile = 'a.db'", ["store.file: unknown key; did you mean path?"]),
+            ("[limits]\nport = 1", ["limits.port: unknown key; expected one of "]),
             ("[limits]\nbody_byte = 1", ["limits.body_byte", "did you mean body_bytes?"]),
             ("[channels.a]\nhistory_siz = 1", ["channels.a.history_siz: unknown key", "history_"]),
             ("[channels.a]\npublish = 1", ["channels.a.publish", "anyone"]),
@@ -688,6 +693,9 @@ class TestVariablesThatSetNothing:
             ("PUSHSERVER_PORT", "PUSHSERVER_SERVER_LISTEN"),
             ("PUSHSERVER_HOST", "PUSHSERVER_SERVER_LISTEN"),
             ("PUSHSERVER_HISTORY_SIZE", "PUSHSERVER_DEFAULTS_HISTORY_SIZE"),
+            ("PUSHSEVER_STORE_PATH", "PUSHSERVER_STORE_PATH"),
+            ("PUSH_SERVER_SERVER_LISTEN", "PUSHSERVER_SERVER_LISTEN"),
+            ("pushserver_store_path", "PUSHSERVER_STORE_PATH"),
         ],
     )
     def test_have_a_neighbour(self, variable: str, near: str) -> None:
@@ -707,6 +715,8 @@ class TestVariablesThatSetNothing:
         others = {
             "PATH": "/bin",
             "PUSHSERVERS": "1",
+            "PUSHGATEWAY_STORE_PATH": "/a",
+            "PUSHER_KEY": "k",
             "PUSHSERVER_URL": "http://localhost",
             "PUSHSERVER_KEY": "k",
             "PUSHSERVER_SHORTCUTS": "on",
