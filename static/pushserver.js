@@ -7,7 +7,7 @@
 // Centrifuge client, which this file loads.
 
 import "./vendor/centrifuge-5.8.0/centrifuge.js";
-import { channelName, checkOptions, jsonValue, listener, serverUrl } from "./js/arguments.js";
+import { channelName, checkOptions, eventName, jsonValue, listener, serverUrl } from "./js/arguments.js";
 import { linkTo } from "./js/link.js";
 import { partsOf } from "./js/parts.js";
 import { callError } from "./js/reasons.js";
@@ -84,9 +84,7 @@ class Server {
 
   /** Calls the function with the data of each message of the application with this event's name. */
   on(event, onMessage) {
-    if (typeof event !== "string" || event === "") {
-      throw new TypeError(`on(): the event is ${String(event)}, expected its name`);
-    }
+    eventName("on", event);
     listener("on", "listener", onMessage);
     this.#checkOpen("on");
     if (this.#listeners.size === 0) this.#post({ type: "listen" });
@@ -99,7 +97,8 @@ class Server {
 
   /** The answer of the application's handler of this event. */
   async call(event, data) {
-    const { data: answer } = await this.#request("rpc", event, jsonValue("call", data ?? null));
+    const name = eventName("call", event);
+    const { data: answer } = await this.#request("rpc", name, jsonValue("call", data ?? null));
     return answer;
   }
 

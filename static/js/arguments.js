@@ -20,6 +20,12 @@ export function channelName(method, name) {
   );
 }
 
+/** The name of an event of the application. */
+export function eventName(method, name) {
+  if (typeof name === "string" && name !== "") return name;
+  throw new TypeError(`${method}(): the event is ${show(name)}, expected its name`);
+}
+
 /** Checks a function. */
 export function listener(method, name, value) {
   if (typeof value === "function") return;

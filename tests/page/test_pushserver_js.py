@@ -405,6 +405,14 @@ def test_wrong_arguments_are_named(site: Site) -> None:
         message = page.evaluate(f"() => {{ try {{ {code} }} catch (e) {{ return String(e) }} }}")
         assert message.startswith("TypeError: "), code
         assert words in message
+    for event, shown in (
+        ("3", "3"),
+        ("undefined", "undefined"),
+        ("''", '""'),
+        ("() => {}", "a function"),
+    ):
+        message = page.evaluate(f"() => server.call({event}, 1).catch(String)")
+        assert message == f"TypeError: call(): the event is {shown}, expected its name"
 
 
 def test_the_types_name_what_the_module_has(site: Site) -> None:
