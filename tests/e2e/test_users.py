@@ -34,6 +34,16 @@ def test_every_recipe_is_run() -> None:
     assert set(read(USERS)) == {*LOGIN, FLASK, DJANGO, "The end of a login"}
 
 
+def test_passwords_without_a_name_print_the_usage(tmp_path: Path) -> None:
+    Recipe(tmp_path, "A login by password")
+    ended = subprocess.run(
+        [sys.executable, "passwords.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "passwords.py NAME [ROLE]" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 class Recipe:
     """The files and commands of some sections, in a folder."""
 
