@@ -40,6 +40,7 @@ export class Host {
     this.state = { state, reason: "", retryAt: null, canRetry: false };
     this.id = ""; // of the connection
     this.answered = ""; // the newest refusal of an HTTP transport, as a text
+    this.told = ""; // the server's reason for the close of the newest WebSocket
     this.network = networkEvents();
     this.webSocketOnly = false;
     this.client = this.#makeClient();
@@ -100,8 +101,24 @@ export class Host {
       maxReconnectDelay: MAX_DELAY_MS,
       networkEventTarget: this.network,
       fetch: (url, options) => this.#fetch(url, options),
+      websocket: this.#tellingSocket(),
       ...(given.length > 0 && { eventsource: this.#postingSource() }),
     });
+  }
+
+  // The client does not pass the reason of a close that comes before the answer to its connect command.
+  #tellingSocket() {
+    const begin = () => (this.told = "");
+    const tell = ({ code, reason }) => {
+      if (code >= 3000) this.told = reason;
+    };
+    return class extends WebSocket {
+      constructor(...parameters) {
+        super(...parameters);
+        begin();
+        this.addEventListener("close", tell);
+      }
+    };
   }
 
   // The browser's EventSource would have the data and the token in its URL.
@@ -151,8 +168,8 @@ export class Host {
     });
     // A failed attempt of a client that is connecting causes only an error event.
     client.on("error", (context) => {
-      this.failure = failureReason(context, navigator.onLine, this.answered);
-      if (context.transport === "websocket" && this.webSocketOnly) this.#ask(context);
+      this.failure = failureReason(context, navigator.onLine, this.told || this.answered);
+      if (context.transport === "websocket" && this.webSocketOnly && !this.told) this.#ask(context);
     });
     client.on("disconnected", (context) => {
       if (!this.closed) this.#report("closed", closeReason(context, !this.options.getToken));

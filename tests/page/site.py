@@ -44,6 +44,7 @@ class Site:
         self.refusal: dict[str, Any] | None = None  # the error for subscriptions
         self.silent: tuple[str, ...] = ()  # commands that get no answer
         self.down = False
+        self.rejection: tuple[int, str] | None = None  # the close of each connection that connects
         self.answer: tuple[int, str] | None = None  # status and body for each connection
         self.missing: tuple[str, ...] = ()  # names of files that are answered with 404
         self.watching = 1
@@ -101,6 +102,10 @@ class Site:
         """Set the language of the browser."""
         getter = f"{{configurable: true, get: () => {json.dumps(language)}}}"
         self.run_first(f"Object.defineProperty(Navigator.prototype, 'language', {getter})")
+
+    def hold(self, pattern: str, held: list[Route]) -> None:
+        """Add the requests of these files to the list, and do not answer them."""
+        self._context.route(pattern, lambda route: held.append(route))
 
     def hold_time(self) -> None:
         """Stop the time of the pages, for `page.clock`."""
@@ -265,6 +270,9 @@ class Site:
         for line in message.splitlines():
             command = json.loads(line)
             self.commands.append(command)
+            if "connect" in command and self.rejection is not None:
+                socket.close(code=self.rejection[0], reason=self.rejection[1])
+                return
             if "id" not in command or any(name in command for name in self.silent):
                 continue
             socket.send(json.dumps({"id": command["id"], **self._reply(command)}))

@@ -178,6 +178,24 @@ def test_a_lost_connection_is_recovered_without_a_gap(site: Site) -> None:
     assert (data(page), notes(page, "gap")) == ([1, 2], [])
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+def test_the_reason_of_a_close_before_the_answer_to_connect_is_shown(
+    site: Site, first: bool
+) -> None:
+    """A page that watches too many channels is closed like this."""
+    reason = "more than 256 commands wait (queued_commands)"
+    site.rejection = (3013, reason) if first else None
+    page = start(site)
+    if not first:
+        until(page, "server.state === 'live'")
+        site.rejection = (3013, reason)
+        site.close(3001, "shutdown")
+    until(page, f"server.reason === {reason!r}")
+    site.rejection = None
+    until(page, "server.state === 'live'")
+    assert page.evaluate("server.reason") == ""
+
+
 @pytest.mark.parametrize("last", [2, 10])
 def test_a_failed_recovery_gives_no_event_twice_and_says_how_many_are_missing(
     site: Site, last: int
