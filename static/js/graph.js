@@ -43,6 +43,7 @@ export class Graph {
 
   /** Frees the plot. */
   destroy() {
+    this.ended = true; // a plot that is made later would keep its listeners of the window
     this.resizes.disconnect();
     this.plot?.destroy();
     this.plot = null;
@@ -83,6 +84,7 @@ export class Graph {
   }
 
   #rebuild() {
+    if (this.ended) return;
     const { graph } = this.elements;
     const { names } = this.points;
     this.plot?.destroy();

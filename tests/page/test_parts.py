@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.e2e.test_browser import AXE, describe
 from tests.page.site import CSP, Site
@@ -202,6 +202,23 @@ def test_without_a_connection_the_parts_say_so_and_the_number_is_out_of_date(sit
     expect(figure(page)).to_have_text("2")
     expect(page.locator(".figure")).not_to_have_class(re.compile("stale"))
     expect(page.locator("#list .note")).to_be_hidden()
+
+
+def test_a_graph_that_ended_before_its_plot_was_loaded_makes_none(site: Site) -> None:
+    held: list[Route] = []
+    site.hold("**/uPlot*.js", held)
+    site.publish(1)
+    page = site.open_own(one("graph('numbers')"))
+    expect(lines(page)).to_have_text(["value1"])
+    site.wait_for(page, lambda: len(held) == 1)
+    page.evaluate("""() => {
+      window.root = document.querySelector("#part pushserver-part").shadowRoot;
+      part.stop();
+    }""")
+    with page.expect_response("**/uPlot*.js"):
+        held[0].fallback()
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 100))")  # its promises
+    assert page.evaluate("root.querySelector('canvas')") is None
 
 
 @pytest.mark.parametrize("kind", ["graph", "list", "number"])
