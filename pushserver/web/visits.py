@@ -52,8 +52,9 @@ def credentials(request: Request, cookie: str, proxies: Proxies) -> Credentials:
         bearer = value.strip()
     elif scheme.lower() == "apikey" and key is None:
         key = value.strip()
-    token, problem = _of_query(request) or _of_subprotocol(request), ""
-    if token is None and cookie:
+    given = key is not None or bearer is not None
+    token, problem = None if given else _of_query(request) or _of_subprotocol(request), ""
+    if not given and token is None and cookie:
         tokens = _of_cookie(request, cookie)
         token = next(iter(tokens), None)
         if len(tokens) > 1:

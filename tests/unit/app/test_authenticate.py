@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pushserver import Identified, NotRunning, PushServer, Refused, Visitor
+from pushserver import Identified, NotRunning, PushServer, Refused, Visitor, token
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.settings import Auth, Config
 from pushserver.testing import Disconnected, TestServer
@@ -150,6 +150,27 @@ class TestCredentials:
             assert (status, text) == (401, "the cookie t is set 2 times, with different values")
         same = started(app, **settings).get("/channels/a", cookie="t=a; t=a").error
         assert "accepts no tokens" in same[1]
+
+    def test_header_counts_before_the_query_the_subprotocol_and_the_cookie(
+        self, app: PushServer
+    ) -> None:
+        auth = Auth(closed=True, token_secret=SECRET, token_cookie="t", api_keys=["a-key-of-a-job"])
+        server = started(app, auth=auth)
+        ann, bob = (token(user, secret=SECRET) for user in ("ann", "bob"))
+        others: list[tuple[str, dict[str, str]]] = [
+            (f"?token={bob}", {}),
+            ("", {"cookie": f"t={bob}"}),
+            ("", {"cookie": f"t={bob}; t=of-a-subdomain"}),
+            ("", {"sec_websocket_protocol": f"pushserver.token.{bob}"}),
+        ]
+        for query, fields in others:
+            path = f"/channels/a/permissions{query}"
+            answer = server.get(path, authorization=f"Bearer {ann}", **fields)
+            assert answer.json["user"] == "ann"
+            answer = server.get(path, x_api_key="a-key-of-a-job", **fields)
+            assert answer.json["by"] == "key"
+            # A token that is not valid is not replaced by another one.
+            assert server.get(path, authorization="Bearer a.b.c", **fields).status == 401
 
     @pytest.mark.parametrize(
         "headers",
