@@ -5,6 +5,7 @@ from __future__ import annotations
 from pushserver.auth.identity import Identity
 from pushserver.auth.keys import LOCAL
 from pushserver.auth.wrong_keys import group
+from pushserver.channels.idempotency import ADDRESS
 
 
 def publisher(identity: Identity, address: str | None) -> str:
@@ -15,4 +16,4 @@ def publisher(identity: Identity, address: str | None) -> str:
     key = identity.key
     if key is not None and key is not LOCAL:
         return f"key {key.name}"
-    return f"user {identity.user}" if identity.user else f"address {group(address)}"
+    return f"user {identity.user}" if identity.user else f"{ADDRESS}{group(address)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice, takewhile
 
 from pushserver.channels.publication import Receipt
@@ -14,6 +15,8 @@ EXPIRED_AT_ONCE = 2_000
 """The keys that one call of `expire` removes: a few milliseconds."""
 RETRY_SECONDS = 60.0
 """The time that a publisher with too many keys is asked to wait."""
+ADDRESS = "address "
+"""The beginning of the name of a publisher of whom only the address is known."""
 KEY_RULE = "1 to 128 printable ASCII characters"
 
 
@@ -22,6 +25,17 @@ def check_key(key: str) -> str:
     if not (0 < len(key) <= 128 and key.isascii() and key.isprintable()):
         raise InvalidKey(f"invalid idempotency key {key[:140]!r}: expected {KEY_RULE}")
     return key
+
+
+def key_of(key: str, publisher: str) -> str:
+    """The key as it is remembered: nobody can use up the keys of an API key or of a user.
+
+    Addresses, which are no proof and may change between two attempts, share theirs.
+    """
+    if not publisher or publisher.startswith(ADDRESS):
+        return key
+    # No key of a peer has a tab, and the hash has one length: no two of them are alike.
+    return f"{sha256(publisher.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}\t{key}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from pushserver.auth.keys import Keys
@@ -12,6 +13,7 @@ from pushserver.auth.proxies import EVERYONE, NO_PROXIES
 from pushserver.auth.publications import Publications
 from pushserver.auth.quotas import Addresses, Users
 from pushserver.auth.wrong_keys import WrongKeys
+from pushserver.channels.idempotency import key_of
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.limits import Limits
 from pushserver.errors import TooMany, Unavailable
@@ -105,6 +107,8 @@ class Node:
                     f"the backlog of {draft.channel} is full: too many undelivered publications"
                 )
                 raise Unavailable(message, "overloaded")
+            if draft.key and draft.publisher:
+                draft = replace(draft, key=key_of(draft.key, draft.publisher))
             return await self._broker.publish(draft)
         except Unavailable as error:
             self.metrics.refusals[error.cause] += 1
