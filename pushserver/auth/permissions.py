@@ -110,6 +110,22 @@ class Permissions:
             )
         return handled
 
+    def subscriber_may(
+        self,
+        action: Literal["history", "presence"],
+        channel: str,
+        identity: Identity,
+        grant: Grant | None = None,
+    ) -> bool:
+        """Whether a subscriber may also read this of the channel."""
+        if not getattr(self._options(channel), action):
+            return True
+        try:
+            self.check(action, channel, identity, grant, member=True)
+        except PushServerError:
+            return False
+        return True
+
     def check_connect(self, identity: Identity) -> None:
         """Return if this peer may open a session; raise Denied."""
         if self._closed and identity.is_anonymous:

@@ -26,7 +26,7 @@ class Resumption:
 
     `reason` is empty, or one of `epoch` (the position is of another numbering), `ahead` (it was
     never reached), `evicted` (some publications are gone), `limit` (there are more than
-    `recovery_limit`).
+    `recovery_limit`), `history` (the reader may not read them; see `Hub`).
     """
 
     publications: Sequence[Publication] = ()

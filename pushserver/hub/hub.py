@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pushserver.channels.history import History
+from pushserver.channels.history import History, Resumption
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Publication
 from pushserver.errors import LimitExceeded
@@ -111,33 +111,39 @@ class Hub:
         self._fan_out.resume()
 
     async def subscribe(
-        self, subscriber: Subscriber, channel: str, position: Position | None, last: int
+        self,
+        subscriber: Subscriber,
+        channel: str,
+        position: Position | None,
+        last: int,
+        past: bool = True,
     ) -> Joined:
         """Add the subscriber; return the publications to send before any live one.
 
-        They are those after `position`, or without a position the `last` ones. Raises LimitExceeded
-        if the server keeps no more channels.
+        They are those after `position`, or without a position the `last` ones, if it may read them
+        (`past`). Raises LimitExceeded if the server keeps no more channels.
         """
         self._join(subscriber, channel, (channel,))
         log = self.history.channels[channel]
         if position is None:
-            return Joined(log.epoch, log.top, log.last(last))
-        resumed = self.history.resume(channel, position)
+            return Joined(log.epoch, log.top, log.last(last if past else 0))
+        resumed = _readable(self.history.resume(channel, position), past)
         self.metrics.resumed(resumed.reason)
         return Joined(log.epoch, log.top, resumed.publications, resumed.reason)
 
     async def follow(
-        self, subscriber: Subscriber, channels: Sequence[str], start: Start
+        self, subscriber: Subscriber, channels: Sequence[str], start: Start, past: bool = True
     ) -> Following:
         """Add the subscriber to all these channels, as one stream with one cursor.
 
-        Raises LimitExceeded if the server keeps no more channels.
+        `past`: whether it may read earlier publications of all of them. Raises LimitExceeded if
+        the server keeps no more channels.
         """
         history = self.history
         # The name of a channel contains no space.
         name = " ".join(sorted(channels))
         self._join(subscriber, name, channels)
-        resumed = history.read(channels, start)
+        resumed = _readable(history.read(channels, start), past)
         rows = resumed.publications
         cursor = Cursor(history.epoch, rows[0].seq - 1 if rows else history.seq)
         recovered = start.since is not None and resumed.recovered
@@ -221,3 +227,8 @@ class Hub:
                 subscriber.insufficient(channel)
             except Exception:
                 self._report("a subscriber failed; the others are not affected")
+
+
+def _readable(resumed: Resumption, past: bool) -> Resumption:
+    """The part for a reader that may read earlier publications only with `past`."""
+    return resumed if past or not resumed.publications else Resumption(reason="history")

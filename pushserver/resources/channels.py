@@ -237,11 +237,15 @@ def stream_maker(
     node = context.node
     node.users.check(identity.user)
     start = stream_start(request, node.limits.read_limit)
+    if start.oldest or start.last:
+        context.gate.check_reader(request, identity, names, "history", member=True)
+    # An EventSource that comes back sends its last cursor, and would give up after a refusal.
+    past = all(node.permissions.subscriber_may("history", name, identity) for name in names)
     node.hub.check_room(names)
 
     def make_stream(transport: Transport[StreamFormat]) -> Stream:
         stream = Stream(node, transport, identity)
-        node.run(stream.follow(names, start))
+        node.run(stream.follow(names, start, past))
         return stream
 
     return make_stream

@@ -118,7 +118,8 @@ async def _join_invited(
         position = Position(earlier.epoch, earlier.offset)
         if invitation.info:
             session.node.presence.describe(channel, session, invitation.info)
-        joined = await session.join(channel, position, 0, invitation.join_leave)
+        past = session.may("history", channel)
+        joined = await session.join(channel, position, 0, invitation.join_leave, past)
         return _subscribed(session, channel, joined, position, most)
     joined, rows = await session.join_by_server(channel, invitation)
     session.push_rows_after_reply(channel, rows)
@@ -141,8 +142,10 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     # The rest up to the reply runs in one turn of the reactor: no publication comes between.
     if grant is not None and grant.info:
         session.node.presence.describe(channel, session, grant.info)
-    join_leave = join_leave_of(grant) or request.join_leave or None
-    joined = await session.join(channel, position, last, join_leave)
+    wanted = request.join_leave and session.may("presence", channel, grant)
+    join_leave = join_leave_of(grant) or wanted or None
+    past = session.may("history", channel, grant)
+    joined = await session.join(channel, position, last, join_leave, past)
     if joined.reason and request.flag & centrifuge.FLAG_REJECT_UNRECOVERED:
         session.leave(channel)
         raise CommandError(centrifuge.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
@@ -240,7 +243,8 @@ async def publish(session: Session, text: bytes) -> Struct:
     channel = check_name(request.channel)
     node, handlers = session.node, session.node.handlers
     # Permission first: reading the data costs more than refusing it.
-    handled = node.permissions.check("publish", channel, session.identity)
+    grant = session.token_grant(channel)
+    handled = node.permissions.check("publish", channel, session.identity, grant)
     node.publications.check(replace(session.identity, user=session.info.user), session.address)
     data = centrifuge.request_data(bytes(request.data))
     if handled:
@@ -310,7 +314,8 @@ def answer(session: Session, method: str, text: bytes) -> Awaitable[Struct]:
 async def _readable(session: Session, action: Action, name: str) -> str:
     """Check that the client may read this of the channel; return the name."""
     channel, member = check_name(name), name in session.channels
-    if session.node.permissions.check(action, channel, session.identity, member=member):
+    grant = session.token_grant(channel)
+    if session.node.permissions.check(action, channel, session.identity, grant, member):
         await session.node.handlers.subscribe(session, channel, b"")
     return channel
 

@@ -45,10 +45,13 @@ class Stream(Conversation[StreamFormat]):
         self.wake_at(node.monotonic() + self._interval())
         self.expire_at(identity.expires)
 
-    async def follow(self, channels: Sequence[str], start: Start) -> None:
-        """Send the stream's position and the missed publications, then live ones."""
+    async def follow(self, channels: Sequence[str], start: Start, past: bool = True) -> None:
+        """Send the stream's position and the missed publications, then live ones.
+
+        `past`: whether the reader may read earlier publications.
+        """
         try:
-            following = await self.node.hub.follow(self, channels, start)
+            following = await self.node.hub.follow(self, channels, start, past)
         except LimitExceeded as error:
             self.disconnect(OVERLOADED, str(error))
             return

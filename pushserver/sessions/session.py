@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from msgspec import Struct
 
@@ -180,6 +181,18 @@ class Session(Conversation[SessionFormat]):
         self._ping_due = self.node.monotonic() + interval * random.uniform(0.5, 1.0)
         self.wake_at(self._ping_due)
 
+    def may(
+        self, action: Literal["history", "presence"], channel: str, grant: Grant | None = None
+    ) -> bool:
+        """Whether the client as a subscriber may also read this of the channel."""
+        # Before `open`, the user is the one that the `connect` handler may have set.
+        identity = replace(self.identity, user=self.info.user)
+        return self.node.permissions.subscriber_may(action, channel, identity, grant)
+
+    def token_grant(self, channel: str) -> Grant | None:
+        """The permission of the subscription token with which the client is in the channel."""
+        return None if channel in self.invited else self.grants.get(channel)
+
     def grant(self, channel: str, grant: Grant) -> None:
         """Keep the permission for a channel, until its end or a newer one."""
         self.grants = {**self.grants, channel: grant}
@@ -284,14 +297,19 @@ class Session(Conversation[SessionFormat]):
             raise CommandError(centrifuge.INTERNAL, "the connection is closed")
 
     async def join(
-        self, channel: str, position: Position | None, last: int, join_leave: bool | None = None
+        self,
+        channel: str,
+        position: Position | None,
+        last: int,
+        join_leave: bool | None = None,
+        past: bool = True,
     ) -> Joined:
         """Subscribe to the channel; the result has the publications to send first.
 
-        `join_leave`: see `Invitation`.
+        `join_leave`: see `Invitation`. `past`: whether the client may read earlier publications.
         """
         self.check_not_ended()
-        joined = await self.node.hub.subscribe(self, channel, position, last)
+        joined = await self.node.hub.subscribe(self, channel, position, last, past)
         options = self.node.history.options(channel)
         if join_leave is None:
             join_leave = options.force_push_join_leave
@@ -310,7 +328,8 @@ class Session(Conversation[SessionFormat]):
         initial = self.node.history.options(channel).initial
         if invitation.info:
             self.node.presence.describe(channel, self, invitation.info)
-        joined = await self.join(channel, invitation.position, initial, invitation.join_leave)
+        past = invitation.position is not None or self.may("history", channel)
+        joined = await self.join(channel, invitation.position, initial, invitation.join_leave, past)
         rows = joined.publications
         first = replace(joined, offset=joined.offset - len(rows), publications=())
         return first, rows

@@ -115,8 +115,9 @@ class Gate:
         identity: Identity,
         names: Sequence[str],
         action: Action = "subscribe",
+        member: bool = False,
     ) -> None:
-        """Return if this request may read the channels; raise Denied.
+        """Return if this request may read the channels; raise Denied. See `Permissions.check`.
 
         A page of another origin may not, nor may a request without a key where a handler of the
         application decides: it decides about clients. A program on this machine needs the key
@@ -124,7 +125,7 @@ class Gate:
         """
         check_origin(request, self._trust)
         for name in names:
-            if self._permissions.check(action, name, identity):
+            if self._permissions.check(action, name, identity, member=member):
                 if identity.key is not None:
                     identity.key.check("read", name)
                 raise identity.problem or NeedsKey(

@@ -570,3 +570,33 @@ def test_the_requests_are_small() -> None:
     client = world.client()
     text = json.dumps({"id": 9, "refresh": {"token": ["a"]}})
     assert error(client.say(text.encode())[0])[0] == 107
+
+
+class TestSubscriptionToken:
+    """A subscription token is a token for its channel, whatever the client does there."""
+
+    def test_permits_all_that_needs_a_token_for_the_channel(self) -> None:
+        rules: Any = dict.fromkeys(("subscribe", "publish", "history", "presence"), "token")
+        world = World(**rules)
+        client = world.client()
+        commands = {"publish": {"data": 1}, "history": {"limit": 1}, "presence": {}}
+        for name, fields in commands.items():
+            [reply] = client.say({"id": 7, name: {"channel": "a", **fields}})
+            assert error(reply)[0] == 103
+        client.say({"id": 2, "subscribe": {"channel": "a", "token": world.grant("a")}})
+        for name, fields in commands.items():
+            replies = client.say({"id": 7, name: {"channel": "a", **fields}})
+            assert any(name in reply for reply in replies)
+            [reply] = client.say({"id": 7, name: {"channel": "b", **fields}})
+            assert error(reply)[0] == 103
+        client.say({"id": 8, "unsubscribe": {"channel": "a"}})
+        [reply] = client.say({"id": 9, "publish": {"channel": "a", "data": 1}})
+        assert error(reply)[0] == 103
+
+    def test_subscription_by_the_server_is_no_token(self) -> None:
+        world = World(publish="token")
+        client = world.client()
+        drive(client.session.invite("a", Invitation(expires=world.time.now + 60)))
+        client.transport.take()
+        [reply] = client.say({"id": 2, "publish": {"channel": "a", "data": 1}})
+        assert error(reply)[0] == 103
