@@ -39,6 +39,7 @@ from pushserver.resources.api_calls import (
     invitation_of,
 )
 from pushserver.sessions.callbacks import ClientSession
+from pushserver.sessions.directory import Reader
 from pushserver.sessions.history_request import history_result
 from pushserver.sessions.node import Node
 
@@ -213,9 +214,13 @@ class Methods:
         code = end.code or centrifuge.FORCE_NO_RECONNECT
         if not 3000 <= code <= 4999:
             raise Invalid(f"disconnect.code is {code}, expected 3000 to 4999")
+        reason, spared = end.reason or "force disconnect", call.whitelist or ()
         for session in self._sessions(call):
-            if session.info.client not in (call.whitelist or ()):
-                session.disconnect(code, end.reason or "force disconnect")
+            if session.info.client not in spared:
+                session.disconnect(code, reason)
+        for reader in self._readers(call):
+            if reader.info.client not in spared:
+                reader.end(code, reason)
         return {}
 
     async def subscribe(self, call: SubscribeCall) -> object:
@@ -237,6 +242,10 @@ class Methods:
         channel = check_name(call.channel)
         for session in self._sessions(call):
             session.unsubscribe(channel, centrifuge.UNSUBSCRIBED, "unsubscribed by the server")
+        for reader in self._readers(call):
+            if any(channel in audience.tops for audience in reader.audiences.values()):
+                # A stream is for all of its channels or none.
+                reader.end(centrifuge.FORCE_NO_RECONNECT, f"unsubscribed from {channel}")
         return {}
 
     async def refresh(self, call: RefreshCall) -> object:
@@ -248,6 +257,8 @@ class Methods:
                 session.disconnect(centrifuge.EXPIRED, "expired")
             elif expires and session.connected:
                 session.prolong(expires)
+        for reader in self._readers(call) if expired else ():
+            reader.end(centrifuge.EXPIRED, "expired")
         return {}
 
     def _check_time(self, expire_at: int) -> None:
@@ -258,6 +269,10 @@ class Methods:
 
     def _sessions(self, call: UserCall) -> list[ClientSession]:
         return self._node.sessions.of_user(call.user, call.client, call.session)
+
+    def _readers(self, call: UserCall) -> list[Reader]:
+        """The user's streams and long-polls, none of which has a secret."""
+        return [] if call.session else self._node.sessions.readers(call.user, call.client)
 
 
 MAX_CHANNELS = 1_000

@@ -1,10 +1,21 @@
-"""Finds sessions by client, by user and by secret."""
+"""Finds sessions by client, by user and by secret, and other readers by their user."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
+from pushserver.hub.audience import Subscriber
 from pushserver.sessions.callbacks import ClientSession
+
+
+class Reader(Subscriber, Protocol):
+    """A stream or a long-poll."""
+
+    __slots__ = ()
+
+    def end(self, code: int, reason: str) -> None:
+        """End it with the reason, where the protocol has a place for that."""
 
 
 class Directory:
@@ -14,6 +25,7 @@ class Directory:
         self._by_client: dict[str, ClientSession] = {}
         self._by_secret: dict[str, ClientSession] = {}
         self._by_user: dict[str, dict[ClientSession, None]] = {}
+        self._readers: dict[str, dict[Reader, None]] = {}
 
     def __iter__(self) -> Iterator[ClientSession]:
         return iter(tuple(self._by_client.values()))
@@ -37,6 +49,23 @@ class Directory:
             of_user.pop(session, None)
             if not of_user:
                 del self._by_user[session.info.user]
+
+    def enter(self, reader: Reader) -> None:
+        """Add a stream or a long-poll, if it has a user: others have no right that could end."""
+        if reader.info.user:
+            self._readers.setdefault(reader.info.user, {})[reader] = None
+
+    def leave(self, reader: Reader) -> None:
+        of_user = self._readers.get(reader.info.user)
+        if of_user is not None:
+            of_user.pop(reader, None)
+            if not of_user:
+                del self._readers[reader.info.user]
+
+    def readers(self, user: str, client: str | None = None) -> list[Reader]:
+        """The streams and long-polls of the user; with a client, only the one that has it."""
+        of_user = self._readers.get(user, ())
+        return [reader for reader in of_user if not client or reader.info.client == client]
 
     def by_secret(self, secret: str) -> ClientSession | None:
         """The connected session with this secret."""

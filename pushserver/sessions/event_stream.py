@@ -41,6 +41,7 @@ class Stream(Conversation[StreamFormat]):
         if identity.user:
             self.info = ClientInfo(self.info.client, identity.user, identity.info)
         node.users.enter(identity.user)
+        node.sessions.enter(self)
         self.state = OPEN
         self.wake_at(node.monotonic() + self._interval())
         self.expire_at(identity.expires)
@@ -71,6 +72,7 @@ class Stream(Conversation[StreamFormat]):
 
     def closed(self) -> None:
         self.node.users.leave(self.info.user)
+        self.node.sessions.leave(self)
         super().closed()
 
     def alive(self) -> None:
@@ -93,10 +95,15 @@ class Stream(Conversation[StreamFormat]):
         return now + self.node.limits.dead_seconds
 
     def expired(self) -> None:
-        end = End(EXPIRED, "the token or login has expired")
-        if frame := self.format.make_end(end):
+        self.end(EXPIRED, "the token or login has expired")
+
+    def end(self, code: int, reason: str) -> None:
+        """End the stream, with its last message where the transport has no close codes."""
+        if self.state is not OPEN:
+            return
+        if frame := self.format.make_end(End(code, reason)):
             self._transport.write(frame)
-        self.disconnect(end.code, end.reason)
+        self.disconnect(code, reason)
 
     def shut_down(self) -> None:
         self.disconnect(GOING_AWAY, "the server is shutting down")

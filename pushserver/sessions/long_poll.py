@@ -56,12 +56,14 @@ class LongPoll(Subscriber):
         """Wait for a publication from now on, for at most `seconds`, until the identity expires."""
         if self._expires:
             seconds = min(seconds, max(0.0, self._expires - self._node.clock()))
+        self._node.sessions.enter(self)
         await self._node.hub.follow(self, (self._channel,), Start(last=0))
         self._node.peers.wake_at(self, self._node.monotonic() + seconds)
 
     def leave(self) -> None:
         """Unsubscribe, since the request is answered or gone."""
         self._answer = None
+        self._node.sessions.leave(self)
         self._node.peers.remove(self)
         self._node.hub.unsubscribe(self, self._channel)
 
@@ -79,6 +81,9 @@ class LongPoll(Subscriber):
         self._finish(self._nothing)
 
     def disconnect(self, code: int, reason: str) -> None:
+        self._finish(self._nothing)
+
+    def end(self, code: int, reason: str) -> None:
         self._finish(self._nothing)
 
     def abort(self) -> None:
