@@ -7,10 +7,12 @@ export function connect(options: ConnectOptions): Server;
 export interface ConnectOptions {
   /** A value of JSON for the application's `connect` handler, never in a URL. */
   data?: unknown;
+  /** An API key, for a page of an operator who types it. A page must not contain one. */
+  key?: string;
   /** The name of this program for the server; "pushserver-js" by default. */
   name?: string;
   /**
-   * Whether tabs of this browser use one connection: those with the same server, data and token. A
+   * Whether tabs of this browser use one connection: those with the same server, data, key and token. A
    * text, such as the name of the user, takes the place of the token in this comparison.
    */
   share?: boolean | string;

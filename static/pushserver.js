@@ -14,7 +14,7 @@ import { callError } from "./js/reasons.js";
 import { Watch } from "./js/watch.js";
 
 const ROOT = new URL("..", import.meta.url);
-const CONNECT_OPTIONS = ["data", "getToken", "name", "share", "token"];
+const CONNECT_OPTIONS = ["data", "getToken", "key", "name", "share", "token"];
 const WATCH_OPTIONS = ["event", "last", "onGap", "onReset", "onState", "onWatching"];
 
 /** Connects to the server at `url`, by default the one that this module comes from. */

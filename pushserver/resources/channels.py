@@ -15,7 +15,7 @@ from pushserver.protocols.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOC
 from pushserver.resources.bulk import Bulks
 from pushserver.resources.channel_list import channel_list, readable_channels
 from pushserver.resources.history import history, stream_start
-from pushserver.resources.permissions import PermissionsResource
+from pushserver.resources.permissions import PermissionsResource, useful
 from pushserver.resources.publish import publish
 from pushserver.sessions.base import Transport
 from pushserver.sessions.event_stream import Stream
@@ -46,15 +46,15 @@ class ChannelContext:
 
     `upgrade` and `respond` take over a request as a WebSocket or as an endless response. `page`
     renders the live page; its arguments are the channel's name, the relative path to the server's
-    root, the history size in publications, whether this is the front page, and whether failures
-    are shown. `list_page` renders the list of channels; its arguments are that path, and whether it
-    has a field for a key.
+    root, the history size in publications, whether this is the front page, whether failures are
+    shown, and whether there is a field for a token or key. `list_page` renders the list of
+    channels; its arguments are that path, and whether it has a field for a key.
     """
 
     node: Node
     upgrade: Open
     respond: Open
-    page: Callable[[str, str, int, bool, bool], bytes]
+    page: Callable[[str, str, int, bool, bool, bool], bytes]
     gate: Gate
     list_page: Callable[[str, bool], bytes]
     bulks: Bulks = field(default_factory=Bulks)
@@ -189,7 +189,8 @@ def live_page(context: ChannelContext, request: Request, name: str, root: str) -
     size = context.node.history.options(name).history_size
     key = context.gate.caller(request)
     shows_failures = key is not None and key.allows("publish", name)
-    return context.page(name, root, size, root == ".", shows_failures)
+    login = bool(useful(context.node, context.gate, name))
+    return context.page(name, root, size, root == ".", shows_failures, login)
 
 
 def accept(context: ChannelContext, request: Request, names: tuple[str, ...]) -> WebSocket:

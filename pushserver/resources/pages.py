@@ -34,11 +34,18 @@ class Pages:
         )
 
     def channel(
-        self, name: str, root: str, history_size: int, front: bool, operator: bool = False
+        self,
+        name: str,
+        root: str,
+        history_size: int,
+        front: bool,
+        operator: bool = False,
+        login: bool = False,
     ) -> bytes:
         """The live page of a channel; `root` is the relative path to the server's root.
 
-        `operator`: whether the page shows failures of sources and handlers.
+        `operator`: whether the page shows failures of sources and handlers, and a form that
+        publishes. `login`: whether it has a field for a token or key from the beginning.
         """
         return self._render(
             "channel.html",
@@ -48,11 +55,12 @@ class Pages:
             list_size=LIST_SIZE,
             front=front,
             operator=operator,
+            login=login,
         )
 
-    def channels(self, root: str, accepts_key: bool = False) -> bytes:
-        """The list of channels; `root` is the relative path to the server's root."""
-        return self._render("channels.html", root=root, operator=True, accepts_key=accepts_key)
+    def channels(self, root: str, login: bool = False) -> bytes:
+        """The list of channels; `root` and `login` as for `channel`."""
+        return self._render("channels.html", root=root, operator=True, login=login)
 
     def error(self, status: int, title: str, detail: str, root: str = ".") -> bytes:
         """The page for an error; `root` is the relative path to the server's root."""

@@ -47,11 +47,14 @@ class PermissionsResource(LeafResource):
                 "seconds": round(expires - self._node.clock(), 3) if expires else None,
                 "subscribe": _decision(partial(permissions.check, "subscribe", name, identity)),
                 "publish": _decision(partial(self._gate.check_publisher, request, identity, name)),
-                "accepts": [
-                    kind for kind in permissions.useful(name) if kind in self._gate.accepts
-                ],
+                "accepts": useful(self._node, self._gate, name),
             },
         )
+
+
+def useful(node: Node, gate: Gate, name: str) -> list[str]:
+    """The kinds of credentials that are configured and may change a decision about the channel."""
+    return [kind for kind in node.permissions.useful(name) if kind in gate.accepts]
 
 
 def _decision(check: Callable[[], object]) -> dict[str, Any]:

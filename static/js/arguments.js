@@ -56,6 +56,7 @@ export function serverUrl(url, root) {
 
 const CHECKS = {
   event: ["the name of an event", (value) => typeof value === "string" && value !== ""],
+  key: ["a text", (value) => typeof value === "string" && value !== ""],
   last: ["an integer of 0 or more", (value) => Number.isSafeInteger(value) && value >= 0],
   name: ["a text", (value) => typeof value === "string"],
   share: ["true, false or a text", (value) => /^(boolean|string)$/.test(typeof value) && value !== ""],
@@ -75,7 +76,7 @@ export function checkOptions(method, options = {}, known) {
     }
     const [words, isRight] = CHECKS[name] ?? ["a function", (one) => typeof one === "function"];
     if (isRight(value)) continue;
-    const secret = name === "data" || name === "token";
+    const secret = ["data", "key", "token"].includes(name);
     const found = secret ? "of another type" : show(value);
     throw new TypeError(`${method}(): ${name} is ${found}, expected ${words}`);
   }

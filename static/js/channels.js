@@ -1,6 +1,7 @@
 // The list of all channels. It asks for the list every two seconds while the page is visible.
 
 import { element, setText } from "./dom.js";
+import { askServer, Keeper, Login } from "./login.js";
 import { ago, fullTime } from "./times.js";
 
 const PERIOD = 2_000;
@@ -53,23 +54,47 @@ function show({ channels, total }) {
   setText(state, `${shown}${total.toLocaleString("en")} ${total === 1 ? "channel" : "channels"}`);
 }
 
+const root = new URL(`${table.dataset.root}/`, window.location.href).href;
+const keeper = new Keeper(root);
+const ask = (value) => askServer(`${root}channels/`, value);
+const byId = (id) => document.getElementById(id);
+const login = byId("login") && new Login(byId, keeper, { ask, onChange });
+let refused = false; // not asked again, since the server logs each refusal
+
+// Tokens are for single channels.
+const key = () => (keeper.value?.by === "key" ? keeper.value : null);
+
+function onChange() {
+  refused = false;
+  hide();
+  update();
+}
+
+function hide() {
+  body.replaceChildren();
+  table.hidden = empty.hidden = true;
+}
+
 async function update() {
-  try {
-    const answer = await fetch(`${table.dataset.root}/channels/`, {
-      headers: { Accept: "application/json" },
-      cache: "no-store",
-    });
-    const content = await answer.json();
-    if (answer.ok) show(content);
-    else setText(state, `The server answered ${answer.status}: ${content.error.message}`);
-  } catch {
-    setText(state, "The server does not answer. Trying again…");
-  }
+  const value = key();
+  const { ok, status, content } = await ask(value);
+  if (value !== key()) return;
+  if (ok) show(content);
+  else if (status === 0) setText(state, "The server does not answer. Trying again…");
+  else refuse(status, content.error.message);
+  if (login && status !== 0) login.show(ok ? [] : ["key"], !ok);
+}
+
+function refuse(status, message) {
+  refused = true;
+  hide();
+  if (status === 401 && login && key()) login.forget(message);
+  setText(state, login ? "The list needs an API key." : `The server answered ${status}: ${message}`);
 }
 
 async function run() {
   for (;;) {
-    if (!document.hidden) await update();
+    if (!document.hidden && !refused) await update();
     await new Promise((resolve) => {
       window.setTimeout(resolve, PERIOD);
       document.addEventListener("visibilitychange", resolve, { once: true });

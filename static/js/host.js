@@ -25,8 +25,8 @@ function transportsOf(root) {
 }
 
 /**
- * The connection. `options`: `root`, the URL of the server, and the `name`, `data`, `token` and
- * `getToken` of the client; `again` if it takes the place of a connection of another tab.
+ * The connection. `options`: `root`, the URL of the server; the `name`, `data`, `token` and
+ * `getToken` of the client; the API `key`; `again` if it takes the place of a connection of another tab.
  *
  * Messages of a peer: `watch`, `unwatch`, `request`, `listen`, `retry`. Messages to it: `state` of the
  * connection, those of a feed (see feed.js), `answer` to a request, and `message` of the application.
@@ -92,8 +92,10 @@ export class Host {
   }
 
   #makeClient() {
-    const { root, name, data, token, getToken } = this.options;
-    const given = Object.entries({ data, token, getToken }).filter(([, value]) => value !== undefined);
+    const { root, name, data, token, getToken, key } = this.options;
+    const headers = key === undefined ? undefined : { "x-api-key": key };
+    const all = Object.entries({ data, token, getToken, headers });
+    const given = all.filter(([, value]) => value !== undefined);
     return new globalThis.Centrifuge(transportsOf(root), {
       name,
       ...Object.fromEntries(given),

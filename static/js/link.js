@@ -9,9 +9,9 @@ let made = 0;
 
 /** The connection with these options, which the page may have already. */
 export function linkTo({ share = true, ...options }) {
-  const { root, data, token, getToken } = options;
+  const { root, data, token, getToken, key: apiKey } = options;
   if (getToken && !functions.has(getToken)) functions.set(getToken, ++made);
-  const key = JSON.stringify([root, share, data, token, functions.get(getToken)]);
+  const key = JSON.stringify([root, share, data, token, functions.get(getToken), apiKey]);
   const found = links.get(key);
   if (found) return found;
   const onEmpty = () => links.delete(key);
@@ -24,12 +24,12 @@ export function linkTo({ share = true, ...options }) {
 }
 
 /** The values by which a tab knows that another one is of the same user; null if it cannot. */
-function identityOf(share, { root, data, token, getToken }) {
+function identityOf(share, { root, data, token, getToken, key }) {
   if (!canShare || share === false) return null;
   // A name stands for the token, which may be new on each page.
-  if (typeof share === "string") return [root, share, data];
+  if (typeof share === "string") return [root, share, data, key];
   // A function cannot be compared with that of another tab.
-  return getToken && token === undefined ? null : [root, null, data, token];
+  return getToken && token === undefined ? null : [root, null, data, token, key];
 }
 
 /** A connection of this page alone. It exists while it has peers. */

@@ -6,8 +6,10 @@ import { element, setText } from "./dom.js";
 import { Drawing } from "./drawing.js";
 import { Graph } from "./graph.js";
 import { List } from "./list.js";
+import { askServer, Keeper, Login } from "./login.js";
 import { findNames, nearest } from "./names.js";
 import { Points } from "./points.js";
+import { Publishing } from "./publishing.js";
 import { Speaker } from "./speaker.js";
 import { gapText, StateLine, stateText } from "./state.js";
 import { Tally } from "./tally.js";
@@ -52,7 +54,12 @@ class LivePage {
     );
     this.noGraph = "";
     this.speaker = new Speaker(byId("spoken"));
-    this.server = connect();
+    this.login = new Login(byId, new Keeper(settings.rootUrl), {
+      ask: (value) => askServer(settings.permissionsUrl, value),
+      onChange: (continues) => this.loggedIn(continues),
+      onWarning: (text) => this.notice(text, true),
+    });
+    this.publishing = new Publishing(byId, settings.url, () => this.login.value);
     this.trouble = new Trouble(byId, settings.statusUrl, (...parts) => whole.show(...parts));
     this.stateLine = new StateLine(
       { line: byId("state"), text: byId("state-text"), button: byId("state-button") },
@@ -63,11 +70,16 @@ class LivePage {
   start() {
     byId("pause").addEventListener("click", () => this.togglePause());
     byId("notice-close").addEventListener("click", () => this.notice(""));
+    byId("notice-action").addEventListener("click", () => {
+      this.notice("");
+      this.login.focus();
+    });
     document.addEventListener("themechange", () => this.graph.restyle());
     document.addEventListener("visibilitychange", () => this.visibilityChanged());
     setInterval(() => this.showAge(), 1000);
     this.loadGraph();
-    this.watch();
+    this.connect();
+    if (this.login.value) this.ask(); // it may have expired since it was typed
     this.trouble.begin();
     byId("live").dataset.started = "true";
   }
@@ -81,11 +93,21 @@ class LivePage {
     this.schedule();
   }
 
-  watch() {
+  connect() {
+    this.server?.close();
+    const { by, text } = this.login.value ?? {};
+    const getToken = () => this.login.another();
+    const options = { token: { token: text, getToken }, key: { key: text } }[by];
+    this.server = connect(options ? { ...options, share: false } : undefined);
+    const { server } = this;
+    this.watch((state) => server === this.server && this.showState(state));
+  }
+
+  watch(onState) {
     const { channel, last } = this.settings;
     this.channel = this.server.watch(channel, (publication) => this.receive(publication), {
       last,
-      onState: (state) => this.showState(state),
+      onState,
       onGap: (gap) => this.notice(gapText(gap)),
       onReset: () => this.reset(),
       onWatching: (count, names) => {
@@ -120,22 +142,62 @@ class LivePage {
     this.stateLine.show(state);
     if (state.state === "live") {
       this.everLive = true;
+      byId("live").classList.remove("refused");
       this.schedule(); // the page now knows whether the channel is empty
       this.trouble.begin();
     }
-    if (state.state !== before.state || state.reason !== before.reason) {
+    const isNew = state.state !== before.state;
+    if (isNew && state.state === "live" && this.login.facts) this.showAccess();
+    else if (isNew && (state.state === "closed" || state.state === "live")) this.ask();
+    if (isNew || state.reason !== before.reason) {
       this.speaker.say(stateText({ ...state, retryAt: null }, 0));
       this.showTitle();
     }
   }
 
-  notice(text) {
+  // --- the reader's token or key ---------------------------------------
+
+  /** Asks the server what this reader may do, and shows the fields for that. */
+  async ask() {
+    const { value } = this.login;
+    const { ok, status, content } = await this.login.ask(value);
+    if (value !== this.login.value) return;
+    if (value && status === 401) {
+      // It has expired, or is not one of the server's any more.
+      this.login.forget(content.error.message);
+      this.loggedIn(false);
+    } else if (ok) {
+      this.login.learn(content);
+      this.showAccess();
+    }
+  }
+
+  loggedIn(continues) {
+    this.notice("");
+    if (continues && this.stateLine.state.state !== "closed") return this.showAccess();
+    this.everLive = false;
+    this.tally = new Tally();
+    this.reset();
+    this.connect();
+  }
+
+  showAccess() {
+    const { publish, accepts } = this.login.facts;
+    const isRefused = this.stateLine.state.state === "closed";
+    // Without an event that this reader may see, only the field is of use.
+    byId("live").classList.toggle("refused", isRefused && !this.everLive);
+    this.login.show(accepts, isRefused);
+    this.publishing.show(publish.allowed);
+  }
+
+  notice(text, asksLogin = false) {
     clearTimeout(this.noticeTimer);
     byId("notice-box").hidden = text === "";
+    byId("notice-action").hidden = !asksLogin;
     setText(byId("notice"), text);
     if (!text) return;
     this.speaker.say(text);
-    this.noticeTimer = setTimeout(() => this.notice(""), NOTICE_MS);
+    if (!asksLogin) this.noticeTimer = setTimeout(() => this.notice(""), NOTICE_MS);
   }
 
   // --- drawing ---------------------------------------
@@ -290,7 +352,9 @@ function readSettings({ dataset }) {
     historySize,
     listSize,
     last: Math.max(historySize, listSize),
+    rootUrl: absolute(""),
     url: absolute(`channels/${encodeURIComponent(channel)}`),
+    permissionsUrl: absolute(`channels/${encodeURIComponent(channel)}/permissions`),
     statusUrl: absolute(`status?channel=${encodeURIComponent(channel)}`),
   };
 }

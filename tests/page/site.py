@@ -43,6 +43,10 @@ class Site:
         self.recovers = True
         self.refusal: dict[str, Any] | None = None  # the error for subscriptions
         self.silent: tuple[str, ...] = ()  # commands that get no answer
+        self.credentials: dict[str, dict[str, Any]] = {}  # facts about tokens and keys, by text
+        self.accepts: list[str] = []  # the kinds of credentials that may be of use
+        self.publishes = False  # whether readers without any may publish
+        self.published: list[tuple[str, str, str]] = []  # event, data and Authorization
         self.down = False
         self.rejection: tuple[int, str] | None = None  # the close of each connection that connects
         self.answer: tuple[int, str] | None = None  # status and body for each connection
@@ -60,6 +64,7 @@ class Site:
         self._top = 0
         self._sockets: list[WebSocketRoute] = []  # with a subscription
         self._open: list[WebSocketRoute] = []
+        self._admitted: list[WebSocketRoute] = []  # with a token or key
         self.answers: dict[str, dict[str, Any]] = {}  # to calls, by event
         self.commands: list[dict[str, Any]] = []
         self._context = context
@@ -217,6 +222,10 @@ class Site:
             self._list(route)
         elif path == "/status":
             self._tell(route)
+        elif path.endswith("/permissions"):
+            self._permit(route)
+        elif route.request.method == "POST":
+            self._publish(route)
         elif path == "/blank":
             route.fulfill(body="<!doctype html><title>blank</title>", headers=PAGE_HEADERS)
         else:
@@ -232,19 +241,60 @@ class Site:
             list_size=10,
             front=False,
             operator=self.status is not None,
+            login=bool(self.accepts),
         )
         route.fulfill(body=page, headers=PAGE_HEADERS)
 
     def _list(self, route: Route) -> None:
         if "text/html" in route.request.headers["accept"]:
             page = TEMPLATES.get_template("channels.html")
-            body = page.render(root="..", version="0", operator=True)
+            login = bool(self.accepts)
+            body = page.render(root="..", version="0", operator=True, login=login)
             route.fulfill(body=body, headers=PAGE_HEADERS)
+            return
+        if self.accepts and self._given(route) not in self.credentials:
+            self._refuse(route, 401 if self._given(route) else 403)
             return
         text = parse_qs(urlsplit(route.request.url).query).get("q", [""])[0]
         self.searches.append(text)
         rows = [row for row in self.channels if text in row["channel"]]
         route.fulfill(json={"channels": rows, "total": len(rows)})
+
+    @staticmethod
+    def _given(route: Route) -> str:
+        return route.request.headers.get("authorization", "").removeprefix("Bearer ")
+
+    @staticmethod
+    def _refuse(route: Route, status: int) -> None:
+        error = {"code": status, "message": "the API key is not one of ours"}
+        route.fulfill(status=status, json={"error": error})
+
+    def _permit(self, route: Route) -> None:
+        given = self._given(route)
+        if given and given not in self.credentials:
+            self._refuse(route, 401)
+            return
+        read = {"allowed": self.refusal is None or bool(given), "reason": "it needs a key"}
+        facts = {
+            "by": "",
+            "user": "",
+            "key": "",
+            "seconds": None,
+            "subscribe": read,
+            "publish": {"allowed": self.publishes, "reason": ""},
+            "accepts": self.accepts,
+        }
+        route.fulfill(json={**facts, **self.credentials.get(given, {})})
+
+    def _publish(self, route: Route) -> None:
+        request = route.request
+        event = parse_qs(urlsplit(request.url).query)["event"][0]
+        self.published.append((event, request.post_data or "", self._given(route)))
+        if self.down:
+            self._refuse(route, 401)
+            return
+        self.publish(json.loads(request.post_data or ""), event=event)
+        route.fulfill(status=201, json={"offset": self._top})
 
     def _tell(self, route: Route) -> None:
         self.asked += 1
@@ -275,8 +325,14 @@ class Site:
                 return
             if "id" not in command or any(name in command for name in self.silent):
                 continue
-            socket.send(json.dumps({"id": command["id"], **self._reply(command)}))
-            if "subscribe" in command and self.refusal is None:
+            request = command.get("connect", {})
+            given = request.get("token") or request.get("headers", {}).get("x-api-key")
+            if given in self.credentials:
+                self._admitted.append(socket)
+            refused = self.refusal is not None and socket not in self._admitted
+            reply = {"error": self.refusal} if refused and "subscribe" in command else None
+            socket.send(json.dumps({"id": command["id"], **(reply or self._reply(command))}))
+            if "subscribe" in command and not refused:
                 self._sockets.append(socket)
             if "unsubscribe" in command and socket in self._sockets:
                 self._sockets.remove(socket)
@@ -315,8 +371,6 @@ class Site:
         return {"epoch": self.epoch, "offset": self._top}
 
     def _subscribed(self, request: dict[str, Any]) -> dict[str, Any]:
-        if self.refusal is not None:
-            return {"error": self.refusal}
         result = {"recoverable": True, "positioned": True, "id": 1, **self._position()}
         if request["data"].get("initial"):
             result["data"] = {"initial": INITIAL}

@@ -192,7 +192,7 @@ class TestKeysOfConnect:
             socket = server.websocket("/connection/websocket")
             assert socket.say({"id": 1, "connect": fields}) == []
             server.clock.advance(1)
-            assert "too many wrong" in socket.close()[1]
+            assert socket.close()[0] == 3500
             socket.line.vanish()
         assert "connect" in self.replies(server, headers={"x-api-key": KEY})[0]
 
