@@ -15,6 +15,9 @@ const PROXY_ERRORS = new Set([502, 503, 504]);
 
 const UNAUTHORIZED = 1; // the client has no new token in place of one that has expired
 
+// A server that has none of our URLs for connections, or not for this method.
+const UNKNOWN_URL = new Set([404, 405, 410, 501]);
+
 const DISCONNECTED = new Map([
   [0, "disconnected"],
   [UNAUTHORIZED, "not authorized"],
@@ -47,7 +50,8 @@ export function failureReason({ type, error }, online, answered) {
 
 /** The reason of an attempt that was answered with this HTTP status and body. */
 export function answerReason(status, body) {
-  const answer = `the server answered ${status}`;
+  const other = UNKNOWN_URL.has(status) ? "no pushserver of this version is there; " : "";
+  const answer = `${other}the server answered ${status}`;
   try {
     return `${answer}: ${JSON.parse(body).error.message}`;
   } catch {

@@ -529,6 +529,10 @@ def test_a_page_whose_script_fails_says_so(site: Site) -> None:
         ),
         ((403, "<h1>Forbidden</h1>"), "the server answered 403"),
         (
+            (404, "<h1>Not Found</h1>"),
+            "no pushserver of this version is there; the server answered 404",
+        ),
+        (
             (426, '{"error":{"code":426,"message":"upgrade to websocket"}}'),
             "the server answered 426: upgrade to websocket",
         ),
