@@ -108,10 +108,6 @@ class Site:
         getter = f"{{configurable: true, get: () => {json.dumps(language)}}}"
         self.run_first(f"Object.defineProperty(Navigator.prototype, 'language', {getter})")
 
-    def hold(self, pattern: str, held: list[Route]) -> None:
-        """Add the requests of these files to the list, and do not answer them."""
-        self._context.route(pattern, lambda route: held.append(route))
-
     def hold_time(self) -> None:
         """Stop the time of the pages, for `page.clock`."""
         self._context.clock.install()
