@@ -6,13 +6,19 @@ from msgspec import UNSET
 
 from pushserver.auth.credentials import Credentials
 from pushserver.auth.identity import ANONYMOUS, Identity
-from pushserver.errors import Denied, ExpiredToken, WrongKey
+from pushserver.errors import Denied, ExpiredToken, PushServerError, WrongKey
 from pushserver.protocols import centrifuge
 from pushserver.sessions.session import Session
 from pushserver.usercode.pause import pause
 
 KEY_HEADER = "x-api-key"
 """The name in the `headers` of a connect command that has an API key."""
+
+
+async def slow_down(session: Session, problem: PushServerError | None) -> None:
+    """Wait before the answer to a wrong key or token over the rate of its address."""
+    if isinstance(problem, WrongKey) and problem.delay:
+        await pause(session.node.timer.callLater, problem.delay)
 
 
 async def identify(session: Session, request: centrifuge.ConnectRequest) -> Identity | None:
@@ -33,12 +39,11 @@ async def identify(session: Session, request: centrifuge.ConnectRequest) -> Iden
         credentials = Credentials(credentials.address, key=key)
     data = b"" if request.data is UNSET else bytes(request.data)
     found = await identification.identify(credentials, session.visit, data)
+    await slow_down(session, found.problem)
     if not given or found.problem is None:
         return found
     if isinstance(found.problem, ExpiredToken) or not isinstance(found.problem, Denied):
         raise found.problem
-    if isinstance(found.problem, WrongKey) and found.problem.delay:
-        await pause(session.node.timer.callLater, found.problem.delay)
     session.node.log_refusal(centrifuge.INVALID_TOKEN, session.address, str(found.problem))
     session.disconnect(centrifuge.INVALID_TOKEN, str(found.problem))
     return None

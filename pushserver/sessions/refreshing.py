@@ -10,10 +10,11 @@ from pushserver.auth.credentials import Credentials
 from pushserver.auth.identity import Grant, Identity
 from pushserver.channels.names import check_name
 from pushserver.channels.publication import ClientInfo
-from pushserver.errors import Denied, ExpiredToken, InvalidToken
+from pushserver.errors import Denied, ExpiredToken, InvalidToken, WrongKey
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError, FrameError
 from pushserver.sessions.callbacks import USUAL, Invitation
+from pushserver.sessions.connecting import slow_down
 from pushserver.sessions.expiry import plan, ttl
 from pushserver.sessions.session import Session
 
@@ -30,6 +31,7 @@ async def refresh(session: Session, text: bytes) -> Struct:
     node = session.node
     credentials = Credentials(session.address, token=request.token)
     found = await node.identification.identify(credentials)
+    await slow_down(session, found.problem)
     session.check_not_ended()
     before, info = session.identity, session.info
     # The `connect` handler of the application may have set another user than that of the token.
@@ -103,9 +105,12 @@ def _check_subscribed(session: Session, channel: str) -> None:
 
 async def grant_of(session: Session, channel: str, token: str) -> Grant:
     """The permission of a subscription token for the user of the session; raises Denied."""
-    return await session.node.identification.grant(
-        token, channel, session.info.user, session.address
-    )
+    identification, user = session.node.identification, session.info.user
+    try:
+        return await identification.grant(token, channel, user, session.address)
+    except WrongKey as error:
+        await slow_down(session, error)
+        raise
 
 
 def invitation_of(session: Session, channel: str) -> Invitation:

@@ -17,7 +17,7 @@ from pushserver.auth.keys import LOCAL, Key
 from pushserver.auth.origin import loopback_address
 from pushserver.auth.permissions import Action, Permissions
 from pushserver.auth.proxies import Trust
-from pushserver.errors import Denied, NeedsKey
+from pushserver.errors import Denied, NeedsKey, WrongKey
 from pushserver.sessions.identification import Identification
 from pushserver.sessions.visit import Visit
 from pushserver.web.checks import check_origin, client_address, forwarded_by
@@ -166,9 +166,14 @@ class Gate:
         return client_address(request, self._trust.proxies)
 
     def caller(self, request: Request) -> Key | None:
-        """The same key, or None where `check_caller` denies the request."""
+        """The same key, or None where `check_caller` denies the request.
+
+        Raises WrongKey, which is answered slowly: else a page would tell whether a guess is right.
+        """
         try:
             return self.check_caller(request)
+        except WrongKey:
+            raise
         except Denied:
             return None
 

@@ -139,7 +139,7 @@ def make_node(
     identification = Identification(
         Keys(),
         tokens or NoTokens(),
-        WrongKeys(1),
+        WrongKeys(100),
         handlers or NoHandlers(),
         broker.metrics,
         time.seconds,

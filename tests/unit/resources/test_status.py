@@ -164,7 +164,6 @@ class TestAccess:
             ({"host": "push.example", "via": "1.1 proxy"}, HERE),
             ({"origin": FOREIGN}, HERE),
             ({"origin": "null"}, HERE),
-            ({"x_api_key": "guessed"}, HERE),
         ],
     )
     @pytest.mark.parametrize("query", ["?channel=numbers", "?channel=a+b", ""])
@@ -177,6 +176,13 @@ class TestAccess:
         words = "the status of a channel is only for those who may publish (auth.api_keys)"
         assert answer.error == (403, words)
         assert b"trouble" not in page(server, peer, **headers)
+
+
+def test_guessed_key_is_refused_as_everywhere(server: TestServer) -> None:
+    for path in ("/status?channel=numbers", "/channels/numbers"):
+        answer = ask(server, path, accept=BROWSER, x_api_key="guessed")
+        assert answer.status == 401
+        assert b"the API key is not one of auth.api_keys" in answer.body
 
 
 def page(server: TestServer, peer: IAddress, **headers: str) -> bytes:

@@ -91,12 +91,14 @@ class TestOnTheCentrifugeProtocol:
         server = make_server()
         socket = connect(server, token())
         with Log(LogLevel.info) as log:
-            replies = [
-                json.loads(
-                    socket.say({"id": n, "subscribe": {"channel": "$a", "token": WRONG}})[0].payload
-                )
-                for n in range(2, 7)
-            ]
+            replies = []
+            for n in range(2, 7):
+                frames = socket.say({"id": n, "subscribe": {"channel": "$a", "token": WRONG}})
+                if n > 4:
+                    assert frames == [], "it is slowed"
+                    server.clock.advance(1)
+                    frames = socket.take()
+                replies += [json.loads(frame.payload) for frame in frames]
         assert [reply["error"]["code"] for reply in replies] == [103] * 5
         assert "too many wrong tokens" not in replies[2]["error"]["message"]
         assert "too many wrong tokens (wrong_keys_per_minute)" in replies[3]["error"]["message"]
@@ -104,6 +106,48 @@ class TestOnTheCentrifugeProtocol:
         good = token(channel="$a", sub="ann")
         (frame,) = socket.say({"id": 9, "subscribe": {"channel": "$a", "token": good}})
         assert "subscribe" in json.loads(frame.payload)
+
+
+@pytest.mark.parametrize("command", ["refresh", "sub_refresh", "subscribe"])
+def test_commands_with_too_many_are_answered_after_a_second(command: str) -> None:
+    server = make_server()
+    socket = connect(server, token())
+    channel = {} if command == "refresh" else {"channel": "a"}
+    if command == "sub_refresh":
+        socket.say({"id": 2, "subscribe": channel})
+    for _ in range(3):
+        read(server, WRONG)
+    assert socket.say({"id": 3, command: {**channel, "token": WRONG}}) == []
+    server.clock.advance(1)
+    (frame,) = socket.take()
+    assert b"too many wrong" in frame.payload or frame.close[0] == 3500
+
+
+@pytest.mark.parametrize("field", ["x_api_key", "authorization"])
+def test_those_of_the_handshake_are_slowed_at_connect(field: str) -> None:
+    server = make_server()
+    for _ in range(3):
+        read(server, WRONG)
+    line = server.connect(A)
+    text = {"x_api_key": "guessed", "authorization": f"Bearer {WRONG}"}[field]
+    line.send(request("/connection/websocket", **handshake(), **{field: text}))
+    socket = Socket(line, parse(line.take()))
+    assert socket.say({"id": 1, "connect": {}}) == []
+    server.clock.advance(1)
+    assert socket.take() != []
+
+
+@pytest.mark.parametrize("path", ["/", "/channels/a"])
+def test_a_page_does_not_tell_at_once_whether_a_key_is_right(path: str) -> None:
+    server = make_server()
+    for n in range(4):
+        line = server.connect(A)
+        line.send(request(path, accept="text/html", x_api_key="guessed"))
+        server.clock.advance(0)
+        if n == 3:
+            assert line.take() == b""
+            server.clock.advance(1)
+        assert line.response().status == (429 if n == 3 else 401)
 
 
 @pytest.mark.parametrize("name", ["$x", "$private"])
