@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 
 from pushserver.usercode.awaiting import awaited
 from pushserver.usercode.stopwatch import BLOCKING_SECONDS, FOR_COROUTINES, FOR_FUNCTIONS, Stopwatch
+from tests.unit.fakes.source_tools import Script, SourceBench
 from tests.unit.fakes.web import Trouble
 
 
@@ -87,3 +88,29 @@ def test_each_step_of_a_coroutine_is_timed_alone(time: Time, trouble: Trouble) -
     assert results == ["end"]
     assert line.startswith("the source function steps has blocked the whole server for 0.50 s: ")
     assert line.endswith(FOR_COROUTINES)
+
+
+@pytest.mark.parametrize(
+    ("module", "timed"), [("pushserver.sources.types.x", False), ("own", True)]
+)
+def test_source_of_a_built_in_type_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch, module: str, timed: bool
+) -> None:
+    names: list[str] = []
+
+    class Noted(Stopwatch):
+        def __init__(self, name: str, is_async: bool):
+            names.append(name)
+            super().__init__(name, is_async)
+
+    async def run(feed: Any) -> None:
+        await feed.sleep(1)
+
+    class Source(Script):
+        __module__ = module
+
+    monkeypatch.setattr("pushserver.sources.engine.attempt.Stopwatch", Noted)
+    runner = SourceBench().runner(Source(run))
+    runner.startService()
+    runner.stopService()
+    assert bool(names) == timed
