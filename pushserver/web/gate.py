@@ -141,8 +141,16 @@ class Gate:
         except NeedsKey:
             if not identity.is_anonymous or identity.problem is not None:
                 raise
-            self._check_local(request)
-            return
+            by_key = self._permissions.rule("publish", name)[0] == "key"
+            try:
+                self._check_local(request)
+            except Denied:
+                if by_key:
+                    raise
+            else:
+                return
+            # Another rule has more to say than that this is no program on this machine.
+            raise
         if handled and identity.key is not None:
             identity.key.check("publish", name)
         elif handled:

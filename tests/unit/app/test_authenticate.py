@@ -204,6 +204,21 @@ class TestCredentials:
         socket.line.vanish()
 
 
+class TestPublishing:
+    @pytest.mark.parametrize(
+        ("rule", "text"),
+        [
+            ("users", 'publishing to a needs a user (publish = "users")'),
+            ("token", 'publishing to a needs a token for this channel (publish = "token")'),
+            ("key", "an API key is needed (auth.api_keys): send X-API-Key"),
+        ],
+    )
+    def test_refusal_names_the_rule(self, app: PushServer, rule: Any, text: str) -> None:
+        options, auth = ChannelOptions(publish=rule), Auth(["a key of the publisher"])
+        server = started(app, auth=auth, defaults=options)
+        assert server.get("/channels/a", "POST", b"1").error == (401, text)
+
+
 class TestClosed:
     def test_client_without_a_user_is_disconnected(self, app: PushServer) -> None:
         departures: list[str] = []
