@@ -51,6 +51,17 @@ AT_ONCE = 10
 LINGER_SECONDS = 2
 """The time for a peer that is refused in the middle of its requests to read that and to close."""
 
+TOO_LONG_TEXT = (
+    b'{"error":{"code":431,"message":"a line of the head of the request has more than'
+    b' %d bytes"}}\n' % http.HTTPChannel.MAX_LENGTH
+)
+TOO_LONG = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    % (len(TOO_LONG_TEXT), TOO_LONG_TEXT)
+)
+"""The answer to a line of a head that is too long (RFC 6585, 5)."""
+
 LENGTH_DIGITS = 18
 """The longest Content-Length; Python refuses to read a number of more than 4,300 digits."""
 
@@ -225,6 +236,12 @@ class DeadlineChannel(http.HTTPChannel):
         super().dataReceived(data)
         if self.paused:
             self._pause_or_resume()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a line of the head, such as a long token; twisted.web closes without an answer."""
+        assert self.transport is not None
+        self.transport.write(TOO_LONG)
+        self.loseConnection()
 
     def headerReceived(self, line: bytes) -> bool:
         name, _, value = line.partition(b":")

@@ -590,3 +590,20 @@ def test_lost_connection_leaves_no_timer() -> None:
         send(line)
         line.vanish()
         assert len(server.clock.getDelayedCalls()) == before
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /channels/a?token=%b HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n\r\n",
+        b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\nCookie: t=%b",
+    ],
+)
+def test_a_line_that_is_too_long_gets_an_answer(head: bytes) -> None:
+    line = Server().connect()
+    line.send(head % (b"x" * 20_000))
+    answer = line.response()
+    text = "a line of the head of the request has more than 16384 bytes"
+    assert answer.error == (431, text)
+    assert line.disconnecting or line.disconnected
