@@ -74,6 +74,8 @@ class TestNew:
             (["ann", "--channels", "a", "b c"], "'b c' is no pattern of channels"),
             (["ann", "--channel", "a", "--channels", "b"], "expected either channel"),
             (["ann", "--info", "{"], "--info '{' is not JSON"),
+            (["ann", "--channels", "team *"], "'team *' is no pattern of channels"),
+            (["ann", "--channels", "a", ""], "'' is no pattern of channels"),
             (["x" * 300], "user has 300 characters"),
         ],
     )
