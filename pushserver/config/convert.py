@@ -166,8 +166,13 @@ def convert(value: object, hint: Any, key: str, location: Location) -> Any:
     if is_text and re.search(r"\b(list|tuple)\[", str(hint)):
         value = str(value).split()
     if get_origin(hint) is Literal and value not in get_args(hint):
-        expected = " or ".join(get_args(hint))
+        # The empty text is the default of a rule, which nobody needs to write.
+        expected = " or ".join(filter(None, get_args(hint)))
         raise location.error(key, f"expected {expected}, got {shown(value)}")
+    if isinstance(value, list) and get_origin(hint) in (list, tuple):
+        element = get_args(hint)[0]
+        for each in value if get_origin(element) is Literal else ():
+            convert(each, element, key, location)
     if not isinstance(value, int) and isinstance(value, Real):
         # msgspec refuses subclasses of float, such as NumPy's float64, and fractions.
         value = float(value)

@@ -29,7 +29,13 @@ from pushserver.config.convert import (
 from pushserver.config.keys import key_warnings, make_keys, with_secrets
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config, Server, Source, SourceType, Store, Types
-from pushserver.config.tokens import check_jwks, make_verifier, token_warnings, with_token_keys
+from pushserver.config.tokens import (
+    check_cookie,
+    check_jwks,
+    make_verifier,
+    token_warnings,
+    with_token_keys,
+)
 from pushserver.errors import InvalidConfig, InvalidName
 
 # The sections of tables whose names the user chooses, and the type of these tables.
@@ -214,6 +220,7 @@ def _check(config: Config, top: Location) -> None:
     except ValueError as error:
         raise top.inner("limits").error("exempt_networks", str(error)) from None
     make_keys(config.auth, top.inner("auth"))
+    check_cookie(config.auth, top.inner("auth"))
     check_jwks(config.auth, top.inner("auth"))
     make_verifier(config.auth, config.limits, top.inner("auth"))
     for name in config.server.names:

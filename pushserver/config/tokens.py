@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ from pushserver.auth.token_keys import (
     secret_key,
 )
 from pushserver.auth.tokens import TokenRules, Verifier
-from pushserver.config.convert import Location, shown_url
+from pushserver.config.convert import Location, shown, shown_url
 from pushserver.config.limits import Limits
 from pushserver.config.secret_files import (
     credential_file,
@@ -29,6 +30,7 @@ from pushserver.config.secret_files import (
 from pushserver.config.settings import Auth, TokenKeySettings
 
 _AUTH = Location("", "auth", {})
+_COOKIE_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def with_token_keys(auth: Auth, environment: Mapping[str, str], auth_location: Location) -> Auth:
@@ -56,6 +58,16 @@ def _with_text(
         return dataclasses.replace(key, key=read_secret(path))
     except ValueError as error:
         raise location.error(form, str(error)) from None
+
+
+def check_cookie(auth: Auth, location: Location) -> None:
+    """Raise InvalidConfig if no cookie can have the name `token_cookie` (RFC 6265, 4.1.1)."""
+    if auth.token_cookie and not _COOKIE_NAME.fullmatch(auth.token_cookie):
+        problem = (
+            f"{shown(auth.token_cookie)}, expected the name of a cookie: letters, digits and"
+            " !#$%&'*+-.^_`|~"
+        )
+        raise location.error("token_cookie", problem)
 
 
 def check_jwks(auth: Auth, location: Location) -> None:

@@ -237,6 +237,16 @@ class TestError:
             ("[defaults]\nhistory_size = -1", ["defaults.history_size: expected int >= 0", "-1"]),
             ("[defaults]\nhistory_ttl = -0.5", ["defaults.history_ttl: expected float >= 0"]),
             ("[channels.a]\nclient_publish = 'no'", ["channels.a.client_publish", "bool"]),
+            (
+                "[namespaces.chat]\nsubscribe = 'user'",
+                ["namespaces.chat.subscribe: expected anyone or users or", "got 'user'"],
+            ),
+            (
+                "[auth]\ntoken_algorithms = ['RS256', 'rs256']",
+                ["auth.token_algorithms: expected HS256 or RS256 or", "got 'rs256'"],
+            ),
+            ("[auth]\ntoken_cookie = 'a b'", ["auth.token_cookie: 'a b'", "name of a cookie"]),
+            ("[auth]\ntoken_cookie = 'a;'", ["auth.token_cookie: 'a;'", "name of a cookie"]),
             ("[channels.'a b']\ninitial = 1", ["channels.a b", "invalid channel name 'a b'"]),
             ("[namespaces.'-']\ninitial = 1", ["namespaces.-", "invalid channel name"]),
             ("[sources.s]\nchannel = 'c'", ["sources.s.type: must be set"]),
