@@ -92,9 +92,13 @@ def new(options: Any, out: TextIO) -> None:
             claims["iss"] = auth.token_issuer
         if auth.token_audience:
             claims["aud"] = auth.token_audience[0]
-        secret = auth.token_secret
+        secrets = [key.key for key in auth.token_keys if key.algorithm == "HS256"]
+        secret = auth.token_secret or next(iter(secrets), "")
         if not secret:
-            raise CommandFailed(f"{options.config}: auth.token_secret must be set to make tokens")
+            raise CommandFailed(
+                f"{options.config}: there is no secret to make tokens: expected auth.token_secret,"
+                " or one of auth.token_keys with HS256"
+            )
     elif not os.environ.get(SECRET_VARIABLE):
         raise CommandFailed(
             "there is no secret: expected --config FILE with auth.token_secret, or"

@@ -100,7 +100,20 @@ class TestNew:
         monkeypatch.delenv("PUSHSERVER_AUTH_TOKEN_SECRET")
         config = configuration(tmp_path, "")
         message = complaint(capsys, "new", "ann", "--config", config)
-        assert f"{config}: auth.token_secret must be set" in message
+        assert f"{config}: there is no secret to make tokens: expected auth.token_secret" in message
+
+    @pytest.mark.parametrize("kid", ["", 'kid = "2026-11"\n'])
+    def test_takes_a_secret_of_the_list_of_keys(
+        self, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kid: str
+    ) -> None:
+        monkeypatch.delenv("PUSHSERVER_AUTH_TOKEN_SECRET")
+        secret = tmp_path / "token.key"
+        secret.write_text(f"{SECRET}\n")
+        secret.chmod(0o600)
+        config = tmp_path / "keys.toml"
+        config.write_text(f"[[auth.token_keys]]\nalgorithm = 'HS256'\n{kid}file = '{secret}'\n")
+        printed = output(capsys, "new", "ann", "--config", str(config)).strip()
+        assert 'the user "ann"' in output(capsys, "check", printed, "--config", str(config))
 
     def test_needs_a_secret(self, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PUSHSERVER_AUTH_TOKEN_SECRET")
