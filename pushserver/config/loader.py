@@ -94,6 +94,10 @@ def _named(content: object, section: str, location: Location) -> dict[str, Any]:
         result[name] = {key: getattr(options, key) for key in values}
         if section == "namespaces" and ":" in name:
             raise inner.error("", "a namespace is the part before the first colon")
+        if section == "namespaces" and name.startswith("$"):
+            # Else its rules would never count: names are looked up without the mark.
+            problem = "private channels belong to the namespace without the $"
+            raise inner.error("", f"{problem}, expected {shown(name[1:])}")
         _check_channel_name(name if section == "channels" else f"{name}:x", inner)
     return result
 

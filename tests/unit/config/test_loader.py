@@ -247,6 +247,10 @@ class TestError:
             ),
             ("[auth]\ntoken_cookie = 'a b'", ["auth.token_cookie: 'a b'", "name of a cookie"]),
             ("[auth]\ntoken_cookie = 'a;'", ["auth.token_cookie: 'a;'", "name of a cookie"]),
+            (
+                "[namespaces.'$team']\npublish = 'nobody'",
+                ["namespaces.$team: private channels", "expected 'team'"],
+            ),
             ("[channels.'a b']\ninitial = 1", ["channels.a b", "invalid channel name 'a b'"]),
             ("[namespaces.'-']\ninitial = 1", ["namespaces.-", "invalid channel name"]),
             ("[sources.s]\nchannel = 'c'", ["sources.s.type: must be set"]),
