@@ -399,7 +399,7 @@ WRONG = [
     ("connect('http://')", 'the URL is "http://", which is not a URL'),
     ("connect(3)", "the URL is 3, expected a text or a URL"),
     ("connect('https://push.test/connection/websocket')", "without /connection/..."),
-    ("connect({dat: 3})", 'no option "dat"; there are data, getToken, name'),
+    ("connect({dat: 3})", 'no option "dat"; there are data, getToken, key, name'),
     ("connect({data: 1n})", "data is of another type, expected a value of JSON"),
     ("connect({name: 3})", "name is 3, expected a text"),
     ("server.watch()", "the channel is undefined, expected a name"),
