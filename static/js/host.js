@@ -114,6 +114,7 @@ export class Host {
     const tell = ({ code, reason }) => {
       if (code >= 3000) this.told = reason;
     };
+    if (typeof WebSocket !== "function") return null; // the client takes the next transport
     return class extends WebSocket {
       constructor(...parameters) {
         super(...parameters);

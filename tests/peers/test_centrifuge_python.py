@@ -17,6 +17,9 @@ from tests.e2e.exchange import ask, data, history, publish
 from tests.e2e.server import Server
 from tests.peers.conftest import SECRET
 
+PAUSE_SECONDS = 0.05
+"""Between two requests for the presence: a connection has 200 commands a second."""
+
 # centrifuge-python 0.7.0 leaves a connection to the garbage collector, which reports it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
@@ -279,6 +282,7 @@ def test_it_gets_a_new_token_for_an_expired_one(server: Server) -> None:
             clients = (await subscription.presence()).clients
             if clients[identity].conn_info == {"left": 0}:
                 break
+            await asyncio.sleep(PAUSE_SECONDS)
         assert (clients[identity].user, lives) == ("42", [])
 
     play(server, story, get_token=get_token)
@@ -297,6 +301,7 @@ def test_it_refreshes_the_token_of_a_subscription(server: Server) -> None:
             clients = (await subscription.presence()).clients
             if clients[identity].chan_info == {"left": 0}:
                 break
+            await asyncio.sleep(PAUSE_SECONDS)
         assert subscription.state == centrifuge.SubscriptionState.SUBSCRIBED
 
     play(server, story, token=signed())
