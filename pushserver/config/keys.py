@@ -18,38 +18,21 @@ from pushserver.auth.keys import (
 )
 from pushserver.auth.patterns import Patterns
 from pushserver.config.convert import Location
-from pushserver.config.secret_files import credential_file, read_secret, readable_by_all
+from pushserver.config.secret_files import readable_by_all, with_secret
 from pushserver.config.settings import Auth, KeySettings
 
 _AUTH = Location("", "auth", {})
+_FORMS = ("key", "hash", "file", "credential")
 
 
 def with_secrets(auth: Auth, environment: Mapping[str, str], auth_location: Location) -> Auth:
     """The settings with the secrets of all files and credentials; raises InvalidConfig."""
     location = auth_location.inner("keys")
     keys = {
-        name: _with_secret(key, environment, location.inner(name))
+        name: with_secret(key, _FORMS, environment, location.inner(name))
         for name, key in auth.keys.items()
     }
     return dataclasses.replace(auth, keys=keys)
-
-
-def _with_secret(
-    key: KeySettings, environment: Mapping[str, str], location: Location
-) -> KeySettings:
-    forms = {name: getattr(key, name) for name in ("key", "hash", "file", "credential")}
-    given = [name for name, value in forms.items() if value]
-    if len(given) != 1:
-        got = " and ".join(given) or "none of them"
-        raise location.error("", f"expected one of key, hash, file or credential, got {got}")
-    [form] = given
-    if form in ("key", "hash"):
-        return key
-    try:
-        path = key.file or credential_file(key.credential, environment)
-        return dataclasses.replace(key, key=read_secret(path))
-    except ValueError as error:
-        raise location.error(form, str(error)) from None
 
 
 def make_keys(auth: Auth, auth_location: Location = _AUTH) -> Keys:

@@ -5,8 +5,17 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    # Commands of scripts read secrets too, and must start without msgspec.
+    from pushserver.config.convert import Location
+    from pushserver.config.settings import KeySettings, TokenKeySettings
+
+Settings = TypeVar("Settings", "KeySettings", "TokenKeySettings")
 
 MAX_SECRET_BYTES = 65_536
 """The longest file; a key in PEM form has some kilobytes."""
@@ -63,3 +72,26 @@ def readable_by_all(path: str) -> bool:
         return bool(os.stat(path).st_mode & stat.S_IROTH)
     except (OSError, ValueError):
         return False
+
+
+def with_secret(
+    settings: Settings, forms: Sequence[str], environment: Mapping[str, str], location: Location
+) -> Settings:
+    """The settings of a key with its secret, which exactly one of the fields `forms` gives.
+
+    The text of a `file` or a `credential` is put into `key`. Raises InvalidConfig.
+    """
+    given = [form for form in forms if getattr(settings, form)]
+    if len(given) != 1:
+        got = " and ".join(given) or "none of them"
+        expected = f"{', '.join(forms[:-1])} or {forms[-1]}"
+        raise location.error("", f"expected one of {expected}, got {got}")
+    [form] = given
+    if form not in ("file", "credential"):
+        return settings
+    try:
+        value = getattr(settings, form)
+        path = value if form == "file" else credential_file(value, environment)
+        return replace(settings, key=read_secret(path))
+    except ValueError as error:
+        raise location.error(form, str(error)) from None

@@ -22,14 +22,14 @@ from pushserver.auth.tokens import TokenRules, Verifier
 from pushserver.config.convert import Location, shown, shown_url
 from pushserver.config.limits import Limits
 from pushserver.config.secret_files import (
-    credential_file,
     read_file,
-    read_secret,
     readable_by_all,
+    with_secret,
 )
-from pushserver.config.settings import Auth, TokenKeySettings
+from pushserver.config.settings import Auth
 
 _AUTH = Location("", "auth", {})
+_FORMS = ("key", "file", "credential")
 _COOKIE_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -37,27 +37,10 @@ def with_token_keys(auth: Auth, environment: Mapping[str, str], auth_location: L
     """The settings with the keys of all files and credentials; raises InvalidConfig."""
     location = auth_location.inner("token_keys")
     keys = [
-        _with_text(key, environment, location.inner(str(number)))
+        with_secret(key, _FORMS, environment, location.inner(str(number)))
         for number, key in enumerate(auth.token_keys, 1)
     ]
     return dataclasses.replace(auth, token_keys=keys)
-
-
-def _with_text(
-    key: TokenKeySettings, environment: Mapping[str, str], location: Location
-) -> TokenKeySettings:
-    given = [name for name in ("key", "file", "credential") if getattr(key, name)]
-    if len(given) != 1:
-        got = " and ".join(given) or "none of them"
-        raise location.error("", f"expected one of key, file or credential, got {got}")
-    [form] = given
-    if form == "key":
-        return key
-    try:
-        path = key.file or credential_file(key.credential, environment)
-        return dataclasses.replace(key, key=read_secret(path))
-    except ValueError as error:
-        raise location.error(form, str(error)) from None
 
 
 def check_cookie(auth: Auth, location: Location) -> None:
