@@ -28,6 +28,16 @@ const make = (Client, options = {}) =>
 // The context of the next event of this name.
 const next = (source, event) => new Promise((resolve) => source.once(event, resolve));
 
+// Calls `read` 20 times a second, within the server's bound of commands, until `test` is true of its
+// answer, which it returns.
+async function poll(read, test) {
+  for (;;) {
+    const answer = await read();
+    if (test(answer)) return answer;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
 // A connected client.
 async function connected(options) {
   const client = make(Centrifuge, options);
@@ -62,7 +72,7 @@ function token(claims, seconds = 3600) {
   return `${signed}.${signature.digest('base64url')}`;
 }
 
-const tools = { channel: '', transport, connected, subscribed, next, post, make, token, Centrifuge, ProtobufCentrifuge };
+const tools = { channel: '', transport, connected, subscribed, next, poll, post, make, token, Centrifuge, ProtobufCentrifuge };
 const AsyncFunction = (async () => {}).constructor;
 const results = {};
 for (const [name, text] of Object.entries(JSON.parse(readFileSync(0, 'utf8')))) {

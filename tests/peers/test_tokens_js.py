@@ -41,8 +41,7 @@ STORIES = {
         const id = client.first.client;
         const n = async () => (await subscription.presence()).clients[id].connInfo.n;
         const before = await n();
-        let after = before;
-        while (after === before) after = await n();
+        const after = await poll(n, (now) => now !== before);
         const publication = next(subscription, 'publication');
         await post(`channels/${channel}`, 'after');
         await publication;
@@ -62,7 +61,7 @@ STORIES = {
         await first;
         const n = async () =>
           (await subscription.presence()).clients[client.first?.client].chanInfo.n;
-        while ((await n()) !== 3);
+        await poll(n, (now) => now === 3);
         const publication = next(subscription, 'publication');
         await subscription.publish('after');
         const { data, info } = await publication;
