@@ -81,7 +81,10 @@ class Dispatcher:
         try:
             await self._started().addTimeout(seconds, self._timer)
         except TimeoutError:
-            self._log.warn("the server stops before the handler of start has returned")
+            self._log.warn(
+                "the server stops before the handler of start has returned",
+                event_name="start_handler_unfinished",
+            )
         else:
             await self._notify_server("stop", max(0.001, until - self._monotonic()))
 
@@ -105,7 +108,9 @@ class Dispatcher:
                 await left.addTimeout(seconds, self._timer)
             except TimeoutError:
                 self._log.warn(
-                    "{n} handlers of disconnect still run, and are abandoned", n=self._leaving
+                    "{n} handlers of disconnect still run, and are abandoned",
+                    n=self._leaving,
+                    event_name="disconnect_handlers_abandoned",
                 )
             self._when_left = None
         self._limits.end()

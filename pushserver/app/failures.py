@@ -65,18 +65,33 @@ class HandlerFailures:
             return
         if isinstance(error, Unavailable) and error.cause == "stopping":
             # Expected for each client that is connected when the server stops.
-            self._log.info("{name}: {error}{more}", name=handler.name, error=error, more=more)
+            self._log.info(
+                "{name}: {error}{more}",
+                name=handler.name,
+                error=error,
+                more=more,
+                event_name="handler_unavailable",
+            )
         else:
             failure = own_part(Failure(error))
             self._log.failure(
-                "the handler {name} failed{more}", failure, name=handler.name, more=more
+                "the handler {name} failed{more}",
+                failure,
+                name=handler.name,
+                more=more,
+                event_name="handler_failed",
             )
 
     def raised_late(self, handler: Handler, failure: Failure) -> None:
         """The handler raised an exception after its time limit."""
         more = self._suffix(self._raised[handler.key])
         if more is not None:
-            self._log.failure("a handler that was late has failed{more}", failure, more=more)
+            self._log.failure(
+                "a handler that was late has failed{more}",
+                failure,
+                more=more,
+                event_name="late_handler_failed",
+            )
 
     def not_json(self, handler: Handler, error: ValueError) -> None:
         """The handler returned a value that JSON cannot hold."""
@@ -84,7 +99,13 @@ class HandlerFailures:
         more = self._suffix(self._raised[handler.key])
         if more is not None:
             message = "the handler {name} returned an invalid answer: {error}{more}"
-            self._log.error(message, name=handler.name, error=error, more=more)
+            self._log.error(
+                message,
+                name=handler.name,
+                error=error,
+                more=more,
+                event_name="handler_answer_invalid",
+            )
 
     def late(self, handler: Handler, problem: str) -> None:
         """The handler exceeded its time limit."""
@@ -100,7 +121,12 @@ class HandlerFailures:
         more = self._suffix(self._crowded)
         if more is not None:
             problem = "too many calls of the disconnect handler wait for a thread"
-            self._log.error("clients are refused: {problem}{more}", problem=problem, more=more)
+            self._log.error(
+                "clients are refused: {problem}{more}",
+                problem=problem,
+                more=more,
+                event_name="clients_refused",
+            )
 
     def unhandled(self, value: object, names: list[str]) -> None:
         """A client sent a value that has no handler; `names` are the events with handlers."""
@@ -108,8 +134,9 @@ class HandlerFailures:
         if more is not None:
             self._log.warn(
                 "a client sent {value}, which has no handler; events with handlers: {names}",
-                value=f"{value!r:.120}",
+                value=_without_data(value),
                 names=", ".join(names) or "none",
+                event_name="event_unhandled",
             )
 
     def uncalled(self, method: str, names: list[str]) -> None:
@@ -122,13 +149,20 @@ class HandlerFailures:
                 method=f"{method[:_SHOWN]!r}",
                 near=f"there is {', '.join(near)}" if near else "no handler is for clients to call",
                 more=more,
+                event_name="call_unhandled",
             )
 
     def _report(self, handler: Handler, problem: str, limiter: LogLimiter) -> None:
         self._keep(handler, problem)
         more = self._suffix(limiter)
         if more is not None:
-            self._log.error("{name} {problem}{more}", name=handler.name, problem=problem, more=more)
+            self._log.error(
+                "{name} {problem}{more}",
+                name=handler.name,
+                problem=problem,
+                more=more,
+                event_name="handler_slow",
+            )
 
     def _suffix(self, limiter: LogLimiter) -> str | None:
         return limiter.suffix(self._monotonic())
@@ -136,3 +170,14 @@ class HandlerFailures:
     def _keep(self, handler: Handler, error: str) -> None:
         event, now = full_name(*handler.key), round(self.clock(), 3)
         self._last[handler.key] = HandlerFailure(handler.name, event, error, now)
+
+
+def _without_data(value: object) -> str:
+    """A value that a client sent, without its data, which has no place in the log."""
+    if isinstance(value, dict):
+        event = value.get("event")
+        return f"the event {event!r:.120}" if isinstance(event, str) else "an object without event"
+    if isinstance(value, str | list):
+        kind = "text" if isinstance(value, str) else "list"
+        return f"a {kind} of the length {len(value)}"
+    return f"a value of the type {type(value).__name__}"

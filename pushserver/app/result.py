@@ -75,7 +75,11 @@ class Published:
         self._failure = failure
         waiting, self._waiting = self._waiting, []
         if not waiting:
-            self._log.failure("a publication failed, and nobody awaited it", failure)
+            self._log.failure(
+                "a publication failed, and nobody awaited it",
+                failure,
+                event_name="publication_failed",
+            )
         for deferred in waiting:
             deferred.errback(failure)
 

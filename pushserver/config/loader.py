@@ -28,7 +28,7 @@ from pushserver.config.convert import (
 )
 from pushserver.config.keys import key_warnings, make_keys, with_secrets
 from pushserver.config.limits import Limits
-from pushserver.config.settings import Auth, Config, Server, Source, SourceType, Store, Types
+from pushserver.config.settings import Auth, Config, Log, Server, Source, SourceType, Store, Types
 from pushserver.config.tokens import (
     check_cookie,
     check_jwks,
@@ -45,6 +45,7 @@ _SECTIONS: dict[str, type] = {
     "limits": Limits,
     "auth": Auth,
     "store": Store,
+    "log": Log,
     "defaults": ChannelOptions,
 }
 _COMMON = [f.name for f in dataclasses.fields(Source) if f.name != "options"]

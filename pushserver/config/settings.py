@@ -128,6 +128,48 @@ class Store:
     mode: Annotated[str, Meta(pattern="^0?6[046][046]$")] = "600"
 
 
+Level = Literal["debug", "info", "warn", "error", "critical"]
+
+LOG_PARTS = (
+    "app",
+    "auth",
+    "connections",
+    "hub",
+    "resources",
+    "server",
+    "sessions",
+    "sources",
+    "store",
+    "transports",
+    "twisted",
+    "usercode",
+    "web",
+)
+"""The parts of the program that have log levels of their own: folders, and two more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The log: its form, the least level of its lines, and other levels for parts.
+
+    `auto` is text, with priorities where systemd's journal reads it.
+    """
+
+    format: Literal["auto", "text", "json"] = "auto"
+    level: Level = "info"
+    levels: dict[str, Level] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part in self.levels:
+            if part not in LOG_PARTS:
+                problem = f"expected {', '.join(LOG_PARTS[:-1])} or {LOG_PARTS[-1]}"
+                raise ValueError(f"levels: {problem}, value {part!r:.60}")
+
+    def level_of(self, part: str) -> Level:
+        """The least level of the lines of a part."""
+        return self.levels.get(part, self.level)
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A source that the server runs, with the `options` of its `type`.
@@ -189,6 +231,7 @@ class Config:
             "numbers": Source("random", "numbers", "newnumber", options={"every": 2.0})
         }
     )
+    log: Log = field(default_factory=Log)
 
     def channel_options(self) -> Callable[[str], ChannelOptions]:
         """A function that returns the options of a channel by its name."""

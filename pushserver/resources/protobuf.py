@@ -73,5 +73,6 @@ class JsonOnly:
                 sign=sign,
                 remedy=REMEDY,
                 suffix=suffix,
+                event_name="protobuf_refused",
             )
         raise Refusal(400, f"{sign}: {REMEDY}")

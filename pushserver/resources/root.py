@@ -79,6 +79,7 @@ class RootResource(ContainerResource):
                     "{name} in {pages} is not served: /{name} is the server's own",
                     name=name,
                     pages=pages.path,
+                    event_name="page_not_served",
                 )
 
     def getChildWithDefault(self, path: bytes, request: Request) -> Any:
@@ -94,7 +95,11 @@ class RootResource(ContainerResource):
     def getChild(self, path: bytes, request: Request) -> Any:
         if path == SOCKET_IO and not self._socket_io_logged:
             self._socket_io_logged = True
-            self._log.info("a Socket.IO client asked for /socket.io/: {hint}", hint=SOCKET_IO_HINT)
+            self._log.info(
+                "a Socket.IO client asked for /socket.io/: {hint}",
+                hint=SOCKET_IO_HINT,
+                event_name="socketio_client",
+            )
         if path == ICON and not (self._pages is not None and self._pages.has(ICON.decode())):
             return self._icon
         if self._pages is None or path in RESERVED:

@@ -19,9 +19,10 @@ from twisted.logger import globalLogBeginner
 
 from pushserver import __version__
 from pushserver.app.app import App
+from pushserver.config.settings import Log
 from pushserver.errors import StartFailed
 from pushserver.server.exit_status import FAILED
-from pushserver.server.logging import foreground_observer
+from pushserver.server.log_output import serve_observer
 from pushserver.server.options import (
     Options,
     listen_texts,
@@ -59,13 +60,19 @@ def serve(options: Options, app: App | None = None, reactor: str = "", browse: b
         error = failed
     running = _install(reactor, app)
     prepare(options, running)
-    globalLogBeginner.beginLoggingTo([foreground_observer(sys.stderr)], redirectStandardIO=False)
+    settings = Log()
     try:
         if error is not None:
             raise error
-        service: IService = make_service(options, running, app, watched)
+        made = make_service(options, running, app, watched)
+        service: IService = made
+        settings = made.log
     except StartFailed as failed:
         service = retry(failed, running, watched)
+    finally:
+        # Twisted keeps what was logged before.
+        observer = serve_observer(settings, os.environ)
+        globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     if isinstance(service, PushService):
         again = watched is not None and watched.again
         service.announce = lambda urls: _announce(urls, browse and not again)

@@ -136,6 +136,7 @@ class PublishedKeys(Service):
             count=len(names),
             names=f"{', '.join(names):.300}",
             gone=f"; no longer by {', '.join(gone):.300}" if gone else "",
+            event_name="token_keys_read",
         )
         if found.skipped:
             self._log.warn(
@@ -143,6 +144,7 @@ class PublishedKeys(Service):
                 setting=self._setting,
                 count=len(found.skipped),
                 reasons=f"{'; '.join(found.skipped):.300}",
+                event_name="token_keys_skipped",
             )
 
     def _warn(self, problem: str) -> None:
@@ -167,12 +169,18 @@ class PublishedKeys(Service):
                 problem=problem,
                 state=state,
                 suffix=suffix,
+                event_name="token_keys_unread",
             )
 
     def _unexpected(self, failure: Failure) -> None:
         self._failed = True
         if not failure.check(CancelledError):
-            self._log.failure("{setting}: reading the keys failed", failure, setting=self._setting)
+            self._log.failure(
+                "{setting}: reading the keys failed",
+                failure,
+                setting=self._setting,
+                event_name="token_keys_failed",
+            )
 
     def _ended(self, _: object) -> None:
         self._reading = None

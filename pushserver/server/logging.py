@@ -1,16 +1,13 @@
-"""The log: its encoding and form, failures of sessions, and with `--debug` their connects."""
+"""What the server logs about sessions: failures, and with `--debug` their connects."""
 
 from __future__ import annotations
 
 import io
 import sys
-import time
 from collections.abc import Coroutine
-from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any
 
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText
-from zope.interface import provider
+from twisted.logger import Logger
 
 from pushserver.usercode.coroutines import start
 
@@ -41,7 +38,7 @@ def escape_output() -> None:
 
 def report(text: str) -> None:
     """Log the exception that is being handled."""
-    _log.failure("{text}", text=text)
+    _log.failure("{text}", text=text, event_name="internal_error")
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -52,33 +49,8 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
         report("a conversation failed")
     else:
         if rest is not None:
-            rest.addErrback(lambda failure: _log.failure("a conversation failed", failure))
-
-
-def foreground_observer(out: TextIO) -> ILogObserver:
-    """Writes the log for a person in a terminal: the time of day, a level above info, the text.
-
-    Messages of Twisted itself below the level of a warning are left out.
-    """
-
-    @provider(ILogObserver)
-    def observe(event: LogEvent) -> None:
-        level = event.get("log_level", LogLevel.info)
-        own = str(event.get("log_namespace", "")).partition(".")[0]
-        if level < LogLevel.info or (own in _TWISTED and level < LogLevel.warn):
-            return
-        text = eventAsText(event, includeTimestamp=False, includeSystem=False).rstrip()
-        if not text:
-            return
-        clock = time.strftime("%H:%M:%S", time.localtime(event.get("log_time")))
-        word = "" if level is LogLevel.info else f" {level.name}:"
-        # The terminal may be gone.
-        with suppress(OSError, ValueError):
-            out.write(f"{clock}{word} {text}\n")
-            out.flush()
-
-    observer: ILogObserver = observe
-    return observer
-
-
-_TWISTED = ("twisted", "log_legacy")
+            rest.addErrback(
+                lambda failure: _log.failure(
+                    "a conversation failed", failure, event_name="conversation_failed"
+                )
+            )

@@ -23,6 +23,7 @@ from pushserver.server.address import LOOPBACK, PORT, host_and_port
 from pushserver.server.build import build, with_app
 from pushserver.server.exit_status import ExitStatus
 from pushserver.server.loading import file_of, load
+from pushserver.server.log_output import daemon_observer
 from pushserver.server.logging import escape_output
 from pushserver.server.reloading import Reloader, Retrier, Watched, history_file, inherit
 from pushserver.server.service import PushService
@@ -153,13 +154,21 @@ def make(
     config = configure(options, environment, types)
     if app is not None:
         config = with_app(config, app)
+    if options["debug"]:
+        levels = {**config.log.levels, "connections": "debug"}
+        config = replace(config, log=replace(config.log, levels=levels))
     private = file_of(options["app"]) if options["app"] else main_file()
     config = with_pages(config, options["config"], private)
     if options["reload"] and not config.store.path:
         config = replace(config, store=replace(config.store, path=history_file()))
     on = shortcuts(environment)
     beside = "" if app is None or not private else os.path.dirname(os.path.abspath(private))
-    return build(config, reactor, options["debug"], types, app, shortcuts=on, beside=beside)
+    debug = config.log.level_of("connections") == "debug"
+    service = build(config, reactor, debug, types, app, shortcuts=on, beside=beside)
+    service.log = config.log
+    if options.parent is not None:
+        service.observer = daemon_observer(config.log, environment, options.parent, reactor)
+    return service
 
 
 def shortcuts(environment: Mapping[str, str]) -> bool:
@@ -202,7 +211,7 @@ def configure(
     except InvalidConfig as error:
         raise StartFailed(str(error)) from None
     for line in warnings(environment, types, config):
-        _log.warn("{line}", line=line)
+        _log.warn("{line}", line=line, event_name="setting_dubious")
     listen = listen_texts(options)
     if listen:
         config = replace(config, server=replace(config.server, listen=listen))

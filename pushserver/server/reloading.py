@@ -104,7 +104,9 @@ class Reloader(Service):
     def _check(self) -> None:
         changed = self._watched.changed()
         if changed is not None:
-            self._log.info("{path} has changed: starting again", path=str(changed))
+            self._log.info(
+                "{path} has changed: starting again", path=str(changed), event_name="code_changed"
+            )
             self._restarting = True
             self._loop.stop()
             self._reactor.stop()
@@ -131,7 +133,11 @@ class Retrier(MultiService):
 
     def startService(self) -> None:
         super().startService()
-        self._log.error("{error}\nwaiting for a file to change", error=str(self._error))
+        self._log.error(
+            "{error}\nwaiting for a file to change",
+            error=str(self._error),
+            event_name="start_failed",
+        )
 
 
 _kept: Path | None = None

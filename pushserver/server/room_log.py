@@ -30,6 +30,7 @@ class RoomLog:
                     n=made,
                     setting=setting,
                     most=most,
+                    event_name="histories_evicted",
                 )
             refused = self._since("refusals", setting, self._node.metrics.refusals[setting])
             if refused:
@@ -39,6 +40,7 @@ class RoomLog:
                     n=refused,
                     setting=setting,
                     most=most,
+                    event_name="channels_refused",
                 )
 
     def _since(self, counter: str, setting: str, count: int) -> int:

@@ -19,11 +19,13 @@ from twisted.internet.defer import (
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.web.resource import Resource
 
 from pushserver import __version__
 from pushserver.app.service import AppService
+from pushserver.config.settings import Log
 from pushserver.errors import StartFailed
 from pushserver.server.address import FORMS, endpoint_text
 from pushserver.server.epoll_limit import bound
@@ -83,12 +85,22 @@ class PushService(MultiService):
             app.setServiceParent(self)
         self.announce: Callable[[list[str]], None] = self._log_urls
         """Is called with the URLs when the server is ready; logs them."""
+        self.log = Log()
+        """The settings of the log, for the program that writes it."""
+        self.observer: ILogObserver | None = None
+        """The log of twistd, if it is another than twistd's own."""
         self._collector = Collector(node.peers.__len__)
         self._room_log = RoomLog(node)
         self._clocks = [
             (self._clock(self._wake_peers), 1.0),
             (self._clock(self._expire), SWEEP_SECONDS),
         ]
+
+    def setServiceParent(self, parent: Any) -> None:
+        super().setServiceParent(parent)
+        if self.observer is not None and isinstance(parent, Componentized):
+            # twistd begins to log when it has the application.
+            parent.setComponent(ILogObserver, self.observer)
 
     def listen(self, text: str) -> None:
         """Listen on this endpoint from the start; raises StartFailed if it is invalid."""
@@ -147,7 +159,9 @@ class PushService(MultiService):
         if self._shortcuts:
             bound(self._reactor)
         else:
-            self._log.info("the shortcuts are off (PUSHSERVER_SHORTCUTS)")
+            self._log.info(
+                "the shortcuts are off (PUSHSERVER_SHORTCUTS)", event_name="shortcuts_off"
+            )
         for clock, interval in self._clocks:
             clock.start(interval, now=False)
         self._reactor.callWhenRunning(self._started)
@@ -179,7 +193,9 @@ class PushService(MultiService):
                 await step()
             except Exception:
                 # The next steps matter all the more: without the last one, publications are lost.
-                self._log.failure("the stop continues after a failure")
+                self._log.failure(
+                    "the stop continues after a failure", event_name="stop_step_failed"
+                )
         if self._app is not None:
             self._app.detach()
 
@@ -223,7 +239,11 @@ class PushService(MultiService):
 
     def _start(self) -> None:
         started = Deferred.fromCoroutine(self._start_sources())
-        started.addErrback(lambda failure: self._log.failure("the sources did not start", failure))
+        started.addErrback(
+            lambda failure: self._log.failure(
+                "the sources did not start", failure, event_name="sources_not_started"
+            )
+        )
 
     async def _start_sources(self) -> None:
         if self._app is not None:
@@ -246,7 +266,9 @@ class PushService(MultiService):
     def _stopped(self, service: Service) -> Deferred[Any]:
         stopped = maybeDeferred(service.stopService)
         return stopped.addErrback(
-            lambda failure: self._log.failure("a source did not stop", failure)
+            lambda failure: self._log.failure(
+                "a source did not stop", failure, event_name="source_not_stopped"
+            )
         )
 
     async def _settled(self, seconds: float) -> None:
@@ -264,7 +286,11 @@ class PushService(MultiService):
         try:
             await both.addTimeout(self._left + ABORT_SECONDS, self._reactor)
         except TimeoutError:
-            self._log.warn("{n} connections do not end", n=len(self.node.peers))
+            self._log.warn(
+                "{n} connections do not end",
+                n=len(self.node.peers),
+                event_name="connections_not_ended",
+            )
         if late.active():
             late.cancel()
 
@@ -277,7 +303,10 @@ class PushService(MultiService):
             try:
                 call(peer)
             except Exception:
-                self._log.failure("a connection could not be closed; the others are not affected")
+                self._log.failure(
+                    "a connection could not be closed; the others are not affected",
+                    event_name="connection_not_closed",
+                )
 
     def _started(self) -> None:
         self.announce([listener.url() for listener in self._listeners])
@@ -291,7 +320,12 @@ class PushService(MultiService):
 
     def _log_urls(self, urls: list[str]) -> None:
         state = f"open {' or '.join(urls)}" if urls else "running"
-        self._log.info("pushserver {version}: {state}", version=__version__, state=state)
+        self._log.info(
+            "pushserver {version}: {state}",
+            version=__version__,
+            state=state,
+            event_name="server_state",
+        )
 
     def _clock(self, call: Callable[[], object]) -> LoopingCall:
         loop = LoopingCall(call)

@@ -155,6 +155,7 @@ class SignalHandlers:
                 " restart the server{more}",
                 signal=name_of(number),
                 more=more,
+                event_name="signal_ignored",
             )
 
     def _terminal_is_gone(self) -> bool:
@@ -169,10 +170,13 @@ class SignalHandlers:
                 " with its store unclosed: kill -KILL {pid}",
                 signal=name_of(number),
                 pid=os.getpid(),
+                event_name="signal_repeated",
             )
             return
         self._stopping = True
-        self._log.info("received {signal}, shutting down", signal=name_of(number))
+        self._log.info(
+            "received {signal}, shutting down", signal=name_of(number), event_name="signal_received"
+        )
         # twistd ends the process by this signal, so that its parent sees the reason.
         setattr(self._reactor, "_exitSignal", number)  # noqa: B010
         with suppress(ReactorNotRunning):

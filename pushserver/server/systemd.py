@@ -28,5 +28,10 @@ def notify(state: str, environment: Mapping[str, str]) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        _log.warn("NOTIFY_SOCKET {address!r}: {error}", address=address, error=error)
+        _log.warn(
+            "NOTIFY_SOCKET {address!r}: {error}",
+            address=address,
+            error=error,
+            event_name="notify_failed",
+        )
     return True

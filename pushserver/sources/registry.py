@@ -78,15 +78,29 @@ class SourceTypes(Mapping[str, Any]):
     def _add(types: dict[str, Any], kind: Any) -> None:
         name = getattr(kind, "name", None)
         if not isinstance(name, str) or not name:
-            _log.error("{kind!r} is a type of sources without a name; it is ignored", kind=kind)
+            _log.error(
+                "{kind!r} is a type of sources without a name; it is ignored",
+                kind=kind,
+                event_name="source_type_ignored",
+            )
         elif name not in types:
             types[name] = kind
         elif isinstance(kind, BuiltIn) != isinstance(types[name], BuiltIn):
             if isinstance(kind, BuiltIn):
                 kind, types[name] = types[name], kind
-            _log.error("{kind!r} is ignored: the type {name} is built in", name=name, kind=kind)
+            _log.error(
+                "{kind!r} is ignored: the type {name} is built in",
+                name=name,
+                kind=kind,
+                event_name="source_type_ignored",
+            )
         else:
-            _log.error("{kind!r} is a second type {name}; it is ignored", name=name, kind=kind)
+            _log.error(
+                "{kind!r} is a second type {name}; it is ignored",
+                name=name,
+                kind=kind,
+                event_name="source_type_ignored",
+            )
 
 
 def make(name: str, source: Source, types: Mapping[str, Any]) -> tuple[Any, Plan]:

@@ -100,7 +100,9 @@ class Batcher:
             self._busy = True
             commit = Deferred.fromCoroutine(self._commit())
             commit.addErrback(
-                lambda failure: self._log.failure("a call after a commit failed", failure)
+                lambda failure: self._log.failure(
+                    "a call after a commit failed", failure, event_name="after_commit_failed"
+                )
             )
             commit.addCallback(lambda _: self._next())
 
@@ -164,7 +166,7 @@ class Batcher:
         except Exception as error:
             if not isinstance(error, StoreError) and not self._failing:
                 # Once, not for each attempt.
-                self._log.failure("a commit could not start")
+                self._log.failure("a commit could not start", event_name="commit_not_started")
             self._failing = True
             for name, forgotten in touched.items():
                 self._touched[name] = forgotten or self._touched.get(name, False)

@@ -76,12 +76,14 @@ class Committer:
                 bytes=self._history.room.most_bytes,
                 channels=self._history.room.most_channels,
                 n=self._file.left_out,
+                event_name="store_shortened",
             )
         if not continued:
             self._log.warn(
                 "{path} was not closed in order, or is a copy: the last publications may be"
                 " missing, and the numbering continues under a new epoch",
                 path=self._path,
+                event_name="store_not_closed_before",
             )
 
     async def commit(self, batch: Batch) -> None:
@@ -99,14 +101,16 @@ class Committer:
                 more = self._problems.suffix(self._monotonic())
                 self._logged = more is not None
                 if self._logged:
-                    self._log.error("{problem}{more}", problem=str(error), more=more)
+                    self._log.error(
+                        "{problem}{more}", problem=str(error), more=more, event_name="store_failed"
+                    )
             self.problem = str(error)
             raise
         finally:
             self._running = False
         self._metrics.committed(len(batch.rows), self._monotonic() - started)
         if self.problem and self._logged:
-            self._log.info("the store can be written again")
+            self._log.info("the store can be written again", event_name="store_works_again")
         self.problem = ""
 
     async def close(self) -> None:

@@ -64,6 +64,7 @@ class Storage(Service):
                 " {problem}",
                 n=self._batcher.lost,
                 problem=self._committer.problem or "its last commit does not end",
+                event_name="store_not_closed",
             )
             await self._committer.abandon()
 

@@ -197,13 +197,21 @@ class SyncBroker(MemoryBroker):
         try:
             self.append(row, entry, born)
         except Exception:
-            self._log.failure("{channel} lost its history in memory", channel=row.channel)
+            self._log.failure(
+                "{channel} lost its history in memory",
+                channel=row.channel,
+                event_name="history_lost",
+            )
             self.history.skip(row)
             self.batcher.touch(row.channel)
         try:
             self._deliver(row)
         except Exception:
-            self._log.failure("a publication to {channel} was not delivered", channel=row.channel)
+            self._log.failure(
+                "a publication to {channel} was not delivered",
+                channel=row.channel,
+                event_name="publication_not_delivered",
+            )
         for answer in answers:
             answer.callback(row.receipt)
 

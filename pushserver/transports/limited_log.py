@@ -52,4 +52,6 @@ class LimitedLog:
         suffix = limiter.suffix(self._clock())
         if suffix is not None:
             text = formatEvent({"log_format": format, **fields})
-            write("{text}{suffix}", text=repr(text[:MAX_CHARACTERS])[1:-1], suffix=suffix)
+            name = fields.get("event_name", "websocket")
+            shown = repr(text[:MAX_CHARACTERS])[1:-1]
+            write("{text}{suffix}", text=shown, suffix=suffix, event_name=name)

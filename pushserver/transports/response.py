@@ -62,7 +62,7 @@ class Responses:
             make_conversation(transport)
         except Exception:
             # The head is sent: the response can only be ended.
-            self._log.failure("{path} failed", path=path)
+            self._log.failure("{path} failed", path=path, event_name="request_failed")
             transport.close(0, "")
         return NOT_DONE_YET
 
@@ -101,7 +101,12 @@ class ResponseTransport:
         self.outlet: Outlet = make_outlet(transport, bounds, self)
 
     def attach(self, conversation: Conversation[Any]) -> None:
-        self._log.debug("{peer} came by {transport}", peer=self._peer, transport=self.format.name)
+        self._log.debug(
+            "{peer} came by {transport}",
+            peer=self._peer,
+            transport=self.format.name,
+            event_name="client_connected",
+        )
         self.conversation = conversation
         self._finished.addBoth(self._gone)
 
@@ -130,14 +135,16 @@ class ResponseTransport:
         abort(self._channel)
 
     def slow(self, queued: int, setting: str = "queue_bytes") -> None:
-        self._limited.info(SLOW, peer=self._peer, queued=queued, setting=setting)
+        self._limited.info(
+            SLOW, peer=self._peer, queued=queued, setting=setting, event_name="peer_dropped"
+        )
         if self.conversation is not None:
             self.conversation.slow()
 
     def _gone(self, result: Failure | None) -> None:
         self._open = False
         conversation, self.conversation = self.conversation, None
-        self._log.debug("{peer} left", peer=self._peer)
+        self._log.debug("{peer} left", peer=self._peer, event_name="client_left")
         if conversation is not None:
             conversation.closed()
         self.outlet.clear()

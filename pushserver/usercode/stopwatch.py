@@ -54,4 +54,5 @@ class Stopwatch:
                 seconds=seconds,
                 remedy=self._remedy,
                 more=more,
+                event_name="reactor_blocked",
             )

@@ -101,7 +101,11 @@ class ThreadPool:
 
     def close(self) -> None:
         if waiting := sum(map(len, self._waiting.values())):
-            self._log.warn("{n} waiting calls of handlers are dropped", n=waiting)
+            self._log.warn(
+                "{n} waiting calls of handlers are dropped",
+                n=waiting,
+                event_name="handler_calls_dropped",
+            )
         self._waiting.clear()
         for worker in self._workers:
             worker.close()
@@ -151,7 +155,12 @@ class ThreadPool:
         elif isinstance(result, Failure):
             more = self._late.suffix(self._monotonic())
             if more is not None:
-                self._log.failure("a call that was late has failed{more}", result, more=more)
+                self._log.failure(
+                    "a call that was late has failed{more}",
+                    result,
+                    more=more,
+                    event_name="late_call_failed",
+                )
 
 
 def _first(calls: dict[Deferred[Any], _Call]) -> _Call:

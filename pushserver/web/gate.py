@@ -215,4 +215,5 @@ class Gate:
             " nothing can be published through it, and a proxy that adds no header may count as a"
             " program on this machine; set a key",
             by=caller.forwarded,
+            event_name="proxy_without_keys",
         )

@@ -63,6 +63,7 @@ class RefusalLog:
             target=target,
             reason=_escaped(reason, REASON_CHARACTERS),
             suffix=f" (and {suppressed} that were not logged)" if suppressed else "",
+            event_name="refused",
         )
 
     def write_excess(self, code: int, address: str | None, reason: str) -> None:
@@ -72,6 +73,7 @@ class RefusalLog:
             code=code,
             address=address or "unix",
             reason=_escaped(reason, REASON_CHARACTERS),
+            event_name="refused_excess",
         )
 
     def _has_room(self, status: int, address: str) -> bool:

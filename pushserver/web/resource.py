@@ -118,7 +118,7 @@ class LeafResource(Resource):
             body = refuse(request, error)
             late = isinstance(error, WrongKey) and error.delay
             return _later(request, late, body) if late else body
-        self._log.failure("{path} failed", failure, path=request.path)
+        self._log.failure("{path} failed", failure, path=request.path, event_name="request_failed")
         return refuse(request, _INTERNAL)
 
 

@@ -65,6 +65,8 @@ BOUNDS = {
     "config.settings.Auth.api_keys": CONFIGURED,
     "config.settings.Auth.keys": CONFIGURED,
     "config.settings.KeySettings.channels": CONFIGURED,
+    "config.settings.Log.levels": CONFIGURED,
+    "server.log_output.Levels._parts": CONFIGURED,
     "config.settings.KeySettings.may": CONFIGURED,
     "config.settings.Auth.token_algorithms": CONFIGURED,
     "config.settings.Auth.token_audience": CONFIGURED,

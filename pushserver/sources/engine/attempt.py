@@ -77,6 +77,7 @@ class Attempt:
             self._log.warn(
                 "source {name} was stopped but does not end: it is abandoned",
                 name=self._throttle.plan.name,
+                event_name="source_abandoned",
             )
             self._end(None)
 

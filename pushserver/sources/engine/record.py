@@ -64,6 +64,7 @@ class Record:
                 " and is slowed",
                 name=self._plan.name,
                 rate=self._plan.max_rate,
+                event_name="source_slowed",
             )
 
     def warning(self, message: str) -> None:
@@ -102,16 +103,25 @@ class Record:
         self.last_error = self.last_failure = _bounded(message)
         self.error_time = self._environment.clock()
 
-    def _write(self, event: str, failure: Failure | None = None) -> None:
+    def _write(self, problem: str, failure: Failure | None = None) -> None:
         """Log one line within the limit; the next line has the number of suppressed ones."""
         more = self._limiter.suffix(self._environment.now())
         if more is None:
             return
-        line = "source {name}: {event}{more}"
+        line = "source {name}: {problem}{more}"
         if failure is None:
-            self._log.warn(line, name=self._plan.name, event=event, more=more)
+            self._log.warn(
+                line, name=self._plan.name, problem=problem, more=more, event_name="source_failed"
+            )
         else:
-            self._log.failure(line, own_part(failure), name=self._plan.name, event=event, more=more)
+            self._log.failure(
+                line,
+                own_part(failure),
+                name=self._plan.name,
+                problem=problem,
+                more=more,
+                event_name="source_failed",
+            )
 
 
 def describe(error: BaseException | None) -> str:

@@ -208,5 +208,7 @@ class Runner(Service):
             self._record.failed(f"failed, and is started again in {delay:.1f} s", failure)
         elif not attempt.cancelled:
             self._ended = True
-            self._log.info("source {name} has ended", name=self.plan.name)
+            self._log.info(
+                "source {name} has ended", name=self.plan.name, event_name="source_ended"
+            )
         self._update()

@@ -285,7 +285,11 @@ class WebSocketShell(WebSocketServerProtocol):
         transport, self.ps_transport = self.ps_transport, None
         if conversation is not None:
             self.ps_log.debug(
-                "{peer} left: {code} {reason}", peer=self.peer, code=code, reason=reason
+                "{peer} left: {code} {reason}",
+                peer=self.peer,
+                code=code,
+                reason=reason,
+                event_name="client_left",
             )
             conversation.closed()
         if transport is not None:
@@ -298,7 +302,10 @@ class WebSocketShell(WebSocketServerProtocol):
         self.ps_transport = WebSocketTransport(self, self.ps_format, self.factory.ps_bounds)
         self.ps_conversation = self.ps_make_conversation(self.ps_transport)
         self.ps_log.debug(
-            "{peer} came by {transport}", peer=self.peer, transport=self.ps_format.name
+            "{peer} came by {transport}",
+            peer=self.peer,
+            transport=self.ps_format.name,
+            event_name="client_connected",
         )
 
     def ps_refuse_binary(self) -> None:
@@ -309,6 +316,7 @@ class WebSocketShell(WebSocketServerProtocol):
                 " of the Centrifuge protocol is not spoken here)",
                 peer=self.peer,
                 transport=self.ps_format.name,
+                event_name="binary_refused",
             )
             code = self.ps_format.binary_code
             self.ps_conversation.disconnect(
@@ -319,7 +327,7 @@ class WebSocketShell(WebSocketServerProtocol):
         try:
             call(*args)
         except Exception:
-            self.ps_log.failure("a WebSocket conversation failed")
+            self.ps_log.failure("a WebSocket conversation failed", event_name="conversation_failed")
             if self.ps_conversation is not None:
                 self.ps_conversation.disconnect(INTERNAL_ERROR, "internal server error")
             else:
@@ -327,6 +335,8 @@ class WebSocketShell(WebSocketServerProtocol):
 
     def ps_slow(self, queued: int, setting: str = "queue_bytes") -> None:
         """Drop a peer that does not read."""
-        self.log.info(SLOW, peer=self.peer, queued=queued, setting=setting)
+        self.log.info(
+            SLOW, peer=self.peer, queued=queued, setting=setting, event_name="peer_dropped"
+        )
         if self.ps_conversation is not None:
             self.ps_conversation.slow()

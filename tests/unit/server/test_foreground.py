@@ -7,14 +7,11 @@ import threading
 from typing import Any
 
 import pytest
-from twisted.logger import Logger, LogLevel
-from twisted.python.failure import Failure
 
 from pushserver import PushServer
 from pushserver.cli import _parser
 from pushserver.errors import StartFailed
 from pushserver.server import foreground
-from pushserver.server.logging import foreground_observer
 from pushserver.server.options import Options
 
 
@@ -150,57 +147,6 @@ class TestTheBrowser:
         foreground._browse("http://localhost:1/")
         error = capsys.readouterr().err
         assert error == "pushserver: no browser was found to open http://localhost:1/\n"
-
-
-class TestTheLog:
-    @pytest.fixture
-    @staticmethod
-    def out() -> io.StringIO:
-        return io.StringIO()
-
-    def log(self, out: Any, namespace: str = "pushserver.x") -> Logger:
-        return Logger(namespace, observer=foreground_observer(out))
-
-    def test_line_has_the_time_of_day_and_the_text(self, out: io.StringIO) -> None:
-        self.log(out).info("source {name} started", name="a")
-        clock, _, text = out.getvalue().partition(" ")
-        assert [part.isdigit() for part in clock.split(":")] == [True] * 3
-        assert text == "source a started\n"
-
-    def test_line_names_a_level_above_info(self, out: io.StringIO) -> None:
-        self.log(out).warn("low")
-        self.log(out).error("bad")
-        lines = [line.partition(" ")[2] for line in out.getvalue().splitlines()]
-        assert lines == ["warn: low", "error: bad"]
-
-    @pytest.mark.parametrize("namespace", ["twisted.internet.tcp.Port", "log_legacy"])
-    def test_twisted_is_heard_from_a_warning_on(self, out: io.StringIO, namespace: str) -> None:
-        log = self.log(out, namespace)
-        log.info("(TCP Port 8080 Closed)")
-        log.debug("more")
-        assert out.getvalue() == ""
-        log.warn("odd")
-        assert out.getvalue().endswith("warn: odd\n")
-
-    def test_failure_has_its_traceback(self, out: io.StringIO) -> None:
-        try:
-            raise ValueError("7")
-        except ValueError:
-            self.log(out).failure("a handler failed", Failure())
-        assert "critical: a handler failed\n" in out.getvalue()
-        assert "ValueError: 7" in out.getvalue()
-
-    def test_debug_and_empty_events_are_left_out(self, out: io.StringIO) -> None:
-        self.log(out).debug("x")
-        self.log(out).emit(LogLevel.info)
-        assert out.getvalue() == ""
-
-    def test_survives_a_terminal_that_is_gone(self) -> None:
-        class Gone(io.StringIO):
-            def write(self, text: str) -> int:
-                raise OSError(5, "Input/output error")
-
-        self.log(Gone()).info("x")
 
 
 def test_serve_has_the_options_of_twistd_and_two_more() -> None:

@@ -232,7 +232,9 @@ class Process(ProcessProtocol):
             return self._wait(GRACE_SECONDS, self._close)
         self.transport.loseConnection()
         if self.result is None:
-            self._log.warn("process {pid} does not end", pid=self._pid)
+            self._log.warn(
+                "process {pid} does not end", pid=self._pid, event_name="process_not_ended"
+            )
         return self._finish()
 
     def _wait(self, seconds: float, call: Callable[[], None]) -> None:

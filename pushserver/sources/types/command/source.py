@@ -195,7 +195,12 @@ class StderrLog:
         self._write(line)
 
     def _write(self, line: str) -> None:
-        self._log.warn("source {name}: stderr: {line}", name=self._feed.name, line=line)
+        self._log.warn(
+            "source {name}: stderr: {line}",
+            name=self._feed.name,
+            line=line,
+            event_name="source_stderr",
+        )
 
 
 def _make(options: Options) -> CommandSource:
