@@ -77,6 +77,14 @@ class Client:
         self._info = info
 
     @property
+    def expires(self) -> float | None:
+        """The Unix time at which its token or login ends; None if that has no end.
+
+        A newer token, and `refresh` of the server API, change it.
+        """
+        return self._session.identity.expires or None
+
+    @property
     def cookies(self) -> dict[str, str]:
         """The cookies by name, as `headers` in the `connect` handler only."""
         return cookies(self.headers)

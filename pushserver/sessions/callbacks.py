@@ -41,6 +41,10 @@ class ClientSession(Protocol):
         """The ids of the client and its user."""
 
     @property
+    def identity(self) -> Identity:
+        """Its identity, of which the application may set the user."""
+
+    @property
     def visit(self) -> Visit:
         """The facts about its request, if the application decides about clients."""
 

@@ -36,6 +36,23 @@ class TestAuthenticate:
             session = server.service.node.sessions.of_user("ann")[0]
             assert session.info.conn_info == b'{"n":1}'
 
+    @pytest.mark.parametrize(("expires", "seen"), [(4e9, 4e9), (0, None)])
+    def test_gives_a_client_the_end_of_its_login(
+        self, app: PushServer, expires: float, seen: float | None
+    ) -> None:
+        app.authenticate(lambda visitor: Identified("ann", expires=expires))
+        ends: list[float | None] = []
+        app.on("connect", thread=False)(lambda client: ends.append(client.expires))
+        app.on("until", thread=False)(lambda client: client.expires)
+        with TestServer(app) as server:
+            client = server.connect()
+            assert ends == [seen]
+            assert client.rpc("until") == seen
+            [session] = server.service.node.sessions.of_user("ann")
+            for end in (5e9, 0):
+                session.prolong(end)
+                assert client.rpc("until") == (end or None)
+
     def test_sees_the_request_and_the_data_of_connect(self, app: PushServer) -> None:
         seen: list[Visitor] = []
         app.authenticate(seen.append)
