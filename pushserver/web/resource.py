@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from twisted.web.http import RESPONSES
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.errors import PushServerError, TooMany, WrongKey
+from pushserver.errors import InvalidToken, PushServerError, TooMany, WrongKey
 from pushserver.protocols.formats import Format
 from pushserver.web.accept import preferred
 from pushserver.web.mount import depth, refused_too_often, surroundings
@@ -221,6 +222,8 @@ def refuse(request: Request, error: PushServerError) -> bytes:
     headers = error.headers if isinstance(error, Refusal) else _HEADERS.get(status, {})
     if isinstance(error, TooMany):
         headers = {"retry-after": retry_after(error)}
+    elif isinstance(error, InvalidToken) and status == 401:
+        headers = {"www-authenticate": _bearer_challenge(text)}
     for name, value in headers.items():
         request.setHeader(name, value)
     # A page repeats its way to the root in each link.
@@ -231,6 +234,16 @@ def refuse(request: Request, error: PushServerError) -> bytes:
         site = surroundings(request)
         return site.error_page(status, title.decode(), text, root)
     return answer_json(request, {"error": {"code": status, "message": text}})
+
+
+def _bearer_challenge(problem: str) -> str:
+    """The challenge for a token that is not valid (RFC 6750, section 3)."""
+    description = _NOT_IN_DESCRIPTION.sub("'", problem)[:_DESCRIPTION_CHARACTERS]
+    return f'Bearer error="invalid_token", error_description="{description}"'
+
+
+_NOT_IN_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
+_DESCRIPTION_CHARACTERS = 300
 
 
 def no_content(request: Request) -> int:

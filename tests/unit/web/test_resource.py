@@ -9,7 +9,15 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.errors import Denied, InvalidName, NotRunning, Unavailable
+from pushserver.errors import (
+    Denied,
+    ExpiredToken,
+    InvalidName,
+    InvalidToken,
+    NotRunning,
+    Unavailable,
+    UnknownKeyId,
+)
 from pushserver.web.resource import (
     Answer,
     ContainerResource,
@@ -133,6 +141,20 @@ def test_exception_is_answered_with_its_status() -> None:
         answer = serve(error).get("/desk")
         assert answer.error == (status, str(error))
         assert {"www-authenticate", "retry-after"} & set(answer.headers) == {header} - {""}
+
+
+@pytest.mark.parametrize("kind", [InvalidToken, ExpiredToken, UnknownKeyId])
+def test_a_token_that_is_not_valid_gets_the_challenge_of_its_scheme(
+    kind: type[InvalidToken],
+) -> None:
+    answer = serve(kind('kid "a\\b" of é\r\ny: z')).get("/desk")
+    described = "kid 'a'b' of " + "'" * 3 + "y: z"
+    expected = f'Bearer error="invalid_token", error_description="{described}"'
+    assert (answer.status, answer["www-authenticate"]) == (401, expected)
+    assert "y" not in answer.headers
+    assert serve(kind("x" * 9_000)).get("/desk")["www-authenticate"].count("x") == 300
+    slowed = serve(InvalidToken("too many", 429)).get("/desk")
+    assert (slowed.status, slowed["retry-after"]) == (429, "60")
 
 
 def test_exception_without_a_status_is_logged(trouble: Trouble) -> None:
