@@ -15,6 +15,7 @@ from pushserver.auth.proxies import Proxies
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.names import check_event, check_name
 from pushserver.config import environment as variables
+from pushserver.config.access import access_warnings
 from pushserver.config.convert import (
     Location,
     check_known,
@@ -184,16 +185,20 @@ def read(path: str, environment: Mapping[str, str], types: Types) -> Config:
     return load(text, path, environment, types)
 
 
-def warnings(environment: Mapping[str, str], types: Types, config: Config) -> Iterator[str]:
+def warnings(
+    environment: Mapping[str, str], types: Types, config: Config, application: bool = False
+) -> Iterator[str]:
     """A line for each dubious setting of a valid configuration.
 
     These are variables PUSHSERVER_... that set nothing, weak API keys and secrets, and files of
-    them that all users can read.
+    them that all users can read; rules that need users, unless an `application` may know them; and
+    trusted proxies in the public internet.
     """
     foreign = config.server.foreign_variables
     yield from variables.unknown(environment, _known_keys(types), foreign)
     yield from key_warnings(config.auth)
     yield from token_warnings(config.auth)
+    yield from access_warnings(config, application)
 
 
 def _check_channel_name(name: str, location: Location) -> None:

@@ -87,7 +87,7 @@ class PushServer(App):
             from twisted.internet import reactor
         options = Options()
         options["config"] = path
-        config = with_app(configure(options, os.environ), self)
+        config = with_app(configure(options, os.environ, application=True), self)
         config = with_pages(config, path, main_file())
         config = replace(config, server=replace(config.server, listen=list(listen)))
         on = shortcuts(os.environ)

@@ -151,7 +151,8 @@ def make(
 ) -> PushService:
     """The service of these options; raises StartFailed."""
     types = SourceTypes()
-    config = configure(options, environment, types)
+    application = app is not None or bool(options["app"])
+    config = configure(options, environment, types, application)
     if app is not None:
         config = with_app(config, app)
     if options["debug"]:
@@ -199,7 +200,10 @@ def main_file() -> str:
 
 
 def configure(
-    options: Options, environment: Mapping[str, str], types: Types | None = None
+    options: Options,
+    environment: Mapping[str, str],
+    types: Types | None = None,
+    application: bool = False,
 ) -> Config:
     """The configuration: the file, then the environment, then the options; the last one counts.
 
@@ -210,7 +214,7 @@ def configure(
         config = read(options["config"], environment, types)
     except InvalidConfig as error:
         raise StartFailed(str(error)) from None
-    for line in warnings(environment, types, config):
+    for line in warnings(environment, types, config, application):
         _log.warn("{line}", line=line, event_name="setting_dubious")
     listen = listen_texts(options)
     if listen:

@@ -1,0 +1,64 @@
+"""Warnings about rules that nobody can satisfy, and about proxies that everybody can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv6Network, ip_network
+from typing import Any
+
+from pushserver.config.settings import Auth, Config
+
+_ACTIONS = ("subscribe", "publish", "history", "presence")
+_BY_IDENTITY = ("users", "token")
+
+WIDEST = {4: 8, 6: 16}
+"""The shortest prefix of a network of trusted proxies without a warning, by version of IP."""
+
+_UNIQUE_LOCAL = IPv6Network("fc00::/7")
+
+
+def access_warnings(config: Config, application: bool) -> Iterator[str]:
+    """A line for each such setting; `application`: whether one may identify peers."""
+    if not (application or _has_tokens(config.auth)):
+        remedy = (
+            "set auth.token_secret or another key of tokens, or run an application with"
+            " authenticate or connect"
+        )
+        for setting in _rules_of_users(config):
+            yield f"{setting} is for users, and nothing says who a peer is: {remedy}"
+        if config.auth.personal_channels:
+            yield f"auth.personal_channels needs users, and nothing says who a peer is: {remedy}"
+        if config.auth.closed and not (config.auth.keys or config.auth.api_keys):
+            yield f"auth.closed is set, and there is neither a key nor a token: {remedy}"
+    for text in config.server.trusted_proxies:
+        if _is_wide(text):
+            yield (
+                f"server.trusted_proxies: {text} has addresses of the public internet, whose"
+                " forwarding headers would count: expected the networks of your proxies"
+            )
+
+
+def _has_tokens(auth: Auth) -> bool:
+    return bool(auth.token_secret or auth.token_keys or auth.jwks_file or auth.jwks_url)
+
+
+def _rules_of_users(config: Config) -> Iterator[str]:
+    defaults = {action: getattr(config.defaults, action) for action in _ACTIONS}
+    tables: list[tuple[str, Mapping[str, Any]]] = [("defaults", defaults)]
+    tables += [(f"namespaces.{name}", options) for name, options in config.namespaces.items()]
+    tables += [(f"channels.{name}", options) for name, options in config.channels.items()]
+    for name, options in tables:
+        for action in _ACTIONS:
+            rule = options.get(action)
+            if rule in _BY_IDENTITY:
+                yield f'{name}.{action} = "{rule}"'
+
+
+def _is_wide(text: str) -> bool:
+    try:
+        network = ip_network(text)
+    except ValueError:
+        return False
+    if isinstance(network, IPv6Network) and network.subnet_of(_UNIQUE_LOCAL):
+        return False
+    return network.prefixlen < WIDEST[network.version]
