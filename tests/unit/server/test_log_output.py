@@ -289,9 +289,9 @@ def calls() -> list[tuple[Path, ast.Call]]:
     return found
 
 
-def names() -> dict[str, set[str]]:
-    """The levels of each event, by its name."""
-    found: dict[str, set[str]] = {}
+def events() -> dict[str, tuple[set[str], set[str]]]:
+    """The levels and the fields of each event, by its name."""
+    found: dict[str, tuple[set[str], set[str]]] = {}
     for path, call in calls():
         named = [k.value for k in call.keywords if k.arg == "event_name"]
         assert named, f"{path.name}:{call.lineno} has no event_name"
@@ -299,16 +299,19 @@ def names() -> dict[str, set[str]]:
         assert isinstance(name, ast.Constant)
         assert isinstance(call.func, ast.Attribute)
         level = call.func.attr.replace("failure", "critical")
-        found.setdefault(str(name.value), set()).add(level)
+        levels, fields = found.setdefault(str(name.value), (set(), set()))
+        levels.add(level)
+        fields.update({k.arg for k in call.keywords if k.arg} - log_output._NO_FIELDS)
     return found
 
 
-def test_each_event_has_a_stable_name_that_is_documented() -> None:
-    documented: dict[str, set[str]] = {}
+def test_each_event_has_a_stable_name_that_is_documented_with_its_fields() -> None:
+    documented: dict[str, tuple[set[str], set[str]]] = {}
     text = (PACKAGE.parent / "docs" / "log.md").read_text("utf-8")
-    for name, levels in re.findall(r"^\| `(\w+)` \| ([a-z, ]+) \|", text, re.MULTILINE):
-        documented[name] = set(levels.split(", "))
-    logged = names()
+    row = r"^\| `(\w+)` \| ([a-z, ]+) \| ([^|]*) \|"
+    for name, levels, fields in re.findall(row, text, re.MULTILINE):
+        documented[name] = (set(levels.split(", ")), set(re.findall(r"`(\w+)`", fields)))
+    logged = events()
     # Those of Autobahn, through `LimitedLog`.
-    logged["websocket"] = {"info", "warn", "error"}
+    logged["websocket"] = ({"info", "warn", "error"}, set())
     assert documented == logged
