@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.slow
 
 UNITS = CHECKOUT / "systemd"
 SERVICE, SOCKET = "pushserver.service", "pushserver.socket"
+SANDBOX = (sys.executable, str(CHECKOUT / "tests" / "e2e" / "sandbox.py"), str(UNITS / SERVICE))
+"""Starts a command within the bounds of the unit on system calls."""
 EXPOSURE_BY_SOCKET = 2
 """The exposure by `systemd-analyze security`, in tenths: 0 is best, 100 worst."""
 EXPOSURE_LISTENING = 11
@@ -160,14 +163,27 @@ class TestSocketActivation:
         assert text.count(f"http://127.0.0.1:{port}/") == 1
         assert not PROBLEM.search(text)
 
-    def test_serves_in_a_sandbox_without_a_network(self, tmp_path: Path) -> None:
-        sandbox = ["unshare", "--net", "setpriv", "--no-new-privs"]
-        if subprocess.run([*sandbox, "true"], stderr=subprocess.DEVNULL, check=False).returncode:
-            pytest.skip("this user may not create network namespaces")
+    def test_serves_within_the_bounds_of_the_unit_on_system_calls(self, tmp_path: Path) -> None:
         port = free_port()
-        with activated(tmp_path, f"127.0.0.1:{port}", sandbox=sandbox) as log:
+        with activated(tmp_path, f"127.0.0.1:{port}", sandbox=SANDBOX) as log:
             assert get(port, "").status == 200
         assert not PROBLEM.search(log.read_text())
+
+    @pytest.mark.parametrize(
+        ("code", "error"),
+        [
+            ("import socket; socket.socket(socket.AF_INET)", "Address family not supported"),
+            ("import socket; socket.socket(socket.AF_NETLINK)", "Address family not supported"),
+            ("import mmap; mmap.mmap(-1, 4096, prot=7)", "Operation not permitted"),
+            ("import os; os.chroot('.')", "Operation not permitted"),
+            ("import os; os.nice(1)", "Operation not permitted"),
+        ],
+    )
+    def test_these_bounds_are_real(self, code: str, error: str) -> None:
+        command = [*SANDBOX, sys.executable, "-c", code]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 1
+        assert error in ended.stderr.splitlines()[-1]
 
     @pytest.mark.parametrize("hosts", [("127.0.0.1", "127.0.0.2"), ("127.0.0.1", "[::1]")])
     def test_serves_on_every_socket_of_the_name(self, tmp_path: Path, hosts: list[str]) -> None:
