@@ -1,4 +1,4 @@
-"""One client of the Centrifuge protocol: its commands, its channels and its pings."""
+"""One client of the Centrifuge protocol: its identity, its channels and its pings."""
 
 from __future__ import annotations
 
@@ -13,61 +13,28 @@ from pushserver.auth.credentials import NOTHING, Credentials
 from pushserver.auth.identity import ANONYMOUS, Grant, Identity
 from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo, Publication
-from pushserver.errors import Denied, LimitExceeded, PushServerError, TooMany
+from pushserver.errors import LimitExceeded
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
-from pushserver.protocols.centrifuge import (
-    Command,
-    CommandError,
-    FrameError,
-)
+from pushserver.protocols.centrifuge import CommandError
 from pushserver.protocols.formats import SessionFormat
-from pushserver.sessions.base import (
-    CLOSED,
-    CLOSING,
-    CONNECTING,
-    GONE,
-    NEW,
-    OPEN,
-    Conversation,
-    Transport,
-)
+from pushserver.sessions.base import CLOSED, CLOSING, CONNECTING, GONE, NEW, OPEN, Transport
 from pushserver.sessions.callbacks import USUAL, Invitation
+from pushserver.sessions.command_queue import CommandQueue
 from pushserver.sessions.expiry import end_expired, plan, ttl
 from pushserver.sessions.node import Node
-from pushserver.sessions.replay_cache import FIRST_BYTES
 from pushserver.sessions.visit import UNKNOWN, Visit
-from pushserver.usercode.rate import Budget
-
-COMMANDS = 32
-"""Commands of one session that one turn of the reactor answers: about a millisecond."""
-
-AT_ONCE = 10
-"""Commands at once, as a multiple of those a second."""
-
-Run = tuple[str, Sequence[Publication]]
-"""A channel, and publications in it."""
 
 Answer = Callable[["Session", str, bytes], Awaitable[Struct]]
 """Returns the result of a command, given its session, its method and its request as JSON text."""
 
 
-class Session(Conversation[SessionFormat]):
-    """A conversation in the Centrifuge client protocol, over any transport.
-
-    Commands are answered by `answer`, one at a time and in their order.
-    """
+class Session(CommandQueue):
+    """A conversation in the Centrifuge client protocol, over any transport."""
 
     __slots__ = (
-        "_after_reply",
         "_answer",
-        "_awaiting_pong",
-        "_budget",
         "_ping_due",
-        "_queue",
-        "_working",
-        "_yielding",
-        "address",
         "credentials",
         "ended_by",
         "grants",
@@ -96,18 +63,12 @@ class Session(Conversation[SessionFormat]):
         `visit` and `credentials` are those of its request, until the client is admitted; `address`
         is that of the client, None on a Unix socket.
         """
-        self.address = address
         self.secret = secret
         self.visit = visit
         self.credentials = credentials
         self.identity = ANONYMOUS
         self._answer = answer
-        self._awaiting_pong = False
         self._ping_due = 0.0
-        # No deque: an empty one takes 760 bytes.
-        self._queue: list[Command] = []
-        self._working = False
-        self._yielding = False
         self.ended_by = ""
         # The channels of subscriptions by the server; before the connect reply, of planned ones.
         self.invited: set[str] = _NONE
@@ -115,31 +76,12 @@ class Session(Conversation[SessionFormat]):
         self.grants: dict[str, Grant] = _NO_GRANTS
         # The user of the token in the `connect` command; None without one.
         self.token_user: str | None = None
-        # Pushes for after the reply to the current command.
-        self._after_reply: tuple[bytes | Run, ...] = ()
-        super().__init__(node, transport)
+        super().__init__(node, transport, address)
         node.sessions.add(self)
-        now = node.monotonic()
-        self._budget = Budget(AT_ONCE * node.limits.commands_per_second, now)
-        self.wake_at(now + node.limits.connect_seconds)
+        self.wake_at(node.monotonic() + node.limits.connect_seconds)
 
-    def received(self, text: bytes) -> None:
-        """Process one frame: commands separated by newlines."""
-        if self.state >= CLOSING:
-            return
-        try:
-            if text == centrifuge.PONG:
-                # At once: the queue may wait until the peer has read earlier replies.
-                self._pong()
-                return
-            command = None
-            for command in centrifuge.commands(text):
-                self._enqueue(command)
-            if command is None:
-                self._is_too_many()
-        except FrameError as error:
-            self.disconnect(centrifuge.BAD_FRAME, str(error))
-        self._resume()
+    def answer(self, method: str, text: bytes) -> Awaitable[Struct]:
+        return self._answer(self, method, text)
 
     @property
     def connected(self) -> bool:
@@ -164,6 +106,10 @@ class Session(Conversation[SessionFormat]):
         if self.state is not CONNECTING:
             raise RuntimeError("the user of a client is set in its connect handler, not later")
         self.info = ClientInfo(self.info.client, user, info)
+
+    def not_admitted(self) -> None:
+        self.info = ClientInfo(self.info.client)
+        self.identity = ANONYMOUS
 
     def open(self) -> None:
         """Admit the client; its connect reply follows."""
@@ -221,11 +167,11 @@ class Session(Conversation[SessionFormat]):
             self.node.users.leave(self.info.user)
             # While a command is handled, `_work` calls the handler after it.
             if not self._working or self.node.stopping:
-                self._handle_disconnect()
+                self.gone()
         # Last: a stopping server continues when the last peer is removed.
         super().closed()
 
-    def _handle_disconnect(self) -> None:
+    def gone(self) -> None:
         self.state = CLOSED
         self.node.handlers.disconnect(self, self.ended_by)
 
@@ -233,18 +179,11 @@ class Session(Conversation[SessionFormat]):
         self.ended_by = self.ended_by or reason
         super().disconnect(code, reason)
 
-    def push(self, text: bytes) -> None:
-        """Send a push other than a publication."""
-        self._transport.write(self._transport.format.frame(text))
-
     def broadcast(self, text: bytes, frames: dict[SessionFormat, bytes]) -> None:
         format_ = self._transport.format
         if format_ not in frames:
             frames[format_] = format_.frame(text)
         self._transport.write(frames[format_])
-
-    def drained(self) -> None:
-        self._resume()
 
     def message(self, data: bytes) -> None:
         if self.state >= CLOSING:
@@ -253,32 +192,6 @@ class Session(Conversation[SessionFormat]):
             self.push(centrifuge.message_push(data))
         else:
             self.push_after_reply(centrifuge.message_push(data))
-
-    def push_after_reply(self, *texts: bytes) -> None:
-        """Send pushes after the reply to the current command."""
-        self._after_reply += texts
-
-    def push_rows_after_reply(self, channel: str, rows: Sequence[Publication]) -> None:
-        """Send publications after the reply to the current command."""
-        if rows:
-            self._after_reply += ((channel, rows),)
-
-    def _push_all(self, pushes: Sequence[bytes | Run]) -> None:
-        """Send pushes; publications beyond FIRST_BYTES, and all behind them, as the peer reads."""
-        replays, encode, left = self.node.replays, self.format.publications, FIRST_BYTES
-        for push in pushes:
-            if isinstance(push, bytes):
-                self.push(push)
-                continue
-            channel, rows = push
-            if left > 0:
-                text, count = replays.first(channel, rows, encode, left)
-                self._transport.write(text)
-                left -= len(text)
-                rows = rows[count:]
-            if rows:
-                left = 0
-                self._transport.replay(replays.portions(channel, rows, encode))
 
     def insufficient(self, channel: str) -> None:
         if channel in self.invited:
@@ -393,121 +306,6 @@ class Session(Conversation[SessionFormat]):
             self.push(centrifuge.disconnect_push(code, reason))
         super()._close(code, reason)
 
-    def _leave_all(self) -> None:
-        super()._leave_all()
-        self._queue.clear()
-
-    def _enqueue(self, command: Command) -> None:
-        """Queue a command; a pong counts at once, since queued commands may take long."""
-        limit = self.node.limits.queued_commands
-        if self.state >= CLOSING:
-            return
-        if self._awaiting_pong and command == _PONG:
-            self._pong()
-        elif (error := self._is_too_many()) is not None:
-            if command.id and self.state < CLOSING:
-                self.push(centrifuge.error_reply(command.id, error))
-        elif len(self._queue) >= limit:
-            error = TooMany(f"more than {limit} commands wait", "queued_commands")
-            self.node.note_excess(error, self.address, self.flood_code)
-            self.disconnect(self.flood_code, str(error))
-        else:
-            self._queue.append(command)
-
-    def _is_too_many(self) -> TooMany | None:
-        """Count a command, or a frame without one; return the error if it is one too many.
-
-        A client that continues over the rate is disconnected.
-        """
-        node = self.node
-        rate = node.limits.commands_per_second
-        if not self._budget.is_exceeded(rate, AT_ONCE * rate, node.monotonic):
-            return None
-        error = TooMany(f"more than {rate} commands a second", "commands_per_second")
-        is_last = self._budget.left < -AT_ONCE * rate
-        node.note_excess(error, self.address, self.flood_code if is_last else 0)
-        if is_last:
-            self.disconnect(self.flood_code, str(error))
-        return error
-
-    @property
-    def is_yielding(self) -> bool:
-        return self._yielding
-
-    def _resume(self) -> None:
-        ready = not self._working and not self._yielding and self._blocked_at is None
-        if self._queue and ready:
-            self._working = True
-            self.node.run(self._work())
-
-    async def _work(self) -> None:
-        """Answer the queued commands.
-
-        Each waits until the peer has read the replies before it, so that a peer cannot ask for
-        more than its outlet may queue. One turn of the reactor answers COMMANDS at the most.
-        """
-        left = COMMANDS
-        try:
-            while self._queue and self.state < CLOSING and self._blocked_at is None:
-                if not left:
-                    self._yielding = True
-                    self.node.timer.callLater(0, self._continue)
-                    break
-                left -= 1
-                await self._handle(self._queue.pop(0))
-        finally:
-            self._working = False
-            if self.state is GONE:
-                self._handle_disconnect()
-
-    def _continue(self) -> None:
-        self._yielding = False
-        self._resume()
-
-    async def _handle(self, command: Command) -> None:
-        try:
-            name, text = centrifuge.method(command)
-            if not name:
-                self._pong()
-                return
-            if command.id <= 0 and name != "send":
-                raise FrameError(f"{name} needs an id above 0")
-            if (self.state is NEW) != (name == "connect"):
-                raise FrameError("connect comes first, and once")
-            result = await self._answer(self, name, text)
-            if command.id and self.state < CLOSING:
-                self.push(centrifuge.reply(command.id, name, result))
-                pushes, self._after_reply = self._after_reply, ()
-                self._push_all(pushes)
-        except FrameError as error:
-            self.disconnect(centrifuge.BAD_FRAME, str(error))
-        except Exception as error:
-            self._fail(command, error)
-        finally:
-            if self.state is CONNECTING:
-                # The client was not admitted.
-                self.state = NEW
-                self.info = ClientInfo(self.info.client)
-                self.identity = ANONYMOUS
-
-    def _fail(self, command: Command, error: Exception) -> None:
-        """Answer with the error, if the command has an id."""
-        if not isinstance(error, PushServerError) or not error.centrifuge_code:
-            self.node.report("a command failed")
-            error = CommandError(centrifuge.INTERNAL, "internal server error", temporary=True)
-        if isinstance(error, TooMany):
-            self.node.note_excess(error, self.address, 0)
-        elif isinstance(error, Denied):
-            self.node.log_refusal(error.centrifuge_code, self.address, str(error))
-        if command.id and self.state < CLOSING:
-            self.push(centrifuge.error_reply(command.id, error))
-
-    def _pong(self) -> None:
-        if not self._awaiting_pong:
-            raise FrameError("a pong without a ping")
-        self._awaiting_pong = False
-
 
 _NONE: set[str] = set()
 _NO_GRANTS: dict[str, Grant] = {}
-_PONG = Command()

@@ -157,7 +157,7 @@ BOUNDS = {
     "server.service.PushService._sources": STARTED,
     "server.options.Options.optFlags": CONFIGURED,
     "server.options.Options.optParameters": CONFIGURED,
-    "sessions.session.Session._queue": "queued_commands",
+    "sessions.command_queue.CommandQueue._queue": "queued_commands",
     "auth.excess.Excesses._logged": "LOGGED_AT_ONCE for each setting",
     "auth.excess.Excesses._suppressed": "the settings",
     "auth.quotas.Connections._by_name": CONNECTIONS,

@@ -15,7 +15,7 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Cursor, Start
 from pushserver.channels.publication import Publication
 from pushserver.protocols.formats import SESSION_LINES, STREAM_LINES
-from pushserver.sessions import commands, replay_cache, session
+from pushserver.sessions import command_queue, commands, replay_cache
 from pushserver.sessions.base import CLOSED, Conversation
 from pushserver.sessions.callbacks import ClientSession, NoHandlers
 from pushserver.sessions.event_stream import Stream
@@ -141,7 +141,7 @@ def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_cache.Replays.first, "__defaults__", (1_500,))
     monkeypatch.setattr(commands._subscribed, "__defaults__", (1_500,))
     monkeypatch.setattr(commands, "FIRST_BYTES", 1_500)
-    monkeypatch.setattr(session, "FIRST_BYTES", 1_500)
+    monkeypatch.setattr(command_queue, "FIRST_BYTES", 1_500)
 
 
 STEPS = st.one_of(

@@ -13,7 +13,7 @@ from twisted.logger import LogLevel
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from pushserver.sessions.session import COMMANDS
+from pushserver.sessions.command_queue import COMMANDS
 from pushserver.transports.websocket.shell import STEPS
 from pushserver.web.sockets import is_closed, is_reset
 from tests.unit.fakes.reactors import one_turn
