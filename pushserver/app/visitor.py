@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pushserver.app.client import MAX_INFO, MAX_USER, cookies
-from pushserver.auth.identity import ANONYMOUS, Identity
+from pushserver.auth.identity import ANONYMOUS, LATEST, Identity
 from pushserver.auth.patterns import Patterns
 from pushserver.channels import jsontext
 
@@ -60,4 +60,15 @@ def identity_of(answer: object) -> Identity:
     info = b"" if found.info is None else jsontext.encode(found.info)
     if len(info) > MAX_INFO:
         raise ValueError(f"the info has {len(info)} bytes of JSON, expected {MAX_INFO} at most")
-    return Identity(user, info, found.expires, token=True, channels=Patterns.of(found.channels))
+    expires = _end(found.expires)
+    return Identity(user, info, expires, token=True, channels=Patterns.of(found.channels))
+
+
+def _end(expires: object) -> float:
+    problem = f"expires is {expires!r:.60}, expected Unix seconds, 0 for no end"
+    if isinstance(expires, bool) or not isinstance(expires, (int, float)):
+        raise TypeError(problem)
+    # A NaN is in no range.
+    if not 0 <= expires < LATEST:
+        raise ValueError(f"{problem}, not milliseconds" if expires > 0 else problem)
+    return float(expires)

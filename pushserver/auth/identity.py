@@ -9,6 +9,9 @@ from pushserver.auth.keys import Key
 from pushserver.auth.patterns import NONE, Patterns
 from pushserver.errors import PushServerError
 
+LATEST = 100_000_000_000
+"""The bound on ends of identities: the year 5138 in Unix seconds, and 1973 in milliseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:

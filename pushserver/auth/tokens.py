@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from pushserver.auth.identity import Grant, Identity
+from pushserver.auth.identity import LATEST, Grant, Identity
 from pushserver.auth.patterns import Patterns
 from pushserver.auth.token_keys import ALGORITHMS, TokenKey
 from pushserver.channels import jsontext
@@ -31,8 +31,6 @@ MOST_TRIED = 8
 MOST_SHOWN = 80
 """The characters of a claim in an error."""
 
-_LATEST = 100_000_000_000
-"""The year 5138 in seconds, and 1973 in milliseconds."""
 _FORM = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}")
 _SWITCHES = {
     "presence": True,
@@ -304,7 +302,7 @@ def _time(claims: Claims, name: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         _refuse(f"{name} is {_shown(value)}, expected a number of Unix seconds")
-    if not 0 <= value < _LATEST:
+    if not 0 <= value < LATEST:
         hint = ", not milliseconds" if value > 0 else ""
         _refuse(f"{name} is {_shown(value)}, expected a number of Unix seconds{hint}")
     return float(value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -128,6 +129,17 @@ class TestAuthenticate:
             (Identified("a", object()), "object"),
             (Identified("a", "x" * 5000), "4096 at most"),
             (Identified("a", channels=["a b"]), "no pattern of channels"),
+            (Identified("a", expires="soon"), "expires is 'soon', expected Unix seconds"),  # type: ignore[arg-type]
+            (Identified("a", expires=None), "expires is None, expected"),  # type: ignore[arg-type]
+            (Identified("a", expires=True), "expires is True, expected"),
+            (Identified("a", expires=float("nan")), "expires is nan, expected"),
+            (Identified("a", expires=float("inf")), "expires is inf, expected"),
+            (Identified("a", expires=-1), "expires is -1, expected"),
+            (Identified("a", expires=10**400), "no end, not milliseconds"),
+            (
+                Identified("a", expires=1_795_333_990_000),
+                "expires is 1795333990000, expected Unix seconds, 0 for no end, not milliseconds",
+            ),
         ],
     )
     def test_wrong_answer_is_a_failure_of_the_application(
@@ -138,6 +150,10 @@ class TestAuthenticate:
         assert server.get("/channels/a").status == 503
         [line] = trouble.take()
         assert problem in line
+        client = server.session()
+        assert problem in trouble.take()[0]
+        [frame] = client.say({"id": 2, "subscribe": {"channel": "a"}})
+        assert json.loads(frame.payload)["error"]["code"] == 100
 
     def test_of_a_request_whose_client_is_gone_answers_nobody(self, app: PushServer) -> None:
         lines: list[Any] = []
