@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from pushserver.auth.identity import LATEST
 from pushserver.auth.keys import Key, Scope
 from pushserver.auth.permissions import Action
 from pushserver.channels.jsontext import MALFORMED
@@ -251,6 +252,7 @@ class Methods:
     async def refresh(self, call: RefreshCall) -> object:
         """End the connections if they are expired, or give them another end."""
         expires = call.expire_at or 0
+        _check_unit(expires)
         expired = call.expired or 0 < expires <= self._node.clock()
         for session in self._sessions(call):
             if expired:
@@ -262,6 +264,7 @@ class Methods:
         return {}
 
     def _check_time(self, expire_at: int) -> None:
+        _check_unit(expire_at)
         if expire_at < 0 or 0 < expire_at <= self._node.clock():
             raise CommandError(
                 centrifuge.REQUEST_EXPIRED, f"expire_at is {expire_at}, expected a time to come"
@@ -273,6 +276,11 @@ class Methods:
     def _readers(self, call: UserCall) -> list[Reader]:
         """The user's streams and long-polls, none of which has a secret."""
         return [] if call.session else self._node.sessions.readers(call.user, call.client)
+
+
+def _check_unit(expire_at: int) -> None:
+    if expire_at >= LATEST:
+        raise Invalid(f"expire_at is {expire_at!r:.40}, expected Unix seconds, not milliseconds")
 
 
 MAX_CHANNELS = 1_000

@@ -750,6 +750,18 @@ class TestSubscribe:
             assert (code, message) == (110, f"expire_at is {time}, expected a time to come")
         assert client.session.channels == {"a"}
 
+    @pytest.mark.parametrize("method", ["subscribe", "refresh"])
+    @pytest.mark.parametrize("time", [1_795_333_990_000, 10**18])
+    def test_end_in_milliseconds_is_107(self, method: str, time: int) -> None:
+        server = Server()
+        client = Client(server.node)
+        channel = {"channel": "a"} if method == "subscribe" else {}
+        code, message = error(server, method, user="", expire_at=time, **channel)
+        assert code == 107
+        assert f"expire_at is {time}, " in message
+        assert "expected Unix seconds, not milliseconds" in message
+        assert (client.session.channels, client.session.expires) == (frozenset(), 0)
+
     def test_accepts_overrides_that_change_nothing(self) -> None:
         names = ("presence", "join_leave", "force_positioning", "force_recovery")
         override = {name: {"value": True} for name in names}
