@@ -34,7 +34,7 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
 from pushserver.config.settings import Server as ServerConfig
 from pushserver.errors import InvalidCursor, InvalidData, InvalidKey, InvalidName, InvalidToken
-from pushserver.protocols import centrifuge
+from pushserver.protocols import centrifuge, engineio, socketio
 from pushserver.protocols.websocket_frames import whole_text
 from pushserver.sources.types.sse.parser import Parser
 from pushserver.sources.types.webhook.signatures import NotSigned, Stamped
@@ -274,6 +274,33 @@ def _commands(data: bytes) -> Iterator[object]:
         yield from centrifuge.commands(data)
     except centrifuge.FrameError as error:
         yield error
+
+
+def socketio_rows() -> Iterator[Row]:
+    payload = refusing(engineio.decode_payload, engineio.PacketError)
+    for piece in (b"3\x1e", b"\x1e", b"b\x1e", b"bAQ==\x1e", b"b", b"4a\x1e", b"\xc3\xbc", b"4"):
+        for after in (b"3", b"x", b"\xff"):
+            name = f"payload of {piece!r}, then {after!r}"
+            yield Row(name, FRAME, repeated(piece, b"", after), payload)
+    yield Row("payload, long base64", FRAME, repeated(b"AAAA", b"b"), payload)
+    yield Row("payload, base64 with an end", FRAME, repeated(b"=", b"bAQ"), payload)
+
+    def read(data: bytes) -> object:
+        packet = socketio.decode(data)
+        return socketio.event(packet, [b"x"] * packet.attachments)
+
+    packet = refusing(read, engineio.PacketError)
+    for piece in (b"9", b"/", b",", b"-", b"?", b"0", b"/a,"):
+        for before in (b"", b"2", b"2/", b"5", b"51-", b"51-/a,", b"2/a,1"):
+            yield Row(f"packet {before!r} {piece!r}", FRAME, repeated(piece, before), packet)
+    for name, make in DATA.items():
+        yield Row(f"event: {name}", FRAME, padded(make, b'2["a",', b"]"), packet)
+        yield Row(f"binary event: {name}", FRAME, padded(make, b'51-["a",', b"]"), packet)
+    for number in (0, 1):
+        mark = f'{{"_placeholder":true,"num":{number}}},'
+        for start in ('51-["a",', '564-["a",'):
+            name = f"placeholders {number} of {start}"
+            yield Row(name, FRAME, repeated(mark, start, "0]"), packet)
 
 
 def value_rows() -> Iterator[Row]:
@@ -667,6 +694,7 @@ def other_rows() -> Iterator[Row]:
 ROWS = [
     *data_rows(),
     *command_rows(),
+    *socketio_rows(),
     *value_rows(),
     *token_rows(),
     *head_rows(),
