@@ -20,6 +20,7 @@ from pushserver.key_command import add_key_commands
 from pushserver.listing import list_channels
 from pushserver.piping import Batch, Piper, batches, parse_json, standard_input
 from pushserver.publisher import publish
+from pushserver.store_command import add_store_commands
 from pushserver.subscribing import subscribe
 from pushserver.token_command import add_token_commands
 
@@ -206,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_check_config)
     add_key_commands(commands)
     add_token_commands(commands)
+    add_store_commands(commands)
     return parser
 
 

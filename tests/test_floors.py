@@ -45,6 +45,7 @@ FACE = {
     "opener",
     "piping",
     "publisher",
+    "store_command",
     "subscribing",
     "token_checking",
     "token_command",

@@ -67,6 +67,13 @@ class Committer:
         except StoreError as error:
             self._file.abandon()
             raise StartFailed(str(error)) from None
+        if self._file.copy:
+            self._log.info(
+                "the format of {path} was upgraded; an earlier version reads {copy}",
+                path=self._path,
+                copy=self._file.copy,
+                event_name="store_upgraded",
+            )
         if self._file.left_out:
             self._log.warn(
                 "{path} has more than history_total_bytes ({bytes}) or channels ({channels}) allow:"

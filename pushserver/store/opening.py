@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pushserver.errors import PushServerError
+from pushserver.store import locks
+from pushserver.store.files import StoreError as StoreError
+from pushserver.store.files import new_file, quiet, write_copy
+from pushserver.store.locks import lock_patiently, unlock
 from pushserver.store.schema import FORMAT, WrongFormat, migrate, read_format
 from pushserver.store.wal import belongs, log_path
 
@@ -20,13 +20,11 @@ REMEDY = (
     " empty history"
 )
 
-LOCK_SECONDS = 2.0
-"""The longest wait for another server or program that has the file open."""
-_PAUSE_SECONDS = 0.05
-
-
-class StoreError(PushServerError):
-    """The file cannot be used or written; the text says why."""
+BEFORE_UPGRADE = ".before-upgrade"
+"""The end of the name of a copy, with the format that it has."""
+_LOG_BYTES = 16 << 20
+"""The log is cut to this size when it begins again; a backup or a large commit lets it grow."""
+_LOCKED = " (another server or command has it open)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,46 +39,51 @@ class Opened:
     inode: int
     log_is_missing: bool
     lock: int | None
-    """A second lock, to be closed after the database."""
+    """To be ended after the database is closed; None where SQLite's locks are the only ones."""
+    copy: str
+    """The file before its format was upgraded; empty if it was not."""
 
 
 def open_database(path: str, mode: int) -> Opened:
     """Open or create the file, with this mode, and migrate an older format; raises StoreError."""
-    log_is_missing = _check_log(path)
     # SQLite makes its files readable by everybody, and the log with the mode of the database.
     # SQLite meets any other error too, and raises it below.
     with contextlib.suppress(OSError, ValueError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
+    with contextlib.ExitStack() as undo:
+        try:
+            # Before SQLite reads: its close would write the log of the other server to the
+            # database. Also before a look at the log, which a restoration moves.
+            held = lock_patiently(path)
+            undo.callback(unlock, held)
+            log_is_missing = _check_log(path)
+            database = _connect(path)
+            undo.callback(database.close)
+            inode = os.stat(path).st_ino
+            was_in_start = _prepare(database, path, mode, held is None)
+            copy = _upgrade(database, path, mode)
+            undo.pop_all()
+            return Opened(database, inode, log_is_missing and not was_in_start, held, copy)
+        except BlockingIOError:
+            raise StoreError(f"cannot use {path}: database is locked{_LOCKED}") from None
+        except (sqlite3.Error, OSError) as error:
+            # As text, since a damaged database has several codes.
+            remedy = REMEDY if "malformed" in str(error) else _hint(path, error)
+            raise StoreError(f"cannot use {path}: {error}{remedy}") from None
+        except WrongFormat as error:
+            raise StoreError(f"{path} {error}") from None
+
+
+def _connect(path: str) -> sqlite3.Connection:
     try:
-        database = sqlite3.connect(
-            path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+        return sqlite3.connect(
+            path, timeout=locks.LOCK_SECONDS, isolation_level=None, check_same_thread=False
         )
     except (sqlite3.Error, ValueError) as error:
         folder = os.path.dirname(os.path.abspath(path))
         hint = "" if isinstance(error, ValueError) else _hint(path, error)
         why = f"{error}{hint}" if os.path.isdir(folder) else f"there is no folder {folder}"
         raise StoreError(f"cannot open {path}: {why}") from None
-    lock: int | None = None
-    try:
-        inode = os.stat(path).st_ino
-        # Before SQLite reads: its close would write the log of the other server to the database.
-        lock = _lock(path)
-        was_in_start = _prepare(database, path, mode)
-        return Opened(database, inode, log_is_missing and not was_in_start, lock)
-    except (sqlite3.Error, OSError) as error:
-        database.close()
-        unlock(lock)
-        # As text, since a damaged database has several codes.
-        remedy = REMEDY if "malformed" in str(error) else _hint(path, error)
-        raise StoreError(f"cannot use {path}: {error}{remedy}") from None
-    except WrongFormat as error:
-        database.close()
-        unlock(lock)
-        raise StoreError(f"{path} {error}") from None
-    except StoreError:
-        database.close()
-        unlock(lock)
-        raise
 
 
 @contextlib.contextmanager
@@ -113,15 +116,17 @@ def _check_log(path: str) -> bool:
     return is_missing
 
 
-def _prepare(database: sqlite3.Connection, path: str, mode: int) -> bool:
-    """Lock and check the database; return whether the last run ended in its start.
+def _prepare(database: sqlite3.Connection, path: str, mode: int, exclusive: bool) -> bool:
+    """Check the database; return whether the last run ended in its start.
 
-    A start has no log for a moment.
+    A start has no log for a moment. Unless SQLite's lock is the only one (`exclusive`), other
+    programs may read the database while the server runs.
     """
-    database.execute("PRAGMA locking_mode=EXCLUSIVE")
-    # Takes the lock, which is kept. A database of another program stays unchanged.
+    if exclusive:
+        database.execute("PRAGMA locking_mode=EXCLUSIVE")
+    # A database of another program stays unchanged.
     with transaction(database, "EXCLUSIVE"):
-        format_ = read_format(database)
+        read_format(database)
     for file in (path, log_path(path)):
         # A file of another owner that this process may write keeps its mode.
         with contextlib.suppress(PermissionError, FileNotFoundError):
@@ -129,58 +134,33 @@ def _prepare(database: sqlite3.Connection, path: str, mode: int) -> bool:
     was_in_start: bool = database.execute("PRAGMA journal_mode").fetchone()[0] != "wal"
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=FULL")
+    database.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
     problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
     if problem != "ok":
         # SQLite has a line for the database before the problem.
         line = problem.splitlines()[-1]
         raise StoreError(f"{path} is damaged ({line}){REMEDY}")
-    if format_ < FORMAT:
-        with transaction(database):
-            migrate(database, format_)
     return was_in_start
 
 
-def _lock(path: str) -> int | None:
-    """Lock the file once more; None where that is not possible.
-
-    SQLite's locks belong to the process, and end when it closes any descriptor of the file: for
-    example, when the application has copied it. This one ends with its own descriptor. Other
-    systems than Linux take both locks for one kind, and would refuse SQLite's.
-    """
-    if sys.platform != "linux":
-        return None
-    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    waited = 0.0
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waited >= LOCK_SECONDS:
-                os.close(lock)
-                raise sqlite3.OperationalError("database is locked") from None
-            time.sleep(_PAUSE_SECONDS)
-            waited += _PAUSE_SECONDS
-        except OSError:
-            # A file system without such locks.
-            os.close(lock)
-            return None
-        else:
-            return lock
-
-
-def unlock(lock: int | None) -> None:
-    """End the lock; SQLite's locks of the file end too."""
-    if lock is not None:
-        # A fork of this process has the descriptor too.
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_UN)
-        os.close(lock)
+def _upgrade(database: sqlite3.Connection, path: str, mode: int) -> str:
+    """Migrate an older format; return the path of the copy that an earlier version reads, or ""."""
+    format_ = read_format(database)
+    if format_ == FORMAT:
+        return ""
+    copy = f"{path}{BEFORE_UPGRADE}-{format_}" if format_ else ""
+    if copy:
+        with new_file(copy, mode) as new:
+            write_copy(database, new, quiet)
+    with transaction(database):
+        migrate(database, format_)
+    return copy
 
 
 def _hint(path: str, error: Exception) -> str:
     """A likely reason, as SQLite's error names none; empty if there is no guess."""
     if "locked" in str(error):
-        return " (another server has it open)"
+        return _LOCKED
     if os.path.isdir(path):
         return " (a folder; expected a file)"
     if "not a database" in str(error):

@@ -18,7 +18,8 @@ from pushserver.channels.idempotency import Keys
 from pushserver.channels.position import channel_epoch
 from pushserver.channels.publication import Publication, memory_bytes
 from pushserver.store.batch import Batch, ChannelState, state
-from pushserver.store.opening import REMEDY, StoreError, open_database, transaction, unlock
+from pushserver.store.locks import unlock
+from pushserver.store.opening import REMEDY, StoreError, open_database, transaction
 from pushserver.store.rows import key_of, memory_of, publication_of, publication_row
 from pushserver.store.source_memory import SourceMemory
 from pushserver.store.wal import Log, log_of, log_path
@@ -57,7 +58,7 @@ class SqliteFile:
         """Open or create the file, with this mode; raises StoreError."""
         opened = open_database(path, mode)
         self._db, self._inode, self._lock = opened.database, opened.inode, opened.lock
-        self._log_is_missing = opened.log_is_missing
+        self._log_is_missing, self.copy = opened.log_is_missing, opened.copy
         self._path = path
         self._mode = mode
         self._durability = durability
@@ -112,14 +113,25 @@ class SqliteFile:
         """Write the log to the database, and begin a new one with these values.
 
         The database has no record of a log in between: an end between the first write to the new
-        log and the checkpoint after it would leave the record of the old one.
+        log and the checkpoint after it would leave the record of the old one. While a backup reads
+        it, the present log goes on: it belongs to the database, which has its record.
         """
-        self._db.execute("PRAGMA journal_mode=DELETE")
-        self._write([("wal", "")])
-        self._db.execute("PRAGMA journal_mode=WAL")
+        if self._end_log():
+            self._write([("wal", "")])
+            self._db.execute("PRAGMA journal_mode=WAL")
         self._write(values, changes, forgotten_keys)
         self._record_log()
         self._db.execute("PRAGMA wal_checkpoint")
+
+    def _end_log(self) -> bool:
+        """Write the log to the database and remove it; False if a reader has the log open."""
+        try:
+            self._db.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or log_of(self._path) is None:
+                raise
+            return False
+        return True
 
     def _load_channels(self, history: History, wall: float, now: float) -> Changes:
         """Fill the channels while there is room, the last one that was published to first."""

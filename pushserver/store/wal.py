@@ -78,7 +78,7 @@ def _match(recorded: str, inode: object, log: Log, current: int) -> bool:
 def _recorded(path: str) -> tuple[str, object]:
     """The record of the log, and the inode, in the database alone; empty if unreadable."""
     # `immutable` reads no log, and takes no lock.
-    uri = f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1"
+    uri = f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as database:
             rows = database.execute("SELECT name, value FROM meta WHERE name IN ('wal', 'inode')")

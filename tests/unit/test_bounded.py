@@ -108,6 +108,7 @@ BOUNDS = {
     "channels.room.Room._held": "channels",
     "channels.room.Room._idle": "channels",
     "server.room_log.RoomLog._written": COUNTED,
+    "store.checking.Checked.problems": "at most MOST_PROBLEMS",
     "store.sqlite.Changes.forgotten": "the channels of a file, at a start",
     "store.sqlite.Changes.states": "channels",
     "hub.metrics.Metrics.made_room": COUNTED,

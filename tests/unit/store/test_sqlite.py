@@ -20,7 +20,7 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, KeyEntry, Keys
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import ClientInfo, Publication, Receipt
-from pushserver.store import opening
+from pushserver.store import locks
 from pushserver.store.batch import Batch, ChannelState, state
 from pushserver.store.opening import StoreError
 from pushserver.store.schema import FORMAT
@@ -408,7 +408,7 @@ SqliteFile(sys.argv[1], "sync")
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait two seconds for a locked file."""
-    monkeypatch.setattr(opening, "LOCK_SECONDS", 0.0)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -426,7 +426,7 @@ class TestUnusableFile:
             other = subprocess.run(
                 [sys.executable, "-c", OPEN, path], capture_output=True, text=True, check=False
             )
-        assert "database is locked (another server has it open)" in other.stderr
+        assert "database is locked (another server or command has it open)" in other.stderr
 
     def test_closed_while_a_fork_has_its_descriptors_is_opened_again(self, path: Path) -> None:
         with opened(path) as (file, *_):

@@ -1,0 +1,128 @@
+"""Copies of a store: made while the server runs, and put in its place while it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+from collections.abc import Callable
+
+from pushserver.store.files import (
+    Progress,
+    StoreError,
+    check_target,
+    new_file,
+    quiet,
+    sync,
+    write_copy,
+)
+from pushserver.store.locks import lock, unlock
+from pushserver.store.reading import snapshot, stopped
+
+REPLACED = ".before-restore"
+
+
+def backup(store: str, target: str, force: bool = False, progress: Progress = quiet) -> int:
+    """Copy the store as it is now, also while a server writes; return the bytes of the copy.
+
+    Raises StoreError, and then there is no copy. `force` replaces a target that exists.
+    """
+    check_target(target, store, force)
+    with snapshot(store) as source, new_file(target) as copy:
+        write_copy(source, copy, progress)
+        return os.stat(copy).st_size
+
+
+def restore(copy: str, store: str) -> str:
+    """Put a copy in the place of the store; return the new path of the store before, or "".
+
+    The copy stays. Raises StoreError, and the store is unchanged: if a server has it open, or if
+    the copy is damaged, or not a store that this version reads.
+    """
+    if _is_same(copy, store):
+        raise StoreError(f"{copy} is the store itself: expected a copy")
+    if os.path.exists(store) and not os.path.isfile(store):
+        raise StoreError(f"{store} is not a regular file: expected the path of a store")
+    with stopped(store), snapshot(copy) as source:
+        return replace(store, lambda new: write_copy(source, new, quiet))
+
+
+def replace(store: str, write: Callable[[str], None]) -> str:
+    """Put a file that `write` fills in the place of a stopped store; return the path of the old.
+
+    Raises StoreError, and the store is unchanged.
+    """
+    real = os.path.realpath(store)
+    kept = ""
+    with contextlib.ExitStack() as held:
+        with new_file(store, _mode_of(real)) as new:
+            write(new)
+            _give(new, real)
+            # Until the log of the old store is moved.
+            held.callback(unlock, lock(new))
+            if os.path.exists(real):
+                kept = _keep(real)
+        for end in ("-wal", "-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(real + end, f"{kept or real + REPLACED}{end}")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{real}-shm")
+        sync(os.path.dirname(real))
+    return kept
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
+def _mode_of(path: str) -> int:
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return 0o600
+
+
+def _give(new: str, store: str) -> None:
+    """Let the new file belong to the owner of the store, or of its folder, if root runs this."""
+    if os.geteuid() == 0:
+        owner = os.stat(store if os.path.exists(store) else os.path.dirname(store))
+        os.chown(new, owner.st_uid, owner.st_gid)
+
+
+def _keep(store: str) -> str:
+    """Give the store one more name, and return it."""
+    number = 1
+    while True:
+        kept = f"{store}{REPLACED}{'' if number == 1 else f'-{number}'}"
+        try:
+            os.link(store, kept)
+        except FileExistsError:
+            number += 1
+        else:
+            return kept
+
+
+def compact(store: str) -> tuple[int, int]:
+    """Give the free space back to the disk; return the bytes of the file before and after.
+
+    Raises StoreError, also if a server has the store open: its commits would wait for the end.
+    """
+    with stopped(store):
+        with snapshot(store, is_stopped=True) as database:
+            running = database.execute("SELECT value FROM meta WHERE name = 'running'").fetchone()
+        if running is not None and running[0]:
+            # Closing it would remove the log, which the next start needs.
+            raise StoreError(
+                f"{store} was not closed in order: start the server, stop it, and try again"
+            )
+        before = os.stat(store).st_size
+        try:
+            with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as database:
+                database.execute("VACUUM")
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot compact {store}: {error}") from None
+        return before, os.stat(store).st_size

@@ -1,0 +1,494 @@
+"""Backup, restore, check and compaction of a store on a real file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pushserver.channels.position import Position
+from pushserver.cli import main
+from pushserver.store import files, locks
+from pushserver.store.checking import check
+from pushserver.store.copying import backup, compact, restore
+from pushserver.store.opening import StoreError
+from pushserver.store.schema import FORMAT
+from tests.unit.store.runs import THREAD, Run
+from tests.unit.store.test_sqlite import FIRST, as_nobody
+
+pytestmark = pytest.mark.usefixtures("_expects_store_problems")
+BOTH = pytest.mark.parametrize("durability", ["batched", "sync"])
+Capture = pytest.CaptureFixture[str]
+
+
+def published(path: Path, durability: str = "sync", first: int = 1, last: int = 3) -> Run:
+    """A run with committed publications."""
+    run = Run(path, durability)
+    for number in range(first, last + 1):
+        run.publish(number)
+    run.tick()
+    THREAD.finish()
+    return run
+
+
+def numbers(path: Path, durability: str = "sync") -> tuple[str, list[int]]:
+    """The epoch and the offsets of a new run."""
+    run = Run(path, durability)
+    channel = run.history.channels["a"]
+    offsets = [row.offset for row in channel.after(0)]
+    epoch = run.history.epoch
+    run.stop()
+    return epoch, offsets
+
+
+def sql(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode=DELETE")
+        database.execute(statement)
+
+
+@pytest.fixture
+def copy(path: Path) -> Path:
+    return path.with_name("copy.db")
+
+
+@BOTH
+def test_backup_of_a_running_server_has_all_commits(
+    path: Path, copy: Path, durability: str
+) -> None:
+    run = published(path, durability)
+    assert backup(str(path), str(copy)) == copy.stat().st_size
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert sorted(file.name for file in path.parent.iterdir() if "copy" in file.name) == ["copy.db"]
+    assert check(str(copy)).publications == check(str(path)).publications == 3
+    run.publish(4)
+    run.tick()
+    THREAD.finish()
+    run.stop()
+    assert check(str(path)).publications == 4
+
+
+def test_backup_is_one_state_while_the_server_commits(
+    path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "STEP_PAGES", 1)
+    run = published(path)
+
+    def commit(done: int, pages: int) -> None:
+        run.publish(done)
+        run.tick()
+        THREAD.finish()
+
+    backup(str(path), str(copy), progress=commit)
+    run.stop()
+    found = check(str(copy))
+    assert (found.publications, found.problems) == (3, [])
+    assert check(str(path)).publications > 5
+
+
+@BOTH
+def test_restored_store_refuses_the_positions_of_the_replaced_one(
+    path: Path, copy: Path, durability: str
+) -> None:
+    run = published(path, durability)
+    backup(str(path), str(copy))
+    run.publish(4)
+    run.tick()
+    THREAD.finish()
+    epoch = run.history.epoch
+    run.stop()
+    kept = restore(str(copy), str(path))
+    assert kept == f"{path}.before-restore"
+    assert check(kept).publications == 4
+    again = Run(path, durability)
+    try:
+        again.publish(5)
+        again.tick()
+        THREAD.finish()
+        assert again.history.epoch != epoch
+        for offset in (1, 3, 4, 5):
+            assert again.history.resume("a", Position(epoch, offset)).reason == "epoch"
+        assert [row.offset for row in again.history.channels["a"].after(0)] == [1, 2, 3, 4]
+    finally:
+        again.stop()
+
+
+def test_restore_is_refused_while_a_server_has_the_store_open(path: Path, copy: Path) -> None:
+    run = published(path)
+    backup(str(path), str(copy))
+    with pytest.raises(StoreError, match="in use: stop the server first"):
+        restore(str(copy), str(path))
+    with pytest.raises(StoreError, match="in use: stop the server first"):
+        compact(str(path))
+    run.stop()
+    assert check(str(path)).publications == 3
+
+
+def test_log_of_a_killed_server_is_not_replayed_over_the_restored_copy(
+    path: Path, copy: Path
+) -> None:
+    run = published(path)
+    backup(str(path), str(copy))
+    run.publish(4)
+    run.tick()
+    THREAD.finish()
+    run.kill()
+    assert Path(f"{path}-wal").exists()
+    kept = restore(str(copy), str(path))
+    assert not Path(f"{path}-wal").exists()
+    assert check(kept).publications == 4
+    assert numbers(path)[1] == [1, 2, 3]
+
+
+def test_restore_makes_a_store_where_there_is_none(path: Path, copy: Path) -> None:
+    published(path).stop()
+    backup(str(path), str(copy))
+    other = path.with_name("other.db")
+    assert restore(str(copy), str(other)) == ""
+    assert numbers(other)[1] == [1, 2, 3]
+
+
+def test_journal_of_a_killed_start_is_not_rolled_back_over_the_restored_copy(
+    path: Path, copy: Path
+) -> None:
+    published(path).stop()
+    backup(str(path), str(copy))
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        # Left to the kill: pages are in the journal, and changed in the file.
+        database.executescript("PRAGMA journal_mode=DELETE; PRAGMA cache_size=1; BEGIN")
+        database.execute("UPDATE publications SET data = zeroblob(100000)")
+        journal = Path(f"{path}-journal").read_bytes()
+        content = path.read_bytes()
+    path.write_bytes(content)
+    Path(f"{path}-journal").write_bytes(journal)
+    kept = restore(str(copy), str(path))
+    assert Path(f"{kept}-journal").read_bytes() == journal
+    assert numbers(path)[1] == [1, 2, 3]
+
+
+def test_restored_store_has_the_owner_and_the_mode_of_the_replaced_one(
+    path: Path, copy: Path
+) -> None:
+    published(path).stop()
+    backup(str(path), str(copy))
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 65534, 65534)
+    before = path.stat()
+    restore(str(copy), str(path))
+    after = path.stat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (
+        before.st_uid,
+        before.st_gid,
+        before.st_mode,
+    )
+
+
+def test_restored_store_is_put_where_the_link_leads(path: Path, copy: Path) -> None:
+    published(path).stop()
+    backup(str(path), str(copy))
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    restore(str(copy), str(link))
+    assert link.is_symlink()
+    assert check(str(path)).publications == 3
+
+
+@pytest.mark.parametrize("name", ["s.db", "link.db", "hard.db"])
+def test_store_is_not_restored_from_itself(path: Path, name: str) -> None:
+    published(path).stop()
+    path.with_name("link.db").symlink_to(path)
+    path.with_name("hard.db").hardlink_to(path)
+    with pytest.raises(StoreError, match="is the store itself"):
+        restore(str(path.with_name(name)), str(path))
+
+
+def test_start_that_waits_for_a_restoration_opens_the_restored_store(
+    path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(path).stop()
+    backup(str(path), str(copy))
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 60.0)
+    held = locks.lock(str(path))
+
+    def wait(seconds: float) -> None:
+        if held is not None:
+            os.replace(copy, path)
+            locks.unlock(held)
+
+    monkeypatch.setattr("pushserver.store.locks.time.sleep", wait)
+    run = Run(path)
+    run.publish(4)
+    THREAD.finish()
+    run.stop()
+    assert check(str(path)).publications == 4
+
+
+def test_commands_without_permission_say_so(path: Path) -> None:
+    published(path).stop()
+    path.parent.chmod(0o755)
+    with as_nobody():
+        for command in (check, compact):
+            with pytest.raises(StoreError, match=r"cannot read .*: unable to open|permission"):
+                command(str(path))
+        path_of_copy = str(path.with_name("copy.db"))
+        with pytest.raises(StoreError, match="cannot read"):
+            backup(str(path), path_of_copy)
+    backup(str(path), path_of_copy)
+    os.chmod(path_of_copy, 0o644)
+    path.chmod(0o644)
+    with as_nobody():
+        with pytest.raises(StoreError, match=r"cannot write .*: Permission denied"):
+            backup(str(path), f"{path}.2")
+        with pytest.raises(StoreError, match=r"cannot write .*: Permission denied"):
+            restore(path_of_copy, str(path))
+        with pytest.raises(StoreError, match=r"cannot compact .*readonly"):
+            compact(str(path))
+    assert check(str(path)).publications == 3
+
+
+def nothing(path: Path) -> None:
+    path.unlink()
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def text(path: Path) -> None:
+    path.write_text("no database\n" * 1000)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def foreign(path: Path) -> None:
+    path.unlink()
+    sql(path, "CREATE TABLE t (x)")
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def newer(path: Path) -> None:
+    sql(path, f"UPDATE meta SET value = {FORMAT + 1} WHERE name = 'format'")
+
+
+BAD: dict[Callable[[Path], None], str] = {
+    nothing: "no store here",
+    folder: "a folder",
+    text: "not a database",
+    cut: "malformed|damaged",
+    empty: "is empty",
+    fifo: "no store here",
+    foreign: "another program",
+    newer: f"has format {FORMAT + 1}; this version of pushserver reads {FORMAT}",
+}
+
+
+@pytest.mark.parametrize("damage", BAD)
+def test_restore_of_a_bad_copy_changes_nothing(
+    path: Path, copy: Path, damage: Callable[[Path], None]
+) -> None:
+    published(path).stop()
+    backup(str(path), str(copy))
+    damage(copy)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=BAD[damage]):
+        restore(str(copy), str(path))
+    assert path.read_bytes() == before
+    assert {file.name for file in path.parent.iterdir()} <= {"s.db", "copy.db"}
+
+
+@pytest.mark.parametrize("name", ["s.db", "s.db-wal", "link.db", "sub/../s.db"])
+def test_backup_onto_the_store_is_refused_also_by_force(path: Path, name: str) -> None:
+    run = published(path)
+    (path.parent / "sub").mkdir()
+    (path.parent / "link.db").symlink_to(path)
+    with pytest.raises(StoreError, match="file of the store itself"):
+        backup(str(path), str(path.parent / name), force=True)
+    run.stop()
+    assert check(str(path)).publications == 3
+
+
+def test_backup_replaces_a_file_only_by_force(path: Path, copy: Path) -> None:
+    published(path).stop()
+    copy.write_text("precious")
+    with pytest.raises(StoreError, match="exists: name another file, or replace it with --force"):
+        backup(str(path), str(copy))
+    assert copy.read_text() == "precious"
+    backup(str(path), str(copy), force=True)
+    assert check(str(copy)).publications == 3
+
+
+def test_backup_needs_the_path_of_a_file(path: Path) -> None:
+    published(path).stop()
+    with pytest.raises(StoreError, match="is a folder: expected the path of a file"):
+        backup(str(path), str(path.parent))
+    with pytest.raises(StoreError, match="there is no folder"):
+        backup(str(path), str(path.parent / "no" / "copy.db"))
+    fifo = path.with_name("fifo")
+    os.mkfifo(fifo)
+    with pytest.raises(StoreError, match="not a regular file"):
+        backup(str(path), str(fifo), force=True)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), sqlite3.OperationalError("database or disk is full")]
+)
+def test_interrupted_backup_leaves_no_file(path: Path, copy: Path, error: BaseException) -> None:
+    published(path).stop()
+    before = {file.name for file in path.parent.iterdir()}
+
+    def fail(done: int, pages: int) -> None:
+        raise error
+
+    with pytest.raises((KeyboardInterrupt, StoreError)):
+        backup(str(path), str(copy), progress=fail)
+    assert {file.name for file in path.parent.iterdir()} == before
+
+
+def test_full_disk_at_the_sync_leaves_no_file(
+    path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(path).stop()
+
+    def full(path: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "sync", full)
+    with pytest.raises(StoreError, match=r"cannot write .*copy\.db: No space left on device"):
+        backup(str(path), str(copy))
+    assert [file.name for file in path.parent.iterdir()] == ["s.db"]
+
+
+DAMAGE = {
+    "UPDATE publications SET seq = 9 WHERE offset = 2": "seqs 1 to 9; expected 1 to 3",
+    "UPDATE publications SET seq = 2 WHERE offset = 3": "offset 3: seq 2 after 2",
+    "DELETE FROM publications WHERE offset = 2": "2 publications with offsets 1 to 3; expected 3",
+    "DELETE FROM channels": "3 publications, and no row of the channel",
+    "UPDATE channels SET top = 7": "expected 7 with offsets 1 to 7",
+    "UPDATE publications SET data = x'7b' WHERE offset = 1": "offset 1:",
+    "UPDATE publications SET data = 'text' WHERE offset = 1": "offset 1:",
+    "INSERT INTO memory VALUES ('feed', x'00')": "feed:",
+}
+
+
+@pytest.mark.parametrize("statement", DAMAGE)
+def test_check_names_the_damage_and_fails(path: Path, capsys: Capture, statement: str) -> None:
+    published(path).stop()
+    assert main(["store", "check", "--store", str(path)]) == 0
+    assert "good; 3 publications in 1 channels" in capsys.readouterr().out
+    sql(path, statement)
+    assert main(["store", "check", "--store", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert DAMAGE[statement] in error
+    assert "is damaged" in error
+
+
+def test_compacted_store_is_smaller_and_keeps_its_epoch(path: Path) -> None:
+    run = published(path, last=300)
+    epoch = run.history.epoch
+    run.history.clear("a")
+    run.stop()
+    sql(path, "CREATE TABLE waste (x)")
+    sql(path, "INSERT INTO waste VALUES (zeroblob(1000000))")
+    sql(path, "DROP TABLE waste")
+    before, after = compact(str(path))
+    assert before > 1_000_000 > after == path.stat().st_size
+    again = Run(path, "sync")
+    assert again.history.epoch == epoch
+    again.stop()
+
+
+def test_store_of_a_killed_server_is_not_compacted(path: Path) -> None:
+    published(path).kill()
+    with pytest.raises(StoreError, match="start the server, stop it, and try again"):
+        compact(str(path))
+    assert Path(f"{path}-wal").exists()
+
+
+@BOTH
+def test_backup_and_check_of_a_killed_store_leave_its_log(
+    path: Path, copy: Path, durability: str
+) -> None:
+    run = published(path, durability)
+    epoch = run.history.epoch
+    run.kill()
+    backup(str(path), str(copy))
+    assert check(str(copy)).publications == check(str(path)).publications == 3
+    assert (numbers(path, durability)[0] == epoch) == (durability == "sync")
+
+
+def test_server_restarts_while_a_backup_reads(
+    path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pushserver.store.locks.LOCK_SECONDS", 0.01)
+    runs = [published(path)]
+    epoch = runs[0].history.epoch
+
+    def restart(done: int, pages: int) -> None:
+        if len(runs) == 1:
+            runs[0].stop()
+            runs.append(published(path, first=4, last=5))
+
+    backup(str(path), str(copy), progress=restart)
+    runs[1].kill()
+    assert check(str(copy)).publications == 3
+    assert numbers(path) == (epoch, [1, 2, 3, 4, 5])
+
+
+def test_older_format_is_copied_before_it_is_upgraded(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(FIRST)
+    with pytest.raises(StoreError, match=f"has format 1, and this version writes {FORMAT}"):
+        check(str(path))
+    Run(path, "sync").stop()
+    copy = Path(f"{path}.before-upgrade-1")
+    with closing(sqlite3.connect(copy)) as database:
+        assert database.execute("SELECT value FROM meta WHERE name = 'format'").fetchone() == (1,)
+        assert database.execute("SELECT count(*) FROM publications").fetchone() == (2,)
+    assert (check(str(path)).problems, check(str(path)).publications) == ([], 2)
+
+
+def test_store_without_room_for_the_copy_is_not_upgraded(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(FIRST)
+
+    def full(path: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "sync", full)
+    with pytest.raises(Exception, match="before-upgrade-1: No space left on device"):
+        Run(path, "sync")
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT value FROM meta WHERE name = 'format'").fetchone() == (1,)
+
+
+def test_commands_take_the_path_of_the_configuration(
+    path: Path, copy: Path, capsys: Capture
+) -> None:
+    published(path).stop()
+    config = path.with_name("push.toml")
+    config.write_text(f'[store]\npath = "{path}"\n')
+    assert main(["store", "backup", str(copy), "--config", str(config)]) == 0
+    assert main(["store", "restore", str(copy), "--config", str(config)]) == 0
+    assert "the next start begins a new epoch" in capsys.readouterr().out
+    config.write_text("")
+    assert main(["store", "check", "--config", str(config)]) == 1
+    assert "has no store: expected [store] with a path" in capsys.readouterr().err
