@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.e2e.conditions import wait_until
 from tests.e2e.server import CHECKOUT, PROBLEM, TWISTD, Server, environment, free_port, get
 from tests.e2e.sockets import closed_with, dial_channel
 from tests.e2e.supervisor import Supervisor, wait_for_end
@@ -231,7 +232,7 @@ def listening(endpoint: str) -> list[str]:
 
 
 class TestNotification:
-    """READY=1 and STOPPING=1, on both kinds of address in NOTIFY_SOCKET."""
+    """READY=1, STOPPING=1 and WATCHDOG=1, on both kinds of address in NOTIFY_SOCKET."""
 
     @pytest.fixture(params=["a path", "an abstract name"])
     def supervisor(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Supervisor]:
@@ -277,3 +278,38 @@ class TestNotification:
             )
         assert ended.returncode > 0
         assert "READY=1" not in supervisor.listen()
+
+
+STUCK = """
+import os, threading, time
+from pushserver import PushServer
+
+app = PushServer()
+
+@app.source("c", every=0.05)
+async def block():
+    if os.path.exists("block"):
+        print("blocks now", flush=True)
+        while True:
+            time.sleep(0.01)
+"""
+
+
+def test_watchdog_has_its_sign_of_life_until_the_reactor_is_blocked(tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text(STUCK)
+    server = Server(tmp_path, "--app", "stuck:app", env=environment(WATCHDOG_USEC="300000"))
+    supervisor = Supervisor()
+    try:
+        server.start(supervisor)
+        supervisor.wait_for("WATCHDOG=1", server.pid)
+        supervisor.heard.clear()
+        supervisor.wait_for("WATCHDOG=1", server.pid)
+        assert any(line.startswith("STATUS=connections: 0") for line in supervisor.heard)
+        (tmp_path / "block").touch()
+        wait_until(lambda: "blocks now" in server.log)
+        # As systemd does after the time of the watchdog.
+        assert server.stop(signal.SIGABRT) == -signal.SIGABRT
+        assert "Fatal Python error: Aborted" in server.log
+        assert re.search(r'stuck.py", line \d+ in block', server.log)
+    finally:
+        server.kill()

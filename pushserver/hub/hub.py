@@ -12,6 +12,7 @@ from pushserver.errors import LimitExceeded
 from pushserver.hub.audience import Audience, Subscriber
 from pushserver.hub.fanout import FanOut, Timer
 from pushserver.hub.metrics import Metrics
+from pushserver.hub.probe import Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ class Hub:
         self._fan_out = FanOut(metrics, timer, monotonic, report)
         self._audiences: dict[str, Audience] = {}
         self._by_channel: dict[str, list[Audience]] = {}
+
+    def probe(self) -> Probe:
+        """A subscriber that shows whether publications are delivered."""
+        return Probe(self._fan_out, self.metrics)
 
     def has_room(self, channel: str) -> bool:
         """Whether the queue of each audience of the channel can take another publication."""

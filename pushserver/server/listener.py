@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import select
 import socket
 from typing import Any
 
@@ -47,6 +48,8 @@ class Listener(Service):
         self._factory = factory
         self._port: IListeningPort | None = None
         self._stop = Once()
+        self._accepts = _Accepts()
+        self._accepts_before = -1
 
     def privilegedStartService(self) -> None:
         """Listen; raises StartFailed."""
@@ -80,6 +83,26 @@ class Listener(Service):
         host = {"0.0.0.0": "localhost", "::": "localhost"}.get(address.host, address.host)
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{address.port}/"
 
+    def problem(self) -> str:
+        """The reason why the port accepts no connections; empty if it does.
+
+        A connection that waits since the last call, while none was accepted, is such a reason. It
+        does not connect to itself: in the network namespace of its unit the server cannot.
+        """
+        opened = getattr(self._port, "socket", None)
+        if not isinstance(opened, socket.socket):
+            return "" if self._port is not None else f"{self._text} is closed"
+        before, self._accepts_before = self._accepts_before, -1
+        try:
+            if not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                return f"{self._text} does not listen"
+        except OSError as error:
+            return f"{self._text} is closed: {error.strerror or error}"
+        if not _is_readable(opened):
+            return ""
+        self._accepts_before = self._accepts.turns
+        return f"{self._text} accepts no connections" if before == self._accepts.turns else ""
+
     def _problem(self, why: Failure) -> str:
         """The error, and a remedy."""
         error = why.value
@@ -90,7 +113,7 @@ class Listener(Service):
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
         self._stop = Once()
-        _bound_accepts(port)
+        _bound_accepts(port, self._accepts)
         # Twisted lets 50 connections wait, and keeps the setting of an inherited socket. If a
         # thousand reconnect at once, the kernel drops most of them, and they try again a second
         # later. A second call of `listen` changes the number.
@@ -116,13 +139,30 @@ def _tcp_problem(error: CannotListenError) -> str:
     return str(error)
 
 
-def _bound_accepts(port: Any) -> None:
-    """Bound the connections that a port of Twisted's accepts in one turn."""
+class _Accepts:
+    """Counts the turns in which a port accepted connections."""
+
+    __slots__ = ("turns",)
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+
+def _is_readable(opened: socket.socket) -> bool:
+    """Whether a connection waits to be accepted."""
+    poll = select.poll()
+    poll.register(opened, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _bound_accepts(port: Any, accepts: _Accepts) -> None:
+    """Bound the connections that a port of Twisted's accepts in one turn, and count the turns."""
     accept = getattr(port, "doRead", None)
     if accept is None:
         return
 
     def accept_few() -> None:
+        accepts.turns += 1
         port.numberAccepts = min(port.numberAccepts, ACCEPTS)
         accept()
 

@@ -27,6 +27,7 @@ from pushserver.server.log_output import daemon_observer
 from pushserver.server.logging import escape_output
 from pushserver.server.reloading import Reloader, Retrier, Watched, history_file, inherit
 from pushserver.server.service import PushService
+from pushserver.server.watchdog import Watchdog
 from pushserver.sources.registry import SourceTypes
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
@@ -134,6 +135,7 @@ def make_service(
 ) -> PushService:
     """The service of these options, for this process; raises StartFailed."""
     service = make(options, os.environ, reactor, app)
+    Watchdog(service.node, service.closed_port, reactor, os.environ).setServiceParent(service)
     if watched is not None:
         Reloader(reactor, watched).setServiceParent(service)
     return service

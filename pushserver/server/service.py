@@ -146,6 +146,12 @@ class PushService(MultiService):
         """Whether it has stopped, and the store could not be closed in order."""
         return self._storage is not None and self._storage.failed
 
+    def closed_port(self) -> str:
+        """The reason why a port accepts no connections; empty if all do, or it stops."""
+        if not self.running:
+            return ""
+        return next(filter(None, (listener.problem() for listener in self._listeners)), "")
+
     @property
     def sources(self) -> list[Status]:
         """The status of each source of the configuration."""

@@ -113,6 +113,7 @@ BOUNDS = {
     "store.sqlite.Changes.states": "channels",
     "hub.metrics.Metrics.made_room": COUNTED,
     "web.hosts.Hosts._cache": "256 entries of 255 characters",
+    "hub.probe.Probe.audiences": "one",
     "hub.hub.Hub._audiences": "dissolved when the last of its subscribers leaves",
     "hub.hub.Hub._by_channel": "dissolved when the last of its subscribers leaves",
     "hub.hub.Hub.on_join": STARTED,

@@ -23,6 +23,7 @@ from pushserver.server.jwks import PublishedKeys, Schedule
 from pushserver.server.listener import Listener
 from pushserver.server.reloading import Reloader, Retrier, Watched
 from pushserver.server.service import PushService
+from pushserver.server.watchdog import Watchdog
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed
 from pushserver.store.service import Storage
@@ -167,6 +168,11 @@ def published_keys() -> tuple[Service, End]:
     return keys, nothing
 
 
+def watchdog() -> tuple[Service, End]:
+    environment = {"NOTIFY_SOCKET": "@nowhere"}
+    return Watchdog(make_node(), lambda: "", cast(Any, Clock()), environment), nothing
+
+
 MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     Listener: listener,
     Runner: runner,
@@ -176,8 +182,9 @@ MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     Reloader: reloader,
     Retrier: retrier,
     PublishedKeys: published_keys,
+    Watchdog: watchdog,
 }
-SLOW = [service for service in MAKERS if service not in (Reloader, Retrier, PublishedKeys)]
+SLOW = [s for s in MAKERS if s not in (Reloader, Retrier, PublishedKeys, Watchdog)]
 
 
 @pytest.fixture(autouse=True)

@@ -211,3 +211,75 @@ def test_turn_accepts_a_bounded_number_of_connections() -> None:
         client.close()
     reactor.disconnectAll()
     reactor._poller.close()
+
+
+class RealPort(Port):
+    """A port with a real socket, which accepts when `doRead` is called."""
+
+    numberAccepts = 100
+
+    def __init__(self) -> None:
+        super().__init__(TCP)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+
+    def doRead(self) -> None:
+        self.socket.accept()[0].close()
+
+
+class TestTheSelfCheck:
+    def open(self) -> tuple[Listener, RealPort]:
+        port = RealPort()
+        listener, _ = make(port)
+        listener.privilegedStartService()
+        return listener, port
+
+    def test_idle_port_has_no_problem(self) -> None:
+        listener, port = self.open()
+        with port.socket:
+            assert [listener.problem() for _ in range(3)] == [""] * 3
+
+    def test_connection_that_waits_from_one_check_to_the_next_is_one(self) -> None:
+        listener, port = self.open()
+        with port.socket, socket.create_connection(port.socket.getsockname()):
+            assert [listener.problem() for _ in range(3)] == [
+                "",
+                "tcp:8080 accepts no connections",
+                "tcp:8080 accepts no connections",
+            ]
+            port.doRead()
+            assert listener.problem() == ""
+
+    def test_port_that_accepts_under_load_has_none(self) -> None:
+        listener, port = self.open()
+        with port.socket:
+            address = port.socket.getsockname()
+            waiting = [socket.create_connection(address) for _ in range(4)]
+            for _ in range(3):
+                assert listener.problem() == ""
+                port.doRead()
+            assert listener.problem() == ""
+            assert listener.problem() == "tcp:8080 accepts no connections"
+            for client in waiting:
+                client.close()
+
+    def test_socket_that_was_closed_is_one(self) -> None:
+        listener, port = self.open()
+        port.socket.close()
+        assert listener.problem() == "tcp:8080 is closed: Bad file descriptor"
+
+    def test_socket_that_does_not_listen_is_one(self) -> None:
+        listener, port = self.open()
+        port.socket.close()
+        with socket.socket() as port.socket:
+            assert listener.problem() == "tcp:8080 does not listen"
+
+    def test_port_that_was_stopped_is_one(self) -> None:
+        listener, port = self.open()
+        with port.socket:
+            listener.stopService()
+            assert listener.problem() == "tcp:8080 is closed"
+
+    def test_port_without_a_socket_has_none(self) -> None:
+        listener, _ = make(Port(TCP))
+        listener.privilegedStartService()
+        assert listener.problem() == ""
