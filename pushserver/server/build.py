@@ -161,8 +161,18 @@ def build(
     pages_of_user = user_pages(server, beside)
     root = tree(channels, connections, runners, status, server, pages_of_user)
     shortcut = websockets.shortcut(root) if shortcuts else None
-    refusals, admission = peers.refusals, peers.admission
-    site = PushSite(root, limits, pages.error, reactor, turns, shortcut, trust, refusals, admission)
+    site = PushSite(
+        root,
+        limits,
+        pages.error,
+        reactor,
+        turns,
+        shortcut,
+        trust,
+        peers.refusals,
+        peers.admission,
+        accepts_tokens=verifier is not None,
+    )
     run_by = (
         None
         if app is None or handlers is None

@@ -23,6 +23,8 @@ class Surroundings(Protocol):
     """The site of a resource, as the resource needs it."""
 
     trust: Trust
+    accepts_tokens: bool
+    """Whether a token would do in place of an API key."""
 
     def error_page(self, status: int, title: str, message: str, root: str, /) -> bytes:
         """The page of an error; `root` is the relative URL of the server's root."""

@@ -202,7 +202,10 @@ _TOO_MANY = Refusal(
     {"retry-after": "10", "connection": "close"},
 )
 RETRY = {"retry-after": "1"}
-_HEADERS = {401: {"www-authenticate": "ApiKey"}, 429: {"retry-after": "60"}, 503: RETRY}
+_NEEDS_KEY = {"www-authenticate": "ApiKey"}
+BEARER = b'Bearer realm="pushserver"'
+"""The challenge to a request without a token (RFC 6750, section 3)."""
+_HEADERS = {401: _NEEDS_KEY, 429: {"retry-after": "60"}, 503: RETRY}
 """Of the answers to exceptions other than Refusal."""
 _TITLES = {**RESPONSES, 426: b"Upgrade Required", 429: b"Too Many Requests"}
 
@@ -226,6 +229,9 @@ def refuse(request: Request, error: PushServerError) -> bytes:
         headers = {"www-authenticate": _bearer_challenge(text)}
     for name, value in headers.items():
         request.setHeader(name, value)
+    if headers is _NEEDS_KEY and surroundings(request).accepts_tokens:
+        # A field of its own, as not all clients can parse a list of challenges (RFC 9110, 11.6.1).
+        request.responseHeaders.addRawHeader(b"www-authenticate", BEARER)
     # A page repeats its way to the root in each link.
     levels = depth(request)
     if wants(request, (JSON, HTML)) == HTML and levels <= MAX_PAGE_DEPTH:

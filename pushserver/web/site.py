@@ -165,11 +165,13 @@ class PushSite(Site):
         trust: Trust,
         refusals: RefusalLog,
         admission: Admission,
+        accepts_tokens: bool,
     ):
         super().__init__(root, timeout=limits.request_seconds, reactor=reactor)
         self.limits = limits
         self.error_page = error_page
         self.trust = trust
+        self.accepts_tokens = accepts_tokens
         self.channels: set[DeadlineChannel | FirstBytes] = set()
         self.turns = turns
         self._shortcut = shortcut
