@@ -225,6 +225,9 @@ def _check(config: Config, top: Location) -> None:
         Proxies.of(config.server.trusted_proxies)
     except ValueError as error:
         raise server.error("trusted_proxies", str(error)) from None
+    if config.server.proxy_protocol and not config.server.trusted_proxies:
+        problem = "needs server.trusted_proxies, whose headers of the PROXY protocol count"
+        raise server.error("proxy_protocol", problem)
     try:
         Proxies.of(config.limits.exempt_networks)
     except ValueError as error:

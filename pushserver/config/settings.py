@@ -25,6 +25,7 @@ class Server:
     `pages`: the folder of the user's pages, which are served beside the server's URLs.
     `compress`: whether WebSocket clients may use permessage-deflate.
     `trusted_proxies`: addresses and networks of proxies, or `unix`; see `auth.proxies.Trust`.
+    `proxy_protocol`: whether connections of them begin with a header of the PROXY protocol.
     `foreign_variables`: variables PUSHSERVER_... that belong to other programs.
     """
 
@@ -37,6 +38,7 @@ class Server:
     pages: str = ""
     compress: bool = False
     trusted_proxies: list[str] = field(default_factory=list)
+    proxy_protocol: bool = False
     foreign_variables: list[str] = field(default_factory=list)
 
 

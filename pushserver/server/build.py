@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from twisted.web.resource import Resource
 
@@ -69,6 +70,7 @@ from pushserver.usercode.worker import ThreadWorker
 from pushserver.web.gate import Gate, IsOwn
 from pushserver.web.hosts import Hosts
 from pushserver.web.owner import is_own
+from pushserver.web.proxied import ProxiedFactory
 from pushserver.web.resource import ContainerResource
 from pushserver.web.site import PushSite
 from pushserver.web.turns import Turns
@@ -178,7 +180,16 @@ def build(
         if app is None or handlers is None
         else AppService(app, handlers, node, reactor, auth.token_secret)
     )
-    service = PushService(node, site, reactor, storage, run_by, shortcuts)
+    wrap = None
+    if config.server.proxy_protocol:
+        wrap = partial(
+            ProxiedFactory,
+            proxies=proxies,
+            reactor=reactor,
+            monotonic=monotonic,
+            seconds=limits.request_seconds,
+        )
+    service = PushService(node, site, reactor, storage, run_by, shortcuts, wrap)
     if published is not None:
         service.keep_updated(published)
     for text in config.server.listen:

@@ -6,6 +6,7 @@ import errno
 import re
 import select
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -42,10 +43,18 @@ class Listener(Service):
     With Twisted's own, a failure of `listen` becomes a traceback of twistd.
     """
 
-    def __init__(self, endpoint: IStreamServerEndpoint, text: str, factory: IProtocolFactory):
+    def __init__(
+        self,
+        endpoint: IStreamServerEndpoint,
+        text: str,
+        factory: IProtocolFactory,
+        wrap: Callable[[IProtocolFactory], IProtocolFactory] | None = None,
+    ):
+        """`wrap` puts a factory below all others of the port, also below TLS."""
         self._endpoint = endpoint
         self._text = text
         self._factory = factory
+        self._wrap = wrap
         self._port: IListeningPort | None = None
         self._stop = Once()
         self._accepts = _Accepts()
@@ -114,6 +123,9 @@ class Listener(Service):
         self._port = port
         self._stop = Once()
         _bound_accepts(port, self._accepts)
+        if self._wrap is not None:
+            opened: Any = port
+            opened.factory = self._wrap(opened.factory)
         # Twisted lets 50 connections wait, and keeps the setting of an inherited socket. If a
         # thousand reconnect at once, the kernel drops most of them, and they try again a second
         # later. A second call of `listen` changes the number.

@@ -17,7 +17,7 @@ from twisted.internet.defer import (
     maybeDeferred,
 )
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
@@ -64,8 +64,11 @@ class PushService(MultiService):
         storage: Storage | None = None,
         app: AppService | None = None,
         shortcuts: bool = True,
+        wrap: Callable[[IProtocolFactory], IProtocolFactory] | None = None,
     ):
+        """`wrap`: see `Listener`."""
         super().__init__()
+        self._wrap = wrap
         self.node = node
         self._site = site
         self._reactor = reactor
@@ -104,8 +107,13 @@ class PushService(MultiService):
 
     def listen(self, text: str) -> None:
         """Listen on this endpoint from the start; raises StartFailed if it is invalid."""
+        if self._wrap is not None and text.startswith("haproxy:"):
+            raise StartFailed(
+                f"--listen {text}: server.proxy_protocol reads the header of the PROXY protocol;"
+                " leave out haproxy:, which would expect a second one"
+            )
         for named in self._endpoints(text):
-            listener = Listener(named.endpoint, named.text, self._site)
+            listener = Listener(named.endpoint, named.text, self._site, self._wrap)
             listener.setServiceParent(self)
             self._listeners.append(listener)
 

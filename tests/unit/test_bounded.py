@@ -169,6 +169,8 @@ BOUNDS = {
     "transports.unsent.Unsent._backlogs": CONNECTIONS,
     "transports.unsent.Unsent._counts": "the pieces of all backlogs: unsent_bytes",
     "web.turned_away.Exits.waiting": "WAITING",
+    "web.proxied.ProxiedFactory._limiters": "two",
+    "web.proxied.ProxiedFactory.waiting": "connections of trusted proxies, request_seconds each",
     "config.limits.Limits.exempt_networks": CONFIGURED,
     "web.refusal_log.RefusalLog._rates": "MAX_ADDRESSES",
     "web.turns.Turns._waiting": "one of each connection",

@@ -23,6 +23,7 @@ import pytest
 from pushserver.auth import origin
 from pushserver.auth.jwks import MAX_JWKS_BYTES, read_jwks
 from pushserver.auth.origin import allowed_origin, loopback_host
+from pushserver.auth.proxy_header import MAX_BLOCK, SIGNATURE, read_proxy_header
 from pushserver.auth.token_keys import ALGORITHMS, secret_key
 from pushserver.auth.tokens import TokenRules, Verifier
 from pushserver.channels import jsontext
@@ -668,6 +669,11 @@ def _new_pattern(body: bytes) -> object:
 
 
 def other_rows() -> Iterator[Row]:
+    header = refusing(read_proxy_header, ValueError)
+    block = SIGNATURE + b"\x21\x00" + MAX_BLOCK.to_bytes(2, "big")
+    yield Row("PROXY protocol: one line", READ, repeated("1", "PROXY TCP4 "), header)
+    yield Row("PROXY protocol: TLVs", READ, repeated(b"\0", block), header)
+
     def events(data: bytes) -> object:
         return list(Parser(1_000_000).feed(data))
 

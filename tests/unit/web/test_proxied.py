@@ -1,0 +1,197 @@
+"""Connections with a header of the PROXY protocol, on a server in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+
+from pushserver.config.limits import Limits
+from pushserver.config.loader import load
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as ServerSettings
+from pushserver.errors import InvalidConfig, StartFailed
+from pushserver.web.proxied import ProxiedFactory
+from tests.unit.auth.test_proxy_header import FOUR, version_2
+from tests.unit.fakes.web import Line, Log, Server, Trouble, handshake, parse, request
+
+PROXY = IPv4Address("TCP", "10.0.0.1", 50_000)
+HEADERS = [b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\r\n", version_2(FOUR)]
+MOST = Limits(connections_per_address=2)
+
+
+class Proxied:
+    """A server behind a trusted proxy that sends headers."""
+
+    def __init__(
+        self,
+        limits: Limits = MOST,
+        shortcuts: bool = True,
+        trusted: Sequence[str] = ("10.0.0.1", "unix"),
+    ):
+        settings = ServerSettings(trusted_proxies=list(trusted), proxy_protocol=True)
+        self.server = Server(config=Config(server=settings, limits=limits), shortcuts=shortcuts)
+        wrap: Any = self.server.service._wrap
+        self.factory: ProxiedFactory = wrap(self.server.site)
+
+    def connect(self, peer: IAddress = PROXY) -> Line:
+        line = Line(self.server.clock, peer)
+        line.protocol = self.factory.buildProtocol(peer)
+        line.protocol.makeConnection(line)
+        return line
+
+    def counted(self) -> dict[str, int]:
+        return self.server.site.admission._connections._by_name
+
+
+@pytest.mark.parametrize("shortcuts", [True, False])
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("peer", [PROXY, UNIXAddress("")])
+def test_requests_and_websockets_have_the_address_of_the_client(
+    header: bytes, peer: IAddress, shortcuts: bool
+) -> None:
+    proxied = Proxied(shortcuts=shortcuts)
+    with Log() as log:
+        line = proxied.connect(peer)
+        fields = {"origin": "https://evil.example", "x_forwarded_for": "1.1.1.1"}
+        line.send(header + request("/channels/numbers", **fields))
+        assert parse(line.take()).status == 403
+    assert any("203.0.113.7" in text for text in log.take())
+    socket = proxied.connect(peer)
+    socket.send(header)
+    socket.send(request("/channels/numbers", **handshake()))
+    assert parse(socket.take()).status == 101
+    assert proxied.counted() == {"203.0.113.7": 2}
+    for each in (line, socket):
+        each.vanish()
+    assert proxied.counted() == {}
+
+
+def test_client_over_its_bound_is_refused_and_others_are_not() -> None:
+    proxied = Proxied()
+    lines = [proxied.connect() for _ in range(3)]
+    with Log():
+        for line in lines:
+            line.send(HEADERS[0])
+            line.send(request("/channels/numbers", accept="application/json"))
+    assert [parse(line.take()).status for line in lines] == [200, 200, 429]
+    other = proxied.connect()
+    other.send(HEADERS[0].replace(b"113.7", b"113.8"))
+    other.send(request("/channels/numbers", accept="application/json"))
+    assert parse(other.take()).status == 200
+
+
+@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", version_2(b"", 0, 0x20)])
+def test_connection_without_a_client_is_the_proxys_own(header: bytes) -> None:
+    proxied = Proxied()
+    line = proxied.connect()
+    line.send(header + request("/channels/numbers", accept="application/json"))
+    assert parse(line.take()).status == 200
+    assert line.getPeer() == PROXY
+    assert proxied.counted() == {}
+
+
+STRANGER = IPv4Address("TCP", "198.51.100.9", 40_000)
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_header_of_another_peer_is_refused_with_a_line(header: bytes, trouble: Trouble) -> None:
+    proxied = Proxied()
+    line = proxied.connect(STRANGER)
+    line.send(header + request("/channels/numbers", accept="application/json"))
+    assert (line.lost, line.take()) == (True, b"")
+    [text] = trouble.take()
+    assert text == (
+        "closed a connection: 198.51.100.9 sent a header of the PROXY protocol, and is not one of"
+        " trusted_proxies"
+    )
+    line.settle()
+    assert proxied.counted() == {}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_header_of_another_peer_in_pieces_is_no_request(header: bytes) -> None:
+    line = Proxied().connect(STRANGER)
+    for byte in header + request("/channels/numbers", accept="application/json"):
+        line.send(bytes([byte]))
+    assert line.lost
+    assert b"HTTP/1.1 200" not in line.take()
+
+
+@pytest.mark.parametrize("shortcuts", [True, False])
+@pytest.mark.parametrize("peer", [STRANGER, UNIXAddress("")])
+def test_other_peers_connect_without_a_header(peer: IAddress, shortcuts: bool) -> None:
+    proxied = Proxied(shortcuts=shortcuts, trusted=("10.0.0.1",))
+    line = proxied.connect(peer)
+    for _ in range(2):
+        line.send(request("/channels/numbers", accept="application/json"))
+        assert parse(line.take()).status == 200
+    socket = proxied.connect(peer)
+    socket.send(request("/channels/numbers", **handshake()))
+    assert parse(socket.take()).status == 101
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n", b"PROXY \r\n", version_2(FOUR[1:])])
+def test_connection_without_a_valid_header_is_closed_with_a_line(
+    data: bytes, trouble: Trouble
+) -> None:
+    proxied = Proxied()
+    line = proxied.connect()
+    line.send(data)
+    line.send(HEADERS[0])
+    assert (line.lost, line.take()) == (True, b"")
+    [text] = trouble.take()
+    assert text.startswith("closed a connection: 10.0.0.1 is one of trusted_proxies, and sent ")
+    assert not proxied.factory.waiting
+
+
+def test_lines_in_the_log_are_bounded_and_strangers_leave_those_of_proxies(
+    trouble: Trouble,
+) -> None:
+    proxied = Proxied()
+    for peer in (STRANGER, PROXY):
+        for _ in range(100):
+            proxied.connect(peer).send(HEADERS[0][:6] + b"\r\n")
+        assert len(trouble.take()) == 10
+
+
+def test_line_in_the_log_has_no_token(trouble: Trouble) -> None:
+    Proxied().connect().send(b"GET /?token=secret HTTP/1.1\r\n")
+    [text] = trouble.take()
+    assert "GET " in text
+    assert "token" not in text
+
+
+def test_slow_header_is_closed_whatever_it_drips(trouble: Trouble) -> None:
+    proxied = Proxied(replace(MOST, request_seconds=5))
+    line = proxied.connect()
+    for byte in HEADERS[0][:6]:
+        line.send(bytes([byte]))
+        proxied.server.clock.advance(1)
+    assert line.lost
+    [text] = trouble.take()
+    assert text.endswith("no whole header of the PROXY protocol within 5 seconds")
+
+
+def test_stop_of_the_port_closes_connections_without_a_header() -> None:
+    proxied = Proxied()
+    line = proxied.connect()
+    proxied.factory.doStart()
+    proxied.factory.doStop()
+    line.settle()
+    assert line.lost
+    assert not proxied.server.clock.getDelayedCalls()
+
+
+def test_endpoint_that_reads_a_second_header_is_refused() -> None:
+    with pytest.raises(StartFailed, match=r"leave out haproxy:"):
+        Proxied().server.service.listen("haproxy:tcp:0:interface=127.0.0.1")
+
+
+def test_setting_needs_trusted_proxies() -> None:
+    with pytest.raises(InvalidConfig, match=r"proxy_protocol.* needs server\.trusted_proxies"):
+        load("[server]\nproxy_protocol = true\n", "x.toml", {}, {})
