@@ -9,14 +9,17 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pushserver.channels.publication import (
-    ROW_BYTES,
-    Publication,
-    content_bytes,
-    extra_bytes,
-)
+from pushserver.channels.publication import Publication, sizes
 
-_COMPACT_AFTER = 64
+_COMPACT_AFTER = 4
+"""The places of evicted rows that a list keeps besides as many as it has rows.
+
+Cutting them off takes as long as some evictions. With 64, the places of a channel that retains one
+row took more memory than the channel.
+"""
+
+CHANNEL_BYTES = 640
+"""The memory of a channel besides its name and its publications, roughly."""
 
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0, le=3_153_600_000)]
@@ -59,7 +62,7 @@ class Channel:
     exactly floor+1 ... top. `floor_seq` is the seq of the highest evicted row; before the first
     eviction, the seq up to which forgotten channels of this name may have had rows. `epoch` names
     the numbering of the offsets. `time` is that of the newest retained row in Unix seconds, or
-    minus infinity. `bytes` counts the texts of the rows, `memory` also their objects, roughly.
+    minus infinity. `bytes` counts the texts of the rows, `memory` all of the channel, roughly.
     `watched` is set by `History`.
     """
 
@@ -89,7 +92,7 @@ class Channel:
         self.floor = top
         self.floor_seq = floor_seq
         self.bytes = 0
-        self.memory = 0
+        self.memory = CHANNEL_BYTES + len(name)
         self.watched = False
         self.time = float("-inf")
         # A list with a moving start: it reaches any row by its index, a deque walks from its end.
@@ -113,11 +116,9 @@ class Channel:
         self.time = publication.time
         self._rows.append(publication)
         self._births.append(born)
-        size = content_bytes(publication)
+        size, memory = sizes(publication)
         self.bytes += size
-        self.memory += size + ROW_BYTES
-        if publication.tags is not None or publication.info is not None:
-            self.memory += extra_bytes(publication)
+        self.memory += memory
         return self._evict_over(self.options.history_size, self.options.history_bytes)
 
     def expire(self, now: float) -> int:
@@ -164,11 +165,9 @@ class Channel:
         row = self._rows[self._start]
         # At once: the list is cut when many are gone, and a row may have a megabyte.
         self._rows[self._start] = _GONE
-        size = content_bytes(row)
+        size, memory = sizes(row)
         self.bytes -= size
-        self.memory -= size + ROW_BYTES
-        if row.tags is not None or row.info is not None:
-            self.memory -= extra_bytes(row)
+        self.memory -= memory
         self.floor = row.offset
         self.floor_seq = row.seq
         self._start += 1

@@ -8,13 +8,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 
-from pushserver.channels.channel import Channel
+from pushserver.channels.channel import CHANNEL_BYTES, Channel
 from pushserver.channels.forgotten import Forgotten
 from pushserver.channels.publication import Publication
 from pushserver.errors import LimitExceeded
-
-CHANNEL_BYTES = 640
-"""The memory of a channel besides its publications, roughly."""
 
 CANDIDATES = 16
 """The held channels of which the largest is cut."""
@@ -58,14 +55,14 @@ class Room:
     def add(self, channel: Channel, pinned: bool = False) -> Channel:
         """Keep this channel; call `shrink` when it has its watcher or its row."""
         self.channels[channel.name] = channel
-        self.bytes += CHANNEL_BYTES + channel.memory
+        self.bytes += channel.memory
         self.place(channel, pinned)
         return channel
 
     def remove(self, channel: Channel) -> None:
         """Keep this channel no longer."""
         del self.channels[channel.name]
-        self.bytes -= CHANNEL_BYTES + channel.memory
+        self.bytes -= channel.memory
         self._idle.pop(channel.name, None)
         self._held.pop(channel.name, None)
 
@@ -135,12 +132,11 @@ class Room:
             )
         return over
 
-    @property
-    def left(self) -> int:
-        """The bytes for the rows of one more channel; negative if that has no room."""
+    def left(self, name: str) -> int:
+        """The bytes for the rows of this channel, a new one; negative if that has no room."""
         if len(self.channels) >= self.most_channels:
             return -1
-        return self.most_bytes - self.bytes - CHANNEL_BYTES
+        return self.most_bytes - self.bytes - CHANNEL_BYTES - len(name)
 
     def reverse(self) -> None:
         """Note that idle channels were added in the opposite order of their last use."""

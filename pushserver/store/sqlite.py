@@ -145,8 +145,8 @@ class SqliteFile:
             if not isinstance(generation, int):
                 raise ValueError(f"channel {name} has generation {generation!r:.40}")
             epoch = channel_epoch(history.epoch, generation)
-            rows, after = self._newest_rows(name, epoch, floor, top, room.left)
-            if after is None and room.left >= 0:
+            rows, after = self._newest_rows(name, epoch, floor, top, room.left(name))
+            if after is None and room.left(name) >= 0:
                 channel = history.restore(name, epoch, floor, floor_seq)
             elif after is not None and rows:
                 changes.left_out += after.offset - floor

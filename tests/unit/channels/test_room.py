@@ -7,17 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushserver.channels import history as history_module
-from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.channel import CHANNEL_BYTES, ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Draft, Publication, memory_bytes
-from pushserver.channels.room import CANDIDATES, CHANNEL_BYTES, Room
+from pushserver.channels.room import CANDIDATES, Room
 from pushserver.errors import LimitExceeded
 from tests.unit.fakes.tools import EPOCH, programs
 
 ROW = memory_bytes(Publication("a", EPOCH, 1, 1, 0.0, "message", b"1"))
-CHANNEL = CHANNEL_BYTES + ROW
-"""The memory of a channel with one publication."""
+EMPTY = CHANNEL_BYTES + 1
+"""The memory of a channel whose name is a letter."""
+CHANNEL = EMPTY + ROW
+"""With one publication."""
 
 
 class Bounded:
@@ -100,7 +102,7 @@ def test_channel_that_makes_room_is_forgotten_as_the_rules_say() -> None:
 
 
 def test_watched_channel_keeps_its_numbers_and_loses_the_older_half() -> None:
-    world = Bounded(CHANNEL_BYTES + 8 * ROW)
+    world = Bounded(EMPTY + 8 * ROW)
     world.watch("a")
     world.add(*"a" * 8)
     assert world.evicted == []
@@ -225,7 +227,7 @@ STEPS = st.one_of(
 def test_bounds_hold_and_every_loss_is_told(
     steps: list[tuple[str, str]], channels: int, rows: int
 ) -> None:
-    world = Bounded(4 * CHANNEL_BYTES + rows * ROW, channels, "e")
+    world = Bounded(4 * EMPTY + rows * ROW, channels, "e")
     history, log = world.history, list[tuple[str, int]]()
     watched: set[str] = set()
     now = 0.0
@@ -271,7 +273,7 @@ def check(world: Bounded, watched: set[str], channels: int) -> None:
     """The sums are those of what is kept, and the bounds hold unless nothing can be evicted."""
     history, room = world.history, world.room
     kept = [row for channel in history.channels.values() for row in channel.after(0)]
-    size = CHANNEL_BYTES * len(history.channels) + sum(map(memory_bytes, kept))
+    size = EMPTY * len(history.channels) + sum(map(memory_bytes, kept))
     assert room.bytes == size
     idle = set(history.channels) - watched - set(history._pinned) - {"e"}
     assert set(room._idle) == idle

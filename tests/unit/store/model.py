@@ -16,10 +16,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from pushserver.channels.channel import CHANNEL_BYTES
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, Keys
 from pushserver.channels.publication import Draft, Publication, memory_bytes
-from pushserver.channels.room import CHANNEL_BYTES, Room
+from pushserver.channels.room import Room
 from pushserver.config.limits import Limits
 from pushserver.errors import Unavailable
 from pushserver.hub.broker import MemoryBroker
@@ -490,14 +491,14 @@ class World(Lists):
     def _check_bounds(self) -> None:
         room, channels = self.node.history.room, self.node.history.channels
         rows = [row for channel in channels.values() for row in channel.after(0)]
-        size = len(channels) * CHANNEL_BYTES + sum(map(memory_bytes, rows))
+        size = sum(map(_empty, channels)) + sum(map(memory_bytes, rows))
         assert room.bytes == size, "not what is kept"
         for name, channel in channels.items():
             assert channel.watched == self.node.hub.is_watched(name)
         # Those of a sync commit are made without a question.
-        pinned = len(self.node.history._pinned)
-        assert size <= TIGHT[0] + pinned * CHANNEL_BYTES, "too many bytes"
-        assert len(channels) <= TIGHT[1] + 1 + pinned, "too many channels"
+        pinned = self.node.history._pinned
+        assert size <= TIGHT[0] + sum(map(_empty, pinned)), "too many bytes"
+        assert len(channels) <= TIGHT[1] + 1 + len(pinned), "too many channels"
 
     def _note_job(self) -> None:
         """Note the time of a commit that has started."""
@@ -510,3 +511,8 @@ class World(Lists):
         job: Any = THREAD.jobs[0][1]
         batch: Batch = job.args[0]
         return batch
+
+
+def _empty(channel: str) -> int:
+    """The memory of a channel of this name without publications."""
+    return CHANNEL_BYTES + len(channel)

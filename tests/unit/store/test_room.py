@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.channel import CHANNEL_BYTES, ChannelOptions
 from pushserver.channels.position import Cursor, Position, Start
-from pushserver.channels.room import CHANNEL_BYTES, Room
+from pushserver.channels.room import Room
 from tests.unit.fakes.web import Trouble
 from tests.unit.store.runs import INTERVAL, THREAD, Run
 
