@@ -23,7 +23,7 @@ from benchmarks.servers.turns import Turns
 from pushserver.channels import jsontext
 from pushserver.channels.publication import Draft
 from pushserver.errors import Unavailable
-from pushserver.server import build as assembly
+from pushserver.server import front as assembly
 from pushserver.server.logging import run as run_coroutine
 
 RETRY_SECONDS = 0.005

@@ -55,7 +55,7 @@ class Dispatcher:
         self._threads = threads
         self._timer = timer
         self._monotonic = monotonic
-        self._seconds = seconds
+        self.seconds = seconds
         self._starting: list[Deferred[None]] | None = None
         self._leaving = 0
         self._when_left: Deferred[None] | None = None
@@ -70,7 +70,7 @@ class Dispatcher:
 
     async def start(self) -> None:
         """Call the `start` handler, and then let the waiting clients in."""
-        await self._notify_server("start", self._seconds)
+        await self._notify_server("start", self.seconds)
         waiting, self._starting = self._starting or [], None
         for started in waiting:
             started.callback(None)
@@ -170,7 +170,7 @@ class Dispatcher:
         handler = self._registry.find("disconnect")
         if client is not None and handler is not None:
             self._leaving += 1
-            call = self._notify(handler, self._seconds, client, reason)
+            call = self._notify(handler, self.seconds, client, reason)
             Deferred.fromCoroutine(call).addBoth(self._left)
 
     def _left(self, _: object) -> None:
@@ -230,7 +230,7 @@ class Dispatcher:
         """Call the handler for an event of the server, if there is one."""
         handler = self._registry.find(event)
         if handler is not None:
-            await self._notify(handler, min(seconds, self._seconds))
+            await self._notify(handler, min(seconds, self.seconds))
 
     async def _notify(self, handler: Handler, seconds: float, *arguments: Any) -> None:
         """Call the handler and ignore its result; raises nothing."""
@@ -244,7 +244,7 @@ class Dispatcher:
 
     async def _call(self, handler: Handler, *arguments: Any, seconds: float = 0.0) -> Any:
         """Return the handler's result; raises Refused, or HandlerFailed, which has been logged."""
-        seconds = seconds or self._seconds
+        seconds = seconds or self.seconds
         call = Call(handler, arguments[: handler.arity])
         answer = Deferred.fromCoroutine(self._answer(call))
         try:
@@ -255,7 +255,7 @@ class Dispatcher:
             self._failures.busy(handler)
             raise HandlerFailed("too many calls wait for the application") from None
         except Late:
-            limit = " (handler_seconds)" if seconds == self._seconds else ""
+            limit = " (handler_seconds)" if seconds == self.seconds else ""
             self._failures.late(handler, call.late(seconds) + limit)
             raise HandlerFailed("the application did not answer in time") from None
         except (KeyboardInterrupt, GeneratorExit):

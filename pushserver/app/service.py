@@ -44,13 +44,21 @@ class AppService(Service):
         self._node = node
         self._reactor = reactor
         self._token_secret = token_secret
+        self._link: ServerLink | None = None
         self._stop = Once()
 
     def startService(self) -> None:
         super().startService()
-        link = ServerLink(self._node, self._reactor, self._token_secret)
+        link = self._link = ServerLink(self._node, self._reactor, self._token_secret)
         self._app.attach(link, self._dispatcher)
         self._dispatcher.attach(link)
+
+    def reconfigure(self, token_secret: str, handler_seconds: float) -> None:
+        """Change the secret of the tokens, and the time limit of handlers called from now on."""
+        self._token_secret = token_secret
+        if self._link is not None:
+            self._link.token_secret = token_secret
+        self._dispatcher.seconds = handler_seconds
 
     async def call_start_handler(self) -> None:
         """Call the `start` handler, once the reactor runs, and wait for it."""

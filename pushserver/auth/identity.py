@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pushserver.auth.keys import Key
 from pushserver.auth.patterns import NONE, Patterns
+from pushserver.auth.token_keys import TokenKey
 from pushserver.errors import PushServerError
 
 LATEST = 100_000_000_000
@@ -19,7 +20,8 @@ class Grant:
 
     `info` (the `chan_info` of the subscription) and `data` (for the client) are JSON text, or
     empty. `expires` is the end of the subscription in Unix seconds, 0 for none. `override` has
-    options of the channel for this subscription, such as `force_push_join_leave`.
+    options of the channel for this subscription, such as `force_push_join_leave`. `proof`: the key
+    that verified the token.
     """
 
     channel: str
@@ -27,6 +29,7 @@ class Grant:
     data: bytes = b""
     expires: float = 0.0
     override: Mapping[str, bool] = field(default_factory=dict)
+    proof: TokenKey | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Identity:
     application's `authenticate` handler proved it. `key`: the API key of the request. `channels`:
     the channels that the token permits; `subs`: the subscriptions that the server makes for it.
     `problem`: the error of a key or token that the peer gave; where the identity does not suffice,
-    the peer gets this error.
+    the peer gets this error. `proof`: the key that verified the token, if there was one.
     """
 
     user: str = ""
@@ -49,6 +52,7 @@ class Identity:
     channels: Patterns = NONE
     subs: Mapping[str, Grant] = field(default_factory=dict)
     problem: PushServerError | None = None
+    proof: TokenKey | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_anonymous(self) -> bool:

@@ -6,7 +6,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal, get_args
 
@@ -38,12 +38,14 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}", re.IGNORECASE)
 class Key:
     """A key of the configuration, without its secret: `may` do this on these channels.
 
-    The keys of `auth.api_keys` have no name, and may do everything.
+    The keys of `auth.api_keys` have no name, and may do everything. `secret` is the hash of the
+    secret, by which the key is found in a later configuration.
     """
 
     name: str = ""
     channels: Patterns = EVERY
     may: frozenset[Scope] = EVERYTHING
+    secret: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def setting(self) -> str:
@@ -96,6 +98,10 @@ class Keys:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def current(self, key: Key) -> Key | None:
+        """The key with the same secret as a key of an earlier configuration."""
+        return next((each for each, secret in self._keys if secret == key.secret), None)
 
     def find(self, text: str) -> Key | None:
         """The key with this secret. The time does not depend on the secrets."""

@@ -60,7 +60,7 @@ class Permissions:
     ):
         self._options = options
         self._handled = handled
-        self._closed = closed
+        self.closed = closed
 
     def check(
         self,
@@ -85,7 +85,7 @@ class Permissions:
             return False
         if member and setting == "subscribe":
             return False
-        if self._closed and identity.is_anonymous:
+        if self.closed and identity.is_anonymous:
             raise self._denied(identity, NeedsKey(401, _CLOSED))
         users = users_of(channel)
         if users is not None and identity.user not in users:
@@ -128,13 +128,13 @@ class Permissions:
 
     def check_connect(self, identity: Identity) -> None:
         """Return if this peer may open a session; raise Denied."""
-        if self._closed and identity.is_anonymous:
+        if self.closed and identity.is_anonymous:
             raise identity.problem or NeedsKey(401, _CLOSED)
 
     def useful(self, channel: str) -> tuple[Literal["token", "key"], ...]:
         """The kinds of credentials that may change a decision about this channel."""
         rules = {self.rule(action, channel)[0] for action in ("subscribe", "publish")}
-        if self._closed or users_of(channel) is not None or rules & {"users", "token", "handler"}:
+        if self.closed or users_of(channel) is not None or rules & {"users", "token", "handler"}:
             return ("token", "key")
         return ("key",) if "key" in rules else ()
 

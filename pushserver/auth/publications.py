@@ -35,6 +35,12 @@ class Publications:
         self._address = _Bound("address", "address_publications_per_second", per_address)
         self._clock = clock
 
+    def reconfigure(self, per_user: int, per_key: int, per_address: int) -> None:
+        """Change the rates."""
+        self._user.reconfigure(per_user)
+        self._key.reconfigure(per_key)
+        self._address.reconfigure(per_address)
+
     def check(self, identity: Identity, address: str | None, count: int = 1) -> None:
         """Count publications of a peer, all or none; raises TooMany.
 
@@ -58,9 +64,14 @@ class _Bound:
     """One of the bounds."""
 
     def __init__(self, kind: str, setting: str, per_second: int):
-        self._message = f"more than {per_second} publications of this {kind} a second"
+        self._kind = kind
         self._setting = setting
         self._rates = Rates(per_second, BURST * per_second)
+        self.reconfigure(per_second)
+
+    def reconfigure(self, per_second: int) -> None:
+        self._message = f"more than {per_second} publications of this {self._kind} a second"
+        self._rates.reconfigure(per_second, BURST * per_second)
 
     def check(self, name: str, now: float, count: int) -> None:
         delay = self._rates.delay(name, now, count)

@@ -28,6 +28,10 @@ class Addresses:
     """
 
     def __init__(self, exempt: Proxies, proxies: Proxies):
+        self.reconfigure(exempt, proxies)
+
+    def reconfigure(self, exempt: Proxies, proxies: Proxies) -> None:
+        """Change the exempt addresses; an open connection keeps the name that it has."""
         networks = exempt.networks + proxies.networks
         self._exempt = Proxies(networks, exempt.unix or proxies.unix)
         self.name = lru_cache(1_024)(self._name)
@@ -41,11 +45,16 @@ class Connections:
 
     def __init__(self, most: int, per_name: int, new_per_second: int):
         self.open = 0
+        self._rates = Rates(new_per_second, BURST * new_per_second)
+        self._by_name: dict[str, int] = {}
+        self.reconfigure(most, per_name, new_per_second)
+
+    def reconfigure(self, most: int, per_name: int, new_per_second: int) -> None:
+        """Change the bounds; connections over a lower bound stay open."""
         self._most = most
         self._per_name = per_name
         self._new_per_second = new_per_second
-        self._rates = Rates(new_per_second, BURST * new_per_second)
-        self._by_name: dict[str, int] = {}
+        self._rates.reconfigure(new_per_second, BURST * new_per_second)
 
     def enter(self, name: str, now: float) -> None:
         """Count a new connection, until `leave`; raises TooMany and counts nothing."""
@@ -89,16 +98,16 @@ class Connections:
 
 
 class Users:
-    """The connections of each user; the empty user is not counted."""
+    """The connections of each user, at most `most`; the empty user is not counted."""
 
     def __init__(self, most: int):
-        self._most = most
+        self.most = most
         self._counts: dict[str, int] = {}
 
     def check(self, user: str) -> None:
         """Raise TooMany if the user has no room for another connection."""
         count = self._counts.get(user, 0)
-        if count >= self._most:
+        if count >= self.most:
             message = f"this user has {count} connections already"
             raise TooMany(message, "connections_per_user", FULL_SECONDS)
 

@@ -22,11 +22,15 @@ class Rates:
     """
 
     def __init__(self, per_second: float, at_once: float):
-        self._seconds_each = 1 / per_second
-        self._most_seconds = at_once / per_second
+        self.reconfigure(per_second, at_once)
         self._salt = secrets.token_hex(8)
         # Made by the first event: many servers have only peers without bounds.
         self._rows: tuple[array[float], array[float]] | None = None
+
+    def reconfigure(self, per_second: float, at_once: float) -> None:
+        """Change the rate; each name keeps the time at which its bucket will be full."""
+        self._seconds_each = 1 / per_second
+        self._most_seconds = at_once / per_second
 
     def delay(self, name: str, now: float, count: int = 1) -> float:
         """Count events if they are allowed now; return 0.0, or the seconds until they are.

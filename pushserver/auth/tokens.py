@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from pushserver.auth.identity import LATEST, Grant, Identity
@@ -72,17 +72,25 @@ class Verifier:
         self.rules = rules
         self._own = tuple(keys)
         self._keys = self._own
+        self.published: tuple[TokenKey, ...] = ()
 
     def set_published(self, keys: Iterable[TokenKey]) -> None:
         """Use the keys of a set, in place of those of an earlier set."""
-        self._keys = (*self._own, *keys)
+        self.published = tuple(keys)
+        self._keys = (*self._own, *self.published)
+
+    def accepts(self, key: TokenKey) -> bool:
+        """Whether the key is one of these; it may have been made by another verifier."""
+        return any(
+            (key.algorithm, key.material) == (own.algorithm, own.material) for own in self._keys
+        )
 
     def connection(self, text: str, now: float) -> Identity:
         """The identity that a token of a connection proves, at `now` in Unix seconds.
 
         Raises ExpiredToken; InvalidToken for any other fault; UnknownKeyId if no key has its `kid`.
         """
-        claims, expires = self._claims(text, now)
+        claims, expires, key = self._claims(text, now)
         if "channel" in claims:
             _refuse(
                 "this is a token of a subscription (it has the claim channel), not of a connection"
@@ -95,6 +103,7 @@ class Verifier:
             token=True,
             channels=self._channels(claims),
             subs=self._personal(user) | self._subs(claims),
+            proof=key,
         )
 
     def subscription(self, text: str, channel: str, user: str, now: float) -> Grant:
@@ -102,7 +111,7 @@ class Verifier:
 
         Raises the same as `connection`, also for a token of another channel or user.
         """
-        claims, expires = self._claims(text, now)
+        claims, expires, key = self._claims(text, now)
         if "channel" not in claims:
             _refuse("the token of a subscription needs the claim channel")
         if claims["channel"] != channel:
@@ -113,15 +122,15 @@ class Verifier:
                 f"{claim} is {_shown(claims.get(claim, ''))}, expected the user of the connection,"
                 f" {_shown(user)}"
             )
-        return _grant(channel, claims, expires, "")
+        return replace(_grant(channel, claims, expires, ""), proof=key)
 
-    def _claims(self, text: str, now: float) -> tuple[Claims, float]:
-        """The claims of a valid token, and the end of what it permits."""
+    def _claims(self, text: str, now: float) -> tuple[Claims, float, TokenKey]:
+        """The claims of a valid token, the end of what it permits, and the key that verified it."""
         head, signed, signature, body = self._parts(text)
-        self._check_signature(head, signed, signature)
+        key = self._verified(head, signed, signature)
         claims = _object(body, "claims")
         self._check_party(claims)
-        return claims, self._end(claims, now)
+        return claims, self._end(claims, now), key
 
     def _parts(self, text: str) -> tuple[Claims, bytes, bytes, bytes]:
         if len(text) > self.rules.max_bytes:
@@ -135,7 +144,8 @@ class Verifier:
         first, _, body = signed.partition(".")
         return _object(_base64(first), "head"), signed.encode(), _base64(signature), _base64(body)
 
-    def _check_signature(self, head: Claims, signed: bytes, signature: bytes) -> None:
+    def _verified(self, head: Claims, signed: bytes, signature: bytes) -> TokenKey:
+        """The key of the signature; raises InvalidToken."""
         algorithm, kid = head.get("alg"), head.get("kid", "")
         if not isinstance(algorithm, str) or algorithm not in self.rules.algorithms:
             allowed = ", ".join(name for name in ALGORITHMS if name in self.rules.algorithms)
@@ -155,7 +165,8 @@ class Verifier:
         ]
         if not kid and len(keys) > MOST_TRIED:
             _refuse(f"kid is missing, and this server has {len(keys)} keys for {algorithm}")
-        if not any(key.verifies(signed, signature) for key in keys):
+        found = next((key for key in keys if key.verifies(signed, signature)), None)
+        if found is None:
             if kid and not any(key.kid == kid for key in self._keys):
                 raise UnknownKeyId(f"invalid token: kid is {kid!r:.80}, and no key has this name")
             _refuse(
@@ -163,6 +174,7 @@ class Verifier:
                 f" {'auth.token_secret and ' if algorithm == 'HS256' else ''}auth.token_keys"
                 f"{'' if algorithm == 'HS256' else ' and the JSON Web Key Set'}"
             )
+        return found
 
     def _check_party(self, claims: Claims) -> None:
         rules = self.rules

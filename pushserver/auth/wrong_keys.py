@@ -19,6 +19,10 @@ class WrongKeys:
     def __init__(self, per_minute: int):
         self._rates = Rates(per_minute / 60, per_minute)
 
+    def reconfigure(self, per_minute: int) -> None:
+        """Change the rate."""
+        self._rates.reconfigure(per_minute / 60, per_minute)
+
     def is_too_many(self, address: str | None, now: float) -> bool:
         """Count a wrong key from this address; return whether it is one too many.
 

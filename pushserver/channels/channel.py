@@ -122,9 +122,12 @@ class Channel:
         return self._evict_over(self.options.history_size, self.options.history_bytes)
 
     def expire(self, now: float) -> int:
-        """Evict rows older than `history_ttl` at `now` (steady clock); return their number."""
+        """Evict rows older than `history_ttl` at `now` (steady clock); return their number.
+
+        Rows over the bounds go too: a reload may have made these smaller.
+        """
         ttl = self.options.history_ttl
-        evicted = 0
+        evicted = self._evict_over(self.options.history_size, self.options.history_bytes)
         while ttl and self.floor < self.top and self._births[self._start] + ttl <= now:
             self._evict()
             evicted += 1

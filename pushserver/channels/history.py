@@ -90,6 +90,12 @@ class History:
         self._pinned: dict[str, bool] = {}
         self._unswept: list[str] = []
 
+    def reconfigure(self, options: Callable[[str], ChannelOptions]) -> None:
+        """Change the options of all channels; the next sweep evicts by them."""
+        self._options = options
+        for channel in self.channels.values():
+            channel.options = options(channel.name)
+
     def options(self, name: str) -> ChannelOptions:
         """The options of the channel of this name, whether it exists or not."""
         channel = self.channels.get(name)

@@ -64,10 +64,14 @@ class Keys:
     def __init__(self, most: int, most_of_one: int = 0):
         """`most_of_one` 0 stands for `most`."""
         self.forgotten_seq = 0
-        self._most = most
-        self._most_of_one = most_of_one or most
+        self.reconfigure(most, most_of_one)
         self._entries: dict[tuple[str, str], tuple[KeyEntry, float]] = {}
         self._counts: dict[str, int] = {}
+
+    def reconfigure(self, most: int, most_of_one: int = 0) -> None:
+        """Change the bounds; keys over a lower bound stay until they expire."""
+        self._most = most
+        self._most_of_one = most_of_one or most
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -52,6 +52,15 @@ class Room:
         self._idle: OrderedDict[str, Channel] = OrderedDict()
         self._held: OrderedDict[str, Channel] = OrderedDict()
 
+    def reconfigure(self, most_bytes: int, most_channels: int, lasting: frozenset[str]) -> None:
+        """Change the bounds and the channels of the configuration; the next use makes room."""
+        self.most_bytes = most_bytes
+        self.most_channels = most_channels
+        changed, self.lasting = self.lasting ^ lasting, lasting
+        for name in changed:
+            if name in self.channels:
+                self.place(self.channels[name])
+
     def add(self, channel: Channel, pinned: bool = False) -> Channel:
         """Keep this channel; call `shrink` when it has its watcher or its row."""
         self.channels[channel.name] = channel

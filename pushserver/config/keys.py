@@ -44,7 +44,7 @@ def make_keys(auth: Auth, auth_location: Location = _AUTH) -> Keys:
     for number, text in enumerate(auth.api_keys, 1):
         if problem := _problem(text):
             raise auth_location.error("api_keys", f"key {number} {problem}")
-        found[digest(text)] = Key()
+        found[digest(text)] = Key(secret=digest(text))
     tables = auth_location.inner("keys")
     for name, settings in auth.keys.items():
         location = tables.inner(name)
@@ -52,18 +52,18 @@ def make_keys(auth: Auth, auth_location: Location = _AUTH) -> Keys:
         if secret in found:
             other = found[secret].setting
             raise location.error("", f"it is the same key as in {other}, expected another one")
-        found[secret] = _key(name, settings, location)
+        found[secret] = _key(name, settings, secret, location)
     return Keys((key, secret) for secret, key in found.items())
 
 
-def _key(name: str, settings: KeySettings, location: Location) -> Key:
+def _key(name: str, settings: KeySettings, secret: bytes, location: Location) -> Key:
     setting = ""
     try:
         check_key_name(name)
         setting = "channels"
         channels = Patterns.of(settings.channels)
         setting = "may"
-        return Key(name, channels, check_scopes(settings.may))
+        return Key(name, channels, check_scopes(settings.may), secret)
     except ValueError as error:
         raise location.error(setting, str(error)) from None
 

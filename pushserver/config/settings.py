@@ -21,7 +21,7 @@ class Server:
     `names`: names of the server in the Host of requests that a proxy on this machine passes on
     without a forwarding header.
     `front_channel`: the channel at `/`; if empty, that of the first source
-    (`server.build.front_channel`).
+    (`server.front.front_channel`).
     `pages`: the folder of the user's pages, which are served beside the server's URLs.
     `compress`: whether WebSocket clients may use permessage-deflate.
     `trusted_proxies`: addresses and networks of proxies, or `unix`; see `auth.proxies.Trust`.

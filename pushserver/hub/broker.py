@@ -8,6 +8,7 @@ from typing import Protocol
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import KeyEntry, Keys
 from pushserver.channels.publication import Draft, Publication, Receipt
+from pushserver.config.limits import Limits
 from pushserver.hub.metrics import Metrics
 
 Deliver = Callable[[Publication], None]
@@ -99,6 +100,11 @@ class MemoryBroker:
 
     def attach(self, deliver: Deliver) -> None:
         self._deliver = deliver
+
+    def reconfigure(self, limits: Limits, lasting: frozenset[str]) -> None:
+        """Change the bounds, and the channels that outlast others (see `Room`)."""
+        self.history.room.reconfigure(limits.history_total_bytes, limits.channels, lasting)
+        self._keys.reconfigure(limits.idempotency_keys, limits.idempotency_keys_per_publisher)
 
     async def publish(self, draft: Draft) -> Receipt:
         now = self._monotonic()

@@ -28,7 +28,7 @@ class Presence:
 
     def __init__(self, hub: Hub, announced_audience: int):
         self._hub = hub
-        self._announced_audience = announced_audience
+        self.announced_audience = announced_audience
         self._observers: dict[str, dict[Observer, None]] = {}
         # Only of subscriptions with a `chan_info`.
         self._infos: dict[tuple[str, Subscriber], ClientInfo] = {}
@@ -69,7 +69,7 @@ class Presence:
         observers = self._observers.get(channel)
         if not observers or observer not in observers:
             return b""
-        crowd = self._hub.size(channel) > self._announced_audience
+        crowd = self._hub.size(channel) > self.announced_audience
         return b"" if crowd else centrifuge.join_push(channel, self.info(channel, observer))
 
     def _joined(self, channel: str, subscriber: Subscriber) -> None:
@@ -89,7 +89,7 @@ class Presence:
         self, channel: str, subscriber: Subscriber, push: Callable[[str, ClientInfo], bytes]
     ) -> None:
         observers = self._observers.get(channel)
-        if observers and self._hub.size(channel) <= self._announced_audience:
+        if observers and self._hub.size(channel) <= self.announced_audience:
             text = push(channel, self.info(channel, subscriber))
             for observer in tuple(observers):
                 observer.push(text)

@@ -263,6 +263,9 @@ class Methods:
             reader.end(centrifuge.EXPIRED, "expired")
         return {}
 
+    async def reload(self, call: InfoCall) -> object:
+        return await self._node.reload()
+
     def _check_time(self, expire_at: int) -> None:
         _check_unit(expire_at)
         if expire_at < 0 or 0 < expire_at <= self._node.clock():
@@ -327,6 +330,7 @@ METHODS = {
     "unsubscribe": Method(UnsubscribeCall, Methods.unsubscribe, "admin"),
     "disconnect": Method(DisconnectCall, Methods.disconnect, "admin"),
     "refresh": Method(RefreshCall, Methods.refresh, "admin"),
+    "reload": Method(InfoCall, Methods.reload, "admin"),
 }
 KNOWN = ", ".join(METHODS)
 WITHOUT_PROOF = frozenset(

@@ -26,9 +26,30 @@ class PeerBounds:
 
     refusals: RefusalLog
     excesses: Excesses
+    addresses: Addresses
+    connections: Connections
     admission: Admission
     publications: Publications
     unread: Bounds
+
+    def reconfigure(self, limits: Limits, proxies: Proxies) -> None:
+        """Change the bounds in place: open connections keep their counts and use the new ones."""
+        address_of = partial(client_address, proxies=proxies)
+        self.refusals.address = address_of
+        self.admission.address = address_of
+        self.addresses.reconfigure(Proxies.of(limits.exempt_networks), proxies)
+        self.connections.reconfigure(
+            limits.connections, limits.connections_per_address, limits.new_connections_per_second
+        )
+        self.publications.reconfigure(
+            limits.user_publications_per_second,
+            limits.key_publications_per_second,
+            limits.address_publications_per_second,
+        )
+        self.unread.bytes = limits.queue_bytes
+        self.unread.seconds = limits.queue_seconds
+        self.unread.slow_bytes_per_second = limits.slow_bytes_per_second
+        self.unread.unsent.most = limits.unsent_bytes
 
 
 def make_bounds(
@@ -63,4 +84,4 @@ def make_bounds(
         Unsent(limits.unsent_bytes, partial(reactor.callLater, 0)),
     )
     admission = Admission(addresses, connections, excesses, monotonic, address_of)
-    return PeerBounds(refusals, excesses, admission, publications, unread)
+    return PeerBounds(refusals, excesses, addresses, connections, admission, publications, unread)

@@ -59,19 +59,19 @@ def serve(options: Options, app: App | None = None, reactor: str = "", browse: b
             raise
         error = failed
     running = _install(reactor, app)
-    prepare(options, running)
-    settings = Log()
+    handlers = prepare(options, running)
+    settings, levels = Log(), None
     try:
         if error is not None:
             raise error
-        made = make_service(options, running, app, watched)
+        made = make_service(options, running, app, watched, handlers)
         service: IService = made
-        settings = made.log
+        settings, levels = made.log, made.levels
     except StartFailed as failed:
         service = retry(failed, running, watched)
     finally:
         # Twisted keeps what was logged before.
-        observer = serve_observer(settings, os.environ)
+        observer = serve_observer(settings, os.environ, levels)
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     if isinstance(service, PushService):
         again = watched is not None and watched.again

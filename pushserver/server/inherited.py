@@ -13,6 +13,8 @@ from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from zope.interface import implementer
 
+from pushserver.server.certificates import Certificate
+
 PREFIX = "systemd:"
 _KEYS = ("domain", "index", "name")
 """The parameters of the endpoint, as in Twisted: `systemd:INET:0` has the first two."""
@@ -33,10 +35,11 @@ class Inherited:
 
 @dataclass(frozen=True, slots=True)
 class NamedEndpoint:
-    """An endpoint, and its text in messages."""
+    """An endpoint, its text in messages, and its certificate if it has one."""
 
     text: str
     endpoint: IStreamServerEndpoint
+    certificate: Certificate | None = None
 
 
 def passed(environment: Mapping[str, str]) -> list[Inherited]:

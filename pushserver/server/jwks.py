@@ -77,6 +77,13 @@ class PublishedKeys(Service):
         self._failed = False
         self._warnings = LogLimiter()
 
+    def take_over(self, before: PublishedKeys) -> None:
+        """Use the keys of an earlier service for the same set, until the set is read again."""
+        self._names, self._good_at = before._names, before._good_at
+        allowed = self._verifier.rules.algorithms
+        keys = before._verifier.published
+        self._verifier.set_published(key for key in keys if key.algorithm in allowed)
+
     def startService(self) -> None:
         super().startService()
         self._start_reading()

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.python.failure import Failure
 
 from pushserver.errors import StartFailed
+from pushserver.server.certificates import Certificate
 from pushserver.server.port_owner import free_port, owner
 from pushserver.usercode.once import Once
 
@@ -49,12 +50,14 @@ class Listener(Service):
         text: str,
         factory: IProtocolFactory,
         wrap: Callable[[IProtocolFactory], IProtocolFactory] | None = None,
+        certificate: Certificate | None = None,
     ):
         """`wrap` puts a factory below all others of the port, also below TLS."""
         self._endpoint = endpoint
         self._text = text
         self._factory = factory
         self._wrap = wrap
+        self._certificate = certificate
         self._port: IListeningPort | None = None
         self._stop = Once()
         self._accepts = _Accepts()
@@ -82,6 +85,18 @@ class Listener(Service):
         port, self._port = self._port, None
         if port is not None:
             await maybeDeferred(port.stopListening)
+
+    def read_certificate(self) -> Callable[[], bool]:
+        """Read the certificate again; return the call that uses it (see `Certificate.read`).
+
+        Raises StartFailed.
+        """
+        if self._certificate is None:
+            return lambda: False
+        try:
+            return self._certificate.read()
+        except Exception as error:
+            raise StartFailed(f"--listen {self._text}: {error}") from None
 
     def url(self) -> str:
         """The URL for a browser on this machine; the endpoint if it is not a TCP port."""

@@ -65,8 +65,13 @@ class Levels:
 
     def __init__(self, settings: Log, defaults: Mapping[str, str] | None = None):
         """`defaults`: levels of parts without a setting."""
+        self.defaults = defaults or {}
+        self.use(settings)
+
+    def use(self, settings: Log) -> None:
+        """Use the levels of these settings from now on."""
         self._least = LogLevel.lookupByName(settings.level)
-        named = {**(defaults or {}), **settings.levels}
+        named = {**self.defaults, **settings.levels}
         self._parts = {part: LogLevel.lookupByName(level) for part, level in named.items()}
 
     def __call__(self, event: LogEvent) -> Any:
@@ -172,22 +177,33 @@ def _observer(out: Output, line: Callable[[LogEvent], str]) -> ILogObserver:
     return observer
 
 
-def serve_observer(settings: Log, environment: Mapping[str, str]) -> ILogObserver:
+def serve_observer(
+    settings: Log, environment: Mapping[str, str], levels: Levels | None = None
+) -> ILogObserver:
     """The log of a server in the foreground, on standard error.
 
     Messages of Twisted below the level of a warning are left out, unless the settings say more.
+    `levels`: those of the server, by default of its settings.
     """
     out = sys.stderr
     make = _special(settings, environment, out) or terminal_observer
-    return _filtered(make(out), Levels(settings, {_TWISTED: "warn"}))
+    levels = levels or Levels(settings)
+    levels.defaults = {_TWISTED: "warn"}
+    levels.use(settings)
+    return _filtered(make(out), levels)
 
 
 def daemon_observer(
-    settings: Log, environment: Mapping[str, str], options: Mapping[str, Any], reactor: Reactor
+    settings: Log,
+    environment: Mapping[str, str],
+    options: Mapping[str, Any],
+    reactor: Reactor,
+    levels: Levels | None = None,
 ) -> ILogObserver | None:
     """The log of twistd with these options of its own; None where twistd's own observer serves.
 
-    That is the case with `--logger` and `--syslog`, and without settings of the log.
+    That is the case with `--logger` and `--syslog`. `levels`: those of the server, by default of
+    its settings.
     """
     if options.get("logger") or options.get("syslog"):
         return None
@@ -197,11 +213,9 @@ def daemon_observer(
         return None
     to_output = name == "-" or (not name and foreground)
     special = _special(settings, environment, sys.stdout if to_output else None)
-    if special is None and settings == Log():
-        return None
     out: Any = sys.stdout if to_output else _log_file(name or "twistd.log", reactor)
     make: Callable[[Any], ILogObserver] = special or textFileLogObserver
-    return _filtered(make(out), Levels(settings))
+    return _filtered(make(out), levels or Levels(settings))
 
 
 def _special(

@@ -88,11 +88,11 @@ def makeService(options: Options) -> IService:
 
     reactor = cast(Reactor, installed)
     # Before the application is imported, whose own handlers of signals replace these.
-    prepare(options, reactor)
+    handlers = prepare(options, reactor)
     watched = watch(options)
     status = None if watched is not None else ExitStatus(reactor)
     try:
-        service = make_service(options, reactor, load_app(options), watched)
+        service = make_service(options, reactor, load_app(options), watched, handlers)
     except StartFailed as error:
         return retry(error, reactor, watched)
     if status is not None:
@@ -100,13 +100,14 @@ def makeService(options: Options) -> IService:
     return service
 
 
-def prepare(options: Options, reactor: Reactor) -> None:
+def prepare(options: Options, reactor: Reactor) -> signals.SignalHandlers | None:
     """Prepare the process: its output, the clock of the reactor, and its signals."""
     escape_output()
     # Before the first timer, and before a failed start waits for files to change.
-    signals.install(reactor, steady(reactor))
+    handlers = signals.install(reactor, steady(reactor))
     if options["reload"]:
         signals.release()
+    return handlers
 
 
 def watch(options: Options) -> Watched | None:
@@ -131,11 +132,20 @@ def load_app(options: Options) -> App | None:
 
 
 def make_service(
-    options: Options, reactor: Reactor, app: App | None, watched: Watched | None
+    options: Options,
+    reactor: Reactor,
+    app: App | None,
+    watched: Watched | None,
+    handlers: signals.SignalHandlers | None = None,
 ) -> PushService:
-    """The service of these options, for this process; raises StartFailed."""
+    """The service of these options, for this process; raises StartFailed.
+
+    `handlers`: those of the signals of this process, one of which reloads the configuration.
+    """
     service = make(options, os.environ, reactor, app)
     Watchdog(service.node, service.closed_port, reactor, os.environ).setServiceParent(service)
+    if handlers is not None:
+        handlers.reload = service.live.request
     if watched is not None:
         Reloader(reactor, watched).setServiceParent(service)
     return service
@@ -153,6 +163,27 @@ def make(
 ) -> PushService:
     """The service of these options; raises StartFailed."""
     types = SourceTypes()
+
+    def load() -> Config:
+        return complete(options, environment, types, app)
+
+    config = load()
+    private = _private(options)
+    on = shortcuts(environment)
+    beside = "" if app is None or not private else os.path.dirname(os.path.abspath(private))
+    service = build(config, reactor, types=types, app=app, shortcuts=on, beside=beside)
+    service.live.allow(load)
+    if options.parent is not None:
+        service.observer = daemon_observer(
+            config.log, environment, options.parent, reactor, service.levels
+        )
+    return service
+
+
+def complete(
+    options: Options, environment: Mapping[str, str], types: Types, app: App | None
+) -> Config:
+    """The configuration of a server with these options; raises StartFailed."""
     application = app is not None or bool(options["app"])
     config = configure(options, environment, types, application)
     if app is not None:
@@ -160,18 +191,15 @@ def make(
     if options["debug"]:
         levels = {**config.log.levels, "connections": "debug"}
         config = replace(config, log=replace(config.log, levels=levels))
-    private = file_of(options["app"]) if options["app"] else main_file()
-    config = with_pages(config, options["config"], private)
+    config = with_pages(config, options["config"], _private(options))
     if options["reload"] and not config.store.path:
         config = replace(config, store=replace(config.store, path=history_file()))
-    on = shortcuts(environment)
-    beside = "" if app is None or not private else os.path.dirname(os.path.abspath(private))
-    debug = config.log.level_of("connections") == "debug"
-    service = build(config, reactor, debug, types, app, shortcuts=on, beside=beside)
-    service.log = config.log
-    if options.parent is not None:
-        service.observer = daemon_observer(config.log, environment, options.parent, reactor)
-    return service
+    return config
+
+
+def _private(options: Options) -> str:
+    """The file of the application, or of the program that runs; empty if there is none."""
+    return file_of(options["app"]) if options["app"] else main_file()
 
 
 def shortcuts(environment: Mapping[str, str]) -> bool:

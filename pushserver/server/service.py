@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -28,10 +28,13 @@ from pushserver.app.service import AppService
 from pushserver.config.settings import Log
 from pushserver.errors import StartFailed
 from pushserver.server.address import FORMS, endpoint_text
+from pushserver.server.certificates import Certificate, has_certificate
 from pushserver.server.epoll_limit import bound
 from pushserver.server.gc_policy import Collector
 from pushserver.server.inherited import PREFIX, NamedEndpoint, inherited, passed
 from pushserver.server.listener import Listener, with_mode
+from pushserver.server.live import Live
+from pushserver.server.log_output import Levels
 from pushserver.server.room_log import RoomLog
 from pushserver.server.systemd import notify
 from pushserver.sessions.node import Node
@@ -56,6 +59,9 @@ class PushService(MultiService):
 
     _log = Logger()
 
+    live: Live
+    """The configuration, which a reload replaces; `server.build` sets it."""
+
     def __init__(
         self,
         node: Node,
@@ -77,6 +83,9 @@ class PushService(MultiService):
         self._stop = Once()
         self._deadline = 0.0
         self._sources: list[Service] = []
+        self._sources_run = False
+        # Sources that a reload has removed, until they have stopped.
+        self._ending: list[tuple[str, Deferred[Any]]] = []
         self._keys: Service | None = None
         self._storage = storage
         if storage is not None:
@@ -90,6 +99,8 @@ class PushService(MultiService):
         """Is called with the URLs when the server is ready; logs them."""
         self.log = Log()
         """The settings of the log, for the program that writes it."""
+        self.levels = Levels(self.log)
+        """The levels of the log, which a reload changes."""
         self.observer: ILogObserver | None = None
         """The log of twistd, if it is another than twistd's own."""
         self._collector = Collector(node.peers.__len__)
@@ -113,7 +124,9 @@ class PushService(MultiService):
                 " leave out haproxy:, which would expect a second one"
             )
         for named in self._endpoints(text):
-            listener = Listener(named.endpoint, named.text, self._site, self._wrap)
+            listener = Listener(
+                named.endpoint, named.text, self._site, self._wrap, named.certificate
+            )
             listener.setServiceParent(self)
             self._listeners.append(listener)
 
@@ -121,8 +134,11 @@ class PushService(MultiService):
         try:
             if text.startswith(PREFIX):
                 return inherited(self._reactor, text, passed(os.environ), self._claim)
-            endpoint = serverFromString(self._reactor, with_mode(endpoint_text(text)))
-            return [NamedEndpoint(text, endpoint)]
+            described = with_mode(endpoint_text(text))
+            if has_certificate(described):
+                certificate = Certificate(self._reactor, described)
+                return [NamedEndpoint(text, certificate.endpoint, certificate)]
+            return [NamedEndpoint(text, serverFromString(self._reactor, described))]
         except Exception as error:
             problem = f"--listen {text}: {error}"
             if not text.startswith(PREFIX):
@@ -138,10 +154,60 @@ class PushService(MultiService):
         """Run this source from the start of the application to its end."""
         self._sources.append(source)
 
-    def keep_updated(self, keys: Service) -> None:
-        """Run the service with the keys of tokens, from before the first request on."""
-        keys.setServiceParent(self)
-        self._keys = keys
+    def replace_sources(self, sources: Sequence[Service]) -> None:
+        """Run these sources; those that are among them already are not touched.
+
+        A new one starts when those of its name have stopped.
+        """
+        before, self._sources = self._sources, list(sources)
+        if not self._sources_run:
+            return
+        for source in before:
+            if source not in sources:
+                self._end_source(source)
+        for source in sources:
+            if source not in before:
+                started = Deferred.fromCoroutine(self._start_replaced(source))
+                started.addErrback(
+                    lambda failure: self._log.failure(
+                        "the sources did not start", failure, event_name="sources_not_started"
+                    )
+                )
+
+    def _end_source(self, source: Service) -> None:
+        ending = (_name(source), self._stopped(source))
+        self._ending.append(ending)
+        ending[1].addBoth(lambda _: self._ending.remove(ending))
+
+    async def _start_replaced(self, source: Service) -> None:
+        for name, stopped in tuple(self._ending):
+            if name == _name(source):
+                await stopped
+        if self.running and source in self._sources:
+            source.startService()
+
+    def keep_updated(self, keys: Service | None) -> None:
+        """Run the service with the keys of tokens in place of the present one, if any."""
+        before, self._keys = self._keys, keys
+        if before is keys:
+            return
+        if before is not None:
+            before.disownServiceParent()
+        if keys is not None:
+            keys.setServiceParent(self)
+
+    def read_certificates(self) -> Callable[[], bool]:
+        """Read the certificates of `ssl:` endpoints; return the call that uses them.
+
+        That one returns whether any has changed. Raises StartFailed.
+        """
+        uses = [listener.read_certificate() for listener in self._listeners]
+        return lambda: sum(use() for use in uses) > 0
+
+    def set_log(self, log: Log) -> None:
+        """Use these levels of the log."""
+        self.log = log
+        self.levels.use(log)
 
     @property
     def resource(self) -> Resource:
@@ -192,6 +258,7 @@ class PushService(MultiService):
 
     async def _stop_all(self) -> None:
         notify("STOPPING=1", os.environ)
+        self.live.stop()
         self._deadline = self.node.monotonic() + self.node.limits.drain_seconds
         for step in (
             self._stop_listening,
@@ -224,7 +291,8 @@ class PushService(MultiService):
 
     async def _stop_sources(self) -> None:
         # All at once: each of them may take long.
-        await gatherResults([self._stopped(source) for source in self._sources])
+        ending = [stopped for _, stopped in self._ending]
+        await gatherResults([*ending, *(self._stopped(source) for source in self._sources)])
 
     async def _stop_publishing(self) -> None:
         self.node.stop_publishing()
@@ -263,6 +331,7 @@ class PushService(MultiService):
         if self._app is not None:
             await self._app.call_start_handler()
         if self.running:
+            self._sources_run = True
             for source in self._sources:
                 source.startService()
 
@@ -354,6 +423,10 @@ class PushService(MultiService):
     async def _wake_peers(self) -> None:
         while self.node.peers.tick(self.node.monotonic()):
             await deferLater(self._reactor, 0)
+
+
+def _name(source: Service) -> str:
+    return source.plan.name if isinstance(source, Runner) else ""
 
 
 def _allow_all_descriptors() -> None:

@@ -21,7 +21,7 @@ from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.reactor import Reactor
 
 ANSWERED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that are logged, and change nothing."""
+"""Signals that do not end the server: SIGHUP reloads the configuration, the others are logged."""
 _ENDING = (
     *("SIGQUIT", "SIGALRM", "SIGVTALRM", "SIGPROF"),
     *("SIGIO", "SIGPWR", "SIGXCPU", "SIGSTKFLT"),
@@ -52,17 +52,20 @@ def has_terminal() -> bool:
     return True
 
 
-def install(reactor: Reactor, monotonic: Callable[[], float]) -> None:
-    """Handle the signals of this process, if this is its main thread.
+def install(reactor: Reactor, monotonic: Callable[[], float]) -> SignalHandlers | None:
+    """Handle the signals of this process; None if this is not its main thread.
 
     A signal that is ignored (nohup), or has a handler already, keeps that.
     """
-    if threading.current_thread() is threading.main_thread():
-        SignalHandlers(reactor, monotonic, signal, has_terminal).install()
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    handlers = SignalHandlers(reactor, monotonic, signal, has_terminal)
+    handlers.install()
+    return handlers
 
 
 def hold() -> None:
-    """Block the signals that are only logged, until `release` in the next program."""
+    """Block the signals that do not end the server, until `release` in the next program."""
     signal.pthread_sigmask(signal.SIG_BLOCK, ANSWERED)
 
 
@@ -86,6 +89,8 @@ class SignalHandlers:
         system: Any,
         has_terminal: Callable[[], bool],
     ):
+        self.reload: Callable[[str], None] | None = None
+        """Reloads the configuration; None while there is no server."""
         self._reactor = reactor
         self._monotonic = monotonic
         self._system = system
@@ -148,11 +153,14 @@ class SignalHandlers:
         if number == signal.SIGHUP and self._terminal_is_gone():
             self._end(number)
             return
+        if number == signal.SIGHUP and self.reload is not None:
+            self.reload(name_of(number))
+            return
         more = self._limiters[number].suffix(self._monotonic())
         if more is not None:
             self._log.info(
-                "received {signal}, which changes nothing: to apply a changed configuration"
-                " restart the server{more}",
+                "received {signal}, which changes nothing: SIGHUP applies a changed configuration"
+                " when the server has started{more}",
                 signal=name_of(number),
                 more=more,
                 event_name="signal_ignored",

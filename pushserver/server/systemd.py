@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Mapping
 
 from twisted.logger import Logger
 
 _log = Logger()
+
+
+def reloading() -> str:
+    """The state of a service that begins to reload; its end is READY=1.
+
+    The time is that of the system's clock, with which systemd compares that of its own request.
+    """
+    return f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000}"
 
 
 def notify(state: str, environment: Mapping[str, str]) -> bool:

@@ -28,7 +28,7 @@ class Stream(Conversation[StreamFormat]):
     Missed and live publications are sent in the order in which they were published.
     """
 
-    __slots__ = ("_awaiting",)
+    __slots__ = ("_awaiting", "identity")
 
     slow_code = OVERLOADED
     flood_code = POLICY
@@ -37,6 +37,7 @@ class Stream(Conversation[StreamFormat]):
         self, node: Node, transport: Transport[StreamFormat], identity: Identity = ANONYMOUS
     ):
         self._awaiting = False
+        self.identity = identity
         super().__init__(node, transport)
         if identity.user:
             self.info = ClientInfo(self.info.client, identity.user, identity.info)

@@ -70,6 +70,12 @@ class Identification:
         self._metrics = metrics
         self._monotonic = monotonic
 
+    def reconfigure(self, keys: Keys, tokens: Tokens, wrong_keys_per_minute: int) -> None:
+        """Change the keys and tokens that are accepted from now on."""
+        self._keys = keys
+        self._tokens = tokens
+        self._wrong_keys.reconfigure(wrong_keys_per_minute)
+
     @property
     def asks_application(self) -> bool:
         """Whether a peer without credentials may have an identity, so that a visit is needed."""

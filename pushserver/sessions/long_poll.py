@@ -22,11 +22,11 @@ class LongPoll(Subscriber):
     __slots__ = (
         "_answer",
         "_channel",
-        "_expires",
         "_limit",
         "_node",
         "_nothing",
         "audiences",
+        "identity",
         "info",
     )
 
@@ -39,6 +39,7 @@ class LongPoll(Subscriber):
         limit: int | None = None,
         identity: Identity = ANONYMOUS,
     ):
+        self.identity = identity
         self.info = ClientInfo(new_id(), identity.user, identity.info)
         self.audiences: dict[str, Audience] = {}
         self._node = node
@@ -46,7 +47,6 @@ class LongPoll(Subscriber):
         self._answer: Callable[[bytes], None] | None = answer
         self._nothing = nothing
         self._limit = limit
-        self._expires = identity.expires
 
     @property
     def format(self) -> Format:
@@ -54,8 +54,8 @@ class LongPoll(Subscriber):
 
     async def wait(self, seconds: float) -> None:
         """Wait for a publication from now on, for at most `seconds`, until the identity expires."""
-        if self._expires:
-            seconds = min(seconds, max(0.0, self._expires - self._node.clock()))
+        if self.identity.expires:
+            seconds = min(seconds, max(0.0, self.identity.expires - self._node.clock()))
         self._node.sessions.enter(self)
         await self._node.hub.follow(self, (self._channel,), Start(last=0))
         self._node.peers.wake_at(self, self._node.monotonic() + seconds)

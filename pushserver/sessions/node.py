@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.idempotency import key_of
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.limits import Limits
-from pushserver.errors import TooMany, Unavailable
+from pushserver.errors import Invalid, TooMany, Unavailable
 from pushserver.hub.broker import Broker
 from pushserver.hub.fanout import Timer
 from pushserver.hub.hub import Hub
@@ -89,6 +89,8 @@ class Node:
             monotonic,
         )
         self.stopping = False
+        self.reload: Callable[[], Awaitable[Mapping[str, object]]] = _no_reload
+        """Read the configuration again, and return which settings changed; raises Invalid."""
         self._broker = broker
         broker.attach(self.hub.deliver)
 
@@ -134,6 +136,10 @@ class Node:
         """Wait until every publisher has its answer, and deliver the publications."""
         await self._broker.settle()
         self.hub.flush()
+
+
+async def _no_reload() -> Mapping[str, object]:
+    raise Invalid("this server is part of another program, which reads its configuration once")
 
 
 def new_id() -> str:

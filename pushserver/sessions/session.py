@@ -35,6 +35,7 @@ class Session(CommandQueue):
     __slots__ = (
         "_answer",
         "_ping_due",
+        "_ping_seconds",
         "credentials",
         "ended_by",
         "grants",
@@ -69,6 +70,8 @@ class Session(CommandQueue):
         self.identity = ANONYMOUS
         self._answer = answer
         self._ping_due = 0.0
+        # The client is told at its connect, and would miss pings at a longer interval.
+        self._ping_seconds = node.limits.ping_seconds
         self.ended_by = ""
         # The channels of subscriptions by the server; before the connect reply, of planned ones.
         self.invited: set[str] = _NONE
@@ -123,7 +126,7 @@ class Session(CommandQueue):
         plan(self)
         # The first ping is at a random time: clients that connected together would otherwise
         # answer all their pings together.
-        interval = self.node.limits.ping_seconds
+        interval = self._ping_seconds = self.node.limits.ping_seconds
         self._ping_due = self.node.monotonic() + interval * random.uniform(0.5, 1.0)
         self.wake_at(self._ping_due)
 
@@ -293,7 +296,7 @@ class Session(CommandQueue):
             return self._ping_due
         else:
             self._awaiting_pong = True
-            self._ping_due = now + self.node.limits.ping_seconds
+            self._ping_due = now + self._ping_seconds
             self._transport.write(self.format.ping)
             return now + self.node.limits.pong_seconds
         return None

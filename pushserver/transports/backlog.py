@@ -15,12 +15,13 @@ Replay = Iterator[bytes]
 """Frames that are made when all before them were taken."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bounds:
     """The bytes that may wait for a peer, and the seconds for which more may.
 
     The seconds are those without progress. A byte that the peer takes makes up for
-    1 / `slow_bytes_per_second` of a second of them.
+    1 / `slow_bytes_per_second` of a second of them. A reload changes the numbers in place, for open
+    connections too.
     """
 
     bytes: int

@@ -20,7 +20,7 @@ class Waiting(Protocol):
 
 
 class Unsent:
-    """The memory of all backlogs.
+    """The memory of all backlogs, at most `most` bytes.
 
     A piece of bytes that many peers wait for is in memory once, and counts once; the first piece of
     a peer counts as a whole until all of it has left. `later` calls a function in a later turn: the
@@ -30,7 +30,7 @@ class Unsent:
 
     def __init__(self, most: int = sys.maxsize, later: Callable[[Callable[[], None]], object] = id):
         self.bytes = 0
-        self._most = most
+        self.most = most
         self._later = later
         self._planned = False
         # By the identity of a piece: to hash or to compare a megabyte takes a millisecond.
@@ -52,7 +52,7 @@ class Unsent:
         if count:
             return
         self.bytes += len(piece)
-        if self.bytes > self._most and not self._planned:
+        if self.bytes > self.most and not self._planned:
             self._planned = True
             self._later(self._drop_peers)
 
@@ -68,9 +68,9 @@ class Unsent:
     def _drop_peers(self) -> None:
         """Drop the peers with most bytes until there is room again."""
         self._planned = False
-        if self.bytes <= self._most:
+        if self.bytes <= self.most:
             return
         for backlog in sorted(self._backlogs, key=lambda backlog: backlog.bytes, reverse=True):
-            if self.bytes <= ENOUGH * self._most:
+            if self.bytes <= ENOUGH * self.most:
                 break
             backlog.drop_peer()

@@ -33,7 +33,7 @@ class Admission:
         self._connections = connections
         self._excesses = excesses
         self._clock = clock
-        self._address = address
+        self.address = address
 
     def enter(self, peer: IAddress | None) -> str:
         """Count a new connection, and return its name; raises TooMany, which is noted."""
@@ -56,13 +56,13 @@ class Admission:
         counted_as: Any = getattr(channel, "counted_as", None)
         if counted_as == "":
             # Exempt so far, as a proxy's connection is.
-            name = self._addresses.name(self._address(request))
+            name = self._addresses.name(self.address(request))
             self._connections.rename("", name, self._clock())
             channel.counted_as = name
 
     def note(self, request: Request, error: TooMany) -> None:
         """Count and log a request over a bound."""
-        self._excesses.note(error, self._address(request))
+        self._excesses.note(error, self.address(request))
 
     def leave(self, name: str | None) -> None:
         """Forget a connection that is gone; None is the name of one that was not counted."""

@@ -37,14 +37,14 @@ class ProxiedFactory(Factory):
     def __init__(
         self,
         inner: IProtocolFactory,
-        proxies: Proxies,
+        proxies: Callable[[], Proxies],
         reactor: IReactorTime,
         monotonic: Callable[[], float],
-        seconds: float,
+        seconds: Callable[[], float],
     ):
         self.inner = inner
         self.reactor = reactor
-        self.seconds = seconds
+        self.limit = seconds
         self.waiting: set[HeaderReader] = set()
         self._proxies = proxies
         self._monotonic = monotonic
@@ -62,7 +62,7 @@ class ProxiedFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         peer: Any = addr
-        if host(peer) in self._proxies:
+        if host(peer) in self._proxies():
             return HeaderReader(self, peer)
         protocol: Any = self.inner.buildProtocol(peer)
         self._look(protocol, peer)
@@ -106,7 +106,7 @@ class HeaderReader(Protocol):
 
     def connectionMade(self) -> None:
         self._factory.waiting.add(self)
-        self._deadline = self._factory.reactor.callLater(self._factory.seconds, self._late)
+        self._deadline = self._factory.reactor.callLater(self._factory.limit(), self._late)
 
     def dataReceived(self, data: bytes) -> None:
         if self not in self._factory.waiting:
@@ -138,7 +138,7 @@ class HeaderReader(Protocol):
         self._leave()
 
     def _late(self) -> None:
-        seconds = self._factory.seconds
+        seconds = self._factory.limit()
         self._refuse(
             "is one of trusted_proxies, and sent no whole header of the PROXY protocol within"
             f" {seconds:g} seconds"

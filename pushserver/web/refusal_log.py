@@ -36,7 +36,7 @@ class RefusalLog:
 
     def __init__(self, clock: Callable[[], float], address: Callable[[Request], str | None]):
         self._clock = clock
-        self._address = address
+        self.address = address
         self._rates: dict[tuple[int, str], Rate] = {}
         self._all = Rate(ALL_PER_SECOND)
         self._suppressed = 0
@@ -45,7 +45,7 @@ class RefusalLog:
         """Log one refusal, or count it if there are too many."""
         method = _escaped(request.method.decode("latin-1"), 20)
         path = _escaped(request.path.decode("latin-1"), PATH_CHARACTERS)
-        self._write(status, self._address(request), f"{method} {path}: ", reason)
+        self._write(status, self.address(request), f"{method} {path}: ", reason)
 
     def write_command(self, code: int, address: str | None, reason: str) -> None:
         """Log a refused command of the Centrifuge protocol, by its error or close code."""

@@ -180,6 +180,22 @@ class PushSite(Site):
         self.admission = admission
         self.exits = Exits(reactor, turns.monotonic, _turned_away)
 
+    def reconfigure(
+        self,
+        root: IResource,
+        limits: Limits,
+        shortcut: Shortcut | None,
+        trust: Trust,
+        accepts_tokens: bool,
+    ) -> None:
+        """Change the resources and limits for the next requests, also of open connections."""
+        self.resource = root
+        self.limits = limits
+        self.timeOut = limits.request_seconds
+        self.trust = trust
+        self.accepts_tokens = accepts_tokens
+        self._shortcut = shortcut
+
     def acceptableProtocols(self) -> list[bytes]:
         # Twisted offers h2 if that is installed; our protocols are of HTTP/1.1.
         return [b"http/1.1"]

@@ -31,7 +31,7 @@ from benchmarks.servers.feed import BYTES, Feed
 from benchmarks.servers.turns import Turns
 from pushserver.config import loader
 from pushserver.config.limits import Limits
-from pushserver.server import build as assembly
+from pushserver.server import front as assembly
 from pushserver.sources.registry import SourceTypes
 from pushserver.transports.outlet import KERNEL_BYTES
 

@@ -39,12 +39,12 @@ class Plan(Source):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Environment:
     """The services that all sources of a server share.
 
     `clock` returns Unix seconds, `now` the seconds of a monotonic clock; a source may take
-    `stop_seconds` to end.
+    `stop_seconds` to end, which a reload may change.
     """
 
     reactor: Reactor

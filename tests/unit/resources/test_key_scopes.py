@@ -52,6 +52,7 @@ ROWS = {
     "unsubscribe": Row("admin", USER),
     "disconnect": Row("admin", USER, WHOLE),
     "refresh": Row("admin", USER, WHOLE),
+    "reload": Row("admin", {}, WHOLE),
     "info": Row("admin", {}, WHOLE),
 }
 """All methods but `batch`, which needs what its commands need, and `channels`, which filters."""
@@ -99,8 +100,10 @@ def make_server(app: PushServer | None = None, **options: Any) -> Server:
         for name, channels in {"chat": ["chat:*", "news"], "all": ["*"]}.items()
         for scope in SCOPES
     }
-    config = Config(auth=Auth(keys=keys), defaults=ChannelOptions(**options))
-    return Server(config=config, app=app)
+    config = Config(auth=Auth(keys=keys), defaults=ChannelOptions(**options), sources={})
+    server = Server(config=config, app=app)
+    server.service.live.allow(lambda: config)
+    return server
 
 
 def call(server: Server, key: str, method: str, body: object) -> Response:

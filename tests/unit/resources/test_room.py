@@ -8,7 +8,7 @@ import pytest
 
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, Source
-from pushserver.server.build import lasting
+from pushserver.server.live import lasting
 from pushserver.server.room_log import RoomLog
 from tests.unit.fakes.web import Server, Socket, Trouble, handshake
 

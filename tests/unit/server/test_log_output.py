@@ -218,8 +218,6 @@ class TestTheForm:
     @pytest.mark.parametrize(
         ("settings", "options"),
         [
-            (Log(), {"nodaemon": 1}),
-            (Log(), {"logfile": "x.log"}),
             (Log(format="json"), {"logger": object()}),
             (Log(format="json"), {"syslog": 1}),
             (Log(format="json"), {"logfile": "-", "nodaemon": 0}),

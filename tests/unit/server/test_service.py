@@ -277,6 +277,7 @@ class TestTheEnd:
                 return closed
 
         service = PushService(server.node, server.site, server.clock, cast(Any, Storage()))
+        service.live = server.service.live
         service.startService()
         server.service = service
         socket = server.session()

@@ -9,11 +9,13 @@ from typing import Any, cast
 import pytest
 
 from pushserver.server.options import Options, makeService
+from pushserver.server.service import PushService
 from pushserver.server.signals import ANSWERED, SignalHandlers, ending, name_of
 from pushserver.usercode.rate import LOGGED_AT_ONCE
 from tests.e2e.server import environment
 from tests.unit.fakes.reactors import LifeCycle
 from tests.unit.fakes.web import Log
+from tests.unit.fakes.web import Server as WebServer
 
 LEFT = {
     # Faults, and signals without handlers.
@@ -56,9 +58,10 @@ class Server:
         self.terminal = True
         self.reactor = LifeCycle()
         self.system = System() if system is None else system
-        SignalHandlers(
+        self.handlers = SignalHandlers(
             cast(Any, self.reactor), self.reactor.seconds, self.system, lambda: self.terminal
-        ).install()
+        )
+        self.handlers.install()
         if runs:
             self.reactor.start()
 
@@ -220,16 +223,65 @@ def test_closed_terminal_does_not_stop_a_daemon(
     assert "changes nothing" in server.get(signal.SIGHUP)[0]
 
 
+class TestReload:
+    """SIGHUP, when there is a server."""
+
+    def test_reloads_and_other_signals_do_not(self) -> None:
+        server, reloads = Server(), list[str]()
+        server.handlers.reload = reloads.append
+        assert server.get(signal.SIGHUP) == []
+        assert "SIGUSR1, which changes nothing" in server.get(signal.SIGUSR1)[0]
+        assert reloads == ["SIGHUP"]
+
+    def test_two_in_one_turn_are_one(self) -> None:
+        server, reloads = Server(), list[str]()
+        server.handlers.reload = reloads.append
+        for _ in range(2):
+            server.system.raise_signal(signal.SIGHUP)
+        server.reactor.turn()
+        assert reloads == ["SIGHUP"]
+
+    def test_one_before_the_reactor_runs_is_answered_when_it_does(self) -> None:
+        server, reloads = Server(runs=False), list[str]()
+        server.system.raise_signal(signal.SIGHUP)
+        server.handlers.reload = reloads.append
+        assert reloads == []
+        server.reactor.start()
+        server.reactor.turn()
+        assert reloads == ["SIGHUP"]
+
+    def test_the_end_of_the_terminal_still_stops_the_server(self) -> None:
+        server, reloads = Server(), list[str]()
+        server.handlers.reload = reloads.append
+        server.terminal = False
+        assert "shutting down" in server.get(signal.SIGHUP)[0]
+        assert reloads == []
+
+    def test_without_a_server_it_is_logged(self) -> None:
+        assert "SIGHUP, which changes nothing" in Server().get(signal.SIGHUP)[0]
+
+
 def test_handlers_are_installed_before_the_application_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[str] = []
-    monkeypatch.setattr("pushserver.server.signals.install", lambda *_: calls.append("install"))
-    monkeypatch.setattr("pushserver.server.options.make", lambda *_: calls.append("make"))
+    server, handlers = WebServer(), Server().handlers
+
+    def install(*_: object) -> SignalHandlers:
+        calls.append("install")
+        return handlers
+
+    def make(*_: object) -> PushService:
+        calls.append("make")
+        return server.service
+
+    monkeypatch.setattr("pushserver.server.signals.install", install)
+    monkeypatch.setattr("pushserver.server.options.make", make)
     options = Options()
     options.parseOptions([])
     makeService(options)
     assert calls == ["install", "make"]
+    assert handlers.reload == server.service.live.request
 
 
 def test_signal_between_two_programs_is_not_lost() -> None:

@@ -195,3 +195,16 @@ def test_endpoint_that_reads_a_second_header_is_refused() -> None:
 def test_setting_needs_trusted_proxies() -> None:
     with pytest.raises(InvalidConfig, match=r"proxy_protocol.* needs server\.trusted_proxies"):
         load("[server]\nproxy_protocol = true\n", "x.toml", {}, {})
+
+
+def test_a_reload_changes_the_proxies_whose_headers_count() -> None:
+    proxied = Proxied(trusted=["10.0.0.2"])
+    settings = ServerSettings(trusted_proxies=["10.0.0.1"], proxy_protocol=True)
+    live = proxied.server.service.live
+    live.allow(lambda: Config(server=settings, limits=MOST, sources={}))
+    live.reload()
+    proxied.server.clock.advance(0)
+    line = proxied.connect()
+    line.send(HEADERS[0] + request("/channels/numbers", accept="application/json"))
+    assert parse(line.take()).status == 200
+    assert proxied.counted() == {"203.0.113.7": 1}

@@ -1,0 +1,277 @@
+"""Makes the part of the server that a reload replaces as a whole: resources, keys and sources."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from twisted.web.resource import Resource
+
+from pushserver.app.app import App
+from pushserver.app.dispatch import Dispatcher
+from pushserver.auth.access import LocalRules
+from pushserver.auth.allowed_origins import Origins
+from pushserver.auth.keys import Keys
+from pushserver.auth.origin import host_name
+from pushserver.auth.proxies import Proxies, Trust
+from pushserver.auth.token_keys import TokenKey
+from pushserver.auth.tokens import Verifier
+from pushserver.config.keys import make_keys
+from pushserver.config.secret_files import MAX_SECRET_BYTES, read_file
+from pushserver.config.settings import Config, Server, Source, Types
+from pushserver.config.tokens import make_verifier
+from pushserver.errors import StartFailed
+from pushserver.resources.api import ApiResource
+from pushserver.resources.centrifuge import ConnectionContext, EmulationResource
+from pushserver.resources.channels import (
+    ChannelContext,
+    ChannelsResource,
+    EventsResource,
+    FrontResource,
+)
+from pushserver.resources.hooks import HooksResource
+from pushserver.resources.pages import CLIENT, Pages, asset_folder
+from pushserver.resources.protobuf import JsonOnly
+from pushserver.resources.root import IndexPage, RootResource, UserPages
+from pushserver.resources.static import PublicFiles
+from pushserver.resources.status import StatusResource
+from pushserver.server.bounds import PeerBounds
+from pushserver.server.jwks import PublishedKeys, published_keys
+from pushserver.server.logging import connection_log
+from pushserver.server.tokens import VerifiedTokens
+from pushserver.sessions.identification import NoTokens, Tokens
+from pushserver.sessions.node import Node
+from pushserver.sources.engine.environment import Environment
+from pushserver.sources.engine.runner import Runner
+from pushserver.sources.interface import IHook
+from pushserver.sources.registry import make
+from pushserver.transports.response import Responses
+from pushserver.transports.websocket.upgrade import WebSocketFactory
+from pushserver.usercode.reactor import Reactor
+from pushserver.web.first_bytes import Shortcut
+from pushserver.web.gate import Gate, IsOwn
+from pushserver.web.hosts import Hosts
+from pushserver.web.resource import ContainerResource
+from pushserver.web.turns import Turns
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The parts of a server that last from its start to its end."""
+
+    reactor: Reactor
+    node: Node
+    peers: PeerBounds
+    environment: Environment
+    types: Types
+    app: App | None
+    handlers: Dispatcher | None
+    is_own: IsOwn
+    debug: bool
+    turns: Turns
+    pages: Pages
+    shortcuts: bool
+    beside: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A source, and the settings and the secret with which it was made."""
+
+    runner: Runner
+    settings: Source | None
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The parts of a server that belong to one configuration; nothing in it has an effect yet."""
+
+    config: Config
+    keys: Keys
+    verifier: Verifier | None
+    published: PublishedKeys | None
+    proxies: Proxies
+    trust: Trust
+    root: Resource
+    shortcut: Shortcut | None
+    sources: Sequence[Running]
+
+    def accepts(self, key: TokenKey) -> bool:
+        """Whether a token that this key verified is still valid."""
+        return self.verifier is not None and self.verifier.accepts(key)
+
+    def tokens(self, clock: Callable[[], float]) -> Tokens:
+        """The tokens that it accepts; `clock` returns Unix seconds."""
+        if self.verifier is None:
+            return NoTokens()
+        return VerifiedTokens(self.verifier, clock, self.published)
+
+
+def make_front(config: Config, base: Base, before: Front | None = None) -> Front:
+    """Make the front of a configuration; raises StartFailed and InvalidConfig.
+
+    `before`: the present one, of which the sources and the sets of keys that did not change are
+    kept.
+    """
+    node, peers, server, auth = base.node, base.peers, config.server, config.auth
+    proxies = Proxies.of(server.trusted_proxies)
+    origins = Origins.of(server.allowed_origins)
+    trust = Trust(origins, proxies)
+    keys = make_keys(auth)
+    log = connection_log(base.debug or config.log.level_of("connections") == "debug")
+    verifier, published = make_tokens(config, base, before)
+    rules = LocalRules(len(keys) > 0, origins, auth.local_without_key)
+    gate = Gate(node.permissions, node.identification, rules, base.is_own, trust, auth.token_cookie)
+    websockets = WebSocketFactory(
+        base.reactor,
+        peers.unread,
+        config.limits,
+        log,
+        base.turns,
+        server.compress,
+        base.shortcuts,
+        proxies,
+        peers.admission,
+    )
+    upgrade = websockets.upgrade
+    respond = Responses(peers.unread, log, proxies, peers.admission).open
+    pages = base.pages
+    channels = ChannelContext(node, upgrade, respond, pages.channel, gate, pages.channels)
+    json_only = JsonOnly(node.monotonic)
+    connections = ConnectionContext(node, upgrade, respond, trust, gate, json_only)
+    sources = make_sources(config, base, () if before is None else before.sources)
+    runners = [source.runner for source in sources]
+    status = StatusResource(
+        gate,
+        lambda: [runner.status() for runner in runners],
+        (lambda channel: []) if base.handlers is None else base.handlers.failures,
+        node.clock,
+    )
+    server = replace(server, front_channel=front_channel(server, runners))
+    root = tree(channels, connections, runners, status, server, user_pages(server, base.beside))
+    shortcut = websockets.shortcut(root) if base.shortcuts else None
+    return Front(config, keys, verifier, published, proxies, trust, root, shortcut, sources)
+
+
+def make_tokens(
+    config: Config, base: Base, before: Front | None
+) -> tuple[Verifier | None, PublishedKeys | None]:
+    """The verifier of tokens, and the service that keeps the keys of another service, if any."""
+    auth, limits = config.auth, config.limits
+    if before is not None and (before.config.auth, before.config.limits) == (auth, limits):
+        return before.verifier, before.published
+    verifier = make_verifier(auth, limits)
+    if verifier is None:
+        return None, None
+    published = published_keys(auth, verifier, base.reactor, base.node.monotonic)
+    present = None if before is None else before.published
+    if before is not None and present is not None and published is not None:
+        old = before.config.auth
+        if (old.jwks_url, old.jwks_file) == (auth.jwks_url, auth.jwks_file):
+            published.take_over(present)
+    return verifier, published
+
+
+def make_sources(config: Config, base: Base, before: Sequence[Running]) -> list[Running]:
+    """The sources of the application and of the configuration; raises StartFailed.
+
+    One that did not change is the one of `before`.
+    """
+    known = {source.runner.plan.name: source for source in before}
+    sources = []
+    for own in () if base.app is None else base.app.sources:
+        name = own.plan.name
+        if name in config.sources:
+            problem = "the application has a source of this name too"
+            raise StartFailed(f"sources.{name}: {problem}")
+        same = known.get(name)
+        if same is None or same.settings is not None:
+            same = Running(Runner(own.source, own.plan, base.environment), None, b"")
+        sources.append(same)
+    for name, table in config.sources.items():
+        secret = _secret(table)
+        same = known.get(name)
+        if same is None or (same.settings, same.secret) != (table, secret):
+            try:
+                source, plan = make(name, table, base.types)
+            except ValueError as error:
+                raise StartFailed(f"sources.{name}: {error}") from None
+            same = Running(Runner(source, plan, base.environment), table, secret)
+        sources.append(same)
+    return sources
+
+
+def _secret(source: Source) -> bytes:
+    """The content of the secret file of a source; empty if it has none, or none that is read."""
+    path = source.options.get("secret_file", "")
+    try:
+        return read_file(path, MAX_SECRET_BYTES) if path else b""
+    except ValueError:
+        # The source itself reports it.
+        return b""
+
+
+def front_channel(server: Server, runners: Sequence[Runner]) -> str:
+    """The channel whose page is at `/`.
+
+    The configured one; else `numbers`, if a source publishes there or there is no source; else
+    that of the first source.
+    """
+    channels = [runner.plan.channel for runner in runners]
+    usual = "numbers" if "numbers" in channels or not channels else channels[0]
+    return server.front_channel or usual
+
+
+def names(server: Server) -> set[str]:
+    """The names of the server beside those of loopback: configured, of origins, of the machine."""
+    hosts = [*server.names, socket.gethostname(), "host.docker.internal"]
+    hosts += [origin.partition("://")[2] for origin in Origins.of(server.allowed_origins).exact]
+    return {name for name in map(host_name, hosts) if name}
+
+
+def tree(
+    channels: ChannelContext,
+    connections: ConnectionContext,
+    runners: Sequence[Runner],
+    status: StatusResource,
+    server: Server,
+    pages: UserPages | None,
+) -> Resource:
+    """The resources by URL."""
+    static = str(asset_folder("static"))
+    files = PublicFiles(static)
+    # Pages of users use this name, without a version.
+    files.putChild(b"centrifuge.js", PublicFiles(os.path.join(static, CLIENT)))
+    hooks = {
+        runner.plan.name: runner.source.receive
+        for runner in runners
+        if IHook.providedBy(runner.source)
+    }
+    return RootResource(
+        {
+            b"": FrontResource(channels, server.front_channel),
+            b"channels": ChannelsResource(channels),
+            b"events": EventsResource(channels),
+            b"api": ApiResource(
+                channels.node, channels.gate, lambda: [runner.status() for runner in runners]
+            ),
+            b"hooks": HooksResource(hooks),
+            b"status": status,
+            b"connection": ContainerResource(connections.children()),
+            b"emulation": EmulationResource(connections),
+            b"static": files,
+        },
+        PublicFiles(os.path.join(static, "favicon.svg")),
+        Hosts(names(server)),
+        pages,
+    )
+
+
+def user_pages(server: Server, beside: str) -> UserPages | None:
+    """The pages of the user: of the configured folder, or the one beside the application."""
+    if server.pages:
+        return UserPages(server.pages)
+    return IndexPage(beside) if beside else None

@@ -1,0 +1,108 @@
+"""Ends the sessions and subscriptions that a new configuration does not permit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from pushserver.auth.identity import Identity
+from pushserver.auth.keys import Keys
+from pushserver.auth.token_keys import TokenKey
+from pushserver.errors import Denied, PushServerError
+from pushserver.protocols import centrifuge
+from pushserver.sessions.base import CLOSING
+from pushserver.sessions.event_stream import Stream
+from pushserver.sessions.long_poll import LongPoll
+from pushserver.sessions.node import Node
+from pushserver.sessions.session import Session
+
+CHECKS = 500
+"""The peers and subscriptions that one turn of the reactor checks: about two milliseconds."""
+
+REMOVED = "the API key was removed from the configuration"
+TOKEN_REMOVED = "the key of the token was removed from the configuration"
+
+
+class Recheck:
+    """The rules of a new configuration, for peers that connected before it.
+
+    A peer whose API key is no longer one of `keys`, or whose token was verified by a key that
+    `accepts` does not know, is ended. A subscription by the client that the rules refuse is ended.
+    Subscriptions by the server or the application stay: the rules are not for these.
+    """
+
+    def __init__(self, node: Node, keys: Keys, accepts: Callable[[TokenKey], bool]):
+        self._node = node
+        self._keys = keys
+        self._accepts = accepts
+
+    def run(self) -> Iterator[None]:
+        """Check all open peers; yields after each CHECKS checks."""
+        checks = 0
+        for peer in self._node.peers:
+            try:
+                if isinstance(peer, Session):
+                    self._check_session(peer)
+                elif isinstance(peer, (Stream, LongPoll)):
+                    self._check_reader(peer)
+                checks += 1 + len(peer.audiences) if isinstance(peer, Session) else 1
+            except Exception:
+                self._node.report("a peer could not be checked by the new configuration")
+            if checks >= CHECKS:
+                checks = 0
+                yield
+
+    def _check_session(self, session: Session) -> None:
+        if session.state >= CLOSING:
+            return
+        permissions = self._node.permissions
+        try:
+            identity = session.identity = self._current(session.identity)
+            if session.connected:
+                permissions.check_connect(identity)
+        except _TokenRemoved as error:
+            # The client gets another token and comes back.
+            session.disconnect(centrifuge.EXPIRED, str(error))
+            return
+        except PushServerError as error:
+            session.disconnect(centrifuge.NOT_PERMITTED, str(error))
+            return
+        for channel in session.channels - session.invited:
+            grant = session.token_grant(channel)
+            try:
+                if grant is not None and grant.proof and not self._accepts(grant.proof):
+                    raise _TokenRemoved(401, TOKEN_REMOVED)
+                permissions.check("subscribe", channel, identity, grant)
+            except PushServerError as error:
+                session.unsubscribe(channel, centrifuge.UNSUBSCRIBED, str(error))
+
+    def _check_reader(self, reader: Stream | LongPoll) -> None:
+        try:
+            identity = reader.identity = self._current(reader.identity)
+            for audience in tuple(reader.audiences.values()):
+                for channel in audience.tops:
+                    if self._node.permissions.check("subscribe", channel, identity):
+                        # As in `Gate.check_reader`: a handler decides about clients, not readers.
+                        if identity.key is None:
+                            raise Denied(403, f"reading {channel} needs an API key now")
+                        identity.key.check("read", channel)
+        except _TokenRemoved as error:
+            reader.end(centrifuge.EXPIRED, str(error))
+        except PushServerError as error:
+            # A stream is for all of its channels or none.
+            reader.end(centrifuge.FORCE_NO_RECONNECT, str(error))
+
+    def _current(self, identity: Identity) -> Identity:
+        """The identity with its API key as it is now; raises Denied without it."""
+        if identity.proof is not None and not self._accepts(identity.proof):
+            raise _TokenRemoved(401, TOKEN_REMOVED)
+        if identity.key is None:
+            return identity
+        now = self._keys.current(identity.key)
+        if now is None:
+            raise Denied(401, REMOVED)
+        return replace(identity, key=now)
+
+
+class _TokenRemoved(Denied):
+    """The key that verified a token is gone."""
