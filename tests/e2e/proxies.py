@@ -188,10 +188,9 @@ def _haproxy(place: Place) -> list[str]:
         ("bind :443 ssl", f"bind 127.0.0.1:{place.https} ssl"),
         ("/etc/ssl/push.example.pem", place.folder / "both.pem"),
     )
-    as_user = "user haproxy\n    group haproxy" if os.geteuid() == 0 else ""
-    (place.folder / "haproxy.cfg").write_text(f"""
-global
-    {as_user}
+    return haproxy(
+        place,
+        f"""
 frontend bare
     mode http
     timeout client 60s
@@ -203,8 +202,16 @@ backend bare
     timeout server 60s
     server pushserver 127.0.0.1:{place.keyless}
 {site}
-""")
-    return [_program("haproxy"), "-db", "-f", str(place.folder / "haproxy.cfg")]
+""",
+    )
+
+
+def haproxy(place: Place, blocks: str) -> list[str]:
+    """Write a configuration with these blocks, and return the command."""
+    as_user = "user haproxy\n    group haproxy" if os.geteuid() == 0 else ""
+    file = place.folder / "haproxy.cfg"
+    file.write_text(f"global\n    {as_user}\n{blocks}")
+    return [_program("haproxy"), "-db", "-f", str(file)]
 
 
 _APACHE_MODULES = """
