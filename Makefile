@@ -11,7 +11,7 @@ VERSIONS := tests/unit $(addprefix tests/e2e/test_,start.py publishing.py recove
 	sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test unit lowest pythons lint format pins bench bench-quick attacks clean
+.PHONY: help run test check fast slow unit lowest pythons lint format pins bench bench-quick attacks clean
 
 help:
 	@echo "make run      serve http://localhost:8080/     (ARGS=... for pushserver serve)"
@@ -30,11 +30,26 @@ run:
 	@tools/venv run
 	@exec $(BIN)/pushserver serve $(ARGS)
 
-test: lint
+test:
+	@tools/venv test
 	@tools/system-packages --for-tests
 	@tools/node-clients
+	@# At the same time: real servers and browsers wait often, and unit tests compute.
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target check fast slow
+
+check:
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	nice $(BIN)/mypy
+
+# With lower priority than the servers, whose clients wait for them.
+fast:
+	nice $(BIN)/python -m pytest -q -p no:cacheprovider --cov tests/unit
+
+slow:
 	@# --no-loadscope-reorder keeps the order of the files, so that slow files start first.
-	$(BIN)/python -m pytest --cov -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q --ignore tests/unit -n 3 --dist loadfile \
+		--no-loadscope-reorder tests/test_packaging.py tests
 
 unit:
 	@tools/venv test
@@ -60,9 +75,7 @@ pythons:
 
 lint:
 	@tools/venv test
-	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/ruff check $(CODE)
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory check
 
 format:
 	@tools/venv test
