@@ -165,6 +165,7 @@ class NotHandled(PushServerError):
 class HandlerFailed(PushServerError):
     """A handler failed and the failure was logged; the text is for the client."""
 
+    http_status = 503
     centrifuge_code = 100
     temporary = True
 

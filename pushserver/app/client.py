@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,9 @@ MAX_USER, MAX_INFO = 255, 4_096
 class Client:
     """One connection of the Centrifuge protocol, for any thread.
 
+    For a publication by POST it is the user of the request: `id` is empty, `protocol` is http,
+    `state` is new, nothing can be sent to it, and `headers` are those of the request.
+
     `id` is unguessable and new for each connection. `state` is for values of the application.
     `address` is the IP address, behind `trusted_proxies` that of the client, empty on a Unix
     socket; `protocol` is websocket, http_stream or sse. `headers` are those of the request by
@@ -32,7 +36,6 @@ class Client:
         self.state: dict[str, Any] = {}
         visit = session.visit
         self.address, self.protocol, self.headers = visit.address, visit.protocol, visit.headers
-        self._info: object = None
         self._session = session
         self._link = link
 
@@ -61,10 +64,12 @@ class Client:
     def info(self) -> object:
         """A JSON value about the client, such as its name, for those who see its presence.
 
-        Set it in the `connect` handler, to 4,096 bytes of JSON at most. Raises InvalidData,
-        ValueError, and RuntimeError later.
+        At first that of its token or of the `authenticate` handler. Set it in the `connect`
+        handler, to 4,096 bytes of JSON at most. Raises InvalidData, ValueError, and RuntimeError
+        later.
         """
-        return self._info
+        text = self._session.info.conn_info
+        return json.loads(text) if text else None
 
     @info.setter
     def info(self, info: object) -> None:
@@ -74,7 +79,6 @@ class Client:
                 f"client.info has {len(text)} bytes of JSON, expected {MAX_INFO} at most"
             )
         self._session.identify(self._session.info.user, text)
-        self._info = info
 
     @property
     def expires(self) -> float | None:

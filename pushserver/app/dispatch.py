@@ -194,8 +194,16 @@ class Dispatcher:
     async def publish(self, session: ClientSession, channel: str, data: bytes) -> None:
         handler = self._registry.find("publish", namespace_of(channel))
         assert handler is not None, "publish without a handler: see `decides`"
-        if await self._call(handler, self.clients[session], channel, _value(data)) is False:
+        client = self.clients.get(session) or await self._requester(session)
+        if await self._call(handler, client, channel, _value(data)) is False:
             raise Refused(f"publishing to {channel} was refused by the application")
+
+    async def _requester(self, session: ClientSession) -> Client:
+        """The client of a request, which `connect` has not seen."""
+        if self._starting is not None:
+            await self._started()
+        assert self._link is not None, "a request before the start"
+        return Client(session, self._link)
 
     async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
         handler = self._registry.find_method(method)

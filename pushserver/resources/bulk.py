@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -15,6 +15,7 @@ from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.errors import InvalidData, InvalidKey, PushServerError, TooMany, Unavailable
+from pushserver.sessions.command_queue import COMMANDS
 from pushserver.sessions.node import Node
 from pushserver.usercode.coroutines import start
 from pushserver.web.mount import surroundings
@@ -36,6 +37,9 @@ PAUSE_SECONDS = 0.01
 Admit = Callable[[int], None]
 """Counts publications of the publisher; raises TooMany."""
 
+Ask = Callable[[bytes], Awaitable[None]]
+"""Lets the application decide about the data of a publication; raises its refusal."""
+
 Line = tuple[int, bytes]
 """The number of a line, from 1, and its text."""
 
@@ -53,7 +57,13 @@ class Bulks:
         self._waiting: deque[Deferred[None]] = deque()
 
     async def publish(
-        self, request: Request, draft: Draft, body: bytes, node: Node, admit: Admit
+        self,
+        request: Request,
+        draft: Draft,
+        body: bytes,
+        node: Node,
+        admit: Admit,
+        ask: Ask | None = None,
     ) -> bytes:
         """`publish_lines`; 503 if too many bytes of other bodies are being published."""
         if self._bytes and self._bytes + len(body) > MOST_BYTES:
@@ -64,7 +74,7 @@ class Bulks:
         try:
             if self._waiting:
                 await self.turn(node)
-            return await publish_lines(request, draft, body, node, self, admit)
+            return await publish_lines(request, draft, body, node, self, admit, ask)
         finally:
             self._bytes -= len(body)
 
@@ -104,7 +114,13 @@ class _Group:
 
 
 async def publish_lines(
-    request: Request, draft: Draft, body: bytes, node: Node, bulks: Bulks, admit: Admit
+    request: Request,
+    draft: Draft,
+    body: bytes,
+    node: Node,
+    bulks: Bulks,
+    admit: Admit,
+    ask: Ask | None = None,
 ) -> bytes:
     """Publish each line of the body; blank lines are skipped.
 
@@ -117,7 +133,9 @@ async def publish_lines(
     """
     outcome = Outcome()
     lines = _lines(body)
-    group = list(islice(lines, GROUP))
+    # A handler takes as long for a line as for a command of a client.
+    most = GROUP if ask is None else COMMANDS
+    group = list(islice(lines, most))
     if not group:
         raise InvalidData("the body has no lines, expected a JSON value in each")
     if draft.key:
@@ -130,11 +148,11 @@ async def publish_lines(
             await _wait_for_admission(node, admit, len(group))
         except TooMany as error:
             return _failure(request, group[0][0], error, outcome.published)
-        await _publish(group, draft, node, outcome)
+        await _publish(group, draft, node, outcome, ask)
         if outcome.failed is not None:
             return _failure(request, *outcome.failed, outcome.published)
         await bulks.turn(node)
-        group = list(islice(lines, GROUP))
+        group = list(islice(lines, most))
     assert outcome.last is not None, "no line was published"
     last = outcome.last
     request.setResponseCode(201)
@@ -159,14 +177,17 @@ def _key(draft: Draft, number: int) -> str:
     return f"{draft.key}{SEPARATOR}{number}" if draft.key else ""
 
 
-async def _publish(lines: list[Line], draft: Draft, node: Node, outcome: Outcome) -> None:
+async def _publish(
+    lines: list[Line], draft: Draft, node: Node, outcome: Outcome, ask: Ask | None
+) -> None:
     """Publish some lines, and wait for all of their receipts."""
     group = _Group()
     for number, each in _drafts(lines, draft, group):
-        if not node.hub.has_room(draft.channel) and not await _wait_for_room(node, draft.channel):
-            group.failed = number, Unavailable("the channel's backlog is full", "overloaded")
-            break
         try:
+            if ask is not None:
+                await ask(each.data)
+            if not node.hub.has_room(draft.channel):
+                await _wait_for_room(node, draft.channel)
             group.waiting.append((number, start(node.publish(each))))
         except PushServerError as error:
             group.failed = number, error
@@ -205,14 +226,13 @@ async def _wait_for_admission(node: Node, admit: Admit, count: int) -> None:
             await _pause(node, error.seconds)
 
 
-async def _wait_for_room(node: Node, channel: str) -> bool:
-    """Wait until the subscribers' queues take another publication; False if they do not."""
+async def _wait_for_room(node: Node, channel: str) -> None:
+    """Wait until the subscribers' queues take another publication; raises Unavailable."""
     until = node.monotonic() + ROOM_SECONDS
     while not node.hub.has_room(channel):
         if node.monotonic() >= until:
-            return False
+            raise Unavailable("the channel's backlog is full", "overloaded")
         await _pause(node, PAUSE_SECONDS)
-    return True
 
 
 def _pause(node: Node, seconds: float) -> Deferred[None]:

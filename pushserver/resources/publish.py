@@ -17,6 +17,7 @@ from pushserver.channels.publication import ClientInfo, Draft, check_tags
 from pushserver.errors import InvalidData, InvalidName, NotJSON
 from pushserver.resources.bulk import MEDIA_TYPES, Bulks
 from pushserver.sessions.node import Node
+from pushserver.sessions.request_session import RequestSession
 from pushserver.web.body import check_coding, media_type, read_body
 from pushserver.web.gate import Gate
 from pushserver.web.resource import answer_json, header
@@ -32,7 +33,7 @@ async def publish(
 
     Each line of an NDJSON body is a publication; see `bulk.publish_lines`.
     """
-    gate.check_publisher(request, identity, channel)
+    handled = gate.check_publisher(request, identity, channel)
     content_type = header(request, "content-type") or ""
     check_coding(header(request, "content-encoding") or "")
     assert request.content is not None
@@ -42,10 +43,16 @@ async def publish(
     by = publisher(identity, address)
     draft = Draft(channel, b"", _event(request), _tags(request), info, key, by)
     admit = partial(_admit, node, identity, address)
+    ask = None
+    if handled:
+        session = RequestSession(identity, gate.visit(request, "http"))
+        ask = partial(node.handlers.publish, session, channel)
     if media_type(content_type) in MEDIA_TYPES:
-        return await bulks.publish(request, draft, body, node, admit)
+        return await bulks.publish(request, draft, body, node, admit, ask)
     admit(1)
     data = read_body(content_type, body, _compact, msgspec.json.encode)
+    if ask is not None:
+        await ask(data)
     receipt = await node.publish(replace(draft, data=data))
     request.setResponseCode(201)
     return answer_json(

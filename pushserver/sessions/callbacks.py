@@ -123,7 +123,10 @@ class Handlers(Protocol):
         """Whether `publish` decides who may publish to this channel; raises nothing."""
 
     async def publish(self, session: ClientSession, channel: str, data: bytes) -> None:
-        """Allow a client to publish to a channel for which `decides` is true."""
+        """Allow a client to publish to a channel for which `decides` is true.
+
+        It need not be connected: see `request_session`.
+        """
 
     async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
         """Answer a call of a client; raises NotHandled."""

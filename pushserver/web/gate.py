@@ -134,8 +134,12 @@ class Gate:
                     " reading it by plain HTTP needs an X-API-Key (auth.api_keys)",
                 )
 
-    def check_publisher(self, request: Request, identity: Identity, name: str) -> None:
-        """Return if this request may publish to the channel; raise Denied."""
+    def check_publisher(self, request: Request, identity: Identity, name: str) -> bool:
+        """Return whether the application's handler decides further; raise Denied.
+
+        The handler decides about users, and about clients of the Centrifuge protocol. A program on
+        this machine is not asked about, as an API key is not: it may use the server API.
+        """
         try:
             handled = self._permissions.check("publish", name, identity)
         except NeedsKey:
@@ -148,15 +152,26 @@ class Gate:
                 if by_key:
                     raise
             else:
-                return
+                return False
             # Another rule has more to say than that this is no program on this machine.
             raise
-        if handled and identity.key is not None:
-            identity.key.check("publish", name)
-        elif handled:
-            self._check_local(request)
-        elif identity.key is None:
-            check_origin(request, self._trust)
+        if identity.key is not None:
+            if handled:
+                identity.key.check("publish", name)
+            return False
+        if handled and identity.is_anonymous:
+            if identity.problem is not None:
+                raise identity.problem
+            try:
+                self._check_local(request)
+            except NeedsKey as error:
+                if not (self._identification.asks_application or "token" in self.accepts):
+                    raise
+                text = f"{error}; about users, a handler of the application decides"
+                raise NeedsKey(error.http_status, text) from None
+            return False
+        check_origin(request, self._trust)
+        return handled
 
     def check_caller(self, request: Request, proven: bool = False) -> Key:
         """The key of a request to the server API or to the status of sources; raises Denied.

@@ -15,7 +15,7 @@ from twisted.web.http import RESPONSES
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.errors import InvalidToken, PushServerError, TooMany, WrongKey
+from pushserver.errors import InvalidToken, PushServerError, Refused, TooMany, WrongKey
 from pushserver.protocols.formats import Format
 from pushserver.web.accept import preferred
 from pushserver.web.mount import depth, refused_too_often, surroundings
@@ -217,7 +217,8 @@ def refuse(request: Request, error: PushServerError) -> bytes:
     status, text = error.http_status, str(error)
     if isinstance(error, TooMany):
         surroundings(request).note_excess(request, error)
-    elif status in (401, 403, 429):
+    elif status in (401, 403, 429) and not isinstance(error, Refused):
+        # A refusal by a handler of the application is no attack: fail2ban reads this log.
         surroundings(request).log_refusal(request, status, text)
     title = _TITLES.get(status, b"Error")
     request.setResponseCode(status, title)

@@ -36,7 +36,7 @@ ANSWERS = {
     "Denied": (0, 103, False),  # the status is that of the instance
     "Refused": (403, 103, False),
     "NotHandled": (0, 108, False),
-    "HandlerFailed": (0, 100, True),
+    "HandlerFailed": (503, 100, True),
     "SourceFailed": (503, 0, False),
     "Stopped": (503, 0, False),
 }

@@ -156,7 +156,8 @@ PLAIN: dict[Action, dict[str, Door]] = {
     },
     "presence": {},
 }
-"""The doors of plain HTTP. There is no client there that a handler could decide about."""
+"""The doors of plain HTTP. A handler decides there about publications of users, and about nothing
+else: there is no client."""
 CONNECTIONS = ("websocket", "http_stream", "sse_post")
 COMMANDS: dict[Action, dict[str, Any]] = {
     "subscribe": {},
@@ -183,14 +184,27 @@ def test_all_doors_decide_as_the_rules_do(
     except Denied:
         allowed = handled = False
     with Log():
+        # The handlers allow everything to ann, and nothing to anybody else.
+        admitted = allowed and (not handled or peer.identity.user == "ann")
+        by_request = admitted if action == "publish" else allowed and not handled
         for how, door in PLAIN[action].items():
             is_open = door(made(rules, closed, channel), channel, peer.headers)
-            assert is_open == (allowed and not handled), how
-        # The handlers allow everything to ann, and nothing to anybody else.
-        allowed = allowed and (not handled or peer.identity.user == "ann")
+            assert is_open == by_request, how
         for how in CONNECTIONS:
             door = command(action, how, **COMMANDS[action])
-            assert door(made(rules, closed, channel), channel, peer.headers) == allowed, how
+            assert door(made(rules, closed, channel), channel, peer.headers) == admitted, how
+
+
+@pytest.mark.parametrize("name", sorted(PEERS))
+@pytest.mark.parametrize("rule", ["anyone", "users", "token", "handler"])
+def test_handler_decides_about_publications_at_all_doors(rule: Rule, name: str) -> None:
+    peer, channel = PEERS[name], "guarded:a"
+    doors = [*PLAIN["publish"].values(), *(command("publish", how, data=1) for how in CONNECTIONS)]
+    with Log():
+        found = {
+            door(made({"publish": rule}, False, channel), channel, peer.headers) for door in doors
+        }
+    assert found == {name in ("ann", "key", "publisher")}
 
 
 def made(rules: dict[str, Any], closed: bool, channel: str) -> Server:

@@ -1,0 +1,51 @@
+"""The peer of one request, for handlers of the application that decide about clients."""
+
+from __future__ import annotations
+
+from pushserver.auth.identity import Identity
+from pushserver.channels.publication import ClientInfo
+from pushserver.protocols.formats import SessionFormat
+from pushserver.sessions.callbacks import USUAL, Invitation
+from pushserver.sessions.visit import Visit
+
+
+class RequestSession:
+    """A `ClientSession` without a connection: it has an identity, and nothing can be sent to it.
+
+    Its id is empty, as in the publications of requests.
+    """
+
+    __slots__ = ("identity", "info", "visit")
+
+    secret = ""
+    channels: frozenset[str] = frozenset()
+    connected = False
+
+    def __init__(self, identity: Identity, visit: Visit):
+        self.identity = identity
+        self.info = ClientInfo("", identity.user, identity.info)
+        self.visit = visit
+
+    def identify(self, user: str, info: bytes) -> None:
+        raise RuntimeError("the user of a request is set by authenticate or its token, not later")
+
+    def received(self, text: bytes) -> None:
+        """No-op."""
+
+    def broadcast(self, text: bytes, frames: dict[SessionFormat, bytes]) -> None:
+        """No-op."""
+
+    def message(self, data: bytes) -> None:
+        """No-op."""
+
+    async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
+        """No-op."""
+
+    def prolong(self, expires: float) -> None:
+        """No-op."""
+
+    def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
+        return False
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """No-op."""
