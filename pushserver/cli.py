@@ -23,6 +23,7 @@ from pushserver.publisher import publish
 from pushserver.store_command import add_store_commands
 from pushserver.subscribing import subscribe
 from pushserver.token_command import add_token_commands
+from pushserver.unit_command import add_unit_commands
 
 DEFAULT_URL = "http://localhost:8080"
 # As Python 3.14 has it; before, argparse takes -1e-5 for an option.
@@ -208,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     add_key_commands(commands)
     add_token_commands(commands)
     add_store_commands(commands)
+    add_unit_commands(commands)
     return parser
 
 

@@ -50,6 +50,7 @@ FACE = {
     "token_checking",
     "token_command",
     "token_reading",
+    "unit_command",
 }
 SHIMS = {"channel", "idempotency", "payload", "startup"}
 """Old public places of names. Like FACE, they may import from all folders, and none from them."""

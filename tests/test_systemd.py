@@ -7,13 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
+from pushserver.server.units import Installation, service, socket_unit
 from tests.e2e.conditions import wait_until
 from tests.e2e.server import CHECKOUT, PROBLEM, TWISTD, Server, environment, free_port, get
 from tests.e2e.sockets import closed_with, dial_channel
@@ -57,6 +59,8 @@ def analyze(units: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["systemd-analyze", *arguments],
         cwd=units,
+        # A manager of a user has no other folder for its socket.
+        env=environment(XDG_RUNTIME_DIR=str(units)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -101,6 +105,62 @@ class TestTheUnits:
         assert passed
         assert taken
         assert passed[1] == taken[1]
+
+
+class TestWrittenUnits:
+    """Those of `pushserver install-unit`, with paths that need quotes."""
+
+    @pytest.fixture
+    def write(self, tmp_path: Path) -> Callable[..., Path]:
+        odd = tmp_path / "my 100% $app"
+        odd.mkdir()
+        (odd / "twistd").symlink_to("/bin/true")
+
+        def write(**values: Any) -> Path:
+            more: dict[str, Any] = {
+                "folder": str(odd),
+                "config": f"{odd}/c.toml",
+                "app": f"{odd}/a.py",
+            }
+            made = Installation(twistd=f"{odd}/twistd", **more, **values)
+            (tmp_path / SERVICE).write_text(service((UNITS / SERVICE).read_text(), made))
+            (tmp_path / SOCKET).write_text(socket_unit((UNITS / SOCKET).read_text(), made))
+            return tmp_path
+
+        return write
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"socket": True, "listen": ["80", "/run/my push 100%.sock"]},
+            {"credential": True, "listen": ["8081"]},
+            {"account": "daemon", "in_home": True},
+        ],
+    )
+    def test_are_verified_without_a_message(
+        self, write: Callable[..., Path], values: dict[str, Any]
+    ) -> None:
+        names = [f"./{SERVICE}", *([f"./{SOCKET}"] if "socket" in values else [])]
+        ended = analyze(write(**values), "verify", *names)
+        assert (ended.returncode, ended.stdout) == (0, "")
+
+    def test_of_a_user_are_verified_without_a_message(self, write: Callable[..., Path]) -> None:
+        folder = write(by_user=True, socket=True)
+        ended = analyze(folder, "--user", "verify", f"./{SERVICE}", f"./{SOCKET}")
+        assert (ended.returncode, ended.stdout) == (0, "")
+
+    @pytest.mark.parametrize(
+        ("values", "threshold"),
+        [
+            ({"socket": True}, EXPOSURE_BY_SOCKET),
+            ({"credential": True}, EXPOSURE_LISTENING),
+            ({"account": "daemon"}, EXPOSURE_LISTENING),
+        ],
+    )
+    def test_expose_as_little_as_those_of_the_package(
+        self, write: Callable[..., Path], values: dict[str, Any], threshold: int
+    ) -> None:
+        TestTheUnits.check_exposure(write(**values), threshold)
 
 
 def exec_start(unit: str) -> str:
