@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from contextlib import nullcontext
 from typing import Any, TextIO
 
 from pushserver.console import CommandFailed, complain, shown_json
@@ -20,9 +22,27 @@ def add_store_commands(commands: Any) -> None:
 
     command = _add(actions, "restore", "put a copy in the place of the store", restore)
     command.add_argument("file", help="the copy")
+    _add_keep_epoch(command)
 
     _add(actions, "check", "check the store, also while the server runs", check)
     _add(actions, "compact", "make the file smaller; the server must be stopped", compact)
+
+    command = _add(actions, "export", "write the store as lines of JSON", export)
+    command.add_argument("file", help="the new file; - is standard output")
+    command.add_argument("--force", action="store_true", help="replace a file that exists")
+
+    command = _add(actions, "import", "put a store of exported lines in its place", import_)
+    command.add_argument("file", help="the exported file; - is standard input")
+    _add_keep_epoch(command)
+
+
+def _add_keep_epoch(command: Any) -> None:
+    command.add_argument(
+        "--keep-epoch",
+        action="store_true",
+        help="clients recover as if nothing had happened; only if the copy was made of a server"
+        " that was stopped and has not run since",
+    )
 
 
 def _add(actions: Any, name: str, words: str, run: Any) -> Any:
@@ -67,10 +87,15 @@ def restore(options: Any, out: TextIO) -> None:
     from pushserver.store.copying import restore as put
 
     path = _path(options)
-    kept = put(options.file, path)
+    kept = put(options.file, path, options.keep_epoch)
+    _say_replaced(path, "restored", kept, options.keep_epoch, out)
+
+
+def _say_replaced(path: str, done: str, kept: str, keep_epoch: bool, out: TextIO) -> None:
     if kept:
         _say(f"the store before: {kept}", out)
-    _say(f"{path}: restored; the next start begins a new epoch", out)
+    epoch = "keeps the epoch" if keep_epoch else "begins a new epoch"
+    _say(f"{path}: {done}; the next start {epoch}", out)
 
 
 def compact(options: Any, out: TextIO) -> None:
@@ -102,6 +127,52 @@ def check(options: Any, out: TextIO) -> None:
         f" {found.bytes:,} bytes, {found.free_bytes:,} of them free",
         out,
     )
+
+
+def export(options: Any, out: TextIO) -> None:
+    """Write the lines of the store; raises StoreError."""
+    from pushserver.store.exporting import export as lines
+    from pushserver.store.files import check_target, new_file
+
+    path = _path(options)
+    if options.file == "-":
+        binary = None if out.isatty() else getattr(out, "buffer", None)
+        for line in lines(path):
+            if binary is None:
+                print(shown_json(line.decode(), out), file=out)
+            else:
+                # In UTF-8, whatever the encoding of the output.
+                binary.write(line + b"\n")
+        out.flush()
+        return
+    check_target(options.file, path, options.force)
+    with new_file(options.file) as new, open(new, "wb") as file:
+        for line in lines(path):
+            file.write(line + b"\n")
+    _say(f"{options.file}: {os.stat(options.file).st_size:,} bytes", out)
+
+
+def import_(options: Any, out: TextIO) -> None:
+    """Put a store of exported lines in the place of the store; raises StoreError."""
+    from pushserver.store.importing import load
+
+    path = _path(options)
+    with _input(options.file) as file:
+        done = load(file, options.file, path, options.keep_epoch)
+    if done.skipped:
+        complain(f"skipped {done.skipped:,} lines of kinds that this version does not know")
+    text = f"{done.publications:,} publications in {done.channels:,} channels"
+    _say_replaced(path, text, done.kept, options.keep_epoch, out)
+
+
+def _input(name: str) -> Any:
+    if name == "-":
+        # There may be no standard input (`<&-`).
+        return nullcontext(getattr(sys.stdin, "buffer", io.BytesIO()))
+    try:
+        return open(name, "rb")
+    except OSError as error:
+        raise CommandFailed(f"cannot read {name}: {error.strerror}") from None
 
 
 def _progress() -> Any:

@@ -9,10 +9,8 @@ from itertools import islice
 
 import msgspec
 
-from pushserver.store.opening import StoreError
-from pushserver.store.reading import snapshot
+from pushserver.store.reading import check_current, meta, snapshot
 from pushserver.store.rows import key_of, memory_of, publication_of
-from pushserver.store.schema import FORMAT, read_format
 
 MOST_PROBLEMS = 20
 """A damaged page can cause thousands."""
@@ -32,25 +30,21 @@ class Checked:
 def check(path: str) -> Checked:
     """Check the store, also while a server writes; raises StoreError if it cannot be read."""
     with snapshot(path) as database:
-        format_ = read_format(database)
-        if format_ < FORMAT:
-            raise StoreError(
-                f"{path} has format {format_}, and this version writes {FORMAT}: its first start"
-                " with this file makes a copy and upgrades it"
-            )
-        problems = list(islice(_problems(database), MOST_PROBLEMS))
+        check_current(path, database)
+        found = list(islice(problems(database), MOST_PROBLEMS))
         channels = publications = 0
-        if not problems:
+        if not found:
             channels = _one(database, "SELECT count(*) FROM channels")
             publications = _one(database, "SELECT count(*) FROM publications")
         size, pages, free = (
             _one(database, f"PRAGMA {name}")
             for name in ("page_size", "page_count", "freelist_count")
         )
-        return Checked(channels, publications, size * pages, size * free, problems)
+        return Checked(channels, publications, size * pages, size * free, found)
 
 
-def _problems(database: sqlite3.Connection) -> Iterator[str]:
+def problems(database: sqlite3.Connection) -> Iterator[str]:
+    """All that is wrong with a store, which must have the present format."""
     try:
         for (line,) in database.execute(f"PRAGMA integrity_check({MOST_PROBLEMS})"):
             if line != "ok":
@@ -72,7 +66,7 @@ WHERE channel NOT IN (SELECT name FROM channels) GROUP BY channel
 
 
 def _channel_problems(database: sqlite3.Connection) -> Iterator[str]:
-    last = _one(database, "SELECT value FROM meta WHERE name = 'seq'") or 0
+    last = meta(database, "seq") or 0
     for name, top, floor, floor_seq, rows, first, newest, least, most in database.execute(_COUNTS):
         if (rows, first, newest) != (
             (top - floor, floor + 1, top) if top > floor else (0, None, None)

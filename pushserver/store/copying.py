@@ -12,13 +12,15 @@ from pushserver.store.files import (
     Progress,
     StoreError,
     check_target,
+    mark_copy,
     new_file,
     quiet,
     sync,
+    was_closed,
     write_copy,
 )
 from pushserver.store.locks import lock, unlock
-from pushserver.store.reading import snapshot, stopped
+from pushserver.store.reading import meta, snapshot, stopped
 
 REPLACED = ".before-restore"
 
@@ -34,18 +36,47 @@ def backup(store: str, target: str, force: bool = False, progress: Progress = qu
         return os.stat(copy).st_size
 
 
-def restore(copy: str, store: str) -> str:
+def restore(copy: str, store: str, keep_epoch: bool = False) -> str:
     """Put a copy in the place of the store; return the new path of the store before, or "".
 
-    The copy stays. Raises StoreError, and the store is unchanged: if a server has it open, or if
-    the copy is damaged, or not a store that this version reads.
+    The copy stays. The next run has another epoch, unless `keep_epoch` is set.
+    Raises StoreError, and the store is unchanged: if a server has it open, if the copy is damaged,
+    or not a store that this version reads, or if numbers of its epoch may have been used again.
     """
     if _is_same(copy, store):
         raise StoreError(f"{copy} is the store itself: expected a copy")
     if os.path.exists(store) and not os.path.isfile(store):
         raise StoreError(f"{store} is not a regular file: expected the path of a store")
     with stopped(store), snapshot(copy) as source:
-        return replace(store, lambda new: write_copy(source, new, quiet))
+        closed = was_closed(source)
+        if keep_epoch:
+            check_epoch_kept(copy, closed, meta(source, "epoch"), meta(source, "seq"), store)
+
+        def write(new: str) -> None:
+            write_copy(source, new, quiet)
+            if keep_epoch:
+                with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as database:
+                    mark_copy(database, closed, os.stat(new).st_ino)
+
+        return replace(store, write)
+
+
+def check_epoch_kept(name: str, closed: bool, epoch: str, seq: int, store: str) -> None:
+    """Raise StoreError if more may have been published under this epoch than the copy has."""
+    if not closed:
+        raise StoreError(
+            f"{name} was made while a server ran, which may have published more: its epoch cannot"
+            " be kept"
+        )
+    if not os.path.exists(store):
+        return
+    with snapshot(store, is_stopped=True) as database:
+        if meta(database, "epoch") == epoch and not (
+            was_closed(database) and meta(database, "seq") == seq
+        ):
+            raise StoreError(
+                f"{store} has published more than {name} has: its epoch cannot be kept"
+            )
 
 
 def replace(store: str, write: Callable[[str], None]) -> str:
@@ -113,8 +144,8 @@ def compact(store: str) -> tuple[int, int]:
     """
     with stopped(store):
         with snapshot(store, is_stopped=True) as database:
-            running = database.execute("SELECT value FROM meta WHERE name = 'running'").fetchone()
-        if running is not None and running[0]:
+            running = meta(database, "running")
+        if running:
             # Closing it would remove the log, which the next start needs.
             raise StoreError(
                 f"{store} was not closed in order: start the server, stop it, and try again"

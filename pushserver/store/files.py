@@ -105,13 +105,24 @@ def write_copy(source: sqlite3.Connection, path: str, progress: Progress) -> Non
         problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise StoreError(f"the store is damaged ({problem.splitlines()[-1]})")
-        marks = {"inode": "", "running": "", "wal": _no_log()}
-        database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", marks.items())
+        mark_copy(database, was_closed(database))
 
 
-def _no_log() -> str:
-    """The record of a log that no log matches: one that was left beside the copy is not replayed.
+def was_closed(database: sqlite3.Connection) -> bool:
+    """Whether a store was closed in order, or is a copy that was made of one."""
+    marks = dict(database.execute("SELECT name, value FROM meta"))
+    return not marks.get("running") and bool(marks.get("inode") or marks.get("closed"))
 
-    See `wal`.
+
+def mark_copy(database: sqlite3.Connection, closed: bool, inode: int | None = None) -> None:
+    """Mark a copy, of a store that was `closed`; with its `inode` it keeps the epoch.
+
+    No log matches its record: one that was left beside the copy is not replayed (see `wal`).
     """
-    return f"{secrets.randbits(32)}:0"
+    marks = {
+        "closed": int(closed),
+        "inode": inode or "",
+        "running": "",
+        "wal": f"{secrets.randbits(32)}:0",
+    }
+    database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", marks.items())

@@ -6,11 +6,12 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
 from pushserver.store import locks
 from pushserver.store.files import StoreError
-from pushserver.store.schema import WrongFormat, read_format
+from pushserver.store.schema import FORMAT, WrongFormat, read_format
 from pushserver.store.wal import belongs, log_path
 
 _NO_FILE = "there is no store here: expected the path of [store] in the configuration"
@@ -67,6 +68,22 @@ def stopped(path: str) -> Iterator[None]:
         yield
     finally:
         locks.unlock(held)
+
+
+def check_current(path: str, database: sqlite3.Connection) -> None:
+    """Raise StoreError if the store has the format of an earlier version."""
+    format_ = read_format(database)
+    if format_ < FORMAT:
+        raise StoreError(
+            f"{path} has format {format_}, and this version writes {FORMAT}: its first start with"
+            " this file makes a copy and upgrades it"
+        )
+
+
+def meta(database: sqlite3.Connection, name: str) -> Any:
+    """The value of this name in the store; None if there is none."""
+    row = database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    return None if row is None else row[0]
 
 
 def _connect(path: str, is_stopped: bool) -> sqlite3.Connection:

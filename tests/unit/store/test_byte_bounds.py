@@ -87,6 +87,7 @@ BOUNDS = {
     "sources.types.tail.source.max_catch_up_bytes": PACE,
     "sources.types.tail.source.max_line_bytes": ONE,
     "sources.types.webhook.source.MAX_SECRET_BYTES": ONE,
+    "store.lines.LINE_BYTES": ONE,
     "store.opening._LOG_BYTES": "SQLite cuts the log",
     "store.source_memory.MOST_BYTES": ONE,
     "store.waiting.CALL_BYTES": MEMORY,

@@ -1,0 +1,66 @@
+"""Exports a store as lines of JSON, which each version with an import reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from sqlite3 import Connection, Error
+
+from msgspec import Raw
+
+from pushserver.store.files import StoreError, was_closed
+from pushserver.store.lines import (
+    INVALID,
+    VERSION,
+    ChannelLine,
+    End,
+    ForgottenLine,
+    Header,
+    KeyLine,
+    Line,
+    MemoryLine,
+    encode,
+    line_of,
+)
+from pushserver.store.reading import check_current, meta, snapshot
+from pushserver.store.rows import memory_of, publication_of
+
+
+def export(path: str) -> Iterator[bytes]:
+    """The lines of the store as it is now, also while a server writes; raises StoreError."""
+    with snapshot(path) as database:
+        check_current(path, database)
+        lines = 0
+        try:
+            for line in _lines(database):
+                yield encode(line)
+                lines += 1
+        except (Error, TypeError, *INVALID) as error:
+            raise StoreError(
+                f"{path} is damaged ({error}): `pushserver store check` says more"
+            ) from None
+        yield encode(End(lines))
+
+
+def _lines(database: Connection) -> Iterator[Line]:
+    rows = database.execute
+    yield Header(
+        VERSION,
+        meta(database, "epoch") or "",
+        meta(database, "seq") or 0,
+        was_closed(database),
+        meta(database, "forgotten_seq") or 0,
+    )
+    for row in rows("SELECT bucket, seq FROM forgotten ORDER BY bucket"):
+        yield ForgottenLine(*row)
+    for row in rows("SELECT name, top, floor, floor_seq, generation FROM channels ORDER BY name"):
+        yield ChannelLine(*row)
+    for name, *row in rows(
+        "SELECT channel, seq, offset, time, event, data, tags, info FROM publications"
+        " ORDER BY channel, offset"
+    ):
+        yield line_of(publication_of(name, "", row))
+    for row in rows("SELECT channel, key, epoch, seq, offset, time FROM keys ORDER BY seq"):
+        yield KeyLine(*row)
+    for row in rows("SELECT source, value FROM memory ORDER BY source"):
+        source, value = memory_of(row)
+        yield MemoryLine(source, Raw(value))
