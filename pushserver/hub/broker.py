@@ -168,7 +168,9 @@ class MemoryBroker:
     def append(self, publication: Publication, entry: KeyEntry | None, born: float) -> None:
         """Retain the publication, made at `born` (steady clock), and the entry of its key."""
         self.metrics.publications += 1
-        self.metrics.evictions += self.history.append(publication, born)
+        # In a step of its own: the histories that make room for this one are counted meanwhile.
+        evicted = self.history.append(publication, born)
+        self.metrics.evictions += evicted
         if entry is not None:
             self._keys.remember(entry, born)
 

@@ -8,6 +8,7 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import KeyEntry, Keys
 from pushserver.channels.publication import Draft, Publication, Receipt
+from pushserver.channels.room import Room
 from pushserver.errors import Unavailable
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
@@ -33,9 +34,11 @@ class FakeRecorder:
         self.touched.append(channel)
 
 
-def make_recorded(keys: int = 100, **options: Any) -> tuple[MemoryBroker, FakeRecorder, Time]:
+def make_recorded(
+    keys: int = 100, room: Room | None = None, **options: Any
+) -> tuple[MemoryBroker, FakeRecorder, Time]:
     recorder, time = FakeRecorder(), Time(1000.0)
-    history = History(lambda name: ChannelOptions(**options), EPOCH)
+    history = History(lambda name: ChannelOptions(**options), EPOCH, room=room)
     return MemoryBroker(history, Keys(keys), Metrics(), time, time, recorder), recorder, time
 
 
@@ -125,6 +128,20 @@ def test_clearing_keeps_the_numbering_and_is_recorded() -> None:
     with pytest.raises(Unavailable):
         drive(broker.clear("a"))
     assert len(broker.history.peek("a")) == 1
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["forgotten", "halved"])
+def test_publications_that_made_room_for_one_are_counted(watched: bool) -> None:
+    broker, recorder, _ = make_recorded(room=Room(10_000), history_size=6)
+    for channel in "ab":
+        if watched:
+            broker.history.channel(channel)
+        for _ in range(8):
+            drive(broker.publish(Draft(channel, b"1" * 1_000)))
+    kept = sum(map(len, broker.history.channels.values()))
+    assert broker.metrics.made_room["history_total_bytes"] >= 1
+    assert broker.metrics.evictions == 16 - kept
+    assert recorder.touched
 
 
 def test_evictions_are_counted_and_changed_channels_are_recorded() -> None:
