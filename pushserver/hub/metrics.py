@@ -2,38 +2,78 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+MILLISECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
+SECONDS = tuple(milliseconds / 1_000 for milliseconds in MILLISECONDS)
+"""The bounds of histograms of times."""
+
+
+class Histogram:
+    """The number of values up to each bound, and their sum.
+
+    `counts` has one more item than `bounds`: the values above the last bound.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float] = SECONDS):
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
 
 
 @dataclass(slots=True)
 class Metrics:
     """Counters, which are never reset. `publications`: those that were accepted.
 
-    `deliveries`: of a publication to one subscriber; `duplicates`: found by an idempotency key;
+    `opened` and `closed`: connections with a conversation, by the name of their format;
+    `deliveries`: of a publication to one subscriber, and `delivered_bytes` in their frames;
+    `pass_seconds`: the time for which a pass of the fan-out held the reactor; `fanout_seconds`:
+    from the first publication of a pass until the last subscriber was sent it;
+    `slow`: connections that were dropped because their peers did not read;
+    `duplicates`: found by an idempotency key;
     `evictions`: publications dropped from a history; `made_room`: histories that were forgotten or
     cut for others, by the setting that was reached; `gaps`: notices of one to a subscriber;
     `recoveries` by result: `recovered`, or the reason why not (`epoch`, `ahead`, `evicted`,
     `limit`); `refusals` of publications by cause, `wrong_key`, `wrong_token`, and
-    excesses by the setting of `[limits]`; `ended`: connections that the
+    excesses by the setting of `[limits]`; `denied`: requests and commands that were not permitted,
+    by HTTP status or Centrifuge code; `ended`: connections that the
     server closed, by close code, with 3008 and 1013 also for peers that did not read; `store_*`:
-    commits, their publications, their seconds in all and of the last, and failures.
+    commits, their publications, their seconds in all and of the last, and failures;
+    `commit_seconds`: of each.
     """
 
     publications: int = 0
+    opened: Counter[str] = field(default_factory=Counter)
+    closed: Counter[str] = field(default_factory=Counter)
     deliveries: int = 0
+    delivered_bytes: int = 0
+    pass_seconds: Histogram = field(default_factory=Histogram)
+    fanout_seconds: Histogram = field(default_factory=Histogram)
+    slow: int = 0
     duplicates: int = 0
     evictions: int = 0
     made_room: Counter[str] = field(default_factory=Counter)
     gaps: int = 0
     recoveries: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
+    denied: Counter[str] = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
     store_commits: int = 0
     store_rows: int = 0
     store_seconds: float = 0.0
     store_last_seconds: float = 0.0
     store_errors: int = 0
+    commit_seconds: Histogram = field(default_factory=Histogram)
 
     def committed(self, rows: int, seconds: float) -> None:
         """Count a commit of the store with `rows` publications, which took `seconds`."""
@@ -41,18 +81,19 @@ class Metrics:
         self.store_rows += rows
         self.store_seconds += seconds
         self.store_last_seconds = seconds
+        self.commit_seconds.observe(seconds)
 
     def resumed(self, reason: str) -> None:
         """Count an attempt to resume; an empty reason is a success."""
         self.recoveries[reason or "recovered"] += 1
 
     def items(self) -> dict[str, float]:
-        """Each counter by its name; those with a label as `name.label`."""
+        """Each counter by its name; those with a label as `name.label`. Without histograms."""
         items: dict[str, float] = {}
         for name in self.__slots__:
             value = getattr(self, name)
             if isinstance(value, Counter):
                 items.update({f"{name}.{label}": count for label, count in value.items()})
-            else:
+            elif not isinstance(value, Histogram):
                 items[name] = value
         return items

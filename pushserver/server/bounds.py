@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from pushserver.auth.proxies import Proxies
 from pushserver.auth.publications import Publications
 from pushserver.auth.quotas import Addresses, Connections
 from pushserver.config.limits import Limits
+from pushserver.hub.metrics import Metrics
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.unsent import Unsent
 from pushserver.usercode.reactor import Reactor
@@ -55,15 +55,15 @@ class PeerBounds:
 def make_bounds(
     limits: Limits,
     proxies: Proxies,
-    counts: Counter[str],
+    metrics: Metrics,
     reactor: Reactor,
     monotonic: Callable[[], float],
     shortcuts: bool,
 ) -> PeerBounds:
-    """The bounds of one server; `counts` are the counters of its refusals."""
+    """The bounds of one server; `metrics` counts its refusals."""
     address_of = partial(client_address, proxies=proxies)
-    refusals = RefusalLog(monotonic, address_of)
-    excesses = Excesses(counts, monotonic, refusals.write_excess)
+    refusals = RefusalLog(monotonic, address_of, metrics.denied)
+    excesses = Excesses(metrics.refusals, monotonic, refusals.write_excess)
     addresses = Addresses(Proxies.of(limits.exempt_networks), proxies)
     connections = Connections(
         limits.connections, limits.connections_per_address, limits.new_connections_per_second

@@ -73,7 +73,7 @@ def build(
     broker, storage = make_broker(config, reactor, clock, monotonic, lasting(config, app))
     handlers = make_handlers(app, limits, reactor, monotonic, threads)
     proxies = Proxies.of(config.server.trusted_proxies)
-    peers = make_bounds(limits, proxies, broker.metrics.refusals, reactor, monotonic, shortcuts)
+    peers = make_bounds(limits, proxies, broker.metrics, reactor, monotonic, shortcuts)
     identification = Identification(
         Keys(),
         NoTokens(),

@@ -92,6 +92,7 @@ class Conversation(Generic[FormatT]):
         # The Unix time at which `expired` is called; 0 for never.
         self.expires = 0.0
         transport.attach(self)
+        node.metrics.opened[transport.format.name] += 1
 
     @property
     def format(self) -> FormatT:
@@ -174,6 +175,7 @@ class Conversation(Generic[FormatT]):
 
     def closed(self) -> None:
         """Forget the conversation, whose connection is gone."""
+        self.node.metrics.closed[self.format.name] += 1
         self._leave_all()
         if self.state is CLOSING:
             self.state = CLOSED
@@ -192,6 +194,7 @@ class Conversation(Generic[FormatT]):
 
     def slow(self) -> None:
         """Drop a peer that leaves too many bytes unread."""
+        self.node.metrics.slow += 1
         self.node.metrics.ended[str(self.slow_code)] += 1
         self.abort()
 

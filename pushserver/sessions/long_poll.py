@@ -11,6 +11,9 @@ from pushserver.hub.audience import Audience, Subscriber
 from pushserver.protocols.formats import HISTORY, Format, cut_history
 from pushserver.sessions.node import Node, new_id
 
+LONG_POLL = "long-poll"
+"""Its name among the formats of connections, in the counters."""
+
 
 class LongPoll(Subscriber):
     """The subscriber of a long-poll request.
@@ -57,12 +60,15 @@ class LongPoll(Subscriber):
         if self.identity.expires:
             seconds = min(seconds, max(0.0, self.identity.expires - self._node.clock()))
         self._node.sessions.enter(self)
+        self._node.metrics.opened[LONG_POLL] += 1
         await self._node.hub.follow(self, (self._channel,), Start(last=0))
         self._node.peers.wake_at(self, self._node.monotonic() + seconds)
 
     def leave(self) -> None:
         """Unsubscribe, since the request is answered or gone."""
-        self._answer = None
+        if self._answer is not None:
+            self._answer = None
+            self._node.metrics.closed[LONG_POLL] += 1
         self._node.sessions.leave(self)
         self._node.peers.remove(self)
         self._node.hub.unsubscribe(self, self._channel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from twisted.logger import Logger
@@ -29,12 +30,19 @@ class RefusalLog:
 
     A line has the number of refusals since the last line that were not logged. The address comes
     before all that the peer may choose, so that a line cannot name another one (docs/security.md
-    has a filter for fail2ban). The query is left out, as it may have secrets.
+    has a filter for fail2ban). The query is left out, as it may have secrets. `counts` are the
+    counters of refusals by status or code, whether logged or not.
     """
 
     _log = Logger()
 
-    def __init__(self, clock: Callable[[], float], address: Callable[[Request], str | None]):
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        address: Callable[[Request], str | None],
+        counts: Counter[str],
+    ):
+        self._counts = counts
         self._clock = clock
         self.address = address
         self._rates: dict[tuple[int, str], Rate] = {}
@@ -52,6 +60,7 @@ class RefusalLog:
         self._write(code, address, "", reason)
 
     def _write(self, status: int, address: str | None, target: str, reason: str) -> None:
+        self._counts[str(status)] += 1
         if not self._has_room(status, group(address)):
             self._suppressed += 1
             return

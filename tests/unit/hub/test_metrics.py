@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pushserver.hub.metrics import Metrics
+from pushserver.hub.metrics import SECONDS, Histogram, Metrics
 
 
 def test_resumptions_are_counted_by_result() -> None:
@@ -34,9 +34,25 @@ def test_items_have_a_name_for_each_counter_and_each_label() -> None:
     assert items["store_seconds"] == 0.5
     labelled = {name: count for name, count in items.items() if "." in name}
     assert labelled == {"recoveries.recovered": 1, "recoveries.epoch": 1, "refusals.store": 2}
-    assert {name for name in items if "." not in name} == set(Metrics.__slots__) - {
-        "recoveries",
-        "refusals",
-        "ended",
-        "made_room",
-    }
+    other = {"recoveries", "refusals", "ended", "made_room", "opened", "closed", "denied"}
+    histograms = {"pass_seconds", "fanout_seconds", "commit_seconds"}
+    names = {name for name in items if "." not in name}
+    assert names == set(Metrics.__slots__) - other - histograms
+
+
+def test_histogram_counts_each_value_up_to_the_first_bound_that_holds_it() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.0, 1.0, 1.5, 2.0, 2.1, 1e9):
+        histogram.observe(value)
+    assert histogram.counts == [2, 2, 2]
+    assert histogram.sum == 0.0 + 1.0 + 1.5 + 2.0 + 2.1 + 1e9
+
+
+def test_histograms_have_ascending_bounds() -> None:
+    assert sorted(set(SECONDS)) == list(SECONDS)
+
+
+def test_commits_are_in_a_histogram() -> None:
+    metrics = Metrics()
+    metrics.committed(3, 0.003)
+    assert (sum(metrics.commit_seconds.counts), metrics.commit_seconds.sum) == (1, 0.003)

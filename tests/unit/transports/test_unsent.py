@@ -143,7 +143,7 @@ def test_readers_that_leave_most_unread_are_dropped_and_logged(kind: str, shortc
     dropped = [line.aborted for line in readers]
     assert dropped == [False, False, False, True, True]
     code = "3008" if kind == "session" else "1013"
-    assert server.node.metrics.ended[code] == 2
+    assert (server.node.metrics.ended[code], server.node.metrics.slow) == (2, 2)
     (text, *_) = log.take()
     assert "is dropped: it left" in text
     assert "(unsent_bytes)" in text
