@@ -86,6 +86,15 @@ class TestOfAccess:
             answer = server.get("/channels/news", "POST", b"1", x_api_key=key)
             assert answer.status == expected
 
+    def test_challenges_name_the_credentials_that_count_now(self) -> None:
+        server = Reloaded(config(auth=Auth(closed=True)))
+        for auth, schemes in (
+            (Auth(closed=True, token_secret=SECRET), ["ApiKey", 'Bearer realm="pushserver"']),
+            (Auth(closed=True), ["ApiKey"]),
+        ):
+            server.reload(auth=auth)
+            assert server.get("/channels/news").headers["www-authenticate"] == schemes
+
     def test_a_session_whose_key_is_gone_ends_and_others_notice_nothing(self) -> None:
         keys = {name: KeySettings(key=f"the key of {name}") for name in ("shop", "till")}
         server = Reloaded(config(auth=Auth(keys=keys)))
