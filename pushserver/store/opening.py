@@ -154,6 +154,10 @@ def _upgrade(database: sqlite3.Connection, path: str, mode: int) -> str:
             write_copy(database, new, quiet)
     with transaction(database):
         migrate(database, format_)
+    if copy:
+        # The space of the former tables; without room for the new file it is reused later.
+        with contextlib.suppress(sqlite3.OperationalError):
+            database.execute("VACUUM")
     return copy
 
 

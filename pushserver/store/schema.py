@@ -27,7 +27,18 @@ ALTER TABLE channels ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE forgotten (bucket INTEGER PRIMARY KEY, seq INTEGER) WITHOUT ROWID;
 DELETE FROM meta WHERE name = 'forgotten_top';
 """
-_STEPS = (_FIRST, _SOURCES, _GENERATIONS)
+# A row without a rowid leaves its page beyond 1,002 bytes, for one or more pages of its own.
+_ROWIDS = """
+ALTER TABLE publications RENAME TO former;
+CREATE TABLE publications (
+    channel TEXT, offset INTEGER, seq INTEGER, time REAL, event TEXT,
+    data BLOB, tags BLOB, info BLOB,
+    PRIMARY KEY (channel, offset)
+);
+INSERT INTO publications SELECT channel, offset, seq, time, event, data, tags, info FROM former;
+DROP TABLE former;
+"""
+_STEPS = (_FIRST, _SOURCES, _GENERATIONS, _ROWIDS)
 """The statements that change each format into the next; append only."""
 
 FORMAT = len(_STEPS)
