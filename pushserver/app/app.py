@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from twisted.application.service import Service
 
-from pushserver.app.client import Client, encode_message
+from pushserver.app.client import Client
 from pushserver.app.dispatch import Dispatcher
 from pushserver.app.handlers import HandlerRegistry, make_handler
 from pushserver.app.link import ServerLink
@@ -22,11 +22,8 @@ from pushserver.channels.publication import Draft, check_tags
 from pushserver.config.convert import Location, convert_known
 from pushserver.errors import NotRunning
 from pushserver.protocols import centrifuge
-from pushserver.protocols.centrifuge import message_push
-from pushserver.protocols.formats import SessionFormat
-from pushserver.sessions.callbacks import ClientSession
+from pushserver.sessions.callbacks import Broadcast, ClientSession
 from pushserver.sessions.node import Node
-from pushserver.sessions.peers import Peer
 from pushserver.sources.engine.environment import Plan
 from pushserver.sources.functions.adapt import adapt, is_async
 
@@ -176,13 +173,12 @@ class App:
 
     def send(self, data: object, event: str = "") -> None:
         """Send to every connected client; see `Client.send`."""
-        text, link = message_push(encode_message(data, event)), self._server()
+        broadcast, link = Broadcast.of(data, event), self._server()
 
         def send() -> None:
-            frames: dict[SessionFormat, bytes] = {}
             for session in link.node.sessions:
                 if session.connected:
-                    session.broadcast(text, frames)
+                    session.broadcast(broadcast)
 
         link.call_soon(send)
 
@@ -218,7 +214,18 @@ class App:
         if not 4000 <= code <= 4999:
             raise ValueError(f"code {code}: expected 4000 to 4999")
         text = str(reason).encode("utf-8", "replace").decode()
-        self._for_peers(user, lambda peer: peer.disconnect(code, text))
+        link = self._server()
+        _check_user(user)
+
+        def disconnect() -> None:
+            # All sessions: those of a user have no index before they are admitted.
+            for session in link.node.sessions:
+                if session.info.user == user:
+                    session.disconnect(code, text)
+            for reader in link.node.sessions.readers(user):
+                reader.end(code, text)
+
+        link.call_soon(disconnect)
 
     def subscribe(self, user: str, channel: str) -> None:
         """Subscribe all clients of the user to the channel; raises InvalidName, ValueError."""
@@ -230,17 +237,6 @@ class App:
         check_name(channel)
         code, reason = centrifuge.UNSUBSCRIBED, "taken out by the server"
         self._for_sessions(user, lambda node, session: session.unsubscribe(channel, code, reason))
-
-    def _for_peers(self, user: str, call: Callable[[Peer], object]) -> None:
-        link = self._server()
-        _check_user(user)
-
-        def call_all() -> None:
-            for peer in link.node.peers:
-                if peer.info.user == user:
-                    call(peer)
-
-        link.call_soon(call_all)
 
     def _for_sessions(self, user: str, call: Callable[[Node, ClientSession], object]) -> None:
         link = self._server()

@@ -9,7 +9,7 @@ from typing import Any
 
 from pushserver.app.link import ServerLink
 from pushserver.channels import jsontext
-from pushserver.channels.names import check_event, check_name
+from pushserver.channels.names import check_name
 from pushserver.errors import LimitExceeded
 from pushserver.protocols import centrifuge
 from pushserver.sessions.callbacks import ClientSession
@@ -114,8 +114,7 @@ class Client:
         sent after the connect reply. Does nothing if the client is gone. Raises InvalidData for
         a value that JSON cannot hold.
         """
-        text = encode_message(data, event)
-        self._link.call_soon(lambda: self._session.message(text))
+        self._link.call_soon(self._session.sender(data, event))
 
     def join(self, channel: str) -> None:
         """Subscribe the client to the channel; raises InvalidName.
@@ -154,8 +153,3 @@ async def _invite(session: ClientSession, channel: str) -> None:
     # The refusal is counted, and logged once a minute.
     with suppress(LimitExceeded):
         await session.invite(channel)
-
-
-def encode_message(data: object, event: str) -> bytes:
-    """The JSON text of a message; raises InvalidData and InvalidName."""
-    return jsontext.encode({"event": check_event(event), "data": data} if event else data)

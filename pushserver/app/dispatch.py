@@ -22,6 +22,7 @@ from pushserver.channels import jsontext
 from pushserver.channels.names import namespace_of
 from pushserver.errors import HandlerFailed, NotHandled, Refused
 from pushserver.protocols.centrifuge import request_data
+from pushserver.protocols.socketio import Values, values
 from pushserver.sessions.callbacks import ClientSession
 from pushserver.sessions.visit import Visit
 from pushserver.usercode.awaiting import awaited
@@ -223,6 +224,25 @@ class Dispatcher:
             self._failures.unhandled(value, sorted(self._registry))
             raise NotHandled("the application has no handler for this message")
         await self._call(handler, self.clients[session], value)
+
+    async def event(
+        self, session: ClientSession, channel: str, event: str, arguments: list[Any]
+    ) -> Values:
+        namespace = channel.partition(":")[0].removeprefix("$")
+        handler = self._registry.find_event(event, namespace)
+        if handler is None:
+            self._failures.uncalled(event, self._registry.methods)
+            raise NotHandled(f"the application has no handler for {event[:80]!r}")
+        # A handler has one argument for the data, as on the Centrifuge protocol.
+        data = arguments[0] if len(arguments) == 1 else arguments or None
+        answer = await self._call(handler, self.clients[session], data)
+        if answer is None:
+            return Values(b"[]")
+        try:
+            return values(answer if isinstance(answer, tuple) else (answer,))
+        except ValueError as error:
+            self._failures.not_json(handler, error)
+            raise HandlerFailed("the application's answer does not fit into JSON") from None
 
     def _route(self, value: Any) -> tuple[Handler | None, Any]:
         """The handler for a message, and its argument: a named event, or `message` or `json`."""

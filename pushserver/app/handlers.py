@@ -114,6 +114,12 @@ class HandlerRegistry:
             return None
         return self._handlers.get((namespace, event)) or self._handlers.get(("", method))
 
+    def find_event(self, event: str, namespace: str) -> Handler | None:
+        """The handler for an event of a Socket.IO client in this namespace, empty for `/`."""
+        if event in ARGUMENTS:
+            return None
+        return self.find(event, namespace) or self.find_method(event)
+
     @property
     def has_coroutines(self) -> bool:
         """Whether any handler is a coroutine function."""

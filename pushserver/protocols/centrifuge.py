@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from pushserver.channels import jsontext
 from pushserver.channels.jsontext import MALFORMED
+from pushserver.channels.names import check_event
 from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.errors import Invalid, InvalidData, PushServerError
 
@@ -482,6 +483,11 @@ def refresh_push(ttl: int) -> bytes:
     return _encode(Push(PushBody(refresh=Refresh(ttl > 0, ttl))))
 
 
+def encode_message(data: object, event: str) -> bytes:
+    """The JSON text of a message; raises InvalidData and InvalidName."""
+    return jsontext.encode({"event": check_event(event), "data": data} if event else data)
+
+
 def message_push(data: bytes) -> bytes:
     """A message to this client alone."""
     return _encode(Push(PushBody(message=Message(Raw(data)))))
@@ -489,5 +495,9 @@ def message_push(data: bytes) -> bytes:
 
 def disconnect_push(code: int, reason: str) -> bytes:
     """The end of the connection, on a transport without close codes."""
-    reconnect = code < 3500 or 4000 <= code < 4500
-    return _encode(Push(PushBody(disconnect=Disconnect(code, reason, reconnect))))
+    return _encode(Push(PushBody(disconnect=Disconnect(code, reason, reconnects(code)))))
+
+
+def reconnects(code: int) -> bool:
+    """Whether a client reconnects after this close code."""
+    return code < 3500 or 4000 <= code < 4500

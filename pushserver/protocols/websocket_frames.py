@@ -11,6 +11,7 @@ SHORT_BYTES = 4_096
 """The longest payload that `whole_text` parses."""
 
 _TEXT = b"\x81"
+_BINARY = b"\x82"
 _DEFLATED_TEXT = b"\xc1"
 _TAIL = b"\x00\x00\xff\xff"
 
@@ -18,6 +19,11 @@ _TAIL = b"\x00\x00\xff\xff"
 def websocket_frame(text: bytes) -> bytes:
     """One final, unmasked text frame (RFC 6455, 5.2)."""
     return _frame(_TEXT, text)
+
+
+def binary_frame(data: bytes) -> bytes:
+    """One final, unmasked binary frame, never compressed: much binary data is already."""
+    return _frame(_BINARY, data)
 
 
 def deflated_frame(text: bytes) -> bytes:

@@ -17,11 +17,7 @@ from pushserver.web.hosts import Hosts
 from pushserver.web.resource import ContainerResource, NotFound, Refusing
 
 ICON = b"favicon.ico"
-SOCKET_IO = b"socket.io"
-SOCKET_IO_HINT = (
-    "this server does not speak Socket.IO; docs/from-flask-socketio.md says what replaces it"
-)
-RESERVED = frozenset({b"health", b"metrics", SOCKET_IO})
+RESERVED = frozenset({b"health", b"metrics"})
 """URLs of later versions; no page of the user is served there."""
 
 
@@ -72,7 +68,6 @@ class RootResource(ContainerResource):
         self._hosts = hosts
         self._icon = icon
         self._pages = pages
-        self._socket_io_logged = False
         for name in sorted(part.decode() for part in RESERVED.union(children) if part):
             if pages is not None and pages.has(name):
                 self._log.warn(
@@ -93,13 +88,6 @@ class RootResource(ContainerResource):
         return super().getChildWithDefault(path, request)
 
     def getChild(self, path: bytes, request: Request) -> Any:
-        if path == SOCKET_IO and not self._socket_io_logged:
-            self._socket_io_logged = True
-            self._log.info(
-                "a Socket.IO client asked for /socket.io/: {hint}",
-                hint=SOCKET_IO_HINT,
-                event_name="socketio_client",
-            )
         if path == ICON and not (self._pages is not None and self._pages.has(ICON.decode())):
             return self._icon
         if self._pages is None or path in RESERVED:

@@ -35,6 +35,7 @@ from pushserver.resources.hooks import HooksResource
 from pushserver.resources.pages import CLIENT, Pages, asset_folder
 from pushserver.resources.protobuf import JsonOnly
 from pushserver.resources.root import IndexPage, RootResource, UserPages
+from pushserver.resources.socketio import SocketIOResource
 from pushserver.resources.static import PublicFiles
 from pushserver.resources.status import StatusResource
 from pushserver.server.bounds import PeerBounds
@@ -262,6 +263,7 @@ def tree(
             b"status": status,
             b"connection": ContainerResource(connections.children()),
             b"emulation": EmulationResource(connections),
+            b"socket.io": SocketIOResource(connections),
             b"static": files,
         },
         PublicFiles(os.path.join(static, "favicon.svg")),

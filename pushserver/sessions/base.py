@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pushserver.channels.publication import ClientInfo
-from pushserver.hub.audience import Audience, Outlet
+from pushserver.hub.audience import Audience, Direct, Outlet
 from pushserver.protocols.formats import Format
 from pushserver.sessions.node import Node, new_id
 
@@ -78,6 +78,8 @@ class Conversation(Generic[FormatT]):
     """The close code for a slow peer, for the counters: no close frame would reach the peer."""
     flood_code: ClassVar[int]
     """The close code for a peer that sends too many frames."""
+    takes_binary: ClassVar[bool] = False
+    """Whether the peer may send binary messages; they go to `received_binary`."""
 
     def __init__(self, node: Node, transport: Transport[FormatT]):
         self.info = ClientInfo(new_id())
@@ -124,6 +126,20 @@ class Conversation(Generic[FormatT]):
     def received(self, text: bytes) -> None:
         """Process a text from the peer."""
         raise NotImplementedError
+
+    def received_binary(self, data: bytes) -> None:
+        """Process a binary message from the peer; only called if it `takes_binary`."""
+        raise NotImplementedError
+
+    def block(self, direct: Direct) -> None:
+        """Bytes wait from now on: the fan-out must not call the outlet's `direct`."""
+        for audience in self.audiences.values():
+            audience.block(self, direct)
+
+    def unblock(self) -> None:
+        """No bytes wait any more."""
+        for audience in self.audiences.values():
+            audience.unblock(self)
 
     def insufficient(self, channel: str) -> None:
         raise NotImplementedError

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from pushserver.auth.identity import ANONYMOUS, Identity
+from pushserver.channels import jsontext
 from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo
 from pushserver.errors import NotHandled
-from pushserver.protocols.formats import SessionFormat
+from pushserver.protocols import centrifuge
+from pushserver.protocols.formats import Format
+from pushserver.protocols.socketio import Values
 from pushserver.sessions.visit import Visit
 
 
@@ -31,6 +35,25 @@ class Invitation:
 
 
 USUAL = Invitation()
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """A message to many clients, encoded once for each format.
+
+    `push` is that of the Centrifuge protocol; `data` is JSON text.
+    """
+
+    data: bytes
+    event: str
+    push: bytes
+    frames: dict[Format, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: object, event: str) -> Broadcast:
+        """Raises InvalidData and InvalidName."""
+        push = centrifuge.message_push(centrifuge.encode_message(data, event))
+        return cls(jsontext.encode(data), event, push)
 
 
 class ClientSession(Protocol):
@@ -66,11 +89,14 @@ class ClientSession(Protocol):
     def received(self, text: bytes) -> None:
         """Process commands of the client."""
 
-    def broadcast(self, text: bytes, frames: dict[SessionFormat, bytes]) -> None:
-        """Send a push that goes to many sessions; `frames` caches its encoding by format."""
+    def broadcast(self, broadcast: Broadcast) -> None:
+        """Send a message that goes to many clients; this one is connected."""
 
-    def message(self, data: bytes) -> None:
-        """Send JSON text that is no publication; sent after the connect reply at the earliest."""
+    def sender(self, data: object, event: str) -> Callable[[], None]:
+        """Encode a message to this client alone, in any thread; the result sends it.
+
+        It is sent after the connect reply at the earliest. Raises InvalidData and InvalidName.
+        """
 
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
         """Subscribe the client to a channel; before the connect reply, as a part of the reply.
@@ -134,6 +160,14 @@ class Handlers(Protocol):
     async def message(self, session: ClientSession, data: bytes) -> None:
         """Process a message of a client, which gets no answer; raises NotHandled."""
 
+    async def event(
+        self, session: ClientSession, channel: str, event: str, arguments: list[Any]
+    ) -> Values:
+        """Process an event of a Socket.IO client; the result is for its acknowledgement.
+
+        `channel` is that of the client's namespace, empty for `/`. Raises NotHandled.
+        """
+
 
 class NoHandlers:
     """A server without an application."""
@@ -167,3 +201,8 @@ class NoHandlers:
 
     async def message(self, session: ClientSession, data: bytes) -> None:
         raise NotHandled("this server has no handler for `send`")
+
+    async def event(
+        self, session: ClientSession, channel: str, event: str, arguments: list[Any]
+    ) -> Values:
+        raise NotHandled("this server has no handlers")

@@ -15,6 +15,7 @@ from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
+from pushserver.sessions.socketio import SocketIO
 
 CHECKS = 500
 """The peers and subscriptions that one turn of the reactor checks: about two milliseconds."""
@@ -43,9 +44,15 @@ class Recheck:
             try:
                 if isinstance(peer, Session):
                     self._check_session(peer)
+                elif isinstance(peer, SocketIO):
+                    self._check_namespaces(peer)
                 elif isinstance(peer, (Stream, LongPoll)):
                     self._check_reader(peer)
-                checks += 1 + len(peer.audiences) if isinstance(peer, Session) else 1
+                checks += 1
+                if isinstance(peer, Session):
+                    checks += len(peer.audiences)
+                elif isinstance(peer, SocketIO):
+                    checks += len(peer.namespaces)
             except Exception:
                 self._node.report("a peer could not be checked by the new configuration")
             if checks >= CHECKS:
@@ -75,6 +82,22 @@ class Recheck:
                 permissions.check("subscribe", channel, identity, grant)
             except PushServerError as error:
                 session.unsubscribe(channel, centrifuge.UNSUBSCRIBED, str(error))
+
+    def _check_namespaces(self, peer: SocketIO) -> None:
+        """The rules are for the channels of the namespaces, and not for rooms."""
+        permissions = self._node.permissions
+        for namespace in tuple(peer.namespaces.values()):
+            try:
+                identity = namespace.identity = self._current(namespace.identity)
+                if namespace.connected:
+                    permissions.check_connect(identity)
+                    if namespace.channel:
+                        permissions.check("subscribe", namespace.channel, identity)
+            except _TokenRemoved as error:
+                peer.disconnect(centrifuge.EXPIRED, str(error))
+                return
+            except PushServerError as error:
+                namespace.disconnect(centrifuge.NOT_PERMITTED, str(error))
 
     def _check_reader(self, reader: Stream | LongPoll) -> None:
         try:

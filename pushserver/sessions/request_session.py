@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pushserver.auth.identity import Identity
 from pushserver.channels.publication import ClientInfo
-from pushserver.protocols.formats import SessionFormat
-from pushserver.sessions.callbacks import USUAL, Invitation
+from pushserver.protocols import centrifuge
+from pushserver.sessions.callbacks import USUAL, Broadcast, Invitation
 from pushserver.sessions.visit import Visit
 
 
@@ -32,11 +34,12 @@ class RequestSession:
     def received(self, text: bytes) -> None:
         """No-op."""
 
-    def broadcast(self, text: bytes, frames: dict[SessionFormat, bytes]) -> None:
+    def broadcast(self, broadcast: Broadcast) -> None:
         """No-op."""
 
-    def message(self, data: bytes) -> None:
-        """No-op."""
+    def sender(self, data: object, event: str) -> Callable[[], None]:
+        centrifuge.encode_message(data, event)
+        return lambda: None
 
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
         """No-op."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from msgspec import Struct
@@ -19,7 +20,7 @@ from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError
 from pushserver.protocols.formats import SessionFormat
 from pushserver.sessions.base import CLOSED, CLOSING, CONNECTING, GONE, NEW, OPEN, Transport
-from pushserver.sessions.callbacks import USUAL, Invitation
+from pushserver.sessions.callbacks import USUAL, Broadcast, Invitation
 from pushserver.sessions.command_queue import CommandQueue
 from pushserver.sessions.expiry import end_expired, plan, ttl
 from pushserver.sessions.node import Node
@@ -182,13 +183,17 @@ class Session(CommandQueue):
         self.ended_by = self.ended_by or reason
         super().disconnect(code, reason)
 
-    def broadcast(self, text: bytes, frames: dict[SessionFormat, bytes]) -> None:
-        format_ = self._transport.format
+    def broadcast(self, broadcast: Broadcast) -> None:
+        format_, frames = self._transport.format, broadcast.frames
         if format_ not in frames:
-            frames[format_] = format_.frame(text)
+            frames[format_] = format_.frame(broadcast.push)
         self._transport.write(frames[format_])
 
+    def sender(self, data: object, event: str) -> Callable[[], None]:
+        return partial(self.message, centrifuge.encode_message(data, event))
+
     def message(self, data: bytes) -> None:
+        """Send JSON text that is no publication; sent after the connect reply at the earliest."""
         if self.state >= CLOSING:
             return
         if self.connected:

@@ -173,8 +173,7 @@ class DirectOutlet:
             self.blocked_at = None
             conversation = self._owner.conversation
             if conversation is not None:
-                for audience in conversation.audiences.values():
-                    audience.unblock(conversation)
+                conversation.unblock()
                 conversation.drained()
 
     def send_rest(self, frame: bytes, taken: int) -> None:
@@ -195,8 +194,7 @@ class DirectOutlet:
         self.blocked_at = self._bounds.clock()
         conversation = self._owner.conversation
         if conversation is not None:
-            for audience in conversation.audiences.values():
-                audience.block(conversation, direct)
+            conversation.block(direct)
 
     def stopProducing(self) -> None:
         """The connection is lost; the owner learns it from the protocol."""

@@ -13,6 +13,12 @@ from autobahn.websocket.compress import (
     PerMessageDeflateOfferAccept,
 )
 
+from pushserver.protocols import formats, socketio_formats
+from pushserver.protocols.formats import Format
+
+DEFLATED: dict[Format, Format] = {**formats.DEFLATED, **socketio_formats.DEFLATED}
+"""The formats with permessage-deflate, by those without."""
+
 Accept = Callable[[Sequence[object]], PerMessageDeflateOfferAccept | None]
 
 _WINDOW_BITS = 15

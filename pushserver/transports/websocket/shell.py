@@ -11,10 +11,11 @@ from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from twisted.logger import Logger
 
 from pushserver.errors import TooMany
-from pushserver.protocols.formats import DEFLATED, Format
+from pushserver.protocols.formats import Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.outlet import LOST_OUTLET, SLOW, Outlet, make_outlet, send_first
+from pushserver.transports.websocket.deflate import DEFLATED
 from pushserver.usercode.rate import Rate
 from pushserver.web.admission import host
 from pushserver.web.sockets import drop, is_closed, unsent
@@ -225,12 +226,15 @@ class WebSocketShell(WebSocketServerProtocol):
         self.ps_guard(self.ps_open)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if self.ps_transport is None or self.ps_conversation is None:
+        conversation = self.ps_conversation
+        if self.ps_transport is None or conversation is None:
             return
-        if isBinary:
-            self.ps_guard(self.ps_refuse_binary)
+        if not isBinary:
+            self.ps_guard(conversation.received, payload)
+        elif conversation.takes_binary:
+            self.ps_guard(conversation.received_binary, payload)
         else:
-            self.ps_guard(self.ps_conversation.received, payload)
+            self.ps_guard(self.ps_refuse_binary)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         # Autobahn sends all its frames here. Once the connection is open the outlet keeps them in

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 
+from pushserver.hub.audience import Direct
 from pushserver.hub.hub import Hub
 from pushserver.protocols.formats import Format
 from pushserver.transports.outlet import Outlet, make_outlet
@@ -83,6 +84,14 @@ class Member(Watcher):
             self.fails -= 1
             raise ValueError("it fails")
 
+    def block(self, direct: Direct) -> None:
+        for audience in self.audiences.values():
+            audience.block(self, direct)
+
+    def unblock(self) -> None:
+        for audience in self.audiences.values():
+            audience.unblock(self)
+
     def drained(self) -> None: ...
 
     def reply(self, size: int) -> None:
@@ -96,7 +105,7 @@ class Member(Watcher):
         if direct is None and not self.peer.slowness:
             self.written += text
 
-    def block(self) -> None:
+    def fill(self) -> None:
         """Let a reply wait."""
         self.socket.room = 0
         self.reply(0)

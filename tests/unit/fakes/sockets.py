@@ -12,7 +12,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.unix import Server as UnixServer
 from twisted.python.failure import Failure
 
-from pushserver.hub.audience import Audience
+from pushserver.hub.audience import Direct
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.outlet import Outlet, make_outlet
 
@@ -135,10 +135,13 @@ class Peer:
         self.slowness: list[int] = []
         self.on_slow: Callable[[], None] = lambda: None
         self.conversation: Any = self
-        self.audiences: dict[str, Audience] = {}
         if head:
             self.transport.write(head)
         self.outlet = make(self.transport, Bounds(*bounds, self.reactor.seconds, True, slow), self)
+
+    def block(self, direct: Direct) -> None: ...
+
+    def unblock(self) -> None: ...
 
     def drained(self) -> None:
         assert self.outlet.blocked_at is None

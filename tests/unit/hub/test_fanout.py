@@ -196,8 +196,8 @@ def test_subscriber_that_joins_in_a_pass_gets_all_of_it_from_the_history(make: M
 
 def test_subscriber_that_is_blocked_in_a_pass_misses_nothing() -> None:
     crowd, reached, waiting = in_the_middle()
-    reached.block()
-    waiting.block()
+    reached.fill()
+    waiting.fill()
     crowd.end()
     assert crowd.offsets == [[1, 2]] * 8
 
@@ -205,13 +205,13 @@ def test_subscriber_that_is_blocked_in_a_pass_misses_nothing() -> None:
 def test_subscriber_that_is_drained_in_a_pass_gets_nothing_twice() -> None:
     crowd = Crowd(8)
     for member in crowd.members:
-        member.block()
+        member.fill()
     crowd.publish(2)
     for member in crowd.members:
         member.peer.drain()
     crowd.turn()
     for member in crowd.members:
-        member.block()
+        member.fill()
         member.peer.drain()
     crowd.end()
     assert [member.received for member in crowd.members] == [[1, 2]] * 8

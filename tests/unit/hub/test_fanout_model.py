@@ -258,7 +258,7 @@ STEPS = (
     | st.tuples(st.just("come"), WHO, CHANNELS, st.none() | st.integers(0, 3))
     | st.tuples(st.just("come"), WHO, CHANNELS, st.none())
     | st.tuples(st.just("go"), WHO, CHANNELS)
-    | st.tuples(st.sampled_from(["block", "drain", "read", "read", "fail"]), WHO)
+    | st.tuples(st.sampled_from(["fill", "drain", "read", "read", "fail"]), WHO)
     | st.tuples(st.just("room"), WHO, st.integers(0, 400))
     | st.tuples(st.just("bite"), WHO, st.integers(1, 60) | st.just(PLENTY))
     | st.tuples(st.just("reply"), WHO, st.integers(0, 60))

@@ -138,6 +138,14 @@ def command(name: str, how: str, **fields: Any) -> Door:
     return door
 
 
+def namespace(server: Server, channel: str, headers: dict[str, str]) -> bool:
+    """The CONNECT of a Socket.IO client."""
+    socket = server.websocket("/socket.io/?EIO=4&transport=websocket", **headers)
+    frames = socket.say(f"40/{channel},".encode())
+    socket.line.vanish()
+    return any(b'"sid"' in frame.payload for frame in frames)
+
+
 PLAIN: dict[Action, dict[str, Door]] = {
     "subscribe": {
         "sse": reading("/channels/{}", accept="text/event-stream"),
@@ -193,6 +201,9 @@ def test_all_doors_decide_as_the_rules_do(
         for how in CONNECTIONS:
             door = command(action, how, **COMMANDS[action])
             assert door(made(rules, closed, channel), channel, peer.headers) == admitted, how
+        # A comma ends the name of a namespace.
+        if action == "subscribe" and "," not in channel:
+            assert namespace(made(rules, closed, channel), channel, peer.headers) == admitted
 
 
 @pytest.mark.parametrize("name", sorted(PEERS))

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from pushserver.config.settings import Config
 from pushserver.config.settings import Server as ServerSection
 from pushserver.resources.pages import asset_folder
-from pushserver.resources.root import SOCKET_IO_HINT
 from pushserver.web.site import HEADERS
-from tests.unit.fakes.web import BROWSER, Log, Server, Trouble
+from tests.unit.fakes.web import BROWSER, Server, Trouble
 
 
 @pytest.fixture
@@ -41,16 +40,6 @@ def test_the_icon_is_the_servers(server: Server) -> None:
     assert (answer.status, answer["content-type"]) == (200, "image/svg+xml")
     assert answer.body == (asset_folder("static") / "favicon.svg").read_bytes()
     assert server.get("/favicon.ico/x").status == 404
-
-
-def test_socket_io_client_is_told_once_what_replaces_it() -> None:
-    server = Server()
-    with Log() as events:
-        for _ in range(3):
-            path = "/socket.io/?EIO=4&transport=polling"
-            assert server.get(path).status == 404
-        told = [line for line in events.take() if "Socket.IO" in line]
-    assert told == [f"a Socket.IO client asked for /socket.io/: {SOCKET_IO_HINT}"]
 
 
 class TestTheIndexPageBesideAnApplication:

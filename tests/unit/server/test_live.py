@@ -24,10 +24,11 @@ from pushserver.sources.engine.environment import Plan
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed
 from pushserver.sources.registry import SourceTypes
+from tests.unit.fakes.socketio import IoClient
 from tests.unit.fakes.source_tools import Script
 from tests.unit.fakes.tokens import SECRET, of_user, token
 from tests.unit.fakes.tools import Client
-from tests.unit.fakes.web import Log, Server, Trouble
+from tests.unit.fakes.web import Log, Server, Socket, Trouble
 
 KEYS = Auth(api_keys=["the first key"])
 OTHER_KEYS = Auth(api_keys=["the second key"])
@@ -69,6 +70,15 @@ class Reloaded(Server):
         outcomes = self.request(load)
         self.clock.advance(live_module.INTERVAL_SECONDS)
         return str(outcomes[0].value)
+
+
+def namespaces(server: Server, *names: str, **headers: str) -> Socket:
+    """A client of Socket.IO that is connected to these namespaces."""
+    socket = server.websocket("/socket.io/?EIO=4&transport=websocket", **headers)
+    for name in names:
+        [answer] = socket.say(f"40/{name},".encode())
+        assert b'"sid"' in answer.payload
+    return socket
 
 
 def raising(error: BaseException) -> Callable[[], Config]:
@@ -155,6 +165,31 @@ class TestOfAccess:
         server.publish("open")
         assert socket.texts()[0]["push"]["channel"] == "open"
 
+    def test_new_rules_end_the_namespaces_that_they_refuse(self) -> None:
+        server = Reloaded()
+        socket = namespaces(server, "open", "shut")
+        server.reload("[channels.shut]\nsubscribe = 'key'")
+        assert [frame.payload for frame in socket.take()] == [b"41/shut,"]
+        assert b"subscribing to shut needs" in socket.say(b"40/shut,")[0].payload
+        server.publish("open")
+        server.publish("shut")
+        assert [frame.payload for frame in socket.take()] == [b'42/open,["message",1]']
+
+    def test_a_namespace_ends_with_the_key_of_its_client(self) -> None:
+        server = Reloaded(config(auth=KEYS))
+        socket = namespaces(server, "a", x_api_key="the first key")
+        server.reload(auth=Auth(api_keys=["the first key", "another"]))
+        assert socket.take() == []
+        server.reload(auth=OTHER_KEYS)
+        assert [frame.payload for frame in socket.take()] == [b"41/a,"]
+
+    def test_a_client_of_socket_io_returns_if_the_key_of_its_token_is_gone(self) -> None:
+        server = Reloaded(config(auth=Auth(token_secret=SECRET)))
+        bearer = f"Bearer {token(of_user(seconds=1e9))}"
+        socket = namespaces(server, "a", authorization=bearer)
+        server.reload(auth=Auth(token_secret=f"another {SECRET}"))
+        assert socket.close()[0] == 3005
+
     def test_a_closed_server_ends_anonymous_sessions(self) -> None:
         server = Reloaded()
         socket = server.session()
@@ -224,6 +259,19 @@ class TestOfLimits:
             if client.transport.take() == [{}]:
                 pings += 1
                 client.session.received(b"{}")
+        assert pings >= 4
+        assert client.closed is None
+
+    def test_a_client_of_socket_io_is_pinged_at_the_interval_that_it_knows(self) -> None:
+        server = Reloaded(config(limits=Limits(ping_seconds=10.0, dead_seconds=2.0)))
+        client = IoClient(server.node, "")
+        server.reload(limits=Limits(ping_seconds=60.0, dead_seconds=2.0))
+        pings = 0
+        for _ in range(45):
+            server.advance(1)
+            if client.take() == ["2"]:
+                pings += 1
+                client.say("3")
         assert pings >= 4
         assert client.closed is None
 

@@ -139,7 +139,7 @@ class TestConnectAnswer:
 
     def test_client_may_connect_again_after_a_failure(self, handlers: FakeHandlers) -> None:
         handlers.raises, handlers.invitations = HandlerFailed("the application failed"), ("a",)
-        handlers.on_connect = lambda session: session.message(b'"hello"')
+        handlers.on_connect = lambda session: session.sender("hello", "")()
         client, [reply] = connect_to(make_asking_node(handlers))
         message = "the application failed"
         assert reply["error"] == {"code": 100, "message": message, "temporary": True}
@@ -355,7 +355,7 @@ class TestMessage:
     def test_is_sent_at_once_or_after_the_connect_reply(self, handlers: FakeHandlers) -> None:
         def greet(session: ClientSession) -> None:
             for n in range(3):
-                session.message(b"%d" % n)
+                session.sender(n, "")()
 
         handlers.on_connect = greet
         client, [reply, *pushes] = connect_to(make_asking_node(handlers))

@@ -69,6 +69,8 @@ BOUNDS = {
     "resources.bulk.MOST_BYTES": "bodies: test_bodies_together_have_a_bound",
     "protocols.websocket_frames.SHORT_BYTES": ONE,
     "protocols.websocket_frames.WORTH_BYTES": ONE,
+    "sessions.socketio.PACKET_BYTES": MEMORY,
+    "sessions.socketio.WAITING_BYTES": "packets: test_waits_in_a_bounded_memory",
     "sessions.replay_cache.ENTRY_BYTES": MEMORY,
     "sessions.replay_cache.FIRST_BYTES": PACE,
     "sessions.replay_cache.MOST_BYTES": CACHE,

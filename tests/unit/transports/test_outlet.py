@@ -86,14 +86,13 @@ class Lone(Peer):
         self.dropped = False
         self.later: list[bytes] = []
         super().__init__(make, (queue, seconds), head, FakeSocket(room), slow)
-        self.audiences[""] = cast(Any, self)
 
-    def block(self, conversation: Any, direct: Direct) -> None:
+    def block(self, direct: Direct) -> None:
         assert direct == self.ready, "it was blocked already"
         assert self.outlet.blocked_at == self.reactor.seconds()
         self.ready = None
 
-    def unblock(self, conversation: Any) -> None:
+    def unblock(self) -> None:
         assert self.ready is None, "it was not blocked"
         self.ready = self.outlet.direct
 

@@ -1,0 +1,85 @@
+"""Formats of Socket.IO: one for each kind of connection and namespace.
+
+The name of the namespace is in each packet, so a publication is encoded once for each namespace
+whose clients get it: for `/x`, as the channel `x`, and for others whose clients are in it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from pushserver.channels.publication import Publication
+from pushserver.protocols.engineio import MESSAGE, PING, encode
+from pushserver.protocols.formats import UNSUPPORTED, Format, each
+from pushserver.protocols.socketio import MAIN, RESERVED, encode_json_event
+from pushserver.protocols.websocket_frames import binary_frame, deflated_frame, websocket_frame
+
+UNNAMED = "message"
+"""The event of a message without a name, and of one whose name a client would refuse."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class NamespaceFormat(Format):
+    """The events of one namespace: `event` makes the frame of a name and a JSON text."""
+
+    event: Callable[[str, bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EngineFormat(Format):
+    """Engine.IO on one kind of connection.
+
+    `frame` makes a frame of a packet, `binary_frame` one of a binary message. Publications are
+    those of the namespace `/`.
+    """
+
+    frame: Callable[[bytes], bytes]
+    binary_frame: Callable[[bytes], bytes]
+    ping: bytes
+
+    def of(self, namespace: str) -> NamespaceFormat:
+        """The format of a namespace, the same one for all that use it at a time."""
+        found = _namespaces.get((self, namespace))
+        if found is None:
+            found = _namespaces[self, namespace] = _namespace_format(self, namespace)
+        return found
+
+
+def _namespace_format(engine: EngineFormat, namespace: str) -> NamespaceFormat:
+    def event(name: str, data: bytes) -> bytes:
+        return _event_frame(engine.frame, namespace, name, data)
+
+    def publication(row: Publication) -> bytes:
+        return event(row.event, row.data)
+
+    return NamespaceFormat(engine.name, each(publication), engine.binary_code, event)
+
+
+def _event_frame(frame: Callable[[bytes], bytes], namespace: str, event: str, data: bytes) -> bytes:
+    # After a packet with a reserved event, a client closes the connection.
+    event = UNNAMED if event in RESERVED or not event else event
+    return frame(encode(MESSAGE, encode_json_event(namespace, event, data)))
+
+
+def _engine(
+    name: str, frame: Callable[[bytes], bytes], binary_frame: Callable[[bytes], bytes]
+) -> EngineFormat:
+    return EngineFormat(
+        name,
+        each(lambda row: _event_frame(frame, MAIN, row.event, row.data)),
+        UNSUPPORTED,
+        frame,
+        binary_frame,
+        frame(encode(PING)),
+    )
+
+
+ENGINE_WEBSOCKET = _engine("socketio-websocket", websocket_frame, binary_frame)
+_DEFLATED_WEBSOCKET = _engine("socketio-websocket-deflate", deflated_frame, binary_frame)
+
+DEFLATED: dict[Format, Format] = {ENGINE_WEBSOCKET: _DEFLATED_WEBSOCKET}
+"""The formats with permessage-deflate, by those without."""
+
+_namespaces: WeakValueDictionary[tuple[EngineFormat, str], NamespaceFormat] = WeakValueDictionary()

@@ -1,0 +1,153 @@
+"""One peer of Engine.IO: its packets, its pings and its end; a subclass processes its messages."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from pushserver.errors import TooMany
+from pushserver.protocols import centrifuge, engineio
+from pushserver.protocols.engineio import PacketError
+from pushserver.protocols.socketio_formats import EngineFormat
+from pushserver.sessions.base import CLOSING, OPEN, Conversation, Transport
+from pushserver.sessions.node import Node
+from pushserver.usercode.rate import Budget
+
+AT_ONCE = 10
+"""Packets at once, as a multiple of those a second."""
+
+LEFT = 1000
+"""The close code after the peer has closed the connection (RFC 6455, 7.4.1)."""
+
+
+class Engine(Conversation[EngineFormat]):
+    """A conversation in Engine.IO, over any transport.
+
+    The close codes are those of the Centrifuge protocol: for the counters, and for WebSockets,
+    whose clients make no difference between them and reconnect. An Engine.IO client answers pings,
+    which the server sends.
+    """
+
+    __slots__ = ("_budget", "_ping_due", "_ping_seconds", "_pong_due", "_pong_seconds", "address")
+
+    slow_code = centrifuge.SLOW
+    flood_code = centrifuge.TOO_MANY_REQUESTS
+    takes_binary = True
+
+    def __init__(
+        self,
+        node: Node,
+        transport: Transport[EngineFormat],
+        address: str | None = None,
+        upgrades: Sequence[str] = (),
+    ):
+        """`address` is that of the client, None on a Unix socket."""
+        self.address = address
+        super().__init__(node, transport)
+        limits, now = node.limits, node.monotonic()
+        self._budget = Budget(AT_ONCE * limits.commands_per_second, now)
+        # A reload changes the limits, and the client expects the times that the opening has.
+        self._ping_seconds, self._pong_seconds = limits.ping_seconds, limits.dead_seconds
+        # At a random time, or clients that connected together would answer all pings together.
+        self._ping_due = now + limits.ping_seconds * random.uniform(0.5, 1.0)
+        # The time for the answer to a ping; 0 without one.
+        self._pong_due = 0.0
+        self.state = OPEN
+        self.wake_at(self._ping_due)
+        self.send_packet(
+            engineio.encode_open(
+                self.info.client,
+                upgrades,
+                limits.ping_seconds,
+                limits.dead_seconds,
+                limits.frame_bytes,
+            )
+        )
+
+    def message(self, text: bytes) -> None:
+        """Process a message; raises PacketError."""
+        raise NotImplementedError
+
+    def binary_message(self, data: bytes) -> None:
+        """Process a binary message; raises PacketError."""
+        raise NotImplementedError
+
+    def received(self, text: bytes) -> None:
+        if self._takes_another():
+            try:
+                self._process(engineio.decode(text))
+            except PacketError as error:
+                self.disconnect(centrifuge.BAD_FRAME, str(error))
+
+    def received_binary(self, data: bytes) -> None:
+        if self._takes_another():
+            try:
+                self.binary_message(data)
+            except PacketError as error:
+                self.disconnect(centrifuge.BAD_FRAME, str(error))
+
+    def _process(self, packet: engineio.Packet) -> None:
+        if packet.kind == engineio.MESSAGE:
+            self.message(packet.data)
+        elif packet.kind == engineio.PONG:
+            self._pong_due = 0.0
+        elif packet.kind == engineio.CLOSE:
+            self.disconnect(LEFT, "the client has closed the connection")
+        elif packet.kind != engineio.NOOP:
+            raise PacketError(f"a packet of type {packet.kind}, which only a server sends here")
+
+    def _takes_another(self) -> bool:
+        """Count a packet; return whether it is processed.
+
+        There are no replies with errors, so a client over the rate is disconnected: otherwise it
+        would not learn which of its events are lost.
+        """
+        node = self.node
+        rate = node.limits.commands_per_second
+        if self.state >= CLOSING:
+            return False
+        if not self._budget.is_exceeded(rate, AT_ONCE * rate, node.monotonic):
+            return True
+        self.flooded(TooMany(f"more than {rate} packets a second", "commands_per_second"))
+        return False
+
+    def flooded(self, error: TooMany) -> None:
+        """Disconnect a peer that sends too much."""
+        self.node.note_excess(error, self.address, self.flood_code)
+        self.disconnect(self.flood_code, str(error))
+
+    def send_packet(self, packet: bytes) -> None:
+        self._transport.write(self.format.frame(packet))
+
+    def send_message(self, text: bytes, attachments: Sequence[bytes] = ()) -> None:
+        """Send a message, and binary messages behind it."""
+        self.send_packet(engineio.encode(engineio.MESSAGE, text))
+        for data in attachments:
+            self._transport.write(self.format.binary_frame(data))
+
+    def alive(self) -> None:
+        """A pong of WebSocket is no pong of Engine.IO."""
+
+    def insufficient(self, channel: str) -> None:
+        self.disconnect(centrifuge.INSUFFICIENT_STATE, "insufficient state")
+
+    def due(self, now: float) -> float | None:
+        if self._blocked_at is not None:
+            # A ping would wait behind the unread bytes, and so would its answer.
+            if self._pong_due:
+                self._pong_due = now + self._pong_seconds
+            return now + self._pong_seconds
+        if self._pong_due:
+            if now < self._pong_due:
+                return self._pong_due
+            self.disconnect(centrifuge.NO_PONG, "no pong")
+            return None
+        if now < self._ping_due:
+            return self._ping_due
+        self._ping_due = now + self._ping_seconds
+        self._pong_due = now + self._pong_seconds
+        self._transport.write(self.format.ping)
+        return min(self._pong_due, self._ping_due)
+
+    def shut_down(self) -> None:
+        self.disconnect(centrifuge.SHUTDOWN, "the server is shutting down")

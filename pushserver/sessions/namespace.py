@@ -1,0 +1,314 @@
+"""One namespace of a Socket.IO client: its subscriptions, its identity and its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Protocol
+
+from pushserver.auth.identity import ANONYMOUS, Identity
+from pushserver.channels.names import check_event
+from pushserver.channels.publication import ClientInfo, Publication
+from pushserver.errors import InvalidName, LimitExceeded, Refused
+from pushserver.hub.audience import Audience, Outlet
+from pushserver.protocols import centrifuge, socketio
+from pushserver.protocols.socketio import RESERVED, Values
+from pushserver.protocols.socketio_formats import UNNAMED, EngineFormat, NamespaceFormat
+from pushserver.sessions.base import CLOSED, CONNECTING, OPEN
+from pushserver.sessions.callbacks import USUAL, Broadcast, Invitation
+from pushserver.sessions.node import Node, new_id
+from pushserver.sessions.visit import Visit
+
+MAX_CALLS = 256
+"""Calls of one client that wait for its acknowledgement."""
+
+Answered = Callable[[list[Any] | None], None]
+"""Called with the arguments of an acknowledgement; None if none came."""
+
+
+class Connection(Protocol):
+    """The connection of the client, as its namespaces use it."""
+
+    node: Node
+    visit: Visit
+
+    @property
+    def format(self) -> EngineFormat:
+        """The encoding on this connection."""
+
+    @property
+    def outlet(self) -> Outlet | None:
+        """The outlet of its socket."""
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame."""
+
+    def replay(self, channel: str, rows: Sequence[Publication], format: NamespaceFormat) -> None:
+        """Send publications, a long run of them in portions as the peer reads."""
+
+    def send_message(self, text: bytes, attachments: Sequence[bytes] = ()) -> None:
+        """Send a packet of Socket.IO, and its attachments."""
+
+    def check_not_ended(self) -> None:
+        """Raise Refused if the connection has ended."""
+
+    def plan_expiry(self) -> None:
+        """Plan the next end, after a change of one."""
+
+    def forget(self, namespace: Namespace, reason: str) -> None:
+        """Forget a namespace that has ended, and tell the application."""
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """End the connection."""
+
+
+class Namespace:
+    """A client in one namespace: a subscriber of the hub, and a session of the application."""
+
+    __slots__ = (
+        "__weakref__",
+        "_before",
+        "_calls",
+        "_connection",
+        "_ends",
+        "_last_call",
+        "audiences",
+        "channel",
+        "format",
+        "identity",
+        "info",
+        "invited",
+        "name",
+        "node",
+        "state",
+    )
+
+    secret = ""
+
+    def __init__(self, connection: Connection, name: str, channel: str):
+        """`channel`: the one that the namespace stands for; empty for `/`."""
+        self.name, self.channel = name, channel
+        self.info = ClientInfo(new_id())
+        self.identity = ANONYMOUS
+        self.node = connection.node
+        self.format = connection.format.of(name)
+        self.audiences: dict[str, Audience] = {}
+        self.state = CONNECTING
+        # The rooms for after the CONNECT, and the messages.
+        self.invited: dict[str, Invitation] = {}
+        self._before: list[Callable[[], None]] = []
+        self._connection = connection
+        self._calls: dict[int, Answered] = {}
+        self._last_call = -1
+        # The Unix times at which subscriptions by the server end, by channel.
+        self._ends: dict[str, float] = {}
+        self.node.sessions.add(self)
+
+    # --- a subscriber of the hub ---------------------------------------
+
+    @property
+    def outlet(self) -> Outlet | None:
+        return self._connection.outlet
+
+    def send(self, frame: bytes) -> None:
+        self._connection.send(frame)
+
+    def insufficient(self, channel: str) -> None:
+        self._connection.disconnect(centrifuge.INSUFFICIENT_STATE, "insufficient state")
+
+    # --- its life ---------------------------------------
+
+    @property
+    def visit(self) -> Visit:
+        return self._connection.visit
+
+    @property
+    def connected(self) -> bool:
+        return self.state is OPEN
+
+    @property
+    def channels(self) -> frozenset[str]:
+        return frozenset(self.audiences)
+
+    def become(self, identity: Identity) -> None:
+        """Set the identity, before the `connect` handler."""
+        self.identity = identity
+        self.info = ClientInfo(self.info.client, identity.user, identity.info)
+
+    def identify(self, user: str, info: bytes) -> None:
+        if self.state is not CONNECTING:
+            raise RuntimeError("the user of a client is set in its connect handler, not later")
+        self.info = ClientInfo(self.info.client, user, info)
+        self.identity = replace(self.identity, user=user)
+
+    def check_not_ended(self) -> None:
+        """Raise Refused if the namespace or its connection has ended."""
+        if self.state is CLOSED:
+            raise Refused("disconnected by the application")
+        self._connection.check_not_ended()
+
+    async def open(self) -> None:
+        """Admit the client: subscribe it to its channels, and send all that waits for that.
+
+        Raises LimitExceeded if the server keeps no more channels.
+        """
+        node = self.node
+        joined = [await self._join(self.channel)] if self.channel else []
+        for channel, invitation in self.invited.items():
+            with suppress(LimitExceeded):
+                joined.append(await self._join(channel, invitation))
+        self.check_not_ended()
+        self.state = OPEN
+        node.sessions.identify(self)
+        node.users.enter(self.info.user)
+        self._connection.plan_expiry()
+        self._connection.send_message(socketio.encode_connect(self.name, self.info.client))
+        for channel, rows in joined:
+            self._connection.replay(channel, rows, self.format)
+        before, self._before = self._before, []
+        for send in before:
+            send()
+
+    def end(self, reason: str) -> None:
+        """Leave all channels, and forget the client."""
+        state, self.state = self.state, CLOSED
+        if state is CLOSED:
+            return
+        self.leave_all()
+        # They refer to the namespace.
+        self._before.clear()
+        self.node.sessions.remove(self)
+        calls, self._calls = self._calls, {}
+        for answered in calls.values():
+            answered(None)
+        if state is OPEN:
+            self.node.users.leave(self.info.user)
+            self._connection.forget(self, reason)
+
+    def leave_all(self) -> None:
+        """Get no more publications."""
+        for channel in tuple(self.audiences):
+            self.node.hub.unsubscribe(self, channel)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """End the namespace; with a code after which a client reconnects, the whole connection.
+
+        The protocol's own DISCONNECT is final: a client that gets it stays away.
+        """
+        if centrifuge.reconnects(code):
+            self._connection.disconnect(code, reason)
+        elif self.state is OPEN:
+            self.node.metrics.ended[str(code)] += 1
+            self._connection.send_message(socketio.encode_disconnect(self.name))
+            self.end(reason)
+        else:
+            # Its `connect` handler still runs; `check_not_ended` follows.
+            self.end(reason)
+
+    # --- the end of its rights ---------------------------------------
+
+    @property
+    def ends(self) -> list[float]:
+        """The Unix times at which its identity or a subscription ends."""
+        own = [self.identity.expires] if self.identity.expires else []
+        return own + list(self._ends.values())
+
+    def expire(self, now: float) -> None:
+        """End all whose time is over. A client that reconnects may have a newer token."""
+        if 0 < self.identity.expires <= now:
+            self._connection.disconnect(centrifuge.EXPIRED, "expired")
+            return
+        for channel, end in tuple(self._ends.items()):
+            if end <= now:
+                self.unsubscribe(channel, centrifuge.SUBSCRIPTION_ENDED, "subscription expired")
+
+    def prolong(self, expires: float) -> None:
+        self.identity = replace(self.identity, expires=expires)
+        self._connection.plan_expiry()
+
+    # --- its channels ---------------------------------------
+
+    async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
+        if self.state is CONNECTING:
+            self.invited.setdefault(channel, invitation)
+        elif self.state is OPEN and channel not in self.audiences:
+            channel, rows = await self._join(channel, invitation)
+            self._connection.replay(channel, rows, self.format)
+
+    def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
+        self.invited.pop(channel, None)
+        self._ends.pop(channel, None)
+        return self.node.hub.unsubscribe(self, channel)
+
+    async def _join(
+        self, channel: str, invitation: Invitation = USUAL
+    ) -> tuple[str, Sequence[Publication]]:
+        node, position = self.node, invitation.position
+        if invitation.info:
+            node.presence.describe(channel, self, invitation.info)
+        past = position is not None or node.permissions.subscriber_may(
+            "history", channel, self.identity
+        )
+        last = node.history.options(channel).initial
+        joined = await node.hub.subscribe(self, channel, position, last, past)
+        if invitation.expires:
+            self._ends[channel] = invitation.expires
+            self._connection.plan_expiry()
+        return channel, joined.publications
+
+    # --- messages ---------------------------------------
+
+    def received(self, text: bytes) -> None:
+        """Not used: packets come to the connection."""
+
+    def broadcast(self, broadcast: Broadcast) -> None:
+        frames = broadcast.frames
+        if self.format not in frames:
+            frames[self.format] = self.format.event(broadcast.event, broadcast.data)
+        self.send(frames[self.format])
+
+    def sender(self, data: object, event: str) -> Callable[[], None]:
+        values = socketio.values([_check_event(event), data])
+        return lambda: self._emit(values)
+
+    def call(self, values: Values, answered: Answered, seconds: float) -> None:
+        """Send an event that the client acknowledges; raises LimitExceeded for too many.
+
+        `values` has the event first. `answered` is called once, in `seconds` at the latest.
+        """
+        if self.state is CLOSED:
+            answered(None)
+            return
+        if len(self._calls) >= MAX_CALLS:
+            raise LimitExceeded(f"{MAX_CALLS} calls of this client wait already", "calls")
+        self._last_call += 1
+        number = self._last_call
+        self._calls[number] = answered
+        self.node.timer.callLater(seconds, lambda: self.acknowledged(number, None))
+        self._emit(values, number)
+
+    def acknowledged(self, number: int, arguments: list[Any] | None) -> None:
+        """Give the acknowledgement to its call; one that nobody waits for is ignored."""
+        answered = self._calls.pop(number, None)
+        if answered is not None:
+            answered(arguments)
+
+    def acknowledge(self, number: int, values: Values) -> None:
+        """Answer an event of the client."""
+        if self.state is OPEN:
+            text = socketio.encode(self.name, socketio.ACK, values, number)
+            self._connection.send_message(text, values.attachments)
+
+    def _emit(self, values: Values, number: int | None = None) -> None:
+        if self.state is OPEN:
+            text = socketio.encode(self.name, socketio.EVENT, values, number)
+            self._connection.send_message(text, values.attachments)
+        elif self.state is CONNECTING:
+            self._before.append(lambda: self._emit(values, number))
+
+
+def _check_event(event: str) -> str:
+    if event in RESERVED:
+        raise InvalidName(f"the event {event!r} is one of Socket.IO's own, which clients refuse")
+    return check_event(event) if event else UNNAMED

@@ -1,0 +1,291 @@
+"""`/socket.io/` on the whole server in memory: handshakes, refusals and handlers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pushserver import Client, Identified, PushServer, Refused, Visitor
+from pushserver.channels.channel import ChannelOptions
+from pushserver.config.limits import Limits
+from pushserver.config.settings import Auth, Config
+from pushserver.config.settings import Server as ServerConfig
+from tests.unit.fakes.tokens import SECRET, token
+from tests.unit.fakes.web import Log, Server, Socket, Trouble, handshake, masked
+
+PATH = "/socket.io/?EIO=4&transport=websocket"
+
+
+def started(app: PushServer, config: Config | None = None) -> Server:
+    server = Server(config=config, app=app)
+    server.service.startService()
+    server.clock.advance(0)
+    return server
+
+
+def connected(server: Server, *packets: str, **headers: str) -> Socket:
+    socket = server.websocket(PATH, **headers)
+    for packet in packets:
+        [answer, *_] = socket.say(packet.encode())
+        assert b'"sid"' in answer.payload, answer
+    return socket
+
+
+def lines(socket: Socket, *packets: bytes, opcode: int = 1) -> list[str]:
+    """Send packets; returns the texts that came back, a binary message as `binary`."""
+    frames = socket.say(*packets, opcode=opcode) if packets else socket.take()
+    return ["binary" if frame.opcode == 2 else frame.payload.decode() for frame in frames]
+
+
+@pytest.mark.parametrize("shortcuts", [True, False])
+@pytest.mark.parametrize("path", ["/socket.io/?", "/socket.io?", "/socket.io/?t=1&"])
+def test_handshake_opens_a_connection_of_engine_io(path: str, shortcuts: bool) -> None:
+    server = Server(shortcuts=shortcuts)
+    socket = server.websocket(f"{path}EIO=4&transport=websocket")
+    [frame] = socket.seen
+    opening = json.loads(frame.payload.removeprefix(b"0"))
+    assert opening.pop("sid")
+    assert opening == {
+        "upgrades": [],
+        "pingInterval": 25_000,
+        "pingTimeout": 20_000,
+        "maxPayload": 65_536,
+    }
+    assert lines(socket, b"40/a,")[0].startswith('40/a,{"sid":')
+    server.publish("a", {"n": 1}, "newnumber")
+    assert lines(socket) == ['42/a,["newnumber",{"n": 1}]']
+    socket.line.vanish()
+    assert server.is_empty()
+
+
+@pytest.mark.parametrize("opening", [{}, handshake()], ids=["plain", "handshake"])
+@pytest.mark.parametrize(
+    ("query", "code", "message"),
+    [
+        ("", 5, "Unsupported protocol version"),
+        ("EIO=3&transport=websocket", 5, "Unsupported protocol version"),
+        ("EIO=44&transport=websocket", 5, "Unsupported protocol version"),
+        ("EIO=4&EIO=4&transport=websocket", 5, "Unsupported protocol version"),
+        ("transport=websocket", 5, "Unsupported protocol version"),
+        ("EIO=4", 0, "Transport unknown"),
+        ("EIO=4&transport=abc", 0, "Transport unknown"),
+        ("EIO=4&transport=websocket&sid=abc", 1, "Session ID unknown"),
+    ],
+)
+def test_wrong_query_is_an_error_of_engine_io(
+    query: str, code: int, message: str, opening: dict[str, str]
+) -> None:
+    answer = Server().get(f"/socket.io/?{query}", **opening)
+    assert (answer.status, answer.json) == (400, {"code": code, "message": message})
+
+
+def test_other_methods_are_errors_too() -> None:
+    server = Server()
+    assert server.get(PATH).json["code"] == 3
+    assert server.get(PATH, "POST", b"4").json["code"] == 2
+    assert server.get("/socket.io/x").status == 404
+    assert server.get(PATH.replace("?", "x?"), **handshake()).status == 404
+
+
+def test_refusals_of_one_connection_are_bounded() -> None:
+    server = Server(Limits(refused_requests_per_second=1))
+    line, statuses = server.connect(), []
+    for _ in range(30):
+        if not line.lost:
+            line.send(b"GET /socket.io/?EIO=3 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            statuses.append(line.response().status)
+    assert statuses[-1] == 429
+    assert len(statuses) < 15
+
+
+def test_client_of_an_old_version_is_logged_once() -> None:
+    server = Server()
+    with Log() as events:
+        for _ in range(3):
+            server.get("/socket.io/?EIO=3&transport=polling")
+        [text] = [text for text in events.take() if "Socket.IO" in text]
+    assert "asked for version '3' of Engine.IO, and this server speaks version 4" in text
+
+
+def test_page_of_another_origin_needs_allowed_origins() -> None:
+    refused = Server().get(PATH, **handshake(origin="http://evil.example"))
+    assert refused.status == 403
+    config = Config(server=ServerConfig(allowed_origins=["http://good.example"]))
+    connected(Server(config=config), "40", origin="http://good.example")
+
+
+def test_binary_messages_come_in_on_this_protocol_only() -> None:
+    app = PushServer()
+    seen: list[Any] = []
+
+    @app.on("file", thread=False)
+    def file(client: Client, data: Any) -> Any:
+        seen.append(data)
+        return len(data["content"]), data["content"]
+
+    socket = connected(started(app), "40")
+    socket.say(b'451-7["file",{"content":{"_placeholder":true,"num":0}}]')
+    # A message in two frames.
+    socket.line.send(masked(b"\0\xff", 2, final=False))
+    answer = [frame.payload for frame in socket.say(b"\1", opcode=0)]
+    assert answer == [b'461-7[3,{"_placeholder":true,"num":0}]', b"\0\xff\1"]
+    assert seen == [{"content": b"\0\xff\1"}]
+
+
+def test_message_over_the_payload_ends_the_connection(trouble: Trouble) -> None:
+    server = Server(Limits(frame_bytes=1_000))
+    for opcode in (1, 2):
+        socket = connected(server, "40")
+        [frame] = socket.say(b"4" * 1_001, opcode=opcode)
+        assert frame.close[0] == 1009
+    assert "exceeds payload limit of 1000" in trouble.take()[0]
+
+
+def test_compressed_events_are_the_same_bytes_for_all() -> None:
+    server = Server(config=Config(server=ServerConfig(compress=True)))
+    offer = {"sec_websocket_extensions": "permessage-deflate"}
+    sockets = [connected(server, "40/a,", **offer) for _ in range(2)]
+    assert "permessage-deflate" in sockets[0].handshake["sec-websocket-extensions"]
+    server.publish("a", "x" * 5_000)
+    first, second = (socket.line.take() for socket in sockets)
+    assert first == second
+    assert first[:1] == b"\xc1"
+    assert len(first) < 500
+
+
+class TestAnApplication:
+    def test_has_the_same_handlers_as_on_the_other_protocol(self) -> None:
+        app = PushServer()
+        came: list[Any] = []
+        left: list[Any] = []
+
+        @app.on("connect", thread=False)
+        def connect(client: Client, data: Any) -> None:
+            came.append((client.protocol, data, client.connected))
+            client.send({"hello": data}, event="welcome")
+
+        @app.on("disconnect", thread=False)
+        def disconnect(client: Client, reason: str) -> None:
+            left.append(reason)
+
+        app.on("add", thread=False)(lambda client, data: data + 1)
+        app.on("add", namespace="math", thread=False)(lambda client, data: sum(data))
+        app.on("count")(lambda client, data: data)
+        server = started(app)
+        socket = server.websocket(PATH)
+        assert lines(socket, b'40{"name":"ada"}')[1:] == ['42["welcome",{"hello":{"name":"ada"}}]']
+        assert lines(socket, b"40/math:1,")[1:] == ['42/math:1,["welcome",{"hello":null}]']
+        assert came == [("socketio", {"name": "ada"}, False), ("socketio", None, False)]
+        assert lines(socket, b'421["add",1]') == ["431[2]"]
+        assert lines(socket, b'42/math:1,1["add",1,2]') == ["43/math:1,1[3]"]
+        assert lines(socket, b'422["count",[1,2]]') == ["432[[1,2]]"]
+        assert lines(socket, b'423["count"]') == ["433[]"]
+        assert len(app.clients) == 2
+        app.send(1, event="all")
+        assert lines(socket) == ['42["all",1]', '42/math:1,["all",1]']
+        socket.line.vanish()
+        assert left == ["", ""]
+        assert app.clients == []
+
+    @pytest.mark.parametrize("event", ["subscribe", "publish", "start", "authenticate"])
+    def test_gets_no_event_of_the_server_from_a_client(self, event: str, trouble: Trouble) -> None:
+        app = PushServer()
+        app.on(event, thread=False)(lambda *_: None)
+        socket = connected(started(app), "40")
+        assert lines(socket, f'421["{event}",1]'.encode()) == []
+        [text] = trouble.take()
+        assert f"a client called '{event}', which has no handler" in text
+
+    def test_that_fails_is_logged_and_the_client_waits(self, trouble: Trouble) -> None:
+        app = PushServer()
+        app.on("fail", thread=False)(lambda client, data: 1 / data)
+        app.on("odd", thread=False)(lambda client: object())
+        socket = connected(started(app), "40")
+        assert lines(socket, b'421["fail",0]', b'422["odd"]', b'423["fail",1]') == ["433[1.0]"]
+        assert len(trouble.take()) == 2
+
+    def test_puts_a_client_into_rooms_and_takes_it_out(self) -> None:
+        app = PushServer()
+        app.on("join", thread=False)(lambda client, room: client.join(room))
+        app.on("leave", thread=False)(lambda client, room: client.leave(room))
+        server = started(app)
+        socket = connected(server, "40/chat,")
+        socket.say(b'42/chat,["join","room:1"]')
+        server.publish("room:1", "hi", "said")
+        assert lines(socket) == ['42/chat,["said","hi"]']
+        socket.say(b'42/chat,["leave","room:1"]')
+        server.publish("room:1", "hi", "said")
+        assert lines(socket) == []
+
+    def test_ends_a_client_and_all_of_a_user(self) -> None:
+        app = PushServer()
+
+        @app.authenticate
+        def authenticate(visitor: Visitor) -> Any:
+            if visitor.cookies.get("user") == "eve":
+                raise Refused("not you")
+            return Identified(visitor.cookies.get("user", ""))
+
+        app.on("end", thread=False)(lambda client: client.disconnect("enough"))
+        server = started(app, Config(defaults=ChannelOptions(subscribe="users")))
+        ann = connected(server, "40", "40/a,", cookie="user=ann")
+        assert lines(ann, b'42["end"]') == ["41"]
+        app.disconnect("ann")
+        assert lines(ann) == ["41/a,"]
+        eve = server.websocket(PATH, cookie="user=eve")
+        assert lines(eve, b"40/a,") == ['44/a,{"message":"not you"}']
+
+
+class TestAToken:
+    CONFIG = Config(auth=Auth(token_secret=SECRET), defaults=ChannelOptions(subscribe="users"))
+
+    def connect(self, config: Config, auth: object, query: str = "", **headers: str) -> str:
+        server = started(PushServer(), config)
+        socket = server.websocket(PATH + query, **headers)
+        text = "40/a," + ("" if auth is None else json.dumps(auth))
+        [answer, *_] = lines(socket, text.encode())
+        return answer
+
+    def test_may_be_in_the_auth_of_the_connect_or_in_the_request(self) -> None:
+        good = token(b'{"sub":"ann","exp":9e9}')
+        assert "needs a user" in self.connect(self.CONFIG, None)
+        for answer in (
+            self.connect(self.CONFIG, {"token": good}),
+            self.connect(self.CONFIG, None, f"&token={good}"),
+            self.connect(self.CONFIG, {"other": 1}, authorization=f"Bearer {good}"),
+        ):
+            assert answer.startswith('40/a,{"sid":')
+
+    def test_that_is_not_valid_refuses_the_connect(self) -> None:
+        for bad in ("guessed", "a.b.c", token(b'{"sub":"ann","exp":1}')):
+            assert self.connect(self.CONFIG, {"token": bad}).startswith("44/a,")
+
+    def test_is_the_applications_on_a_server_without_tokens(self) -> None:
+        assert self.connect(Config(), {"token": "mine"}).startswith("40/a,")
+
+
+def test_waiting_bytes_of_a_slow_client_are_sent_in_order_and_bounded() -> None:
+    server = Server(Limits(queue_bytes=300_000))
+    slow, quick = (connected(server, "40/a,", "40/b,") for _ in range(2))
+    slow.line.reading = False
+    sent = 0
+    for n in range(500):
+        if server.node.peers._second and not slow.line.aborted:
+            server.publish("ab"[n % 2], [n, "x" * 10_000])
+            sent += 1
+    assert slow.line.aborted
+    assert sent < 200
+    texts = [text for text in lines(quick) if text.startswith("42")]
+    assert [json.loads(text.partition(",")[2])[1][0] for text in texts] == list(range(sent))
+
+
+def test_stop_of_the_server_closes_the_connection_so_that_clients_return() -> None:
+    server = Server()
+    socket = connected(server, "40/a,")
+    for peer in server.node.peers:
+        peer.shut_down()
+    frames = socket.take()
+    assert [frame.opcode for frame in frames] == [8]
+    assert frames[0].close[0] == 3001
