@@ -6,10 +6,12 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
 
+from pushserver.channels import jsontext
 from pushserver.channels.channel import Channel, ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.publication import (
@@ -166,6 +168,20 @@ def test_what_was_counted_is_subtracted(shape: str, character: str) -> None:
     assert channel.memory == empty + sum(memory_bytes(row) for row in channel.after(0))
     history.clear("a")
     assert history.room.bytes == channel.memory == empty
+
+
+@pytest.mark.parametrize("make", [jsontext.encode, lambda text: jsontext.compact(b'"%b"' % text)])
+@pytest.mark.parametrize("size", [1, 20, 350, 1_000, 20_000, 60_000])
+def test_data_takes_no_more_memory_than_its_text(make: Callable[[Any], bytes], size: int) -> None:
+    value: Any = "x" * size if make is jsontext.encode else b"x" * size
+    make(value)
+    tracemalloc.start()
+    try:
+        kept = [make(value) for _ in range(10)]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken <= sum(map(sys.getsizeof, kept)) + 1_000
 
 
 @pytest.mark.parametrize("length", [1, 2, 100, 5_000])
