@@ -104,7 +104,7 @@ def compact(options: Any, out: TextIO) -> None:
 
     path = _path(options)
     before, after = shrink(path)
-    _say(f"{path}: {before:,} bytes before, {after:,} now", out)
+    _say(f"{path}: {before:,} bytes before, {after:,} bytes now", out)
 
 
 def check(options: Any, out: TextIO) -> None:
@@ -120,11 +120,11 @@ def check(options: Any, out: TextIO) -> None:
         more = " or more" if len(found.problems) == MOST_PROBLEMS else ""
         raise CommandFailed(
             f"{path} is damaged ({len(found.problems)}{more} problems): restore a copy"
-            " (docs/delivery.md)"
+            " (docs/store.md)"
         )
     _say(
-        f"{path}: good; {found.publications:,} publications in {found.channels:,} channels,"
-        f" {found.bytes:,} bytes, {found.free_bytes:,} of them free",
+        f"{path}: good; publications: {found.publications:,}, channels: {found.channels:,},"
+        f" size: {found.bytes:,} bytes, free in it: {found.free_bytes:,} bytes",
         out,
     )
 
@@ -161,7 +161,7 @@ def import_(options: Any, out: TextIO) -> None:
         done = load(file, options.file, path, options.keep_epoch)
     if done.skipped:
         complain(f"skipped {done.skipped:,} lines of kinds that this version does not know")
-    text = f"{done.publications:,} publications in {done.channels:,} channels"
+    text = f"publications: {done.publications:,}, channels: {done.channels:,}"
     _say_replaced(path, text, done.kept, options.keep_epoch, out)
 
 

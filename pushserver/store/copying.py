@@ -84,7 +84,7 @@ def replace(store: str, write: Callable[[str], None]) -> str:
 
     Raises StoreError, and the store is unchanged.
     """
-    real = os.path.realpath(store)
+    real = os.path.realpath(store) if os.path.islink(store) else store
     kept = ""
     with contextlib.ExitStack() as held:
         with new_file(store, _mode_of(real)) as new:
@@ -99,7 +99,7 @@ def replace(store: str, write: Callable[[str], None]) -> str:
                 os.replace(real + end, f"{kept or real + REPLACED}{end}")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{real}-shm")
-        sync(os.path.dirname(real))
+        sync(os.path.dirname(real) or ".")
     return kept
 
 
@@ -120,7 +120,7 @@ def _mode_of(path: str) -> int:
 def _give(new: str, store: str) -> None:
     """Let the new file belong to the owner of the store, or of its folder, if root runs this."""
     if os.geteuid() == 0:
-        owner = os.stat(store if os.path.exists(store) else os.path.dirname(store))
+        owner = os.stat(store if os.path.exists(store) else os.path.dirname(store) or ".")
         os.chown(new, owner.st_uid, owner.st_gid)
 
 

@@ -16,7 +16,7 @@ from pushserver.store.schema import FORMAT, WrongFormat, migrate, read_format
 from pushserver.store.wal import belongs, log_path
 
 REMEDY = (
-    ": restore a copy (docs/delivery.md), or move it away with its -wal file to start with an"
+    ": restore a copy (docs/store.md), or move it away with its -wal file to start with an"
     " empty history"
 )
 

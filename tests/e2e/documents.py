@@ -140,7 +140,8 @@ _SHAPED = {
     "sources": (r'"sources":\[[^\]]*\]', r'"sources":\[\{"name":"numbers",[^\]]*\}\]'),
     "key": (r"\bpsk_[\w-]{43}", r"psk_[\w-]{43}"),
     "hash": (r"\bsha256:[0-9a-f]{64}", r"sha256:[0-9a-f]{64}"),
-    "items": (r'"items":\{[^}]*\}', r'"items":\{(?:"[a-z_.0-9]+":[0-9.e-]+,?)+\}'),
+    "size": (r"\b[0-9][0-9,]* bytes", r"[0-9][0-9,]* bytes"),
+    "items": (r'"items":\{[^}]*\}', r'"items":\{(?:"[a-z_.0-9-]+":[0-9.e-]+,?)+\}'),
 }
 _RANDOM = {
     "offset": (r'"offset":[0-9]+', r'"offset":[0-9]+'),

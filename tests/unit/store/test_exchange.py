@@ -255,7 +255,7 @@ def test_commands_exchange_a_store_by_standard_output_and_input(
     assert main(["store", "export", "-", "--store", str(path)]) == 0
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw.getvalue())))
     assert main(["store", "import", "-", "--store", str(other), "--keep-epoch"]) == 0
-    assert b"10 channels; the next start keeps the epoch" in raw.getvalue()
+    assert b"channels: 10; the next start keeps the epoch" in raw.getvalue()
     assert tables(other)["publications"] == tables(path)["publications"]
 
 

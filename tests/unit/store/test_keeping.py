@@ -391,7 +391,7 @@ DAMAGE = {
 def test_check_names_the_damage_and_fails(path: Path, capsys: Capture, statement: str) -> None:
     published(path).stop()
     assert main(["store", "check", "--store", str(path)]) == 0
-    assert "good; 3 publications in 1 channels" in capsys.readouterr().out
+    assert "good; publications: 3, channels: 1, size: " in capsys.readouterr().out
     sql(path, statement)
     assert main(["store", "check", "--store", str(path)]) == 1
     error = capsys.readouterr().err

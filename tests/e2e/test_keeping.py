@@ -1,0 +1,113 @@
+"""Copies of the store of a server that runs, and of one that is stopped."""
+
+from __future__ import annotations
+
+import http.client
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.documents import Names, Runner, examples, write
+from tests.e2e.exchange import data, history, publish
+from tests.e2e.programs import PUSHSERVER
+from tests.e2e.server import CHECKOUT, Server, environment, running
+from tests.e2e.test_documents import no_browser
+
+DOCUMENT = examples((CHECKOUT / "docs" / "store.md").read_text())
+WHILE_IT_RUNS = ("Back up", "Check")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    """The server of the document."""
+    [file] = DOCUMENT[""]
+    with running(Server(folder, "--config", str(write(file, folder)))) as server:
+        yield server
+
+
+def store(folder: Path, *arguments: str) -> None:
+    """Run a command, which must succeed."""
+    command = [*PUSHSERVER, "store", *arguments, "--store", "history.db"]
+    subprocess.run(command, cwd=folder, env=environment(), timeout=20, check=True)
+
+
+def test_the_examples_of_the_store(server: Server, folder: Path) -> None:
+    before = [publish(server, "orders", number) for number in range(3)]
+    runner = Runner(Names(""), "", folder, no_browser)
+    for title in filter(None, DOCUMENT):
+        if title not in WHILE_IT_RUNS:
+            server.stop()
+        for block in DOCUMENT[title]:
+            runner.run(block)
+        if not server.running:
+            server.start()
+    assert data(history(server, "orders")) == [0, 1, 2]
+    assert publish(server, "orders", 3)["epoch"] != before[0]["epoch"]
+
+
+@contextmanager
+def flood(server: Server) -> Iterator[None]:
+    """Publications without a pause, until the end of the block; it begins after the first ones."""
+    ended, begun = threading.Event(), threading.Event()
+
+    def run() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        number = 0
+        while not ended.is_set():
+            number += 1
+            connection.request("POST", "/channels/flood", str(number))
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 201
+            if number == 50:
+                begun.set()
+        connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert begun.wait(20)
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def missed(server: Server, cursor: str) -> object:
+    """The data that a reader with this cursor has missed, or the reason why it is not recovered."""
+    answer = history(server, "flood", f"since={cursor}")
+    return data(answer) if answer.get("recovered", True) else answer["reason"]
+
+
+def test_backup_during_a_flood_is_one_state_that_a_server_continues(
+    server: Server, folder: Path
+) -> None:
+    with flood(server):
+        store(folder, "backup", "flood.db")
+    last = publish(server, "flood", 0)
+    server.stop()
+    store(folder, "restore", "flood.db")
+    server.start()
+    rows = history(server, "flood", "last=300")
+    newest = rows["offset"]
+    assert data(rows) == list(range(newest - len(rows["publications"]) + 1, newest + 1))
+    assert 50 <= newest < last["offset"]
+    assert missed(server, last["id"]) == "epoch"
+    cursor = rows["publications"][-1]["id"]
+    assert publish(server, "flood", 1)["epoch"] == rows["epoch"]
+    assert missed(server, cursor) == [1]
+    server.stop()
+    store(folder, "backup", "moved.db")
+    store(folder, "restore", "moved.db", "--keep-epoch")
+    server.start()
+    assert publish(server, "flood", 2)["epoch"] == rows["epoch"]
+    assert missed(server, cursor) == [1, 2]
