@@ -13,15 +13,17 @@ FORMS = (
     " or an endpoint of Twisted (tcp:8081:interface=127.0.0.1)"
 )
 
-_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]+)", re.ASCII)
+_HOST_AND_PORT = re.compile(
+    r"(\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\]|[A-Za-z0-9.-]+):([0-9]+)", re.ASCII
+)
 
 
 def endpoint_text(text: str) -> str:
     """The text of the endpoint for a port, HOST:PORT, or an endpoint.
 
-    A port alone is on loopback. HOST is an IPv4 address, an IPv6 address in brackets, localhost,
-    a name with a dot, or the name of this machine; tcp:8080 is an endpoint. Raises ValueError for
-    a port that is out of range.
+    A port alone is on loopback. HOST is an IPv4 address, an IPv6 address in brackets, perhaps with
+    a zone (fe80::1%eth0), localhost, a name with a dot, or the name of this machine; tcp:8080 is an
+    endpoint. Raises ValueError for a port that is out of range.
     """
     if text.isascii() and text.isdigit():
         return _tcp(LOOPBACK, text)

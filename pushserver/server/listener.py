@@ -103,8 +103,9 @@ class Listener(Service):
         address: object = None if self._port is None else self._port.getHost()
         if not isinstance(address, (IPv4Address, IPv6Address)):
             return self._text
-        scheme = "https" if self._text.startswith("ssl:") else "http"
+        scheme = "http" if self._certificate is None else "https"
         host = {"0.0.0.0": "localhost", "::": "localhost"}.get(address.host, address.host)
+        host = host.replace("%", "%25")  # the zone of an IPv6 address (RFC 6874, 2)
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{address.port}/"
 
     def problem(self) -> str:

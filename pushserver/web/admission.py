@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress
 from twisted.web.server import Request
 
 from pushserver.auth.excess import Excesses
 from pushserver.auth.quotas import Addresses, Connections
 from pushserver.errors import TooMany
+from pushserver.web.peer import host
 
 
 class Admission:
@@ -68,8 +68,3 @@ class Admission:
         """Forget a connection that is gone; None is the name of one that was not counted."""
         if name is not None:
             self._connections.leave(name)
-
-
-def host(peer: Any) -> str | None:
-    """The IP address of a peer; None on a Unix socket."""
-    return None if isinstance(peer, UNIXAddress) else str(getattr(peer, "host", ""))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from twisted.internet.address import UNIXAddress
 from twisted.web.server import Request
 
 from pushserver.auth.origin import allowed_origin, valid_host
 from pushserver.auth.proxies import EVERYONE, NOTHING, Forwarded, Proxies, Trust, forwarded
+from pushserver.web.peer import host, host_and_port
 from pushserver.web.resource import Refusal, header
 
 
@@ -60,9 +60,7 @@ def client_address(request: Request, proxies: Proxies) -> str | None:
 def client_name(request: Request, proxies: Proxies) -> str:
     """The address of the client for the log, with the port if there is no trusted proxy."""
     peer, address = request.getClientAddress(), client_address(request, proxies)
-    if address != _peer(request):
-        return str(address)
-    return f"{getattr(peer, 'host', 'unix')}:{getattr(peer, 'port', '')}"
+    return host_and_port(peer) if address == host(peer) else str(address)
 
 
 def _missing(request: Request, trust: Trust, origin: str, scheme: str, host: str) -> str:
@@ -86,8 +84,7 @@ def _forwarded(request: Request) -> Forwarded:
 
 
 def _peer(request: Request) -> str | None:
-    address = request.getClientAddress()
-    return None if isinstance(address, UNIXAddress) else str(getattr(address, "host", ""))
+    return host(request.getClientAddress())
 
 
 def check_no_navigation(request: Request) -> None:

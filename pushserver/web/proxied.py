@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from pushserver.auth.proxies import Proxies
 from pushserver.auth.proxy_header import STARTS, End, read_proxy_header
 from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
-from pushserver.web.admission import host
+from pushserver.web.peer import host
 from pushserver.web.sockets import drop
 
 

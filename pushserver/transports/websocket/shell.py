@@ -17,7 +17,7 @@ from pushserver.transports.backlog import Bounds
 from pushserver.transports.outlet import LOST_OUTLET, SLOW, Outlet, make_outlet, send_first
 from pushserver.transports.websocket.deflate import DEFLATED
 from pushserver.usercode.rate import Rate
-from pushserver.web.admission import host
+from pushserver.web.peer import host, host_and_port
 from pushserver.web.sockets import drop, is_closed, unsent
 from pushserver.web.turns import SLICE_SECONDS
 
@@ -140,8 +140,7 @@ class WebSocketShell(WebSocketServerProtocol):
         peer = self.transport.getPeer()
         if hasattr(peer, "host"):
             self.transport.setTcpNoDelay(True)
-        name = f"{getattr(peer, 'host', 'unix')}:{getattr(peer, 'port', '')}"
-        self.peer = self.ps_client or name
+        self.peer = self.ps_client or host_and_port(peer)
         self._connectionMade()
 
     def _onOpen(self) -> None:

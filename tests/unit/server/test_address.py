@@ -17,6 +17,7 @@ from tests.unit.fakes.web import memory_reactor
         ("0.0.0.0:80", "tcp:80:interface=0.0.0.0"),
         ("[::1]:8081", r"tcp:8081:interface=\:\:1"),
         ("[::]:8081", r"tcp:8081:interface=\:\:"),
+        ("[fe80::1%eth0.5]:8081", r"tcp:8081:interface=fe80\:\:1%eth0.5"),
         ("localhost:8081", "tcp:8081:interface=localhost"),
         ("push.example:8081", "tcp:8081:interface=push.example"),
     ],
@@ -51,6 +52,7 @@ def test_port_out_of_range_is_refused(text: str) -> None:
         ("0.0.0.0", None, "0.0.0.0:8080"),
         ("::1", 81, "[::1]:81"),
         ("[::]", 81, "[::]:81"),
+        ("fe80::1%eth0", 81, "[fe80::1%eth0]:81"),
         ("localhost", 81, "localhost:81"),
     ],
 )

@@ -141,7 +141,7 @@ def test_stop_stops_the_port_once() -> None:
         ("tcp:0", IPv4Address("TCP", "127.0.0.1", 43210), "http://127.0.0.1:43210/"),
         ("tcp6:8080", IPv6Address("TCP", "::", 8080), "http://localhost:8080/"),
         ("tcp6:8080", IPv6Address("TCP", "::1", 8080), "http://[::1]:8080/"),
-        ("ssl:8443", IPv4Address("TCP", "0.0.0.0", 8443), "https://localhost:8443/"),
+        ("tcp:0", IPv6Address("TCP", "fe80::1%eth0", 8080), "http://[fe80::1%25eth0]:8080/"),
         ("unix:/run/push", UNIXAddress("/run/push"), "unix:/run/push"),
     ],
 )
@@ -150,6 +150,14 @@ def test_url_is_for_a_browser_on_this_machine(text: str, address: IAddress, url:
     assert listener.url() == text
     listener.startService()
     assert listener.url() == url
+
+
+def test_url_of_a_port_with_a_certificate_is_https() -> None:
+    endpoint: Any = Endpoint(Port(TCP))
+    certificate: Any = object()
+    listener = Listener(endpoint, "systemd:name=https", Factory(), certificate=certificate)
+    listener.startService()
+    assert listener.url() == "https://127.0.0.1:8080/"
 
 
 @pytest.mark.parametrize(
