@@ -16,8 +16,10 @@ from pushserver.resources.static import INDEX, StaticFiles, within
 from pushserver.web.hosts import Hosts
 from pushserver.web.resource import ContainerResource, NotFound, Refusing
 
+HEALTH = b"health"
+"""Answers under every Host: a load balancer may send any, and there is nothing to read."""
 ICON = b"favicon.ico"
-RESERVED = frozenset({b"health", b"metrics"})
+RESERVED = frozenset({b"metrics"})
 """URLs of later versions; no page of the user is served there."""
 
 
@@ -78,6 +80,8 @@ class RootResource(ContainerResource):
                 )
 
     def getChildWithDefault(self, path: bytes, request: Request) -> Any:
+        if path == HEALTH:
+            return super().getChildWithDefault(path, request)
         refusal = self._hosts.refusal(request)
         if refusal is not None:
             return Refusing(refusal)

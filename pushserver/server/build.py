@@ -26,6 +26,7 @@ from pushserver.server.bounds import make_bounds
 from pushserver.server.front import Base, make_front
 from pushserver.server.live import Live, lasting
 from pushserver.server.logging import report, run
+from pushserver.server.readiness import Readiness
 from pushserver.server.service import PushService
 from pushserver.sessions.callbacks import NoHandlers
 from pushserver.sessions.identification import Identification, NoTokens
@@ -100,6 +101,7 @@ def build(
     )
     memory = SourceMemory() if storage is None else storage.memory
     environment = Environment(reactor, node.publish, node.hub, memory, clock, monotonic)
+    readiness = Readiness(storage)
     base = Base(
         reactor,
         node,
@@ -110,6 +112,7 @@ def build(
         handlers,
         is_own,
         debug,
+        readiness,
         Turns(reactor, monotonic),
         Pages(),
         shortcuts,
@@ -138,7 +141,7 @@ def build(
             monotonic=monotonic,
             seconds=lambda: site.limits.request_seconds,
         )
-    service = PushService(node, site, reactor, storage, run_by, shortcuts, wrap)
+    service = PushService(node, site, reactor, storage, run_by, shortcuts, wrap, readiness)
     service.live = Live(base, broker, site, run_by, service, front)
     for text in config.server.listen:
         service.listen(text)

@@ -31,6 +31,7 @@ from pushserver.resources.channels import (
     EventsResource,
     FrontResource,
 )
+from pushserver.resources.health import health
 from pushserver.resources.hooks import HooksResource
 from pushserver.resources.pages import CLIENT, Pages, asset_folder
 from pushserver.resources.protobuf import JsonOnly
@@ -41,6 +42,7 @@ from pushserver.resources.status import StatusResource
 from pushserver.server.bounds import PeerBounds
 from pushserver.server.jwks import PublishedKeys, published_keys
 from pushserver.server.logging import connection_log
+from pushserver.server.readiness import Readiness
 from pushserver.server.tokens import VerifiedTokens
 from pushserver.sessions.identification import NoTokens, Tokens
 from pushserver.sessions.node import Node
@@ -71,6 +73,7 @@ class Base:
     handlers: Dispatcher | None
     is_own: IsOwn
     debug: bool
+    readiness: Readiness
     turns: Turns
     pages: Pages
     shortcuts: bool
@@ -152,7 +155,15 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         node.clock,
     )
     server = replace(server, front_channel=front_channel(server, runners))
-    root = tree(channels, connections, runners, status, server, user_pages(server, base.beside))
+    root = tree(
+        channels,
+        connections,
+        runners,
+        status,
+        server,
+        user_pages(server, base.beside),
+        health(base.readiness.checks),
+    )
     shortcut = websockets.shortcut(root) if base.shortcuts else None
     return Front(config, keys, verifier, published, proxies, trust, root, shortcut, sources)
 
@@ -240,6 +251,7 @@ def tree(
     status: StatusResource,
     server: Server,
     pages: UserPages | None,
+    health: Resource,
 ) -> Resource:
     """The resources by URL."""
     static = str(asset_folder("static"))
@@ -259,6 +271,7 @@ def tree(
             b"api": ApiResource(
                 channels.node, channels.gate, lambda: [runner.status() for runner in runners]
             ),
+            b"health": health,
             b"hooks": HooksResource(hooks),
             b"status": status,
             b"connection": ContainerResource(connections.children()),

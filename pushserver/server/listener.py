@@ -108,6 +108,11 @@ class Listener(Service):
         host = host.replace("%", "%25")  # the zone of an IPv6 address (RFC 6874, 2)
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{address.port}/"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the port listens."""
+        return self._port is not None
+
     def problem(self) -> str:
         """The reason why the port accepts no connections; empty if it does.
 

@@ -35,6 +35,7 @@ from pushserver.server.inherited import PREFIX, NamedEndpoint, inherited, passed
 from pushserver.server.listener import Listener, with_mode
 from pushserver.server.live import Live
 from pushserver.server.log_output import Levels
+from pushserver.server.readiness import Readiness
 from pushserver.server.room_log import RoomLog
 from pushserver.server.systemd import notify
 from pushserver.sessions.node import Node
@@ -71,9 +72,12 @@ class PushService(MultiService):
         app: AppService | None = None,
         shortcuts: bool = True,
         wrap: Callable[[IProtocolFactory], IProtocolFactory] | None = None,
+        readiness: Readiness | None = None,
     ):
         """`wrap`: see `Listener`."""
         super().__init__()
+        self._readiness = readiness or Readiness(storage)
+        self._readiness.closed_ports = self._closed_ports
         self._wrap = wrap
         self.node = node
         self._site = site
@@ -226,6 +230,9 @@ class PushService(MultiService):
             return ""
         return next(filter(None, (listener.problem() for listener in self._listeners)), "")
 
+    def _closed_ports(self) -> int:
+        return sum(not listener.is_open for listener in self._listeners)
+
     @property
     def sources(self) -> list[Status]:
         """The status of each source of the configuration."""
@@ -254,6 +261,7 @@ class PushService(MultiService):
         A second call starts nothing: its Deferred fires with the first.
         """
         self.running = False
+        self._readiness.stopping = True
         return self._stop.run(self._stop_all)
 
     async def _stop_all(self) -> None:
@@ -330,6 +338,7 @@ class PushService(MultiService):
     async def _start_sources(self) -> None:
         if self._app is not None:
             await self._app.call_start_handler()
+        self._readiness.started = True
         if self.running:
             self._sources_run = True
             for source in self._sources:

@@ -84,6 +84,7 @@ class Batcher:
         self._call: IDelayedCall | None = None
         self._busy = False
         self._failing = False
+        self._probed_at = float("-inf")
         self._finished = False
         self._idle: list[Deferred[None]] = []
 
@@ -96,7 +97,23 @@ class Batcher:
     def flush(self) -> None:
         """Start a commit now if there is a change and no commit is running."""
         self._cancel()
-        if not self._busy and not self._finished and (self._queue.urgent or self._changed):
+        if self._queue.urgent or self._changed:
+            self._start()
+
+    def probe(self) -> None:
+        """After a failure, start a commit although there may be no change.
+
+        One RETRY_SECONDS after the last at most. A queue that waits for callers may get none: they
+        come back when the server is ready again.
+        """
+        now = self._monotonic()
+        if self._failing and now - self._probed_at >= RETRY_SECONDS:
+            self._probed_at = now
+            self._cancel()
+            self._start()
+
+    def _start(self) -> None:
+        if not self._busy and not self._finished:
             self._busy = True
             commit = Deferred.fromCoroutine(self._commit())
             commit.addErrback(

@@ -44,6 +44,15 @@ class Storage(Service):
         self._stop = Once()
         self.memory = batcher.memory
 
+    @property
+    def problem(self) -> str:
+        """The error of the last commit; empty after a success."""
+        return self._committer.problem
+
+    def probe(self) -> None:
+        """Try to write after a failure, although nothing waits; see `Batcher.probe`."""
+        self._batcher.probe()
+
     def startService(self) -> None:
         self._committer.open(self.memory, self._clock())
         super().startService()

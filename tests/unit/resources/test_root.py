@@ -165,7 +165,7 @@ class TestPagesOfTheUser:
         "static/app.css",
         "static/mine.css",
     )
-    RESERVED = ("metrics", "health/live", "socket.io/index.html")
+    RESERVED = ("metrics", "health/live", "health/ready", "socket.io/index.html")
 
     @pytest.mark.parametrize("path", [*OURS, *RESERVED])
     def test_do_not_hide_a_url_of_the_server(

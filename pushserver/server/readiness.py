@@ -1,0 +1,36 @@
+"""Whether the server can serve clients, for `/health/ready`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pushserver.store.service import Storage
+
+
+class Readiness:
+    """The checks of one server; the service sets the attributes."""
+
+    def __init__(self, storage: Storage | None):
+        self.closed_ports: Callable[[], int] = lambda: 0
+        """Returns the number of ports that do not listen."""
+        self.started = False
+        """Whether the `start` handler of the application has returned."""
+        self.stopping = False
+        self._storage = storage
+
+    def checks(self) -> Mapping[str, str]:
+        """The problem of each check, without details: the log has them."""
+        ports = self.closed_ports()
+        application = "" if self.started else "the start handler has not returned yet"
+        return {
+            "application": application,
+            "ports": f"{ports} of the ports do not listen" if ports else "",
+            "stop": "the server is stopping" if self.stopping else "",
+            "store": self._store(),
+        }
+
+    def _store(self) -> str:
+        if self._storage is None or not self._storage.problem:
+            return ""
+        self._storage.probe()
+        return "the store cannot be written; the log has the error"
