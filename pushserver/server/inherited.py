@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from zope.interface import implementer
 
 from pushserver.server.certificates import Certificate
+from pushserver.server.unix_socket import leave_file
 
 PREFIX = "systemd:"
 _KEYS = ("domain", "index", "name")
@@ -156,9 +157,7 @@ class _UnixPort(unix.Port):
     """
 
     def startListening(self) -> None:
-        # Twisted leaves the file alone for an abstract name, which begins with a zero byte.
-        name = "_bindPath" if hasattr(self, "_bindPath") else "port"  # before Twisted 26.10
-        setattr(self, name, b"\0" + getattr(self, name).lstrip(b"\0"))
+        leave_file(self)
         super().startListening()
 
     def _closeSocket(self, orderly: bool) -> None:

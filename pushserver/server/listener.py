@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 import select
 import socket
 from collections.abc import Callable
@@ -27,15 +26,6 @@ BACKLOG = 4096
 ACCEPTS = 16
 """Connections that a port accepts in one turn of the reactor. Twisted begins with 100, and with 20
 more each time that others wait: with connections that are closed at once, others waited 0.35 s."""
-
-
-def with_mode(text: str) -> str:
-    """The text of an endpoint; a UNIX socket without a mode gets 600, and not Twisted's 666."""
-    kind, *parts = re.split(r"(?<!\\):", text)
-    named = [re.split(r"(?<!\\)=", part)[:-1] for part in parts]
-    if kind != "unix" or ["mode"] in named or named.count([]) != 1 - named.count(["address"]):
-        return text
-    return f"{text}:mode=600"
 
 
 class Listener(Service):
@@ -138,7 +128,8 @@ class Listener(Service):
         error = why.value
         if isinstance(error, CannotListenError) and self._text[:5] != "unix:":
             return _tcp_problem(error)
-        return why.getErrorMessage()
+        reason = error.socketError if isinstance(error, CannotListenError) else error
+        return getattr(reason, "strerror", None) or why.getErrorMessage()
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port

@@ -32,12 +32,13 @@ from pushserver.server.certificates import Certificate, has_certificate
 from pushserver.server.epoll_limit import bound
 from pushserver.server.gc_policy import Collector
 from pushserver.server.inherited import PREFIX, NamedEndpoint, inherited, passed
-from pushserver.server.listener import Listener, with_mode
+from pushserver.server.listener import Listener
 from pushserver.server.live import Live
 from pushserver.server.log_output import Levels
 from pushserver.server.readiness import Readiness
 from pushserver.server.room_log import RoomLog
 from pushserver.server.systemd import notify
+from pushserver.server.unix_socket import UNIX, UnixEndpoint
 from pushserver.sessions.node import Node
 from pushserver.sessions.peers import Peer
 from pushserver.sources.engine.runner import Runner, Status
@@ -138,14 +139,17 @@ class PushService(MultiService):
         try:
             if text.startswith(PREFIX):
                 return inherited(self._reactor, text, passed(os.environ), self._claim)
-            described = with_mode(endpoint_text(text))
+            if text.startswith(UNIX):
+                unix = UnixEndpoint(self._reactor, text)
+                return [NamedEndpoint(UNIX + unix.path, unix)]
+            described = endpoint_text(text)
             if has_certificate(described):
                 certificate = Certificate(self._reactor, described)
                 return [NamedEndpoint(text, certificate.endpoint, certificate)]
             return [NamedEndpoint(text, serverFromString(self._reactor, described))]
         except Exception as error:
             problem = f"--listen {text}: {error}"
-            if not text.startswith(PREFIX):
+            if not text.startswith((PREFIX, UNIX)):
                 problem += f", {FORMS}"
             raise StartFailed(problem) from None
 

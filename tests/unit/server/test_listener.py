@@ -3,15 +3,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
-from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet import reactor as installed
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
@@ -19,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from pushserver.errors import StartFailed
 from pushserver.server import listener as listener_module
-from pushserver.server.listener import ACCEPTS, Listener, with_mode
+from pushserver.server.listener import ACCEPTS, Listener
 
 
 class Port:
@@ -158,39 +155,6 @@ def test_url_of_a_port_with_a_certificate_is_https() -> None:
     listener = Listener(endpoint, "systemd:name=https", Factory(), certificate=certificate)
     listener.startService()
     assert listener.url() == "https://127.0.0.1:8080/"
-
-
-@pytest.mark.parametrize(
-    ("text", "full"),
-    [
-        ("unix:/run/push", "unix:/run/push:mode=600"),
-        ("unix:address=/run/push", "unix:address=/run/push:mode=600"),
-        ("unix:/run/push:backlog=9", "unix:/run/push:backlog=9:mode=600"),
-        (r"unix:/run/a\:b", r"unix:/run/a\:b:mode=600"),
-        (r"unix:/run/mode\=6", r"unix:/run/mode\=6:mode=600"),
-        ("unix:/run/push:mode=660", "unix:/run/push:mode=660"),
-        ("unix:/run/push:660", "unix:/run/push:660"),
-        ("unix:address=/run/push:mode=666", "unix:address=/run/push:mode=666"),
-        ("tcp:8080", "tcp:8080"),
-        ("unix:", "unix::mode=600"),
-    ],
-)
-def test_unix_socket_is_for_the_user_unless_a_mode_is_given(text: str, full: str) -> None:
-    assert with_mode(text) == full
-
-
-@pytest.mark.parametrize(("end", "mode"), [("", 0o600), (":mode=660", 0o660), (":666", 0o666)])
-def test_file_of_a_unix_socket_has_the_mode(tmp_path: Path, end: str, mode: int) -> None:
-    path = tmp_path / "s"
-    text = f"unix:{path}{end}"
-    listener = Listener(serverFromString(installed, with_mode(text)), text, Factory())
-    listener.startService()
-    try:
-        assert stat.S_IMODE(path.stat().st_mode) == mode
-    finally:
-        port: Any = listener._port
-        port.stopReading()
-        port.connectionLost(None)
 
 
 @pytest.mark.upstream
