@@ -45,6 +45,7 @@ examples:
   pushserver channels
   pushserver check-config push.toml
   pushserver key new --name shop --channels 'orders:*' --may publish
+  pushserver store backup copy.db --config push.toml
 
 pushserver COMMAND --help describes the options of a command."""
 

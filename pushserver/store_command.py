@@ -158,7 +158,8 @@ def import_(options: Any, out: TextIO) -> None:
 
     path = _path(options)
     with _input(options.file) as file:
-        done = load(file, options.file, path, options.keep_epoch)
+        name = "standard input" if options.file == "-" else options.file
+        done = load(file, name, path, options.keep_epoch)
     if done.skipped:
         complain(f"skipped {done.skipped:,} lines of kinds that this version does not know")
     text = f"publications: {done.publications:,}, channels: {done.channels:,}"

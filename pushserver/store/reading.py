@@ -44,7 +44,8 @@ def snapshot(path: str, is_stopped: bool = False) -> Iterator[sqlite3.Connection
         except WrongFormat as error:
             raise StoreError(f"{path} {error}") from None
         except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"cannot read {path}: {error}") from None
+            hint = " (a server has it for itself: stop it first)" if "locked" in str(error) else ""
+            raise StoreError(f"cannot read {path}: {error}{hint}") from None
         if not format_:
             raise StoreError(f"{path} is empty: expected the file of a store, or a copy of one")
         yield database

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from pushserver.channels.position import Position
 from pushserver.cli import main
+from pushserver.errors import StartFailed
 from pushserver.store import files, locks
 from pushserver.store.checking import check
 from pushserver.store.copying import backup, compact, restore
@@ -20,6 +23,7 @@ from pushserver.store.opening import StoreError
 from pushserver.store.schema import FORMAT
 from tests.unit.store.runs import THREAD, Run
 from tests.unit.store.test_sqlite import FIRST, as_nobody
+from tests.unit.store.test_wal import kill
 
 pytestmark = pytest.mark.usefixtures("_expects_store_problems")
 BOTH = pytest.mark.parametrize("durability", ["batched", "sync"])
@@ -34,6 +38,12 @@ def published(path: Path, durability: str = "sync", first: int = 1, last: int = 
     run.tick()
     THREAD.finish()
     return run
+
+
+def killed(run: Run, path: Path) -> None:
+    """End the run like a killed process, and leave its log as it was."""
+    THREAD.jobs.clear()
+    kill(run.committer._file, path)
 
 
 def numbers(path: Path, durability: str = "sync") -> tuple[str, list[int]]:
@@ -137,11 +147,38 @@ def test_log_of_a_killed_server_is_not_replayed_over_the_restored_copy(
     run.publish(4)
     run.tick()
     THREAD.finish()
-    run.kill()
+    killed(run, path)
     assert Path(f"{path}-wal").exists()
     kept = restore(str(copy), str(path))
     assert not Path(f"{path}-wal").exists()
     assert check(kept).publications == 4
+    assert numbers(path)[1] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_log_that_an_interrupted_restoration_has_left_is_not_replayed(
+    path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    published(path.with_name("other.db")).stop()
+    backup(str(path.with_name("other.db")), str(copy))
+    killed(published(path, last=5), path)
+    replace = os.replace
+
+    def end(old: str, new: str) -> None:
+        if old.endswith("-wal"):
+            raise KeyboardInterrupt
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", end)
+        with pytest.raises(KeyboardInterrupt):
+            restore(str(copy), str(path), keep)
+    with pytest.raises(StartFailed, match=r"was replaced, and .*-wal belongs to the replaced file"):
+        Run(path)
+    with pytest.raises(StoreError, match="belongs to another file: move it away"):
+        check(str(path))
+    Path(f"{path}-wal").rename(f"{path}.before-restore-wal")
+    assert check(f"{path}.before-restore").publications == 5
     assert numbers(path)[1] == [1, 2, 3]
 
 
@@ -415,7 +452,7 @@ def test_compacted_store_is_smaller_and_keeps_its_epoch(path: Path) -> None:
 
 
 def test_store_of_a_killed_server_is_not_compacted(path: Path) -> None:
-    published(path).kill()
+    killed(published(path), path)
     with pytest.raises(StoreError, match="start the server, stop it, and try again"):
         compact(str(path))
     assert Path(f"{path}-wal").exists()
@@ -427,7 +464,7 @@ def test_backup_and_check_of_a_killed_store_leave_its_log(
 ) -> None:
     run = published(path, durability)
     epoch = run.history.epoch
-    run.kill()
+    killed(run, path)
     backup(str(path), str(copy))
     assert check(str(copy)).publications == check(str(path)).publications == 3
     assert (numbers(path, durability)[0] == epoch) == (durability == "sync")
@@ -446,7 +483,7 @@ def test_server_restarts_while_a_backup_reads(
             runs.append(published(path, first=4, last=5))
 
     backup(str(path), str(copy), progress=restart)
-    runs[1].kill()
+    killed(runs[1], path)
     assert check(str(copy)).publications == 3
     assert numbers(path) == (epoch, [1, 2, 3, 4, 5])
 
@@ -478,6 +515,30 @@ def test_store_without_room_for_the_copy_is_not_upgraded(
         Run(path, "sync")
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT value FROM meta WHERE name = 'format'").fetchone() == (1,)
+
+
+def test_commands_for_a_running_server_ask_to_stop_one_that_has_the_file_for_itself(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system without locks, and with an earlier version of the server."""
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.0)
+    script = """
+import sys
+from pushserver.store import opening
+opening.lock_patiently = lambda path: None
+from pushserver.store.sqlite import SqliteFile
+file = SqliteFile(sys.argv[1], "sync")
+print("open", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"open\n"
+        for use in (check, lambda store: backup(store, f"{store}.copy")):
+            with pytest.raises(StoreError, match=r"locked .a server has it for itself: stop it"):
+                use(str(path))
+        server.communicate(b"")
 
 
 def test_commands_take_the_path_of_the_configuration(
