@@ -20,6 +20,7 @@ from pushserver.key_command import add_key_commands
 from pushserver.listing import list_channels
 from pushserver.piping import Batch, Piper, batches, parse_json, standard_input
 from pushserver.publisher import publish
+from pushserver.reload_command import add_reload_command
 from pushserver.store_command import add_store_commands
 from pushserver.subscribing import subscribe
 from pushserver.token_command import add_token_commands
@@ -44,6 +45,7 @@ examples:
   pushserver subscribe numbers --last 3
   pushserver channels
   pushserver check-config push.toml
+  pushserver reload
   pushserver key new --name shop --channels 'orders:*' --may publish
   pushserver store backup copy.db --config push.toml
 
@@ -207,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("check-config", help="report errors in a configuration file")
     command.add_argument("file")
     command.set_defaults(run=_check_config)
+    add_reload_command(commands, server)
     add_key_commands(commands)
     add_token_commands(commands)
     add_store_commands(commands)

@@ -45,6 +45,7 @@ FACE = {
     "opener",
     "piping",
     "publisher",
+    "reload_command",
     "store_command",
     "subscribing",
     "token_checking",

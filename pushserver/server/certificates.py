@@ -51,15 +51,18 @@ class Certificate:
         Raises an exception with the reason if they are not valid.
         """
         found: list[Any] = []
-        endpoint = self._parse(_Reactor(self._reactor, lambda *given: found.append(given[2])))
-        endpoint.listen(Factory())
+
+        def listen(port: int, factory: object, contextFactory: Any, **_: object) -> None:
+            found.append(contextFactory)
+
+        self._parse(_Reactor(self._reactor, listen)).listen(Factory())
         [options] = found
 
         def use() -> bool:
             if self._tls is None or _digests(options) == _digests(self._options):
                 return False
             self._options = options
-            self._tls = TLSMemoryBIOFactory(options, False, self._site)
+            self._tls = TLSMemoryBIOFactory(options, False, self._site, self._reactor)
             return True
 
         return use
@@ -84,8 +87,8 @@ class Certificate:
     ) -> IListeningPort:
         """Listen in the place of `IReactorSSL.listenSSL`, with a factory that can be replaced."""
         self._options, self._site = contextFactory, factory
-        self._tls = TLSMemoryBIOFactory(contextFactory, False, factory)
-        return self._reactor.listenTCP(port, cast(Any, _Newest(self)), backlog, interface)
+        self._tls = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)
+        return self._reactor.listenTCP(port, cast(Any, _TLS(self)), backlog, interface)
 
     def build(self, address: IAddress) -> IProtocol | None:
         """The protocol of a new connection, by the newest certificate."""
@@ -99,7 +102,7 @@ class Certificate:
 
 
 @implementer(IProtocolFactory)
-class _Newest:
+class _TLS:
     """The factory of the port."""
 
     def __init__(self, certificate: Certificate):

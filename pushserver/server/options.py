@@ -168,6 +168,9 @@ def make(
         return complete(options, environment, types, app)
 
     config = load()
+    if options["config"]:
+        # For the next ones: twistd changes to the folder of --rundir later.
+        options["config"] = os.path.abspath(options["config"])
     private = _private(options)
     on = shortcuts(environment)
     beside = "" if app is None or not private else os.path.dirname(os.path.abspath(private))

@@ -23,7 +23,8 @@ STORE = """
     durability = "batched"
     """
 ANSWERED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-TIMES = 10
+TIMES = {signal.SIGHUP: 1, signal.SIGUSR1: 10, signal.SIGUSR2: 10}
+"""Reloads are at least a second apart."""
 APP = """
 import signal
 
@@ -65,6 +66,8 @@ def test_three_signals_stop_in_order(tmp_path: Path, number: signal.Signals) -> 
 
 
 def logged(server: Server, number: signal.Signals) -> int:
+    if number == signal.SIGHUP:
+        return server.log.count("the configuration was read again")
     return server.log.count(f"received {number.name}, which changes nothing")
 
 
@@ -75,7 +78,7 @@ def test_no_signal_loses_a_publication(tmp_path: Path, last: signal.Signals) -> 
         server.start()
         position = publish(server, "c", 0)
         for number in ANSWERED:
-            for n in range(TIMES):
+            for n in range(TIMES[number]):
                 server.send(number)
                 wait_until(lambda number=number, n=n: logged(server, number) > n)  # type: ignore[misc]
             publish(server, "c", number.name)
@@ -96,7 +99,7 @@ def test_a_flood_of_signals_does_not_end_the_server_or_fill_the_log(tmp_path: Pa
         for n in range(300):
             server.send(ANSWERED[n % 3])
         publish(server, "c", 1)
-        assert server.log.count("which changes nothing") <= 3 * TIMES
+        assert server.log.count("which changes nothing") <= sum(TIMES.values())
 
 
 def test_the_signal_handler_of_an_application_is_kept(tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_a_hangup_that_nohup_ignores_is_ignored(tmp_path: Path) -> None:
         server.send(signal.SIGHUP)
         server.send(signal.SIGUSR2)
         wait_until(lambda: logged(server, signal.SIGUSR2))
-        assert "SIGHUP" not in server.log
+        assert "was read again" not in server.log
 
 
 def test_a_daemon_survives_a_hangup_rotates_its_log_and_ends_in_order(
@@ -130,10 +133,10 @@ def test_a_daemon_survives_a_hangup_rotates_its_log_and_ends_in_order(
     log, old = tmp_path / "y.log", tmp_path / "y.log.1"
     try:
         os.kill(pid, signal.SIGHUP)
-        wait_until(lambda: "received SIGHUP, which changes nothing" in log.read_text())
+        wait_until(lambda: "the configuration was read again" in log.read_text())
         os.kill(pid, signal.SIGUSR1)
         wait_until(old.exists)
-        assert "received SIGHUP" in old.read_text()
+        assert "the configuration was read again" in old.read_text()
         assert get(port, "channels/c").status == 200
         os.kill(pid, signal.SIGQUIT)
         wait_for_end(pid)
@@ -164,7 +167,7 @@ def test_a_server_ends_in_order_when_its_terminal_closes(tmp_path: Path) -> None
         position = publish(server, "c", 1)
         process.send_signal(signal.SIGHUP)
         said = b""
-        while b"received SIGHUP, which changes nothing" not in said:
+        while b"the configuration was read again" not in said:
             said += os.read(ours, 65_536)
         os.close(ours)
         assert process.wait(10) == -signal.SIGHUP
