@@ -1,10 +1,11 @@
-"""The certificate of an `ssl:` endpoint, which can be read again while the port is open."""
+"""The certificate of an endpoint, which can be read again while the port is open."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
     IAddress,
@@ -15,6 +16,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushserver.usercode.reactor import Reactor
@@ -36,9 +38,13 @@ class Certificate:
     Each connection gets the newest one; an open connection keeps its own.
     """
 
-    def __init__(self, reactor: Reactor, text: str):
-        """Read the files; raises an exception with the reason if they are not valid."""
+    def __init__(self, reactor: Reactor, text: str, socket: IStreamServerEndpoint | None = None):
+        """Read the files; raises an exception with the reason if they are not valid.
+
+        `socket`: an endpoint that is open already, in place of the port in `text`.
+        """
         self._reactor = reactor
+        self._socket = socket
         self._text = text
         self._options: Any = None
         self._tls: Any = None
@@ -88,7 +94,10 @@ class Certificate:
         """Listen in the place of `IReactorSSL.listenSSL`, with a factory that can be replaced."""
         self._options, self._site = contextFactory, factory
         self._tls = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)
-        return self._reactor.listenTCP(port, cast(Any, _TLS(self)), backlog, interface)
+        tls: Any = _TLS(self)
+        if self._socket is not None:
+            return _result(self._socket.listen(tls))
+        return self._reactor.listenTCP(port, tls, backlog, interface)
 
     def build(self, address: IAddress) -> IProtocol | None:
         """The protocol of a new connection, by the newest certificate."""
@@ -127,6 +136,17 @@ class _Reactor:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
+
+
+def _result(listening: Deferred[IListeningPort]) -> IListeningPort:
+    """The result of a Deferred that has one, or its exception."""
+    results: list[Any] = []
+    listening.addBoth(results.append)
+    [result] = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    port: IListeningPort = result
+    return port
 
 
 def _digests(options: Any) -> list[bytes]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from twisted.internet import unix
 from twisted.internet.defer import Deferred, execute
@@ -19,6 +21,8 @@ from pushserver.server.unix_socket import leave_file
 PREFIX = "systemd:"
 _KEYS = ("domain", "index", "name")
 """The parameters of the endpoint, as in Twisted: `systemd:INET:0` has the first two."""
+_TLS_KEYS = ("privateKey", "certKey", "extraCertChain", "sslmethod", "dhParameters")
+"""The parameters for TLS, as in Twisted's `ssl:`."""
 _FAMILIES = {
     "INET": socket.AF_INET,
     "INET6": socket.AF_INET6,
@@ -53,13 +57,13 @@ def passed(environment: Mapping[str, str]) -> list[Inherited]:
 
 
 def inherited(
-    reactor: object, text: str, sockets: Sequence[Inherited], claim: Callable[[int], bool]
+    reactor: Any, text: str, sockets: Sequence[Inherited], claim: Callable[[int], bool]
 ) -> list[NamedEndpoint]:
     """The endpoints that `text` describes: every socket of that name; raises ValueError.
 
     `claim` returns whether a descriptor is not used by another endpoint yet.
     """
-    domain, matches = _select(text, sockets)
+    domain, matches, tls = _select(text, sockets)
     endpoints = []
     for match in matches:
         family, address = _inspect(match.descriptor)
@@ -70,24 +74,38 @@ def inherited(
             )
         if not claim(match.descriptor):
             raise ValueError(f"the socket {address} belongs to another --listen already")
+        endpoint: IStreamServerEndpoint
         if family == "UNIX":
-            endpoints.append(NamedEndpoint(address, _Unix(reactor, match.descriptor)))
+            endpoint = _Unix(reactor, match.descriptor)
         else:
             endpoint = AdoptedStreamServerEndpoint(reactor, match.descriptor, _FAMILIES[family])
-            endpoints.append(NamedEndpoint(text, endpoint))
+        certificate = Certificate(reactor, tls, endpoint) if tls else None
+        if certificate is not None:
+            endpoint = certificate.endpoint
+        shown = address if family == "UNIX" else text
+        endpoints.append(NamedEndpoint(shown, endpoint, certificate))
     return endpoints
 
 
-def _select(text: str, sockets: Sequence[Inherited]) -> tuple[str, list[Inherited]]:
-    """The domain of the text, empty if it has none, and the sockets of its name or index."""
+def _select(text: str, sockets: Sequence[Inherited]) -> tuple[str, list[Inherited], str]:
+    """The domain, the sockets of the name or index, and an endpoint of Twisted for the certificate.
+
+    The domain and the last are empty if the text has none.
+    """
     values: dict[str, str] = {}
-    for position, part in enumerate(text.removeprefix(PREFIX).split(":")):
+    tls: list[str] = []
+    for position, part in enumerate(re.split(r"(?<!\\):", text.removeprefix(PREFIX))):
         left, equals, right = part.partition("=")
+        if equals and left in _TLS_KEYS:
+            tls.append(part)
+            continue
         key = left if equals else dict(enumerate(_KEYS)).get(position, part)
         values[key] = right if equals else left
     unknown = set(values) - set(_KEYS)
     if unknown or ("name" in values) == ("index" in values):
-        raise ValueError("expected name= or index=, and perhaps domain=")
+        raise ValueError("expected name= or index=, and perhaps domain=, privateKey=, certKey=")
+    if tls and not any(part.startswith("privateKey=") for part in tls):
+        raise ValueError(f"{tls[0]} needs privateKey=, the file of the private key")
     domain = values.get("domain", "")
     if domain and domain not in _FAMILIES:
         raise ValueError(f"unknown domain {domain!r}, expected {', '.join(_FAMILIES)}")
@@ -104,7 +122,7 @@ def _select(text: str, sockets: Sequence[Inherited]) -> tuple[str, list[Inherite
             if names
             else "systemd passed no socket; expected a start by systemd, with the socket unit"
         )
-    return domain, matches
+    return domain, matches, ":".join(["ssl:0", *tls]) if tls else ""
 
 
 def _inspect(descriptor: int) -> tuple[str, str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 from zope.interface import implementer
@@ -26,15 +27,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWar
 class Port:
     """An open port with a certificate."""
 
-    def __init__(self, folder: Path, more: str = ""):
+    def __init__(self, folder: Path, more: str = "", held: bool = False):
+        """`held`: whether the socket was open already."""
         self.folder = folder
         self.reactor = memory_reactor()
         text = f"ssl:443:privateKey={folder}/key.pem:certKey={folder}/certificate.pem{more}"
-        self.certificate = Certificate(self.reactor, text)
+        socket = Held()
+        self.certificate = Certificate(self.reactor, text, socket if held else None)
         self.opened: list[Any] = []
         site = Factory.forProtocol(Protocol)
         self.certificate.endpoint.listen(site).addCallback(self.opened.append)
-        self.factory: Any = self.reactor.tcpServers[0][1]
+        self.factories = [*socket.factories, *(one[1] for one in self.reactor.tcpServers)]
+        self.factory: Any = self.factories[0]
 
     def shown(self) -> bytes:
         """The certificate that a new connection is shown, in DER."""
@@ -55,6 +59,18 @@ class Port:
         return client.getpeercert(binary_form=True) or b""
 
 
+@implementer(IStreamServerEndpoint)
+class Held:
+    """A socket that is open already."""
+
+    def __init__(self) -> None:
+        self.factories: list[Any] = []
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        self.factories.append(protocolFactory)
+        return succeed("the port")
+
+
 class Transport(StringTransport):
     """A connection in memory, which has an abort."""
 
@@ -68,10 +84,16 @@ def new(folder: Path) -> bytes:
     return ssl.PEM_cert_to_DER_cert((folder / "certificate.pem").read_text())
 
 
-@pytest.fixture
-def port(tmp_path: Path) -> Port:
+@pytest.fixture(params=[False, True], ids=["opened", "held"])
+def port(tmp_path: Path, request: pytest.FixtureRequest) -> Port:
     new(tmp_path)
-    return Port(tmp_path)
+    return Port(tmp_path, held=request.param)
+
+
+def test_port_of_a_held_socket_is_that_of_its_endpoint(tmp_path: Path) -> None:
+    new(tmp_path)
+    port = Port(tmp_path, held=True)
+    assert (port.opened, port.reactor.tcpServers) == (["the port"], [])
 
 
 def test_new_connections_get_the_new_certificate_once_it_is_used(port: Port) -> None:
@@ -100,7 +122,7 @@ def test_the_chain_counts_too(tmp_path: Path) -> None:
 
 def test_reading_opens_no_second_port(port: Port) -> None:
     port.certificate.read()()
-    assert len(port.reactor.tcpServers) == 1
+    assert len(port.factories) == 1
 
 
 @pytest.mark.parametrize("name", ["key.pem", "certificate.pem"])

@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 
 from pushserver.server.inherited import Inherited, NamedEndpoint, inherited, passed
+from tests.e2e.certificate import certificate
 
 
 @pytest.fixture
@@ -66,6 +67,33 @@ def test_the_forms_of_twisted_are_read(opened: ExitStack, text: str) -> None:
 def test_other_texts_are_refused_with_a_reason(opened: ExitStack, text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         endpoints(text, listening(opened, "127.0.0.1"))
+
+
+@pytest.mark.parametrize("text", ["systemd:name=http", "systemd:INET:0"])
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+def test_sockets_of_the_name_have_the_certificate(
+    opened: ExitStack, tmp_path: Path, text: str
+) -> None:
+    key, path = certificate(tmp_path)
+    sockets = listening(opened, "127.0.0.1")
+    [named] = endpoints(f"{text}:privateKey={key}:certKey={path}", sockets)
+    assert named.certificate is not None
+    assert named.endpoint is named.certificate.endpoint
+    # A path may have a colon.
+    colon = path.rename(tmp_path / "a:b")
+    escaped = str(colon).replace(":", r"\:")
+    [named] = endpoints(f"{text}:certKey={escaped}:privateKey={key}", sockets)
+    assert named.certificate is not None
+    [named] = endpoints(text, sockets)
+    assert named.certificate is None
+
+
+def test_certificate_without_its_files_is_refused(opened: ExitStack) -> None:
+    sockets = listening(opened, "127.0.0.1")
+    with pytest.raises(ValueError, match=r"certKey=/c needs privateKey="):
+        endpoints("systemd:name=http:certKey=/c", sockets)
+    with pytest.raises(OSError, match=r"/no/such/file"):
+        endpoints("systemd:name=http:privateKey=/no/such/file", sockets)
 
 
 def test_no_socket_at_all_is_refused() -> None:
