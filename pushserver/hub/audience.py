@@ -190,6 +190,29 @@ class Audience:
         for group in self._groups(subscriber):
             group.unblock(subscriber)
 
+    def take_pending(self, subscriber: Subscriber) -> bytes:
+        """The frames that the present pass has not sent to the subscriber; it sends them no more.
+
+        For a subscriber without a `direct`, before its format changes.
+        """
+        frames = b""
+        for part in self.parts:
+            if subscriber in part.group.others:
+                part.group.discard(subscriber)
+                frames += part.frame
+        return frames
+
+    def change_format(self, subscriber: Subscriber, before: Format) -> None:
+        """Use the subscriber's present format in place of the one before."""
+        group = self.groups.get(before)
+        if group is None or subscriber not in group.others:
+            # It is joining.
+            return
+        del group.others[subscriber]
+        if not group:
+            del self.groups[before]
+        self._admit(subscriber)
+
     def start_pass(self, max_bytes: int, encode: EncodeBatch) -> None:
         """Make parts from the queue, up to about `max_bytes` but at least one publication."""
         batch = self._take(max_bytes)

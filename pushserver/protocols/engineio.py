@@ -65,10 +65,11 @@ def decode_payload(body: bytes) -> list[Packet]:
         jsontext.utf8(body)
     except InvalidData as error:
         raise PacketError(f"the payload has {error}") from None
-    return [_decode_one(packet) for packet in body.split(SEPARATOR)]
+    return [decode_part(packet) for packet in body.split(SEPARATOR)]
 
 
-def _decode_one(packet: bytes) -> Packet:
+def decode_part(packet: bytes) -> Packet:
+    """One packet of a payload; raises PacketError."""
     if packet[:1] != b"b":
         return decode(packet)
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from pushserver.channels.publication import Publication
-from pushserver.protocols.engineio import MESSAGE, PING, encode
+from pushserver.protocols.engineio import MESSAGE, PING, binary_in_payload, encode, in_payload
 from pushserver.protocols.formats import UNSUPPORTED, Format, each
 from pushserver.protocols.socketio import MAIN, RESERVED, encode_json_event
 from pushserver.protocols.websocket_frames import binary_frame, deflated_frame, websocket_frame
@@ -76,6 +76,7 @@ def _engine(
     )
 
 
+ENGINE_POLLING = _engine("socketio-polling", in_payload, binary_in_payload)
 ENGINE_WEBSOCKET = _engine("socketio-websocket", websocket_frame, binary_frame)
 _DEFLATED_WEBSOCKET = _engine("socketio-websocket-deflate", deflated_frame, binary_frame)
 

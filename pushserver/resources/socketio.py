@@ -1,10 +1,11 @@
-"""`/socket.io/`: the URL of Socket.IO clients."""
+"""`/socket.io/`: the URL of Socket.IO clients, which poll or use a WebSocket (Engine.IO v4)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request
@@ -13,9 +14,13 @@ from pushserver.protocols import engineio
 from pushserver.protocols.socketio_formats import ENGINE_WEBSOCKET, EngineFormat
 from pushserver.resources.centrifuge import ConnectionContext
 from pushserver.sessions.base import Transport
+from pushserver.sessions.probe import Probe
 from pushserver.sessions.socketio import SocketIO
 from pushserver.sessions.visit import UNKNOWN
-from pushserver.web.checks import check_origin, client_address
+from pushserver.transports.polling import Pollings, PollingTransport
+from pushserver.web.checks import check_no_navigation, check_origin, client_address
+from pushserver.web.heads import forget_head
+from pushserver.web.mount import mark_open_ended
 from pushserver.web.resource import (
     Answer,
     LeafResource,
@@ -43,14 +48,15 @@ class EngineError(Refusal):
 
 
 class SocketIOResource(LeafResource):
-    """A client of Socket.IO, by `?EIO=4&transport=websocket`."""
+    """A client of Socket.IO, by `?EIO=4&transport=...`, and `sid` after its first request."""
 
     _log = Logger()
 
-    def __init__(self, context: ConnectionContext):
+    def __init__(self, context: ConnectionContext, pollings: Pollings):
         super().__init__()
         self._context = context
-        self._logged: set[str] = set()
+        self._pollings = pollings
+        self._logged = False
 
     def render(self, request: Request) -> bytes | int:
         if any(request.postpath or ()):
@@ -58,26 +64,93 @@ class SocketIOResource(LeafResource):
         return super().render(request)
 
     def answer_get(self, request: Request) -> Answer:
-        self._check(request)
-        if not is_upgrade(request):
-            raise EngineError(BAD_REQUEST)
-        return self._context.upgrade(request, *self.websocket(request))
+        transport = self._transport(request)
+        if request.method == b"HEAD":
+            raise EngineError(BAD_METHOD)
+        if transport == b"websocket":
+            if not is_upgrade(request):
+                self._polling(request)
+                raise EngineError(BAD_REQUEST)
+            return self._context.upgrade(request, *self.websocket(request))
+        check_origin(request, self._context.trust)
+        request.setHeader(b"content-type", b"text/plain; charset=UTF-8")
+        request.setHeader(b"cache-control", b"no-store")
+        polling = self._polling(request)
+        if polling is None:
+            check_no_navigation(request)
+            maker = self._session_maker(request, ("websocket",))
+            return self._poll(request, self._pollings.open(request, maker))
+        return self._poll(request, polling)
 
     def answer_post(self, request: Request) -> Answer:
-        self._check(request)
+        """The packets of a client that polls."""
+        transport = self._transport(request)
+        check_origin(request, self._context.trust)
+        polling = self._polling(request)
+        if polling is None or transport == b"websocket":
+            raise EngineError(BAD_METHOD)
+        assert request.content is not None
+        body: bytes = request.content.read()
+        limit = self._context.node.limits.frame_bytes
+        if len(body) > limit:
+            raise Refusal(413, f"the packets have more than {limit} bytes (frame_bytes)")
+        if not polling.post(body):
+            raise EngineError(BAD_REQUEST)
+        request.setHeader(b"content-type", b"text/plain; charset=UTF-8")
+        return b"ok"
+
+    def answer_put(self, request: Request) -> Answer:
+        self._transport(request)
         raise EngineError(BAD_METHOD)
+
+    answer_delete = answer_patch = answer_put
 
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
         if any(request.postpath or ()):
             raise Refusal(404, "there is nothing at this URL")
         check_origin(request, self._context.trust)
-        problem = _problem(request)
-        if problem is not None:
-            raise EngineError(problem)
-        return ENGINE_WEBSOCKET, self._session_maker(request)
+        if _problem(request) is not None or _parameter(request, b"transport") != b"websocket":
+            # On the short path; the long one has answered it.
+            raise EngineError(_problem(request) or BAD_REQUEST)
+        sid = _parameter(request, b"sid")
+        if not sid:
+            return ENGINE_WEBSOCKET, self._session_maker(request)
+        polling = self._pollings.find(sid.decode("utf-8", "replace"))
+        if polling is None:
+            raise EngineError(UNKNOWN_SID)
+        node = self._context.node
 
-    def _session_maker(self, request: Request) -> Callable[[Transport[EngineFormat]], SocketIO]:
+        def make_probe(transport: Transport[EngineFormat]) -> Probe:
+            return Probe(node, transport, polling)
+
+        return ENGINE_WEBSOCKET, make_probe
+
+    def _poll(self, request: Request, polling: PollingTransport) -> Answer:
+        answer = polling.poll()
+        if not answer:
+            raise EngineError(BAD_REQUEST)
+        if isinstance(answer, Deferred):
+            waiting = answer
+            request.notifyFinish().addErrback(lambda _: polling.lost(waiting))
+            mark_open_ended(request.channel)
+            forget_head(request, answered=False)
+        return answer
+
+    def _polling(self, request: Request) -> PollingTransport | None:
+        """The transport of a client that polls; None without a `sid`."""
+        sid = _parameter(request, b"sid")
+        if not sid:
+            return None
+        polling = self._pollings.find(sid.decode("utf-8", "replace"))
+        if polling is None or not polling.check():
+            is_upgraded = polling is not None and polling.is_upgraded
+            raise EngineError(BAD_REQUEST if is_upgraded else UNKNOWN_SID)
+        return polling
+
+    def _session_maker(
+        self, request: Request, upgrades: Sequence[str] = ()
+    ) -> Callable[[Transport[EngineFormat]], SocketIO]:
         """A function that makes the session of a request, which is read now."""
         context = self._context
         node, gate, known = context.node, context.gate, UNKNOWN
@@ -87,36 +160,25 @@ class SocketIOResource(LeafResource):
         address = client_address(request, context.trust.proxies)
 
         def make_session(transport: Transport[EngineFormat]) -> SocketIO:
-            return SocketIO(node, transport, known, credentials, address)
+            return SocketIO(node, transport, known, credentials, address, upgrades)
 
         return make_session
 
-    def _check(self, request: Request) -> None:
-        """Raise EngineError for a request that is not one of this protocol, and log some once."""
+    def _transport(self, request: Request) -> bytes:
+        """The transport of a request; raises EngineError for one of another protocol."""
         problem = _problem(request)
-        if problem is None:
-            return
-        if problem == WRONG_VERSION:
-            self._log_once(
-                "version",
+        if problem == WRONG_VERSION and not self._logged:
+            self._logged = True
+            version = _parameter(request, b"EIO").decode("utf-8", "replace")
+            self._log.info(
                 "a client of Socket.IO asked for version {value} of Engine.IO, and this server"
                 " speaks version 4: it needs socket.io-client 3 or 4, or python-socketio 5",
-                _parameter(request, b"EIO"),
+                value=f"{version!r:.40}",
+                event_name="socketio_client",
             )
-        elif problem == UNKNOWN_TRANSPORT:
-            self._log_once(
-                "transport",
-                "a client of Socket.IO asked for the transport {value}, and this server has"
-                ' websocket: it needs the option transports: ["websocket"]',
-                _parameter(request, b"transport"),
-            )
-        raise EngineError(problem)
-
-    def _log_once(self, name: str, text: str, value: bytes) -> None:
-        if name not in self._logged:
-            self._logged.add(name)
-            shown = f"{value.decode('utf-8', 'replace')!r:.40}"
-            self._log.info(text, value=shown, event_name="socketio_client")
+        if problem is not None:
+            raise EngineError(problem)
+        return _parameter(request, b"transport")
 
     def _answer_error(
         self, request: Request, error: BaseException | None, failure: Failure | None = None
@@ -132,10 +194,8 @@ def _problem(request: Request) -> tuple[int, str] | None:
     """The error of a request by its query, if it has one."""
     if _parameter(request, b"EIO") != engineio.VERSION:
         return WRONG_VERSION
-    if _parameter(request, b"transport") != b"websocket":
+    if _parameter(request, b"transport") not in (b"polling", b"websocket"):
         return UNKNOWN_TRANSPORT
-    if _parameter(request, b"sid"):
-        return UNKNOWN_SID
     return None
 
 

@@ -25,7 +25,7 @@ from pushserver.resources.pages import Pages
 from pushserver.server.bounds import make_bounds
 from pushserver.server.front import Base, make_front
 from pushserver.server.live import Live, lasting
-from pushserver.server.logging import report, run
+from pushserver.server.logging import connection_log, report, run
 from pushserver.server.readiness import Readiness
 from pushserver.server.service import PushService
 from pushserver.sessions.callbacks import NoHandlers
@@ -38,6 +38,7 @@ from pushserver.store.recorder import BatchRecorder
 from pushserver.store.service import Storage
 from pushserver.store.source_memory import SourceMemory
 from pushserver.store.sync_broker import SyncBroker
+from pushserver.transports.polling import Pollings
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
 from pushserver.usercode.thread_pool import Pool, ThreadPool
@@ -114,6 +115,7 @@ def build(
         debug,
         readiness,
         Turns(reactor, monotonic),
+        Pollings(peers.unread, peers.admission, reactor, connection_log(debug)),
         Pages(),
         shortcuts,
         beside,

@@ -50,6 +50,7 @@ from pushserver.sources.engine.environment import Environment
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import IHook
 from pushserver.sources.registry import make
+from pushserver.transports.polling import Pollings
 from pushserver.transports.response import Responses
 from pushserver.transports.websocket.upgrade import WebSocketFactory
 from pushserver.usercode.reactor import Reactor
@@ -75,6 +76,7 @@ class Base:
     debug: bool
     readiness: Readiness
     turns: Turns
+    pollings: Pollings
     pages: Pages
     shortcuts: bool
     beside: str
@@ -158,6 +160,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
     root = tree(
         channels,
         connections,
+        base.pollings,
         runners,
         status,
         server,
@@ -247,6 +250,7 @@ def names(server: Server) -> set[str]:
 def tree(
     channels: ChannelContext,
     connections: ConnectionContext,
+    pollings: Pollings,
     runners: Sequence[Runner],
     status: StatusResource,
     server: Server,
@@ -276,7 +280,7 @@ def tree(
             b"status": status,
             b"connection": ContainerResource(connections.children()),
             b"emulation": EmulationResource(connections),
-            b"socket.io": SocketIOResource(connections),
+            b"socket.io": SocketIOResource(connections, pollings),
             b"static": files,
         },
         PublicFiles(os.path.join(static, "favicon.svg")),

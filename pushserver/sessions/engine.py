@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pushserver.errors import TooMany
 from pushserver.protocols import centrifuge, engineio
@@ -28,7 +28,16 @@ class Engine(Conversation[EngineFormat]):
     which the server sends.
     """
 
-    __slots__ = ("_budget", "_ping_due", "_ping_seconds", "_pong_due", "_pong_seconds", "address")
+    __slots__ = (
+        "_budget",
+        "_ping_due",
+        "_ping_seconds",
+        "_pong_due",
+        "_pong_seconds",
+        "address",
+        "is_left",
+        "when_closed",
+    )
 
     slow_code = centrifuge.SLOW
     flood_code = centrifuge.TOO_MANY_REQUESTS
@@ -43,6 +52,9 @@ class Engine(Conversation[EngineFormat]):
     ):
         """`address` is that of the client, None on a Unix socket."""
         self.address = address
+        # Whether the client has closed the connection.
+        self.is_left = False
+        self.when_closed: Callable[[], None] | None = None
         super().__init__(node, transport)
         limits, now = node.limits, node.monotonic()
         self._budget = Budget(AT_ONCE * limits.commands_per_second, now)
@@ -86,12 +98,30 @@ class Engine(Conversation[EngineFormat]):
             except PacketError as error:
                 self.disconnect(centrifuge.BAD_FRAME, str(error))
 
+    def received_payload(self, body: bytes) -> bool:
+        """Process the packets of a request; return False if one of them ended the connection.
+
+        A packet by which the client closes it is none of these.
+        """
+        try:
+            for packet in engineio.decode_payload(body):
+                if not self._takes_another():
+                    return self.is_left
+                if packet.is_binary:
+                    self.binary_message(packet.data)
+                else:
+                    self._process(packet)
+        except PacketError as error:
+            self.disconnect(centrifuge.BAD_FRAME, str(error))
+        return self.state < CLOSING or self.is_left
+
     def _process(self, packet: engineio.Packet) -> None:
         if packet.kind == engineio.MESSAGE:
             self.message(packet.data)
         elif packet.kind == engineio.PONG:
             self._pong_due = 0.0
         elif packet.kind == engineio.CLOSE:
+            self.is_left = True
             self.disconnect(LEFT, "the client has closed the connection")
         elif packet.kind != engineio.NOOP:
             raise PacketError(f"a packet of type {packet.kind}, which only a server sends here")
@@ -125,11 +155,36 @@ class Engine(Conversation[EngineFormat]):
         for data in attachments:
             self._transport.write(self.format.binary_frame(data))
 
+    def collect(self) -> None:
+        """Send all that is on its way to this client, before its transport changes."""
+
+    def take_over(self, transport: Transport[EngineFormat]) -> None:
+        """Continue over another transport, which was counted when it opened."""
+        self.node.metrics.closed[self.format.name] += 1
+        self._transport = transport
+        self.send = transport.write
+        transport.attach(self)
+
+    def closed(self) -> None:
+        super().closed()
+        when_closed, self.when_closed = self.when_closed, None
+        if when_closed is not None:
+            when_closed()
+
     def alive(self) -> None:
         """A pong of WebSocket is no pong of Engine.IO."""
 
     def insufficient(self, channel: str) -> None:
         self.disconnect(centrifuge.INSUFFICIENT_STATE, "insufficient state")
+
+    def check_pong(self) -> None:
+        """Disconnect a client whose pong is late by now.
+
+        A client that polls notices the end only by its next request.
+        """
+        due = self._pong_due or self._ping_due + self._pong_seconds
+        if self._blocked_at is None and self.node.monotonic() >= due:
+            self.disconnect(centrifuge.NO_PONG, "no pong")
 
     def due(self, now: float) -> float | None:
         if self._blocked_at is not None:

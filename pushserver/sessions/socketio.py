@@ -272,6 +272,19 @@ class SocketIO(Engine):
             if rest is not None:
                 self._transport.replay(rest)
 
+    def collect(self) -> None:
+        for namespace in self.namespaces.values():
+            for audience in namespace.audiences.values():
+                if frames := audience.take_pending(namespace):
+                    self.send(frames)
+
+    def take_over(self, transport: Transport[EngineFormat]) -> None:
+        super().take_over(transport)
+        for namespace in self.namespaces.values():
+            before, namespace.format = namespace.format, self.format.of(namespace.name)
+            for audience in namespace.audiences.values():
+                audience.change_format(namespace, before)
+
     def block(self, direct: Direct) -> None:
         for namespace in self.namespaces.values():
             for audience in namespace.audiences.values():

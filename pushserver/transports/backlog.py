@@ -129,14 +129,32 @@ class Backlog:
                 self._pieces.popleft()
                 self._bounds.unsent.release(first)
                 self._taken = 0
-        self.bytes -= PORTION - left
+        self._took(PORTION - left)
+        return b"".join(portion)
+
+    def take_whole(self, most: int) -> bytes:
+        """Remove and return frames, none of them cut, until they have `most` bytes."""
+        frames: list[bytes] = []
+        size = 0
+        while self._pieces and size < most:
+            first = self._pieces[0]
+            if not isinstance(first, bytes):
+                self._make_frames(first)
+                continue
+            self._pieces.popleft()
+            self._bounds.unsent.release(first)
+            frames.append(first)
+            size += len(first)
+        self._took(size)
+        return b"".join(frames)
+
+    def _took(self, size: int) -> None:
+        self.bytes -= size
         if not self.bytes:
             self._bounds.unsent.leave(self)
         if self._over_since is not None:
             over = self._behind() > self._bounds.bytes
-            taken = PORTION - left
-            self._over_since = self._bounds.progress(self._over_since, taken) if over else None
-        return b"".join(portion)
+            self._over_since = self._bounds.progress(self._over_since, size) if over else None
 
     def _make_frames(self, replay: Replay) -> None:
         frames = next(replay, b"")

@@ -60,6 +60,12 @@ class Admission:
             self._connections.rename("", name, self._clock())
             channel.counted_as = name
 
+    def enter_polling(self, request: Request) -> str:
+        """Count a client that polls as a connection, until `leave` of its name; raises TooMany."""
+        name = self._addresses.name(self.address(request))
+        self._connections.enter(name, self._clock())
+        return name
+
     def note(self, request: Request, error: TooMany) -> None:
         """Count and log a request over a bound."""
         self._excesses.note(error, self.address(request))

@@ -72,7 +72,7 @@ class WebSocketTransport:
         self.outlet: Outlet = make_outlet(protocol.transport, bounds, self, protocol.ps_empty)
 
     def attach(self, conversation: Conversation[Any]) -> None:
-        self.conversation = conversation
+        self.conversation = self._protocol.ps_conversation = conversation
 
     def write(self, frame: bytes) -> None:
         """Send a ready frame; nothing follows a close frame."""

@@ -29,6 +29,7 @@ from tests.unit.fakes.source_tools import Script
 from tests.unit.fakes.tokens import SECRET, of_user, token
 from tests.unit.fakes.tools import Client
 from tests.unit.fakes.web import Log, Server, Socket, Trouble
+from tests.unit.resources.test_polling import Poller
 
 KEYS = Auth(api_keys=["the first key"])
 OTHER_KEYS = Auth(api_keys=["the second key"])
@@ -274,6 +275,16 @@ class TestOfLimits:
                 client.say("3")
         assert pings >= 4
         assert client.closed is None
+
+    def test_a_client_that_polls_notices_nothing(self) -> None:
+        server = Reloaded()
+        poller = Poller(server, "/a")
+        line = poller.wait()
+        line.settle()
+        server.reload(limits=Limits(ping_seconds=20.0))
+        server.publish("a")
+        assert line.response().body == b'42/a,["message",1]'
+        assert poller.upgrade().say(b"2probe", b"5")[0].payload == b"3probe"
 
     def test_the_time_limit_of_handlers_changes(self) -> None:
         app = PushServer()

@@ -70,6 +70,7 @@ BOUNDS = {
     "resources.bulk.MOST_BYTES": "bodies: test_bodies_together_have_a_bound",
     "protocols.websocket_frames.SHORT_BYTES": ONE,
     "protocols.websocket_frames.WORTH_BYTES": ONE,
+    "transports.polling.PAYLOAD_BYTES": PACE,
     "sessions.socketio.PACKET_BYTES": MEMORY,
     "sessions.socketio.WAITING_BYTES": "packets: test_waits_in_a_bounded_memory",
     "sessions.replay_cache.ENTRY_BYTES": MEMORY,
