@@ -243,12 +243,28 @@ def _filtered(observer: ILogObserver, levels: Levels) -> ILogObserver:
 
 
 def _log_file(name: str, reactor: Reactor) -> LogFile:
-    """The file of `--logfile`; SIGUSR1 rotates it, as with twistd's own observer."""
+    """The file of `--logfile`; SIGUSR1 rotates it, as with twistd's own observer.
+
+    If another program, such as logrotate, has moved the file, SIGUSR1 opens it again under its
+    name. From then on, the server does not rotate it by itself.
+    """
     file: LogFile = LogFile.fromFullPath(name)
 
     def rotate(*_: object) -> None:
-        reactor.callFromThread(file.rotate)
+        reactor.callFromThread(_rotate, file)
 
     if not signal.getsignal(signal.SIGUSR1):
         signal.signal(signal.SIGUSR1, rotate)
     return file
+
+
+def _rotate(file: LogFile) -> None:
+    try:
+        moved = not os.path.samestat(os.stat(file.path), os.fstat(file._file.fileno()))
+    except FileNotFoundError:
+        moved = True
+    if moved:
+        file.rotateLength = None
+        file.reopen()
+    else:
+        file.rotate()

@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import configured, data, history, publish
-from tests.e2e.server import TWISTD, Server, environment, free_port, get, running
+from tests.e2e.server import CHECKOUT, TWISTD, Server, environment, free_port, get, running
 from tests.e2e.supervisor import Supervisor, wait_for_end
 
 STORE = """
@@ -138,6 +138,14 @@ def test_a_daemon_survives_a_hangup_rotates_its_log_and_ends_in_order(
         wait_until(old.exists)
         assert "the configuration was read again" in old.read_text()
         assert get(port, "channels/c").status == 200
+        os.kill(pid, signal.SIGUSR2)
+        wait_until(lambda: "received SIGUSR2" in log.read_text())
+        rotate(tmp_path, log, tmp_path / "x.pid")
+        assert old.read_text().count("received SIGUSR2") == 1
+        wait_until(log.exists)
+        os.kill(pid, signal.SIGUSR2)
+        wait_until(lambda: "received SIGUSR2" in log.read_text())
+        assert old.read_text().count("received SIGUSR2") == 1
         os.kill(pid, signal.SIGQUIT)
         wait_for_end(pid)
         wait_until(lambda: "received SIGQUIT, shutting down" in log.read_text())
@@ -145,6 +153,19 @@ def test_a_daemon_survives_a_hangup_rotates_its_log_and_ends_in_order(
     finally:
         if (tmp_path / "x.pid").exists():
             os.kill(pid, signal.SIGKILL)
+
+
+def rotate(folder: Path, log: Path, pidfile: Path) -> None:
+    """Run the real logrotate with our rule, for these files."""
+    rule = (CHECKOUT / "systemd" / "pushserver.logrotate").read_text("utf-8")
+    for usual, path in (("log", log), ("pid", pidfile)):
+        assert f"/var/lib/pushserver/pushserver.{usual}" in rule
+        rule = rule.replace(f"/var/lib/pushserver/pushserver.{usual}", str(path))
+    rule = rule.replace("su pushserver pushserver", "")
+    (folder / "rule").write_text(rule)
+    command = ["/usr/sbin/logrotate", "--force", "--state", "state", "rule"]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_server_ends_in_order_when_its_terminal_closes(tmp_path: Path) -> None:

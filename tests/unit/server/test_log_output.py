@@ -23,6 +23,7 @@ from pushserver.server import log_output
 from pushserver.server.build import build
 from pushserver.server.log_output import (
     Levels,
+    _rotate,
     daemon_observer,
     journal_observer,
     json_observer,
@@ -240,7 +241,7 @@ class TestTheForm:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         reactor = memory_reactor()
-        reactor.callFromThread = lambda call: call()
+        reactor.callFromThread = lambda call, *arguments: call(*arguments)
         handlers: dict[int, Any] = {}
         monkeypatch.setattr(signal, "getsignal", lambda number: handlers.get(number))
         monkeypatch.setattr(signal, "signal", handlers.__setitem__)
@@ -266,6 +267,22 @@ class TestTheForm:
         assert len(rotated) == 1
         for file in opened:
             file.close()
+
+    @pytest.mark.parametrize("created", [False, True])
+    def test_a_file_that_was_moved_is_opened_again(self, tmp_path: Path, created: bool) -> None:
+        path, old = tmp_path / "push.log", tmp_path / "push.log.1"
+        file = LogFile.fromFullPath(str(path))
+        file.write("before\n")
+        path.rename(old)
+        file.write("moved\n")
+        if created:
+            path.touch()
+        _rotate(file)
+        file.write("after\n")
+        assert file.rotateLength is None
+        file.close()
+        assert (old.read_text(), path.read_text()) == ("before\nmoved\n", "after\n")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["push.log", "push.log.1"]
 
     def test_twistd_takes_the_observer_of_the_service(self) -> None:
         service = build(Config(sources={}), memory_reactor())
