@@ -11,7 +11,8 @@ VERSIONS := tests/unit $(addprefix tests/e2e/test_,start.py publishing.py recove
 	sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test check fast slow unit lowest pythons lint format pins bench bench-quick attacks clean
+.PHONY: help run test check fast slow unit lowest pythons lint format pins bench bench-quick attacks deb \
+	deb-test clean
 
 help:
 	@echo "make run      serve http://localhost:8080/     (ARGS=... for pushserver serve)"
@@ -23,6 +24,8 @@ help:
 	@echo "make format   format and fix the code with ruff"
 	@echo "make bench    compare the cost of a publication with other servers (bench-quick: two minutes)"
 	@echo "make attacks  measure the server under floods, on loopback (five minutes)"
+	@echo "make deb      build a package for this Debian, in dist/"
+	@echo "make deb-test install it in a new Debian under systemd (as root; some minutes, before a release)"
 	@echo "make pins     update the versions in constraints.txt"
 	@echo "make clean    remove everything that make created"
 
@@ -94,6 +97,13 @@ attacks:
 bench-quick:
 	@tools/venv run
 	$(BIN)/python -m benchmarks quick
+
+deb:
+	@tools/venv run
+	@tools/deb
+
+deb-test: deb
+	@tools/deb-test
 
 pins:
 	@tools/pins
