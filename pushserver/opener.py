@@ -171,11 +171,12 @@ def _redirect(request: ServerRequest, status: int, headers: Message) -> str:
 def _checked_key(key: str) -> str:
     # The messages do not contain the key, as they end up in logs.
     try:
-        key.encode("latin-1")
+        encoded = key.encode()
     except UnicodeEncodeError:
         sendable = False
     else:
         sendable = key.isprintable()
     if not sendable:
-        raise ValueError("the API key cannot be sent in a header: expected printable ASCII")
-    return key
+        raise ValueError("the API key cannot be sent in a header: expected a printable text")
+    # http.client sends each character as a byte.
+    return encoded.decode("latin-1")

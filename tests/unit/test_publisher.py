@@ -126,6 +126,20 @@ def test_the_event_the_key_and_a_path_of_the_server_are_sent(listener: Listener)
     assert request["headers"]["X-API-Key"] == "s3cret"
 
 
+def sent_key(listener: Listener) -> str:
+    """The key of the only request, whose bytes the server reads as UTF-8."""
+    [request] = listener.requests
+    text: str = request["headers"]["X-API-Key"]
+    return text.encode("latin-1").decode()
+
+
+@pytest.mark.parametrize("key", ["schlüssel-größe", "ключ", "鍵", "a key"])
+def test_a_key_of_other_characters_is_sent_in_utf_8(listener: Listener, key: str) -> None:
+    listener.answers = [taken()]
+    publish(listener.url, "a", 1, api_key=key)
+    assert sent_key(listener) == key
+
+
 def test_each_publication_has_its_own_key(listener: Listener) -> None:
     listener.answers = [taken(), taken()]
     publish(listener.url, "a", 1)
@@ -184,7 +198,7 @@ class TestTheKeyOfBefore:
         listener.answers = [taken()]
         with pytest.warns(DeprecationWarning, match="api_key="):
             publish(listener.url, "a", 1, key=key)
-        assert listener.requests[0]["headers"]["X-API-Key"] == key
+        assert sent_key(listener) == key
         with pytest.raises(PublishError, match="invalid idempotency key"):
             publish(listener.url, "a", 1, key=key, api_key="s3cret")
 
@@ -536,7 +550,7 @@ class TestAProxyOfTheEnvironment:
         assert proxy.requests == []
 
 
-@pytest.mark.parametrize("key", ["s3cret€", "s3cret\nb", "s3cret\x00", "s3cret\r\nX-A: b"])
+@pytest.mark.parametrize("key", ["s3cret\ud800", "s3cret\nb", "s3cret\x00", "s3cret\r\nX-A: b"])
 def test_an_invalid_key_is_raised_without_quoting_it(key: str, listener: Listener) -> None:
     with pytest.raises(PublishError, match="the API key cannot be sent") as caught:
         publish(listener.url, "a", 1, api_key=key)
