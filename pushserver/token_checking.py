@@ -44,7 +44,7 @@ def checked(config: Config, text: str, channels: Sequence[str]) -> Iterator[str]
     _, claims = parts(text)
     try:
         if "channel" in claims:
-            yield from _subscription(verifier, config.auth, claims, text, now)
+            yield from _subscription(verifier, config.auth, claims, text, channels, now)
             return
         identity = verifier.connection(text, now)
     except Denied as error:
@@ -61,10 +61,17 @@ def checked(config: Config, text: str, channels: Sequence[str]) -> Iterator[str]
 
 
 def _subscription(
-    verifier: Verifier, auth: Auth, claims: dict[str, Any], text: str, now: float
+    verifier: Verifier,
+    auth: Auth,
+    claims: dict[str, Any],
+    text: str,
+    channels: Sequence[str],
+    now: float,
 ) -> Iterator[str]:
     channel, user = str(claims["channel"]), str(claims.get(auth.token_user_claim, ""))
     grant = verifier.subscription(text, channel, user, now)
+    for name in channels:
+        verifier.subscription(text, name, user, now)
     yield (
         f"valid: the token of a subscription of {_user(user)} to {channel},"
         f" {_end(grant.expires, now)}"

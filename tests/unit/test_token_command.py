@@ -259,6 +259,14 @@ class TestCheck:
             "the connection needs a token of its own, of the same user",
         ]
 
+    def test_refuses_the_token_of_a_subscription_to_another_channel(self, capsys: Capture) -> None:
+        token = signed(sub="ann", exp=NOW + 60, channel="$vip")
+        assert output(capsys, "check", token, "--channel", "$vip").startswith("valid: ")
+        for names in (["$vop"], ["$vip", "news"]):
+            options = [text for name in names for text in ("--channel", name)]
+            problem = f'refused: invalid token: channel is "$vip", expected "{names[-1]}"'
+            assert problem in complaint(capsys, "check", token, *options)
+
     @pytest.mark.parametrize(
         ("claims", "message"),
         [
