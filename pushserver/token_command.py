@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pushserver.auth.issuer import SECRET_VARIABLE, token
@@ -83,18 +84,14 @@ def new(options: Any, out: TextIO) -> None:
             info = json.loads(options.info)
         except (ValueError, RecursionError) as error:
             raise CommandFailed(f"--info {options.info!r:.80} is not JSON: {error}") from None
-    claims, secret = {}, None
+    make: Callable[..., str] = token
     if options.config:
-        auth = configured(options.config).auth
-        if auth.token_user_claim != "sub":
-            claims[auth.token_user_claim] = options.user
-        if auth.token_issuer:
-            claims["iss"] = auth.token_issuer
-        if auth.token_audience:
-            claims["aud"] = auth.token_audience[0]
-        secrets = [key.key for key in auth.token_keys if key.algorithm == "HS256"]
-        secret = auth.token_secret or next(iter(secrets), "")
-        if not secret:
+        # Imported here: without a configuration, the command needs no cryptography.
+        from pushserver.config.tokens import make_issuer
+
+        issuer = make_issuer(configured(options.config).auth)
+        make = issuer.token
+        if not issuer.secret:
             raise CommandFailed(
                 f"{options.config}: there is no secret to make tokens: expected auth.token_secret,"
                 " or one of auth.token_keys with HS256"
@@ -104,14 +101,12 @@ def new(options: Any, out: TextIO) -> None:
             "there is no secret: expected --config FILE with auth.token_secret, or"
             f" {SECRET_VARIABLE}"
         )
-    text = token(
+    text = make(
         options.user,
         channels=options.channels,
         channel=options.channel,
         seconds=options.seconds,
         info=info,
-        secret=secret,
-        claims=claims,
     )
     print(text, file=out)
 

@@ -14,7 +14,6 @@ from pushserver.app.dispatch import Dispatcher
 from pushserver.app.handlers import HandlerRegistry, make_handler
 from pushserver.app.link import ServerLink
 from pushserver.app.result import Published
-from pushserver.auth import issuer
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
@@ -23,6 +22,7 @@ from pushserver.config.convert import Location, convert_known
 from pushserver.errors import NotRunning
 from pushserver.protocols import centrifuge
 from pushserver.sessions.callbacks import Broadcast, ClientSession
+from pushserver.sessions.directory import end_without
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.environment import Plan
 from pushserver.sources.functions.adapt import adapt, is_async
@@ -193,15 +193,14 @@ class App:
     ) -> str:
         """A token with which a client of this server is `user`; see `pushserver.token`.
 
-        It is signed with the `auth.token_secret` of the server. Raises ValueError if there is
-        none, and for invalid values, and NotRunning.
+        It is signed with the `auth.token_secret` of the server, or else the first key for HS256
+        in `auth.token_keys`, and has the claims that the server needs. Raises ValueError if there
+        is none, and for invalid values, and NotRunning.
         """
-        secret = self._server().token_secret
-        if not secret:
+        issuer = self._server().issuer
+        if not issuer.secret:
             raise ValueError("the server has no auth.token_secret, which signs tokens")
-        return issuer.token(
-            user, channels=channels, seconds=seconds, secret=secret, info=info, channel=channel
-        )
+        return issuer.token(user, channels=channels, seconds=seconds, info=info, channel=channel)
 
     def disconnect(
         self, user: str, reason: str = "disconnected by the application", code: int = 4500
@@ -233,10 +232,20 @@ class App:
         self._for_sessions(user, lambda node, session: node.run(session.invite(channel)))
 
     def unsubscribe(self, user: str, channel: str) -> None:
-        """Unsubscribe all clients of the user from the channel; raises InvalidName, ValueError."""
+        """Unsubscribe all clients of the user from the channel; raises InvalidName, ValueError.
+
+        Streams and long-polls of the user that have the channel end.
+        """
         check_name(channel)
         code, reason = centrifuge.UNSUBSCRIBED, "taken out by the server"
         self._for_sessions(user, lambda node, session: session.unsubscribe(channel, code, reason))
+        link = self._server()
+
+        def end() -> None:
+            for reader in link.node.sessions.readers(user):
+                end_without(reader, channel)
+
+        link.call_soon(end)
 
     def _for_sessions(self, user: str, call: Callable[[Node, ClientSession], object]) -> None:
         link = self._server()

@@ -139,10 +139,13 @@ class Dispatcher:
         if answer is False:
             raise Refused
         try:
-            return identity_of(answer)
+            identity = identity_of(answer)
         except (TypeError, ValueError) as error:
             self._failures.raised(handler, error)
             raise HandlerFailed("the application failed") from None
+        if 0 < identity.expires <= self._failures.clock():
+            raise Refused("the login has expired")
+        return identity
 
     async def connect(self, session: ClientSession, data: bytes) -> bytes:
         assert self._link is not None, "a session before the start"

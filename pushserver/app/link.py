@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
 from pushserver.app.result import Published
+from pushserver.auth.issuer import Issuer
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.errors import Unavailable
 from pushserver.sessions.node import Node
@@ -28,9 +29,9 @@ class ServerLink:
     In a fork of that process all methods raise NotRunning.
     """
 
-    def __init__(self, node: Node, reactor: IReactorFromThreads, token_secret: str = ""):
+    def __init__(self, node: Node, reactor: IReactorFromThreads, issuer: Issuer):
         self.node = node
-        self.token_secret = token_secret
+        self.issuer = issuer
         self.in_reactor_thread: Callable[[], bool] = partial(_is_thread, threading.get_ident())
         self._fork_guard = ForkGuard()
         self._reactor = reactor

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 
 from pushserver.app.dispatch import Dispatcher
 from pushserver.app.link import ServerLink
+from pushserver.auth.issuer import Issuer
 from pushserver.sessions.node import Node
 from pushserver.usercode.once import Once
 
@@ -36,28 +37,26 @@ class AppService(Service):
         dispatcher: Dispatcher,
         node: Node,
         reactor: IReactorFromThreads,
-        token_secret: str = "",
     ):
-        """`token_secret`: that of the server, for the tokens that the application makes."""
         self._app = app
         self._dispatcher = dispatcher
         self._node = node
         self._reactor = reactor
-        self._token_secret = token_secret
+        self._issuer = Issuer()
         self._link: ServerLink | None = None
         self._stop = Once()
 
     def startService(self) -> None:
         super().startService()
-        link = self._link = ServerLink(self._node, self._reactor, self._token_secret)
+        link = self._link = ServerLink(self._node, self._reactor, self._issuer)
         self._app.attach(link, self._dispatcher)
         self._dispatcher.attach(link)
 
-    def reconfigure(self, token_secret: str, handler_seconds: float) -> None:
-        """Change the secret of the tokens, and the time limit of handlers called from now on."""
-        self._token_secret = token_secret
+    def reconfigure(self, issuer: Issuer, handler_seconds: float) -> None:
+        """Change the maker of tokens, and the time limit of handlers called from now on."""
+        self._issuer = issuer
         if self._link is not None:
-            self._link.token_secret = token_secret
+            self._link.issuer = issuer
         self._dispatcher.seconds = handler_seconds
 
     async def call_start_handler(self) -> None:

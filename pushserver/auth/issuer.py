@@ -9,6 +9,7 @@ import os
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pushserver.auth.patterns import check_pattern
@@ -60,6 +61,40 @@ def token(
             raise Invalid(f"claims has {name}, which has an argument of its own")
         content[_text("a name in claims", name)] = value
     return sign(content, _secret(secret))
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """Makes tokens that one server accepts, by its settings."""
+
+    secret: str = ""
+    """That of HS256; empty if the server has none, and so accepts no such tokens."""
+    user_claim: str = "sub"
+    audience: str = ""
+    issuer: str = ""
+
+    def token(
+        self,
+        user: str,
+        *,
+        channels: Iterable[str] | None = None,
+        seconds: float = 3600.0,
+        info: object = None,
+        channel: str | None = None,
+    ) -> str:
+        """Return a token; the arguments and errors are those of the function `token`."""
+        claims = {"aud": self.audience, "iss": self.issuer}
+        if self.user_claim != "sub":
+            claims[self.user_claim] = user
+        return token(
+            user,
+            channels=channels,
+            seconds=seconds,
+            secret=self.secret,
+            info=info,
+            channel=channel,
+            claims={name: value for name, value in claims.items() if value},
+        )
 
 
 def sign(content: Mapping[str, Any], secret: bytes) -> str:

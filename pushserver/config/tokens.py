@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
+from pushserver.auth.issuer import Issuer
 from pushserver.auth.jwks import MAX_JWKS_BYTES, read_jwks
 from pushserver.auth.origin import loopback_host
 from pushserver.auth.token_keys import (
@@ -41,6 +42,17 @@ def with_token_keys(auth: Auth, environment: Mapping[str, str], auth_location: L
         for number, key in enumerate(auth.token_keys, 1)
     ]
     return dataclasses.replace(auth, token_keys=keys)
+
+
+def make_issuer(auth: Auth) -> Issuer:
+    """Makes tokens that a server with these settings accepts; without a secret if it has none."""
+    secrets = [key.key for key in auth.token_keys if key.algorithm == "HS256"]
+    return Issuer(
+        auth.token_secret or next(iter(secrets), ""),
+        auth.token_user_claim,
+        next(iter(auth.token_audience), ""),
+        auth.token_issuer,
+    )
 
 
 def check_cookie(auth: Auth, location: Location) -> None:

@@ -40,7 +40,7 @@ from pushserver.resources.api_calls import (
     invitation_of,
 )
 from pushserver.sessions.callbacks import ClientSession
-from pushserver.sessions.directory import Reader
+from pushserver.sessions.directory import Reader, end_without
 from pushserver.sessions.history_request import history_result
 from pushserver.sessions.node import Node
 
@@ -244,9 +244,7 @@ class Methods:
         for session in self._sessions(call):
             session.unsubscribe(channel, centrifuge.UNSUBSCRIBED, "unsubscribed by the server")
         for reader in self._readers(call):
-            if any(channel in audience.tops for audience in reader.audiences.values()):
-                # A stream is for all of its channels or none.
-                reader.end(centrifuge.FORCE_NO_RECONNECT, f"unsubscribed from {channel}")
+            end_without(reader, channel)
         return {}
 
     async def refresh(self, call: RefreshCall) -> object:

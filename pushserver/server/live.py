@@ -22,6 +22,7 @@ from pushserver.app.app import App
 from pushserver.app.service import AppService
 from pushserver.config.changes import applicable, changes, needs_restart
 from pushserver.config.settings import Config, Log
+from pushserver.config.tokens import make_issuer
 from pushserver.errors import Invalid, PushServerError, Unavailable
 from pushserver.hub.broker import MemoryBroker
 from pushserver.server.front import Base, Front, make_front
@@ -230,7 +231,7 @@ class Live:
             front.root, limits, front.shortcut, front.trust, front.verifier is not None
         )
         if self._app is not None:
-            self._app.reconfigure(auth.token_secret, limits.handler_seconds)
+            self._app.reconfigure(make_issuer(auth), limits.handler_seconds)
         self._service.set_log(config.log)
         self._service.keep_updated(front.published)
         self._service.replace_sources([source.runner for source in front.sources])

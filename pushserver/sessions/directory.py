@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from pushserver.hub.audience import Subscriber
+from pushserver.protocols.centrifuge import FORCE_NO_RECONNECT
 from pushserver.sessions.callbacks import ClientSession
 
 
@@ -16,6 +17,15 @@ class Reader(Subscriber, Protocol):
 
     def end(self, code: int, reason: str) -> None:
         """End it with the reason, where the protocol has a place for that."""
+
+
+def end_without(reader: Reader, channel: str) -> None:
+    """End a reader that may not read the channel any more, if it has it.
+
+    A stream is for all of its channels or none.
+    """
+    if any(channel in audience.tops for audience in reader.audiences.values()):
+        reader.end(FORCE_NO_RECONNECT, f"unsubscribed from {channel}")
 
 
 class Directory:

@@ -7,7 +7,7 @@ import pytest
 
 from pushserver import Identified, NotRunning, PushServer, Refused, Visitor, token
 from pushserver.channels.channel import ChannelOptions
-from pushserver.config.settings import Auth, Config
+from pushserver.config.settings import Auth, Config, TokenKeySettings
 from pushserver.testing import Disconnected, TestServer
 from tests.unit.fakes.web import Server, Trouble, handshake
 
@@ -301,6 +301,42 @@ class TestTheApplication:
             app.unsubscribe("ann", "news")
             assert server.service.node.hub.channels() == {}
 
+    @pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
+    def test_tells_the_streams_of_a_user_the_reason(self, app: PushServer, accept: str) -> None:
+        app.authenticate(lambda visitor: visitor.cookies.get("user"))
+        server = started(app)
+        line = server.open("/channels/a", accept=accept, cookie="user=ann")
+        server.clock.advance(0)
+        app.disconnect("ann", "banned", 4501)
+        assert b'{"code":4501,"reason":"banned"}' in line.take()
+
+    @pytest.mark.parametrize(
+        ("path", "fields"),
+        [
+            ("/channels/a", {"accept": "text/event-stream"}),
+            ("/events?channel=b&channel=a", {"accept": "application/x-ndjson"}),
+            ("/channels/a", handshake()),
+            ("/channels/a?since=now&wait=50", {}),
+        ],
+    )
+    def test_ends_the_readers_of_a_user_who_is_unsubscribed(
+        self, app: PushServer, path: str, fields: dict[str, str]
+    ) -> None:
+        app.authenticate(lambda visitor: visitor.cookies.get("user"))
+        server = started(app)
+        ann, bob = (server.open(path, **fields, cookie=f"user={user}") for user in ("ann", "bob"))
+        server.clock.advance(0)
+        ann.take(), bob.take()
+        for user, channel in (("ann", "c"), ("carol", "a")):
+            app.unsubscribe(user, channel)
+            assert ann.take() == bob.take() == b""
+        app.unsubscribe("ann", "a")
+        assert b"unsubscribed from a" in (found := ann.take()) or b'"publications":[]' in found
+        server.publish("a", "more")
+        server.clock.advance(0)
+        assert b"more" not in ann.take()
+        assert b"more" in bob.take()
+
     @pytest.mark.parametrize("user", ["", None, 7])
     def test_refuses_a_user_that_is_none(self, app: PushServer, user: Any) -> None:
         with TestServer(app):
@@ -319,6 +355,39 @@ class TestTheApplication:
         with pytest.raises(ValueError, match=r"no auth\.token_secret"):
             other.token("ann")
         del running
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"token_secret": SECRET, "token_audience": ["push", "other"]},
+        {"token_secret": SECRET, "token_issuer": "site"},
+        {"token_secret": SECRET, "token_user_claim": "email"},
+        {"token_keys": [TokenKeySettings("HS256", key=SECRET)], "token_audience": ["push"]},
+        {"token_secret": SECRET, "token_keys": [TokenKeySettings("HS256", "b", key=SECRET * 2)]},
+    ],
+)
+def test_server_accepts_the_tokens_of_its_application(
+    app: PushServer, settings: dict[str, Any]
+) -> None:
+    server = started(app, auth=Auth(**settings))
+    bearer = f"Bearer {app.token('ann', channels=['a'])}"
+    assert server.get("/channels/a/permissions", authorization=bearer).json["user"] == "ann"
+
+
+@pytest.mark.parametrize("seconds", [-3600, -1, 0])
+def test_login_that_has_ended_is_refused(app: PushServer, seconds: float) -> None:
+    server = started(app, defaults=ChannelOptions(subscribe="users", publish="users"))
+    end = server.node.clock() + seconds
+    app.authenticate(lambda visitor: Identified("ann", expires=end))
+    requests: list[tuple[str, bytes, dict[str, str]]] = [
+        ("GET", b"", {}),
+        ("GET", b"", {"accept": "text/event-stream"}),
+        ("POST", b"1", {}),
+    ]
+    for method, body, fields in requests:
+        answer = server.get("/channels/a", method, body, **fields)
+        assert answer.error == (401, "the login has expired")
 
 
 def test_testing_server_disconnects_a_refused_visitor(app: PushServer) -> None:
