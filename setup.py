@@ -79,6 +79,7 @@ setup(
         "autobahn[twisted]>=26.10.1",
         "jinja2>=3.1",
         "msgspec>=0.19",
+        "prometheus_client>=0.16.0",
         "pyjwt>=2.10.1",
         "twisted[tls]>=25.5",
     ],

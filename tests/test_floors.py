@@ -99,10 +99,13 @@ def libraries(folder: str) -> set[str]:
     """The libraries that a folder may import beside the standard library."""
     if folder == "face":
         return set()
-    more = {"sources": {"cronsim", "feedparser"}, "auth": {"cryptography", "idna", "jwt"}}.get(
-        folder, set()
-    )
-    return {"msgspec"} | more | (set() if folder in WITHOUT_NETWORK else NETWORK)
+    more = {
+        "auth": {"cryptography", "idna", "jwt"},
+        "resources": {"prometheus_client"},
+        "server": {"prometheus_client"},
+        "sources": {"cronsim", "feedparser"},
+    }
+    return {"msgspec"} | more.get(folder, set()) | (set() if folder in WITHOUT_NETWORK else NETWORK)
 
 
 def may_import(module: str, name: str) -> bool:

@@ -99,10 +99,11 @@ class TestTheWheel:
             "autobahn[twisted]",
             "jinja2",
             "msgspec",
+            "prometheus_client",
             "pyjwt",
             "twisted[tls]",
         ]
-        assert {(name, condition.partition("extra == ")[2]) for name, condition in needed[5:]} == {
+        assert {(name, condition.partition("extra == ")[2]) for name, condition in needed[6:]} == {
             ("cronsim", '"cron"'),
             ("tzdata", '"cron"'),
             ("feedparser", '"feed"'),

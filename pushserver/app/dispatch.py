@@ -21,6 +21,7 @@ from pushserver.auth.identity import Identity
 from pushserver.channels import jsontext
 from pushserver.channels.names import namespace_of
 from pushserver.errors import HandlerFailed, NotHandled, Refused
+from pushserver.hub.metrics import Metrics
 from pushserver.protocols.centrifuge import request_data
 from pushserver.protocols.socketio import Values, values
 from pushserver.sessions.callbacks import ClientSession
@@ -48,7 +49,9 @@ class Dispatcher:
         timer: IReactorTime,
         monotonic: Callable[[], float],
         seconds: float,
+        metrics: Metrics | None = None,
     ):
+        self._metrics = metrics or Metrics()
         self.clients: dict[ClientSession, Client] = {}
         self._registry = registry
         self._failures = HandlerFailures(monotonic)
@@ -277,6 +280,7 @@ class Dispatcher:
         """Return the handler's result; raises Refused, or HandlerFailed, which has been logged."""
         seconds = seconds or self.seconds
         call = Call(handler, arguments[: handler.arity])
+        name, started = full_name(*handler.key), self._monotonic()
         answer = Deferred.fromCoroutine(self._answer(call))
         try:
             return await self._limits.apply(call, answer, seconds)
@@ -284,17 +288,22 @@ class Dispatcher:
             raise
         except Busy:
             self._failures.busy(handler)
+            self._metrics.handler_failures[name] += 1
             raise HandlerFailed("too many calls wait for the application") from None
         except Late:
             limit = " (handler_seconds)" if seconds == self.seconds else ""
             self._failures.late(handler, call.late(seconds) + limit)
+            self._metrics.handler_failures[name] += 1
             raise HandlerFailed("the application did not answer in time") from None
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
             # Also asyncio's CancelledError and SystemExit: the client must get an answer.
             self._failures.raised(handler, error)
+            self._metrics.handler_failures[name] += 1
             raise HandlerFailed("the application failed") from None
+        finally:
+            self._metrics.handled(name, self._monotonic() - started)
 
     async def _answer(self, call: Call) -> Any:
         handler, stopwatch = call.handler, self._stopwatch(call.handler)

@@ -49,7 +49,8 @@ class Metrics:
     by HTTP status or Centrifuge code; `ended`: connections that the
     server closed, by close code, with 3008 and 1013 also for peers that did not read; `store_*`:
     commits, their publications, their seconds in all and of the last, and failures;
-    `commit_seconds`: of each.
+    `commit_seconds`: of each; `handler_seconds` and `handler_failures`: of the calls of each
+    handler of the application.
     """
 
     publications: int = 0
@@ -74,6 +75,8 @@ class Metrics:
     store_last_seconds: float = 0.0
     store_errors: int = 0
     commit_seconds: Histogram = field(default_factory=Histogram)
+    handler_seconds: dict[str, Histogram] = field(default_factory=dict)
+    handler_failures: Counter[str] = field(default_factory=Counter)
 
     def committed(self, rows: int, seconds: float) -> None:
         """Count a commit of the store with `rows` publications, which took `seconds`."""
@@ -82,6 +85,13 @@ class Metrics:
         self.store_seconds += seconds
         self.store_last_seconds = seconds
         self.commit_seconds.observe(seconds)
+
+    def handled(self, name: str, seconds: float) -> None:
+        """Count a call of a handler, which took `seconds`."""
+        histogram = self.handler_seconds.get(name)
+        if histogram is None:
+            histogram = self.handler_seconds[name] = Histogram()
+        histogram.observe(seconds)
 
     def resumed(self, reason: str) -> None:
         """Count an attempt to resume; an empty reason is a success."""
@@ -94,6 +104,6 @@ class Metrics:
             value = getattr(self, name)
             if isinstance(value, Counter):
                 items.update({f"{name}.{label}": count for label, count in value.items()})
-            elif not isinstance(value, Histogram):
+            elif isinstance(value, int | float):
                 items[name] = value
         return items

@@ -95,6 +95,20 @@ class Format:
     binary_code: int
 
 
+PROTOCOLS = ("centrifuge", "socketio")
+"""The protocols that the names of formats begin with."""
+
+
+def kind_of(name: str) -> tuple[str, str]:
+    """The transport and the protocol of the format with this name; without one it is `plain`.
+
+    A transport with compression is the same transport.
+    """
+    name = name.removesuffix("-deflate")
+    protocol, _, transport = name.partition("-")
+    return (transport, protocol) if protocol in PROTOCOLS else (name, "plain")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionFormat(Format):
     """A form of the Centrifuge protocol: `frame` makes a frame of one text.

@@ -19,8 +19,6 @@ from pushserver.web.resource import ContainerResource, NotFound, Refusing
 HEALTH = b"health"
 """Answers under every Host: a load balancer may send any, and there is nothing to read."""
 ICON = b"favicon.ico"
-RESERVED = frozenset({b"metrics"})
-"""URLs of later versions; no page of the user is served there."""
 
 
 class UserPages(StaticFiles):
@@ -70,7 +68,7 @@ class RootResource(ContainerResource):
         self._hosts = hosts
         self._icon = icon
         self._pages = pages
-        for name in sorted(part.decode() for part in RESERVED.union(children) if part):
+        for name in sorted(part.decode() for part in children if part):
             if pages is not None and pages.has(name):
                 self._log.warn(
                     "{name} in {pages} is not served: /{name} is the server's own",
@@ -94,7 +92,7 @@ class RootResource(ContainerResource):
     def getChild(self, path: bytes, request: Request) -> Any:
         if path == ICON and not (self._pages is not None and self._pages.has(ICON.decode())):
             return self._icon
-        if self._pages is None or path in RESERVED:
+        if self._pages is None:
             return NotFound()
         return self._pages.getChild(path, request)
 

@@ -23,9 +23,11 @@ from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
 from pushserver.resources.pages import Pages
 from pushserver.server.bounds import make_bounds
+from pushserver.server.collector import ServerCollector
 from pushserver.server.front import Base, make_front
 from pushserver.server.live import Live, lasting
 from pushserver.server.logging import connection_log, report, run
+from pushserver.server.pulse import Pulse
 from pushserver.server.readiness import Readiness
 from pushserver.server.service import PushService
 from pushserver.sessions.callbacks import NoHandlers
@@ -73,7 +75,9 @@ def build(
     monotonic = steady(reactor)
     limits, auth = config.limits, config.auth
     broker, storage = make_broker(config, reactor, clock, monotonic, lasting(config, app))
-    handlers = make_handlers(app, limits, reactor, monotonic, threads)
+    if app is not None and threads is None:
+        threads = ThreadPool(reactor, monotonic, limits.handler_threads)
+    handlers = make_handlers(app, limits, reactor, monotonic, threads, broker.metrics)
     proxies = Proxies.of(config.server.trusted_proxies)
     peers = make_bounds(limits, proxies, broker.metrics, reactor, monotonic, shortcuts)
     identification = Identification(
@@ -102,7 +106,8 @@ def build(
     )
     memory = SourceMemory() if storage is None else storage.memory
     environment = Environment(reactor, node.publish, node.hub, memory, clock, monotonic)
-    readiness = Readiness(storage)
+    readiness, pulse = Readiness(storage), Pulse(monotonic)
+    collector = ServerCollector(node, peers.unread.unsent, pulse, storage, threads)
     base = Base(
         reactor,
         node,
@@ -114,6 +119,7 @@ def build(
         is_own,
         debug,
         readiness,
+        collector,
         Turns(reactor, monotonic),
         Pollings(peers.unread, peers.admission, reactor, connection_log(debug)),
         Pages(),
@@ -143,7 +149,8 @@ def build(
             monotonic=monotonic,
             seconds=lambda: site.limits.request_seconds,
         )
-    service = PushService(node, site, reactor, storage, run_by, shortcuts, wrap, readiness)
+    service = PushService(node, site, reactor, storage, run_by, shortcuts, wrap, readiness, pulse)
+    collector.sources = lambda: service.sources
     service.live = Live(base, broker, site, run_by, service, front)
     for text in config.server.listen:
         service.listen(text)
@@ -201,10 +208,9 @@ def make_handlers(
     reactor: Reactor,
     monotonic: Callable[[], float],
     threads: Pool | None,
+    metrics: Metrics,
 ) -> Dispatcher | None:
     """Calls the handlers of the application, if there is one."""
-    if app is None:
+    if app is None or threads is None:
         return None
-    if threads is None:
-        threads = ThreadPool(reactor, monotonic, limits.handler_threads)
-    return Dispatcher(app.handlers, threads, reactor, monotonic, limits.handler_seconds)
+    return Dispatcher(app.handlers, threads, reactor, monotonic, limits.handler_seconds, metrics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from twisted.web.resource import Resource
@@ -33,6 +33,7 @@ from pushserver.resources.channels import (
 )
 from pushserver.resources.health import health
 from pushserver.resources.hooks import HooksResource
+from pushserver.resources.metrics import MetricsResource
 from pushserver.resources.pages import CLIENT, Pages, asset_folder
 from pushserver.resources.protobuf import JsonOnly
 from pushserver.resources.root import IndexPage, RootResource, UserPages
@@ -40,6 +41,7 @@ from pushserver.resources.socketio import SocketIOResource
 from pushserver.resources.static import PublicFiles
 from pushserver.resources.status import StatusResource
 from pushserver.server.bounds import PeerBounds
+from pushserver.server.collector import ServerCollector
 from pushserver.server.jwks import PublishedKeys, published_keys
 from pushserver.server.logging import connection_log
 from pushserver.server.readiness import Readiness
@@ -75,6 +77,7 @@ class Base:
     is_own: IsOwn
     debug: bool
     readiness: Readiness
+    collector: ServerCollector
     turns: Turns
     pollings: Pollings
     pages: Pages
@@ -157,6 +160,11 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         node.clock,
     )
     server = replace(server, front_channel=front_channel(server, runners))
+    monitoring = {
+        b"health": health(base.readiness.checks),
+        b"metrics": MetricsResource(base.collector, gate),
+    }
+    pages_of_user = user_pages(server, base.beside)
     root = tree(
         channels,
         connections,
@@ -164,8 +172,8 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         runners,
         status,
         server,
-        user_pages(server, base.beside),
-        health(base.readiness.checks),
+        pages_of_user,
+        monitoring,
     )
     shortcut = websockets.shortcut(root) if base.shortcuts else None
     return Front(config, keys, verifier, published, proxies, trust, root, shortcut, sources)
@@ -255,7 +263,7 @@ def tree(
     status: StatusResource,
     server: Server,
     pages: UserPages | None,
-    health: Resource,
+    monitoring: Mapping[bytes, Resource],
 ) -> Resource:
     """The resources by URL."""
     static = str(asset_folder("static"))
@@ -275,13 +283,13 @@ def tree(
             b"api": ApiResource(
                 channels.node, channels.gate, lambda: [runner.status() for runner in runners]
             ),
-            b"health": health,
             b"hooks": HooksResource(hooks),
             b"status": status,
             b"connection": ContainerResource(connections.children()),
             b"emulation": EmulationResource(connections),
             b"socket.io": SocketIOResource(connections, pollings),
             b"static": files,
+            **monitoring,
         },
         PublicFiles(os.path.join(static, "favicon.svg")),
         Hosts(names(server)),

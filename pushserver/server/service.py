@@ -35,6 +35,7 @@ from pushserver.server.inherited import PREFIX, NamedEndpoint, inherited, passed
 from pushserver.server.listener import Listener
 from pushserver.server.live import Live
 from pushserver.server.log_output import Levels
+from pushserver.server.pulse import INTERVAL, Pulse
 from pushserver.server.readiness import Readiness
 from pushserver.server.room_log import RoomLog
 from pushserver.server.systemd import notify
@@ -74,10 +75,12 @@ class PushService(MultiService):
         shortcuts: bool = True,
         wrap: Callable[[IProtocolFactory], IProtocolFactory] | None = None,
         readiness: Readiness | None = None,
+        pulse: Pulse | None = None,
     ):
         """`wrap`: see `Listener`."""
         super().__init__()
         self._readiness = readiness or Readiness(storage)
+        self._pulse = pulse or Pulse(node.monotonic)
         self._readiness.closed_ports = self._closed_ports
         self._wrap = wrap
         self.node = node
@@ -112,6 +115,7 @@ class PushService(MultiService):
         self._room_log = RoomLog(node)
         self._clocks = [
             (self._clock(self._wake_peers), 1.0),
+            (self._clock(self._pulse.tick), INTERVAL),
             (self._clock(self._expire), SWEEP_SECONDS),
         ]
 
@@ -248,13 +252,14 @@ class PushService(MultiService):
         super().startService()
         _allow_all_descriptors()
         if self._shortcuts:
-            bound(self._reactor)
+            self._pulse.turns = bound(self._reactor)
         else:
             self._log.info(
                 "the shortcuts are off (PUSHSERVER_SHORTCUTS)", event_name="shortcuts_off"
             )
         for clock, interval in self._clocks:
             clock.start(interval, now=False)
+        self._pulse.start()
         self._reactor.callWhenRunning(self._started)
         # The loop of asyncio's reactor does not run before its first turn.
         self._starting = self._reactor.callLater(0, self._start)

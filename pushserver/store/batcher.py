@@ -40,6 +40,10 @@ class Queue(Protocol):
         """The number of accepted publications that wait for a commit."""
 
     @property
+    def waiting(self) -> tuple[int, int]:
+        """The publications that wait for a commit, and their bytes, roughly."""
+
+    @property
     def cleared(self) -> Collection[str]:
         """The channels whose rows from before the commit it removes, after `take`."""
 
@@ -152,6 +156,11 @@ class Batcher:
     def lost(self) -> int:
         """The number of accepted publications that are lost if no further commit succeeds."""
         return self._queue.lost
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """The publications that wait for a commit, and their bytes, roughly."""
+        return self._queue.waiting
 
     async def settle(self) -> None:
         """Wait until no commit is running and no caller waits for one."""

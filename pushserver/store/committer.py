@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +17,7 @@ from pushserver.store.batch import Batch
 from pushserver.store.opening import StoreError
 from pushserver.store.source_memory import SourceMemory
 from pushserver.store.sqlite import SqliteFile
+from pushserver.store.wal import log_path
 from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.worker import Worker
 
@@ -93,6 +95,10 @@ class Committer:
                 event_name="store_not_closed_before",
             )
 
+    def file_bytes(self) -> int:
+        """The size of the file and its log; 0 for one that is missing."""
+        return sum(map(_size, (self._path, log_path(self._path))))
+
     async def commit(self, batch: Batch) -> None:
         """Write the batch; raises StoreError if nothing of it was written."""
         batch.forgotten_keys = self._keys.forgotten_seq
@@ -145,3 +151,10 @@ class Committer:
         if not self._running:
             await abandoned
         self._thread.close()
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

@@ -62,6 +62,10 @@ class BatchRecorder:
             for channel, (row, _) in zip(kept, self._rows, strict=True)
         )
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        return len(self._rows), self._bytes
+
     def take(self) -> Sequence[Numbered]:
         self._taken = len(self._rows), self._bytes
         return self._rows

@@ -49,6 +49,15 @@ class Storage(Service):
         """The error of the last commit; empty after a success."""
         return self._committer.problem
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """The publications that wait for a commit, and their bytes, roughly."""
+        return self._batcher.waiting
+
+    def file_bytes(self) -> int:
+        """The size of the file and its log; 0 for one that is missing."""
+        return self._committer.file_bytes()
+
     def probe(self) -> None:
         """Try to write after a failure, although nothing waits; see `Batcher.probe`."""
         self._batcher.probe()

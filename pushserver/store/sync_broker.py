@@ -139,6 +139,10 @@ class SyncBroker(MemoryBroker):
         return 0
 
     @property
+    def waiting(self) -> tuple[int, int]:
+        return len(self._next.waiting) + len(self._current.waiting), self._bytes
+
+    @property
     def cleared(self) -> Collection[str]:
         return self._current.clears
 

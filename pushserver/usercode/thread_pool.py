@@ -45,6 +45,15 @@ class Pool(Protocol):
         """End the threads when they are free; nothing waits for a call that hangs."""
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The threads that run a call, those that are free, and the calls that wait for one."""
+
+    running: int
+    idle: int
+    waiting: int
+
+
 @dataclass(slots=True, eq=False)
 class _Call:
     """A call that waits for a thread."""
@@ -83,6 +92,12 @@ class ThreadPool:
     @property
     def crowded(self) -> bool:
         return any(len(calls) >= WAITING and _first(calls).must for calls in self._waiting.values())
+
+    @property
+    def counts(self) -> Counts:
+        """The threads and calls now."""
+        waiting = sum(map(len, self._waiting.values()))
+        return Counts(self._running.total(), len(self._idle), waiting)
 
     def call(
         self, function: Callable[[], Any], group: Hashable, must: bool = False

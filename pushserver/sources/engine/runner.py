@@ -17,6 +17,9 @@ from pushserver.sources.engine.environment import Environment, Plan
 from pushserver.sources.engine.record import Record
 from pushserver.sources.engine.throttle import Throttle
 
+STATES = ("running", "waiting", "backing off", "ended", "stopped")
+"""The states of a source."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:

@@ -1,0 +1,251 @@
+"""Collects the metrics of one server for Prometheus; docs/monitoring.md has a table of them.
+
+No label has a value that a client chooses: the labels are names of the configuration, of the
+application's handlers, and words and codes of the code.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.utils import floatToGoString
+
+import twisted
+from pushserver import __version__
+from pushserver.hub.metrics import Histogram
+from pushserver.protocols.formats import kind_of
+from pushserver.server.pulse import Pulse
+from pushserver.sessions.node import Node
+from pushserver.sources.engine.runner import STATES, Status
+from pushserver.store.service import Storage
+from pushserver.transports.unsent import Unsent
+from pushserver.usercode.thread_pool import Pool, ThreadPool
+
+Values = Mapping[tuple[str, ...], float]
+
+
+class ServerCollector:
+    """The metrics of a server; `sources` returns the status of each source."""
+
+    def __init__(
+        self,
+        node: Node,
+        unsent: Unsent,
+        pulse: Pulse,
+        storage: Storage | None,
+        threads: Pool | None,
+    ):
+        self.sources: Callable[[], Sequence[Status]] = list
+        self._node = node
+        self._unsent = unsent
+        self._pulse = pulse
+        self._storage = storage
+        self._threads = threads
+
+    def collect(self) -> Iterator[Metric]:
+        """The present values."""
+        yield from self._peers()
+        yield from self._publications()
+        if self._storage is not None:
+            yield from self._store(self._storage)
+        yield from self._sources(self.sources())
+        yield from self._handlers()
+        yield from self._process()
+
+    def _peers(self) -> Iterator[Metric]:
+        metrics = self._node.metrics
+        labels = "transport", "protocol"
+        opened, closed = _by_kind(metrics.opened), _by_kind(metrics.closed)
+        present = {kind: count - closed[kind] for kind, count in opened.items()}
+        yield _gauge("connections", "Open connections and waiting long polls.", present, labels)
+        yield _counter("connections_opened", "Accepted connections.", opened, labels)
+        yield _counter(
+            "connections_ended",
+            "Connections that the server closed, by close code.",
+            _labelled(metrics.ended),
+            ("code",),
+        )
+        yield _counter(
+            "slow_connections_dropped",
+            "Connections that were dropped because their peers did not read.",
+            metrics.slow,
+        )
+        yield _counter(
+            "refusals",
+            "What was refused for a bound or a cause: connections, requests, publications.",
+            _labelled(metrics.refusals),
+            ("reason",),
+        )
+        yield _counter(
+            "denials",
+            "Requests and commands that were not permitted, by HTTP status or Centrifuge code.",
+            _labelled(metrics.denied),
+            ("code",),
+        )
+        yield _gauge("unsent_bytes", "Bytes that peers have not read.", self._unsent.bytes)
+
+    def _publications(self) -> Iterator[Metric]:
+        metrics, room = self._node.metrics, self._node.history.room
+        yield _counter("publications", "Accepted publications.", metrics.publications)
+        yield _counter(
+            "duplicates", "Publications found by their idempotency key.", metrics.duplicates
+        )
+        yield _counter("deliveries", "Publications to one subscriber.", metrics.deliveries)
+        yield _counter(
+            "delivered_bytes", "Bytes of the frames of deliveries.", metrics.delivered_bytes
+        )
+        yield _histogram(
+            "fanout_seconds",
+            "From a publication until its last subscriber was sent it.",
+            metrics.fanout_seconds,
+        )
+        yield _histogram(
+            "fanout_pass_seconds",
+            "The time for which a pass over the subscribers held the reactor.",
+            metrics.pass_seconds,
+        )
+        recoveries: Values = {
+            ("recovered" if result == "recovered" else "failed", result): float(count)
+            for result, count in metrics.recoveries.items()
+        }
+        yield _counter(
+            "recoveries", "Attempts to resume from a position.", recoveries, ("result", "reason")
+        )
+        yield _counter("gaps", "Subscribers that were told of a gap.", metrics.gaps)
+        yield _gauge("channels", "Channels in memory.", len(room.channels))
+        yield _gauge("history_bytes", "Memory of all histories, roughly.", room.bytes)
+        yield _counter("evictions", "Publications dropped from a history.", metrics.evictions)
+        yield _counter(
+            "histories_evicted",
+            "Histories that were cut or forgotten for others, by the setting that was reached.",
+            _labelled(metrics.made_room),
+            ("setting",),
+        )
+
+    def _store(self, storage: Storage) -> Iterator[Metric]:
+        metrics = self._node.metrics
+        rows, size = storage.waiting
+        yield _histogram("store_commit_seconds", "The time of a commit.", metrics.commit_seconds)
+        yield _counter("store_publications", "Committed publications.", metrics.store_rows)
+        yield _counter("store_errors", "Commits that failed.", metrics.store_errors)
+        yield _gauge("store_waiting_publications", "Publications that wait for a commit.", rows)
+        yield _gauge("store_waiting_bytes", "Their memory, roughly.", size)
+        yield _gauge("store_bytes", "The size of the file and its log.", storage.file_bytes())
+
+    def _sources(self, sources: Sequence[Status]) -> Iterator[Metric]:
+        states = Counter(source.state for source in sources)
+        by_state: Values = {(state,): states[state] for state in STATES}
+        yield _gauge("sources", "Sources by state.", by_state, ("state",))
+        by_name = ("source",)
+        yield _counter(
+            "source_publications",
+            "Publications of each source.",
+            {(source.name,): source.published for source in sources},
+            by_name,
+        )
+        yield _counter(
+            "source_errors",
+            "Errors of each source.",
+            {(source.name,): source.errors for source in sources},
+            by_name,
+        )
+        yield _counter(
+            "source_restarts",
+            "Restarts of each source after an error.",
+            {(source.name,): source.restarts for source in sources},
+            by_name,
+        )
+
+    def _handlers(self) -> Iterator[Metric]:
+        metrics = self._node.metrics
+        family = HistogramMetricFamily(
+            _PREFIX + "handler_seconds", "The time of a call of a handler.", labels=("handler",)
+        )
+        for name, histogram in metrics.handler_seconds.items():
+            family.add_metric((name,), _buckets(histogram), histogram.sum)
+        yield family
+        yield _counter(
+            "handler_failures",
+            "Calls of handlers that failed or were late.",
+            _labelled(metrics.handler_failures),
+            ("handler",),
+        )
+        if isinstance(self._threads, ThreadPool):
+            counts = self._threads.counts
+            threads: Values = {("running",): counts.running, ("idle",): counts.idle}
+            yield _gauge("handler_threads", "Threads of handlers by state.", threads, ("state",))
+            yield _gauge("handler_calls_waiting", "Calls that wait for a thread.", counts.waiting)
+
+    def _process(self) -> Iterator[Metric]:
+        pulse = self._pulse
+        yield _histogram("reactor_lag_seconds", "How late a timer of the reactor is.", pulse.lag)
+        if pulse.turns is not None:
+            yield _gauge(
+                "reactor_longest_turn_seconds",
+                "The longest turn of the reactor in the last minute.",
+                pulse.turns.seconds,
+            )
+        versions = {
+            "version": __version__,
+            "python": platform.python_version(),
+            "twisted": twisted.__version__,
+        }
+        yield InfoMetricFamily(_PREFIX + "build", "Versions of the server.", versions)
+
+
+_PREFIX = "pushserver_"
+
+
+def _by_kind(counts: Mapping[str, int]) -> Counter[tuple[str, ...]]:
+    """The counts by transport and protocol in place of the name of the format."""
+    kinds: Counter[tuple[str, ...]] = Counter()
+    for name, count in counts.items():
+        kinds[kind_of(name)] += count
+    return kinds
+
+
+def _labelled(counts: Mapping[str, int]) -> Values:
+    return {(label,): count for label, count in counts.items()}
+
+
+def _counter(
+    name: str, text: str, values: float | Values, labels: Sequence[str] = ()
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(_PREFIX + name, text, labels=labels)
+    _add(family, values)
+    return family
+
+
+def _gauge(
+    name: str, text: str, values: float | Values, labels: Sequence[str] = ()
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(_PREFIX + name, text, labels=labels)
+    _add(family, values)
+    return family
+
+
+def _add(family: CounterMetricFamily | GaugeMetricFamily, values: float | Values) -> None:
+    for labels, value in values.items() if isinstance(values, Mapping) else [((), values)]:
+        family.add_metric(labels, value)
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(_PREFIX + name, text, labels=())
+    family.add_metric((), _buckets(histogram), histogram.sum)
+    return family
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, int]]:
+    """The bounds and the number of values up to each, the last one without a bound."""
+    bounds = [*map(floatToGoString, histogram.bounds), "+Inf"]
+    return list(zip(bounds, accumulate(histogram.counts), strict=True))
