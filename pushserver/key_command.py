@@ -12,7 +12,7 @@ from pushserver.console import CommandFailed
 
 _WORDS = """\
 # The line above is the key, and is shown only now. The server needs its hash alone: put these lines
-# into its configuration, and restart it."""
+# into its configuration, and run pushserver reload."""
 
 
 def add_key_commands(commands: Any) -> None:
