@@ -370,3 +370,46 @@ def test_a_token_is_accepted_by_the_keys_of_the_last_good_answer(
     gaps = [later - earlier for earlier, later in zip(issuer.reads, issuer.reads[1:], strict=False)]
     assert all(gap >= RETRY for gap in gaps)
     trouble.clear()
+
+
+class TestAReload:
+    """A service for the same set takes the place of an earlier one."""
+
+    def later(self, before: Issuer, algorithms: frozenset[str] = frozenset(PUBLIC)) -> Issuer:
+        """The issuer after the reload, with the clock of the one before; its set is down."""
+        issuer = Issuer()
+        issuer.keys, issuer.clock = None, before.clock
+        issuer.verifier = Verifier(TokenRules(algorithms))
+        issuer.published = PublishedKeys(
+            issuer.read,
+            "auth.jwks_url",
+            SCHEDULE,
+            issuer.verifier,
+            issuer.clock,
+            before.clock.seconds,
+        )
+        issuer.published.take_over(before.published)
+        issuer.tokens = VerifiedTokens(issuer.verifier, lambda: NOW, issuer.published)
+        return issuer
+
+    def test_the_keys_stay_valid_until_the_set_is_read_again(self, trouble: Trouble) -> None:
+        before = Issuer(1).start()
+        issuer = self.later(before).start()
+        assert issuer.accepts(1)
+        trouble.take()
+
+    def test_the_keys_are_not_valid_for_longer_than_before(self, trouble: Trouble) -> None:
+        before = Issuer(1).start()
+        before.clock.advance(STALE - REFRESH)
+        before.keys = None
+        before.published.stopService()
+        issuer = self.later(before).start()
+        assert issuer.accepts(1)
+        issuer.clock.pump([RETRY] * (STALE // RETRY + 1))
+        with pytest.raises(Unavailable):
+            issuer.accepts(1)
+        trouble.take()
+
+    def test_keys_of_algorithms_that_are_no_longer_allowed_are_dropped(self) -> None:
+        issuer = self.later(Issuer(1).start(), frozenset({"RS256"}))
+        assert issuer.verifier.published == ()

@@ -12,6 +12,8 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from pushserver.auth.rates import Rates
+from pushserver.auth.token_keys import key_of_jwk
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
 from pushserver.config.loader import load
@@ -26,7 +28,7 @@ from pushserver.sources.interface import Feed
 from pushserver.sources.registry import SourceTypes
 from tests.unit.fakes.socketio import IoClient
 from tests.unit.fakes.source_tools import Script
-from tests.unit.fakes.tokens import SECRET, of_user, token
+from tests.unit.fakes.tokens import SECRET, jwk, of_user, token
 from tests.unit.fakes.tools import Client
 from tests.unit.fakes.web import Log, Server, Socket, Trouble
 from tests.unit.resources.test_polling import Poller
@@ -48,6 +50,12 @@ class Reloaded(Server):
     def __init__(self, before: Config | None = None, app: PushServer | None = None):
         super().__init__(config=before or config(), app=app)
         self.live = self.service.live
+        self.bounds = self.live._base.peers
+
+    @staticmethod
+    def rate(rates: Rates) -> float:
+        """The events that are allowed in a second."""
+        return 1 / rates._seconds_each
 
     def request(self, load: Callable[[], Config]) -> list[Any]:
         """Ask for a reload; the list has its outcome when that is known."""
@@ -224,6 +232,37 @@ class TestOfAccess:
         server.reload("[server]\nnames = ['push.example']")
         assert server.get("/channels/news", **given).status == 200
 
+    @pytest.mark.parametrize(("url", "kept"), [("/keys", True), ("/others", False)])
+    def test_published_keys_stay_valid_if_they_are_of_the_same_set(
+        self, url: str, kept: bool
+    ) -> None:
+        auth = Auth(jwks_url="http://127.0.0.1:1/keys")
+        server = Reloaded(config(auth=auth))
+        before = server.live._front.verifier
+        assert before is not None
+        key = key_of_jwk(jwk("ES256"))
+        before.set_published([key])
+        auth = Auth(jwks_url=f"http://127.0.0.1:1{url}", token_leeway_seconds=7.0)
+        server.reload(auth=auth)
+        assert server.live._front.accepts(key) is kept
+
+    def test_the_application_makes_tokens_by_the_new_secret(self) -> None:
+        app = PushServer()
+        server = Reloaded(config(auth=Auth(token_secret=SECRET)), app=app)
+        server.service.startService()
+        server.clock.advance(0)
+        server.reload(auth=Auth(token_secret=f"another {SECRET}"))
+        bearer = f"Bearer {app.token('ann')}"
+        session = server.session(authorization=bearer)
+        [client] = server.node.sessions.of_user("ann")
+        assert client.connected
+        assert session.take() == []
+
+    def test_the_front_page_is_that_of_the_new_channel(self) -> None:
+        server = Reloaded()
+        server.reload("[server]\nfront_channel = 'another'")
+        assert b"another" in server.get("/", accept="text/html").body
+
 
 class TestOfLimits:
     def test_limits_count_for_open_connections(self) -> None:
@@ -302,6 +341,40 @@ class TestOfLimits:
             for _ in range(12)
         ]
         assert answers == [201] * 10 + [429] * 2
+
+
+IN_PLACE: dict[str, Callable[[Reloaded], float]] = {
+    "address_publications_per_second": lambda s: s.rate(s.bounds.publications._address._rates),
+    "announced_audience": lambda s: s.node.presence.announced_audience,
+    "channels": lambda s: s.node.history.room.most_channels,
+    "connections": lambda s: s.bounds.connections._most,
+    "connections_per_address": lambda s: s.bounds.connections._per_name,
+    "connections_per_user": lambda s: s.node.users.most,
+    "drain_seconds": lambda s: 2 * s.live._base.environment.stop_seconds,
+    "history_total_bytes": lambda s: s.node.history.room.most_bytes,
+    "idempotency_keys": lambda s: s.live._broker._keys._most,
+    "idempotency_keys_per_publisher": lambda s: s.live._broker._keys._most_of_one,
+    "key_publications_per_second": lambda s: s.rate(s.bounds.publications._key._rates),
+    "new_connections_per_second": lambda s: s.rate(s.bounds.connections._rates),
+    "ping_seconds": lambda s: s.node.limits.ping_seconds,
+    "queue_bytes": lambda s: s.bounds.unread.bytes,
+    "queue_seconds": lambda s: s.bounds.unread.seconds,
+    "request_seconds": lambda s: s.site.timeOut or 0,
+    "requests_per_second": lambda s: s.site.limits.requests_per_second,
+    "slow_bytes_per_second": lambda s: s.bounds.unread.slow_bytes_per_second,
+    "unsent_bytes": lambda s: s.bounds.unread.unsent.most,
+    "user_publications_per_second": lambda s: s.rate(s.bounds.publications._user._rates),
+    "wrong_keys_per_minute": lambda s: 60 * s.rate(s.node.identification._wrong_keys._rates),
+}
+"""Where a limit is kept in a part that outlasts the reload."""
+
+
+@pytest.mark.parametrize("setting", IN_PLACE)
+def test_a_limit_changes_in_the_part_that_has_it(setting: str) -> None:
+    server = Reloaded()
+    changed: dict[str, Any] = {setting: 7}
+    server.reload(limits=Limits(**changed))
+    assert IN_PLACE[setting](server) == pytest.approx(7)
 
 
 class TestOfChannels:
