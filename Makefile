@@ -11,7 +11,7 @@ VERSIONS := tests/unit $(addprefix tests/e2e/test_,start.py publishing.py recove
 	sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test check fast slow unit lowest pythons lint format pins bench bench-quick attacks deb \
+.PHONY: help run test check fast slow unit lowest pythons lint format pins bench bench-quick attacks fuzz deb \
 	deb-test clean
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make format   format and fix the code with ruff"
 	@echo "make bench    compare the cost of a publication with other servers (bench-quick: two minutes)"
 	@echo "make attacks  measure the server under floods, on loopback (five minutes)"
+	@echo "make fuzz     every parser against random input (FUZZ=\"--seconds 600\")"
 	@echo "make deb      build a package for this Debian, in dist/"
 	@echo "make deb-test install it in a new Debian under systemd (as root; some minutes, before a release)"
 	@echo "make pins     update the versions in constraints.txt"
@@ -93,6 +94,11 @@ bench:
 attacks:
 	@tools/venv run
 	$(BIN)/python -m benchmarks.attacks
+
+fuzz:
+	@tools/venv test
+	@$(BIN)/python -m pip --disable-pip-version-check --quiet install atheris==3.0.0
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 bench-quick:
 	@tools/venv run
