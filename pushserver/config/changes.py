@@ -16,6 +16,7 @@ RESTART = frozenset(
         "limits.handler_threads",
         "log.format",
         "server.listen",
+        "server.metrics_listen",
         "server.proxy_protocol",
         "store.commit_milliseconds",
         "store.durability",

@@ -25,6 +25,8 @@ class Server:
     `pages`: the folder of the user's pages, which are served beside the server's URLs.
     `compress`: whether WebSocket clients may use permessage-deflate.
     `trusted_proxies`: addresses and networks of proxies, or `unix`; see `auth.proxies.Trust`.
+    `metrics_listen`: where `/metrics` and `/health` are served too, without a key; empty for
+    nowhere.
     `proxy_protocol`: whether connections of them begin with a header of the PROXY protocol.
     `foreign_variables`: variables PUSHSERVER_... that belong to other programs.
     """
@@ -39,6 +41,7 @@ class Server:
     compress: bool = False
     trusted_proxies: list[str] = field(default_factory=list)
     proxy_protocol: bool = False
+    metrics_listen: str = ""
     foreign_variables: list[str] = field(default_factory=list)
 
 

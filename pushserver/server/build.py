@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from twisted.web.resource import Resource
+
 from pushserver import __version__
 from pushserver.app.app import App
 from pushserver.app.dispatch import Dispatcher
@@ -45,6 +47,7 @@ from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
 from pushserver.usercode.thread_pool import Pool, ThreadPool
 from pushserver.usercode.worker import ThreadWorker
+from pushserver.web.first_bytes import Shortcut
 from pushserver.web.gate import IsOwn
 from pushserver.web.owner import is_own
 from pushserver.web.proxied import ProxiedFactory
@@ -127,18 +130,24 @@ def build(
         beside,
     )
     front = make_front(config, base)
-    site = PushSite(
-        front.root,
-        limits,
-        base.pages.error,
-        reactor,
-        base.turns,
-        front.shortcut,
-        front.trust,
-        peers.refusals,
-        peers.admission,
-        accepts_tokens=front.verifier is not None,
-    )
+
+    def make_site(root: Resource, shortcut: Shortcut | None) -> PushSite:
+        return PushSite(
+            root,
+            limits,
+            base.pages.error,
+            reactor,
+            base.turns,
+            shortcut,
+            front.trust,
+            peers.refusals,
+            peers.admission,
+            accepts_tokens=front.verifier is not None,
+        )
+
+    site = make_site(front.root, front.shortcut)
+    metrics_listen = config.server.metrics_listen
+    metrics_site = make_site(front.metrics_root, None) if metrics_listen else None
     run_by = None if app is None or handlers is None else AppService(app, handlers, node, reactor)
     wrap = None
     if config.server.proxy_protocol:
@@ -151,9 +160,11 @@ def build(
         )
     service = PushService(node, site, reactor, storage, run_by, shortcuts, wrap, readiness, pulse)
     collector.sources = lambda: service.sources
-    service.live = Live(base, broker, site, run_by, service, front)
+    service.live = Live(base, broker, site, run_by, service, front, metrics_site)
     for text in config.server.listen:
         service.listen(text)
+    if metrics_site is not None:
+        service.listen_for_metrics(metrics_listen, metrics_site)
     return service
 
 

@@ -59,7 +59,7 @@ from pushserver.usercode.reactor import Reactor
 from pushserver.web.first_bytes import Shortcut
 from pushserver.web.gate import Gate, IsOwn
 from pushserver.web.hosts import Hosts
-from pushserver.web.resource import ContainerResource
+from pushserver.web.resource import ContainerResource, NotFound
 from pushserver.web.turns import Turns
 
 
@@ -105,6 +105,7 @@ class Front:
     proxies: Proxies
     trust: Trust
     root: Resource
+    metrics_root: Resource
     shortcut: Shortcut | None
     sources: Sequence[Running]
 
@@ -176,7 +177,10 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         monitoring,
     )
     shortcut = websockets.shortcut(root) if base.shortcuts else None
-    return Front(config, keys, verifier, published, proxies, trust, root, shortcut, sources)
+    metrics_root = metrics_tree(base, server)
+    return Front(
+        config, keys, verifier, published, proxies, trust, root, metrics_root, shortcut, sources
+    )
 
 
 def make_tokens(
@@ -295,6 +299,15 @@ def tree(
         Hosts(names(server)),
         pages,
     )
+
+
+def metrics_tree(base: Base, server: Server) -> Resource:
+    """The URLs of the port for metrics, which need no key."""
+    children = {
+        b"health": health(base.readiness.checks),
+        b"metrics": MetricsResource(base.collector, None),
+    }
+    return RootResource(children, NotFound(), Hosts(names(server)))
 
 
 def user_pages(server: Server, beside: str) -> UserPages | None:

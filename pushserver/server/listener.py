@@ -41,8 +41,13 @@ class Listener(Service):
         factory: IProtocolFactory,
         wrap: Callable[[IProtocolFactory], IProtocolFactory] | None = None,
         certificate: Certificate | None = None,
+        setting: str = "--port {port}",
     ):
-        """`wrap` puts a factory below all others of the port, also below TLS."""
+        """`wrap` puts a factory below all others of the port, also below TLS.
+
+        `setting`: the option with another port, for the remedy when one cannot be listened on.
+        """
+        self._setting = setting
         self._endpoint = endpoint
         self._text = text
         self._factory = factory
@@ -127,7 +132,7 @@ class Listener(Service):
         """The error, and a remedy."""
         error = why.value
         if isinstance(error, CannotListenError) and self._text[:5] != "unix:":
-            return _tcp_problem(error)
+            return _tcp_problem(error, self._setting)
         reason = error.socketError if isinstance(error, CannotListenError) else error
         return getattr(reason, "strerror", None) or why.getErrorMessage()
 
@@ -146,16 +151,18 @@ class Listener(Service):
             waiting.listen(BACKLOG)
 
 
-def _tcp_problem(error: CannotListenError) -> str:
+def _tcp_problem(error: CannotListenError, setting: str) -> str:
     """The reason why a TCP port cannot be listened on, and a remedy."""
     host, port, reason = error.interface or "0.0.0.0", error.port, error.socketError
     number = getattr(reason, "errno", None)
     if number == errno.EADDRINUSE:
         by, free = owner(port), free_port(port, host)
         used = f"the port is in use by {by}" if by else "the port is in use"
-        return f"{used}; end that, or choose another port" + (f": --port {free}" if free else "")
+        remedy = f": {setting.format(port=free)}" if free else ""
+        return f"{used}; end that, or choose another port{remedy}"
     if number == errno.EACCES:
-        remedy = "CAP_NET_BIND_SERVICE or a socket of systemd, or choose another: --port 8080"
+        remedy = "CAP_NET_BIND_SERVICE or a socket of systemd, or choose another: "
+        remedy += setting.format(port=8080)
         return f"this user may not listen on port {port}: it needs {remedy}"
     if number == errno.EADDRNOTAVAIL or isinstance(reason, socket.gaierror):
         expected = "127.0.0.1, 0.0.0.0 for all addresses, or one of this machine's addresses"

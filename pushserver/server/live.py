@@ -91,7 +91,9 @@ class Live:
         app: AppService | None,
         service: Parts,
         front: Front,
+        metrics_site: PushSite | None = None,
     ):
+        self._metrics_site = metrics_site
         self.load: Callable[[], Config] | None = None
         self._base = base
         self._broker = broker
@@ -227,9 +229,12 @@ class Live:
         self._broker.reconfigure(limits, lasting(config, base.app))
         if before is not None and _tables(before.config) != _tables(config):
             node.history.reconfigure(config.channel_options())
-        self._site.reconfigure(
-            front.root, limits, front.shortcut, front.trust, front.verifier is not None
-        )
+        accepts_tokens = front.verifier is not None
+        self._site.reconfigure(front.root, limits, front.shortcut, front.trust, accepts_tokens)
+        if self._metrics_site is not None:
+            self._metrics_site.reconfigure(
+                front.metrics_root, limits, None, front.trust, accepts_tokens
+            )
         if self._app is not None:
             self._app.reconfigure(make_issuer(auth), limits.handler_seconds)
         self._service.set_log(config.log)

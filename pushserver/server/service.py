@@ -53,6 +53,8 @@ from pushserver.web.site import PushSite
 SWEEP_SECONDS = 60.0
 ABORT_SECONDS = 1.0
 """The time that aborted connections have to end."""
+METRICS_LISTEN = "server.metrics_listen"
+METRICS_PORT = METRICS_LISTEN + ' = "127.0.0.1:{port}"'
 NOTIFY_AGAIN_SECONDS = 0.2
 """The wait while the queue of systemd's socket is full."""
 
@@ -87,6 +89,8 @@ class PushService(MultiService):
         self._site = site
         self._reactor = reactor
         self._listeners: list[Listener] = []
+        self._metrics_listeners: list[Listener] = []
+        self._metrics_site: PushSite | None = None
         self._claimed: set[int] = set()
         self._stop = Once()
         self._deadline = 0.0
@@ -139,7 +143,17 @@ class PushService(MultiService):
             listener.setServiceParent(self)
             self._listeners.append(listener)
 
-    def _endpoints(self, text: str) -> list[NamedEndpoint]:
+    def listen_for_metrics(self, text: str, site: PushSite) -> None:
+        """Serve this site, too, on a port of its own; raises StartFailed if it is invalid."""
+        for named in self._endpoints(text, METRICS_LISTEN):
+            listener = Listener(
+                named.endpoint, named.text, site, None, named.certificate, METRICS_PORT
+            )
+            listener.setServiceParent(self)
+            self._metrics_listeners.append(listener)
+        self._metrics_site = site
+
+    def _endpoints(self, text: str, option: str = "--listen") -> list[NamedEndpoint]:
         try:
             if text.startswith(PREFIX):
                 return inherited(self._reactor, text, passed(os.environ), self._claim)
@@ -152,7 +166,7 @@ class PushService(MultiService):
                 return [NamedEndpoint(text, certificate.endpoint, certificate)]
             return [NamedEndpoint(text, serverFromString(self._reactor, described))]
         except Exception as error:
-            problem = f"--listen {text}: {error}"
+            problem = f"{option} {text}: {error}"
             if not text.startswith((PREFIX, UNIX)):
                 problem += f", {FORMS}"
             raise StartFailed(problem) from None
@@ -213,7 +227,8 @@ class PushService(MultiService):
 
         That one returns whether any has changed. Raises StartFailed.
         """
-        uses = [listener.read_certificate() for listener in self._listeners]
+        listeners = self._listeners + self._metrics_listeners
+        uses = [listener.read_certificate() for listener in listeners]
         return lambda: sum(use() for use in uses) > 0
 
     def set_log(self, log: Log) -> None:
@@ -237,6 +252,10 @@ class PushService(MultiService):
         if not self.running:
             return ""
         return next(filter(None, (listener.problem() for listener in self._listeners)), "")
+
+    @property
+    def _sites(self) -> list[PushSite]:
+        return [self._site] if self._metrics_site is None else [self._site, self._metrics_site]
 
     def _closed_ports(self) -> int:
         return sum(not listener.is_open for listener in self._listeners)
@@ -303,7 +322,8 @@ class PushService(MultiService):
         return max(0.0, self._deadline - self.node.monotonic())
 
     async def _stop_listening(self) -> None:
-        stops = [maybeDeferred(listener.stopService) for listener in self._listeners]
+        listeners = self._listeners + self._metrics_listeners
+        stops = [maybeDeferred(listener.stopService) for listener in listeners]
         await gatherResults(stops, consumeErrors=True)
 
     async def _stop_sources(self) -> None:
@@ -382,7 +402,8 @@ class PushService(MultiService):
         """Wait for the ends of all connections, and abort those that take too long."""
         gone: Deferred[None] = Deferred()
         self.node.peers.when_empty(lambda: gone.callback(None))
-        both = DeferredList([gone, self._site.drain()], consumeErrors=True)
+        sites = [site.drain() for site in self._sites]
+        both = DeferredList([gone, *sites], consumeErrors=True)
         late = self._reactor.callLater(self._left, self._abort)
         try:
             await both.addTimeout(self._left + ABORT_SECONDS, self._reactor)
@@ -397,7 +418,8 @@ class PushService(MultiService):
 
     def _abort(self) -> None:
         self._for_each_peer(lambda peer: peer.abort())
-        self._site.abort()
+        for site in self._sites:
+            site.abort()
 
     def _for_each_peer(self, call: Callable[[Peer], None]) -> None:
         for peer in self.node.peers:

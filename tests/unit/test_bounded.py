@@ -163,6 +163,7 @@ BOUNDS = {
     "server.service.PushService._clocks": STARTED,
     "server.service.PushService._ending": "the sources of the configurations of `stop_seconds`",
     "server.service.PushService._listeners": STARTED,
+    "server.service.PushService._metrics_listeners": STARTED,
     "server.live.Live._waiting": "the requests of INTERVAL_SECONDS, of keys with the scope admin",
     "server.log_output.Levels.defaults": STARTED,
     "server.log_output.defaults": STARTED,
