@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import stat
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,6 +62,13 @@ TYPES = {
     suffix: f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
     for suffix, kind in _TYPES.items()
 }
+
+
+COMPRESSED = {".css", ".js", ".svg"}
+"""The files of the server that browsers load; they are a quarter of their size with gzip."""
+
+MAX_COMPRESSED = 100
+"""The files that are kept compressed; the server has some 50, of 170 KB together."""
 
 
 class StaticFiles(File):
@@ -135,13 +143,31 @@ class StaticFiles(File):
             request.setHeader(name, value)
         # The time alone is not enough: a file may change twice in a second, and a copy may have
         # the time of its original.
-        tag = b'"%x-%x-%x"' % (status.st_mtime_ns, status.st_size, status.st_ino)
+        version = (status.st_mtime_ns, status.st_size, status.st_ino)
+        compressed = self._compressed(request, version)
+        tag = b'"%x-%x-%x%b"' % (*version, b"" if compressed is None else b"-gzip")
         _drop_unsafe_conditions(request, tag, status.st_size)
-        cached = request.setETag(tag) is CACHED
-        answer: bytes | int = b"" if cached else super().render_GET(request)
+        answer: bytes | int = b""
+        if request.setETag(tag) is not CACHED:
+            if compressed is not None:
+                return self._send_compressed(request, compressed)
+            answer = super().render_GET(request)
         if request.code != NOT_MODIFIED:
             return answer
         # A returned body would set a wrong Content-Length.
+        request.finish()
+        return NOT_DONE_YET
+
+    def _compressed(self, request: Request, version: tuple[int, ...]) -> bytes | None:
+        """The file as the answer has it with `Content-Encoding: gzip`, or None."""
+        return None
+
+    def _send_compressed(self, request: Request, data: bytes) -> int:
+        request.setHeader(b"content-encoding", b"gzip")
+        request.setHeader(b"content-type", TYPES[_suffix(self.path)].encode())
+        request.setHeader(b"content-length", b"%d" % len(data))
+        # twisted.web leaves out the body of an answer to HEAD.
+        request.write(data)
         request.finish()
         return NOT_DONE_YET
 
@@ -160,7 +186,39 @@ class PublicFiles(StaticFiles):
     """
 
     def _headers(self) -> Mapping[bytes, bytes]:
-        return {**super()._headers(), b"access-control-allow-origin": b"*"}
+        headers = {**super()._headers(), b"access-control-allow-origin": b"*"}
+        if _suffix(self.path) in COMPRESSED:
+            headers[b"vary"] = b"accept-encoding"
+        return headers
+
+    def _compressed(self, request: Request, version: tuple[int, ...]) -> bytes | None:
+        suitable = _suffix(self.path) in COMPRESSED and request.getHeader(b"range") is None
+        if not suitable or not accepts_gzip(request.getHeader(b"accept-encoding") or b""):
+            return None
+        return _gzipped(self.path, version)
+
+
+@lru_cache(MAX_COMPRESSED)
+def _gzipped(path: str, version: tuple[int, ...]) -> bytes | None:
+    """The compressed file, which is kept for its next request; None if that fails."""
+    try:
+        # The time in the head would differ for each start.
+        return gzip.compress(Path(path).read_bytes(), 9, mtime=0)
+    except OSError:
+        return None
+
+
+def accepts_gzip(header: bytes) -> bool:
+    """Whether a value of Accept-Encoding names gzip without the weight 0 (RFC 9110, 12.5.3)."""
+    for part in header.lower().split(b","):
+        name, _, weight = part.partition(b";")
+        if name.strip() == b"gzip":
+            return re.fullmatch(rb"q=0(\.0*)?", weight.strip()) is None
+    return False
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
 
 
 def within(path: str, folder: str) -> bool:

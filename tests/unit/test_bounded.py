@@ -184,6 +184,7 @@ BOUNDS = {
     "web.proxied.ProxiedFactory._limiters": "two",
     "web.proxied.ProxiedFactory.waiting": "connections of trusted proxies, request_seconds each",
     "config.limits.Limits.exempt_networks": CONFIGURED,
+    "resources.static._gzipped": "MAX_COMPRESSED",
     "web.refusal_log.RefusalLog._rates": "MAX_ADDRESSES",
     "web.turns.Turns._waiting": "one of each connection",
     "sessions.callbacks.Broadcast.frames": "a frame for each format",

@@ -37,6 +37,7 @@ from pushserver.config.settings import Server as ServerConfig
 from pushserver.errors import InvalidCursor, InvalidData, InvalidKey, InvalidName, InvalidToken
 from pushserver.protocols import centrifuge, engineio, socketio
 from pushserver.protocols.websocket_frames import whole_text
+from pushserver.resources.static import accepts_gzip
 from pushserver.sources.types.sse.parser import Parser
 from pushserver.sources.types.webhook.signatures import NotSigned, Stamped
 from pushserver.web.accept import preferred
@@ -673,6 +674,7 @@ def other_rows() -> Iterator[Row]:
     block = SIGNATURE + b"\x21\x00" + MAX_BLOCK.to_bytes(2, "big")
     yield Row("PROXY protocol: one line", READ, repeated("1", "PROXY TCP4 "), header)
     yield Row("PROXY protocol: TLVs", READ, repeated(b"\0", block), header)
+    yield Row("Accept-Encoding", READ, repeated("br;q=0, "), accepts_gzip)
 
     def events(data: bytes) -> object:
         return list(Parser(1_000_000).feed(data))

@@ -15,7 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.static import File
 
 from pushserver.resources.pages import CLIENT, asset_folder
-from pushserver.resources.static import StaticFiles
+from pushserver.resources.static import COMPRESSED, MAX_COMPRESSED, PublicFiles, StaticFiles
 from tests.unit.fakes.web import BROWSER, Log, Server, Trouble
 
 
@@ -71,6 +71,67 @@ def test_pages_of_all_origins_may_import_the_files_of_the_server(server: Server,
     tag = answer["etag"]
     again = server.get(f"/static/{path}", origin="https://other.example", if_none_match=tag)
     assert (again.status, again["access-control-allow-origin"]) == (304, "*")
+
+
+@pytest.mark.parametrize("path", ["pushserver.js", "app.css", "favicon.svg", CLIENT])
+def test_files_of_the_server_are_sent_with_gzip_to_those_who_accept_it(
+    server: Server, path: str
+) -> None:
+    content = (asset_folder("static") / path).read_bytes()
+    plain = server.get(f"/static/{path}")
+    assert (plain.body, plain["vary"]) == (content, "accept-encoding")
+    assert "content-encoding" not in plain
+    answer = server.get(f"/static/{path}", accept_encoding="br, GZIP;q=0.5, deflate")
+    assert gzip.decompress(answer.body) == content
+    assert (answer["content-encoding"], answer["vary"]) == ("gzip", "accept-encoding")
+    for name in ("content-type", "cache-control", "access-control-allow-origin"):
+        assert answer[name] == plain[name]
+    assert answer["content-length"] == str(len(answer.body))
+    head = server.get(f"/static/{path}", "HEAD", accept_encoding="gzip")
+    assert (head.rest, head["content-length"]) == (b"", answer["content-length"])
+    # A proxy may make the tag weak.
+    for tag in (answer["etag"], f"W/{answer['etag']}"):
+        again = server.get(f"/static/{path}", accept_encoding="gzip", if_none_match=tag)
+        assert (again.status, again.rest, again["vary"]) == (304, b"", "accept-encoding")
+    assert answer["etag"] != plain["etag"]
+    assert server.get(f"/static/{path}", if_none_match=answer["etag"]).body == content
+
+
+@pytest.mark.parametrize("value", ["", "identity", "br", "gzip;q=0", "gzip; Q=0.000", "xgzip", "*"])
+def test_files_are_sent_as_they_are_without_gzip(server: Server, value: str) -> None:
+    answer = server.get("/static/app.css", accept_encoding=value)
+    assert answer.body == (asset_folder("static") / "app.css").read_bytes()
+
+
+def test_a_range_is_one_of_the_file_as_it_is(server: Server) -> None:
+    answer = server.get("/static/app.css", accept_encoding="gzip", range="bytes=0-9")
+    assert (answer.status, len(answer.body)) == (206, 10)
+    assert "content-encoding" not in answer
+
+
+def test_file_of_the_server_that_changes_is_compressed_again(
+    server: Server, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.css"
+    root = server.site.resource
+    assert isinstance(root, Resource)
+    root.putChild(b"own", PublicFiles(str(tmp_path)))
+    for content in (b"one", b"two, longer"):
+        file.write_bytes(content)
+        answer = server.get("/own/a.css", accept_encoding="gzip")
+        assert gzip.decompress(answer.body) == content
+    file.unlink()
+    assert server.get("/own/a.css", accept_encoding="gzip").status == 404
+
+
+def test_files_of_a_user_are_sent_as_they_are(server: Server, folder: Path) -> None:
+    answer = server.get("/files/js/app.js", accept_encoding="gzip")
+    assert (answer.body, "content-encoding" in answer) == (b"app", False)
+
+
+def test_all_files_of_the_server_are_kept_compressed() -> None:
+    files = [file for file in asset_folder("static").rglob("*") if file.suffix in COMPRESSED]
+    assert 0 < len(files) <= MAX_COMPRESSED
 
 
 def test_pages_of_other_origins_may_not_read_the_files_of_a_user(
