@@ -239,8 +239,9 @@ class Dispatcher:
         if handler is None:
             self._failures.uncalled(event, self._registry.methods)
             raise NotHandled(f"the application has no handler for {event[:80]!r}")
-        # A handler has one argument for the data, as on the Centrifuge protocol.
-        data = arguments[0] if len(arguments) == 1 else arguments or None
+        # A handler has one argument for the data; several of an event are a tuple, in both
+        # directions.
+        data = arguments[0] if len(arguments) == 1 else tuple(arguments) or None
         answer = await self._call(handler, self.clients[session], data)
         if answer is None:
             return Values(b"[]")

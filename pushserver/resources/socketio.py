@@ -54,8 +54,8 @@ class SocketIOResource(LeafResource):
 
     def __init__(self, context: ConnectionContext, pollings: Pollings):
         super().__init__()
-        self._context = context
-        self._pollings = pollings
+        self.context = context
+        self.pollings = pollings
         self._logged = False
 
     def render(self, request: Request) -> bytes | int:
@@ -71,27 +71,27 @@ class SocketIOResource(LeafResource):
             if not is_upgrade(request):
                 self._polling(request)
                 raise EngineError(BAD_REQUEST)
-            return self._context.upgrade(request, *self.websocket(request))
-        check_origin(request, self._context.trust)
+            return self.context.upgrade(request, *self.websocket(request))
+        check_origin(request, self.context.trust)
         request.setHeader(b"content-type", b"text/plain; charset=UTF-8")
         request.setHeader(b"cache-control", b"no-store")
         polling = self._polling(request)
         if polling is None:
             check_no_navigation(request)
-            maker = self._session_maker(request, ("websocket",))
-            return self._poll(request, self._pollings.open(request, maker))
+            maker = self.session_maker(request, ("websocket",))
+            return self._poll(request, self.pollings.open(request, maker))
         return self._poll(request, polling)
 
     def answer_post(self, request: Request) -> Answer:
         """The packets of a client that polls."""
         transport = self._transport(request)
-        check_origin(request, self._context.trust)
+        check_origin(request, self.context.trust)
         polling = self._polling(request)
         if polling is None or transport == b"websocket":
             raise EngineError(BAD_METHOD)
         assert request.content is not None
         body: bytes = request.content.read()
-        limit = self._context.node.limits.frame_bytes
+        limit = self.context.node.limits.frame_bytes
         if len(body) > limit:
             raise Refusal(413, f"the packets have more than {limit} bytes (frame_bytes)")
         if not polling.post(body):
@@ -109,17 +109,17 @@ class SocketIOResource(LeafResource):
         """Accept a handshake; see `web.resource.WebSocket`."""
         if any(request.postpath or ()):
             raise Refusal(404, "there is nothing at this URL")
-        check_origin(request, self._context.trust)
+        check_origin(request, self.context.trust)
         if _problem(request) is not None or _parameter(request, b"transport") != b"websocket":
             # On the short path; the long one has answered it.
             raise EngineError(_problem(request) or BAD_REQUEST)
         sid = _parameter(request, b"sid")
         if not sid:
-            return ENGINE_WEBSOCKET, self._session_maker(request)
-        polling = self._pollings.find(sid.decode("utf-8", "replace"))
+            return ENGINE_WEBSOCKET, self.session_maker(request)
+        polling = self.pollings.find(sid.decode("utf-8", "replace"))
         if polling is None:
             raise EngineError(UNKNOWN_SID)
-        node = self._context.node
+        node = self.context.node
 
         def make_probe(transport: Transport[EngineFormat]) -> Probe:
             return Probe(node, transport, polling)
@@ -142,17 +142,17 @@ class SocketIOResource(LeafResource):
         sid = _parameter(request, b"sid")
         if not sid:
             return None
-        polling = self._pollings.find(sid.decode("utf-8", "replace"))
+        polling = self.pollings.find(sid.decode("utf-8", "replace"))
         if polling is None or not polling.check():
             is_upgraded = polling is not None and polling.is_upgraded
             raise EngineError(BAD_REQUEST if is_upgraded else UNKNOWN_SID)
         return polling
 
-    def _session_maker(
+    def session_maker(
         self, request: Request, upgrades: Sequence[str] = ()
     ) -> Callable[[Transport[EngineFormat]], SocketIO]:
         """A function that makes the session of a request, which is read now."""
-        context = self._context
+        context = self.context
         node, gate, known = context.node, context.gate, UNKNOWN
         if node.handlers.decides_on_clients or node.handlers.authenticates:
             known = gate.visit(request, "socketio")

@@ -20,6 +20,10 @@ LEFT = 1000
 """The close code after the peer has closed the connection (RFC 6455, 7.4.1)."""
 
 
+QUICK_SECONDS = 2.0
+"""Shorter intervals of pings and deadlines have timers of their own."""
+
+
 class Engine(Conversation[EngineFormat]):
     """A conversation in Engine.IO, over any transport.
 
@@ -66,6 +70,8 @@ class Engine(Conversation[EngineFormat]):
         self._pong_due = 0.0
         self.state = OPEN
         self.wake_at(self._ping_due)
+        if min(limits.ping_seconds, limits.dead_seconds, limits.connect_seconds) < QUICK_SECONDS:
+            self._wake_quickly()
         self.send_packet(
             engineio.encode_open(
                 self.info.client,
@@ -75,6 +81,13 @@ class Engine(Conversation[EngineFormat]):
                 limits.frame_bytes,
             )
         )
+
+    def _wake_quickly(self) -> None:
+        """Wake at the exact times: the ticks of `peers` are too rare for the shortest settings."""
+        again = self.wake(self.node.monotonic()) if self.state is OPEN else None
+        if again is not None and self.state is OPEN:
+            delay = max(0.001, again - self.node.monotonic())
+            self.node.timer.callLater(delay, self._wake_quickly)
 
     def message(self, text: bytes) -> None:
         """Process a message; raises PacketError."""

@@ -269,7 +269,9 @@ class Namespace:
         self.send(frames[self.format])
 
     def sender(self, data: object, event: str) -> Callable[[], None]:
-        values = socketio.values([_check_event(event), data])
+        # A tuple is several arguments.
+        arguments = data if isinstance(data, tuple) else (data,)
+        values = socketio.values([_check_event(event), *arguments])
         return lambda: self._emit(values)
 
     def call(self, values: Values, answered: Answered, seconds: float) -> None:

@@ -172,7 +172,7 @@ class TestAnApplication:
 
         app.on("add", thread=False)(lambda client, data: data + 1)
         app.on("add", namespace="math", thread=False)(lambda client, data: sum(data))
-        app.on("count")(lambda client, data: data)
+        app.on("same")(lambda client, data: data)
         server = started(app)
         socket = server.websocket(PATH)
         assert lines(socket, b'40{"name":"ada"}')[1:] == ['42["welcome",{"hello":{"name":"ada"}}]']
@@ -180,8 +180,9 @@ class TestAnApplication:
         assert came == [("socketio", {"name": "ada"}, False), ("socketio", None, False)]
         assert lines(socket, b'421["add",1]') == ["431[2]"]
         assert lines(socket, b'42/math:1,1["add",1,2]') == ["43/math:1,1[3]"]
-        assert lines(socket, b'422["count",[1,2]]') == ["432[[1,2]]"]
-        assert lines(socket, b'423["count"]') == ["433[]"]
+        assert lines(socket, b'422["same",[1,2]]') == ["432[[1,2]]"]
+        assert lines(socket, b'423["same"]') == ["433[]"]
+        assert lines(socket, b'424["same",1,[2]]') == ["434[1,[2]]"]
         assert len(app.clients) == 2
         app.send(1, event="all")
         assert lines(socket) == ['42["all",1]', '42/math:1,["all",1]']

@@ -587,10 +587,12 @@ class TestARoom:
 class TestAMessage:
     def test_is_an_event_without_a_name_or_with_one(self) -> None:
         client = IoClient(make_node(), "/a")
-        for data, name in ((1, ""), ({"a": b"x"}, "e")):
+        for data, name in ((1, ""), ((), "e"), ((1, [2]), "e"), ({"a": b"x"}, "e")):
             namespace(client, "/a").sender(data, name)()
         assert client.take() == [
             '42/a,["message",1]',
+            '42/a,["e"]',
+            '42/a,["e",1,[2]]',
             '451-/a,["e",{"a":{"_placeholder":true,"num":0}}]',
             "binary x",
         ]
