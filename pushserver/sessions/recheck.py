@@ -80,6 +80,9 @@ class Recheck:
                 if grant is not None and grant.proof and not self._accepts(grant.proof):
                     raise _TokenRemoved(401, TOKEN_REMOVED)
                 permissions.check("subscribe", channel, identity, grant)
+            except _TokenRemoved as error:
+                # The client gets another token and subscribes again.
+                session.unsubscribe(channel, centrifuge.SUBSCRIPTION_ENDED, str(error))
             except PushServerError as error:
                 session.unsubscribe(channel, centrifuge.UNSUBSCRIBED, str(error))
 

@@ -17,7 +17,7 @@ from pushserver.auth.token_keys import key_of_jwk
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
 from pushserver.config.loader import load
-from pushserver.config.settings import Auth, Config, KeySettings, Source
+from pushserver.config.settings import Auth, Config, KeySettings, Source, TokenKeySettings
 from pushserver.errors import InvalidConfig, StartFailed, Unavailable
 from pushserver.server import live as live_module
 from pushserver.server.embedding import PushServer
@@ -216,6 +216,23 @@ class TestOfAccess:
         assert (code, reason) == (3005, "the key of the token was removed from the configuration")
         answer = server.get("/channels/$news", authorization=bearer)
         assert "the signature is not that of a key" in answer.error[1]
+
+    def test_a_subscription_ends_if_the_key_of_its_token_is_gone(self) -> None:
+        rules = ChannelOptions(subscribe="token")
+        kept, old = (TokenKeySettings("HS256", key=name * 32) for name in "ko")
+        server = Reloaded(config(auth=Auth(token_keys=[kept, old]), defaults=rules))
+        socket = server.session()
+        for number, (channel, name) in enumerate({"a": "k", "b": "o"}.items(), 2):
+            claims = {**of_user("", 1e9), "channel": channel}
+            given = token(claims, key=(name * 32).encode())
+            socket.say({"id": number, "subscribe": {"channel": channel, "token": given}})
+        server.publish("b")
+        assert b'"channel":"b"' in socket.take()[-1].payload
+        server.reload(auth=Auth(token_keys=[kept]), defaults=rules)
+        (push,) = socket.texts()
+        assert (push["push"]["channel"], push["push"]["unsubscribe"]["code"]) == ("b", 2501)
+        server.publish("a")
+        assert socket.texts()[0]["push"]["channel"] == "a"
 
     def test_a_new_origin_may_read(self) -> None:
         server = Reloaded()

@@ -201,6 +201,26 @@ class TestTheForm:
         Logger("pushserver.x", observer=observer).info("ready")
         assert capsys.readouterr().err.splitlines()[0].endswith(" ready")
 
+    @pytest.mark.parametrize("twistd", [False, True])
+    def test_levels_change_while_it_is_written(
+        self, capsys: pytest.CaptureFixture[str], twistd: bool
+    ) -> None:
+        levels = Levels(Log())
+        if twistd:
+            options = {"nodaemon": 1}
+            observer = daemon_observer(Log(), {}, options, memory_reactor(), levels)
+        else:
+            observer = serve_observer(Log(), {}, levels)
+        assert observer is not None
+        logs = [Logger(name, observer=observer) for name in ("pushserver.store", "twisted.x")]
+        for text in ("before", "after"):
+            for log in logs:
+                log.debug("{text}", text=text)
+            levels.use(Log(levels={"store": "debug"}))
+        captured = capsys.readouterr()
+        [line] = (captured.out + captured.err).splitlines()
+        assert line.endswith("after")
+
     def test_the_journal_is_known_by_its_device_and_inode(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
