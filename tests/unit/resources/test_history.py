@@ -56,6 +56,42 @@ class TestAHistory:
         }
         assert (answer["cache-control"], answer["vary"]) == ("no-store", "Accept")
 
+    @pytest.mark.parametrize("query", ["", "?last=2", "?limit=2", "?limit=0", "?since=oldest"])
+    def test_that_did_not_change_is_a_304(self, query: str) -> None:
+        server = filled(3)
+        path = f"/channels/a{query}"
+        answer = server.get(path)
+        tag = answer["etag"]
+        assert tag.startswith('W/"')
+        # Publications of other channels move only the cursor.
+        server.publish("b", 1)
+        for known in (tag, tag.removeprefix("W/"), f'"x", {tag}'):
+            again = server.get(path, if_none_match=known)
+            assert (again.status, again.rest, again["etag"]) == (304, b"", tag)
+        assert server.get(path, "HEAD", if_none_match=tag).status == 304
+        for other in ('"x"', "x", tag[:-2] + '9"', "*"):
+            assert server.get(path, if_none_match=other).status == 200
+
+    def test_that_changed_has_another_tag(self) -> None:
+        server = filled(3)
+        tags = [server.get("/channels/a")["etag"]]
+        server.publish("a", 4)
+        tags.append(server.get("/channels/a")["etag"])
+        server.hub.history.clear("a")
+        tags.append(server.get("/channels/a")["etag"])
+        server.publish("a", 5)
+        tags.append(server.get("/channels/a")["etag"])
+        tags.append(server.get("/channels/a?since=gone:1")["etag"])
+        assert len(set(tags)) == len(tags), tags
+        assert server.get("/channels/a", if_none_match=tags[0]).status == 200
+
+    def test_whose_oldest_publication_went_has_another_tag(self) -> None:
+        server = filled(3, ChannelOptions(history_size=3))
+        part = "/channels/a?since=oldest&limit=1"
+        tag = server.get(part)["etag"]
+        server.publish("a", 4)
+        assert server.get(part, if_none_match=tag).status == 200
+
     def test_of_an_unknown_channel_is_empty_and_does_not_create_it(self) -> None:
         server = filled(1)
         answer = server.get("/channels/silence")
