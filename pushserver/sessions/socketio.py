@@ -208,9 +208,10 @@ class SocketIO(Engine):
 
     async def _connect(self, packet: Packet) -> None:
         name = packet.namespace
-        if name in self.namespaces:
-            raise PacketError(f"a second CONNECT to {name!r:.60}")
         auth = socketio.auth(packet)
+        if name in self.namespaces:
+            # The official client (4.8.4) sends two if `connect()` is called twice.
+            return
         self._ended.discard(name)
         namespace = self.namespaces[name] = Namespace(self, name, name.removeprefix("/"))
         try:

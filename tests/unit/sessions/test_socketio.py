@@ -225,10 +225,13 @@ class TestAConnect:
         first.say("41/a,")
         assert IoClient(node).say("40")[0].startswith("40{")
 
-    def test_twice_to_one_namespace_ends_the_connection(self) -> None:
-        client = IoClient(make_node(), "/a")
-        assert client.say("40/a,") == []
-        assert client.closed == (3501, "a second CONNECT to '/a'")
+    def test_twice_to_one_namespace_is_one(self, handlers: Handlers) -> None:
+        node = make_asking_node(handlers)
+        client = IoClient(node, "/a")
+        assert client.say("40/a,", '40/a,{"other":1}') == []
+        assert handlers.connects == [b""]
+        publish(node, "a")
+        assert client.take() == ['42/a,["message",1]']
 
     def test_must_come_in_time(self) -> None:
         time = Time()
