@@ -25,11 +25,17 @@ def configured(*proxies: str, **more: Any) -> Server:
 
 def send(server: Server, peer: Any, path: str = "/channels/a", /, **headers: str) -> Line:
     """A GET from this peer, to a server on a port of the network."""
+    line = opened(server, peer)
+    line.send(request(path, **headers))
+    return line
+
+
+def opened(server: Server, peer: Any) -> Line:
+    """A connection of this peer, to a server on a port of the network."""
     line = Line(server.clock, peer)
     line.hostAddr = IPv4Address("TCP", "10.0.0.1", 8080)
     line.protocol = server.site.buildProtocol(peer)
     line.protocol.makeConnection(line)
-    line.send(request(path, **headers))
     return line
 
 
@@ -175,6 +181,40 @@ def test_log_has_the_client_of_a_trusted_proxy(
             line.vanish()
         lines = [text for text in log.take() if " came by " in text]
         assert [text.partition(" ")[0] for text in lines] == [name], lines
+
+
+@pytest.mark.parametrize("shortcuts", [True, False])
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        # Lines are one list (RFC 9110, 5.3): the last address is that of the proxy's client.
+        (["X-Forwarded-For: 1.1.1.1", "X-Forwarded-For: 2.2.2.2"], "2.2.2.2"),
+        (["X-Forwarded-For: 1.1.1.1", "x-forwarded-for: 2.2.2.2, 3.3.3.3"], "3.3.3.3"),
+        (3 * ["X-Forwarded-For: 198.51.100.9"], "198.51.100.9"),
+        (["X-Forwarded-For: 198.51.100.9", "X-Forwarded-For: nobody"], "10.0.0.7:50000"),
+        (["X-Forwarded-For: 198.51.100.9, "], "10.0.0.7:50000"),
+        (["X-Forwarded-For: 198.51.100.900"], "10.0.0.7:50000"),
+        (["X-Forwarded-For: fe80::9%eth0"], "fe80::9"),
+        (["X-Forwarded-For: [2001:db8::9]:4711"], "2001:db8::9"),
+        (["X-Forwarded-For: ::ffff:198.51.100.9"], "198.51.100.9"),
+        (["Forwarded: for=1.1.1.1", "X-Forwarded-For: 198.51.100.9"], "198.51.100.9"),
+        (['Forwarded: for="[2001:db8::9]:4711"', "Forwarded: for=198.51.100.9"], "198.51.100.9"),
+        (['Forwarded: for="1.1.1.1', "Forwarded: for=198.51.100.9"], "10.0.0.7:50000"),
+    ],
+)
+def test_client_of_a_proxy_that_sends_more_than_one_header(
+    fields: list[str], name: str, shortcuts: bool
+) -> None:
+    server = configured("10.0.0.7", debug=True, shortcuts=shortcuts)
+    lines = "\r\n".join(fields)
+    for headers in (handshake(), {"accept": STREAM}):
+        line = opened(server, NEAR)
+        head = request("/channels/a", host="push.example", **headers)
+        with Log() as log:
+            line.send(head.replace(b"\r\n", f"\r\n{lines}\r\n".encode(), 1))
+            line.vanish()
+        [came] = [text for text in log.take() if " came by " in text]
+        assert came.partition(" ")[0] == name
 
 
 def test_error_page_has_the_words_of_the_refusal() -> None:
