@@ -33,7 +33,10 @@ export class Keeper {
 
 /** The headers of a request with this token or key. */
 export function credentialHeaders(value) {
-  return value ? { Authorization: `Bearer ${value.text}` } : {};
+  if (!value) return {};
+  // The server reads UTF-8; fetch() sends each character as a byte, and refuses others.
+  const bytes = Array.from(new TextEncoder().encode(value.text), (byte) => String.fromCharCode(byte));
+  return { Authorization: `Bearer ${bytes.join("")}` };
 }
 
 /** The JSON of the answer, `{ok, status, content}`; `content.error` has the reason of a refusal. */

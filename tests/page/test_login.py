@@ -59,6 +59,15 @@ def test_a_channel_that_needs_a_key_says_so_and_shows_a_field(closed: Site) -> N
     assert sent(closed, "connect")[-1]["headers"] == {"x-api-key": KEY}
 
 
+@pytest.mark.parametrize("key", ["ключ", "größe und 鍵 🔑"])
+def test_a_key_may_have_any_characters(closed: Site, key: str) -> None:
+    closed.credentials = {key: OPERATOR}
+    page = closed.open()
+    give(page, key)
+    is_live(page)
+    assert sent(closed, "connect")[-1]["headers"] == {"x-api-key": key}
+
+
 def test_a_token_is_the_token_of_the_connection(closed: Site) -> None:
     closed.accepts = ["token", "key"]
     closed.credentials = {"a.b.c": {"by": "token", "user": "ann", "seconds": 3600}}
