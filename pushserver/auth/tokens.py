@@ -95,6 +95,7 @@ class Verifier:
             _refuse(
                 "this is a token of a subscription (it has the claim channel), not of a connection"
             )
+        _check_no_bytes(claims, "")
         user = self._user(claims)
         return Identity(
             user=user,
@@ -282,12 +283,17 @@ def _expired(claim: str, end: float, now: float) -> ExpiredToken:
     )
 
 
-def _grant(channel: str, options: Claims, expires: float, where: str) -> Grant:
+def _check_no_bytes(options: Claims, where: str) -> None:
+    """Refuse the claims of Centrifugo that are bytes in place of JSON."""
     for name in ("b64info", "b64data"):
         if name in options:
             _refuse(
                 f"{where}{name} is not supported, expected {name.removeprefix('b64')} with JSON"
             )
+
+
+def _grant(channel: str, options: Claims, expires: float, where: str) -> Grant:
+    _check_no_bytes(options, where)
     override = options.get("override")
     if override is not None and not isinstance(override, dict):
         _refuse(f"{where}override is {_shown(override)}, expected an object")

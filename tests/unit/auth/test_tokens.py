@@ -422,6 +422,14 @@ class TestClaims:
         for user in ("", "a,b", "Zoë", "a" * 128):
             assert connect(of_user(user), personal=True).subs == {}
 
+    @pytest.mark.parametrize("name", ["b64info", "b64data"])
+    def test_bytes_in_place_of_json_are_refused(self, name: str) -> None:
+        expected = f"{name} is not supported, expected {name.removeprefix('b64')} with JSON"
+        assert expected in refusal(of_user() | {name: "e30="})
+        text = token(of_user(channel="news") | {name: "e30="})
+        with pytest.raises(InvalidToken, match=expected):
+            verifier().subscription(text, "news", "42", NOW)
+
     def test_unknown_claims_are_ignored(self) -> None:
         assert connect(of_user(jti="1", scope="a b", nested={"a": [1]})).user == "42"
 
