@@ -217,10 +217,8 @@ class App:
         _check_user(user)
 
         def disconnect() -> None:
-            # All sessions: those of a user have no index before they are admitted.
-            for session in link.node.sessions:
-                if session.info.user == user:
-                    session.disconnect(code, text)
+            for session in link.node.sessions.all_of_user(user):
+                session.disconnect(code, text)
             for reader in link.node.sessions.readers(user):
                 reader.end(code, text)
 

@@ -216,7 +216,8 @@ class Methods:
         if not 3000 <= code <= 4999:
             raise Invalid(f"disconnect.code is {code}, expected 3000 to 4999")
         reason, spared = end.reason or "force disconnect", call.whitelist or ()
-        for session in self._sessions(call):
+        sessions = self._node.sessions.all_of_user(call.user, call.client, call.session)
+        for session in sessions:
             if session.info.client not in spared:
                 session.disconnect(code, reason)
         for reader in self._readers(call):

@@ -35,6 +35,7 @@ class Directory:
         self._by_client: dict[str, ClientSession] = {}
         self._by_secret: dict[str, ClientSession] = {}
         self._by_user: dict[str, dict[ClientSession, None]] = {}
+        self._not_admitted: dict[ClientSession, None] = {}
         self._readers: dict[str, dict[Reader, None]] = {}
 
     def __iter__(self) -> Iterator[ClientSession]:
@@ -43,15 +44,18 @@ class Directory:
     def add(self, session: ClientSession) -> None:
         """Add a session whose user is not known yet."""
         self._by_client[session.info.client] = session
+        self._not_admitted[session] = None
 
     def identify(self, session: ClientSession) -> None:
         """Index the session by its user and its secret too; neither changes afterwards."""
+        self._not_admitted.pop(session, None)
         if session.secret:
             self._by_secret[session.secret] = session
         if session.info.user:
             self._by_user.setdefault(session.info.user, {})[session] = None
 
     def remove(self, session: ClientSession) -> None:
+        self._not_admitted.pop(session, None)
         self._by_client.pop(session.info.client, None)
         self._by_secret.pop(session.secret, None)
         of_user = self._by_user.get(session.info.user)
@@ -80,6 +84,18 @@ class Directory:
     def by_secret(self, secret: str) -> ClientSession | None:
         """The connected session with this secret."""
         return self._by_secret.get(secret)
+
+    def all_of_user(
+        self, user: str, client: str | None = None, secret: str | None = None
+    ) -> list[ClientSession]:
+        """As `of_user`, and the sessions whose `connect` handler has not returned yet.
+
+        Such a handler has admitted the user as it was before: an end is for these sessions too.
+        """
+        found = dict.fromkeys(self.of_user(user, client, secret))
+        if not client and not secret:
+            found |= {s: None for s in self._not_admitted if s.info.user == user}
+        return list(found)
 
     def of_user(
         self, user: str, client: str | None = None, secret: str | None = None

@@ -147,6 +147,7 @@ BOUNDS = {
     "sessions.directory.Directory._by_secret": CONNECTIONS,
     "sessions.directory.Directory._by_user": CONNECTIONS,
     "sessions.directory.Directory._readers": CONNECTIONS,
+    "sessions.directory.Directory._not_admitted": CONNECTIONS,
     "sessions.peers.Peers._due": CONNECTIONS,
     "sessions.peers.Peers._second": CONNECTIONS,
     "sessions.peers.Peers._waking": CONNECTIONS,

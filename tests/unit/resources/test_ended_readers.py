@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from pushserver import PushServer
 from pushserver.config.settings import Auth, Config
@@ -114,3 +115,26 @@ def test_one_stream_is_ended_by_its_client_or_spared(server: Server) -> None:
     for line in lines:
         line.vanish()
     assert not server.node.sessions.readers("ann")
+
+
+@pytest.mark.parametrize(("user", "ends"), [("ann", True), ("bob", False), ("", False)])
+def test_disconnect_ends_a_client_whose_connect_handler_still_runs(user: str, ends: bool) -> None:
+    app, waiting = PushServer(), Deferred[None]()
+
+    @app.on("connect")
+    async def connect(client: Any) -> None:
+        client.user = "ann"
+        await waiting
+
+    server = Server(config=Config(auth=Auth(api_keys=[KEY])), app=app)
+    server.service.startService()
+    server.clock.advance(0)
+    socket = server.websocket("/connection/websocket")
+    socket.say({"id": 1, "connect": {}})
+    call(server, "disconnect", user)
+    waiting.callback(None)
+    server.clock.advance(0)
+    if ends:
+        assert socket.close() == (3503, "force disconnect")
+    else:
+        assert "connect" in socket.texts()[0]

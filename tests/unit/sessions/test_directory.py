@@ -39,6 +39,22 @@ def test_session_is_found_by_its_client_at_once_and_by_user_and_secret_when_conn
     assert node.sessions.by_secret("s") is session
 
 
+def test_all_sessions_of_a_user_are_also_those_that_are_not_admitted() -> None:
+    node = make_node()
+    session = begin(node, "ann", "s")
+    begin(node, "bob")
+    admitted = connect(node, "ann")
+    assert node.sessions.all_of_user("ann") == [admitted, session]
+    assert node.sessions.all_of_user("ann", admitted.info.client) == [admitted]
+    assert node.sessions.all_of_user("ann", session.info.client) == [session]
+    assert node.sessions.all_of_user("ann", secret="s") == []
+    session.received(CONNECT)
+    assert node.sessions.all_of_user("ann") == [admitted, session]
+    for each in (session, admitted):
+        each.closed()
+    assert node.sessions.all_of_user("ann") == []
+
+
 def test_sessions_of_a_user_are_found_and_no_others() -> None:
     node = make_node()
     one, two, bob, nobody = (connect(node, user) for user in ("ann", "ann", "bob", ""))
