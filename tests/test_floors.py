@@ -22,6 +22,7 @@ FOLDERS = (
     "protocols",
     "auth",
     "config",
+    "diagnosis",
     "hub",
     "sessions",
     "store",

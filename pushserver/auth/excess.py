@@ -18,10 +18,18 @@ class Excesses:
 
     The log has a line a minute for each setting and address, and LOGGED_AT_ONCE for each setting;
     a line ends with the number of excesses since the last one that were not logged. `counts` are
-    the counters of refusals; `clock` is the steady clock.
+    the counters of refusals; `clock` is the steady clock. `remember` gets each excess, `write`
+    those that are logged.
     """
 
-    def __init__(self, counts: Counter[str], clock: Callable[[], float], write: Write):
+    def __init__(
+        self,
+        counts: Counter[str],
+        clock: Callable[[], float],
+        write: Write,
+        remember: Write = lambda *_: None,
+    ):
+        self._remember = remember
         self._counts = counts
         self._clock = clock
         self._write = write
@@ -33,6 +41,7 @@ class Excesses:
         """Count an excess, and log it; `code` is a close code, else the status is logged."""
         setting = error.setting
         self._counts[setting] += 1
+        self._remember(code or error.http_status, address, str(error))
         now = self._clock()
         if now - self._since >= WINDOW_SECONDS:
             self._since = now

@@ -1,4 +1,4 @@
-"""`GET /status?channel=NAME`: failures behind a channel, for its publishers."""
+"""`GET /status`: findings about the server, and failures behind a channel for its publishers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Any
 from twisted.web.server import Request
 
 from pushserver.channels.names import check_name
+from pushserver.diagnosis.facts import Facts
+from pushserver.diagnosis.server_findings import server_findings
 from pushserver.web.gate import Gate
 from pushserver.web.resource import Answer, LeafResource, Refusal, answer_json
 
 
 class StatusResource(LeafResource):
-    """`{"time", "sources": [...], "handlers": [...]}` of one channel.
+    """`{"time", "sources": [...], "handlers": [...]}` of one channel, with `?channel=NAME`.
 
-    `sources` returns the status of each source, `failures` the last failures of the handlers for
-    a channel, `clock` Unix seconds.
+    Without it, `{"facts": {...}, "findings": [...]}` of the server, for keys that may administer
+    all of it. `facts` returns those with the facts about the request, `sources` returns the status
+    of each source, `failures` the last failures of the handlers for a channel, `clock` Unix
+    seconds.
     """
 
     def __init__(
@@ -25,21 +29,25 @@ class StatusResource(LeafResource):
         sources: Callable[[], list[Any]],
         failures: Callable[[str], list[Any]],
         clock: Callable[[], float],
+        facts: Callable[[Request], Facts],
     ):
         super().__init__()
         self._gate = gate
         self._sources = sources
         self._failures = failures
         self._clock = clock
+        self._facts = facts
 
     def answer_get(self, request: Request) -> Answer:
         key = self._gate.caller(request)
+        if b"channel" not in request.args:
+            if key is None or not key.allows("admin", None):
+                return _denied(request, "the server is only for keys with the scope admin")
+            facts = self._facts(request)
+            return answer_json(request, {"facts": facts, "findings": server_findings(facts)})
         name = "" if key is None else _name(request)
         if key is None or not key.allows("publish", name):
-            # Not a Refusal, which is logged: live pages send this request by themselves.
-            request.setResponseCode(403)
-            message = "the status of a channel is only for those who may publish (auth.api_keys)"
-            return answer_json(request, {"error": {"code": 403, "message": message}})
+            return _denied(request, "a channel is only for those who may publish")
         return answer_json(
             request,
             {
@@ -48,6 +56,13 @@ class StatusResource(LeafResource):
                 "handlers": self._failures(name),
             },
         )
+
+
+def _denied(request: Request, rule: str) -> Answer:
+    # Not a Refusal, which is logged: live pages send this request by themselves.
+    request.setResponseCode(403)
+    message = f"the status of {rule} (auth.api_keys)"
+    return answer_json(request, {"error": {"code": 403, "message": message}})
 
 
 def _name(request: Request) -> str:

@@ -11,6 +11,7 @@ from pushserver.auth.proxies import Proxies
 from pushserver.auth.publications import Publications
 from pushserver.auth.quotas import Addresses, Connections
 from pushserver.config.limits import Limits
+from pushserver.diagnosis.recent_refusals import RecentRefusals
 from pushserver.hub.metrics import Metrics
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.unsent import Unsent
@@ -57,13 +58,15 @@ def make_bounds(
     proxies: Proxies,
     metrics: Metrics,
     reactor: Reactor,
+    clock: Callable[[], float],
     monotonic: Callable[[], float],
     shortcuts: bool,
 ) -> PeerBounds:
-    """The bounds of one server; `metrics` counts its refusals."""
+    """The bounds of one server; `metrics` counts its refusals, `clock` returns Unix seconds."""
     address_of = partial(client_address, proxies=proxies)
-    refusals = RefusalLog(monotonic, address_of, metrics.denied)
-    excesses = Excesses(metrics.refusals, monotonic, refusals.write_excess)
+    recent = RecentRefusals(clock)
+    refusals = RefusalLog(monotonic, address_of, metrics.denied, recent)
+    excesses = Excesses(metrics.refusals, monotonic, refusals.write_excess, recent.note)
     addresses = Addresses(Proxies.of(limits.exempt_networks), proxies)
     connections = Connections(
         limits.connections, limits.connections_per_address, limits.new_connections_per_second

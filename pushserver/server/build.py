@@ -26,6 +26,7 @@ from pushserver.hub.metrics import Metrics
 from pushserver.resources.pages import Pages
 from pushserver.server.bounds import make_bounds
 from pushserver.server.collector import ServerCollector
+from pushserver.server.facts import ServerFacts
 from pushserver.server.front import Base, make_front
 from pushserver.server.live import Live, lasting
 from pushserver.server.logging import connection_log, report, run
@@ -82,7 +83,7 @@ def build(
         threads = ThreadPool(reactor, monotonic, limits.handler_threads)
     handlers = make_handlers(app, limits, reactor, monotonic, threads, broker.metrics)
     proxies = Proxies.of(config.server.trusted_proxies)
-    peers = make_bounds(limits, proxies, broker.metrics, reactor, monotonic, shortcuts)
+    peers = make_bounds(limits, proxies, broker.metrics, reactor, clock, monotonic, shortcuts)
     identification = Identification(
         Keys(),
         NoTokens(),
@@ -123,6 +124,7 @@ def build(
         debug,
         readiness,
         collector,
+        ServerFacts(node, peers, readiness, storage),
         Turns(reactor, monotonic),
         Pollings(peers.unread, peers.admission, reactor, connection_log(debug)),
         Pages(),

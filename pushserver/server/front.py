@@ -42,6 +42,7 @@ from pushserver.resources.static import PublicFiles
 from pushserver.resources.status import StatusResource
 from pushserver.server.bounds import PeerBounds
 from pushserver.server.collector import ServerCollector
+from pushserver.server.facts import ServerFacts
 from pushserver.server.jwks import PublishedKeys, published_keys
 from pushserver.server.logging import connection_log
 from pushserver.server.readiness import Readiness
@@ -78,6 +79,7 @@ class Base:
     debug: bool
     readiness: Readiness
     collector: ServerCollector
+    facts: ServerFacts
     turns: Turns
     pollings: Pollings
     pages: Pages
@@ -159,6 +161,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         lambda: [runner.status() for runner in runners],
         (lambda channel: []) if base.handlers is None else base.handlers.failures,
         node.clock,
+        lambda request: base.facts.of(request, config, trust, runners),
     )
     server = replace(server, front_channel=front_channel(server, runners))
     monitoring = {

@@ -9,6 +9,7 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from pushserver.auth.wrong_keys import group
+from pushserver.diagnosis.recent_refusals import RecentRefusals
 from pushserver.usercode.rate import Rate
 
 PER_SECOND = 0.5
@@ -31,7 +32,8 @@ class RefusalLog:
     A line has the number of refusals since the last line that were not logged. The address comes
     before all that the peer may choose, so that a line cannot name another one (docs/security.md
     has a filter for fail2ban). The query is left out, as it may have secrets. `counts` are the
-    counters of refusals by status or code, whether logged or not.
+    counters of refusals by status or code, and `recent` remembers their causes, whether logged or
+    not.
     """
 
     _log = Logger()
@@ -41,7 +43,9 @@ class RefusalLog:
         clock: Callable[[], float],
         address: Callable[[Request], str | None],
         counts: Counter[str],
+        recent: RecentRefusals,
     ):
+        self.recent = recent
         self._counts = counts
         self._clock = clock
         self.address = address
@@ -61,6 +65,7 @@ class RefusalLog:
 
     def _write(self, status: int, address: str | None, target: str, reason: str) -> None:
         self._counts[str(status)] += 1
+        self.recent.note(status, address, reason)
         if not self._has_room(status, group(address)):
             self._suppressed += 1
             return

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 
 from pushserver import PushServer
-from pushserver.config.settings import Auth, Config
+from pushserver.config.settings import Auth, Config, KeySettings
 from pushserver.config.settings import Server as ServerSection
 from pushserver.sources.engine.record import describe
 from pushserver.sources.interface import Feed
@@ -122,7 +123,7 @@ class TestTheSourcesOfAChannel:
     @pytest.mark.parametrize(
         ("query", "words"),
         [
-            ("", "0 channels, expected one channel=NAME"),
+            ("?channel=", "invalid channel name"),
             ("?channel=a&channel=b", "2 channels"),
             ("?channel=a+b", "invalid channel name"),
             ("?channel=%FF", "invalid channel name"),
@@ -166,7 +167,7 @@ class TestAccess:
             ({"origin": "null"}, HERE),
         ],
     )
-    @pytest.mark.parametrize("query", ["?channel=numbers", "?channel=a+b", ""])
+    @pytest.mark.parametrize("query", ["?channel=numbers", "?channel=a+b"])
     def test_others_are_refused_without_a_log_message(
         self, server: TestServer, headers: dict[str, str], peer: IAddress, query: str
     ) -> None:
@@ -176,6 +177,71 @@ class TestAccess:
         words = "the status of a channel is only for those who may publish (auth.api_keys)"
         assert answer.error == (403, words)
         assert b"trouble" not in page(server, peer, **headers)
+
+
+class TestTheServer:
+    """`/status` without a channel."""
+
+    def test_has_facts_and_findings(self, server: TestServer) -> None:
+        answer = ask(server, "/status")
+        assert (answer.status, answer["cache-control"]) == (200, "no-store")
+        facts, findings = answer.json["facts"], answer.json["findings"]
+        assert facts["time"] == 1_000.0
+        assert [source["name"] for source in facts["sources"]] == ["halting", "broken"]
+        assert facts["store"] is None
+        assert facts["max_descriptors"] > 0
+        broken = next(each for each in findings if each["text"].startswith("broken "))
+        assert broken == {
+            "level": "error",
+            "subject": "sources",
+            "text": "broken of channel elsewhere fails: OSError: no sensor",
+            "fix": "journalctl -u pushserver | grep -A 20 'source broken'",
+        }
+        assert all(each["fix"] or each["level"] == "ok" for each in findings)
+
+    def test_lists_recent_refusals_with_their_causes(self, server: TestServer) -> None:
+        for _ in range(3):
+            ask(server, "/channels/numbers", origin=FOREIGN)
+        ask(server, "/channels/numbers", "POST", x_api_key="guess")
+        key, page = ask(server, "/status").json["facts"]["refusals"]
+        assert (key["status"], key["setting"], key["count"]) == (401, "auth.api_keys", 1)
+        assert (page["status"], page["setting"]) == (403, "server.allowed_origins")
+        assert (page["address"], page["count"], page["time"]) == ("127.0.0.1", 3, 1_000.0)
+        assert "guess" not in json.dumps([key, page])
+
+    def test_shows_the_headers_of_a_request_and_how_they_count(self, server: TestServer) -> None:
+        request = ask(
+            server, "/status", x_forwarded_for="192.0.2.1", host="push.example", x_api_key=KEY
+        ).json["facts"]["request"]
+        assert request == {
+            "version": "HTTP/1.1",
+            "peer": "127.0.0.1",
+            "client": "127.0.0.1",
+            "origin": "http://push.example",
+            "headers": {"Host": "push.example", "X-Forwarded-For": "192.0.2.1"},
+            "forwarded_by": "x-forwarded-for",
+            "trusted": False,
+        }
+
+    @pytest.mark.parametrize("key", ["", "narrow", "publisher"])
+    def test_is_only_for_keys_that_administer_all_of_it(self, key: str) -> None:
+        keys = {
+            "narrow": KeySettings(key="narrow", may=["admin"], channels=["orders"]),
+            "publisher": KeySettings(key="publisher", may=["publish", "read"]),
+        }
+        config = replace(CONFIG, auth=Auth([KEY], keys=keys))
+        with TestServer(config=config) as server, Log() as log:
+            answer = ask(server, "/status", x_api_key=key) if key else ask(server, "/status")
+            assert ask(server, "/status", x_api_key=KEY).status == 200
+        assert log.take() == []
+        words = "the status of the server is only for keys with the scope admin (auth.api_keys)"
+        assert answer.error == (403, words)
+
+    def test_never_has_a_key_or_a_cookie(self, server: TestServer) -> None:
+        answer = ask(server, "/status", x_api_key=KEY, cookie="session=c00kie")
+        assert answer.status == 200
+        assert KEY.encode() not in answer.body
+        assert b"c00kie" not in answer.body
 
 
 def test_guessed_key_is_refused_as_everywhere(server: TestServer) -> None:

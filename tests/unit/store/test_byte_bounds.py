@@ -57,6 +57,7 @@ BOUNDS = {
     "channels.publication._INFO_BYTES": MEMORY,
     "channels.publication._TAGS_BYTES": MEMORY,
     "channels.publication._TAG_BYTES": MEMORY,
+    "diagnosis.server_findings.LOW_BYTES": "none: free space of a disk, for a warning",
     "hub.fanout.JOINED_BYTES": "as QUEUE_BYTES, of one batch",
     "hub.fanout.QUEUE_BYTES": SUM,
     "hub.fanout.SOCKET_BYTES": PACE,

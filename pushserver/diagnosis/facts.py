@@ -1,0 +1,78 @@
+"""The facts about a running server from which its findings are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pushserver.diagnosis.recent_refusals import RecentRefusal
+
+
+class SourceStatus(Protocol):
+    """The status of a source, as far as the findings need it; see `sources.engine.runner`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def channel(self) -> str: ...
+    @property
+    def last_error(self) -> str: ...
+    @property
+    def last_failure(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """The store: `problem` is the error of the last commit, `waiting` publications wait for one.
+
+    `free_bytes` are those of its disk; None where the system does not say.
+    """
+
+    path: str
+    problem: str = ""
+    waiting: int = 0
+    bytes: int = 0
+    free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """A request as it arrived: its HTTP version, its peer, and the headers about its sender.
+
+    `client` is the address that limits and the log use; the addresses are None on a Unix socket.
+    `origin` is the server's own origin for this request. `forwarded_by`: see
+    `web.checks.forwarded_by`. `trusted`: whether the peer is one of `trusted_proxies`.
+    """
+
+    version: str = "HTTP/1.1"
+    peer: str | None = "127.0.0.1"
+    client: str | None = "127.0.0.1"
+    origin: str = "http://localhost:8080"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    forwarded_by: str = ""
+    trusted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A server at one moment; `time` in Unix seconds, `uptime` in seconds.
+
+    `checks`: those of `/health/ready`, each with its problem. `connections`: the open ones;
+    `descriptors` and `max_descriptors`: open files of the process, None where the system does not
+    say. `limits`: the settings of `[limits]`.
+    """
+
+    time: float
+    uptime: float
+    versions: Mapping[str, str]
+    checks: Mapping[str, str]
+    connections: int
+    descriptors: int | None
+    max_descriptors: int | None
+    limits: Mapping[str, object]
+    store: StoreFacts | None
+    sources: Sequence[SourceStatus]
+    refusals: Sequence[RecentRefusal]
+    request: RequestFacts
+    has_keys: bool = True

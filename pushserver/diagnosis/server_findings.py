@@ -1,0 +1,177 @@
+"""Findings from the facts about a running server."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from os.path import dirname
+from typing import cast
+
+from pushserver.auth.origin import loopback_address
+from pushserver.diagnosis.facts import Facts, RequestFacts, StoreFacts
+from pushserver.diagnosis.finding import Finding
+from pushserver.diagnosis.remedies import (
+    FORWARDED_FOR,
+    LOG,
+    UPGRADE,
+    configured,
+    remedy,
+    sent_headers,
+)
+
+NEARLY = 0.8
+"""The part of a limit at which a finding warns."""
+SPARE_FILES = 200
+"""Open files besides those of connections: the store, its log, listening sockets, and the
+connections over the limit that programs on the machine may open."""
+LOW_BYTES = 268_435_456
+"""Free space of the disk of the store below which a finding warns, or the size of its file."""
+
+
+def server_findings(facts: Facts) -> list[Finding]:
+    """All findings; those of one subject follow each other."""
+    return [
+        *_versions(facts),
+        *_checks(facts),
+        *_connections(facts),
+        *_store(facts.store),
+        *_sources(facts),
+        *_request(facts.request, facts.has_keys),
+        *_refusals(facts),
+    ]
+
+
+def _versions(facts: Facts) -> Iterator[Finding]:
+    versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+    yield Finding("ok", "versions", f"{versions}; up for {facts.uptime:.0f} s")
+
+
+def _checks(facts: Facts) -> Iterator[Finding]:
+    for name, problem in facts.checks.items():
+        # The store has a finding with more details.
+        if problem and name != "store":
+            yield Finding("error", "health", f"{name}: {problem}", LOG)
+
+
+def _connections(facts: Facts) -> Iterator[Finding]:
+    most = int(cast(int, facts.limits["connections"]))
+    files, bound = facts.descriptors, facts.max_descriptors
+    text = f"{facts.connections} of {most} connections"
+    if facts.connections >= NEARLY * most:
+        yield Finding(
+            "warning",
+            "connections",
+            f"{text} are open (limits.connections)",
+            configured("limits.connections", 2 * most),
+        )
+    else:
+        yield Finding("ok", "connections", text)
+    if files is None or bound is None:
+        return
+    needed = most + SPARE_FILES
+    text = f"{files} of {bound} files are open"
+    raised = f"# systemctl edit pushserver\n[Service]\nLimitNOFILE={max(needed, 2 * bound)}"
+    if files >= NEARLY * bound:
+        yield Finding("error", "open files", text, raised)
+    elif bound < needed:
+        yield Finding(
+            "note",
+            "open files",
+            f"{text}, but limits.connections is {most}, which need {needed}",
+            f"# systemctl edit pushserver\n[Service]\nLimitNOFILE={needed}",
+        )
+    else:
+        yield Finding("ok", "open files", text)
+
+
+def _store(store: StoreFacts | None) -> Iterator[Finding]:
+    if store is None:
+        yield Finding(
+            "note",
+            "store",
+            "histories end with the process (store.path is empty)",
+            configured("store.path", "/var/lib/pushserver/history.db"),
+        )
+        return
+    folder = shlex.quote(dirname(store.path) or ".")
+    free = store.free_bytes
+    if store.problem:
+        fix = f"df -h {folder}; ls -ld {folder} {shlex.quote(store.path)}"
+        text = f"cannot be written, {store.waiting} publications wait: {store.problem}"
+        yield Finding("error", "store", text, fix)
+    elif free is not None and free < max(LOW_BYTES, store.bytes):
+        text = f"{store.path} has {_size(store.bytes)}, and its disk only {_size(free)} free"
+        command = f"pushserver store compact --store {shlex.quote(store.path)}"
+        fix = f"{command}  # while the server is stopped"
+        yield Finding("warning", "store", text, fix)
+    else:
+        space = "" if free is None else f", its disk {_size(free)} free"
+        yield Finding("ok", "store", f"{store.path} has {_size(store.bytes)}{space}")
+
+
+def _sources(facts: Facts) -> Iterator[Finding]:
+    broken = False
+    for source in facts.sources:
+        error = source.last_error or source.last_failure
+        if error:
+            broken = True
+            when = "fails" if source.last_error else "works again after"
+            text = f"{source.name} of channel {source.channel} {when}: {error}"
+            fix = f"journalctl -u pushserver | grep -A 20 {shlex.quote('source ' + source.name)}"
+            yield Finding("error" if source.last_error else "note", "sources", text, fix)
+    if facts.sources and not broken:
+        yield Finding("ok", "sources", f"all of {len(facts.sources)} work")
+
+
+def _request(request: RequestFacts, has_keys: bool) -> Iterator[Finding]:
+    headers = ", ".join(f"{name}: {value}" for name, value in request.headers.items())
+    peer = request.peer or "a Unix socket"
+    text = f"{request.version} from {peer}, with {headers or 'no header about the sender'}"
+    yield Finding("ok", "headers", f"{text}; the server's own URL is {request.origin}")
+    if not request.forwarded_by:
+        return
+    if request.version == "HTTP/1.0":
+        text = "the proxy speaks HTTP/1.0, which has no WebSockets"
+        yield Finding("warning", "headers", text, UPGRADE)
+    names = {name.lower() for name in request.headers}
+    if not names & {"x-forwarded-for", "forwarded"}:
+        text = f"the proxy does not send X-Forwarded-For: the address of all its clients is {peer}"
+        yield Finding("warning", "headers", text, FORWARDED_FOR)
+    elif not request.trusted:
+        yield Finding(
+            "warning",
+            "headers",
+            f"the proxy {peer} is not trusted: limits and the log take its address for that of all"
+            " its clients (server.trusted_proxies)",
+            configured("server.trusted_proxies", [request.peer or "unix"]),
+        )
+    if not names & {"x-forwarded-proto", "forwarded"}:
+        text = "the proxy does not send X-Forwarded-Proto, which pages over https need"
+        yield Finding("warning", "headers", text, sent_headers(["X-Forwarded-Proto"]))
+    near = request.peer is None or loopback_address(request.peer)
+    if near and not has_keys:
+        yield Finding(
+            "warning",
+            "keys",
+            "a proxy on this machine forwards requests, and no key is configured (auth.api_keys)",
+            "pushserver key new --name NAME --may publish",
+        )
+
+
+def _refusals(facts: Facts) -> Iterator[Finding]:
+    if not facts.refusals:
+        yield Finding("ok", "refusals", "none since the start")
+    for refusal in facts.refusals:
+        last = datetime.fromtimestamp(refusal.time, UTC).isoformat(" ", "seconds")
+        times = f"{refusal.count} times, last" if refusal.count > 1 else "once,"
+        yield Finding(
+            "warning",
+            "refusals",
+            f"{refusal.status} to {refusal.address}: {refusal.reason} ({times} {last})",
+            remedy(refusal.status, refusal.reason, facts.limits),
+        )
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
