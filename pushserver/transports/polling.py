@@ -23,6 +23,9 @@ from pushserver.web.admission import Admission
 PAYLOAD_BYTES = 65_536
 """The bytes after which a GET is answered with no more packets."""
 
+PAYLOAD_PACKETS = 16
+"""The most packets of an answer: python-engineio (4.15) closes the connection after one more."""
+
 LOST = 1001
 """The end of a client that dropped a connection with a waiting GET: packets may be lost."""
 
@@ -87,6 +90,7 @@ class PollingTransport:
         "_poll",
         "_polls_no_more",
         "_reactor",
+        "_rest",
         "_slow",
         "_upgrading",
         "blocked_at",
@@ -116,6 +120,9 @@ class PollingTransport:
         self._poll: Deferred[bytes] | None = None
         self._polls_no_more = polls_no_more
         self._reactor = reactor
+        # Packets that were taken from the backlog and not sent, and where they begin: those of
+        # PAYLOAD_BYTES and one frame at most.
+        self._rest = b"", 0
         self._slow = slow
         self._upgrading = False
 
@@ -172,6 +179,7 @@ class PollingTransport:
         if self._poll is not None:
             self._answer(*filter(None, (self._take(), last)))
         self._backlog.clear()
+        self._rest = b"", 0
         conversation, self.conversation = self.conversation, None
         self._polls_no_more()
         if conversation is not None:
@@ -190,8 +198,8 @@ class PollingTransport:
             reason = "a second GET came while one waited"
             self.conversation.disconnect(centrifuge.BAD_FRAME, reason)
             return b""
-        if self._backlog or self._upgrading:
-            return self._take() or _NOOP
+        if (payload := self._take()) or self._upgrading:
+            return payload or _NOOP
         self._poll = Deferred()
         return self._poll
 
@@ -229,7 +237,16 @@ class PollingTransport:
             poll.callback(SEPARATOR.join(packets))
 
     def _take(self) -> bytes:
-        return self._backlog.take_whole(PAYLOAD_BYTES).removesuffix(SEPARATOR)
+        """The next packets; empty if none wait."""
+        packets, start = self._rest
+        if start == len(packets):
+            packets, start = self._backlog.take_whole(PAYLOAD_BYTES), 0
+        end = start
+        for _ in range(PAYLOAD_PACKETS):
+            if end < len(packets):
+                end = packets.index(SEPARATOR, end) + 1
+        self._rest = (packets, end) if end < len(packets) else (b"", 0)
+        return packets[start:end].removesuffix(SEPARATOR)
 
     # --- for an upgrade ---------------------------------------
 
@@ -255,7 +272,7 @@ class PollingTransport:
         self._answer(_NOOP)
         self._polls_no_more()
         conversation.take_over(transport)
-        if self._backlog:
+        if self._backlog or self._rest[0]:
             transport.replay(self._frames(transport.format))
         return True
 

@@ -19,6 +19,7 @@ from pushserver.config.settings import Server as ServerConfig
 from pushserver.hub import fanout
 from pushserver.protocols.engineio import MAX_PACKETS
 from pushserver.sessions.probe import UPGRADE_SECONDS
+from pushserver.transports.polling import PAYLOAD_PACKETS
 from tests.unit.fakes.socketio import event
 from tests.unit.fakes.tools import drive
 from tests.unit.fakes.web import Line, Log, Response, Server, Socket, handshake, masked
@@ -143,6 +144,19 @@ class TestPolling:
             assert sum(map(len, found)) < 250_000
             got += found
         assert [event(text.decode(), "/a")[1][0] for text in got[1:]] == list(range(300))
+
+    def test_answers_with_few_packets_at_once_for_the_python_client(self) -> None:
+        server = Server()
+        poller = Poller(server, "/a")
+        line = poller.wait()
+        line.settle()
+        for n in range(50):
+            server.publish("a", n)
+        answers = [packets(line.response()), *(poller.get() for _ in range(4))]
+        assert max(map(len, answers)) == PAYLOAD_PACKETS == 16
+        got = [packet for answer in answers for packet in answer]
+        assert got == [b'42/a,["message",%d]' % n for n in range(50)]
+        assert is_waiting(poller.wait())
 
     def test_pings_the_client_which_posts_its_pong(self) -> None:
         server = Server()
