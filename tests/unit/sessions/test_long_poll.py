@@ -85,6 +85,15 @@ def test_request_is_answered_once() -> None:
     assert len(request.bodies) == 1
 
 
+def test_request_whose_client_leaves_after_the_answer_is_counted_once() -> None:
+    node = make_node()
+    request = Request(node)
+    assert (node.metrics.opened, node.metrics.closed) == ({"long-poll": 1}, {})
+    publish(node, "a")
+    request.poll.leave()
+    assert (node.metrics.opened, node.metrics.closed) == ({"long-poll": 1}, {"long-poll": 1})
+
+
 def test_cancelled_request_is_not_answered() -> None:
     node = make_node()
     request = Request(node)
