@@ -61,6 +61,14 @@ class Presence:
         """Push joins and leaves to this subscriber of the channel, until it leaves itself."""
         self._observers.setdefault(channel, {})[observer] = None
 
+    def ignore(self, channel: str, subscriber: Subscriber) -> None:
+        """Push no more joins and leaves to this subscriber; does nothing if none were."""
+        observers = self._observers.get(channel)
+        if observers is not None:
+            observers.pop(subscriber, None)  # type: ignore[call-overload]
+            if not observers:
+                del self._observers[channel]
+
     def own_join(self, channel: str, observer: Observer) -> bytes:
         """The push of the observer's own join, which Centrifugo sends too; empty for no observer.
 
@@ -76,11 +84,8 @@ class Presence:
         self._push(channel, subscriber, centrifuge.join_push)
 
     def _left(self, channel: str, subscriber: Subscriber) -> None:
-        observers = self._observers.get(channel)
-        if observers is not None:
-            observers.pop(subscriber, None)  # type: ignore[call-overload]
-            if not observers:
-                del self._observers[channel]
+        if channel in self._observers:
+            self.ignore(channel, subscriber)
             self._push(channel, subscriber, centrifuge.leave_push)
         if self._infos:
             self._infos.pop((channel, subscriber), None)

@@ -253,7 +253,9 @@ class Methods:
         expires = call.expire_at or 0
         _check_unit(expires)
         expired = call.expired or 0 < expires <= self._node.clock()
-        for session in self._sessions(call):
+        sessions = self._node.sessions
+        found = sessions.all_of_user if expired else sessions.of_user
+        for session in found(call.user, call.client, call.session):
             if expired:
                 session.disconnect(centrifuge.EXPIRED, "expired")
             elif expires and session.connected:

@@ -14,7 +14,7 @@ from twisted.web.server import Request
 from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.publication import Draft, Receipt
-from pushserver.errors import InvalidData, InvalidKey, PushServerError, TooMany, Unavailable
+from pushserver.errors import Denied, InvalidData, InvalidKey, PushServerError, TooMany, Unavailable
 from pushserver.sessions.command_queue import COMMANDS
 from pushserver.sessions.node import Node
 from pushserver.usercode.coroutines import start
@@ -35,7 +35,7 @@ PAUSE_SECONDS = 0.01
 """The pause between two looks for that room."""
 
 Admit = Callable[[int], None]
-"""Counts publications of the publisher; raises TooMany."""
+"""Counts publications of the publisher; raises TooMany, and Denied if it may not any more."""
 
 Ask = Callable[[bytes], Awaitable[None]]
 """Lets the application decide about the data of a publication; raises its refusal."""
@@ -146,7 +146,7 @@ async def publish_lines(
     while group:
         try:
             await _wait_for_admission(node, admit, len(group))
-        except TooMany as error:
+        except (Denied, TooMany) as error:
             return _failure(request, group[0][0], error, outcome.published)
         await _publish(group, draft, node, outcome, ask)
         if outcome.failed is not None:
@@ -214,7 +214,10 @@ def _drafts(lines: list[Line], draft: Draft, group: _Group) -> Iterator[tuple[in
 
 
 async def _wait_for_admission(node: Node, admit: Admit, count: int) -> None:
-    """Wait until the rates of the publisher allow so many lines; raises TooMany if that is long."""
+    """Wait until the rates of the publisher allow so many lines; raises TooMany if that is long.
+
+    Raises Denied if the publisher may not publish any more.
+    """
     until = node.monotonic() + ROOM_SECONDS
     while True:
         try:

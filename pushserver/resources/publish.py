@@ -42,14 +42,14 @@ async def publish(
     key, address = _key(request), gate.address(request)
     by = publisher(identity, address)
     draft = Draft(channel, b"", _event(request), _tags(request), info, key, by)
-    admit = partial(_admit, node, identity, address)
     ask = None
     if handled:
         session = RequestSession(identity, gate.visit(request, "http"))
-        ask = partial(node.handlers.publish, session, channel)
+        ask = partial(_ask, node, gate, session, channel)
     if media_type(content_type) in MEDIA_TYPES:
+        admit = partial(_admit, node, gate, identity, channel, address)
         return await bulks.publish(request, draft, body, node, admit, ask)
-    admit(1)
+    node.publications.check(identity, address)
     data = read_body(content_type, body, _compact, msgspec.json.encode)
     if ask is not None:
         await ask(data)
@@ -60,8 +60,18 @@ async def publish(
     )
 
 
-def _admit(node: Node, identity: Identity, address: str | None, count: int) -> None:
+def _admit(
+    node: Node, gate: Gate, identity: Identity, channel: str, address: str | None, count: int
+) -> None:
+    """Count some lines of a body; its publication may take minutes, so the rules may change."""
+    gate.check_still_publisher(identity, channel)
     node.publications.check(identity, address, count)
+
+
+async def _ask(node: Node, gate: Gate, session: RequestSession, channel: str, data: bytes) -> None:
+    await node.handlers.publish(session, channel, data)
+    # The rules may have changed while the handler ran.
+    gate.check_still_publisher(session.identity, channel)
 
 
 def _compact(text: bytes) -> bytes:

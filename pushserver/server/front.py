@@ -16,7 +16,6 @@ from pushserver.auth.allowed_origins import Origins
 from pushserver.auth.keys import Keys
 from pushserver.auth.origin import host_name
 from pushserver.auth.proxies import Proxies, Trust
-from pushserver.auth.token_keys import TokenKey
 from pushserver.auth.tokens import Verifier
 from pushserver.config.keys import make_keys
 from pushserver.config.secret_files import MAX_SECRET_BYTES, read_file
@@ -110,10 +109,6 @@ class Front:
     metrics_root: Resource
     shortcut: Shortcut | None
     sources: Sequence[Running]
-
-    def accepts(self, key: TokenKey) -> bool:
-        """Whether a token that this key verified is still valid."""
-        return self.verifier is not None and self.verifier.accepts(key)
 
     def tokens(self, clock: Callable[[], float]) -> Tokens:
         """The tokens that it accepts; `clock` returns Unix seconds."""

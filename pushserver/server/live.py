@@ -243,8 +243,8 @@ class Live:
 
     async def _apply_in_turns(self, number: int) -> None:
         """End subscriptions and cut histories, until the next reload begins anew."""
-        base, front = self._base, self._front
-        for _ in Recheck(base.node, front.keys, front.accepts).run():
+        base = self._base
+        for _ in Recheck(base.node).run():
             await deferLater(base.reactor, 0)
             if self._round != number:
                 return

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pushserver.auth.identity import Grant, Identity
+from pushserver.auth.token_keys import TokenKey
 from pushserver.auth.tokens import Verifier
 from pushserver.errors import UnknownKeyId
 from pushserver.server.jwks import PublishedKeys
@@ -35,6 +36,10 @@ class VerifiedTokens:
         return await self._verified(
             lambda: self._verifier.subscription(text, channel, user, self._clock())
         )
+
+    def accepts(self, key: TokenKey) -> bool:
+        """Whether a token that this key verified is still valid; another verifier may have it."""
+        return self._verifier.accepts(key)
 
     async def _verified(self, verify: Callable[[], Proof]) -> Proof:
         try:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
-from pushserver.auth.identity import ANONYMOUS
+from pushserver.auth.identity import ANONYMOUS, Grant
 from pushserver.auth.permissions import Action
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
@@ -136,6 +136,7 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     last, data = _initial(session, request)
     if handled:
         await session.node.handlers.subscribe(session, channel, _text(request.data))
+        _check_again(session, "subscribe", channel, grant)
     # The client's own subscription replaces one by the server.
     session.leave(channel)
     position = Position(request.epoch, request.offset) if request.recover else None
@@ -249,6 +250,7 @@ async def publish(session: Session, text: bytes) -> Struct:
     data = centrifuge.request_data(bytes(request.data))
     if handled:
         await handlers.publish(session, channel, data)
+        _check_again(session, "publish", channel, session.token_grant(channel))
     await node.publish(Draft(channel, data, info=node.presence.info(channel, session)))
     return centrifuge.Empty()
 
@@ -317,7 +319,18 @@ async def _readable(session: Session, action: Action, name: str) -> str:
     grant = session.token_grant(channel)
     if session.node.permissions.check(action, channel, session.identity, grant, member):
         await session.node.handlers.subscribe(session, channel, b"")
+        _check_again(session, action, channel, grant, member and name in session.channels)
     return channel
+
+
+def _check_again(
+    session: Session, action: Action, channel: str, grant: Grant | None, member: bool = False
+) -> None:
+    """Raise Denied if the rules or the client's rights have changed while a handler ran."""
+    session.check_not_ended()
+    if grant is not None:
+        session.node.identification.check_proof(grant.proof)
+    session.node.permissions.check(action, channel, session.identity, grant, member)
 
 
 def _subscribe_data(text: bytes) -> centrifuge.SubscribeData:

@@ -53,6 +53,8 @@ async def enter(
         node.users.check(identity.user)
         if channel and node.permissions.check("subscribe", channel, identity):
             await node.handlers.subscribe(namespace, channel, data)
+            # The rules may have changed while the handler ran.
+            node.permissions.check("subscribe", channel, namespace.identity)
         namespace.check_not_ended()
         # Again, as others of the same user may have come meanwhile.
         node.users.check(identity.user)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar
 
 from pushserver.auth.credentials import Credentials, looks_like_token
 from pushserver.auth.identity import ANONYMOUS, Grant, Identity
 from pushserver.auth.keys import Keys
+from pushserver.auth.token_keys import TokenKey
 from pushserver.auth.wrong_keys import SLOW_SECONDS, WrongKeys
 from pushserver.errors import (
     Denied,
@@ -34,6 +36,9 @@ class Tokens(Protocol):
     async def subscription(self, text: str, channel: str, user: str) -> Grant:
         """The permission of a subscription token, which must be of this channel and user."""
 
+    def accepts(self, key: TokenKey) -> bool:
+        """Whether a token that this key verified is still valid."""
+
 
 class NoTokens:
     """A server without keys of tokens."""
@@ -43,6 +48,16 @@ class NoTokens:
 
     async def subscription(self, text: str, channel: str, user: str) -> Grant:
         raise Denied(401, NO_TOKENS)
+
+    def accepts(self, key: TokenKey) -> bool:
+        return False
+
+
+class TokenRemoved(Denied):
+    """The key that verified a token is gone; another token may do."""
+
+    def __init__(self) -> None:
+        super().__init__(401, "the key of the token was removed from the configuration")
 
 
 NO_TOKENS = "this server accepts no tokens (auth.token_secret, auth.token_keys)"
@@ -75,6 +90,24 @@ class Identification:
         self._keys = keys
         self._tokens = tokens
         self._wrong_keys.reconfigure(wrong_keys_per_minute)
+
+    def current(self, identity: Identity) -> Identity:
+        """The identity of a peer by the present configuration, which may have changed.
+
+        Raises TokenRemoved, and Denied if its API key was removed.
+        """
+        self.check_proof(identity.proof)
+        if identity.key is None:
+            return identity
+        key = self._keys.current(identity.key)
+        if key is None:
+            raise Denied(401, "the API key was removed from the configuration")
+        return replace(identity, key=key)
+
+    def check_proof(self, key: TokenKey | None) -> None:
+        """Raise TokenRemoved unless a token that this key verified is still valid."""
+        if key is not None and not self._tokens.accepts(key):
+            raise TokenRemoved
 
     @property
     def asks_application(self) -> bool:

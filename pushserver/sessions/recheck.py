@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 
-from pushserver.auth.identity import Identity
-from pushserver.auth.keys import Keys
-from pushserver.auth.token_keys import TokenKey
 from pushserver.errors import Denied, PushServerError
 from pushserver.protocols import centrifuge
 from pushserver.sessions.base import CLOSING
 from pushserver.sessions.event_stream import Stream
+from pushserver.sessions.identification import TokenRemoved
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
@@ -20,22 +17,19 @@ from pushserver.sessions.socketio import SocketIO
 CHECKS = 500
 """The peers and subscriptions that one turn of the reactor checks: about two milliseconds."""
 
-REMOVED = "the API key was removed from the configuration"
-TOKEN_REMOVED = "the key of the token was removed from the configuration"
-
 
 class Recheck:
     """The rules of a new configuration, for peers that connected before it.
 
-    A peer whose API key is no longer one of `keys`, or whose token was verified by a key that
-    `accepts` does not know, is ended. A subscription by the client that the rules refuse is ended.
-    Subscriptions by the server or the application stay: the rules are not for these.
+    A peer whose API key was removed is ended, and so is one whose token was verified by a key that
+    was removed. A subscription by the client that the rules refuse is ended, and so are the pushes
+    of joins and leaves for which it asked. Subscriptions by the server or the application stay: the
+    rules are not for these.
     """
 
-    def __init__(self, node: Node, keys: Keys, accepts: Callable[[TokenKey], bool]):
+    def __init__(self, node: Node):
         self._node = node
-        self._keys = keys
-        self._accepts = accepts
+        self._identification = node.identification
 
     def run(self) -> Iterator[None]:
         """Check all open peers; yields after each CHECKS checks."""
@@ -64,23 +58,26 @@ class Recheck:
             return
         permissions = self._node.permissions
         try:
-            identity = session.identity = self._current(session.identity)
+            identity = session.identity = self._identification.current(session.identity)
             if session.connected:
                 permissions.check_connect(identity)
-        except _TokenRemoved as error:
+        except TokenRemoved as error:
             # The client gets another token and comes back.
             session.disconnect(centrifuge.EXPIRED, str(error))
             return
         except PushServerError as error:
             session.disconnect(centrifuge.NOT_PERMITTED, str(error))
             return
-        for channel in session.channels - session.invited:
+        for channel in session.channels:
+            session.check_joins(channel)
+            if channel in session.invited:
+                continue
             grant = session.token_grant(channel)
             try:
-                if grant is not None and grant.proof and not self._accepts(grant.proof):
-                    raise _TokenRemoved(401, TOKEN_REMOVED)
+                if grant is not None:
+                    self._identification.check_proof(grant.proof)
                 permissions.check("subscribe", channel, identity, grant)
-            except _TokenRemoved as error:
+            except TokenRemoved as error:
                 # The client gets another token and subscribes again.
                 session.unsubscribe(channel, centrifuge.SUBSCRIPTION_ENDED, str(error))
             except PushServerError as error:
@@ -91,12 +88,12 @@ class Recheck:
         permissions = self._node.permissions
         for namespace in tuple(peer.namespaces.values()):
             try:
-                identity = namespace.identity = self._current(namespace.identity)
+                identity = namespace.identity = self._identification.current(namespace.identity)
                 if namespace.connected:
                     permissions.check_connect(identity)
                     if namespace.channel:
                         permissions.check("subscribe", namespace.channel, identity)
-            except _TokenRemoved as error:
+            except TokenRemoved as error:
                 peer.disconnect(centrifuge.EXPIRED, str(error))
                 return
             except PushServerError as error:
@@ -104,7 +101,7 @@ class Recheck:
 
     def _check_reader(self, reader: Stream | LongPoll) -> None:
         try:
-            identity = reader.identity = self._current(reader.identity)
+            identity = reader.identity = self._identification.current(reader.identity)
             for audience in tuple(reader.audiences.values()):
                 for channel in audience.tops:
                     if self._node.permissions.check("subscribe", channel, identity):
@@ -112,23 +109,8 @@ class Recheck:
                         if identity.key is None:
                             raise Denied(403, f"reading {channel} needs an API key now")
                         identity.key.check("read", channel)
-        except _TokenRemoved as error:
+        except TokenRemoved as error:
             reader.end(centrifuge.EXPIRED, str(error))
         except PushServerError as error:
             # A stream is for all of its channels or none.
             reader.end(centrifuge.FORCE_NO_RECONNECT, str(error))
-
-    def _current(self, identity: Identity) -> Identity:
-        """The identity with its API key as it is now; raises Denied without it."""
-        if identity.proof is not None and not self._accepts(identity.proof):
-            raise _TokenRemoved(401, TOKEN_REMOVED)
-        if identity.key is None:
-            return identity
-        now = self._keys.current(identity.key)
-        if now is None:
-            raise Denied(401, REMOVED)
-        return replace(identity, key=now)
-
-
-class _TokenRemoved(Denied):
-    """The key that verified a token is gone."""

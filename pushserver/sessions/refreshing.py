@@ -62,9 +62,12 @@ def _leave_forbidden(session: Session, before: Identity) -> None:
     """Unsubscribe from the channels that the new token does not permit any more.
 
     A channel with a subscription token of its own stays, and one into which the application or the
-    server API put the client.
+    server API put the client. In those that stay, the new token decides about joins.
     """
-    for channel in session.channels - session.grants.keys():
+    for channel in session.channels:
+        session.check_joins(channel)
+        if channel in session.grants:
+            continue
         if channel in session.invited and not before.covers(channel):
             continue
         try:
@@ -91,6 +94,7 @@ async def sub_refresh(session: Session, text: bytes) -> Struct:
     _check_subscribed(session, channel)
     session.node.permissions.check("subscribe", channel, session.identity, grant)
     session.grant(channel, grant)
+    session.check_joins(channel)
     if grant.info:
         session.node.presence.describe(channel, session, grant.info)
     seconds = ttl(grant.expires, session.node)

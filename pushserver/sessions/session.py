@@ -238,6 +238,19 @@ class Session(CommandQueue):
             self.node.presence.observe(channel, self)
         return joined
 
+    def check_joins(self, channel: str) -> None:
+        """Push no more joins and leaves of a channel where these are not for the client any more.
+
+        For a change of the rules or of its rights. Pushes that the server or a token asked for, or
+        the channel's option, are no matter of the client's rights.
+        """
+        options, grant = self.node.history.options(channel), self.token_grant(channel)
+        pushed = options.force_push_join_leave or channel in self.invited
+        if grant is not None:
+            pushed = grant.override.get("force_push_join_leave", pushed)
+        if not options.join_leave or not (pushed or self.may("presence", channel, grant)):
+            self.node.presence.ignore(channel, self)
+
     async def join_by_server(
         self, channel: str, invitation: Invitation = USUAL
     ) -> tuple[Joined, Sequence[Publication]]:

@@ -173,6 +173,15 @@ class Gate:
         check_origin(request, self._trust)
         return handled
 
+    def check_still_publisher(self, identity: Identity, name: str) -> None:
+        """Raise Denied if a new configuration forbids what `check_publisher` has permitted.
+
+        For peers with a user or a key: programs on this machine finish what they have begun.
+        """
+        if not identity.is_anonymous:
+            current = self._identification.current(identity)
+            self._permissions.check("publish", name, current)
+
     def check_caller(self, request: Request, proven: bool = False) -> Key:
         """The key of a request to the server API or to the status of sources; raises Denied.
 

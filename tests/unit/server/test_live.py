@@ -174,6 +174,29 @@ class TestOfAccess:
         server.publish("open")
         assert socket.texts()[0]["push"]["channel"] == "open"
 
+    @pytest.mark.parametrize("rules", ["join_leave = true\npresence = 'key'", "join_leave = false"])
+    def test_new_rules_end_the_joins_and_leaves_that_a_client_asked_for(self, rules: str) -> None:
+        server = Reloaded(config("[defaults]\njoin_leave = true"))
+        socket, other = server.session(), server.session()
+        socket.say({"id": 2, "subscribe": {"channel": "a", "join_leave": True}})
+        for text, seen in (("join_leave = true", 2), (rules, 0)):
+            server.reload(f"[defaults]\n{text}")
+            other.say({"id": 2, "subscribe": {"channel": "a"}})
+            other.say({"id": 3, "unsubscribe": {"channel": "a"}})
+            assert len(socket.texts()) == seen
+        server.publish("a")
+        assert len(socket.texts()) == 1
+
+    def test_joins_that_the_channel_pushes_stay_with_another_rule_for_presence(self) -> None:
+        pushed = "[defaults]\njoin_leave = true\nforce_push_join_leave = true"
+        server = Reloaded(config(pushed))
+        socket = server.session()
+        socket.say({"id": 2, "subscribe": {"channel": "a"}})
+        socket.take()
+        server.reload(f"{pushed}\npresence = 'key'")
+        server.session().say({"id": 2, "subscribe": {"channel": "a"}})
+        assert "join" in socket.texts()[0]["push"]
+
     def test_new_rules_end_the_namespaces_that_they_refuse(self) -> None:
         server = Reloaded()
         socket = namespaces(server, "open", "shut")
@@ -261,7 +284,9 @@ class TestOfAccess:
         before.set_published([key])
         auth = Auth(jwks_url=f"http://127.0.0.1:1{url}", token_leeway_seconds=7.0)
         server.reload(auth=auth)
-        assert server.live._front.accepts(key) is kept
+        after = server.live._front.verifier
+        assert after is not None
+        assert after.accepts(key) is kept
 
     def test_the_application_makes_tokens_by_the_new_secret(self) -> None:
         app = PushServer()

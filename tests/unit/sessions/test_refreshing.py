@@ -120,6 +120,7 @@ class TestConnect:
                 raise Unavailable("the keys of tokens cannot be read now", "jwks")
 
             subscription: Any = None
+            accepts: Any = None
 
         client = Client(make_node(tokens=Down()), connect=False)
         [reply] = client.say({"id": 1, "connect": {"token": "a.b.c"}})
@@ -245,6 +246,32 @@ class TestRefresh:
         assert client.closed == (3005, "expired")
         assert client.session.channels == set()
 
+    def test_joins_end_with_the_right_to_the_presence(self) -> None:
+        world = World(join_leave=True, presence="token")
+        client = world.client(world.token(channels=["*"]))
+        client.command("subscribe", channel="a", join_leave=True)
+        client.command("refresh", token=world.token(channels=["*"]))
+        client.pushes()
+        world.client().command("subscribe", channel="a")
+        assert "join" in client.pushes()[0]
+        client.command("refresh", token=world.token())
+        client.pushes()
+        world.client().command("subscribe", channel="a")
+        publish(world.node, "a")
+        assert ["pub" in push for push in client.pushes()] == [True]
+
+    def test_joins_that_a_subscription_token_asks_for_end_with_it(self) -> None:
+        world = World(join_leave=True, subscribe="token", presence="key")
+        client = world.client()
+        pushed: dict[str, Any] = {"override": {"force_push_join_leave": {"value": True}}}
+        other = {"subscribe": {"channel": "a", "token": world.grant("a")}}
+        client.command("subscribe", channel="a", token=world.grant("a", **pushed))
+        for fields, joins in ((pushed, 1), ({}, 0)):
+            client.command("sub_refresh", channel="a", token=world.grant("a", **fields))
+            client.pushes()
+            world.client().say({"id": 9, **other})
+            assert len(client.pushes()) == joins
+
     def test_a_token_without_an_end_ends_nothing(self) -> None:
         world = World()
         client = world.client()
@@ -306,6 +333,7 @@ class TestRefresh:
                 return Identity(user="42", token=True)
 
             subscription: Any = None
+            accepts: Any = None
 
         tokens = Down()
         client = Client(make_node(tokens=tokens), connect=False)
