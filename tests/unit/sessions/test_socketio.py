@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -530,6 +531,8 @@ class TestTheEnd:
         assert client.take() == []
 
     def test_leaves_no_format_of_a_namespace(self) -> None:
+        # Those of earlier tests are not freed in between.
+        gc.collect()
         before = len(_namespaces)
         node = make_node()
         client = IoClient(node, *(f"/a{n}" for n in range(20)))
