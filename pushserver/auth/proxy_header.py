@@ -69,7 +69,8 @@ def read_proxy_header(data: bytes) -> ProxyHeader | None:
 def _version_1(line: bytes) -> ProxyHeader:
     match = _LINE.fullmatch(line)
     if match is None:
-        raise ValueError(f"an invalid header of version 1: {line!r}")
+        # Not the bytes behind a bare LF: a URL may have a token.
+        raise ValueError(f"an invalid header of version 1: {line.splitlines(True)[0]!r}")
     family, *texts = (None if group is None else group.decode() for group in match.groups())
     if family is None:
         return ProxyHeader(len(line))

@@ -21,6 +21,7 @@ from pushserver.errors import Denied, NeedsKey, WrongKey
 from pushserver.sessions.identification import Identification
 from pushserver.sessions.visit import Visit
 from pushserver.web.checks import check_origin, client_address, forwarded_by
+from pushserver.web.proxied import PROXIED
 from pushserver.web.resource import Answer, Refusal, header
 from pushserver.web.visits import credentials, visit
 
@@ -224,7 +225,7 @@ class Gate:
             origin=header(request, "origin"),
             site=header(request, "sec-fetch-site"),
             secure=request.isSecure(),
-            forwarded=forwarded_by(request),
+            forwarded=forwarded_by(request) or _proxied(request),
             is_own=partial(self._is_own, request),
         )
 
@@ -241,3 +242,9 @@ class Gate:
             by=caller.forwarded,
             event_name="proxy_without_keys",
         )
+
+
+def _proxied(request: Request) -> str:
+    """The sign of a proxy below HTTP; empty without one."""
+    transport = getattr(request.channel, "transport", None)
+    return "the PROXY protocol" if getattr(transport, PROXIED, False) else ""

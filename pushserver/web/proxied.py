@@ -21,6 +21,9 @@ from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.web.peer import host
 from pushserver.web.sockets import drop
 
+PROXIED = "pushserver_proxied"
+"""The attribute of the transport of a connection that began with a header."""
+
 
 class ProxiedFactory(Factory):
     """Reads the headers of trusted proxies, and hands all connections to `inner`.
@@ -121,6 +124,8 @@ class HeaderReader(Protocol):
             return
         self._leave()
         transport: Any = self.transport
+        # Also one whose client has no name is no program's on this machine.
+        setattr(transport, PROXIED, True)
         peer: Any = self._peer
         if header.client is not None and header.server is not None:
             # On the transport itself: a wrapper would take its fast paths from it.

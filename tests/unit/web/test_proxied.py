@@ -95,6 +95,23 @@ def test_connection_without_a_client_is_the_proxys_own(header: bytes) -> None:
     assert proxied.counted() == {}
 
 
+@pytest.mark.parametrize(
+    "header",
+    [b"PROXY UNKNOWN\r\n", version_2(b"", 0, 0x20), b"PROXY TCP4 127.0.0.1 127.0.0.1 4711 80\r\n"],
+)
+@pytest.mark.parametrize("peer", [IPv4Address("TCP", "127.0.0.1", 50_000), UNIXAddress("")])
+def test_client_of_a_proxy_is_no_program_on_this_machine(
+    header: bytes, peer: IAddress, trouble: Trouble
+) -> None:
+    proxied = Proxied(trusted=("127.0.0.1", "unix"))
+    line = proxied.connect(peer)
+    line.send(header + request("/channels/numbers", "POST", b"1"))
+    answer = parse(line.take(), "POST")
+    assert answer.status == 401
+    assert "a request through a proxy (the PROXY protocol) needs an X-API-Key" in answer.error[1]
+    trouble.clear()
+
+
 STRANGER = IPv4Address("TCP", "198.51.100.9", 40_000)
 
 
@@ -159,10 +176,11 @@ def test_lines_in_the_log_are_bounded_and_strangers_leave_those_of_proxies(
         assert len(trouble.take()) == 10
 
 
-def test_line_in_the_log_has_no_token(trouble: Trouble) -> None:
-    Proxied().connect().send(b"GET /?token=secret HTTP/1.1\r\n")
+@pytest.mark.parametrize("header", [b"", b"PROXY TCP4 1.1.1.1 1.1.1.1 1 2\n", b"PROXY UNKNOWN\r"])
+def test_line_in_the_log_has_no_token(header: bytes, trouble: Trouble) -> None:
+    Proxied().connect().send(header + b"GET /?token=secret HTTP/1.1\r\n")
     [text] = trouble.take()
-    assert "GET " in text
+    assert (header[:6].decode() or "GET ") in text
     assert "token" not in text
 
 
