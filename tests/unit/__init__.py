@@ -30,6 +30,7 @@ The server, from the inside out
                                 the end
     Client        tools         a client of the Centrifuge protocol on a session and FakeTransport
     Reader        tools         the same for a one-way stream
+    IoClient      socketio      the same for Socket.IO
     Server        web           the whole server on a memory_reactor, for bytes in and bytes out
     Line          web           a TCP connection to it; may be slow to read, full, cut
     Socket        web           a WebSocket to it
