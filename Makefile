@@ -48,7 +48,7 @@ check:
 
 # With lower priority than the servers, whose clients wait for them.
 fast:
-	nice $(BIN)/python -m pytest -q -p no:cacheprovider --cov tests/unit
+	nice $(BIN)/python -m pytest tests/unit -q -p no:cacheprovider --cov
 
 slow:
 	@# --no-loadscope-reorder keeps the order of the files, so that slow files start first.
