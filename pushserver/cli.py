@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from pushserver import __version__
 from pushserver.config.secret_files import read_secret
 from pushserver.console import CommandFailed, complain, discard_output, escape_output
+from pushserver.doctor_command import add_doctor_command
 from pushserver.errors import PushServerError, StartFailed
 from pushserver.key_command import add_key_commands
 from pushserver.listing import list_channels
@@ -45,6 +46,7 @@ examples:
   pushserver subscribe numbers --last 3
   pushserver channels
   pushserver check-config push.toml
+  pushserver doctor https://push.example
   pushserver reload
   pushserver key new --name shop --channels 'orders:*' --may publish
   pushserver store backup copy.db --config push.toml
@@ -209,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("check-config", help="report errors in a configuration file")
     command.add_argument("file")
     command.set_defaults(run=_check_config)
+    add_doctor_command(commands, server)
     add_reload_command(commands, server)
     add_key_commands(commands)
     add_token_commands(commands)

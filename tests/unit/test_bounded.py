@@ -85,6 +85,8 @@ BOUNDS = {
     "config.settings.Server.names": CONFIGURED,
     "config.settings.Server.trusted_proxies": CONFIGURED,
     "config.settings.Source.options": CONFIGURED,
+    "diagnosis.client_findings.Answer.headers": "of a command, not of a server",
+    "diagnosis.client_findings.Measured.transports": "of a command, not of a server",
     "diagnosis.facts.RequestFacts.headers": ONCE,
     "diagnosis.recent_refusals.RecentRefusals._causes": "MAX_CAUSES",
     "hub.audience.Subscriber.audiences": "channels_per_client, or one of several together",

@@ -452,6 +452,7 @@ CLOCKS = {
     "usercode/steady.py",
     "testing/reactor.py",
     "testing/server.py",
+    "measuring.py",
     "opener.py",
     "piping.py",
     "publisher.py",
