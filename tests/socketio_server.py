@@ -87,7 +87,7 @@ def add_echo(service: PushService) -> None:
     """Serve the echo of Engine.IO."""
     resources = service._site.resource
     found = resources.children[b"socket.io"]
-    resources.putChild(b"engine.io", EchoResource(found.context, found.pollings))
+    resources.putChild(b"engine.io", EchoResource(found.context, found.pollings, {}))
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ from pushserver import __version__
 LIST_SIZE = 10
 CLIENT = "vendor/centrifuge-5.8.0/centrifuge.js"
 """The client of the Centrifuge protocol, below `static`."""
+SOCKET_IO = "vendor/socket.io-client-4.8.4"
+"""The folder of the client of Socket.IO, below `static`."""
 
 
 def asset_folder(name: str) -> Path:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.resource import IResource
 from twisted.web.server import Request
 
 from pushserver.protocols import engineio
@@ -48,19 +49,32 @@ class EngineError(Refusal):
 
 
 class SocketIOResource(LeafResource):
-    """A client of Socket.IO, by `?EIO=4&transport=...`, and `sid` after its first request."""
+    """A client of Socket.IO, by `?EIO=4&transport=...`, and `sid` after its first request.
+
+    `scripts` are below it, by name: pages load the script of the client there, as from Node's
+    server.
+    """
 
     _log = Logger()
 
-    def __init__(self, context: ConnectionContext, pollings: Pollings):
+    def __init__(
+        self,
+        context: ConnectionContext,
+        pollings: Pollings,
+        scripts: Mapping[bytes, IResource],
+    ):
         super().__init__()
+        self._scripts = scripts
         self.context = context
         self.pollings = pollings
         self._logged = False
 
     def render(self, request: Request) -> bytes | int:
-        if any(request.postpath or ()):
-            return NotFound().render(request)
+        path = request.postpath or ()
+        if any(path):
+            found = self._scripts.get(path[0]) if len(path) == 1 else None
+            answer: bytes | int = (found or NotFound()).render(request)
+            return answer
         return super().render(request)
 
     def answer_get(self, request: Request) -> Answer:

@@ -33,7 +33,7 @@ from pushserver.resources.channels import (
 from pushserver.resources.health import health
 from pushserver.resources.hooks import HooksResource
 from pushserver.resources.metrics import MetricsResource
-from pushserver.resources.pages import CLIENT, Pages, asset_folder
+from pushserver.resources.pages import CLIENT, SOCKET_IO, Pages, asset_folder
 from pushserver.resources.protobuf import JsonOnly
 from pushserver.resources.root import IndexPage, RootResource, UserPages
 from pushserver.resources.socketio import SocketIOResource
@@ -289,7 +289,7 @@ def tree(
             b"status": status,
             b"connection": ContainerResource(connections.children()),
             b"emulation": EmulationResource(connections),
-            b"socket.io": SocketIOResource(connections, pollings),
+            b"socket.io": SocketIOResource(connections, pollings, socket_io_scripts(static)),
             b"static": files,
             **monitoring,
         },
@@ -297,6 +297,13 @@ def tree(
         Hosts(names(server)),
         pages,
     )
+
+
+def socket_io_scripts(static: str) -> Mapping[bytes, Resource]:
+    """The scripts of the Socket.IO client by name; pages know these names, without a version."""
+    folder = os.path.join(static, SOCKET_IO)
+    names = ("socket.io.js", "socket.io.min.js", "socket.io.esm.min.js")
+    return {name.encode(): PublicFiles(os.path.join(folder, name)) for name in names}
 
 
 def metrics_tree(base: Base, server: Server) -> Resource:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.web.resource import Resource
 from twisted.web.static import File
 
-from pushserver.resources.pages import CLIENT, asset_folder
+from pushserver.resources.pages import CLIENT, SOCKET_IO, asset_folder
 from pushserver.resources.static import COMPRESSED, MAX_COMPRESSED, PublicFiles, StaticFiles
 from tests.unit.fakes.web import BROWSER, Log, Server, Trouble
 
@@ -62,6 +62,44 @@ def test_the_url_of_the_client_without_a_version_is_revalidated(server: Server) 
     pinned = server.get(f"/static/{CLIENT}")
     assert pinned.body == answer.body
     assert pinned["cache-control"] == "max-age=31536000, immutable"
+
+
+class TestTheScriptOfSocketIO:
+    NAMES = ("socket.io.js", "socket.io.min.js", "socket.io.esm.min.js")
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_is_served_where_pages_expect_it(self, server: Server, name: str) -> None:
+        answer = server.get(f"/socket.io/{name}", origin="https://other.example")
+        content = (asset_folder("static") / SOCKET_IO / name).read_bytes()
+        assert (answer.status, answer.body) == (200, content)
+        assert (answer["cache-control"], answer["content-type"]) == (
+            "no-cache",
+            "text/javascript; charset=utf-8",
+        )
+        assert answer["access-control-allow-origin"] == "*"
+        tag = answer["etag"]
+        assert server.get(f"/socket.io/{name}", if_none_match=tag).status == 304
+        zipped = server.get(f"/socket.io/{name}", accept_encoding="gzip")
+        assert gzip.decompress(zipped.body) == content
+        pinned = server.get(f"/static/{SOCKET_IO}/{name}")
+        assert pinned["cache-control"] == "max-age=31536000, immutable"
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_names_its_version_and_no_map_that_is_not_there(self, name: str) -> None:
+        folder = asset_folder("static") / SOCKET_IO
+        content = (folder / name).read_text()
+        assert f"Socket.IO v{SOCKET_IO.rpartition('-')[2]}\n" in content
+        assert "sourceMappingURL" not in content
+        assert "MIT" in (folder / "LICENSE").read_text()
+
+    @pytest.mark.parametrize(
+        "path", ["/socket.io/x.js", "/socket.io/socket.io.js/x", "/socket.io//socket.io.js"]
+    )
+    def test_has_no_other_files_beside_it(self, server: Server, path: str) -> None:
+        assert server.get(path).status == 404
+
+    def test_is_only_read(self, server: Server) -> None:
+        assert server.get("/socket.io/socket.io.js", "POST", b"x").status == 405
 
 
 @pytest.mark.parametrize("path", ["pushserver.js", "centrifuge.js", "js/host.js", CLIENT])
