@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.blocks import Block
 from tests.e2e.documents import Names, Runner, examples, write
 from tests.e2e.exchange import data, history, publish
 from tests.e2e.programs import PUSHSERVER
@@ -18,7 +19,8 @@ from tests.e2e.server import CHECKOUT, Server, environment, running
 from tests.e2e.test_documents import no_browser
 
 DOCUMENT = examples((CHECKOUT / "docs" / "store.md").read_text())
-WHILE_IT_RUNS = ("Back up", "Check")
+STOPPED = ("Restore", "Another version", "The size of the file")
+"""The sections of the documents whose server is stopped."""
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +42,33 @@ def store(folder: Path, *arguments: str) -> None:
     subprocess.run(command, cwd=folder, env=environment(), timeout=20, check=True)
 
 
-def test_the_examples_of_the_store(server: Server, folder: Path) -> None:
-    before = [publish(server, "orders", number) for number in range(3)]
-    runner = Runner(Names(""), "", folder, no_browser)
-    for title in filter(None, DOCUMENT):
-        if title not in WHILE_IT_RUNS:
+def run_examples(document: Mapping[str, list[Block]], server: Server, folder: Path) -> None:
+    """Run the examples of all sections; `folder` is that of the server."""
+    runner = Runner(Names(""), f"127.0.0.1:{server.port}", folder, no_browser)
+    for title in filter(None, document):
+        if title in STOPPED:
             server.stop()
-        for block in DOCUMENT[title]:
+        for block in document[title]:
             runner.run(block)
         if not server.running:
             server.start()
+
+
+def test_the_examples_of_the_store(server: Server, folder: Path) -> None:
+    before = [publish(server, "orders", number) for number in range(3)]
+    run_examples(DOCUMENT, server, folder)
     assert data(history(server, "orders")) == [0, 1, 2]
     assert publish(server, "orders", 3)["epoch"] != before[0]["epoch"]
+
+
+def test_the_examples_of_the_operations(tmp_path: Path) -> None:
+    document = examples((CHECKOUT / "docs" / "operations.md").read_text())
+    [file] = document[""]
+    with running(Server(tmp_path, "--config", str(write(file, tmp_path)))) as server:
+        before = publish(server, "orders", 1)
+        run_examples(document, server, tmp_path)
+        assert data(history(server, "orders")) == [1]
+        assert history(server, "orders")["epoch"] != before["epoch"]
 
 
 @contextmanager
