@@ -21,6 +21,8 @@ _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9]+")
 class RecentRefusal:
     """The refusals of one cause: the HTTP status or the code of the Centrifuge protocol.
 
+    The status is 0 for a connection that was closed because of its PROXY protocol.
+
     `setting`: the setting that the reason names, with its section; empty if it names none.
     `reason`, `address` and `time` (Unix seconds) are those of the last one.
     """

@@ -30,6 +30,10 @@ proxy_set_header Connection $connection_upgrade;"""
 FORWARDED_FOR = """\
 # nginx, in the location:
 proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"""
+_PROXY_HEADER = """\
+# haproxy.cfg, at the server of the backend:
+send-proxy-v2"""
+_WITHOUT_HEADER = "[server]\nproxy_protocol = false"
 _HEADERS = {
     "Host": "proxy_set_header Host $http_host;",
     "X-Forwarded-Proto": "proxy_set_header X-Forwarded-Proto $scheme;",
@@ -71,8 +75,8 @@ def sent_headers(headers: list[str]) -> str:
     return "\n".join(["# nginx, in the location:", *(_HEADERS[name] for name in headers)])
 
 
-def remedy(status: int, reason: str, limits: Mapping[str, object]) -> str:
-    """The text to paste against a refusal.
+def remedy(status: int, reason: str, limits: Mapping[str, object], address: str = "") -> str:
+    """The text to paste against a refusal of a peer with this address.
 
     `limits`: the present values of `[limits]`; a limit in the remedy is twice its value.
     """
@@ -81,6 +85,10 @@ def remedy(status: int, reason: str, limits: Mapping[str, object]) -> str:
         return _for_page(page[1], reason)
     if proxy := _PROXY.search(reason):
         return configured("server.trusted_proxies", [_address(proxy[1])])
+    if "not one of trusted_proxies" in reason:
+        return configured("server.trusted_proxies", [address])
+    if "is one of trusted_proxies" in reason:
+        return f"{_PROXY_HEADER}\n# or, if no proxy sends one:\n{_WITHOUT_HEADER}"
     if host := _HOST.search(reason):
         return configured("server.names", [re.sub(r":[0-9]+\Z", "", host[1])])
     if status == 426 or "Upgrade" in reason or "HTTP/1.0" in reason:

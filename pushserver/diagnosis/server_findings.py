@@ -165,11 +165,12 @@ def _refusals(facts: Facts) -> Iterator[Finding]:
     for refusal in facts.refusals:
         last = datetime.fromtimestamp(refusal.time, UTC).isoformat(" ", "seconds")
         times = f"{refusal.count} times, last" if refusal.count > 1 else "once,"
+        what = f"{refusal.status} to" if refusal.status else "closed a connection of"
         yield Finding(
             "warning",
             "refusals",
-            f"{refusal.status} to {refusal.address}: {refusal.reason} ({times} {last})",
-            remedy(refusal.status, refusal.reason, facts.limits),
+            f"{what} {refusal.address}: {refusal.reason} ({times} {last})",
+            remedy(refusal.status, refusal.reason, facts.limits, refusal.address),
         )
 
 

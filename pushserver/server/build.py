@@ -159,6 +159,7 @@ def build(
             reactor=reactor,
             monotonic=monotonic,
             seconds=lambda: site.limits.request_seconds,
+            remember=peers.refusals.recent.note,
         )
     service = PushService(node, site, reactor, storage, run_by, shortcuts, wrap, readiness, pulse)
     collector.sources = lambda: service.sources

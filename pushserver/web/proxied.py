@@ -31,7 +31,7 @@ class ProxiedFactory(Factory):
     Each connection of one of `proxies` begins with a header. It is closed if that is not valid, or
     not there within `seconds`. Other peers connect without a header: one that sends one is closed,
     since it could name any address. Both are logged at a bounded rate. `monotonic` is the steady
-    clock.
+    clock. `remember` gets each refusal, with the status 0.
     """
 
     noisy = False
@@ -44,7 +44,9 @@ class ProxiedFactory(Factory):
         reactor: IReactorTime,
         monotonic: Callable[[], float],
         seconds: Callable[[], float],
+        remember: Callable[[int, str | None, str], None] = lambda *_: None,
     ):
+        self._remember = remember
         self.inner = inner
         self.reactor = reactor
         self.limit = seconds
@@ -87,7 +89,8 @@ class ProxiedFactory(Factory):
         protocol.dataReceived = first
 
     def refuse(self, peer: IAddress | None, problem: str, trusted: bool) -> None:
-        """Log a connection that is closed."""
+        """Remember a connection that is closed, and log it."""
+        self._remember(0, host(peer), problem)
         more = self._limiters[trusted].suffix(self._monotonic())
         if more is not None:
             self._log.warn(

@@ -59,6 +59,16 @@ def test_setting_is_given_as_lines_of_the_configuration(
     assert tomllib.loads(remedy(status, reason, LIMITS)) == table
 
 
+def test_a_header_of_the_proxy_protocol_has_the_setting_that_decides() -> None:
+    stranger = "sent a header of the PROXY protocol, and is not one of trusted_proxies"
+    table = {"server": {"trusted_proxies": ["10.0.0.5"]}}
+    assert tomllib.loads(remedy(0, stranger, LIMITS, "10.0.0.5")) == table
+    silent = "is one of trusted_proxies, and sent no whole header of the PROXY protocol within 15 s"
+    text = remedy(0, silent, LIMITS, "10.0.0.5")
+    assert "send-proxy-v2" in text
+    assert "proxy_protocol = false" in text
+
+
 def test_headers_that_a_proxy_has_to_send_are_given_as_lines_of_nginx() -> None:
     reason = (
         f"{FOREIGN}; a proxy that serves this page has to send Host: push.example and"

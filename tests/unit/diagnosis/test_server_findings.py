@@ -146,6 +146,14 @@ def test_a_problem_has_one_finding_with_a_fix(
     assert fix in finding.fix
 
 
+def test_a_connection_that_was_closed_has_no_status() -> None:
+    reason = "sent a header of the PROXY protocol, and is not one of trusted_proxies"
+    refusal = RecentRefusal(0, "server.trusted_proxies", reason, "10.0.0.5", 1, 1e9)
+    [finding] = problems(replace(GOOD, refusals=[refusal]))
+    assert finding.text.startswith("closed a connection of 10.0.0.5: sent a header")
+    assert finding.fix == '[server]\ntrusted_proxies = ["10.0.0.5"]'
+
+
 def test_a_trusted_proxy_that_sends_its_headers_is_no_problem() -> None:
     assert problems(replace(GOOD, request=BEHIND)) == []
     standard = RequestFacts(headers={"Forwarded": "for=x"}, forwarded_by="forwarded", trusted=True)

@@ -226,3 +226,17 @@ def test_a_reload_changes_the_proxies_whose_headers_count() -> None:
     line.send(HEADERS[0] + request("/channels/numbers", accept="application/json"))
     assert parse(line.take()).status == 200
     assert proxied.counted() == {"203.0.113.7": 1}
+
+
+def test_connections_that_are_closed_are_remembered_by_cause(trouble: Trouble) -> None:
+    proxied = Proxied()
+    for port in range(3):
+        proxied.connect(IPv4Address("TCP", "10.9.9.9", 4_000 + port)).send(HEADERS[0])
+    proxied.connect().send(b"GET / HTTP/1.1\r\n\r\n")
+    recent = proxied.server.service.live._base.peers.refusals.recent.newest_first()
+    found = [(refusal.address, refusal.count, refusal.setting) for refusal in recent]
+    assert found == [
+        ("10.0.0.1", 1, "server.trusted_proxies"),
+        ("10.9.9.9", 3, "server.trusted_proxies"),
+    ]
+    trouble.clear()
