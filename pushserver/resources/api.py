@@ -24,6 +24,7 @@ from pushserver.channels import jsontext
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.errors import InvalidData
 from pushserver.resources.api_methods import KNOWN, METHODS, WITHOUT_PROOF, Methods, api_error
+from pushserver.resources.top import Load
 from pushserver.sessions.node import Node
 from pushserver.web.body import check_coding
 from pushserver.web.gate import Gate
@@ -41,9 +42,9 @@ from pushserver.web.resource import (
 class ApiResource(ContainerResource):
     """`/api/`: one resource for each method."""
 
-    def __init__(self, node: Node, gate: Gate, sources: Callable[[], list[Any]]):
+    def __init__(self, node: Node, gate: Gate, sources: Callable[[], list[Any]], load: Load):
         super().__init__()
-        self._methods = partial(Methods, node, sources, node.monotonic())
+        self._methods = partial(Methods, node, sources, load, node.monotonic())
         self._publications = node.publications
         self._gate = gate
 

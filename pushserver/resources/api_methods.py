@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ from pushserver.resources.api_calls import (
     draft_of,
     invitation_of,
 )
+from pushserver.resources.top import Load
 from pushserver.sessions.callbacks import ClientSession
 from pushserver.sessions.directory import Reader, end_without
 from pushserver.sessions.history_request import history_result
@@ -48,20 +49,23 @@ from pushserver.sessions.node import Node
 class Methods:
     """The methods of the API, for a caller with this key; `publisher` is its name.
 
-    `sources` returns the state of the sources, `started` is the time of the steady clock at which
-    the server was put together. `denied` is the last reason why a command of a batch was denied.
+    `sources` returns the state of the sources, `load` that of channels and peers; `started` is the
+    time of the steady clock at which the server was put together. `denied` is the last reason why
+    a command of a batch was denied.
     """
 
     def __init__(
         self,
         node: Node,
         sources: Callable[[], list[Any]],
+        load: Load,
         started: float,
         key: Key,
         publisher: str = "",
     ):
         self._node = node
         self._sources = sources
+        self._load = load
         self._started = started
         self._key = key
         self._publisher = publisher
@@ -191,23 +195,26 @@ class Methods:
         return {"channels": {name: {"num_clients": watched.get(name, 0)} for name in found}}
 
     async def info(self, call: InfoCall) -> object:
+        info = self._info(self._node.hub.channels())
+        return {"nodes": [info | {"uptime": int(info["uptime"])}]}
+
+    async def top(self, call: InfoCall) -> object:
+        watched = self._node.hub.channels()
+        return self._info(watched) | {"time": self._node.clock()} | self._load.answer(watched)
+
+    def _info(self, watched: Mapping[str, int]) -> dict[str, Any]:
         node = self._node
-        watched = node.hub.channels()
         return {
-            "nodes": [
-                {
-                    "uid": node.history.epoch,
-                    "name": "pushserver",
-                    "version": node.version,
-                    "num_clients": len(node.peers),
-                    "num_users": len({peer.info.user for peer in node.peers}),
-                    "num_subs": sum(watched.values()),
-                    "num_channels": len(watched),
-                    "uptime": int(node.monotonic() - self._started),
-                    "metrics": {"interval": 0.0, "items": node.metrics.items()},
-                    "sources": self._sources(),
-                }
-            ]
+            "uid": node.history.epoch,
+            "name": "pushserver",
+            "version": node.version,
+            "num_clients": len(node.peers),
+            "num_users": len({peer.info.user for peer in node.peers}),
+            "num_subs": sum(watched.values()),
+            "num_channels": len(watched),
+            "uptime": round(node.monotonic() - self._started, 3),
+            "metrics": {"interval": 0.0, "items": node.metrics.items()},
+            "sources": self._sources(),
         }
 
     async def disconnect(self, call: DisconnectCall) -> object:
@@ -327,6 +334,7 @@ METHODS = {
     "presence_stats": Method(OneChannelCall, Methods.presence_stats, "read", "presence"),
     "channels": Method(ChannelsCall, Methods.channels, "read", filters=True),
     "info": Method(InfoCall, Methods.info, "admin"),
+    "top": Method(InfoCall, Methods.top, "admin"),
     "subscribe": Method(SubscribeCall, Methods.subscribe, "admin", "subscribe"),
     "unsubscribe": Method(UnsubscribeCall, Methods.unsubscribe, "admin"),
     "disconnect": Method(DisconnectCall, Methods.disconnect, "admin"),
@@ -337,8 +345,9 @@ KNOWN = ", ".join(METHODS)
 WITHOUT_PROOF = frozenset(
     {"publish", "broadcast", "history", "presence", "presence_stats", "channels", "info"}
 )
-"""Methods that neither delete nor disconnect. Without a key, the others (also `batch`, which may
-contain them) need proof that the caller is a program of the server's own user."""
+"""Methods that neither delete nor disconnect, nor show addresses of clients. Without a key, the
+others (also `batch`, which may contain them) need proof that the caller is a program of the
+server's own user."""
 
 
 def api_error(failed: PushServerError) -> dict[str, object]:

@@ -39,6 +39,7 @@ from pushserver.resources.root import IndexPage, RootResource, UserPages
 from pushserver.resources.socketio import SocketIOResource
 from pushserver.resources.static import PublicFiles
 from pushserver.resources.status import StatusResource
+from pushserver.resources.top import Load
 from pushserver.server.bounds import PeerBounds
 from pushserver.server.collector import ServerCollector
 from pushserver.server.facts import ServerFacts
@@ -170,6 +171,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         base.pollings,
         runners,
         status,
+        Load(node, peers.unread.unsent),
         server,
         pages_of_user,
         monitoring,
@@ -263,6 +265,7 @@ def tree(
     pollings: Pollings,
     runners: Sequence[Runner],
     status: StatusResource,
+    load: Load,
     server: Server,
     pages: UserPages | None,
     monitoring: Mapping[bytes, Resource],
@@ -283,7 +286,7 @@ def tree(
             b"channels": ChannelsResource(channels),
             b"events": EventsResource(channels),
             b"api": ApiResource(
-                channels.node, channels.gate, lambda: [runner.status() for runner in runners]
+                channels.node, channels.gate, lambda: [runner.status() for runner in runners], load
             ),
             b"hooks": HooksResource(hooks),
             b"status": status,

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pushserver.transports.unsent import Unsent
+from pushserver.transports.unsent import Owner, Unsent
 
 PORTION = 16_384
 """The most bytes that a transport pulls at once: a turn in which a thousand pull must be short."""
@@ -41,11 +41,10 @@ class Bounds:
 class Backlog:
     """The bytes that wait for one peer, in order; rule 4 of `outlet` says when it is slow."""
 
-    __slots__ = ("_bounds", "_drop", "_over_since", "_pieces", "_replays", "_taken", "bytes")
+    __slots__ = ("_bounds", "_over_since", "_pieces", "_replays", "_taken", "bytes", "owner")
 
-    def __init__(self, bounds: Bounds, drop: Callable[[int, str], None] = lambda *_: None):
-        """`drop` drops the peer, given the bytes that wait and the setting that is exceeded."""
-        self._drop = drop
+    def __init__(self, bounds: Bounds, owner: Owner):
+        self.owner = owner
         self.bytes = 0
         """Those of the frames; the frames of a replay count when they are made."""
         self._bounds = bounds
@@ -77,7 +76,7 @@ class Backlog:
         return True
 
     def drop_peer(self) -> None:
-        self._drop(self.bytes, "unsent_bytes")
+        self.owner.slow(self.bytes, "unsent_bytes")
 
     def _count(self, piece: bytes, taken: int = 0) -> None:
         if not self.bytes:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Server as TCPServer
@@ -36,8 +36,8 @@ from twisted.internet.unix import Server as UnixServer
 from zope.interface import implementer
 
 from pushserver.hub.audience import Direct
-from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Backlog, Bounds, Replay
+from pushserver.transports.unsent import Owner
 
 KERNEL_BYTES = 262_144
 """The kernel's buffer for one peer; by default it grows to 4 MB."""
@@ -45,17 +45,6 @@ KERNEL_BYTES = 262_144
 
 SLOW = "{peer} is dropped: it left {queued} bytes unread ({setting})"
 """The line in the log."""
-
-
-class Owner(Protocol):
-    """The transport that writes through an outlet."""
-
-    @property
-    def conversation(self) -> Conversation[Any] | None:
-        """The conversation over this transport; None when the connection is lost."""
-
-    def slow(self, queued: int, setting: str = "queue_bytes") -> None:
-        """Drop the connection: `queued` bytes wait, which is more than the setting allows."""
 
 
 def make_outlet(
@@ -149,7 +138,7 @@ class DirectOutlet:
         if self._send is None:
             return
         if self._backlog is None:
-            self._backlog = Backlog(self._bounds, self._owner.slow)
+            self._backlog = Backlog(self._bounds, self._owner)
         self._backlog.add_replay(replay)
         if self.direct is not None:
             self._block(self.direct)
@@ -181,7 +170,7 @@ class DirectOutlet:
             self._transport.write(frame[taken:])
             return
         if self._backlog is None:
-            self._backlog = Backlog(self._bounds, self._owner.slow)
+            self._backlog = Backlog(self._bounds, self._owner)
         if not self._backlog.add(frame, taken):
             self._owner.slow(self._backlog.bytes)
         elif self.direct is not None:
@@ -231,7 +220,7 @@ class PlainOutlet:
     def __init__(self, transport: Any, bounds: Bounds, owner: Owner):
         self._transport = transport
         self._bounds = bounds
-        self._backlog = Backlog(bounds, owner.slow)
+        self._backlog = Backlog(bounds, owner)
         self._owner = owner
         self._paused = False
         self._finished = False

@@ -54,16 +54,12 @@ class Pollings:
         counted: list[str | None] = [self._admission.enter_polling(request)]
         peer = str(self._admission.address(request))
 
-        def slow(queued: int, setting: str) -> None:
-            self._limited.info(
-                SLOW, peer=peer, queued=queued, setting=setting, event_name="peer_dropped"
-            )
-            transport.drop()
-
         def polls_no_more() -> None:
             self._admission.leave(counted.pop() if counted else None)
 
-        transport = PollingTransport(self._bounds, self._reactor, slow, polls_no_more)
+        transport = PollingTransport(
+            self._bounds, self._reactor, self._limited, peer, polls_no_more
+        )
         conversation = make_conversation(transport)
         name = conversation.info.client
 
@@ -85,18 +81,19 @@ class PollingTransport:
 
     __slots__ = (
         "_backlog",
+        "_limited",
         "_open",
         "_planned",
         "_poll",
         "_polls_no_more",
         "_reactor",
         "_rest",
-        "_slow",
         "_upgrading",
         "blocked_at",
         "conversation",
         "format",
         "is_upgraded",
+        "peer",
     )
 
     direct = None
@@ -105,15 +102,21 @@ class PollingTransport:
         self,
         bounds: Bounds,
         reactor: IReactorTime,
-        slow: Callable[[int, str], None],
+        limited: LimitedLog,
+        peer: str,
         polls_no_more: Callable[[], None],
     ):
-        """`slow` drops the client; `polls_no_more` is called once, at the end or an upgrade."""
+        """`limited`: for lines that each peer can cause; `peer`: the client's address, for both.
+
+        `polls_no_more` is called once, at the end or an upgrade.
+        """
         self.format: EngineFormat = ENGINE_POLLING
         self.conversation: Engine | None = None
         self.blocked_at: float | None = None
         self.is_upgraded = False
-        self._backlog = Backlog(bounds, slow)
+        self.peer = peer
+        self._backlog = Backlog(bounds, self)
+        self._limited = limited
         self._open = True
         self._planned = False
         # The answer to the GET that waits.
@@ -123,7 +126,6 @@ class PollingTransport:
         # Packets that were taken from the backlog and not sent, and where they begin: those of
         # PAYLOAD_BYTES and one frame at most.
         self._rest = b"", 0
-        self._slow = slow
         self._upgrading = False
 
     @property
@@ -147,7 +149,7 @@ class PollingTransport:
         if self._backlog.add(frame):
             self._plan()
         else:
-            self._slow(self._backlog.bytes, "queue_bytes")
+            self.slow(self._backlog.bytes)
 
     def replay(self, frames: Iterator[bytes]) -> None:
         if self._open:
@@ -167,8 +169,10 @@ class PollingTransport:
     def abort(self) -> None:
         self._end(_CLOSE)
 
-    def drop(self) -> None:
-        """Drop a client that leaves too many bytes unread."""
+    def slow(self, queued: int, setting: str = "queue_bytes") -> None:
+        self._limited.info(
+            SLOW, peer=self.peer, queued=queued, setting=setting, event_name="peer_dropped"
+        )
         if self.conversation is not None:
             self.conversation.slow()
 

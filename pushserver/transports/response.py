@@ -92,7 +92,7 @@ class ResponseTransport:
         self._open = True
         self._log = log
         self._limited = limited
-        self._peer = peer
+        self.peer = peer
         self.conversation: Conversation[Any] | None = None
         self._finished = request.notifyFinish()
         transport: Any = self._channel.transport
@@ -103,7 +103,7 @@ class ResponseTransport:
     def attach(self, conversation: Conversation[Any]) -> None:
         self._log.debug(
             "{peer} came by {transport}",
-            peer=self._peer,
+            peer=self.peer,
             transport=self.format.name,
             event_name="client_connected",
         )
@@ -136,7 +136,7 @@ class ResponseTransport:
 
     def slow(self, queued: int, setting: str = "queue_bytes") -> None:
         self._limited.info(
-            SLOW, peer=self._peer, queued=queued, setting=setting, event_name="peer_dropped"
+            SLOW, peer=self.peer, queued=queued, setting=setting, event_name="peer_dropped"
         )
         if self.conversation is not None:
             self.conversation.slow()
@@ -144,7 +144,7 @@ class ResponseTransport:
     def _gone(self, result: Failure | None) -> None:
         self._open = False
         conversation, self.conversation = self.conversation, None
-        self._log.debug("{peer} left", peer=self._peer, event_name="client_left")
+        self._log.debug("{peer} left", peer=self.peer, event_name="client_left")
         if conversation is not None:
             conversation.closed()
         self.outlet.clear()

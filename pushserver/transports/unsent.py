@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import heapq
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
+
+from pushserver.protocols.formats import Format
+from pushserver.sessions.base import Conversation
 
 ENOUGH = 0.9
 """The part of the bound down to which peers are dropped, so that it does not happen every turn."""
+
+
+class Owner(Protocol):
+    """The transport of a peer."""
+
+    @property
+    def peer(self) -> str:
+        """The address of the client, as in the log."""
+
+    @property
+    def format(self) -> Format:
+        """The encoding on this connection."""
+
+    @property
+    def conversation(self) -> Conversation[Any] | None:
+        """The conversation over this transport; None when the connection is lost."""
+
+    def slow(self, queued: int, setting: str = "queue_bytes") -> None:
+        """Drop the connection: `queued` bytes wait, which is more than the setting allows."""
 
 
 class Waiting(Protocol):
     """The backlog of one peer."""
 
     bytes: int
+
+    @property
+    def owner(self) -> Owner:
+        """The transport of the peer."""
 
     def drop_peer(self) -> None:
         """Drop the peer, which clears the backlog."""
@@ -44,6 +71,14 @@ class Unsent:
     def leave(self, backlog: Waiting) -> None:
         """Forget an empty backlog."""
         self._backlogs.pop(backlog, None)
+
+    def __len__(self) -> int:
+        """The number of backlogs that are not empty."""
+        return len(self._backlogs)
+
+    def largest(self, count: int) -> list[Waiting]:
+        """The `count` backlogs with most bytes, the largest first."""
+        return heapq.nlargest(count, self._backlogs, key=lambda backlog: backlog.bytes)
 
     def hold(self, piece: bytes) -> None:
         """Count a piece that a backlog keeps until `release`."""

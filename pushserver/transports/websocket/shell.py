@@ -71,6 +71,10 @@ class WebSocketTransport:
         protocol.transport.unregisterProducer()
         self.outlet: Outlet = make_outlet(protocol.transport, bounds, self, protocol.ps_empty)
 
+    @property
+    def peer(self) -> str:
+        return str(self._protocol.peer)
+
     def attach(self, conversation: Conversation[Any]) -> None:
         self.conversation = self._protocol.ps_conversation = conversation
 

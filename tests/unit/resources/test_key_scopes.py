@@ -54,6 +54,7 @@ ROWS = {
     "refresh": Row("admin", USER, WHOLE),
     "reload": Row("admin", {}, WHOLE),
     "info": Row("admin", {}, WHOLE),
+    "top": Row("admin", {}, WHOLE),
 }
 """All methods but `batch`, which needs what its commands need, and `channels`, which filters."""
 

@@ -534,7 +534,7 @@ BACKLOGS = programs(
 def test_backlog_returns_all_its_bytes_in_portions(
     steps: list[tuple[str, int, int]],
 ) -> None:
-    backlog = Backlog(Bounds(PLENTY, 1.0, float))
+    backlog = Backlog(Bounds(PLENTY, 1.0, float), cast(Any, Peer))
     added, taken = bytearray(), bytearray()
     for number, (kind, size, sent) in enumerate(steps):
         if kind == "add":
@@ -557,7 +557,7 @@ def test_backlog_returns_all_its_bytes_in_portions(
 
 
 def test_cleared_backlog_is_empty() -> None:
-    backlog = Backlog(Bounds(PLENTY, 1.0, float))
+    backlog = Backlog(Bounds(PLENTY, 1.0, float), cast(Any, Peer))
     backlog.add(b"<1>" * 100, 50)
     backlog.add(b"<2>")
     backlog.clear()

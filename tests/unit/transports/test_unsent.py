@@ -17,6 +17,18 @@ from tests.unit.fakes.web import Line, Log, Server, handshake
 SIZE = 10_000
 
 
+class Owner:
+    """The transport of one peer."""
+
+    def __init__(self, peers: Peers, number: int):
+        self._peers = peers
+        self._number = number
+
+    def slow(self, queued: int, setting: str) -> None:
+        assert setting == "unsent_bytes"
+        self._peers.drop(self._number)
+
+
 class Peers:
     """Backlogs that share a bound; `turn` drops peers, whose numbers are in `dropped`."""
 
@@ -25,9 +37,9 @@ class Peers:
         self.unsent = Unsent(most, self.planned.append)
         bounds = Bounds(10**9, 1.0, float, unsent=self.unsent)
         self.dropped: list[int] = []
-        self.backlogs = [Backlog(bounds, lambda *_, n=n: self._drop(n)) for n in range(count)]
+        self.backlogs = [Backlog(bounds, cast(Any, Owner(self, n))) for n in range(count)]
 
-    def _drop(self, number: int) -> None:
+    def drop(self, number: int) -> None:
         self.dropped.append(number)
         self.backlogs[number].clear()
 

@@ -1,0 +1,100 @@
+"""The answer of `/api/top`: the busiest channels, and the peers that leave most bytes unread."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from pushserver.channels.history import History
+from pushserver.protocols.formats import kind_of
+from pushserver.sessions.node import Node
+from pushserver.transports.unsent import Unsent, Waiting
+
+MOST = 20
+"""The most channels by each order, and the most peers."""
+NEWEST = 1_000
+"""The channels with the newest publications of which the busiest are found."""
+RATE_SECONDS = 10.0
+"""The time in which publications are counted for the order, after those of the last second."""
+
+
+class Load:
+    """The load of a server by channel, by kind of connection and by slow peer.
+
+    All of it is computed for a request: nothing is counted for it when publications are delivered.
+    """
+
+    def __init__(self, node: Node, unsent: Unsent):
+        self._node = node
+        self._unsent = unsent
+
+    def answer(self, watched: Mapping[str, int]) -> dict[str, object]:
+        """The load; `watched` has the number of subscribers of each channel that has any."""
+        unsent = self._unsent
+        return {
+            "connections": self._connections(),
+            "channels": self._channels(watched),
+            "unsent": {"clients": len(unsent), "bytes": unsent.bytes, "most": unsent.most},
+            "readers": [self._reader(backlog) for backlog in unsent.largest(MOST)],
+        }
+
+    def _connections(self) -> list[dict[str, object]]:
+        metrics = self._node.metrics
+        kinds: Counter[tuple[str, str]] = Counter()
+        for name, count in metrics.opened.items():
+            kinds[kind_of(name)] += count - metrics.closed[name]
+        return [
+            {"transport": transport, "protocol": protocol, "count": count}
+            for (transport, protocol), count in sorted(kinds.items())
+            if count
+        ]
+
+    def _channels(self, watched: Mapping[str, int]) -> list[dict[str, object]]:
+        """The MOST channels with most subscribers, and the MOST with most publications lately."""
+        history = self._node.history
+        names = dict.fromkeys(heapq.nlargest(MOST, watched, key=watched.__getitem__))
+        names |= dict.fromkeys(busiest(history, self._node.clock()))
+        return [
+            {
+                "channel": name,
+                "num_clients": watched.get(name, 0),
+                "offset": history.peek(name).top,
+                "epoch": history.peek(name).epoch,
+            }
+            for name in names
+        ]
+
+    def _reader(self, backlog: Waiting) -> dict[str, Any]:
+        """`seconds`: since when the peer makes no progress, or null if its bytes are on the way."""
+        owner = backlog.owner
+        transport, protocol = kind_of(owner.format.name)
+        conversation = owner.conversation
+        outlet = None if conversation is None else conversation.outlet
+        since = None if outlet is None else outlet.blocked_at
+        return {
+            "address": owner.peer,
+            "transport": transport,
+            "protocol": protocol,
+            "client": "" if conversation is None else conversation.info.client,
+            "user": "" if conversation is None else conversation.info.user,
+            "bytes": backlog.bytes,
+            "seconds": None if since is None else round(self._node.monotonic() - since, 3),
+        }
+
+
+def busiest(history: History, now: float) -> list[str]:
+    """The MOST channels with most retained publications of the last seconds; `now` in Unix seconds.
+
+    One pass without a call for each channel, since a server may have 100,000 of them.
+    """
+    since = now - RATE_SECONDS
+    recent = [(each.time, name) for name, each in history.channels.items() if each.time >= since]
+    counted = []
+    for _, name in heapq.nlargest(NEWEST, recent):
+        channel = history.channels[name]
+        # A busy channel may retain less than its last second, a quiet one has none in it.
+        last, lately = (channel.count_since(now - seconds) for seconds in (1.0, RATE_SECONDS))
+        counted.append((last, lately, name))
+    return [name for *_, name in heapq.nlargest(MOST, counted)]
