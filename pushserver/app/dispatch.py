@@ -231,11 +231,8 @@ class Dispatcher:
             raise NotHandled("the application has no handler for this message")
         await self._call(handler, self.clients[session], value)
 
-    async def event(
-        self, session: ClientSession, channel: str, event: str, arguments: list[Any]
-    ) -> Values:
-        namespace = channel.partition(":")[0].removeprefix("$")
-        handler = self._registry.find_event(event, namespace)
+    async def event(self, session: ClientSession, event: str, arguments: list[Any]) -> Values:
+        handler = self._registry.find_event(event, session.namespace)
         if handler is None:
             self._failures.uncalled(event, self._registry.methods)
             raise NotHandled(f"the application has no handler for {event[:80]!r}")

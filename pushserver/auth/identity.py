@@ -59,6 +59,11 @@ class Identity:
         """Whether nothing is known about the peer."""
         return not (self.user or self.token or self.key)
 
+    @property
+    def subscriptions(self) -> set[str]:
+        """The channels to which the server subscribes its clients: all that its token names."""
+        return {name for name in self.channels.texts if "*" not in name} | self.subs.keys()
+
     def covers(self, channel: str) -> bool:
         """Whether the token permits this channel."""
         return channel in self.subs or channel in self.channels

@@ -29,7 +29,17 @@ from pushserver.config.convert import (
 )
 from pushserver.config.keys import key_warnings, make_keys, with_secrets
 from pushserver.config.limits import Limits
-from pushserver.config.settings import Auth, Config, Log, Server, Source, SourceType, Store, Types
+from pushserver.config.settings import (
+    Auth,
+    Config,
+    Log,
+    Server,
+    SocketIO,
+    Source,
+    SourceType,
+    Store,
+    Types,
+)
 from pushserver.config.tokens import (
     check_cookie,
     check_jwks,
@@ -46,6 +56,7 @@ _SECTIONS: dict[str, type] = {
     "limits": Limits,
     "auth": Auth,
     "store": Store,
+    "socketio": SocketIO,
     "log": Log,
     "defaults": ChannelOptions,
 }
@@ -213,6 +224,8 @@ def _check(config: Config, top: Location) -> None:
     server = top.inner("server")
     if config.server.front_channel:
         _check_channel_name(config.server.front_channel, server.inner("front_channel"))
+    if config.socketio.channel:
+        _check_channel_name(config.socketio.channel, top.inner("socketio").inner("channel"))
     for origin in config.server.allowed_origins:
         if "@" in origin:
             problem = f"{shown(origin)} has a user before an @, expected an origin"

@@ -133,6 +133,20 @@ class Store:
     mode: Annotated[str, Meta(pattern="^0?6[046][046]$")] = "600"
 
 
+@dataclass(frozen=True, slots=True)
+class SocketIO:
+    """The clients of Socket.IO.
+
+    `path`: the name at the root of the server's URLs, empty for no Socket.IO. `channel`: the
+    channel of the namespace `/`; empty for none.
+    """
+
+    path: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._~-]*)?$", max_length=64)] = (
+        "socket.io"
+    )
+    channel: str = ""
+
+
 Level = Literal["debug", "info", "warn", "error", "critical"]
 
 LOG_PARTS = (
@@ -237,6 +251,7 @@ class Config:
         }
     )
     log: Log = field(default_factory=Log)
+    socketio: SocketIO = field(default_factory=SocketIO)
 
     def channel_options(self) -> Callable[[str], ChannelOptions]:
         """A function that returns the options of a channel by its name."""

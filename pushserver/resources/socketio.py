@@ -52,7 +52,7 @@ class SocketIOResource(LeafResource):
     """A client of Socket.IO, by `?EIO=4&transport=...`, and `sid` after its first request.
 
     `scripts` are below it, by name: pages load the script of the client there, as from Node's
-    server.
+    server. `main` is the channel of the namespace `/`, empty for none.
     """
 
     _log = Logger()
@@ -62,9 +62,11 @@ class SocketIOResource(LeafResource):
         context: ConnectionContext,
         pollings: Pollings,
         scripts: Mapping[bytes, IResource],
+        main: str = "",
     ):
         super().__init__()
         self._scripts = scripts
+        self._main = main
         self.context = context
         self.pollings = pollings
         self._logged = False
@@ -166,7 +168,7 @@ class SocketIOResource(LeafResource):
         self, request: Request, upgrades: Sequence[str] = ()
     ) -> Callable[[Transport[EngineFormat]], SocketIO]:
         """A function that makes the session of a request, which is read now."""
-        context = self.context
+        context, main = self.context, self._main
         node, gate, known = context.node, context.gate, UNKNOWN
         if node.handlers.decides_on_clients or node.handlers.authenticates:
             known = gate.visit(request, "socketio")
@@ -174,7 +176,7 @@ class SocketIOResource(LeafResource):
         address = client_address(request, context.trust.proxies)
 
         def make_session(transport: Transport[EngineFormat]) -> SocketIO:
-            return SocketIO(node, transport, known, credentials, address, upgrades)
+            return SocketIO(node, transport, known, credentials, address, upgrades, main)
 
         return make_session
 

@@ -19,7 +19,7 @@ from pushserver.auth.proxies import Proxies, Trust
 from pushserver.auth.tokens import Verifier
 from pushserver.config.keys import make_keys
 from pushserver.config.secret_files import MAX_SECRET_BYTES, read_file
-from pushserver.config.settings import Config, Server, Source, Types
+from pushserver.config.settings import Config, Server, SocketIO, Source, Types
 from pushserver.config.tokens import make_verifier
 from pushserver.errors import StartFailed
 from pushserver.resources.api import ApiResource
@@ -175,6 +175,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         server,
         pages_of_user,
         monitoring,
+        config.socketio,
     )
     shortcut = websockets.shortcut(root) if base.shortcuts else None
     metrics_root = metrics_tree(base, server)
@@ -269,8 +270,9 @@ def tree(
     server: Server,
     pages: UserPages | None,
     monitoring: Mapping[bytes, Resource],
+    socketio: SocketIO,
 ) -> Resource:
-    """The resources by URL."""
+    """The resources by URL; raises StartFailed for a path of Socket.IO that is another's."""
     static = str(asset_folder("static"))
     files = PublicFiles(static)
     # Pages of users use this name, without a version.
@@ -280,22 +282,28 @@ def tree(
         for runner in runners
         if IHook.providedBy(runner.source)
     }
+    children: dict[bytes, Resource] = {
+        b"": FrontResource(channels, server.front_channel),
+        b"channels": ChannelsResource(channels),
+        b"events": EventsResource(channels),
+        b"api": ApiResource(
+            channels.node, channels.gate, lambda: [runner.status() for runner in runners], load
+        ),
+        b"hooks": HooksResource(hooks),
+        b"status": status,
+        b"connection": ContainerResource(connections.children()),
+        b"emulation": EmulationResource(connections),
+        b"static": files,
+        **monitoring,
+    }
+    if path := socketio.path.encode():
+        if path in children:
+            problem = "the server has something else at this URL"
+            raise StartFailed(f"socketio.path: {problem}, value {socketio.path!r}")
+        scripts = socket_io_scripts(static)
+        children[path] = SocketIOResource(connections, pollings, scripts, socketio.channel)
     return RootResource(
-        {
-            b"": FrontResource(channels, server.front_channel),
-            b"channels": ChannelsResource(channels),
-            b"events": EventsResource(channels),
-            b"api": ApiResource(
-                channels.node, channels.gate, lambda: [runner.status() for runner in runners], load
-            ),
-            b"hooks": HooksResource(hooks),
-            b"status": status,
-            b"connection": ContainerResource(connections.children()),
-            b"emulation": EmulationResource(connections),
-            b"socket.io": SocketIOResource(connections, pollings, socket_io_scripts(static)),
-            b"static": files,
-            **monitoring,
-        },
+        children,
         PublicFiles(os.path.join(static, "favicon.svg")),
         Hosts(names(server)),
         pages,

@@ -72,6 +72,10 @@ class ClientSession(Protocol):
         """The facts about its request, if the application decides about clients."""
 
     @property
+    def namespace(self) -> str:
+        """The namespace whose handlers serve the client; empty for those without a namespace."""
+
+    @property
     def secret(self) -> str:
         """Proves that a request belongs to the session; empty if its commands need no requests."""
 
@@ -160,12 +164,10 @@ class Handlers(Protocol):
     async def message(self, session: ClientSession, data: bytes) -> None:
         """Process a message of a client, which gets no answer; raises NotHandled."""
 
-    async def event(
-        self, session: ClientSession, channel: str, event: str, arguments: list[Any]
-    ) -> Values:
+    async def event(self, session: ClientSession, event: str, arguments: list[Any]) -> Values:
         """Process an event of a Socket.IO client; the result is for its acknowledgement.
 
-        `channel` is that of the client's namespace, empty for `/`. Raises NotHandled.
+        Raises NotHandled.
         """
 
 
@@ -202,7 +204,5 @@ class NoHandlers:
     async def message(self, session: ClientSession, data: bytes) -> None:
         raise NotHandled("this server has no handler for `send`")
 
-    async def event(
-        self, session: ClientSession, channel: str, event: str, arguments: list[Any]
-    ) -> Values:
+    async def event(self, session: ClientSession, event: str, arguments: list[Any]) -> Values:
         raise NotHandled("this server has no handlers")

@@ -9,6 +9,7 @@ from pushserver.auth.credentials import Credentials
 from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.names import is_name
 from pushserver.errors import Denied, Invalid, TooMany, WrongKey
+from pushserver.sessions.callbacks import Invitation
 from pushserver.sessions.namespace import Namespace
 from pushserver.sessions.visit import Visit
 from pushserver.usercode.pause import pause
@@ -55,6 +56,7 @@ async def enter(
             await node.handlers.subscribe(namespace, channel, data)
             # The rules may have changed while the handler ran.
             node.permissions.check("subscribe", channel, namespace.identity)
+        await _invite_by_token(namespace, most)
         namespace.check_not_ended()
         # Again, as others of the same user may have come meanwhile.
         node.users.check(identity.user)
@@ -62,6 +64,27 @@ async def enter(
     except BaseException:
         node.handlers.disconnect(namespace, request.ended_by)
         raise
+
+
+async def _invite_by_token(namespace: Namespace, most: int) -> None:
+    """Plan the subscriptions that the server makes for the token; see `refreshing`.
+
+    They are rooms of the namespace, so a permission is checked for each.
+    """
+    node, identity = namespace.node, namespace.identity
+    names = identity.subscriptions - {namespace.channel}
+    if len(names | namespace.invited.keys()) > most:
+        message = f"more than {most} channels of one namespace (channels_per_client)"
+        raise TooMany(message, "channels_per_client")
+    for channel in sorted(names):
+        if node.permissions.check("subscribe", channel, identity):
+            await node.handlers.subscribe(namespace, channel, b"")
+    for channel in sorted(identity.subscriptions):
+        grant = identity.subs.get(channel)
+        if grant is not None:
+            await namespace.invite(channel, Invitation(info=grant.info, expires=grant.expires))
+        elif channel != namespace.channel:
+            await namespace.invite(channel)
 
 
 def _check_exists(namespace: Namespace) -> None:

@@ -87,7 +87,7 @@ class Namespace:
     secret = ""
 
     def __init__(self, connection: Connection, name: str, channel: str):
-        """`channel`: the one that the namespace stands for; empty for `/`."""
+        """`channel`: the one that the namespace stands for; empty for none."""
         self.name, self.channel = name, channel
         self.info = ClientInfo(new_id())
         self.identity = ANONYMOUS
@@ -124,6 +124,11 @@ class Namespace:
         return self._connection.visit
 
     @property
+    def namespace(self) -> str:
+        """That of a channel of this name: `chess` for `/chess` and `/chess:12`, empty for `/`."""
+        return self.name.removeprefix("/").partition(":")[0].removeprefix("$")
+
+    @property
     def connected(self) -> bool:
         return self.state is OPEN
 
@@ -154,7 +159,10 @@ class Namespace:
         Raises LimitExceeded if the server keeps no more channels.
         """
         node = self.node
-        joined = [await self._join(self.channel)] if self.channel else []
+        joined = []
+        if self.channel:
+            own = self.invited.pop(self.channel, USUAL)
+            joined.append(await self._join(self.channel, own))
         for channel, invitation in self.invited.items():
             with suppress(LimitExceeded):
                 joined.append(await self._join(channel, invitation))

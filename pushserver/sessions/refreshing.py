@@ -133,11 +133,10 @@ def join_leave_of(grant: Grant | None) -> bool | None:
 async def invite_by_token(session: Session) -> None:
     """Plan the subscriptions that the server makes for the token of a client that connects.
 
-    These are the channels of its token, except patterns. Raises Denied, and Refused by the handler
-    of the application.
+    Raises Denied, and Refused by the handler of the application.
     """
     identity, node = session.identity, session.node
-    names = {name for name in identity.channels.texts if "*" not in name} | identity.subs.keys()
+    names = identity.subscriptions
     most = node.limits.channels_per_client
     if len(names | session.invited) > most:
         message = f"more than {most} channels on one connection (channels_per_client)"

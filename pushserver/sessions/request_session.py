@@ -20,6 +20,7 @@ class RequestSession:
     __slots__ = ("identity", "info", "visit")
 
     secret = ""
+    namespace = ""
     channels: frozenset[str] = frozenset()
     connected = False
 

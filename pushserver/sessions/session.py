@@ -49,6 +49,7 @@ class Session(CommandQueue):
 
     slow_code = centrifuge.SLOW
     flood_code = centrifuge.TOO_MANY_REQUESTS
+    namespace = ""
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class SocketIO(Engine):
         "_ended",
         "_incomplete",
         "_leaving",
+        "_main",
         "_queue",
         "_waiting_bytes",
         "_working",
@@ -68,10 +69,15 @@ class SocketIO(Engine):
         credentials: Credentials = NOTHING,
         address: str | None = None,
         upgrades: Sequence[str] = (),
+        main: str = "",
     ):
-        """`visit` and `credentials` are those of its request, for each namespace."""
+        """`visit` and `credentials` are those of its request, for each namespace.
+
+        `main`: the channel of the namespace `/`, empty for none.
+        """
         self.visit = visit
         self.credentials = credentials
+        self._main = main
         # Also one whose CONNECT is being handled.
         self.namespaces: dict[str, Namespace] = {}
         self.ended_by = ""
@@ -191,7 +197,7 @@ class SocketIO(Engine):
         """Call the handler of an event. If it fails, there is no acknowledgement."""
         event, arguments = socketio.event(incoming.packet, incoming.attachments)
         try:
-            values = await self.node.handlers.event(namespace, namespace.channel, event, arguments)
+            values = await self.node.handlers.event(namespace, event, arguments)
         except PushServerError:
             # The application has logged its failures.
             return
@@ -213,7 +219,9 @@ class SocketIO(Engine):
             # The official client (4.8.4) sends two if `connect()` is called twice.
             return
         self._ended.discard(name)
-        namespace = self.namespaces[name] = Namespace(self, name, name.removeprefix("/"))
+        namespace = self.namespaces[name] = Namespace(
+            self, name, name.removeprefix("/") or self._main
+        )
         try:
             await enter(namespace, self, auth, packet.data)
         except Exception as error:

@@ -106,6 +106,7 @@ SECTIONS: dict[str, type] = {
     "Keys": settings.KeySettings,
     "Token keys": settings.TokenKeySettings,
     "Store": settings.Store,
+    "Socket.IO": settings.SocketIO,
     "Channels": ChannelOptions,
     "Limits": Limits,
 }

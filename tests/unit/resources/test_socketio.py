@@ -10,8 +10,9 @@ import pytest
 from pushserver import Client, Identified, PushServer, Refused, Visitor
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from pushserver.config.settings import Auth, Config
+from pushserver.config.settings import Auth, Config, SocketIO
 from pushserver.config.settings import Server as ServerConfig
+from pushserver.errors import StartFailed
 from tests.unit.fakes.tokens import SECRET, token
 from tests.unit.fakes.web import Log, Server, Socket, Trouble, handshake, masked
 
@@ -155,6 +156,45 @@ def test_compressed_events_are_the_same_bytes_for_all() -> None:
     assert len(first) < 500
 
 
+class TestTheSettings:
+    def test_give_the_url_of_the_clients(self) -> None:
+        server = Server(config=Config(socketio=SocketIO(path="io")))
+        socket = server.websocket(PATH.replace("socket.io", "io"))
+        assert lines(socket, b"40")[0].startswith('40{"sid":')
+        assert server.get("/io/socket.io.js", "HEAD").status == 200
+        assert server.get(PATH).status == 404
+        assert server.get(PATH, **handshake()).status == 404
+
+    def test_turn_it_off(self) -> None:
+        server = Server(config=Config(socketio=SocketIO(path="")))
+        statuses = [server.get(PATH).status, server.get(PATH, **handshake()).status]
+        assert statuses == [404, 404]
+
+    @pytest.mark.parametrize("path", ["channels", "static", "metrics", "health", "api"])
+    def test_take_no_url_of_the_server(self, path: str) -> None:
+        with pytest.raises(StartFailed, match=rf"socketio\.path: .*value '{path}'"):
+            Server(config=Config(socketio=SocketIO(path=path)))
+
+    def test_give_the_channel_of_the_main_namespace(self) -> None:
+        app = PushServer()
+        app.on("who", thread=False)(lambda client, data: "main")
+        app.on("who", namespace="a", thread=False)(lambda client, data: "a")
+        server = started(app, Config(socketio=SocketIO(channel="a")))
+        server.publish("a", 1, "first")
+        socket = connected(server, "40/a,")
+        [answer, row] = lines(socket, b"40")
+        assert (answer[:3], row) == ("40{", '42["first",1]')
+        server.publish("a", 2, "second")
+        assert set(lines(socket)) == {'42/a,["second",2]', '42["second",2]'}
+        # The channel does not make the handlers of its namespace those of `/`.
+        assert lines(socket, b'420["who"]', b'42/a,0["who"]') == ['430["main"]', '43/a,0["a"]']
+
+    def test_refuse_the_main_namespace_to_those_who_may_not_read_its_channel(self) -> None:
+        config = Config(socketio=SocketIO(channel="a"), channels={"a": {"subscribe": "users"}})
+        socket = started(PushServer(), config).websocket(PATH)
+        assert lines(socket, b"40")[0].startswith('44{"message":"subscribing to a')
+
+
 class TestAnApplication:
     def test_has_the_same_handlers_as_on_the_other_protocol(self) -> None:
         app = PushServer()
@@ -258,6 +298,40 @@ class TestAToken:
             self.connect(self.CONFIG, {"other": 1}, authorization=f"Bearer {good}"),
         ):
             assert answer.startswith('40/a,{"sid":')
+
+    def rooms(self, namespace: str, app: PushServer | None = None, **claims: Any) -> list[str]:
+        """The answers to a connect with a token of these claims, and then the events."""
+        config = Config(
+            auth=Auth(token_secret=SECRET),
+            defaults=ChannelOptions(subscribe="token", initial=1),
+            limits=Limits(channels_per_client=3),
+        )
+        server = started(app or PushServer(), config)
+        for name in ("a", "b", "c"):
+            server.publish(name, 1, name)
+        socket = server.websocket(PATH)
+        auth = json.dumps({"token": token({"sub": "ann", "exp": 9e9, **claims})})
+        found = lines(socket, f"40{namespace}{auth}".encode())
+        for name in ("a", "b", "c"):
+            server.publish(name, 2, name)
+        return (found if found[0].startswith("44") else found[1:]) + lines(socket)
+
+    def test_puts_its_client_into_the_channels_of_its_subs(self) -> None:
+        assert self.rooms("", subs={"b": {}}) == ['42["b",1]', '42["b",2]']
+        both = self.rooms("/a,", subs={"a": {}, "b": {}})
+        assert both == [f'42/a,["{name}",{n}]' for n in (1, 2) for name in "ab"]
+        assert self.rooms("", channels=["b", "c*"]) == ['42["b",1]', '42["b",2]']
+        assert self.rooms("/a,", channels=["a"]) == ['42/a,["a",1]', '42/a,["a",2]']
+
+    def test_names_as_many_channels_as_a_client_may_have(self) -> None:
+        [answer] = self.rooms("", subs={"a": {}, "b": {}}, channels=["c", "d"])
+        assert answer.startswith('44{"message":"more than 3 channels')
+
+    def test_does_not_get_a_room_that_the_application_refuses(self) -> None:
+        app = PushServer()
+        app.on("subscribe", thread=False)(lambda client, channel: channel != "b")
+        [answer] = self.rooms("", app, subs={"b": {}, "c": {}})
+        assert "subscribing to b was refused" in answer
 
     def test_that_is_not_valid_refuses_the_connect(self) -> None:
         for bad in ("guessed", "a.b.c", token(b'{"sub":"ann","exp":1}')):

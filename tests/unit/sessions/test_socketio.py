@@ -49,10 +49,8 @@ class Handlers(FakeHandlers):
     def guards(self, channel: str) -> bool:
         return self.guarded
 
-    async def event(
-        self, session: ClientSession, channel: str, event: str, arguments: list[Any]
-    ) -> Values:
-        self.events.append((channel, event, arguments))
+    async def event(self, session: ClientSession, event: str, arguments: list[Any]) -> Values:
+        self.events.append((session.namespace, event, arguments))
         await self._wait()
         return self.answer(arguments)
 
