@@ -119,7 +119,9 @@ class App:
         gets the first arguments. A client sends `message` (a text) and `json` (any other value)
         without an answer. It calls any other event by its name, or by `namespace:name`, and gets
         the result of the function as the answer. With a namespace, `subscribe` and `publish` are
-        for the channels whose names begin with the namespace and a colon.
+        for the channels whose names begin with the namespace and a colon, `connect` and
+        `disconnect` for the clients of Socket.IO in a namespace of this name, as are all other
+        events.
 
         A handler of `connect`, `subscribe` or `publish` refuses by raising Refused or returning
         False. A channel with a `subscribe` handler cannot be read by plain HTTP without an API

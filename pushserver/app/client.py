@@ -19,16 +19,16 @@ MAX_USER, MAX_INFO = 255, 4_096
 
 
 class Client:
-    """One connection of the Centrifuge protocol, for any thread.
+    """One connection of the Centrifuge protocol, or of Socket.IO to a namespace; for any thread.
 
     For a publication by POST it is the user of the request: `id` is empty, `protocol` is http,
     `state` is new, nothing can be sent to it, and `headers` are those of the request.
 
     `id` is unguessable and new for each connection. `state` is for values of the application.
     `address` is the IP address, behind `trusted_proxies` that of the client, empty on a Unix
-    socket; `protocol` is websocket, http_stream or sse. `headers` are those of the request by
-    lower-case name, without those of proxies, in the `connect` handler only: afterwards it is
-    empty. In a forked process of the server the methods raise NotRunning.
+    socket; `protocol` is websocket, http_stream, sse or socketio. `headers` are those of the
+    request by lower-case name, without those of proxies, in the `connect` handler only: afterwards
+    it is empty. In a forked process of the server the methods raise NotRunning.
     """
 
     def __init__(self, session: ClientSession, link: ServerLink):

@@ -126,7 +126,7 @@ class Dispatcher:
 
     @property
     def decides_on_clients(self) -> bool:
-        return self._registry.find("connect") is not None
+        return self._registry.has("connect")
 
     @property
     def authenticates(self) -> bool:
@@ -158,7 +158,7 @@ class Dispatcher:
             self._failures.crowded()
             raise HandlerFailed("too many calls wait for the application")
         client = self.clients[session] = Client(session, self._link)
-        handler = self._registry.find("connect")
+        handler = self._registry.find("connect", session.namespace)
         if handler is None:
             return b""
         try:
@@ -174,7 +174,7 @@ class Dispatcher:
 
     def disconnect(self, session: ClientSession, reason: str) -> None:
         client = self.clients.pop(session, None)
-        handler = self._registry.find("disconnect")
+        handler = self._registry.find("disconnect", session.namespace)
         if client is not None and handler is not None:
             self._leaving += 1
             call = self._notify(handler, self.seconds, client, reason)

@@ -20,8 +20,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
 }
 """The arguments of handlers for events of the server and of connections; no client can send these
 events."""
-WITHOUT_NAMESPACE = frozenset({"start", "stop", "authenticate", "connect", "disconnect"})
-"""Those that belong to no channel, and so to no namespace."""
+WITHOUT_NAMESPACE = frozenset({"start", "stop", "authenticate"})
+"""Those that belong to no client, and so to no namespace."""
 OTHER_ARGUMENTS = ("client", "data")
 """The arguments of a handler for any other event."""
 
@@ -119,6 +119,10 @@ class HandlerRegistry:
         if event in ARGUMENTS:
             return None
         return self.find(event, namespace) or self.find_method(event)
+
+    def has(self, event: str) -> bool:
+        """Whether the event has a handler, in any namespace."""
+        return any(event == known for _, known in self._handlers)
 
     @property
     def has_coroutines(self) -> bool:

@@ -284,11 +284,22 @@ class TestAClient:
         assert "which has no handler" in sent_value
 
 
-@pytest.mark.parametrize("event", ["start", "stop", "connect", "disconnect"])
+@pytest.mark.parametrize("event", ["start", "stop", "authenticate"])
 def test_events_without_a_namespace_are_refused_with_one(app: PushServer, event: str) -> None:
     with pytest.raises(ValueError, match=f"{event} has no namespace, but .* is for chat"):
         app.on(event, namespace="chat")(lambda: None)
     assert list(app.handlers) == []
+
+
+def test_clients_without_a_namespace_are_not_those_of_one(app: PushServer) -> None:
+    called: list[str] = []
+    for event in ("connect", "disconnect"):
+        app.on(event, namespace="chat", thread=False)(lambda: called.append("chat"))
+    with TestServer(app) as server:
+        server.connect().leave()
+        app.on("connect", thread=False)(lambda: called.append("all"))
+        server.connect()
+    assert called == ["all"]
 
 
 @pytest.mark.parametrize("event", ["start", "stop"])

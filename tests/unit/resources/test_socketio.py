@@ -247,6 +247,43 @@ class TestAnApplication:
         assert lines(socket, b'421["fail",0]', b'422["odd"]', b'423["fail",1]') == ["433[1.0]"]
         assert len(trouble.take()) == 2
 
+    def test_has_handlers_of_each_namespace_for_its_clients(self) -> None:
+        app = PushServer()
+        seen: list[tuple[str, str, Any]] = []
+
+        def note(*key: str) -> Any:
+            return lambda client, data: seen.append((*key, data))
+
+        for event in ("connect", "disconnect"):
+            for name in ("", "chess"):
+                app.on(event, namespace=name, thread=False)(note(event, name))
+        socket = connected(started(app), '40{"n":0}', '40/chess,{"n":1}', "40/other,")
+        connected_all = [("connect", "", {"n": 0}), ("connect", "chess", {"n": 1})]
+        assert seen == [*connected_all, ("connect", "", None)]
+        seen.clear()
+        lines(socket, b"40/chess:12,", b"41/chess,", b"41/other,", b"41/chess:12,")
+        left = "the client has left"
+        assert seen == [
+            ("connect", "chess", None),
+            ("disconnect", "chess", left),
+            ("disconnect", "", left),
+            ("disconnect", "chess", left),
+        ]
+
+    def test_refuses_the_clients_of_one_namespace(self) -> None:
+        app = PushServer()
+
+        @app.on("connect", namespace="chess", thread=False)
+        def connect(client: Client) -> None:
+            if client.headers.get("x-player") != "yes":
+                raise Refused("players only", 4_001)
+
+        server = started(app)
+        [answer] = lines(server.websocket(PATH), b"40/chess,")
+        assert answer == '44/chess,{"message":"players only","data":{"code":4001}}'
+        connected(server, "40", "40/other,")
+        connected(server, "40/chess,", x_player="yes")
+
     def test_puts_a_client_into_rooms_and_takes_it_out(self) -> None:
         app = PushServer()
         app.on("join", thread=False)(lambda client, room: client.join(room))
