@@ -162,12 +162,12 @@ def build(
             remember=peers.refusals.recent.note,
         )
     service = PushService(node, site, reactor, storage, run_by, shortcuts, wrap, readiness, pulse)
-    collector.sources = lambda: service.sources
+    collector.sources = lambda: service.sources.statuses
     service.live = Live(base, broker, site, run_by, service, front, metrics_site)
     for text in config.server.listen:
-        service.listen(text)
+        service.ports.listen(text)
     if metrics_site is not None:
-        service.listen_for_metrics(metrics_listen, metrics_site)
+        service.ports.listen_for_metrics(metrics_listen, metrics_site)
     return service
 
 

@@ -26,9 +26,10 @@ from pushserver.config.tokens import make_issuer
 from pushserver.errors import Invalid, PushServerError, Unavailable
 from pushserver.hub.broker import MemoryBroker
 from pushserver.server.front import Base, Front, make_front
+from pushserver.server.ports import Ports
+from pushserver.server.running_sources import RunningSources
 from pushserver.server.systemd import notify, reloading
 from pushserver.sessions.recheck import Recheck
-from pushserver.sources.engine.runner import Runner
 from pushserver.web.site import PushSite
 
 INTERVAL_SECONDS = 1.0
@@ -58,17 +59,11 @@ class Outcome:
 class Parts(Protocol):
     """The service, as a reload uses it."""
 
+    ports: Ports
+    sources: RunningSources
+
     def keep_updated(self, keys: Service | None) -> None:
         """Run the service with the keys of tokens in place of the present one."""
-
-    def replace_sources(self, sources: Sequence[Runner]) -> None:
-        """Run these sources in place of the present ones."""
-
-    def read_certificates(self) -> Callable[[], bool]:
-        """Read the certificates; return the call that uses them, and tells whether any changed.
-
-        Raises StartFailed.
-        """
 
     def set_log(self, log: Log) -> None:
         """Use these levels of the log."""
@@ -191,7 +186,7 @@ class Live:
         config, before = self.load(), self._front
         kept = applicable(before.config, config)
         front = make_front(kept, self._base, before)
-        use_certificates = self._service.read_certificates()
+        use_certificates = self._service.ports.read_certificates()
         changed = [*changes(before.config, kept)]
         runners = [source.runner for source in front.sources]
         for source in before.sources:
@@ -239,7 +234,7 @@ class Live:
             self._app.reconfigure(make_issuer(auth), limits.handler_seconds)
         self._service.set_log(config.log)
         self._service.keep_updated(front.published)
-        self._service.replace_sources([source.runner for source in front.sources])
+        self._service.sources.replace([source.runner for source in front.sources])
 
     async def _apply_in_turns(self, number: int) -> None:
         """End subscriptions and cut histories, until the next reload begins anew."""

@@ -143,7 +143,7 @@ def make_service(
     `handlers`: those of the signals of this process, one of which reloads the configuration.
     """
     service = make(options, os.environ, reactor, app)
-    Watchdog(service.node, service.closed_port, reactor, os.environ).setServiceParent(service)
+    Watchdog(service.node, service.ports.closed, reactor, os.environ).setServiceParent(service)
     if handlers is not None:
         handlers.reload = service.live.request
     if watched is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -13,10 +13,8 @@ from twisted.internet.defer import (
     Deferred,
     DeferredList,
     TimeoutError,
-    gatherResults,
     maybeDeferred,
 )
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver, Logger
@@ -26,23 +24,18 @@ from twisted.web.resource import Resource
 from pushserver import __version__
 from pushserver.app.service import AppService
 from pushserver.config.settings import Log
-from pushserver.errors import StartFailed
-from pushserver.server.address import FORMS, endpoint_text
-from pushserver.server.certificates import Certificate, has_certificate
 from pushserver.server.epoll_limit import bound
 from pushserver.server.gc_policy import Collector
-from pushserver.server.inherited import PREFIX, NamedEndpoint, inherited, passed
-from pushserver.server.listener import Listener
 from pushserver.server.live import Live
 from pushserver.server.log_output import Levels
+from pushserver.server.ports import Ports
 from pushserver.server.pulse import INTERVAL, Pulse
 from pushserver.server.readiness import Readiness
 from pushserver.server.room_log import RoomLog
+from pushserver.server.running_sources import RunningSources
 from pushserver.server.systemd import notify
-from pushserver.server.unix_socket import UNIX, UnixEndpoint
 from pushserver.sessions.node import Node
 from pushserver.sessions.peers import Peer
-from pushserver.sources.engine.runner import Runner, Status
 from pushserver.store.service import Storage
 from pushserver.usercode.once import Once
 from pushserver.usercode.reactor import Reactor
@@ -53,8 +46,6 @@ from pushserver.web.site import PushSite
 SWEEP_SECONDS = 60.0
 ABORT_SECONDS = 1.0
 """The time that aborted connections have to end."""
-METRICS_LISTEN = "server.metrics_listen"
-METRICS_PORT = METRICS_LISTEN + ' = "127.0.0.1:{port}"'
 NOTIFY_AGAIN_SECONDS = 0.2
 """The wait while the queue of systemd's socket is full."""
 
@@ -83,21 +74,14 @@ class PushService(MultiService):
         super().__init__()
         self._readiness = readiness or Readiness(storage)
         self._pulse = pulse or Pulse(node.monotonic)
-        self._readiness.closed_ports = self._closed_ports
-        self._wrap = wrap
+        self.ports = Ports(reactor, site, wrap)
+        self._readiness.closed_ports = self.ports.count_closed
         self.node = node
         self._site = site
         self._reactor = reactor
-        self._listeners: list[Listener] = []
-        self._metrics_listeners: list[Listener] = []
-        self._metrics_site: PushSite | None = None
-        self._claimed: set[int] = set()
         self._stop = Once()
         self._deadline = 0.0
-        self._sources: list[Service] = []
-        self._sources_run = False
-        # Sources that a reload has removed, until they have stopped.
-        self._ending: list[tuple[str, Deferred[Any]]] = []
+        self.sources = RunningSources()
         self._keys: Service | None = None
         self._storage = storage
         if storage is not None:
@@ -107,6 +91,7 @@ class PushService(MultiService):
         self._shortcuts = shortcuts
         if app is not None:
             app.setServiceParent(self)
+        self.ports.setServiceParent(self)
         self.announce: Callable[[list[str]], None] = self._log_urls
         """Is called with the URLs when the server is ready; logs them."""
         self.log = Log()
@@ -129,89 +114,6 @@ class PushService(MultiService):
             # twistd begins to log when it has the application.
             parent.setComponent(ILogObserver, self.observer)
 
-    def listen(self, text: str) -> None:
-        """Listen on this endpoint from the start; raises StartFailed if it is invalid."""
-        if self._wrap is not None and text.startswith("haproxy:"):
-            raise StartFailed(
-                f"--listen {text}: server.proxy_protocol reads the header of the PROXY protocol;"
-                " leave out haproxy:, which would expect a second one"
-            )
-        for named in self._endpoints(text):
-            listener = Listener(
-                named.endpoint, named.text, self._site, self._wrap, named.certificate
-            )
-            listener.setServiceParent(self)
-            self._listeners.append(listener)
-
-    def listen_for_metrics(self, text: str, site: PushSite) -> None:
-        """Serve this site, too, on a port of its own; raises StartFailed if it is invalid."""
-        for named in self._endpoints(text, METRICS_LISTEN):
-            listener = Listener(
-                named.endpoint, named.text, site, None, named.certificate, METRICS_PORT
-            )
-            listener.setServiceParent(self)
-            self._metrics_listeners.append(listener)
-        self._metrics_site = site
-
-    def _endpoints(self, text: str, option: str = "--listen") -> list[NamedEndpoint]:
-        try:
-            if text.startswith(PREFIX):
-                return inherited(self._reactor, text, passed(os.environ), self._claim)
-            if text.startswith(UNIX):
-                unix = UnixEndpoint(self._reactor, text)
-                return [NamedEndpoint(UNIX + unix.path, unix)]
-            described = endpoint_text(text)
-            if has_certificate(described):
-                certificate = Certificate(self._reactor, described)
-                return [NamedEndpoint(text, certificate.endpoint, certificate)]
-            return [NamedEndpoint(text, serverFromString(self._reactor, described))]
-        except Exception as error:
-            problem = f"{option} {text}: {error}"
-            if not text.startswith((PREFIX, UNIX)):
-                problem += f", {FORMS}"
-            raise StartFailed(problem) from None
-
-    def _claim(self, descriptor: int) -> bool:
-        fresh = descriptor not in self._claimed
-        self._claimed.add(descriptor)
-        return fresh
-
-    def add_source(self, source: Service) -> None:
-        """Run this source from the start of the application to its end."""
-        self._sources.append(source)
-
-    def replace_sources(self, sources: Sequence[Service]) -> None:
-        """Run these sources; those that are among them already are not touched.
-
-        A new one starts when those of its name have stopped.
-        """
-        before, self._sources = self._sources, list(sources)
-        if not self._sources_run:
-            return
-        for source in before:
-            if source not in sources:
-                self._end_source(source)
-        for source in sources:
-            if source not in before:
-                started = Deferred.fromCoroutine(self._start_replaced(source))
-                started.addErrback(
-                    lambda failure: self._log.failure(
-                        "the sources did not start", failure, event_name="sources_not_started"
-                    )
-                )
-
-    def _end_source(self, source: Service) -> None:
-        ending = (_name(source), self._stopped(source))
-        self._ending.append(ending)
-        ending[1].addBoth(lambda _: self._ending.remove(ending))
-
-    async def _start_replaced(self, source: Service) -> None:
-        for name, stopped in tuple(self._ending):
-            if name == _name(source):
-                await stopped
-        if self.running and source in self._sources:
-            source.startService()
-
     def keep_updated(self, keys: Service | None) -> None:
         """Run the service with the keys of tokens in place of the present one, if any."""
         before, self._keys = self._keys, keys
@@ -221,15 +123,6 @@ class PushService(MultiService):
             before.disownServiceParent()
         if keys is not None:
             keys.setServiceParent(self)
-
-    def read_certificates(self) -> Callable[[], bool]:
-        """Read the certificates of `ssl:` endpoints; return the call that uses them.
-
-        That one returns whether any has changed. Raises StartFailed.
-        """
-        listeners = self._listeners + self._metrics_listeners
-        uses = [listener.read_certificate() for listener in listeners]
-        return lambda: sum(use() for use in uses) > 0
 
     def set_log(self, log: Log) -> None:
         """Use these levels of the log."""
@@ -246,24 +139,6 @@ class PushService(MultiService):
     def failed(self) -> bool:
         """Whether it has stopped, and the store could not be closed in order."""
         return self._storage is not None and self._storage.failed
-
-    def closed_port(self) -> str:
-        """The reason why a port accepts no connections; empty if all do, or it stops."""
-        if not self.running:
-            return ""
-        return next(filter(None, (listener.problem() for listener in self._listeners)), "")
-
-    @property
-    def _sites(self) -> list[PushSite]:
-        return [self._site] if self._metrics_site is None else [self._site, self._metrics_site]
-
-    def _closed_ports(self) -> int:
-        return sum(not listener.is_open for listener in self._listeners)
-
-    @property
-    def sources(self) -> list[Status]:
-        """The status of each source of the configuration."""
-        return [source.status() for source in self._sources if isinstance(source, Runner)]
 
     def startService(self) -> None:
         if self.node.stopping:
@@ -322,14 +197,10 @@ class PushService(MultiService):
         return max(0.0, self._deadline - self.node.monotonic())
 
     async def _stop_listening(self) -> None:
-        listeners = self._listeners + self._metrics_listeners
-        stops = [maybeDeferred(listener.stopService) for listener in listeners]
-        await gatherResults(stops, consumeErrors=True)
+        await self.ports.stopService()
 
     async def _stop_sources(self) -> None:
-        # All at once: each of them may take long.
-        ending = [stopped for _, stopped in self._ending]
-        await gatherResults([*ending, *(self._stopped(source) for source in self._sources)])
+        await self.sources.stop()
 
     async def _stop_publishing(self) -> None:
         self.node.stop_publishing()
@@ -369,9 +240,7 @@ class PushService(MultiService):
             await self._app.call_start_handler()
         self._readiness.started = True
         if self.running:
-            self._sources_run = True
-            for source in self._sources:
-                source.startService()
+            self.sources.start()
 
     async def _stop_app(self) -> None:
         """Call the `stop` handlers if those of `start` were called; their time is extra."""
@@ -384,14 +253,6 @@ class PushService(MultiService):
             await self._app.call_stop_handler()
         self._deadline += self.node.monotonic() - start
 
-    def _stopped(self, service: Service) -> Deferred[Any]:
-        stopped = maybeDeferred(service.stopService)
-        return stopped.addErrback(
-            lambda failure: self._log.failure(
-                "a source did not stop", failure, event_name="source_not_stopped"
-            )
-        )
-
     async def _settled(self, seconds: float) -> None:
         """Let publishers whose commit is running have their answers, for at most `seconds`."""
         settled = Deferred.fromCoroutine(self.node.settle())
@@ -402,7 +263,7 @@ class PushService(MultiService):
         """Wait for the ends of all connections, and abort those that take too long."""
         gone: Deferred[None] = Deferred()
         self.node.peers.when_empty(lambda: gone.callback(None))
-        sites = [site.drain() for site in self._sites]
+        sites = [site.drain() for site in self.ports.sites]
         both = DeferredList([gone, *sites], consumeErrors=True)
         late = self._reactor.callLater(self._left, self._abort)
         try:
@@ -418,7 +279,7 @@ class PushService(MultiService):
 
     def _abort(self) -> None:
         self._for_each_peer(lambda peer: peer.abort())
-        for site in self._sites:
+        for site in self.ports.sites:
             site.abort()
 
     def _for_each_peer(self, call: Callable[[Peer], None]) -> None:
@@ -432,7 +293,7 @@ class PushService(MultiService):
                 )
 
     def _started(self) -> None:
-        self.announce([listener.url() for listener in self._listeners])
+        self.announce(self.ports.urls())
         self._notify_ready()
         self._collector.start()
 
@@ -463,10 +324,6 @@ class PushService(MultiService):
     async def _wake_peers(self) -> None:
         while self.node.peers.tick(self.node.monotonic()):
             await deferLater(self._reactor, 0)
-
-
-def _name(source: Service) -> str:
-    return source.plan.name if isinstance(source, Runner) else ""
 
 
 def _allow_all_descriptors() -> None:

@@ -21,6 +21,7 @@ from pushserver.app.service import AppService
 from pushserver.errors import StartFailed
 from pushserver.server.jwks import PublishedKeys, Schedule
 from pushserver.server.listener import Listener
+from pushserver.server.ports import Ports
 from pushserver.server.reloading import Reloader, Retrier, Watched
 from pushserver.server.service import PushService
 from pushserver.server.watchdog import Watchdog
@@ -71,6 +72,13 @@ def after_start(service: Service, call: Callable[[], object]) -> None:
 def listener() -> tuple[Service, End]:
     port = Port()
     return Listener(cast(Any, port), "tcp:0", Factory()), port.end
+
+
+def ports() -> tuple[Service, End]:
+    service = Ports(cast(Any, Clock()), cast(Any, None))
+    child, end = listener()
+    child.setServiceParent(service)
+    return service, end
 
 
 def runner() -> tuple[Service, End]:
@@ -175,6 +183,7 @@ def watchdog() -> tuple[Service, End]:
 
 MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     Listener: listener,
+    Ports: ports,
     Runner: runner,
     Storage: storage,
     AppService: app_service,

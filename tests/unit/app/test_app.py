@@ -89,7 +89,7 @@ class TestASource:
             for own in app.sources:
                 assert data(server, own.plan.channel) == [0, 1, 2]
             assert {row.event for row in server.history("class")} == {"Own"}
-            assert [status.state for status in server.service.sources] == ["ended"] * 4
+            assert [status.state for status in server.service.sources.statuses] == ["ended"] * 4
 
     def test_needs_a_unique_name(self, app: PushServer) -> None:
         def tick() -> int:
@@ -102,7 +102,7 @@ class TestASource:
         assert [own.plan.name for own in app.sources] == ["tick", "other"]
         with TestServer(app) as server:
             server.advance(1)
-            assert [status.name for status in server.service.sources] == ["tick", "other"]
+            assert [status.name for status in server.service.sources.statuses] == ["tick", "other"]
 
     @pytest.mark.parametrize(
         ("options", "words"),
@@ -439,7 +439,7 @@ class TestTheServerOfAnApplication:
         options = Options()
         options.parseOptions(["--app", "pushtest_ticker:app", "--listen", "tcp:0"])
         service = make(options, {}, memory_reactor(), load_app(options))
-        assert [status.name for status in service.sources] == ["tick"]
+        assert [status.name for status in service.sources.statuses] == ["tick"]
         options.parseOptions(["--app", "pushtest_ticker:ap"])
         with pytest.raises(StartFailed, match="has no ap, expected a PushServer; there is"):
             makeService(options)

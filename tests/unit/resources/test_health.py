@@ -114,7 +114,7 @@ def test_failing_start_handler_does_not_keep_the_server_from_being_ready(
 
 
 def test_closed_port_is_a_problem(server: Server) -> None:
-    [listener] = server.service._listeners
+    [listener] = server.service.ports._listeners
     listener._port = None
     assert problems(ready(server)) == {"ports": "1 of the ports do not listen"}
 

@@ -45,7 +45,7 @@ def fail(*arguments: object) -> Any:
 
 
 FAULTS: dict[str, Callable[[Server], tuple[object, str]]] = {
-    "a listener": lambda server: (server.service._listeners[0], "stopService"),
+    "a listener": lambda server: (server.service.ports._listeners[0], "stopService"),
     "the handler of stop": lambda server: (server.service._app, "call_stop_handler"),
     "publishing": lambda server: (server.node, "stop_publishing"),
     "waiting publishers": lambda server: (server.node, "settle"),

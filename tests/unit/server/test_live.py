@@ -663,13 +663,13 @@ class TestSources:
         assert outcome.changed == ("sources.b", "sources.c", "sources.d")
         after = {runner.plan.name: runner for runner in self.runners(server)}
         assert after["a"] is before["a"]
-        assert [status.name for status in server.service.sources] == ["a", "b", "d"]
-        assert all(status.state == "running" for status in server.service.sources)
+        assert [status.name for status in server.service.sources.statuses] == ["a", "b", "d"]
+        assert all(status.state == "running" for status in server.service.sources.statuses)
         assert not before["b"].running
         assert not before["c"].running
 
     def runners(self, server: Reloaded) -> list[Runner]:
-        return [each for each in server.service._sources if isinstance(each, Runner)]
+        return [each for each in server.service.sources if isinstance(each, Runner)]
 
     def test_a_new_secret_in_its_file_replaces_a_source(self, tmp_path: Path) -> None:
         secret = tmp_path / "secret"
@@ -697,9 +697,9 @@ class TestSources:
             return Runner(Script(run), Plan("x", "c", name="a"), environment)
 
         first, second, third = runner(deaf), runner(good), runner(good)
-        server.service.replace_sources([first])
-        server.service.replace_sources([second])
-        server.service.replace_sources([third])
+        server.service.sources.replace([first])
+        server.service.sources.replace([second])
+        server.service.sources.replace([third])
         assert (second.running, third.running) == (False, False)
         server.clock.advance(environment.stop_seconds)
         assert (second.running, third.running) == (False, True)
@@ -709,7 +709,7 @@ class TestSources:
         server = Reloaded()
         server.service.startService()
         server.reload(sources=self.source("a"))
-        assert [status.state for status in server.service.sources] == ["running"]
+        assert [status.state for status in server.service.sources.statuses] == ["running"]
 
     def test_the_stop_waits_for_those_that_a_reload_removed(self, trouble: Trouble) -> None:
         server = self.running(sources={})
@@ -720,10 +720,10 @@ class TestSources:
                     await Deferred()
 
         environment = server.live._base.environment
-        server.service.replace_sources(
+        server.service.sources.replace(
             [Runner(Script(deaf), Plan("x", "c", name="a"), environment)]
         )
-        server.service.replace_sources([])
+        server.service.sources.replace([])
         stopped: list[None] = []
         server.service.stopService().addCallback(stopped.append)
         assert stopped == []

@@ -35,8 +35,7 @@ def server() -> Iterator[Server]:
 
 def connect(server: Server) -> Line:
     """A connection to the port for metrics."""
-    site = server.service._metrics_site
-    assert site is not None
+    [_, site] = server.service.ports.sites
     address = IPv4Address("TCP", "127.0.0.1", 50000)
     line = Line(server.clock, address)
     line.protocol = site.buildProtocol(address)
@@ -78,7 +77,7 @@ def test_stop_closes_the_port_and_its_idle_connections(server: Server) -> None:
     line.send(request("/metrics"))
     line.take()
     server.service.stopService()
-    assert all(listener._port is None for listener in server.service._metrics_listeners)
+    assert all(listener._port is None for listener in server.service.ports._metrics_listeners)
     server.clock.advance(1)
     assert line.disconnecting or line.aborted
 
@@ -109,7 +108,7 @@ def test_port_in_use_is_told_with_the_setting_that_changes_it() -> None:
         )
         installed: Any = reactor
         service = build(config, installed)
-        [listener] = service._metrics_listeners
+        [listener] = service.ports._metrics_listeners
         with pytest.raises(StartFailed) as caught:
             listener.privilegedStartService()
     text = str(caught.value)

@@ -63,7 +63,7 @@ class World:
         self.room = base.node.history.room
         self.storage: Any = self.collector._storage
         self.pool: Any = self.collector._threads
-        [self.runner] = cast(Any, self.service._sources)
+        [self.runner] = cast(Any, self.service.sources)
 
     def families(self) -> list[Metric]:
         return list(self.collector.collect())

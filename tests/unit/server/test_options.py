@@ -176,7 +176,7 @@ def test_invalid_source_ends_the_start_and_is_named() -> None:
 def test_sources_remember_in_the_store(tmp_path: Path, stored: bool) -> None:
     store = StoreConfig(path=str(tmp_path / "store")) if stored else StoreConfig()
     service = build(Config(store=store), memory_reactor())
-    [runner] = service._sources
+    [runner] = service.sources
     assert isinstance(runner, Runner)
     assert (runner._environment.memory is getattr(service._storage, "memory", None)) is stored
     runner._environment.memory.set("numbers", 1)

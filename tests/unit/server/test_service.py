@@ -138,11 +138,11 @@ class TestTheStart:
         assert history.seq == 0
         service.startService()
         # The loop of asyncio does not run before the reactor.
-        assert (history.seq, {one.state for one in service.sources}) == (0, {"stopped"})
+        assert (history.seq, {one.state for one in service.sources.statuses}) == (0, {"stopped"})
         for _ in range(5):
             reactor.advance(1)
         assert [history.top(name) for name in "ab"] == [3, 3]
-        assert [(one.name, one.state, one.published) for one in service.sources] == [
+        assert [(one.name, one.state, one.published) for one in service.sources.statuses] == [
             ("a", "running", 3),
             ("b", "running", 3),
         ]
@@ -162,7 +162,7 @@ class TestTheStart:
             def startService(self) -> None:
                 order.append("tick")
 
-        service.add_source(Ticker())
+        service.sources.add(Ticker())
         service.startService()
         assert order == ["open"]
         server.clock.advance(0)
@@ -176,7 +176,7 @@ class TestTheStart:
             def startService(self) -> None:
                 ticked.append(1)
 
-        server.service.add_source(Ticker())
+        server.service.sources.add(Ticker())
         server.service.startService()
         assert stop(server) == [None]
         server.clock.advance(0)
@@ -298,7 +298,7 @@ class TestTheEnd:
             def stopService(self) -> Deferred[None]:
                 return stopped
 
-        server.service.add_source(Slow())
+        server.service.sources.add(Slow())
         socket = server.session()
         over = stop(server)
         assert socket.take() == []
@@ -331,7 +331,7 @@ class TestTheEnd:
                     await Deferred()
 
         for name in "abc":
-            server.service.add_source(Runner(Script(deaf), Plan("x", "c", name=name), environment))
+            server.service.sources.add(Runner(Script(deaf), Plan("x", "c", name=name), environment))
         started(server)
         line = server.connect()
         line.reading = False
@@ -354,7 +354,7 @@ class TestTheEnd:
                 raise LookupError("x")
 
         server = Server()
-        server.service.add_source(Broken())
+        server.service.sources.add(Broken())
         assert stop(started(server)) == [None]
         assert trouble.take() == ["a source did not stop: LookupError('x')"]
 
@@ -432,7 +432,7 @@ class TestStopsAtOnce:
             def stopService(self) -> None:
                 inner.append(stop(server))
 
-        server.service.add_source(Asking())
+        server.service.sources.add(Asking())
         assert stop(started(server)) == [None]
         assert inner == [[None]]
 

@@ -168,6 +168,6 @@ def test_server_that_stops_has_no_closed_port() -> None:
     server = Server()
     server.service.privilegedStartService()
     server.service.startService()
-    assert server.service.closed_port() == ""
+    assert server.service.ports.closed() == ""
     server.service.stopService()
-    assert server.service.closed_port() == ""
+    assert server.service.ports.closed() == ""

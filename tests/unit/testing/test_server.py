@@ -297,7 +297,7 @@ class TestAGeneratorThatMayBlock:
 
         with TestServer(app) as server:
             assert [row.data for row in server.history("c")] == list(range(90))
-            [status] = server.service.sources
+            [status] = server.service.sources.statuses
             assert status.state == "ended"
         [name] = threads
         assert name.startswith("source ")

@@ -35,7 +35,7 @@ class Proxied:
     ):
         settings = ServerSettings(trusted_proxies=list(trusted), proxy_protocol=True)
         self.server = Server(config=Config(server=settings, limits=limits), shortcuts=shortcuts)
-        wrap: Any = self.server.service._wrap
+        wrap: Any = self.server.service.ports._wrap
         self.factory: ProxiedFactory = wrap(self.server.site)
 
     def connect(self, peer: IAddress = PROXY) -> Line:
@@ -207,7 +207,7 @@ def test_stop_of_the_port_closes_connections_without_a_header() -> None:
 
 def test_endpoint_that_reads_a_second_header_is_refused() -> None:
     with pytest.raises(StartFailed, match=r"leave out haproxy:"):
-        Proxied().server.service.listen("haproxy:tcp:0:interface=127.0.0.1")
+        Proxied().server.service.ports.listen("haproxy:tcp:0:interface=127.0.0.1")
 
 
 def test_setting_needs_trusted_proxies() -> None:

@@ -1,0 +1,119 @@
+"""The ports of the server: those of `--listen`, and those for metrics alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IProtocolFactory
+
+from pushserver.errors import StartFailed
+from pushserver.server.address import FORMS, endpoint_text
+from pushserver.server.certificates import Certificate, has_certificate
+from pushserver.server.inherited import PREFIX, NamedEndpoint, inherited, passed
+from pushserver.server.listener import Listener
+from pushserver.server.unix_socket import UNIX, UnixEndpoint
+from pushserver.usercode.reactor import Reactor
+from pushserver.web.site import PushSite
+
+METRICS_LISTEN = "server.metrics_listen"
+METRICS_PORT = METRICS_LISTEN + ' = "127.0.0.1:{port}"'
+
+
+class Ports(MultiService):
+    """Listens on all endpoints from its start to its stop."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        site: PushSite,
+        wrap: Callable[[IProtocolFactory], IProtocolFactory] | None = None,
+    ):
+        """`wrap`: see `Listener`."""
+        super().__init__()
+        self._reactor = reactor
+        self._site = site
+        self._wrap = wrap
+        self._claimed: set[int] = set()
+        self._listeners: list[Listener] = []
+        self._metrics_listeners: list[Listener] = []
+        self.sites = [site]
+
+    def listen(self, text: str) -> None:
+        """Listen on this endpoint from the start; raises StartFailed if it is invalid."""
+        if self._wrap is not None and text.startswith("haproxy:"):
+            raise StartFailed(
+                f"--listen {text}: server.proxy_protocol reads the header of the PROXY protocol;"
+                " leave out haproxy:, which would expect a second one"
+            )
+        for named in self._endpoints(text):
+            listener = Listener(
+                named.endpoint, named.text, self._site, self._wrap, named.certificate
+            )
+            listener.setServiceParent(self)
+            self._listeners.append(listener)
+
+    def listen_for_metrics(self, text: str, site: PushSite) -> None:
+        """Serve this site, too, on a port of its own; raises StartFailed if it is invalid."""
+        for named in self._endpoints(text, METRICS_LISTEN):
+            listener = Listener(
+                named.endpoint, named.text, site, None, named.certificate, METRICS_PORT
+            )
+            listener.setServiceParent(self)
+            self._metrics_listeners.append(listener)
+        self.sites.append(site)
+
+    def _endpoints(self, text: str, option: str = "--listen") -> list[NamedEndpoint]:
+        try:
+            if text.startswith(PREFIX):
+                return inherited(self._reactor, text, passed(os.environ), self._claim)
+            if text.startswith(UNIX):
+                unix = UnixEndpoint(self._reactor, text)
+                return [NamedEndpoint(UNIX + unix.path, unix)]
+            described = endpoint_text(text)
+            if has_certificate(described):
+                certificate = Certificate(self._reactor, described)
+                return [NamedEndpoint(text, certificate.endpoint, certificate)]
+            return [NamedEndpoint(text, serverFromString(self._reactor, described))]
+        except Exception as error:
+            problem = f"{option} {text}: {error}"
+            if not text.startswith((PREFIX, UNIX)):
+                problem += f", {FORMS}"
+            raise StartFailed(problem) from None
+
+    def _claim(self, descriptor: int) -> bool:
+        fresh = descriptor not in self._claimed
+        self._claimed.add(descriptor)
+        return fresh
+
+    def read_certificates(self) -> Callable[[], bool]:
+        """Read the certificates of `ssl:` endpoints; return the call that uses them.
+
+        That one returns whether any has changed. Raises StartFailed.
+        """
+        listeners = self._listeners + self._metrics_listeners
+        uses = [listener.read_certificate() for listener in listeners]
+        return lambda: sum(use() for use in uses) > 0
+
+    def closed(self) -> str:
+        """The reason why a port accepts no connections; empty if all do, or after the stop."""
+        if not self.running:
+            return ""
+        return next(filter(None, (listener.problem() for listener in self._listeners)), "")
+
+    def count_closed(self) -> int:
+        """The number of ports that accept no connections, without those for metrics."""
+        return sum(not listener.is_open for listener in self._listeners)
+
+    def urls(self) -> list[str]:
+        """The URL of each port."""
+        return [listener.url() for listener in self._listeners]
+
+    def stopService(self) -> Deferred[None]:
+        self.running = False
+        # The failure of one is that of the stop, unlike in MultiService.
+        stops = [maybeDeferred(listener.stopService) for listener in self]
+        return gatherResults(stops, consumeErrors=True).addCallback(lambda _: None)
