@@ -11,7 +11,7 @@ VERSIONS := tests/unit $(addprefix tests/e2e/test_,start.py publishing.py recove
 	sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test check fast slow unit lowest pythons lint format pins bench bench-quick attacks fuzz deb \
+.PHONY: help run test check fast slow unit lowest pythons lint format pins bench bench-quick attacks restarts fuzz deb \
 	deb-test clean
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make format   format and fix the code with ruff"
 	@echo "make bench    compare the cost of a publication with other servers (bench-quick: two minutes)"
 	@echo "make attacks  measure the server under floods, on loopback (five minutes)"
+	@echo "make restarts lose and repeat nothing for 500 clients while the server restarts (half a minute)"
 	@echo "make fuzz     every parser against random input (FUZZ=\"--seconds 600\")"
 	@echo "make deb      build a package for this Debian, in dist/"
 	@echo "make deb-test install it in a new Debian under systemd (as root; some minutes, before a release)"
@@ -94,6 +95,10 @@ bench:
 attacks:
 	@tools/venv run
 	$(BIN)/python -m benchmarks.attacks
+
+restarts:
+	@tools/venv run
+	$(BIN)/python -m benchmarks.restarts
 
 fuzz:
 	@tools/venv test
