@@ -25,6 +25,7 @@ from pushserver.reload_command import add_reload_command
 from pushserver.store_command import add_store_commands
 from pushserver.subscribing import subscribe
 from pushserver.token_command import add_token_commands
+from pushserver.top_command import add_top_command
 from pushserver.unit_command import add_unit_commands
 
 DEFAULT_URL = "http://localhost:8080"
@@ -45,6 +46,7 @@ examples:
   pushserver publish numbers '{"number": 3}'
   pushserver subscribe numbers --last 3
   pushserver channels
+  pushserver top
   pushserver check-config push.toml
   pushserver doctor https://push.example
   pushserver reload
@@ -212,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file")
     command.set_defaults(run=_check_config)
     add_doctor_command(commands, server)
+    add_top_command(commands, server)
     add_reload_command(commands, server)
     add_key_commands(commands)
     add_token_commands(commands)

@@ -49,11 +49,15 @@ FACE = {
     "piping",
     "publisher",
     "reload_command",
+    "screen",
     "store_command",
     "subscribing",
     "token_checking",
     "token_command",
     "token_reading",
+    "top_command",
+    "top_report",
+    "top_view",
     "unit_command",
 }
 SHIMS = {"channel", "idempotency", "payload", "startup"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
 from tests.e2e.exchange import ask
-from tests.e2e.server import SHORTCUTS, Server, free_port, get, running
+from tests.e2e.server import CHECKOUT, SHORTCUTS, Server, free_port, get, running
 
 pytestmark = pytest.mark.slow
 
@@ -115,3 +117,38 @@ def test_server_is_live_and_ready_on_both_ports(server: Server, metrics_port: in
         for path in ("health/live", "health/ready"):
             answer = get(port, path)
             assert (answer.status, json.loads(answer.body)["status"]) == (200, "ok")
+
+
+def shape(value: object) -> object:
+    """The names of the fields, and the types of the values."""
+    if isinstance(value, dict):
+        return {name: shape(each) for name, each in value.items()}
+    return type(value)
+
+
+def test_the_command_of_the_document_prints_the_load(server: Server) -> None:
+    document = (CHECKOUT / "docs" / "monitoring.md").read_text("utf-8")
+    command, shown = document.partition("\n$ pushserver ")[2].split("\n", 2)[:2]
+    environment = {
+        **os.environ,
+        "PUSHSERVER_URL": f"http://127.0.0.1:{server.port}",
+        "PUSHSERVER_KEY": "correct-horse-battery",
+    }
+    with connect(f"ws://127.0.0.1:{server.port}/channels/numbers") as socket:
+        socket.recv(timeout=20)
+        printed = subprocess.run(
+            [sys.executable, "-m", "pushserver", *command.split()],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+    expected, load = json.loads(shown), json.loads(printed)
+    assert shape(load) == shape(expected)
+    for name in ("channels", "sources"):
+        assert shape(load[name][0]) == shape(expected[name][0])
+    assert (load["clients"], load["connections"][0]["transport"]) == (1, "websocket")
+    [channel] = load["channels"]
+    assert channel["subscribers"] == 1
+    assert channel["deliveries"] == channel["publications"]

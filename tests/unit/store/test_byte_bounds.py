@@ -64,6 +64,7 @@ BOUNDS = {
     "listing.MAX_LIST_BYTES": ONE,
     "opener.MAX_BYTES": ONE,
     "reload_command.MAX_ANSWER_BYTES": ONE,
+    "top_command.MAX_ANSWER_BYTES": ONE,
     "piping.BATCH_BYTES": PACE,
     "piping.READ_BYTES": PACE,
     "resources.api_methods.MAX_BATCH_BYTES": "encoded answers: test_tags_count_in_this_bound",

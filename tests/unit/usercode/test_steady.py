@@ -456,6 +456,8 @@ CLOCKS = {
     "opener.py",
     "piping.py",
     "publisher.py",
+    "screen.py",
+    "top_command.py",
     "usercode/stopwatch.py",
 }
 """Modules that are clocks, and those that run in scripts without a reactor."""

@@ -1,0 +1,191 @@
+"""`pushserver top`: shows the load of a server, again and again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from http.client import HTTPException
+from typing import Any, TextIO
+from urllib.error import HTTPError
+
+from pushserver.console import CommandFailed, complain, end_with_reader, shown_json
+from pushserver.opener import TEMPORARY, make_request, printable, refusal, send
+from pushserver.screen import Ended, Screen, is_screen, open_screen
+from pushserver.top_report import Report, make_report
+from pushserver.top_view import SORTS, duration, view
+
+TIMEOUT_SECONDS = 10.0
+"""The longest wait for each part of an answer."""
+MAX_ANSWER_BYTES = 4_194_304
+"""The longest answer; 40 channels, 20 clients and 1,000 sources have less than 1 MB."""
+LEAST_SECONDS, MOST_SECONDS = 0.1, 3_600.0
+"""The range of the interval."""
+
+_KEYS_TO_QUIT = "qQ\x03\x04"
+
+
+def add_top_command(commands: Any, server: Any) -> None:
+    """Add the command; `server` is the parser of the URL and the key."""
+    command = commands.add_parser(
+        "top",
+        parents=[server],
+        help="show the load of a server: clients, rates, channels, slow readers, sources",
+        description="Shows connections, rates, the busiest channels, the clients that leave most"
+        " bytes unread, and the sources, until q or Ctrl-C. Into a file or a pipe it prints one"
+        " block after another. Needs a key with the scope admin for all channels, or none for a"
+        " program of the server's own user while no keys are configured.",
+    )
+    command.add_argument(
+        "--interval",
+        type=_interval,
+        default=1.0,
+        metavar="SECONDS",
+        help="the time between two looks at the server [default: 1]",
+    )
+    command.add_argument(
+        "--sort", choices=SORTS, default=SORTS[0], help="the channels with most of these first"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON, one line each time")
+    command.add_argument(
+        "--once", action="store_true", help="print once, with the rates of one interval, and exit"
+    )
+    command.set_defaults(run=top)
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not LEAST_SECONDS <= seconds <= MOST_SECONDS:
+        expected = f"expected {LEAST_SECONDS:g} to {MOST_SECONDS:g} seconds"
+        raise argparse.ArgumentTypeError(f"{expected}, got {text!r}")
+    return seconds
+
+
+class Away(Exception):
+    """The server cannot be reached, or it stops; it may come back. The text says why."""
+
+
+class Server:
+    """The server, and its last answer."""
+
+    def __init__(self, options: Any):
+        self.url: str = options.url.rstrip("/")
+        headers = {"Content-Type": "application/json"}
+        make = partial(make_request, options.url, "/api/top", headers, options.key, b"{}")
+        try:
+            make()
+        except ValueError as error:
+            # It names the URL, but not one with a password.
+            raise CommandFailed(str(error)) from None
+        self._make = make
+        self._last: Mapping[str, Any] | None = None
+
+    def look(self) -> Report:
+        """Ask the server; raises Away and CommandFailed."""
+        try:
+            answer = self._answer()
+            report = make_report(answer, self._last)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            problem = f"expected the load of a pushserver: {printable(str(error))}"
+            raise CommandFailed(f"{self.url}: {problem}") from None
+        self._last = answer
+        return report
+
+    def _answer(self) -> Mapping[str, Any]:
+        request = self._make()
+        try:
+            with send(request, TIMEOUT_SECONDS) as response:
+                answer = json.loads(response.read(MAX_ANSWER_BYTES))
+        except HTTPError as error:
+            message = refusal(request, error, TIMEOUT_SECONDS)
+            raise (Away if error.code in TEMPORARY else CommandFailed)(message) from None
+        except (OSError, HTTPException) as error:
+            raise Away(printable(str(getattr(error, "reason", None) or error))) from None
+        except RecursionError as error:
+            raise ValueError(str(error)) from None
+        if "error" in answer:
+            raise CommandFailed(printable(str(answer["error"]["message"])))
+        result: Mapping[str, Any] = answer["result"]
+        return result
+
+
+def top(options: Any, out: TextIO) -> None:
+    """Show the load until the end; raises CommandFailed."""
+    server = Server(options)
+    try:
+        report = server.look()
+        if options.once:
+            time.sleep(options.interval)
+            report = server.look()
+    except Away as error:
+        raise CommandFailed(f"{server.url}: {error}; is it running?") from None
+    if options.once:
+        _print(options, server, report, out)
+    elif options.json or not is_screen(out):
+        _follow(options, server, out)
+    else:
+        try:
+            with open_screen(out) as screen:
+                _watch(options, server, report, screen)
+        except Ended as ended:
+            _end_by(ended.number)
+
+
+def _follow(options: Any, server: Server, out: TextIO) -> None:
+    """Print a report each time."""
+    end_with_reader(out)
+    while True:
+        time.sleep(options.interval)
+        try:
+            _print(options, server, server.look(), out)
+        except Away as error:
+            complain(f"{server.url}: {error}; trying again")
+
+
+def _print(options: Any, server: Server, report: Report, out: TextIO) -> None:
+    if options.json:
+        print(shown_json(json.dumps(report), out), file=out, flush=True)
+        return
+    lines = view(report, _title(server, report), sort=options.sort)
+    print("\n".join(lines) + ("" if options.once else "\n"), file=out, flush=True)
+
+
+def _watch(options: Any, server: Server, report: Report, screen: Screen) -> None:
+    """Draw a report each time; a server that is away is waited for."""
+    title = _title(server, report)
+    due = time.monotonic() + options.interval
+    while True:
+        screen.show(view(report, title, *screen.size, options.sort))
+        if set(screen.wait(due - time.monotonic())) & set(_KEYS_TO_QUIT):
+            return
+        if time.monotonic() < due:
+            # The terminal has another size.
+            continue
+        try:
+            report = server.look()
+            title = _title(server, report)
+        except Away as error:
+            title = f"waiting for {server.url}: {error}"
+        due = time.monotonic() + options.interval
+
+
+def _title(server: Server, report: Report) -> str:
+    at = time.strftime("%H:%M:%S", time.localtime(report["time"]))
+    return f"{report['version']} at {server.url}, up {duration(report['uptime'])}, {at}"
+
+
+def _end_by(number: int) -> None:
+    """End the process by this signal, so that its parent sees it."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    with suppress(ValueError, OSError):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
