@@ -7,12 +7,20 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from pushserver.app.link import ServerLink
+from pushserver.app.result import Acknowledgement
 from pushserver.channels import jsontext
 from pushserver.channels.names import check_name
 from pushserver.errors import LimitExceeded
 from pushserver.protocols import centrifuge
 from pushserver.sessions.callbacks import ClientSession
+
+MAX_CALL_SECONDS = 60.0
+"""The greatest `timeout` of `Client.call`, whose memory is kept for that time."""
+
+_NOT_CONNECTED = "the client is not connected"
 
 MAX_USER, MAX_INFO = 255, 4_096
 """The most characters of `Client.user`, and bytes of JSON of `Client.info`."""
@@ -115,6 +123,45 @@ class Client:
         a value that JSON cannot hold.
         """
         self._link.call_soon(self._session.sender(data, event))
+
+    def call(self, event: str, data: object = None, timeout: float = 10.0) -> Any:
+        """Send an event that the client acknowledges, and return its acknowledgement.
+
+        In a thread it waits; in a coroutine, await the result. A tuple as `data` is several
+        arguments; of an acknowledgement, no value is None, and several are a tuple. `timeout`: up
+        to 60 seconds. Raises TimeoutError, ConnectionError for a client that is not connected (as
+        in its `connect` handler) or leaves meanwhile, RuntimeError for one of the Centrifuge
+        protocol, which has no acknowledgements, LimitExceeded for more than 256 calls at a time,
+        ValueError and InvalidData.
+        """
+        if not 0 < timeout <= MAX_CALL_SECONDS:
+            raise ValueError(f"timeout {timeout}: expected up to {MAX_CALL_SECONDS} seconds")
+        session, answer = self._session, Deferred[Any]()
+
+        def answered(values: list[Any] | None) -> None:
+            if values is not None:
+                answer.callback(values[0] if len(values) == 1 else tuple(values) or None)
+            elif session.connected:
+                problem = f"the client did not acknowledge {event!r:.80} in {timeout:g} seconds"
+                answer.errback(TimeoutError(problem))
+            else:
+                answer.errback(ConnectionError(_NOT_CONNECTED))
+
+        send = session.caller(data, event, answered, timeout)
+
+        def start() -> Deferred[Any]:
+            if not session.connected:
+                answered(None)
+            else:
+                try:
+                    send()
+                except LimitExceeded:
+                    answer.errback()
+            return answer
+
+        if self._link.in_reactor_thread():
+            return Acknowledgement(start())
+        return self._link.wait(start)
 
     def join(self, channel: str) -> None:
         """Subscribe the client to the channel; raises InvalidName.

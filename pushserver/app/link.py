@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
@@ -13,11 +14,13 @@ from twisted.python.failure import Failure
 
 from pushserver.app.result import Published
 from pushserver.auth.issuer import Issuer
-from pushserver.channels.publication import Draft, Receipt
+from pushserver.channels.publication import Draft
 from pushserver.errors import Unavailable
 from pushserver.sessions.node import Node
 from pushserver.usercode.coroutines import start
 from pushserver.usercode.fork import ForkGuard
+
+Result = TypeVar("Result")
 
 STOP_CHECK_SECONDS = 0.5
 """How often a thread that waits for an answer checks whether the server has stopped."""
@@ -46,7 +49,7 @@ class ServerLink:
         self._fork_guard.check()
         if self.in_reactor_thread():
             return Published(start(self.node.publish(draft)))
-        return Published(self._publish_and_wait(draft))
+        return Published(self.wait(lambda: Deferred.fromCoroutine(self.node.publish(draft))))
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Call the function in the reactor's thread, at once if this is it.
@@ -61,15 +64,15 @@ class ServerLink:
         else:
             self._reactor.callFromThread(function)
 
-    def _publish_and_wait(self, draft: Draft) -> Receipt:
-        answers: SimpleQueue[Receipt | Failure] = SimpleQueue()
+    def wait(self, start: Callable[[], Deferred[Result]]) -> Result:
+        """Call `start` in the reactor's thread, and wait for its result; not in that thread.
 
-        def publish() -> None:
-            Deferred.fromCoroutine(self.node.publish(draft)).addBoth(answers.put)
-
-        self.call_soon(publish)
+        Raises what the Deferred fails with, Unavailable and NotRunning.
+        """
+        answers: SimpleQueue[Result | Failure] = SimpleQueue()
+        self.call_soon(lambda: start().addBoth(answers.put))
         while True:
-            # Read before the queue: a publication from before the stop has its answer by then.
+            # Read before the queue: a call from before the stop has its answer by then.
             stopped = self._stopped.is_set()
             try:
                 answer = answers.get(timeout=0 if stopped else STOP_CHECK_SECONDS)

@@ -1,4 +1,4 @@
-"""The result of `PushServer.publish`, for any thread and any kind of coroutine."""
+"""The results of `PushServer.publish` and `Client.call`, for any kind of coroutine."""
 
 from __future__ import annotations
 
@@ -61,9 +61,8 @@ class Published:
             return self.receipt
         waiting: Deferred[Receipt] = Deferred()
         self._waiting.append(waiting)
-        if _in_asyncio():
-            return (yield from waiting.asFuture(asyncio.get_running_loop()).__await__())
-        return (yield from waiting.__await__())
+        receipt: Receipt = yield from _await(waiting)
+        return receipt
 
     def _keep(self, receipt: Receipt) -> None:
         self._receipt = receipt
@@ -82,6 +81,22 @@ class Published:
             )
         for deferred in waiting:
             deferred.errback(failure)
+
+
+class Acknowledgement:
+    """That of a client, for any kind of coroutine; see `Client.call`."""
+
+    def __init__(self, answer: Deferred[Any]):
+        self._answer = answer
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return (yield from _await(self._answer))
+
+
+def _await(deferred: Deferred[Any]) -> Generator[Any, Any, Any]:
+    if _in_asyncio():
+        return (yield from deferred.asFuture(asyncio.get_running_loop()).__await__())
+    return (yield from deferred.__await__())
 
 
 def _in_asyncio() -> bool:

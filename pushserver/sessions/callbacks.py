@@ -37,6 +37,10 @@ class Invitation:
 USUAL = Invitation()
 
 
+Answered = Callable[[list[Any] | None], None]
+"""Called with the arguments of an acknowledgement; None if none came."""
+
+
 @dataclass(frozen=True, slots=True)
 class Broadcast:
     """A message to many clients, encoded once for each format.
@@ -100,6 +104,15 @@ class ClientSession(Protocol):
         """Encode a message to this client alone, in any thread; the result sends it.
 
         It is sent after the connect reply at the earliest. Raises InvalidData and InvalidName.
+        """
+
+    def caller(
+        self, data: object, event: str, answered: Answered, seconds: float
+    ) -> Callable[[], None]:
+        """Encode an event that the client acknowledges, in any thread; the result sends it.
+
+        `answered` is called once, in `seconds` at the latest. Raises InvalidData, InvalidName, and
+        RuntimeError if the protocol has no acknowledgements; the result raises LimitExceeded.
         """
 
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:

@@ -16,15 +16,12 @@ from pushserver.protocols import centrifuge, socketio
 from pushserver.protocols.socketio import RESERVED, Values
 from pushserver.protocols.socketio_formats import UNNAMED, EngineFormat, NamespaceFormat
 from pushserver.sessions.base import CLOSED, CONNECTING, OPEN
-from pushserver.sessions.callbacks import USUAL, Broadcast, Invitation
+from pushserver.sessions.callbacks import USUAL, Answered, Broadcast, Invitation
 from pushserver.sessions.node import Node, new_id
 from pushserver.sessions.visit import Visit
 
 MAX_CALLS = 256
 """Calls of one client that wait for its acknowledgement."""
-
-Answered = Callable[[list[Any] | None], None]
-"""Called with the arguments of an acknowledgement; None if none came."""
 
 
 class Connection(Protocol):
@@ -277,10 +274,14 @@ class Namespace:
         self.send(frames[self.format])
 
     def sender(self, data: object, event: str) -> Callable[[], None]:
-        # A tuple is several arguments.
-        arguments = data if isinstance(data, tuple) else (data,)
-        values = socketio.values([_check_event(event), *arguments])
+        values = _values(data, event)
         return lambda: self._emit(values)
+
+    def caller(
+        self, data: object, event: str, answered: Answered, seconds: float
+    ) -> Callable[[], None]:
+        values = _values(data, event)
+        return lambda: self.call(values, answered, seconds)
 
     def call(self, values: Values, answered: Answered, seconds: float) -> None:
         """Send an event that the client acknowledges; raises LimitExceeded for too many.
@@ -316,6 +317,12 @@ class Namespace:
             self._connection.send_message(text, values.attachments)
         elif self.state is CONNECTING:
             self._before.append(lambda: self._emit(values, number))
+
+
+def _values(data: object, event: str) -> Values:
+    """An event; a tuple is several arguments."""
+    arguments = data if isinstance(data, tuple) else (data,)
+    return socketio.values([_check_event(event), *arguments])
 
 
 def _check_event(event: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pushserver.auth.identity import Identity
 from pushserver.channels.publication import ClientInfo
 from pushserver.protocols import centrifuge
-from pushserver.sessions.callbacks import USUAL, Broadcast, Invitation
+from pushserver.sessions.callbacks import USUAL, Answered, Broadcast, Invitation
 from pushserver.sessions.visit import Visit
 
 
@@ -41,6 +41,11 @@ class RequestSession:
     def sender(self, data: object, event: str) -> Callable[[], None]:
         centrifuge.encode_message(data, event)
         return lambda: None
+
+    def caller(
+        self, data: object, event: str, answered: Answered, seconds: float
+    ) -> Callable[[], None]:
+        raise RuntimeError("the client of a request cannot be called: it has no connection")
 
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
         """No-op."""

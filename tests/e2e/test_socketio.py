@@ -29,6 +29,16 @@ def same(client, data):
     return data
 
 
+@app.on("ask")
+def ask(client, data):
+    return client.call("question", data, timeout=5)
+
+
+@app.on("ask_async")
+async def ask_async(client, data):
+    return await client.call("question", data, timeout=5)
+
+
 @app.on("count")
 def count(client, numbers):
     for number in range(numbers):
@@ -62,6 +72,7 @@ def check(lines: Lines, used: str) -> None:
     assert said(lines) == ("transport", used)
     assert said(lines) == ("same", {"text": "gr\u00fcn", "list": [1, [None]]})
     assert said(lines) == ("acknowledged", True)
+    assert said(lines) == ("asked", [{"n": 2}, {"n": 3}])
     assert said(lines) == ("numbers", True)
     assert said(lines) == ("other", "x")
     assert said(lines) == ("ready", True)

@@ -15,6 +15,7 @@ const socket = io(`${url}${namespace}`, {
   reconnectionDelayMax: 100,
 });
 const numbers = [];
+socket.on('question', ({ n }, done) => done({ n: n + 1 }));
 socket.on('number', (number) => numbers.push(number));
 socket.on('published', (value) => say('published', value));
 socket.on('connect_error', (error) => say('connect_error', error.message));
@@ -33,6 +34,8 @@ say('same', Buffer.compare(back.bytes, sent.bytes) === 0 && { text: back.text, l
 
 const calls = Array.from({ length: MANY }, (_, n) => socket.timeout(5000).emitWithAck('same', n));
 say('acknowledged', (await Promise.all(calls)).every((answer, n) => answer === n));
+const ask = (event, n) => socket.timeout(5000).emitWithAck(event, { n });
+say('asked', [await ask('ask', 1), await ask('ask_async', 2)]);
 const last = new Promise((done) => socket.on('number', (n) => n === MANY - 1 && done()));
 socket.emit('count', MANY);
 await last;

@@ -12,7 +12,8 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config, SocketIO
 from pushserver.config.settings import Server as ServerConfig
-from pushserver.errors import StartFailed
+from pushserver.errors import LimitExceeded, StartFailed
+from pushserver.sessions.namespace import MAX_CALLS
 from tests.unit.fakes.tokens import SECRET, token
 from tests.unit.fakes.web import Log, Server, Socket, Trouble, handshake, masked
 
@@ -314,6 +315,102 @@ class TestAnApplication:
         assert lines(ann) == ["41/a,"]
         eve = server.websocket(PATH, cookie="user=eve")
         assert lines(eve, b"40/a,") == ['44/a,{"message":"not you"}']
+
+
+class TestACall:
+    """`Client.call`: the server asks, and the page acknowledges."""
+
+    def make(self, **call: Any) -> tuple[Server, list[Any], PushServer]:
+        app, results = PushServer(), list[Any]()
+
+        @app.on("ask")
+        async def ask(client: Client, data: Any) -> None:
+            try:
+                results.append(await client.call("question", data, **call))
+            except Exception as error:
+                results.append(error)
+
+        return started(app), results, app
+
+    @pytest.mark.parametrize(
+        ("answer", "result"),
+        [("[]", None), ("[7]", 7), ("[[7]]", [7]), ('["a",{"b":1}]', ("a", {"b": 1}))],
+    )
+    def test_returns_the_acknowledgement(self, answer: str, result: Any) -> None:
+        server, results, _ = self.make()
+        socket = connected(server, "40/a,")
+        assert lines(socket, b'42/a,["ask",{"n":1}]') == ['42/a,0["question",{"n":1}]']
+        assert results == []
+        lines(socket, b"43/a,0" + answer.encode())
+        assert results == [result]
+
+    def test_has_several_arguments_and_bytes(self) -> None:
+        server, results, _ = self.make()
+        socket = connected(server, "40")
+        socket.say(b'42["ask",1,2]')
+        assert lines(socket, b"460-0[1]") == []
+        socket = connected(server, "40")
+        assert lines(socket, b'42["ask",1,2]') == ['420["question",1,2]']
+        socket.say(b'461-0[{"_placeholder":true,"num":0}]')
+        socket.say(b"\1", opcode=2)
+        assert results == [1, b"\1"]
+
+    def test_fails_without_an_answer_in_time(self) -> None:
+        server, results, _ = self.make(timeout=2.0)
+        socket = connected(server, "40")
+        socket.say(b'42["ask"]')
+        server.clock.advance(2.0)
+        assert [repr(error) for error in results] == [
+            "TimeoutError(\"the client did not acknowledge 'question' in 2 seconds\")"
+        ]
+        # A late one is ignored.
+        assert lines(socket, b"430[1]", b"41") == []
+
+    def test_fails_if_the_client_leaves(self) -> None:
+        server, results, app = self.make()
+        for ended_by in ("the server", "the network"):
+            socket = connected(server, "40")
+            socket.say(b'42["ask"]')
+            if ended_by == "the server":
+                app.clients[0].disconnect()
+            else:
+                socket.line.vanish()
+        assert list(map(repr, results)) == ["ConnectionError('the client is not connected')"] * 2
+
+    @pytest.mark.parametrize("timeout", [0, -1, 61, float("nan"), float("inf")])
+    def test_has_a_bounded_time(self, timeout: float) -> None:
+        server, results, _ = self.make(timeout=timeout)
+        connected(server, "40").say(b'42["ask"]')
+        assert str(results[0]) == f"timeout {timeout}: expected up to 60.0 seconds"
+
+    def test_is_refused_beside_too_many_others(self) -> None:
+        server, results, app = self.make()
+        socket = connected(server, "40")
+        for _ in range(MAX_CALLS + 1):
+            start = app.clients[0].call("question")
+        with pytest.raises(LimitExceeded, match="256 calls of this client wait already"):
+            start.__await__().send(None)
+        assert len(lines(socket)) == MAX_CALLS
+        assert results == []
+
+    def test_of_a_client_that_connects_is_refused(self) -> None:
+        app, results = PushServer(), list[Any]()
+
+        @app.on("connect")
+        async def connect(client: Client) -> None:
+            with pytest.raises(ConnectionError, match="not connected"):
+                await client.call("question")
+            results.append("refused")
+
+        connected(started(app), "40")
+        assert results == ["refused"]
+
+    def test_is_not_possible_on_the_other_protocol(self) -> None:
+        server, results, _ = self.make()
+        socket = server.session()
+        socket.say({"id": 2, "rpc": {"method": "ask"}})
+        assert "client.call needs a client of Socket.IO" in str(results[0])
+        assert isinstance(results[0], RuntimeError)
 
 
 class TestAToken:
