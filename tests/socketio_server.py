@@ -17,7 +17,7 @@ from twisted.web.server import Request
 from pushserver import Client, PushServer
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from pushserver.config.settings import Config
+from pushserver.config.settings import Config, SocketIO
 from pushserver.config.settings import Server as ServerConfig
 from pushserver.protocols.socketio_formats import EngineFormat
 from pushserver.resources.socketio import SocketIOResource
@@ -87,7 +87,7 @@ def add_echo(service: PushService) -> None:
     """Serve the echo of Engine.IO."""
     resources = service._site.resource
     found = resources.children[b"socket.io"]
-    resources.putChild(b"engine.io", EchoResource(found.context, found.pollings, {}))
+    resources.putChild(b"engine.io", EchoResource(found.context, found.pollings, {}, SocketIO()))
 
 
 def main() -> None:

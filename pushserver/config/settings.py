@@ -138,13 +138,14 @@ class SocketIO:
     """The clients of Socket.IO.
 
     `path`: the name at the root of the server's URLs, empty for no Socket.IO. `channel`: the
-    channel of the namespace `/`; empty for none.
+    channel of the namespace `/`; empty for none. `recovery`: see `sessions.recovery`.
     """
 
     path: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._~-]*)?$", max_length=64)] = (
         "socket.io"
     )
     channel: str = ""
+    recovery: bool = False
 
 
 Level = Literal["debug", "info", "warn", "error", "critical"]

@@ -170,9 +170,11 @@ def _is_placeholder(value: dict[Any, Any]) -> bool:
     return value.get("_placeholder") is True
 
 
-def encode_connect(namespace: str, sid: str) -> bytes:
-    """The answer to a CONNECT that is accepted."""
-    return _head(CONNECT, namespace) + jsontext.encode({"sid": sid})
+def encode_connect(namespace: str, sid: str, pid: str = "") -> bytes:
+    """The answer to a CONNECT that is accepted; `pid` is left out if it is empty."""
+    return _head(CONNECT, namespace) + jsontext.encode(
+        {"sid": sid, **({"pid": pid} if pid else {})}
+    )
 
 
 def encode_connect_error(namespace: str, message: str, code: int = 0) -> bytes:

@@ -22,9 +22,15 @@ UNNAMED = "message"
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class NamespaceFormat(Format):
-    """The events of one namespace: `event` makes the frame of a name and a JSON text."""
+    """The events of one namespace: `event` makes the frame of a name and a JSON text.
+
+    With a `numbered` channel, each of its publications has its position as one more argument, by
+    which a client that returns is recovered. A client takes any text at the end of an event for
+    that, so `null` follows a text there.
+    """
 
     event: Callable[[str, bytes], bytes]
+    numbered: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,22 +45,28 @@ class EngineFormat(Format):
     binary_frame: Callable[[bytes], bytes]
     ping: bytes
 
-    def of(self, namespace: str) -> NamespaceFormat:
+    def of(self, namespace: str, numbered: str = "") -> NamespaceFormat:
         """The format of a namespace, the same one for all that use it at a time."""
-        found = _namespaces.get((self, namespace))
+        key = (self, namespace, numbered)
+        found = _namespaces.get(key)
         if found is None:
-            found = _namespaces[self, namespace] = _namespace_format(self, namespace)
+            found = _namespaces[key] = _namespace_format(*key)
         return found
 
 
-def _namespace_format(engine: EngineFormat, namespace: str) -> NamespaceFormat:
+def _namespace_format(engine: EngineFormat, namespace: str, numbered: str) -> NamespaceFormat:
     def event(name: str, data: bytes) -> bytes:
+        if numbered and data.startswith(b'"'):
+            data += b",null"
         return _event_frame(engine.frame, namespace, name, data)
 
     def publication(row: Publication) -> bytes:
-        return event(row.event, row.data)
+        if row.channel != numbered:
+            return event(row.event, row.data)
+        data = b'%b,"%b:%d"' % (row.data, row.epoch.encode(), row.offset)
+        return _event_frame(engine.frame, namespace, row.event, data)
 
-    return NamespaceFormat(engine.name, each(publication), engine.binary_code, event)
+    return NamespaceFormat(engine.name, each(publication), engine.binary_code, event, numbered)
 
 
 def _event_frame(frame: Callable[[bytes], bytes], namespace: str, event: str, data: bytes) -> bytes:
@@ -83,4 +95,6 @@ _DEFLATED_WEBSOCKET = _engine("socketio-websocket-deflate", deflated_frame, bina
 DEFLATED: dict[Format, Format] = {ENGINE_WEBSOCKET: _DEFLATED_WEBSOCKET}
 """The formats with permessage-deflate, by those without."""
 
-_namespaces: WeakValueDictionary[tuple[EngineFormat, str], NamespaceFormat] = WeakValueDictionary()
+_namespaces: WeakValueDictionary[tuple[EngineFormat, str, str], NamespaceFormat] = (
+    WeakValueDictionary()
+)

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
+from pushserver.config.settings import SocketIO as Settings
 from pushserver.protocols import engineio
 from pushserver.protocols.socketio_formats import ENGINE_WEBSOCKET, EngineFormat
 from pushserver.resources.centrifuge import ConnectionContext
@@ -52,7 +53,7 @@ class SocketIOResource(LeafResource):
     """A client of Socket.IO, by `?EIO=4&transport=...`, and `sid` after its first request.
 
     `scripts` are below it, by name: pages load the script of the client there, as from Node's
-    server. `main` is the channel of the namespace `/`, empty for none.
+    server. `settings`: the channel of `/`, and whether clients are recovered.
     """
 
     _log = Logger()
@@ -62,11 +63,11 @@ class SocketIOResource(LeafResource):
         context: ConnectionContext,
         pollings: Pollings,
         scripts: Mapping[bytes, IResource],
-        main: str = "",
+        settings: Settings,
     ):
         super().__init__()
         self._scripts = scripts
-        self._main = main
+        self._settings = settings
         self.context = context
         self.pollings = pollings
         self._logged = False
@@ -168,7 +169,7 @@ class SocketIOResource(LeafResource):
         self, request: Request, upgrades: Sequence[str] = ()
     ) -> Callable[[Transport[EngineFormat]], SocketIO]:
         """A function that makes the session of a request, which is read now."""
-        context, main = self.context, self._main
+        context, settings = self.context, self._settings
         node, gate, known = context.node, context.gate, UNKNOWN
         if node.handlers.decides_on_clients or node.handlers.authenticates:
             known = gate.visit(request, "socketio")
@@ -176,7 +177,8 @@ class SocketIOResource(LeafResource):
         address = client_address(request, context.trust.proxies)
 
         def make_session(transport: Transport[EngineFormat]) -> SocketIO:
-            return SocketIO(node, transport, known, credentials, address, upgrades, main)
+            main, recovers = settings.channel, settings.recovery
+            return SocketIO(node, transport, known, credentials, address, upgrades, main, recovers)
 
         return make_session
 

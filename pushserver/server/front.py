@@ -301,7 +301,7 @@ def tree(
             problem = "the server has something else at this URL"
             raise StartFailed(f"socketio.path: {problem}, value {socketio.path!r}")
         scripts = socket_io_scripts(static)
-        children[path] = SocketIOResource(connections, pollings, scripts, socketio.channel)
+        children[path] = SocketIOResource(connections, pollings, scripts, socketio)
     return RootResource(
         children,
         PublicFiles(os.path.join(static, "favicon.svg")),

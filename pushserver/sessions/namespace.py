@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.names import check_event
+from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.errors import InvalidName, LimitExceeded, Refused
 from pushserver.hub.audience import Audience, Outlet
@@ -18,6 +19,7 @@ from pushserver.protocols.socketio_formats import UNNAMED, EngineFormat, Namespa
 from pushserver.sessions.base import CLOSED, CONNECTING, OPEN
 from pushserver.sessions.callbacks import USUAL, Answered, Broadcast, Invitation
 from pushserver.sessions.node import Node, new_id
+from pushserver.sessions.recovery import Return, make_pid
 from pushserver.sessions.visit import Visit
 
 MAX_CALLS = 256
@@ -70,6 +72,7 @@ class Namespace:
         "_connection",
         "_ends",
         "_last_call",
+        "_returning",
         "audiences",
         "channel",
         "format",
@@ -83,13 +86,17 @@ class Namespace:
 
     secret = ""
 
-    def __init__(self, connection: Connection, name: str, channel: str):
-        """`channel`: the one that the namespace stands for; empty for none."""
+    def __init__(self, connection: Connection, name: str, channel: str, recovers: bool = False):
+        """`channel`: the one that the namespace stands for; empty for none.
+
+        `recovers`: whether a client that returns gets the publications of that one which it missed.
+        """
         self.name, self.channel = name, channel
         self.info = ClientInfo(new_id())
         self.identity = ANONYMOUS
         self.node = connection.node
-        self.format = connection.format.of(name)
+        self.format = connection.format.of(name, channel if recovers else "")
+        self._returning: Return | None = None
         self.audiences: dict[str, Audience] = {}
         self.state = CONNECTING
         # The rooms for after the CONNECT, and the messages.
@@ -133,6 +140,15 @@ class Namespace:
     def channels(self) -> frozenset[str]:
         return frozenset(self.audiences)
 
+    def returns(self, returning: Return) -> None:
+        """The client has been here before, and asks for the publications that it missed."""
+        self._returning = returning
+
+    def change_format(self, engine: EngineFormat) -> NamespaceFormat:
+        """Take the format of another connection; returns the one before."""
+        before, self.format = self.format, engine.of(self.name, self.format.numbered)
+        return before
+
     def become(self, identity: Identity) -> None:
         """Set the identity, before the `connect` handler."""
         self.identity = identity
@@ -156,10 +172,10 @@ class Namespace:
         Raises LimitExceeded if the server keeps no more channels.
         """
         node = self.node
-        joined = []
+        joined, pid = [], ""
         if self.channel:
-            own = self.invited.pop(self.channel, USUAL)
-            joined.append(await self._join(self.channel, own))
+            pid, rows = await self._join_own(self.invited.pop(self.channel, USUAL))
+            joined.append((self.channel, rows))
         for channel, invitation in self.invited.items():
             with suppress(LimitExceeded):
                 joined.append(await self._join(channel, invitation))
@@ -168,7 +184,7 @@ class Namespace:
         node.sessions.identify(self)
         node.users.enter(self.info.user)
         self._connection.plan_expiry()
-        self._connection.send_message(socketio.encode_connect(self.name, self.info.client))
+        self._connection.send_message(socketio.encode_connect(self.name, self.info.client, pid))
         for channel, rows in joined:
             self._connection.replay(channel, rows, self.format)
         before, self._before = self._before, []
@@ -246,21 +262,41 @@ class Namespace:
         self._ends.pop(channel, None)
         return self.node.hub.unsubscribe(self, channel)
 
+    async def _join_own(self, invitation: Invitation) -> tuple[str, Sequence[Publication]]:
+        """Join the channel of the namespace; the `pid` is empty if clients are not recovered."""
+        channel, returning, node = self.channel, self._returning, self.node
+        if not self.format.numbered:
+            return "", (await self._join(channel, invitation))[1]
+        if returning is not None:
+            past = node.permissions.subscriber_may("history", channel, self.identity)
+            found = await node.hub.subscribe(self, channel, returning.position, 0, past)
+            if not found.reason:
+                self._note(channel, invitation)
+                return returning.pid, found.publications
+        rows = (await self._join(channel, invitation))[1]
+        log = node.history.channels[channel]
+        before = rows[0].offset - 1 if rows else log.top
+        return make_pid(self.info.client, Position(log.epoch, before)), rows
+
     async def _join(
         self, channel: str, invitation: Invitation = USUAL
     ) -> tuple[str, Sequence[Publication]]:
         node, position = self.node, invitation.position
-        if invitation.info:
-            node.presence.describe(channel, self, invitation.info)
+        self._note(channel, invitation)
         past = position is not None or node.permissions.subscriber_may(
             "history", channel, self.identity
         )
         last = node.history.options(channel).initial
         joined = await node.hub.subscribe(self, channel, position, last, past)
+        return channel, joined.publications
+
+    def _note(self, channel: str, invitation: Invitation) -> None:
+        """Note the facts of an invitation about the subscription."""
+        if invitation.info:
+            self.node.presence.describe(channel, self, invitation.info)
         if invitation.expires:
             self._ends[channel] = invitation.expires
             self._connection.plan_expiry()
-        return channel, joined.publications
 
     # --- messages ---------------------------------------
 
@@ -274,6 +310,10 @@ class Namespace:
         self.send(frames[self.format])
 
     def sender(self, data: object, event: str) -> Callable[[], None]:
+        if self.format.numbered:
+            # A client takes a text at the end for the offset.
+            arguments = data if isinstance(data, tuple) else (data,)
+            data = (*arguments, None) if arguments and isinstance(arguments[-1], str) else data
         values = _values(data, event)
         return lambda: self._emit(values)
 

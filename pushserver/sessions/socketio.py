@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pushserver.auth.credentials import NOTHING, Credentials
+from pushserver.channels import jsontext
 from pushserver.channels.publication import Publication
 from pushserver.errors import Denied, PushServerError, Refused, TooMany
 from pushserver.hub.audience import Direct
@@ -18,6 +19,7 @@ from pushserver.sessions.engine import Engine
 from pushserver.sessions.entering import enter
 from pushserver.sessions.namespace import Namespace
 from pushserver.sessions.node import Node
+from pushserver.sessions.recovery import KEYS, read_return
 from pushserver.sessions.visit import UNKNOWN, Visit
 
 PACKETS = 32
@@ -52,6 +54,7 @@ class SocketIO(Engine):
         "_leaving",
         "_main",
         "_queue",
+        "_recovers",
         "_waiting_bytes",
         "_working",
         "_yielding",
@@ -70,14 +73,16 @@ class SocketIO(Engine):
         address: str | None = None,
         upgrades: Sequence[str] = (),
         main: str = "",
+        recovers: bool = False,
     ):
         """`visit` and `credentials` are those of its request, for each namespace.
 
-        `main`: the channel of the namespace `/`, empty for none.
+        `main`: the channel of the namespace `/`, empty for none. `recovers`: see `recovery`.
         """
         self.visit = visit
         self.credentials = credentials
         self._main = main
+        self._recovers = recovers
         # Also one whose CONNECT is being handled.
         self.namespaces: dict[str, Namespace] = {}
         self.ended_by = ""
@@ -220,10 +225,16 @@ class SocketIO(Engine):
             return
         self._ended.discard(name)
         namespace = self.namespaces[name] = Namespace(
-            self, name, name.removeprefix("/") or self._main
+            self, name, name.removeprefix("/") or self._main, self._recovers
         )
+        data = packet.data
+        if namespace.format.numbered and (returning := read_return(auth)):
+            namespace.returns(returning)
+            # The application gets the value of the page alone.
+            auth = {key: value for key, value in auth.items() if key not in KEYS}
+            data = jsontext.encode(auth) if auth else b""
         try:
-            await enter(namespace, self, auth, packet.data)
+            await enter(namespace, self, auth, data)
         except Exception as error:
             self.namespaces.pop(name, None)
             namespace.end(str(error))
@@ -290,7 +301,7 @@ class SocketIO(Engine):
     def take_over(self, transport: Transport[EngineFormat]) -> None:
         super().take_over(transport)
         for namespace in self.namespaces.values():
-            before, namespace.format = namespace.format, self.format.of(namespace.name)
+            before = namespace.change_format(self.format)
             for audience in namespace.audiences.values():
                 audience.change_format(namespace, before)
 

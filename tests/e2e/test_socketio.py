@@ -46,11 +46,22 @@ def count(client, numbers):
 """
 
 
+CONFIG = """
+[store]
+path = "history.db"
+
+[socketio]
+recovery = true
+"""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("socketio")
     (folder / "application.py").write_text(APP)
-    with running(Server(folder, "--app", "application:app")) as server:
+    (folder / "server.toml").write_text(CONFIG)
+    arguments = ("--app", "application:app", "--config", "server.toml")
+    with running(Server(folder, *arguments)) as server:
         yield server
 
 
@@ -88,7 +99,7 @@ def test_client_has_events_acknowledgements_bytes_and_namespaces(
         assert said(lines) == ("published", 1)
 
 
-def test_client_that_upgrades_returns_after_a_restart(server: Server) -> None:
+def test_client_that_upgrades_is_recovered_after_a_restart(server: Server) -> None:
     channel = "polling-websocket?event=published"
     with closing(client(server, "polling", "websocket")) as lines:
         check(lines, "websocket")
@@ -99,7 +110,9 @@ def test_client_that_upgrades_returns_after_a_restart(server: Server) -> None:
         assert name == "disconnect"
         assert reason in ("transport close", "transport error")
         server.start()
+        publish(server, channel, "missed")
         while (line := said(lines)) != ("connect", True):
             assert line[0] == "connect_error"
+        assert said(lines) == ("published", "missed")
         publish(server, channel, 2)
         assert said(lines) == ("published", 2)

@@ -45,5 +45,5 @@ const other = socket.io.socket('/other');
 other.connect();
 await new Promise((done) => other.once('connect', done));
 say('other', await other.timeout(5000).emitWithAck('same', 'x', 'y'));
-socket.on('connect', () => say('connect', socket.id !== undefined));
+socket.on('connect', () => say('connect', socket.recovered));
 say('ready', true);
