@@ -26,7 +26,7 @@ CUT = (OSError, EOFError)
 
 
 class Refused(OSError):
-    """An answer other than 200 or 101."""
+    """An answer other than 200, 204 or 101."""
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Record:
     resets: int = 0
     """How often the server told the client that it cannot recover."""
     refused: int = 0
-    """Connections and requests without an answer of 200 or 101."""
+    """Connections and requests that the server refused."""
     connects: int = 0
     pause: float = 0.0
     """The most seconds between two publications."""
@@ -68,7 +68,7 @@ class Stream:
         self.writer.write(sent)
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("ascii").split("\r\n")
         status = head[0].split()[1]
-        if status not in ("101", "200"):
+        if status not in ("101", "200", "204"):
             raise Refused(status)
         return dict(line.lower().split(": ", 1) for line in head[1:] if line)
 
@@ -249,18 +249,22 @@ class Centrifuge(Follower):
 
     async def read(self, stream: Stream) -> None:
         await stream.ask(upgrade("/connection/websocket"))
-        subscribe: dict[str, Any] = {"channel": CHANNEL}
-        if self.position:
-            epoch, _, offset = self.position.partition(":")
-            subscribe |= {"recover": True, "epoch": epoch, "offset": int(offset)}
-        commands = {"id": 1, "connect": {}}, {"id": 2, "subscribe": subscribe}
-        stream.writer.write(frame(1, "\n".join(map(json.dumps, commands)).encode()))
+        stream.writer.write(frame(1, self._commands()))
         async for text in stream.messages():
             for line in text.splitlines():
                 if line == "{}":
                     stream.writer.write(frame(1, b"{}"))
                 else:
                     self._take_reply(json.loads(line))
+
+    def _commands(self) -> bytes:
+        """The commands that begin a connection."""
+        subscribe: dict[str, Any] = {"channel": CHANNEL}
+        if self.position:
+            epoch, _, offset = self.position.partition(":")
+            subscribe |= {"recover": True, "epoch": epoch, "offset": int(offset)}
+        commands = {"id": 1, "connect": {}}, {"id": 2, "subscribe": subscribe}
+        return "\n".join(map(json.dumps, commands)).encode()
 
     def _take_reply(self, found: Any) -> None:
         if "error" in found:
@@ -283,4 +287,38 @@ class Centrifuge(Follower):
         self.position = f"{epoch}:{offset}"
 
 
-KINDS: tuple[type[Follower], ...] = (Centrifuge, RawWebSocket, Events, Lines, LongPoll)
+class HttpStream(Centrifuge):
+    """A client of the Centrifuge protocol where WebSockets are blocked."""
+
+    name = "Centrifuge protocol over HTTP"
+
+    async def read(self, stream: Stream) -> None:
+        await stream.ask(request("POST /connection/http_stream", body=self._commands()))
+        session: dict[str, str] = {}
+        async for line in stream.lines():
+            if line == "{}":
+                await self._answer(session)
+            elif line:
+                found = json.loads(line)
+                if "connect" in found:
+                    session = {key: found["connect"][key] for key in ("session", "node")}
+                self._take_reply(found)
+
+    async def _answer(self, session: dict[str, str]) -> None:
+        """Answer a ping, by a request of its own."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            body = json.dumps({**session, "data": "{}"}).encode()
+            await Stream(reader, writer).ask(request("POST /emulation", body=body))
+        finally:
+            writer.close()
+
+
+KINDS: tuple[type[Follower], ...] = (
+    Centrifuge,
+    HttpStream,
+    RawWebSocket,
+    Events,
+    Lines,
+    LongPoll,
+)

@@ -12,7 +12,7 @@ from tests.e2e.server import CHECKOUT, environment
 def test_clients_of_each_transport_lose_nothing_while_the_application_is_replaced() -> None:
     module = (sys.executable, "-m", "benchmarks.restarts")
     ended = subprocess.run(
-        [*module, "--clients", "10", "--restarts", "0", "--seconds", "0.3"],
+        [*module, "--clients", "12", "--restarts", "0", "--seconds", "0.3"],
         cwd=CHECKOUT,
         env=environment(),
         capture_output=True,

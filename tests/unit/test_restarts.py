@@ -13,6 +13,7 @@ from benchmarks.followers import (
     Centrifuge,
     Events,
     Follower,
+    HttpStream,
     Lines,
     LongPoll,
     RawWebSocket,
@@ -145,7 +146,13 @@ SUBSCRIBED = b'{"subscribed":{"id":"e:0"}}'
 CONNECTED = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"epoch":"e"}}'
 PUSH = b'{"push":{"channel":"restarts","pub":{"data":%d,"offset":%d}}}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b"
+REPLIES = [
+    b'{"id":1,"connect":{"session":"s","node":"n"}}',
+    b'{"id":2,"subscribe":{"epoch":"e"}}',
+    *(PUSH % (n, n) for n in (1, 2)),
+]
 KINDS = [
+    (HttpStream, chunked(*(reply + b"\n" for reply in REPLIES))),
     (RawWebSocket, spoken(SUBSCRIBED, *ROWS)),
     (Lines, chunked(SUBSCRIBED + b"\n", b"\n", *(row + b"\n" for row in ROWS))),
     (Events, chunked(*EVENTS, b":\n")),
@@ -169,6 +176,13 @@ def test_a_follower_has_each_publication_and_comes_back_with_its_position(
 
 RESET = b'{"reset":{"id":"f:9"}}'
 RESETS = [
+    (
+        HttpStream,
+        chunked(
+            b'{"connect":{"session":"s","node":"n"}}\n',
+            b'{"subscribe":{"epoch":"f","offset":9,"was_recovering":true}}\n',
+        ),
+    ),
     (RawWebSocket, spoken(SUBSCRIBED, RESET)),
     (Lines, chunked(SUBSCRIBED + b"\n" + RESET + b"\n")),
     (Events, chunked(b"id: f:9\nevent: pushserver-reset\ndata: {}\n\n")),
