@@ -37,6 +37,7 @@ from tests.e2e.visits import Visits
 from tests.unit.fakes.source_tools import SourceBench
 
 PROTOCOLS = (CHECKOUT / "docs" / "protocols.md").read_text()
+SOCKETIO = (CHECKOUT / "docs" / "socketio.md").read_text()
 CONFIGURATION = (CHECKOUT / "docs" / "configuration.md").read_text()
 SOURCES = (CHECKOUT / "docs" / "sources.md").read_text()
 TYPES = SourceTypes()
@@ -82,6 +83,13 @@ def test_the_examples_of_the_protocols(
     runner = Runner(Names(epoch), address, tmp_path, Console(visits).run)
     for block in examples(PROTOCOLS)[section]:
         runner.run(block)
+
+
+def test_the_examples_of_socket_io(server: Server, tmp_path: Path) -> None:
+    _, title, text = SOCKETIO.partition("\n## By hand\n")
+    runner = Runner(Names(EPOCH), f"127.0.0.1:{server.port}", tmp_path, no_browser)
+    [block] = examples(title + text)["By hand"]
+    runner.run(block)
 
 
 def no_browser(script: str) -> Generator[str, None, None]:
