@@ -125,8 +125,11 @@ def open_screen(out: TextIO) -> Iterator[Screen]:
     def stop(number: int, _: FrameType | None) -> None:
         screen.leave()
         quiet.end()
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # Not SIGSTOP: without a shell to continue it (ssh -t), the system ignores this signal.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
         # The process continues.
+        signal.signal(number, stop)
         quiet.begin()
         screen.enter()
 

@@ -14,7 +14,7 @@ from pushserver.transports.unsent import Unsent, Waiting
 
 MOST = 20
 """The most channels by each order, and the most peers."""
-NEWEST = 1_000
+NEWEST = 200
 """The channels with the newest publications of which the busiest are found."""
 RATE_SECONDS = 10.0
 """The time in which publications are counted for the order, after those of the last second."""
@@ -87,7 +87,8 @@ class Load:
 def busiest(history: History, now: float) -> list[str]:
     """The MOST channels with most retained publications of the last seconds; `now` in Unix seconds.
 
-    One pass without a call for each channel, since a server may have 100,000 of them.
+    One pass without a call for each channel: with 100,000 channels, all of them with a publication
+    in these seconds, it holds the reactor for some 25 ms.
     """
     since = now - RATE_SECONDS
     recent = [(each.time, name) for name, each in history.channels.items() if each.time >= since]

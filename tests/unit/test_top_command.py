@@ -205,9 +205,9 @@ def loads() -> Iterator[Loads]:
 class Terminal:
     """The command on a terminal of its own."""
 
-    def __init__(self, url: str, *arguments: str, term: str = "xterm", width: int = 80):
+    def __init__(self, url: str, *arguments: str, term: str = "xterm", **options: Any):
         self.ours, self._its = pty.openpty()
-        self.resize(width, 24)
+        self.resize(80, 24)
         self.before = termios.tcgetattr(self._its)
         self.output = b""
         self.process: subprocess.Popen[bytes] = start_command(
@@ -219,6 +219,8 @@ class Terminal:
             stdin=self._its,
             stdout=self._its,
             env={"TERM": term},
+            # A group with a parent in another one of the session: the system stops no others.
+            **{"process_group": 0, **options},
         )
 
     def resize(self, width: int, height: int) -> None:
@@ -299,6 +301,19 @@ def test_view_leaves_the_screen_while_it_is_stopped(terminals: Callable[..., Ter
     terminal.see("192.0.2.7:5000  ada")
     assert terminal.end(signal.SIGINT) == (130, "")
     terminal.see(LEAVE)
+
+
+def test_a_view_that_nobody_could_continue_is_not_stopped(
+    loads: Loads, terminals: Callable[..., Terminal]
+) -> None:
+    terminal = terminals(process_group=None, start_new_session=True)
+    terminal.see("192.0.2.7:5000  ada")
+    terminal.process.send_signal(signal.SIGTSTP)
+    terminal.see(LEAVE)
+    terminal.see(ENTER)
+    loads.load = load(61.0)
+    terminal.see("up 1 min 1 s")
+    assert terminal.end(signal.SIGINT) == (130, "")
 
 
 def test_q_ends_the_view(terminals: Callable[..., Terminal]) -> None:
