@@ -282,11 +282,20 @@ def test_view_shows_the_load_again_and_again_until_a_signal(
     terminal.see("evil")
     loads.load = load(1.0)
     terminal.see("up 1 s")
-    terminal.resize(20, 3)
-    terminal.process.send_signal(signal.SIGWINCH)
-    terminal.see("\x1b[3;1H\x1b[2K5 subscriptions\x1b[1;1H\x1b[2Kpushserver 1.2.3 at \x1b[2;1H")
     assert terminal.end(signal.SIGTERM) == (-signal.SIGTERM, "")
     terminal.see(LEAVE)
+
+
+def test_view_is_drawn_again_at_once_for_another_size(
+    terminals: Callable[..., Terminal],
+) -> None:
+    terminal = terminals("--interval=3600")
+    terminal.see("192.0.2.7:5000  ada")
+    terminal.resize(20, 3)
+    terminal.process.send_signal(signal.SIGWINCH)
+    terminal.see("\x1b[1;1H\x1b[2Kpushserver 1.2.3 at \x1b[2;1H")
+    terminal.see("\x1b[3;1H\x1b[2K5 subscriptions")
+    assert terminal.end(signal.SIGINT) == (130, "")
 
 
 def test_view_leaves_the_screen_while_it_is_stopped(terminals: Callable[..., Terminal]) -> None:
