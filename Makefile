@@ -40,16 +40,19 @@ test:
 	@tools/system-packages --for-tests
 	@tools/node-clients
 	@# At the same time: real servers and browsers wait often, and unit tests compute.
-	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target check fast slow
+	@$(MAKE) --no-print-directory --jobs 3 slow check fast
 
 check:
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	nice $(BIN)/mypy
 
-# With lower priority than the servers, whose clients wait for them.
+# With lower priority than the servers, whose clients wait for them; and printed at the end, so that
+# the lines of both do not mix.
 fast:
-	nice $(BIN)/python -m pytest tests/unit -q -p no:cacheprovider --cov
+	@output=$$(mktemp); trap 'rm -f "$$output"' EXIT; \
+	nice $(BIN)/python -m pytest tests/unit -q -p no:cacheprovider --cov >"$$output" 2>&1; \
+	status=$$?; cat "$$output"; exit $$status
 
 slow:
 	@# --no-loadscope-reorder keeps the order of the files, so that slow files start first.
