@@ -361,3 +361,10 @@ def test_a_reader_that_closes_the_pipe_ends_the_command(loads: Loads) -> None:
     assert process.stdout.readline().startswith(b"pushserver 1.2.3 at")
     process.stdout.close()
     assert ended(process) == (0, "")
+
+
+def test_a_closed_pipe_ends_the_command_before_its_next_look(loads: Loads) -> None:
+    process = start_command("top", "--url", loads.url, "--interval=3600", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert ended(process) == (0, "")
