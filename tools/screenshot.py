@@ -19,7 +19,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 DEFAULT_PICTURE = Path(__file__).resolve().parent.parent / "docs" / "screenshot.png"
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium-headless-shell")
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",

@@ -21,7 +21,7 @@ class Program:
 
 
 CHROMIUM = Program(
-    shutil.which("chromium") or "/usr/bin/chromium",
+    shutil.which("chromium-headless-shell") or "/usr/bin/chromium-headless-shell",
     [
         "--no-sandbox",  # root, as on CI machines, has no sandbox
         "--disable-gpu",
