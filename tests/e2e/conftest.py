@@ -12,11 +12,6 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.e2e.server import Server
 from tests.e2e.visits import CHROMIUM, Visits
 
-# A shell ignores these for a program in the background, and so would each server.
-for _signal in (signal.SIGINT, signal.SIGQUIT):
-    if signal.getsignal(_signal) == signal.SIG_IGN:
-        signal.signal(_signal, signal.SIG_DFL)
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
