@@ -30,7 +30,7 @@ PORT = 3_000
 PING_SECONDS, PONG_SECONDS = 0.3, 0.2
 
 
-class Echo(Engine):
+class Echo(Engine[Any]):
     """Sends each message back."""
 
     def message(self, text: bytes) -> None:

@@ -15,8 +15,8 @@ from pushserver.channels import jsontext
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.errors import Denied, InvalidData, InvalidKey, PushServerError, TooMany, Unavailable
-from pushserver.sessions.command_queue import COMMANDS
 from pushserver.sessions.node import Node
+from pushserver.sessions.working import AT_A_TIME
 from pushserver.usercode.coroutines import start
 from pushserver.web.mount import surroundings
 from pushserver.web.resource import answer_json
@@ -134,7 +134,7 @@ async def publish_lines(
     outcome = Outcome()
     lines = _lines(body)
     # A handler takes as long for a line as for a command of a client.
-    most = GROUP if ask is None else COMMANDS
+    most = GROUP if ask is None else AT_A_TIME
     group = list(islice(lines, most))
     if not group:
         raise InvalidData("the body has no lines, expected a JSON value in each")

@@ -11,13 +11,11 @@ from pushserver.errors import Denied, PushServerError, TooMany
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import Command, CommandError, FrameError
 from pushserver.protocols.formats import SessionFormat
-from pushserver.sessions.base import CLOSING, CONNECTING, GONE, NEW, Conversation, Transport
+from pushserver.sessions.base import CLOSING, CONNECTING, GONE, NEW, Transport
 from pushserver.sessions.node import Node
 from pushserver.sessions.replay_cache import FIRST_BYTES
+from pushserver.sessions.working import Working
 from pushserver.usercode.rate import Budget
-
-COMMANDS = 32
-"""Commands of one session that one turn of the reactor answers: about a millisecond."""
 
 AT_ONCE = 10
 """Commands at once, as a multiple of those a second."""
@@ -26,8 +24,8 @@ Run = tuple[str, Sequence[Publication]]
 """A channel, and publications in it."""
 
 
-class CommandQueue(Conversation[SessionFormat]):
-    """A conversation whose peer sends commands, which are answered one at a time, in their order.
+class CommandQueue(Working[SessionFormat, Command]):
+    """A conversation whose peer sends commands, which have replies in their order.
 
     A base class and not an attribute of the session, with which each would refer to the other: a
     closed connection is freed by reference counting.
@@ -37,19 +35,12 @@ class CommandQueue(Conversation[SessionFormat]):
         "_after_reply",
         "_awaiting_pong",
         "_budget",
-        "_queue",
-        "_working",
-        "_yielding",
         "address",
     )
 
     def __init__(self, node: Node, transport: Transport[SessionFormat], address: str | None):
         self.address = address
         self._awaiting_pong = False
-        # No deque: an empty one takes 760 bytes.
-        self._queue: list[Command] = []
-        self._working = False
-        self._yielding = False
         # Pushes for after the reply to the current command.
         self._after_reply: tuple[bytes | Run, ...] = ()
         super().__init__(node, transport)
@@ -83,14 +74,11 @@ class CommandQueue(Conversation[SessionFormat]):
                 self._is_too_many()
         except FrameError as error:
             self.disconnect(centrifuge.BAD_FRAME, str(error))
-        self._resume()
+        self.resume()
 
-    def drained(self) -> None:
-        self._resume()
-
-    @property
-    def is_yielding(self) -> bool:
-        return self._yielding
+    def rested(self) -> None:
+        if self.state is GONE:
+            self.gone()
 
     def push(self, text: bytes) -> None:
         """Send a push other than a publication."""
@@ -121,10 +109,6 @@ class CommandQueue(Conversation[SessionFormat]):
             if rows:
                 left = 0
                 self._transport.replay(replays.portions(channel, rows, encode))
-
-    def _leave_all(self) -> None:
-        super()._leave_all()
-        self._queue.clear()
 
     def _enqueue(self, command: Command) -> None:
         """Queue a command; a pong counts at once, since queued commands may take long."""
@@ -159,37 +143,7 @@ class CommandQueue(Conversation[SessionFormat]):
             self.disconnect(self.flood_code, str(error))
         return error
 
-    def _resume(self) -> None:
-        ready = not self._working and not self._yielding and self._blocked_at is None
-        if self._queue and ready:
-            self._working = True
-            self.node.run(self._work())
-
-    async def _work(self) -> None:
-        """Answer the queued commands.
-
-        Each waits until the peer has read the replies before it, so that a peer cannot ask for
-        more than its outlet may queue. One turn of the reactor answers COMMANDS at the most.
-        """
-        left = COMMANDS
-        try:
-            while self._queue and self.state < CLOSING and self._blocked_at is None:
-                if not left:
-                    self._yielding = True
-                    self.node.timer.callLater(0, self._continue)
-                    break
-                left -= 1
-                await self._handle(self._queue.pop(0))
-        finally:
-            self._working = False
-            if self.state is GONE:
-                self.gone()
-
-    def _continue(self) -> None:
-        self._yielding = False
-        self._resume()
-
-    async def _handle(self, command: Command) -> None:
+    async def handle(self, command: Command) -> None:
         try:
             name, text = centrifuge.method(command)
             if not name:

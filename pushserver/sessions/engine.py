@@ -9,8 +9,9 @@ from pushserver.errors import TooMany
 from pushserver.protocols import centrifuge, engineio
 from pushserver.protocols.engineio import PacketError
 from pushserver.protocols.socketio_formats import EngineFormat
-from pushserver.sessions.base import CLOSING, OPEN, Conversation, Transport
+from pushserver.sessions.base import CLOSING, OPEN, Transport
 from pushserver.sessions.node import Node
+from pushserver.sessions.working import ItemT, Working
 from pushserver.usercode.rate import Budget
 
 AT_ONCE = 10
@@ -24,7 +25,7 @@ QUICK_SECONDS = 2.0
 """Shorter intervals of pings and deadlines have timers of their own."""
 
 
-class Engine(Conversation[EngineFormat]):
+class Engine(Working[EngineFormat, ItemT]):
     """A conversation in Engine.IO, over any transport.
 
     The close codes are those of the Centrifuge protocol: for the counters, and for WebSockets,

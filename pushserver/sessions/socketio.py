@@ -22,9 +22,6 @@ from pushserver.sessions.node import Node
 from pushserver.sessions.recovery import KEYS, read_return
 from pushserver.sessions.visit import UNKNOWN, Visit
 
-PACKETS = 32
-"""Packets of one client that one turn of the reactor handles."""
-
 WAITING_BYTES = 1_048_576
 """The packets of one client that wait, with their attachments."""
 PACKET_BYTES = 512
@@ -40,7 +37,7 @@ class Incoming:
     attachments: list[bytes] = field(default_factory=list)
 
 
-class SocketIO(Engine):
+class SocketIO(Engine[Incoming]):
     """A conversation in Socket.IO, over any transport.
 
     Packets are handled one at a time and in their order, except acknowledgements, for which a
@@ -53,11 +50,8 @@ class SocketIO(Engine):
         "_incomplete",
         "_leaving",
         "_main",
-        "_queue",
         "_recovers",
         "_waiting_bytes",
-        "_working",
-        "_yielding",
         "credentials",
         "ended_by",
         "namespaces",
@@ -89,10 +83,7 @@ class SocketIO(Engine):
         # The namespaces that the server has ended: packets for them may be on their way.
         self._ended: set[str] = set()
         self._incomplete: Incoming | None = None
-        self._queue: list[Incoming] = []
         self._waiting_bytes = 0
-        self._working = False
-        self._yielding = False
         # Those whose `disconnect` handler is called after the current packet.
         self._leaving: list[tuple[Namespace, str]] = []
         self._connect_due = node.monotonic() + node.limits.connect_seconds
@@ -128,7 +119,7 @@ class SocketIO(Engine):
             self._acknowledged(incoming)
         else:
             self._queue.append(incoming)
-            self._resume()
+            self.resume()
             self._check_waiting()
 
     def _check_waiting(self) -> None:
@@ -136,43 +127,9 @@ class SocketIO(Engine):
             reason = f"packets of more than {WAITING_BYTES} bytes wait"
             self.disconnect(self.flood_code, reason)
 
-    def drained(self) -> None:
-        self._resume()
-
-    @property
-    def is_yielding(self) -> bool:
-        return self._yielding
-
-    def _resume(self) -> None:
-        ready = not self._working and not self._yielding and self._blocked_at is None
-        if self._queue and ready:
-            self._working = True
-            self.node.run(self._work())
-
-    async def _work(self) -> None:
-        """Handle the waiting packets; see `Session._work`."""
-        left = PACKETS
-        try:
-            while self._queue and self.state < CLOSING and self._blocked_at is None:
-                if not left:
-                    self._yielding = True
-                    self.node.timer.callLater(0, self._continue)
-                    break
-                left -= 1
-                incoming = self._queue.pop(0)
-                self._waiting_bytes -= incoming.size
-                await self._handle(incoming)
-                self._notify_of_leaving()
-        finally:
-            self._working = False
-            self._notify_of_leaving()
-
-    def _continue(self) -> None:
-        self._yielding = False
-        self._resume()
-
-    async def _handle(self, incoming: Incoming) -> None:
+    async def handle(self, incoming: Incoming) -> None:
         packet = incoming.packet
+        self._waiting_bytes -= incoming.size
         try:
             if packet.kind == socketio.CONNECT:
                 await self._connect(packet)
@@ -189,6 +146,10 @@ class SocketIO(Engine):
             self.disconnect(centrifuge.BAD_FRAME, str(error))
         except Exception:
             self.node.report("a packet of Socket.IO failed")
+        self._notify_of_leaving()
+
+    def rested(self) -> None:
+        self._notify_of_leaving()
 
     def _namespace(self, packet: Packet) -> Namespace | None:
         """The namespace of the packet; None if the server has ended it, raises PacketError."""
@@ -351,5 +312,4 @@ class SocketIO(Engine):
         super()._leave_all()
         for namespace in self.namespaces.values():
             namespace.leave_all()
-        self._queue.clear()
         self._incomplete = None

@@ -48,7 +48,7 @@ class Pollings:
         self._by_id: dict[str, PollingTransport] = {}
 
     def open(
-        self, request: Request, make_conversation: Callable[[PollingTransport], Engine]
+        self, request: Request, make_conversation: Callable[[PollingTransport], Engine[Any]]
     ) -> PollingTransport:
         """Make the transport of a new client, and its conversation; raises TooMany."""
         counted: list[str | None] = [self._admission.enter_polling(request)]
@@ -111,7 +111,7 @@ class PollingTransport:
         `polls_no_more` is called once, at the end or an upgrade.
         """
         self.format: EngineFormat = ENGINE_POLLING
-        self.conversation: Engine | None = None
+        self.conversation: Engine[Any] | None = None
         self.blocked_at: float | None = None
         self.is_upgraded = False
         self.peer = peer

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from pushserver import Identified, PushServer, Refused, token
 from pushserver.app.client import Client
 from pushserver.config.settings import Auth, Config
-from pushserver.sessions.command_queue import COMMANDS
+from pushserver.sessions.working import AT_A_TIME
 from tests.unit.fakes.web import Line, Log, Server, Trouble
 from tests.unit.resources.test_publish import data
 
@@ -146,7 +146,7 @@ def test_answer_waits_for_the_handler() -> None:
 
 class TestLines:
     def test_each_asks_in_order(self, site: Site) -> None:
-        many = range(2 * COMMANDS + 5)
+        many = range(2 * AT_A_TIME + 5)
         body = b"\n".join(b"%d" % n for n in many)
         assert site.post(body, NDJSON, **ANN).response("POST").json["published"] == len(many)
         assert [value for _, _, value in site.calls] == list(many) == site.published
@@ -166,9 +166,9 @@ class TestLines:
                 busy.server.clock.callLater(0, lambda: in_the_turn.append(len(busy.calls)))
 
         busy = Site(decide)
-        body = b"\n".join(b"%d" % n for n in range(COMMANDS + 1))
+        body = b"\n".join(b"%d" % n for n in range(AT_A_TIME + 1))
         assert busy.post(body, NDJSON, **ANN).response("POST").status == 201
-        assert (in_the_turn, len(busy.calls)) == ([COMMANDS], COMMANDS + 1)
+        assert (in_the_turn, len(busy.calls)) == ([AT_A_TIME], AT_A_TIME + 1)
 
     def test_wait_for_the_handler_one_by_one(self) -> None:
         waiting: list[Deferred[bool]] = []

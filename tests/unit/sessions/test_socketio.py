@@ -23,7 +23,8 @@ from pushserver.sessions import socketio
 from pushserver.sessions.callbacks import Broadcast, ClientSession, Invitation
 from pushserver.sessions.namespace import MAX_CALLS, Namespace
 from pushserver.sessions.node import Node
-from pushserver.sessions.socketio import PACKETS, WAITING_BYTES
+from pushserver.sessions.socketio import WAITING_BYTES
+from pushserver.sessions.working import AT_A_TIME
 from tests.unit.fakes.socketio import FRAMES, IoClient, event
 from tests.unit.fakes.tools import Client, Time, drive, make_node, publish
 from tests.unit.fakes.web import patched
@@ -315,7 +316,7 @@ class TestAnEvent:
         handlers.pending = Deferred()
         client.say(*['42["a"]'] * 500)
         handlers.release()
-        assert len(handlers.events) == PACKETS
+        assert len(handlers.events) == AT_A_TIME
         assert client.session.is_yielding
         time.pass_on()
         assert len(handlers.events) == 500

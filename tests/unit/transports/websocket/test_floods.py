@@ -13,7 +13,7 @@ from twisted.logger import LogLevel
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from pushserver.sessions.command_queue import COMMANDS
+from pushserver.sessions.working import AT_A_TIME
 from pushserver.transports.websocket.shell import STEPS
 from pushserver.web.sockets import is_closed, is_reset
 from tests.unit.fakes.reactors import one_turn
@@ -132,9 +132,9 @@ class TestTurn:
         batch = masked(b"\n".join([b'{"id":2,"ping":{}}'] * 200))
         peer.line.protocol.dataReceived(batch)
         peer.line.protocol.dataReceived(batch * 2)
-        assert count(peer.line, 1) == COMMANDS
+        assert count(peer.line, 1) == AT_A_TIME
         one_turn(server.clock)
-        assert count(peer.line, 1) == 2 * COMMANDS
+        assert count(peer.line, 1) == 2 * AT_A_TIME
         peer.line.settle()
         assert len(peer.texts()) == 600
 

@@ -1,0 +1,73 @@
+"""A conversation whose peer asks for work: its queue, and its share of a turn of the reactor."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from pushserver.sessions.base import CLOSING, Conversation, FormatT, Transport
+from pushserver.sessions.node import Node
+
+ItemT = TypeVar("ItemT")
+
+AT_A_TIME = 32
+"""Items of one conversation that one turn of the reactor handles: about a millisecond."""
+
+
+class Working(Conversation[FormatT], Generic[FormatT, ItemT]):
+    """A conversation that handles the items of its peer one at a time, in their order.
+
+    Each waits until the peer has read the answers before it, so that a peer cannot ask for more
+    than its outlet may queue.
+    """
+
+    __slots__ = ("_queue", "_working", "_yielding")
+
+    def __init__(self, node: Node, transport: Transport[FormatT]):
+        # No deque: an empty one takes 760 bytes.
+        self._queue: list[ItemT] = []
+        self._working = False
+        self._yielding = False
+        super().__init__(node, transport)
+
+    async def handle(self, item: ItemT) -> None:
+        """Handle an item."""
+        raise NotImplementedError
+
+    def rested(self) -> None:
+        """Note that no item is being handled any more."""
+
+    def drained(self) -> None:
+        self.resume()
+
+    @property
+    def is_yielding(self) -> bool:
+        return self._yielding
+
+    def resume(self) -> None:
+        """Handle the items that wait, if there are some and the peer reads."""
+        ready = not self._working and not self._yielding and self._blocked_at is None
+        if self._queue and ready:
+            self._working = True
+            self.node.run(self._work())
+
+    async def _work(self) -> None:
+        left = AT_A_TIME
+        try:
+            while self._queue and self.state < CLOSING and self._blocked_at is None:
+                if not left:
+                    self._yielding = True
+                    self.node.timer.callLater(0, self._continue)
+                    break
+                left -= 1
+                await self.handle(self._queue.pop(0))
+        finally:
+            self._working = False
+            self.rested()
+
+    def _continue(self) -> None:
+        self._yielding = False
+        self.resume()
+
+    def _leave_all(self) -> None:
+        super()._leave_all()
+        self._queue.clear()
