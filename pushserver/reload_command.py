@@ -29,7 +29,8 @@ def add_reload_command(commands: Any, server: Any) -> None:
         help="let a server read its configuration again, without dropping a connection",
         description="Lets the server at the URL read its configuration again, waits for the outcome"
         " and prints it. Needs a key with the scope admin for all channels, or none for a program"
-        f" of the server's own user while no keys are configured. Without HTTP, {_OTHERS}.",
+        " of the server's own user or of root while no keys are configured."
+        f" Without HTTP, {_OTHERS}.",
     )
     command.set_defaults(run=reload)
 

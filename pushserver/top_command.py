@@ -39,7 +39,7 @@ def add_top_command(commands: Any, server: Any) -> None:
         description="Shows connections, rates, the busiest channels, the clients that leave most"
         " bytes unread, and the sources, until q or Ctrl-C. Into a file or a pipe it prints one"
         " block after another. Needs a key with the scope admin for all channels, or none for a"
-        " program of the server's own user while no keys are configured.",
+        " program of the server's own user or of root while no keys are configured.",
     )
     command.add_argument(
         "--interval",

@@ -16,8 +16,8 @@ class Visitor:
     """The request of a peer, as the `authenticate` handler sees it.
 
     `address` is the IP address, behind `trusted_proxies` that of the client, empty on a Unix
-    socket. `protocol` is websocket, http_stream, sse or http. `headers` are by lower-case name,
-    without those of proxies. `data` is that of a client's `connect`, else None.
+    socket. `protocol` is websocket, http_stream, sse, socketio or http. `headers` are by lower-case
+    name, without those of proxies. `data` is that of a client's `connect`, else None.
     """
 
     address: str

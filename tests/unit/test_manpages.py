@@ -33,7 +33,7 @@ def test_each_option_is_in_its_page() -> None:
         ("a.b", "a.b"),
     ],
 )
-def test_text_is_not_obeyed(text: str, escaped: str) -> None:
+def test_control_characters_of_troff_are_escaped(text: str, escaped: str) -> None:
     assert roff(text) == escaped
 
 

@@ -66,13 +66,13 @@ def test_units_are_written_and_the_next_commands_named(environment: Path, capsys
     ]
 
 
-def test_name_in_a_file_is_kept(environment: Path) -> None:
+def test_name_of_the_application_in_its_file_is_kept(environment: Path) -> None:
     (environment / "srv" / "ticker.py").touch()
     assert main(["install-unit", "--app", "ticker.py:app"]) == 0
     assert f"--app {environment}/srv/ticker.py:app" in unit(environment)
 
 
-def test_module_needs_no_file(environment: Path) -> None:
+def test_application_may_be_a_module_without_a_file(environment: Path) -> None:
     assert main(["install-unit", "--app", "ticker:app"]) == 0
     assert "--app ticker:app" in unit(environment)
 

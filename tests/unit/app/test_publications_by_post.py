@@ -117,7 +117,7 @@ def test_refusal_has_the_reason_and_is_no_attack_in_the_log(content_type: str) -
     assert len(site.calls) == 1
 
 
-def test_false_refuses() -> None:
+def test_handler_that_returns_false_refuses_the_post() -> None:
     site = Site(lambda data: False)
     assert site.error(**ANN) == (403, "publishing to a was refused by the application")
 

@@ -108,7 +108,7 @@ def test_files_that_did_not_change_change_nothing(port: Port) -> None:
     assert port.certificate.read()() is False
 
 
-def test_the_chain_counts_too(tmp_path: Path) -> None:
+def test_certificate_is_new_if_only_its_chain_changed(tmp_path: Path) -> None:
     new(tmp_path)
     chain = tmp_path / "chain.pem"
     chain.write_bytes((tmp_path / "certificate.pem").read_bytes())

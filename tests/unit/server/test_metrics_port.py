@@ -64,7 +64,7 @@ def test_metrics_and_health_need_no_key_there(server: Server) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/channels/a", "/api/info", "/static/app.css"])
-def test_nothing_else_is_there(server: Server, path: str) -> None:
+def test_port_serves_only_metrics_and_health(server: Server, path: str) -> None:
     assert get(server, path).status == 404
 
 
