@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shlex
 import stat
 import sys
@@ -20,6 +21,7 @@ HOMES = ("/home", "/root", "/run/user")
 """Folders that ProtectHome= hides."""
 HIDDEN = ("/tmp", "/var/tmp")
 """Folders that PrivateTmp= hides."""
+_PORT = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|\Z)")
 
 
 def add_unit_commands(commands: Any) -> None:
@@ -65,7 +67,10 @@ def _add_common(command: Any, force: str) -> None:
         "--user", action="store_true", help="for your own `systemctl --user`, without root"
     )
     command.add_argument(
-        "--folder", default="", metavar="PATH", help=f"that of the units [default: {SYSTEM}]"
+        "--folder",
+        default="",
+        metavar="PATH",
+        help=f"that of the units [default: {SYSTEM}, or with --user ~/.config/systemd/user]",
     )
     command.add_argument("--force", action="store_true", help=force)
 
@@ -147,8 +152,8 @@ def _installation(options: Any) -> Any:
             name = f":{reference.name}" if reference.name else ""
             app = f"{os.path.abspath(reference.file)}{name}"
     for text in () if options.socket else options.listen:
-        endpoint = endpoint_text(text)
-        if endpoint.startswith("tcp:") and 0 < int(endpoint.split(":")[1]) < 1024:
+        port = _PORT.match(endpoint_text(text))
+        if port is not None and 0 < int(port[1]) < 1024:
             raise CommandFailed(
                 f"--listen {text}: ports below 1024 need --socket, which opens them"
             )

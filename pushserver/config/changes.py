@@ -52,10 +52,18 @@ def needs_restart(setting: str) -> bool:
 
 
 def applicable(before: Config, after: Config) -> Config:
-    """The later configuration with the earlier values of the settings that need a restart."""
+    """The later configuration with the earlier values of the settings that need a restart.
+
+    It has the earlier `trusted_proxies`, too, while `proxy_protocol` still needs them.
+    """
     for setting in filter(needs_restart, changes(before, after)):
         section, _, name = setting.partition(".")
         value = getattr(getattr(before, section), name)
         changed = dataclasses.replace(getattr(after, section), **{name: value})
         after = dataclasses.replace(after, **{section: changed})
+    if after.server.proxy_protocol and not after.server.trusted_proxies:
+        # Without them, the port would refuse every connection of the proxies until the restart.
+        proxies = before.server.trusted_proxies
+        server = dataclasses.replace(after.server, trusted_proxies=proxies)
+        after = dataclasses.replace(after, server=server)
     return after

@@ -27,7 +27,8 @@ class Server:
     `trusted_proxies`: addresses and networks of proxies, or `unix`; see `auth.proxies.Trust`.
     `metrics_listen`: where `/metrics` and `/health` are served too, without a key; empty for
     nowhere.
-    `proxy_protocol`: whether connections of them begin with a header of the PROXY protocol.
+    `proxy_protocol`: whether connections of `trusted_proxies` begin with a header of the PROXY
+    protocol.
     `foreign_variables`: variables PUSHSERVER_... that belong to other programs.
     """
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from pushserver.auth.origin import host_name, host_port
 from pushserver.diagnosis.finding import Finding
 from pushserver.diagnosis.remedies import UPGRADE, remedy, sent_headers
 
@@ -127,14 +128,14 @@ def _origin(measured: Measured) -> Iterator[Finding]:
     if not measured.origin:
         return
     ours, theirs = urlsplit(measured.url), urlsplit(measured.origin)
-    headers = []
-    if ours.netloc.lower() != theirs.netloc.lower():
-        headers.append("Host")
-    if ours.scheme.lower() != theirs.scheme:
+    secure = ours.scheme == "https"
+    hosts = {(host_name(url.netloc), host_port(url.netloc, secure)) for url in (ours, theirs)}
+    headers = ["Host"] if len(hosts) > 1 else []
+    if ours.scheme != theirs.scheme:
         headers.append("X-Forwarded-Proto")
     if headers:
         text = (
-            f"the server takes its own URL for {measured.origin}, so that it refuses the pages of"
+            f"the server believes that its own URL is {measured.origin}, and refuses the pages of"
             f" {ours.scheme}://{ours.netloc}; the proxy does not send {' and '.join(headers)}"
         )
         yield Finding("error", "origin", text, sent_headers(headers))

@@ -78,7 +78,7 @@ def _connections(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             "open files",
-            f"{text}, but limits.connections is {most}, which need {needed}",
+            f"{text}, but limits.connections is {most}, for which the process needs {needed} files",
             f"# systemctl edit pushserver\n[Service]\nLimitNOFILE={needed}",
         )
     else:
@@ -165,11 +165,11 @@ def _refusals(facts: Facts) -> Iterator[Finding]:
     for refusal in facts.refusals:
         last = datetime.fromtimestamp(refusal.time, UTC).isoformat(" ", "seconds")
         times = f"{refusal.count} times, last" if refusal.count > 1 else "once,"
-        what = f"{refusal.status} to" if refusal.status else "closed a connection of"
+        event = f"{refusal.status} to" if refusal.status else "closed a connection of"
         yield Finding(
             "warning",
             "refusals",
-            f"{what} {refusal.address}: {refusal.reason} ({times} {last})",
+            f"{event} {refusal.address}: {refusal.reason} ({times} {last})",
             remedy(refusal.status, refusal.reason, facts.limits, refusal.address),
         )
 

@@ -52,7 +52,8 @@ class Timer(Protocol):
 class _Schedule:
     """The times of an audience's passes; `seconds` is the time that the pass has taken so far.
 
-    `since`: the time of the first publication of the pass that is planned or runs.
+    `since`: the time at which the pass was planned, by its first publication or by the end of the
+    pass before.
     """
 
     __slots__ = ("audience", "planned", "rests_until", "seconds", "since")
@@ -172,8 +173,10 @@ class FanOut:
         if audience.parts:
             self._line.append(schedule)
             return
-        self._metrics.pass_seconds.observe(schedule.seconds)
-        self._metrics.fanout_seconds.observe(now - schedule.since)
+        # That of a `Probe` has no name, and is not counted.
+        if audience.name:
+            self._metrics.pass_seconds.observe(schedule.seconds)
+            self._metrics.fanout_seconds.observe(now - schedule.since)
         schedule.rests_until = now + schedule.seconds * REST
         self._end_pass(schedule)
 

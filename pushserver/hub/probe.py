@@ -54,8 +54,9 @@ class Probe:
 
     def send(self, frame: bytes) -> None:
         delivered, self._delivered = self._delivered, None
-        # The fan-out counts each delivery after its `send`.
+        # The fan-out counts each delivery and its bytes after its `send`.
         self._metrics.deliveries -= 1
+        self._metrics.delivered_bytes -= len(frame)
         if delivered is not None:
             delivered()
 

@@ -46,7 +46,7 @@ def host_and_port(host: str, port: int | None) -> str:
     if not 0 <= number <= 65_535:
         raise ValueError(f"port {number} is out of range, expected 0 to 65535")
     shown = f"[{host}]" if ":" in host else host
-    if not _is_address(host) and not re.fullmatch(r"[A-Za-z0-9.-]+", host, re.ASCII):
+    if not is_address(host) and not re.fullmatch(r"[A-Za-z0-9.-]+", host, re.ASCII):
         raise ValueError(f"host {host!r:.80}, expected an IP address or a name such as localhost")
     return f"{shown}:{number}"
 
@@ -62,7 +62,8 @@ def _is_name(host: str) -> bool:
     return host == "localhost" or "." in host or host == socket.gethostname()
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether this is an IP address, maybe with a zone."""
     try:
         ip_address(host)
     except ValueError:

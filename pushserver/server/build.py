@@ -1,4 +1,7 @@
-"""Puts the server together; no other module does."""
+"""Puts the server together: the parts that last.
+
+`server.front` makes those that a reload replaces.
+"""
 
 from __future__ import annotations
 

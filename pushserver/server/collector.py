@@ -82,7 +82,7 @@ class ServerCollector:
         )
         yield _counter(
             "refusals",
-            "What was refused for a bound or a cause: connections, requests, publications.",
+            "Refused connections, requests and publications, by limit or cause.",
             _labelled(metrics.refusals),
             ("reason",),
         )
@@ -121,7 +121,7 @@ class ServerCollector:
         yield _counter(
             "recoveries", "Attempts to resume from a position.", recoveries, ("result", "reason")
         )
-        yield _counter("gaps", "Subscribers that were told of a gap.", metrics.gaps)
+        yield _counter("gaps", "Notices of a gap to a subscriber.", metrics.gaps)
         yield _gauge("channels", "Channels in memory.", len(room.channels))
         yield _gauge("history_bytes", "Memory of all histories, roughly.", room.bytes)
         yield _counter("evictions", "Publications dropped from a history.", metrics.evictions)

@@ -91,7 +91,7 @@ class Listener(Service):
         try:
             return self._certificate.read()
         except Exception as error:
-            raise StartFailed(f"--listen {self._text}: {error}") from None
+            raise StartFailed(f"cannot read the certificate of {self._text}: {error}") from None
 
     def url(self) -> str:
         """The URL for a browser on this machine; the endpoint if it is not a TCP port."""

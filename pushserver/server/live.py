@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from pushserver.app.app import App
 from pushserver.app.service import AppService
-from pushserver.config.changes import applicable, changes, needs_restart
+from pushserver.config.changes import applicable, changes
 from pushserver.config.settings import Config, Log
 from pushserver.config.tokens import make_issuer
 from pushserver.errors import Invalid, PushServerError, Unavailable
@@ -205,7 +205,7 @@ class Live:
                 "the reload is incomplete", failure, event_name="reload_failed"
             )
         )
-        return Outcome(tuple(changed), tuple(filter(needs_restart, changes(kept, config))))
+        return Outcome(tuple(changed), tuple(changes(kept, config)))
 
     def _install(self, front: Front, before: Front | None = None) -> None:
         """Put the front in place; no step may fail."""

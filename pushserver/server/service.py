@@ -1,4 +1,4 @@
-"""The service of the server: starts and stops ports, sources and clocks in their order."""
+"""The service of the server: starts and stops its parts in their order."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from twisted.plugin import IPlugin, getPlugins
 
 from pushserver import __version__
-from pushserver.server.address import LOOPBACK
+from pushserver.server.address import LOOPBACK, is_address
 
 SERVICE, SOCKET = "pushserver.service", "pushserver.socket"
 _PLAIN = re.compile(r"[\w@+=:,./-]+")
@@ -133,8 +133,11 @@ def _stream(text: str) -> str:
     host, _, port = text.rpartition(":")
     if text.startswith("/"):
         return _path(text)
-    if host and port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65_535:
-        return _path(text.replace("localhost", LOOPBACK, 1))
+    host = LOOPBACK if host == "localhost" else host
+    is_port = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65_535
+    # systemd looks up no names.
+    if is_port and is_address(host.strip("[]")):
+        return _path(f"{host}:{port}")
     raise ValueError(f"{text!r:.80}, expected a port, ADDRESS:PORT or the path of a Unix socket")
 
 

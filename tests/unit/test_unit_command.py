@@ -171,6 +171,8 @@ def test_private_environment_runs_as_its_owner(
         (["--config", "gone.toml"], "--config gone.toml: there is no such file"),
         (["--listen", "80"], "--listen 80: ports below 1024 need --socket, which opens them"),
         (["--listen", "0.0.0.0:443"], "ports below 1024 need --socket"),
+        (["--listen", "tcp:port=443"], "ports below 1024 need --socket"),
+        (["--listen", "ssl:443:privateKey=k:certKey=c"], "ports below 1024 need --socket"),
         (["--socket", "--listen", "x"], "'x', expected a port, ADDRESS:PORT or the path of"),
         (["--listen", "70000"], "port 70000 is out of range"),
     ],

@@ -49,6 +49,16 @@ def test_a_table_by_name_is_one_change(section: str) -> None:
     assert applicable(before, after) == after
 
 
+def test_proxies_stay_trusted_while_the_port_still_reads_their_header() -> None:
+    text = "[server]\nproxy_protocol = true\ntrusted_proxies = ['10.0.0.1']"
+    before, after = load(text, "f", {}, SourceTypes()), load("", "f", {}, SourceTypes())
+    kept = applicable(before, after)
+    assert kept == before
+    assert [*changes(kept, after)] == ["server.trusted_proxies", "server.proxy_protocol"]
+    other = load(text.replace("10.0.0.1", "10.0.0.2"), "f", {}, SourceTypes())
+    assert applicable(before, other) == other
+
+
 def test_some_settings_apply_although_others_of_their_section_need_a_restart() -> None:
     before = load("[server]\nlisten = ['tcp:1']\n[store]\nmode = '600'", "f", {}, SourceTypes())
     text = "[server]\nlisten = ['tcp:2']\nnames = ['push.example']\n[store]\nmode = '640'"

@@ -149,6 +149,19 @@ def test_headers_that_a_proxy_does_not_send_are_named(origin: str, headers: list
 
 
 @pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://push.example:443", "https://push.example"),
+        ("https://Push.example", "https://push.example:443"),
+        ("http://localhost:80", "http://localhost"),
+    ],
+)
+def test_a_default_port_and_capitals_make_no_other_origin(url: str, origin: str) -> None:
+    findings = client_findings(replace(GOOD, url=url, origin=origin))
+    assert {f.level for f in findings if f.subject == "origin"} == {"ok"}
+
+
+@pytest.mark.parametrize(
     ("ahead", "words"), [(90.0, "90 s ahead of ours"), (-3.0, "3 s behind ours")]
 )
 def test_a_clock_that_differs_is_a_warning(ahead: float, words: str) -> None:

@@ -70,7 +70,7 @@ def test_a_good_server_has_a_finding_of_each_subject_and_no_problem() -> None:
         ({"checks": {"ports": "1 of the ports do not listen"}}, "error", "ports: 1", "journalctl"),
         ({"connections": 800}, "warning", "800 of 1000", "[limits]\nconnections = 2000"),
         ({"connections": 1_100}, "warning", "1100 of 1000", "[limits]\nconnections = 2000"),
-        ({"max_descriptors": 1_024}, "note", "1000, which need 1200", "LimitNOFILE=1200"),
+        ({"max_descriptors": 1_024}, "note", "the process needs 1200 files", "LimitNOFILE=1200"),
         ({"descriptors": 60_000}, "error", "60000 of 65536", "LimitNOFILE=131072"),
         ({"store": None}, "note", "store.path", '[store]\npath = "'),
         (

@@ -23,7 +23,9 @@ def test_probe_is_delivered_at_once_and_leaves_no_trace() -> None:
         probe.start(lambda n=n: delivered.append(n))  # type: ignore[misc]
         assert not probe.waits
     assert delivered == [0, 1, 2]
-    assert hub.metrics.deliveries == 0
+    metrics = hub.metrics
+    assert (metrics.deliveries, metrics.delivered_bytes) == (0, 0)
+    assert not sum(metrics.pass_seconds.counts + metrics.fanout_seconds.counts)
     assert hub.channels() == {}
 
 

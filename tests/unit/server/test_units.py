@@ -118,7 +118,20 @@ class TestTheSocket:
     def test_has_the_usual_address_by_default(self) -> None:
         assert values(socket_unit(SOCKET, PLAIN), "ListenStream") == ["127.0.0.1:8080"]
 
-    @pytest.mark.parametrize("text", ["", "x", "0", "h:70000", "unix:/run/x", "tcp:80:x=1", "h:"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "x",
+            "0",
+            "127.0.0.1:70000",
+            "unix:/run/x",
+            "tcp:80:x=1",
+            "::1:",
+            "push.example:80",
+            "mylocalhost:80",
+        ],
+    )
     def test_refuses_others(self, text: str) -> None:
         with pytest.raises(ValueError, match="expected a port, ADDRESS:PORT or the path"):
             socket_unit(SOCKET, dataclasses.replace(PLAIN, listen=[text]))
