@@ -201,7 +201,10 @@ class App:
         """
         issuer = self._server().issuer
         if not issuer.secret:
-            raise ValueError("the server has no auth.token_secret, which signs tokens")
+            raise ValueError(
+                "the server has no key for HS256 (auth.token_secret, auth.token_keys),"
+                " which signs tokens"
+            )
         return issuer.token(user, channels=channels, seconds=seconds, info=info, channel=channel)
 
     def disconnect(

@@ -84,7 +84,7 @@ class Published:
 
 
 class Acknowledgement:
-    """That of a client, for any kind of coroutine; see `Client.call`."""
+    """The acknowledgement of a client, for any kind of coroutine; see `Client.call`."""
 
     def __init__(self, answer: Deferred[Any]):
         self._answer = answer

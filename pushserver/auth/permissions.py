@@ -39,8 +39,8 @@ class Permissions:
     - `token`: peers with a token for the channel: a subscription token, or a connection token
       whose `channels` or `subs` have it;
     - `key`: API keys with the scope, and while none are configured, programs on this machine;
-    - `handler`: the peers of the Centrifuge protocol, and for `publish` the users by any protocol,
-      for which the application's handler agrees;
+    - `handler`: the clients of the Centrifuge protocol and of Socket.IO, and for `publish` the
+      users by any protocol, for which the application's handler agrees;
     - `nobody`: the server's own sources and its application alone.
 
     An API key with the scope (`publish`, or `read` for the three others) is enough for all but

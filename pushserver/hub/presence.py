@@ -57,6 +57,11 @@ class Presence:
         """
         self._infos[channel, subscriber] = replace(subscriber.info, chan_info=chan_info)
 
+    def forget(self, channel: str, subscriber: Subscriber) -> None:
+        """Forget the `chan_info` of the subscription."""
+        if self._infos:
+            self._infos.pop((channel, subscriber), None)
+
     def observe(self, channel: str, observer: Observer) -> None:
         """Push joins and leaves to this subscriber of the channel, until it leaves itself."""
         self._observers.setdefault(channel, {})[observer] = None
@@ -87,8 +92,7 @@ class Presence:
         if channel in self._observers:
             self.ignore(channel, subscriber)
             self._push(channel, subscriber, centrifuge.leave_push)
-        if self._infos:
-            self._infos.pop((channel, subscriber), None)
+        self.forget(channel, subscriber)
 
     def _push(
         self, channel: str, subscriber: Subscriber, push: Callable[[str, ClientInfo], bytes]

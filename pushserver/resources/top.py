@@ -67,7 +67,8 @@ class Load:
         ]
 
     def _reader(self, backlog: Waiting) -> dict[str, Any]:
-        """`seconds`: since when the peer makes no progress, or null if its bytes are on the way."""
+        """`seconds`: since when the peer makes no progress; null if its bytes are on the way, or
+        if it polls."""
         owner = backlog.owner
         transport, protocol = kind_of(owner.format.name)
         conversation = owner.conversation

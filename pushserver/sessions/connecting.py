@@ -8,6 +8,7 @@ from pushserver.auth.credentials import Credentials
 from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.errors import Denied, ExpiredToken, PushServerError, WrongKey
 from pushserver.protocols import centrifuge
+from pushserver.sessions.node import Node
 from pushserver.sessions.session import Session
 from pushserver.usercode.pause import pause
 
@@ -15,10 +16,10 @@ KEY_HEADER = "x-api-key"
 """The name in the `headers` of a connect command that has an API key."""
 
 
-async def slow_down(session: Session, problem: PushServerError | None) -> None:
+async def slow_down(node: Node, problem: PushServerError | None) -> None:
     """Wait before the answer to a wrong key or token over the rate of its address."""
     if isinstance(problem, WrongKey) and problem.delay:
-        await pause(session.node.timer.callLater, problem.delay)
+        await pause(node.timer.callLater, problem.delay)
 
 
 async def identify(session: Session, request: centrifuge.ConnectRequest) -> Identity | None:
@@ -39,7 +40,7 @@ async def identify(session: Session, request: centrifuge.ConnectRequest) -> Iden
         credentials = Credentials(credentials.address, key=key)
     data = b"" if request.data is UNSET else bytes(request.data)
     found = await identification.identify(credentials, session.visit, data)
-    await slow_down(session, found.problem)
+    await slow_down(session.node, found.problem)
     if not given or found.problem is None:
         return found
     if isinstance(found.problem, ExpiredToken) or not isinstance(found.problem, Denied):

@@ -22,7 +22,7 @@ LEFT = 1000
 
 
 QUICK_SECONDS = 2.0
-"""Shorter intervals of pings and deadlines have timers of their own."""
+"""Shorter intervals of pings, and shorter times for their answers, have timers of their own."""
 
 
 class Engine(Working[EngineFormat, ItemT]):
@@ -71,7 +71,7 @@ class Engine(Working[EngineFormat, ItemT]):
         self._pong_due = 0.0
         self.state = OPEN
         self.wake_at(self._ping_due)
-        if min(limits.ping_seconds, limits.dead_seconds, limits.connect_seconds) < QUICK_SECONDS:
+        if min(limits.ping_seconds, limits.dead_seconds) < QUICK_SECONDS:
             self._wake_quickly()
         self.send_packet(
             engineio.encode_open(

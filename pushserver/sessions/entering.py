@@ -8,11 +8,11 @@ from typing import Any, Protocol
 from pushserver.auth.credentials import Credentials
 from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.names import is_name
-from pushserver.errors import Denied, Invalid, TooMany, WrongKey
+from pushserver.errors import Denied, Invalid, TooMany
 from pushserver.sessions.callbacks import Invitation
+from pushserver.sessions.connecting import slow_down
 from pushserver.sessions.namespace import Namespace
 from pushserver.sessions.visit import Visit
-from pushserver.usercode.pause import pause
 
 INVALID_NAMESPACE = "Invalid namespace"
 """The message of Node's server, by which clients know it."""
@@ -116,8 +116,7 @@ async def _identify(
     elif credentials.is_empty and not identification.asks_application:
         return ANONYMOUS
     found = await identification.identify(credentials, request.visit, data)
-    if isinstance(found.problem, WrongKey) and found.problem.delay:
-        await pause(node.timer.callLater, found.problem.delay)
+    await slow_down(node, found.problem)
     if given and found.problem is not None:
         raise found.problem
     return found

@@ -13,6 +13,7 @@ from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.errors import InvalidName, LimitExceeded, Refused
 from pushserver.hub.audience import Audience, Outlet
+from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge, socketio
 from pushserver.protocols.socketio import RESERVED, Values
 from pushserver.protocols.socketio_formats import UNNAMED, EngineFormat, NamespaceFormat
@@ -67,7 +68,7 @@ class Namespace:
 
     __slots__ = (
         "__weakref__",
-        "_before",
+        "_after_connect",
         "_calls",
         "_connection",
         "_ends",
@@ -99,9 +100,9 @@ class Namespace:
         self._returning: Return | None = None
         self.audiences: dict[str, Audience] = {}
         self.state = CONNECTING
-        # The rooms for after the CONNECT, and the messages.
+        # The subscriptions and messages that wait for the answer to the CONNECT.
         self.invited: dict[str, Invitation] = {}
-        self._before: list[Callable[[], None]] = []
+        self._after_connect: list[Callable[[], None]] = []
         self._connection = connection
         self._calls: dict[int, Answered] = {}
         self._last_call = -1
@@ -187,8 +188,8 @@ class Namespace:
         self._connection.send_message(socketio.encode_connect(self.name, self.info.client, pid))
         for channel, rows in joined:
             self._connection.replay(channel, rows, self.format)
-        before, self._before = self._before, []
-        for send in before:
+        sends, self._after_connect = self._after_connect, []
+        for send in sends:
             send()
 
     def end(self, reason: str) -> None:
@@ -198,7 +199,7 @@ class Namespace:
             return
         self.leave_all()
         # They refer to the namespace.
-        self._before.clear()
+        self._after_connect.clear()
         self.node.sessions.remove(self)
         calls, self._calls = self._calls, {}
         for answered in calls.values():
@@ -269,9 +270,10 @@ class Namespace:
             return "", (await self._join(channel, invitation))[1]
         if returning is not None:
             past = node.permissions.subscriber_may("history", channel, self.identity)
-            found = await node.hub.subscribe(self, channel, returning.position, 0, past)
+            # The join has the facts of the invitation.
+            self._note(channel, invitation)
+            found = await self._subscribe(channel, returning.position, 0, past)
             if not found.reason:
-                self._note(channel, invitation)
                 return returning.pid, found.publications
         rows = (await self._join(channel, invitation))[1]
         log = node.history.channels[channel]
@@ -287,8 +289,19 @@ class Namespace:
             "history", channel, self.identity
         )
         last = node.history.options(channel).initial
-        joined = await node.hub.subscribe(self, channel, position, last, past)
+        joined = await self._subscribe(channel, position, last, past)
         return channel, joined.publications
+
+    async def _subscribe(
+        self, channel: str, position: Position | None, last: int, past: bool
+    ) -> Joined:
+        """Subscribe to a channel; raises LimitExceeded, and forgets the facts of `_note`."""
+        try:
+            return await self.node.hub.subscribe(self, channel, position, last, past)
+        except LimitExceeded:
+            self.node.presence.forget(channel, self)
+            self._ends.pop(channel, None)
+            raise
 
     def _note(self, channel: str, invitation: Invitation) -> None:
         """Note the facts of an invitation about the subscription."""
@@ -311,9 +324,10 @@ class Namespace:
 
     def sender(self, data: object, event: str) -> Callable[[], None]:
         if self.format.numbered:
-            # A client takes a text at the end for the offset.
+            # A client takes a text at the end for the offset, also the name of the event.
             arguments = data if isinstance(data, tuple) else (data,)
-            data = (*arguments, None) if arguments and isinstance(arguments[-1], str) else data
+            if not arguments or isinstance(arguments[-1], str):
+                data = (*arguments, None)
         values = _values(data, event)
         return lambda: self._emit(values)
 
@@ -356,7 +370,7 @@ class Namespace:
             text = socketio.encode(self.name, socketio.EVENT, values, number)
             self._connection.send_message(text, values.attachments)
         elif self.state is CONNECTING:
-            self._before.append(lambda: self._emit(values, number))
+            self._after_connect.append(lambda: self._emit(values, number))
 
 
 def _values(data: object, event: str) -> Values:

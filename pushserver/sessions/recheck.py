@@ -85,6 +85,8 @@ class Recheck:
 
     def _check_namespaces(self, peer: SocketIO) -> None:
         """The rules are for the channels of the namespaces, and not for rooms."""
+        if peer.state >= CLOSING:
+            return
         permissions = self._node.permissions
         for namespace in tuple(peer.namespaces.values()):
             try:

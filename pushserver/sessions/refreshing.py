@@ -31,7 +31,7 @@ async def refresh(session: Session, text: bytes) -> Struct:
     node = session.node
     credentials = Credentials(session.address, token=request.token)
     found = await node.identification.identify(credentials)
-    await slow_down(session, found.problem)
+    await slow_down(session.node, found.problem)
     session.check_not_ended()
     before, info = session.identity, session.info
     # The `connect` handler of the application may have set another user than that of the token.
@@ -113,7 +113,7 @@ async def grant_of(session: Session, channel: str, token: str) -> Grant:
     try:
         return await identification.grant(token, channel, user, session.address)
     except WrongKey as error:
-        await slow_down(session, error)
+        await slow_down(session.node, error)
         raise
 
 

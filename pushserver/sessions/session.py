@@ -272,7 +272,13 @@ class Session(CommandQueue):
         if invitation.info:
             self.node.presence.describe(channel, self, invitation.info)
         past = invitation.position is not None or self.may("history", channel)
-        joined = await self.join(channel, invitation.position, initial, invitation.join_leave, past)
+        try:
+            joined = await self.join(
+                channel, invitation.position, initial, invitation.join_leave, past
+            )
+        except LimitExceeded:
+            self.node.presence.forget(channel, self)
+            raise
         rows = joined.publications
         first = replace(joined, offset=joined.offset - len(rows), publications=())
         return first, rows

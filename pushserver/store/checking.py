@@ -51,7 +51,7 @@ def problems(database: sqlite3.Connection) -> Iterator[str]:
                 yield from line.splitlines()
         yield from _channel_problems(database)
         yield from _row_problems(database)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, TypeError) as error:
         yield str(error)
 
 
@@ -90,7 +90,7 @@ def _row_problems(database: sqlite3.Connection) -> Iterator[str]:
         try:
             seq = publication_of(name, "", row).seq
             msgspec.json.decode(row[4])
-        except (ValueError, msgspec.DecodeError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             yield f"channel {name}: offset {row[1]}: {error}"
             continue
         if name == channel and seq <= before:
@@ -103,7 +103,7 @@ def _row_problems(database: sqlite3.Connection) -> Iterator[str]:
         for entry in database.execute(select):
             try:
                 convert(entry)
-            except (ValueError, msgspec.DecodeError) as error:
+            except ValueError as error:
                 yield f"{entry[0]}: {error}"
 
 

@@ -22,14 +22,14 @@ class StoreError(PushServerError):
 
 
 def quiet(done: int, pages: int) -> None:
-    """No-op, where nobody looks."""
+    """No-op: the progress is not shown."""
 
 
 @contextlib.contextmanager
 def new_file(path: str, mode: int = 0o600) -> Iterator[str]:
     """The name of a new file, empty and private; at the end of the block it gets its path.
 
-    Whatever ends the block earlier removes it, so that the path never has a part of a file.
+    An exception in the block removes the file, so that the path never has a part of a file.
     Raises StoreError if the folder cannot be written.
     """
     folder, name = os.path.split(os.path.realpath(path))

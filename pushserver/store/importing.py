@@ -90,7 +90,8 @@ def _write(database: sqlite3.Connection, file: BinaryIO, name: str, imported: Im
         except sqlite3.IntegrityError:
             raise StoreError(f"{name}, line {number}: the same was in an earlier line") from None
         except INVALID as error:
-            expected = "" if header else ": expected an export of a store"
+            is_ours = header is not None or isinstance(error, StoreError)
+            expected = "" if is_ours else ": expected an export of a store"
             raise StoreError(f"{name}, line {number}: {error}{expected}") from None
     if header is None:
         raise StoreError(f"{name} is empty: expected an export of a store")

@@ -36,8 +36,8 @@ _NOOP = engineio.encode(engineio.NOOP)
 class Pollings:
     """The clients that poll, or did so before an upgrade, by their id.
 
-    Each that polls counts as a connection of its address, besides those of its requests: it keeps
-    its memory between them.
+    Each client that polls counts as a connection of its address, besides the connections of its
+    requests: the server keeps memory for it between requests.
     """
 
     def __init__(self, bounds: Bounds, admission: Admission, reactor: IReactorTime, log: Logger):
@@ -65,6 +65,7 @@ class Pollings:
 
         def closed() -> None:
             polls_no_more()
+            transport.discard()
             del self._by_id[name]
 
         conversation.when_closed = closed
@@ -81,6 +82,7 @@ class PollingTransport:
 
     __slots__ = (
         "_backlog",
+        "_continues",
         "_limited",
         "_open",
         "_planned",
@@ -116,6 +118,8 @@ class PollingTransport:
         self.is_upgraded = False
         self.peer = peer
         self._backlog = Backlog(bounds, self)
+        # The conversation after the upgrade, which still sends the packets of the backlog.
+        self._continues: Engine[Any] | None = None
         self._limited = limited
         self._open = True
         self._planned = False
@@ -173,8 +177,17 @@ class PollingTransport:
         self._limited.info(
             SLOW, peer=self.peer, queued=queued, setting=setting, event_name="peer_dropped"
         )
-        if self.conversation is not None:
-            self.conversation.slow()
+        conversation = self.conversation or self._continues
+        if conversation is not None:
+            conversation.slow()
+            # At once: the next peers are dropped until there is room again.
+            self.discard()
+
+    def discard(self) -> None:
+        """Drop all packets that wait."""
+        self._backlog.clear()
+        self._rest = b"", 0
+        self._continues = None
 
     def _end(self, last: bytes) -> None:
         if not self._open:
@@ -182,8 +195,7 @@ class PollingTransport:
         self._open = False
         if self._poll is not None:
             self._answer(*filter(None, (self._take(), last)))
-        self._backlog.clear()
-        self._rest = b"", 0
+        self.discard()
         conversation, self.conversation = self.conversation, None
         self._polls_no_more()
         if conversation is not None:
@@ -267,7 +279,7 @@ class PollingTransport:
         self._upgrading = False
 
     def upgrade(self, transport: Transport[EngineFormat]) -> bool:
-        """See `probe.Polling`. What waits goes first, in its order."""
+        """See `probe.Polling`. The packets that wait are sent first, in their order."""
         conversation = self.conversation
         if conversation is None:
             return False
@@ -277,6 +289,7 @@ class PollingTransport:
         self._polls_no_more()
         conversation.take_over(transport)
         if self._backlog or self._rest[0]:
+            self._continues = conversation
             transport.replay(self._frames(transport.format))
         return True
 

@@ -60,7 +60,7 @@ class RefusalLog:
         self._write(status, self.address(request), f"{method} {path}: ", reason)
 
     def write_command(self, code: int, address: str | None, reason: str) -> None:
-        """Log a refused command of the Centrifuge protocol, by its error or close code."""
+        """Log a refused command or CONNECT of a client, by its error or close code."""
         self._write(code, address, "", reason)
 
     def _write(self, status: int, address: str | None, target: str, reason: str) -> None:

@@ -194,7 +194,7 @@ BOUNDS = {
     "web.refusal_log.RefusalLog._rates": "MAX_ADDRESSES",
     "web.turns.Turns._waiting": "one of each connection",
     "sessions.callbacks.Broadcast.frames": "a frame for each format",
-    "sessions.namespace.Namespace._before": "the messages of one `connect` handler",
+    "sessions.namespace.Namespace._after_connect": "the messages of one `connect` handler",
     "sessions.namespace.Namespace._calls": "MAX_CALLS",
     "sessions.namespace.Namespace._ends": "the channels that the application puts a client into",
     "sessions.namespace.Namespace.audiences": "the same, and the channel of the namespace",

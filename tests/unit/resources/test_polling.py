@@ -423,6 +423,40 @@ class TestAnUpgrade:
         got += [*(frame.payload for frame in frames[1:]), *texts(socket)]
         assert [event(text.decode(), "/a")[1][0] for text in got[1:]] == list(range(501))
 
+    @pytest.mark.parametrize("reading", [True, False])
+    def test_whose_websocket_is_lost_leaves_no_bytes_that_wait(self, reading: bool) -> None:
+        server = Server()
+        poller = Poller(server, "/a")
+        for n in range(20):
+            server.publish("a", [n, "x" * 20_000])
+        socket = poller.upgrade()
+        socket.say(b"2probe")
+        socket.line.reading = reading
+        socket.line.protocol.dataReceived(masked(b"5"))
+        server.publish("a", "y")
+        socket.line.vanish()
+        server.clock.advance(1)
+        unsent = server.service.live._base.peers.unread.unsent
+        assert (unsent.bytes, len(unsent)) == (0, 0)
+
+    def test_of_a_client_that_reads_nothing_is_dropped_for_the_bytes_of_all(self) -> None:
+        server = Server(Limits(unsent_bytes=1_000_000))
+        poller = Poller(server, "/a")
+        for n in range(40):
+            server.publish("a", [n, "x" * 20_000])
+        socket = poller.upgrade()
+        socket.say(b"2probe")
+        socket.line.reading = False
+        socket.line.protocol.dataReceived(masked(b"5"))
+        reader = Poller(server, "/b")
+        with Log() as events:
+            for n in range(17):
+                server.publish("b", [n, "x" * 20_000])
+            server.clock.advance(1)
+            assert any("(unsent_bytes)" in text for text in events.take())
+        assert socket.line.aborted
+        assert len(reader.get()) > 1
+
     def test_in_the_middle_of_a_pass_loses_and_repeats_nothing(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

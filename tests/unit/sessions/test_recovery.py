@@ -182,7 +182,7 @@ class TestAnEvent:
         page = Page(make_node(RECENT))
         page.connect()
         [namespace] = page.client.session.namespaces.values()
-        for data in ("text", ("a", "b"), 7, ("a", 7)):
+        for data in ("text", ("a", "b"), 7, ("a", 7), ()):
             namespace.sender(data, "e")()
         namespace.broadcast(Broadcast.of("text", "e"))
         assert [event(line, "/a") for line in page.client.take()] == [
@@ -190,6 +190,7 @@ class TestAnEvent:
             ["e", "a", "b", None],
             ["e", 7],
             ["e", "a", 7],
+            ["e", None],
             ["e", "text", None],
         ]
 

@@ -15,7 +15,15 @@ from pushserver.auth.identity import Identity
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Position
 from pushserver.config.limits import Limits
-from pushserver.errors import Denied, HandlerFailed, InvalidData, InvalidName, NotHandled, Refused
+from pushserver.errors import (
+    Denied,
+    HandlerFailed,
+    InvalidData,
+    InvalidName,
+    LimitExceeded,
+    NotHandled,
+    Refused,
+)
 from pushserver.protocols.socketio import Values, values
 from pushserver.protocols.socketio_formats import _namespaces
 from pushserver.server.logging import run
@@ -23,6 +31,7 @@ from pushserver.sessions import socketio
 from pushserver.sessions.callbacks import Broadcast, ClientSession, Invitation
 from pushserver.sessions.namespace import MAX_CALLS, Namespace
 from pushserver.sessions.node import Node
+from pushserver.sessions.recovery import Return, make_pid
 from pushserver.sessions.socketio import WAITING_BYTES
 from pushserver.sessions.working import AT_A_TIME
 from tests.unit.fakes.socketio import FRAMES, IoClient, event
@@ -698,3 +707,35 @@ def test_clients_of_one_namespace_share_one_frame() -> None:
     publish(node, "a", 1)
     assert encoded == [b'42/a,["message",1]']
     assert all(client.take() == ['42/a,["message",1]'] for client in clients)
+
+
+def test_subscription_that_is_refused_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = make_node()
+
+    async def full(*_: Any) -> Any:
+        raise LimitExceeded("no more channels", "channels")
+
+    namespace = IoClient(node, "/a").session.namespaces["/a"]
+    session = Client(node).session
+    monkeypatch.setattr(node.hub, "subscribe", full)
+    for client in (namespace, session):
+        with pytest.raises(LimitExceeded):
+            drive(client.invite("room", Invitation(info=b"{}", expires=2e9)))
+    assert node.presence._infos == {}
+    assert namespace.ends == []
+
+
+def test_client_that_returns_joins_with_its_info() -> None:
+    node = make_node(ChannelOptions(history_size=3))
+    infos: list[bytes] = []
+    node.hub.on_join.append(
+        lambda channel, client: infos.append(node.presence.info(channel, client).chan_info)
+    )
+    publish(node, "a")
+    position = Position(node.history.channels["a"].epoch, 1)
+    namespace = Namespace(IoClient(node, recovers=True).session, "/a", "a", True)
+    namespace.returns(Return(make_pid("abcdefghijklmnop", position), position))
+    drive(namespace._join_own(Invitation(info=b'{"n":1}')))
+    assert infos == [b'{"n":1}']

@@ -209,7 +209,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "other JSON": (lambda rows: [b"[1]"], "line 1: Expected `object`.*expected an export"),
     "without a header": (lambda rows: rows[1:], "line 1: the kind is not pushserver-store"),
     "two headers": (lambda rows: rows[:1] + rows, "line 2: a second first line"),
-    "newer": (change(0, version=2), "version 2; this version of pushserver reads 1"),
+    "newer": (change(0, version=2), r"x, line 1: version 2; this version of pushserver reads 1\Z"),
     "cut between lines": (lambda rows: rows[:-1], "x is incomplete"),
     "cut in a line": (lambda rows: [*rows[:3], rows[3][:20]], "line 4: Input data was truncated"),
     "line removed": (lambda rows: rows[:2] + rows[3:], "line 5: 4 lines before this one; expected"),

@@ -418,6 +418,8 @@ DAMAGE = {
     "DELETE FROM publications WHERE offset = 2": "2 publications with offsets 1 to 3; expected 3",
     "DELETE FROM channels": "3 publications, and no row of the channel",
     "UPDATE channels SET top = 7": "expected 7 with offsets 1 to 7",
+    "UPDATE channels SET top = 'text'": "'>' not supported",
+    "UPDATE channels SET floor_seq = 'text'": "'<' not supported",
     "UPDATE publications SET data = x'7b' WHERE offset = 1": "offset 1:",
     "UPDATE publications SET data = 'text' WHERE offset = 1": "offset 1:",
     "INSERT INTO memory VALUES ('feed', x'00')": "feed:",
