@@ -278,7 +278,11 @@ class Library:
         self.callback = callback
 
     def start(self):
-        threading.Thread(target=self._run).start()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def stop(self):
+        self.thread.join()
 
     def _run(self):
         for n in range(COUNT):
@@ -306,11 +310,13 @@ def begin():
     threads.append(threading.Thread(target=wrong))
     for thread in threads:
         thread.start()
-    Library(lambda n: app.publish("all", ["library", n])).start()
+    library = Library(lambda n: app.publish("all", ["library", n]))
+    library.start()
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(work, [f"pool {n}" for n in range(6)]))
     for thread in threads:
         thread.join()
+    library.stop()
     return "done"
 
 
