@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
 from tests.e2e.exchange import ask
+from tests.e2e.promtool import RULES, check_alerts, promtool, rules_of_the_dashboard
 from tests.e2e.server import CHECKOUT, SHORTCUTS, Server, free_port, get, running
 
 pytestmark = pytest.mark.slow
@@ -117,6 +120,71 @@ def test_server_is_live_and_ready_on_both_ports(server: Server, metrics_port: in
         for path in ("health/live", "health/ready"):
             answer = get(port, path)
             assert (answer.status, json.loads(answer.body)["status"]) == (200, "ok")
+
+
+def test_prometheus_finds_no_fault_in_the_metrics(server: Server, metrics_port: int) -> None:
+    assert server.running
+    assert promtool("check", "metrics", text=get(metrics_port, "metrics").text) == ""
+
+
+def test_prometheus_finds_no_fault_in_the_alerts_and_in_the_dashboard(tmp_path: Path) -> None:
+    dashboard = rules_of_the_dashboard(tmp_path)
+    assert promtool("check", "rules", RULES, dashboard).count("SUCCESS") == 2
+
+
+def test_prometheus_finds_no_fault_in_the_configuration_of_the_document(tmp_path: Path) -> None:
+    page = (CHECKOUT / "docs" / "monitoring.md").read_text("utf-8")
+    path = tmp_path / "prometheus.yml"
+    path.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    assert "SUCCESS" in promtool("check", "config", "--syntax-only", path)
+
+
+SERIES = {
+    "up{%s}": ("0x40", "1x40"),
+    'pushserver_reactor_lag_seconds_bucket{%s,le="0.25"}': ("0+6x40", "0+60x40"),
+    'pushserver_reactor_lag_seconds_bucket{%s,le="1"}': ("0+60x40", "0+60x40"),
+    'pushserver_reactor_lag_seconds_bucket{%s,le="+Inf"}': ("0+60x40", "0+60x40"),
+    'pushserver_fanout_seconds_bucket{%s,le="1"}': ("0+6x40", "0+60x40"),
+    'pushserver_fanout_seconds_bucket{%s,le="5"}': ("0+60x40", "0+60x40"),
+    'pushserver_fanout_seconds_bucket{%s,le="+Inf"}': ("0+60x40", "0+60x40"),
+    "pushserver_store_errors_total{%s}": ("0x36 1x4", "0x40"),
+    "pushserver_store_waiting_bytes{%s}": ("9000000x40", "7000000x40"),
+    "pushserver_slow_connections_dropped_total{%s}": ("0+120x40", "0+1x40"),
+    'pushserver_recoveries_total{%s,result="failed",reason="evicted"}': ("0+2x40", "0x40"),
+    'pushserver_recoveries_total{%s,result="recovered",reason=""}': ("0+8x40", "0+8x40"),
+    'pushserver_refusals_total{%s,reason="store"}': ("0+120x40", "0+1x40"),
+    "process_open_fds{%s}": ("90x40", "70x40"),
+    "process_max_fds{%s}": ("100x40", "100x40"),
+    'pushserver_sources{%s,state="backing off"}': ("1x40", "0x40"),
+    'pushserver_handler_failures_total{%s,handler="job"}': ("0x36 1x4", "0x40"),
+}
+"""The values of 40 minutes for each alert: of an instance in trouble, and of another."""
+SUM = {"instance": "bad"}
+OWN = {"instance": "bad", "job": "pushserver"}
+ALERTS = {
+    "PushserverDown": OWN,
+    "PushserverReactorLate": SUM,
+    "PushserverFanoutSlow": SUM,
+    "PushserverStoreFails": OWN,
+    "PushserverStoreSlow": OWN,
+    "PushserverSlowReaders": OWN,
+    "PushserverRecoveriesFail": SUM,
+    "PushserverRefuses": {**SUM, "reason": "store"},
+    "PushserverOpenFiles": OWN,
+    "PushserverSourceFails": {**OWN, "state": "backing off"},
+    "PushserverHandlersFail": {**OWN, "handler": "job"},
+}
+"""The labels with which each fires."""
+
+
+def test_each_alert_fires_for_an_instance_in_trouble_and_for_no_other(tmp_path: Path) -> None:
+    series = {
+        name % f'instance="{instance}",job="pushserver"': values
+        for name, both in SERIES.items()
+        for instance, values in zip(("bad", "good"), both, strict=True)
+    }
+    assert ALERTS.keys() == set(re.findall(r"- alert: (\w+)", RULES.read_text("utf-8")))
+    check_alerts(series, ALERTS, tmp_path)
 
 
 def shape(value: object) -> object:
