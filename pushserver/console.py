@@ -14,7 +14,7 @@ import threading
 from contextlib import suppress
 from typing import TextIO
 
-from pushserver.errors import PushServerError
+from pushserver.errors import PushServerError, escaped
 
 
 class CommandFailed(PushServerError):
@@ -45,9 +45,9 @@ def _escape(match: re.Match[str]) -> str:
 
 def complain(text: str) -> None:
     """Print a message to standard error, without control characters."""
-    line = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    shown = "\n".join(map(escaped, text.split("\n")))
     if sys.stderr is not None:
-        print(f"pushserver: {line}", file=sys.stderr, flush=True)
+        print(f"pushserver: {shown}", file=sys.stderr, flush=True)
 
 
 def discard_output() -> None:

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from pushserver.console import CommandFailed
 from pushserver.diagnosis.finding import Finding
+from pushserver.errors import escaped
 
 _INDENT = " " * 9
 LEVELS = ("ok", "note", "warning", "error")
@@ -76,9 +77,10 @@ def lines(findings: Sequence[Finding]) -> Iterator[str]:
     """The findings as text, in lines without control characters."""
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
-        yield _clean(f"{finding.level:8} {finding.subject:{width}}  {finding.text}")
+        yield escaped(f"{finding.level:8} {finding.subject:{width}}  {finding.text}").rstrip()
         for number, line in enumerate(finding.fix.splitlines()):
-            yield _clean(f"{_INDENT}{'fix:' if number == 0 else '':{width}}  {line}")
+            start = f"{_INDENT}{'fix:' if number == 0 else '':{width}}"
+            yield escaped(f"{start}  {line}").rstrip()
 
 
 def server_findings(answer: dict[str, Any]) -> Iterator[Finding]:
@@ -101,7 +103,3 @@ def _seconds(text: str) -> int:
     if not 1 <= seconds <= 60:
         raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number of 1 to 60")
     return seconds
-
-
-def _clean(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).rstrip()

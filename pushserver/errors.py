@@ -8,6 +8,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def escaped(text: str) -> str:
+    """Return the text with its unprintable characters escaped, to show it in one line.
+
+    Terminals obey control characters, and others change the direction of the text.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class PushServerError(Exception):
     """The base of the package's exceptions.
 

@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from http.client import HTTPException
 from typing import Any, TextIO
-from urllib.error import HTTPError
 from urllib.parse import urlencode
 
-from pushserver.console import CommandFailed, complain
-from pushserver.opener import make_request, printable, refusal, send
-
-TIMEOUT_SECONDS = 10.0
-"""The longest wait for each part of the answer."""
-MAX_LIST_BYTES = 4_194_304
-"""The longest list; 1,000 channels, the most that a server lists, have less than 1 MB."""
+from pushserver.api_call import call
+from pushserver.console import complain
+from pushserver.opener import printable
 
 
 def list_channels(options: Any, out: TextIO) -> None:
     """Print the list; raises CommandFailed."""
     path = f"/channels/?{urlencode({'q': options.text})}"
-    try:
-        request = make_request(options.url, path, {"Accept": "application/json"}, options.key)
-    except ValueError as error:
-        # It names the URL, but not one with a password.
-        raise CommandFailed(str(error)) from None
-    try:
-        with send(request, TIMEOUT_SECONDS) as response:
-            content = json.loads(response.read(MAX_LIST_BYTES))
+
+    def convert(content: Any) -> tuple[list[str], int]:
         rows = [_Listed(row) for row in content["channels"]]
         lines = [json.dumps(row.content) if options.json else row.line() for row in rows]
-        more = int(content["total"]) - len(rows)
-    except HTTPError as error:
-        raise CommandFailed(refusal(request, error, TIMEOUT_SECONDS)) from None
-    except (OSError, HTTPException) as error:
-        reason = printable(str(getattr(error, "reason", None) or error))
-        raise CommandFailed(f"{options.url}: {reason}; is it running?") from None
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise CommandFailed(f"{options.url}: {printable(str(error))}") from None
+        return lines, int(content["total"]) - len(rows)
+
+    lines, more = call(options.url, path, convert, expected="a list of channels", key=options.key)
     for line in lines:
         print(line, file=out)
     if more > 0:

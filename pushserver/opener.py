@@ -25,6 +25,7 @@ from urllib.request import (
 )
 
 from pushserver.auth.origin import host_name, loopback_address, loopback_host
+from pushserver.errors import escaped
 
 MAX_BYTES = 65_536
 """The longest answer."""
@@ -120,11 +121,15 @@ def refusal(request: ServerRequest, error: HTTPError, seconds: float) -> str:
         return f"{error.code}: {printable(str(message))}"
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the message of a request that failed, without what urllib puts around it."""
+    return printable(str(getattr(error, "reason", None) or error))
+
+
 def printable(text: str) -> str:
     """Return the text as one line of bounded length, without control characters."""
     more = "..." if len(text) > _MAX_CHARACTERS else ""
-    shown = text[:_MAX_CHARACTERS]
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown) + more
+    return escaped(text[:_MAX_CHARACTERS]) + more
 
 
 class _NoRedirects(HTTPRedirectHandler):

@@ -17,7 +17,15 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode
 
 from pushserver.errors import PublishError
-from pushserver.opener import MAX_BYTES, TEMPORARY, make_request, printable, read_body, send
+from pushserver.opener import (
+    MAX_BYTES,
+    TEMPORARY,
+    make_request,
+    printable,
+    read_body,
+    reason_of,
+    send,
+)
 
 BATCH_BYTES = 262_144
 """The bytes of one request; a longer line is a request of its own."""
@@ -162,7 +170,7 @@ class Piper:
                 raise PublishError(printable(str(error))) from None
             last = self.first + len(batch) - 1
             lost = f"lines {self.first} to {last} may have been published, or some of them"
-            problem = f"{self._url}: {printable(str(reason))}; {lost}"
+            problem = f"{self._url}: {reason_of(error)}; {lost}"
             if key and isinstance(reason, (ConnectionError, HTTPException)):
                 return problem, {}
             raise PublishError(problem) from None

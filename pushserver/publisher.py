@@ -23,6 +23,7 @@ from pushserver.opener import (
     make_request,
     printable,
     read_body,
+    reason_of,
     refusal,
     send,
 )
@@ -158,7 +159,7 @@ def _send(request: ServerRequest, timeout: float) -> dict[str, object]:
     except (URLError, OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         hint = "; is it running?" if isinstance(reason, ConnectionRefusedError) else ""
-        raise _TryAgain(f"{request.place}: {printable(str(reason))}{hint}") from None
+        raise _TryAgain(f"{request.place}: {reason_of(error)}{hint}") from None
     except ValueError as error:
         raise PublishError(f"{request.place}: {printable(str(error))}") from None
 

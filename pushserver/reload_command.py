@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from http.client import HTTPException
 from typing import Any, TextIO
-from urllib.error import HTTPError
 
-from pushserver.console import CommandFailed
-from pushserver.opener import make_request, printable, refusal, send
+from pushserver.api_call import call_method
+from pushserver.opener import printable
 
 TIMEOUT_SECONDS = 30.0
 """The longest wait for the outcome."""
-MAX_ANSWER_BYTES = 1_048_576
-"""The longest outcome: the names of some 20,000 settings."""
 SHOWN = 20
 """The most settings in one line."""
 
@@ -37,25 +32,19 @@ def add_reload_command(commands: Any, server: Any) -> None:
 
 def reload(options: Any, out: TextIO) -> None:
     """Reload and print which settings changed; raises CommandFailed if the server refuses."""
-    headers = {"Content-Type": "application/json"}
-    try:
-        request = make_request(options.url, "/api/reload", headers, options.key, b"{}")
-    except ValueError as error:
-        # It names the URL, but not one with a password.
-        raise CommandFailed(str(error)) from None
-    try:
-        with send(request, TIMEOUT_SECONDS) as response:
-            answer = json.loads(response.read(MAX_ANSWER_BYTES))
-        if "error" in answer:
-            raise CommandFailed(printable(str(answer["error"]["message"])))
-        changed, restart = (_listed(answer["result"][key]) for key in ("changed", "restart"))
-    except HTTPError as error:
-        raise CommandFailed(refusal(request, error, TIMEOUT_SECONDS)) from None
-    except (OSError, HTTPException) as error:
-        reason = printable(str(getattr(error, "reason", None) or error))
-        raise CommandFailed(f"{options.url}: {reason}; is it running? Or {_OTHERS}") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CommandFailed(f"{options.url}: {printable(str(error))}") from None
+
+    def convert(outcome: Any) -> tuple[str, str]:
+        return _listed(outcome["changed"]), _listed(outcome["restart"])
+
+    changed, restart = call_method(
+        options.url,
+        "reload",
+        convert,
+        expected="the outcome of a reload",
+        key=options.key,
+        seconds=TIMEOUT_SECONDS,
+        hint=f"is it running? Or {_OTHERS}",
+    )
     print(f"changed: {changed or 'nothing'}", file=out)
     if restart:
         print(f"needs a restart: {restart}", file=out)

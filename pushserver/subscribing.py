@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from http.client import HTTPException
 from typing import Any, TextIO
-from urllib.error import HTTPError
 from urllib.parse import urlencode
 
+from pushserver.api_call import Away, answer_to, checked_request
 from pushserver.console import CommandFailed, complain, end_with_reader, shown_json
-from pushserver.opener import TEMPORARY, make_request, printable, refusal, send
+from pushserver.opener import printable
 
 SILENCE_SECONDS = 60.0
 """The time after which a silent server is taken for dead; it sends a heartbeat every 20 s."""
@@ -21,10 +20,6 @@ LINE_BYTES = 67_108_864
 """The longest line of a stream; a publication has `body_bytes` (1 MiB) unless configured."""
 
 _LINES = "application/x-ndjson"
-
-
-class _Lost(Exception):
-    """The connection to the server is lost, or there was none; the text says why."""
 
 
 def subscribe(options: Any, out: TextIO) -> None:
@@ -50,8 +45,8 @@ def subscribe(options: Any, out: TextIO) -> None:
                     left = None if left is None else left - 1
                     if left == 0:
                         return
-        except _Lost as error:
-            complain(f"{options.url}: {error}; trying again")
+        except Away as error:
+            complain(f"{options.url}: {error.reason}; trying again")
         time.sleep(pause)
         pause = min(2 * pause, MAX_RETRY_SECONDS)
 
@@ -74,24 +69,11 @@ def _read(options: Any, line: str) -> tuple[str, bool]:
 
 
 def _lines(options: Any, start: dict[str, str]) -> Iterator[str]:
-    """The lines of one connection; raises _Lost for a failure of the network."""
-    try:
-        yield from _stream(options, start)
-    except (OSError, HTTPException) as error:
-        raise _Lost(printable(str(getattr(error, "reason", None) or error))) from None
-
-
-def _stream(options: Any, start: dict[str, str]) -> Iterator[str]:
+    """The lines of one connection; raises Away and CommandFailed."""
     query = urlencode([("channel", name) for name in options.channel] + list(start.items()))
-    try:
-        request = make_request(options.url, f"/events?{query}", {"Accept": _LINES}, options.key)
-        response = send(request, SILENCE_SECONDS)
-    except HTTPError as error:
-        message = refusal(request, error, SILENCE_SECONDS)
-        raise (_Lost if error.code in TEMPORARY else CommandFailed)(message) from None
-    except ValueError as error:
-        raise CommandFailed(printable(str(error))) from None
-    with response:
+    headers = {"Accept": _LINES}
+    request = checked_request(options.url, f"/events?{query}", headers, options.key)
+    with answer_to(request, options.url, SILENCE_SECONDS) as response:
         media = response.headers.get("Content-Type") or "no Content-Type"
         if response.status != 200 or media.partition(";")[0].strip().lower() != _LINES:
             raise CommandFailed(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from http.client import HTTPException
 from typing import Any
-from urllib.error import HTTPError
 
+from pushserver.api_call import TIMEOUT_SECONDS, call
 from pushserver.auth.identity import Identity
 from pushserver.auth.jwks import MAX_JWKS_BYTES, read_jwks
 from pushserver.auth.permissions import Action, Permissions
@@ -19,12 +20,8 @@ from pushserver.config.settings import Auth, Config
 from pushserver.config.tokens import algorithms, make_verifier
 from pushserver.console import CommandFailed
 from pushserver.errors import Denied
-from pushserver.opener import make_request, printable, refusal, send
+from pushserver.opener import make_request, printable, send
 from pushserver.token_reading import moment, parts
-
-TIMEOUT_SECONDS = 10.0
-MAX_REPLY = 65_536
-"""The longest reply of a server, in bytes."""
 
 _ACTIONS: tuple[Action, ...] = ("subscribe", "publish", "history", "presence")
 _ANY = "x"
@@ -169,37 +166,24 @@ def checked_by_server(url: str, text: str) -> Iterator[str]:
             " the token of a connection"
         )
     command = json.dumps({"id": 1, "connect": {"token": text}}).encode()
-    try:
-        request = make_request(url, "/connection/http_stream", {}, body=command)
-    except ValueError as error:
-        raise CommandFailed(str(error)) from None
-    try:
-        with send(request, TIMEOUT_SECONDS) as response:
-            reply = json.loads(response.readline(MAX_REPLY))
-    except HTTPError as error:
-        raise CommandFailed(refusal(request, error, TIMEOUT_SECONDS)) from None
-    except (OSError, HTTPException) as error:
-        reason = printable(str(getattr(error, "reason", None) or error))
-        raise CommandFailed(f"{request.place}: {reason}; is it running?") from None
-    except (ValueError, RecursionError) as error:
-        raise CommandFailed(f"{request.place}: {printable(str(error))}") from None
-    yield from _connected(request.place, reply)
+    yield from call(
+        url,
+        "/connection/http_stream",
+        partial(_connected, url.rstrip("/")),
+        expected="the reply to a connect",
+        body=command,
+    )
 
 
-def _connected(place: str, reply: Any) -> Iterator[str]:
+def _connected(url: str, reply: Any) -> list[str]:
     """The lines about the reply to a connect; raises CommandFailed for a refusal."""
-    content = reply if isinstance(reply, dict) else {}
-    connect, push = content.get("connect"), content.get("push")
-    if isinstance(connect, dict):
-        seconds = connect.get("ttl")
-        end = f"for {seconds} seconds" if connect.get("expires") else "without an end"
-        yield f"{place} accepts it, {end}"
-        subs = connect.get("subs")
-        if isinstance(subs, dict) and subs:
-            yield f"it subscribes the client to {printable(', '.join(subs))}"
-        return
-    error = push.get("disconnect") if isinstance(push, dict) else content.get("error")
-    if not isinstance(error, dict):
-        raise CommandFailed(f"{place}: expected the reply to a connect, got {str(reply)!r:.200}")
+    connect, push = reply.get("connect"), reply.get("push")
+    if connect is not None:
+        end = f"for {connect['ttl']} seconds" if connect.get("expires") else "without an end"
+        lines = [f"{url} accepts it, {end}"]
+        if connect.get("subs"):
+            lines.append(f"it subscribes the client to {printable(', '.join(connect['subs']))}")
+        return lines
+    error = push["disconnect"] if push else reply["error"]
     reason = printable(str(error.get("message") or error.get("reason")))
-    raise CommandFailed(f"refused by {place}: {error.get('code')}: {reason}")
+    raise CommandFailed(f"refused by {url}: {error.get('code')}: {reason}")

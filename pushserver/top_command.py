@@ -9,21 +9,14 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
-from http.client import HTTPException
 from typing import Any, TextIO
-from urllib.error import HTTPError
 
-from pushserver.console import CommandFailed, complain, end_with_reader, shown_json
-from pushserver.opener import TEMPORARY, make_request, printable, refusal, send
+from pushserver.api_call import Away, call_method
+from pushserver.console import complain, end_with_reader, shown_json
 from pushserver.screen import Ended, Screen, is_screen, open_screen
 from pushserver.top_report import Report, make_report
 from pushserver.top_view import SORTS, duration, view
 
-TIMEOUT_SECONDS = 10.0
-"""The longest wait for each part of an answer."""
-MAX_ANSWER_BYTES = 4_194_304
-"""The longest answer; 40 channels, 20 clients and 1,000 sources have less than 1 MB."""
 LEAST_SECONDS, MOST_SECONDS = 0.1, 3_600.0
 """The range of the interval."""
 
@@ -69,65 +62,33 @@ def _interval(text: str) -> float:
     return seconds
 
 
-class Away(Exception):
-    """The server cannot be reached, or it stops; it may come back. The text says why."""
-
-
 class Server:
     """The server, and its last answer."""
 
     def __init__(self, options: Any):
         self.url: str = options.url.rstrip("/")
-        headers = {"Content-Type": "application/json"}
-        make = partial(make_request, options.url, "/api/top", headers, options.key, b"{}")
-        try:
-            make()
-        except ValueError as error:
-            # It names the URL, but not one with a password.
-            raise CommandFailed(str(error)) from None
-        self._make = make
+        self._key: str | None = options.key
         self._last: Mapping[str, Any] | None = None
 
     def look(self) -> Report:
         """Ask the server; raises Away and CommandFailed."""
-        try:
-            answer = self._answer()
-            report = make_report(answer, self._last)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            problem = f"expected the load of a pushserver: {printable(str(error))}"
-            raise CommandFailed(f"{self.url}: {problem}") from None
-        self._last = answer
-        return report
+        return call_method(
+            self.url, "top", self._report, expected="the load of a pushserver", key=self._key
+        )
 
-    def _answer(self) -> Mapping[str, Any]:
-        request = self._make()
-        try:
-            with send(request, TIMEOUT_SECONDS) as response:
-                answer = json.loads(response.read(MAX_ANSWER_BYTES))
-        except HTTPError as error:
-            message = refusal(request, error, TIMEOUT_SECONDS)
-            raise (Away if error.code in TEMPORARY else CommandFailed)(message) from None
-        except (OSError, HTTPException) as error:
-            raise Away(printable(str(getattr(error, "reason", None) or error))) from None
-        except RecursionError as error:
-            raise ValueError(str(error)) from None
-        if "error" in answer:
-            raise CommandFailed(printable(str(answer["error"]["message"])))
-        result: Mapping[str, Any] = answer["result"]
-        return result
+    def _report(self, load: Mapping[str, Any]) -> Report:
+        report = make_report(load, self._last)
+        self._last = load
+        return report
 
 
 def top(options: Any, out: TextIO) -> None:
     """Show the load until the end; raises CommandFailed."""
     server = Server(options)
-    try:
-        report = server.look()
-        if options.once:
-            time.sleep(options.interval)
-            report = server.look()
-    except Away as error:
-        raise CommandFailed(f"{server.url}: {error}; is it running?") from None
+    report = server.look()
     if options.once:
+        time.sleep(options.interval)
+        report = server.look()
         _print(options, server, report, out)
     elif options.json or not is_screen(out):
         _follow(options, server, out)
@@ -147,7 +108,7 @@ def _follow(options: Any, server: Server, out: TextIO) -> None:
         try:
             _print(options, server, server.look(), out)
         except Away as error:
-            complain(f"{server.url}: {error}; trying again")
+            complain(f"{server.url}: {error.reason}; trying again")
 
 
 def _print(options: Any, server: Server, report: Report, out: TextIO) -> None:
@@ -173,7 +134,7 @@ def _watch(options: Any, server: Server, report: Report, screen: Screen) -> None
             report = server.look()
             title = _title(server, report)
         except Away as error:
-            title = f"waiting for {server.url}: {error}"
+            title = f"waiting for {server.url}: {error.reason}"
         due = time.monotonic() + options.interval
 
 

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pushserver.errors import escaped
 from pushserver.top_report import Report
 
 SORTS = ("subscribers", "publications")
@@ -83,7 +84,7 @@ def _summary(report: Report, width: int) -> list[str]:
 def _joined(items: Sequence[str], width: int) -> list[str]:
     """The items in lines of at most `width` columns, unless one item is longer."""
     lines: list[str] = []
-    for item in map(safe, items):
+    for item in map(escaped, items):
         if lines and columns(lines[-1]) + 2 + columns(item) <= width:
             lines[-1] += f"  {item}"
         else:
@@ -126,7 +127,7 @@ def _table(
     rows: Sequence[Report], cells: Sequence[tuple[str, Cell]], order: Callable[[Report], Any]
 ) -> list[str]:
     """The heading and the rows; all columns but the last are as wide as their widest text."""
-    texts = [[safe(cell(row)) for _, cell in cells] for row in sorted(rows, key=order)]
+    texts = [[escaped(cell(row)) for _, cell in cells] for row in sorted(rows, key=order)]
     texts.insert(0, [heading for heading, _ in cells])
     widths = [max(columns(row[number]) for row in texts) for number in range(len(cells) - 1)]
     return [
@@ -192,11 +193,6 @@ def duration(seconds: float) -> str:
     return " ".join(f"{count:,} {unit}" for count, unit in units[first : first + 2])
 
 
-def safe(text: str) -> str:
-    """The text without characters that move the cursor or change the direction of the text."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def columns(text: str) -> int:
     """The columns of a text on a terminal, roughly."""
     return len(text) if text.isascii() else sum(map(_columns, text))
@@ -210,7 +206,7 @@ def _columns(character: str) -> int:
 
 def cut(text: str, width: int) -> str:
     """The text without control characters, in at most `width` columns."""
-    text = safe(text)
+    text = escaped(text)
     if columns(text) <= width:
         return text
     used, kept = 0, []

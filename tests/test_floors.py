@@ -39,6 +39,7 @@ FOLDERS = (
 FACE = {
     "__init__",
     "__main__",
+    "api_call",
     "cli",
     "console",
     "doctor_command",

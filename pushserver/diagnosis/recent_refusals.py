@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pushserver.diagnosis.remedies import setting_of
+from pushserver.errors import escaped
 
 MAX_CAUSES = 64
 """The causes that are remembered; the one that was seen least recently is forgotten."""
@@ -44,9 +45,7 @@ class RecentRefusals:
 
     def note(self, status: int, address: str | None, reason: str) -> None:
         """Remember a refusal; the address None is a Unix socket."""
-        reason = reason[:MAX_REASON]
-        if not reason.isprintable():
-            reason = "".join(c if c.isprintable() else repr(c)[1:-1] for c in reason)
+        reason = escaped(reason[:MAX_REASON])
         cause = status, _VARIABLE.sub("", reason)
         refusal = self._causes.pop(cause, None)
         if refusal is None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from pushserver.errors import escaped
+
 _LISTENS = "0A"
 """The state TCP_LISTEN in /proc/net/tcp."""
 
@@ -61,4 +63,4 @@ def _program(folder: Path) -> str:
     elif words[1:2] and not words[1].startswith("-"):
         names.append(os.path.basename(words[1]))
     text = " ".join(filter(None, names)) or (folder / "comm").read_text().strip()
-    return "".join(c for c in text if c.isprintable())[:60]
+    return escaped(text[:60])

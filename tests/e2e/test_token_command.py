@@ -61,7 +61,7 @@ def test_server_accepts_the_token_of_the_command(server: Server, config: Path) -
     checked = command("check", "-", "--url", server.url, text=token)
     assert checked.stderr == ""
     accepted, subscribed = checked.stdout.splitlines()
-    assert re.fullmatch(rf"127.0.0.1:{server.port} accepts it, for [0-9]+ seconds", accepted)
+    assert re.fullmatch(rf"http://127.0.0.1:{server.port} accepts it, for [0-9]+ seconds", accepted)
     assert subscribed == "it subscribes the client to a"
     statuses = [
         ask(server, "GET", f"channels/{name}", authorization=f"Bearer {token}").status

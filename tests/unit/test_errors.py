@@ -9,7 +9,7 @@ import pytest
 
 import pushserver
 from pushserver import errors
-from pushserver.errors import PushServerError
+from pushserver.errors import PushServerError, escaped
 
 CLASSES: dict[str, Any] = {
     name: kind
@@ -74,3 +74,18 @@ def test_text_of_a_refusal_can_be_sent() -> None:
 @pytest.mark.parametrize("name", sorted(set(CLASSES) & set(pushserver.__all__)))
 def test_package_exports_the_same_classes(name: str) -> None:
     assert getattr(pushserver, name) is CLASSES[name]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J", "\\x1b[2J"),
+        ("a\r\nb\tc", "a\\r\\nb\\tc"),
+        # The right-to-left override, and C1's own CSI.
+        ("a\u202eb\x9b1m", "a\\u202eb\\x9b1m"),
+        ("é中", "é中"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_characters_of_control_are_escaped(text: str, shown: str) -> None:
+    assert escaped(text) == shown

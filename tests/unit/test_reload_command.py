@@ -29,7 +29,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
                 raise value
             return io.BytesIO(value if isinstance(value, bytes) else json.dumps(value).encode())
 
-        monkeypatch.setattr("pushserver.reload_command.send", send)
+        monkeypatch.setattr("pushserver.api_call.send", send)
         return requests
 
     return answer

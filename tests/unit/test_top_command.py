@@ -63,7 +63,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
             assert isinstance(value, bytes)
             return io.BytesIO(value)
 
-        monkeypatch.setattr("pushserver.top_command.send", send)
+        monkeypatch.setattr("pushserver.api_call.send", send)
         monkeypatch.setattr("pushserver.top_command.time.sleep", lambda seconds: None)
         return requests
 
@@ -128,10 +128,10 @@ class TestPrinted:
             ((403, "not\x1b you"), "403: not\\x1b you"),
             ((404, "unknown method 'top'"), "404: unknown method 'top'"),
             (b'{"error": {"code": 100, "message": "no"}}', "no"),
-            (b"[]", f"{URL}: expected the load of a pushserver: "),
-            (b"hello", f"{URL}: expected the load of a pushserver: "),
-            (b"[" * 100_000, f"{URL}: expected the load of a pushserver: "),
-            (b'{"result": {}}', f"{URL}: expected the load of a pushserver: "),
+            (b"[]", f"{URL}: expected the load of a pushserver, got "),
+            (b"hello", f"{URL}: expected the load of a pushserver, got "),
+            (b"[" * 100_000, f"{URL}: expected the load of a pushserver, got "),
+            (b'{"result": {}}', f"{URL}: expected the load of a pushserver, got "),
         ],
     )
     @pytest.mark.parametrize("form", [["--json"], ["--once"], []])

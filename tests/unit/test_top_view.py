@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pushserver.cli import DEFAULT_URL
 from pushserver.top_report import make_report
-from pushserver.top_view import columns, cut, duration, number, safe, size, view
+from pushserver.top_view import columns, cut, duration, number, size, view
 from tests.unit.fakes.loads import channel, load, reader, source
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "monitoring.md"
@@ -227,20 +227,6 @@ def test_the_example_of_the_document_is_a_view() -> None:
 
 
 class TestTexts:
-    @pytest.mark.parametrize(
-        ("text", "shown"),
-        [
-            ("\x1b[2J", "\\x1b[2J"),
-            ("a\r\nb\tc", "a\\r\\nb\\tc"),
-            # The right-to-left override, and C1's own CSI.
-            ("a\u202eb\x9b1m", "a\\u202eb\\x9b1m"),
-            ("é中", "é中"),
-            ("\ud800", "\\ud800"),
-        ],
-    )
-    def test_characters_of_control_are_escaped(self, text: str, shown: str) -> None:
-        assert safe(text) == shown
-
     @pytest.mark.parametrize(
         ("text", "width", "shown"),
         [

@@ -32,7 +32,7 @@ def proc(tmp_path: Path) -> Path:
         (["python3", "/srv/app.py", "--token=secret"], "python3 app.py"),
         (["python3", "-m", "http.server", "8080"], "python3 -m http.server"),
         (["node", "--inspect"], "node"),
-        (["\x1b[31mred"], "[31mred"),
+        (["\x1b[31mred"], "\\x1b[31mred"),
         ([""], "server"),
     ],
 )
