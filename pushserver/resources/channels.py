@@ -21,6 +21,7 @@ from pushserver.sessions.base import Transport
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.node import Node
 from pushserver.web.checks import check_no_navigation
+from pushserver.web.document import answer_page
 from pushserver.web.gate import Gate
 from pushserver.web.mount import to_folder
 from pushserver.web.resource import (
@@ -91,16 +92,14 @@ class ChannelListResource(LeafResource):
         super().__init__()
         self._context = context
 
-    def answer_get(self, request: Request) -> bytes:
+    def answer_get(self, request: Request) -> Answer:
         wanted = wants(request, (JSON, HTML))
         if wanted is None:
             raise Refusal(406, f"expected Accept to allow {JSON} or {HTML}")
         gate = self._context.gate
         if wanted == JSON:
             return channel_list(request, self._context.node, readable_channels(request, gate))
-        request.setHeader(b"content-type", b"text/html; charset=utf-8")
-        request.setHeader(b"cache-control", b"no-cache")
-        return self._context.list_page("..", "key" in gate.accepts)
+        return answer_page(request, self._context.list_page("..", "key" in gate.accepts))
 
 
 class ChannelResource(LeafResource):
@@ -182,15 +181,14 @@ class EventsResource(LeafResource):
         return names
 
 
-def live_page(context: ChannelContext, request: Request, name: str, root: str) -> bytes:
+def live_page(context: ChannelContext, request: Request, name: str, root: str) -> Answer:
     """The live page of the channel; `root` is the relative path to the server's root."""
-    request.setHeader(b"content-type", b"text/html; charset=utf-8")
-    request.setHeader(b"cache-control", b"no-cache")
     size = context.node.history.options(name).history_size
     key = context.gate.caller(request)
     shows_failures = key is not None and key.allows("publish", name)
     login = bool(useful(context.node, context.gate, name))
-    return context.page(name, root, size, root == ".", shows_failures, login)
+    page = context.page(name, root, size, root == ".", shows_failures, login)
+    return answer_page(request, page)
 
 
 def accept(context: ChannelContext, request: Request, names: tuple[str, ...]) -> WebSocket:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from twisted.internet.defer import Deferred
-from twisted.web.http import NOT_MODIFIED
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pushserver.auth.identity import Identity
@@ -17,6 +16,7 @@ from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
 from pushserver.sessions.replay_cache import FIRST_BYTES, fitting
 from pushserver.web.checks import check_no_navigation
+from pushserver.web.document import is_known, not_modified
 from pushserver.web.heads import forget_head
 from pushserver.web.mount import mark_open_ended
 from pushserver.web.portions import Portions
@@ -84,26 +84,14 @@ def _answer(
         rows, last = rows[:limit], rows[limit - 1]
         position = last.epoch, last.offset, last.id, ""
     first = rows[0].offset if rows else 0
-    if _is_known(request, f"{position[0]}-{position[1]}-{first}-{len(rows)}{reason and '-reset'}"):
-        request.setResponseCode(NOT_MODIFIED)
-        # A returned body would set a Content-Length.
-        request.finish()
-        return NOT_DONE_YET
+    # The cursor in the answer also moves with publications of other channels, and the one that the
+    # client has is as good.
+    if is_known(request, f"{position[0]}-{position[1]}-{first}-{len(rows)}{reason and '-reset'}"):
+        return not_modified(request)
     if request.method == b"HEAD" or not rows or fitting(rows, FIRST_BYTES) == len(rows):
         return history_object(name, rows, *position)
     Portions(request, _portions(name, node, rows, *history_ends(name, *position))).start()
     return NOT_DONE_YET
-
-
-def _is_known(request: Request, version: str) -> bool:
-    """Tag the answer, and return whether the client has it.
-
-    The tag is a weak one: the cursor in the answer also moves with publications of other channels,
-    and the one that the client has is as good.
-    """
-    request.setHeader(b"etag", b'W/"%b"' % version.encode())
-    known = header(request, "if-none-match")
-    return known is not None and f'"{version}"' in known.replace(",", " ").replace("W/", "").split()
 
 
 def _portions(

@@ -13,6 +13,7 @@ from twisted.web.server import Request
 
 from pushserver.errors import StartFailed
 from pushserver.resources.static import INDEX, StaticFiles, within
+from pushserver.resources.variants import Variants
 from pushserver.web.hosts import Hosts
 from pushserver.web.resource import ContainerResource, NotFound, Refusing
 
@@ -24,7 +25,7 @@ ICON = b"favicon.ico"
 class UserPages(StaticFiles):
     """The pages of the user, with their scripts and pictures."""
 
-    def _headers(self) -> Mapping[bytes, bytes]:
+    def _headers(self, request: Request, variants: Variants | None) -> Mapping[bytes, bytes]:
         # No policy for scripts and styles: unlike ours, these pages may load anything.
         return {
             b"cache-control": b"no-cache",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import stat
 import warnings
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,8 +15,10 @@ from twisted.web.http import CACHED, NOT_MODIFIED, stringToDatetime
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from pushserver.resources.variants import VariantCache, Variants
+from pushserver.web.accept import coding
 from pushserver.web.mount import abort, surroundings, to_folder
-from pushserver.web.resource import NotFound, Refusal, refuse
+from pushserver.web.resource import NotFound, Refusal, header, refuse
 
 with warnings.catch_warnings():
     # Twisted 26.10's static module calls what it deprecates itself, when it is imported.
@@ -64,11 +65,10 @@ TYPES = {
 }
 
 
+_POLICY = b"content-security-policy"
+
 COMPRESSED = {".css", ".js", ".svg"}
 """The files of the server that browsers load; they are a quarter of their size with gzip."""
-
-MAX_COMPRESSED = 100
-"""The files that are kept compressed; the server has some 50, of 170 KB together."""
 
 
 class StaticFiles(File):
@@ -139,18 +139,19 @@ class StaticFiles(File):
         return super().makeProducer(request, file)
 
     def _send(self, request: Request, status: os.stat_result) -> bytes | int:
-        for name, value in self._headers().items():
-            request.setHeader(name, value)
         # The time alone is not enough: a file may change twice in a second, and a copy may have
         # the time of its original.
         version = (status.st_mtime_ns, status.st_size, status.st_ino)
-        compressed = self._compressed(request, version)
-        tag = b'"%x-%x-%x%b"' % (*version, b"" if compressed is None else b"-gzip")
+        variants = self._variants(version)
+        for name, value in self._headers(request, variants).items():
+            request.setHeader(name, value)
+        chosen = _coding(request, variants)
+        tag = b'"%x-%x-%x%b"' % (*version, f"-{chosen}".encode() if chosen else b"")
         _drop_unsafe_conditions(request, tag, status.st_size)
         answer: bytes | int = b""
         if request.setETag(tag) is not CACHED:
-            if compressed is not None:
-                return self._send_compressed(request, compressed)
+            if variants is not None and chosen:
+                return self._send_compressed(request, chosen, variants.codings[chosen])
             answer = super().render_GET(request)
         if request.code != NOT_MODIFIED:
             return answer
@@ -158,12 +159,12 @@ class StaticFiles(File):
         request.finish()
         return NOT_DONE_YET
 
-    def _compressed(self, request: Request, version: tuple[int, ...]) -> bytes | None:
-        """The file as the answer has it with `Content-Encoding: gzip`, or None."""
+    def _variants(self, version: tuple[int, ...]) -> Variants | None:
+        """The compressed forms of the file, if it has them."""
         return None
 
-    def _send_compressed(self, request: Request, data: bytes) -> int:
-        request.setHeader(b"content-encoding", b"gzip")
+    def _send_compressed(self, request: Request, coding: str, data: bytes) -> int:
+        request.setHeader(b"content-encoding", coding.encode())
         request.setHeader(b"content-type", TYPES[_suffix(self.path)].encode())
         request.setHeader(b"content-length", b"%d" % len(data))
         # twisted.web leaves out the body of an answer to HEAD.
@@ -171,11 +172,13 @@ class StaticFiles(File):
         request.finish()
         return NOT_DONE_YET
 
-    def _headers(self) -> Mapping[bytes, bytes]:
-        # The URL of a vendored file contains its version. Our own files are revalidated each
-        # time, and mostly answered with 304.
-        vendored = "vendor" in Path(self.path).relative_to(self._root).parts
-        return {b"cache-control": b"max-age=31536000, immutable" if vendored else b"no-cache"}
+    def _headers(self, request: Request, variants: Variants | None) -> Mapping[bytes, bytes]:
+        # The URL of a vendored file contains its version, and so may that of one of our own. All
+        # others are revalidated each time, and mostly answered with 304.
+        immutable = "vendor" in Path(self.path).relative_to(self._root).parts or (
+            variants is not None and request.args.get(b"v") == [variants.digest.encode()]
+        )
+        return {b"cache-control": b"max-age=31536000, immutable" if immutable else b"no-cache"}
 
 
 class PublicFiles(StaticFiles):
@@ -185,36 +188,37 @@ class PublicFiles(StaticFiles):
     connect is a matter of `allowed_origins`.
     """
 
-    def _headers(self) -> Mapping[bytes, bytes]:
-        headers = {**super()._headers(), b"access-control-allow-origin": b"*"}
+    def _send(self, request: Request, status: os.stat_result) -> bytes | int:
+        # A policy is for documents; it has the size of a short script. An SVG is a document, and
+        # so is the page of an error.
+        policy = request.responseHeaders.getRawHeaders(_POLICY, [])
+        if _suffix(self.path) in (".css", ".js"):
+            request.responseHeaders.removeHeader(_POLICY)
+        try:
+            return super()._send(request, status)
+        except Refusal:
+            request.responseHeaders.setRawHeaders(_POLICY, policy)
+            raise
+
+    def _headers(self, request: Request, variants: Variants | None) -> Mapping[bytes, bytes]:
+        headers = {**super()._headers(request, variants), b"access-control-allow-origin": b"*"}
         if _suffix(self.path) in COMPRESSED:
             headers[b"vary"] = b"accept-encoding"
         return headers
 
-    def _compressed(self, request: Request, version: tuple[int, ...]) -> bytes | None:
-        suitable = _suffix(self.path) in COMPRESSED and request.getHeader(b"range") is None
-        if not suitable or not accepts_gzip(request.getHeader(b"accept-encoding") or b""):
-            return None
-        return _gzipped(self.path, version)
+    def _variants(self, version: tuple[int, ...]) -> Variants | None:
+        return _cache.get(self.path, version) if _suffix(self.path) in COMPRESSED else None
 
 
-@lru_cache(MAX_COMPRESSED)
-def _gzipped(path: str, version: tuple[int, ...]) -> bytes | None:
-    """The compressed file, which is kept for its next request; None if that fails."""
-    try:
-        # The time in the head would differ for each start.
-        return gzip.compress(Path(path).read_bytes(), 9, mtime=0)
-    except OSError:
-        return None
+_cache = VariantCache()
 
 
-def accepts_gzip(header: bytes) -> bool:
-    """Whether a value of Accept-Encoding names gzip without the weight 0 (RFC 9110, 12.5.3)."""
-    for part in header.lower().split(b","):
-        name, _, weight = part.partition(b";")
-        if name.strip() == b"gzip":
-            return re.fullmatch(rb"q=0(\.0*)?", weight.strip()) is None
-    return False
+def _coding(request: Request, variants: Variants | None) -> str:
+    """The coding of the answer; "" for the file as it is, of which a range is one, too."""
+    if variants is None or request.getHeader(b"range") is not None:
+        return ""
+    chosen = coding(header(request, "accept-encoding"), tuple(variants.codings))
+    return "" if chosen == "identity" else chosen
 
 
 def _suffix(path: str) -> str:

@@ -1,4 +1,4 @@
-"""The representation that a request prefers (RFC 9110, 12.5.1)."""
+"""The representation and the coding that a request prefers (RFC 9110, 12.5)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,23 @@ def preferred(accept: str, offers: Sequence[str]) -> str | None:
 
     best = max(offers, key=rank)
     return best if rank(best)[0] > 0 else None
+
+
+def coding(accept_encoding: str | None, offers: Sequence[str]) -> str:
+    """The offer with the highest weight in the Accept-Encoding header, or "identity".
+
+    Of equal weights the earlier offer decides; a coding that the header names twice has the lower
+    one. "identity" is last, unless the header gives it a higher weight. It is the answer even if
+    the header refuses it, as RFC 9110 (12.5.3) permits: a file as it is serves more than an error.
+    """
+    weights: dict[str, float] = {}
+    for part in (accept_encoding or "").split(","):
+        name, weight = _range(part)
+        weights[name] = min(weight, weights.get(name, 1.0))
+    others = weights.get("*", 0.0)
+    best = max(offers, key=lambda offer: weights.get(offer, others))
+    weight = weights.get(best, others)
+    return best if weight > 0.0 and weight >= weights.get("identity", others) else "identity"
 
 
 def _range(part: str) -> tuple[str, float]:

@@ -143,11 +143,12 @@ def _allow_origin(request: Request) -> bool:
     request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
     if allowed.has_exact(origin):
         request.setHeader(b"access-control-allow-credentials", b"true")
-    _vary(request, b"Origin")
+    vary(request, b"Origin")
     return True
 
 
-def _vary(request: Request, name: bytes) -> None:
+def vary(request: Request, name: bytes) -> None:
+    """Add a name to the Vary header of the answer, unless it is there."""
     if name not in request.responseHeaders.getRawHeaders(b"vary", []):
         request.responseHeaders.addRawHeader(b"vary", name)
 
@@ -269,7 +270,7 @@ def answer_json(request: Request, value: object) -> bytes:
 
 def wants(request: Request, offers: tuple[str, ...]) -> str | None:
     """The offer that the Accept header prefers; the answer gets `Vary: Accept`."""
-    _vary(request, b"Accept")
+    vary(request, b"Accept")
     return preferred(header(request, "accept") or "", offers)
 
 

@@ -37,10 +37,9 @@ from pushserver.config.settings import Server as ServerConfig
 from pushserver.errors import InvalidCursor, InvalidData, InvalidKey, InvalidName, InvalidToken
 from pushserver.protocols import centrifuge, engineio, socketio
 from pushserver.protocols.websocket_frames import whole_text
-from pushserver.resources.static import accepts_gzip
 from pushserver.sources.types.sse.parser import Parser
 from pushserver.sources.types.webhook.signatures import NotSigned, Stamped
-from pushserver.web.accept import preferred
+from pushserver.web.accept import coding, preferred
 from pushserver.web.first_bytes import read_head
 from tests.unit.fakes.tokens import NOW, SECRET, base64, token
 from tests.unit.fakes.tools import Client, make_node
@@ -327,6 +326,13 @@ def value_rows() -> Iterator[Row]:
         for digit in ("0", "9", "1_"):
             yield Row(f"accept {before}{digit}", HEAD, text(repeated(digit, before, "1")), accept)
     many = lambda size: ",".join(f"a/b{n}" for n in range(size // 8))  # noqa: E731
+
+    def accept_encoding(header: str) -> object:
+        return coding(header, ("br", "gzip"))
+
+    for piece in ("br;q=0, ", "gzip,", ",", ";", "*;q=0.", "br;q=1;q=1,"):
+        yield Row(f"accept-encoding {piece}", HEAD, text(repeated(piece)), accept_encoding)
+    yield Row("accept-encoding of many", HEAD, many, accept_encoding)
     yield Row("accept of many", HEAD, many, accept)
     for piece in ("a", "a.", "-", "1", "[", ":", "a:1", "."):
         for after in ("", "!", ":99999", "-"):
@@ -674,7 +680,6 @@ def other_rows() -> Iterator[Row]:
     block = SIGNATURE + b"\x21\x00" + MAX_BLOCK.to_bytes(2, "big")
     yield Row("PROXY protocol: one line", READ, repeated("1", "PROXY TCP4 "), header)
     yield Row("PROXY protocol: TLVs", READ, repeated(b"\0", block), header)
-    yield Row("Accept-Encoding", READ, repeated("br;q=0, "), accepts_gzip)
 
     def events(data: bytes) -> object:
         return list(Parser(1_000_000).feed(data))

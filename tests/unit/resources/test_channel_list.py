@@ -97,7 +97,7 @@ def test_browser_gets_the_page(server: Server) -> None:
     answer = server.get("/channels/", accept=BROWSER)
     assert answer["content-type"].startswith("text/html")
     assert b'id="channels"' in answer.body
-    assert answer["vary"] == "Accept"
+    assert answer["vary"] == "Accept, Accept-Encoding"
     assert server.get("/channels/", accept="image/png").status == 406
     assert server.get("/channels//").status == 404
 

@@ -113,7 +113,7 @@ class TestPagesOfTheUser:
         for name, value in HEADERS.items():
             own = b"frame-ancestors 'self'" if name == b"content-security-policy" else value
             assert answer[name.decode()] == own.decode()
-        for ours in ("/nothing", "/channels/a", "/static/app.css"):
+        for ours in ("/nothing", "/channels/a", "/static/favicon.svg"):
             policy = site.get(ours, accept=BROWSER)["content-security-policy"]
             assert policy == HEADERS[b"content-security-policy"].decode()
 

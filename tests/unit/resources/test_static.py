@@ -15,7 +15,13 @@ from twisted.web.resource import Resource
 from twisted.web.static import File
 
 from pushserver.resources.pages import CLIENT, SOCKET_IO, asset_folder
-from pushserver.resources.static import COMPRESSED, MAX_COMPRESSED, PublicFiles, StaticFiles
+from pushserver.resources.static import COMPRESSED, PublicFiles, StaticFiles
+from pushserver.resources.variants import (
+    MAX_VARIANT_BYTES,
+    VariantCache,
+    brotli_name,
+    digest_of,
+)
 from tests.unit.fakes.web import BROWSER, Log, Server, Trouble
 
 
@@ -119,7 +125,7 @@ def test_files_of_the_server_are_sent_with_gzip_to_those_who_accept_it(
     plain = server.get(f"/static/{path}")
     assert (plain.body, plain["vary"]) == (content, "accept-encoding")
     assert "content-encoding" not in plain
-    answer = server.get(f"/static/{path}", accept_encoding="br, GZIP;q=0.5, deflate")
+    answer = server.get(f"/static/{path}", accept_encoding="zstd, GZIP;q=0.5, deflate")
     assert gzip.decompress(answer.body) == content
     assert (answer["content-encoding"], answer["vary"]) == ("gzip", "accept-encoding")
     for name in ("content-type", "cache-control", "access-control-allow-origin"):
@@ -135,7 +141,7 @@ def test_files_of_the_server_are_sent_with_gzip_to_those_who_accept_it(
     assert server.get(f"/static/{path}", if_none_match=answer["etag"]).body == content
 
 
-@pytest.mark.parametrize("value", ["", "identity", "br", "gzip;q=0", "gzip; Q=0.000", "xgzip", "*"])
+@pytest.mark.parametrize("value", ["", "identity", "zstd", "gzip;q=0", "gzip; Q=0.000", "xgzip"])
 def test_files_are_sent_as_they_are_without_gzip(server: Server, value: str) -> None:
     answer = server.get("/static/app.css", accept_encoding=value)
     assert answer.body == (asset_folder("static") / "app.css").read_bytes()
@@ -167,9 +173,147 @@ def test_files_of_a_user_are_sent_as_they_are(server: Server, folder: Path) -> N
     assert (answer.body, "content-encoding" in answer) == (b"app", False)
 
 
-def test_all_files_of_the_server_are_kept_compressed() -> None:
-    files = [file for file in asset_folder("static").rglob("*") if file.suffix in COMPRESSED]
-    assert 0 < len(files) <= MAX_COMPRESSED
+class TestTheBrotliForm:
+    """It is made when the package is built; a file without it is sent with gzip."""
+
+    CONTENT = b"content " * 100
+
+    @pytest.fixture
+    def file(self, server: Server, tmp_path: Path) -> Path:
+        root = server.site.resource
+        assert isinstance(root, Resource)
+        root.putChild(b"own", PublicFiles(str(tmp_path)))
+        file = tmp_path / "a.js"
+        file.write_bytes(self.CONTENT)
+        Path(brotli_name(str(file), digest_of(self.CONTENT))).write_bytes(b"brotli")
+        return file
+
+    @pytest.mark.parametrize(
+        "value", ["gzip, deflate, br, zstd", "br", "BR;q=0.5, gzip;q=0.5", "*"]
+    )
+    def test_is_sent_to_clients_that_accept_it(
+        self, server: Server, file: Path, value: str
+    ) -> None:
+        answer = server.get("/own/a.js", accept_encoding=value)
+        assert (answer["content-encoding"], answer.body) == ("br", b"brotli")
+        assert (answer["content-length"], answer["vary"]) == ("6", "accept-encoding")
+        assert answer["content-type"] == "text/javascript; charset=utf-8"
+        head = server.get("/own/a.js", "HEAD", accept_encoding=value)
+        assert (head.rest, head["content-length"]) == (b"", "6")
+        for tag in (answer["etag"], f"W/{answer['etag']}"):
+            again = server.get("/own/a.js", accept_encoding=value, if_none_match=tag)
+            assert (again.status, again.rest) == (304, b"")
+
+    @pytest.mark.parametrize(
+        ("value", "coding"),
+        [("br;q=0.1, gzip;q=0.2", "gzip"), ("br;q=0, *", "gzip"), ("br;q=0.1, identity", "")],
+    )
+    def test_is_not_sent_to_others(
+        self, server: Server, file: Path, value: str, coding: str
+    ) -> None:
+        answer = server.get("/own/a.js", accept_encoding=value)
+        assert answer.headers.get("content-encoding", [""]) == [coding]
+        body = gzip.decompress(answer.body) if coding else answer.body
+        assert body == self.CONTENT
+
+    def test_is_not_sent_for_a_range(self, server: Server, file: Path) -> None:
+        tags = {server.get("/own/a.js", accept_encoding=c)["etag"] for c in ("", "br", "gzip")}
+        assert len(tags) == 3
+        for tag in tags:
+            answer = server.get("/own/a.js", accept_encoding="br", range="bytes=0-9", if_range=tag)
+            assert "content-encoding" not in answer
+            assert answer.body == self.CONTENT[: 10 if answer.status == 206 else None]
+
+    def test_of_an_earlier_content_is_not_sent(self, server: Server, file: Path) -> None:
+        file.write_bytes(b"changed")
+        answer = server.get("/own/a.js", accept_encoding="br, gzip")
+        assert answer["content-encoding"] == "gzip"
+        assert gzip.decompress(answer.body) == b"changed"
+
+
+CODINGS = ["", "gzip", "br", "*", "identity", "gzip;q=0", "br;q=0", "*;q=0", "deflate", "br;q=0.5"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(CODINGS), max_size=4), st.sampled_from(["GET", "HEAD"]))
+def test_any_accepted_coding_has_the_same_content(
+    server: Server, values: list[str], method: str
+) -> None:
+    content = (asset_folder("static") / "app.css").read_bytes()
+    answer = server.get("/static/app.css", method, accept_encoding=", ".join(values))
+    full = server.get("/static/app.css", accept_encoding=", ".join(values))
+    coding = full.headers.get("content-encoding", ["identity"])[0]
+    assert (gzip.decompress(full.body) if coding == "gzip" else full.body) == content
+    assert answer["content-length"] == str(len(full.body))
+    assert answer["etag"] == full["etag"]
+    assert f"{coding};q=0" not in values or coding == "identity"
+
+
+@pytest.mark.parametrize("path", ["app.css", "js/live.js", CLIENT, "centrifuge.js"])
+def test_scripts_and_styles_have_no_policy(server: Server, path: str) -> None:
+    tag = server.get(f"/static/{path}")["etag"]
+    for method in ("GET", "HEAD"):
+        for known in ("", tag):
+            answer = server.get(f"/static/{path}", method, if_none_match=known)
+            assert answer.status == (304 if known else 200)
+            assert "content-security-policy" not in answer
+            assert answer["x-content-type-options"] == "nosniff"
+
+
+class TestTheURLOfAVersion:
+    def test_is_cached_for_ever(self, server: Server) -> None:
+        digest = digest_of((asset_folder("static") / "app.css").read_bytes())
+        for coding in ("", "gzip"):
+            answer = server.get(f"/static/app.css?v={digest}", accept_encoding=coding)
+            assert answer["cache-control"] == "max-age=31536000, immutable"
+        again = server.get(
+            f"/static/app.css?v={digest}", if_none_match=server.get("/static/app.css")["etag"]
+        )
+        assert (again.status, again["cache-control"]) == (304, "max-age=31536000, immutable")
+
+    @pytest.mark.parametrize(
+        "query", ["", "?v=", "?v=0123456789ab", "?v={0}&v={0}", "?v={0}x", "?w={0}"]
+    )
+    def test_of_another_version_is_not(self, server: Server, query: str) -> None:
+        # A page of an earlier start asks for it, and gets the present file.
+        digest = digest_of((asset_folder("static") / "app.css").read_bytes())
+        answer = server.get("/static/app.css" + query.format(digest))
+        assert (answer.status, answer["cache-control"]) == (200, "no-cache")
+
+
+class TestTheCacheOfVariants:
+    def test_keeps_all_files_of_the_server(self) -> None:
+        cache = VariantCache(10**9)
+        for file in asset_folder("static").rglob("*"):
+            if file.suffix in COMPRESSED:
+                cache.get(str(file), (1,))
+        assert 0 < cache._bytes < MAX_VARIANT_BYTES
+
+    def test_has_no_more_bytes_than_its_bound(self, tmp_path: Path) -> None:
+        cache = VariantCache(20_000)
+        file = tmp_path / "a.js"
+        for version in range(100):
+            content = os.urandom(1_000 + 20 * version)
+            file.write_bytes(content)
+            found = cache.get(str(file), (version,))
+            assert found is not None
+            assert gzip.decompress(found.codings["gzip"]) == content
+            assert cache._bytes == sum(each.size for each in cache._entries.values())
+            assert cache._bytes <= 20_000
+        assert len(cache._entries) > 1
+
+    def test_keeps_the_files_that_were_asked_for_last(self, tmp_path: Path) -> None:
+        cache = VariantCache(2_500)
+        files = [tmp_path / name for name in ("a.js", "b.js", "c.js")]
+        for file in files:
+            file.write_bytes(b"x")
+            cache.get(str(file), (1,))
+            cache.get(str(files[0]), (1,))
+        kept = {path for path, _ in cache._entries}
+        assert kept == {str(files[0]), str(files[2])}
+
+    def test_has_no_file_that_cannot_be_read(self, tmp_path: Path) -> None:
+        assert VariantCache().get(str(tmp_path / "nothing.js"), (1,)) is None
 
 
 def test_pages_of_other_origins_may_not_read_the_files_of_a_user(
@@ -336,6 +480,9 @@ def test_a_file_that_cannot_be_opened_is_an_error(
     answer = server.get("/files/js/app.js")
     assert answer.error == (status, "app.js cannot be read: why not")
     assert (answer["cache-control"], "etag" in answer) == ("no-store", False)
+    page = server.get("/static/js/live.js", accept=BROWSER)
+    assert (page.status, page["content-type"]) == (status, "text/html; charset=utf-8")
+    assert "default-src 'none'" in page["content-security-policy"]
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class TestPage:
             assert guest.get(link, accept=BROWSER).status == 200, link
 
     def test_has_the_security_headers(self, guest: Guest) -> None:
-        for path in ("/", "/nothing", "/static/app.css", "/channels/a"):
+        for path in ("/", "/nothing", "/static/favicon.svg", "/channels/a"):
             answer = guest.get(guest.path + path)
             for name, value in HEADERS.items():
                 if name != b"server":

@@ -11,7 +11,17 @@ SMALL = Limits(body_bytes=10)
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/channels/numbers", "/nothing", "/static/app.css", "/static/nothing"]
+    "path",
+    [
+        "/",
+        "/channels/numbers",
+        "/channels/",
+        "/events",
+        "/nothing",
+        "/static/favicon.svg",
+        "/static/nothing.js",
+        "/favicon.ico",
+    ],
 )
 def test_every_answer_has_the_security_headers(server: Server, path: str) -> None:
     answer = server.get(path)
