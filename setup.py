@@ -5,10 +5,16 @@ package, not in it: see ``BuildWithAssets``.
 """
 
 import re
+from hashlib import blake2b
 from pathlib import Path
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
+
+try:
+    import brotli  # pyproject.toml requires it, but not all builds are isolated
+except ImportError:
+    brotli = None
 
 ASSETS = ("templates", "static", "systemd")
 """Top-level folders that an installed package carries inside itself."""
@@ -28,10 +34,23 @@ class BuildWithAssets(build_py):
         if not self.editable_mode:
             for folder in ASSETS:
                 self.copy_tree(folder, str(Path(self.build_lib, "pushserver", folder)))
+            compress(Path(self.build_lib, "pushserver", "static"))
 
     def get_source_files(self) -> list[str]:
         """Add the assets, so that a source distribution has them."""
         return [*super().get_source_files(), *map(str, asset_files())]
+
+
+def compress(static: Path) -> None:
+    """Add the brotli form of each script, style and SVG; without the library, none.
+
+    The server finds it by the digest of the file in its name: `pushserver/resources/variants.py`.
+    """
+    for path in static.rglob("*") if brotli else ():
+        if path.suffix in {".css", ".js", ".svg"}:
+            content = path.read_bytes()
+            digest = blake2b(content, digest_size=6).hexdigest()
+            path.with_name(f"{path.name}.{digest}.br").write_bytes(brotli.compress(content))
 
 
 def asset_files() -> list[Path]:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import pushserver
+from pushserver.resources.static import COMPRESSED
+from pushserver.resources.variants import brotli_name, digest_of
 from tests.e2e.server import CHECKOUT, Server, environment, running
 
 pytestmark = pytest.mark.slow
@@ -81,6 +83,18 @@ class TestTheWheel:
 
     def test_has_every_module(self, contents: set[str]) -> None:
         assert files_of("pushserver") - contents == set()
+
+    def test_has_the_brotli_form_of_each_file_that_browsers_load(self, wheel: Path) -> None:
+        folder = "pushserver/static"
+        with zipfile.ZipFile(wheel) as archive:
+            names = {name for name in archive.namelist() if name.startswith(folder)}
+            plain = {name for name in names if Path(name).suffix in COMPRESSED}
+            for name in plain:
+                content = archive.read(name)
+                names.remove(form := brotli_name(name, digest_of(content)))
+                assert 0 < archive.getinfo(form).file_size < len(content)
+        assert len(plain) > 40
+        assert not [name for name in names if name.endswith(".br")]
 
     def test_installs_only_the_package_and_the_plugins(self, contents: set[str]) -> None:
         metadata = f"pushserver-{pushserver.__version__}.dist-info/"
