@@ -14,7 +14,7 @@ from pushserver.protocols import centrifuge, engineio
 from pushserver.protocols.engineio import SEPARATOR
 from pushserver.protocols.socketio_formats import ENGINE_POLLING, EngineFormat
 from pushserver.sessions.base import Conversation, Transport
-from pushserver.sessions.engine import LEFT, Engine
+from pushserver.sessions.engine import Engine
 from pushserver.transports.backlog import Backlog, Bounds
 from pushserver.transports.limited_log import LimitedLog
 from pushserver.transports.outlet import SLOW
@@ -167,11 +167,15 @@ class PollingTransport:
         self._backlog.end_replays()
 
     def close(self, code: int, reason: str) -> None:
-        """Answer the GET that waits; without one, the client learns the end from its next one."""
-        self._end(_NOOP if code == LEFT else _CLOSE)
+        """Answer the GET that waits; without one, the client learns the end from its next one.
+
+        That is how a client learns of an end after which it should return, too: python-socketio
+        (5.18.1) stays away after a close packet, socket.io-client (4.8.4) returns in either case.
+        """
+        self._end(_NOOP if centrifuge.reconnects(code) else _CLOSE)
 
     def abort(self) -> None:
-        self._end(_CLOSE)
+        self._end(_NOOP)
 
     def slow(self, queued: int, setting: str = "queue_bytes") -> None:
         self._limited.info(

@@ -1,22 +1,28 @@
-"""The official JavaScript client of Socket.IO, over each of its transports."""
+"""The official JavaScript client of Socket.IO and the Python ones, over each transport.
+
+All clients play their stories at the same time, on one server that is restarted once.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any, NamedTuple
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 from tests.e2e.exchange import publish
 from tests.e2e.lines import Lines
 from tests.e2e.server import CHECKOUT, Server, running
+from tests.e2e.visits import Visits
 
 APP = """
-from pushserver import PushServer
+from pushserver import PushServer, Refused
 
-app = PushServer()
+app = PushServer(pages="pages")
 
 
 @app.on("connect")
@@ -29,6 +35,16 @@ def same(client, data):
     return data
 
 
+@app.on("send_blob")
+def send_blob(client):
+    client.send(bytes([1, 2, 0, 255]), event="blob")
+
+
+@app.on("refuse")
+def refuse(client):
+    raise Refused("no")
+
+
 @app.on("ask")
 def ask(client, data):
     return client.call("question", data, timeout=5)
@@ -39,12 +55,32 @@ async def ask_async(client, data):
     return await client.call("question", data, timeout=5)
 
 
-@app.on("count")
-def count(client, numbers):
-    for number in range(numbers):
-        client.send(number, event="number")
-"""
+@app.on("ask_bytes")
+def ask_bytes(client):
+    part, word, whole = client.call("bytes_question", b"abc", timeout=5)
+    return [part.decode(), word, whole.decode()]
 
+
+@app.on("ask_silence")
+def ask_silence(client):
+    try:
+        client.call("silence", timeout=0.1)
+    except TimeoutError as error:
+        return str(error)
+
+
+@app.on("count_many")
+def count_many(client, data):
+    for number in range(data[1]):
+        client.send(number, event="count")
+
+
+@app.on("publish_many")
+def publish_many(client, data):
+    channel, numbers = data
+    for number in range(numbers):
+        app.publish(channel, number, event="publish")
+"""
 
 CONFIG = """
 [store]
@@ -54,65 +90,183 @@ path = "history.db"
 recovery = true
 """
 
+PAGE = """<!doctype html>
+<link rel="icon" href="data:,">
+<script src="/socket.io/socket.io.js"></script>
+<script type="module" src="page.js"></script>
+"""
+
+SCRIPT = """
+import { play } from './socketio_story.mjs';
+const said = (window.said = []);
+window.start = (namespace, transports) => {
+  play(io, '/', namespace, transports, (...line) => said.push(line));
+};
+"""
+
+TRANSPORTS = [("polling",), ("websocket",), ("polling", "websocket")]
+NODE, CHROMIUM, PYTHON, PYTHON_ASYNC = "node", "chromium", "Client", "AsyncClient"
+CLIENTS = [
+    (kind, transports)
+    for kind in (NODE, CHROMIUM, PYTHON, PYTHON_ASYNC)
+    for transports in TRANSPORTS
+]
+
+Line = tuple[str, Any]
+
+
+def namespace(kind: str, transports: tuple[str, ...]) -> str:
+    return "-".join((kind, *transports))
+
+
+class Program:
+    """A client in a process, which prints a line for each event."""
+
+    def __init__(self, *command: str):
+        folder = CHECKOUT / "tests" / "node" if command[0] == "node" else CHECKOUT
+        self._lines = Lines(command, folder=folder)
+
+    def next(self) -> list[Line]:
+        return [tuple(json.loads(self._lines.next(30)))]
+
+    def close(self) -> None:
+        self._lines.close()
+
+
+class Tab:
+    """A client in a page."""
+
+    def __init__(self, page: Page, *arguments: object):
+        self._page = page
+        page.wait_for_function("() => window.start")
+        page.evaluate("([namespace, transports]) => start(namespace, transports)", arguments)
+
+    def next(self) -> list[Line]:
+        self._page.wait_for_function("() => said.length > 0", timeout=30_000)
+        return [(name, value) for name, value in self._page.evaluate("() => said.splice(0)")]
+
+    def close(self) -> None:
+        """Its page is closed with the others."""
+
+
+def until(client: Program | Tab, *last: str | Line) -> list[Line]:
+    """The next lines, up to all of these: names, or names with their values."""
+    lines: list[Line] = []
+    missing = set(last)
+    while missing:
+        more = client.next()
+        lines += more
+        missing -= {name for name, _ in more}
+        missing -= {line for line in more if isinstance(line[1], (str, bool))}
+    return lines
+
+
+class Heard(NamedTuple):
+    """The lines of a client: its story, and those during and after the restart."""
+
+    story: dict[str, Any]
+    after: list[Line]
+
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def heard(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[dict[str, Heard]]:
     folder = tmp_path_factory.mktemp("socketio")
     (folder / "application.py").write_text(APP)
     (folder / "server.toml").write_text(CONFIG)
+    (folder / "pages").mkdir()
+    (folder / "pages" / "index.html").write_text(PAGE)
+    (folder / "pages" / "page.js").write_text(SCRIPT)
+    story = (CHECKOUT / "tests" / "node" / "socketio_story.mjs").read_text()
+    (folder / "pages" / "socketio_story.mjs").write_text(story)
     arguments = ("--app", "application:app", "--config", "server.toml")
-    with running(Server(folder, *arguments)) as server:
-        yield server
+    with ExitStack() as stack:
+        server = stack.enter_context(running(Server(folder, *arguments)))
+        visits = stack.enter_context(closing(Visits(browser, server.url)))
+        yield play_all(server, visits, stack)
 
 
-def said(lines: Lines) -> tuple[str, Any]:
-    """The next line of the client."""
-    [(name, value)] = json.loads(lines.next()).items()
-    return name, value
+def play_all(server: Server, visits: Visits, stack: ExitStack) -> dict[str, Heard]:
+    clients: dict[str, Program | Tab] = {}
+    for kind, transports in CLIENTS:
+        name = namespace(kind, transports)
+        command: tuple[str, ...] = (server.url, name, *transports)
+        if kind == CHROMIUM:
+            clients[name] = Tab(visits.open(), name, list(transports))
+        elif kind == NODE:
+            clients[name] = stack.enter_context(closing(Program("node", "socketio.mjs", *command)))
+        else:
+            module = (sys.executable, "-m", "tests.e2e.socketio_client", kind)
+            clients[name] = stack.enter_context(closing(Program(*module, *command)))
+    stories = {name: until(client, "ready") for name, client in clients.items()}
+    assert visits.problems == []
+    for name in clients:
+        publish(server, f"{name}?event=published", "first")
+    first = {name: until(client, ("published", "first")) for name, client in clients.items()}
+    server.stop()
+    after = {name: until(client, "disconnect") for name, client in clients.items()}
+    server.start()
+    for word in ("missed", "last"):
+        for name in clients:
+            publish(server, f"{name}?event=published", word)
+            publish(server, f"{name}-quiet?event=published", word)
+        if word == "missed":
+            for name, client in clients.items():
+                after[name] += until(client, "connect", "quiet connect")
+    for name, client in clients.items():
+        after[name] += until(client, ("published", "last"), ("quiet", "last"))
+    return {name: Heard(dict(stories[name] + first[name]), after[name]) for name in clients}
 
 
-def client(server: Server, *transports: str) -> Lines:
-    """A client in a namespace of its own; see tests/node/socketio.mjs."""
-    command = ["node", "socketio.mjs", server.url, "-".join(transports), *transports]
-    return Lines(command, folder=CHECKOUT / "tests" / "node")
+@pytest.fixture
+def lines(request: pytest.FixtureRequest, heard: dict[str, Heard]) -> Heard:
+    return heard[namespace(*request.param)]
 
 
-def check(lines: Lines, used: str) -> None:
-    """Everything came back, over this transport."""
-    assert said(lines) == ("welcome", {"hello": "ada"})
-    assert said(lines) == ("transport", used)
-    assert said(lines) == ("same", {"text": "gr\u00fcn", "list": [1, [None]]})
-    assert said(lines) == ("acknowledged", True)
-    assert said(lines) == ("asked", [{"n": 2}, {"n": 3}])
-    assert said(lines) == ("numbers", True)
-    assert said(lines) == ("other", "x")
-    assert said(lines) == ("ready", True)
+def each(*kinds: str) -> Callable[..., Any]:
+    """Run a test with each client of these kinds."""
+    chosen = [client for client in CLIENTS if client[0] in kinds]
+    return pytest.mark.parametrize(
+        "lines", chosen, ids=[namespace(*client) for client in chosen], indirect=True
+    )
 
 
-@pytest.mark.parametrize("transport", ["polling", "websocket"])
+@each(NODE, CHROMIUM, PYTHON, PYTHON_ASYNC)
 def test_client_has_events_acknowledgements_bytes_and_namespaces(
-    server: Server, transport: str
+    lines: Heard, request: pytest.FixtureRequest
 ) -> None:
-    with closing(client(server, transport)) as lines:
-        check(lines, transport)
-        publish(server, f"{transport}?event=published", 1)
-        assert said(lines) == ("published", 1)
+    story = lines.story
+    assert story["transport"] == request.node.callspec.params["lines"][1][-1]
+    assert story["welcome"] == {"hello": "ada"}
+    assert story["same"] == {"bytes": [0, 30, 255], "text": "gr\u00fcn", "list": [1, [None]]}
+    assert story["blob"] == [1, 2, 0, 255]
+    assert story["asked"] == [{"n": 2}, {"n": 3}, ["bc", "and", "abc"]]
+    assert story["refused"] == "operation has timed out"
+    assert story["count"] is True
+    assert story["publish"] is True
+    assert story["other"] == ["x", "y"]
+    assert story["published"] == "first"
 
 
-def test_client_that_upgrades_is_recovered_after_a_restart(server: Server) -> None:
-    channel = "polling-websocket?event=published"
-    with closing(client(server, "polling", "websocket")) as lines:
-        check(lines, "websocket")
-        publish(server, channel, 1)
-        assert said(lines) == ("published", 1)
-        server.stop()
-        name, reason = said(lines)
-        assert name == "disconnect"
-        assert reason in ("transport close", "transport error")
-        server.start()
-        publish(server, channel, "missed")
-        while (line := said(lines)) != ("connect", True):
-            assert line[0] == "connect_error"
-        assert said(lines) == ("published", "missed")
-        publish(server, channel, 2)
-        assert said(lines) == ("published", 2)
+@each(NODE, CHROMIUM)
+def test_client_has_many_acknowledgements_and_time_outs(lines: Heard) -> None:
+    story = lines.story
+    assert story["acknowledged"] is True
+    assert story["late"] == "the client did not acknowledge 'silence' in 0.1 seconds"
+    assert story["reconnected"] is True
+
+
+@each(NODE, CHROMIUM)
+def test_client_is_recovered_after_a_restart_with_exactly_what_it_missed(lines: Heard) -> None:
+    for event, connect in (("published", "connect"), ("quiet", "quiet connect")):
+        own = [line for line in lines.after if line[0] in (event, connect)]
+        assert own == [(connect, True), (event, "missed"), (event, "last")]
+    reasons = [value for name, value in lines.after if name == "disconnect"]
+    assert len(reasons) == 1
+    assert reasons[0] in ("transport close", "transport error")
+
+
+@each(PYTHON, PYTHON_ASYNC)
+def test_python_client_reconnects_after_a_restart(lines: Heard) -> None:
+    for event, connect in (("published", "connect"), ("quiet", "quiet connect")):
+        assert [value for name, value in lines.after if name == event][-1] == "last"
+        assert (connect, False) in lines.after

@@ -272,14 +272,14 @@ class TestTheEnd:
         server.advance(int(LIMITS.connect_seconds) + 2)
         self.end(poller)
 
-    def test_of_the_server_answers_a_get(self) -> None:
+    def test_of_the_server_answers_a_get_so_that_clients_return(self) -> None:
         server = Server()
         poller = Poller(server, "/a")
         line = poller.wait()
         line.settle()
         for peer in server.node.peers:
             peer.shut_down()
-        assert packets(line.response()) == [b"1"]
+        assert packets(line.response()) == [b"6"]
         line.vanish()
         self.end(poller)
 
