@@ -1,4 +1,4 @@
-"""`python -m benchmarks quick|full`: measures, prints the tables, saves the results."""
+"""`python -m benchmarks quick|socketio|full`: measures, prints the tables, saves the results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def main() -> int:
         return 0
     files = raise_file_limit(plan.CHANNELS * plan.EACH + plan.OWN_FILES)
     with tempfile.TemporaryDirectory(prefix="pushserver-bench-") as folder:
-        trials = plan.quick() if options.what == "quick" else plan.full(Path(folder), files)
+        trials = {
+            "quick": plan.quick,
+            "socketio": plan.socketio,
+            "full": lambda: plan.full(Path(folder), files),
+        }[options.what]()
         chosen = [t for t in trials if not options.only or options.only in label(t)]
         say(f"{len(chosen)} runs, about {_duration(plan.seconds(chosen))}")
         found = run_all(chosen, options.what, choose_cores(options.nice))
@@ -94,7 +98,7 @@ def say(text: str) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", choices=("quick", "full", "page"))
+    parser.add_argument("what", choices=("quick", "socketio", "full", "page"))
     parser.add_argument("--only", default="", help="only what has this in its name")
     parser.add_argument(
         "--nice", type=int, default=0, help="how server and tool are scheduled; below 0 needs root"

@@ -12,7 +12,8 @@ from benchmarks import build
 from benchmarks.build import CHECKOUT, HERE
 from benchmarks.scenario import Group
 
-SOCKETIO_PATH = "/socket.io/?EIO=4&transport=websocket"
+ENGINE_PATH = "/socket.io/?EIO=4"
+SOCKETIO_PATH = f"{ENGINE_PATH}&transport=websocket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ def _product(place: Place) -> list[str]:
     sections: dict[str, Mapping[str, object]] = {
         "server": {"listen": [f"tcp:{place.port}:interface=127.0.0.1"]},
         "sources.feed": {"type": "random", "channel": "bench"},
+        # The namespace `/` is a channel, so that clients get the same bytes as from Node's server.
+        "socketio": {"channel": "bench"},
     }
     for name, values in place.settings.items():
         sections[name] = {**sections.get(name, {}), **values}
@@ -132,7 +135,11 @@ def _everywhere(path: str) -> dict[str, Group]:
 
 
 def _socketio() -> dict[str, Group]:
-    return {"socketio": Group("socketio", 1, SOCKETIO_PATH)}
+    return {
+        "socketio": Group("socketio", 1, SOCKETIO_PATH),
+        "upgrade": Group("upgrade", 1, ENGINE_PATH),
+        "polling": Group("polling", 1, ENGINE_PATH),
+    }
 
 
 LIMIT = Contestant(
@@ -149,6 +156,7 @@ PRODUCT = Contestant(
         "websocket": Group("stream", 1, "/channels/bench"),
         "centrifuge": Group("centrifuge", 1, "/connection/websocket", "bench"),
         "sse": Group("sse", 1, "/channels/bench"),
+        **_socketio(),
         "deflate": Group("stream", 1, "/channels/bench", deflate=True),
     },
     cost=35,

@@ -27,15 +27,20 @@ class Goal(NamedTuple):
 
 def goals(results: Results) -> list[Goal]:
     """All goals that these results cover."""
-    costs = (_cost_goals, _peer_goals, _flat, _alone, _flood, _connection_goals)
+    costs = (_cost_goals, _peer_goals, _socketio_connects, _flat, _alone, _flood, _connection_goals)
     others = (_turns, _storms, _stalls, _tenth, _long, _publishing, _channels)
     return [row for part in (*costs, *others) for row in part(results)]
 
 
 def _cost_goals(results: Results) -> list[Goal]:
     rows = []
-    for clients, most in ((1_000, 1.25), (10_000, 1.35)):
-        for protocol in ("websocket", "centrifuge"):
+    both = ("websocket", "centrifuge")
+    for clients, most, protocols in (
+        (1_000, 1.25, both),
+        (10_000, 1.35, both),
+        (1_000, 1.35, ("socketio",)),
+    ):
+        for protocol in protocols:
             ratio = results.ratio("pushserver", protocol, clients)
             if ratio is not None:
                 name = f"CPU for each delivery, {clients:,}, {protocol}"
@@ -51,19 +56,37 @@ def _cost_goals(results: Results) -> list[Goal]:
 
 def _peer_goals(results: Results) -> list[Goal]:
     rows = []
+    both = ("websocket", "centrifuge")
     bounds = (
-        ("nginx + nchan", "websocket", 1.0),
-        ("websockets", "websocket", 0.65),
-        ("python-socketio", "socketio", 0.12),
+        ("nginx + nchan", "websocket", 1.0, both),
+        ("websockets", "websocket", 0.65, both),
+        ("python-socketio", "socketio", 0.12, both),
+        ("Socket.IO (Node)", "socketio", 0.6, ("socketio",)),
     )
-    for peer, protocol, most in bounds:
+    for peer, protocol, most, protocols in bounds:
         theirs = results.cost(peer, protocol, 1_000)
-        for own in ("websocket", "centrifuge"):
+        for own in protocols:
             ours = results.cost("pushserver", own, 1_000)
             if ours and theirs:
                 ratio = ours.over(theirs)
                 name = f"CPU for each delivery, 1,000, {own}, relative to {peer}"
                 rows.append(Goal(name, f"≤ {most} ×", f"{ratio:.2f} ×", ratio <= most))
+    return rows
+
+
+def _socketio_connects(results: Results) -> list[Goal]:
+    rows = []
+    for protocol, way in (("socketio", "by WebSocket"), ("upgrade", "by polling and upgrade")):
+        found = [
+            [run.connect_microseconds() for run in results.find(server, protocol, 1_000)]
+            for server in ("pushserver", "Socket.IO (Node)")
+        ]
+        if all(found):
+            ours, theirs = map(figure, found)
+            ratio = ours.over(theirs)
+            name = f"CPU a connect of Socket.IO, {way}, relative to Socket.IO (Node)"
+            measured = f"{ratio:.2f} × ({ours.middle:.0f} µs)"
+            rows.append(Goal(name, "≤ 1.2 ×", measured, ratio <= 1.2))
     return rows
 
 

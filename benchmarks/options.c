@@ -18,8 +18,8 @@ static int choice(const char *text, const char *const *names, const char *what) 
 }
 
 static void add_group(char *text) {
-    static const char *const protocols[] = {"websocket", "stream",   "centrifuge",
-                                            "sse",       "socketio", NULL};
+    static const char *const protocols[] = {"websocket", "stream",  "centrifuge", "sse",
+                                            "socketio",  "polling", "upgrade",    NULL};
     if (group_count == GROUPS) {
         fprintf(stderr, "load: more than %d groups\n", GROUPS);
         exit(2);

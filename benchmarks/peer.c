@@ -141,6 +141,28 @@ void peer_connect(struct peer *peer, uint64_t event, const struct position *sinc
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, peer->fd, &wanted);
 }
 
+static bool polls(const struct peer *peer) {
+    return (peer->group->protocol == POLLING || peer->group->protocol == UPGRADE) &&
+           peer->request != UPGRADED;
+}
+
+/* A GET of Engine.IO, or a POST if there is a packet. */
+static void request(struct peer *peer, enum request next, const char *packet) {
+    char bytes[1024], length[128] = "";
+    if (packet)
+        snprintf(length, sizeof length,
+                 "Content-Type: text/plain;charset=UTF-8\r\nContent-Length: %zu\r\n",
+                 strlen(packet));
+    int size = snprintf(bytes, sizeof bytes,
+                        "%s %s&transport=polling%s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n"
+                        "Accept: */*\r\n%s\r\n%s",
+                        packet ? "POST" : "GET", peer->group->path, peer->sid[0] ? "&sid=" : "",
+                        peer->sid, server_port, length, packet ? packet : "");
+    peer->request = (uint8_t)next;
+    if (!transmit(peer, bytes, (size_t)size))
+        ended(peer, errno);
+}
+
 static void greet(struct peer *peer, uint64_t event, const struct position *since) {
     int error = 0;
     socklen_t size = sizeof error;
@@ -149,24 +171,31 @@ static void greet(struct peer *peer, uint64_t event, const struct position *sinc
         ended(peer, error);
         return;
     }
-    char path[512], request[1280], query[192] = "";
+    struct epoll_event wanted = {.events = EPOLLIN, .data.u64 = event};
+    epoll_ctl(epoll_fd, EPOLL_CTL_MOD, peer->fd, &wanted);
+    if (polls(peer)) {
+        peer->state = GREETING;
+        request(peer, OPENING, NULL);
+        return;
+    }
+    char path[512], bytes[1280], query[192] = "";
     numbered(path, sizeof path, peer->group->path, peer);
     if (since && peer->group->protocol != CENTRIFUGE)
         snprintf(query, sizeof query, "%ssince=%s", strchr(path, '?') ? "&" : "?", since->id);
+    if (peer->request == UPGRADED)
+        snprintf(query, sizeof query, "&transport=websocket&sid=%s", peer->sid);
     const char *upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
                           "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ";
     const char *more = peer->group->deflate
                            ? "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
                            : "\r\n";
     bool sse = peer->group->protocol == SSE;
-    int length = snprintf(request, sizeof request,
+    int length = snprintf(bytes, sizeof bytes,
                           "GET %s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s%s%s\r\n", path, query,
                           server_port, sse ? "Accept: text/event-stream\r\n" : upgrade,
                           sse ? "" : KEY, sse ? "" : more);
     peer->state = HEAD;
-    struct epoll_event wanted = {.events = EPOLLIN, .data.u64 = event};
-    epoll_ctl(epoll_fd, EPOLL_CTL_MOD, peer->fd, &wanted);
-    if (!transmit(peer, request, (size_t)length))
+    if (!transmit(peer, bytes, (size_t)length))
         ended(peer, errno);
 }
 
@@ -265,7 +294,11 @@ static void message(struct peer *peer, const char *at, const char *end, uint64_t
         }
         break;
     case SOCKETIO:
-        if (end > at && *at == '0')
+    case UPGRADE:
+        if (end - at == 6 && memcmp(at, "3probe", 6) == 0) {
+            peer->group->bad += !text(peer, "5");
+            is_ready(peer, event);
+        } else if (end > at && *at == '0')
             peer->group->bad += !text(peer, "40");
         else if (end > at && *at == '2')
             peer->group->bad += !text(peer, "3");
@@ -455,7 +488,100 @@ static size_t head(struct peer *peer, size_t length, uint64_t event) {
         is_ready(peer, event);
     else if (peer->group->protocol == CENTRIFUGE && !text(peer, "{\"id\":1,\"connect\":{}}"))
         gone(peer);
+    else if (peer->request == UPGRADED && !text(peer, "2probe"))
+        gone(peer);
     return (size_t)(end + 4 - raw);
+}
+
+/* Join the chunks of a body; returns the end of the joined bytes, NULL if it is incomplete. */
+static char *joined(char *body, char *end) {
+    char *from = body, *to = body;
+    if (end - body < 5 || memcmp(end - 5, "0\r\n\r\n", 5) != 0)
+        return NULL;
+    for (;;) {
+        char *stop = memmem(from, (size_t)(end - from), "\r\n", 2);
+        if (stop == NULL)
+            return NULL;
+        size_t size = strtoul(from, NULL, 16);
+        from = stop + 2;
+        if ((size_t)(end - from) < size + 2)
+            return NULL;
+        if (size == 0)
+            return to;
+        memmove(to, from, size);
+        to += size;
+        from += size + 2;
+    }
+}
+
+/* The packets of a payload of Engine.IO: sends the next request. */
+static void payload(struct peer *peer, char *at, char *end, uint64_t event,
+                    const struct position *since, uint64_t now) {
+    bool pinged = false, admitted = false;
+    if (peer->request == POSTED) {
+        request(peer, POLLED, NULL);
+        return;
+    }
+    while (at < end && peer->fd >= 0) {
+        char *stop = memchr(at, 0x1e, (size_t)(end - at));
+        stop = stop ? stop : end;
+        if (peer->request == OPENING) {
+            char *sid = memmem(at, (size_t)(stop - at), "\"sid\":\"", 7);
+            if (*at != '0' || sid == NULL) {
+                gone(peer);
+                return;
+            }
+            snprintf(peer->sid, sizeof peer->sid, "%.*s", (int)strcspn(sid + 7, "\""), sid + 7);
+            request(peer, POSTED, "40");
+            return;
+        }
+        pinged = pinged || *at == '2';
+        admitted = admitted || (stop - at > 1 && memcmp(at, "40", 2) == 0);
+        scan(peer, at, stop, now);
+        at = stop + 1;
+    }
+    if (peer->fd < 0)
+        return;
+    if (admitted && peer->group->protocol == UPGRADE) {
+        in_progress--;
+        peer_close(peer);
+        peer->request = UPGRADED;
+        peer_connect(peer, event, since);
+        return;
+    }
+    if (admitted)
+        is_ready(peer, event);
+    peer->group->answered += pinged;
+    request(peer, pinged ? POSTED : POLLED, pinged ? "3" : NULL);
+}
+
+/* An answer to one request; returns the number of its bytes, 0 if it is incomplete. */
+static size_t answer(struct peer *peer, size_t length, uint64_t event,
+                     const struct position *since, uint64_t now) {
+    char *body = memmem(raw, length, "\r\n\r\n", 4), *end = raw + length;
+    if (body == NULL)
+        return 0;
+    *body = 0;
+    body += 4;
+    char *size = strcasestr(raw, "\r\ncontent-length:");
+    if (size) {
+        size_t bytes = strtoul(size + 17, NULL, 10);
+        end = (size_t)(end - body) < bytes ? NULL : body + bytes;
+    } else
+        end = joined(body, end);
+    if (end == NULL) {
+        body[-4] = '\r';
+        return 0;
+    }
+    if (strncmp(raw, "HTTP/1.1 200", 12) != 0) {
+        if (peer->group->failed < 3)
+            fprintf(stderr, "load: refused: %.200s %.*s\n", raw, (int)(end - body), body);
+        gone(peer);
+        return length;
+    }
+    peer->held = 0;
+    payload(peer, body, end, event, since, now);
+    return length;
 }
 
 static void receive(struct peer *peer, uint64_t event, const struct position *since) {
@@ -477,6 +603,13 @@ static void receive(struct peer *peer, uint64_t event, const struct position *si
     uint64_t now = monotonic_ns();
     peer->group->bytes += (uint64_t)got;
     size_t length = have + (size_t)got, used = 0;
+    if (polls(peer)) {
+        /* One answer at a time: the next request is sent after it. */
+        used = answer(peer, length, event, since, now);
+        if (used == 0)
+            goto keep;
+        return;
+    }
     if (peer->state == HEAD) {
         used = head(peer, length, event);
         if (used == 0)

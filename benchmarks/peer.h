@@ -11,8 +11,13 @@ enum protocol {
     STREAM,     /* pushserver's raw WebSocket: ready when it has its position */
     CENTRIFUGE, /* connect and subscribe commands; answers pings */
     SSE,        /* an event stream over chunked HTTP */
-    SOCKETIO    /* Engine.IO 4 over WebSocket, the default namespace; answers pings */
+    SOCKETIO,   /* Engine.IO 4 over WebSocket, the default namespace; answers pings */
+    POLLING,    /* the same by polling, over one connection of HTTP */
+    UPGRADE     /* connects as POLLING, and then upgrades to a WebSocket */
 };
+
+/* The requests of one client that polls: what is answered next. */
+enum request { OPENING, POSTED, POLLED, UPGRADED };
 
 enum behaviour { READS, STALLS, CRAWLS, PINGS };
 
@@ -43,7 +48,8 @@ struct peer {
     uint32_t number; /* within its group */
     int fd;
     enum state state;
-    uint8_t chunk_part;
+    uint8_t chunk_part, request;
+    char sid[64]; /* of Engine.IO by polling */
     uint64_t chunk_left;
     uint64_t expected; /* the next sequence number; 0: any */
     uint64_t read_at;  /* of a client that crawls */

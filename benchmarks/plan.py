@@ -20,6 +20,12 @@ OWN_FILES = 1_000
 """An upper bound for the open files of a process besides its clients."""
 CHANNELS, EACH, MANY_OFTEN = 10_000, 10, 6_000
 
+SOCKETIO_PEERS = ("Socket.IO (Node)", "python-socketio")
+SOCKETIO_PROTOCOLS = ("socketio", "upgrade", "polling")
+
+POLLED_OFTEN = 0.7
+"""Publications a second to 1,000 clients that poll: each delivery is an answer to a request."""
+
 DELIVERIES = 10_000
 """Publications a second at which only the slowest server is busy half of the time."""
 BUSY = 0.4
@@ -41,8 +47,21 @@ def quick() -> Iterator[Trial]:
     yield fan_out(PRODUCT, "centrifuge", SOME, **times)
     yield fan_out(LIMIT, "sse", SOME, **times)
     yield fan_out(PRODUCT, "sse", SOME, **times)
+    yield fan_out(PRODUCT, "socketio", SOME, **times)
     yield fan_out(LIMIT, "websocket", SOME, **times)
     yield storm("centrifuge", SOME)
+
+
+def socketio(rounds: int = 2) -> Iterator[Trial]:
+    """Servers of Socket.IO, the limit and the raw WebSocket, in turn; in about five minutes."""
+    times = {"windows": 2, "window": 2.5}
+    servers = [PRODUCT, *(peer for peer in PEERS if peer.name in SOCKETIO_PEERS)]
+    for _ in range(rounds):
+        yield fan_out(LIMIT, "websocket", SOME, **times)
+        yield fan_out(PRODUCT, "websocket", SOME, **times)
+        for protocol in SOCKETIO_PROTOCOLS:
+            for server in servers:
+                yield fan_out(server, protocol, SOME, **times)
 
 
 def full(folder: Path, files: int = FILES) -> Iterator[Trial]:
@@ -64,11 +83,15 @@ def compared(clients: int) -> Iterator[Trial]:
     yield fan_out(PRODUCT, "websocket", clients)
     idle = 30.0 if clients == MANY else 0.0
     yield fan_out(PRODUCT, "centrifuge", clients, idle=idle)
+    yield fan_out(PRODUCT, "socketio", clients)
     if clients == SOME:
         yield fan_out(PRODUCT, "deflate", clients)
+        yield fan_out(PRODUCT, "upgrade", clients)
     for peer in PEERS:
         if clients <= peer.most_clients:
             yield fan_out(peer, next(iter(peer.groups)), clients)
+        if clients == SOME and peer.name in SOCKETIO_PEERS:
+            yield fan_out(peer, "upgrade", clients)
     yield fan_out(LIMIT, "sse", clients)
     yield fan_out(PRODUCT, "sse", clients)
     yield fan_out(LIMIT, "websocket", clients)
@@ -116,7 +139,7 @@ def rate(server: Contestant, clients: int) -> float:
 def fan_out(server: Contestant, protocol: str, clients: int, **more: float) -> Trial:
     """One channel with all clients, and rare publications."""
     group = replace(server.groups[protocol], clients=clients)
-    often = rate(server, clients)
+    often = POLLED_OFTEN if protocol == "polling" else rate(server, clients)
     # Ten thousand clients need time to settle, and slow servers for a few publications.
     times: dict[str, float] = {
         "window": 3.0 if often > 2 else 6.0,

@@ -226,6 +226,19 @@ class TestGoals:
             row = self.row(measured, f"connect and subscribe, {protocol}")
             assert (row.measured, row.met) == (f"{microseconds} µs", met)
 
+    def test_socketio_has_goals_beside_the_limit_and_node(self, measured: Results) -> None:
+        for protocol in ("socketio", "upgrade"):
+            slow = {"seconds": 0.5, "cpu_seconds": 0.2}
+            measured.runs += [
+                run("pushserver", protocol, window(1.3, 100_000)),
+                run("Socket.IO (Node)", protocol, window(2.6, 100_000), connect=slow),
+            ]
+        assert self.row(measured, "1,000, socketio")[1:] == ("≤ 1.35 × limit", "1.30 × limit", True)
+        assert self.row(measured, "socketio, relative to Socket.IO (Node)").measured == "0.50 ×"
+        for way in ("by WebSocket", "by polling and upgrade"):
+            row = self.row(measured, f"a connect of Socket.IO, {way}")
+            assert (row.measured, row.met) == ("1.25 × (250 µs)", False)
+
     @pytest.mark.parametrize(
         ("turn", "collection", "met"),
         [(0.0149, 0.019, True), (0.02, 0.01, False), (0.01, 0.03, False)],
@@ -348,7 +361,7 @@ class TestPlan:
         assert waiting > Limits().queue_bytes + patience
 
     def test_the_product_takes_the_settings_of_every_trial(self, tmp_path: Path) -> None:
-        for trial in plan.full(tmp_path):
+        for trial in (*plan.full(tmp_path), *plan.socketio()):
             if trial.server is not PRODUCT:
                 assert trial.settings == {}
                 continue
@@ -356,6 +369,7 @@ class TestPlan:
             config = loader.read(PRODUCT.command(place)[-1], {}, SourceTypes())
             assert config.server.listen == ["tcp:8000:interface=127.0.0.1"]
             assert config.sources["feed"].channel == "bench"
+            assert config.socketio.channel == "bench"
             assert config.server.compress == (trial.protocol == "deflate")
             assert bool(config.store.path) == (trial.scenario == "SQLite")
             assert config.limits.body_bytes >= trial.load.once
@@ -481,6 +495,60 @@ def test_the_load_tool_rejects_compression_that_it_did_not_offer(tmp_path: Path)
     packed = frame(b"\x00" * 9, kind=0xC1)
     counted = counted_by_the_tool(tmp_path, Group("websocket", 1, "/"), [packed], 1)
     assert (counted["deliveries"], counted["missing"], counted["bad"]) == (0, 1, 1)
+
+
+def answer_polls(listener: socket.socket, asked: list[bytes]) -> None:
+    """Admit one client of Socket.IO that polls, with one body in chunks; then upgrade it."""
+    bodies = [
+        b"Content-Length: 22\r\n\r\n" + b'0{"sid":"s1","x":true}',
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"content-length: 15\r\n\r\n" + b'2\x1e40{"sid":"a"}',
+    ]
+    client, _ = listener.accept()
+    with client:
+        for body in bodies:
+            asked.append(client.recv(4096))
+            answer = b"HTTP/1.1 200 OK\r\n" + body
+            client.sendall(answer[:-4])
+            client.sendall(answer[-4:])
+        assert client.recv(4096) == b""
+    client, _ = listener.accept()
+    with client:
+        asked.append(client.recv(4096))
+        accept = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+        client.sendall(b"HTTP/1.1 101 Switching Protocols\r\n" + accept)
+        for reply in (frame(b"3probe"), frame(b'42["message",' + event(1) + b"]"), b""):
+            asked.append(client.recv(4096))
+            client.sendall(reply)
+
+
+@pytest.mark.slow
+def test_the_load_tool_polls_and_upgrades(tmp_path: Path) -> None:
+    feed = tmp_path / "feed"
+    feed.write_bytes(bytes(BYTES))
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=answer_polls, args=(listener, asked))
+        server.start()
+        load = Load((Group("upgrade", 1, "/e?EIO=4"),), 1.0, windows=0, settle=0.1, drain=0.1)
+        here = [f"--port={listener.getsockname()[1]}", f"--feed={feed}", f"--pid={os.getpid()}"]
+        done = subprocess.run(
+            [str(build.load_tool()), *here, *load.arguments()],
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
+        server.join(10)
+    counted = json.loads(done.stdout)["groups"][0]
+    assert (counted["ready"], counted["deliveries"], counted["bad"]) == (1, 1, 0)
+    assert [text.split(b" HTTP")[0] for text in asked[:4]] == [
+        b"GET /e?EIO=4&transport=polling",
+        b"POST /e?EIO=4&transport=polling&sid=s1",
+        b"GET /e?EIO=4&transport=polling&sid=s1",
+        b"GET /e?EIO=4&transport=websocket&sid=s1",
+    ]
+    assert asked[1].endswith(b"\r\n\r\n40")
+    assert [text[6:] for text in asked[4:]] == [b"2probe", b"5", b""]
 
 
 class TestFeed:
