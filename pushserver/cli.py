@@ -233,6 +233,12 @@ def _add_serve(commands: Any) -> None:
         metavar="MODULE:NAME | FILE.py",
         help="the application; without one, the server has a source of random numbers",
     )
+    command.add_argument(
+        "--wsgi",
+        default="",
+        metavar="MODULE:NAME",
+        help="a WSGI application, such as one of Flask, to serve on the same port",
+    )
     command.add_argument("--port", help="the port to listen on [default: 8080]")
     command.add_argument("--host", default="", help="the address [default: 127.0.0.1]")
     command.add_argument(

@@ -27,6 +27,7 @@ FOLDERS = (
     "sessions",
     "store",
     "web",
+    "wsgi",
     "transports",
     "sources",
     "resources",

@@ -26,6 +26,7 @@ from pushserver.sessions.directory import end_without
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.environment import Plan
 from pushserver.sources.functions.adapt import adapt, is_async
+from pushserver.wsgi.interface import Application
 
 Function = TypeVar("Function", bound=Callable[..., Any] | type)
 
@@ -42,8 +43,11 @@ class AppSource:
 class App:
     """`PushServer` without the methods that create a server; those are in `server.embedding`."""
 
-    def __init__(self, *, pages: str | PathLike[str] = "") -> None:
+    def __init__(self, *, pages: str | PathLike[str] = "", wsgi: Application | None = None) -> None:
+        if wsgi is not None and not callable(wsgi):
+            raise ValueError(f"wsgi is {wsgi!r:.80}, expected a WSGI application")
         self.pages = fspath(pages)
+        self.wsgi = wsgi
         self.sources: list[AppSource] = []
         self.handlers = HandlerRegistry()
         self._link: ServerLink | None = None

@@ -14,10 +14,13 @@ NAMED = ("namespaces", "channels", "sources")
 RESTART = frozenset(
     {
         "limits.handler_threads",
+        "limits.wsgi_threads",
+        "limits.wsgi_waiting",
         "log.format",
         "server.listen",
         "server.metrics_listen",
         "server.proxy_protocol",
+        "server.wsgi",
         "store.commit_milliseconds",
         "store.durability",
         "store.mode",

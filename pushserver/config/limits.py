@@ -87,6 +87,10 @@ class Limits:
     """The time for a handler of the application to answer a client."""
     handler_threads: AtLeastOne = 16
     """The number of threads for handlers of the application that are plain functions."""
+    wsgi_threads: AtLeastOne = 20
+    """The number of threads for requests to the WSGI application."""
+    wsgi_waiting: AtLeastOne = 100
+    """The number of requests to the WSGI application that may wait for a thread."""
     announced_audience: AtLeastOne = 100
     """The number of subscribers of a channel up to which joins and leaves are announced."""
     read_limit: AtLeastOne = 10_000

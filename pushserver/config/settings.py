@@ -23,6 +23,8 @@ class Server:
     `front_channel`: the channel at `/`; if empty, that of the first source
     (`server.front.front_channel`).
     `pages`: the folder of the user's pages, which are served beside the server's URLs.
+    `wsgi`: the WSGI application that is served beside them, as MODULE:NAME; empty for that of the
+    application, if it has one.
     `compress`: whether WebSocket clients may use permessage-deflate.
     `trusted_proxies`: addresses and networks of proxies, or `unix`; see `auth.proxies.Trust`.
     `metrics_listen`: where `/metrics` and `/health` are served too, without a key; empty for
@@ -39,6 +41,7 @@ class Server:
     names: list[str] = field(default_factory=list)
     front_channel: str = ""
     pages: str = ""
+    wsgi: str = ""
     compress: bool = False
     trusted_proxies: list[str] = field(default_factory=list)
     proxy_protocol: bool = False
@@ -165,6 +168,7 @@ LOG_PARTS = (
     "twisted",
     "usercode",
     "web",
+    "wsgi",
 )
 """The parts of the program that have log levels of their own: folders, and two more."""
 

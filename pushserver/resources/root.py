@@ -20,6 +20,7 @@ from pushserver.web.resource import ContainerResource, NotFound, Refusing
 HEALTH = b"health"
 """Answers under every Host: a load balancer may send any, and there is nothing to read."""
 ICON = b"favicon.ico"
+STATIC = b"static"
 
 
 class UserPages(StaticFiles):
@@ -54,6 +55,9 @@ class RootResource(ContainerResource):
 
     The server's URLs take precedence, except for the page at `/` and the icon, which are the
     user's if they exist. A request is refused if `hosts` does not allow its Host.
+
+    With a WSGI application, all other URLs are the application's, also `/`, the icon, and names
+    that `files`, the server's own files at `/static`, do not have.
     """
 
     _log = Logger()
@@ -64,8 +68,12 @@ class RootResource(ContainerResource):
         icon: Resource,
         hosts: Hosts,
         pages: UserPages | None = None,
+        application: Resource | None = None,
+        files: StaticFiles | None = None,
     ):
         super().__init__(children)
+        self._application = application
+        self._files = files
         self._hosts = hosts
         self._icon = icon
         self._pages = pages
@@ -85,17 +93,28 @@ class RootResource(ContainerResource):
         if refusal is not None:
             return Refusing(refusal)
         if not path and request.postpath:
-            return NotFound()
+            return self._application or NotFound()
         if not path and self._pages is not None and self._pages.has(INDEX):
             return self._pages.getChild(path, request)
+        if self._application is not None and self._is_applications(path, request):
+            return self._application
         return super().getChildWithDefault(path, request)
 
+    def _is_applications(self, path: bytes, request: Request) -> bool:
+        """Whether a URL of a name of the server is the application's."""
+        if path == STATIC and self._files is not None:
+            return not self._files.finds(request.postpath or [])
+        return not path
+
     def getChild(self, path: bytes, request: Request) -> Any:
-        if path == ICON and not (self._pages is not None and self._pages.has(ICON.decode())):
-            return self._icon
-        if self._pages is None:
-            return NotFound()
-        return self._pages.getChild(path, request)
+        pages = self._pages
+        page = NotFound() if pages is None else pages.getChild(path, request)
+        if pages is None or page is pages.childNotFound:
+            if self._application is not None:
+                return self._application
+            if path == ICON:
+                return self._icon
+        return page
 
 
 def pages_folder(path: str, private: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -100,6 +100,15 @@ class StaticFiles(File):
             return self.childNotFound
         child: IResource = super().getChild(path, request)
         return child
+
+    def finds(self, segments: Sequence[bytes]) -> bool:
+        """Whether the path below this folder is that of a file which is served."""
+        child: Any = self
+        for segment in segments:
+            child = child.children.get(segment) or child.getChild(segment, None)
+            if not isinstance(child, StaticFiles):
+                return False
+        return os.path.isfile(child.path)
 
     def directoryListing(self) -> Resource:
         return self.childNotFound

@@ -57,6 +57,8 @@ from pushserver.web.owner import is_own
 from pushserver.web.proxied import ProxiedFactory
 from pushserver.web.site import PushSite
 from pushserver.web.turns import Turns
+from pushserver.wsgi.gateway import Gateway
+from pushserver.wsgi.interface import Application
 
 
 def build(
@@ -70,6 +72,7 @@ def build(
     is_own: IsOwn = is_own,
     shortcuts: bool = True,
     beside: str = "",
+    wsgi: Application | None = None,
 ) -> PushService:
     """Put the server together; nothing listens, ticks or is opened before the start.
 
@@ -77,13 +80,15 @@ def build(
     plain functions. `clock` returns Unix seconds; other times are the reactor's, whose clock
     becomes steady. `is_own`: see `gate.IsOwn`. `shortcuts`: use the faster paths around Twisted and
     Autobahn (docs/configuration.md). `beside`: the folder of the application's file, whose
-    `index.html` is the page at `/` unless there is a folder of pages.
+    `index.html` is the page at `/` unless there is a folder of pages. `wsgi`: a WSGI application,
+    by default that of `app`.
     """
     monotonic = steady(reactor)
     limits, auth = config.limits, config.auth
     broker, storage = make_broker(config, reactor, clock, monotonic, lasting(config, app))
     if app is not None and threads is None:
         threads = ThreadPool(reactor, monotonic, limits.handler_threads)
+    gateway = make_gateway(wsgi or (None if app is None else app.wsgi), limits, reactor, monotonic)
     handlers = make_handlers(app, limits, reactor, monotonic, threads, broker.metrics)
     proxies = Proxies.of(config.server.trusted_proxies)
     peers = make_bounds(limits, proxies, broker.metrics, reactor, clock, monotonic, shortcuts)
@@ -114,7 +119,7 @@ def build(
     memory = SourceMemory() if storage is None else storage.memory
     environment = Environment(reactor, node.publish, node.hub, memory, clock, monotonic)
     readiness, pulse = Readiness(storage), Pulse(monotonic)
-    collector = ServerCollector(node, peers.unread.unsent, pulse, storage, threads)
+    collector = ServerCollector(node, peers.unread.unsent, pulse, storage, threads, gateway)
     base = Base(
         reactor,
         node,
@@ -133,6 +138,7 @@ def build(
         Pages(),
         shortcuts,
         beside,
+        gateway,
     )
     front = make_front(config, base)
 
@@ -164,7 +170,9 @@ def build(
             seconds=lambda: site.limits.request_seconds,
             remember=peers.refusals.recent.note,
         )
-    service = PushService(node, site, reactor, storage, run_by, shortcuts, wrap, readiness, pulse)
+    service = PushService(
+        node, site, reactor, storage, run_by, shortcuts, wrap, readiness, pulse, gateway
+    )
     collector.sources = lambda: service.sources.statuses
     service.live = Live(base, broker, site, run_by, service, front, metrics_site)
     for text in config.server.listen:
@@ -178,9 +186,13 @@ def with_app(config: Config, app: App) -> Config:
     """The configuration with the pages of the application, and without the default source."""
     if app.pages and not config.server.pages:
         config = replace(config, server=replace(config.server, pages=app.pages))
-    if config.sources == Config().sources:
-        config = replace(config, sources={})
-    return config
+    return without_default_source(config)
+
+
+def without_default_source(config: Config) -> Config:
+    """The configuration without the source of random numbers that is there by default."""
+    default = config.sources == Config().sources
+    return replace(config, sources={}) if default else config
 
 
 def make_broker(
@@ -231,3 +243,15 @@ def make_handlers(
     if app is None or threads is None:
         return None
     return Dispatcher(app.handlers, threads, reactor, monotonic, limits.handler_seconds, metrics)
+
+
+def make_gateway(
+    application: Application | None,
+    limits: Limits,
+    reactor: Reactor,
+    monotonic: Callable[[], float],
+) -> Gateway | None:
+    """Serves the WSGI application, if there is one."""
+    if application is None:
+        return None
+    return Gateway(application, reactor, monotonic, limits.wsgi_threads, limits.wsgi_waiting)

@@ -30,6 +30,7 @@ from pushserver.sources.engine.runner import STATES, Status
 from pushserver.store.service import Storage
 from pushserver.transports.unsent import Unsent
 from pushserver.usercode.thread_pool import Pool, ThreadPool
+from pushserver.wsgi.gateway import Gateway
 
 Values = Mapping[tuple[str, ...], float]
 
@@ -44,6 +45,7 @@ class ServerCollector:
         pulse: Pulse,
         storage: Storage | None,
         threads: Pool | None,
+        gateway: Gateway | None = None,
     ):
         self.sources: Callable[[], Sequence[Status]] = list
         self._node = node
@@ -51,6 +53,7 @@ class ServerCollector:
         self._pulse = pulse
         self._storage = storage
         self._threads = threads
+        self._gateway = gateway
 
     def collect(self) -> Iterator[Metric]:
         """The present values."""
@@ -185,6 +188,14 @@ class ServerCollector:
             threads: Values = {("running",): counts.running, ("idle",): counts.idle}
             yield _gauge("handler_threads", "Threads of handlers by state.", threads, ("state",))
             yield _gauge("handler_calls_waiting", "Calls that wait for a thread.", counts.waiting)
+
+        if self._gateway is not None:
+            counts = self._gateway.counts
+            threads = {("running",): counts.running, ("idle",): counts.idle}
+            text = "Threads of the WSGI application by state."
+            yield _gauge("wsgi_threads", text, threads, ("state",))
+            text = "Requests to the WSGI application that wait for a thread."
+            yield _gauge("wsgi_requests_waiting", text, counts.waiting)
 
     def _process(self) -> Iterator[Metric]:
         pulse = self._pulse

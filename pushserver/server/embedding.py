@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 from pushserver.app.app import App
 from pushserver.server.build import build, with_app
 from pushserver.server.foreground import serve
-from pushserver.server.loading import loading
+from pushserver.server.loading import load_wsgi, loading
 from pushserver.server.options import Options, configure, main_file, shortcuts, with_pages
 from pushserver.server.service import PushService
 from pushserver.usercode.reactor import Reactor
@@ -27,6 +27,9 @@ class PushServer(App):
     `pages`: a folder of files to serve beside the server's own URLs, with `index.html` at `/`. A
     relative path is relative to the current folder. `[server] pages` of the configuration takes
     precedence.
+
+    `wsgi`: a WSGI application, such as a Flask object, which answers all requests that are not for
+    the server's own URLs. `--wsgi` and `[server] wsgi` take precedence.
     """
 
     _service: PushService | None
@@ -91,4 +94,5 @@ class PushServer(App):
         config = with_pages(config, path, main_file())
         config = replace(config, server=replace(config.server, listen=list(listen)))
         on = shortcuts(os.environ)
-        return build(config, cast(Reactor, reactor), app=self, shortcuts=on)
+        wsgi = load_wsgi(config.server.wsgi) if config.server.wsgi else None
+        return build(config, cast(Reactor, reactor), app=self, shortcuts=on, wsgi=wsgi)

@@ -62,6 +62,7 @@ from pushserver.web.gate import Gate, IsOwn
 from pushserver.web.hosts import Hosts
 from pushserver.web.resource import ContainerResource, NotFound
 from pushserver.web.turns import Turns
+from pushserver.wsgi.gateway import Gateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Base:
     pages: Pages
     shortcuts: bool
     beside: str
+    gateway: Gateway | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,8 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         b"health": health(base.readiness.checks),
         b"metrics": MetricsResource(base.collector, gate),
     }
-    pages_of_user = user_pages(server, base.beside)
+    # With an application at `/`, the page beside it is a template or not meant for it.
+    pages_of_user = user_pages(server, base.beside if base.gateway is None else "")
     root = tree(
         channels,
         connections,
@@ -176,6 +179,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         pages_of_user,
         monitoring,
         config.socketio,
+        base.gateway,
     )
     shortcut = websockets.shortcut(root) if base.shortcuts else None
     metrics_root = metrics_tree(base, server)
@@ -271,6 +275,7 @@ def tree(
     pages: UserPages | None,
     monitoring: Mapping[bytes, Resource],
     socketio: SocketIO,
+    application: Resource | None,
 ) -> Resource:
     """The resources by URL; raises StartFailed for a path of Socket.IO that is another's."""
     static = str(asset_folder("static"))
@@ -307,6 +312,8 @@ def tree(
         PublicFiles(os.path.join(static, "favicon.svg")),
         Hosts(names(server)),
         pages,
+        application,
+        files,
     )
 
 

@@ -12,9 +12,11 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pushserver.app.app import App
 from pushserver.errors import StartFailed
+from pushserver.wsgi.interface import Application
 
 EXPECTED = "expected MODULE:NAME or FILE.py, such as ticker:app or ticker.py"
 OF_FILE = "pushserver_application"
@@ -49,6 +51,43 @@ def load(text: str) -> App:
     finally:
         loading.reset(token)
     return _choose(reference, module)
+
+
+def load_wsgi(text: str) -> Application:
+    """The WSGI application of MODULE:NAME or FILE.py:NAME, or of the factory MODULE:NAME().
+
+    Without NAME it is `application` or `app`. Raises StartFailed, as `load`.
+    """
+    reference = parse(text)
+    token = loading.set(True)
+    try:
+        module = _import(reference)
+        return _wsgi(reference, module)
+    finally:
+        loading.reset(token)
+
+
+def _wsgi(reference: Reference, module: ModuleType) -> Application:
+    text, name = reference.text, reference.name
+    factory = name.endswith("()")
+    names = [name.removesuffix("()")] if name else ["application", "app"]
+    for each in names:
+        value: Any = getattr(module, each, None)
+        if callable(value) and not isinstance(value, App):
+            try:
+                value = value() if factory else value
+            except Exception as error:
+                raise StartFailed(_traceback(text, error, "fails")) from None
+            if callable(value):
+                return value  # type: ignore[no-any-return]
+    value = getattr(module, names[0], None)
+    if name and value is None:
+        problem = f"{reference.module} has no {names[0]}"
+    elif name:
+        problem = f"{reference.module}:{name} is {value!r:.60}"
+    else:
+        problem = f"{reference.module} has neither application nor app"
+    raise StartFailed(f"{text}: {problem}, expected a WSGI application, such as one of Flask")
 
 
 def parse(text: str) -> Reference:
@@ -159,7 +198,7 @@ def _import_file(reference: Reference, file: Path) -> ModuleType:
     return module
 
 
-def _traceback(text: str, error: BaseException) -> str:
+def _traceback(text: str, error: BaseException, problem: str = "cannot be imported") -> str:
     """The traceback from the user's first frame to the last, without frames of this package."""
     trace = traceback.TracebackException.from_exception(error)
     own = next((n for n, frame in enumerate(trace.stack) if not _imports(frame.filename)), None)
@@ -169,7 +208,7 @@ def _traceback(text: str, error: BaseException) -> str:
             del trace.stack[-1]
     else:
         trace.stack.clear()
-    return f"{text} cannot be imported:\n{''.join(trace.format()).rstrip()}"
+    return f"{text} {problem}:\n{''.join(trace.format()).rstrip()}"
 
 
 def _imports(filename: str) -> bool:

@@ -20,9 +20,9 @@ from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.resources.root import pages_folder
 from pushserver.server import signals
 from pushserver.server.address import LOOPBACK, PORT, host_and_port
-from pushserver.server.build import build, with_app
+from pushserver.server.build import build, with_app, without_default_source
 from pushserver.server.exit_status import ExitStatus
-from pushserver.server.loading import file_of, load
+from pushserver.server.loading import file_of, load, load_wsgi
 from pushserver.server.log_output import daemon_observer
 from pushserver.server.logging import escape_output
 from pushserver.server.reloading import Reloader, Retrier, Watched, history_file, inherit
@@ -51,6 +51,7 @@ class Options(usage.Options):
     optParameters: ClassVar = [
         ["config", "c", None, "Configuration file (TOML)."],
         ["app", "a", None, "Application to run, such as ticker:app or ticker.py."],
+        ["wsgi", None, None, "WSGI application to serve, such as web:app (of Flask or Django)."],
         ["host", None, None, f"Address to listen on. [default: {LOOPBACK}]"],
         ["port", "p", None, f"Port to listen on. [default: {PORT}]"],
     ]
@@ -62,7 +63,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         # In optParameters, the help would have "[default: ]" for each.
-        self.update(config="", app="", host="", listen=[])
+        self.update(config="", app="", wsgi="", host="", listen=[])
 
     def opt_listen(self, endpoint: str) -> None:
         """ENDPOINT to listen on, in place of --host and --port; repeatable."""
@@ -173,8 +174,9 @@ def make(
         options["config"] = os.path.abspath(options["config"])
     private = _private(options)
     on = shortcuts(environment)
+    wsgi = load_wsgi(config.server.wsgi) if config.server.wsgi else None
     beside = "" if app is None or not private else os.path.dirname(os.path.abspath(private))
-    service = build(config, reactor, types=types, app=app, shortcuts=on, beside=beside)
+    service = build(config, reactor, types=types, app=app, shortcuts=on, beside=beside, wsgi=wsgi)
     service.live.allow(load)
     if options.parent is not None:
         service.observer = daemon_observer(
@@ -189,8 +191,12 @@ def complete(
     """The configuration of a server with these options; raises StartFailed."""
     application = app is not None or bool(options["app"])
     config = configure(options, environment, types, application)
+    if options["wsgi"]:
+        config = replace(config, server=replace(config.server, wsgi=options["wsgi"]))
     if app is not None:
         config = with_app(config, app)
+    elif config.server.wsgi:
+        config = without_default_source(config)
     if options["debug"]:
         levels = {**config.log.levels, "connections": "debug"}
         config = replace(config, log=replace(config.log, levels=levels))

@@ -42,6 +42,7 @@ from pushserver.usercode.reactor import Reactor
 from pushserver.web.mount import Mounted
 from pushserver.web.resource import RETRY, Refusal, Refusing
 from pushserver.web.site import PushSite
+from pushserver.wsgi.gateway import Gateway
 
 SWEEP_SECONDS = 60.0
 ABORT_SECONDS = 1.0
@@ -69,9 +70,11 @@ class PushService(MultiService):
         wrap: Callable[[IProtocolFactory], IProtocolFactory] | None = None,
         readiness: Readiness | None = None,
         pulse: Pulse | None = None,
+        gateway: Gateway | None = None,
     ):
         """`wrap`: see `Listener`."""
         super().__init__()
+        self.gateway = gateway
         self._readiness = readiness or Readiness(storage)
         self._pulse = pulse or Pulse(node.monotonic)
         self.ports = Ports(reactor, site, wrap)
@@ -221,6 +224,8 @@ class PushService(MultiService):
     async def _end_app(self) -> None:
         if self._app is not None:
             await maybeDeferred(self._app.stopService)
+        if self.gateway is not None:
+            self.gateway.close()
 
     async def _close_store(self) -> None:
         if self._storage is not None:

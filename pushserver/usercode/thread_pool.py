@@ -68,8 +68,9 @@ class _Call:
 class ThreadPool:
     """Up to `most` daemon threads, started when they are needed.
 
-    One group uses at most half of them, so that a slow handler does not block the others. A
-    mandatory call gets an extra thread if all are in use, unless a call of its group is running.
+    One group uses at most `share` of them, by default half, so that a slow handler does not block
+    the others. A mandatory call gets an extra thread if all are in use, unless a call of its group
+    is running. `name` is the beginning of the threads' names.
 
     A call that is cancelled while it waits for a thread is not made. A running call cannot be
     stopped: its thread is free when the call returns. `monotonic` is the steady clock.
@@ -77,11 +78,19 @@ class ThreadPool:
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorFromThreads, monotonic: Callable[[], float], most: int):
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        monotonic: Callable[[], float],
+        most: int,
+        share: int = 0,
+        name: str = "handler",
+    ):
+        self._name = name
         self._reactor = reactor
         self._monotonic = monotonic
         self._most = most
-        self._share = max(1, most // 2)
+        self._share = share or max(1, most // 2)
         self._workers: list[ThreadWorker] = []
         self._idle: list[ThreadWorker] = []
         self._running: Counter[Hashable] = Counter()
@@ -151,7 +160,7 @@ class ThreadPool:
     def _start(self, call: _Call) -> None:
         """Start a call; raises RuntimeError, and changes nothing, if no thread can be started."""
         new = not self._idle
-        worker = ThreadWorker(f"handler {len(self._workers)}") if new else self._idle[-1]
+        worker = ThreadWorker(f"{self._name} {len(self._workers)}") if new else self._idle[-1]
         result = worker.call(self._reactor, call.function)
         if new:
             self._workers.append(worker)

@@ -80,6 +80,9 @@ def test_a_link_has_a_target(document: Path) -> None:
             }, target
 
 
+OTHER_PROGRAMS = {"Pages", "A Flask application", "Embedding"}
+
+
 class TestTheReferenceOfApplications:
     @pytest.fixture
     def module(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -91,7 +94,7 @@ class TestTheReferenceOfApplications:
             block.text
             for title in blocks
             for block in blocks[title]
-            if block.language == "python" and title not in ("Pages", "Embedding")
+            if block.language == "python" and title not in OTHER_PROGRAMS
         ]
         for text in texts:
             exec(compile(text, "applications.md", "exec"), vars(module))

@@ -32,6 +32,7 @@ The server, from the inside out
     Reader        tools         the same for a one-way stream
     IoClient      socketio      the same for Socket.IO
     Server        web           the whole server on a memory_reactor, for bytes in and bytes out
+    WsgiServer    wsgi          the same with a WSGI application, whose threads are real
     Line          web           a TCP connection to it; may be slow to read, full, cut
     Socket        web           a WebSocket to it
     connect, head heads         handshakes byte by byte, on every kind of transport

@@ -183,7 +183,7 @@ class TestLevels:
         assert self.heard(chosen, namespace)[0] == "debug"
 
     def test_an_unknown_part_is_an_error(self) -> None:
-        with pytest.raises(ValueError, match=r"levels: expected app, .* or web, value 'sauces'"):
+        with pytest.raises(ValueError, match=r"levels: expected app, .* or wsgi, value 'sauces'"):
             Log(levels={"sauces": "debug"})
 
     def test_parts_are_the_folders_that_log(self) -> None:

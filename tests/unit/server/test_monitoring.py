@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
+from wsgiref.simple_server import demo_app
 
 import pytest
 from prometheus_client import Metric
@@ -54,7 +55,7 @@ class World:
         )
         reactor = memory_reactor()
         self.file = folder / "a.db"
-        self.service: PushService = build(config, reactor, app=PushServer())
+        self.service: PushService = build(config, reactor, app=PushServer(wsgi=demo_app))
         base = self.service.live._base
         self.collector: ServerCollector = base.collector
         self.collector._pulse.turns = LongestTurn()
@@ -63,6 +64,8 @@ class World:
         self.room = base.node.history.room
         self.storage: Any = self.collector._storage
         self.pool: Any = self.collector._threads
+        assert self.service.gateway is not None
+        self.wsgi_pool: Any = self.service.gateway._pool
         [self.runner] = cast(Any, self.service.sources)
 
     def families(self) -> list[Metric]:
@@ -104,9 +107,9 @@ def _wait_for_a_commit(world: World) -> None:
     world.storage._batcher._queue._bytes += 500
 
 
-def _use_threads(world: World) -> None:
-    world.pool._running["a"] += 1
-    world.pool._waiting["a"] = {Deferred(): None}
+def _use_threads(pool: Any) -> None:
+    pool._running["a"] += 1
+    pool._waiting["a"] = {Deferred(): None}
 
 
 MOVES: dict[str, Callable[[World], object]] = {
@@ -140,8 +143,10 @@ MOVES: dict[str, Callable[[World], object]] = {
     "source_restarts_total": lambda world: setattr(world.runner, "_restarts", 1),
     "handler_seconds": lambda world: world.metrics.handled("job", 0.1),
     "handler_failures_total": count("handler_failures", "job"),
-    "handler_threads": _use_threads,
-    "handler_calls_waiting": _use_threads,
+    "handler_threads": lambda world: _use_threads(world.pool),
+    "handler_calls_waiting": lambda world: _use_threads(world.pool),
+    "wsgi_threads": lambda world: _use_threads(world.wsgi_pool),
+    "wsgi_requests_waiting": lambda world: _use_threads(world.wsgi_pool),
     "reactor_lag_seconds": lambda world: world.collector._pulse.lag.observe(0.1),
     "reactor_longest_turn_seconds": lambda world: setattr(
         world.collector._pulse.turns, "longest", 0.3

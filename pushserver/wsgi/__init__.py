@@ -1,0 +1,1 @@
+"""WSGI applications, which are served beside the server's own URLs."""

@@ -1,0 +1,1 @@
+"""WSGI applications in real threads, and the whole server on a memory_reactor."""
