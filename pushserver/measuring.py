@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 from zlib import decompressobj
 from zlib import error as BadGzip
 
-from pushserver.diagnosis.client_findings import LONG_POLL, WEBSOCKET, Answer, Measured
+from pushserver.diagnosis.client_findings import LONG_POLL, WEBSOCKET, Answer, Measured, front
 from pushserver.opener import ServerRequest, make_request, printable, read_body
 
 MAX_STATUS = 4_194_304
@@ -65,7 +65,9 @@ class Meter:
             return Measured(self._url, self._wait, live), {}
         # Before the transports: the refusals of these measurements are not of interest.
         asked = time.time()
-        status, body = self._ask("/status", MAX_STATUS)
+        proxy = front(live)
+        path = f"/status?proxy={quote(proxy)}" if proxy else "/status"
+        status, body = self._ask(path, MAX_STATUS)
         found = _object(body) if status.status == 200 else {}
         facts = found.get("facts")
         facts = facts if isinstance(facts, dict) else {}
@@ -74,7 +76,10 @@ class Meter:
         if isinstance(now, (int, float)):
             ahead = now - (asked + status.seconds / 2)
         request = facts.get("request")
-        origin = request.get("origin", "") if isinstance(request, dict) else ""
+        request = request if isinstance(request, dict) else {}
+        origin, headers = request.get("origin", ""), request.get("headers")
+        if isinstance(headers, dict):
+            proxy = front(live, headers)
         stream = f"/connection/sse?cf_connect={quote(_CONNECT.decode())}"
         poll = f"/channels/{quote(self._channel, safe='')}?since=now&wait={self._wait}"
         measurements: dict[str, Callable[[], Answer]] = {
@@ -86,7 +91,9 @@ class Meter:
         with ThreadPoolExecutor(len(measurements)) as threads:
             running = {name: threads.submit(call) for name, call in measurements.items()}
             transports = {name: future.result() for name, future in running.items()}
-        measured = Measured(self._url, self._wait, live, status, str(origin), ahead, transports)
+        measured = Measured(
+            self._url, self._wait, live, status, str(origin), ahead, proxy, transports
+        )
         return measured, found
 
     # --- requests ---------------------------------------
@@ -180,9 +187,9 @@ class Meter:
                 with closing(response):
                     kept = {name: printable(response.headers.get(name, "")) for name in _KEPT}
                     kept = {name: value for name, value in kept.items() if value}
-                    answer = Answer(
-                        response.status, seconds=time.monotonic() - started, headers=kept
-                    )
+                    lower = all(name.islower() for name in response.headers)
+                    seconds = time.monotonic() - started
+                    answer = Answer(response.status, seconds=seconds, headers=kept, lower=lower)
                     if response.status != good:
                         return replace(answer, problem=_message(response))
                     for _ in read(connection, response):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pushserver.auth.origin import host_name, host_port
 from pushserver.diagnosis.finding import Finding
-from pushserver.diagnosis.remedies import UPGRADE, remedy, sent_headers
+from pushserver.diagnosis.proxies import Fault, proxy_named, recognised
+from pushserver.diagnosis.remedies import remedy
 
 LATE_SECONDS = 1.0
 """The delay of an event, beyond the time of another request, from which a finding warns."""
@@ -19,13 +20,6 @@ CLOCK_SECONDS = 2.0
 WEBSOCKET = "WebSocket"
 LONG_POLL = "long-poll"
 
-UNBUFFERED = """\
-# nginx, in the location:
-proxy_buffering off;
-gzip off;"""
-TIMEOUT = """\
-# nginx, in the location:
-proxy_read_timeout 75s;"""
 _GATEWAY = (502, 503, 504)
 
 
@@ -36,7 +30,7 @@ class Answer:
     `seconds`: until the head. `events`: until each event, of which a stream has a second one, the
     reply to a command that is sent after the first. `late`: whether the time limit of the next
     event was over. `problem` is also the message of an answer that refuses. `headers`: some of
-    them, with names in lower case.
+    them, with names in lower case. `lower`: whether all names were in lower case.
     """
 
     status: int = 0
@@ -45,6 +39,7 @@ class Answer:
     events: Sequence[float] = ()
     late: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    lower: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +48,8 @@ class Measured:
 
     `live`: the answer of `/health/live`. `status`: that of `/status`, and `origin` the server's own
     origin in it, empty if unknown. `ahead`: the seconds by which the clock of the server is ahead
-    of that of the client, None if unknown. `transports`: the answers by transport; only a URL with
-    a good `live` has some.
+    of that of the client, None if unknown. `proxy`: the kind of proxy in front, empty if unknown.
+    `transports`: the answers by transport; only a URL with a good `live` has some.
     """
 
     url: str
@@ -63,6 +58,7 @@ class Measured:
     status: Answer = Answer()
     origin: str = ""
     ahead: float | None = None
+    proxy: str = ""
     transports: Mapping[str, Answer] = field(default_factory=dict)
 
 
@@ -104,11 +100,24 @@ def _reached(measured: Measured) -> Finding:
     return Finding("error", name, text, f"curl -i {quoted}")
 
 
+def front(answer: Answer, request: Collection[str] = ()) -> str:
+    """The name of the kind of proxy in front, empty if unknown.
+
+    `request`: the names of the headers that arrived at the server.
+    """
+    headers = answer.headers
+    return recognised(headers.get("server", ""), headers.get("via", ""), answer.lower, request)
+
+
 def _front(measured: Measured) -> Iterator[Finding]:
     headers = measured.live.headers
     names = [headers.get("server", ""), headers.get("via", "")]
     others = [name for name in names if name and name != "pushserver"]
-    text = f"a proxy: {', '.join(others)}" if others else "no proxy that names itself"
+    text = "no proxy that names itself"
+    if others:
+        text = f"a proxy: {', '.join(others)}"
+    elif measured.proxy:
+        text = f"a proxy, as its headers show: {measured.proxy}"
     yield Finding("ok", "in front", text)
 
 
@@ -130,7 +139,7 @@ def _origin(measured: Measured) -> Iterator[Finding]:
     ours, theirs = urlsplit(measured.url), urlsplit(measured.origin)
     secure = ours.scheme == "https"
     hosts = {(host_name(url.netloc), host_port(url.netloc, secure)) for url in (ours, theirs)}
-    headers = ["Host"] if len(hosts) > 1 else []
+    headers: list[Fault] = ["Host"] if len(hosts) > 1 else []
     if ours.scheme != theirs.scheme:
         headers.append("X-Forwarded-Proto")
     if headers:
@@ -138,46 +147,51 @@ def _origin(measured: Measured) -> Iterator[Finding]:
             f"the server believes that its own URL is {measured.origin}, and refuses the pages of"
             f" {ours.scheme}://{ours.netloc}; the proxy does not send {' and '.join(headers)}"
         )
-        yield Finding("error", "origin", text, sent_headers(headers))
+        yield Finding("error", "origin", text, proxy_named(measured.proxy).fix(*headers))
     else:
         yield Finding("ok", "origin", f"the server knows its URL as {measured.origin}")
 
 
 def _transport(name: str, answer: Answer, measured: Measured) -> Finding:
+    proxy = proxy_named(measured.proxy)
     good = 101 if name == WEBSOCKET else 200
     if answer.status == good and answer.events:
         return _event(name, answer, measured)
     if answer.status in (0, good) and answer.late:
         if name == WEBSOCKET:
             text = f"no answer within {measured.wait:g} s"
-            return Finding("error", name, text, UPGRADE)
+            return Finding("error", name, text, proxy.fix("Upgrade"))
         if name == LONG_POLL:
             text = f"no answer {measured.wait:g} s after its time was over"
-            return Finding("error", name, text, UNBUFFERED)
+            return Finding("error", name, text, proxy.fix("streams"))
         text = f"no event arrives within {measured.wait:g} s: a proxy buffers the stream"
-        return Finding("error", name, text, UNBUFFERED)
+        return Finding("error", name, text, proxy.fix("streams"))
     if answer.status == good:
         text = f"closed before the first event: {answer.problem or 'no reason'}"
-        return Finding("error", name, text, UPGRADE if name == WEBSOCKET else UNBUFFERED)
+        return Finding(
+            "error", name, text, proxy.fix("Upgrade" if name == WEBSOCKET else "streams")
+        )
     return _refused(name, answer, measured)
 
 
 def _event(name: str, answer: Answer, measured: Measured) -> Finding:
-    first = answer.events[0]
+    proxy, first = proxy_named(measured.proxy), answer.events[0]
     if name == LONG_POLL:
         return Finding("ok", name, f"works; answered after {_shown(first)}")
     if answer.problem:
         text = f"the event after the first one does not arrive within {measured.wait:g} s"
         if answer.late:
-            return Finding("error", name, f"{text}: a proxy buffers the stream", UNBUFFERED)
+            return Finding(
+                "error", name, f"{text}: a proxy buffers the stream", proxy.fix("streams")
+            )
         text = f"closed after the first event: {answer.problem}"
-        return Finding("error", name, text, TIMEOUT)
+        return Finding("error", name, text, proxy.fix("time"))
     delay = max(
         [first - measured.live.seconds, *(answer.events[-1] - each for each in answer.events)]
     )
     if delay > LATE_SECONDS:
         text = f"an event is {_shown(delay)} late: a proxy collects bytes for that long"
-        return Finding("warning", name, text, UNBUFFERED)
+        return Finding("warning", name, text, proxy.fix("streams"))
     text = f"works; the first event arrives after {_shown(first)}"
     if len(answer.events) > 1:
         text += f", the next one {_shown(answer.events[1] - first)} after its cause"
@@ -185,16 +199,20 @@ def _event(name: str, answer: Answer, measured: Measured) -> Finding:
 
 
 def _refused(name: str, answer: Answer, measured: Measured) -> Finding:
+    proxy = proxy_named(measured.proxy)
     text = f"{answer.status}: {answer.problem or 'no reason'}" if answer.status else answer.problem
-    if answer.status == 504:
-        return Finding("error", name, f"{text}; the proxy does not wait long enough", TIMEOUT)
+    if answer.status in (502, 504):
+        # Apache answers 502 after its time.
+        return Finding(
+            "error", name, f"{text}; the proxy does not wait long enough", proxy.fix("time")
+        )
     if answer.status in (401, 403) and name == LONG_POLL and "may not use" not in answer.problem:
         # The channel is not for everybody, which is no fault of a proxy.
         command = f"pushserver doctor {shlex.quote(measured.url)} --api-key-file FILE"
         return Finding("note", name, f"not measured, {text}", command)
     if name == WEBSOCKET and (answer.status in (0, 200, 404, 426) or not answer.problem):
-        return Finding("error", name, text, UPGRADE)
-    return Finding("error", name, text, remedy(answer.status, answer.problem, {}))
+        return Finding("error", name, text, proxy.fix("Upgrade"))
+    return Finding("error", name, text, remedy(answer.status, answer.problem, {}, proxy=proxy))
 
 
 def _status(measured: Measured) -> Iterator[Finding]:

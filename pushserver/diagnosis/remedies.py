@@ -9,6 +9,7 @@ from dataclasses import fields
 
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Server
+from pushserver.diagnosis.proxies import UNKNOWN, Fault, Proxy
 
 SETTINGS = {
     field.name: f"{section}.{field.name}"
@@ -20,24 +21,10 @@ SETTINGS = {
 LOG = "journalctl -u pushserver -n 50"
 """Shows the last lines of the log of a unit."""
 
-UPGRADE = """\
-# nginx, in http {}:
-map $http_upgrade $connection_upgrade { default upgrade; '' ''; }
-# nginx, in the location:
-proxy_http_version 1.1;
-proxy_set_header Upgrade $http_upgrade;
-proxy_set_header Connection $connection_upgrade;"""
-FORWARDED_FOR = """\
-# nginx, in the location:
-proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"""
 _PROXY_HEADER = """\
 # haproxy.cfg, at the server of the backend:
 send-proxy-v2"""
 _WITHOUT_HEADER = "[server]\nproxy_protocol = false"
-_HEADERS = {
-    "Host": "proxy_set_header Host $http_host;",
-    "X-Forwarded-Proto": "proxy_set_header X-Forwarded-Proto $scheme;",
-}
 _NEW_KEY = "pushserver key new --name NAME --may publish  # its users send the key as X-API-Key"
 
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -70,21 +57,23 @@ def configured(setting: str, value: object) -> str:
     return f"[{section}]\n{name} = {json.dumps(value)}"
 
 
-def sent_headers(headers: list[str]) -> str:
-    """The lines of nginx that forward these headers, `Host` and `X-Forwarded-Proto`."""
-    return "\n".join(["# nginx, in the location:", *(_HEADERS[name] for name in headers)])
-
-
-def remedy(status: int, reason: str, limits: Mapping[str, object], address: str = "") -> str:
+def remedy(
+    status: int,
+    reason: str,
+    limits: Mapping[str, object],
+    address: str = "",
+    proxy: Proxy = UNKNOWN,
+) -> str:
     """The text to paste against a refusal of a peer with this address.
 
     `limits`: the present values of `[limits]`; a limit in the remedy is twice its value.
+    `proxy`: the one in front.
     """
     setting = setting_of(reason)
     if page := _PAGE.search(reason):
-        return _for_page(page[1], reason)
-    if proxy := _PROXY.search(reason):
-        return configured("server.trusted_proxies", [_address(proxy[1])])
+        return _for_page(page[1], reason, proxy)
+    if near := _PROXY.search(reason):
+        return configured("server.trusted_proxies", [_address(near[1])])
     if "not one of trusted_proxies" in reason:
         return configured("server.trusted_proxies", [address])
     if "is one of trusted_proxies" in reason:
@@ -92,7 +81,7 @@ def remedy(status: int, reason: str, limits: Mapping[str, object], address: str 
     if host := _HOST.search(reason):
         return configured("server.names", [re.sub(r":[0-9]+\Z", "", host[1])])
     if status == 426 or "Upgrade" in reason or "HTTP/1.0" in reason:
-        return UPGRADE
+        return proxy.fix("Upgrade")
     section, _, name = setting.rpartition(".")
     value = limits.get(name)
     if section == "limits" and isinstance(value, (int, float)):
@@ -104,17 +93,17 @@ def remedy(status: int, reason: str, limits: Mapping[str, object], address: str 
     return f"{LOG} | grep 'refused {status}'"
 
 
-def _for_page(origin: str, reason: str) -> str:
+def _for_page(origin: str, reason: str, proxy: Proxy) -> str:
     """A page that may not connect is another site's, or the server's own behind a proxy."""
     allowed = configured("server.allowed_origins", [origin])
     other = f"# if this page may connect, in the configuration:\n{allowed}"
-    if proxy := _PROXY.search(reason):
-        own = configured("server.trusted_proxies", [_address(proxy[1])])
-        return f"# if {proxy[1]} is the server's proxy, in the configuration:\n{own}"
-    headers = _SENT.findall(reason.partition("has to send")[2])
+    if near := _PROXY.search(reason):
+        own = configured("server.trusted_proxies", [_address(near[1])])
+        return f"# if {near[1]} is the server's proxy, in the configuration:\n{own}"
+    headers: list[Fault] = _SENT.findall(reason.partition("has to send")[2])
     if not headers:
         return other
-    return f"# if the page is the server's own, behind a proxy:\n{sent_headers(headers)}\n{other}"
+    return f"# if the page is the server's own, behind a proxy:\n{proxy.fix(*headers)}\n{other}"
 
 
 def _address(text: str) -> str:

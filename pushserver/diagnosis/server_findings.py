@@ -11,14 +11,8 @@ from typing import cast
 from pushserver.auth.origin import loopback_address
 from pushserver.diagnosis.facts import Facts, RequestFacts, StoreFacts
 from pushserver.diagnosis.finding import Finding
-from pushserver.diagnosis.remedies import (
-    FORWARDED_FOR,
-    LOG,
-    UPGRADE,
-    configured,
-    remedy,
-    sent_headers,
-)
+from pushserver.diagnosis.proxies import Proxy, proxy_named, recognised
+from pushserver.diagnosis.remedies import LOG, configured, remedy
 
 NEARLY = 0.8
 """The part of a limit at which a finding warns."""
@@ -29,16 +23,20 @@ LOW_BYTES = 268_435_456
 """Free space of the disk of the store below which a finding warns, or the size of its file."""
 
 
-def server_findings(facts: Facts) -> list[Finding]:
-    """All findings; those of one subject follow each other."""
+def server_findings(facts: Facts, proxy: str = "") -> list[Finding]:
+    """All findings; those of one subject follow each other.
+
+    `proxy`: the name of the kind of proxy in front, as `recognised` returns it.
+    """
+    front = proxy_named(proxy or recognised(request=facts.request.headers))
     return [
         *_versions(facts),
         *_checks(facts),
         *_connections(facts),
         *_store(facts.store),
         *_sources(facts),
-        *_request(facts.request, facts.has_keys),
-        *_refusals(facts),
+        *_request(facts.request, facts.has_keys, front),
+        *_refusals(facts, front),
     ]
 
 
@@ -124,7 +122,7 @@ def _sources(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", "sources", f"all of {len(facts.sources)} work")
 
 
-def _request(request: RequestFacts, has_keys: bool) -> Iterator[Finding]:
+def _request(request: RequestFacts, has_keys: bool, proxy: Proxy) -> Iterator[Finding]:
     headers = ", ".join(f"{name}: {value}" for name, value in request.headers.items())
     peer = request.peer or "a Unix socket"
     text = f"{request.version} from {peer}, with {headers or 'no header about the sender'}"
@@ -133,11 +131,11 @@ def _request(request: RequestFacts, has_keys: bool) -> Iterator[Finding]:
         return
     if request.version == "HTTP/1.0":
         text = "the proxy speaks HTTP/1.0, which has no WebSockets"
-        yield Finding("warning", "headers", text, UPGRADE)
+        yield Finding("warning", "headers", text, proxy.fix("Upgrade"))
     names = {name.lower() for name in request.headers}
     if not names & {"x-forwarded-for", "forwarded"}:
         text = f"the proxy does not send X-Forwarded-For: the address of all its clients is {peer}"
-        yield Finding("warning", "headers", text, FORWARDED_FOR)
+        yield Finding("warning", "headers", text, proxy.fix("X-Forwarded-For"))
     elif not request.trusted:
         yield Finding(
             "warning",
@@ -148,7 +146,7 @@ def _request(request: RequestFacts, has_keys: bool) -> Iterator[Finding]:
         )
     if not names & {"x-forwarded-proto", "forwarded"}:
         text = "the proxy does not send X-Forwarded-Proto, which pages over https need"
-        yield Finding("warning", "headers", text, sent_headers(["X-Forwarded-Proto"]))
+        yield Finding("warning", "headers", text, proxy.fix("X-Forwarded-Proto"))
     near = request.peer is None or loopback_address(request.peer)
     if near and not has_keys:
         yield Finding(
@@ -159,7 +157,7 @@ def _request(request: RequestFacts, has_keys: bool) -> Iterator[Finding]:
         )
 
 
-def _refusals(facts: Facts) -> Iterator[Finding]:
+def _refusals(facts: Facts, proxy: Proxy) -> Iterator[Finding]:
     if not facts.refusals:
         yield Finding("ok", "refusals", "none since the start")
     for refusal in facts.refusals:
@@ -170,7 +168,7 @@ def _refusals(facts: Facts) -> Iterator[Finding]:
             "warning",
             "refusals",
             f"{event} {refusal.address}: {refusal.reason} ({times} {last})",
-            remedy(refusal.status, refusal.reason, facts.limits, refusal.address),
+            remedy(refusal.status, refusal.reason, facts.limits, refusal.address, proxy),
         )
 
 

@@ -18,8 +18,9 @@ class StatusResource(LeafResource):
     """`{"time", "sources": [...], "handlers": [...]}` of one channel, with `?channel=NAME`.
 
     Without it, `{"facts": {...}, "findings": [...]}` of the server, for keys that may administer
-    all of it. `facts` returns those with the facts about the request, `sources` returns the status
-    of each source, `failures` the last failures of the handlers for a channel, `clock` Unix
+    all of it, with fixes for the kind of proxy in `?proxy=NAME`, or for the one that the headers of
+    the request show. `facts` returns those with the facts about the request, `sources` returns the
+    status of each source, `failures` the last failures of the handlers for a channel, `clock` Unix
     seconds.
     """
 
@@ -44,7 +45,9 @@ class StatusResource(LeafResource):
             if key is None or not key.allows("admin", None):
                 return _denied(request, "the server is only for keys with the scope admin")
             facts = self._facts(request)
-            return answer_json(request, {"facts": facts, "findings": server_findings(facts)})
+            [proxy] = request.args.get(b"proxy", [b""])[:1]
+            findings = server_findings(facts, proxy.decode("utf-8", "replace"))
+            return answer_json(request, {"facts": facts, "findings": findings})
         name = "" if key is None else _name(request)
         if key is None or not key.allows("publish", name):
             return _denied(request, "a channel is only for those who may publish")

@@ -8,15 +8,17 @@ import pytest
 
 from pushserver.diagnosis.client_findings import (
     LONG_POLL,
-    TIMEOUT,
-    UNBUFFERED,
     WEBSOCKET,
     Answer,
     Measured,
     client_findings,
 )
 from pushserver.diagnosis.finding import Finding
-from pushserver.diagnosis.remedies import UPGRADE
+from pushserver.diagnosis.proxies import APACHE, UNKNOWN
+
+UPGRADE = UNKNOWN.fix("Upgrade")
+UNBUFFERED = UNKNOWN.fix("streams")
+TIMEOUT = UNKNOWN.fix("time")
 
 URL = "https://push.example"
 GOOD = Measured(
@@ -26,6 +28,7 @@ GOOD = Measured(
     Answer(200),
     URL,
     0.3,
+    "",
     {
         WEBSOCKET: Answer(101, events=[0.02]),
         "HTTP stream": Answer(200, events=[0.02, 0.03]),
@@ -118,6 +121,7 @@ def test_a_redirect_cannot_add_a_command(location: str) -> None:
         ("HTTP stream", Answer(200, events=[0.1, 1.9]), "warning", "1.8 s late", UNBUFFERED),
         ("HTTP stream", Answer(500, "Oops"), "error", "500: Oops", "grep 'refused 500'"),
         (LONG_POLL, Answer(504, "Gateway Time-out"), "error", "does not wait", TIMEOUT),
+        (LONG_POLL, Answer(502, "Proxy Error"), "error", "does not wait", TIMEOUT),
         (LONG_POLL, Answer(401, "needs a token"), "note", "not measured", "--api-key-file"),
         (LONG_POLL, Answer(403, FOREIGN), "error", "may not use", "allowed_origins"),
         (LONG_POLL, Answer(200, "timed out", late=True), "error", "no answer", UNBUFFERED),
@@ -183,9 +187,21 @@ def test_without_a_key_the_part_of_the_server_is_a_note() -> None:
     [
         ({"server": "nginx/1.22.1"}, "a proxy: nginx/1.22.1"),
         ({"server": "pushserver", "via": "1.1 Caddy"}, "a proxy: 1.1 Caddy"),
-        ({}, "no proxy"),
+        ({"server": "pushserver"}, "a proxy, as its headers show: HAProxy"),
     ],
 )
-def test_a_proxy_that_names_itself_is_shown(headers: dict[str, str], words: str) -> None:
+def test_a_proxy_is_shown(headers: dict[str, str], words: str) -> None:
     live = replace(GOOD.live, headers=headers)
-    assert words in client_findings(replace(GOOD, live=live))[1].text
+    assert words in client_findings(replace(GOOD, live=live, proxy="HAProxy"))[1].text
+
+
+def test_a_server_without_a_proxy_that_is_known_has_none() -> None:
+    assert "no proxy that names itself" in client_findings(GOOD)[1].text
+
+
+def test_the_fixes_are_those_of_the_proxy_in_front() -> None:
+    refused = Answer(426, "expected a WebSocket")
+    transports = {WEBSOCKET: refused, "SSE": Answer(200, events=[1.5])}
+    measured = replace(GOOD, transports=transports, proxy="Apache", origin="http://push.example")
+    fixes = [finding.fix for finding in problems(measured)]
+    assert fixes == [APACHE.fix(fault) for fault in ("X-Forwarded-Proto", "Upgrade", "streams")]

@@ -6,7 +6,8 @@ import tomllib
 
 import pytest
 
-from pushserver.diagnosis.remedies import FORWARDED_FOR, UPGRADE, configured, remedy, setting_of
+from pushserver.diagnosis.proxies import UNKNOWN
+from pushserver.diagnosis.remedies import configured, remedy, setting_of
 
 LIMITS = {"connections": 100, "connections_per_address": 7, "new_connections_per_second": 50}
 FOREIGN = (
@@ -85,8 +86,8 @@ def test_headers_that_a_proxy_has_to_send_are_given_as_lines_of_nginx() -> None:
 @pytest.mark.parametrize(
     ("status", "reason", "words"),
     [
-        (426, "expected a WebSocket", UPGRADE),
-        (400, "a proxy has to pass Upgrade on", UPGRADE),
+        (426, "expected a WebSocket", UNKNOWN.fix("Upgrade")),
+        (400, "a proxy has to pass Upgrade on", UNKNOWN.fix("Upgrade")),
         (401, "an API key is needed (auth.api_keys)", "pushserver key new"),
         (401, "the token has expired", "pushserver token check"),
         (404, "there is no such page", "grep 'refused 404'"),
@@ -107,10 +108,3 @@ def test_a_peer_cannot_add_a_line_to_the_configuration(origin: str) -> None:
 
 def test_values_are_those_of_toml() -> None:
     assert configured("store.path", 'a"b') == '[store]\npath = "a\\"b"'
-
-
-def test_lines_for_nginx_are_those_of_the_document(proxies_document: str) -> None:
-    for text in (UPGRADE, FORWARDED_FOR):
-        for line in text.splitlines():
-            if line.startswith("proxy_"):
-                assert line in proxies_document

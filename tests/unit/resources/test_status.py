@@ -209,6 +209,20 @@ class TestTheServer:
         assert (page["address"], page["count"], page["time"]) == ("127.0.0.1", 3, 1_000.0)
         assert "guess" not in json.dumps([key, page])
 
+    @pytest.mark.parametrize(
+        ("query", "line"),
+        [
+            ("?proxy=HAProxy", "http-request set-header X-Forwarded-Proto https if { ssl_fc }"),
+            ("?proxy=%FF", "proxy_set_header X-Forwarded-Proto $scheme;"),
+            ("", "proxy_set_header X-Forwarded-Proto $scheme;"),
+        ],
+    )
+    def test_has_fixes_for_the_proxy_in_front(
+        self, server: TestServer, query: str, line: str
+    ) -> None:
+        answer = ask(server, f"/status{query}", x_forwarded_for="192.0.2.1", x_api_key=KEY)
+        assert any(line in each["fix"] for each in answer.json["findings"])
+
     def test_shows_the_headers_of_a_request_and_how_they_count(self, server: TestServer) -> None:
         request = ask(
             server, "/status", x_forwarded_for="192.0.2.1", host="push.example", x_api_key=KEY
