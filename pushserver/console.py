@@ -1,4 +1,4 @@
-"""The output of the command line: its encoding, terminals, and pipes that nobody reads."""
+"""The command line: the output, pipes that nobody reads, and signals that end a command."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import json
 import os
 import re
 import select
+import signal
 import stat
 import sys
 import threading
-from contextlib import suppress
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, TextIO
 
 from pushserver.errors import PushServerError, escaped
 
@@ -89,3 +92,55 @@ def end_with_reader(out: TextIO) -> None:
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+class Ended(BaseException):
+    """A signal has come that ends the process; like KeyboardInterrupt, no Exception."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def raise_ended(number: int, _: FrameType | None) -> None:
+    """Raise Ended; a handler of signals."""
+    raise Ended(number)
+
+
+def end_by(number: int) -> None:
+    """End the process by this signal, so that its parent sees it."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    with suppress(ValueError, OSError):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def handle(handlers: dict[int, Any], name: str, handler: Any) -> None:
+    """Handle a signal, and add the handler before to `handlers`; not one that is ignored."""
+    number = getattr(signal, name, None)
+    if number is None or signal.getsignal(number) is signal.SIG_IGN:
+        # As with nohup.
+        return
+    handlers[number] = signal.signal(number, handler)
+
+
+def set_back(handlers: dict[int, Any]) -> None:
+    """Set the handlers as they were before `handle`."""
+    for number, handler in handlers.items():
+        # None: not set by Python.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """Leave the block in order, as by Ctrl-C, before a signal ends the process."""
+    handlers: dict[int, Any] = {}
+    try:
+        for name in ("SIGTERM", "SIGHUP", "SIGQUIT"):
+            handle(handlers, name, raise_ended)
+        yield
+    except Ended as ended:
+        end_by(ended.number)
+    finally:
+        set_back(handlers)

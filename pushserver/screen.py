@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TextIO
 
+from pushserver.console import handle, raise_ended, set_back
+
 # ECMA-48, and xterm's private modes: the alternate screen (1049), the cursor (25), and the wrap of
 # long lines (7), so that a character of unexpected width cannot scroll the screen.
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
@@ -22,14 +24,6 @@ _ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 MAX_COLUMNS, MAX_LINES = 500, 200
 """The most that is drawn; a terminal may say that it is larger."""
 _KEYS_AT_ONCE = 1_024
-
-
-class Ended(BaseException):
-    """A signal has come that ends the process; like KeyboardInterrupt, no Exception."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
 
 
 def is_screen(out: TextIO) -> bool:
@@ -136,9 +130,9 @@ def open_screen(out: TextIO) -> Iterator[Screen]:
     try:
         for name in _ENDING:
             if hasattr(signal, name):
-                _handle(handlers, name, _end)
-        _handle(handlers, "SIGTSTP", stop)
-        _handle(handlers, "SIGWINCH", lambda *_: None)
+                handle(handlers, name, raise_ended)
+        handle(handlers, "SIGTSTP", stop)
+        handle(handlers, "SIGWINCH", lambda *_: None)
         woken = signal.set_wakeup_fd(screen.note(), warn_on_full_buffer=False)
         quiet.begin()
         screen.enter()
@@ -152,22 +146,8 @@ def open_screen(out: TextIO) -> Iterator[Screen]:
             screen.leave()
         quiet.end()
         signal.set_wakeup_fd(woken)
-        for number, handler in handlers.items():
-            # None: not set by Python.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        set_back(handlers)
         screen.close()
-
-
-def _handle(handlers: dict[int, Any], name: str, handler: Any) -> None:
-    number = getattr(signal, name, None)
-    if number is None or signal.getsignal(number) is signal.SIG_IGN:
-        # As with nohup.
-        return
-    handlers[number] = signal.signal(number, handler)
-
-
-def _end(number: int, _: FrameType | None) -> None:
-    raise Ended(number)
 
 
 def _keys() -> int | None:

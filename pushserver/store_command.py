@@ -6,9 +6,10 @@ import io
 import os
 import sys
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, TextIO
 
-from pushserver.console import CommandFailed, complain, shown_json
+from pushserver.console import CommandFailed, complain, orderly_end, shown_json
 
 
 def add_store_commands(commands: Any) -> None:
@@ -52,8 +53,14 @@ def _add(actions: Any, name: str, words: str, run: Any) -> Any:
     where.add_argument(
         "--config", metavar="FILE", help="the configuration of the server, which has its path"
     )
-    command.set_defaults(run=run)
+    command.set_defaults(run=partial(_in_order, run))
     return command
+
+
+def _in_order(run: Any, options: Any, out: TextIO) -> None:
+    """Run a command, which removes its unfinished file also when a signal ends the process."""
+    with orderly_end():
+        run(options, out)
 
 
 def _path(options: Any) -> str:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, TextIO
 
 from pushserver.api_call import Away, call_method
-from pushserver.console import complain, end_with_reader, shown_json
-from pushserver.screen import Ended, Screen, is_screen, open_screen
+from pushserver.console import Ended, complain, end_by, end_with_reader, shown_json
+from pushserver.screen import Screen, is_screen, open_screen
 from pushserver.top_report import Report, make_report
 from pushserver.top_view import SORTS, duration, view
 
@@ -97,7 +94,7 @@ def top(options: Any, out: TextIO) -> None:
             with open_screen(out) as screen:
                 _watch(options, server, report, screen)
         except Ended as ended:
-            _end_by(ended.number)
+            end_by(ended.number)
 
 
 def _follow(options: Any, server: Server, out: TextIO) -> None:
@@ -141,12 +138,3 @@ def _watch(options: Any, server: Server, report: Report, screen: Screen) -> None
 def _title(server: Server, report: Report) -> str:
     at = time.strftime("%H:%M:%S", time.localtime(report["time"]))
     return f"{report['version']} at {server.url}, up {duration(report['uptime'])}, {at}"
-
-
-def _end_by(number: int) -> None:
-    """End the process by this signal, so that its parent sees it."""
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    with suppress(ValueError, OSError):
-        signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)

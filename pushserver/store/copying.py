@@ -16,6 +16,7 @@ from pushserver.store.files import (
     new_file,
     quiet,
     sync,
+    unstoppable,
     was_closed,
     write_copy,
 )
@@ -79,10 +80,10 @@ def check_epoch_kept(name: str, closed: bool, epoch: str, seq: int, store: str) 
             )
 
 
-def replace(store: str, write: Callable[[str], None]) -> str:
+def replace(store: str, write: Callable[[str], None], keep: bool = True) -> str:
     """Put a file that `write` fills in the place of a stopped store; return the path of the old.
 
-    Raises StoreError, and the store is unchanged.
+    Without `keep`, the old one is removed. Raises StoreError, and the store is unchanged.
     """
     real = os.path.realpath(store) if os.path.islink(store) else store
     kept = ""
@@ -90,15 +91,18 @@ def replace(store: str, write: Callable[[str], None]) -> str:
         with new_file(store, _mode_of(real)) as new:
             write(new)
             _give(new, real)
-            # Until the log of the old store is moved.
+            sync(new)
+            # Both until the log of the old store is moved.
             held.callback(unlock, lock(new))
-            if os.path.exists(real):
+            held.enter_context(unstoppable())
+            if keep and os.path.exists(real):
                 kept = _keep(real)
-        for end in ("-wal", "-journal"):
+        for end in ("-wal", "-journal") if keep else ():
             with contextlib.suppress(FileNotFoundError):
                 os.replace(real + end, f"{kept or real + REPLACED}{end}")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{real}-shm")
+        for end in ("-wal", "-journal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(real + end)
         sync(os.path.dirname(real) or ".")
     return kept
 
@@ -142,18 +146,21 @@ def compact(store: str) -> tuple[int, int]:
 
     Raises StoreError, also if a server has the store open: its commits would wait for the end.
     """
-    with stopped(store):
-        with snapshot(store, is_stopped=True) as database:
-            running = meta(database, "running")
-        if running:
-            # Closing it would remove the log, which the next start needs.
+    with stopped(store), snapshot(store, is_stopped=True) as database:
+        if meta(database, "running"):
+            # Its log tells the next start which epoch it may keep.
             raise StoreError(
                 f"{store} was not closed in order: start the server, stop it, and try again"
             )
-        before = os.stat(store).st_size
-        try:
-            with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as database:
-                database.execute("VACUUM")
-        except sqlite3.Error as error:
-            raise StoreError(f"cannot compact {store}: {error}") from None
-        return before, os.stat(store).st_size
+        before = os.stat(store)
+        closed, keeps_epoch = was_closed(database), meta(database, "inode") == before.st_ino
+        database.execute("COMMIT")
+
+        def write(new: str) -> None:
+            # Not in place: a kill would leave a log without a record.
+            database.execute("VACUUM INTO ?", (new,))
+            with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as compacted:
+                mark_copy(compacted, closed, os.stat(new).st_ino if keeps_epoch else None)
+
+        replace(store, write, keep=False)
+        return before.st_size, os.stat(store).st_size

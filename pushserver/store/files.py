@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 
@@ -50,6 +51,22 @@ def new_file(path: str, mode: int = 0o600) -> Iterator[str]:
         why = error.strerror if isinstance(error, OSError) else error
         hint = "" if os.path.isdir(folder) else f"; there is no folder {folder}"
         raise StoreError(f"cannot write {path}: {why}{hint}") from None
+
+
+@contextlib.contextmanager
+def unstoppable() -> Iterator[None]:
+    """Ignore the signals that could end the process inside the block; in the main thread only."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+    before = {
+        number: signal.signal(number, signal.SIG_IGN)
+        for name in names
+        if (number := getattr(signal, name, None)) is not None
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def check_target(path: str, store: str, force: bool) -> None:

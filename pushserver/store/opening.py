@@ -152,12 +152,15 @@ def _upgrade(database: sqlite3.Connection, path: str, mode: int) -> str:
     if copy:
         with new_file(copy, mode) as new:
             write_copy(database, new, quiet)
+        # A log of the upgrade would have no record: after a kill it would count as another's.
+        database.execute("PRAGMA journal_mode=DELETE")
     with transaction(database):
         migrate(database, format_)
     if copy:
         # The space of the former tables; without room for the new file it is reused later.
         with contextlib.suppress(sqlite3.OperationalError):
             database.execute("VACUUM")
+        database.execute("PRAGMA journal_mode=WAL")
     return copy
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -284,7 +285,7 @@ def test_commands_without_permission_say_so(path: Path) -> None:
             backup(str(path), f"{path}.2")
         with pytest.raises(StoreError, match=r"cannot write .*: Permission denied"):
             restore(path_of_copy, str(path))
-        with pytest.raises(StoreError, match=r"cannot compact .*readonly"):
+        with pytest.raises(StoreError, match=r"cannot write .*: Permission denied"):
             compact(str(path))
     assert check(str(path)).publications == 3
 
@@ -398,6 +399,45 @@ def test_interrupted_backup_leaves_no_file(path: Path, copy: Path, error: BaseEx
     assert {file.name for file in path.parent.iterdir()} == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_signal_ends_a_command_after_its_unfinished_file_is_removed(
+    path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    published(path).stop()
+    ended: list[int] = []
+    monkeypatch.setattr("pushserver.console.end_by", ended.append)
+
+    def stop() -> Callable[[int, int], None]:
+        return lambda done, pages: os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("pushserver.store_command._progress", stop)
+    before = signal.getsignal(number)
+    main(["store", "backup", str(copy), "--store", str(path)])
+    assert ended == [number]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_signal_does_not_divide_a_restoration(
+    path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    published(path.with_name("other.db")).stop()
+    backup(str(path.with_name("other.db")), str(copy))
+    killed(published(path, last=5), path)
+    replace = os.replace
+
+    def stop(old: str, new: str) -> None:
+        os.kill(os.getpid(), number)
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stop)
+        kept = restore(str(copy), str(path))
+    assert check(kept).publications == 5
+    assert numbers(path)[1] == [1, 2, 3]
+
+
 def test_full_disk_at_the_sync_leaves_no_file(
     path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -451,6 +491,66 @@ def test_compacted_store_is_smaller_and_keeps_its_epoch(path: Path) -> None:
     again = Run(path, "sync")
     assert again.history.epoch == epoch
     again.stop()
+
+
+def test_compacted_copy_of_a_running_server_begins_a_new_epoch(path: Path, copy: Path) -> None:
+    run = published(path)
+    backup(str(path), str(copy))
+    run.stop()
+    restore(str(copy), str(path))
+    compact(str(path))
+    with pytest.raises(StoreError, match="its epoch cannot be kept"):
+        restore(str(path), str(copy), keep_epoch=True)
+    assert numbers(path) != (run.history.epoch, [1, 2, 3])
+
+
+def test_compaction_takes_over_a_log_and_removes_it(path: Path) -> None:
+    """A full disk at the stop leaves one."""
+    published(path).stop()
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("UPDATE meta SET value = '' WHERE name = 'wal'")
+        database.execute("PRAGMA wal_checkpoint")
+        database.execute("DELETE FROM publications WHERE offset < 3")
+        database.execute("UPDATE channels SET floor = 2, floor_seq = 2")
+        contents = {Path(f"{path}{end}"): Path(f"{path}{end}").read_bytes() for end in ("", "-wal")}
+    for file, content in contents.items():
+        file.write_bytes(content)
+    compact(str(path))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert check(str(path)).publications == 1
+
+
+KILLED = """
+import os, sqlite3, sys
+from functools import partial
+
+class Killed(sqlite3.Connection):
+    def execute(self, statement, *values):
+        result = super().execute(statement, *values)
+        if statement.startswith("VACUUM"):
+            os._exit(9)
+        return result
+
+sqlite3.connect = partial(sqlite3.connect, factory=Killed)
+from pushserver.store.copying import compact
+from pushserver.store.opening import open_database
+
+compact(sys.argv[1]) if sys.argv[2] == "compact" else open_database(sys.argv[1], 0o600)
+"""
+
+
+@pytest.mark.parametrize("work", ["compact", "upgrade"])
+def test_work_that_is_killed_leaves_a_store_that_starts(path: Path, work: str) -> None:
+    run = published(path)
+    epoch = run.history.epoch
+    run.stop()
+    if work == "upgrade":
+        sql(path, f"UPDATE meta SET value = {FORMAT - 1} WHERE name = 'format'")
+    arguments = [sys.executable, "-c", KILLED, str(path), work]
+    assert subprocess.run(arguments, timeout=60).returncode == 9
+    if work == "compact":
+        assert check(str(path)).publications == 3
+    assert numbers(path) == (epoch, [1, 2, 3])
 
 
 def test_store_of_a_killed_server_is_not_compacted(path: Path) -> None:
