@@ -11,7 +11,7 @@ VERSIONS := tests/unit $(addprefix tests/e2e/test_,start.py publishing.py recove
 	sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test check fast slow unit lowest pythons lint format pins bench bench-quick attacks restarts fuzz deb \
+.PHONY: help run test check fast slow unit lowest pythons lint format bundle pins bench bench-quick attacks restarts fuzz deb \
 	deb-test clean
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make fuzz     run every parser with random input (FUZZ=\"--seconds 600\")"
 	@echo "make deb      build a package for this Debian, in dist/"
 	@echo "make deb-test install it in a new Debian under systemd (as root; some minutes, before a release)"
+	@echo "make bundle   make static/bundle from the scripts and styles of the pages, after a change of them"
 	@echo "make pins     update the versions in constraints.txt"
 	@echo "make clean    remove everything that make created"
 
@@ -118,6 +119,10 @@ deb:
 
 deb-test: deb
 	@tools/deb-test
+
+bundle:
+	@tools/venv run
+	@$(BIN)/python tools/bundle
 
 pins:
 	@tools/pins

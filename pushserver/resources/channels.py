@@ -21,7 +21,7 @@ from pushserver.sessions.base import Transport
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.node import Node
 from pushserver.web.checks import check_no_navigation
-from pushserver.web.document import answer_page
+from pushserver.web.document import Document, answer_page
 from pushserver.web.gate import Gate
 from pushserver.web.mount import to_folder
 from pushserver.web.resource import (
@@ -55,9 +55,9 @@ class ChannelContext:
     node: Node
     upgrade: Open
     respond: Open
-    page: Callable[[str, str, int, bool, bool, bool], bytes]
+    page: Callable[[str, str, int, bool, bool, bool], Document]
     gate: Gate
-    list_page: Callable[[str, bool], bytes]
+    list_page: Callable[[str, bool], Document]
     bulks: Bulks = field(default_factory=Bulks)
 
 

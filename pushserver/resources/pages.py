@@ -8,6 +8,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pushserver import __version__
+from pushserver.resources.assets import Assets
+from pushserver.web.document import Document
 
 LIST_SIZE = 10
 CLIENT = "vendor/centrifuge-5.8.0/centrifuge.js"
@@ -26,14 +28,16 @@ def asset_folder(name: str) -> Path:
 
 
 class Pages:
-    """Renders the templates."""
+    """Renders the templates, with the URLs of these assets."""
 
-    def __init__(self) -> None:
+    def __init__(self, assets: Assets | None = None) -> None:
+        self._assets = Assets(asset_folder("static")) if assets is None else assets
         self._templates = Environment(
             loader=FileSystemLoader(asset_folder("templates")),
             autoescape=True,
             undefined=StrictUndefined,
         )
+        self._templates.globals.update(asset=self._assets.url, bundled=self._assets.bundled)
 
     def channel(
         self,
@@ -43,13 +47,13 @@ class Pages:
         front: bool,
         operator: bool = False,
         login: bool = False,
-    ) -> bytes:
+    ) -> Document:
         """The live page of a channel; `root` is the relative path to the server's root.
 
         `operator`: whether the page shows failures of sources and handlers, and a form that
         publishes. `login`: whether it has a field for a token or key from the beginning.
         """
-        return self._render(
+        html = self._render(
             "channel.html",
             channel=name,
             root=root,
@@ -59,10 +63,12 @@ class Pages:
             operator=operator,
             login=login,
         )
+        return Document(html, self._assets.preload(root, "live"))
 
-    def channels(self, root: str, login: bool = False) -> bytes:
+    def channels(self, root: str, login: bool = False) -> Document:
         """The list of channels; `root` and `login` as for `channel`."""
-        return self._render("channels.html", root=root, operator=True, login=login)
+        html = self._render("channels.html", root=root, operator=True, login=login)
+        return Document(html, self._assets.preload(root, "channels"))
 
     def error(self, status: int, title: str, detail: str, root: str = ".") -> bytes:
         """The page for an error; `root` is the relative path to the server's root."""

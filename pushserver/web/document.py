@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import dataclass
 from hashlib import blake2b
 
 from twisted.web.http import NOT_MODIFIED
@@ -12,7 +13,18 @@ from pushserver.web.accept import coding
 from pushserver.web.resource import header, vary
 
 
-def answer_page(request: Request, page: bytes) -> bytes | int:
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An HTML page, and the files that a browser shall load before it has read the page.
+
+    `preload` is the value of the Link header (RFC 8288); a proxy may send it in advance.
+    """
+
+    html: bytes
+    preload: str = ""
+
+
+def answer_page(request: Request, document: Document) -> bytes | int:
     """Answer with an HTML page: compressed if the client accepts it, or 304 if it has the page.
 
     Compression tells the length of what a page has twice, so an attacker who chooses a part of a
@@ -23,6 +35,9 @@ def answer_page(request: Request, page: bytes) -> bytes | int:
     request.setHeader(b"content-type", b"text/html; charset=utf-8")
     request.setHeader(b"cache-control", b"no-cache")
     vary(request, b"Accept-Encoding")
+    page = document.html
+    if document.preload:
+        request.setHeader(b"link", document.preload.encode())
     if is_known(request, blake2b(page, digest_size=8).hexdigest()):
         return not_modified(request)
     if coding(header(request, "accept-encoding"), ("gzip",)) != "gzip":

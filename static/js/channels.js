@@ -2,6 +2,7 @@
 
 import { element, setText } from "./dom.js";
 import { askServer, Keeper, Login } from "./login.js";
+import "./names.js";
 import { ago, fullTime } from "./times.js";
 
 const PERIOD = 2_000;

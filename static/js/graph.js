@@ -176,11 +176,14 @@ export class Graph {
       this.hidden.delete(name);
     }
     names.forEach((name, index) => {
-      if (!this.items.has(name)) this.items.set(name, this.#legendItem(name));
+      if (!this.items.has(name)) {
+        this.items.set(name, this.#legendItem(name));
+        // New lines are the last ones. A button that is moved would lose the focus.
+        legend.append(this.items.get(name).button);
+      }
       const item = this.items.get(name);
       item.swatch.style.borderColor = this.colours.lines[index % this.colours.lines.length];
       item.swatch.style.borderStyle = index >= SOLID_LINES ? "dashed" : "solid";
-      legend.append(item.button);
     });
     this.#renderLegend();
   }

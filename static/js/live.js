@@ -77,7 +77,6 @@ class LivePage {
     document.addEventListener("themechange", () => this.graph.restyle());
     document.addEventListener("visibilitychange", () => this.visibilityChanged());
     setInterval(() => this.showAge(), 1000);
-    this.loadGraph();
     this.connect();
     if (this.login.value) this.ask(); // it may have expired since it was typed
     this.trouble.begin();
@@ -85,6 +84,8 @@ class LivePage {
   }
 
   async loadGraph() {
+    if (this.graphAsked) return;
+    this.graphAsked = true;
     try {
       this.graph.use(await loadPlot());
     } catch {
@@ -98,7 +99,7 @@ class LivePage {
     const { by, text } = this.login.value ?? {};
     const getToken = () => this.login.another();
     const options = { token: { token: text, getToken }, key: { key: text } }[by];
-    this.server = connect(options ? { ...options, share: false } : undefined);
+    this.server = connect(this.settings.rootUrl, options ? { ...options, share: false } : undefined);
     const { server } = this;
     this.watch((state) => server === this.server && this.showState(state));
   }
@@ -228,8 +229,12 @@ class LivePage {
   // Hides the graph if there are publications but no numbers. On an empty channel it is shown, so
   // that nothing moves when the first number comes.
   foldGraph() {
-    if (this.points.length > 0) byId("graph-panel").hidden = false;
-    else if (this.recent.length > 0) byId("graph-panel").hidden = true;
+    if (this.points.length > 0) {
+      byId("graph-panel").hidden = false;
+      this.loadGraph(); // a channel without numbers needs no uPlot
+    } else if (this.recent.length > 0) {
+      byId("graph-panel").hidden = true;
+    }
   }
 
   // Shown only once the channel is known to be empty.

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from jinja2 import Environment, FileSystemLoader
 from playwright.sync_api import BrowserContext, Page, Route, WebSocketRoute
+
+from pushserver.resources.assets import Assets
+from pushserver.resources.pages import Pages
 
 ROOT = Path(__file__).resolve().parents[2]
 ORIGIN = "http://push.test"
@@ -28,7 +30,7 @@ PAGE_HEADERS = {"Content-Security-Policy": CSP, "Content-Type": "text/html; char
 HISTORY_SIZE = 50
 INITIAL = 10
 EIGHT_O_CLOCK_MS = 1_795_334_400_000  # on 2026-11-22, UTC
-TEMPLATES = Environment(loader=FileSystemLoader(ROOT / "templates"), autoescape=True)
+BUNDLED, SOURCES = (Pages(Assets(ROOT / "static", bundled)) for bundled in (True, False))
 
 # For machines without a table of MIME types.
 mimetypes.add_type("text/javascript", ".js")
@@ -58,6 +60,7 @@ class Site:
         self.pages: dict[str, str] = {}  # pages of the user, by their paths
         self.headers: dict[str, str] = {}  # of these pages
         self.searches: list[str] = []  # the texts that names were searched for
+        self.documents = BUNDLED  # the pages of the server
         self.problems: list[str] = []
         self.allowed: tuple[str, ...] = ()
         self._publications: list[dict[str, Any]] = []
@@ -229,24 +232,14 @@ class Site:
 
     def _serve_page(self, route: Route, path: str) -> None:
         channel = unquote(path.rpartition("/")[2])
-        page = TEMPLATES.get_template("channel.html").render(
-            channel=channel,
-            root="..",
-            version="0",
-            history_size=HISTORY_SIZE,
-            list_size=10,
-            front=False,
-            operator=self.status is not None,
-            login=bool(self.accepts),
-        )
-        route.fulfill(body=page, headers=PAGE_HEADERS)
+        operator, login = self.status is not None, bool(self.accepts)
+        page = self.documents.channel(channel, "..", HISTORY_SIZE, False, operator, login)
+        route.fulfill(body=page.html, headers={**PAGE_HEADERS, "Link": page.preload})
 
     def _list(self, route: Route) -> None:
         if "text/html" in route.request.headers["accept"]:
-            page = TEMPLATES.get_template("channels.html")
-            login = bool(self.accepts)
-            body = page.render(root="..", version="0", operator=True, login=login)
-            route.fulfill(body=body, headers=PAGE_HEADERS)
+            page = self.documents.channels("..", bool(self.accepts))
+            route.fulfill(body=page.html, headers={**PAGE_HEADERS, "Link": page.preload})
             return
         if self.accepts and self._given(route) not in self.credentials:
             self._refuse(route, 401 if self._given(route) else 403)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.page.site import EIGHT_O_CLOCK_MS, Site
+from pushserver.resources.pages import Pages
+from tests.page.site import BUNDLED, EIGHT_O_CLOCK_MS, SOURCES, Site
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +94,41 @@ def test_a_line_can_be_hidden_with_the_keyboard(site: Site) -> None:
     item = page.locator(".legend-item").first
     item.press("Enter")
     expect(item).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_line_keeps_the_focus_when_another_one_appears(site: Site) -> None:
+    site.publish({"a": 1})
+    page = site.open()
+    expect(page.locator("#graph canvas")).to_be_visible()
+    item = page.locator(".legend-item").first
+    item.focus()
+    site.publish({"a": 2, "b": 3})
+    expect(page.locator(".legend-item")).to_have_text(["a2", "b3"])
+    expect(item).to_be_focused()
+
+
+def test_uplot_is_loaded_with_the_first_number(site: Site) -> None:
+    site.publish("a text")
+    page = site.open()
+    shows_rows(page, "a text")
+    loaded = (
+        "performance.getEntriesByType('resource').filter(({name}) => /uPlot/.test(name)).length"
+    )
+    assert page.evaluate(loaded) == 0
+    site.publish(1, 2)
+    expect(page.locator("#graph canvas")).to_be_visible()
+    assert page.evaluate(loaded) == 1
+
+
+def test_the_sources_of_the_bundle_show_the_same_page(site: Site) -> None:
+    site.documents = SOURCES
+    site.publish({"t": 21.5}, {"t": 22.5})
+    page = site.open()
+    is_live(page)
+    shows_rows(page, "t 22.5", "t 21.5")
+    expect(page.locator("#graph canvas")).to_be_visible()
+    site.publish({"t": 23})
+    expect(page.locator("#events-seen")).to_have_text("3")
 
 
 def test_data_of_any_kind_is_readable(site: Site) -> None:
@@ -499,9 +535,18 @@ def test_without_uplot_the_graph_says_so_and_the_list_is_live(site: Site) -> Non
     expect(page.locator(".legend-item")).to_have_text(["t22.0"])
 
 
-@pytest.mark.parametrize("name", ["centrifuge.js", "live.js", "list.js"])
-def test_a_page_whose_script_does_not_load_says_so(site: Site, name: str) -> None:
-    site.missing = (name,)
+@pytest.mark.parametrize(
+    ("documents", "name"),
+    [
+        (BUNDLED, "live.js"),
+        (SOURCES, "centrifuge.js"),
+        (SOURCES, "live.js"),
+        (SOURCES, "list.js"),
+    ],
+    ids=["bundle", "library", "page", "module"],
+)
+def test_a_page_whose_script_does_not_load_says_so(site: Site, documents: Pages, name: str) -> None:
+    site.documents, site.missing = documents, (name,)
     site.allowed = ("error: Failed to load resource",)
     page = site.open()
     expect(page.locator("#state")).to_have_attribute("data-state", "closed")

@@ -190,6 +190,7 @@ BOUNDS = {
     "web.proxied.ProxiedFactory._limiters": "two",
     "web.proxied.ProxiedFactory.waiting": "connections of trusted proxies, request_seconds each",
     "config.limits.Limits.exempt_networks": CONFIGURED,
+    "resources.assets.Assets._urls": "the files that the templates name",
     "resources.variants.VariantCache._entries": "MAX_VARIANT_BYTES: test_static.py fills it",
     "resources.variants.Variants.codings": "two, of one file",
     "web.refusal_log.RefusalLog._rates": "MAX_ADDRESSES",
