@@ -25,6 +25,7 @@ FOLDERS = (
     "diagnosis",
     "hub",
     "sessions",
+    "cluster",
     "store",
     "web",
     "wsgi",
@@ -66,7 +67,7 @@ SHIMS = {"channel", "idempotency", "payload", "startup"}
 """Old public places of names. Like FACE, they may import from all folders, and none from them."""
 
 NETWORK = {"autobahn", "jinja2", "twisted", "zope"}
-WITHOUT_NETWORK = set(FOLDERS[: FOLDERS.index("store")]) - {"usercode"}
+WITHOUT_NETWORK = set(FOLDERS[: FOLDERS.index("store")]) - {"cluster", "usercode"}
 
 
 @dataclass(frozen=True)

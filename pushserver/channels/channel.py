@@ -149,6 +149,10 @@ class Channel:
         """The retained rows after `offset` in order."""
         return self._rows[self._start + max(0, offset - self.floor) :]
 
+    def births(self, offset: int) -> array[float]:
+        """The `born` of each row of `after(offset)`."""
+        return self._births[self._start + max(0, offset - self.floor) :]
+
     def offset_at(self, seq: int) -> int:
         """The offset of the last row up to seq `seq`; `floor` if no such row is retained."""
         return self.floor + bisect_right(self._rows, seq, self._start, key=_seq) - self._start

@@ -86,7 +86,10 @@ class History:
         self.room = room or Room()
         self.channels = self.room.channels
         self.forgotten = self.room.forgotten
+        self.on_clear: Callable[[str], None] = _ignore
+        """Called with the channel after its rows were removed on request."""
         self._options = options
+        self._held: set[str] = set()
         self._pinned: dict[str, bool] = {}
         self._unswept: list[str] = []
 
@@ -142,8 +145,28 @@ class History:
             self.room.use(channel)
         return channel
 
+    def hold(self, name: str) -> Channel:
+        """Keep this channel until `unhold`, for a follower of it in another process.
+
+        Makes the channel if there is none; raises LimitExceeded.
+        """
+        self.room.make((name,))
+        self._held.add(name)
+        return self.channel(name)
+
+    def unhold(self, name: str, watched: bool) -> None:
+        """No follower has the channel any more; `watched`: whether it has subscribers here."""
+        self._held.discard(name)
+        if not watched:
+            self.release(name)
+
     def release(self, name: str) -> None:
-        """Note that nobody watches a channel; drop it if it never had a publication."""
+        """Note that nobody watches a channel; drop it if it never had a publication.
+
+        A channel that is held stays.
+        """
+        if name in self._held:
+            return
         channel = self.channels.get(name)
         if channel is not None:
             channel.watched = False
@@ -230,10 +253,14 @@ class History:
     def clear(self, name: str) -> int:
         """Evict all rows of a channel and return their number; its numbering continues."""
         channel = self.channels.get(name)
-        return 0 if channel is None else self.room.evict(channel, channel.clear)
+        if channel is None:
+            return 0
+        evicted = self.room.evict(channel, channel.clear)
+        self.on_clear(name)
+        return evicted
 
     def expire(self, now: float, watched: Callable[[str], bool]) -> tuple[int, list[str]]:
-        """Evict by age, and forget channels with no rows that are neither watched nor pinned.
+        """Evict by age, and forget channels with no rows that are not in use.
 
         `now` is by the steady clock. Returns the number of evicted rows, and the channels that
         changed. One call looks at SWEEP channels: `unswept` tells whether more are left.
@@ -246,7 +273,7 @@ class History:
             if channel is None:
                 continue
             expired = self.room.expire(channel, now)
-            forget = not len(channel) and not watched(name) and name not in self._pinned
+            forget = not len(channel) and not self._is_used(name, watched)
             if forget:
                 self.room.forget(channel)
             if expired or forget:
@@ -254,6 +281,9 @@ class History:
             evicted += expired
         del self._unswept[-SWEEP:]
         return evicted, changed
+
+    def _is_used(self, name: str, watched: Callable[[str], bool]) -> bool:
+        return name in self._pinned or name in self._held or watched(name)
 
     @property
     def unswept(self) -> int:
@@ -321,3 +351,7 @@ def in_order(channels: Iterable[list[Publication]]) -> list[Publication]:
     if len(lists) == 1:
         return lists[0]
     return sorted((row for rows in lists for row in rows), key=lambda row: row.seq)
+
+
+def _ignore(channel: str) -> None:
+    """No-op, until something follows the log."""

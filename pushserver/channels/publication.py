@@ -42,7 +42,7 @@ class Draft:
     """The name of the peer for the bound on its idempotency keys; empty for none of its own."""
 
 
-class Receipt(Struct, frozen=True, gc=False):
+class Receipt(Struct, frozen=True, gc=False, array_like=True):
     """The numbers of a publication, which its publisher gets; `epoch` is that of the channel."""
 
     epoch: str
@@ -55,7 +55,7 @@ class Receipt(Struct, frozen=True, gc=False):
         return cursor_text(self.epoch, self.seq)
 
 
-class Publication(Struct, frozen=True, gc=False):
+class Publication(Struct, frozen=True, gc=False, array_like=True):
     """One event in one channel.
 
     `epoch` is that of the channel. `time` is in Unix seconds and never decreases in a channel;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pushserver.channels.history import History
@@ -31,6 +31,13 @@ class Broker(Protocol):
 
         Raises Unavailable if it was not appended (LimitExceeded if its channel has no room), or
         TooMany if its publisher has used too many idempotency keys.
+        """
+
+    async def load(self, channels: Sequence[str], fresh: bool = False) -> None:
+        """Have these channels in `history`; if `fresh`, with all publications up to this moment.
+
+        A reader may know later ones than this process: from another follower of the log. Raises
+        Unavailable, LimitExceeded too.
         """
 
     async def clear(self, channel: str) -> None:
@@ -122,6 +129,9 @@ class MemoryBroker:
         self._recorder.append(publication, entry)
         self._deliver(publication)
         return publication.receipt
+
+    async def load(self, channels: Sequence[str], fresh: bool = False) -> None:
+        """No-op: `history` has all channels."""
 
     async def clear(self, channel: str) -> None:
         self._recorder.check()

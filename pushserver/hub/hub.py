@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from pushserver.channels.history import History, Resumption
 from pushserver.channels.position import Cursor, Position, Start
@@ -48,13 +49,24 @@ class Following:
 OnChange = Callable[[str, Subscriber], None]
 
 
+class Load(Protocol):
+    """See `Broker.load`."""
+
+    async def __call__(self, channels: Sequence[str], fresh: bool = False, /) -> None: ...
+
+
+async def _has_all(channels: Sequence[str], fresh: bool = False) -> None:
+    """No-op, for a history with all channels."""
+
+
 class Hub:
     """The subscribers of this process by channel.
 
     A subscriber is in an audience for each of its channels (`subscribe`), or in one audience for
     all of them together (`follow`), whose publications come in one order. `report` is called in
     the except clause when a subscriber raised. `on_join` and `on_leave` are called with the
-    channel and the subscriber, after the change.
+    channel and the subscriber, after the change. `load` puts channels into the history before
+    they are read and joined.
     """
 
     def __init__(
@@ -64,12 +76,14 @@ class Hub:
         timer: Timer,
         monotonic: Callable[[], float],
         report: Callable[[str], None],
+        load: Load = _has_all,
     ):
         self.on_join: list[OnChange] = []
         self.on_leave: list[OnChange] = []
         self.history = history
         self.metrics = metrics
         self._report = report
+        self._load = load
         self._fan_out = FanOut(metrics, timer, monotonic, report)
         self._audiences: dict[str, Audience] = {}
         self._by_channel: dict[str, list[Audience]] = {}
@@ -126,8 +140,11 @@ class Hub:
         """Add the subscriber; return the publications to send before any live one.
 
         They are those after `position`, or without a position the `last` ones, if it may read them
-        (`past`). Raises LimitExceeded if the server keeps no more channels.
+        (`past`). Raises LimitExceeded if the server keeps no more channels, and Unavailable.
         """
+        before = self.history.channels.get(channel)
+        ahead = position is not None and before is not None and position.offset > before.top
+        await self._load((channel,), ahead)
         self._join(subscriber, channel, (channel,))
         log = self.history.channels[channel]
         if position is None:
@@ -142,9 +159,10 @@ class Hub:
         """Add the subscriber to all these channels, as one stream with one cursor.
 
         `past`: whether it may read earlier publications of all of them. Raises LimitExceeded if
-        the server keeps no more channels.
+        the server keeps no more channels, and Unavailable.
         """
         history = self.history
+        await self._load(channels, start.since is not None and start.since.seq > history.seq)
         # The name of a channel contains no space.
         name = " ".join(sorted(channels))
         self._join(subscriber, name, channels)
@@ -163,6 +181,10 @@ class Hub:
             for channel, offset in offsets.items()
         }
         return Following(name, cursor, positions, rows, recovered, resumed.reason)
+
+    def reset(self, channel: str) -> None:
+        """Remove all subscribers of a channel whose log was replaced, and notify each."""
+        self._end_at_gap(channel, list(self._by_channel.get(channel, ())))
 
     def unsubscribe(self, subscriber: Subscriber, name: str) -> bool:
         """Remove the subscriber from this audience; False if it was not in it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +14,10 @@ from pushserver.auth.publications import Publications
 from pushserver.auth.quotas import Addresses, Users
 from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.idempotency import key_of
-from pushserver.channels.publication import Draft, Receipt
+from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.config.limits import Limits
 from pushserver.errors import Invalid, TooMany, Unavailable
-from pushserver.hub.broker import Broker
+from pushserver.hub.broker import Broker, Deliver
 from pushserver.hub.fanout import Timer
 from pushserver.hub.hub import Hub
 from pushserver.hub.presence import Presence
@@ -62,7 +62,7 @@ class Node:
         self.timer = timer
         self.history = broker.history
         self.metrics = broker.metrics
-        self.hub = Hub(broker.history, broker.metrics, timer, monotonic, report)
+        self.hub = Hub(broker.history, broker.metrics, timer, monotonic, report, broker.load)
         self.presence = Presence(self.hub, limits.announced_audience)
         self.peers = Peers(report)
         self.sessions = Directory()
@@ -99,8 +99,28 @@ class Node:
         decides = self.handlers.decides if event == "publish" else self.handlers.guards
         return decides(channel)
 
+    def tap(self, tap: Deliver) -> None:
+        """Call `tap` with each publication too, after its delivery."""
+        deliver = self.hub.deliver
+
+        def deliver_and_tap(publication: Publication) -> None:
+            deliver(publication)
+            tap(publication)
+
+        self._broker.attach(deliver_and_tap)
+
+    async def load(self, channels: Sequence[str]) -> None:
+        """Have the history of these channels in `history`; raises Unavailable."""
+        await self._broker.load(channels)
+
     async def publish(self, draft: Draft) -> Receipt:
         """Number, retain and deliver the draft; raises Unavailable or TooMany."""
+        if draft.key and draft.publisher:
+            draft = replace(draft, key=key_of(draft.key, draft.publisher))
+        return await self.append(draft)
+
+    async def append(self, draft: Draft) -> Receipt:
+        """Publish a draft whose key is as it is remembered (`key_of`)."""
         try:
             if self.stopping:
                 raise Unavailable("the server is shutting down", "stopping")
@@ -109,8 +129,6 @@ class Node:
                     f"the backlog of {draft.channel} is full: too many undelivered publications"
                 )
                 raise Unavailable(message, "overloaded")
-            if draft.key and draft.publisher:
-                draft = replace(draft, key=key_of(draft.key, draft.publisher))
             return await self._broker.publish(draft)
         except Unavailable as error:
             self.metrics.refusals[error.cause] += 1

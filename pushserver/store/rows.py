@@ -20,28 +20,16 @@ def publication_row(row: Publication) -> Sequence[object]:
 def publication_of(channel: str, epoch: str, row: Sequence[object]) -> Publication:
     """The publication of a row; raises ValueError for a damaged one."""
     seq, offset, time, event, data, tags, info = row
-    return msgspec.convert(
-        {
-            "channel": channel,
-            "epoch": epoch,
-            "seq": seq,
-            "offset": offset,
-            "time": time,
-            "event": event,
-            "data": data,
-            "tags": None if tags is None else msgspec.json.decode(_bytes(tags)),
-            "info": None if info is None else msgspec.json.decode(_bytes(info), type=ClientInfo),
-        },
-        Publication,
-        builtin_types=(bytes,),
-    )
+    of_tags = None if tags is None else msgspec.json.decode(_bytes(tags))
+    of_info = None if info is None else msgspec.json.decode(_bytes(info), type=ClientInfo)
+    fields = channel, epoch, seq, offset, time, event, data, of_tags, of_info
+    return msgspec.convert(fields, Publication, builtin_types=(bytes,))
 
 
 def key_of(row: Sequence[object]) -> KeyEntry:
     """The entry of an idempotency key; raises ValueError for a damaged row."""
     channel, key, epoch, seq, offset, time = row
-    receipt = {"epoch": epoch, "seq": seq, "offset": offset}
-    fields = {"channel": channel, "key": key, "receipt": receipt, "time": time}
+    fields = {"channel": channel, "key": key, "receipt": (epoch, seq, offset), "time": time}
     return msgspec.convert(fields, KeyEntry)
 
 

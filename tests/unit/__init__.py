@@ -38,6 +38,9 @@ The server, from the inside out
     connect, head heads         handshakes byte by byte, on every kind of transport
     compare       heads         the same visit to two servers, with shortcuts and without
 
+Several processes
+    Cluster       cluster       an author and its followers, with links on which bytes wait
+
 The fan-out, with sockets that accept as many bytes as the test says
     FakeSocket    sockets       the socket below Twisted's own TCP transport
     sockets.Peer  sockets       one connection on it, with its outlet

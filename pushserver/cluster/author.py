@@ -1,0 +1,172 @@
+"""The author's end of the links to its followers: it sends them the channels that they follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from twisted.logger import Logger
+
+from pushserver.channels.publication import Publication
+from pushserver.cluster.messages import (
+    Clear,
+    Cleared,
+    Done,
+    Follow,
+    FromFollower,
+    Hello,
+    Images,
+    Leave,
+    Message,
+    Publish,
+    Published,
+    Row,
+    failed,
+    frame,
+)
+from pushserver.errors import LimitExceeded, PushServerError, Unavailable
+from pushserver.hub.follower import Point, image_of
+from pushserver.sessions.node import Node
+
+Send = Callable[[bytes], None]
+
+
+class Author:
+    """Passes each publication of a node to the links that follow its channel, encoded once."""
+
+    def __init__(self, node: Node):
+        self.node = node
+        self._links: dict[str, dict[FollowerLink, None]] = {}
+        node.tap(self._published)
+        node.history.on_clear = self._cleared
+
+    def follow(self, link: FollowerLink, channel: str) -> None:
+        """Send the publications of a channel to this link; raises LimitExceeded."""
+        links = self._links.get(channel)
+        if links is None:
+            self.node.history.hold(channel)
+            links = self._links[channel] = {}
+        links[link] = None
+
+    def leave(self, link: FollowerLink, channel: str) -> None:
+        """Send them no longer."""
+        links = self._links.get(channel)
+        if links is None or links.pop(link, link) is link:
+            return
+        if not links:
+            del self._links[channel]
+            self.node.history.unhold(channel, self.node.hub.is_watched(channel))
+
+    def _published(self, publication: Publication) -> None:
+        self._send(publication.channel, lambda: Row(publication))
+
+    def _cleared(self, channel: str) -> None:
+        self._send(channel, lambda: Cleared(channel))
+
+    def _send(self, channel: str, make: Callable[[], Message]) -> None:
+        links = self._links.get(channel)
+        if links:
+            text = frame(make())
+            for link in tuple(links):
+                link.send(text)
+
+
+class FollowerLink:
+    """The author's end of the link to one follower; `send` takes frames and raises nothing.
+
+    `run` runs a coroutine that nothing awaits.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, author: Author, send: Send, run: Callable[[Coroutine[Any, Any, None]], None]
+    ):
+        self.send = send
+        self._author = author
+        self._node = author.node
+        self._run = run
+        self._channels: set[str] = set()
+
+    def received(self, message: FromFollower) -> None:
+        """Carry out a message of the follower."""
+        if isinstance(message, Publish):
+            self._run(self._publish(message))
+        elif isinstance(message, Follow):
+            self._follow(message.call, message.points)
+        elif isinstance(message, Leave):
+            for channel in message.channels:
+                self._leave(channel)
+        elif isinstance(message, Clear):
+            self._run(self._clear(message))
+        elif isinstance(message, Hello):
+            self._attach(message.points)
+
+    def lost(self) -> None:
+        """The link is gone."""
+        for channel in tuple(self._channels):
+            self._leave(channel)
+
+    def _leave(self, channel: str) -> None:
+        if channel in self._channels:
+            self._channels.discard(channel)
+            self._author.leave(self, channel)
+
+    def _attach(self, points: Sequence[Point]) -> None:
+        """Follow the channels that the follower has, as far as they can be kept."""
+        kept = []
+        for point in points:
+            try:
+                self._add(point.channel)
+            except LimitExceeded:
+                continue
+            kept.append(point)
+        self._send_images(0, kept)
+
+    def _follow(self, call: int, points: Sequence[Point]) -> None:
+        new = [point.channel for point in points if point.channel not in self._channels]
+        try:
+            for channel in new:
+                self._add(channel)
+        except LimitExceeded as error:
+            for channel in new:
+                self._leave(channel)
+            self.send(frame(failed(call, error)))
+        else:
+            self._send_images(call, points)
+
+    def _add(self, channel: str) -> None:
+        self._author.follow(self, channel)
+        self._channels.add(channel)
+
+    def _send_images(self, call: int, points: Sequence[Point]) -> None:
+        history, now = self._node.history, self._node.monotonic()
+        images = [image_of(history, point, now) for point in points]
+        self.send(frame(Images(call, history.epoch, history.seq, images)))
+
+    async def _publish(self, message: Publish) -> None:
+        try:
+            receipt = await self._node.append(message.draft)
+        except PushServerError as error:
+            self.send(frame(failed(message.call, error)))
+        except Exception:
+            self._fail(message.call, "a publication")
+        else:
+            self.send(frame(Published(message.call, receipt)))
+
+    async def _clear(self, message: Clear) -> None:
+        try:
+            await self._node.clear(message.channel)
+        except PushServerError as error:
+            self.send(frame(failed(message.call, error)))
+        except Exception:
+            self._fail(message.call, "a removal")
+        else:
+            self.send(frame(Done(message.call)))
+
+    def _fail(self, call: int, what: str) -> None:
+        self._log.failure(
+            "{what} of a worker failed", what=what, event_name="call_of_worker_failed"
+        )
+        error = Unavailable("an error in the server, which the log has", "worker")
+        self.send(frame(failed(call, error)))

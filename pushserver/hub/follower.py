@@ -1,0 +1,270 @@
+"""Follows a log whose author is another process, and delivers from a part of it that it keeps.
+
+The author numbers publications. A follower asks for a channel when the first reader of this
+process wants it, and gets its retained publications with those that come afterwards, in the order
+of the log. So reading, joining and resuming are here as they are at the author.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from pushserver.channels.channel import Channel
+from pushserver.channels.history import History
+from pushserver.channels.publication import Draft, Publication, Receipt
+from pushserver.errors import LimitExceeded
+from pushserver.hub.broker import Deliver
+from pushserver.hub.metrics import Metrics
+
+MAX_IDLE_SECONDS = 60.0
+"""A channel without subscribers is followed for about this time: its readers often come back."""
+
+
+class Image(Struct, frozen=True, array_like=True):
+    """The part of a channel after the offset `floor`, up to the newest publication.
+
+    `floor_seq` is a seq that no publication up to `floor` exceeds; `ages` are those of the rows in
+    seconds.
+    """
+
+    channel: str
+    epoch: str
+    floor: int
+    floor_seq: int
+    rows: list[Publication]
+    ages: list[float]
+
+    def continues(self, channel: Channel) -> bool:
+        """Whether a follower that has this of the channel misses no publication with the image."""
+        top = self.floor + len(self.rows)
+        return self.epoch == channel.epoch and self.floor <= channel.top <= top
+
+
+class Point(Struct, frozen=True, array_like=True):
+    """The point up to which a follower has a channel; without an epoch it has nothing of it."""
+
+    channel: str
+    epoch: str = ""
+    offset: int = 0
+
+
+class Log(Protocol):
+    """The author's log, as a follower uses it. All methods raise Unavailable.
+
+    The log calls `Follower.row`, `cleared` and `install` in the order in which the author made the
+    changes. The answer to a call comes after all changes that were made before it.
+    """
+
+    async def publish(self, draft: Draft) -> Receipt:
+        """Append the draft, as `Broker.publish`."""
+
+    async def clear(self, channel: str) -> None:
+        """Drop the channel's history."""
+
+    async def settle(self) -> None:
+        """Wait until every caller has its answer."""
+
+    async def follow(self, points: Sequence[Point]) -> None:
+        """Follow these channels from now on; their images have been installed.
+
+        Without channels it waits for everything before. Raises LimitExceeded.
+        """
+
+    def leave(self, channels: Sequence[str]) -> None:
+        """Follow these channels no longer."""
+
+
+class Follower:
+    """A Broker of a process that delivers the publications of a log and does not number them.
+
+    `history` has the followed channels, of which it retains as many publications as the options
+    of the channel and its own bounds permit. `reset` is called with a channel whose subscribers
+    cannot continue.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        metrics: Metrics,
+        log: Log,
+        monotonic: Callable[[], float],
+    ):
+        self.history = history
+        self.metrics = metrics
+        self.reset: Callable[[str], None] = _ignore
+        self._log = log
+        self._monotonic = monotonic
+        self._deliver: Deliver = _ignore
+        self._loading: dict[str, int] = {}
+        # The time since which nobody here watches the channel.
+        self._idle: dict[str, float] = {}
+        history.room.on_evict = self._evicted
+
+    # --- as a broker ---------------------------------------
+
+    def attach(self, deliver: Deliver) -> None:
+        self._deliver = deliver
+
+    async def publish(self, draft: Draft) -> Receipt:
+        return await self._log.publish(draft)
+
+    async def clear(self, channel: str) -> None:
+        await self._log.clear(channel)
+
+    async def settle(self) -> None:
+        await self._log.settle()
+
+    async def load(self, channels: Sequence[str], fresh: bool = False) -> None:
+        kept = self.history.channels
+        missing = [name for name in channels if name not in kept]
+        while missing or fresh:
+            fresh = False
+            await self._follow(missing)
+            if not all(name in kept for name in missing):
+                most = self.history.room.most_channels
+                raise LimitExceeded(
+                    f"{most} channels are watched, and no more are kept", "channels"
+                )
+            # Meanwhile the last watcher of another one may have left.
+            missing = [name for name in channels if name not in kept]
+
+    async def _follow(self, names: list[str]) -> None:
+        for name in names:
+            self._loading[name] = self._loading.get(name, 0) + 1
+        try:
+            await self._log.follow([Point(name) for name in names])
+        finally:
+            for name in names:
+                self._loading[name] -= 1
+                if not self._loading[name]:
+                    del self._loading[name]
+            self._leave([name for name in names if name not in self.history.channels])
+
+    def expire(self, now: float, watched: Callable[[str], bool]) -> bool:
+        """Evict by age, and leave channels that nobody here has watched for a while."""
+        history = self.history
+        _, changed = history.expire(now, watched)
+        gone = [name for name in changed if name not in history.channels]
+        for name in tuple(self._idle):
+            if name not in history.channels or watched(name):
+                del self._idle[name]
+            elif now - self._idle[name] >= MAX_IDLE_SECONDS:
+                del self._idle[name]
+                history.room.forget(history.channels[name])
+                gone.append(name)
+        for name, channel in history.channels.items():
+            if not channel.watched:
+                self._idle.setdefault(name, now)
+        self._leave(gone)
+        return history.unswept > 0
+
+    # --- the log's changes, in their order ---------------------------------------
+
+    def row(self, publication: Publication) -> None:
+        """Retain and deliver the next publication of a channel."""
+        history, name = self.history, publication.channel
+        if name not in history.channels:
+            # It was forgotten here, and the author does not know it yet.
+            self._leave([name])
+            return
+        self._append(publication, self._monotonic())
+
+    def cleared(self, channel: str) -> None:
+        """The history of the channel was dropped; its numbers continue."""
+        self.history.clear(channel)
+
+    def install(self, images: Sequence[Image], answer: Callable[[], None]) -> None:
+        """Follow channels from these images on, which continue or replace the present ones.
+
+        `answer` is called when all can be read; channels that nobody joins meanwhile may make room
+        for others. The missing rows of all channels are delivered in the order of the log.
+        """
+        try:
+            late: list[tuple[Publication, float]] = []
+            for image in images:
+                late += self._restore(image)
+            for row, born in sorted(late, key=_seq):
+                self._append(row, born)
+            answer()
+        finally:
+            self.history.unpin()
+
+    def resume(self, images: Sequence[Image]) -> None:
+        """Continue with the followed channels over another link; those without an image are lost.
+
+        A channel that was left since it was asked for is followed no more.
+        """
+        history = self.history
+        kept = [image for image in images if image.channel in history.channels]
+        for name in history.channels.keys() - {image.channel for image in kept}:
+            history.room.remove(history.channels[name])
+            self.reset(name)
+        self.install(kept, lambda: None)
+
+    def _restore(self, image: Image) -> list[tuple[Publication, float]]:
+        """Replace a channel, or return the rows that continue it with the time of each."""
+        history, name, now = self.history, image.channel, self._monotonic()
+        rows = [(row, now - age) for row, age in zip(image.rows, image.ages, strict=True)]
+        before = history.channels.get(name)
+        if before is not None and image.continues(before):
+            return [(row, born) for row, born in rows if row.offset > before.top]
+        try:
+            history.room.make((name,))
+        except LimitExceeded:
+            return []
+        channel = history.restore(name, image.epoch, image.floor, image.floor_seq)
+        history.pin(name)
+        for row, born in rows:
+            history.room.append(channel, row, born, pinned=True)
+        if before is not None:
+            self.reset(name)
+        return []
+
+    def _append(self, row: Publication, born: float) -> None:
+        history = self.history
+        seq = max(history.seq, row.seq)
+        history.append(row, born)
+        history.seq = seq
+        self._deliver(row)
+
+    def at(self, epoch: str, seq: int) -> None:
+        """The author's numbering has come to this seq."""
+        self.history.epoch = epoch
+        self.history.seq = seq
+
+    def points(self) -> list[Point]:
+        """The points up to which this process has its channels, for another link to the log."""
+        return [Point(c.name, c.epoch, c.top) for c in self.history.channels.values()]
+
+    def _evicted(self, channel: str, rows: int, setting: str) -> None:
+        if channel not in self.history.channels:
+            self._leave([channel])
+
+    def _leave(self, names: list[str]) -> None:
+        gone = [name for name in names if name not in self._loading]
+        if gone:
+            self._log.leave(gone)
+
+
+def image_of(history: History, point: Point, now: float) -> Image:
+    """The image of a channel of the author's history for a follower that is at `point`.
+
+    `now` is by the steady clock.
+    """
+    channel = history.channel(point.channel)
+    floor, floor_seq = channel.floor, channel.floor_seq
+    if point.epoch == channel.epoch and floor < point.offset <= channel.top:
+        floor, floor_seq = point.offset, channel.after(point.offset - 1)[0].seq
+    rows, births = channel.after(floor), channel.births(floor)
+    return Image(channel.name, channel.epoch, floor, floor_seq, rows, [now - b for b in births])
+
+
+def _seq(row: tuple[Publication, float]) -> int:
+    return row[0].seq
+
+
+def _ignore(_: object) -> None:
+    """No-op, until a hub is attached."""

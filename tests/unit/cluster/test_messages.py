@@ -1,0 +1,114 @@
+"""The messages between processes: each arrives as it was sent, in pieces of any size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushserver import errors
+from pushserver.channels.publication import ClientInfo, Draft, Publication, Receipt
+from pushserver.cluster.messages import (
+    BadMessage,
+    Clear,
+    Cleared,
+    Done,
+    Failed,
+    Follow,
+    Frames,
+    FromAuthor,
+    FromFollower,
+    Hello,
+    Images,
+    Leave,
+    Message,
+    Publish,
+    Published,
+    Row,
+    error_of,
+    failed,
+    frame,
+)
+from pushserver.errors import PushServerError
+from pushserver.hub.follower import Image, Point
+
+MOST = 10_000
+INFO = ClientInfo("c", "user ü", b'{"a":1}', b"2")
+ROW = Publication("a", "e", 7, 3, 1.5, "event", b"[1]", {"tag": "text"}, INFO)
+UP: list[Message] = [
+    Hello("1.0", [Point("a", "e", 1)]),
+    Follow(1, [Point("a"), Point("b", "e-1", 2)]),
+    Leave(["a"]),
+    Publish(2, Draft("a", b'"\xc3\xbc"', "event", {"t": "x"}, INFO, "key\t1", "publisher")),
+    Clear(3, "a"),
+]
+DOWN: list[Message] = [
+    Images(1, "e", 9, [Image("a", "e-2", 4, 5, [ROW], [0.5])]),
+    Row(ROW),
+    Cleared("a"),
+    Published(2, Receipt("e", 1, 2)),
+    Done(3),
+    Failed(4, "Unavailable", "text", {"cause": "store"}),
+]
+
+
+def received(types: Any, data: bytes, sizes: list[int]) -> list[Any]:
+    """The messages in the data, which comes in pieces of these sizes, and then the rest."""
+    frames = Frames(types, MOST)
+    messages: list[Any] = []
+    for size in [*sizes, len(data)]:
+        piece, data = data[:size], data[size:]
+        messages += frames.feed(piece)
+    return messages
+
+
+@given(st.lists(st.integers(0, 40), max_size=40))
+def test_messages_arrive_as_they_were_sent_in_pieces_of_any_size(sizes: list[int]) -> None:
+    for types, messages in ((FromFollower, UP), (FromAuthor, DOWN)):
+        assert received(types, b"".join(map(frame, messages)), sizes) == messages
+
+
+def test_message_over_the_bound_is_refused_before_it_is_received() -> None:
+    with pytest.raises(BadMessage, match="10001 bytes, more than 10000"):
+        received(FromAuthor, (MOST + 1).to_bytes(4, "big"), [])
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\xc1", b"x", frame(Done(1))[4:] + b"x", frame(UP[0])[4:], b"\x92\xcc\xff\x01"]
+)
+def test_bytes_that_are_no_message_are_refused(text: bytes) -> None:
+    with pytest.raises(BadMessage, match="not a message"):
+        received(FromAuthor, len(text).to_bytes(4, "big") + text, [])
+
+
+ERRORS: list[PushServerError] = [
+    errors.Unavailable("text", "overloaded"),
+    errors.LimitExceeded("text", "channels"),
+    errors.TooMany("text", "setting", 2.5, 503),
+    errors.Denied(401, "text"),
+    errors.WrongKey("text", 429, 1.0),
+    errors.ExpiredToken("text"),
+    errors.InvalidData("text"),
+    errors.Refused("text", 4_001),
+    errors.NotHandled("text"),
+    errors.HandlerFailed("text"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_error_of_a_call_is_the_same_at_the_other_end(error: PushServerError) -> None:
+    (message,) = received(FromAuthor, frame(failed(1, error)), [])
+    found = error_of(message)
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+    assert vars(found) == vars(error)
+    assert found.http_status == error.http_status
+    assert found.centrifuge_code == error.centrifuge_code
+
+
+@pytest.mark.parametrize("kind", ["", "annotations", "Exception", "TYPE_CHECKING", "no"])
+def test_error_of_another_kind_is_refused(kind: str) -> None:
+    with pytest.raises(BadMessage, match="which is no error"):
+        error_of(Failed(1, kind, "text", {}))

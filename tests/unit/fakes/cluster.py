@@ -1,0 +1,119 @@
+"""An author of a log and followers of it, with links whose bytes arrive when the test says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.history import History
+from pushserver.channels.room import Room
+from pushserver.cluster.author import Author, FollowerLink
+from pushserver.cluster.messages import Frames, FromAuthor, FromFollower
+from pushserver.cluster.uplink import Uplink
+from pushserver.hub.broker import Broker
+from pushserver.hub.follower import Follower
+from pushserver.hub.metrics import Metrics
+from tests.unit.fakes.tools import Time, make_node
+
+MOST = 2**24
+
+
+def run(coroutine: Any) -> None:
+    """Run a coroutine that may wait for a message."""
+    Deferred.fromCoroutine(coroutine)
+
+
+class Pipe:
+    """One direction of a link: bytes that were sent and have not arrived."""
+
+    def __init__(self, types: Any) -> None:
+        self.frames = Frames(types, MOST)
+        self.waiting = b""
+
+    def send(self, data: bytes) -> None:
+        self.waiting += data
+
+    def take(self, count: int) -> list[Any]:
+        """The messages that are complete with the next `count` bytes."""
+        data, self.waiting = self.waiting[:count], self.waiting[count:]
+        return list(self.frames.feed(data)) if data else []
+
+
+class Link:
+    """A link of a follower to the author, with the ends of both."""
+
+    def __init__(self, author: Author, uplink: Uplink, time: Time):
+        self.up = Pipe(FromFollower)
+        self.down = Pipe(FromAuthor)
+        self._uplink = uplink
+        self._far = FollowerLink(author, self.down.send, run)
+        uplink.connected(self.up.send)
+
+    def bring_up(self, count: int = MOST) -> None:
+        """Let bytes arrive at the author."""
+        for message in self.up.take(count):
+            self._far.received(message)
+
+    def bring_down(self, count: int = MOST) -> None:
+        """Let bytes arrive at the follower."""
+        for message in self.down.take(count):
+            self._uplink.received(message)
+
+    def cut(self) -> None:
+        """End the link; the bytes under way are lost."""
+        self._far.lost()
+        self._uplink.lost()
+
+
+class Edge:
+    """A process that follows the log: its node, and its link if there is one."""
+
+    def __init__(self, options: ChannelOptions, time: Time, room: Room | None = None):
+        self.time = time
+        self.uplink = Uplink()
+        history = History(lambda name: options, "none", room=room)
+        self.follower = Follower(history, Metrics(), self.uplink, time.seconds)
+        self.uplink.follower = self.follower
+        self.node = make_node(time=time, broker=self.follower, run=run)
+        self.follower.reset = self.node.hub.reset
+        self.link: Link | None = None
+
+    def connect(self, author: Author) -> None:
+        """Link it to the author, in place of the present link."""
+        self.cut()
+        self.link = Link(author, self.uplink, self.time)
+
+    def cut(self) -> None:
+        if self.link is not None:
+            link, self.link = self.link, None
+            link.cut()
+
+
+class Cluster:
+    """An author and its followers; `options` are those of all channels."""
+
+    def __init__(self, broker: Broker, options: ChannelOptions, time: Time, edges: int):
+        self.time = time
+        self.edges = [Edge(options, time) for _ in range(edges)]
+        self.restart(broker)
+        for edge in self.edges:
+            edge.connect(self.author)
+        self.settle()
+
+    def restart(self, broker: Broker) -> None:
+        """Replace the author by another process with this broker; all links end."""
+        for edge in self.edges:
+            edge.cut()
+        self.node = make_node(time=self.time, broker=broker)
+        self.author = Author(self.node)
+
+    def settle(self) -> None:
+        """Let everything arrive that is under way, and deliver it."""
+        for _ in range(20):
+            for edge in self.edges:
+                if edge.link is not None:
+                    edge.link.bring_up()
+                    edge.link.bring_down()
+            self.time.pass_on()
