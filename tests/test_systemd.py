@@ -17,6 +17,7 @@ import pytest
 
 from pushserver.server.units import Installation, service, socket_unit
 from tests.e2e.conditions import wait_until
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import CHECKOUT, PROBLEM, TWISTD, Server, environment, free_port, get
 from tests.e2e.sockets import closed_with, dial_channel
 from tests.e2e.supervisor import Supervisor, wait_for_end
@@ -205,7 +206,7 @@ def activated(
         assert b"Listening on" in process.stderr.readline()
         yield log
         process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.wait(PATIENCE)
         with log.open("ab") as output:
             output.write(process.stderr.read())
     finally:
@@ -251,7 +252,7 @@ class TestSocketActivation:
         addresses = [f"{host}:{free_port()}" for host in hosts]
         with activated(tmp_path, *addresses, arguments=listening("systemd:name=http")) as log:
             for address in addresses:
-                with urlopen(f"http://{address}/", timeout=10) as answer:
+                with urlopen(f"http://{address}/", timeout=PATIENCE) as answer:
                     assert answer.status == 200
         text = log.read_text()
         for address in addresses:
@@ -263,7 +264,7 @@ class TestSocketActivation:
         arguments = listening("systemd:domain=INET:name=http")
         with activated(tmp_path, *addresses, arguments=arguments) as log:
             host, _, port = addresses[0].rpartition(":")
-            with suppress(OSError), socket.create_connection((host, int(port)), 10) as client:
+            with suppress(OSError), socket.create_connection((host, int(port)), PATIENCE) as client:
                 client.recv(1)
         assert f"the socket {addresses[1]} is of the domain INET6, expected INET" in log.read_text()
 
@@ -275,7 +276,7 @@ class TestSocketActivation:
             path.chmod(0o640)
             before = path.stat()
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(10)
+                client.settimeout(PATIENCE)
                 client.connect(str(path))
                 client.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
                 assert client.recv(12) == b"HTTP/1.0 200"
@@ -333,7 +334,7 @@ class TestNotification:
                 cwd=tmp_path,
                 env=environment(NOTIFY_SOCKET=supervisor.address),
                 capture_output=True,
-                timeout=20,
+                timeout=PATIENCE,
                 check=False,
             )
         assert ended.returncode > 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import get
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Return when the condition is true; raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

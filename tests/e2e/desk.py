@@ -17,6 +17,7 @@ from tests.e2e.blocks import Block, sections
 from tests.e2e.conditions import answers, wait_until
 from tests.e2e.exchange import LINES, Reading
 from tests.e2e.follower import FILE, LINE
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import CHECKOUT, Server, environment, free_port
 
 DOCUMENT = CHECKOUT / "docs" / "frameworks.md"
@@ -101,12 +102,12 @@ class Desk:
     def serve_pages(self, command: str) -> None:
         """Start the program with the pages, and wait until it answers."""
         process = self.start(command)
-        wait_until(lambda: answers(self.page_port) or process.poll() is not None, 60.0)
+        wait_until(lambda: answers(self.page_port) or process.poll() is not None)
         assert process.poll() is None, self.log.read_text()
 
     def post(self) -> tuple[int, str]:
         """Send the form; returns the status, and the name of the job or the text of the answer."""
-        connection = http.client.HTTPConnection("localhost", self.page_port, timeout=60)
+        connection = http.client.HTTPConnection("localhost", self.page_port, timeout=PATIENCE)
         try:
             connection.request("POST", "/jobs")
             response = connection.getresponse()

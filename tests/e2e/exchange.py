@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.conditions import wait_until
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Answer, Server, running
 
 SSE = "text/event-stream"
@@ -28,7 +31,7 @@ def serving(folder: Path, text: str = "[sources]") -> AbstractContextManager[Ser
 
 def ask(server: Server, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
     """Make one request; `_` in the name of a header stands for `-`."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, f"/{path}", body or None, named)
@@ -52,6 +55,15 @@ def history(server: Server, channel: str, query: str = "") -> Any:
     return json.loads(answer.body)
 
 
+def wait_for_commit(server: Server) -> None:
+    """Wait until all publications so far are in the file of the store.
+
+    Only for `batched` durability; with `sync` an acknowledged publication is there.
+    """
+    none = re.compile(r"^pushserver_store_waiting_publications 0\.0$", re.MULTILINE)
+    wait_until(lambda: none.search(server.get("metrics").text))
+
+
 def data(answer: Any) -> list[Any]:
     """The data of all publications in a history."""
     return [publication["data"] for publication in answer["publications"]]
@@ -61,7 +73,7 @@ class Reading:
     """An endless response, read line by line."""
 
     def __init__(self, server: Server, path: str, accept: str, **headers: str):
-        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self._connection.request("GET", f"/{path}", headers={"Accept": accept, **named})
         self._response = self._connection.getresponse()

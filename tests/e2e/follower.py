@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 from tests.e2e.blocks import Block, Line, sections
 from tests.e2e.conditions import answers, wait_until
 from tests.e2e.documents import EPOCH, Names
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Server, environment, free_port
 from tests.e2e.visits import Visits
 
@@ -60,7 +61,7 @@ class Programs:
         for process in self._running:
             process.terminate()
         for process in self._running:
-            process.wait(10)
+            process.wait(PATIENCE)
 
 
 class Follower:
@@ -191,5 +192,5 @@ def run(command: Sequence[str], folder: Path) -> str:
 def visits_at(browser: Browser, url: str) -> Visits:
     visits = Visits(browser, url)
     # While the server restarts.
-    visits.allow("ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|WebSocket connection to")
+    visits.allow("ERR_CONNECTION_(REFUSED|RESET)|ERR_INCOMPLETE_CHUNKED|WebSocket connection to")
     return visits

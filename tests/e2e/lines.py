@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.e2e.patience import PATIENCE
+
 
 class Lines:
     """Runs a program and reads its output line by line, with a limit to each wait."""
@@ -33,7 +35,7 @@ class Lines:
         """The process ID of the program."""
         return self._process.pid
 
-    def next(self, seconds: float = 15.0) -> str:
+    def next(self, seconds: float = PATIENCE) -> str:
         """Wait for the next line; without its end. Raises EOFError after the last one."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self._rest:
@@ -61,7 +63,7 @@ class Lines:
         self._input.write(f"{line}\n".encode())
         self._input.flush()
 
-    def wait(self, seconds: float = 10.0) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Wait for the end of the program and return its exit status."""
         return self._process.wait(seconds)
 

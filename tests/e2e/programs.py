@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.lines import Lines
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import TWISTD, environment
 
 PYTHON = (sys.executable, "-P", "-c")
@@ -76,7 +77,9 @@ class WebSocket:
         self._client: ClientConnection | None = None
         self._connection = ExitStack()
         try:
-            self._client = self._connection.enter_context(connect(url, proxy=None))
+            self._client = self._connection.enter_context(
+                connect(url, proxy=None, open_timeout=PATIENCE)
+            )
         except InvalidStatus as error:
             self._output = [f"Failed to connect to {url}: {error}."]
 
@@ -86,7 +89,7 @@ class WebSocket:
         if self._client is None:
             raise EOFError
         try:
-            message = self._client.recv(timeout=10)
+            message = self._client.recv(timeout=PATIENCE)
         except ConnectionClosed:
             close = self._client.protocol.close_rcvd
             self._client = None
@@ -145,7 +148,7 @@ class Finished:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=20,
+            timeout=PATIENCE,
             check=False,
         )
         self._lines = ended.stdout.splitlines()

@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.e2e.blocks import sections
 from tests.e2e.certificate import certificate
 from tests.e2e.nginx import wait_for_port
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import CHECKOUT, free_port
 
 BLOCKS = sections((CHECKOUT / "docs" / "proxies.md").read_text())
@@ -101,7 +102,7 @@ class Proxy:
                 # With its children, of which Apache's go on for ten seconds while streams are open.
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10)
+                process.wait(PATIENCE)
 
 
 def put(text: str, *pairs: tuple[str, object]) -> str:

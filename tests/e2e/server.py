@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from signal import Signals
 
+from tests.e2e.patience import PATIENCE
 from tests.e2e.supervisor import NotNotified, Supervisor
 
 CHECKOUT = Path(__file__).parents[2]
@@ -32,20 +33,28 @@ PROBLEM = re.compile(r"Traceback|Unhandled|Error\b|Exception\b|Warning\b|#error|
 """Matches lines that an ordinary log does not have."""
 
 
-def free_port() -> int:
-    """A free loopback port.
+_reserved: list[socket.socket] = []
+"""Reserve the ports of this process for the other ones, until it ends."""
 
-    It is outside the range of client ports: a client of a stopped server could get the same port
-    from the kernel there, and connect to itself.
+
+def free_port() -> int:
+    """A free loopback port, which no other call returns while this process lives.
+
+    It stays free while its server is stopped. It is outside the range of client ports: a client of
+    a stopped server could get the same port from the kernel there, and connect to itself.
     """
     while True:
         port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+        # A name that only one process of this machine can have, whatever listens on the port.
+        reservation = socket.socket(socket.AF_UNIX)
+        with ExitStack() as unused, suppress(OSError):
+            unused.enter_context(reservation)
+            reservation.bind(f"\0pushserver-test-port-{port}")
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+            unused.pop_all()
+            _reserved.append(reservation)
             return port
 
 
@@ -75,7 +84,7 @@ class Answer:
 
 def get(port: int, path: str, accept: str = "*/*") -> Answer:
     """One GET from a server on this machine; the path without its first slash."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("GET", f"/{path}", headers={"Accept": accept})
         response = connection.getresponse()
@@ -85,7 +94,7 @@ def get(port: int, path: str, accept: str = "*/*") -> Answer:
 
 
 def run_twistd(
-    folder: Path, *arguments: str, seconds: float = 20.0
+    folder: Path, *arguments: str, seconds: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
     """Run twistd in `folder` to its end; `stdout` of the result has its errors too."""
     return subprocess.run(
@@ -185,7 +194,7 @@ class Server:
         """Send a signal to it."""
         self._running().send_signal(number)
 
-    def wait(self, seconds: float = 10.0) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Wait for its end, and return the status: -N if signal N ended it."""
         status = self._running().wait(seconds)
         self._forget()

@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close
 from websockets.sync.client import ClientConnection, connect
 
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Server
 
 CONNECT = '{"id":1,"connect":{}}'
@@ -19,10 +20,10 @@ SUBSCRIBE = '{"id":2,"subscribe":{"channel":"numbers"}}'
 
 def dial(server: Server, path: str) -> AbstractContextManager[ClientConnection]:
     """Connect a WebSocket to a path of the server."""
-    return connect(server.websocket(path), proxy=None)
+    return connect(server.websocket(path), proxy=None, open_timeout=PATIENCE)
 
 
-def frame(client: ClientConnection, seconds: float = 15.0) -> Any:
+def frame(client: ClientConnection, seconds: float = PATIENCE) -> Any:
     """Wait for the next frame, which must be one JSON text."""
     return json.loads(client.recv(timeout=seconds))
 
@@ -49,10 +50,10 @@ def dial_centrifuge(server: Server) -> Iterator[ClientConnection]:
 
 def objects(client: ClientConnection) -> list[Any]:
     """Wait for the next frame and return its JSON objects, one from each line."""
-    return [json.loads(line) for line in str(client.recv(timeout=15)).splitlines()]
+    return [json.loads(line) for line in str(client.recv(timeout=PATIENCE)).splitlines()]
 
 
-def closed_with(client: ClientConnection, seconds: float = 15.0) -> Close:
+def closed_with(client: ClientConnection, seconds: float = PATIENCE) -> Close:
     """Read until the server closes, and return its close frame."""
     with suppress(ConnectionClosed):
         while True:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.e2e.patience import PATIENCE
+
 
 class NotNotified(AssertionError):
     """The process ended, or the time ran out, before the expected notification."""
@@ -39,7 +41,7 @@ class Supervisor:
             self.heard += self._socket.recv(4096).decode().splitlines()
         return self.heard
 
-    def wait_for(self, word: str, pid: int, seconds: float = 20.0) -> None:
+    def wait_for(self, word: str, pid: int, seconds: float = PATIENCE) -> None:
         """Wait until the process sends `word`; raises NotNotified if it ends or is too slow."""
         deadline = time.monotonic() + seconds
         with _pidfd(pid) as ended:
@@ -53,7 +55,7 @@ class Supervisor:
                     raise NotNotified(f"ended without {word}; heard {self.heard}")
 
 
-def wait_for_end(pid: int, seconds: float = 20.0) -> None:
+def wait_for_end(pid: int, seconds: float = PATIENCE) -> None:
     """Wait for the end of a process, which need not be a child of the test."""
     with _pidfd(pid) as ended:
         assert select.select([ended], [], [], seconds)[0], f"still runs after {seconds} s"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -13,12 +12,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import data, history, publish
 from tests.e2e.server import TWISTD, Server, run_twistd
 from tests.e2e.visits import Visits
 from tests.e2e.watcher import Commanded
 
-STOP_SECONDS = 5.0
 CHAT = """
 from pushserver import PushServer, Refused
 
@@ -173,9 +172,9 @@ class TestInNode:
             assert ada.ask("rpc", "chat:enter", "open")["data"] == "open"
             ada.do("rpc", "out", None)
             assert ada.next("disconnected") == {"code": 4501, "reason": "enough"}
-        gone = data(history(chat, "gone"))
-        assert ["Ada", "enough"] in gone
-        assert None not in [name for name, _ in gone]
+        # The handler of `disconnect` is called in a thread.
+        wait_until(lambda: ["Ada", "enough"] in data(history(chat, "gone")))
+        assert None not in [name for name, _ in data(history(chat, "gone"))]
         # The traceback has frames of the application only.
         _, _, told = chat.log.partition("the handler fail failed\n")
         lines = [line.strip() for line in told.splitlines()[:5]]
@@ -256,9 +255,7 @@ class TestInChromium:
 
     def test_the_page_of_a_channel_is_refused_too(self, page: Page) -> None:
         # It sends no data when it connects.
-        page.wait_for_function(
-            "() => document.querySelector('#state').dataset.state === 'closed'", timeout=10_000
-        )
+        page.wait_for_function("() => document.querySelector('#state').dataset.state === 'closed'")
         assert "a name, please" in page.inner_text("body")
 
 
@@ -336,7 +333,9 @@ NAMES = ["library", *(f"thread {n}" for n in range(3)), *(f"pool {n}" for n in r
 
 
 def test_publications_of_threads_are_complete_and_in_order(tmp_path: Path) -> None:
-    (tmp_path / "push.toml").write_text("[defaults]\nhistory_size = 1000\n")
+    # The stop ends within the limit of the test only if it does not wait for the publisher.
+    config = "[defaults]\nhistory_size = 1000\n[limits]\ndrain_seconds = 600\n"
+    (tmp_path / "push.toml").write_text(config)
     with (
         running(tmp_path, THREADS, "--config", "push.toml") as server,
         closing(Commanded(server)) as client,
@@ -348,9 +347,7 @@ def test_publications_of_threads_are_complete_and_in_order(tmp_path: Path) -> No
         assert came == {name: list(range(50)) for name in NAMES}
         assert data(history(server, "wrong")) == [["InvalidName", "InvalidData", "InvalidData"]]
         client.ask("rpc", "for ever", None)
-        started = time.monotonic()
         server.stop()
-        assert time.monotonic() - started < STOP_SECONDS
         assert server.problems == []
 
 
@@ -455,6 +452,11 @@ async def cancelled():
 ON_ASYNCIO = (*TWISTD, "--reactor", "asyncio")
 
 
+def first(server: Server, channel: str) -> list[Any]:
+    """The publications of a channel; waits for the first one."""
+    return data(history(server, channel, "since=oldest&wait=60"))
+
+
 def test_all_of_asyncio_works_on_the_asyncio_reactor(tmp_path: Path) -> None:
     (tmp_path / "push.toml").write_text('[store]\npath = "s.db"\ndurability = "sync"\n')
     with (
@@ -467,14 +469,14 @@ def test_all_of_asyncio_works_on_the_asyncio_reactor(tmp_path: Path) -> None:
         assert offsets[-1] == 6
         assert sorted(data(history(server, "counted"))) == [0, 1, 2, 3, 4, 5]
         assert "does not fit into JSON" in client.ask("rpc", "wrong", None)["data"]
-        assert data(history(server, "values")) == [1]
+        assert first(server, "values") == [1]
         assert client.ask("rpc", "in a task", None)["data"] == 1
-        assert data(history(server, "grouped_source")) == [1]
-        assert data(history(server, "grouped_values")) == [1]
+        assert first(server, "grouped_source") == [1]
+        assert first(server, "grouped_values") == [1]
         # Also at the first tick.
         assert server.problems == []
         assert client.ask("rpc", "cancelled", None)["message"] == "the application failed"
-        assert set(data(history(server, "ticks"))) == {"MainThread"}
+        assert set(first(server, "ticks")) == {"MainThread"}
         # The generator is at its second tick.
         assert server.get("channels/waits?since=oldest&wait=20").status == 200
         server.stop()

@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import LINES, Reading, data, history
 from tests.e2e.follower import read
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import CHECKOUT, Server, environment, running
 from tests.e2e.test_serve import SERVE
 from tests.e2e.watcher import Commanded
@@ -202,7 +203,7 @@ class Upstream(HttpServer):
                 if self.path == "/never":
                     upstream.over.wait()
                 if self.path == "/gate":
-                    upstream.gate.wait(30)
+                    upstream.gate.wait(PATIENCE)
                 number = self.path.rpartition("/")[2]
                 body = number.encode() if number.isdigit() else b"1"
                 self.send_response(200)

@@ -12,6 +12,7 @@ from signal import SIGTERM
 import pytest
 
 from tests.e2e.exchange import SSE, Reading, ask, configured, history, publish, serving
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Server
 from tests.e2e.sockets import CONNECT, closed_with, dial, objects
 from tests.e2e.supervisor import Supervisor
@@ -87,7 +88,7 @@ def test_a_body_without_a_value_is_400(server: Server, body: bytes, word: str, m
 
 
 def test_a_body_over_the_limit_is_413_before_its_end(server: Server) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
         client.sendall(
             b"POST /channels/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
         )
@@ -164,7 +165,7 @@ def test_a_frame_with_endless_nesting_closes_its_connection(server: Server) -> N
     ],
 )
 def test_invalid_requests_are_refused_or_dropped(server: Server, request_text: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
         client.sendall(request_text)
         found = b""
         try:
@@ -186,8 +187,8 @@ def test_a_stream_never_gets_503_while_the_server_stops(tmp_path: Path) -> None:
         server.start(supervisor)
         address = ("127.0.0.1", server.port)
         with (
-            socket.create_connection(address, timeout=10) as mute,
-            socket.create_connection(address, timeout=10) as client,
+            socket.create_connection(address, timeout=PATIENCE) as mute,
+            socket.create_connection(address, timeout=PATIENCE) as client,
         ):
             # A peer that does not answer, so that the stop takes longer.
             mute.sendall(

@@ -26,10 +26,11 @@ from websockets.typing import Origin
 
 from tests.e2e.lines import Lines
 from tests.e2e.nginx import nginx
+from tests.e2e.patience import PATIENCE, PATIENCE_MS
 from tests.e2e.proxies import BLOCKS, NAME, PROXIES, Place, Proxy
 from tests.e2e.server import Server, environment, free_port
 from tests.e2e.test_browser import state
-from tests.e2e.test_fallback import NO_STREAMS, REFUSED
+from tests.e2e.test_fallback import NO_STREAMS, PATIENT, REFUSED
 from tests.e2e.visits import CHROMIUM
 
 CONFIGURATION = BLOCKS["Trusted proxies"][0].text
@@ -95,7 +96,7 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-CURL = ("curl", "--silent", "--show-error", "--insecure", "--no-buffer", "--max-time", "20")
+CURL = ("curl", "--silent", "--show-error", "--insecure", "--no-buffer", "--max-time", "60")
 
 
 def curl(url: str, *options: str) -> Lines:
@@ -253,6 +254,7 @@ def visit(browser: Browser, url: str, script: str = "") -> Iterator[tuple[Page, 
     """A page, and the transports that it has opened."""
     context = browser.new_context(ignore_https_errors=True)
     try:
+        context.add_init_script(PATIENT)
         context.add_init_script(script)
         page = context.new_page()
         opened: list[str] = []
@@ -268,7 +270,7 @@ def receives(page: Page, root: Root) -> str:
     """The page shows the next publication, which is returned."""
     shown = uuid4().hex
     root.publish(shown)
-    expect(page.locator("#list li.newest")).to_contain_text(shown, timeout=30_000)
+    expect(page.locator("#list li.newest")).to_contain_text(shown)
     return shown
 
 
@@ -276,7 +278,7 @@ def receives(page: Page, root: Root) -> str:
 def test_the_page_is_live(site: Site, browser: Browser, script: str) -> None:
     root = Root(site.place.url("https", "/push/"), "--http2")
     with visit(browser, f"{root.url}channels/talk", script) as (page, opened):
-        state(page, "live", timeout=20_000)
+        state(page, "live")
         receives(page, root)
         wanted = root.url + f"connection/{TRANSPORT[script]}"
         used = [url.replace("ws", "http", 1) if url.startswith("ws") else url for url in opened]
@@ -287,22 +289,24 @@ def test_nobody_sees_a_restart(site: Site, browser: Browser) -> None:
     """The page and an EventSource, which would stop for good at a 502, come back."""
     root = Root(site.place.url("https", "/"), "--http2")
     with visit(browser, f"{root.url}channels/talk") as (page, _):
-        state(page, "live", timeout=20_000)
+        state(page, "live")
         page.evaluate(
             """() => {
                 window.heard = [];
+                window.subscribed = 0;
                 window.source = new EventSource("talk");
                 source.addEventListener("message", (event) => heard.push(event.data));
-                source.addEventListener("pushserver-subscribed", () => (window.open = true));
+                source.addEventListener("pushserver-subscribed", () => (subscribed += 1));
+                source.addEventListener("pushserver-reset", () => (subscribed += 1));
             }"""
         )
-        page.wait_for_function("() => window.open")
+        page.wait_for_function("() => subscribed === 1")
         site.server.stop()
         with closing(root.follow("channels/talk?limit=1")) as waiting:
             site.server.start()
             assert '"channel":"talk"' in waiting.next()
-        state(page, "live", timeout=60_000)
-        page.wait_for_function("() => source.readyState === 1", timeout=60_000)
+        page.wait_for_function("() => subscribed >= 2", timeout=PATIENCE_MS)
+        state(page, "live")
         shown = receives(page, root)
         page.wait_for_function("shown => heard.some((data) => data.includes(shown))", arg=shown)
 
@@ -316,7 +320,7 @@ def test_a_page_without_its_host_falls_back_where_browsers_say_same_origin(
         nginx(tmp_path, rules) as port,
         visit(browser, f"http://localhost:{port}/") as (page, opened),
     ):
-        state(page, "live", timeout=20_000)
+        state(page, "live")
         assert any(url.endswith("/connection/http_stream") for url in opened)
 
 
@@ -358,14 +362,14 @@ class TestABareProxy:
         with visit(browser, url) as (page, opened):
             reason = page.locator("body")
             if site.proxy.name == "nginx":
-                expect(reason).to_contain_text("the server answered 403", timeout=15_000)
+                expect(reason).to_contain_text("the server answered 403")
                 expect(reason).to_contain_text(f"has to send Host: {host}")
                 expect(reason).to_contain_text(f"http://127.0.0.1:{site.keyless.port}")
             elif site.proxy.name == "HAProxy":
                 expect(reason).to_contain_text(f"'{host}' is not a name of this server")
                 expect(reason).to_contain_text("let the proxy send X-Forwarded-For")
             else:
-                state(page, "live", timeout=15_000)
+                state(page, "live")
                 streamed = any("http_stream" in url for url in opened)
                 assert streamed == (site.proxy.name == "Apache")
             assert "in time" not in reason.inner_text()
@@ -470,7 +474,7 @@ class TestTheTableOfNginx:
             "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
         }
         with nginx(tmp_path, rules, MAP) as port:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
             with closing(connection):
                 connection.request("GET", "/connection/websocket", headers=headers)
                 answer = connection.getresponse()

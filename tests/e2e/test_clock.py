@@ -11,7 +11,7 @@ from signal import Signals
 
 import pytest
 
-from tests.e2e.exchange import SSE, Reading, data, history, publish
+from tests.e2e.exchange import SSE, Reading, data, history, publish, wait_for_commit
 from tests.e2e.server import TWISTD, Server, environment
 
 HOUR = 3_600.0
@@ -138,7 +138,7 @@ def test_server_continues_when_its_clock_is_set(
         assert data(history(server, "k")) == ["before", "after"], "nothing expired"
     if store == "memory":
         return
-    # More than half a second has passed, so a commit must have been made.
+    wait_for_commit(server)
     server.kill()
     clock.set(0.0)
     server.start()

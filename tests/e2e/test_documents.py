@@ -32,6 +32,7 @@ from pushserver.sources.interface import ISourceType
 from pushserver.sources.registry import SourceTypes
 from tests.e2e.blocks import Line
 from tests.e2e.documents import EPOCH, Names, Runner, examples, write
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import CHECKOUT, Server, running
 from tests.e2e.visits import Visits
 from tests.unit.fakes.source_tools import SourceBench
@@ -65,7 +66,7 @@ class Console:
         page.on("console", lambda message: logged.append(message))
         try:
             page.evaluate(f"() => {{ {script} }}")
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + PATIENCE
             while time.monotonic() < deadline:
                 while logged:
                     yield logged.pop(0).text

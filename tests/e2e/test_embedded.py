@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, expect
 from tests.e2e.conditions import answers, wait_until
 from tests.e2e.follower import NO_ICON
 from tests.e2e.lines import Lines
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import CHECKOUT, PROBLEM, TWISTD, environment, free_port, get
 from tests.e2e.test_browser import state
 from tests.e2e.visits import Visits
@@ -44,7 +45,7 @@ def port(tmp_path: Path) -> Iterator[int]:
         wait_until(lambda: answers(port))
         yield port
         program.terminate()
-        assert program.wait(10) == -signal.SIGTERM
+        assert program.wait(PATIENCE) == -signal.SIGTERM
     finally:
         program.kill()
         program.wait()
@@ -63,7 +64,7 @@ def test_the_embedded_server_serves_pages_and_clients(port: int, browser: Browse
     with closing(Lines(command, folder=NODE)) as client:
         while "subscribed" not in client.next():
             pass
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         connection.request("GET", "/")
         connection.getresponse().read()
         connection.close()

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.server import Server
-from tests.e2e.test_browser import TICK, offsets, state, wait_for_newer
+from tests.e2e.test_browser import offsets, state, wait_for_newer
 
 TRANSPORTS = ["http_stream", "sse"]
 
@@ -36,14 +36,35 @@ REFUSED = """
     };
 """
 MISSING = "delete window.WebSocket;"
+
+# A page of a slow machine would fall back after the five seconds of the client.
+PATIENT = """
+    let kind;
+    Object.defineProperty(window, "Centrifuge", {
+        configurable: true,
+        get: () => kind,
+        set: (original) => {
+            kind = class extends original {
+                constructor(endpoint, options) {
+                    super(endpoint, { timeout: 60_000, ...options });
+                }
+            };
+        },
+    });
+"""
 NO_STREAMS = REFUSED + "delete window.ReadableStream;"
 
 
 class Visit:
-    """The page in a browser with a script that runs before those of the page."""
+    """The page in a browser with a script that runs before those of the page.
 
-    def __init__(self, browser: Browser, server: Server, script: str):
+    `patient`: whether the client of the page waits longer for answers than it does by default.
+    """
+
+    def __init__(self, browser: Browser, server: Server, script: str, patient: bool = True):
         self._context = browser.new_context()
+        if patient:
+            self._context.add_init_script(PATIENT)
         self._context.add_init_script(script)
         self.page = self._context.new_page()
         self.problems: list[str] = []
@@ -81,7 +102,7 @@ class TestThePage:
     ) -> None:
         with closing(Visit(browser, server, script)) as visit:
             page = visit.page
-            state(page, "live", timeout=20_000)
+            state(page, "live")
             assert visit.asked(path)
             first = wait_for_newer(page, 0)
             wait_for_newer(page, first)
@@ -96,8 +117,8 @@ class TestThePage:
             closing(Visit(browser, server, "")) as other,
         ):
             for visit in (one, other):
-                state(visit.page, "live", timeout=20_000)
-            expect(one.page.locator("#watching")).to_contain_text("2", timeout=TICK)
+                state(visit.page, "live")
+            expect(one.page.locator("#watching")).to_contain_text("2")
             assert one.asked("emulation")
             assert not other.asked("emulation")
 
@@ -106,29 +127,29 @@ class TestThePage:
     ) -> None:
         with closing(Visit(browser, fresh_server, REFUSED)) as visit:
             page = visit.page
-            state(page, "live", timeout=20_000)
+            state(page, "live")
             wait_for_newer(page, 0)
             fresh_server.stop()
             state(page, "reconnecting")
             fresh_server.start()
-            state(page, "live", timeout=30_000)
+            state(page, "live")
             self.hears_something(page)
 
     def test_shows_the_answer_if_its_commands_are_refused(
         self, server: Server, browser: Browser
     ) -> None:
         """As by a proxy that lets streams pass, and not the requests to /emulation."""
-        with closing(Visit(browser, server, REFUSED)) as visit:
+        with closing(Visit(browser, server, REFUSED, patient=False)) as visit:
             page = visit.page
             page.route("**/emulation", lambda route: route.fulfill(status=413, body="too large"))
             page.reload()
             text = page.locator("#state-text")
-            expect(text).to_contain_text("the server answered 413", timeout=20_000)
+            expect(text).to_contain_text("the server answered 413")
             assert "in time" not in text.inner_text()
             page.unroute("**/emulation")
-            state(page, "live", timeout=20_000)
+            state(page, "live")
 
     @staticmethod
     def hears_something(page: Page) -> None:
         seen = page.locator("#events-seen")
-        expect(seen).not_to_have_text(seen.inner_text(), timeout=TICK)
+        expect(seen).not_to_have_text(seen.inner_text())

@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks.floods import CENTRIFUGE, CONNECT, LONG_POLL, RAW, STREAM, frame, request
 from tests.e2e.exchange import SSE, Reading, ask, publish, serving
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Server
 from tests.unit.web.test_refusal_log import banned
 
@@ -49,7 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def connect(server: Server) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), 20)
+    return socket.create_connection(("127.0.0.1", server.port), PATIENCE)
 
 
 def flood(server: Server, handshake: bytes, first: bytes, repeated: bytes) -> bytes:
@@ -62,7 +63,7 @@ def flood(server: Server, handshake: bytes, first: bytes, repeated: bytes) -> by
         client.sendall(first)
         client.setblocking(False)
         portion = repeated * (BYTES // len(repeated))
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             try:
                 data = client.recv(65_536)
@@ -142,7 +143,7 @@ def test_client_that_leaves_with_much_behind_its_request_is_noticed(
     for _ in range(50):
         with closing(connect(server)) as client:
             client.sendall(asked + b"x" * 40_000)
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE
     while len(os.listdir(folder)) > before and time.monotonic() < until:
         publish(server, "canary", 1)
     assert len(os.listdir(folder)) <= before
@@ -174,7 +175,7 @@ local_without_key = true
 
 def outside(server: Server) -> socket.socket:
     """A connection from an address that is not exempt."""
-    return socket.create_connection(("127.0.0.1", server.port), 20, (OUTSIDE, 0))
+    return socket.create_connection(("127.0.0.1", server.port), PATIENCE, (OUTSIDE, 0))
 
 
 def test_connections_of_one_address_are_bounded_and_those_of_others_are_served(
@@ -195,10 +196,14 @@ def test_connections_of_one_address_are_bounded_and_those_of_others_are_served(
         assert b"(connections_per_address)" in answer
         publish(server, "a", "for all")
         for client in kept:
-            assert b"for all" in client.recv(65_536)
+            received = b""
+            while b"for all" not in received:
+                chunk = client.recv(65_536)
+                assert chunk, received
+                received += chunk
             client.close()
         # The server notices the ends in its own time.
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE
         status = b""
         while b" 101 " not in status and time.monotonic() < until:
             with closing(outside(server)) as client, suppress(ConnectionError):
@@ -215,7 +220,7 @@ def test_connections_that_come_too_fast_are_reset_and_others_are_served(tmp_path
     with serving(tmp_path, text) as server:
         clients, ends = [socket.socket() for _ in range(300)], []
         for client in clients:
-            client.settimeout(20)
+            client.settimeout(PATIENCE)
             client.bind((OUTSIDE, 0))
             with suppress(ConnectionError):
                 client.connect(("127.0.0.1", server.port))

@@ -7,6 +7,7 @@ The same script in a page of the server's own origin is the control: there every
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -18,6 +19,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.e2e.conditions import wait_until
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Server, running
 from tests.http_server import HttpServer, Quiet
 
@@ -92,7 +95,7 @@ SCRIPT = """
 async ([root, gets, posts, sockets, kinds]) => {
   const soon = (start) => new Promise((resolve) => {
     start(resolve);
-    setTimeout(() => resolve("open"), 1000);
+    setTimeout(() => resolve("open"), 20_000);
   });
   const element = async (name, set) => {
     const made = document.createElement(name);
@@ -232,11 +235,10 @@ class Beacons:
             self._left -= 1
 
     def wait(self) -> None:
-        for _ in range(200):
-            if self._left <= 0:
-                return
+        deadline = time.monotonic() + PATIENCE
+        while self._left > 0:
+            assert time.monotonic() < deadline, f"{self._left} beacons are not answered"
             self._page.wait_for_timeout(50)
-        raise AssertionError(f"{self._left} beacons are not answered")
 
 
 def acts(server: Server, folder: Path) -> set[str]:
@@ -278,11 +280,10 @@ def test_speculation_of_a_page_of_another_origin_starts_no_session(
         for kind in ("prefetch", "prerender"):
             page = context.new_page()
             page.goto(f"http://127.0.0.1:{port}/{kind}.html")
-            for _ in range(100):
-                if server.log.count("cannot open this URL as a page") >= 1:
-                    break
-                page.wait_for_timeout(50)
-    assert "cannot open this URL as a page" in server.log
+        deadline = time.monotonic() + PATIENCE
+        while "cannot open this URL as a page" not in server.log:
+            assert time.monotonic() < deadline
+            page.wait_for_timeout(50)
     assert acts(server, tmp_path) == set()
 
 
@@ -304,7 +305,8 @@ def test_a_page_of_the_server_may_do_all_of_it(
     kinds = ["events", "cors-stream", "cors-post", "form", "beacon", "socket"]
     url = f"http://localhost:{server.port}/page.html"
     results = run(browser, url, server, kinds)
-    assert acts(server, tmp_path) >= {"connect", "order", "watched", "open:x", "hooked"}
+    all_acts = {"connect", "order", "watched", "open:x", "hooked"}
+    wait_until(lambda: acts(server, tmp_path) >= all_acts)
     for path in SOCKETS:
         assert results[f"socket {path}"] == "opened"
     assert results[f"events {GETS[0]}"] == "opened"

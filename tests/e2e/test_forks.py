@@ -47,7 +47,9 @@ def child(path, client=None, feed=None):
     if feed is not None:
         errors.append(attempt(lambda: feed.publish("forged")))
         errors.append(attempt(lambda: feed.remember("forged")))
-    Path(path).write_text(json.dumps([os.getpid(), errors]))
+    # Renamed, so that a reader finds a whole file.
+    Path(f"{path}.{os.getpid()}").write_text(json.dumps([os.getpid(), errors]))
+    os.replace(f"{path}.{os.getpid()}", path)
 
 
 def start(method, name, **what):
@@ -65,7 +67,7 @@ def start(method, name, **what):
         what = {}
     process = multiprocessing.get_context(method).Process(target=child, args=(path,), kwargs=what)
     process.start()
-    process.join(30)
+    process.join()
     return process.exitcode
 
 
@@ -199,6 +201,7 @@ def test_calls_of_a_child_are_refused_and_the_parent_continues(
             caller.call("sources", method)
             wait_until(lambda: all((folder / f"{method}-{name}.json").exists() for name in SOURCES))
             caller.call("sources")
+            wait_until(lambda: len(data(history(server, "status"))) >= len(SOURCES))
             for name in SOURCES:
                 check(folder, server, method, name, 4 if name == "feed" else 2)
             assert publish(server, "c", 5)["offset"] == 5
@@ -220,9 +223,7 @@ def test_calls_of_a_child_are_refused_and_the_parent_continues(
 
 def check(folder: Path, server: Server, method: str, name: str, tries: int) -> None:
     """Check that each call of the child was refused."""
-    path = folder / f"{method}-{name}.json"
-    wait_until(path.read_text)
-    pid, errors = json.loads(path.read_text())
+    pid, errors = json.loads((folder / f"{method}-{name}.json").read_text())
     assert pid != server.pid
     if method == "spawn":
         assert len(errors) == 2

@@ -20,10 +20,10 @@ from tests.e2e.conditions import wait_until
 from tests.e2e.desk import DOCUMENT, KEY, SECTIONS, Desk
 from tests.e2e.exchange import history
 from tests.e2e.follower import NO_ICON, visits_at
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import get
 from tests.e2e.visits import Visits
 
-SOON = 30_000
 STEPS = [{"percent": percent} for percent in range(0, 100, 10)]
 RESULT = {"rows": 1234}
 RECORD = """
@@ -83,7 +83,7 @@ def restart_slowly(desk: Desk) -> None:
     """Restart the server after six attempts to publish: those of one second are five."""
     assert desk.server.stop() == -signal.SIGTERM
     with socket.create_server(("127.0.0.1", desk.server.port)) as away:
-        away.settimeout(30)
+        away.settimeout(PATIENCE)
         for _ in range(6):
             away.accept()[0].close()
     desk.server.start()
@@ -120,9 +120,9 @@ class TestInABrowser:
         disturb()
         job = page.evaluate("job")
         middle = visits.open(f"?job={job}")
-        middle.wait_for_function("bar.value > 0", timeout=SOON)
+        middle.wait_for_function("bar.value > 0")
         for each in (page, middle):
-            expect(each.locator("#result")).to_have_text("1234 rows", timeout=SOON)
+            expect(each.locator("#result")).to_have_text("1234 rows")
         assert [event["data"] for event in page.evaluate("seen")] == [*STEPS, RESULT]
         after = visits.open(f"?job={job}")
         expect(after.locator("#result")).to_have_text("1234 rows")
@@ -130,14 +130,14 @@ class TestInABrowser:
         return str(job)
 
     def wait_for(self, page: Page, condition: str) -> None:
-        page.wait_for_function(f"window.seen && {condition}", timeout=SOON)
+        page.wait_for_function(f"window.seen && {condition}")
 
     def refused(self, browser: Browser, desk: Desk, job: str, problems: str) -> str:
         """The text of a page whose origin is not allowed."""
         visits = self.visits(browser, desk, "127.0.0.1")
         visits.allow(problems)
         result = visits.open(f"?job={job}").locator("#result")
-        expect(result).to_contain_text("refuse", timeout=SOON)
+        expect(result).to_contain_text("refuse")
         text = result.text_content()
         wait_until(lambda: f"http://127.0.0.1:{desk.page_port}" in desk.server.log)
         assert "allowed_origins" in desk.server.log
@@ -163,13 +163,13 @@ class TestInABrowser:
         visits.allow(f"localhost:{desk.server.port}/")
         page = visits.open()
         page.click("text=Make a report")
-        page.wait_for_function("document.getElementById('bar').value >= 20", timeout=SOON)
+        page.wait_for_function("document.getElementById('bar').value >= 20")
         job = parse_qs(urlsplit(page.url).query)["job"][0]
         restart(desk)
         middle = visits.open(f"?job={job}")
-        middle.wait_for_function("document.getElementById('bar').value > 0", timeout=SOON)
+        middle.wait_for_function("document.getElementById('bar').value > 0")
         for each in (page, middle, visits.open(f"?job={job}")):
-            expect(each.locator("#result")).to_have_text("1234 rows", timeout=SOON)
+            expect(each.locator("#result")).to_have_text("1234 rows")
         problems = f"CORS policy|net::ERR_FAILED|localhost:{desk.server.port}/|403"
         text = self.refused(browser, desk, job, problems)
         assert f"refuses pages of http://127.0.0.1:{desk.page_port}" in text
@@ -223,9 +223,9 @@ class TestFastapi:
         desk.serve_pages(*desk.commands("FastAPI"))
         with (
             socket.create_server(("127.0.0.1", desk.server.port)) as slow,
-            socket.create_connection(("localhost", desk.page_port), 30) as poster,
+            socket.create_connection(("localhost", desk.page_port), PATIENCE) as poster,
         ):
-            slow.settimeout(30)
+            slow.settimeout(PATIENCE)
             poster.sendall(b"POST /jobs HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
             connection, _ = slow.accept()
             with connection:

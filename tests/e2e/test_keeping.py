@@ -13,7 +13,8 @@ import pytest
 
 from tests.e2e.blocks import Block
 from tests.e2e.documents import Names, Runner, examples, write
-from tests.e2e.exchange import data, history, publish
+from tests.e2e.exchange import data, history, publish, wait_for_commit
+from tests.e2e.patience import PATIENCE
 from tests.e2e.programs import PUSHSERVER
 from tests.e2e.server import CHECKOUT, Server, environment, running
 from tests.e2e.test_documents import no_browser
@@ -39,7 +40,7 @@ def server(folder: Path) -> Iterator[Server]:
 def store(folder: Path, *arguments: str) -> None:
     """Run a command, which must succeed."""
     command = [*PUSHSERVER, "store", *arguments, "--store", "history.db"]
-    subprocess.run(command, cwd=folder, env=environment(), timeout=20, check=True)
+    subprocess.run(command, cwd=folder, env=environment(), timeout=PATIENCE, check=True)
 
 
 def run_examples(document: Mapping[str, list[Block]], server: Server, folder: Path) -> None:
@@ -56,6 +57,7 @@ def run_examples(document: Mapping[str, list[Block]], server: Server, folder: Pa
 
 def test_the_examples_of_the_store(server: Server, folder: Path) -> None:
     before = [publish(server, "orders", number) for number in range(3)]
+    wait_for_commit(server)
     run_examples(DOCUMENT, server, folder)
     assert data(history(server, "orders")) == [0, 1, 2]
     assert publish(server, "orders", 3)["epoch"] != before[0]["epoch"]
@@ -66,6 +68,7 @@ def test_the_examples_of_the_operations(tmp_path: Path) -> None:
     [file] = document[""]
     with running(Server(tmp_path, "--config", str(write(file, tmp_path)))) as server:
         before = publish(server, "orders", 1)
+        wait_for_commit(server)
         run_examples(document, server, tmp_path)
         assert data(history(server, "orders")) == [1]
         assert history(server, "orders")["epoch"] != before["epoch"]
@@ -77,7 +80,7 @@ def flood(server: Server) -> Iterator[None]:
     ended, begun = threading.Event(), threading.Event()
 
     def run() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
         number = 0
         while not ended.is_set():
             number += 1
@@ -92,7 +95,8 @@ def flood(server: Server) -> Iterator[None]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert begun.wait(20)
+        assert begun.wait(PATIENCE)
+        wait_for_commit(server)
         yield
     finally:
         ended.set()

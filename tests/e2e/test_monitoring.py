@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
 from tests.e2e.exchange import ask
+from tests.e2e.patience import PATIENCE
 from tests.e2e.promtool import RULES, check_alerts, promtool, rules_of_the_dashboard
 from tests.e2e.server import CHECKOUT, SHORTCUTS, Server, free_port, get, running
 
@@ -95,7 +96,7 @@ def test_metrics_of_a_real_server_move(server: Server, metrics_port: int) -> Non
         client.send('{"id":3,"rpc":{"method":"job","data":1}}')
         assert ask(server, "POST", "channels/a", b"1").status == 401
         for _ in range(MOST_ROUNDS):
-            client.recv(timeout=10)
+            client.recv(timeout=PATIENCE)
             after = scrape(metrics_port)
             still = {name for name in MOVING if after.get(name, 0.0) <= before.get(name, 0.0)}
             if not still:
@@ -203,7 +204,7 @@ def test_the_command_of_the_document_prints_the_load(server: Server) -> None:
         "PUSHSERVER_KEY": "correct-horse-battery",
     }
     with connect(f"ws://127.0.0.1:{server.port}/channels/numbers") as socket:
-        socket.recv(timeout=20)
+        socket.recv(timeout=PATIENCE)
         printed = subprocess.run(
             [sys.executable, "-m", "pushserver", *command.split()],
             env=environment,

@@ -14,6 +14,7 @@ from typing import BinaryIO
 import pytest
 
 from tests.e2e.exchange import history, publish
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Server
 from tests.e2e.test_fanout import serving_everywhere
 
@@ -67,7 +68,7 @@ def test_requests_in_one_piece_take_the_memory_of_one_and_are_answered_in_order(
         assert len(history(server, "big")["publications"]) == PIECES
         before = resident(server)
         with closing(ports[port](4_096)) as connection:
-            connection.settimeout(30)
+            connection.settimeout(PATIENCE)
             connection.sendall((request("big") + request("small?last=1") * SMALL) * count)
             until = time.monotonic() + 2
             while time.monotonic() < until:

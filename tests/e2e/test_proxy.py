@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from tests.e2e.nginx import nginx
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Server, free_port, running
 
 KEY = "s3cret"
@@ -42,7 +43,7 @@ def ask(
     port: int, path: str, method: str = "GET", body: object = None, **headers: str
 ) -> tuple[int, Any]:
     """Status and body of the answer; `_` in the name of a header stands for `-`."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         text = None if body is None else json.dumps(body)
@@ -178,7 +179,7 @@ def test_a_proxy_may_use_a_unix_socket(tmp_path: Path, location: str, uri: str) 
         with running(server), nginx(tmp_path, f"location {location} {{ {rules} }}") as port:
             path = f"{location}channels/talk"
             assert ask(port, path, Host="push.example", Origin="http://push.example")[0] == 403
-            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as client:
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as client:
                 page = {"Host": "push.example", "Origin": "https://push.example"}
                 stream = {"Accept": "text/event-stream", "X-Forwarded-For": "1.1.1.1"}
                 client.request("GET", path, headers=page | stream)
@@ -191,12 +192,12 @@ def test_the_proxy_protocol_gives_the_address_of_the_client(tmp_path: Path) -> N
     port = free_port()
     listen = f"haproxy:tcp:{port}:interface=127.0.0.1"
     with running(Server(tmp_path, "--debug", "--listen", listen)) as server:
-        with socket.create_connection(("127.0.0.1", port), 10) as through:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as through:
             through.sendall(b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 80\r\n")
             url = f"ws://push.example:{port}/channels/numbers"
             with connect(url, sock=through, origin=Origin(f"http://push.example:{port}")) as stream:
-                assert "subscribed" in json.loads(stream.recv(10))
-        with socket.create_connection(("127.0.0.1", port), 10) as through:
+                assert "subscribed" in json.loads(stream.recv(PATIENCE))
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as through:
             through.sendall(b"PROXY TCP4 127.0.0.1 127.0.0.1 4711 80\r\n")
             through.sendall(b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\n")
             through.sendall(b"Content-Length: 1\r\nConnection: close\r\n\r\n1")

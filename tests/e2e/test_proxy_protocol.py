@@ -14,6 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
 from tests.e2e.certificate import certificate
+from tests.e2e.patience import PATIENCE
 from tests.e2e.proxies import BLOCKS, Place, Proxy, haproxy, put
 from tests.e2e.server import Server, environment, free_port, running
 from tests.e2e.test_behind_proxies import CLIENT, curl, line_with
@@ -33,14 +34,14 @@ def _configure(place: Place) -> list[str]:
 listen {name}
     mode {mode}
     timeout client 75s
-    timeout connect 1s
+    timeout connect 60s
     timeout server 75s
     bind 127.0.0.1:{port}
     server pushserver 127.0.0.1:{place.keyless} {sends}
 """
         for name, mode, port, sends in (
-            ("line", "tcp", place.http, "send-proxy check inter 100ms"),
-            ("web", "http", place.bare, "send-proxy-v2 check inter 100ms"),
+            ("line", "tcp", place.http, "send-proxy check inter 100ms fall 10000"),
+            ("web", "http", place.bare, "send-proxy-v2 check inter 100ms fall 10000"),
         )
     )
     return haproxy(place, block + others)
@@ -96,7 +97,7 @@ async def _subscribe(url: str, tls: ssl.SSLContext) -> None:
 
 def _ask(port: int, address: str, data: bytes) -> bytes:
     """The first bytes of the answer to a connection from this address, empty if it is closed."""
-    with socket.create_connection(("127.0.0.1", port), 10, (address, 0)) as peer:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE, (address, 0)) as peer:
         peer.sendall(data)
         try:
             return peer.recv(65_536)

@@ -14,6 +14,7 @@ import pytest
 
 import pushserver
 from tests.e2e.exchange import LINES, Reading, ask, data, history, publish, serving
+from tests.e2e.patience import PATIENCE
 from tests.e2e.programs import PUSHSERVER, PYTHON
 from tests.e2e.server import Server, environment
 
@@ -43,7 +44,7 @@ class TestTheCommandLine:
             input=text,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -111,7 +112,7 @@ def test_a_script_publishes_with_the_standard_library_alone(server: Server) -> N
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=True,
     )
     offset, modules = ended.stdout.splitlines()

@@ -45,7 +45,7 @@ def test_the_two_commands_start_the_five_lines_and_the_page_shows_them(
         logged.append(message.text)
 
     page.on("console", note)
-    expect(page.locator("#graph canvas")).to_be_visible(timeout=15_000)
+    expect(page.locator("#graph canvas")).to_be_visible()
     expect(page.locator(".legend-item")).to_have_text(re.compile(r"^number\d"))
     page.wait_for_event("console")
     assert re.fullmatch(r"\d+(\.\d+)?", logged[-1])

@@ -204,7 +204,7 @@ LISTEN = """
         window.resets = [];
         window.opened = 0;
         const source = new EventSource('/channels/a');
-        source.onopen = () => { window.opened += 1; };
+        source.addEventListener('pushserver-subscribed', () => { window.opened += 1; });
         source.onmessage = event => window.heard.push(JSON.parse(event.data).data);
         source.addEventListener('pushserver-reset',
             event => window.resets.push(JSON.parse(event.data).reason));

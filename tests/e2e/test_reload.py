@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import publish
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import TWISTD, Server, environment, free_port
 from tests.e2e.supervisor import Supervisor
 from tests.e2e.watcher import Commanded
@@ -139,7 +140,7 @@ def test_a_start_that_fails_otherwise_leaves_no_files(tmp_path: Path) -> None:
             env=environment(TMPDIR=str(tmp_path / "tmp")),
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=PATIENCE,
         )
     assert ended.returncode == 1
     assert "in use" in ended.stdout + ended.stderr

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.lines import Lines
+from tests.e2e.patience import PATIENCE
 
 PLAIN = """\
 from pushserver import PushServer
@@ -68,7 +69,9 @@ def started(folder: Path, *command: str) -> Iterator[tuple[Lines, str]]:
 
 def newest(url: str) -> object:
     """The data of the newest publication; waits for one."""
-    with urllib.request.urlopen(f"{url}channels/numbers?wait=20&limit=1", timeout=30) as answer:
+    with urllib.request.urlopen(
+        f"{url}channels/numbers?wait=20&limit=1", timeout=PATIENCE
+    ) as answer:
         return json.load(answer)["publications"][-1]["data"]
 
 

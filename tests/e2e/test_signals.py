@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import configured, data, history, publish
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import CHECKOUT, TWISTD, Server, environment, free_port, get, running
 from tests.e2e.supervisor import Supervisor, wait_for_end
 
@@ -38,13 +39,15 @@ for number in (signal.SIGHUP, signal.SIGALRM):
 
 SLOW = """
 import time
+from pathlib import Path
 from pushserver import PushServer
 
 app = PushServer()
 
 @app.on("stop")
 def stop():
-    time.sleep(1)
+    while not Path("told").exists():
+        time.sleep(0.01)
 """
 
 
@@ -54,11 +57,14 @@ def test_three_signals_stop_in_order(tmp_path: Path, number: signal.Signals) -> 
     server = Server(tmp_path, "--app", "slow:app")
     try:
         server.start()
-        for times in range(2):
+        again = f"received {number.name} again"
+        server.send(number)
+        wait_until(lambda: f"received {number.name}, shutting down" in server.log)
+        for times in (1, 2):
             server.send(number)
-            text = f"received {number.name}" + (" again" if times else ", shutting down")
-            wait_until(lambda text=text: text in server.log)  # type: ignore[misc]
-        assert server.stop(number) == -number
+            wait_until(lambda times=times: server.log.count(again) == times)  # type: ignore[misc]
+        (tmp_path / "told").touch()
+        assert server.wait() == -number
         assert server.log.count("kill -KILL") == 2
         assert server.problems == []
     finally:
@@ -126,7 +132,7 @@ def test_a_daemon_survives_a_hangup_rotates_its_log_and_ends_in_order(
     listen = f"tcp:{port}:interface=127.0.0.1"
     arguments = ["--pidfile=x.pid", "--logfile=y.log", "pushserver", "--config", "c.toml"]
     started = subprocess.run(
-        [*TWISTD, *arguments, "--listen", listen], cwd=tmp_path, env=environment(), timeout=20
+        [*TWISTD, *arguments, "--listen", listen], cwd=tmp_path, env=environment(), timeout=PATIENCE
     )
     assert started.returncode == 0
     pid = int((tmp_path / "x.pid").read_text())
@@ -191,7 +197,7 @@ def test_a_server_ends_in_order_when_its_terminal_closes(tmp_path: Path) -> None
         while b"the configuration was read again" not in said:
             said += os.read(ours, 65_536)
         os.close(ours)
-        assert process.wait(10) == -signal.SIGHUP
+        assert process.wait(PATIENCE) == -signal.SIGHUP
         with running(server):
             assert publish(server, "c", 2) == {
                 **position,

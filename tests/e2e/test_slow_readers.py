@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.exchange import publish, serving
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Server
 from tests.e2e.test_fanout import serving_everywhere
 from tests.e2e.test_pipelining import resident
@@ -56,7 +57,7 @@ def test_long_recovery_reaches_a_reader_that_never_stops_reading(tmp_path: Path,
     with serving_everywhere(tmp_path, LIMITS) as (server, ports):
         fill(server, "a", 300)
         with closing(ports[port](BUFFER_BYTES)) as connection:
-            connection.settimeout(20)
+            connection.settimeout(PATIENCE)
             # By HTTP/1.0 the body has no chunks.
             connection.sendall(
                 b"GET /channels/a?since=oldest HTTP/1.0\r\nHost: localhost\r\n"
@@ -92,7 +93,7 @@ def test_long_history_reaches_a_slow_reader_whole(tmp_path: Path, port: str) -> 
         fill(server, "a", 300)
         before = resident(server)
         with closing(ports[port](BUFFER_BYTES)) as connection:
-            connection.settimeout(20)
+            connection.settimeout(PATIENCE)
             # By HTTP/1.0 the body has no chunks and no length.
             connection.sendall(b"GET /channels/a HTTP/1.0\r\nHost: localhost\r\n\r\n")
             data = b""

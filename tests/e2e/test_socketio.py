@@ -47,17 +47,17 @@ def refuse(client):
 
 @app.on("ask")
 def ask(client, data):
-    return client.call("question", data, timeout=5)
+    return client.call("question", data, timeout=60)
 
 
 @app.on("ask_async")
 async def ask_async(client, data):
-    return await client.call("question", data, timeout=5)
+    return await client.call("question", data, timeout=60)
 
 
 @app.on("ask_bytes")
 def ask_bytes(client):
-    part, word, whole = client.call("bytes_question", b"abc", timeout=5)
+    part, word, whole = client.call("bytes_question", b"abc", timeout=60)
     return [part.decode(), word, whole.decode()]
 
 
@@ -127,7 +127,7 @@ class Program:
         self._lines = Lines(command, folder=folder)
 
     def next(self) -> list[Line]:
-        return [tuple(json.loads(self._lines.next(30)))]
+        return [tuple(json.loads(self._lines.next()))]
 
     def close(self) -> None:
         self._lines.close()
@@ -142,7 +142,7 @@ class Tab:
         page.evaluate("([namespace, transports]) => start(namespace, transports)", arguments)
 
     def next(self) -> list[Line]:
-        self._page.wait_for_function("() => said.length > 0", timeout=30_000)
+        self._page.wait_for_function("() => said.length > 0")
         return [(name, value) for name, value in self._page.evaluate("() => said.splice(0)")]
 
     def close(self) -> None:

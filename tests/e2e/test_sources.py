@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.lines import Lines
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import PROBLEM, TWISTD, Server, environment, run_twistd
 
 PLUGINS = """
@@ -134,7 +135,7 @@ class Sources:
 
     def wait(self, name: str, **expected: object) -> dict[str, Any]:
         """Return the status once it has the expected values."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while True:
             status = self.status(name)
             if all(status[key] == value for key, value in expected.items()):
@@ -167,6 +168,8 @@ def test_several_sources_run_and_stop_with_the_server(tmp_path: Path) -> None:
         + table("slow", "random", "every = 3600\nevent = 'hourly'")
         + table("asked", "random", "every = 0.05\non_demand = true\nlinger_seconds = 0.2")
         + table("clock", "cron", "expression = '@yearly'\ntimezone = 'UTC'")
+        # Within the time of the test only a stop that waits for no source ends.
+        + "[limits]\ndrain_seconds = 600\n"
     )
     with Sources(tmp_path, config) as sources:
         assert [list(data) for data in sources.values("quick", 3)] == [["number"]] * 3
@@ -180,9 +183,7 @@ def test_several_sources_run_and_stop_with_the_server(tmp_path: Path) -> None:
         assert len(sources.values("asked", 1)) == 1
         assert sources.wait("asked", state="waiting")["published"] > published
         assert sources.status("clock")["state"] == "running"
-        started = time.monotonic()
         sources.server.stop()
-        assert time.monotonic() - started < 5
         assert sources.server.problems == []
 
 
@@ -199,6 +200,7 @@ ODD = "".join(
         ("flood_on_the_reactor", "max_rate = 1000000"),
     ]
 ) + table("good", "random", "every = 0.05")
+ODD += "[limits]\ndrain_seconds = 1\n"
 
 
 class TestFaultySource:
@@ -208,9 +210,7 @@ class TestFaultySource:
         folder = tmp_path_factory.mktemp("odd")
         with Sources(folder, ODD, PYTHONPATH=plugins) as sources:
             yield sources
-            started = time.monotonic()
             sources.server.stop()
-            assert time.monotonic() - started < 5
             log = sources.server.log
             assert "source deaf was stopped but does not end: it is abandoned" in log
             assert "Unhandled error in Deferred" not in log
@@ -234,7 +234,7 @@ class TestFaultySource:
         self, sources: Sources, name: str, error: str
     ) -> None:
         before = sources.wait(name, state="running")["errors"]
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while (status := sources.status(name))["errors"] <= before + 2:
             assert time.monotonic() < deadline
         assert all(part in status["last_error"] for part in error.split(".*"))

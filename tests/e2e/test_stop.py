@@ -25,6 +25,7 @@ import threading
 import time
 from pathlib import Path
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from pushserver import PushServer
@@ -63,7 +64,10 @@ async def in_a_coroutine():
 async def start():
     if not Path("slow").exists():
         return
-    threading.Thread(target=in_a_thread, daemon=True).start()
+    thread = threading.Thread(target=in_a_thread, daemon=True)
+    thread.start()
+    # Its answer has come by then, but it may not have run since.
+    reactor.addSystemEventTrigger("after", "shutdown", thread.join, 30)
     try:
         asyncio.get_running_loop()
     except RuntimeError:

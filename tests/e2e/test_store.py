@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 import pushserver
 from pushserver.store.schema import FORMAT
 from tests.e2e.exchange import SSE, Reading, ask, configured, data, history, publish, serving
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import TWISTD, Server, environment, run_twistd
 from tests.e2e.sockets import dial, frame
 
@@ -78,7 +79,7 @@ class Load:
     def wait_for(self, count: int) -> None:
         """Wait until `count` publications are acknowledged."""
         with self._lock:
-            assert self._lock.wait_for(lambda: len(self.acknowledged) >= count, timeout=20)
+            assert self._lock.wait_for(lambda: len(self.acknowledged) >= count, timeout=PATIENCE)
 
     def end(self) -> int:
         """Wait until all publishers have lost the server; return the next number to publish."""
@@ -87,7 +88,7 @@ class Load:
         return self._next
 
     def _publish(self, port: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         try:
             while True:
                 with self._lock:
@@ -301,7 +302,7 @@ class TestFailedStart:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=20,
+            timeout=PATIENCE,
             check=False,
         )
         self.check(ended, "s.db")

@@ -14,6 +14,7 @@ from websockets.sync.client import connect
 
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import LINES, SSE, Reading, ask, configured
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Server, running
 from tests.e2e.sockets import closed_with
 from tests.http_server import HttpServer, Quiet
@@ -47,7 +48,7 @@ class Issuer(HttpServer):
         class Handler(Quiet, BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked.set()
-                issuer.go_on.wait(30)
+                issuer.go_on.wait(PATIENCE)
                 body = issuer.body
                 self.send_response(200 if body is not None else 404)
                 self.send_header("Content-Length", str(len(body or b"")))
@@ -115,10 +116,10 @@ class TestKeys:
     def test_a_slow_one_delays_nobody_else(self, tmp_path: Path, issuer: Issuer) -> None:
         issuer.go_on.clear()
         with running(serving(tmp_path, issuer, 0.5)) as server:
-            assert issuer.asked.wait(10)
+            assert issuer.asked.wait(PATIENCE)
             assert ask(server, "GET", "channels/open").status == 200
             assert status(server, signed()) == 503
-            assert "no answer within 0.5 s (auth.jwks_timeout_seconds)" in server.log
+            wait_until(lambda: "no answer within 0.5 s (auth.jwks_timeout_seconds)" in server.log)
             issuer.go_on.set()
             wait_until(lambda: status(server, signed()) == 200)
 

@@ -15,8 +15,6 @@ from tests.e2e.test_browser import points, state
 
 TUTORIAL = CHECKOUT / "docs" / "tutorial.md"
 NUMBER = re.compile(r"^\d+(\.\d+)? at ")
-SOON = 15_000
-"""Milliseconds for a restart of the server and the reconnection of its pages."""
 
 
 @pytest.fixture
@@ -40,12 +38,12 @@ def test_the_whole_tutorial(browser: Browser, follower: Follower, tmp_path: Path
     follower.run("Five lines")
     front = own.open()
     state(front, "live")
-    expect(front.locator("#list li[data-offset]").nth(1)).to_be_visible(timeout=SOON)
+    expect(front.locator("#list li[data-offset]").nth(1)).to_be_visible()
     expect(front.locator("h1")).to_have_text("numbers")
 
     follower.write("A page of your own")
     page = own.open()
-    expect(page.locator("#numbers li").nth(1)).to_be_visible(timeout=SOON)
+    expect(page.locator("#numbers li").nth(1)).to_be_visible()
     expect(page.locator("#numbers li").first).to_have_text(NUMBER)
     expect(page.locator("#state")).to_have_text("live")
     state(own.open("channels/numbers"), "live")
@@ -58,11 +56,9 @@ def test_the_whole_tutorial(browser: Browser, follower: Follower, tmp_path: Path
     follower.write("Another source")
     walk = own.open("channels/walk")
     state(walk, "live")
-    walk.wait_for_function(
-        "() => Number(document.querySelector('#graph').dataset.points) > 2", timeout=SOON
-    )
+    walk.wait_for_function("() => Number(document.querySelector('#graph').dataset.points) > 2")
     assert points(walk) > 2
-    state(front, "live", timeout=SOON)
+    state(front, "live")
     expect(front.locator("#notice-box")).to_be_hidden()
 
     follower.write("Messages")
@@ -79,7 +75,7 @@ def test_the_whole_tutorial(browser: Browser, follower: Follower, tmp_path: Path
     expect(ann.locator("#clap")).to_have_js_property("inert", True)
     follower.server.start()
     for page in (ann, ben):
-        expect(page.locator("#state")).to_have_text("live", timeout=SOON)
+        expect(page.locator("#state")).to_have_text("live")
     ann.fill("#text", "<b>hello</b>")
     ann.click("text=Send")
     expect(ann.locator("#text")).to_have_value("")
@@ -90,11 +86,11 @@ def test_the_whole_tutorial(browser: Browser, follower: Follower, tmp_path: Path
     ann.reload()
     expect(ann.locator("#talk li[data-offset] .row-value")).to_have_text(["<b>hello</b>"])
     ann.click("#clap")
-    expect(ben.locator("#claps .figure-value")).to_have_text("1", timeout=SOON)
+    expect(ben.locator("#claps .figure-value")).to_have_text("1")
     ben.reload()
     ann.click("#begin")
     for page in (ann, ben):
-        expect(page.locator("#left .row-value")).to_have_text("left 0", timeout=SOON)
+        expect(page.locator("#left .row-value")).to_have_text("left 0")
         expect(page.locator("#notice")).to_have_text("The time is up.")
     follower.run("A notification")
     expect(ben.locator("#left .row-value")).to_have_text("left stop!")
@@ -103,7 +99,7 @@ def test_the_whole_tutorial(browser: Browser, follower: Follower, tmp_path: Path
     follower.run("A monitor of something outside")
     ann.reload()
     temperature = ann.locator("#temperature .figure-value")
-    expect(temperature).to_have_text("18.5°C", timeout=SOON)
+    expect(temperature).to_have_text("18.5°C")
     weather = tmp_path / "weather.json"
     weather.write_text(weather.read_text().replace("18.5", "-3"))
     expect(temperature).to_have_text("-3.0°C")

@@ -655,7 +655,7 @@ class TestThePage:
             server.stop()
             server.start()
             for one in (page, tab):
-                expect(one.locator("#problem")).to_have_text("", timeout=15_000)
+                expect(one.locator("#problem")).to_have_text("")
             tab.evaluate("localStorage.setItem('token', '1.2.ada')")
             tab.reload()
             expect(tab.locator("#problem")).to_contain_text("invalid token: log in")

@@ -16,6 +16,7 @@ import pytest
 
 from pushserver import publish
 from tests.e2e.lines import Lines
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Server
 from tests.http_server import HttpServer, Quiet
 
@@ -113,7 +114,7 @@ def data(lines: Lines, count: int) -> list[Any]:
 
 def post(server: Server, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
     """Send a POST as another service would."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     with closing(connection):
         connection.request("POST", path, body, headers)
         response = connection.getresponse()

@@ -21,6 +21,7 @@ const client = new Centrifuge(url, {
   websocket: WithCookie,
   minReconnectDelay: 100,
   maxReconnectDelay: 500,
+  timeout: 60_000,
   data: data ? JSON.parse(data) : undefined,
 });
 const events = ['connecting', 'connected', 'disconnected', 'message', 'publication', 'error'];

@@ -36,6 +36,7 @@ function centrifuge(transport) {
       emulationEndpoint: `${root}emulation`,
       minReconnectDelay: 100,
       maxReconnectDelay: 500,
+      timeout: 60_000,
     });
     client.on('connecting', ({ code, reason }) => say('connecting', { code, reason }));
     const subscription = client.newSubscription(channel);

@@ -12,7 +12,7 @@ export async function play(io, url, namespace, transports, say) {
     reconnectionDelayMax: 100,
   });
   const next = (event) => new Promise((done) => socket.once(event, done));
-  const ask = (event, ...values) => socket.timeout(10_000).emitWithAck(event, ...values);
+  const ask = (event, ...values) => socket.timeout(60_000).emitWithAck(event, ...values);
   const inOrder = (numbers) =>
     numbers.length === MANY && numbers.every((number, n) => number === n);
   const list = (value) => [...new Uint8Array(value)];

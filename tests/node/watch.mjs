@@ -18,6 +18,7 @@ const client = new Centrifuge([{ transport, endpoint: `${scheme}connection/${tra
   emulationEndpoint: `${root}emulation`,
   minReconnectDelay: 100,
   maxReconnectDelay: 1000,
+  timeout: 60_000,
 });
 for (const event of ['connecting', 'connected', 'disconnected', 'error']) {
   client.on(event, (context) => say(event, context));

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from playwright.sync_api import BrowserContext, Page, Route, WebSocketRoute
 
 from pushserver.resources.assets import Assets
 from pushserver.resources.pages import Pages
+from tests.e2e.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 ORIGIN = "http://push.test"
@@ -179,12 +181,11 @@ class Site:
         self._push({"join": {"info": {"client": client, "user": user}}})
 
     def wait_for(self, page: Page, condition: Callable[[], bool]) -> None:
-        """Answer the pages until this is true, for five seconds at most."""
-        for _ in range(250):
-            if condition():
-                return
+        """Answer the pages until this is true."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "this did not become true"
             page.wait_for_timeout(20)
-        raise AssertionError("this did not become true")
 
     @staticmethod
     def file(name: str) -> str:

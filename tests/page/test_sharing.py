@@ -211,8 +211,11 @@ def test_a_lost_connection_is_recovered_in_all_tabs(site: Site) -> None:
     site.down = True
     site.close(3001, "shutdown")
     site.publish(2)
-    until(tabs[2], "server.state === 'reconnecting'")
-    assert "shutting down" in tabs[2].evaluate("server.reason")
+    words = "shutting down"
+    until(
+        tabs[2],
+        f"states.some((s) => s.state === 'reconnecting' && s.reason.includes({words!r}))",
+    )
     site.down = False
     tabs[2].evaluate("server.retryNow()")
     show(tabs, 1, 2)

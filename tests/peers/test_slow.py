@@ -16,7 +16,7 @@ CONFIG = """
 
 [limits]
 queue_bytes = 100_000
-queue_seconds = 0.5
+queue_seconds = 60
 heartbeat_seconds = 0.5
 
 [channels.a]
