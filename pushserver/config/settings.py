@@ -157,6 +157,7 @@ Level = Literal["debug", "info", "warn", "error", "critical"]
 LOG_PARTS = (
     "app",
     "auth",
+    "cluster",
     "connections",
     "hub",
     "resources",

@@ -123,6 +123,7 @@ BOUNDS = {
     "channels.history.History._held": "the channels that a follower has: channels",
     "cluster.author.Author._links": "as History._held, and the processes of the server",
     "cluster.author.FollowerLink._channels": "as History._held",
+    "cluster.link.Link._queue": "UNSENT_BYTES, and one frame",
     "cluster.messages.Frames._parts": "the bytes of one message",
     "cluster.messages.Hello.points": "one message",
     "cluster.messages.Follow.points": "one message",

@@ -59,6 +59,8 @@ BOUNDS = {
     "channels.publication._TAG_BYTES": MEMORY,
     "resources.variants.ENTRY_BYTES": MEMORY,
     "resources.variants.MAX_VARIANT_BYTES": "test_static.py fills it",
+    "cluster.link.MESSAGE_BYTES": ONE,
+    "cluster.link.UNSENT_BYTES": SUM,
     "cluster.uplink.CALL_BYTES": MEMORY,
     "cluster.uplink.WAITING_BYTES": SUM,
     "diagnosis.server_findings.LOW_BYTES": "none: free space of a disk, for a warning",

@@ -1,0 +1,121 @@
+"""The link between the author and a follower: frames over a stream, in both directions."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pushserver.cluster.messages import BadMessage, Frames
+
+MESSAGE_BYTES = 512 * 2**20
+"""The longest message: an image of all publications that a channel retains."""
+UNSENT_BYTES = 64 * 2**20
+"""An end that leaves more bytes unread is too slow, and loses the link."""
+
+
+class _Transport(ITCPTransport, IConsumer):
+    """That of a Unix socket has these methods too."""
+
+
+@implementer(IPushProducer)
+class Link(Protocol):
+    """One end of a link. `types` are those of the messages of the other end.
+
+    `received` is called with each message; if it raises, the link ends. `lost` is called once,
+    unless the link was never connected. `made` is called with `send` when there is a connection.
+    """
+
+    _log = Logger()
+    transport: _Transport
+
+    def __init__(
+        self,
+        types: Any,
+        made: Callable[[Link], None],
+        received: Callable[[Any], None],
+        lost: Callable[[], None],
+    ):
+        self._frames = Frames(types, MESSAGE_BYTES)
+        self._made = made
+        self._received = received
+        self._lost = lost
+        self._paused = False
+        self._ended = False
+        self._queue: deque[bytes] = deque()
+        self.unsent = 0
+        """The bytes that wait because the other end does not read."""
+
+    def connectionMade(self) -> None:
+        self.transport.registerProducer(self, True)
+        self._made(self)
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame; raises nothing. A no-op once the link has ended."""
+        if self._ended:
+            return
+        if not self._paused:
+            self.transport.write(frame)
+        elif self.unsent > UNSENT_BYTES:
+            self._log.error(
+                "a link between two processes of the server ends: {n} bytes were not read",
+                n=self.unsent,
+                event_name="link_too_slow",
+            )
+            self.abort()
+        else:
+            self._queue.append(frame)
+            self.unsent += len(frame)
+
+    def abort(self) -> None:
+        """End the link at once."""
+        self._ended = True
+        self._drop_queue()
+        self.transport.abortConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            for message in self._frames.feed(data):
+                if self._ended:
+                    return
+                self._received(message)
+        except BadMessage as error:
+            self._log.error(
+                "a link between two processes of the server ends: {problem}",
+                problem=str(error),
+                event_name="link_failed",
+            )
+            self.abort()
+        except Exception:
+            self._log.failure(
+                "the handling of a message failed, and its link ends", event_name="message_failed"
+            )
+            self.abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._ended = True
+        self._drop_queue()
+        self._lost()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        while self._queue and not self._paused:
+            frame = self._queue.popleft()
+            self.unsent -= len(frame)
+            self.transport.write(frame)
+
+    def stopProducing(self) -> None:
+        """No-op: `connectionLost` follows."""
+
+    def _drop_queue(self) -> None:
+        self._queue.clear()
+        self.unsent = 0

@@ -1,0 +1,136 @@
+"""One end of a link: what it sends, how much may wait, and how it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from pushserver.cluster import link as links
+from pushserver.cluster.link import Link
+from pushserver.cluster.messages import Cleared, Done, FromAuthor, Leave, frame
+from tests.unit.fakes.web import Trouble
+
+
+class End:
+    """An end of a link on a fake transport, and the calls that it made."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self.lost = 0
+        self.link = Link(FromAuthor, self._made, self._received, self._lost)
+        self.transport = StringTransport()
+        self.transport.abortConnection = self._abort  # type: ignore[method-assign]
+        self.aborted = False
+        self.link.makeConnection(self.transport)
+
+    def _made(self, link: Link) -> None:
+        link.send(b"first")
+
+    def _received(self, message: Any) -> None:
+        if message == Cleared("bad"):
+            raise RuntimeError("no")
+        self.messages.append(message)
+
+    def _lost(self) -> None:
+        self.lost += 1
+
+    def _abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.fixture
+def end() -> End:
+    return End()
+
+
+def test_link_sends_from_the_beginning(end: End) -> None:
+    end.link.send(b" second")
+    assert end.transport.value() == b"first second"
+
+
+def test_messages_arrive_in_their_order(end: End) -> None:
+    end.link.dataReceived(frame(Done(1)) + frame(Done(2))[:3])
+    end.link.dataReceived(frame(Done(2))[3:])
+    assert end.messages == [Done(1), Done(2)]
+
+
+def test_frames_wait_in_their_order_while_the_other_end_does_not_read(end: End) -> None:
+    end.transport.clear()
+    end.link.pauseProducing()
+    for text in (b"a", b"bc", b"d"):
+        end.link.send(text)
+    assert (end.transport.value(), end.link.unsent) == (b"", 4)
+    end.link.resumeProducing()
+    assert (end.transport.value(), end.link.unsent) == (b"abcd", 0)
+
+
+def test_waiting_frames_stop_when_the_transport_is_full_again(
+    end: End, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+
+    def write(data: bytes) -> None:
+        written.append(data)
+        end.link.pauseProducing()
+
+    monkeypatch.setattr(end.transport, "write", write)
+    end.link.pauseProducing()
+    end.link.send(b"a")
+    end.link.send(b"b")
+    end.link.resumeProducing()
+    assert written == [b"a"]
+    end.link.resumeProducing()
+    assert written == [b"a", b"b"]
+
+
+def test_end_that_does_not_read_loses_the_link(
+    end: End, monkeypatch: pytest.MonkeyPatch, trouble: Trouble
+) -> None:
+    monkeypatch.setattr(links, "UNSENT_BYTES", 10)
+    end.link.pauseProducing()
+    # One frame of any size may wait: an image of a large history.
+    end.link.send(b"x" * 100)
+    assert not end.aborted
+    end.link.send(b"y")
+    assert end.aborted
+    assert end.link.unsent == 0
+    (text,) = trouble.take()
+    assert text.endswith("100 bytes were not read")
+    end.link.send(b"z")
+    end.link.resumeProducing()
+    assert end.transport.value() == b"first"
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\0\0\0\1x", frame(Leave(["a"]))])
+def test_end_that_breaks_the_protocol_loses_the_link(
+    end: End, trouble: Trouble, data: bytes
+) -> None:
+    end.link.dataReceived(data)
+    assert end.aborted
+    assert len(trouble.take()) == 1
+
+
+def test_failure_while_a_message_is_handled_ends_the_link(end: End, trouble: Trouble) -> None:
+    end.link.dataReceived(frame(Done(1)) + frame(Cleared("bad")) + frame(Done(2)))
+    assert end.messages == [Done(1)]
+    assert end.aborted
+    (text,) = trouble.take()
+    assert text.endswith("its link ends: RuntimeError('no')")
+
+
+def test_messages_behind_the_end_are_not_handled(end: End) -> None:
+    end.link.abort()
+    end.link.dataReceived(frame(Done(1)))
+    assert end.messages == []
+
+
+def test_owner_is_told_once_that_the_link_is_gone(end: End) -> None:
+    end.link.pauseProducing()
+    end.link.send(b"x")
+    end.link.stopProducing()
+    end.link.connectionLost(Failure(ConnectionDone()))
+    assert (end.lost, end.link.unsent) == (1, 0)
