@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from twisted.application.service import Service
 
-from pushserver.app.client import Client
+from pushserver.app.client import Client, Skip, skipped
 from pushserver.app.dispatch import Dispatcher
 from pushserver.app.handlers import HandlerRegistry, make_handler
 from pushserver.app.link import ServerLink
@@ -160,12 +160,16 @@ class App:
         *,
         tags: Mapping[str, str] | None = None,
         key: str = "",
+        skip: Skip = (),
+        include_self: bool = True,
     ) -> Published:
         """Publish from any thread, callback or coroutine.
 
         On return the publication is appended and delivery has begun. With a store that commits
         first, another thread waits for the commit, and a coroutine can await the result. `key`: a
-        second call with the same key within five minutes publishes nothing. Raises InvalidName,
+        second call with the same key within five minutes publishes nothing. `skip`: a client or its
+        id, or several, to which it is not delivered now; it is in the history for them, too.
+        `include_self=False`, in a client's handler, skips that client. Raises InvalidName,
         InvalidData and InvalidKey, and Unavailable or NotRunning if nothing was published.
         """
         draft = Draft(
@@ -174,16 +178,20 @@ class App:
             check_event(event),
             check_tags(tags),
             key=check_key(key) if key else "",
+            skip=skipped(skip, include_self) if skip or not include_self else (),
         )
         return self._server().publish(draft)
 
-    def send(self, data: object, event: str = "") -> None:
-        """Send to every connected client; see `Client.send`."""
+    def send(
+        self, data: object, event: str = "", *, skip: Skip = (), include_self: bool = True
+    ) -> None:
+        """Send to every connected client; see `Client.send`, and `publish` for the others."""
         broadcast, link = Broadcast.of(data, event), self._server()
+        without = skipped(skip, include_self)
 
         def send() -> None:
             for session in link.node.sessions:
-                if session.connected:
+                if session.connected and session.info.client not in without:
                     session.broadcast(broadcast)
 
         link.call_soon(send)

@@ -9,21 +9,27 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from pushserver.app.client import Client, current_client
 from pushserver.app.handlers import Handler
 from pushserver.usercode import fork
 
 
 class Call:
-    """One call of a handler; `started` is set in its thread."""
+    """One call of a handler, for a client or for none; `started` is set in its thread."""
 
-    def __init__(self, handler: Handler, arguments: tuple[Any, ...]):
+    def __init__(self, handler: Handler, arguments: tuple[Any, ...], client: Client | None = None):
         self.handler = handler
+        self.client = client
         self.started = False
         self._arguments = arguments
 
     def __call__(self) -> Any:
         self.started = True
-        return fork.call(self.handler.function, *self._arguments)
+        before = current_client.set(self.client)
+        try:
+            return fork.call(self.handler.function, *self._arguments)
+        finally:
+            current_client.reset(before)
 
     def late(self, seconds: float) -> str:
         """The problem when there is no result after `seconds`."""

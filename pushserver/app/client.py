@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -188,6 +189,31 @@ class Client:
             raise ValueError(f"code {code}: expected 4000 to 4999")
         text = str(reason).encode("utf-8", "replace").decode()
         self._link.call_soon(lambda: self._session.disconnect(code, text))
+
+
+current_client: ContextVar[Client | None] = ContextVar("current_client", default=None)
+"""The client whose handler runs."""
+
+Skip = Client | str | Iterable[Client | str]
+
+
+def skipped(skip: Skip, include_self: bool) -> tuple[str, ...]:
+    """The ids of the clients that do not get a publication or a message.
+
+    Raises TypeError for another value, and RuntimeError without `include_self` if no client's
+    handler runs.
+    """
+    several = (skip,) if isinstance(skip, Client | str) else tuple(skip)
+    ids = [client.id if isinstance(client, Client) else client for client in several]
+    for client in ids:
+        if not isinstance(client, str):
+            raise TypeError(f"skip has {client!r:.60}, expected clients or their ids")
+    if not include_self:
+        current = current_client.get()
+        if current is None:
+            raise RuntimeError("include_self=False outside of a client's handler: use skip=client")
+        ids.append(current.id)
+    return tuple(ids)
 
 
 def cookies(headers: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pushserver.app.call import Call, Late, TimeLimits
-from pushserver.app.client import Client
+from pushserver.app.client import Client, current_client
 from pushserver.app.failures import HandlerFailure, HandlerFailures
 from pushserver.app.handlers import Handler, HandlerRegistry, full_name
 from pushserver.app.link import ServerLink
@@ -277,7 +277,8 @@ class Dispatcher:
     async def _call(self, handler: Handler, *arguments: Any, seconds: float = 0.0) -> Any:
         """Return the handler's result; raises Refused, or HandlerFailed, which has been logged."""
         seconds = seconds or self.seconds
-        call = Call(handler, arguments[: handler.arity])
+        client = arguments[0] if arguments and isinstance(arguments[0], Client) else None
+        call = Call(handler, arguments[: handler.arity], client)
         name, started = full_name(*handler.key), self._monotonic()
         answer = Deferred.fromCoroutine(self._answer(call))
         try:
@@ -305,6 +306,8 @@ class Dispatcher:
 
     async def _answer(self, call: Call) -> Any:
         handler, stopwatch = call.handler, self._stopwatch(call.handler)
+        # For a coroutine, whose Deferred has a context of its own.
+        current_client.set(call.client)
         if handler.thread:
             key = handler.key
             must = key[1] in ("start", "stop", "disconnect")

@@ -40,6 +40,8 @@ class Draft:
     """The idempotency key: within five minutes a draft with the same key is a repetition."""
     publisher: str = ""
     """The name of the peer for the bound on its idempotency keys; empty for none of its own."""
+    skip: tuple[str, ...] = ()
+    """The ids of clients to which it is not delivered. It is in the history for them, too."""
 
 
 class Receipt(Struct, frozen=True, gc=False, array_like=True):

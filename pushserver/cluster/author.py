@@ -57,8 +57,8 @@ class Author:
             del self._links[channel]
             self.node.history.unhold(channel, self.node.hub.is_watched(channel))
 
-    def _published(self, publication: Publication) -> None:
-        self._send(publication.channel, lambda: Row(publication))
+    def _published(self, publication: Publication, skip: Sequence[str]) -> None:
+        self._send(publication.channel, lambda: Row(publication, tuple(skip)))
 
     def _cleared(self, channel: str) -> None:
         self._send(channel, lambda: Cleared(channel))

@@ -79,9 +79,10 @@ class Images(Message, frozen=True, tag=20):
 
 
 class Row(Message, frozen=True, tag=21):
-    """The next publication of a channel that is followed."""
+    """The next publication of a channel that is followed, and the clients that do not get it."""
 
     publication: Publication
+    skip: tuple[str, ...] = ()
 
 
 class Cleared(Message, frozen=True, tag=22):

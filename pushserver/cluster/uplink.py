@@ -83,7 +83,7 @@ class Uplink:
         """Pass a change on, or an answer to its call."""
         follower = self.follower
         if isinstance(message, Row):
-            follower.row(message.publication)
+            follower.row(message.publication, message.skip)
         elif isinstance(message, Published):
             self._answer(message.call, message.receipt)
         elif isinstance(message, Images):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
 from pushserver.channels.publication import ClientInfo, Publication, content_bytes
@@ -12,6 +13,13 @@ Direct = Callable[[bytes], int]
 """A socket's `send`: returns the number of bytes taken; may raise OSError and runs no Python."""
 
 EncodeBatch = Callable[[Format, list[Publication]], bytes]
+
+MAX_SKIPS = 32
+"""The most subscribers of one pass that do not get all of its publications.
+
+Each has a frame of its own, so a channel in which each publication skips its sender has shorter
+batches.
+"""
 
 OVERHEAD = 128
 """The bytes of a publication's frame besides its texts, roughly."""
@@ -99,11 +107,11 @@ class Group:
         else:
             self.ready[direct] = subscriber
 
-    def discard(self, subscriber: Subscriber) -> None:
-        self.others.pop(subscriber, None)
+    def discard(self, subscriber: Subscriber) -> bool:
+        """Remove a subscriber; False if it was not in the group."""
+        found = self.others.pop(subscriber, 0) is None
         direct = _direct(subscriber)
-        if direct is not None:
-            self.ready.pop(direct, None)
+        return (direct is not None and self.ready.pop(direct, None) is not None) or found
 
     def block(self, subscriber: Subscriber, direct: Direct) -> None:
         if self.ready.pop(direct, None) is not None:
@@ -133,10 +141,21 @@ class Audience:
     `tops` has the last offset of each channel. `queue` has the publications since the last pass
     started. A subscriber that joins gets those from the history: until a pass has taken them
     out of the queue it is in `joining`, with the number of them to skip. `parts` are the frames
-    that the pass still has to send.
+    that the pass still has to send. `skips` has places in the queue, in their order, each with a
+    subscriber that does not get the publication there.
     """
 
-    __slots__ = ("groups", "joining", "name", "parts", "queue", "queued_bytes", "size", "tops")
+    __slots__ = (
+        "groups",
+        "joining",
+        "name",
+        "parts",
+        "queue",
+        "queued_bytes",
+        "size",
+        "skips",
+        "tops",
+    )
 
     def __init__(self, name: str, tops: dict[str, int]):
         self.name = name
@@ -146,6 +165,7 @@ class Audience:
         self.queue: list[Publication] = []
         self.queued_bytes = 0
         self.parts: list[Part] = []
+        self.skips: list[tuple[int, Subscriber]] = []
         self.size = 0
 
     def __iter__(self) -> Iterator[Subscriber]:
@@ -153,8 +173,11 @@ class Audience:
             yield from group
         yield from self.joining
 
-    def put(self, publication: Publication) -> None:
-        """Queue a publication."""
+    def put(self, publication: Publication, skipped: Sequence[Subscriber] = ()) -> None:
+        """Queue a publication for all but the skipped ones, which may be of other audiences."""
+        for subscriber in skipped:
+            if self.name in subscriber.audiences:
+                self.skips.append((len(self.queue), subscriber))
         self.queue.append(publication)
         self.queued_bytes += frame_size(publication)
 
@@ -222,6 +245,8 @@ class Audience:
                 self.parts.append(Part(format_, frame, len(batch), group.copy()))
         if self.joining:
             self._admit_joining(batch, encode)
+        if self.skips:
+            self._skip(batch, encode)
 
     def give_up_pass(self) -> None:
         """Drop the frames of a pass that failed; the next one is for all subscribers."""
@@ -230,8 +255,10 @@ class Audience:
         self.joining = {subscriber: min(skip, most) for subscriber, skip in self.joining.items()}
 
     def _take(self, max_bytes: int) -> list[Publication]:
-        count, size = 0, 0
-        for publication in self.queue:
+        count, size, most = 0, 0, len(self.queue)
+        if len(self.skips) > MAX_SKIPS:
+            most = max(1, self.skips[MAX_SKIPS][0])
+        for publication in islice(self.queue, most):
             if count and size + frame_size(publication) > max_bytes:
                 break
             size += frame_size(publication)
@@ -272,6 +299,30 @@ class Audience:
             end = skip
             if frame:
                 self.parts.append(Part(format_, frame, len(batch) - skip, late[skip]))
+
+    def _skip(self, batch: list[Publication], encode: EncodeBatch) -> None:
+        """Take the subscribers that are skipped out of the parts; each gets a part of its own."""
+        count, skips = len(batch), self.skips
+        self.skips = [(place - count, one) for place, one in skips if place >= count]
+        places: dict[Subscriber, set[int]] = {}
+        for place, subscriber in skips[: len(skips) - len(self.skips)]:
+            places.setdefault(subscriber, set()).add(place)
+        for subscriber, without in places.items():
+            for part in self.parts:
+                if part.format is subscriber.format and part.group.discard(subscriber):
+                    # One that has joined meanwhile gets the end of the batch.
+                    start = count - part.count
+                    rows = [row for n, row in enumerate(batch) if n >= start and n not in without]
+                    self._add_part(subscriber, rows, encode)
+                    break
+
+    def _add_part(
+        self, subscriber: Subscriber, rows: list[Publication], encode: EncodeBatch
+    ) -> None:
+        if rows and (frame := encode(subscriber.format, rows)):
+            group = Group()
+            group.add(subscriber)
+            self.parts.append(Part(subscriber.format, frame, len(rows), group))
 
     def _admit(self, subscriber: Subscriber) -> None:
         self.groups.setdefault(subscriber.format, Group()).add(subscriber)

@@ -11,7 +11,8 @@ from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.config.limits import Limits
 from pushserver.hub.metrics import Metrics
 
-Deliver = Callable[[Publication], None]
+Deliver = Callable[[Publication, Sequence[str]], None]
+"""Called with a publication, and the ids of clients that do not get it."""
 
 
 class Broker(Protocol):
@@ -102,7 +103,7 @@ class MemoryBroker:
         self._clock = clock
         self._monotonic = monotonic
         self._recorder = recorder or NoRecorder()
-        self._deliver: Deliver = _deliver_nothing
+        self._deliver: Deliver = deliver_nothing
         history.room.on_evict = self._evicted
 
     def attach(self, deliver: Deliver) -> None:
@@ -127,7 +128,7 @@ class MemoryBroker:
         entry = key_entry(publication, draft, time) if draft.key else None
         self.append(publication, entry, now)
         self._recorder.append(publication, entry)
-        self._deliver(publication)
+        self._deliver(publication, draft.skip)
         return publication.receipt
 
     async def load(self, channels: Sequence[str], fresh: bool = False) -> None:
@@ -191,5 +192,5 @@ def key_entry(publication: Publication, draft: Draft, time: float) -> KeyEntry:
     return KeyEntry(publication.channel, draft.key, receipt, time, draft.publisher)
 
 
-def _deliver_nothing(publication: Publication) -> None:
+def deliver_nothing(publication: Publication, skip: Sequence[str]) -> None:
     """No-op, until a hub is attached."""

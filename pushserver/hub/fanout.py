@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from pushserver.channels.publication import Publication
@@ -95,9 +95,11 @@ class FanOut:
         """Whether more may be published to this audience."""
         return audience.queued_bytes <= QUEUE_BYTES
 
-    def put(self, audience: Audience, publication: Publication) -> None:
-        """Queue a publication; `resume` sends it."""
-        audience.put(publication)
+    def put(
+        self, audience: Audience, publication: Publication, skipped: Sequence[Subscriber] = ()
+    ) -> None:
+        """Queue a publication for all but the skipped ones; `resume` sends it."""
+        audience.put(publication, skipped)
         schedule = self._schedules.get(audience)
         if schedule is None:
             schedule = self._schedules[audience] = _Schedule(audience)
@@ -107,6 +109,7 @@ class FanOut:
     def forget(self, audience: Audience) -> None:
         """Drop the queue of an audience that all subscribers have left."""
         audience.queue.clear()
+        audience.skips.clear()
         self._schedules.pop(audience, None)
 
     def resume(self) -> None:

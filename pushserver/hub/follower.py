@@ -16,7 +16,7 @@ from pushserver.channels.channel import Channel
 from pushserver.channels.history import History
 from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.errors import LimitExceeded
-from pushserver.hub.broker import Deliver
+from pushserver.hub.broker import Deliver, deliver_nothing
 from pushserver.hub.metrics import Metrics
 
 MAX_IDLE_SECONDS = 60.0
@@ -97,7 +97,7 @@ class Follower:
         self.reset: Callable[[str], None] = _ignore
         self._log = log
         self._monotonic = monotonic
-        self._deliver: Deliver = _ignore
+        self._deliver: Deliver = deliver_nothing
         self._loading: dict[str, int] = {}
         # The time since which nobody here watches the channel.
         self._idle: dict[str, float] = {}
@@ -163,14 +163,14 @@ class Follower:
 
     # --- the log's changes, in their order ---------------------------------------
 
-    def row(self, publication: Publication) -> None:
-        """Retain and deliver the next publication of a channel."""
+    def row(self, publication: Publication, skip: Sequence[str] = ()) -> None:
+        """Retain the next publication of a channel, and deliver it to all clients but these."""
         history, name = self.history, publication.channel
         if name not in history.channels:
             # It was forgotten here, and the author does not know it yet.
             self._leave([name])
             return
-        self._append(publication, self._monotonic())
+        self._append(publication, self._monotonic(), skip)
 
     def cleared(self, channel: str) -> None:
         """The history of the channel was dropped; its numbers continue."""
@@ -223,12 +223,12 @@ class Follower:
             self.reset(name)
         return []
 
-    def _append(self, row: Publication, born: float) -> None:
+    def _append(self, row: Publication, born: float, skip: Sequence[str] = ()) -> None:
         history = self.history
         seq = max(history.seq, row.seq)
         history.append(row, born)
         history.seq = seq
-        self._deliver(row)
+        self._deliver(row, skip)
 
     def at(self, epoch: str, seq: int) -> None:
         """The author's numbering has come to this seq."""
@@ -266,5 +266,5 @@ def _seq(row: tuple[Publication, float]) -> int:
     return row[0].seq
 
 
-def _ignore(_: object) -> None:
-    """No-op, until a hub is attached."""
+def _ignore(channel: str) -> None:
+    """No-op, until a node is attached."""

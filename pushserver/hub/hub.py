@@ -47,6 +47,7 @@ class Following:
 
 
 OnChange = Callable[[str, Subscriber], None]
+FindClient = Callable[[str], Subscriber | None]
 
 
 class Load(Protocol):
@@ -66,7 +67,7 @@ class Hub:
     all of them together (`follow`), whose publications come in one order. `report` is called in
     the except clause when a subscriber raised. `on_join` and `on_leave` are called with the
     channel and the subscriber, after the change. `load` puts channels into the history before
-    they are read and joined.
+    they are read and joined. `find_client` finds a client by its id.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Hub:
         monotonic: Callable[[], float],
         report: Callable[[str], None],
         load: Load = _has_all,
+        find_client: FindClient = lambda _: None,
     ):
         self.on_join: list[OnChange] = []
         self.on_leave: list[OnChange] = []
@@ -85,6 +87,7 @@ class Hub:
         self._report = report
         self._load = load
         self._fan_out = FanOut(metrics, timer, monotonic, report)
+        self._find_client = find_client
         self._audiences: dict[str, Audience] = {}
         self._by_channel: dict[str, list[Audience]] = {}
 
@@ -112,9 +115,14 @@ class Hub:
         """Send all queued publications now."""
         self._fan_out.flush()
 
-    def deliver(self, publication: Publication) -> None:
-        """Send to the subscribers of the channel; `fanout` has the rules."""
+    def deliver(self, publication: Publication, skip: Sequence[str] = ()) -> None:
+        """Send to the subscribers of the channel; `fanout` has the rules.
+
+        `skip`: the ids of clients that do not get it.
+        """
         channel = publication.channel
+        clients = map(self._find_client, skip) if skip else ()
+        skipped = [client for client in clients if client is not None]
         gapped: list[Audience] = []
         for audience in tuple(self._by_channel.get(channel, ())):
             expected = audience.tops[channel] + 1
@@ -122,7 +130,7 @@ class Hub:
                 continue
             audience.tops[channel] = publication.offset
             if publication.offset == expected:
-                self._fan_out.put(audience, publication)
+                self._fan_out.put(audience, publication, skipped)
             else:
                 gapped.append(audience)
         if gapped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, cast
 
 from pushserver.hub.audience import Subscriber
 from pushserver.protocols.centrifuge import FORCE_NO_RECONNECT
@@ -63,6 +63,11 @@ class Directory:
             of_user.pop(session, None)
             if not of_user:
                 del self._by_user[session.info.user]
+
+    def by_client(self, client: str) -> Subscriber | None:
+        """The session of this client."""
+        # Each session is a subscriber, too.
+        return cast("Subscriber | None", self._by_client.get(client))
 
     def enter(self, reader: Reader) -> None:
         """Add a stream or a long-poll, if it has a user: others have no right that could end."""

@@ -62,10 +62,11 @@ class Node:
         self.timer = timer
         self.history = broker.history
         self.metrics = broker.metrics
-        self.hub = Hub(broker.history, broker.metrics, timer, monotonic, report, broker.load)
+        self.sessions = Directory()
+        find = self.sessions.by_client
+        self.hub = Hub(broker.history, broker.metrics, timer, monotonic, report, broker.load, find)
         self.presence = Presence(self.hub, limits.announced_audience)
         self.peers = Peers(report)
-        self.sessions = Directory()
         self.replays = Replays()
         self.limits = limits
         self.version = version
@@ -103,9 +104,9 @@ class Node:
         """Call `tap` with each publication too, after its delivery."""
         deliver = self.hub.deliver
 
-        def deliver_and_tap(publication: Publication) -> None:
-            deliver(publication)
-            tap(publication)
+        def deliver_and_tap(publication: Publication, skip: Sequence[str]) -> None:
+            deliver(publication, skip)
+            tap(publication, skip)
 
         self._broker.attach(deliver_and_tap)
 

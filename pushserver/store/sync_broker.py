@@ -209,7 +209,7 @@ class SyncBroker(MemoryBroker):
             self.history.skip(row)
             self.batcher.touch(row.channel)
         try:
-            self._deliver(row)
+            self._deliver(row, waiting.draft.skip)
         except Exception:
             self._log.failure(
                 "a publication to {channel} was not delivered",

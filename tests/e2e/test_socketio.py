@@ -154,7 +154,11 @@ def until(client: Program | Tab, *last: str | Line) -> list[Line]:
     lines: list[Line] = []
     missing = set(last)
     while missing:
-        more = client.next()
+        try:
+            more = client.next()
+        except Exception as error:
+            error.add_note(f"after {lines}, without {missing}")
+            raise
         lines += more
         missing -= {name for name, _ in more}
         missing -= {line for line in more if isinstance(line[1], (str, bool))}

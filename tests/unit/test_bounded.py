@@ -52,6 +52,7 @@ BOUNDS = {
     "hub.audience.Audience.joining": CONNECTIONS,
     "hub.audience.Audience.parts": "a part for each format",
     "hub.audience.Audience.queue": "FanOut.room refuses a publication over QUEUE_BYTES",
+    "hub.audience.Audience.skips": "of a publication in the queue: those that its draft names",
     "hub.audience.Group.others": CONNECTIONS,
     "hub.audience.Group.ready": CONNECTIONS,
     "usercode.thread_pool.ThreadPool._running": CONFIGURED,

@@ -374,9 +374,23 @@ def test_tap_of_a_node_comes_after_the_delivery_to_its_own_subscribers(cluster: 
     seen: list[int] = []
     watcher = Watcher()
     drive(cluster.node.hub.subscribe(watcher, "numbers", None, 0))
-    cluster.node.tap(lambda row: seen.append(len(watcher.frames)))
+    cluster.node.tap(lambda *_: seen.append(len(watcher.frames)))
     publish(cluster.node)
     assert seen == [1]
+
+
+def test_publication_from_anywhere_skips_a_client_of_another_process(cluster: Cluster) -> None:
+    edge = cluster.edges[0]
+    other, _ = join(cluster, edge)
+    skipped, _ = join(cluster, edge)
+    edge.node.hub._find_client = {"s": skipped}.get
+    for node in (cluster.node, edge.node):
+        publishing = Deferred.fromCoroutine(node.publish(Draft("numbers", b"1", skip=("s",))))
+        cluster.settle()
+        assert publishing.called
+    publish(cluster.node)
+    cluster.settle()
+    assert (other.offsets, skipped.offsets) == ([1, 2, 3], [3])
 
 
 def test_publication_under_way_does_not_leave_a_channel_that_is_being_loaded(

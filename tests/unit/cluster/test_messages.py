@@ -41,12 +41,12 @@ UP: list[Message] = [
     Hello("1.0", [Point("a", "e", 1)]),
     Follow(1, [Point("a"), Point("b", "e-1", 2)]),
     Leave(["a"]),
-    Publish(2, Draft("a", b'"\xc3\xbc"', "event", {"t": "x"}, INFO, "key\t1", "publisher")),
+    Publish(2, Draft("a", b'"\xc3\xbc"', "event", {"t": "x"}, INFO, "key\t1", "p", ("x",))),
     Clear(3, "a"),
 ]
 DOWN: list[Message] = [
     Images(1, "e", 9, [Image("a", "e-2", 4, 5, [ROW], [0.5])]),
-    Row(ROW),
+    Row(ROW, ("x",)),
     Cleared("a"),
     Published(2, Receipt("e", 1, 2)),
     Done(3),

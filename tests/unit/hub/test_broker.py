@@ -46,7 +46,7 @@ def test_publication_is_numbered_retained_and_delivered_before_publish_returns()
     broker, time = make_broker(), Time(12.5)
     broker = make_broker(time=time)
     delivered: list[Publication] = []
-    broker.attach(delivered.append)
+    broker.attach(lambda row, _: delivered.append(row))
     receipt = drive(broker.publish(Draft("a", b"1")))
     assert receipt == Receipt(EPOCH, 1, 1)
     assert [(p.offset, p.time) for p in delivered] == [(1, 12.5)]
@@ -98,7 +98,7 @@ def test_publication_is_recorded_with_its_key() -> None:
 def test_publication_that_cannot_be_recorded_is_refused() -> None:
     broker, recorder, _ = make_recorded()
     delivered: list[Publication] = []
-    broker.attach(delivered.append)
+    broker.attach(lambda row, _: delivered.append(row))
     recorder.broken = "the disk is full"
     with pytest.raises(Unavailable, match="the disk is full"):
         drive(broker.publish(Draft("a", b"1", key="k")))

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from pushserver.channels.position import Start
-from pushserver.channels.publication import Publication
+from pushserver.channels.publication import Draft, Publication
 from pushserver.errors import Unavailable
 from pushserver.hub import fanout
-from pushserver.hub.audience import OVERHEAD, Audience
+from pushserver.hub.audience import MAX_SKIPS, OVERHEAD, Audience
 from pushserver.protocols.formats import STREAM_WEBSOCKET, Format
 from tests.unit.fakes.members import READY, Make, Member, SlowTime
 from tests.unit.fakes.sockets import PLENTY
@@ -85,6 +85,11 @@ class Crowd:
     def publish(self, times: int = 1, channel: str = "numbers", data: object = 1) -> None:
         for _ in range(times):
             publish_one(self.node, channel, data)
+
+    def skip(self, *numbers: int) -> None:
+        """Publish to all but these members."""
+        self.hub._find_client = lambda name: self.members[int(name)]
+        drive(self.node.publish(Draft("numbers", b"1", skip=tuple(map(str, numbers)))))
 
     def turn(self, seconds: float = 0.0) -> None:
         self.time.now += seconds
@@ -727,3 +732,72 @@ def test_server_that_stops_sends_all_queues_without_a_rest() -> None:
     sent = crowd.time.sends
     crowd.end()
     assert crowd.time.sends == sent
+
+
+# -- publications that skip subscribers -----------------------------------------------------------
+
+
+@BOTH
+def test_skipped_subscriber_gets_the_publications_before_and_after(make: Make) -> None:
+    crowd = Crowd(3, make=make)
+    crowd.skip(0)
+    assert crowd.offsets == [[], [1], [1]]
+    crowd.publish()
+    crowd.skip(0, 2)
+    crowd.publish()
+    crowd.end()
+    assert crowd.offsets == [[2, 4], [1, 2, 3, 4], [1, 2, 4]]
+
+
+@BOTH
+def test_subscribers_are_skipped_in_a_batch(make: Make) -> None:
+    crowd = Crowd(SLICE + 1, make=make)
+    crowd.time.cost = 1.0
+    crowd.publish()
+    for n in range(4):
+        crowd.skip(n % 2)
+    late = crowd.add(make=make)[0]
+    crowd.skip(len(crowd.members) - 1)
+    crowd.publish()
+    crowd.end()
+    assert crowd.offsets[:3] == [[1, 3, 5, 6, 7], [1, 2, 4, 6, 7], [1, 2, 3, 4, 5, 6, 7]]
+    assert late.offsets == [7]
+
+
+def test_pass_skips_a_bounded_number_of_subscribers() -> None:
+    crowd = Crowd(2 * MAX_SKIPS)
+    crowd.time.cost = 1.0
+    crowd.publish()
+    for n in range(2 * MAX_SKIPS):
+        crowd.skip(n)
+    [audience] = crowd.hub._audiences.values()
+    most = 0
+    while crowd.time.calls:
+        crowd.turn(1.0)
+        most = max(most, len(audience.parts))
+    assert most == MAX_SKIPS + 1
+    expected = list(range(1, 2 * MAX_SKIPS + 2))
+    assert crowd.offsets == [
+        [offset for offset in expected if offset != n + 2] for n in range(2 * MAX_SKIPS)
+    ]
+
+
+def test_skip_of_the_last_subscriber_leaves_nothing() -> None:
+    crowd = Crowd(SLICE + 1)
+    crowd.time.cost = 1.0
+    crowd.publish(2)
+    crowd.skip(0)
+    [audience] = crowd.hub._audiences.values()
+    for member in crowd.members:
+        member.leave()
+    assert audience.skips == []
+    crowd.end()
+
+
+def test_publication_that_skips_nobody_costs_no_part() -> None:
+    crowd = Crowd(SLICE + 1)
+    crowd.skip()
+    [audience] = crowd.hub._audiences.values()
+    assert len(audience.parts) == 1
+    assert audience.skips == []
+    crowd.end()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,7 @@ from pushserver.channels.history import in_order
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Draft, Publication
 from pushserver.errors import Unavailable
-from pushserver.hub import fanout
+from pushserver.hub import audience, fanout
 from pushserver.transports.outlet import PlainOutlet
 from tests.unit.fakes.members import READY, Make, Member, SlowTime
 from tests.unit.fakes.sockets import PLENTY
@@ -31,12 +30,16 @@ FAILED = "a subscriber failed; the others are not affected"
 
 
 class Stint:
-    """The publications that a guest got of some channels, by seq: all after `start`."""
+    """The publications that a guest got of some channels, by seq: all after `start`.
+
+    Those in `without` have skipped it.
+    """
 
     def __init__(self, channels: str, start: int):
         self.channels = channels
         self.start = start
         self.got: list[int] = []
+        self.without: set[int] = set()
         self.live = True
 
     @property
@@ -146,6 +149,7 @@ class World:
         self.dropped = 0
         self.node = make_node(report=self.report, time=self.time)
         self.hub = self.node.hub
+        self.hub._find_client = lambda name: self.guests[int(name)]
         self.formats = [Shape("one").format, Shape("two").format]
         self.guests = [
             Guest(self, 0),
@@ -166,16 +170,30 @@ class World:
         return in_order(self.hub.history.peek(channel).after(0) for channel in channels)
 
     def due(self, stint: Stint) -> list[int]:
-        return [r.seq for r in self.rows(stint.channels) if r.seq > stint.start]
+        rows = (r.seq for r in self.rows(stint.channels))
+        return [seq for seq in rows if seq > stint.start and seq not in stint.without]
 
     def offset(self, channel: str, seq: int) -> int:
         """The position in the channel of a reader that has all up to this seq."""
         return sum(r.seq <= seq for r in self.rows(channel))
 
-    def publish(self, channel: str, times: int, size: int) -> None:
+    def publish(self, channel: str, times: int, size: int, *skip: int) -> None:
+        names = tuple(map(str, skip))
         for _ in range(times):
-            with suppress(Unavailable):
-                drive(self.node.publish(Draft(channel, b'"%b"' % (b"x" * size))))
+            seq = self.hub.history.seq + 1
+            stints = [
+                stint
+                for number in skip
+                for stint in self.guests[number].stints.values()
+                if stint.live and channel in stint.channels
+            ]
+            for stint in stints:
+                stint.without.add(seq)
+            try:
+                drive(self.node.publish(Draft(channel, b'"%b"' % (b"x" * size), skip=names)))
+            except Unavailable:
+                for stint in stints:
+                    stint.without.discard(seq)
 
     def turn(self, seconds: float) -> None:
         self.time.sends = 0
@@ -220,8 +238,8 @@ class World:
             assert guest.written.startswith(guest.socket.taken), "cut, repeated or out of order"
         line = [*self.hub._fan_out._line, *self.hub._fan_out._resting]
         assert len(set(line)) == len(line), "an audience has two turns"
-        for audience in self.hub._audiences.values():
-            for group in audience.groups.values():
+        for one in self.hub._audiences.values():
+            for group in one.groups.values():
                 assert all(m.outlet and m.outlet.direct == d for d, m in group.ready.items())
                 assert not any(m.outlet and m.outlet.direct for m in group.others)
 
@@ -241,9 +259,9 @@ class World:
         assert self.hub.metrics.refusals.keys() <= {"overloaded"}
         counted = self.hub.metrics.deliveries
         assert counted == self.delivered - self.uncounted + self.dropped
-        for audience in self.hub._audiences.values():
-            rest = audience.queue, audience.parts, audience.joining, audience.queued_bytes
-            assert rest == ([], [], {}, 0)
+        for one in self.hub._audiences.values():
+            rest = one.queue, one.parts, one.joining, one.queued_bytes, one.skips
+            assert rest == ([], [], {}, 0, [])
         fan_out = self.hub._fan_out
         assert ([*fan_out._line], fan_out._resting) == ([], {})
         assert fan_out._schedules.keys() <= set(self.hub._audiences.values())
@@ -255,6 +273,8 @@ CHANNELS = st.sampled_from("abc")
 STEPS = (
     st.tuples(st.just("publish"), CHANNELS, st.integers(1, 4), st.integers(0, 90))
     | st.tuples(st.just("publish"), CHANNELS, st.integers(1, 2), st.just(0))
+    | st.tuples(st.just("publish"), CHANNELS, st.integers(1, 2), st.integers(0, 90), WHO)
+    | st.tuples(st.just("publish"), CHANNELS, st.just(1), st.just(0), WHO, WHO)
     | st.tuples(st.just("come"), WHO, CHANNELS, st.none() | st.integers(0, 3))
     | st.tuples(st.just("come"), WHO, CHANNELS, st.none())
     | st.tuples(st.just("go"), WHO, CHANNELS)
@@ -282,6 +302,7 @@ def test_every_subscriber_gets_everything_once_and_in_order(
         patch.setattr(fanout, "SLICE", SLICE)
         patch.setattr(fanout, "JOINED_BYTES", 500)
         patch.setattr(fanout, "QUEUE_BYTES", 3_000)
+        patch.setattr(audience, "MAX_SKIPS", 2)
         world = World(queue)
         # With these most publications reach several guests.
         for number in (0, 1, 2, 4, 6):

@@ -399,7 +399,7 @@ class World(Lists):
             operation, *arguments = self.hooks.pop(0)
             getattr(self, operation)(*arguments)
 
-    def _deliver(self, row: Publication) -> None:
+    def _deliver(self, row: Publication, _: Sequence[str] = ()) -> None:
         with self.noted():
             self.add(row, self._job_time if self.kind == "sync" else self.steady.now)
         self.node.hub.deliver(row)

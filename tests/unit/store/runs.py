@@ -142,7 +142,7 @@ class Run:
             batcher = recorder.batcher
         self.committer = committer
         self.batcher = batcher
-        self.broker.attach(self.delivered.append)
+        self.broker.attach(lambda row, _: self.delivered.append(row))
         self.storage = Storage(committer, batcher, self.time, self._monotonic, self.reactor)
         self.memory = self.storage.memory
         self.storage.startService()

@@ -217,7 +217,7 @@ class World:
         for log in self.logs.values():
             log.retained = {n: at for n, at in log.retained.items() if at + TTL > self.time.now}
 
-    def _deliver(self, publication: Publication) -> None:
+    def _deliver(self, publication: Publication, _: Sequence[str] = ()) -> None:
         number = publication.epoch, publication.channel, publication.offset
         assert number not in self.numbers
         self.numbers.add(number)

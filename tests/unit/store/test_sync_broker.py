@@ -324,7 +324,7 @@ class World:
             raise MemoryError
         return self._append(row, born)
 
-    def _deliver(self, row: Publication) -> None:
+    def _deliver(self, row: Publication, _: Sequence[str] = ()) -> None:
         with self._noted():
             self._take(row)
             self.hub.deliver(row)

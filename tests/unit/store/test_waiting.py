@@ -98,12 +98,22 @@ def test_publisher_with_a_key_of_the_same_commit_that_is_being_answered(path: Pa
     """The second caller of a key comes while the row before its own is delivered."""
     run = busy(path)
     late: list[Answer] = []
-    run.broker.attach(lambda row: late.append(call(run, Draft("a", b"2", key="k"))))
+    run.broker.attach(lambda *_: late.append(call(run, Draft("a", b"2", key="k"))))
     first, second = run.publish(1), run.publish(2, key="k")
     THREAD.finish()
     assert (first.offset, second.offset) == (2, 3)
     assert {one.offset for one in late} == {3}
     assert run.broker._bytes == 0  # type: ignore[attr-defined]
+
+
+def test_delivery_after_the_commit_skips_the_clients_of_the_draft(path: Path) -> None:
+    run = busy(path)
+    skips: list[tuple[bytes, list[str]]] = []
+    run.broker.attach(lambda row, skip: skips.append((row.data, [*skip])))
+    call(run, Draft("a", b"1", skip=("x", "y")))
+    call(run, Draft("a", b"2"))
+    THREAD.finish()
+    assert skips[-2:] == [(b"1", ["x", "y"]), (b"2", [])]
 
 
 @pytest.mark.parametrize("draft", [DRAFTS["small"](0), DRAFTS["tags"](0)], ids=["small", "tags"])

@@ -436,7 +436,7 @@ def test_empty_channel_follows_the_wall_clock_again() -> None:
     history = History(lambda name: ChannelOptions(), EPOCH)
     broker = MemoryBroker(history, Keys(9), Metrics(), wall, now)
     watcher: list[float] = []
-    broker.attach(lambda row: watcher.append(row.time))
+    broker.attach(lambda row, _: watcher.append(row.time))
     for step in (0.0, -HOUR, 1.0):
         wall.now += step
         drive(broker.publish(Draft("a", b"1")))
