@@ -157,6 +157,8 @@ class PushService(MultiService):
         for clock, interval in self._clocks:
             clock.start(interval, now=False)
         self._pulse.start()
+        if self.gateway is not None:
+            self.gateway.start()
         self._reactor.callWhenRunning(self._started)
         # The loop of asyncio's reactor does not run before its first turn.
         self._starting = self._reactor.callLater(0, self._start)
@@ -178,6 +180,7 @@ class PushService(MultiService):
             self._stop_listening,
             self._stop_sources,
             self._stop_app,
+            self._finish_requests,
             self._stop_publishing,
             self._close_connections,
             self._stop_clocks,
@@ -204,6 +207,12 @@ class PushService(MultiService):
 
     async def _stop_sources(self) -> None:
         await self.sources.stop()
+
+    async def _finish_requests(self) -> None:
+        """Let requests of the WSGI application end that have begun, as they may publish."""
+        if self.gateway is not None:
+            with suppress(TimeoutError):
+                await self.gateway.settle().addTimeout(self._left / 2, self._reactor)
 
     async def _stop_publishing(self) -> None:
         self.node.stop_publishing()

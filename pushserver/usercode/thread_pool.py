@@ -123,6 +123,10 @@ class ThreadPool:
         self._start_waiting()
         return answer
 
+    def waits(self, answer: Deferred[Any], group: Hashable) -> bool:
+        """Whether the call of this Deferred waits for a thread."""
+        return answer in self._waiting.get(group, ())
+
     def close(self) -> None:
         if waiting := sum(map(len, self._waiting.values())):
             self._log.warn(

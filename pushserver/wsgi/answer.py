@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from typing import Any
 
 from twisted.internet.interfaces import IPushProducer, IReactorFromThreads
 from twisted.web.server import Request
 from zope.interface import implementer
 
+from pushserver.errors import PushServerError
 from pushserver.web.resource import Refusal, refuse
 from pushserver.web.site import HEADERS
 from pushserver.wsgi.head import Head
@@ -16,8 +18,16 @@ from pushserver.wsgi.head import Head
 PIECE = 65_536
 """The most bytes that are sent at once; the connection asks for a pause at this size."""
 
+AHEAD_BYTES = 1_048_576
+"""The most bytes of one answer that wait for its client while the thread works on."""
+
+MEMORY_BYTES = 67_108_864
+"""Those of all answers; with more, the threads of clients that do not read have to wait."""
+
+ENTRY_BYTES = 100
+"""The memory of a piece beside its bytes, roughly."""
+
 FAILED = Refusal(500, "the application failed")
-INCOMPLETE = Refusal(503, "the server is shutting down", {"retry-after": "1"})
 
 
 class Disconnected(ConnectionAbortedError):
@@ -27,22 +37,41 @@ class Disconnected(ConnectionAbortedError):
         super().__init__("the client has disconnected")
 
 
+class Memory:
+    """The bytes of all answers that wait for their clients, out of `most`."""
+
+    def __init__(self, most: int = MEMORY_BYTES):
+        self.bytes = 0
+        self._most = most
+
+    @property
+    def is_full(self) -> bool:
+        """Whether an answer may not get further ahead of its client."""
+        return self.bytes >= self._most
+
+
 @implementer(IPushProducer)
 class Answer:
     """Passes the pieces of one answer from its thread to the reactor's.
 
-    One piece at a time is on its way, and none while the client does not read: `send` waits. All
+    One piece at a time is on its way. While the client does not read, AHEAD_BYTES wait for it
+    here; then `send` waits too. So a slow client has the thread only during a long answer. All
     methods except `send` and `gone` are for the reactor's thread.
     """
 
-    def __init__(self, request: Request, reactor: IReactorFromThreads):
+    def __init__(self, request: Request, reactor: IReactorFromThreads, memory: Memory):
         self._request = request
         self._reactor = reactor
+        self._memory = memory
         self._changed = threading.Condition()
-        self._sending = False
+        self._on_its_way = False
         self._paused = False
         self._gone = False
         self._started = False
+        self._complete = False
+        self._ahead: deque[bytes] = deque()
+        self._bytes = 0
+        """The memory of `_ahead`."""
         request.notifyFinish().addBoth(lambda _: self.leave())
 
     @property
@@ -56,19 +85,27 @@ class Answer:
         For the thread of the application. Raises Disconnected.
         """
         with self._changed:
-            while (self._sending or self._paused) and not self._gone:
+            while not self._gone and (self._on_its_way or self._is_too_far_ahead):
                 self._changed.wait()
             if self._gone:
                 raise Disconnected
-            self._sending = True
-        self._reactor.callFromThread(self._write, head, data)
+            self._on_its_way = True
+        self._reactor.callFromThread(self._take, head, data)
 
-    def _write(self, head: Head | None, data: bytes) -> None:
+    @property
+    def _is_too_far_ahead(self) -> bool:
+        return self._paused and (self._bytes >= AHEAD_BYTES or self._memory.is_full)
+
+    def _take(self, head: Head | None, data: bytes) -> None:
         if head is not None:
             self._begin(head)
         if not self._gone:
-            self._request.write(data)
-        self._change(sending=False)
+            self._count(data, 1)
+            self._ahead.append(data)
+            self._write()
+        with self._changed:
+            self._on_its_way = False
+            self._changed.notify()
 
     def _begin(self, head: Head) -> None:
         if self._gone:
@@ -85,16 +122,30 @@ class Answer:
             request.responseHeaders.addRawHeader(name, value)
         request.registerProducer(self, True)
 
-    def finish(self, head: Head | None) -> None:
-        """Everything was sent; `head` if nothing was sent before."""
-        if head is not None:
-            self._begin(head)
-        if not self._gone:
+    def _write(self) -> None:
+        """Write while the client reads; at the end of the answer, end the request."""
+        while self._ahead and not self._paused and not self._gone:
+            data = self._ahead.popleft()
+            self._count(data, -1)
+            self._request.write(data)
+        if self._complete and not self._ahead and not self._gone:
             self._request.unregisterProducer()
             self._request.finish()
 
-    def fail(self, refusal: Refusal = FAILED) -> None:
-        """The application has failed: say so, or close the connection if the head was sent."""
+    def _count(self, data: bytes, sign: int) -> None:
+        size = len(data) + ENTRY_BYTES
+        self._bytes += sign * size
+        self._memory.bytes += sign * size
+
+    def finish(self, head: Head | None) -> None:
+        """All pieces were taken; `head` if there was none."""
+        if head is not None:
+            self._begin(head)
+        self._complete = True
+        self._write()
+
+    def fail(self, error: PushServerError = FAILED) -> None:
+        """Answer with this error, or close the connection if the head was sent."""
         if self._gone:
             return
         if self._started:
@@ -102,7 +153,7 @@ class Answer:
             self._request.unregisterProducer()
             self._request.loseConnection()
             return
-        body = refuse(self._request, refusal)
+        body = refuse(self._request, error)
         self._request.setHeader(b"content-length", b"%d" % len(body))
         # twisted.web leaves out the body of an answer to HEAD.
         self._request.write(body)
@@ -110,20 +161,21 @@ class Answer:
 
     def leave(self) -> None:
         """Send nothing more."""
-        self._gone = True
-        self._change(sending=False)
+        self._memory.bytes -= self._bytes
+        self._bytes = 0
+        self._ahead.clear()
+        with self._changed:
+            self._gone = True
+            self._changed.notify()
 
     def pauseProducing(self) -> None:
-        self._change(paused=True)
+        self._paused = True
 
     def resumeProducing(self) -> None:
-        self._change(paused=False)
+        self._paused = False
+        self._write()
+        with self._changed:
+            self._changed.notify()
 
     def stopProducing(self) -> None:
         self.leave()
-
-    def _change(self, sending: bool | None = None, paused: bool | None = None) -> None:
-        with self._changed:
-            self._sending = self._sending if sending is None else sending
-            self._paused = self._paused if paused is None else paused
-            self._changed.notify()

@@ -18,7 +18,14 @@ class Call:
     to send, if no piece was sent before.
     """
 
-    def __init__(self, application: Application, environ: Environ, answer: Answer):
+    def __init__(
+        self,
+        application: Application,
+        environ: Environ,
+        answer: Answer,
+        monotonic: Callable[[], float],
+    ):
+        self._monotonic = monotonic
         self._application = application
         self._environ = environ
         self._answer = answer
@@ -26,13 +33,19 @@ class Call:
         self._sent = False
         self._is_head = environ["REQUEST_METHOD"] == "HEAD"
         self._length = 0
+        self.began: float | None = None
+        """When it began, on the steady clock; None while it waits for a thread."""
 
     @property
     def unsent(self) -> Head | None:
         """The head, if it was not sent."""
         return None if self._sent else self._head
 
+    def __str__(self) -> str:
+        return f"{self._environ['REQUEST_METHOD'][:20]} {self._environ['PATH_INFO'][:200]}"
+
     def __call__(self) -> None:
+        self.began = self._monotonic()
         body = self._environ["wsgi.input"]
         try:
             result = self._application(self._environ, self._start_response)

@@ -55,6 +55,8 @@ BOUNDS = {
     "hub.audience.Audience.skips": "of a publication in the queue: those that its draft names",
     "hub.audience.Group.others": CONNECTIONS,
     "hub.audience.Group.ready": CONNECTIONS,
+    "wsgi.answer.Answer._ahead": "AHEAD_BYTES",
+    "wsgi.gateway.Gateway._calls": "wsgi_threads and wsgi_waiting",
     "usercode.thread_pool.ThreadPool._running": CONFIGURED,
     "usercode.thread_pool.ThreadPool._idle": "handler_threads",
     "usercode.thread_pool.ThreadPool._waiting": "WAITING for each handler; then no client enters",

@@ -109,6 +109,9 @@ BOUNDS = {
     "subscribing.LINE_BYTES": ONE,
     "transports.outlet.KERNEL_BYTES": PACE,
     "transports.websocket.shell.MAX_REASON_BYTES": ONE,
+    "wsgi.answer.AHEAD_BYTES": "pieces: test_a_small_piece_counts_with_its_memory",
+    "wsgi.answer.ENTRY_BYTES": MEMORY,
+    "wsgi.answer.MEMORY_BYTES": "as AHEAD_BYTES, of all answers",
     "web.first_bytes.MAX_HEAD_BYTES": ONE,
     "web.first_bytes.MAX_NAME_BYTES": ONE,
 }

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pushserver import PushServer
+from pushserver.config.limits import Limits
 from pushserver.resources.pages import asset_folder
 from pushserver.web.site import HEADERS
 from pushserver.wsgi.interface import Environ
@@ -76,13 +77,176 @@ def test_application_publishes_in_its_thread_and_gets_a_receipt() -> None:
     assert running.get("/").body == b"2"
 
 
-def test_exception_is_a_500_that_says_nothing_of_it(trouble: Trouble) -> None:
-    def fail(environ: Environ, start_response: Any) -> Iterable[bytes]:
-        raise ValueError("secret")
+def answering(*pieces: bytes, status: str = OK, headers: Any = TEXT) -> WsgiServer:
+    """A server whose application answers in these pieces."""
 
-    server = WsgiServer(fail)
-    assert server.get("/a").error == (500, "the application failed")
-    assert trouble.take() == ["the WSGI application failed for /a: ValueError('secret')"]
+    def application(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        start_response(status, headers)
+        return pieces
+
+    return WsgiServer(application)
+
+
+class TestAnswers:
+    def test_without_a_length_are_in_chunks_and_the_connection_stays(self) -> None:
+        server = answering(b"a", b"bc")
+        line = server.connect()
+        for _ in range(2):
+            answer = server.ask(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", line)
+            assert answer.endswith(b"\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n")
+        assert not line.lost
+
+    def test_of_requests_that_come_together_are_in_their_order(self, server: WsgiServer) -> None:
+        line = server.connect()
+        line.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % n for n in range(3)))
+        answers = b""
+        while answers.count(b"GET /") < 3:
+            answers += line.take()
+            if server.idle:
+                continue
+            server.until(lambda: server.idle)
+        places = [answers.index(b"GET /%d" % n) for n in range(3)]
+        assert places == sorted(places)
+
+    def test_of_http_1_0_end_with_the_connection(self) -> None:
+        server = answering(b"a", b"bc")
+        line = server.connect()
+        answer = server.ask(b"GET / HTTP/1.0\r\n\r\n", line)
+        assert answer.endswith(b"\r\n\r\nabc")
+        assert b"chunked" not in answer
+        assert line.lost
+
+    def test_to_head_have_the_same_headers_and_no_body(self) -> None:
+        server = answering(b"abc", headers=[*TEXT, ("Content-Length", "3")])
+        whole, head = server.get("/"), server.get("/", "HEAD")
+        assert head.headers.keys() == whole.headers.keys()
+        assert (whole.body, head.body, head.rest) == (b"abc", b"", b"")
+
+    @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+    def test_of_some_statuses_have_no_body(self, status: str) -> None:
+        server = answering(b"abc", status=status, headers=[])
+        line = server.connect()
+        answer = server.ask(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", line)
+        assert answer.startswith(f"HTTP/1.1 {status}\r\n".encode())
+        assert answer.endswith(b"\r\n\r\n")
+        assert b"chunked" not in answer
+        assert not line.lost
+
+    def test_to_options_are_the_applications(self, server: WsgiServer) -> None:
+        answer = server.get("/a", "OPTIONS", origin="https://a.example")
+        assert answer.body == b"OPTIONS /a "
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+    def test_may_repeat_a_header(self) -> None:
+        cookies = [("Set-Cookie", "a=1; Path=/"), ("Set-Cookie", "b=2, c")]
+        answer = answering(b"", headers=cookies).get("/")
+        assert answer.headers["set-cookie"] == ["a=1; Path=/", "b=2, c"]
+        assert "content-type" not in answer
+
+    def test_have_the_names_of_the_server_and_no_other_connection(self) -> None:
+        own = [("Server", "x"), ("Connection", "close"), ("Transfer-Encoding", "chunked"), *TEXT]
+        answer = answering(b"abc", headers=own).get("/")
+        assert answer.headers["server"] == ["pushserver"]
+        assert answer.headers["transfer-encoding"] == ["chunked"]
+        assert answer.body == b"abc"
+
+    def test_longer_than_their_length_do_not_become_the_next_answer(self, trouble: Trouble) -> None:
+        evil = b"abcHTTP/1.1 200 OK\r\n\r\nevil"
+        server = answering(evil, headers=[("Content-Length", "3")])
+        line = server.connect()
+        answer = server.ask(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", line)
+        assert answer.endswith(b"\r\n\r\nabc")
+        assert line.lost
+        assert "more than its Content-Length of 3 bytes" in trouble.take()[0]
+
+    def test_shorter_than_their_length_end_the_connection(self, trouble: Trouble) -> None:
+        server = answering(b"abc", headers=[("Content-Length", "4")])
+        line = server.connect()
+        server.ask(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", line)
+        assert line.lost
+        assert "has 3 bytes, and its Content-Length is 4" in trouble.take()[0]
+
+    def test_header_with_a_line_break_is_an_error(self, trouble: Trouble) -> None:
+        server = answering(b"abc", headers=[("X", "a\r\nSet-Cookie: evil=1")])
+        answer = server.get("/a")
+        assert answer.error == (500, "the application failed")
+        assert "set-cookie" not in answer
+        assert "expected no control characters" in trouble.take()[0]
+
+
+class TestFailures:
+    @pytest.mark.parametrize("error", [ValueError("secret"), SystemExit("secret")])
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_before_the_head_are_a_500_that_says_nothing_of_them(
+        self, trouble: Trouble, error: BaseException, method: str
+    ) -> None:
+        def fail(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            start_response(OK, [("Set-Cookie", "a=1")])
+            raise error
+
+        server = WsgiServer(fail)
+        answer = server.get("/a", method)
+        assert answer.status == 500
+        assert "set-cookie" not in answer
+        assert b"secret" not in answer.body
+        assert trouble.take() == [f"the WSGI application failed for {method} /a: {error!r}"]
+        assert server.idle
+
+    def test_after_the_head_end_the_connection_without_an_end_of_the_body(
+        self, trouble: Trouble
+    ) -> None:
+        def fail(environ: Environ, start_response: Any) -> Iterator[bytes]:
+            start_response(OK, TEXT)
+            yield b"abc"
+            raise ValueError("wrong")
+
+        server = WsgiServer(fail)
+        line = server.connect()
+        answer = server.ask(b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n", line)
+        assert answer.endswith(b"3\r\nabc\r\n")
+        assert line.lost
+        assert len(trouble.take()) == 1
+
+    def test_of_a_flood_are_a_few_lines_of_the_log(self, trouble: Trouble) -> None:
+        def fail(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            raise ValueError("wrong")
+
+        server = WsgiServer(fail)
+        for _ in range(50):
+            assert server.get("/a").status == 500
+        assert len(trouble.take()) <= 10
+
+    def test_have_a_traceback_that_begins_in_the_application(self, trouble: Trouble) -> None:
+        def fail(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            raise ValueError("wrong")
+
+        WsgiServer(fail).get("/a")
+        [event] = trouble
+        assert [frame[0] for frame in event["log_failure"].frames] == ["fail"]
+        trouble.clear()
+
+
+class TestBodiesOverTheBound:
+    @pytest.fixture
+    def server(self) -> WsgiServer:
+        return WsgiServer(echo, limits=Limits(body_bytes=10))
+
+    def test_are_refused_before_they_are_read(self, server: WsgiServer) -> None:
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n"
+        for more in (b"", b"Expect: 100-continue\r\n"):
+            answer = server.ask(head + more + b"\r\n")
+            assert answer.startswith(b"HTTP/1.1 413 ")
+
+    def test_are_refused_at_the_chunk_that_is_too_long(self, server: WsgiServer) -> None:
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert server.ask(head + b"6\r\nabcdef\r\n5\r\nabcde").startswith(b"HTTP/1.1 413 ")
+
+    def test_others_are_asked_for(self, server: WsgiServer) -> None:
+        line = server.connect()
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n"
+        line.send(head + b"Expect: 100-continue\r\n\r\n")
+        assert line.take() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert b"POST / abc" in server.ask(b"abc", line)
 
 
 def test_something_else_than_an_application_is_refused() -> None:
