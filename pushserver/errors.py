@@ -150,19 +150,23 @@ class Refused(PushServerError):
 
     `code` is that of the error reply: 400 to 1999, or 0 for 103 (permission denied). A `connect`
     may also be refused with a close code, 3500 to 4999; there 0 means 4500 (the client does not
-    reconnect). Raises ValueError for other codes.
+    reconnect). `data`: a JSON value that clients of Socket.IO get with a refused `connect`. Raises
+    ValueError for other codes.
     """
 
     http_status = 403
     centrifuge_code = 103
 
-    def __init__(self, reason: str = "refused by the application", code: int = 0):
+    def __init__(
+        self, reason: str = "refused by the application", code: int = 0, data: object = None
+    ):
         if code and not (400 <= code <= 1999 or 3500 <= code <= 4999):
             raise ValueError(f"code {code}: expected 400 to 1999 or, for connect, 3500 to 4999")
         # A lone surrogate, which the name of a file may contain, cannot be sent.
         self.reason = str(reason).encode("utf-8", "replace").decode()
         super().__init__(self.reason)
         self.code = code
+        self.data = data
         self.centrifuge_code = code or self.centrifuge_code
 
 

@@ -16,7 +16,7 @@ from pushserver.channels import jsontext
 from pushserver.channels.names import check_name
 from pushserver.errors import LimitExceeded
 from pushserver.protocols import centrifuge
-from pushserver.sessions.callbacks import ClientSession
+from pushserver.sessions.callbacks import USUAL, ClientSession, Invitation
 
 MAX_CALL_SECONDS = 60.0
 """The greatest `timeout` of `Client.call`, whose memory is kept for that time."""
@@ -35,16 +35,19 @@ class Client:
 
     `id` is unguessable and new for each connection. `state` is for values of the application.
     `address` is the IP address, behind `trusted_proxies` that of the client, empty on a Unix
-    socket; `protocol` is websocket, http_stream, sse or socketio. `headers` are those of the
-    request by lower-case name, without those of proxies, in the `connect` handler only: afterwards
-    it is empty. In a forked process of the server the methods raise NotRunning.
+    socket; `protocol` is websocket, http_stream, sse or socketio; `namespace` is that of Socket.IO,
+    such as `/chess`, else empty. `headers` are those of the request by lower-case name, without
+    those of proxies, and `url` is its URL, in the `connect` handler only: afterwards they are
+    empty. In a forked process of the server the methods raise NotRunning.
     """
 
     def __init__(self, session: ClientSession, link: ServerLink):
         self.id = session.info.client
         self.state: dict[str, Any] = {}
+        self.namespace = session.full_namespace
         visit = session.visit
         self.address, self.protocol, self.headers = visit.address, visit.protocol, visit.headers
+        self.url = visit.url
         self._session = session
         self._link = link
 
@@ -103,8 +106,8 @@ class Client:
         return cookies(self.headers)
 
     def admitted(self) -> None:
-        """The `connect` handler has returned: forget the headers."""
-        self.headers = {}
+        """The `connect` handler has returned: forget the headers and the URL."""
+        self.headers, self.url = {}, ""
 
     @property
     def channels(self) -> frozenset[str]:
@@ -170,9 +173,13 @@ class Client:
         A later subscribe by the client replaces this one. Called in a `connect` handler, the
         subscription is part of the connect reply and is recovered on reconnect.
         """
+        self.invite(channel, USUAL)
+
+    def invite(self, channel: str, invitation: Invitation) -> None:
+        """As `join`; an invitation other than the usual one is not for each protocol."""
         check_name(channel)
         node = self._link.node
-        self._link.call_soon(lambda: node.run(_invite(self._session, channel)))
+        self._link.call_soon(lambda: node.run(_invite(self._session, channel, invitation)))
 
     def leave(self, channel: str) -> None:
         """Unsubscribe the client from the channel; does nothing if it is not in it."""
@@ -222,7 +229,7 @@ def cookies(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.strip(): value.strip().strip('"') for name, equals, value in pairs if equals}
 
 
-async def _invite(session: ClientSession, channel: str) -> None:
+async def _invite(session: ClientSession, channel: str, invitation: Invitation) -> None:
     # The refusal is counted, and logged once a minute.
     with suppress(LimitExceeded):
-        await session.invite(channel)
+        await session.invite(channel, invitation)

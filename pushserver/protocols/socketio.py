@@ -177,11 +177,14 @@ def encode_connect(namespace: str, sid: str, pid: str = "") -> bytes:
     )
 
 
-def encode_connect_error(namespace: str, message: str, code: int = 0) -> bytes:
-    """The answer to a CONNECT that is refused; `code` is left out if it is 0."""
+def encode_connect_error(namespace: str, message: str, data: object = None) -> bytes:
+    """The answer to a CONNECT that is refused; raises InvalidData for `data` that is not JSON.
+
+    `data` is left out if it is None.
+    """
     text = message.encode("utf-8", "replace").decode()
-    data = {"data": {"code": code}} if code else {}
-    return _head(CONNECT_ERROR, namespace) + jsontext.encode({"message": text, **data})
+    more = {} if data is None else {"data": data}
+    return _head(CONNECT_ERROR, namespace) + jsontext.encode({"message": text, **more})
 
 
 def encode_disconnect(namespace: str) -> bytes:

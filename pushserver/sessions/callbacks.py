@@ -22,7 +22,8 @@ class Invitation:
     """How the server subscribes a client.
 
     `data` goes to the client, `info` is the `chan_info` of the subscription; both are JSON text, or
-    empty. Without a `position` the client gets the channel's last publications (`initial`).
+    empty. Without a `position` the client gets the channel's last publications: `initial` of them,
+    None for the channel's option.
     `join_leave`: whether it gets the joins and leaves of others, None for the channel's option
     `force_push_join_leave`. `expires`: the Unix time at which the subscription ends, 0 for never.
     """
@@ -32,6 +33,7 @@ class Invitation:
     position: Position | None = None
     join_leave: bool | None = None
     expires: float = 0.0
+    initial: int | None = None
 
 
 USUAL = Invitation()
@@ -78,6 +80,10 @@ class ClientSession(Protocol):
     @property
     def namespace(self) -> str:
         """The namespace whose handlers serve the client; empty for those without a namespace."""
+
+    @property
+    def full_namespace(self) -> str:
+        """The namespace as Socket.IO names it, such as `/chess:12`; empty on other protocols."""
 
     @property
     def secret(self) -> str:

@@ -134,6 +134,10 @@ class Namespace:
         return self.name.removeprefix("/").partition(":")[0].removeprefix("$")
 
     @property
+    def full_namespace(self) -> str:
+        return self.name
+
+    @property
     def connected(self) -> bool:
         return self.state is OPEN
 
@@ -288,7 +292,9 @@ class Namespace:
         past = position is not None or node.permissions.subscriber_may(
             "history", channel, self.identity
         )
-        last = node.history.options(channel).initial
+        last = invitation.initial
+        if last is None:
+            last = node.history.options(channel).initial
         joined = await self._subscribe(channel, position, last, past)
         return channel, joined.publications
 

@@ -21,6 +21,7 @@ class RequestSession:
 
     secret = ""
     namespace = ""
+    full_namespace = ""
     channels: frozenset[str] = frozenset()
     connected = False
 

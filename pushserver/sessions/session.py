@@ -50,6 +50,7 @@ class Session(CommandQueue):
     slow_code = centrifuge.SLOW
     flood_code = centrifuge.TOO_MANY_REQUESTS
     namespace = ""
+    full_namespace = ""
 
     def __init__(
         self,
@@ -268,7 +269,9 @@ class Session(CommandQueue):
         The official client (5.8.0) ignores the publications of a subscription by the server,
         unless it recovered.
         """
-        initial = self.node.history.options(channel).initial
+        initial = invitation.initial
+        if initial is None:
+            initial = self.node.history.options(channel).initial
         if invitation.info:
             self.node.presence.describe(channel, self, invitation.info)
         past = invitation.position is not None or self.may("history", channel)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pushserver.auth.credentials import NOTHING, Credentials
 from pushserver.channels import jsontext
 from pushserver.channels.publication import Publication
-from pushserver.errors import Denied, PushServerError, Refused, TooMany
+from pushserver.errors import Denied, InvalidData, PushServerError, Refused, TooMany
 from pushserver.hub.audience import Direct
 from pushserver.protocols import centrifuge, socketio
 from pushserver.protocols.engineio import PacketError
@@ -203,18 +203,25 @@ class SocketIO(Engine[Incoming]):
             self._refuse(name, error)
 
     def _refuse(self, name: str, error: Exception) -> None:
-        code = 0
+        data: object = None
         if not isinstance(error, PushServerError) or not error.centrifuge_code:
             self.node.report("a CONNECT of Socket.IO failed")
             error = Denied(500, "internal server error")
         elif isinstance(error, TooMany):
             self.node.note_excess(error, self.address, 0)
         elif isinstance(error, Refused):
-            code = error.code
+            data = error.data
+            if data is None and error.code:
+                data = {"code": error.code}
         elif isinstance(error, Denied):
             self.node.log_refusal(error.centrifuge_code, self.address, str(error))
         if self.state < CLOSING:
-            self.send_message(socketio.encode_connect_error(name, str(error), code))
+            try:
+                answer = socketio.encode_connect_error(name, str(error), data)
+            except InvalidData:
+                self.node.report("the data of a refused CONNECT is not JSON")
+                answer = socketio.encode_connect_error(name, str(error))
+            self.send_message(answer)
             self._plan_connect()
 
     def forget(self, namespace: Namespace, reason: str) -> None:

@@ -11,13 +11,15 @@ class Visit:
     """A request that opens a connection.
 
     `address` is the IP address of the client, behind trusted proxies; empty on a Unix socket.
-    `protocol` is `websocket`, `http_stream` or `sse`. `headers` are by lower-case name, several of
-    one name joined by a comma, and those of `cookie` by a semicolon.
+    `protocol` is `websocket`, `http_stream`, `sse` or `socketio`. `headers` are by lower-case name,
+    several of one name joined by a comma, and those of `cookie` by a semicolon. `url` is that of
+    the request, with the scheme and the host that the client used; empty if there was no request.
     """
 
     address: str = ""
     protocol: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    url: str = ""
 
 
 UNKNOWN = Visit()

@@ -7,7 +7,7 @@ from twisted.web.server import Request
 from pushserver.auth.credentials import Credentials
 from pushserver.auth.proxies import Proxies
 from pushserver.sessions.visit import Visit
-from pushserver.web.checks import client_address, is_forwarding
+from pushserver.web.checks import client_address, is_forwarding, own_origin
 from pushserver.web.resource import header
 
 TOKEN_SUBPROTOCOL = "pushserver.token."
@@ -36,7 +36,9 @@ def visit(request: Request, protocol: str, proxies: Proxies) -> Visit:
             continue
         separator = b"; " if name == "cookie" else b", "
         headers[name] = separator.join(values).decode("utf-8", "replace")
-    return Visit(client_address(request, proxies) or "", protocol, headers)
+    scheme, host = own_origin(request, proxies)
+    url = f"{scheme}://{host}{request.uri.decode('latin-1')}"
+    return Visit(client_address(request, proxies) or "", protocol, headers, url)
 
 
 def credentials(request: Request, cookie: str, proxies: Proxies) -> Credentials:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -162,6 +163,27 @@ class TestTheRequest:
         [(address, protocol, headers, cookies)] = seen
         assert (address, protocol, cookies) == ("127.0.0.1", "websocket", {"a": "1"})
         assert {name for name in headers if name not in ("host", "accept")} == {"cookie", "x-own"}
+
+    def test_of_socketio_has_the_url_and_the_namespace(self, app: PushServer) -> None:
+        seen: list[Any] = []
+
+        @app.on("connect", thread=False)
+        def connect(client: Client) -> None:
+            seen.append((client, client.url, client.namespace))
+
+        server = started(app)
+        path = "/socket.io/?EIO=4&transport=polling"
+        answer = server.get(f"{path}&a=%C3%A4", x_forwarded_proto="https", x_forwarded_host="b.c")
+        sid = json.loads(answer.body[1:])["sid"]
+        server.get(f"{path}&sid={sid}", "POST", b"40\x1e40/chess:12,")
+        server.clock.advance(0)
+        # No proxy is trusted, and anybody can send such headers.
+        url = f"http://localhost:8080{path}&a=%C3%A4"
+        assert [found[1:] for found in seen] == [(url, "/"), (url, "/chess:12")]
+        assert [(client.url, client.namespace) for client, *_ in seen] == [
+            ("", "/"),
+            ("", "/chess:12"),
+        ]
 
     @pytest.mark.parametrize("protocol", ["sse", "http_stream"])
     def test_of_a_fallback_names_it(self, app: PushServer, protocol: str) -> None:

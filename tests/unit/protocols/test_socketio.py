@@ -213,7 +213,7 @@ def test_server_packets_leave_out_the_main_namespace() -> None:
     assert socketio.encode_connect("/", "s1") == b'0{"sid":"s1"}'
     assert socketio.encode_connect("/a", "s1") == b'0/a,{"sid":"s1"}'
     assert socketio.encode_connect_error("/a", "no") == b'4/a,{"message":"no"}'
-    refused = socketio.encode_connect_error("/", "no\ud800", 4500)
+    refused = socketio.encode_connect_error("/", "no\ud800", {"code": 4500})
     assert refused == b'4{"message":"no?","data":{"code":4500}}'
     assert socketio.encode_disconnect("/a") == b"1/a,"
     assert socketio.encode_json_event("/a", 'e"', b'{"n":1}') == b'2/a,["e\\"",{"n":1}]'

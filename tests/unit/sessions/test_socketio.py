@@ -162,6 +162,8 @@ class TestAConnect:
         [
             (Refused("full"), '{"message":"full"}'),
             (Refused("full", 4001 + 499), '{"message":"full","data":{"code":4500}}'),
+            (Refused("full", 4500, {"at": b"x".hex()}), '{"message":"full","data":{"at":"78"}}'),
+            (Refused("full", data=[]), '{"message":"full","data":[]}'),
             (Denied(401, "who?"), '{"message":"who?"}'),
             (HandlerFailed("the application failed"), '{"message":"the application failed"}'),
         ],
@@ -179,6 +181,13 @@ class TestAConnect:
         assert client.say("40")[0].startswith("40{")
         client.leave()
         assert is_empty(node)
+
+    def test_with_data_that_is_not_json_is_refused_without_it(self, handlers: Handlers) -> None:
+        reports: list[str] = []
+        handlers.raises = Refused("full", data=object())
+        node = make_asking_node(handlers, report=reports.append)
+        assert IoClient(node).say("40") == ['44{"message":"full"}']
+        assert reports == ["the data of a refused CONNECT is not JSON"]
 
     def test_that_fails_tells_nothing_to_the_client(self, handlers: Handlers) -> None:
         reports: list[str] = []
