@@ -96,7 +96,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "autobahn[twisted]>=26.10.1",
-        "jinja2>=3.1",
+        "jinja2>=3.1.2",
         "msgspec>=0.19",
         "prometheus_client>=0.16.0",
         "pyjwt>=2.10.1",
@@ -105,6 +105,7 @@ setup(
     extras_require={
         "cron": ["cronsim>=2.6", "tzdata>=2024.1"],
         "feed": ["feedparser>=6.0.12"],
+        "flask": ["flask>=3.0.0"],
     },
     packages=[*find_packages(include=["pushserver", "pushserver.*"]), "twisted.plugins"],
     # This one key keeps the editable install a plain path: see BuildWithAssets.

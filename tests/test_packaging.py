@@ -121,6 +121,7 @@ class TestTheWheel:
             ("cronsim", '"cron"'),
             ("tzdata", '"cron"'),
             ("feedparser", '"feed"'),
+            ("flask", '"flask"'),
         }
         assert "Requires-Python: >=3.11" in metadata
 

@@ -19,6 +19,7 @@ from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
 from pushserver.channels.publication import Draft, check_tags
 from pushserver.config.convert import Location, convert_known
+from pushserver.config.settings import Config
 from pushserver.errors import NotRunning
 from pushserver.protocols import centrifuge
 from pushserver.sessions.callbacks import Broadcast, ClientSession
@@ -54,6 +55,10 @@ class App:
         self._dispatcher: Dispatcher | None = None
         self._service: Service | None = None
         """The server of this application, if `service()` has made one."""
+
+    def adjust(self, config: Config) -> Config:
+        """The configuration of its server, where the application has other defaults."""
+        return config
 
     def source(
         self,
@@ -309,6 +314,15 @@ class App:
                 " twistd pushserver or its run(), or start its service()"
             )
         return link
+
+
+class Adapter:
+    """The interface of another library, on an application: `push`, which a server runs."""
+
+    @property
+    def push(self) -> App:
+        """The application."""
+        raise NotImplementedError
 
 
 def _check_user(user: object) -> None:

@@ -27,6 +27,7 @@ from pushserver.protocols.socketio import Values, values
 from pushserver.sessions.callbacks import ClientSession
 from pushserver.sessions.visit import Visit
 from pushserver.usercode.awaiting import awaited
+from pushserver.usercode.coroutines import start
 from pushserver.usercode.stopwatch import Stopwatch
 from pushserver.usercode.thread_pool import Busy, Pool
 
@@ -236,10 +237,14 @@ class Dispatcher:
         if handler is None:
             self._failures.uncalled(event, self._registry.methods)
             raise NotHandled(f"the application has no handler for {event[:80]!r}")
-        # A handler has one argument for the data; several of an event are a tuple, in both
-        # directions.
-        data = arguments[0] if len(arguments) == 1 else tuple(arguments) or None
-        answer = await self._call(handler, self.clients[session], data)
+        client = self.clients[session]
+        if handler.raw:
+            answer = await self._call(handler, client, event, arguments)
+        else:
+            # A handler has one argument for the data; several of an event are a tuple, in both
+            # directions.
+            data = arguments[0] if len(arguments) == 1 else tuple(arguments) or None
+            answer = await self._call(handler, client, data)
         if answer is None:
             return Values(b"[]")
         try:
@@ -257,6 +262,10 @@ class Dispatcher:
                 return handler, value.get("data")
         kind = "message" if isinstance(value, str) else "json"
         return self._registry.find(kind) or self._registry.find("message"), value
+
+    def notify(self, handler: Handler, *arguments: Any) -> None:
+        """Call a function of the application, in its thread, whose result nobody waits for."""
+        start(self._notify(handler, self.seconds, *arguments))
 
     async def _notify_server(self, event: str, seconds: float) -> None:
         """Call the handler for an event of the server, if there is one."""

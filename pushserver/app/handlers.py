@@ -32,7 +32,8 @@ class Handler:
 
     `arity`: the number of arguments that it is called with. `thread`: whether it is called in a
     thread. `is_async`: whether it is a coroutine function. `key`: its namespace and event, once it
-    is registered.
+    is registered. `raw`: whether it is called with the client, the name of an event of Socket.IO
+    and the list of its arguments.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Handler:
     thread: bool
     is_async: bool = False
     key: tuple[str, str] = ("", "")
+    raw: bool = False
 
 
 def make_handler(event: str, function: Callable[..., Any], thread: bool | None) -> Handler:

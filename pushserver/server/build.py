@@ -186,7 +186,7 @@ def with_app(config: Config, app: App) -> Config:
     """The configuration with the pages of the application, and without the default source."""
     if app.pages and not config.server.pages:
         config = replace(config, server=replace(config.server, pages=app.pages))
-    return without_default_source(config)
+    return app.adjust(without_default_source(config))
 
 
 def without_default_source(config: Config) -> Config:

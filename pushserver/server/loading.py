@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pushserver.app.app import App
+from pushserver.app.app import Adapter, App
 from pushserver.errors import StartFailed
 from pushserver.wsgi.interface import Application
 
@@ -122,11 +122,16 @@ def file_of(text: str) -> str:
 def _choose(reference: Reference, module: ModuleType) -> App:
     """The application in the module; raises StartFailed unless there is one, or one of the name."""
     text, name = reference.text, reference.name
-    found = {key: value for key, value in vars(module).items() if isinstance(value, App)}
+    found = {
+        key: application
+        for key, value in vars(module).items()
+        if (application := _application(value)) is not None
+    }
     if name:
         value = getattr(module, name, None)
-        if isinstance(value, App):
-            return value
+        application = _application(value)
+        if application is not None:
+            return application
         problem = f" has no {name}" if value is None else f":{name} is {value!r:.60}"
         there = f"; there is {_of(reference, *found)}" if found else ""
         raise StartFailed(f"{text}: {reference.module}{problem}, expected a PushServer{there}")
@@ -138,6 +143,12 @@ def _choose(reference: Reference, module: ModuleType) -> App:
         choice = _of(reference, *found)
         raise StartFailed(f"{text} defines {len(found)} applications, name one of them: {choice}")
     return next(iter(found.values()))
+
+
+def _application(value: object) -> App | None:
+    if isinstance(value, Adapter):
+        value = value.push
+    return value if isinstance(value, App) else None
 
 
 def _of(reference: Reference, *names: str) -> str:

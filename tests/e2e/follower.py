@@ -56,6 +56,10 @@ class Programs:
         self._running.append(process)
         wait_until(lambda: answers(port))
 
+    def wait(self) -> int:
+        """Wait for the end of the last one, and return its status."""
+        return self._running[-1].wait(10)
+
     def close(self) -> None:
         """End all programs."""
         for process in self._running:

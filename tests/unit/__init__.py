@@ -31,6 +31,7 @@ The server, from the inside out
     Client        tools         a client of the Centrifuge protocol on a session and FakeTransport
     Reader        tools         the same for a one-way stream
     IoClient      socketio      the same for Socket.IO
+    Program       flask_program a Flask program with a SocketIO, on a TestServer
     Server        web           the whole server on a memory_reactor, for bytes in and bytes out
     WsgiServer    wsgi          the same with a WSGI application, whose threads are real
     Line          web           a TCP connection to it; may be slow to read, full, cut

@@ -67,6 +67,7 @@ BOUNDS = {
     "hub.fanout.JOINED_BYTES": "as QUEUE_BYTES, of one batch",
     "hub.fanout.QUEUE_BYTES": SUM,
     "hub.fanout.SOCKET_BYTES": PACE,
+    "flask.options.MAX_BYTES": ONE,
     "opener.MAX_BYTES": ONE,
     "api_call.MAX_ANSWER_BYTES": ONE,
     "api_call.SHOWN_BYTES": ONE,

@@ -1,0 +1,127 @@
+"""The application below a `SocketIO`: its server, and how events leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from pushserver.app.client import MAX_CALL_SECONDS, Client
+from pushserver.app.handlers import Handler, HandlerRegistry
+from pushserver.app.link import ServerLink
+from pushserver.channels import jsontext
+from pushserver.channels.names import check_event, check_name
+from pushserver.channels.publication import Draft
+from pushserver.config.settings import Config
+from pushserver.errors import InvalidData, Unavailable
+from pushserver.server.embedding import PushServer
+from pushserver.sessions.callbacks import Broadcast
+
+Arguments = tuple[Any, ...]
+
+
+class FlaskServer(PushServer):
+    """The application of a Flask program.
+
+    Events that are sent while no server runs, or while it stops, reach nobody: there are no
+    clients.
+    """
+
+    def __init__(self, handlers: HandlerRegistry, adjust: Callable[[Config], Config]):
+        super().__init__()
+        self.handlers = handlers
+        self._adjust = adjust
+
+    def adjust(self, config: Config) -> Config:
+        return self._adjust(config)
+
+    def is_served(self, client: Client) -> bool:
+        """Whether the client is connected, or its `connect` handler is still waited for."""
+        dispatcher = self._dispatcher
+        return dispatcher is not None and dispatcher.clients.get(client._session) is client
+
+    def publish_to(
+        self,
+        channel: str,
+        event: str,
+        value: object,
+        joining: Callable[[], Iterable[Client]],
+    ) -> None:
+        """Publish an event with one argument, and send it to the clients that are `joining`.
+
+        These are not subscribed yet. Both happen in one turn of the reactor, so that a client that
+        connects meanwhile gets the event once. Raises InvalidName, InvalidData, Unavailable and
+        NotRunning.
+        """
+        draft = Draft(check_name(channel), jsontext.encode(value), check_event(event))
+
+        def publish(link: ServerLink) -> Deferred[Any]:
+            for client in joining():
+                client.send((value,), event)
+            return Deferred.fromCoroutine(link.node.publish(draft))
+
+        self._do(publish)
+
+    def send_to(self, clients: Sequence[Client], event: str, arguments: Arguments) -> None:
+        """Send an event to each of the clients; raises as `publish_to`."""
+        sessions = [client._session for client in clients]
+        try:
+            broadcast = Broadcast.of(arguments[0], event) if len(arguments) == 1 else None
+        except InvalidData:
+            # It may have bytes.
+            broadcast = None
+        sends: list[Callable[[], object]] = []
+        for session in sessions:
+            if broadcast is None or not session.connected:
+                sends.append(session.sender(arguments, event))
+            else:
+                sends.append(lambda session=session: session.broadcast(broadcast))  # type: ignore[misc]
+
+        def send(link: ServerLink) -> Deferred[Any]:
+            return maybeDeferred(lambda: [send() for send in sends] and None)
+
+        self._do(send)
+
+    def ask(
+        self,
+        clients: Sequence[Client],
+        event: str,
+        arguments: Arguments,
+        callback: Callable[..., object],
+    ) -> None:
+        """Send an event, and call the callback in a thread with each acknowledgement.
+
+        Those that come within a minute count. Raises as `publish_to`, and LimitExceeded for too
+        many that wait.
+        """
+        handler = Handler("the callback of emit", callback, 99, True, key=("", "acknowledgement"))
+
+        def answered(values: list[Any] | None) -> None:
+            dispatcher = self._dispatcher
+            if values is not None and dispatcher is not None:
+                dispatcher.notify(handler, *values)
+
+        sends = [
+            client._session.caller(arguments, event, answered, MAX_CALL_SECONDS)
+            for client in clients
+        ]
+
+        def send(link: ServerLink) -> Deferred[Any]:
+            return maybeDeferred(lambda: [send() for send in sends] and None)
+
+        self._do(send)
+
+    def _do(self, function: Callable[[ServerLink], Deferred[Any]]) -> None:
+        """Call a function in the reactor's thread, and wait for it in any other."""
+        link = self._link
+        if link is None:
+            return
+        try:
+            if link.in_reactor_thread():
+                function(link).addErrback(lambda failure: None)
+            else:
+                link.wait(lambda: function(link))
+        except Unavailable as error:
+            if error.cause != "stopping":
+                raise
