@@ -57,7 +57,7 @@ def problems(database: sqlite3.Connection) -> Iterator[str]:
 
 _COUNTS = """
 SELECT name, top, floor, floor_seq, count(offset), min(offset), max(offset), min(seq), max(seq)
-FROM channels LEFT JOIN publications ON channel = name GROUP BY name
+FROM channels LEFT JOIN publications ON channel = name AND offset > floor GROUP BY name
 """
 _WITHOUT_CHANNEL = """
 SELECT channel, count(*) FROM publications

@@ -55,8 +55,10 @@ def _lines(database: Connection) -> Iterator[Line]:
     for row in rows("SELECT name, top, floor, floor_seq, generation FROM channels ORDER BY name"):
         yield ChannelLine(*row)
     for name, *row in rows(
-        "SELECT channel, seq, offset, time, event, data, tags, info FROM publications"
-        " ORDER BY channel, offset"
+        "SELECT channel, seq, offset, time, event, data, tags, info"
+        " FROM publications LEFT JOIN channels ON name = channel"
+        # A server may not have deleted the others yet.
+        " WHERE offset > coalesce(floor, 0) ORDER BY channel, offset"
     ):
         yield line_of(publication_of(name, "", row))
     for row in rows("SELECT channel, key, epoch, seq, offset, time FROM keys ORDER BY seq"):

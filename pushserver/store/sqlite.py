@@ -20,6 +20,7 @@ from pushserver.channels.publication import Publication, memory_bytes
 from pushserver.store.batch import Batch, ChannelState, state
 from pushserver.store.locks import unlock
 from pushserver.store.opening import REMEDY, StoreError, open_database, transaction
+from pushserver.store.removal import Dead, delete, delete_all, empty
 from pushserver.store.rows import key_of, memory_of, publication_of, publication_row
 from pushserver.store.source_memory import SourceMemory
 from pushserver.store.wal import Log, log_of, log_path
@@ -137,9 +138,10 @@ class SqliteFile:
         """Fill the channels while there is room, the last one that was published to first."""
         changes, room = Changes(), history.room
         self._db.create_function("lasting", 1, room.lasting.__contains__, deterministic=True)
-        for name, top, floor, floor_seq, generation, last in self._db.execute(
+        for name, top, floor, floor_seq, generation, last, dead in self._db.execute(
             "SELECT name, top, floor, floor_seq, generation, coalesce((SELECT seq"
             " FROM publications WHERE channel = name AND offset = top), floor_seq) AS last"
+            ", EXISTS (SELECT 1 FROM publications WHERE channel = name AND offset <= floor)"
             " FROM channels ORDER BY lasting(name) DESC, last DESC, name"
         ):
             if not isinstance(generation, int):
@@ -160,7 +162,7 @@ class SqliteFile:
                 room.append(channel, row, born)
             if channel.top != top:
                 raise ValueError(f"channel {name} ends at {channel.top}, expected {top}")
-            if room.expire(channel, now) or after is not None:
+            if room.expire(channel, now) or after is not None or dead:
                 changes.states.append(state(channel))
         room.reverse()
         return changes
@@ -192,18 +194,24 @@ class SqliteFile:
             pass
 
     def commit(self, batch: Batch) -> None:
-        """Write all of the batch, or nothing and raise StoreError."""
+        """Write all of the batch, or raise StoreError.
+
+        Then the file has nothing of it, but forgotten channels may have lost their rows.
+        """
         try:
             self._check_files()
+            empty(self._db, batch.forgotten, self._record_log)
             with transaction(self._db):
-                self._commit(batch)
-        except sqlite3.Error as error:
+                dead = self._commit(batch)
+        except (sqlite3.Error, OSError) as error:
             if self._durability == "sync":
                 self._overwrite_failed_commit()
             raise StoreError(f"cannot write {self._path}: {error}") from None
-        # The batch is in the file: an error of the record must not have it written again.
-        with contextlib.suppress(StoreError, OSError):
+        # The batch is in the file: a later error must not have it written again. Rows that are not
+        # deleted now are deleted with a later state of their channel, or at a start.
+        with contextlib.suppress(StoreError, OSError, sqlite3.Error):
             self._record_log()
+            delete_all(self._db, dead, self._record_log)
 
     def _check_files(self) -> None:
         """Raise StoreError if the path leads to no file, or another; replace a removed log.
@@ -248,14 +256,15 @@ class SqliteFile:
             self._write([("wal", str(log))])
             self._log = log
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: Batch) -> Sequence[Dead]:
+        """Write the batch; return the rows that are still to be deleted."""
         many = self._db.executemany
         self._forget_channels(batch.forgotten)
         many(
             "INSERT INTO publications VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             map(publication_row, batch.rows),
         )
-        self._set_states(batch.states)
+        dead = self._set_states(batch.states)
         many(
             "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -267,6 +276,7 @@ class SqliteFile:
         if batch.keys:
             self._forget_keys(batch.forgotten_keys)
         self._set("seq", batch.seq)
+        return dead
 
     def _forget_channels(self, forgotten: Mapping[str, int]) -> None:
         """Delete these channels, and set the seqs of their buckets."""
@@ -282,15 +292,13 @@ class SqliteFile:
         """Delete the keys up to `seq`; not by time, since the wall clock may have been set."""
         self._db.execute("DELETE FROM keys WHERE seq <= ?", (seq,))
 
-    def _set_states(self, states: Sequence[ChannelState]) -> None:
+    def _set_states(self, states: Sequence[ChannelState]) -> Sequence[Dead]:
+        """Write the numbers of channels; return the rows that are still to be deleted."""
         self._db.executemany(
             "INSERT OR REPLACE INTO channels VALUES (?, ?, ?, ?, ?)",
             ((s.name, s.top, s.floor, s.floor_seq, s.generation) for s in states),
         )
-        self._db.executemany(
-            "DELETE FROM publications WHERE channel = ? AND offset <= ?",
-            ((s.name, s.floor) for s in states),
-        )
+        return delete(self._db, [(s.name, s.floor) for s in states])
 
     def close(self, forgotten_keys: int = 0) -> None:
         """Remove the mark and the keys up to this seq, and close.
@@ -321,14 +329,18 @@ class SqliteFile:
         changes: Changes | None = None,
         forgotten_keys: int = 0,
     ) -> None:
+        dead: Sequence[Dead] = ()
         try:
+            if changes is not None:
+                empty(self._db, changes.forgotten, self._record_log)
             with transaction(self._db):
                 for name, value in values:
                     self._set(name, value)
                 if changes is not None:
                     self._forget_channels(changes.forgotten)
-                    self._set_states(changes.states)
+                    dead = self._set_states(changes.states)
                 self._forget_keys(forgotten_keys)
+            delete_all(self._db, dead, self._record_log)
         except sqlite3.Error as error:
             raise StoreError(f"cannot write {self._path}: {error}") from None
 

@@ -101,6 +101,8 @@ BOUNDS = {
     "sources.types.webhook.source.MAX_SECRET_BYTES": ONE,
     "store.lines.LINE_BYTES": ONE,
     "store.opening._LOG_BYTES": "SQLite cuts the log",
+    "store.removal.STEP_BYTES": "test_log_stays_small_while_long_histories_are_removed",
+    "store.removal._ROW_BYTES": PACE,
     "store.source_memory.MOST_BYTES": ONE,
     "store.waiting.CALL_BYTES": MEMORY,
     "store.waiting.KEY_BYTES": MEMORY,

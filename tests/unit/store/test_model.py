@@ -6,6 +6,7 @@ The rules are those of docs/delivery.md; `model` compares the server with plain 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pushserver.hub import fanout
+from pushserver.store import removal
 from tests.unit.fakes.tools import programs
 from tests.unit.store.model import World
 from tests.unit.store.plain_list import CHANNELS, GROUPS
@@ -52,6 +54,14 @@ OTHERS = (
 )
 WITHIN = st.tuples(st.sampled_from(["react", "hook"]), CALLS).map(lambda pair: (pair[0], *pair[1]))
 STEPS = st.one_of(CALLS, CALLS, *[COMMIT] * 9, *OTHERS, WITHIN, WITHIN)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_steps() -> Iterator[None]:
+    """Let removals need several commits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(removal, "STEP_BYTES", 5_000)
+        yield
 
 
 @pytest.mark.parametrize("tight", [False, True], ids=["ample", "tight"])

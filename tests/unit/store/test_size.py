@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,8 +12,12 @@ from twisted.internet.defer import Deferred
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import Draft
-from pushserver.store import opening, schema
+from pushserver.store import opening, removal, schema
+from pushserver.store.batch import Batch
 from pushserver.store.checking import check
+from pushserver.store.exporting import export
+from pushserver.store.opening import StoreError
+from tests.unit.fakes.tools import Time
 from tests.unit.store.runs import THREAD, Answer, Run
 
 ROWS = 300
@@ -56,6 +61,107 @@ def test_log_is_cut_after_a_large_commit(path: Path, monkeypatch: pytest.MonkeyP
     after = log.stat().st_size
     run.stop()
     assert before > 4_000_000 > 200_000 > after
+
+
+LARGE = ChannelOptions(history_size=100_000, history_bytes=100_000_000)
+
+
+def fill(path: Path, rows: int, size: int, channels: str) -> None:
+    """A closed file whose channels have this many rows each, in turn."""
+    run = Run(path, options=LARGE)
+    for _ in range(rows):
+        for channel in channels:
+            publish(run, size, 1, channel)
+    run.stop()
+
+
+@pytest.mark.parametrize(("rows", "size", "channels"), [(900, 20_000, "a"), (300, 20_000, "abc")])
+def test_log_stays_small_while_long_histories_are_removed(
+    path: Path, rows: int, size: int, channels: str
+) -> None:
+    fill(path, rows, size, channels)
+    assert path.stat().st_size > 18_000_000
+    log = Path(f"{path}-wal")
+    run = Run(path, options=LARGE)
+    for name in channels:
+        run.clear(name)
+    THREAD.finish()
+    assert log.stat().st_size < 1.5 * removal.STEP_BYTES
+    assert check(str(path)).publications == 0
+    run.stop()
+
+
+def test_log_stays_small_while_a_start_removes_what_has_expired(path: Path) -> None:
+    fill(path, 900, 20_000, "a")
+    run = Run(path, options=LARGE, time=Time(Time().now + LARGE.history_ttl + 1))
+    assert Path(f"{path}-wal").stat().st_size < 1.5 * removal.STEP_BYTES
+    assert check(str(path)).publications == 0
+    run.stop()
+
+
+def test_log_stays_small_while_a_long_channel_is_forgotten_and_comes_back(path: Path) -> None:
+    fill(path, 900, 20_000, "a")
+    run = Run(path, options=LARGE)
+    run.history.room.forget(run.history.channels["a"])
+    run.batcher.touch("a")
+    publish(run, 10, 1)
+    assert Path(f"{path}-wal").stat().st_size < 1.5 * removal.STEP_BYTES
+    run.stop()
+    assert check(str(path)).publications == 1
+    assert check(str(path)).problems == []
+
+
+def stored(path: Path) -> int:
+    """The rows of publications in the file, also of those that are not read."""
+    with closing(sqlite3.connect(path)) as database:
+        [[rows]] = database.execute("SELECT count(*) FROM publications")
+        return int(rows)
+
+
+@pytest.mark.usefixtures("_expects_store_problems")
+def test_rows_that_were_not_deleted_are_not_read_and_go_at_the_next_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    fill(path, 20, 1_000, "ab")
+    monkeypatch.setattr(removal, "STEP_BYTES", 20_000)
+    run = Run(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("pushserver.store.sqlite.delete_all", fail)
+        cleared = run.clear()
+        THREAD.finish()
+        assert not cleared.waits
+        run.kill()
+    assert stored(path) == 36
+    checked = check(str(path))
+    assert (checked.problems, checked.publications) == ([], 36)
+    lines = [json.loads(line) for line in export(str(path))]
+    assert [line["channel"] for line in lines if line["kind"] == "publication"] == ["b"] * 20
+    Run(path).stop()
+    assert stored(path) == 20
+
+
+def test_a_commit_that_fails_after_the_removal_leaves_a_channel_without_rows(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(path, 20, 1_000, "a")
+    monkeypatch.setattr(removal, "STEP_BYTES", 20_000)
+    run = Run(path)
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(run.committer._file, "_commit", fail)
+    with pytest.raises(StoreError):
+        run.committer._file.commit(Batch(seq=20, forgotten={"a": 20}))
+    run.kill()
+    assert check(str(path)).problems == []
+    again = Run(path)
+    channel = again.history.channels["a"]
+    assert (channel.top, channel.floor, channel.floor_seq) == (20, 20, 20)
+    again.stop()
 
 
 def test_upgraded_file_has_its_rows_and_gives_space_back(path: Path) -> None:
