@@ -73,6 +73,19 @@ times in another run.
 | CPU µs a connect by polling, and the upgrade | 918 | 1,265 | 1,829 |
 | KB a connection by WebSocket | 4.2 | 25.5 | 40.6 |
 """
+LIVE_PAGE = """\
+The first visit of the live page, with a graph, has 88 KB over the wire with gzip, and about 79 KB
+with brotli (`https`, and the wheel); a test in Chromium asserts at most 120 KB. The next visit has
+2 KB. `tools/first_paint.py` measures it on the slow lines of Chromium, from an empty cache
+(2026-11-29, seven runs in turn, median with minimum and maximum). Without the bundle and with
+171 KB, the first paint was at 888, 1,596 and 3,124 ms.
+
+| line | ms a request | kbit/s | first paint, ms |
+| --- | --- | --- | --- |
+| 3G, good | 150 | 1,600 | 472 (448-532) |
+| Fast 3G (Slow 4G) of the developer tools | 562.5 | 1,440 | 1,300 (1,292-1,328) |
+| 3G, poor | 400 | 400 | 1,264 (1,252-1,300) |
+"""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -149,6 +162,8 @@ def page(results: Results) -> str:
         "\n## Losses\n",
         _items(wrong)
         or "None: every publication reached every reading client, once and in order.\n",
+        "\n## The live page\n",
+        LIVE_PAGE,
         "\n## Machine and versions\n",
         f"{results.when}, {KINDS.get(results.kind, results.kind)}; {machine}.\n",
         f"{used}.\n",

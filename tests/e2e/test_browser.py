@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
@@ -63,6 +64,25 @@ def painted(page: Page) -> int:
     return count
 
 
+class Wire:
+    """The bytes of answers on the wire, heads and all, by the last part of their URLs."""
+
+    def __init__(self, page: Page) -> None:
+        self.sizes: dict[str, int] = {}
+        self._names: dict[str, str] = {}
+        client = page.context.new_cdp_session(page)
+        client.on("Network.requestWillBeSent", self._sent)
+        client.on("Network.loadingFinished", self._finished)
+        client.send("Network.enable")
+
+    def _sent(self, event: dict[str, Any]) -> None:
+        self._names[event["requestId"]] = urlsplit(event["request"]["url"]).path.rpartition("/")[2]
+
+    def _finished(self, event: dict[str, Any]) -> None:
+        name = self._names[event["requestId"]]
+        self.sizes[name] = self.sizes.get(name, 0) + int(event["encodedDataLength"])
+
+
 @pytest.fixture(scope="module")
 def ten_numbers(server: Server) -> None:
     """Publish numbers like those of the built-in source, which would take twenty seconds."""
@@ -120,6 +140,21 @@ class TestThePage:
         wait_for_newer(page, newest(page)[0])
         expect(seen).not_to_have_text(before)
         expect(last).not_to_be_empty()
+
+    def test_is_120_kilobytes_on_the_wire_and_next_time_almost_none(self, visits: Visits) -> None:
+        page = visits.open("favicon.ico")
+        wire = Wire(page)
+        page.goto(visits.url)
+        expect(page.locator("#graph canvas")).to_be_visible()
+        state(page, "live")
+        assert {"", "page.css", "live.js", "uPlot.iife.min.js"} <= wire.sizes.keys()
+        assert 60_000 < sum(wire.sizes.values()) <= 120_000, wire.sizes
+        wire.sizes.clear()
+        page.goto(visits.url)
+        expect(page.locator("#graph canvas")).to_be_visible()
+        state(page, "live")
+        # The page itself did not change, and the files have their versions in their URLs.
+        assert 0 < sum(wire.sizes.values()) < 2_000, wire.sizes
 
     def test_is_in_step_with_every_other_page(self, visits: Visits) -> None:
         one, other = visits.open(), visits.open()

@@ -53,6 +53,11 @@ class Visits:
             if not any(allowed.search(problem) for allowed in self._allowed)
         ]
 
+    @property
+    def url(self) -> str:
+        """The root of the site."""
+        return self._url
+
     def allow(self, pattern: str) -> None:
         """Ignore problems that match, for example while the server restarts."""
         self._allowed.append(re.compile(pattern))
