@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -12,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.exchange import ask, serving
-from tests.e2e.server import Server
+from tests.e2e.server import Server, running
 from tests.e2e.test_pushserver_js import got, tabs, until
 
 SECRET = "a secret of the test, long enough for HS256"
@@ -115,14 +117,35 @@ def test_a_key_reads_and_tabs_of_other_users_have_other_connections(
         assert sorted(client.get("user", "") for client in clients) == ["", "ann", "bob"]
 
 
+SHORT_GRACE = """
+import sys
+from pushserver.sessions import expiry
+from twisted.scripts.twistd import run
+
+expiry.GRACE_SECONDS = 1.0
+sys.argv[0] = "twistd"
+run()
+"""
+"""Starts a server that gives a client one second for another token after the end of one."""
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "push.toml").write_text(CONFIG)
+    twistd = (sys.executable, "-P", "-c", SHORT_GRACE)
+    with running(Server(tmp_path, "--config", "push.toml", twistd=twistd)) as server:
+        yield server
+
+
 def test_a_typed_token_that_ends_is_replaced_without_a_lost_event(
-    browser: Browser, server: Server
+    browser: Browser, hasty: Server
 ) -> None:
+    server = hasty
     for number in range(3):
         publish(server, number, "ends")
     with tabs(browser, f"{server.url}channels/ends") as [page]:
         seen, state = page.locator("#events-seen"), page.locator("#state")
-        page.locator("#login-text").fill(made(3))
+        page.locator("#login-text").fill(made(6))
         page.locator("#login-text").press("Enter")
         expect(seen).to_have_text("3")
         expect(page.locator("#notice")).to_contain_text("The token has ended")

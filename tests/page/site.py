@@ -115,7 +115,8 @@ class Site:
 
     def hold_time(self) -> None:
         """Stop the time of the pages, for `page.clock`."""
-        self._context.clock.install()
+        self._context.clock.install(time=EIGHT_O_CLOCK_MS / 1000)
+        self._context.clock.pause_at(EIGHT_O_CLOCK_MS / 1000 + 1)
 
     def publish(self, *data: object, event: str = "message") -> None:
         """Publish each value; their times are one second apart."""

@@ -70,10 +70,7 @@ def opened(site: Site) -> Page:
 
 def asked(page: Page, site: Site, times: int) -> None:
     """Wait until the page has requested the status `times` times, and does not again."""
-    for _ in range(100):
-        page.wait_for_timeout(50)
-        if site.asked >= times:
-            break
+    site.wait_for(page, lambda: site.asked >= times)
     page.wait_for_timeout(100)
     assert site.asked == times
 
