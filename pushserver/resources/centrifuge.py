@@ -14,6 +14,7 @@ import msgspec
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from pushserver.auth.credentials import Credentials
 from pushserver.auth.proxies import Trust
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.protocols import centrifuge
@@ -28,7 +29,7 @@ from pushserver.sessions.base import Transport
 from pushserver.sessions.commands import answer
 from pushserver.sessions.node import Node, new_id
 from pushserver.sessions.session import Session
-from pushserver.sessions.visit import UNKNOWN
+from pushserver.sessions.visit import UNKNOWN, Visit
 from pushserver.web.checks import check_no_navigation, check_origin, client_address
 from pushserver.web.gate import Gate
 from pushserver.web.resource import (
@@ -72,22 +73,25 @@ class ConnectionContext:
 
         `commands` are those of a response's request; later ones come to `/emulation`.
         """
-        node = self.node
-        # Costs time and memory, so only for an application that decides about clients.
-        known = UNKNOWN
-        if node.handlers.decides_on_clients or node.handlers.authenticates:
-            known = self.gate.visit(request, protocol)
-        credentials = self.gate.credentials(request)
-        address = client_address(request, self.trust.proxies)
+        node, (visit, credentials, address) = self.node, self.peer(request, protocol)
         secret = "" if commands is None else new_id()
 
         def make_session(transport: Transport[SessionFormat]) -> Session:
-            session = Session(node, transport, answer, secret, known, credentials, address)
+            session = Session(node, transport, answer, secret, visit, credentials, address)
             if commands is not None:
                 session.received(commands)
             return session
 
         return make_session
+
+    def peer(self, request: Request, protocol: str) -> tuple[Visit, Credentials, str | None]:
+        """The visit, the credentials and the address of the peer of a request."""
+        # A visit costs time and memory, so only for an application that decides about clients.
+        visit, handlers = UNKNOWN, self.node.handlers
+        if handlers.decides_on_clients or handlers.authenticates:
+            visit = self.gate.visit(request, protocol)
+        credentials = self.gate.credentials(request)
+        return visit, credentials, client_address(request, self.trust.proxies)
 
 
 class WebSocketResource(LeafResource):

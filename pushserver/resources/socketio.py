@@ -18,9 +18,8 @@ from pushserver.resources.centrifuge import ConnectionContext
 from pushserver.sessions.base import Transport
 from pushserver.sessions.probe import Probe
 from pushserver.sessions.socketio import SocketIO
-from pushserver.sessions.visit import UNKNOWN
 from pushserver.transports.polling import Pollings, PollingTransport
-from pushserver.web.checks import check_no_navigation, check_origin, client_address
+from pushserver.web.checks import check_no_navigation, check_origin
 from pushserver.web.heads import forget_head
 from pushserver.web.mount import mark_open_ended
 from pushserver.web.resource import (
@@ -169,16 +168,11 @@ class SocketIOResource(LeafResource):
         self, request: Request, upgrades: Sequence[str] = ()
     ) -> Callable[[Transport[EngineFormat]], SocketIO]:
         """A function that makes the session of a request, which is read now."""
-        context, settings = self.context, self._settings
-        node, gate, known = context.node, context.gate, UNKNOWN
-        if node.handlers.decides_on_clients or node.handlers.authenticates:
-            known = gate.visit(request, "socketio")
-        credentials = gate.credentials(request)
-        address = client_address(request, context.trust.proxies)
+        node, settings = self.context.node, self._settings
+        peer = self.context.peer(request, "socketio")
 
         def make_session(transport: Transport[EngineFormat]) -> SocketIO:
-            main, recovers = settings.channel, settings.recovery
-            return SocketIO(node, transport, known, credentials, address, upgrades, main, recovers)
+            return SocketIO(node, transport, *peer, upgrades, settings.channel, settings.recovery)
 
         return make_session
 
