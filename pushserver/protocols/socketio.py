@@ -193,8 +193,9 @@ def encode_disconnect(namespace: str) -> bytes:
 
 
 def encode_json_event(namespace: str, event: str, data: bytes) -> bytes:
-    """An event whose only argument is a JSON text."""
-    return b"%b[%b,%b]" % (_head(EVENT, namespace), jsontext.encode(event), data)
+    """An event with these arguments: JSON texts, joined by commas."""
+    name = jsontext.encode(event)
+    return b"%b[%b]" % (_head(EVENT, namespace), b"%b,%b" % (name, data) if data else name)
 
 
 class Values(NamedTuple):

@@ -19,10 +19,14 @@ from pushserver.protocols.websocket_frames import binary_frame, deflated_frame, 
 UNNAMED = "message"
 """The event of a message without a name, and of one whose name a client would refuse."""
 
+ARGUMENTS, LIST = "arguments", "list"
+"""The tag, and its value, of a publication whose data is a list of several arguments."""
+
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class NamespaceFormat(Format):
-    """The events of one namespace: `event` makes the frame of a name and a JSON text.
+    """The events of one namespace: `event` makes the frame of a name and of JSON texts, joined by
+    commas.
 
     With a `numbered` channel, each of its publications has its position as one more argument, by
     which a client that returns is recovered. A client takes any text at the end of an event for
@@ -56,17 +60,29 @@ class EngineFormat(Format):
 
 def _namespace_format(engine: EngineFormat, namespace: str, numbered: str) -> NamespaceFormat:
     def event(name: str, data: bytes) -> bytes:
-        if numbered and data.startswith(b'"'):
-            data += b",null"
+        if numbered and (not data or data.endswith(b'"')):
+            data = _joined(data, b"null")
         return _event_frame(engine.frame, namespace, name, data)
 
     def publication(row: Publication) -> bytes:
         if row.channel != numbered:
-            return event(row.event, row.data)
-        data = b'%b,"%b:%d"' % (row.data, row.epoch.encode(), row.offset)
+            return event(row.event, _arguments(row))
+        data = _joined(_arguments(row), b'"%b:%d"' % (row.epoch.encode(), row.offset))
         return _event_frame(engine.frame, namespace, row.event, data)
 
     return NamespaceFormat(engine.name, each(publication), engine.binary_code, event, numbered)
+
+
+def _arguments(row: Publication) -> bytes:
+    """The arguments of a publication: its data, or the values in it if it is a marked list."""
+    tags = row.tags
+    if tags is not None and tags.get(ARGUMENTS) == LIST and row.data.startswith(b"["):
+        return row.data[1:-1].strip()
+    return row.data
+
+
+def _joined(arguments: bytes, one: bytes) -> bytes:
+    return b"%b,%b" % (arguments, one) if arguments else one
 
 
 def _event_frame(frame: Callable[[bytes], bytes], namespace: str, event: str, data: bytes) -> bytes:
@@ -80,7 +96,7 @@ def _engine(
 ) -> EngineFormat:
     return EngineFormat(
         name,
-        each(lambda row: _event_frame(frame, MAIN, row.event, row.data)),
+        each(lambda row: _event_frame(frame, MAIN, row.event, _arguments(row))),
         UNSUPPORTED,
         frame,
         binary_frame,

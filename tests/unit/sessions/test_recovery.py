@@ -9,12 +9,13 @@ import pytest
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Position
+from pushserver.channels.publication import Draft
 from pushserver.server.logging import run
 from pushserver.sessions.callbacks import Broadcast
 from pushserver.sessions.node import Node
 from pushserver.sessions.recovery import Return, make_pid, read_return
 from tests.unit.fakes.socketio import IoClient, event
-from tests.unit.fakes.tools import make_node, publish
+from tests.unit.fakes.tools import drive, make_node, publish
 from tests.unit.sessions.test_commands import FakeHandlers
 
 PID = "abcdefghijklmnop.ep-3:7"
@@ -193,6 +194,39 @@ class TestAnEvent:
             ["e", None],
             ["e", "text", None],
         ]
+
+    @pytest.mark.parametrize("channel", ["a", "room"])
+    def test_has_several_arguments_for_a_list_that_is_marked(self, channel: str) -> None:
+        node = make_node(RECENT)
+        page, plain = Page(node), IoClient(node, "/a")
+        page.connect()
+        for client in (page.client, plain):
+            [namespace] = client.session.namespaces.values()
+            run(namespace.invite("room"))
+        mark = {"arguments": "list"}
+        for data in (b'[1,[2], "x"]', b"[ ]", b"[[1]]", b"7", b'{"a":[]}', b'["a"]'):
+            drive(node.publish(Draft(channel, data, tags=mark)))
+        drive(node.publish(Draft(channel, b"[1,2]")))
+        drive(node.publish(Draft(channel, b"[1,2]", tags={"arguments": "other"})))
+        expected: list[list[Any]] = [
+            [1, [2], "x"],
+            [],
+            [[1]],
+            [7],
+            [{"a": []}],
+            ["a"],
+            [[1, 2]],
+            [[1, 2]],
+        ]
+        assert [event(line, "/a")[1:] for line in plain.take()] == expected
+        for values, line in zip(expected, page.client.take(), strict=True):
+            got = event(line, "/a")[1:]
+            assert got[: len(values)] == values
+            if channel == "a":
+                assert got[-1].startswith(node.history.channels["a"].epoch)
+            elif not values or isinstance(values[-1], str):
+                assert got[-1] is None
+            assert len(got) - len(values) <= 1
 
     def test_has_nothing_more_without_recovery_or_without_a_channel(self) -> None:
         node = make_node(RECENT)
