@@ -73,6 +73,7 @@ class Namespace:
         "_connection",
         "_ends",
         "_last_call",
+        "_leaving",
         "_returning",
         "audiences",
         "channel",
@@ -106,6 +107,8 @@ class Namespace:
         self._connection = connection
         self._calls: dict[int, Answered] = {}
         self._last_call = -1
+        # Whether the client has left, and packets from before are still being handled.
+        self._leaving = False
         # The Unix times at which subscriptions by the server end, by channel.
         self._ends: dict[str, float] = {}
         self.node.sessions.add(self)
@@ -139,7 +142,7 @@ class Namespace:
 
     @property
     def connected(self) -> bool:
-        return self.state is OPEN
+        return self.state is OPEN and not self._leaving
 
     @property
     def channels(self) -> frozenset[str]:
@@ -205,12 +208,22 @@ class Namespace:
         # They refer to the namespace.
         self._after_connect.clear()
         self.node.sessions.remove(self)
-        calls, self._calls = self._calls, {}
-        for answered in calls.values():
-            answered(None)
+        self._end_calls()
         if state is OPEN:
             self.node.users.leave(self.info.user)
             self._connection.forget(self, reason)
+
+    def leaves(self) -> None:
+        """Note that the client has left; `end` follows when its earlier packets are handled."""
+        if self.state is OPEN:
+            self._leaving = True
+            self.leave_all()
+            self._end_calls()
+
+    def _end_calls(self) -> None:
+        calls, self._calls = self._calls, {}
+        for answered in calls.values():
+            answered(None)
 
     def leave_all(self) -> None:
         """Get no more publications."""
@@ -258,7 +271,7 @@ class Namespace:
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
         if self.state is CONNECTING:
             self.invited.setdefault(channel, invitation)
-        elif self.state is OPEN and channel not in self.audiences:
+        elif self.connected and channel not in self.audiences:
             channel, rows = await self._join(channel, invitation)
             self._connection.replay(channel, rows, self.format)
 
@@ -348,7 +361,7 @@ class Namespace:
 
         `values` has the event first. `answered` is called once, in `seconds` at the latest.
         """
-        if self.state is CLOSED:
+        if self.state is CLOSED or self._leaving:
             answered(None)
             return
         if len(self._calls) >= MAX_CALLS:

@@ -41,7 +41,7 @@ class SocketIO(Engine[Incoming]):
     """A conversation in Socket.IO, over any transport.
 
     Packets are handled one at a time and in their order, except acknowledgements, for which a
-    handler may wait.
+    handler may wait. A DISCONNECT ends such a wait at once.
     """
 
     __slots__ = (
@@ -118,6 +118,8 @@ class SocketIO(Engine[Incoming]):
             self._waiting_bytes -= incoming.size
             self._acknowledged(incoming)
         else:
+            if incoming.packet.kind == socketio.DISCONNECT:
+                self._leaves(incoming.packet.namespace)
             self._queue.append(incoming)
             self.resume()
             self._check_waiting()
@@ -150,6 +152,12 @@ class SocketIO(Engine[Incoming]):
 
     def rested(self) -> None:
         self._notify_of_leaving()
+
+    def _leaves(self, name: str) -> None:
+        """Note a DISCONNECT at once: a handler before it may wait for an acknowledgement."""
+        namespace = self.namespaces.get(name)
+        if namespace is not None:
+            namespace.leaves()
 
     def _namespace(self, packet: Packet) -> Namespace | None:
         """The namespace of the packet; None if the server has ended it, raises PacketError."""

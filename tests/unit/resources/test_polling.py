@@ -249,6 +249,14 @@ class TestTheEnd:
         server.publish("a")
         assert other.get() == [b'42/a,["message",1]']
 
+    def test_comes_with_a_body_of_very_many_packets(self) -> None:
+        server = Server(Limits(frame_bytes=1_000_000))
+        for packet in (b"3", b"6", b'42["a"]'):
+            poller = Poller(server, "")
+            assert poller.post(*[packet] * 100_000).json == BAD_REQUEST
+            self.end(poller)
+        assert Poller(server, "").post(*[b"3"] * 200_000).json == BAD_REQUEST
+
     def test_comes_with_too_many_packets(self) -> None:
         server = Server(Limits(commands_per_second=1))
         poller = Poller(server, "")

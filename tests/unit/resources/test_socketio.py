@@ -13,6 +13,7 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config, SocketIO
 from pushserver.config.settings import Server as ServerConfig
 from pushserver.errors import LimitExceeded, StartFailed
+from pushserver.protocols.socketio_formats import _namespaces
 from pushserver.sessions.namespace import MAX_CALLS
 from tests.unit.fakes.tokens import SECRET, token
 from tests.unit.fakes.web import Log, Server, Socket, Trouble, handshake, masked
@@ -60,6 +61,32 @@ def test_handshake_opens_a_connection_of_engine_io(path: str, shortcuts: bool) -
     assert lines(socket) == ['42/a,["newnumber",{"n": 1}]']
     socket.line.vanish()
     assert server.is_empty()
+
+
+def test_id_of_a_client_that_others_see_opens_nothing() -> None:
+    server = Server()
+    line = server.open(PATH.replace("websocket", "polling"))
+    sid = json.loads(line.response().body[1:])["sid"]
+    polling = f"{PATH.replace('websocket', 'polling')}&sid="
+    server.get(polling + sid, "POST", b"40/a,")
+    seen = json.loads(server.get(polling + sid).body.removeprefix(b"40/a,"))["sid"]
+    assert seen != sid
+    for path in (polling + seen, polling.replace("polling", "websocket") + seen):
+        for method, more in (("GET", {}), ("POST", {}), ("GET", handshake())):
+            assert server.get(path, method, b"", **more).json["code"] in (1, 2)
+    server.publish("a")
+    assert server.get(polling + sid).body == b'42/a,["message",1]'
+
+
+def test_names_of_namespaces_by_the_thousand_leave_nothing() -> None:
+    server = Server(Limits(commands_per_second=10_000), ChannelOptions(subscribe="nobody"))
+    socket, other = server.websocket(PATH), connected(server, "40")
+    for n in range(2_000):
+        [answer] = lines(socket, b"40/unknown-%d,{}" % n)
+        assert answer == f'44/unknown-{n},{{"message":"Invalid namespace"}}'
+    assert not any("unknown" in name for _, name, _ in _namespaces)
+    assert (server.hub.channels(), len(list(server.node.sessions))) == ({}, 1)
+    assert lines(other, b"40") == []
 
 
 @pytest.mark.parametrize("opening", [{}, handshake()], ids=["plain", "handshake"])
@@ -368,14 +395,30 @@ class TestACall:
 
     def test_fails_if_the_client_leaves(self) -> None:
         server, results, app = self.make()
-        for ended_by in ("the server", "the network"):
+        for ended_by in ("the server", "the network", "the client"):
             socket = connected(server, "40")
             socket.say(b'42["ask"]')
             if ended_by == "the server":
                 app.clients[0].disconnect()
-            else:
+            elif ended_by == "the network":
                 socket.line.vanish()
-        assert list(map(repr, results)) == ["ConnectionError('the client is not connected')"] * 2
+            else:
+                socket.say(b"41")
+        assert list(map(repr, results)) == ["ConnectionError('the client is not connected')"] * 3
+        assert app.clients == []
+
+    def test_of_an_event_before_the_end_fails_at_once(self) -> None:
+        server, results, app = self.make()
+        left: list[Any] = []
+        app.on("disconnect", namespace="a", thread=False)(lambda *_: left.append(len(results)))
+        socket = connected(server, "40/a,", "40/b,")
+        socket.say(b'42/a,["ask"]', b'42/a,["ask"]', b'42/a,["ask"]')
+        assert results == []
+        [first, *_] = lines(socket, b"41/a,", b"40/a,", b'42/a,["ask"]')
+        assert list(map(repr, results)) == ["ConnectionError('the client is not connected')"] * 3
+        assert left == [3]
+        assert first.startswith('40/a,{"sid":')
+        assert len(app.clients) == 2
 
     @pytest.mark.parametrize("timeout", [0, -1, 61, float("nan"), float("inf")])
     def test_has_a_bounded_time(self, timeout: float) -> None:

@@ -302,6 +302,20 @@ class TestAnEvent:
         ]
         assert handlers.events == [("", "a", [b"x", [b"y"]])]
 
+    def test_with_bytes_that_never_come_waits_alone(self, handlers: Handlers) -> None:
+        node = make_asking_node(handlers)
+        client, other = IoClient(node, "", "/a"), IoClient(node, "")
+        assert client.say('452-["a",{"_placeholder":true,"num":0}]', b"x") == []
+        publish(node, "a")
+        assert client.take() == ['42/a,["message",1]']
+        assert other.say('421["b"]') == ["431[]"]
+        # A pong is a packet of Engine.IO.
+        assert client.say("3") == []
+        assert client.closed is None
+        client.leave()
+        assert [name for _, name, _ in handlers.events] == ["b"]
+        assert client.session._incomplete is None
+
     def test_may_have_keys_that_are_odd_in_javascript(self, handlers: Handlers) -> None:
         client = IoClient(make_asking_node(handlers), "")
         assert client.say('421["__proto__",{"__proto__":{"a":1}}]') == [
@@ -364,6 +378,9 @@ class TestAnEvent:
             ["43[]"],
             ["439007199254740992[]"],
             ["43-1[]"],
+            ['42-1["a"]'],
+            ['429007199254740992["a"]'],
+            ['4299999999999999999999999999["a"]'],
             ["431{}"],
             ["40[]"],
             [b"x"],
@@ -526,6 +543,45 @@ class TestTheEnd:
         client.leave()
         assert len(handlers.departures) == 2
         assert is_empty(node)
+
+    def test_of_a_namespace_ends_the_calls_of_a_handler_that_runs(self, handlers: Handlers) -> None:
+        node = make_asking_node(handlers)
+        client = IoClient(node, "/a", "/b")
+        handlers.pending = Deferred()
+        client.say('42/a,["x"]', '42/a,["y"]')
+        answers: list[Any] = []
+        ended = namespace(client, "/a")
+        ended.call(values(["q"]), answers.append, 5.0)
+        assert client.take() == ['42/a,0["q"]']
+        assert client.say("41/a,", "43/a,0[1]") == []
+        assert answers == [None]
+        assert not ended.connected
+        # Nothing more is sent to it, and nothing more is asked.
+        publish(node, "a")
+        drive(ended.invite("room"))
+        publish(node, "room")
+        ended.call(values(["q"]), answers.append, 5.0)
+        assert (answers, client.take()) == ([None, None], [])
+        assert handlers.departures == []
+        handlers.release()
+        assert [name for _, name, _ in handlers.events] == ["x", "y"]
+        assert handlers.departures == ["the client has left"]
+        publish(node, "b")
+        assert client.take() == ['42/b,["message",1]']
+        assert client.say("40/a,")[0].startswith('40/a,{"sid":')
+        publish(node, "a", 2)
+        assert client.take() == ['42/a,["message",2]']
+
+    def test_that_comes_before_the_answer_to_a_connect_is_in_order(
+        self, handlers: Handlers
+    ) -> None:
+        client = IoClient(make_asking_node(handlers))
+        handlers.pending = Deferred()
+        assert client.say("40/a,", "41/a,", "40/a,") == []
+        handlers.release()
+        assert len(client.take()) == 2
+        assert handlers.departures == ["the client has left"]
+        assert namespace(client, "/a").connected
 
     def test_comes_after_the_handler_that_runs(self, handlers: Handlers) -> None:
         node = make_asking_node(handlers)
