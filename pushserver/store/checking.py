@@ -9,8 +9,16 @@ from itertools import islice
 
 import msgspec
 
-from pushserver.store.reading import check_current, meta, snapshot
-from pushserver.store.rows import key_of, memory_of, publication_of
+from pushserver.store.reading import check_current, snapshot
+from pushserver.store.rows import (
+    KEY_COLUMNS,
+    MEMORY_COLUMNS,
+    PUBLICATION_COLUMNS,
+    key_of,
+    memory_of,
+    publication_of,
+)
+from pushserver.store.schema import meta
 
 MOST_PROBLEMS = 20
 """A damaged page can cause thousands."""
@@ -84,8 +92,7 @@ def _channel_problems(database: sqlite3.Connection) -> Iterator[str]:
 def _row_problems(database: sqlite3.Connection) -> Iterator[str]:
     channel, before = None, 0
     for name, *row in database.execute(
-        "SELECT channel, seq, offset, time, event, data, tags, info FROM publications"
-        " ORDER BY channel, offset"
+        f"SELECT channel, {PUBLICATION_COLUMNS} FROM publications ORDER BY channel, offset"
     ):
         try:
             seq = publication_of(name, "", row).seq
@@ -97,8 +104,8 @@ def _row_problems(database: sqlite3.Connection) -> Iterator[str]:
             yield f"channel {name}: offset {row[1]}: seq {seq} after {before}"
         channel, before = name, seq
     for convert, select in (
-        (key_of, "SELECT channel, key, epoch, seq, offset, time FROM keys"),
-        (memory_of, "SELECT source, value FROM memory"),
+        (key_of, f"SELECT {KEY_COLUMNS} FROM keys"),
+        (memory_of, f"SELECT {MEMORY_COLUMNS} FROM memory"),
     ):
         for entry in database.execute(select):
             try:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sqlite3
 import stat
 from collections.abc import Callable
 
-from pushserver.store.files import (
-    Progress,
-    StoreError,
-    check_target,
-    mark_copy,
-    new_file,
-    quiet,
-    sync,
-    unstoppable,
-    was_closed,
-    write_copy,
-)
+from pushserver.store.files import StoreError, check_target, new_file, sync, unstoppable
 from pushserver.store.locks import lock, unlock
-from pushserver.store.reading import meta, snapshot, stopped
+from pushserver.store.reading import snapshot, stopped
+from pushserver.store.schema import meta, set_meta
+
+STEP_PAGES = 1_024
+"""The pages between two looks at Ctrl-C: 4 MB."""
+
+Progress = Callable[[int, int], None]
+"""Called with the pages that are copied, and the number of all."""
 
 REPLACED = ".before-restore"
+
+
+def quiet(done: int, pages: int) -> None:
+    """No-op: the progress is not shown."""
 
 
 def backup(store: str, target: str, force: bool = False, progress: Progress = quiet) -> int:
@@ -164,3 +165,50 @@ def compact(store: str) -> tuple[int, int]:
 
         replace(store, write, keep=False)
         return before.st_size, os.stat(store).st_size
+
+
+def write_copy(source: sqlite3.Connection, path: str, progress: Progress) -> None:
+    """Copy a snapshot into an empty file, checked, and marked as a copy.
+
+    The next run of a server on it has another epoch: the original may have published more since,
+    and the same positions must not name two publications. Raises StoreError.
+    """
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        # The caller syncs it.
+        database.execute("PRAGMA synchronous=OFF")
+        try:
+            source.backup(
+                database,
+                pages=STEP_PAGES,
+                progress=lambda _, left, pages: progress(pages - left, pages),
+            )
+        except sqlite3.DatabaseError as error:
+            if "malformed" in str(error):
+                raise StoreError("the store is damaged: copy an earlier copy") from None
+            raise
+        # One file without a log.
+        database.execute("PRAGMA journal_mode=DELETE")
+        problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise StoreError(f"the store is damaged ({problem.splitlines()[-1]})")
+        mark_copy(database, was_closed(database))
+
+
+def was_closed(database: sqlite3.Connection) -> bool:
+    """Whether a store was closed in order, or is a copy that was made of one."""
+    marks = dict(database.execute("SELECT name, value FROM meta"))
+    return not marks.get("running") and bool(marks.get("inode") or marks.get("closed"))
+
+
+def mark_copy(database: sqlite3.Connection, closed: bool, inode: int | None = None) -> None:
+    """Mark a copy, of a store that was `closed`; with its `inode` it keeps the epoch.
+
+    No log matches its record: one that was left beside the copy is not replayed (see `wal`).
+    """
+    marks: dict[str, object] = {
+        "closed": int(closed),
+        "inode": inode or "",
+        "running": "",
+        "wal": f"{secrets.randbits(32)}:0",
+    }
+    set_meta(database, marks.items())

@@ -7,7 +7,8 @@ from sqlite3 import Connection, Error
 
 from msgspec import Raw
 
-from pushserver.store.files import StoreError, was_closed
+from pushserver.store.copying import was_closed
+from pushserver.store.files import StoreError
 from pushserver.store.lines import (
     INVALID,
     VERSION,
@@ -21,8 +22,15 @@ from pushserver.store.lines import (
     encode,
     line_of,
 )
-from pushserver.store.reading import check_current, meta, snapshot
-from pushserver.store.rows import memory_of, publication_of
+from pushserver.store.reading import check_current, snapshot
+from pushserver.store.rows import (
+    KEY_COLUMNS,
+    MEMORY_COLUMNS,
+    PUBLICATION_COLUMNS,
+    memory_of,
+    publication_of,
+)
+from pushserver.store.schema import meta
 
 
 def export(path: str) -> Iterator[bytes]:
@@ -55,14 +63,14 @@ def _lines(database: Connection) -> Iterator[Line]:
     for row in rows("SELECT name, top, floor, floor_seq, generation FROM channels ORDER BY name"):
         yield ChannelLine(*row)
     for name, *row in rows(
-        "SELECT channel, seq, offset, time, event, data, tags, info"
+        f"SELECT channel, {PUBLICATION_COLUMNS}"
         " FROM publications LEFT JOIN channels ON name = channel"
         # A server may not have deleted the others yet.
         " WHERE offset > coalesce(floor, 0) ORDER BY channel, offset"
     ):
         yield line_of(publication_of(name, "", row))
-    for row in rows("SELECT channel, key, epoch, seq, offset, time FROM keys ORDER BY seq"):
+    for row in rows(f"SELECT {KEY_COLUMNS} FROM keys ORDER BY seq"):
         yield KeyLine(*row)
-    for row in rows("SELECT source, value FROM memory ORDER BY source"):
+    for row in rows(f"SELECT {MEMORY_COLUMNS} FROM memory ORDER BY source"):
         source, value = memory_of(row)
         yield MemoryLine(source, Raw(value))

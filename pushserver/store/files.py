@@ -7,23 +7,13 @@ import os
 import secrets
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from pushserver.errors import PushServerError
-
-STEP_PAGES = 1_024
-"""The pages between two looks at Ctrl-C: 4 MB."""
-
-Progress = Callable[[int, int], None]
-"""Called with the pages that are copied, and the number of all."""
 
 
 class StoreError(PushServerError):
     """The file cannot be used or written; the text says why."""
-
-
-def quiet(done: int, pages: int) -> None:
-    """No-op: the progress is not shown."""
 
 
 @contextlib.contextmanager
@@ -96,50 +86,3 @@ def _same(path: str, other: str) -> bool:
         return os.path.samefile(path, other)
     except OSError:
         return os.path.realpath(path) == other
-
-
-def write_copy(source: sqlite3.Connection, path: str, progress: Progress) -> None:
-    """Copy a snapshot into an empty file, checked, and marked as a copy.
-
-    The next run of a server on it has another epoch: the original may have published more since,
-    and the same positions must not name two publications. Raises StoreError.
-    """
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
-        # The caller syncs it.
-        database.execute("PRAGMA synchronous=OFF")
-        try:
-            source.backup(
-                database,
-                pages=STEP_PAGES,
-                progress=lambda _, left, pages: progress(pages - left, pages),
-            )
-        except sqlite3.DatabaseError as error:
-            if "malformed" in str(error):
-                raise StoreError("the store is damaged: copy an earlier copy") from None
-            raise
-        # One file without a log.
-        database.execute("PRAGMA journal_mode=DELETE")
-        problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if problem != "ok":
-            raise StoreError(f"the store is damaged ({problem.splitlines()[-1]})")
-        mark_copy(database, was_closed(database))
-
-
-def was_closed(database: sqlite3.Connection) -> bool:
-    """Whether a store was closed in order, or is a copy that was made of one."""
-    marks = dict(database.execute("SELECT name, value FROM meta"))
-    return not marks.get("running") and bool(marks.get("inode") or marks.get("closed"))
-
-
-def mark_copy(database: sqlite3.Connection, closed: bool, inode: int | None = None) -> None:
-    """Mark a copy, of a store that was `closed`; with its `inode` it keeps the epoch.
-
-    No log matches its record: one that was left beside the copy is not replayed (see `wal`).
-    """
-    marks = {
-        "closed": int(closed),
-        "inode": inode or "",
-        "running": "",
-        "wal": f"{secrets.randbits(32)}:0",
-    }
-    database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", marks.items())

@@ -11,8 +11,8 @@ from functools import partial
 from typing import BinaryIO
 
 from pushserver.store.checking import problems
-from pushserver.store.copying import check_epoch_kept, replace
-from pushserver.store.files import StoreError, mark_copy
+from pushserver.store.copying import check_epoch_kept, mark_copy, replace
+from pushserver.store.files import StoreError
 from pushserver.store.lines import (
     INVALID,
     LINE_BYTES,
@@ -32,7 +32,7 @@ from pushserver.store.lines import (
 from pushserver.store.opening import transaction
 from pushserver.store.reading import stopped
 from pushserver.store.rows import publication_row
-from pushserver.store.schema import migrate
+from pushserver.store.schema import migrate, set_meta
 
 
 @dataclass(slots=True)
@@ -124,8 +124,12 @@ def _check_end(line: End, number: int, file: BinaryIO) -> None:
 
 
 def _write_header(database: sqlite3.Connection, header: Header) -> None:
-    values = {"epoch": header.epoch, "seq": header.seq, "forgotten_seq": header.forgotten_seq}
-    database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+    values: dict[str, object] = {
+        "epoch": header.epoch,
+        "seq": header.seq,
+        "forgotten_seq": header.forgotten_seq,
+    }
+    set_meta(database, values.items())
 
 
 def _write_line(

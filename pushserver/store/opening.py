@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pushserver.store import locks
+from pushserver.store.copying import quiet, write_copy
 from pushserver.store.files import StoreError as StoreError
-from pushserver.store.files import new_file, quiet, write_copy
+from pushserver.store.files import new_file
 from pushserver.store.locks import lock_patiently, unlock
 from pushserver.store.schema import FORMAT, WrongFormat, migrate, read_format
 from pushserver.store.wal import belongs, log_path

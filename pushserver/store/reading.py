@@ -6,7 +6,6 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import quote
 
 from pushserver.store import locks
@@ -79,12 +78,6 @@ def check_current(path: str, database: sqlite3.Connection) -> None:
             f"{path} has format {format_}, and this version writes {FORMAT}: its first start with"
             " this file makes a copy and upgrades it"
         )
-
-
-def meta(database: sqlite3.Connection, name: str) -> Any:
-    """The value of this name in the store; None if there is none."""
-    row = database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-    return None if row is None else row[0]
 
 
 def _connect(path: str, is_stopped: bool) -> sqlite3.Connection:

@@ -9,6 +9,10 @@ import msgspec
 from pushserver.channels.idempotency import KeyEntry
 from pushserver.channels.publication import ClientInfo, Publication
 
+PUBLICATION_COLUMNS = "seq, offset, time, event, data, tags, info"
+KEY_COLUMNS = "channel, key, epoch, seq, offset, time"
+MEMORY_COLUMNS = "source, value"
+
 
 def publication_row(row: Publication) -> Sequence[object]:
     """The row of a publication."""
@@ -18,7 +22,7 @@ def publication_row(row: Publication) -> Sequence[object]:
 
 
 def publication_of(channel: str, epoch: str, row: Sequence[object]) -> Publication:
-    """The publication of a row; raises ValueError for a damaged one."""
+    """The publication of a row of PUBLICATION_COLUMNS; raises ValueError for a damaged one."""
     seq, offset, time, event, data, tags, info = row
     of_tags = None if tags is None else msgspec.json.decode(_bytes(tags))
     of_info = None if info is None else msgspec.json.decode(_bytes(info), type=ClientInfo)
@@ -27,14 +31,14 @@ def publication_of(channel: str, epoch: str, row: Sequence[object]) -> Publicati
 
 
 def key_of(row: Sequence[object]) -> KeyEntry:
-    """The entry of an idempotency key; raises ValueError for a damaged row."""
+    """The entry of a row of KEY_COLUMNS; raises ValueError for a damaged one."""
     channel, key, epoch, seq, offset, time = row
     fields = {"channel": channel, "key": key, "receipt": (epoch, seq, offset), "time": time}
     return msgspec.convert(fields, KeyEntry)
 
 
 def memory_of(row: Sequence[object]) -> tuple[str, bytes]:
-    """The source and the JSON text that it remembers; raises ValueError for a damaged row."""
+    """The source and JSON text of a row of MEMORY_COLUMNS; raises ValueError for a damaged one."""
     name, value = str(row[0]), _bytes(row[1])
     msgspec.json.decode(value)
     return name, value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
+from typing import Any
 
 _FIRST = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -55,8 +57,7 @@ def read_format(database: sqlite3.Connection) -> int:
         return 0
     if "meta" not in tables:
         raise WrongFormat("is a database of another program")
-    row = database.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
-    format_ = None if row is None else row[0]
+    format_ = meta(database, "format")
     if not isinstance(format_, int) or not 1 <= format_ <= FORMAT:
         raise WrongFormat(f"has format {format_}; this version of pushserver reads {FORMAT}")
     return format_
@@ -67,4 +68,15 @@ def migrate(database: sqlite3.Connection, format_: int) -> None:
     for step in _STEPS[format_:]:
         for statement in step.split(";"):
             database.execute(statement)
-    database.execute("INSERT OR REPLACE INTO meta VALUES ('format', ?)", (FORMAT,))
+    set_meta(database, [("format", FORMAT)])
+
+
+def meta(database: sqlite3.Connection, name: str) -> Any:
+    """The value of this name in the store; None if there is none."""
+    row = database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    return None if row is None else row[0]
+
+
+def set_meta(database: sqlite3.Connection, values: Iterable[tuple[str, object]]) -> None:
+    """Set these values by their names."""
+    database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)

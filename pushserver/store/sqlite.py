@@ -8,7 +8,6 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -21,7 +20,16 @@ from pushserver.store.batch import Batch, ChannelState, state
 from pushserver.store.locks import unlock
 from pushserver.store.opening import REMEDY, StoreError, open_database, transaction
 from pushserver.store.removal import Dead, delete, delete_all, empty
-from pushserver.store.rows import key_of, memory_of, publication_of, publication_row
+from pushserver.store.rows import (
+    KEY_COLUMNS,
+    MEMORY_COLUMNS,
+    PUBLICATION_COLUMNS,
+    key_of,
+    memory_of,
+    publication_of,
+    publication_row,
+)
+from pushserver.store.schema import meta, set_meta
 from pushserver.store.source_memory import SourceMemory
 from pushserver.store.wal import Log, log_of, log_path
 from pushserver.usercode.steady import births
@@ -85,19 +93,19 @@ class SqliteFile:
     def _load(
         self, history: History, keys: Keys, memory: SourceMemory, wall: float, now: float
     ) -> bool:
-        epoch = self._get("epoch")
-        killed = self._get("running")
-        log_is_lost = killed and self._get("wal") and self._log_is_missing
-        trusted = killed != "batched" and not log_is_lost and self._get("inode") == self._inode
+        epoch = meta(self._db, "epoch")
+        killed = meta(self._db, "running")
+        log_is_lost = killed and meta(self._db, "wal") and self._log_is_missing
+        trusted = killed != "batched" and not log_is_lost and meta(self._db, "inode") == self._inode
         history.epoch = epoch if epoch and trusted else new_epoch()
-        history.seq = self._get("seq") or 0
+        history.seq = meta(self._db, "seq") or 0
         # Only a file from before the buckets has a number for all of them.
         seqs = self._db.execute("SELECT bucket, seq FROM forgotten")
-        history.forgotten.restore(self._get("forgotten_seq") or 0, seqs)
+        history.forgotten.restore(meta(self._db, "forgotten_seq") or 0, seqs)
         changes = self._load_channels(history, wall, now)
         self.left_out = changes.left_out
         self._load_keys(keys, wall, now)
-        memory.restore(map(memory_of, self._db.execute("SELECT source, value FROM memory")))
+        memory.restore(map(memory_of, self._db.execute(f"SELECT {MEMORY_COLUMNS} FROM memory")))
         mark = {"epoch": history.epoch, "running": self._durability, "inode": self._inode}
         # Synced in both modes: the mark must survive a power cut.
         self._begin_log(mark.items(), changes, keys.forgotten_seq)
@@ -173,7 +181,7 @@ class SqliteFile:
         """The last rows of a channel with at most `left` bytes, and the one before them, if any."""
         rows: list[Publication] = []
         for row in self._db.execute(
-            "SELECT seq, offset, time, event, data, tags, info FROM publications"
+            f"SELECT {PUBLICATION_COLUMNS} FROM publications"
             " WHERE channel = ? AND offset > ? AND offset <= ? ORDER BY offset DESC",
             (name, floor, top),
         ):
@@ -185,7 +193,7 @@ class SqliteFile:
         return rows[::-1], None
 
     def _load_keys(self, keys: Keys, wall: float, now: float) -> None:
-        select = "SELECT channel, key, epoch, seq, offset, time FROM keys ORDER BY seq"
+        select = f"SELECT {KEY_COLUMNS} FROM keys ORDER BY seq"
         entries = [key_of(row) for row in self._db.execute(select)]
         times = births([entry.time for entry in entries], wall, now)
         for entry, born in zip(entries, times, strict=True):
@@ -275,7 +283,7 @@ class SqliteFile:
         many("INSERT OR REPLACE INTO memory VALUES (?, ?)", batch.memory.items())
         if batch.keys:
             self._forget_keys(batch.forgotten_keys)
-        self._set("seq", batch.seq)
+        set_meta(self._db, [("seq", batch.seq)])
         return dead
 
     def _forget_channels(self, forgotten: Mapping[str, int]) -> None:
@@ -334,8 +342,7 @@ class SqliteFile:
             if changes is not None:
                 empty(self._db, changes.forgotten, self._record_log)
             with transaction(self._db):
-                for name, value in values:
-                    self._set(name, value)
+                set_meta(self._db, values)
                 if changes is not None:
                     self._forget_channels(changes.forgotten)
                     dead = self._set_states(changes.states)
@@ -343,10 +350,3 @@ class SqliteFile:
             delete_all(self._db, dead, self._record_log)
         except sqlite3.Error as error:
             raise StoreError(f"cannot write {self._path}: {error}") from None
-
-    def _get(self, name: str) -> Any:
-        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if row is None else row[0]
-
-    def _set(self, name: str, value: object) -> None:
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))

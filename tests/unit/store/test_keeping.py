@@ -17,7 +17,7 @@ import pytest
 from pushserver.channels.position import Position
 from pushserver.cli import main
 from pushserver.errors import StartFailed
-from pushserver.store import files, locks
+from pushserver.store import copying, files, locks
 from pushserver.store.checking import check
 from pushserver.store.copying import backup, compact, restore
 from pushserver.store.opening import StoreError
@@ -87,7 +87,7 @@ def test_backup_of_a_running_server_has_all_commits(
 def test_backup_is_one_state_while_the_server_commits(
     path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "STEP_PAGES", 1)
+    monkeypatch.setattr(copying, "STEP_PAGES", 1)
     run = published(path)
 
     def commit(done: int, pages: int) -> None:
