@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,30 @@ class RootResource(ContainerResource):
             if path == ICON:
                 return self._icon
         return page
+
+
+def warn_of_hidden_files(files: StaticFiles, application: object) -> None:
+    """Log the static files of a Flask application that the server's own files at `/static` hide."""
+    folder, prefix = (
+        getattr(application, f"static_{name}", None) for name in ("folder", "url_path")
+    )
+    if not isinstance(folder, str) or prefix != f"/{STATIC.decode()}":
+        return
+    own = [os.path.relpath(os.path.join(*path), files.path) for path in _walk(files.path)]
+    for name in sorted({*own, *map(bytes.decode, files.children)}):
+        if os.path.isfile(os.path.join(folder, name)):
+            RootResource._log.warn(
+                "{name} in {folder} is not served: {prefix}/{name} is the server's own",
+                name=name,
+                folder=folder,
+                prefix=prefix,
+                event_name="static_file_not_served",
+            )
+
+
+def _walk(folder: str) -> Iterator[tuple[str, str]]:
+    for parent, _, names in os.walk(folder):
+        yield from ((parent, name) for name in names)
 
 
 def pages_folder(path: str, private: Iterable[str]) -> str:

@@ -35,7 +35,12 @@ from pushserver.resources.hooks import HooksResource
 from pushserver.resources.metrics import MetricsResource
 from pushserver.resources.pages import CLIENT, SOCKET_IO, Pages, asset_folder
 from pushserver.resources.protobuf import JsonOnly
-from pushserver.resources.root import IndexPage, RootResource, UserPages
+from pushserver.resources.root import (
+    IndexPage,
+    RootResource,
+    UserPages,
+    warn_of_hidden_files,
+)
 from pushserver.resources.socketio import SocketIOResource
 from pushserver.resources.static import PublicFiles
 from pushserver.resources.status import StatusResource
@@ -275,7 +280,7 @@ def tree(
     pages: UserPages | None,
     monitoring: Mapping[bytes, Resource],
     socketio: SocketIO,
-    application: Resource | None,
+    application: Gateway | None,
 ) -> Resource:
     """The resources by URL; raises StartFailed for a path of Socket.IO that is another's."""
     static = str(asset_folder("static"))
@@ -307,6 +312,8 @@ def tree(
             raise StartFailed(f"socketio.path: {problem}, value {socketio.path!r}")
         scripts = socket_io_scripts(static)
         children[path] = SocketIOResource(connections, pollings, scripts, socketio)
+    if application is not None:
+        warn_of_hidden_files(files, application.application)
     return RootResource(
         children,
         PublicFiles(os.path.join(static, "favicon.svg")),

@@ -120,10 +120,11 @@ def watch(options: Options) -> Watched | None:
     # code of a file that is changed twice in a second.
     sys.dont_write_bytecode = True
     folders = [Path.cwd()]
-    file, suffix, _ = options["app"].partition(".py")
-    folder = Path(os.path.abspath(file)).parent
-    if suffix and folder.is_dir() and not folder.is_relative_to(folders[0]):
-        folders.append(folder)
+    for text in (options["app"], options["wsgi"]):
+        file, suffix, _ = text.partition(".py")
+        folder = Path(os.path.abspath(file)).parent
+        if suffix and folder.is_dir() and not folder.is_relative_to(folders[0]):
+            folders.append(folder)
     return Watched(folders, [Path(options["config"])] if options["config"] else (), again)
 
 
@@ -174,7 +175,11 @@ def make(
         options["config"] = os.path.abspath(options["config"])
     private = _private(options)
     on = shortcuts(environment)
-    wsgi = load_wsgi(config.server.wsgi) if config.server.wsgi else None
+    wsgi = None
+    if config.server.wsgi:
+        wsgi = load_wsgi(config.server.wsgi)
+        # Its file is known now.
+        with_pages(config, file_of(config.server.wsgi))
     beside = "" if app is None or not private else os.path.dirname(os.path.abspath(private))
     service = build(config, reactor, types=types, app=app, shortcuts=on, beside=beside, wsgi=wsgi)
     service.live.allow(load)

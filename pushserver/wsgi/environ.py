@@ -13,7 +13,7 @@ from wsgiref.util import FileWrapper
 from twisted.web.server import Request
 
 from pushserver.auth.origin import host_name, host_port
-from pushserver.auth.proxies import Proxies
+from pushserver.auth.proxies import Proxies, Trust
 from pushserver.web.checks import client_address, is_forwarding, own_origin
 from pushserver.web.peer import host
 from pushserver.wsgi.errors import Errors
@@ -34,13 +34,17 @@ _LEFT_OUT = frozenset(
 )
 
 
-def environ(request: Request, proxies: Proxies, body: BinaryIO) -> Environ:
+def environ(request: Request, trust: Trust, body: BinaryIO) -> Environ:
     """The environment of this request; `body` is all of its body.
 
-    Address, scheme and host are those of the client if the request came from one of `proxies`.
-    From other peers, headers of proxies are left out, since anyone can send them.
+    Address and host are those of the client if the request came from one of the configured
+    proxies, the scheme also if it came from another proxy on this machine. A host that anyone may
+    choose would be in the links of mails that the application sends. From other peers than the
+    configured proxies, headers of proxies are left out, since anyone can send them.
     """
-    scheme, named = own_origin(request, proxies)
+    proxies = trust.proxies
+    scheme, _ = own_origin(request, trust.near)
+    _, named = own_origin(request, proxies)
     address = client_address(request, proxies) or ""
     script, path = _paths(request)
     values: Environ = {

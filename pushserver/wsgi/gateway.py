@@ -104,7 +104,7 @@ class Gateway(Resource):
         # The application owns the body: twisted.web would close it when the client leaves.
         body: Any = request.content
         request.content = None
-        values = environ(request, surroundings(request).trust.proxies, body)
+        values = environ(request, surroundings(request).trust, body)
         call = Call(self.application, values, answer, self._monotonic)
         self._calls.add(call)
         waiting = self._pool.call(call, _GROUP)

@@ -180,10 +180,14 @@ class TestProxies:
     @pytest.mark.parametrize(
         "lines", [FORWARDED, ("Forwarded: for=203.0.113.7;proto=https;host=shop.example",)]
     )
-    def test_other_peer_names_nothing(self, case: Case, lines: tuple[str, ...]) -> None:
-        # Also a peer on this machine: an attacker could choose the host of a link in a mail.
-        environ = case.get(*lines, "X-Real-IP: 203.0.113.7", "Via: 1.1 a")
-        assert (environ["REMOTE_ADDR"], environ["wsgi.url_scheme"]) == ("127.0.0.1", "http")
+    @pytest.mark.parametrize(("peer", "scheme"), [("10.1.1.1", "http"), ("127.0.0.1", "https")])
+    def test_other_peer_names_at_most_the_scheme(
+        self, case: Case, lines: tuple[str, ...], peer: str, scheme: str
+    ) -> None:
+        # Also on this machine: an attacker could choose the host of a link in a mail.
+        line = case.server.connect(peer)
+        environ = case.get(*lines, "X-Real-IP: 203.0.113.7", "Via: 1.1 a", line=line)
+        assert (environ["REMOTE_ADDR"], environ["wsgi.url_scheme"]) == (peer, scheme)
         assert environ["HTTP_HOST"] == "localhost:8080"
         assert of_http(environ) == {}
 
@@ -196,7 +200,7 @@ class TestProxies:
         assert environ["wsgi.url_scheme"] == "https"
 
     @pytest.mark.parametrize(
-        ("proxies", "address", "scheme"), [([], "", "http"), (["unix"], "203.0.113.7", "https")]
+        ("proxies", "address", "scheme"), [([], "", "https"), (["unix"], "203.0.113.7", "https")]
     )
     def test_peer_on_a_unix_socket_has_no_address_of_its_own(
         self, proxies: list[str], address: str, scheme: str

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pushserver import PushServer
 from pushserver.config.limits import Limits
+from pushserver.config.settings import Auth, Config
+from pushserver.config.settings import Server as ServerSection
 from pushserver.resources.pages import asset_folder
 from pushserver.web.site import HEADERS
 from pushserver.wsgi.interface import Environ
@@ -252,3 +256,86 @@ class TestBodiesOverTheBound:
 def test_something_else_than_an_application_is_refused() -> None:
     with pytest.raises(ValueError, match=r"wsgi is 'web:app', expected a WSGI application"):
         PushServer(wsgi="web:app")  # type: ignore[arg-type]
+
+
+class TestBesidePagesOfTheUser:
+    @pytest.fixture
+    def pages(self, tmp_path: Path) -> Path:
+        (tmp_path / "help").mkdir()
+        (tmp_path / "help" / "index.html").write_text("help")
+        (tmp_path / "style.css").write_text("style")
+        return tmp_path
+
+    @pytest.fixture
+    def server(self, pages: Path, monkeypatch: pytest.MonkeyPatch) -> WsgiServer:
+        server = WsgiServer(echo, config=Config(server=ServerSection(pages=str(pages))))
+        server.send_files(monkeypatch)
+        return server
+
+    def test_these_go_first(self, server: WsgiServer, pages: Path) -> None:
+        assert server.get("/style.css").body == b"style"
+        assert server.get("/help/").body == b"help"
+        for path in ("/", "/favicon.ico", "/other.css", "/.hidden", "/%2fetc%2fhostname"):
+            assert server.get(path).body.startswith(b"GET /")
+        (pages / "index.html").write_text("start")
+        (pages / "favicon.ico").write_bytes(b"icon")
+        assert server.get("/").body == b"start"
+        assert server.get("/favicon.ico").body == b"icon"
+
+
+def test_index_page_beside_the_application_is_not_served(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("a template")
+    server = WsgiServer(echo, beside=str(tmp_path))
+    assert server.get("/").body == b"GET / "
+    assert server.get("/index.html").body == b"GET /index.html "
+
+
+def test_static_files_of_flask_that_the_servers_hide_are_logged(
+    trouble: Trouble, tmp_path: Path
+) -> None:
+    (tmp_path / "js").mkdir()
+    for name in ("app.css", "own.css", "js/live.js", "centrifuge.js"):
+        (tmp_path / name).write_text("")
+    flask: Any = partial(echo)
+    flask.static_folder, flask.static_url_path = str(tmp_path), "/static"
+    WsgiServer(flask)
+    place = f"in {tmp_path} is not served"
+    assert [text.partition(":")[0] for text in trouble.take()] == [
+        f"app.css {place}",
+        f"centrifuge.js {place}",
+        f"js/live.js {place}",
+    ]
+    flask.static_url_path = "/files"
+    WsgiServer(flask)
+    assert trouble == []
+
+
+def test_host_that_is_not_the_servers_is_refused_over_loopback(
+    server: WsgiServer, trouble: Trouble
+) -> None:
+    assert server.get("/", host="evil.example:8080").status == 403
+    trouble.clear()
+
+
+def test_page_of_another_origin_is_a_matter_of_the_application(server: WsgiServer) -> None:
+    answer = server.get("/form", "POST", b"a=b", origin="https://evil.example")
+    assert answer.body == b"POST /form a=b"
+
+
+def test_closed_server_leaves_the_application_to_itself() -> None:
+    server = WsgiServer(echo, config=Config(auth=Auth(closed=True, api_keys=["k" * 20])))
+    assert server.get("/").body == b"GET / "
+    assert server.get("/channels/numbers").status == 401
+
+
+def test_reload_keeps_the_application_and_says_what_needs_a_restart(server: WsgiServer) -> None:
+    server.service.startService()
+    changed = Config(server=ServerSection(wsgi="other:app"), limits=Limits(wsgi_threads=1))
+    server.service.live.allow(lambda: changed)
+    outcome = server.service.live.reload()
+    server.clock.advance(0)
+    assert server.get("/").body == b"GET / "
+    outcomes: list[Any] = []
+    outcome.addCallback(outcomes.append)
+    [done] = outcomes
+    assert set(done.restart) == {"limits.wsgi_threads", "server.wsgi"}

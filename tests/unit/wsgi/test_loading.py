@@ -1,0 +1,151 @@
+"""A WSGI application is named by its module, or by the file in which it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pushserver import PushServer
+from pushserver.config.settings import Config
+from pushserver.errors import StartFailed
+from pushserver.server.loading import load_wsgi
+from pushserver.server.options import Options, complete, make, watch
+from pushserver.sources.registry import SourceTypes
+from tests.unit.fakes.wsgi import ThreadReactor
+
+WEB = """
+from pushserver import PushServer
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"application"]
+
+def web(environ, start_response):
+    start_response("200 OK", [])
+    return [b"web"]
+
+def make_web():
+    return web
+
+def fail():
+    raise ValueError("no database")
+
+push = PushServer(wsgi=web)
+number = 7
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with the module `pushtest_web`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "pushtest_web.py").write_text(WEB)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def body(application: Any) -> bytes:
+    return b"".join(application({}, lambda *_: None))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pushtest_web:web", b"web"),
+        ("pushtest_web.py:web", b"web"),
+        ("pushtest_web", b"application"),
+        ("pushtest_web.py", b"application"),
+        ("pushtest_web:make_web()", b"web"),
+        ("pushtest_web.py:make_web()", b"web"),
+    ],
+)
+def test_application_is_loaded(here: Path, text: str, expected: bytes) -> None:
+    assert body(load_wsgi(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("pushtest_web:no", "pushtest_web has no no, expected a WSGI application"),
+        ("pushtest_web:number", "pushtest_web:number is 7, expected a WSGI application"),
+        ("pushtest_web:push", "pushtest_web:push is <pushserver.*, expected a WSGI application"),
+        ("pushtest_web:fail()", "fails:\n(?s:.*)ValueError: no database"),
+        ("pushtest_no:web", "there is no module pushtest_no"),
+        (":web", "names no application"),
+    ],
+)
+def test_message_of_another_text_names_the_problem(here: Path, text: str, problem: str) -> None:
+    with pytest.raises(StartFailed, match=problem):
+        load_wsgi(text)
+
+
+def test_module_without_an_application_is_refused(here: Path) -> None:
+    (here / "pushtest_empty.py").write_text("")
+    with pytest.raises(StartFailed, match="pushtest_empty has neither application nor app"):
+        load_wsgi("pushtest_empty")
+
+
+def options(**given: Any) -> Options:
+    made = Options()
+    made.update(given)
+    return made
+
+
+def served(app: PushServer | None = None, environment: Any = None, **given: Any) -> Any:
+    """The application that a server with these options serves."""
+    service = make(options(**given), environment or {}, cast(Any, ThreadReactor()), app)
+    return None if service.gateway is None else body(service.gateway.application)
+
+
+class TestWhichApplicationIsServed:
+    def test_option_then_variable_then_that_of_the_application(self, here: Path) -> None:
+        def own(environ: Any, start_response: Any) -> list[bytes]:
+            return [b"own"]
+
+        variable = {"PUSHSERVER_SERVER_WSGI": "pushtest_web:application"}
+        assert served() is None
+        assert served(PushServer(wsgi=own)) == b"own"
+        assert served(PushServer(wsgi=own), variable) == b"application"
+        assert served(PushServer(wsgi=own), variable, wsgi="pushtest_web:web") == b"web"
+        assert served(wsgi="pushtest_web:web") == b"web"
+
+    def test_file_has_a_setting_for_it(self, here: Path) -> None:
+        (here / "push.toml").write_text('[server]\nwsgi = "pushtest_web:web"\n')
+        assert served(config="push.toml") == b"web"
+
+    def test_a_server_with_one_has_no_source_of_random_numbers(self, here: Path) -> None:
+        def sources(**given: Any) -> list[str]:
+            return [*complete(options(**given), {}, SourceTypes(), None).sources]
+
+        assert sources() == [*Config().sources] != []
+        assert sources(wsgi="pushtest_web:web") == []
+
+
+def test_its_file_must_not_be_among_the_pages(here: Path) -> None:
+    (here / "push.toml").write_text('[server]\npages = "."\n')
+    other = here.parent / "push.toml"
+    (here / "push.toml").rename(other)
+    with pytest.raises(StartFailed, match=r"everybody could read .*pushtest_web.py"):
+        served(config=str(other), wsgi="pushtest_web:web")
+
+
+def test_reload_watches_the_folder_of_its_file(here: Path, tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "web.py").write_text(WEB)
+    watched = watch(options(reload=True, wsgi=str(folder / "web.py:web")))
+    assert watched is not None
+    assert folder in watched._folders
+
+
+def test_failing_import_is_the_reason_of_the_start(here: Path) -> None:
+    (here / "pushtest_bad.py").write_text("1 / 0\n")
+    with pytest.raises(StartFailed, match=r"pushtest_bad:app cannot be imported(?s:.*)ZeroDiv"):
+        served(wsgi="pushtest_bad:app")
