@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, ClassVar, Protocol
 
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import KeyEntry, Keys
@@ -18,16 +18,18 @@ Deliver = Callable[[Publication, Sequence[str]], None]
 class Broker(Protocol):
     """Numbers each draft, retains it, and passes it to `deliver` in the order of the offsets.
 
-    `history` is the log to read from; it has every delivered publication.
+    `history` is the log to read from; it has every delivered publication. `is_immediate`: whether
+    `publish` returns without waiting.
     """
 
+    is_immediate: ClassVar[bool]
     history: History
     metrics: Metrics
 
     def attach(self, deliver: Deliver) -> None:
         """Pass each publication to `deliver`; called once, before the first publish."""
 
-    async def publish(self, draft: Draft) -> Receipt:
+    def publish(self, draft: Draft) -> Coroutine[Any, Any, Receipt]:
         """Append the draft; return when it is as durable as this broker promises.
 
         Raises Unavailable if it was not appended (LimitExceeded if its channel has no room), or
@@ -87,6 +89,8 @@ class MemoryBroker:
     A recorder may write them to a store afterwards. `clock` gives Unix seconds, for the times of
     publications; `monotonic` is the steady clock, for ages.
     """
+
+    is_immediate: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ of the log. So reading, joining and resuming are here as they are at the author.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
@@ -84,6 +84,8 @@ class Follower:
     of the channel and its own bounds permit. `reset` is called with a channel whose subscribers
     cannot continue.
     """
+
+    is_immediate: ClassVar[bool] = False
 
     def __init__(
         self,

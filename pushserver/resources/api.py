@@ -18,12 +18,19 @@ from twisted.web.server import Request
 
 from pushserver.auth.identity import Identity
 from pushserver.auth.keys import Key
-from pushserver.auth.publications import Publications
 from pushserver.auth.publishers import publisher
 from pushserver.channels import jsontext
 from pushserver.channels.jsontext import MALFORMED
-from pushserver.errors import InvalidData
-from pushserver.resources.api_methods import KNOWN, METHODS, WITHOUT_PROOF, Methods, api_error
+from pushserver.channels.publication import Draft
+from pushserver.errors import InvalidData, TooMany, Unavailable
+from pushserver.resources.api_methods import (
+    KNOWN,
+    METHODS,
+    WITHOUT_PROOF,
+    Methods,
+    api_error,
+    position,
+)
 from pushserver.resources.top import Load
 from pushserver.sessions.node import Node
 from pushserver.web.body import check_coding
@@ -35,8 +42,10 @@ from pushserver.web.resource import (
     LeafResource,
     Refusal,
     answer_json,
+    encode_json,
     header,
 )
+from pushserver.web.short_post import AtOnce
 
 
 class ApiResource(ContainerResource):
@@ -45,13 +54,13 @@ class ApiResource(ContainerResource):
     def __init__(self, node: Node, gate: Gate, sources: Callable[[], list[Any]], load: Load):
         super().__init__()
         self._methods = partial(Methods, node, sources, load, node.monotonic())
-        self._publications = node.publications
+        self._node = node
         self._gate = gate
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         name = path.decode("utf-8", "replace")
         return (
-            MethodResource(self._methods, self._gate, self._publications, name)
+            MethodResource(self._methods, self._gate, self._node, name)
             if not request.postpath
             else super().getChild(path, request)
         )
@@ -64,17 +73,44 @@ class MethodResource(LeafResource):
         self,
         methods: Callable[[Key, str], Methods],
         gate: Gate,
-        publications: Publications,
+        node: Node,
         name: str,
     ):
         super().__init__()
         self._methods = methods
-        self._publications = publications
+        self._node = node
         self._gate = gate
         self._name = name
 
     def answer_post(self, request: Request) -> Answer:
         return self._answer(request)
+
+    def answer_at_once(self, request: Request, body: bytes) -> AtOnce | None:
+        """Answer one publication on the short path; see `short_post.AnswerAtOnce`."""
+        try:
+            draft = self._draft_at_once(request, body)
+        except Exception:
+            # The long path raises it again, and answers it.
+            draft = None
+        if draft is None:
+            return None
+        try:
+            receipt = self._node.publish_at_once(draft)
+        except (Unavailable, TooMany):
+            return None
+        return 200, encode_json({"result": position(receipt)})
+
+    def _draft_at_once(self, request: Request, body: bytes) -> Draft | None:
+        """The publication of a call, counted for its publisher; None if it may have to wait."""
+        node, identity = self._node, self._gate.identity_at_once(request)
+        if self._name != "publish" or not node.is_immediate or identity is None:
+            return None
+        key = identity.key or self._gate.check_caller(request)
+        identity, address = Identity(key=key), self._gate.address(request)
+        methods = self._methods(key, publisher(identity, address))
+        draft = methods.draft(jsontext.compact(body))
+        node.publications.check(identity, address)
+        return draft
 
     async def _answer(self, request: Request) -> bytes:
         key = self._gate.check_caller(request, proven=self._name not in WITHOUT_PROOF)
@@ -96,7 +132,7 @@ class MethodResource(LeafResource):
         identity, address = Identity(key=key), self._gate.address(request)
         count = publications(self._name, body)
         if count:
-            self._publications.check(identity, address, count)
+            self._node.publications.check(identity, address, count)
         methods = self._methods(key, publisher(identity, address))
         answer = await methods.call(self._name, body)
         if methods.denied:

@@ -17,7 +17,7 @@ from pushserver.auth.permissions import Action
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
-from pushserver.channels.publication import Draft
+from pushserver.channels.publication import Draft, Receipt
 from pushserver.errors import Denied, Invalid, PushServerError, TooMany, Unavailable
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError
@@ -105,11 +105,18 @@ class Methods:
             if method.action is not None and channel is not None:
                 self._node.permissions.check_somebody(method.action, check_name(channel))
 
-    async def publish(self, call: PublishCall) -> object:
+    def draft(self, body: bytes) -> Draft:
+        """The draft of a call of `publish`; raises what `call` raises, and what it answers."""
+        call = msgspec.json.decode(body, type=PublishCall)
+        self._check(METHODS["publish"], call)
+        return self._draft(call)
+
+    def _draft(self, call: PublishCall) -> Draft:
         channel = check_name(call.channel)
-        draft = replace(draft_of(call), channel=channel, publisher=self._publisher)
-        receipt = await self._node.publish(draft)
-        return {"offset": receipt.offset, "epoch": receipt.epoch}
+        return replace(draft_of(call), channel=channel, publisher=self._publisher)
+
+    async def publish(self, call: PublishCall) -> object:
+        return position(await self._node.publish(self._draft(call)))
 
     async def broadcast(self, call: BroadcastCall) -> object:
         if len(call.channels) > MAX_CHANNELS:
@@ -125,7 +132,7 @@ class Methods:
             receipt = await self._node.publish(draft)
         except (Unavailable, TooMany) as error:
             return self._counted(error)
-        return {"result": {"offset": receipt.offset, "epoch": receipt.epoch}}
+        return {"result": position(receipt)}
 
     def _counted(self, error: PushServerError) -> dict[str, object]:
         """The answer for one of several calls, which is no refused request."""
@@ -348,6 +355,11 @@ WITHOUT_PROOF = frozenset(
 """Methods that neither delete nor disconnect, nor show addresses of clients. Without a key, the
 others (also `batch`, which may contain them) need proof that the caller is a program of the
 server's own user."""
+
+
+def position(receipt: Receipt) -> dict[str, object]:
+    """The result of a publication."""
+    return {"offset": receipt.offset, "epoch": receipt.epoch}
 
 
 def api_error(failed: PushServerError) -> dict[str, object]:

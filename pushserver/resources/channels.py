@@ -10,13 +10,13 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from pushserver.auth.identity import ANONYMOUS, Identity
-from pushserver.channels.names import check_name
+from pushserver.channels.names import check_name, is_name
 from pushserver.protocols.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET, StreamFormat
 from pushserver.resources.bulk import Bulks
 from pushserver.resources.channel_list import channel_list, readable_channels
 from pushserver.resources.history import history, stream_start
 from pushserver.resources.permissions import PermissionsResource, useful
-from pushserver.resources.publish import publish
+from pushserver.resources.publish import publish, publish_at_once
 from pushserver.sessions.base import Transport
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.node import Node
@@ -39,6 +39,7 @@ from pushserver.web.resource import (
     is_upgrade,
     wants,
 )
+from pushserver.web.short_post import AtOnce
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,13 @@ class ChannelResource(LeafResource):
     def answer_post(self, request: Request) -> Answer:
         name = check_name(self._name)
         return self._context.gate.identified(request, "http", partial(self._publish, request, name))
+
+    def answer_at_once(self, request: Request, body: bytes) -> AtOnce | None:
+        """Answer a POST on the short path; see `short_post.AnswerAtOnce`."""
+        context = self._context
+        if not is_name(self._name):
+            return None
+        return publish_at_once(request, self._name, context.node, context.gate, body)
 
     def _history(self, request: Request, name: str, identity: Identity) -> Answer:
         self._context.gate.check_reader(request, identity, (name,), "history")

@@ -161,6 +161,12 @@ class Identification:
         """Whether this is a key; one of the configuration may have two dots, as tokens have."""
         return not looks_like_token(bearer) or self._keys.find(bearer) is not None
 
+    def of_valid_key(self, credentials: Credentials) -> Identity | None:
+        """The identity of credentials with an API key; None for others, and for a wrong key."""
+        text = credentials.bearer if credentials.key is None else credentials.key
+        key = None if text is None or credentials.problem else self._keys.find(text)
+        return None if key is None else Identity(key=key)
+
     def of_key(self, text: str, address: str | None, is_bearer: bool = False) -> Identity:
         """The identity of an API key; raises WrongKey, which counts for the address.
 

@@ -116,24 +116,39 @@ class Node:
 
     async def publish(self, draft: Draft) -> Receipt:
         """Number, retain and deliver the draft; raises Unavailable or TooMany."""
-        if draft.key and draft.publisher:
-            draft = replace(draft, key=key_of(draft.key, draft.publisher))
-        return await self.append(draft)
+        return await self.append(_with_whole_key(draft))
 
     async def append(self, draft: Draft) -> Receipt:
         """Publish a draft whose key is as it is remembered (`key_of`)."""
         try:
-            if self.stopping:
-                raise Unavailable("the server is shutting down", "stopping")
-            if not self.hub.has_room(draft.channel):
-                message = (
-                    f"the backlog of {draft.channel} is full: too many undelivered publications"
-                )
-                raise Unavailable(message, "overloaded")
+            self._check_room(draft)
             return await self._broker.publish(draft)
         except Unavailable as error:
             self.metrics.refusals[error.cause] += 1
             raise
+
+    @property
+    def is_immediate(self) -> bool:
+        """Whether `publish_at_once` is possible: no publisher waits for a commit."""
+        return self._broker.is_immediate
+
+    def publish_at_once(self, draft: Draft) -> Receipt:
+        """The same without waiting; a refusal is not counted, as `publish` follows."""
+        self._check_room(draft)
+        try:
+            self._broker.publish(_with_whole_key(draft)).send(None)
+        except StopIteration as done:
+            receipt: Receipt = done.value
+            return receipt
+        raise RuntimeError("an immediate broker waits")
+
+    def _check_room(self, draft: Draft) -> None:
+        """Raise Unavailable if no publication is accepted now."""
+        if self.stopping:
+            raise Unavailable("the server is shutting down", "stopping")
+        if not self.hub.has_room(draft.channel):
+            message = f"the backlog of {draft.channel} is full: too many undelivered publications"
+            raise Unavailable(message, "overloaded")
 
     async def clear(self, channel: str) -> None:
         """Drop the channel's history; raises Unavailable."""
@@ -155,6 +170,13 @@ class Node:
         """Wait until every publisher has its answer, and deliver the publications."""
         await self._broker.settle()
         self.hub.flush()
+
+
+def _with_whole_key(draft: Draft) -> Draft:
+    """The draft with its key as it is remembered."""
+    if draft.key and draft.publisher:
+        return replace(draft, key=key_of(draft.key, draft.publisher))
+    return draft
 
 
 async def _no_reload() -> Mapping[str, object]:

@@ -54,6 +54,7 @@ class SyncBroker(MemoryBroker):
     """
 
     _log = Logger()
+    is_immediate = False
 
     def __init__(
         self,

@@ -5,7 +5,7 @@
 
 1. Only past a transport that owns its socket: exactly Twisted's TCP or Unix server, with no TLS.
    TLS and protocol wrappers hand out the raw socket too, and a send there would put plain text
-   into the encrypted stream. Decided once, when the connection opens.
+   into the encrypted stream. Decided once, when the connection opens, by `owns_its_socket`.
 2. Only while nothing waits, here or in the transport's buffer. The outlet knows that, because all
    writes to the peer go through it (Autobahn's pongs and close frames too).
 3. Bytes that the socket does not take wait here, with all later ones behind them. The transport
@@ -31,13 +31,12 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer
-from twisted.internet.tcp import Server as TCPServer
-from twisted.internet.unix import Server as UnixServer
 from zope.interface import implementer
 
 from pushserver.hub.audience import Direct
 from pushserver.transports.backlog import Backlog, Bounds, Replay
 from pushserver.transports.unsent import Owner
+from pushserver.web.sockets import owns_its_socket
 
 KERNEL_BYTES = 262_144
 """The kernel's buffer for one peer; by default it grows to 4 MB."""
@@ -54,7 +53,7 @@ def make_outlet(
     raw_socket = getattr(transport, "socket", None)
     if raw_socket is not None:
         raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
-    if bounds.direct and _owns_its_socket(transport):
+    if bounds.direct and owns_its_socket(transport):
         return DirectOutlet(transport, bounds, owner, empty)
     return PlainOutlet(transport, bounds, owner)
 
@@ -62,17 +61,12 @@ def make_outlet(
 def send_first(transport: Any, data: bytes) -> bool:
     """Send the first bytes of a connection; returns whether the transport's buffer is empty."""
     taken = 0
-    if _owns_its_socket(transport):
+    if owns_its_socket(transport):
         with suppress(OSError):
             taken = transport.socket.send(data)
     if taken != len(data):
         transport.write(data[taken:])
     return taken == len(data)
-
-
-def _owns_its_socket(transport: Any) -> bool:
-    """Rule 1."""
-    return type(transport) in (TCPServer, UnixServer) and not getattr(transport, "TLS", False)
 
 
 @implementer(IPullProducer)

@@ -69,6 +69,16 @@ class Gate:
         """Whether the request has no credentials, and the application does not identify it."""
         return not self._identification.asks_application and self.credentials(request).is_empty
 
+    def identity_at_once(self, request: Request) -> Identity | None:
+        """The identity of a request without credentials or with a valid API key.
+
+        None if it takes longer to find, or is to be refused.
+        """
+        given = self.credentials(request)
+        if given.is_empty and not self._identification.asks_application:
+            return ANONYMOUS
+        return self._identification.of_valid_key(given)
+
     def visit(self, request: Request, protocol: str) -> Visit:
         """The facts about the request for the application."""
         return visit(request, protocol, self._trust.proxies)

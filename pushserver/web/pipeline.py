@@ -7,7 +7,7 @@ transport takes without a pause), and a turn starts a bounded number of them.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -20,6 +20,7 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 from twisted.web import http
+from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from pushserver.config.limits import Limits
@@ -28,7 +29,8 @@ from pushserver.usercode.rate import Budget, Rate
 from pushserver.web.admission import Admission
 from pushserver.web.first_bytes import MAX_NAME_BYTES
 from pushserver.web.progress import Progress
-from pushserver.web.sockets import drop, has_halves, is_reset
+from pushserver.web.short_post import Answers, Post, read_post
+from pushserver.web.sockets import drop, has_halves, is_reset, send_now
 from pushserver.web.turns import SLICE_SECONDS, Turns
 
 MAX_BEHIND = 16_384
@@ -76,6 +78,9 @@ class Port(Protocol):
     turns: Turns
 
     admission: Admission
+    answers: Answers
+    has_shortcuts: bool
+    resource: IResource
 
     def release(self, channel: DeadlineChannel, /) -> None:
         """The connection is gone."""
@@ -114,6 +119,13 @@ class DeadlineChannel(http.HTTPChannel):
     _lingering: IDelayedCall | None = None
     _unread = b""
     """The bytes behind the piece of a chunked body that is being read."""
+
+    _post: Post | None = None
+    """The last head of a POST on the short path, which the next ones often repeat."""
+    _part = b""
+    """The beginning of a POST on the short path."""
+    _counted: TooMany | Literal[False] | None = False
+    """The result of `count_request` for a request that leaves the short path; else False."""
 
     counted_as: str | None = None
     """See `Admission`; None when another protocol has taken the connection over."""
@@ -188,6 +200,9 @@ class DeadlineChannel(http.HTTPChannel):
 
         Connections of exempt addresses and of proxies have no bound.
         """
+        if self._counted is not False:
+            counted, self._counted = self._counted, False
+            return counted
         if not self.counted_as:
             return None
         rate, clock = self.site.limits.requests_per_second, self.site.turns.monotonic
@@ -221,6 +236,8 @@ class DeadlineChannel(http.HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         if self._lingering is not None:
             return
+        if (self._part or data.startswith(b"POST ")) and not (data := self._after_short(data)):
+            return
         if not self._busyReceiving:
             self._started = 1
             self._until = self.site.turns.monotonic() + SLICE_SECONDS
@@ -236,6 +253,42 @@ class DeadlineChannel(http.HTTPChannel):
         super().dataReceived(data)
         if self.paused:
             self._pause_or_resume()
+
+    def _after_short(self, data: bytes) -> bytes:
+        """Answer a request on the short path; return the bytes that are for twisted.web.
+
+        The body often comes after the head, in a packet of its own.
+        """
+        data, self._part = self._part + data, b""
+        waits = self._closing or self._waitingForTransport or self._is_half_closed or self.paused
+        if waits or self.requests or self._pieces or self._buffer or not self.site.has_shortcuts:
+            return data
+        post = self._post
+        if post is None or not data.startswith(post.text):
+            post = self._post = read_post(data)
+            if post is None:
+                return data
+        if len(data) > post.size or post.length > self.site.limits.body_bytes:
+            return data
+        if len(data) < post.size:
+            self._part = data
+            return b""
+        self._counted = self.count_request()
+        if self._counted is not None:
+            return data
+        try:
+            answer = post.answer(self, data[len(post.text) :])
+        except Exception:
+            self._log.failure("{path} failed", path=post.path, event_name="request_failed")
+            self.writeSequence([self.site.answers.failure])
+            self.loseConnection()
+            return b""
+        if answer is None:
+            return data
+        self._counted = False
+        send_now(self.transport, self.site.answers.make(*answer))
+        self.setTimeout(self.site.limits.request_seconds)
+        return b""
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse a line of the head, such as a long token; twisted.web closes without an answer."""

@@ -265,6 +265,11 @@ def answer_json(request: Request, value: object) -> bytes:
     """Set the headers of a JSON answer, and return its body."""
     request.setHeader(b"content-type", JSON.encode())
     request.setHeader(b"cache-control", b"no-store")
+    return encode_json(value)
+
+
+def encode_json(value: object) -> bytes:
+    """The body of a JSON answer."""
     return msgspec.json.encode(value) + b"\n"
 
 

@@ -21,6 +21,7 @@ from pushserver.web.admission import Admission
 from pushserver.web.first_bytes import FirstBytes, Shortcut
 from pushserver.web.pipeline import DeadlineChannel
 from pushserver.web.refusal_log import RefusalLog
+from pushserver.web.short_post import Answers
 from pushserver.web.turned_away import Exits, answer_at_once, retry_after
 from pushserver.web.turns import Turns
 
@@ -178,6 +179,7 @@ class PushSite(Site):
         self._empty: Deferred[None] | None = None
         self.log_refusal = refusals.write
         self.admission = admission
+        self.answers = Answers(HEADERS)
         self.exits = Exits(reactor, turns.monotonic, _turned_away)
 
     def reconfigure(
@@ -199,6 +201,11 @@ class PushSite(Site):
     def acceptableProtocols(self) -> list[bytes]:
         # Twisted offers h2 if that is installed; our protocols are of HTTP/1.1.
         return [b"http/1.1"]
+
+    @property
+    def has_shortcuts(self) -> bool:
+        """Whether requests may take short paths."""
+        return self._shortcut is not None
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         try:

@@ -113,6 +113,8 @@ BOUNDS = {
     "sessions.long_poll.LongPoll.audiences": "one",
     "web.first_bytes.Head.args": ONCE,
     "web.first_bytes.Head.prepath": ONCE,
+    "web.short_post.Post.prepath": "of the last head of a connection, of 16 KB at most",
+    "web.short_post.Answers._heads": "one for each of two statuses",
     "app.handlers.HandlerRegistry._handlers": CONFIGURED,
     "hub.fanout.FanOut._line": "an audience each, and those are of open connections",
     "hub.fanout.FanOut._resting": "an audience each, and those are of open connections",

@@ -41,6 +41,7 @@ from pushserver.sources.types.sse.parser import Parser
 from pushserver.sources.types.webhook.signatures import NotSigned, Stamped
 from pushserver.web.accept import coding, preferred
 from pushserver.web.first_bytes import read_head
+from pushserver.web.short_post import read_post
 from tests.unit.fakes.tokens import NOW, SECRET, base64, token
 from tests.unit.fakes.tools import Client, make_node
 from tests.unit.fakes.web import Server, Trouble, handshake, masked, request
@@ -416,6 +417,16 @@ def head_rows() -> Iterator[Row]:
         yield Row(f"head: {name}", HEAD, headed(line), read)
         for after in ("\0", "x", "a\r\n", ":\r\n"):
             yield Row(f"head: {name}, then {after!r}", HEAD, headed(line, after), read)
+
+    def read_short(data: bytes) -> object:
+        return read_post(data.replace(b"GET", b"POST", 1))
+
+    for after in ("", "\0", "a\r\n"):
+        yield Row(
+            f"post: the same, then {after!r}", HEAD, headed(lambda n: "a:\r\n", after), read_short
+        )
+        made = headed(lambda n: f"x:{' ' * 500}\r\n", after)
+        yield Row(f"post: blank, then {after!r}", HEAD, made, read_short)
     for piece in ("a", "/", "%41", "a=b&", "&", "a&", "=", "+", "?", "%"):
         for kind, before in (("query", "/channels/a?"), ("path", "/")):
             made = asked_for(text(repeated(piece, before)), **handshake())

@@ -364,8 +364,9 @@ def test_while_the_server_stops_publishing_is_503() -> None:
     assert server.hub.metrics.refusals == {"stopping": 1}
 
 
-def test_an_internal_failure_is_500_without_details(trouble: Trouble) -> None:
-    server = Server()
+@pytest.mark.parametrize("shortcuts", [True, False])
+def test_an_internal_failure_is_500_without_details(shortcuts: bool, trouble: Trouble) -> None:
+    server = Server(shortcuts=shortcuts)
 
     async def broken(draft: object) -> None:
         raise RuntimeError("a secret")
@@ -377,7 +378,7 @@ def test_an_internal_failure_is_500_without_details(trouble: Trouble) -> None:
 
 
 def test_a_publisher_that_disconnected_gets_no_answer() -> None:
-    server = Server()
+    server = Server(shortcuts=False)
     later: Deferred[Any] = Deferred()
 
     async def slow(draft: object) -> Any:

@@ -117,6 +117,8 @@ BOUNDS = {
     "wsgi.answer.MEMORY_BYTES": "as AHEAD_BYTES, of all answers",
     "web.first_bytes.MAX_HEAD_BYTES": ONE,
     "web.first_bytes.MAX_NAME_BYTES": ONE,
+    "web.short_post.MAX_BODY_BYTES": ONE,
+    "web.short_post.MAX_HEAD_BYTES": ONE,
 }
 """Each bound in bytes by its module and name, and what it bounds."""
 

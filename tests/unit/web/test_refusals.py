@@ -171,7 +171,7 @@ class TestHalfClosedConnection:
         assert trouble.take() == []
 
     def test_gets_an_answer_that_is_made_later(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        server = Server()
+        server = Server(shortcuts=False)
         connection = Connection(server, room=1 << 20)
         ready: Any = []
         publish = server.node._broker.publish
