@@ -93,7 +93,8 @@ async def play(kind: str, url: str, namespace: str, *transports: str) -> None:
     for event in ("count", "publish"):
         await resolved(client.emit(f"{event}_many", (namespace, MANY), namespace=name))
         numbers = [await inboxes[event].next() for _ in range(MANY)]
-        say(event, numbers == list(range(MANY)))
+        # Client handles each event in a thread of its own, so it does not keep their order.
+        say(event, (sorted(numbers) if kind == "Client" else numbers) == list(range(MANY)))
     answer = client.call("same", ("x", "y"), namespace="/other", timeout=SECONDS)
     say("other", await resolved(answer))
     await inboxes["connect"].next()

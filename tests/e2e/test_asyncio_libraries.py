@@ -287,7 +287,8 @@ def test_late_handler_is_cancelled_and_the_client_of_the_library_stays_usable(
         assert "did not answer" in client.ask("rpc", "hang", None)["message"]
         assert server.get("channels/life?since=oldest&wait=20").status == 200
         assert data(history(server, "life")) == ["handler cancelled"]
-        assert client.ask("rpc", "ask", 5)["data"] == 5
+        # On a busy machine this call may be late, too.
+        wait_until(lambda: client.ask("rpc", "ask", 5).get("data") == 5)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

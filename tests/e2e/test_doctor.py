@@ -31,7 +31,7 @@ proxy_set_header X-Forwarded-Proto $scheme;
 IGNORE = "proxy_ignore_headers X-Accel-Buffering;"
 BUFFERED = f"{GOOD.replace('1.1', '1.0')} {IGNORE}"
 ZIP = "gzip on; gzip_proxied any; gzip_types *;"
-IMPATIENT = f"{GOOD} proxy_read_timeout 1s;"
+IMPATIENT = f"{GOOD} proxy_read_timeout 3s;"
 
 Finding = dict[str, str]
 
@@ -111,7 +111,7 @@ def test_a_proxy_that_buffers_is_measured(bad: str, fault: str, key: str) -> Non
 
 
 def test_a_proxy_that_does_not_wait_is_measured(bad: str) -> None:
-    status, findings = doctor(f"{bad}/impatient/", "--wait", "3", "--channel", "quiet")
+    status, findings = doctor(f"{bad}/impatient/", "--wait", "5", "--channel", "quiet")
     assert status == 1
     [(subject, text)] = problems(findings).items()
     assert subject == "long-poll"

@@ -34,9 +34,16 @@ def durability(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def server(tmp_path: Path, durability: str) -> Iterator[Server]:
+def drain() -> int:
+    """The time limit of the stop: long, for tests that do something during it."""
+    return 60
+
+
+@pytest.fixture
+def server(tmp_path: Path, durability: str, drain: int) -> Iterator[Server]:
     (tmp_path / "ending.py").write_text(APP)
-    (tmp_path / "pushserver.toml").write_text(config(durability))
+    limits = f"[limits]\ndrain_seconds = {drain}"
+    (tmp_path / "pushserver.toml").write_text(config(durability, limits))
     server = Server(tmp_path, "--config", "pushserver.toml", "--app", "ending:app")
     yield server.start()
     server.kill()
@@ -63,6 +70,7 @@ def problems(server: Server) -> list[str]:
     return [line for line in server.log.splitlines() if "the store was not closed" in line]
 
 
+@pytest.mark.parametrize("drain", [1])
 def test_stop_on_a_full_disk_counts_what_is_lost_and_readers_are_told(
     server: Server, durability: str
 ) -> None:

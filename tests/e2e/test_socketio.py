@@ -272,5 +272,6 @@ def test_client_is_recovered_after_a_restart_with_exactly_what_it_missed(lines: 
 @each(PYTHON, PYTHON_ASYNC)
 def test_python_client_reconnects_after_a_restart(lines: Heard) -> None:
     for event, connect in (("published", "connect"), ("quiet", "quiet connect")):
-        assert [value for name, value in lines.after if name == event][-1] == "last"
+        # Client handles each event in a thread of its own, so it does not keep their order.
+        assert "last" in {value for name, value in lines.after if name == event}
         assert (connect, False) in lines.after
