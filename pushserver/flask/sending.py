@@ -60,9 +60,9 @@ class Sending(Calling):
         check_event(event)
         if event in RESERVED:
             raise ValueError(f"the event {event!r} is one of Socket.IO's own, which clients refuse")
-        skipped = _several(skip_sid) or []
+        skipped = [str(sid) for sid in _several(skip_sid) or []]
         if not include_self:
-            skipped = [*skipped, _own_sid()]
+            skipped.append(_own_sid())
         targets, name = _several(to or room), namespace or "/"
         arguments = data if isinstance(data, tuple) else () if data is None else (data,)
         try:
@@ -70,21 +70,27 @@ class Sending(Calling):
                 clients = self._clients(name, targets, skipped)
                 self._push.ask(clients, event, arguments, self._in_context(callback))
                 return
-            whole = len(arguments) == 1 and not skipped
-            if not (whole and self._publish(name, targets, event, arguments[0])):
+            if len(arguments) != 1 or not self._publish(
+                name, targets, skipped, event, arguments[0]
+            ):
                 clients = self._clients(name, targets, skipped)
                 self._push.send_to(clients, event, arguments)
         except InvalidData as error:
             raise TypeError(str(error)) from error
 
     def _clients(
-        self, namespace: str, targets: list[Hashable] | None, skipped: Sequence[Hashable]
+        self, namespace: str, targets: list[Hashable] | None, skipped: Sequence[str]
     ) -> list[Client]:
         chosen = self.members.chosen(namespace, targets)
         return [member.client for member in chosen if member.sid not in skipped]
 
     def _publish(
-        self, namespace: str, targets: list[Hashable] | None, event: str, value: object
+        self,
+        namespace: str,
+        targets: list[Hashable] | None,
+        skipped: Sequence[str],
+        event: str,
+        value: object,
     ) -> bool:
         """Publish to the channel of a namespace or a room; False if there is none, or for bytes."""
         if targets is None:
@@ -102,7 +108,7 @@ class Sending(Calling):
             return [member.client for member in self.members.joining(namespace, room)]
 
         try:
-            self._push.publish_to(channel, event, value, joining)
+            self._push.publish_to(channel, event, value, joining, skipped)
         except InvalidData:
             # Publications are JSON: bytes go to each client. Another fault is found there, too.
             return False

@@ -47,18 +47,21 @@ class FlaskServer(PushServer):
         event: str,
         value: object,
         joining: Callable[[], Iterable[Client]],
+        skipped: Sequence[str] = (),
     ) -> None:
         """Publish an event with one argument, and send it to the clients that are `joining`.
 
         These are not subscribed yet. Both happen in one turn of the reactor, so that a client that
-        connects meanwhile gets the event once. Raises InvalidName, InvalidData, Unavailable and
-        NotRunning.
+        connects meanwhile gets the event once. `skipped`: the ids of clients that do not get it.
+        Raises InvalidName, InvalidData, Unavailable and NotRunning.
         """
-        draft = Draft(check_name(channel), jsontext.encode(value), check_event(event))
+        name, data = check_name(channel), jsontext.encode(value)
+        draft = Draft(name, data, check_event(event), skip=tuple(skipped))
 
         def publish(link: ServerLink) -> Deferred[Any]:
             for client in joining():
-                client.send((value,), event)
+                if client.id not in skipped:
+                    client.send((value,), event)
             return Deferred.fromCoroutine(link.node.publish(draft))
 
         self._do(publish)

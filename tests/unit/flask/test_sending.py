@@ -244,6 +244,8 @@ class TestRooms:
         server = crowd.program.socketio.testing
         assert [row.data for row in server.history("a")] == [{"n": 1}]
         assert [row.data for row in server.history("socket.io")] == [2]
+        crowd.program.socketio.emit("e", 3, skip_sid=crowd.sids[:2])
+        assert [row.data for row in server.history("socket.io")] == [2, 3]
         # What programs publish from outside arrives, too.
         server.publish("a", 3, "f")
         assert names(crowd.clients[0], "/a") == [("e", {"n": 1}), ("f", 3)]
