@@ -36,7 +36,6 @@ with warnings.catch_warnings():
 README = CHECKOUT / "README.md"
 TUTORIAL = CHECKOUT / "docs" / "tutorial.md"
 APPLICATIONS = CHECKOUT / "docs" / "applications.md"
-FROM_FLASK_SOCKETIO = CHECKOUT / "docs" / "from-flask-socketio.md"
 EXAMPLES = CHECKOUT / "examples"
 
 
@@ -169,23 +168,6 @@ def table(first: str) -> list[list[str]]:
     lines = rest.partition("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     return [[row[0].strip("` "), *row[1:]] for row in cells]
-
-
-def test_the_same_votes_are_counted_as_with_flask_socketio() -> None:
-    there, here = [
-        block
-        for blocks in read(FROM_FLASK_SOCKETIO).values()
-        for block in blocks
-        if block.language == "python"
-    ]
-    compile(there.text, "there", "exec")
-    module: dict[str, Any] = {"__name__": "live"}
-    exec(compile(here.text, "here", "exec"), module)
-    with TestServer(module["app"]) as server:
-        one, other = server.connect(), server.connect()
-        other.subscribe("votes")
-        assert one.rpc("vote", "tea") == 1
-        assert other.publications[-1].data == {"tea": 1, "coffee": 0}
 
 
 class TestTheExamples:
