@@ -159,6 +159,7 @@ LOG_PARTS = (
     "auth",
     "cluster",
     "connections",
+    "flask",
     "hub",
     "resources",
     "server",

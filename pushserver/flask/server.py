@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from pushserver.app.client import MAX_CALL_SECONDS, Client
 from pushserver.app.handlers import Handler, HandlerRegistry
@@ -27,6 +29,8 @@ class FlaskServer(PushServer):
     Events that are sent while no server runs, or while it stops, reach nobody: there are no
     clients.
     """
+
+    _log = Logger()
 
     def __init__(self, handlers: HandlerRegistry, adjust: Callable[[Config], Config]):
         super().__init__()
@@ -115,6 +119,11 @@ class FlaskServer(PushServer):
 
         self._do(send)
 
+    def _failed(self, failure: Failure) -> None:
+        error = failure.value
+        if not (isinstance(error, Unavailable) and error.cause == "stopping"):
+            self._log.failure("an event was not sent", failure, event_name="event_not_sent")
+
     def _do(self, function: Callable[[ServerLink], Deferred[Any]]) -> None:
         """Call a function in the reactor's thread, and wait for it in any other."""
         link = self._link
@@ -122,7 +131,7 @@ class FlaskServer(PushServer):
             return
         try:
             if link.in_reactor_thread():
-                function(link).addErrback(lambda failure: None)
+                function(link).addErrback(self._failed)
             else:
                 link.wait(lambda: function(link))
         except Unavailable as error:

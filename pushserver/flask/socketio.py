@@ -142,7 +142,7 @@ class SocketIO(Sending, Adapter):
         **options: Any,
     ) -> None:
         """Run the server in the foreground; see `running.run`."""
-        if app is not None and self.app is None:
+        if app is not None and app is not self.app:
             self.init_app(app)
         run(self.push, self.app, host, port, options)
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.fakes.flask_program import Program
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of the programs, which Flask searches for files; it has none."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 
+from pushserver.errors import StartFailed
 from pushserver.flask import Namespace, SocketIO
 from pushserver.flask import options as options_of
 from pushserver.flask.test_client import SocketIOTestClient
+from pushserver.server.loading import load
 from pushserver.testing import ServerError, TestServer
 from tests.e2e.blocks import sections
 from tests.e2e.server import CHECKOUT
@@ -53,6 +57,20 @@ def test_programs_run() -> None:
     finally:
         server.close()
     assert socketio.push.wsgi is module["app"]
+
+
+def test_commands_find_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    program = next(block for block in sections(TEXT)[""] if block.language == "python")
+    (tmp_path / "votes.py").write_text(program.text.replace('if __name__ == "__main__"', "if True"))
+    try:
+        found = load("votes.py")
+        assert load("votes:socketio") is found
+        assert isinstance(found.wsgi, Flask)
+        with pytest.raises(StartFailed, match="expected a PushServer; there is votes:socketio"):
+            load("votes:app")
+    finally:
+        sys.modules.pop("votes", None)
 
 
 def test_program_without_flask_counts_the_same() -> None:

@@ -215,6 +215,21 @@ class TestConnections:
         assert program.calls == [("ada", "1", [sid])]
         assert program.socketio.members.chosen("/", None) == []
 
+    def test_client_whose_handler_is_late_is_forgotten(self, program: Program) -> None:
+        @program.socketio.on("connect", namespace="/a")
+        def connect() -> None:
+            program.socketio.enter_room(request.sid, "r", "/a")
+            member = program.socketio.members.find(request.sid, "/a")
+            assert member is not None
+            # As after `handler_seconds`: nobody waits for the answer.
+            dispatcher = program.socketio.push._dispatcher
+            assert dispatcher is not None
+            del dispatcher.clients[member.client._session]
+
+        assert not program.client("/a").is_connected("/a")
+        assert program.socketio.members.chosen("/a", None) == []
+        assert program.socketio.members.chosen("/a", ["r"]) == []
+
 
 class TestContext:
     """`request`, `session`, `current_app`, `g`."""

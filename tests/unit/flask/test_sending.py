@@ -393,7 +393,7 @@ class TestOutside:
             socketio.server.emit("e")
 
     def test_stopping_server_drops_events_and_other_causes_are_raised(
-        self, program: Program, monkeypatch: pytest.MonkeyPatch
+        self, program: Program, monkeypatch: pytest.MonkeyPatch, trouble: Trouble
     ) -> None:
         program.client()
         node = program.socketio.testing.service.node
@@ -409,6 +409,10 @@ class TestOutside:
             else:
                 with pytest.raises(Unavailable):
                     program.socketio.emit("e", 1)
+            # In the reactor's thread nobody can wait for the failure.
+            with program.socketio.testing.reactor.lock:
+                program.socketio.emit("e", 1)
+        assert [line.partition(":")[0] for line in trouble.take()] == ["an event was not sent"]
 
 
 def test_replayed_publications_have_no_argument_more(program: Program) -> None:
