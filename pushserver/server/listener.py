@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import errno
+import resource
 import select
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from pushserver.errors import StartFailed
 from pushserver.server.certificates import Certificate
 from pushserver.server.port_owner import free_port, owner
 from pushserver.usercode.once import Once
+from pushserver.usercode.rate import LogLimiter
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel's own bound is net.core.somaxconn."""
@@ -186,11 +191,48 @@ def _is_readable(opened: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
+@implementer(ILogObserver)
+class _AcceptLog:
+    """Twisted's log of the accepts of a port, bounded.
+
+    Where no file is left, Twisted closes each connection, with a line for each.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: Callable[[], float]):
+        self._clock = clock
+        self._limiter = LogLimiter()
+        self._closed = 0
+
+    def __call__(self, event: LogEvent) -> None:
+        """Take an event of twisted.internet.tcp."""
+        text, problem = str(event.get("log_format", "")), event.get("acceptError")
+        self._closed += "Closed socket" in text
+        is_last = "Re-reserving" in text or problem is not None
+        if not is_last or self._limiter.suffix(self._clock()) is None:
+            return
+        n, self._closed = self._closed, 0
+        self._log.warn(
+            "no file is left for a new connection ({problem}), and {n} were closed: the process may"
+            " have {most} open; raise LimitNOFILE= of the unit (ulimit -n) above"
+            " limits.connections, or lower that",
+            problem=problem or "EMFILE",
+            n=n,
+            most=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            event_name="files_exhausted",
+        )
+
+
 def _bound_accepts(port: Any, accepts: _Accepts) -> None:
     """Bound the connections that a port of Twisted's accepts in one turn, and count the turns."""
     accept = getattr(port, "doRead", None)
     if accept is None:
         return
+    if isinstance(port, tcp.Port):
+        # Twisted has no other way to it.
+        reactor: Any = port.reactor
+        port._logger = Logger(tcp.__name__, observer=_AcceptLog(reactor.seconds))
 
     def accept_few() -> None:
         accepts.turns += 1

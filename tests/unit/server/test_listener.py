@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 from typing import Any
 
@@ -17,6 +18,7 @@ from twisted.internet.protocol import Factory, Protocol
 from pushserver.errors import StartFailed
 from pushserver.server import listener as listener_module
 from pushserver.server.listener import ACCEPTS, Listener
+from tests.unit.fakes.web import Trouble
 
 
 class Port:
@@ -181,6 +183,43 @@ def test_turn_accepts_a_bounded_number_of_connections() -> None:
         assert len(accepted) == turns * ACCEPTS
     for client in clients:
         client.close()
+    reactor.disconnectAll()
+    reactor._poller.close()
+
+
+@pytest.mark.upstream
+def test_connections_for_which_no_file_is_left_have_one_line_in_the_log(trouble: Trouble) -> None:
+    reactor: Any = EPollReactor()
+    listener = Listener(
+        TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"),
+        "tcp:0",
+        Factory.forProtocol(Protocol),
+    )
+    listener.privilegedStartService()
+    port: Any = listener._port
+    address = ("127.0.0.1", port.getHost().port)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for _ in range(2):
+        clients = [socket.create_connection(address) for _ in range(5)]
+        # No number below the bound is free.
+        highest, taken = max(map(int, os.listdir("/proc/self/fd"))), [os.dup(0)]
+        while taken[-1] <= highest:
+            taken.append(os.dup(0))
+        most = taken[-1] + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        try:
+            for _ in clients:
+                port.doRead()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for file in taken:
+            os.close(file)
+        for client in clients:
+            client.settimeout(10)
+            assert client.recv(1) == b""
+            client.close()
+    (line,) = trouble.take()
+    assert f"(EMFILE), and 5 were closed: the process may have {most} open" in line
     reactor.disconnectAll()
     reactor._poller.close()
 
