@@ -119,6 +119,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     except PushServerError as error:
         complain(str(error))
         return 1
+    except UnicodeEncodeError as error:
+        # A name of a file, in a locale of another encoding.
+        complain(f"{error.object!r:.200} cannot be written as {error.encoding}: set LC_ALL=C.UTF-8")
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0
@@ -316,10 +320,12 @@ def _value(text: str) -> object:
 def _check_config(options: Any, out: TextIO) -> None:
     # Imported here, as in _serve: this takes longer than all other imports together.
     from pushserver.config.loader import read, warnings
+    from pushserver.server.ports import check_endpoints
     from pushserver.sources.registry import SourceTypes
 
     types = SourceTypes()
     config = read(options.file, os.environ, types)
+    check_endpoints(config.server.listen, config.server.metrics_listen)
     for line in warnings(os.environ, types, config):
         complain(line)
     print(f"{options.file}: good", file=out)

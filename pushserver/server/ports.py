@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -19,8 +20,20 @@ from pushserver.server.unix_socket import UNIX, UnixEndpoint
 from pushserver.usercode.reactor import Reactor
 from pushserver.web.site import PushSite
 
-METRICS_LISTEN = "server.metrics_listen"
+LISTEN, METRICS_LISTEN = "server.listen", "server.metrics_listen"
 METRICS_PORT = METRICS_LISTEN + ' = "127.0.0.1:{port}"'
+
+
+def check_endpoints(listen: Iterable[str], metrics_listen: str) -> None:
+    """Raise StartFailed for an endpoint that is invalid, or has no valid certificate.
+
+    Nothing listens. The sockets of systemd exist only when it starts the server.
+    """
+    nothing: Any = None
+    ports = Ports(nothing, nothing)
+    for text, option in [*((text, LISTEN) for text in listen), (metrics_listen, METRICS_LISTEN)]:
+        if text and not text.startswith(PREFIX):
+            ports.endpoints(text, option)
 
 
 class Ports(MultiService):
@@ -49,7 +62,7 @@ class Ports(MultiService):
                 f"--listen {text}: server.proxy_protocol reads the header of the PROXY protocol;"
                 " leave out haproxy:, which would expect a second one"
             )
-        for named in self._endpoints(text):
+        for named in self.endpoints(text):
             listener = Listener(
                 named.endpoint, named.text, self._site, self._wrap, named.certificate
             )
@@ -58,7 +71,7 @@ class Ports(MultiService):
 
     def listen_for_metrics(self, text: str, site: PushSite) -> None:
         """Serve this site, too, on a port of its own; raises StartFailed if it is invalid."""
-        for named in self._endpoints(text, METRICS_LISTEN):
+        for named in self.endpoints(text, METRICS_LISTEN):
             listener = Listener(
                 named.endpoint, named.text, site, None, named.certificate, METRICS_PORT
             )
@@ -66,7 +79,8 @@ class Ports(MultiService):
             self._metrics_listeners.append(listener)
         self.sites.append(site)
 
-    def _endpoints(self, text: str, option: str = "--listen") -> list[NamedEndpoint]:
+    def endpoints(self, text: str, option: str = "--listen") -> list[NamedEndpoint]:
+        """The endpoints of this text, which do not listen yet; raises StartFailed."""
         try:
             if text.startswith(PREFIX):
                 return inherited(self._reactor, text, passed(os.environ), self._claim)
@@ -79,8 +93,8 @@ class Ports(MultiService):
                 return [NamedEndpoint(text, certificate.endpoint, certificate)]
             return [NamedEndpoint(text, serverFromString(self._reactor, described))]
         except Exception as error:
-            problem = f"{option} {text}: {error}"
-            if not text.startswith((PREFIX, UNIX)):
+            problem = f"{option} {text}: {error}".rstrip(".")
+            if not (text.startswith((PREFIX, UNIX)) or has_certificate(text)):
                 problem += f", {FORMS}"
             raise StartFailed(problem) from None
 

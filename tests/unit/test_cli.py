@@ -20,6 +20,7 @@ import pytest
 
 from pushserver import PublishError, __version__, cli, subscribing
 from pushserver.cli import main
+from pushserver.errors import StartFailed
 from pushserver.piping import Piper
 from tests.http_server import HttpServer, Quiet
 
@@ -739,6 +740,29 @@ class TestCheckConfig:
         assert output.startswith(f"pushserver: {path}: ")
         assert problem in output
 
+    @pytest.mark.parametrize(
+        ("setting", "problem"),
+        [
+            ('listen = ["telnet:23"]', "server.listen telnet:23: Unknown endpoint type"),
+            ('listen = ["127.0.0.1:99999"]', "server.listen 127.0.0.1:99999: "),
+            ('listen = ["ssl:1:privateKey=/no/key:certKey=/no/cert"]', "directory: '/no/cert'"),
+            ('metrics_listen = "ssl:1:privateKey=/dev/null"', "has no key or certificate in PEM"),
+        ],
+    )
+    def test_an_endpoint_with_which_no_server_starts_is_reported(
+        self, tmp_path: Path, setting: str, problem: str
+    ) -> None:
+        path = tmp_path / "c.toml"
+        path.write_text(f"[server]\n{setting}")
+        with pytest.raises(StartFailed) as failed:
+            main(["check-config", str(path)])
+        assert problem in str(failed.value)
+
+    def test_sockets_of_systemd_are_not_missed(self, tmp_path: Path) -> None:
+        path = tmp_path / "c.toml"
+        path.write_text('[server]\nlisten = ["systemd:name=http", "127.0.0.1:0"]')
+        assert main(["check-config", str(path)]) == 0
+
     def test_a_missing_file_is_reported(self, tmp_path: Path, capsys: Capture) -> None:
         assert main(["check-config", str(tmp_path / "c.toml")]) == 1
         assert "c.toml" in capsys.readouterr().err
@@ -751,6 +775,16 @@ class TestCheckConfig:
         monkeypatch.setenv("PUSHSERVER_LIMITS_BODY_BYTES", "many")
         assert main(["check-config", str(path)]) == 1
         assert "PUSHSERVER_LIMITS_BODY_BYTES" in capsys.readouterr().err
+
+
+def test_a_name_that_the_locale_lacks_is_a_line(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('[store]\npath = "störe.db"')
+    command = ["store", "backup", "copy.db", "--config", str(tmp_path / "c.toml")]
+    process = start_command(*command, stdout=subprocess.DEVNULL, env=ASCII, cwd=tmp_path)
+    _, messages = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert b"re.db' cannot be written as ascii: set LC_ALL" in messages
+    assert messages.count(b"\n") == 1
 
 
 def test_no_command_prints_the_help(capsys: Capture) -> None:
