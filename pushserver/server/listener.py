@@ -24,6 +24,7 @@ from pushserver.server.certificates import Certificate
 from pushserver.server.port_owner import free_port, owner
 from pushserver.usercode.once import Once
 from pushserver.usercode.rate import LogLimiter
+from pushserver.usercode.steady import steady
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel's own bound is net.core.somaxconn."""
@@ -232,7 +233,7 @@ def _bound_accepts(port: Any, accepts: _Accepts) -> None:
     if isinstance(port, tcp.Port):
         # Twisted has no other way to it.
         reactor: Any = port.reactor
-        port._logger = Logger(tcp.__name__, observer=_AcceptLog(reactor.seconds))
+        port._logger = Logger(tcp.__name__, observer=_AcceptLog(steady(reactor)))
 
     def accept_few() -> None:
         accepts.turns += 1
