@@ -8,27 +8,36 @@ from typing import Any
 from twisted.logger import Logger
 
 from pushserver.channels.publication import Publication
+from pushserver.cluster.calls import Calls, Send
 from pushserver.cluster.messages import (
+    Answered,
     Clear,
     Cleared,
     Done,
+    Entered,
     Follow,
     FromFollower,
+    Gone,
     Hello,
     Images,
+    Invited,
+    Joined,
     Leave,
     Message,
+    Observes,
+    Parted,
+    Present,
     Publish,
     Published,
     Row,
+    error_of,
     failed,
     frame,
 )
+from pushserver.cluster.remote import RemotePeers
 from pushserver.errors import LimitExceeded, PushServerError, Unavailable
 from pushserver.hub.follower import Point, image_of
 from pushserver.sessions.node import Node
-
-Send = Callable[[bytes], None]
 
 
 class Author:
@@ -86,6 +95,9 @@ class FollowerLink:
         self._author = author
         self._node = author.node
         self._run = run
+        self._calls = Calls()
+        self._calls.connected(send)
+        self._peers = RemotePeers(author.node, self._calls)
         self._channels: set[str] = set()
 
     def received(self, message: FromFollower) -> None:
@@ -97,13 +109,32 @@ class FollowerLink:
         elif isinstance(message, Leave):
             for channel in message.channels:
                 self._leave(channel)
+        elif isinstance(message, Joined):
+            self._peers.joined(message)
+        elif isinstance(message, Parted):
+            self._peers.parted(message)
+        elif isinstance(message, Entered):
+            self._peers.entered(message)
+        elif isinstance(message, Gone):
+            self._peers.gone(message)
+        elif isinstance(message, Observes):
+            self._peers.observes(message)
+        elif isinstance(message, Present):
+            self._run(self._present(message))
         elif isinstance(message, Clear):
             self._run(self._clear(message))
+        elif isinstance(message, Invited):
+            if message.failure is None:
+                self._calls.answer(message.call, None)
+            else:
+                self._calls.fail(message.call, error_of(message.failure))
         elif isinstance(message, Hello):
             self._attach(message.points)
 
     def lost(self) -> None:
         """The link is gone."""
+        self._calls.lost()
+        self._peers.lost()
         for channel in tuple(self._channels):
             self._leave(channel)
 
@@ -153,6 +184,15 @@ class FollowerLink:
             self._fail(message.call, "a publication")
         else:
             self.send(frame(Published(message.call, receipt)))
+
+    async def _present(self, message: Present) -> None:
+        presence, channel = self._node.presence, message.channel
+        found: object
+        if message.numbers:
+            found = await presence.stats(channel)
+        else:
+            found = await presence.clients(channel)
+        self.send(frame(Answered(message.call, found)))
 
     async def _clear(self, message: Clear) -> None:
         try:

@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from pushserver import errors
-from pushserver.channels.publication import Draft, Publication, Receipt
+from pushserver.channels.publication import ClientInfo, Draft, Publication, Receipt
 from pushserver.errors import PushServerError
 from pushserver.hub.follower import Image, Point
+from pushserver.sessions.callbacks import Invitation
 
 _LENGTH = struct.Struct(">I")
 
@@ -27,6 +28,18 @@ class BadMessage(Exception):
 
 class Message(Struct, frozen=True, array_like=True):
     """The base of all messages."""
+
+
+# --- of both ---------------------------------------
+
+
+class Failed(Message, frozen=True, tag=25):
+    """A call has failed: with an error of this class of `errors`, and these attributes."""
+
+    call: int
+    kind: str
+    text: str
+    attributes: dict[str, str | int | float | None]
 
 
 # --- of a follower ---------------------------------------
@@ -64,6 +77,67 @@ class Clear(Message, frozen=True, tag=4):
 
     call: int
     channel: str
+
+
+class Entered(Message, frozen=True, tag=5):
+    """A peer has been admitted; a second one of the same peer replaces the first.
+
+    `peer` is its number at the follower. `is_reader`: it is a stream or a long-poll, which takes no
+    messages. `expires` is the end of its identity.
+    """
+
+    peer: int
+    info: ClientInfo
+    is_reader: bool
+    protocol: str
+    namespace: str = ""
+    full_namespace: str = ""
+    secret: str = ""
+    expires: float = 0.0
+
+
+class Gone(Message, frozen=True, tag=6):
+    """A peer's connection has ended."""
+
+    peer: int
+
+
+class Joined(Message, frozen=True, tag=7):
+    """A peer has subscribed to a channel; `chan_info` as in `ClientInfo`."""
+
+    peer: int
+    channel: str
+    chan_info: bytes = b""
+
+
+class Parted(Message, frozen=True, tag=8):
+    """A peer has unsubscribed from a channel."""
+
+    peer: int
+    channel: str
+
+
+class Observes(Message, frozen=True, tag=9):
+    """A peer wants the joins and leaves of a channel from now on, or no longer."""
+
+    peer: int
+    channel: str
+    wanted: bool
+
+
+class Present(Message, frozen=True, tag=10):
+    """The answer is the clients of a channel, or only the numbers of them and of their users."""
+
+    call: int
+    channel: str
+    numbers: bool
+
+
+class Invited(Message, frozen=True, tag=11):
+    """An `Invite` was carried out; `failure` as of `Failed`, if it was not."""
+
+    call: int
+    failure: Failed | None = None
 
 
 # --- of the author ---------------------------------------
@@ -104,17 +178,84 @@ class Done(Message, frozen=True, tag=24):
     call: int
 
 
-class Failed(Message, frozen=True, tag=25):
-    """A call has failed: with an error of this class of `errors`, and these attributes."""
+class Answered(Message, frozen=True, tag=26):
+    """The answer to a call that has a value; its type is that of the call."""
 
     call: int
-    kind: str
-    text: str
-    attributes: dict[str, str | int | float | None]
+    value: Any
 
 
-FromFollower = Hello | Follow | Leave | Publish | Clear
-FromAuthor = Images | Row | Cleared | Published | Done | Failed
+class Push(Message, frozen=True, tag=27):
+    """Send a push of the Centrifuge protocol to a peer."""
+
+    peer: int
+    text: bytes
+
+
+class End(Message, frozen=True, tag=28):
+    """End a peer's connection with this code of the Centrifuge protocol."""
+
+    peer: int
+    code: int
+    reason: str
+
+
+class Unsubscribe(Message, frozen=True, tag=29):
+    """Unsubscribe a peer from a channel, with this code."""
+
+    peer: int
+    channel: str
+    code: int
+    reason: str
+
+
+class Invite(Message, frozen=True, tag=30):
+    """Subscribe a peer to a channel; `Invited` is the answer."""
+
+    call: int
+    peer: int
+    channel: str
+    invitation: Invitation
+
+
+class Say(Message, frozen=True, tag=31):
+    """Send a message of the application to a peer; `data` is JSON text."""
+
+    peer: int
+    data: bytes
+    event: str
+
+
+class Commands(Message, frozen=True, tag=32):
+    """Commands of a peer that came by a request to another process."""
+
+    peer: int
+    text: bytes
+
+
+class Prolong(Message, frozen=True, tag=33):
+    """End a peer's session at this Unix time, 0 for never."""
+
+    peer: int
+    expires: float
+
+
+FromFollower = (
+    Hello
+    | Follow
+    | Leave
+    | Publish
+    | Clear
+    | Entered
+    | Gone
+    | Joined
+    | Parted
+    | Observes
+    | Present
+    | Invited
+)
+ToPeer = Push | End | Unsubscribe | Invite | Say | Commands | Prolong
+FromAuthor = Images | Row | Cleared | Published | Done | Answered | Failed | ToPeer
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -190,6 +190,13 @@ class Hub:
         }
         return Following(name, cursor, positions, rows, recovered, resumed.reason)
 
+    def enter(self, subscriber: Subscriber, channel: str) -> None:
+        """Add a subscriber whose publications another process sends; it gets none from here.
+
+        Raises LimitExceeded if the server keeps no more channels.
+        """
+        self._join(subscriber, channel, (channel,))
+
     def reset(self, channel: str) -> None:
         """Remove all subscribers of a channel whose log was replaced, and notify each."""
         self._end_at_gap(channel, list(self._by_channel.get(channel, ())))

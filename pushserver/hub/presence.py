@@ -35,12 +35,15 @@ class Presence:
         hub.on_join.append(self._joined)
         hub.on_leave.append(self._left)
 
-    def clients(self, channel: str) -> dict[str, ClientInfo]:
-        """The channel's subscribers by the id of their connection."""
+    async def clients(self, channel: str) -> dict[str, ClientInfo]:
+        """The channel's subscribers by the id of their connection; may raise Unavailable."""
         return {s.info.client: self.info(channel, s) for s in self._hub.subscribers(channel)}
 
-    def stats(self, channel: str) -> tuple[int, int]:
-        """The number of connections that subscribe, and of their different users."""
+    async def stats(self, channel: str) -> tuple[int, int]:
+        """The number of connections that subscribe, and of their different users.
+
+        May raise Unavailable.
+        """
         users = {subscriber.info.user for subscriber in self._hub.subscribers(channel)}
         return self._hub.size(channel), len(users)
 

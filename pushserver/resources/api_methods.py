@@ -182,13 +182,14 @@ class Methods:
         return {}
 
     async def presence(self, call: OneChannelCall) -> object:
-        clients = self._node.presence.clients(check_name(call.channel))
+        clients = await self._node.presence.clients(check_name(call.channel))
         return centrifuge.PresenceResult(
             {name: centrifuge.info(client) for name, client in clients.items()}
         )
 
     async def presence_stats(self, call: OneChannelCall) -> object:
-        return centrifuge.PresenceStatsResult(*self._node.presence.stats(check_name(call.channel)))
+        channel = check_name(call.channel)
+        return centrifuge.PresenceStatsResult(*await self._node.presence.stats(channel))
 
     async def channels(self, call: ChannelsCall) -> object:
         pattern = call.pattern or "*"

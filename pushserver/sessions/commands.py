@@ -265,7 +265,7 @@ async def history(session: Session, text: bytes) -> Struct:
 async def presence(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.ChannelRequest)
     channel = await _readable(session, "presence", request.channel)
-    clients = session.node.presence.clients(channel)
+    clients = await session.node.presence.clients(channel)
     return centrifuge.PresenceResult(
         {name: centrifuge.info(client) for name, client in clients.items()}
     )
@@ -274,7 +274,7 @@ async def presence(session: Session, text: bytes) -> Struct:
 async def presence_stats(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.ChannelRequest)
     channel = await _readable(session, "presence", request.channel)
-    return centrifuge.PresenceStatsResult(*session.node.presence.stats(channel))
+    return centrifuge.PresenceStatsResult(*await session.node.presence.stats(channel))
 
 
 async def rpc(session: Session, text: bytes) -> Struct:

@@ -40,6 +40,7 @@ class Node:
     the identities of peers; without it, all are anonymous. `closed`: see `auth.permissions`.
     `note_excess` is that of `Excesses`. `publications`: their rates; without it, only users
     have some. `log_refusal` logs a refused command: its code, the client's address, the reason.
+    `sessions` and `make_presence` are for a node whose peers another process knows too.
     """
 
     def __init__(
@@ -58,14 +59,16 @@ class Node:
         note_excess: NoteExcess = lambda *_: None,
         publications: Publications | None = None,
         log_refusal: LogRefusal = lambda *_: None,
+        sessions: Directory | None = None,
+        make_presence: Callable[[Hub, int], Presence] = Presence,
     ):
         self.timer = timer
         self.history = broker.history
         self.metrics = broker.metrics
-        self.sessions = Directory()
+        self.sessions = sessions or Directory()
         find = self.sessions.by_client
         self.hub = Hub(broker.history, broker.metrics, timer, monotonic, report, broker.load, find)
-        self.presence = Presence(self.hub, limits.announced_audience)
+        self.presence = make_presence(self.hub, limits.announced_audience)
         self.peers = Peers(report)
         self.replays = Replays()
         self.limits = limits

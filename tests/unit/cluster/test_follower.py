@@ -11,7 +11,7 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Draft
 from pushserver.channels.room import Room
-from pushserver.cluster import uplink
+from pushserver.cluster import calls
 from pushserver.errors import LimitExceeded, Unavailable
 from pushserver.hub.follower import MAX_IDLE_SECONDS
 from tests.unit.fakes.cluster import Cluster, Edge
@@ -278,15 +278,15 @@ def test_calls_fail_while_the_author_is_away(cluster: Cluster) -> None:
 
 
 def test_calls_wait_in_a_bounded_memory(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uplink, "WAITING_BYTES", 2 * uplink.CALL_BYTES + 100)
+    monkeypatch.setattr(calls, "WAITING_BYTES", 2 * calls.CALL_BYTES + 100)
     node = cluster.edges[0].node
-    calls: list[Any] = [
+    waiting: list[Any] = [
         Deferred.fromCoroutine(node.publish(Draft("numbers", b"1"))) for _ in range(2)
     ]
     with pytest.raises(Unavailable, match="too many calls wait"):
         drive(node.publish(Draft("numbers", b"1")))
     cluster.settle()
-    assert [call.result.offset for call in calls] == [1, 2]
+    assert [call.result.offset for call in waiting] == [1, 2]
     assert result(cluster, node.publish(Draft("numbers", b"1"))).offset == 3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,7 +11,9 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.room import Room
 from pushserver.cluster.author import Author, FollowerLink
+from pushserver.cluster.calls import Calls
 from pushserver.cluster.messages import Frames, FromAuthor, FromFollower
+from pushserver.cluster.roster import RemotePresence, Roster
 from pushserver.cluster.uplink import Uplink
 from pushserver.hub.broker import Broker
 from pushserver.hub.follower import Follower
@@ -72,11 +75,21 @@ class Edge:
 
     def __init__(self, options: ChannelOptions, time: Time, room: Room | None = None):
         self.time = time
-        self.uplink = Uplink()
+        calls = Calls()
+        roster = Roster(calls, run)
+        self.uplink = Uplink(calls, roster)
         history = History(lambda name: options, "none", room=room)
         self.follower = Follower(history, Metrics(), self.uplink, time.seconds)
         self.uplink.follower = self.follower
-        self.node = make_node(time=time, broker=self.follower, run=run)
+        self.node = make_node(
+            time=time,
+            broker=self.follower,
+            run=run,
+            sessions=roster,
+            make_presence=partial(RemotePresence, roster=roster, calls=calls),
+        )
+        presence = self.node.presence
+        self.uplink.chan_info = lambda channel, peer: presence.info(channel, peer).chan_info
         self.follower.reset = self.node.hub.reset
         self.link: Link | None = None
 

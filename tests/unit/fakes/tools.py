@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
+from pushserver.auth.identity import ANONYMOUS
 from pushserver.auth.keys import Keys
 from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.channel import ChannelOptions
@@ -20,6 +21,7 @@ from pushserver.hub.audience import Audience, Direct, Outlet
 from pushserver.hub.broker import Broker, MemoryBroker
 from pushserver.hub.hub import Hub
 from pushserver.hub.metrics import Metrics
+from pushserver.hub.presence import Presence
 from pushserver.protocols import centrifuge
 from pushserver.protocols.formats import (
     SESSION_WEBSOCKET,
@@ -36,6 +38,7 @@ from pushserver.protocols.formats import (
 from pushserver.sessions.base import Conversation
 from pushserver.sessions.callbacks import Handlers, NoHandlers
 from pushserver.sessions.commands import answer
+from pushserver.sessions.directory import Directory
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.identification import Identification, NoTokens, Tokens
 from pushserver.sessions.node import Node
@@ -132,6 +135,8 @@ def make_node(
     run: Callable[[Coroutine[Any, Any, None]], None] = drive,
     handlers: Handlers | None = None,
     tokens: Tokens | None = None,
+    sessions: Directory | None = None,
+    make_presence: Callable[[Hub, int], Presence] = Presence,
 ) -> Node:
     """A node; without `report`, a reported failure fails the test."""
     time = time or Time()
@@ -155,6 +160,8 @@ def make_node(
         report=report,
         handlers=handlers,
         identification=identification,
+        sessions=sessions,
+        make_presence=make_presence,
     )
 
 
@@ -201,6 +208,7 @@ class Watcher:
 
     def __init__(self, name: str = "w", shape: Format = PLAIN, user: str = ""):
         self.info = ClientInfo(name, user)
+        self.identity = ANONYMOUS
         self.audiences: dict[str, Audience] = {}
         self.format = shape
         self.outlet: Outlet | None = None

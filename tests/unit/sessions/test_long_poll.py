@@ -115,7 +115,7 @@ def test_waiting_requests_share_one_encoding() -> None:
 def test_waiting_request_is_present_in_the_channel() -> None:
     node = make_node()
     request = Request(node)
-    assert list(node.presence.clients("a")) == [request.poll.info.client]
+    assert list(drive(node.presence.clients("a"))) == [request.poll.info.client]
 
 
 class TestByHttp:

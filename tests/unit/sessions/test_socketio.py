@@ -659,7 +659,7 @@ class TestARoom:
     def test_shows_its_clients_in_the_presence(self) -> None:
         node = make_node()
         client = IoClient(node, "/a")
-        [info] = node.presence.clients("a").values()
+        [info] = drive(node.presence.clients("a")).values()
         assert info == namespace(client, "/a").info
 
 

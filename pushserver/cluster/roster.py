@@ -1,0 +1,205 @@
+"""The peers of a follower: reported to the author, and its orders to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from pushserver.channels.publication import ClientInfo
+from pushserver.cluster.calls import Calls
+from pushserver.cluster.messages import (
+    Commands,
+    End,
+    Entered,
+    Gone,
+    Invite,
+    Invited,
+    Joined,
+    Observes,
+    Parted,
+    Present,
+    Prolong,
+    Push,
+    Say,
+    ToPeer,
+    Unsubscribe,
+    failed,
+)
+from pushserver.errors import PushServerError
+from pushserver.hub.audience import Subscriber
+from pushserver.hub.hub import Hub
+from pushserver.hub.presence import Observer, Presence
+from pushserver.sessions.callbacks import ClientSession
+from pushserver.sessions.directory import Directory, Reader
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class Roster(Directory):
+    """The peers of this process by number; the author knows those that are admitted or subscribe.
+
+    `run` runs a coroutine that nothing awaits.
+    """
+
+    def __init__(self, calls: Calls, run: Run):
+        super().__init__()
+        self._calls = calls
+        self._run = run
+        self._numbers: dict[Any, int] = {}
+        self._peers: dict[int, Any] = {}
+        self._next = count(1)
+        self._observed: dict[tuple[int, str], None] = {}
+
+    # --- reports ---------------------------------------
+
+    def identify(self, session: ClientSession) -> None:
+        super().identify(session)
+        self._enter(session)
+
+    def remove(self, session: ClientSession) -> None:
+        super().remove(session)
+        self._forget(session)
+
+    def enter(self, reader: Reader) -> None:
+        super().enter(reader)
+        self._enter(reader)
+
+    def leave(self, reader: Reader) -> None:
+        super().leave(reader)
+        self._forget(reader)
+
+    def joined(self, channel: str, subscriber: Subscriber, chan_info: bytes) -> None:
+        """A peer has subscribed; it may not be admitted yet."""
+        number = self._numbers.get(subscriber)
+        if number is None:
+            number = self._enter(subscriber)
+        self._calls.tell(Joined(number, channel, chan_info))
+
+    def parted(self, channel: str, subscriber: Subscriber) -> None:
+        """A peer has unsubscribed."""
+        number = self._numbers.get(subscriber)
+        if number is not None:
+            self._observed.pop((number, channel), None)
+            self._calls.tell(Parted(number, channel))
+
+    def observes(self, channel: str, subscriber: Subscriber, wanted: bool) -> None:
+        """A peer wants joins and leaves from now on, or no longer."""
+        number = self._numbers.get(subscriber)
+        if number is None or ((number, channel) in self._observed) is wanted:
+            return
+        if wanted:
+            self._observed[number, channel] = None
+        else:
+            del self._observed[number, channel]
+        self._calls.tell(Observes(number, channel, wanted))
+
+    def announce(self, chan_info: Callable[[str, Subscriber], bytes]) -> None:
+        """Report all peers over a new link."""
+        for number, peer in self._peers.items():
+            self._tell_entered(number, peer)
+            for audience in peer.audiences.values():
+                for channel in audience.tops:
+                    self._calls.tell(Joined(number, channel, chan_info(channel, peer)))
+        for number, channel in self._observed:
+            self._calls.tell(Observes(number, channel, True))
+
+    def _enter(self, peer: Any) -> int:
+        number = self._numbers.get(peer)
+        if number is None:
+            number = self._numbers[peer] = next(self._next)
+            self._peers[number] = peer
+        self._tell_entered(number, peer)
+        return number
+
+    def _tell_entered(self, number: int, peer: Any) -> None:
+        is_reader = not hasattr(peer, "secret")
+        self._calls.tell(
+            Entered(
+                number,
+                peer.info,
+                is_reader,
+                peer.format.name,
+                "" if is_reader else peer.namespace,
+                "" if is_reader else peer.full_namespace,
+                "" if is_reader else peer.secret,
+                peer.identity.expires,
+            )
+        )
+
+    def _forget(self, peer: Any) -> None:
+        number = self._numbers.pop(peer, None)
+        if number is not None:
+            del self._peers[number]
+            for key in [key for key in self._observed if key[0] == number]:
+                del self._observed[key]
+            self._calls.tell(Gone(number))
+
+    # --- orders ---------------------------------------
+
+    def received(self, message: ToPeer) -> None:
+        """Carry out an order; one for a peer that is gone does nothing."""
+        peer = self._peers.get(message.peer)
+        if isinstance(message, Invite):
+            self._run(self._invite(peer, message))
+        elif peer is None:
+            return
+        elif isinstance(message, Push):
+            peer.push(message.text)
+        elif isinstance(message, Say):
+            peer.sender(json.loads(message.data), message.event)()
+        elif isinstance(message, Commands):
+            peer.received(message.text)
+        elif isinstance(message, Unsubscribe):
+            peer.unsubscribe(message.channel, message.code, message.reason)
+        elif isinstance(message, Prolong):
+            peer.prolong(message.expires)
+        elif isinstance(message, End):
+            end = peer.disconnect if hasattr(peer, "secret") else peer.end
+            end(message.code, message.reason)
+
+    async def _invite(self, peer: ClientSession | None, message: Invite) -> None:
+        failure = None
+        if peer is not None:
+            try:
+                await peer.invite(message.channel, message.invitation)
+            except PushServerError as error:
+                failure = failed(message.call, error)
+        self._calls.tell(Invited(message.call, failure))
+
+
+class RemotePresence(Presence):
+    """The presence of the whole server, as a follower sees it: the author has the lists."""
+
+    def __init__(self, hub: Hub, announced_audience: int, roster: Roster, calls: Calls):
+        super().__init__(hub, announced_audience)
+        self._roster = roster
+        self._calls = calls
+
+    async def clients(self, channel: str) -> dict[str, ClientInfo]:
+        found = await self._calls.call(lambda call: Present(call, channel, False))
+        return msgspec.convert(found, dict[str, ClientInfo], builtin_types=(bytes,))
+
+    async def stats(self, channel: str) -> tuple[int, int]:
+        found = await self._calls.call(lambda call: Present(call, channel, True))
+        return msgspec.convert(found, tuple[int, int])
+
+    def observe(self, channel: str, observer: Observer) -> None:
+        self._roster.observes(channel, observer, True)
+
+    def ignore(self, channel: str, subscriber: Subscriber) -> None:
+        self._roster.observes(channel, subscriber, False)
+
+    def own_join(self, channel: str, observer: Observer) -> bytes:
+        """Empty: the author pushes it, after it was told that the observer wants it."""
+        return b""
+
+    def _joined(self, channel: str, subscriber: Subscriber) -> None:
+        self._roster.joined(channel, subscriber, self.info(channel, subscriber).chan_info)
+
+    def _left(self, channel: str, subscriber: Subscriber) -> None:
+        self._roster.parted(channel, subscriber)
+        self.forget(channel, subscriber)
