@@ -7,12 +7,14 @@ from collections import deque
 from typing import Any
 
 from twisted.internet.interfaces import IPushProducer, IReactorFromThreads
+from twisted.logger import Logger
 from twisted.web.server import Request
 from zope.interface import implementer
 
 from pushserver.errors import PushServerError
 from pushserver.web.resource import Refusal, refuse
 from pushserver.web.site import HEADERS
+from pushserver.wsgi.file_wrapper import FileRest
 from pushserver.wsgi.head import Head
 
 PIECE = 65_536
@@ -55,9 +57,12 @@ class Answer:
     """Passes the pieces of one answer from its thread to the reactor's.
 
     One piece at a time is on its way. While the client does not read, AHEAD_BYTES wait for it
-    here; then `send` waits too. So a slow client has the thread only during a long answer. All
-    methods except `send` and `gone` are for the reactor's thread.
+    here; then `send` waits too. So a slow client has the thread only during a long answer, and
+    never during a file. All methods except `send`, `send_file` and `gone` are for the reactor's
+    thread.
     """
+
+    _log = Logger()
 
     def __init__(self, request: Request, reactor: IReactorFromThreads, memory: Memory):
         self._request = request
@@ -69,6 +74,7 @@ class Answer:
         self._gone = False
         self._started = False
         self._complete = False
+        self._file: FileRest | None = None
         self._ahead: deque[bytes] = deque()
         self._bytes = 0
         """The memory of `_ahead`."""
@@ -84,24 +90,39 @@ class Answer:
 
         For the thread of the application. Raises Disconnected.
         """
+        self._wait_for_room()
+        self._reactor.callFromThread(self._take, head, data)
+
+    def send_file(self, head: Head | None, file: FileRest) -> None:
+        """Let the reactor's thread send this file, which it also closes; then nothing follows.
+
+        For the thread of the application. Raises Disconnected, and then has not taken the file.
+        """
+        self._wait_for_room()
+        self._reactor.callFromThread(self._take, head, b"", file)
+
+    def _wait_for_room(self) -> None:
         with self._changed:
             while not self._gone and (self._on_its_way or self._is_too_far_ahead):
                 self._changed.wait()
             if self._gone:
                 raise Disconnected
             self._on_its_way = True
-        self._reactor.callFromThread(self._take, head, data)
 
     @property
     def _is_too_far_ahead(self) -> bool:
         return self._paused and (self._bytes >= AHEAD_BYTES or self._memory.is_full)
 
-    def _take(self, head: Head | None, data: bytes) -> None:
+    def _take(self, head: Head | None, data: bytes, file: FileRest | None = None) -> None:
         if head is not None:
             self._begin(head)
-        if not self._gone:
-            self._count(data, 1)
-            self._ahead.append(data)
+        self._file = file
+        if self._gone:
+            self._close_file()
+        else:
+            if data:
+                self._count(data, 1)
+                self._ahead.append(data)
             self._write()
         with self._changed:
             self._on_its_way = False
@@ -124,13 +145,35 @@ class Answer:
 
     def _write(self) -> None:
         """Write while the client reads; at the end of the answer, end the request."""
-        while self._ahead and not self._paused and not self._gone:
-            data = self._ahead.popleft()
-            self._count(data, -1)
+        while not self._paused and not self._gone and (data := self._next()):
             self._request.write(data)
-        if self._complete and not self._ahead and not self._gone:
+        if self._complete and not self._ahead and self._file is None and not self._gone:
             self._request.unregisterProducer()
             self._request.finish()
+
+    def _next(self) -> bytes:
+        """The next piece; empty if there is none yet, or the answer has ended."""
+        if self._ahead:
+            data = self._ahead.popleft()
+            self._count(data, -1)
+            return data
+        if self._file is not None:
+            try:
+                if data := self._file.read(PIECE):
+                    return data
+            except Exception:
+                self._log.failure("a file cannot be sent", event_name="wsgi_file_failed")
+                self.fail()
+            self._close_file()
+        return b""
+
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except Exception:
+                self._log.failure("a file cannot be closed", event_name="wsgi_file_failed")
 
     def _count(self, data: bytes, sign: int) -> None:
         size = len(data) + ENTRY_BYTES
@@ -164,6 +207,7 @@ class Answer:
         self._memory.bytes -= self._bytes
         self._bytes = 0
         self._ahead.clear()
+        self._close_file()
         with self._changed:
             self._gone = True
             self._changed.notify()

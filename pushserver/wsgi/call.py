@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pushserver.wsgi.answer import PIECE, Answer, Disconnected
+from pushserver.wsgi.file_wrapper import FileRest, FileWrapper
 from pushserver.wsgi.head import Head, make_head
 from pushserver.wsgi.interface import Application, Environ
 
@@ -49,6 +50,9 @@ class Call:
         body = self._environ["wsgi.input"]
         try:
             result = self._application(self._environ, self._start_response)
+            if isinstance(result, FileWrapper) and self._may_hand_over(result):
+                self._hand_over(result)
+                return
             try:
                 self._send_all(result)
             finally:
@@ -71,6 +75,21 @@ class Call:
                 # The rest of the body would be dropped as well.
                 return
         self._check_end()
+
+    def _may_hand_over(self, file: FileWrapper) -> bool:
+        return self._head is not None and not self._has_no_body and file.is_regular()
+
+    def _hand_over(self, file: FileWrapper) -> None:
+        """Let the reactor's thread send a file, so that a slow client does not have this one."""
+        head = self._head
+        assert head is not None
+        left = None if head.length is None else head.length - self._length
+        rest = FileRest(file, left)
+        try:
+            self._answer.send_file(self.unsent, rest)
+        except Disconnected:
+            rest.close()
+        self._sent = True
 
     def _start_response(
         self, status: str, headers: Any, exc_info: Any = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
-from wsgiref.util import FileWrapper
 
 from twisted.web.server import Request
 
@@ -17,6 +16,7 @@ from pushserver.auth.proxies import Proxies, Trust
 from pushserver.web.checks import client_address, is_forwarding, own_origin
 from pushserver.web.peer import host
 from pushserver.wsgi.errors import Errors
+from pushserver.wsgi.file_wrapper import FileWrapper
 from pushserver.wsgi.interface import Environ
 
 _NAME = re.compile(rb"[A-Za-z0-9-]+")
