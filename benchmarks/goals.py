@@ -271,7 +271,7 @@ def _long(results: Results) -> list[Goal]:
 
 def _publishing(results: Results) -> list[Goal]:
     rows = []
-    for name, least in (("in process", 100_000), ("SQLite", 20_000), ("post", 3_000)):
+    for name, least in (("in process", 100_000), ("SQLite", 20_000), ("post", 20_000)):
         run = results.first("pushserver", name)
         if run:
             rate = figure(map(publications_per_second, run.windows))

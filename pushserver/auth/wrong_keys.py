@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from pushserver.auth.rates import Rates
@@ -31,6 +32,7 @@ class WrongKeys:
         return self._rates.delay(group(address), now) > 0
 
 
+@lru_cache(1_024)
 def group(address: str | None) -> str:
     """The address; for IPv6 its network of 64 bits, since one host may have all addresses in it."""
     try:

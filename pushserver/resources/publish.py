@@ -62,10 +62,10 @@ def _draft_at_once(
         or media_type(content_type) in MEDIA_TYPES
     ):
         return None
-    draft = _draft(request, channel, gate, identity)
     data = read_body(content_type, body, _compact, msgspec.json.encode)
+    draft = _draft(request, channel, gate, identity, data)
     node.publications.check(identity, gate.address(request))
-    return replace(draft, data=data)
+    return draft
 
 
 async def publish(
@@ -101,11 +101,13 @@ def _position(receipt: Receipt) -> dict[str, object]:
     return {"offset": receipt.offset, "epoch": receipt.epoch, "id": receipt.id}
 
 
-def _draft(request: Request, channel: str, gate: Gate, identity: Identity) -> Draft:
-    """The publication of a request without its data."""
+def _draft(
+    request: Request, channel: str, gate: Gate, identity: Identity, data: bytes = b""
+) -> Draft:
+    """The publication of a request."""
     info = ClientInfo("", identity.user, identity.info) if identity.user else None
     key, by = _key(request), publisher(identity, gate.address(request))
-    return Draft(channel, b"", _event(request), _tags(request), info, key, by)
+    return Draft(channel, data, _event(request), _tags(request), info, key, by)
 
 
 def _admit(

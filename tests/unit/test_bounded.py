@@ -186,6 +186,7 @@ BOUNDS = {
     "server.ports.Ports._claimed": "the sockets that systemd passed",
     "transports.websocket.handshake._deflate_offers": "64 entries, of 16 KB each (MAX_HEAD_BYTES)",
     "transports.limited_log.LimitedLog._limiters": "MAX_CAUSES, and one",
+    "auth.wrong_keys.group": "1,024 entries, of the text of an address each",
     "auth.origin.loopback_address": "256 entries, of 255 characters each",
     "auth.origin._valid_host": "256 entries of 255 characters",
     "transports.backlog.Backlog._pieces": "queue_bytes; a peer that leaves more unread is dropped",
