@@ -8,6 +8,7 @@ import re
 import shlex
 import stat
 import sys
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
@@ -52,7 +53,8 @@ def add_unit_commands(commands: Any) -> None:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="a port or HOST:PORT, repeatable [default: that of the configuration, or 8080]",
+        help="a port or HOST:PORT, repeatable [default: that of the configuration, or 8080; with"
+        " --socket 8080]",
     )
     _add_common(command, "replace units that somebody has changed")
     command.set_defaults(run=install)
@@ -105,6 +107,11 @@ def install(options: Any, out: TextIO) -> None:
     units.write_plugin_cache()
     if made.account:
         complain(f"the service runs as {made.account}, because others cannot read its files")
+    if made.socket and not made.listen and _names_addresses(made.config):
+        complain(
+            f"systemd opens 127.0.0.1:8080, and not server.listen of {made.config}: --listen"
+            " ADDRESS sets another address"
+        )
     if made.credential:
         complain(f"systemd passes {made.config}, which the service cannot read by itself")
     _print_next(options, list(texts), out)
@@ -140,6 +147,7 @@ def _installation(options: Any) -> Any:
     """The values of the units; raises CommandFailed, StartFailed and ValueError."""
     from pushserver.server.address import endpoint_text
     from pushserver.server.loading import parse
+    from pushserver.server.ports import check_endpoints
     from pushserver.server.units import Installation
 
     twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
@@ -157,6 +165,7 @@ def _installation(options: Any) -> Any:
             raise CommandFailed(
                 f"--listen {text}: ports below 1024 need --socket, which opens them"
             )
+    check_endpoints([] if options.socket else options.listen, option="--listen")
     config = _config(options)
     needed = [sys.prefix, *([folder] if folder else [])]
     made = {"twistd": twistd, "app": app, "folder": folder, "config": config}
@@ -165,7 +174,10 @@ def _installation(options: Any) -> Any:
         return Installation(**made)
     for path in needed:
         if _is_below(path, HIDDEN):
-            raise CommandFailed(f"{path}: a service does not see {' and '.join(HIDDEN)}")
+            raise CommandFailed(
+                f"{path}: a service does not see {' and '.join(HIDDEN)}: install"
+                " it into a folder such as /opt/pushserver"
+            )
     account = _account(needed)
     return Installation(
         **made,
@@ -183,6 +195,15 @@ def _config(options: Any) -> str:
         return os.path.abspath(str(options.config))
     usual = os.path.join(_user_folder() if options.user else ETC, CONFIG)
     return usual if os.path.isfile(usual) else ""
+
+
+def _names_addresses(config: str) -> bool:
+    """Whether a configuration has server.listen; its errors are for check-config."""
+    try:
+        server = tomllib.loads(_read(Path(config))).get("server") if config else None
+    except (OSError, ValueError):
+        return False
+    return isinstance(server, dict) and "listen" in server
 
 
 def _account(needed: Iterable[str]) -> str:

@@ -24,16 +24,16 @@ LISTEN, METRICS_LISTEN = "server.listen", "server.metrics_listen"
 METRICS_PORT = METRICS_LISTEN + ' = "127.0.0.1:{port}"'
 
 
-def check_endpoints(listen: Iterable[str], metrics_listen: str) -> None:
+def check_endpoints(listen: Iterable[str], metrics_listen: str = "", option: str = LISTEN) -> None:
     """Raise StartFailed for an endpoint that is invalid, or has no valid certificate.
 
     Nothing listens. The sockets of systemd exist only when it starts the server.
     """
     nothing: Any = None
     ports = Ports(nothing, nothing)
-    for text, option in [*((text, LISTEN) for text in listen), (metrics_listen, METRICS_LISTEN)]:
+    for text, setting in [*((text, option) for text in listen), (metrics_listen, METRICS_LISTEN)]:
         if text and not text.startswith(PREFIX):
-            ports.endpoints(text, option)
+            ports.endpoints(text, setting)
 
 
 class Ports(MultiService):

@@ -8,6 +8,7 @@ import pytest
 
 from pushserver import unit_command
 from pushserver.cli import main
+from pushserver.errors import StartFailed
 from pushserver.server import units
 
 Capture = pytest.CaptureFixture[str]
@@ -45,6 +46,31 @@ def private(path: Path) -> None:
 
 def unit(folder: Path, name: str = UNITS[0]) -> str:
     return (folder / "units" / name).read_text("utf-8")
+
+
+@pytest.mark.parametrize("text", ["foo:8081", "tcp:eighty", "ssl:8443:privateKey=/no:certKey=/no"])
+def test_address_with_which_no_server_starts_is_refused(environment: Path, text: str) -> None:
+    with pytest.raises(StartFailed, match=f"--listen {text}: "):
+        main(["install-unit", "--listen", text])
+    assert not (environment / "units").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "is_told"),
+    [
+        ('[server]\nlisten = ["tcp:9000"]', [], True),
+        ('[server]\nlisten = ["tcp:9000"]', ["--listen", "9000"], False),
+        ("[server]\ncompress = true", [], False),
+        ("[server", [], False),
+    ],
+)
+def test_addresses_that_the_socket_unit_does_not_take_over_are_told(
+    environment: Path, capsys: Capture, config: str, arguments: list[str], is_told: bool
+) -> None:
+    (environment / "c.toml").write_text(config)
+    main(["install-unit", "--socket", "--config", str(environment / "c.toml"), *arguments])
+    told = f"not server.listen of {environment}/c.toml: --listen ADDRESS"
+    assert (told in capsys.readouterr().err) == is_told
 
 
 def test_units_are_written_and_the_next_commands_named(environment: Path, capsys: Capture) -> None:
