@@ -9,6 +9,10 @@ import flask
 
 from pushserver.flask.server import FlaskServer
 
+ELSEWHERE = (
+    "Socket.IO is not at this URL. Run the program itself, or pushserver serve: flask run, gunicorn"
+    " and other WSGI servers serve Flask alone."
+)
 _OWN = ("listen", "config", "open", "reactor")
 """Options of `PushServer.run`."""
 _WITHOUT_EFFECT = ("allow_unsafe_werkzeug", "log_output", "threaded")
@@ -54,6 +58,20 @@ def run(
     if not given.get("listen"):
         given |= {"host": host or "127.0.0.1", "port": port or _port_of(app)}
     push.run(reload=reload, **given)
+
+
+def say_where(app: flask.Flask) -> None:
+    """Answer requests for Socket.IO that reach Flask: another server than pushserver runs it."""
+
+    def refuse() -> Any:
+        if flask.request.path.partition("/socket.io")[0]:
+            return None
+        flask.current_app.logger.error(ELSEWHERE)
+        return ELSEWHERE, 501, {"content-type": "text/plain"}
+
+    before = app.before_request_funcs.setdefault(None, [])
+    if not any(function.__qualname__ == refuse.__qualname__ for function in before):
+        before.append(refuse)
 
 
 def _port_of(app: flask.Flask) -> int:

@@ -27,7 +27,7 @@ from pushserver.flask.handlers import (
 )
 from pushserver.flask.members import Member
 from pushserver.flask.namespace import Namespace
-from pushserver.flask.running import run
+from pushserver.flask.running import run, say_where
 from pushserver.flask.sending import Sending
 from pushserver.flask.server import Arguments, FlaskServer
 from pushserver.protocols.socketio import values
@@ -74,6 +74,7 @@ class SocketIO(Sending, Adapter):
             self.app = app
             app.extensions["socketio"] = self
             self.push.wsgi = app
+            say_where(app)
 
     @property
     def push(self) -> FlaskServer:

@@ -187,6 +187,20 @@ class TestRun:
         assert app.extensions["socketio"] is socketio
 
 
+def test_other_server_says_that_it_has_no_socketio(caplog: pytest.LogCaptureFixture) -> None:
+    app = Flask("program")
+    app.add_url_rule("/", view_func=lambda: "page", endpoint="index")
+    for _ in range(2):
+        SocketIO(app)
+    client = app.test_client()
+    assert client.get("/").text == "page"
+    assert client.get("/other/socket.io/").status_code == 404
+    answer = client.get("/socket.io/?EIO=4&transport=polling")
+    assert answer.status_code == 501
+    assert "Run the program itself" in answer.text
+    assert len(caplog.records) == 1
+
+
 def test_package_needs_no_flask_and_its_flask_says_so() -> None:
     code = (
         "import sys; sys.modules['flask'] = None; import pushserver; pushserver.PushServer;\n"

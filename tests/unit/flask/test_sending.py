@@ -26,7 +26,7 @@ from pushserver.flask import (
 from pushserver.flask.members import MAX_ROOMS, channel_of
 from pushserver.testing import ServerError
 from tests.unit.fakes.flask_program import Program
-from tests.unit.fakes.web import Trouble
+from tests.unit.fakes.web import Server, Trouble
 
 # With the attributes of a handler.
 request: Any = flask.request
@@ -238,6 +238,12 @@ class TestRooms:
         client.subscribe("a")
         assert client.events("e") == [1]
 
+    def test_plain_http_needs_a_key(self, crowd: Crowd) -> None:
+        server = Server(app=SocketIO(Flask("program"), namespaces=["/a"]).push)
+        answer = server.get("/channels/a")
+        assert answer.status == 403
+        assert "handler" in answer.error[1]
+
     def test_broadcasts_are_publications_of_the_channel(self, crowd: Crowd) -> None:
         crowd.program.socketio.emit("e", {"n": 1}, namespace="/a")
         crowd.program.socketio.emit("e", 2)
@@ -286,6 +292,21 @@ class TestCallbacks:
         [(values, sid)] = program.calls
         assert values == ("because", 2)
         assert program.socketio.members.find(sid, "/") is not None
+
+    def test_callback_may_disconnect_the_client(self, program: Program) -> None:
+        @program.socketio.on("go")
+        def go() -> None:
+            @flask.copy_current_request_context
+            def gone() -> None:
+                disconnect()
+
+            emit("bye", callback=gone)
+
+        program.client()
+        raw = program.raw("/")
+        with program.socketio.testing.reactor.lock:
+            assert raw.say('42["go"]') == ['420["bye"]']
+            assert raw.say("430[]") == ["41"]
 
     def test_callback_is_called_for_each_client_of_a_room(self, crowd: Crowd) -> None:
         raws = [crowd.program.raw("/") for _ in range(2)]
