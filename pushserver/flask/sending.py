@@ -12,7 +12,7 @@ from pushserver.channels.names import check_event
 from pushserver.errors import InvalidData
 from pushserver.flask.calling import Calling
 from pushserver.flask.members import MAIN_CHANNEL, channel_of
-from pushserver.flask.server import FlaskServer
+from pushserver.flask.server import Arguments, FlaskServer
 from pushserver.protocols.socketio import RESERVED
 from pushserver.sessions.callbacks import Invitation
 
@@ -20,8 +20,8 @@ from pushserver.sessions.callbacks import Invitation
 class Sending(Calling):
     """The part of `SocketIO` that sends events.
 
-    An event with one JSON value goes through the channel of its namespace or room. All others go to
-    each client.
+    An event goes through the channel of its namespace or room. One with bytes, which no publication
+    has, goes to each client, and so does one for a client, or for several rooms.
     """
 
     def __init__(self, push: FlaskServer):
@@ -70,9 +70,7 @@ class Sending(Calling):
                 clients = self._clients(name, targets, skipped)
                 self._push.ask(clients, event, arguments, self._in_context(callback))
                 return
-            if len(arguments) != 1 or not self._publish(
-                name, targets, skipped, event, arguments[0]
-            ):
+            if not self._publish(name, targets, skipped, event, arguments):
                 clients = self._clients(name, targets, skipped)
                 self._push.send_to(clients, event, arguments)
         except InvalidData as error:
@@ -90,7 +88,7 @@ class Sending(Calling):
         targets: list[Hashable] | None,
         skipped: Sequence[str],
         event: str,
-        value: object,
+        arguments: Arguments,
     ) -> bool:
         """Publish to the channel of a namespace or a room; False if there is none, or for bytes."""
         if targets is None:
@@ -108,7 +106,7 @@ class Sending(Calling):
             return [member.client for member in self.members.joining(namespace, room)]
 
         try:
-            self._push.publish_to(channel, event, value, joining, skipped)
+            self._push.publish_to(channel, event, arguments, joining, skipped)
         except InvalidData:
             # Publications are JSON: bytes go to each client. Another fault is found there, too.
             return False

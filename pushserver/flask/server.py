@@ -14,9 +14,10 @@ from pushserver.app.handlers import Handler, HandlerRegistry
 from pushserver.app.link import ServerLink
 from pushserver.channels import jsontext
 from pushserver.channels.names import check_event, check_name
-from pushserver.channels.publication import Draft
+from pushserver.channels.publication import Draft, check_tags
 from pushserver.config.settings import Config
 from pushserver.errors import InvalidData, Unavailable
+from pushserver.protocols.socketio_formats import ARGUMENTS, LIST
 from pushserver.server.embedding import PushServer
 from pushserver.sessions.callbacks import Broadcast
 
@@ -49,23 +50,29 @@ class FlaskServer(PushServer):
         self,
         channel: str,
         event: str,
-        value: object,
+        arguments: Arguments,
         joining: Callable[[], Iterable[Client]],
         skipped: Sequence[str] = (),
     ) -> None:
-        """Publish an event with one argument, and send it to the clients that are `joining`.
+        """Publish an event, and send it to the clients that are `joining`.
 
         These are not subscribed yet. Both happen in one turn of the reactor, so that a client that
         connects meanwhile gets the event once. `skipped`: the ids of clients that do not get it.
         Raises InvalidName, InvalidData, Unavailable and NotRunning.
         """
-        name, data = check_name(channel), jsontext.encode(value)
-        draft = Draft(name, data, check_event(event), skip=tuple(skipped))
+        one = len(arguments) == 1
+        draft = Draft(
+            check_name(channel),
+            jsontext.encode(arguments[0] if one else arguments),
+            check_event(event),
+            None if one else check_tags({ARGUMENTS: LIST}),
+            skip=tuple(skipped),
+        )
 
         def publish(link: ServerLink) -> Deferred[Any]:
             for client in joining():
                 if client.id not in skipped:
-                    client.send((value,), event)
+                    client.send(arguments, event)
             return Deferred.fromCoroutine(link.node.publish(draft))
 
         self._do(publish)
