@@ -58,7 +58,7 @@ class Programs:
 
     def wait(self) -> int:
         """Wait for the end of the last one, and return its status."""
-        return self._running[-1].wait(10)
+        return self._running[-1].wait(PATIENCE)
 
     def close(self) -> None:
         """End all programs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from tests.e2e.exchange import publish
+from tests.e2e.patience import PATIENCE
 from tests.e2e.server import CHECKOUT, Server
 from tests.e2e.visits import Visits
 
@@ -69,11 +71,19 @@ class Wire:
 
     def __init__(self, page: Page) -> None:
         self.sizes: dict[str, int] = {}
+        self._page = page
         self._names: dict[str, str] = {}
         client = page.context.new_cdp_session(page)
         client.on("Network.requestWillBeSent", self._sent)
         client.on("Network.loadingFinished", self._finished)
         client.send("Network.enable")
+
+    def wait_for(self, *names: str) -> None:
+        """Wait until these answers have ended."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.sizes.keys() >= {*names}:
+            assert time.monotonic() < deadline, self.sizes
+            self._page.wait_for_timeout(20)
 
     def _sent(self, event: dict[str, Any]) -> None:
         self._names[event["requestId"]] = urlsplit(event["request"]["url"]).path.rpartition("/")[2]
@@ -147,12 +157,13 @@ class TestThePage:
         page.goto(visits.url)
         expect(page.locator("#graph canvas")).to_be_visible()
         state(page, "live")
-        assert {"", "page.css", "live.js", "uPlot.iife.min.js"} <= wire.sizes.keys()
+        wire.wait_for("", "page.css", "live.js", "uPlot.iife.min.js")
         assert 60_000 < sum(wire.sizes.values()) <= 120_000, wire.sizes
         wire.sizes.clear()
         page.goto(visits.url)
         expect(page.locator("#graph canvas")).to_be_visible()
         state(page, "live")
+        wire.wait_for("")
         # The page itself did not change, and the files have their versions in their URLs.
         assert 0 < sum(wire.sizes.values()) < 2_000, wire.sizes
 

@@ -85,7 +85,9 @@ class TestTheShop:
         assert post(shop, "channels/orders", "1", cookie).status == 403
 
     def test_monitoring_has_its_threads(self, shop: Server, cookie: str) -> None:
-        assert 'pushserver_wsgi_threads{state="running"} 0.0' in shop.get("metrics").text
+        # The thread of the last request may still be at its end.
+        idle = 'pushserver_wsgi_threads{state="running"} 0.0'
+        wait_until(lambda: idle in shop.get("metrics").text)
 
 
 DESK = """
