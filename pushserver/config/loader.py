@@ -190,9 +190,13 @@ def read(path: str, environment: Mapping[str, str], types: Types) -> Config:
     Raises InvalidConfig.
     """
     try:
-        text = Path(path).read_text("utf-8") if path else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        text = Path(path).read_text("utf-8-sig") if path else ""
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        found = f"{error.object[error.start]:#04x}"
+        raise InvalidConfig(f"{path}: line {line}: expected UTF-8, got the byte {found}") from None
+    except OSError as error:
+        raise InvalidConfig(f"{path}: {error.strerror or error}") from None
     return load(text, path, environment, types)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from pushserver.config.loader import load, warnings
+from pushserver.config.loader import load, read, warnings
 from pushserver.config.settings import Auth, Config, Server, Source, Store
 from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.server.options import Options, configure
@@ -674,6 +674,30 @@ class TestCommandLine:
         with pytest.raises(StartFailed, match=r"^pushserver: .*c\.toml") as caught:
             configure(self.options("--config", str(path)), {})
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "byte"),
+    [
+        ("# café\n".encode("latin-1"), 1, "0xe9"),
+        (b'[log]\nlevel = "info"\n# \x80 5', 3, "0x80"),
+        ("[log]".encode("utf-16"), 1, "0xff"),
+    ],
+)
+def test_file_in_another_encoding_is_refused_with_its_line(
+    tmp_path: Path, content: bytes, line: int, byte: str
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_bytes(content)
+    with pytest.raises(InvalidConfig) as caught:
+        read(str(file), {}, SourceTypes())
+    assert str(caught.value).endswith(f"c.toml: line {line}: expected UTF-8, got the byte {byte}")
+
+
+def test_file_may_begin_with_the_mark_of_an_editor_of_windows(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_bytes(b'\xef\xbb\xbf[log]\r\nlevel = "warn"\r\n')
+    assert read(str(file), {}, SourceTypes()).log.level == "warn"
 
 
 def test_file_is_utf_8_in_any_locale(tmp_path: Path) -> None:
