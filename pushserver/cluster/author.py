@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from twisted.logger import Logger
 
 from pushserver.channels.publication import Publication
+from pushserver.cluster.asks import Asks
 from pushserver.cluster.calls import Calls, Send
 from pushserver.cluster.messages import (
+    Acknowledged,
     Answered,
+    Ask,
+    AskEvent,
+    Authenticate,
     Clear,
     Cleared,
     Done,
+    Ended,
     Entered,
     Follow,
     FromFollower,
     Gone,
+    Handled,
     Hello,
     Images,
     Invited,
@@ -41,10 +48,14 @@ from pushserver.sessions.node import Node
 
 
 class Author:
-    """Passes each publication of a node to the links that follow its channel, encoded once."""
+    """Passes each publication of a node to the links that follow its channel, encoded once.
 
-    def __init__(self, node: Node):
+    `events` are those that the application handles, by namespace.
+    """
+
+    def __init__(self, node: Node, events: Iterable[tuple[str, str]] = ()):
         self.node = node
+        self.events = frozenset(events)
         self._links: dict[str, dict[FollowerLink, None]] = {}
         node.tap(self._published)
         node.history.on_clear = self._cleared
@@ -98,6 +109,7 @@ class FollowerLink:
         self._calls = Calls()
         self._calls.connected(send)
         self._peers = RemotePeers(author.node, self._calls)
+        self._asks = Asks(author.node, self._peers, send)
         self._channels: set[str] = set()
 
     def received(self, message: FromFollower) -> None:
@@ -114,11 +126,19 @@ class FollowerLink:
         elif isinstance(message, Parted):
             self._peers.parted(message)
         elif isinstance(message, Entered):
-            self._peers.entered(message)
+            peer = self._peers.entered(message)
+            if peer.connected and not peer.asked:
+                self._run(self._asks.adopt(peer))
         elif isinstance(message, Gone):
             self._peers.gone(message)
         elif isinstance(message, Observes):
             self._peers.observes(message)
+        elif isinstance(message, Ended):
+            self._peers.ended(message)
+        elif isinstance(message, Ask | AskEvent | Authenticate):
+            self._run(self._asks.answer(message))
+        elif isinstance(message, Acknowledged):
+            self._calls.answer(message.call, message.arguments)
         elif isinstance(message, Present):
             self._run(self._present(message))
         elif isinstance(message, Clear):
@@ -129,6 +149,7 @@ class FollowerLink:
             else:
                 self._calls.fail(message.call, error_of(message.failure))
         elif isinstance(message, Hello):
+            self.send(frame(Handled(sorted(self._author.events))))
             self._attach(message.points)
 
     def lost(self) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -18,8 +19,12 @@ from pushserver.channels.publication import ClientInfo, Draft, Publication, Rece
 from pushserver.errors import PushServerError
 from pushserver.hub.follower import Image, Point
 from pushserver.sessions.callbacks import Invitation
+from pushserver.sessions.visit import Visit
 
 _LENGTH = struct.Struct(">I")
+
+
+Kind = Literal["connect", "subscribe", "publish", "rpc", "message"]
 
 
 class BadMessage(Exception):
@@ -39,7 +44,7 @@ class Failed(Message, frozen=True, tag=25):
     call: int
     kind: str
     text: str
-    attributes: dict[str, str | int | float | None]
+    attributes: dict[str, Any]
 
 
 # --- of a follower ---------------------------------------
@@ -80,10 +85,11 @@ class Clear(Message, frozen=True, tag=4):
 
 
 class Entered(Message, frozen=True, tag=5):
-    """A peer has been admitted; a second one of the same peer replaces the first.
+    """The facts about a peer; a second one of the same peer replaces the first.
 
     `peer` is its number at the follower. `is_reader`: it is a stream or a long-poll, which takes no
-    messages. `expires` is the end of its identity.
+    messages. `expires` is the end of its identity. Before it `is_admitted`, a client has the
+    `visit` of its request.
     """
 
     peer: int
@@ -94,6 +100,8 @@ class Entered(Message, frozen=True, tag=5):
     full_namespace: str = ""
     secret: str = ""
     expires: float = 0.0
+    is_admitted: bool = True
+    visit: Visit | None = None
 
 
 class Gone(Message, frozen=True, tag=6):
@@ -131,6 +139,50 @@ class Present(Message, frozen=True, tag=10):
     call: int
     channel: str
     numbers: bool
+
+
+class Ask(Message, frozen=True, tag=12):
+    """Call a handler of the application for a client; `Answered` has the JSON text of its answer.
+
+    `kind` is a method of `callbacks.Handlers`; `name` is the channel or the method.
+    """
+
+    call: int
+    peer: int
+    kind: Kind
+    name: str
+    data: bytes
+
+
+class AskEvent(Message, frozen=True, tag=13):
+    """Call the handler of an event of Socket.IO; the value of the answer is a list of `Values`."""
+
+    call: int
+    peer: int
+    event: str
+    arguments: list[Any]
+
+
+class Authenticate(Message, frozen=True, tag=14):
+    """Let the application identify a peer; the value of the answer is that of `Proof`."""
+
+    call: int
+    visit: Visit
+    data: bytes
+
+
+class Ended(Message, frozen=True, tag=15):
+    """A client that the application has admitted is gone."""
+
+    peer: int
+    reason: str
+
+
+class Acknowledged(Message, frozen=True, tag=16):
+    """The arguments with which a client acknowledged an event; None if it did not."""
+
+    call: int
+    arguments: list[Any] | None
 
 
 class Invited(Message, frozen=True, tag=11):
@@ -219,11 +271,63 @@ class Invite(Message, frozen=True, tag=30):
 
 
 class Say(Message, frozen=True, tag=31):
-    """Send a message of the application to a peer; `data` is JSON text."""
+    """Send a message of the application to a peer."""
 
     peer: int
-    data: bytes
+    values: Spread
     event: str
+
+
+class Request(Message, frozen=True, tag=34):
+    """Send an event that a client acknowledges in these seconds; `Acknowledged` is the answer."""
+
+    call: int
+    peer: int
+    values: Spread
+    event: str
+    seconds: float
+
+
+class Handled(Message, frozen=True, tag=35):
+    """The handlers of the application, by namespace and event."""
+
+    events: list[tuple[str, str]]
+
+
+class Spread(Struct, frozen=True, array_like=True):
+    """One value, or the `several` arguments of an event of Socket.IO; those may have bytes."""
+
+    value: Any
+    several: bool
+
+    @classmethod
+    def of(cls, data: object) -> Spread:
+        """The data of a message; it has been checked."""
+        plain = msgspec.to_builtins(data, builtin_types=(bytes,), str_keys=True)
+        return cls(plain, isinstance(data, tuple))
+
+    @property
+    def data(self) -> Any:
+        """The data as the application gave it."""
+        return tuple(self.value) if self.several else self.value
+
+
+class Proof(Struct, frozen=True, array_like=True):
+    """An identity that the application has proved; see `auth.identity`."""
+
+    user: str
+    info: bytes
+    expires: float
+    token: bool
+    channels: list[str]
+
+
+class Admission(Struct, frozen=True, array_like=True):
+    """The answer of a `connect` handler, and the user and info that the client has by then."""
+
+    data: bytes
+    user: str
+    info: bytes
 
 
 class Commands(Message, frozen=True, tag=32):
@@ -253,9 +357,14 @@ FromFollower = (
     | Observes
     | Present
     | Invited
+    | Ask
+    | AskEvent
+    | Authenticate
+    | Ended
+    | Acknowledged
 )
-ToPeer = Push | End | Unsubscribe | Invite | Say | Commands | Prolong
-FromAuthor = Images | Row | Cleared | Published | Done | Answered | Failed | ToPeer
+ToPeer = Push | End | Unsubscribe | Invite | Say | Commands | Prolong | Request
+FromAuthor = Images | Row | Cleared | Published | Done | Answered | Failed | Handled | ToPeer
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -268,11 +377,10 @@ def frame(message: Message) -> bytes:
 
 def failed(call: int, error: PushServerError) -> Failed:
     """The message for an error of the package."""
-    attributes = {
-        name: value
-        for name, value in vars(error).items()
-        if isinstance(value, (str, int, float)) or value is None
-    }
+    attributes = {}
+    for name, value in vars(error).items():
+        with suppress(TypeError):
+            attributes[name] = msgspec.to_builtins(value, str_keys=True)
     return Failed(call, type(error).__name__, str(error), attributes)
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import msgspec
+
 from pushserver.auth.identity import Identity
-from pushserver.channels import jsontext
-from pushserver.channels.publication import Publication
+from pushserver.channels.names import check_event
+from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.cluster.calls import Calls
 from pushserver.cluster.messages import (
     Commands,
     End,
+    Ended,
     Entered,
     Gone,
     Invite,
@@ -20,14 +23,17 @@ from pushserver.cluster.messages import (
     Parted,
     Prolong,
     Push,
+    Request,
     Say,
+    Spread,
     Unsubscribe,
 )
 from pushserver.errors import LimitExceeded
 from pushserver.hub.audience import Audience, Outlet
 from pushserver.protocols import centrifuge
 from pushserver.protocols.formats import Format
-from pushserver.sessions.callbacks import USUAL, Answered, Broadcast, Invitation
+from pushserver.protocols.socketio import values
+from pushserver.sessions.callbacks import NO_CALLS, USUAL, Answered, Broadcast, Invitation
 from pushserver.sessions.node import Node
 from pushserver.sessions.visit import Visit
 
@@ -58,8 +64,10 @@ class RemotePeer:
         self.namespace = entered.namespace
         self.full_namespace = entered.full_namespace
         self.secret = entered.secret
-        self.visit = Visit(protocol=entered.protocol)
+        self.visit = entered.visit or Visit(protocol=entered.protocol)
         self.connected = False
+        self.asked = False
+        """Whether the application has admitted it, and does not know of its end."""
         self.update(entered)
 
     def update(self, entered: Entered) -> None:
@@ -81,23 +89,42 @@ class RemotePeer:
         self._calls.tell(Push(self.number, text))
 
     def identify(self, user: str, info: bytes) -> None:
-        raise RuntimeError("the user of a client is set in its connect handler, not later")
+        if self.connected:
+            raise RuntimeError("the user of a client is set in its connect handler, not later")
+        self.info = ClientInfo(self.info.client, user, info)
 
     def received(self, text: bytes) -> None:
         self._calls.tell(Commands(self.number, text))
 
     def broadcast(self, broadcast: Broadcast) -> None:
-        self._calls.tell(Say(self.number, broadcast.data, broadcast.event))
+        values = Spread(msgspec.json.decode(broadcast.data), False)
+        self._calls.tell(Say(self.number, values, broadcast.event))
 
     def sender(self, data: object, event: str) -> Callable[[], None]:
-        centrifuge.encode_message(data, event)
-        message = Say(self.number, jsontext.encode(data), event)
-        return partial(self._calls.tell, message)
+        return partial(self._calls.tell, Say(self.number, self._checked(data, event), event))
 
     def caller(
         self, data: object, event: str, answered: Answered, seconds: float
     ) -> Callable[[], None]:
-        raise RuntimeError("client.call does not work with workers yet")
+        if not self.full_namespace:
+            raise RuntimeError(NO_CALLS)
+        given = self._checked(data, event)
+
+        def call() -> None:
+            done = self._calls.call(lambda n: Request(n, self.number, given, event, seconds))
+            done.addCallbacks(answered, lambda _: answered(None))
+
+        return call
+
+    def _checked(self, data: object, event: str) -> Spread:
+        """The data for the link; raises InvalidData and InvalidName, as the session would."""
+        if self.full_namespace:
+            if event:
+                check_event(event)
+            values(data if isinstance(data, tuple) else (data,))
+        else:
+            centrifuge.encode_message(data, event)
+        return Spread.of(data)
 
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
         if channel not in self.audiences:
@@ -125,8 +152,10 @@ class RemotePeers:
         self._node = node
         self._calls = calls
         self._peers: dict[int, RemotePeer] = {}
+        # Those that are gone, until the application knows.
+        self._ending: dict[int, RemotePeer] = {}
 
-    def entered(self, message: Entered) -> None:
+    def entered(self, message: Entered) -> RemotePeer:
         """Add a peer, or take the facts that have changed."""
         peer = self._peers.get(message.peer)
         sessions = self._node.sessions
@@ -139,16 +168,34 @@ class RemotePeers:
         peer.update(message)
         if peer.is_reader:
             sessions.enter(peer)
-        else:
-            sessions.add(peer)
+            return peer
+        sessions.add(peer)
+        if message.is_admitted:
             sessions.identify(peer)
             peer.connected = True
+        return peer
+
+    def find(self, number: int) -> RemotePeer | None:
+        """The peer of this number."""
+        return self._peers.get(number)
 
     def gone(self, message: Gone) -> None:
         """Remove a peer, from its channels too."""
         peer = self._peers.pop(message.peer, None)
         if peer is not None:
+            if peer.asked:
+                self._ending[message.peer] = peer
             self._remove(peer)
+
+    def ended(self, message: Ended) -> None:
+        """Let the application know that a client is gone, which it had admitted."""
+        peer = self._ending.pop(message.peer, None) or self._peers.get(message.peer)
+        if peer is not None and peer.asked:
+            self._end(peer, message.reason)
+
+    def _end(self, peer: RemotePeer, reason: str) -> None:
+        peer.asked = False
+        self._node.handlers.disconnect(peer, reason)
 
     def joined(self, message: Joined) -> None:
         """Add a peer to a channel; one that the hub has no room for is not listed there."""
@@ -183,9 +230,12 @@ class RemotePeers:
 
     def lost(self) -> None:
         """The follower is gone, with all its peers."""
-        peers, self._peers = self._peers, {}
-        for peer in peers.values():
+        peers, self._peers = [*self._peers.values(), *self._ending.values()], {}
+        self._ending = {}
+        for peer in peers:
             self._remove(peer)
+            if peer.asked:
+                self._end(peer, "a process of the server is gone")
 
     def _remove(self, peer: RemotePeer) -> None:
         peer.connected = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any
@@ -12,6 +11,7 @@ import msgspec
 from pushserver.channels.publication import ClientInfo
 from pushserver.cluster.calls import Calls
 from pushserver.cluster.messages import (
+    Acknowledged,
     Commands,
     End,
     Entered,
@@ -24,6 +24,7 @@ from pushserver.cluster.messages import (
     Present,
     Prolong,
     Push,
+    Request,
     Say,
     ToPeer,
     Unsubscribe,
@@ -72,6 +73,14 @@ class Roster(Directory):
         super().leave(reader)
         self._forget(reader)
 
+    def arrived(self, session: ClientSession) -> int:
+        """A client asks to be admitted; return its number."""
+        return self._enter(session, is_admitted=False)
+
+    def number(self, session: ClientSession) -> int:
+        """The number of a client that has arrived."""
+        return self._numbers[session]
+
     def joined(self, channel: str, subscriber: Subscriber, chan_info: bytes) -> None:
         """A peer has subscribed; it may not be admitted yet."""
         number = self._numbers.get(subscriber)
@@ -107,15 +116,15 @@ class Roster(Directory):
         for number, channel in self._observed:
             self._calls.tell(Observes(number, channel, True))
 
-    def _enter(self, peer: Any) -> int:
+    def _enter(self, peer: Any, is_admitted: bool = True) -> int:
         number = self._numbers.get(peer)
         if number is None:
             number = self._numbers[peer] = next(self._next)
             self._peers[number] = peer
-        self._tell_entered(number, peer)
+        self._tell_entered(number, peer, is_admitted)
         return number
 
-    def _tell_entered(self, number: int, peer: Any) -> None:
+    def _tell_entered(self, number: int, peer: Any, is_admitted: bool = True) -> None:
         is_reader = not hasattr(peer, "secret")
         self._calls.tell(
             Entered(
@@ -127,6 +136,8 @@ class Roster(Directory):
                 "" if is_reader else peer.full_namespace,
                 "" if is_reader else peer.secret,
                 peer.identity.expires,
+                is_admitted,
+                None if is_admitted else peer.visit,
             )
         )
 
@@ -145,12 +156,14 @@ class Roster(Directory):
         peer = self._peers.get(message.peer)
         if isinstance(message, Invite):
             self._run(self._invite(peer, message))
+        elif isinstance(message, Request):
+            self._request(peer, message)
         elif peer is None:
             return
         elif isinstance(message, Push):
             peer.push(message.text)
         elif isinstance(message, Say):
-            peer.sender(json.loads(message.data), message.event)()
+            peer.sender(message.values.data, message.event)()
         elif isinstance(message, Commands):
             peer.received(message.text)
         elif isinstance(message, Unsubscribe):
@@ -160,6 +173,18 @@ class Roster(Directory):
         elif isinstance(message, End):
             end = peer.disconnect if hasattr(peer, "secret") else peer.end
             end(message.code, message.reason)
+
+    def _request(self, peer: ClientSession | None, message: Request) -> None:
+        def answered(arguments: list[Any] | None) -> None:
+            self._calls.tell(Acknowledged(message.call, arguments))
+
+        if peer is None:
+            answered(None)
+            return
+        try:
+            peer.caller(message.values.data, message.event, answered, message.seconds)()
+        except PushServerError:
+            answered(None)
 
     async def _invite(self, peer: ClientSession | None, message: Invite) -> None:
         failure = None

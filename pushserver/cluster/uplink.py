@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pushserver import __version__
 from pushserver.channels.publication import Draft, Receipt, content_bytes
 from pushserver.cluster.calls import Calls, Send
+from pushserver.cluster.handlers import RemoteHandlers
 from pushserver.cluster.messages import (
     Answered,
     Clear,
@@ -15,6 +16,7 @@ from pushserver.cluster.messages import (
     Failed,
     Follow,
     FromAuthor,
+    Handled,
     Hello,
     Images,
     Leave,
@@ -39,9 +41,10 @@ class Uplink:
     chan_info: Callable[[str, Subscriber], bytes]
     """The `chan_info` of a subscription here."""
 
-    def __init__(self, calls: Calls, roster: Roster) -> None:
+    def __init__(self, calls: Calls, roster: Roster, handlers: RemoteHandlers) -> None:
         self.calls = calls
         self._roster = roster
+        self._handlers = handlers
 
     # --- the link ---------------------------------------
 
@@ -74,6 +77,8 @@ class Uplink:
             self.calls.answer(message.call, None)
         elif isinstance(message, Answered):
             self.calls.answer(message.call, message.value)
+        elif isinstance(message, Handled):
+            self._handlers.handled(message)
         elif isinstance(message, Failed):
             self.calls.fail(message.call, error_of(message))
         else:

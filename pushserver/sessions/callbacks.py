@@ -43,6 +43,12 @@ Answered = Callable[[list[Any] | None], None]
 """Called with the arguments of an acknowledgement; None if none came."""
 
 
+NO_CALLS = (
+    "client.call needs a client of Socket.IO: the Centrifuge protocol has no"
+    " acknowledgements; send an event, and have the page answer by an event of its own"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Broadcast:
     """A message to many clients, encoded once for each format.

@@ -20,7 +20,7 @@ from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError
 from pushserver.protocols.formats import SessionFormat
 from pushserver.sessions.base import CLOSED, CLOSING, CONNECTING, GONE, NEW, OPEN, Transport
-from pushserver.sessions.callbacks import USUAL, Answered, Broadcast, Invitation
+from pushserver.sessions.callbacks import NO_CALLS, USUAL, Answered, Broadcast, Invitation
 from pushserver.sessions.command_queue import CommandQueue
 from pushserver.sessions.expiry import end_expired, plan, ttl
 from pushserver.sessions.node import Node
@@ -197,10 +197,7 @@ class Session(CommandQueue):
     def caller(
         self, data: object, event: str, answered: Answered, seconds: float
     ) -> Callable[[], None]:
-        raise RuntimeError(
-            "client.call needs a client of Socket.IO: the Centrifuge protocol has no"
-            " acknowledgements; send an event, and have the page answer by an event of its own"
-        )
+        raise RuntimeError(NO_CALLS)
 
     def message(self, data: bytes) -> None:
         """Send JSON text that is no publication; sent after the connect reply at the earliest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -12,12 +13,14 @@ from pushserver.channels.history import History
 from pushserver.channels.room import Room
 from pushserver.cluster.author import Author, FollowerLink
 from pushserver.cluster.calls import Calls
+from pushserver.cluster.handlers import RemoteHandlers
 from pushserver.cluster.messages import Frames, FromAuthor, FromFollower
 from pushserver.cluster.roster import RemotePresence, Roster
 from pushserver.cluster.uplink import Uplink
 from pushserver.hub.broker import Broker
 from pushserver.hub.follower import Follower
 from pushserver.hub.metrics import Metrics
+from pushserver.sessions.callbacks import Handlers
 from tests.unit.fakes.tools import Time, make_node
 
 MOST = 2**24
@@ -77,7 +80,8 @@ class Edge:
         self.time = time
         calls = Calls()
         roster = Roster(calls, run)
-        self.uplink = Uplink(calls, roster)
+        handlers = RemoteHandlers(calls, roster)
+        self.uplink = Uplink(calls, roster, handlers)
         history = History(lambda name: options, "none", room=room)
         self.follower = Follower(history, Metrics(), self.uplink, time.seconds)
         self.uplink.follower = self.follower
@@ -85,6 +89,7 @@ class Edge:
             time=time,
             broker=self.follower,
             run=run,
+            handlers=handlers,
             sessions=roster,
             make_presence=partial(RemotePresence, roster=roster, calls=calls),
         )
@@ -105,10 +110,23 @@ class Edge:
 
 
 class Cluster:
-    """An author and its followers; `options` are those of all channels."""
+    """An author and its followers; `options` are those of all channels.
 
-    def __init__(self, broker: Broker, options: ChannelOptions, time: Time, edges: int):
+    `handlers` is the application, with its `events` by namespace.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        options: ChannelOptions,
+        time: Time,
+        edges: int,
+        handlers: Handlers | None = None,
+        events: Iterable[tuple[str, str]] = (),
+    ):
         self.time = time
+        self.handlers = handlers
+        self.events = events
         self.edges = [Edge(options, time) for _ in range(edges)]
         self.restart(broker)
         for edge in self.edges:
@@ -119,8 +137,8 @@ class Cluster:
         """Replace the author by another process with this broker; all links end."""
         for edge in self.edges:
             edge.cut()
-        self.node = make_node(time=self.time, broker=broker)
-        self.author = Author(self.node)
+        self.node = make_node(time=self.time, broker=broker, run=run, handlers=self.handlers)
+        self.author = Author(self.node, self.events)
 
     def settle(self) -> None:
         """Let everything arrive that is under way, and deliver it."""
