@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from twisted.web.http_headers import Headers
 
 from pushserver.wsgi.answer import AHEAD_BYTES, PIECE, Answer, Disconnected, Memory
 from pushserver.wsgi.head import make_head
+from tests.unit.fakes.wsgi import WAIT_SECONDS
 
 HEAD = make_head("200 OK", [("Content-Type", "text/plain")])
 
@@ -118,6 +120,29 @@ class TestAClientThatDoesNotRead:
         bench.answer.resumeProducing()
         assert len(bench.request.written) == 2 + count
         assert bench.memory.bytes == 0
+
+    def test_lets_the_thread_wait_until_it_reads(self) -> None:
+        bench = Bench()
+        bench.fill()
+        waits, sent = threading.Event(), threading.Event()
+
+        class Watched(threading.Condition):
+            def wait(self, timeout: float | None = None) -> bool:
+                waits.set()
+                return super().wait(timeout)
+
+        def send() -> None:
+            bench.answer.send(None, b"b")
+            sent.set()
+
+        bench.answer._changed = Watched()
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        assert waits.wait(WAIT_SECONDS)
+        assert not sent.is_set()
+        bench.answer.resumeProducing()
+        thread.join(WAIT_SECONDS)
+        assert sent.is_set()
 
     def test_gets_the_end_after_them(self) -> None:
         bench = Bench()

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from pushserver import PushServer
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
 from pushserver.config.settings import Server as ServerSection
 from pushserver.resources.pages import asset_folder
+from pushserver.testing import TestServer
 from pushserver.web.site import HEADERS
 from pushserver.wsgi.interface import Environ
 from tests.unit.fakes.web import Trouble
@@ -89,6 +91,21 @@ def answering(*pieces: bytes, status: str = OK, headers: Any = TEXT) -> WsgiServ
         return pieces
 
     return WsgiServer(application)
+
+
+def test_view_publishes_in_a_test_server() -> None:
+    web = Flask("shop", static_folder=None)
+    push = PushServer(wsgi=web)
+
+    @web.post("/orders")
+    def order() -> dict[str, int]:
+        return {"offset": push.publish("orders", "tea").offset}
+
+    with TestServer(push) as server:
+        client = server.connect()
+        client.subscribe("orders")
+        assert web.test_client().post("/orders").json == {"offset": 1}
+        assert [publication.data for publication in client.publications] == ["tea"]
 
 
 class TestAnswers:

@@ -164,6 +164,37 @@ def test_a_request_whose_client_left_in_it_ends_without_an_error(trouble: Troubl
     assert trouble == []
 
 
+def test_a_body_can_be_read_after_its_client_has_left(trouble: Trouble) -> None:
+    begun, gone = threading.Event(), threading.Event()
+    bodies: list[bytes] = []
+
+    def application(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        begun.set()
+        assert gone.wait(SECONDS)
+        bodies.append(environ["wsgi.input"].read())
+        start_response(OK, [])
+        return []
+
+    server = WsgiServer(application)
+    line = server.open("/", "POST", b"abc")
+    assert begun.wait(SECONDS)
+    line.vanish()
+    gone.set()
+    server.until(lambda: server.idle)
+    assert bodies == [b"abc"]
+    assert trouble == []
+
+
+def test_an_answer_may_take_longer_than_a_request() -> None:
+    office = Office()
+    [line] = office.occupy(1)
+    office.server.clock.pump([10] * 12)
+    assert not line.lost
+    office.end()
+    office.server.until(lambda: office.server.idle)
+    assert line.response().body == b"/slow"
+
+
 def test_a_body_that_comes_slowly_has_no_thread() -> None:
     office = Office(threads=1)
     line = office.server.connect()
