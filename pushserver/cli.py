@@ -134,7 +134,7 @@ def _read_key(options: Any) -> None:
     if path is None:
         return
     try:
-        options.key = read_secret(path)
+        options.key = read_secret(path, or_pipe=True)
     except ValueError as error:
         raise CommandFailed(f"--api-key-file {error}") from None
 

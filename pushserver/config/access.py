@@ -1,9 +1,9 @@
-"""Warnings about rules that nobody can satisfy, and about proxies that everybody can be."""
+"""Warnings about rules that nobody can satisfy, and about addresses that let everybody in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from ipaddress import IPv6Network, ip_network
+from collections.abc import Collection, Iterator, Mapping
+from ipaddress import IPv6Network, ip_address, ip_network
 from typing import Any
 
 from pushserver.config.settings import Auth, Config
@@ -24,12 +24,24 @@ def access_warnings(config: Config, application: bool) -> Iterator[str]:
             "set auth.token_secret or another key of tokens, or run an application with"
             " authenticate or connect"
         )
-        for setting in _rules_of_users(config):
+        for setting in _rules(config, _BY_IDENTITY):
             yield f"{setting} is for users, and nothing says who a peer is: {remedy}"
         if config.auth.personal_channels:
             yield f"auth.personal_channels needs users, and nothing says who a peer is: {remedy}"
         if config.auth.closed and not (config.auth.keys or config.auth.api_keys):
             yield f"auth.closed is set, and there is neither a key nor a token: {remedy}"
+    if not application:
+        for setting in _rules(config, ("handler",)):
+            yield (
+                f"{setting} lets an application decide, and without one nobody may: run one with"
+                " --app, or set another rule"
+            )
+    if _is_reachable(config.server.metrics_listen):
+        yield (
+            f"server.metrics_listen: {config.server.metrics_listen} may be reached from other"
+            " machines, and /metrics asks for no key there: expected an address of loopback or of"
+            " your own network"
+        )
     for text in config.server.trusted_proxies:
         if _is_wide(text):
             yield (
@@ -42,7 +54,8 @@ def _has_tokens(auth: Auth) -> bool:
     return bool(auth.token_secret or auth.token_keys or auth.jwks_file or auth.jwks_url)
 
 
-def _rules_of_users(config: Config) -> Iterator[str]:
+def _rules(config: Config, wanted: Collection[str]) -> Iterator[str]:
+    """The settings that have one of these rules."""
     defaults = {action: getattr(config.defaults, action) for action in _ACTIONS}
     tables: list[tuple[str, Mapping[str, Any]]] = [("defaults", defaults)]
     tables += [(f"namespaces.{name}", options) for name, options in config.namespaces.items()]
@@ -50,8 +63,27 @@ def _rules_of_users(config: Config) -> Iterator[str]:
     for name, options in tables:
         for action in _ACTIONS:
             rule = options.get(action)
-            if rule in _BY_IDENTITY:
+            if rule in wanted:
                 yield f'{name}.{action} = "{rule}"'
+
+
+def _is_reachable(listen: str) -> bool:
+    """Whether an address to listen on is of TCP, and neither of loopback nor a private one."""
+    if not listen or listen.isdigit() or listen.startswith(("unix:", "systemd:")):
+        return False
+    plain = listen.replace("\\:", ":")
+    interface = plain.partition("interface=")[2]
+    if not interface and ":" in plain and not plain.startswith(("tcp:", "tcp6:", "ssl:")):
+        interface = plain.rpartition(":")[0]
+    host = interface.strip("[]")
+    if host == "localhost":
+        return False
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        # A name, or all addresses of the machine.
+        return True
+    return address.is_unspecified or not address.is_private
 
 
 def _is_wide(text: str) -> bool:

@@ -206,8 +206,8 @@ def warnings(
     """A line for each dubious setting of a valid configuration.
 
     These are variables PUSHSERVER_... that set nothing, weak API keys and secrets, and files of
-    them that all users can read; rules that need users, unless an `application` may know them; and
-    trusted proxies in the public internet.
+    them that all users can read; rules that need users or a handler, unless there is an
+    `application`; trusted proxies in the public internet; and metrics that others may read.
     """
     foreign = config.server.foreign_variables
     yield from variables.unknown(environment, _known_keys(types), foreign)

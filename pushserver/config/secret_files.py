@@ -24,12 +24,12 @@ CREDENTIALS = "CREDENTIALS_DIRECTORY"
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 
 
-def read_secret(path: str) -> str:
+def read_secret(path: str, or_pipe: bool = False) -> str:
     """The text of a file, without white space at its ends.
 
     Raises ValueError with the path, and never with a part of the text.
     """
-    content = read_file(path, MAX_SECRET_BYTES)
+    content = read_file(path, MAX_SECRET_BYTES, or_pipe)
     try:
         text = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
@@ -39,10 +39,16 @@ def read_secret(path: str) -> str:
     return text
 
 
-def read_file(path: str, max_bytes: int) -> bytes:
-    """The content of a file; raises ValueError with the path, also for a longer file."""
+def read_file(path: str, max_bytes: int, or_pipe: bool = False) -> bytes:
+    """The content of a file; raises ValueError with the path, also for a longer file.
+
+    `or_pipe`: read a pipe or a device too, until its end. A server must not wait for one, and could
+    not read it again.
+    """
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb", opener=None if or_pipe else _at_once) as file:
+            if not or_pipe and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("expected a regular file")
             content = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:
         # A path with a NUL character is a ValueError.
@@ -51,6 +57,11 @@ def read_file(path: str, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise ValueError(f"{path!r:.300}: expected at most {max_bytes} bytes")
     return content
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file, also a pipe that nobody writes to."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def credential_file(name: str, environment: Mapping[str, str]) -> str:

@@ -182,7 +182,14 @@ def make(
         with_pages(config, file_of(config.server.wsgi))
     beside = "" if app is None or not private else os.path.dirname(os.path.abspath(private))
     service = build(config, reactor, types=types, app=app, shortcuts=on, beside=beside, wsgi=wsgi)
-    service.live.allow(load)
+
+    def load_again() -> Config:
+        path = options["config"]
+        if path and os.path.exists(path) and not os.path.isfile(path):
+            raise StartFailed(f"{path}: a pipe cannot be read again, expected a regular file")
+        return load()
+
+    service.live.allow(load_again)
     if options.parent is not None:
         service.observer = daemon_observer(
             config.log, environment, options.parent, reactor, service.levels

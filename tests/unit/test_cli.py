@@ -150,6 +150,14 @@ class TestPublish:
         assert main(arguments) == 0
         assert published == [("http://localhost:8080", "a", 1, "message", "s3cret")]
 
+    def test_takes_the_key_from_a_pipe(self, published: Published) -> None:
+        reader, writer = os.pipe()
+        os.write(writer, b"s3cret\n")
+        os.close(writer)
+        assert main(["publish", "--api-key-file", f"/dev/fd/{reader}", "a", "1"]) == 0
+        os.close(reader)
+        assert [row[-1] for row in published] == ["s3cret"]
+
     def test_prefers_the_file_of_a_key_to_the_environment(
         self, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -720,6 +728,30 @@ class TestCheckConfig:
         path.write_text("[limits]\nbody_bytes = 5")
         assert main(["check-config", str(path)]) == 0
         assert capsys.readouterr().out == f"{path}: good\n"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '[auth.keys.a]\nfile = "{}"',
+            '[[auth.token_keys]]\nkid = "a"\nalgorithm = "HS256"\nfile = "{}"',
+            '[auth]\njwks_file = "{}"',
+        ],
+    )
+    @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+    def test_a_secret_that_is_no_file_is_reported_at_once(
+        self, tmp_path: Path, capsys: Capture, text: str, kind: str
+    ) -> None:
+        secret = Path("/dev/zero") if kind == "device" else tmp_path / "secret"
+        if kind == "pipe":
+            os.mkfifo(secret)
+        elif kind == "folder":
+            secret.mkdir()
+        path = tmp_path / "push.toml"
+        path.write_text(text.format(secret))
+        assert main(["check-config", str(path)]) == 1
+        error = capsys.readouterr().err
+        assert str(secret) in error
+        assert ("Is a directory" if kind == "folder" else "expected a regular file") in error
 
     @pytest.mark.parametrize(
         ("text", "problem"),

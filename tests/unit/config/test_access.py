@@ -1,4 +1,4 @@
-"""Warnings about rules that nobody can satisfy, and about proxies that everybody can be."""
+"""Warnings about rules that nobody can satisfy, and about addresses that let everybody in."""
 
 from __future__ import annotations
 
@@ -31,9 +31,63 @@ def test_a_rule_for_users_needs_a_way_to_know_them(text: str) -> None:
     assert lines(SECRET + text) == []
 
 
-@pytest.mark.parametrize("rule", ["anyone", "key", "handler", "nobody"])
+@pytest.mark.parametrize("rule", ["anyone", "key", "nobody"])
 def test_other_rules_need_none(rule: str) -> None:
     assert lines(f'[defaults]\npublish = "{rule}"') == []
+
+
+@pytest.mark.parametrize(
+    ("table", "setting"),
+    [
+        ("defaults", 'defaults.publish = "handler"'),
+        ("namespaces.chat", 'namespaces.chat.publish = "handler"'),
+        ('channels."chat:1"', 'channels.chat:1.publish = "handler"'),
+    ],
+)
+def test_a_rule_for_handlers_needs_an_application(table: str, setting: str) -> None:
+    text = f'[{table}]\npublish = "handler"'
+    [line] = lines(text)
+    assert line.startswith(f"{setting} lets an application decide, and without one nobody may")
+    assert lines(SECRET + text) == [line]
+    assert lines(text, application=True) == []
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "0.0.0.0:9102",
+        "[::]:9102",
+        "9.9.9.9:9102",
+        "push.example:9102",
+        "tcp:9102",
+        "tcp:9102:interface=0.0.0.0",
+        "tcp6:9102:interface=\\\\:\\\\:",
+    ],
+)
+def test_metrics_that_other_machines_may_read_are_told(listen: str) -> None:
+    [line] = lines(f'[server]\nmetrics_listen = "{listen}"')
+    assert line.startswith("server.metrics_listen: ")
+    assert "/metrics asks for no key there" in line
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "9102",
+        "127.0.0.1:9102",
+        "[::1]:9102",
+        "localhost:9102",
+        "10.0.0.5:9102",
+        "[fd00::5]:9102",
+        "[fe80::1%eth0]:9102",
+        "tcp:9102:interface=127.0.0.1",
+        "tcp6:9102:interface=\\\\:\\\\:1",
+        "unix:/run/metrics.sock",
+        "systemd:metrics",
+    ],
+)
+def test_metrics_of_loopback_and_of_private_networks_are_not(listen: str) -> None:
+    assert lines(f'[server]\nmetrics_listen = "{listen}"') == []
 
 
 def test_personal_channels_need_users() -> None:

@@ -123,7 +123,7 @@ class TestKeys:
             ('[auth]\njwks_url = "https://id.example/a b"', "expected a URL of https"),
             ('[auth]\njwks_url = "https://id.example/"\njwks_file = "a"', "got both"),
             ('[auth]\njwks_file = "/nowhere"', "auth.jwks_file: '/nowhere': No such file"),
-            ('[auth]\njwks_file = "/dev/null"', "auth.jwks_file: not JSON"),
+            ('[auth]\njwks_file = "/dev/null"', "auth.jwks_file: '/dev/null': expected a reg"),
             ('[auth]\ntoken_leeway_seconds = -1', "auth.token_leeway_seconds: "),
             ('[auth]\ntoken_audience = "push"', "auth.token_audience: "),
             ('[auth]\ntoken_user_claim = ""', "auth.token_user_claim: "),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -128,6 +129,19 @@ def test_error_in_the_file_names_the_key(tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match="body_byte") as failed:
         configure(parsed("-c", str(path)), {})
     assert str(path) in str(failed.value)
+
+
+def test_pipe_is_read_at_the_start_alone(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b'[server]\nfront_channel = "a"\n')
+    os.close(writer)
+    service = make(parsed("--config", f"/dev/fd/{reader}"), {}, memory_reactor())
+    load = service.live.load
+    assert load is not None
+    # Nothing is left in it, which would be a configuration without a key.
+    with pytest.raises(StartFailed, match="a pipe cannot be read again"):
+        load()
+    os.close(reader)
 
 
 def test_unreadable_file_ends_the_start(tmp_path: Path) -> None:
