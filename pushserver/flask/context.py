@@ -39,6 +39,7 @@ def request_of(
     session = member.session if fork else None
     with RequestContext(app, _fresh(member.environ), session=session):
         request: Any = flask.request
+        request.client = member.client
         request.sid = member.sid
         request.namespace = member.namespace
         request.event = {"message": event, "args": arguments}

@@ -30,6 +30,7 @@ from pushserver.flask.namespace import Namespace
 from pushserver.flask.running import run, say_where
 from pushserver.flask.sending import Sending
 from pushserver.flask.server import Arguments, FlaskServer
+from pushserver.flask.server_methods import ServerMethods
 from pushserver.protocols.socketio import values
 from pushserver.sessions.callbacks import Invitation
 
@@ -82,12 +83,9 @@ class SocketIO(Sending, Adapter):
         return self._push
 
     @property
-    def server(self) -> Any:
-        """Raises AttributeError."""
-        raise AttributeError(
-            "socketio.server is the server of python-socketio, and there is none here: use the"
-            " methods of SocketIO, such as enter_room, and socketio.push"
-        )
+    def server(self) -> ServerMethods:
+        """Some methods of python-socketio's server, by their old place."""
+        return ServerMethods(self)
 
     def _adjust(self, config: Config) -> Config:
         config = self.options.adjust(config)

@@ -26,10 +26,10 @@ class Program:
     def client(self, namespace: str = "/", **options: Any) -> Any:
         return self.socketio.test_client(self.app, namespace, **options)
 
-    def raw(self, *namespaces: str, visit: Visit | None = None) -> IoClient:
+    def raw(self, *namespaces: str, visit: Visit | None = None, **more: Any) -> IoClient:
         """A client that shows each packet; needs one of `client` before it."""
         node = self.socketio.testing.service.node
-        return IoClient(node, *namespaces, visit=visit or Visit("127.0.0.1", "socketio"))
+        return IoClient(node, *namespaces, visit=visit or Visit("127.0.0.1", "socketio"), **more)
 
     def close(self) -> None:
         if self.socketio.testing is not None:

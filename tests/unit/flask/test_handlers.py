@@ -275,6 +275,16 @@ class TestContext:
         assert program.calls[5] == ("program", False, sid)
         assert program.calls[4][1] == {"message": "e", "args": ()}
 
+    def test_client_is_that_of_pushserver(self, program: Program) -> None:
+        @program.socketio.on("connect")
+        def connect() -> None:
+            request.client.user = "ada"
+
+        client = program.client()
+        assert [one.user for one in program.socketio.push.clients] == ["ada"]
+        program.socketio.push.disconnect("ada")
+        assert not client.is_connected()
+
     def test_session_is_a_copy_for_each_namespace_of_each_client(self, program: Program) -> None:
         @program.app.route("/login")
         def login() -> str:

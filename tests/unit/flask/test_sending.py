@@ -11,6 +11,8 @@ import flask
 import pytest
 from flask import Flask
 
+from pushserver.config.settings import Config
+from pushserver.config.settings import SocketIO as Settings
 from pushserver.errors import LimitExceeded, Unavailable
 from pushserver.flask import (
     SocketIO,
@@ -24,8 +26,10 @@ from pushserver.flask import (
     send,
 )
 from pushserver.flask.members import MAX_ROOMS, channel_of
-from pushserver.testing import ServerError
+from pushserver.flask.server_methods import METHODS
+from pushserver.testing import ServerError, TestServer
 from tests.unit.fakes.flask_program import Program
+from tests.unit.fakes.socketio import event
 from tests.unit.fakes.web import Server, Trouble
 
 # With the attributes of a handler.
@@ -184,6 +188,18 @@ class TestRooms:
         assert not crowd.clients[0].is_connected()
         assert crowd.clients[0].is_connected("/a")
 
+    def test_server_has_the_methods_that_programs_call(self, crowd: Crowd) -> None:
+        server, sid = crowd.program.socketio.server, crowd.sids[0]
+        server.enter_room(sid, "r")
+        assert server.rooms(sid) == [sid, "r"]
+        environ = server.get_environ(sid)
+        assert environ is not None
+        assert environ["PATH_INFO"] == "/socket.io/"
+        server.disconnect(sid)
+        assert not crowd.clients[0].is_connected()
+        for name in METHODS:
+            assert callable(getattr(server, name))
+
     def test_rooms_end_with_their_clients(self, crowd: Crowd) -> None:
         crowd.enter("r", 0, 1)
         crowd.clients[0].disconnect()
@@ -274,6 +290,30 @@ def test_late_client_gets_the_last_broadcasts_if_the_program_says_so(
         for number in range(3):
             program.socketio.emit("e", number)
         assert names(program.client()) == [("e", number) for number in range(3 - initial, 3)]
+
+
+def test_client_that_returns_gets_the_broadcasts_that_it_missed(program: Program) -> None:
+    program.socketio.on("x", namespace="/a")(lambda: None)
+    config = Config(sources={}, socketio=Settings(recovery=True))
+    push = program.socketio.push
+    with TestServer(push, push.adjust(config)) as server:
+        program.socketio.testing = server
+        raw = program.raw(recovers=True)
+        with server.reactor.lock:
+            [answer] = raw.say("40/a,")
+        pid = json.loads(answer.removeprefix("40/a,"))["pid"]
+        program.socketio.emit("e", 1, namespace="/a")
+        [line] = raw.take()
+        _, _, offset = event(line, "/a")
+        with server.reactor.lock:
+            raw.leave()
+        for data in (2, (), (3, "c")):
+            program.socketio.emit("e", data, namespace="/a")
+        again = program.raw(recovers=True)
+        with server.reactor.lock:
+            lines = again.say(f"40/a,{json.dumps({'pid': pid, 'offset': offset})}")
+        assert json.loads(lines[0].removeprefix("40/a,"))["pid"] == pid
+        assert [event(line, "/a")[1:-1] for line in lines[1:]] == [[2], [], [3, "c"]]
 
 
 class TestCallbacks:
@@ -414,8 +454,10 @@ class TestOutside:
         socketio.emit("e", callback=print)
         socketio.close_room("r")
         assert socketio.rooms("nobody") == []
-        with pytest.raises(AttributeError, match="python-socketio"):
-            socketio.server.emit("e")
+        socketio.server.emit("e", 1)
+        assert socketio.server.get_environ("nobody") is None
+        with pytest.raises(AttributeError, match="has no 'manager'"):
+            _ = socketio.server.manager
 
     def test_stopping_server_drops_events_and_other_causes_are_raised(
         self, program: Program, monkeypatch: pytest.MonkeyPatch, trouble: Trouble
