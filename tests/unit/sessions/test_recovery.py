@@ -70,6 +70,20 @@ class Page:
         return seen
 
 
+@pytest.mark.parametrize("recovers", [False, True])
+def test_all_clients_of_a_namespace_get_the_same_bytes(recovers: bool) -> None:
+    node = make_node(RECENT)
+    clients = [IoClient(node, "/a", recovers=recovers) for _ in range(3)]
+    for one in clients:
+        one.take()
+    publish(node, "a", {"n": 1})
+    frames = [one.transport.frames for one in clients]
+    # One object: encoded once, however many clients there are.
+    assert len({id(frame) for sent in frames for frame in sent}) == 1
+    assert all(len(sent) == 1 for sent in frames)
+    assert (b':1"]' in frames[0][0]) == recovers
+
+
 class TestAClientThatReturns:
     def test_gets_exactly_the_publications_that_it_missed(self) -> None:
         node = make_node(RECENT)
