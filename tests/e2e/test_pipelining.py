@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import parse_headers
@@ -21,7 +20,9 @@ from tests.e2e.test_fanout import serving_everywhere
 PIECES = 100
 PIECE_BYTES = 9_900
 SMALL = 9
-MOST_MIB = 64
+MOST_MIB = 16
+ROUNDS = 100
+"""Requests of another client, each with a turn in which the server could make more answers."""
 
 
 def resident(server: Server) -> float:
@@ -57,7 +58,7 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
     assert file.readline() == b"\r\n"
 
 
-@pytest.mark.parametrize(("port", "count"), [("plain", 160), ("unix", 100), ("tls", 100)])
+@pytest.mark.parametrize(("port", "count"), [("plain", 50), ("unix", 40), ("tls", 40)])
 def test_requests_in_one_piece_take_the_memory_of_one_and_are_answered_in_order(
     tmp_path: Path, port: str, count: int
 ) -> None:
@@ -70,11 +71,11 @@ def test_requests_in_one_piece_take_the_memory_of_one_and_are_answered_in_order(
         with closing(ports[port](4_096)) as connection:
             connection.settimeout(PATIENCE)
             connection.sendall((request("big") + request("small?last=1") * SMALL) * count)
-            until = time.monotonic() + 2
-            while time.monotonic() < until:
-                # Other clients get answers meanwhile.
+            for _ in range(ROUNDS):
                 assert history(server, "other")["offset"] == 0
                 assert resident(server) < before + MOST_MIB
+            # The rest need not take longer than it must.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             answers = bodies(connection)
             for _ in range(count):
                 big = next(answers)
