@@ -132,6 +132,7 @@ _SHAPED = {
     "milliseconds": (r'"time":[0-9]{13}\b', r'"time":[0-9]{13}'),
     "seconds": (r'"time":[0-9]{10}\.[0-9]+', r'"time":[0-9]{10}(\.[0-9]{1,3})?'),
     "date": (r"^Date: .*", r"Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT"),
+    "file": (r"\?v=[0-9a-f]{12}", r"\?v=[0-9a-f]{12}"),
     "length": (r"^Content-Length: \d+", r"Content-Length: \d+"),
     "retry": (r"^retry: [0-9]+", r"retry: (?:[123][0-9]{3}|4000)"),
     "version": (r"pushserver [0-9][0-9a-z.]*", r"pushserver [0-9][0-9a-z.]*"),
