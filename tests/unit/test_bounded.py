@@ -215,6 +215,7 @@ BOUNDS = {
     "sessions.replay_cache.Replays._encoded": "MOST_BYTES, names and all",
     "server.service.PushService._clocks": STARTED,
     "server.running_sources.RunningSources._ending": "those of the reloads in `stop_seconds`",
+    "server.links.AuthorPort._links": "the processes of the server",
     "server.ports.Ports._listeners": STARTED,
     "server.ports.Ports._metrics_listeners": STARTED,
     "server.ports.Ports.sites": STARTED,

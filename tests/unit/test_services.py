@@ -13,13 +13,16 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 
 import pushserver
 from pushserver import PushServer
 from pushserver.app.dispatch import Dispatcher
 from pushserver.app.service import AppService
+from pushserver.cluster.author import Author
 from pushserver.errors import StartFailed
 from pushserver.server.jwks import PublishedKeys, Schedule
+from pushserver.server.links import AuthorPort, UplinkService
 from pushserver.server.listener import Listener
 from pushserver.server.ports import Ports
 from pushserver.server.reloading import Reloader, Retrier, Watched
@@ -31,7 +34,7 @@ from pushserver.store.service import Storage
 from pushserver.testing.reactor import InlinePool
 from tests.unit.fakes.reactors import LifeCycle
 from tests.unit.fakes.source_tools import Script, SourceBench
-from tests.unit.fakes.tools import Time, make_node
+from tests.unit.fakes.tools import Time, drive, make_node
 from tests.unit.fakes.web import Server, Socket, Trouble
 
 End = Callable[[], object]
@@ -181,6 +184,16 @@ def watchdog() -> tuple[Service, End]:
     return Watchdog(make_node(), lambda: "", cast(Any, Clock()), environment), nothing
 
 
+def author_port() -> tuple[Service, End]:
+    reactor: Any = MemoryReactorClock()
+    return AuthorPort(Author(make_node()), "/run/link", reactor, drive), nothing
+
+
+def uplink_service() -> tuple[Service, End]:
+    reactor: Any = MemoryReactorClock()
+    return UplinkService(cast(Any, object()), "/run/link", reactor), nothing
+
+
 MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     Listener: listener,
     Ports: ports,
@@ -192,8 +205,11 @@ MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     Retrier: retrier,
     PublishedKeys: published_keys,
     Watchdog: watchdog,
+    AuthorPort: author_port,
+    UplinkService: uplink_service,
 }
-SLOW = [s for s in MAKERS if s not in (Reloader, Retrier, PublishedKeys, Watchdog)]
+AT_ONCE = (Reloader, Retrier, PublishedKeys, Watchdog, AuthorPort, UplinkService)
+SLOW = [service for service in MAKERS if service not in AT_ONCE]
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,138 @@
+"""The services of the links between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.cluster.author import Author
+from pushserver.server.links import AGAIN_SECONDS, MODE, AuthorPort, UplinkService
+from tests.unit.fakes.cluster import Edge, run
+from tests.unit.fakes.tools import Time, Watcher, make_broker, make_node, publish
+from tests.unit.fakes.web import Log, Trouble
+
+OPTIONS = ChannelOptions()
+
+
+class World:
+    """An author's port and a follower's service on one reactor, which connects them on request."""
+
+    def __init__(self) -> None:
+        time = Time()
+        self.node = make_node(time=time, broker=make_broker(OPTIONS, time=time), run=run)
+        self.reactor: Any = MemoryReactorClock()
+        self.port = AuthorPort(Author(self.node), "/run/link", self.reactor, run)
+        self.edge = Edge(OPTIONS, time)
+        self.service = UplinkService(self.edge.uplink, "/run/link", self.reactor)
+        self.ends: list[tuple[Any, StringTransport]] = []
+
+    def connect(self) -> None:
+        """Accept the last attempt of the follower to connect."""
+        path, client, *_ = self.reactor.unixClients[-1]
+        assert path == "/run/link"
+        (listening,) = self.reactor.unixServers
+        server = listening[1]
+        protocols = [factory.buildProtocol(None) for factory in (client, server)]
+        self.ends = [(protocol, StringTransport()) for protocol in protocols]
+        for protocol, transport in self.ends:
+            transport.abortConnection = self.cut  # type: ignore[method-assign]
+            protocol.makeConnection(transport)
+        self.pump()
+
+    def pump(self) -> None:
+        """Carry the bytes of both ends to the other, until there are none."""
+        while any(transport.value() for _, transport in self.ends):
+            for (_, here), (there, _) in (self.ends, self.ends[::-1]):
+                data = here.value()
+                here.clear()
+                if data:
+                    there.dataReceived(data)
+
+    def cut(self) -> None:
+        ends, self.ends = self.ends, []
+        for protocol, _ in ends:
+            protocol.connectionLost(Failure(ConnectionDone()))
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    with Log():
+        world.port.startService()
+        world.service.startService()
+        yield world
+
+
+def attempts(world: World) -> int:
+    return len(world.reactor.unixClients)
+
+
+def test_socket_is_for_the_user_of_the_server(world: World) -> None:
+    ((_, _, _, mode, _),) = world.reactor.unixServers
+    assert mode == MODE == 0o600
+
+
+def test_follower_is_linked_to_its_author(world: World) -> None:
+    world.connect()
+    assert len(world.port) == 1
+    watcher = Watcher()
+    Deferred.fromCoroutine(world.edge.node.hub.subscribe(watcher, "numbers", None, 0))
+    world.pump()
+    publish(world.node)
+    world.pump()
+    assert watcher.offsets == [1]
+
+
+def test_follower_connects_again_until_its_author_is_back(world: World, trouble: Trouble) -> None:
+    world.connect()
+    world.cut()
+    assert len(world.port) == 0
+    assert trouble.take() == ["the main process is away"]
+    for _ in range(3):
+        before = attempts(world)
+        world.reactor.advance(AGAIN_SECONDS)
+        assert attempts(world) == before + 1
+        world.reactor.unixClients[-1][1].clientConnectionFailed(None, None)
+    world.reactor.advance(AGAIN_SECONDS)
+    world.connect()
+    assert len(world.port) == 1
+
+
+@pytest.mark.parametrize("state", ["linked", "waiting", "failed"])
+def test_stopped_follower_does_not_connect_again(
+    world: World, trouble: Trouble, state: str
+) -> None:
+    if state == "linked":
+        world.connect()
+    elif state == "failed":
+        world.reactor.unixClients[-1][1].clientConnectionFailed(None, None)
+    world.service.stopService()
+    before = attempts(world)
+    if state == "waiting":
+        world.reactor.unixClients[-1][1].clientConnectionFailed(None, None)
+    world.reactor.advance(10)
+    assert attempts(world) == before
+    assert len(world.port) == 0
+    assert trouble.take() == []
+
+
+def test_stopped_author_ends_its_links(world: World, trouble: Trouble) -> None:
+    world.connect()
+    world.port.stopService()
+    world.port.stopService()
+    assert len(world.port) == 0
+    assert world.ends == []
+    assert len(trouble.take()) == 1
+
+
+def test_port_that_never_started_stops(tmp_path: Path) -> None:
+    world = World()
+    assert world.port.stopService().called
