@@ -27,6 +27,7 @@ from twisted.python.logfile import LogFile
 from zope.interface import implementer, provider
 
 from pushserver.config.settings import Log
+from pushserver.errors import StartFailed
 from pushserver.usercode.reactor import Reactor
 
 TEXT_CHARACTERS = 4_000
@@ -246,9 +247,13 @@ def _log_file(name: str, reactor: Reactor) -> LogFile:
     """The file of `--logfile`; SIGUSR1 rotates it, as with twistd's own observer.
 
     If another program, such as logrotate, has moved the file, SIGUSR1 opens it again under its
-    name. From then on, the server does not rotate it by itself.
+    name. From then on, the server does not rotate it by itself. Raises StartFailed.
     """
-    file: LogFile = LogFile.fromFullPath(name)
+    try:
+        file: LogFile = LogFile.fromFullPath(name)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StartFailed(f"--logfile {name}: {reason}") from None
 
     def rotate(*_: object) -> None:
         reactor.callFromThread(_rotate, file)

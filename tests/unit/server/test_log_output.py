@@ -19,6 +19,7 @@ from twisted.python.logfile import LogFile
 
 import pushserver
 from pushserver.config.settings import LOG_PARTS, Config, Log
+from pushserver.errors import StartFailed
 from pushserver.server import log_output
 from pushserver.server.build import build
 from pushserver.server.log_output import (
@@ -287,6 +288,22 @@ class TestTheForm:
         assert len(rotated) == 1
         for file in opened:
             file.close()
+
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            ("missing/push.log", "No such file or directory"),
+            ("", "Is a directory"),
+            ("file/push.log", "Not a directory"),
+        ],
+    )
+    def test_a_file_that_cannot_be_written_ends_the_start(
+        self, tmp_path: Path, name: str, reason: str
+    ) -> None:
+        (tmp_path / "file").touch()
+        path = str(tmp_path / name) if name else str(tmp_path)
+        with pytest.raises(StartFailed, match=f"--logfile {path}: {reason}"):
+            daemon_observer(Log(), {}, {"logfile": path}, memory_reactor())
 
     @pytest.mark.parametrize("created", [False, True])
     def test_a_file_that_was_moved_is_opened_again(self, tmp_path: Path, created: bool) -> None:
