@@ -27,6 +27,7 @@ from pushserver.subscribing import subscribe
 from pushserver.token_command import add_token_commands
 from pushserver.top_command import add_top_command
 from pushserver.unit_command import add_unit_commands
+from pushserver.usercode.hangup import take_early
 
 DEFAULT_URL = "http://localhost:8080"
 # As Python 3.14 has it; before, argparse takes -1e-5 for an option.
@@ -268,6 +269,7 @@ def _add_serve(commands: Any) -> None:
 
 
 def _serve(options: Any, out: TextIO) -> None:
+    take_early()
     # Imported here: the other commands need no Twisted, which takes time to import.
     from pushserver.server.foreground import end_by, serve
     from pushserver.server.options import Options

@@ -17,6 +17,7 @@ from typing import Any
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
+from pushserver.usercode.hangup import Early, has_terminal
 from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.usercode.reactor import Reactor
 
@@ -41,15 +42,6 @@ def name_of(number: int) -> str:
     with suppress(ValueError):
         return signal.Signals(number).name
     return f"SIGRTMIN+{number - signal.SIGRTMIN}"
-
-
-def has_terminal() -> bool:
-    """Whether the process has a terminal that still exists."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 def install(reactor: Reactor, monotonic: Callable[[], float]) -> SignalHandlers | None:
@@ -113,7 +105,8 @@ class SignalHandlers:
         self._reactor.addSystemEventTrigger("after", "shutdown", self._leave)
 
     def _take(self, number: int, handler: Callable[[int, Any], None]) -> None:
-        if self._system.getsignal(number) == signal.SIG_DFL:
+        present = self._system.getsignal(number)
+        if present == signal.SIG_DFL or isinstance(present, Early):
             # Some systems reserve some real-time signals.
             with suppress(OSError, ValueError):
                 self._system.signal(number, handler)

@@ -11,6 +11,7 @@ import pytest
 from pushserver.server.options import Options, makeService
 from pushserver.server.service import PushService
 from pushserver.server.signals import ANSWERED, SignalHandlers, ending, name_of
+from pushserver.usercode.hangup import Early
 from pushserver.usercode.rate import LOGGED_AT_ONCE
 from tests.e2e.server import environment
 from tests.unit.fakes.reactors import LifeCycle
@@ -125,6 +126,36 @@ def test_logged_signal_changes_nothing(number: signal.Signals) -> None:
     [line] = server.get(number)
     assert line.startswith(f"received {number.name}, which changes nothing")
     assert (server.system.ended, server.reactor.stops) == (None, 0)
+
+
+@pytest.mark.parametrize("number", ANSWERED)
+def test_handler_of_the_start_is_replaced(number: signal.Signals) -> None:
+    early = Early()
+    system = System(**{number.name: early})
+    system.raise_signal(number)
+    assert system.ended is None
+    server = Server(system)
+    assert system.getsignal(number) is not early
+    [line] = server.get(number)
+    assert "changes nothing" in line
+
+
+START = """
+import os, signal
+from pushserver.usercode.hangup import NAMES, take_early
+
+take_early()
+for name in NAMES:
+    os.kill(os.getpid(), getattr(signal, name))
+print("started")
+"""
+
+
+def test_signals_during_a_start_change_nothing() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", START], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "started\n", "")
 
 
 def test_log_of_many_signals_is_limited() -> None:
