@@ -292,6 +292,21 @@ def test_late_client_gets_the_last_broadcasts_if_the_program_says_so(
         assert names(program.client()) == [("e", number) for number in range(3 - initial, 3)]
 
 
+def test_room_sends_nothing_from_before_the_joining(program: Program) -> None:
+    program.socketio.on("enter")(lambda: join_room("r"))
+    push = program.socketio.push
+    config = Config(sources={}, namespaces={"flask": {"history_size": 5}})
+    with TestServer(push, push.adjust(config)) as server:
+        program.socketio.testing = server
+        first, second = program.client(), program.client()
+        first.emit("enter")
+        program.socketio.emit("e", 1, to="r")
+        second.emit("enter")
+        program.socketio.emit("e", 2, to="r")
+        assert [row.data for row in server.history(channel_of("/", "r"))] == [1, 2]
+        assert (names(first), names(second)) == ([("e", 1), ("e", 2)], [("e", 2)])
+
+
 def test_client_that_returns_gets_the_broadcasts_that_it_missed(program: Program) -> None:
     program.socketio.on("x", namespace="/a")(lambda: None)
     config = Config(sources={}, socketio=Settings(recovery=True))
