@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import os
 import random
@@ -9,10 +10,12 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
+from functools import cache
 from pathlib import Path
 from signal import Signals
 
@@ -33,8 +36,14 @@ PROBLEM = re.compile(r"Traceback|Unhandled|Error\b|Exception\b|Warning\b|#error|
 """Matches lines that an ordinary log does not have."""
 
 
-_reserved: list[socket.socket] = []
-"""Reserve the ports of this process for the other ones, until it ends."""
+_reserved: set[int] = set()
+
+
+@cache
+def _reservations() -> int:
+    """A file of which each process locks the bytes whose numbers are its ports."""
+    path = Path(tempfile.gettempdir(), f"pushserver-test-ports-{os.getuid()}")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def free_port() -> int:
@@ -43,18 +52,16 @@ def free_port() -> int:
     It stays free while its server is stopped. It is outside the range of client ports: a client of
     a stopped server could get the same port from the kernel there, and connect to itself.
     """
+    reservations = _reservations()
     while True:
         port = random.randrange(20_000, 30_000)
-        # A name that only one process of this machine can have, whatever listens on the port.
-        reservation = socket.socket(socket.AF_UNIX)
-        with ExitStack() as unused, suppress(OSError):
-            unused.enter_context(reservation)
-            reservation.bind(f"\0pushserver-test-port-{port}")
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("127.0.0.1", port))
-            unused.pop_all()
-            _reserved.append(reservation)
+        if port in _reserved:
+            continue
+        with suppress(OSError), socket.socket() as probe:
+            fcntl.lockf(reservations, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            _reserved.add(port)
             return port
 
 
