@@ -29,6 +29,18 @@ _HEAD = struct.Struct("!12sBBH")
 _ADDRESSES = {0x11: struct.Struct("!4s4sHH"), 0x21: struct.Struct("!16s16sHH")}
 _SKIPPED = {0x00: 0, 0x31: 216}
 """The sizes of addresses that name no IP address: unknown ones, and Unix sockets."""
+_TLV = struct.Struct("!BH")
+
+_TLS = 0x20
+"""PP2_TYPE_SSL (section 2.2.5): bits about the client, and whether its certificate is not valid."""
+_TLS_FACTS = struct.Struct("!BI")
+_OVER_TLS = 0x01
+"""PP2_CLIENT_SSL, the first of the bits."""
+
+_DIRECT = 0xE0
+"""Of our own (section 2.2 leaves 0xE0 to 0xEF to applications), from one process to another: the
+client itself opened the connection, and no proxy. Only other processes of the server are believed.
+"""
 
 End = tuple[str, int]
 """A host and a port."""
@@ -45,6 +57,33 @@ class ProxyHeader:
     size: int
     client: End | None = None
     server: End | None = None
+    tls: bool = False
+    """Whether the client's connection to the proxy has TLS."""
+    direct: bool = False
+    """Whether the sender claims that it is a process of the server, and no proxy before it."""
+
+
+def make_proxy_header(client: End | None, server: End | None, tls: bool, direct: bool) -> bytes:
+    """A header of version 2; None for the ends names none, and `read_proxy_header` reads it.
+
+    Raises ValueError for hosts that are not IP addresses.
+    """
+    family, addresses = 0x00, b""
+    if client is not None and server is not None:
+        ips = [ip_address(end[0].partition("%")[0]) for end in (client, server)]
+        if {ip.version for ip in ips} == {4}:
+            family = 0x11
+        else:
+            family = 0x21
+            ips = [IPv6Address(f"::ffff:{ip}") if ip.version == 4 else ip for ip in ips]
+        packed = [ip.packed for ip in ips]
+        addresses = _ADDRESSES[family].pack(*packed, client[1], server[1])
+    if tls:
+        # A client whose certificate is not asked for has none that is valid.
+        addresses += _TLV.pack(_TLS, _TLS_FACTS.size) + _TLS_FACTS.pack(_OVER_TLS, 1)
+    if direct:
+        addresses += _TLV.pack(_DIRECT, 0)
+    return _HEAD.pack(SIGNATURE, 0x21, family, len(addresses)) + addresses
 
 
 def read_proxy_header(data: bytes) -> ProxyHeader | None:
@@ -83,7 +122,7 @@ def _version_1(line: bytes) -> ProxyHeader:
         ]
     except ValueError as error:
         raise ValueError(f"an invalid header of version 1: {line!r}: {error}") from None
-    return ProxyHeader(len(line), *ends)
+    return ProxyHeader(len(line), ends[0], ends[1])
 
 
 def _host(ip: IPv4Address | IPv6Address) -> str:
@@ -113,26 +152,35 @@ def _version_2(data: bytes) -> ProxyHeader | None:
     if version == 0x20:
         return ProxyHeader(size)
     if family in _SKIPPED:
-        _check_tlvs(data[_HEAD.size : size], _SKIPPED[family])
-        return ProxyHeader(size)
+        tls, direct = _read_tlvs(data[_HEAD.size : size], _SKIPPED[family])
+        return ProxyHeader(size, tls=tls, direct=direct)
     if family not in _ADDRESSES:
         raise ValueError(f"a header with the family and protocol {family:#04x}, expected TCP")
     layout = _ADDRESSES[family]
-    _check_tlvs(data[_HEAD.size : size], layout.size)
+    tls, direct = _read_tlvs(data[_HEAD.size : size], layout.size)
     client, server, client_port, server_port = layout.unpack_from(data, _HEAD.size)
     client, server = _host(ip_address(client)), _host(ip_address(server))
-    return ProxyHeader(size, (client, client_port), (server, server_port))
+    return ProxyHeader(size, (client, client_port), (server, server_port), tls, direct)
 
 
-def _check_tlvs(block: bytes, addresses: int) -> None:
-    """Raise ValueError unless the addresses and whole TLVs fill the block.
+def _read_tlvs(block: bytes, addresses: int) -> tuple[bool, bool]:
+    """Whether the client's connection has TLS, and whether it is said to be direct.
 
-    A wrong length would take bytes of the request, or leave bytes of the header to it.
+    Raises ValueError unless the addresses and whole TLVs fill the block: a wrong length would take
+    bytes of the request, or leave bytes of the header to it.
     """
+    tls = direct = False
     at = addresses
-    while at < len(block):
-        if at + 3 > len(block):
-            break
-        at += 3 + int.from_bytes(block[at + 1 : at + 3], "big")
+    while at + _TLV.size <= len(block):
+        kind, length = _TLV.unpack_from(block, at)
+        value = block[at + _TLV.size : at + _TLV.size + length]
+        at += _TLV.size + length
+        if kind == _TLS:
+            if len(value) < _TLS_FACTS.size:
+                raise ValueError(f"a header with {length} bytes about TLS, expected 5 or more")
+            tls = bool(value[0] & _OVER_TLS)
+        elif kind == _DIRECT:
+            direct = True
     if at != len(block):
         raise ValueError(f"a header whose {len(block)} bytes are not its addresses and TLVs")
+    return tls, direct

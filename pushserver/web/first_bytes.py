@@ -14,14 +14,14 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from twisted.internet.interfaces import IAddress, IReactorTime, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
 
 from pushserver.auth.origin import valid_host
-from pushserver.web.sockets import drop
+from pushserver.web.sockets import drop, is_secure
 
 MAX_HEAD_BYTES = 16_384
 MAX_FIELDS = 500
@@ -71,7 +71,7 @@ class Head:
         return ((name.encode(), [value.encode()]) for name, value in self._fields.items())
 
     def isSecure(self) -> bool:
-        return bool(ISSLTransport.providedBy(self._transport))
+        return is_secure(self._transport)
 
     def getClientAddress(self) -> Any:
         return self._transport.getPeer()

@@ -2,6 +2,7 @@
 
 The header comes before all other bytes, also before those of TLS. So it is read below TLS, by the
 protocol of the port; afterwards the connection has the client's address and no further layer.
+Requests on it are secure if the header says that the client's connection to the proxy has TLS.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from pushserver.auth.proxies import Proxies
 from pushserver.auth.proxy_header import STARTS, End, read_proxy_header
 from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.web.peer import host
-from pushserver.web.sockets import drop
+from pushserver.web.sockets import OVER_TLS, drop
 
 PROXIED = "pushserver_proxied"
-"""The attribute of the transport of a connection that began with a header."""
+"""The attribute of the transport of a connection that began with the header of a proxy."""
 
 
 class ProxiedFactory(Factory):
@@ -32,6 +33,9 @@ class ProxiedFactory(Factory):
     not there within `seconds`. Other peers connect without a header: one that sends one is closed,
     since it could name any address. Both are logged at a bounded rate. `monotonic` is the steady
     clock. `remember` gets each refusal, with the status 0.
+
+    `of_processes`: the peers are other processes of the server, which know whether their client
+    came through a proxy.
     """
 
     noisy = False
@@ -45,7 +49,9 @@ class ProxiedFactory(Factory):
         monotonic: Callable[[], float],
         seconds: Callable[[], float],
         remember: Callable[[int, str | None, str], None] = lambda *_: None,
+        of_processes: bool = False,
     ):
+        self.of_processes = of_processes
         self._remember = remember
         self.inner = inner
         self.reactor = reactor
@@ -127,8 +133,12 @@ class HeaderReader(Protocol):
             return
         self._leave()
         transport: Any = self.transport
-        # Also one whose client has no name is no program's on this machine.
-        setattr(transport, PROXIED, True)
+        if header.tls:
+            setattr(transport, OVER_TLS, True)
+        if not (self._factory.of_processes and header.direct and header.client):
+            # Also one whose client has no name is no program's on this machine: the other end of
+            # a Unix socket is the process that relays.
+            setattr(transport, PROXIED, True)
         peer: Any = self._peer
         if header.client is not None and header.server is not None:
             # On the transport itself: a wrapper would take its fast paths from it.

@@ -22,6 +22,7 @@ from pushserver.web.first_bytes import FirstBytes, Shortcut
 from pushserver.web.pipeline import DeadlineChannel
 from pushserver.web.refusal_log import RefusalLog
 from pushserver.web.short_post import Answers
+from pushserver.web.sockets import is_secure
 from pushserver.web.turned_away import Exits, answer_at_once, retry_after
 from pushserver.web.turns import Turns
 
@@ -113,6 +114,9 @@ class PushRequest(Request):
             self._refuse(400, problem)
         else:
             super().process()
+
+    def isSecure(self) -> bool:
+        return super().isSecure() or is_secure(getattr(self.channel, "transport", None))
 
     def setHeader(self, name: bytes | str, value: bytes | str) -> None:
         # twisted.web would send its name and version.

@@ -9,9 +9,21 @@ import termios
 from contextlib import suppress
 from typing import Any
 
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.tcp import Server as TCPServer
 from twisted.internet.unix import Server as UnixServer
 from twisted.protocols.policies import ProtocolWrapper
+
+OVER_TLS = "pushserver_over_tls"
+"""The attribute of a transport without TLS whose client has TLS to the proxy before it."""
+
+
+def is_secure(transport: Any) -> bool:
+    """Whether the client's connection has TLS, here or at the proxy that ends it.
+
+    The transport cannot provide ISSLTransport in the second case: Autobahn would ask it for TLS's.
+    """
+    return ISSLTransport.providedBy(transport) or getattr(transport, OVER_TLS, False)
 
 
 def owns_its_socket(transport: Any) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +14,7 @@ from pushserver.auth.proxy_header import (
     MAX_LINE,
     SIGNATURE,
     ProxyHeader,
+    make_proxy_header,
     read_proxy_header,
 )
 
@@ -35,7 +39,7 @@ VALID = [
     (b"PROXY UNKNOWN\r\n", (None, None)),
     (b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n", (None, None)),
     (version_2(FOUR), CLIENT),
-    (version_2(FOUR + TLV + b"\x20\x00\x00"), CLIENT),
+    (version_2(FOUR + TLV + b"\x05\x00\x00"), CLIENT),
     (version_2(MAPPED, 0x21), CLIENT),
     (version_2(SIX, 0x21), (("2001:db8::1", 4711), ("::1", 443))),
     # LOCAL: the addresses are skipped, whatever they are.
@@ -119,3 +123,54 @@ def test_any_bytes_are_a_header_or_an_error(data: bytes, before: bytes) -> None:
     except ValueError:
         return
     assert header is None or header.size <= len(before + data)
+
+
+_PORTS = st.integers(0, 65_535)
+_FOUR = st.tuples(st.ip_addresses(v=4).map(str), _PORTS)
+_ENDS = st.one_of(
+    st.tuples(_FOUR, _FOUR),
+    st.tuples(st.tuples(st.ip_addresses().map(str), _PORTS), _FOUR),
+    st.tuples(*[st.tuples(st.ip_addresses().map(str), _PORTS)] * 2),
+    st.just((None, None)),
+)
+
+
+@given(_ENDS, st.booleans(), st.booleans())
+def test_made_header_is_read_as_it_was_made(ends: Any, tls: bool, direct: bool) -> None:
+    header = make_proxy_header(ends[0], ends[1], tls, direct)
+    # An IPv4 address in IPv6 is read as the address itself.
+    client, server = (
+        end and (str(getattr(ip_address(end[0]), "ipv4_mapped", None) or end[0]), end[1])
+        for end in ends
+    )
+    assert read_proxy_header(header + b"GET") == ProxyHeader(
+        len(header), client, server, tls, direct
+    )
+    for end in range(len(header)):
+        assert read_proxy_header(header[:end]) is None
+
+
+def test_zone_of_an_address_is_not_sent() -> None:
+    header = make_proxy_header(("fe80::1%eth0", 1), ("fe80::2", 2), False, False)
+    assert read_proxy_header(header) == ProxyHeader(len(header), ("fe80::1", 1), ("fe80::2", 2))
+
+
+def test_header_for_a_name_is_an_error() -> None:
+    with pytest.raises(ValueError, match="localhost"):
+        make_proxy_header(("localhost", 1), ("127.0.0.1", 2), False, False)
+
+
+@pytest.mark.parametrize(
+    ("bits", "tls"), [(b"\x01", True), (b"\x07", True), (b"\x00", False), (b"\x06", False)]
+)
+def test_header_says_whether_the_client_has_tls(bits: bytes, tls: bool) -> None:
+    # HAProxy adds the version of TLS and the name of the certificate.
+    value = bits + bytes(4) + b"\x21\x00\x07TLSv1.3"
+    header = read_proxy_header(version_2(FOUR + b"\x20" + len(value).to_bytes(2, "big") + value))
+    assert header is not None
+    assert header.tls is tls
+
+
+def test_header_with_half_of_the_facts_about_tls_is_refused() -> None:
+    with pytest.raises(ValueError, match="4 bytes about TLS, expected 5 or more"):
+        read_proxy_header(version_2(FOUR + b"\x20\x00\x04\x01\0\0\0"))

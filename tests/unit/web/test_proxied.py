@@ -10,6 +10,7 @@ import pytest
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
+from pushserver.auth.proxy_header import make_proxy_header
 from pushserver.config.limits import Limits
 from pushserver.config.loader import load
 from pushserver.config.settings import Config
@@ -109,6 +110,53 @@ def test_client_of_a_proxy_is_no_program_on_this_machine(
     answer = parse(line.take(), "POST")
     assert answer.status == 401
     assert "a request through a proxy (the PROXY protocol) needs an X-API-Key" in answer.error[1]
+    trouble.clear()
+
+
+@pytest.mark.parametrize("shortcuts", [True, False])
+@pytest.mark.parametrize(
+    ("tls", "origin", "accepted"),
+    [
+        (True, "https://push.example", True),
+        (True, "http://push.example", False),
+        (False, "https://push.example", False),
+        (False, "http://push.example", True),
+    ],
+)
+def test_header_tells_whether_the_client_has_tls(
+    tls: bool, origin: str, accepted: bool, shortcuts: bool
+) -> None:
+    header = make_proxy_header(("203.0.113.7", 4711), ("10.0.0.1", 443), tls, False)
+    fields = {"origin": origin, "host": "push.example"}
+    for more, status in (({}, 200), (handshake(), 101)):
+        line = Proxied(shortcuts=shortcuts).connect()
+        with Log():
+            line.send(header)
+            line.send(request("/channels/numbers", accept="application/json", **fields, **more))
+        assert parse(line.take()).status == (status if accepted else 403)
+
+
+@pytest.mark.parametrize(
+    ("client", "direct", "of_processes", "status"),
+    [
+        ("127.0.0.1", True, True, 201),
+        # Nothing else is a program on this machine without a proxy before it.
+        ("127.0.0.1", False, True, 401),
+        ("127.0.0.1", True, False, 401),
+        ("203.0.113.7", True, True, 401),
+        (None, True, True, 401),
+    ],
+)
+def test_process_of_the_server_tells_that_its_client_has_no_proxy(
+    client: str | None, direct: bool, of_processes: bool, status: int, trouble: Trouble
+) -> None:
+    proxied = Proxied()
+    proxied.factory.of_processes = of_processes
+    end = None if client is None else (client, 4711)
+    header = make_proxy_header(end, ("127.0.0.1", 8080), False, direct)
+    line = proxied.connect(UNIXAddress(""))
+    line.send(header + request("/channels/numbers", "POST", b"1"))
+    assert parse(line.take(), "POST").status == status
     trouble.clear()
 
 
