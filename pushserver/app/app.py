@@ -44,6 +44,9 @@ class AppSource:
 class App:
     """`PushServer` without the methods that create a server; those are in `server.embedding`."""
 
+    needs_wsgi = False
+    """Whether it serves clients of a WSGI application alone."""
+
     def __init__(self, *, pages: str | PathLike[str] = "", wsgi: Application | None = None) -> None:
         if wsgi is not None and not callable(wsgi):
             raise ValueError(f"wsgi is {wsgi!r:.80}, expected a WSGI application")

@@ -31,6 +31,8 @@ class FlaskServer(PushServer):
     clients.
     """
 
+    needs_wsgi = True
+
     _log = Logger()
 
     def __init__(self, handlers: HandlerRegistry, adjust: Callable[[Config], Config]):

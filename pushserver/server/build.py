@@ -13,7 +13,7 @@ from functools import partial
 from twisted.web.resource import Resource
 
 from pushserver import __version__
-from pushserver.app.app import App
+from pushserver.app.app import Adapter, App
 from pushserver.app.dispatch import Dispatcher
 from pushserver.app.service import AppService
 from pushserver.auth.keys import Keys
@@ -23,7 +23,8 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys as IdempotencyKeys
 from pushserver.channels.room import Room
 from pushserver.config.limits import Limits
-from pushserver.config.settings import Config, Types
+from pushserver.config.settings import Config, SocketIO, Types
+from pushserver.errors import StartFailed
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.metrics import Metrics
 from pushserver.resources.pages import Pages
@@ -88,7 +89,9 @@ def build(
     broker, storage = make_broker(config, reactor, clock, monotonic, lasting(config, app))
     if app is not None and threads is None:
         threads = ThreadPool(reactor, monotonic, limits.handler_threads)
-    gateway = make_gateway(wsgi or (None if app is None else app.wsgi), limits, reactor, monotonic)
+    wsgi = wsgi or (None if app is None else app.wsgi)
+    check_socketio(wsgi, app, config.socketio.path)
+    gateway = make_gateway(wsgi, limits, reactor, monotonic)
     handlers = make_handlers(app, limits, reactor, monotonic, threads, broker.metrics)
     proxies = Proxies.of(config.server.trusted_proxies)
     peers = make_bounds(limits, proxies, broker.metrics, reactor, clock, monotonic, shortcuts)
@@ -243,6 +246,30 @@ def make_handlers(
     if app is None or threads is None:
         return None
     return Dispatcher(app.handlers, threads, reactor, monotonic, limits.handler_seconds, metrics)
+
+
+def check_socketio(wsgi: Application | None, app: App | None, path: str) -> None:
+    """Raise StartFailed if clients of Socket.IO would miss the handlers of the Flask application.
+
+    Their requests are for the server, at `path`, and not for the application.
+    """
+    if app is not None and app.needs_wsgi and wsgi is None:
+        raise StartFailed(
+            "the SocketIO has no Flask application: call its init_app(app) in the module that you"
+            " serve, or serve the module that does"
+        )
+    extensions = getattr(wsgi, "extensions", None)
+    socketio = extensions.get("socketio") if isinstance(extensions, dict) else None
+    if isinstance(socketio, Adapter) and socketio.push is not app:
+        raise StartFailed(
+            f"{wsgi!r:.80} has a SocketIO of pushserver.flask, whose handlers run only where the"
+            " SocketIO itself is served: pushserver serve MODULE:socketio, which serves Flask too"
+        )
+    if path == SocketIO().path and socketio is not None and not isinstance(socketio, Adapter):
+        raise StartFailed(
+            f"{wsgi!r:.80} has Flask-SocketIO, which gets no requests below /{path}, since those"
+            " are for this server: import SocketIO from pushserver.flask, or set socketio.path"
+        )
 
 
 def make_gateway(

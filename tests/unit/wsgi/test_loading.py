@@ -12,7 +12,7 @@ import pytest
 from pushserver import PushServer
 from pushserver.config.settings import Config
 from pushserver.errors import StartFailed
-from pushserver.server.loading import load_wsgi
+from pushserver.server.loading import load, load_wsgi
 from pushserver.server.options import Options, complete, make, watch
 from pushserver.sources.registry import SourceTypes
 from tests.unit.fakes.wsgi import ThreadReactor
@@ -36,6 +36,19 @@ def fail():
 
 push = PushServer(wsgi=web)
 number = 7
+"""
+
+FLASK = """
+import pushserver.flask
+from flask import Flask
+from pushserver import PushServer
+
+socketio = pushserver.flask.SocketIO()
+
+def create_app():
+    app = Flask(__name__)
+    socketio.init_app(app)
+    return app
 """
 
 
@@ -99,7 +112,7 @@ def options(**given: Any) -> Options:
     return made
 
 
-def served(app: PushServer | None = None, environment: Any = None, **given: Any) -> Any:
+def served(app: Any = None, environment: Any = None, **given: Any) -> Any:
     """The application that a server with these options serves."""
     service = make(options(**given), environment or {}, cast(Any, ThreadReactor()), app)
     return None if service.gateway is None else body(service.gateway.application)
@@ -149,3 +162,55 @@ def test_failing_import_is_the_reason_of_the_start(here: Path) -> None:
     (here / "pushtest_bad.py").write_text("1 / 0\n")
     with pytest.raises(StartFailed, match=r"pushtest_bad:app cannot be imported(?s:.*)ZeroDiv"):
         served(wsgi="pushtest_bad:app")
+
+
+class TestFlaskApplicationWithSocketIO:
+    """Its handlers run only where the SocketIO is served."""
+
+    @pytest.fixture
+    def program(self, here: Path) -> None:
+        (here / "pushtest_flask.py").write_text(FLASK)
+        (here / "pushtest_main.py").write_text(
+            "from pushtest_flask import PushServer, create_app, socketio\n"
+            "app = create_app()\n"
+            "def beside(): return PushServer(wsgi=app)\n"
+        )
+
+    @pytest.mark.usefixtures("program")
+    @pytest.mark.parametrize("text", ["pushtest_main:app", "pushtest_flask:create_app()"])
+    def test_it_is_not_served_alone(self, here: Path, text: str) -> None:
+        variable = {"PUSHSERVER_SERVER_WSGI": text}
+        for given in ({"wsgi": text}, {"environment": variable}):
+            with pytest.raises(StartFailed, match=r"<Flask .* pushserver serve MODULE:socketio"):
+                served(**given)
+
+    @pytest.mark.usefixtures("program")
+    def test_it_is_not_served_beside_another_application(self) -> None:
+        load("pushtest_main.py")
+        app = cast(Any, sys.modules["pushtest_main"]).beside()
+        with pytest.raises(StartFailed, match="where the SocketIO itself is served"):
+            served(app)
+        with pytest.raises(StartFailed, match="where the SocketIO itself is served"):
+            app.service(reactor=cast(Any, ThreadReactor()))
+
+    @pytest.mark.usefixtures("program")
+    def test_it_is_served_with_its_socketio(self) -> None:
+        app = load("pushtest_main.py")
+        service = make(options(), {}, cast(Any, ThreadReactor()), app)
+        assert service.gateway is not None
+        assert service.gateway.application is app.wsgi
+
+    @pytest.mark.usefixtures("program")
+    def test_socketio_without_it_is_refused_at_the_start(self) -> None:
+        with pytest.raises(StartFailed, match="no Flask application: call its init_app"):
+            served(load("pushtest_flask.py"))
+
+    def test_that_of_flask_socketio_needs_another_path(self) -> None:
+        def web(environ: Any, start_response: Any) -> list[bytes]:
+            return [b"web"]
+
+        cast(Any, web).extensions = {"socketio": object()}
+        with pytest.raises(StartFailed, match="has Flask-SocketIO, which gets no requests"):
+            served(PushServer(wsgi=web))
+        other = {"PUSHSERVER_SOCKETIO_PATH": "push.io"}
+        assert served(PushServer(wsgi=web), other) == b"web"
