@@ -63,7 +63,7 @@ class Link(Protocol):
         if not self._paused:
             self.transport.write(frame)
         elif self.unsent > UNSENT_BYTES:
-            self._log.error(
+            self._log.warn(
                 "a link between two processes of the server ends: {n} bytes were not read",
                 n=self.unsent,
                 event_name="link_too_slow",
@@ -86,7 +86,7 @@ class Link(Protocol):
                     return
                 self._received(message)
         except BadMessage as error:
-            self._log.error(
+            self._log.critical(
                 "a link between two processes of the server ends: {problem}",
                 problem=str(error),
                 event_name="link_failed",

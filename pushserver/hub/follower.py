@@ -15,6 +15,7 @@ from msgspec import Struct
 from pushserver.channels.channel import Channel
 from pushserver.channels.history import History
 from pushserver.channels.publication import Draft, Publication, Receipt
+from pushserver.config.limits import Limits
 from pushserver.errors import LimitExceeded
 from pushserver.hub.broker import Deliver, deliver_nothing
 from pushserver.hub.metrics import Metrics
@@ -109,6 +110,10 @@ class Follower:
 
     def attach(self, deliver: Deliver) -> None:
         self._deliver = deliver
+
+    def reconfigure(self, limits: Limits, lasting: frozenset[str]) -> None:
+        """Change the bounds, and the channels that outlast others (see `Room`)."""
+        self.history.room.reconfigure(limits.history_total_bytes, limits.channels, lasting)
 
     async def publish(self, draft: Draft) -> Receipt:
         return await self._log.publish(draft)

@@ -26,18 +26,21 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, SocketIO, Types
 from pushserver.errors import StartFailed
 from pushserver.hub.broker import MemoryBroker
+from pushserver.hub.follower import Follower
 from pushserver.hub.metrics import Metrics
 from pushserver.resources.pages import Pages
 from pushserver.server.bounds import make_bounds
 from pushserver.server.collector import ServerCollector
 from pushserver.server.facts import ServerFacts
+from pushserver.server.following import make_following
 from pushserver.server.front import Base, make_front
+from pushserver.server.links import UplinkService
 from pushserver.server.live import Live, lasting
 from pushserver.server.logging import connection_log, report, run
 from pushserver.server.pulse import Pulse
 from pushserver.server.readiness import Readiness
 from pushserver.server.service import PushService
-from pushserver.sessions.callbacks import NoHandlers
+from pushserver.sessions.callbacks import Handlers, NoHandlers
 from pushserver.sessions.identification import Identification, NoTokens
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.environment import Environment
@@ -74,6 +77,7 @@ def build(
     shortcuts: bool = True,
     beside: str = "",
     wsgi: Application | None = None,
+    follows: str = "",
 ) -> PushService:
     """Put the server together; nothing listens, ticks or is opened before the start.
 
@@ -82,24 +86,34 @@ def build(
     becomes steady. `is_own`: see `gate.IsOwn`. `shortcuts`: use the faster paths around Twisted and
     Autobahn (docs/configuration.md). `beside`: the folder of the application's file, whose
     `index.html` is the page at `/` unless there is a folder of pages. `wsgi`: a WSGI application,
-    by default that of `app`.
+    by default that of `app`. `follows`: the path of the Unix socket of another process, whose log
+    and application this one uses; it has neither sources nor a store.
     """
     monotonic = steady(reactor)
     limits, auth = config.limits, config.auth
-    broker, storage = make_broker(config, reactor, clock, monotonic, lasting(config, app))
+    following = make_following(config, monotonic, lasting(config, app)) if follows else None
+    broker: MemoryBroker | Follower
+    storage: Storage | None
+    if following is None:
+        broker, storage = make_broker(config, reactor, clock, monotonic, lasting(config, app))
+    else:
+        broker, storage = following.follower, None
     if app is not None and threads is None:
         threads = ThreadPool(reactor, monotonic, limits.handler_threads)
     wsgi = wsgi or (None if app is None else app.wsgi)
     check_socketio(wsgi, app, config.socketio.path)
     gateway = make_gateway(wsgi, limits, reactor, monotonic)
     handlers = make_handlers(app, limits, reactor, monotonic, threads, broker.metrics)
+    asked: Handlers = handlers or NoHandlers()
+    if following is not None:
+        asked = following.handlers
     proxies = Proxies.of(config.server.trusted_proxies)
     peers = make_bounds(limits, proxies, broker.metrics, reactor, clock, monotonic, shortcuts)
     identification = Identification(
         Keys(),
         NoTokens(),
         WrongKeys(limits.wrong_keys_per_minute),
-        handlers or NoHandlers(),
+        asked,
         broker.metrics,
         monotonic,
     )
@@ -112,13 +126,16 @@ def build(
         monotonic,
         run,
         report,
-        handlers,
+        asked,
         identification,
         auth.closed,
         peers.excesses.note,
         peers.publications,
         peers.refusals.write_command,
+        *(() if following is None else (following.roster, following.make_presence)),
     )
+    if following is not None:
+        following.attach(node)
     memory = SourceMemory() if storage is None else storage.memory
     environment = Environment(reactor, node.publish, node.hub, memory, clock, monotonic)
     readiness, pulse = Readiness(storage), Pulse(monotonic)
@@ -176,6 +193,8 @@ def build(
     service = PushService(
         node, site, reactor, storage, run_by, shortcuts, wrap, readiness, pulse, gateway
     )
+    if following is not None:
+        UplinkService(following.uplink, follows, reactor).setServiceParent(service)
     collector.sources = lambda: service.sources.statuses
     service.live = Live(base, broker, site, run_by, service, front, metrics_site)
     for text in config.server.listen:

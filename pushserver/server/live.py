@@ -21,10 +21,10 @@ from twisted.logger import Logger
 from pushserver.app.app import App
 from pushserver.app.service import AppService
 from pushserver.config.changes import applicable, changes
+from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, Log
 from pushserver.config.tokens import make_issuer
 from pushserver.errors import Invalid, PushServerError, Unavailable
-from pushserver.hub.broker import MemoryBroker
 from pushserver.server.front import Base, Front, make_front
 from pushserver.server.ports import Ports
 from pushserver.server.running_sources import RunningSources
@@ -56,6 +56,13 @@ class Outcome:
         return text
 
 
+class Bounded(Protocol):
+    """The broker, as a reload uses it."""
+
+    def reconfigure(self, limits: Limits, lasting: frozenset[str]) -> None:
+        """Change the bounds, and the channels that outlast others."""
+
+
 class Parts(Protocol):
     """The service, as a reload uses it."""
 
@@ -81,7 +88,7 @@ class Live:
     def __init__(
         self,
         base: Base,
-        broker: MemoryBroker,
+        broker: Bounded,
         site: PushSite,
         app: AppService | None,
         service: Parts,

@@ -7,6 +7,9 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
@@ -148,3 +151,38 @@ class Cluster:
                     edge.link.bring_up()
                     edge.link.bring_down()
             self.time.pass_on()
+
+
+class Wire:
+    """The Unix socket between two processes on one memory reactor."""
+
+    def __init__(self, reactor: Any):
+        self._reactor = reactor
+        self.ends: list[tuple[Any, StringTransport]] = []
+
+    def connect(self, path: str) -> None:
+        """Accept the last attempt of a process to connect to the socket at this path."""
+        wanted, client, *_ = self._reactor.unixClients[-1]
+        assert wanted == path
+        (server,) = [port[1] for port in self._reactor.unixServers if port[0] == path]
+        protocols = [factory.buildProtocol(None) for factory in (client, server)]
+        self.ends = [(protocol, StringTransport()) for protocol in protocols]
+        for protocol, transport in self.ends:
+            transport.abortConnection = self.cut  # type: ignore[method-assign]
+            protocol.makeConnection(transport)
+        self.pump()
+
+    def pump(self) -> None:
+        """Carry the bytes of both ends to the other, until there are none."""
+        while any(transport.value() for _, transport in self.ends):
+            for (_, here), (there, _) in (self.ends, self.ends[::-1]):
+                data = here.value()
+                here.clear()
+                if data:
+                    there.dataReceived(data)
+
+    def cut(self) -> None:
+        """End the connection at both ends."""
+        ends, self.ends = self.ends, []
+        for protocol, _ in ends:
+            protocol.connectionLost(Failure(ConnectionDone()))

@@ -328,6 +328,7 @@ class Server:
         wall: Callable[[], float] | None = None,
         shortcuts: bool = True,
         beside: str = "",
+        follows: str = "",
     ):
         self.clock = clock or memory_reactor()
         self.own: bool | None = True
@@ -345,6 +346,7 @@ class Server:
             is_own=lambda request: self.own,
             shortcuts=shortcuts,
             beside=beside,
+            follows=follows,
             **more,
         )
         self.node = self.service.node

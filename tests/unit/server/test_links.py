@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
-from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.python.failure import Failure
+from twisted.internet.testing import MemoryReactorClock
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.cluster.author import Author
 from pushserver.server.links import AGAIN_SECONDS, MODE, AuthorPort, UplinkService
-from tests.unit.fakes.cluster import Edge, run
+from tests.unit.fakes.cluster import Edge, Wire, run
 from tests.unit.fakes.tools import Time, Watcher, make_broker, make_node, publish
 from tests.unit.fakes.web import Log, Trouble
 
@@ -32,34 +30,11 @@ class World:
         self.port = AuthorPort(Author(self.node), "/run/link", self.reactor, run)
         self.edge = Edge(OPTIONS, time)
         self.service = UplinkService(self.edge.uplink, "/run/link", self.reactor)
-        self.ends: list[tuple[Any, StringTransport]] = []
+        self.wire = Wire(self.reactor)
 
     def connect(self) -> None:
         """Accept the last attempt of the follower to connect."""
-        path, client, *_ = self.reactor.unixClients[-1]
-        assert path == "/run/link"
-        (listening,) = self.reactor.unixServers
-        server = listening[1]
-        protocols = [factory.buildProtocol(None) for factory in (client, server)]
-        self.ends = [(protocol, StringTransport()) for protocol in protocols]
-        for protocol, transport in self.ends:
-            transport.abortConnection = self.cut  # type: ignore[method-assign]
-            protocol.makeConnection(transport)
-        self.pump()
-
-    def pump(self) -> None:
-        """Carry the bytes of both ends to the other, until there are none."""
-        while any(transport.value() for _, transport in self.ends):
-            for (_, here), (there, _) in (self.ends, self.ends[::-1]):
-                data = here.value()
-                here.clear()
-                if data:
-                    there.dataReceived(data)
-
-    def cut(self) -> None:
-        ends, self.ends = self.ends, []
-        for protocol, _ in ends:
-            protocol.connectionLost(Failure(ConnectionDone()))
+        self.wire.connect("/run/link")
 
 
 @pytest.fixture
@@ -85,15 +60,15 @@ def test_follower_is_linked_to_its_author(world: World) -> None:
     assert len(world.port) == 1
     watcher = Watcher()
     Deferred.fromCoroutine(world.edge.node.hub.subscribe(watcher, "numbers", None, 0))
-    world.pump()
+    world.wire.pump()
     publish(world.node)
-    world.pump()
+    world.wire.pump()
     assert watcher.offsets == [1]
 
 
 def test_follower_connects_again_until_its_author_is_back(world: World, trouble: Trouble) -> None:
     world.connect()
-    world.cut()
+    world.wire.cut()
     assert len(world.port) == 0
     assert trouble.take() == ["the main process is away"]
     for _ in range(3):
@@ -129,7 +104,7 @@ def test_stopped_author_ends_its_links(world: World, trouble: Trouble) -> None:
     world.port.stopService()
     world.port.stopService()
     assert len(world.port) == 0
-    assert world.ends == []
+    assert world.wire.ends == []
     assert len(trouble.take()) == 1
 
 

@@ -385,6 +385,12 @@ class TestOfLimits:
         assert answers == [201] * 10 + [429] * 2
 
 
+def keys_of(server: Server) -> Any:
+    """The idempotency keys of a server."""
+    broker: Any = server.node._broker
+    return broker._keys
+
+
 IN_PLACE: dict[str, Callable[[Reloaded], float]] = {
     "address_publications_per_second": lambda s: s.rate(s.bounds.publications._address._rates),
     "announced_audience": lambda s: s.node.presence.announced_audience,
@@ -394,8 +400,8 @@ IN_PLACE: dict[str, Callable[[Reloaded], float]] = {
     "connections_per_user": lambda s: s.node.users.most,
     "drain_seconds": lambda s: 2 * s.live._base.environment.stop_seconds,
     "history_total_bytes": lambda s: s.node.history.room.most_bytes,
-    "idempotency_keys": lambda s: s.live._broker._keys._most,
-    "idempotency_keys_per_publisher": lambda s: s.live._broker._keys._most_of_one,
+    "idempotency_keys": lambda s: keys_of(s)._most,
+    "idempotency_keys_per_publisher": lambda s: keys_of(s)._most_of_one,
     "key_publications_per_second": lambda s: s.rate(s.bounds.publications._key._rates),
     "new_connections_per_second": lambda s: s.rate(s.bounds.connections._rates),
     "ping_seconds": lambda s: s.node.limits.ping_seconds,

@@ -1,0 +1,52 @@
+"""The parts of a process that follows the log of another one, in place of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from pushserver.channels.history import History
+from pushserver.channels.room import Room
+from pushserver.cluster.calls import Calls
+from pushserver.cluster.handlers import RemoteHandlers
+from pushserver.cluster.roster import RemotePresence, Roster
+from pushserver.cluster.uplink import Uplink
+from pushserver.config.settings import Config
+from pushserver.hub.follower import Follower
+from pushserver.hub.hub import Hub
+from pushserver.hub.metrics import Metrics
+from pushserver.hub.presence import Presence
+from pushserver.server.logging import run
+from pushserver.sessions.node import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """The log, the application and the lists of peers of a process that has none of its own."""
+
+    follower: Follower
+    handlers: RemoteHandlers
+    roster: Roster
+    uplink: Uplink
+    make_presence: Callable[[Hub, int], Presence]
+
+    def attach(self, node: Node) -> None:
+        """Use the node of this process; called once, before the first link."""
+        self.follower.reset = node.hub.reset
+        self.uplink.chan_info = lambda channel, peer: node.presence.info(channel, peer).chan_info
+
+
+def make_following(
+    config: Config, monotonic: Callable[[], float], lasting: frozenset[str]
+) -> Following:
+    """The parts of a process that follows; `lasting`: see `Room`."""
+    limits, calls = config.limits, Calls()
+    room = Room(limits.history_total_bytes, limits.channels, lasting)
+    history = History(config.channel_options(), room=room)
+    roster = Roster(calls, run)
+    handlers = RemoteHandlers(calls, roster)
+    uplink = Uplink(calls, roster, handlers)
+    follower = uplink.follower = Follower(history, Metrics(), uplink, monotonic)
+    presence = partial(RemotePresence, roster=roster, calls=calls)
+    return Following(follower, handlers, roster, uplink, presence)
