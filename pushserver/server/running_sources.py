@@ -43,7 +43,7 @@ class RunningSources:
                 started = Deferred.fromCoroutine(self._start_replaced(source))
                 started.addErrback(
                     lambda failure: self._log.failure(
-                        "a source did not start", failure, event_name="sources_not_started"
+                        "a source did not start", failure, event_name="source_not_started"
                     )
                 )
 
