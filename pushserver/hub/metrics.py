@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from pushserver.protocols.formats import kind_of
 
 MILLISECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
 SECONDS = tuple(milliseconds / 1_000 for milliseconds in MILLISECONDS)
@@ -107,3 +109,18 @@ class Metrics:
             elif isinstance(value, int | float):
                 items[name] = value
         return items
+
+
+def by_kind(counts: Mapping[str, int]) -> dict[tuple[str, ...], float]:
+    """The counts by transport and protocol in place of the name of the format."""
+    kinds: dict[tuple[str, ...], float] = {}
+    for name, count in counts.items():
+        kind = kind_of(name)
+        kinds[kind] = kinds.get(kind, 0) + count
+    return kinds
+
+
+def open_by_kind(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """The open connections, and polls that wait, by transport and protocol."""
+    closed = by_kind(metrics.closed)
+    return {kind: n - closed.get(kind, 0) for kind, n in by_kind(metrics.opened).items()}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from pushserver.channels.history import History
+from pushserver.hub.metrics import open_by_kind
 from pushserver.protocols.formats import kind_of
 from pushserver.sessions.node import Node
 from pushserver.transports.unsent import Unsent, Waiting
@@ -41,10 +41,7 @@ class Load:
         }
 
     def _connections(self) -> list[dict[str, object]]:
-        metrics = self._node.metrics
-        kinds: Counter[tuple[str, str]] = Counter()
-        for name, count in metrics.opened.items():
-            kinds[kind_of(name)] += count - metrics.closed[name]
+        kinds = open_by_kind(self._node.metrics)
         return [
             {"transport": transport, "protocol": protocol, "count": count}
             for (transport, protocol), count in sorted(kinds.items())

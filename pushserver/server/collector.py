@@ -22,8 +22,7 @@ from prometheus_client.utils import floatToGoString
 
 import twisted
 from pushserver import __version__
-from pushserver.hub.metrics import Histogram
-from pushserver.protocols.formats import kind_of
+from pushserver.hub.metrics import Histogram, by_kind, open_by_kind
 from pushserver.server.pulse import Pulse
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.runner import STATES, Status
@@ -68,8 +67,7 @@ class ServerCollector:
     def _peers(self) -> Iterator[Metric]:
         metrics = self._node.metrics
         labels = "transport", "protocol"
-        opened, closed = _by_kind(metrics.opened), _by_kind(metrics.closed)
-        present = {kind: count - closed[kind] for kind, count in opened.items()}
+        opened, present = by_kind(metrics.opened), open_by_kind(metrics)
         yield _gauge("connections", "Open connections and waiting long polls.", present, labels)
         yield _counter("connections_opened", "Accepted connections.", opened, labels)
         yield _counter(
@@ -215,14 +213,6 @@ class ServerCollector:
 
 
 _PREFIX = "pushserver_"
-
-
-def _by_kind(counts: Mapping[str, int]) -> Counter[tuple[str, ...]]:
-    """The counts by transport and protocol in place of the name of the format."""
-    kinds: Counter[tuple[str, ...]] = Counter()
-    for name, count in counts.items():
-        kinds[kind_of(name)] += count
-    return kinds
 
 
 def _labelled(counts: Mapping[str, int]) -> Values:
