@@ -28,14 +28,12 @@ from pushserver.errors import Invalid, PushServerError, Unavailable
 from pushserver.server.front import Base, Front, make_front
 from pushserver.server.ports import Ports
 from pushserver.server.running_sources import RunningSources
-from pushserver.server.systemd import notify, reloading
+from pushserver.server.systemd import notify, notify_until_sent, reloading
 from pushserver.sessions.recheck import Recheck
 from pushserver.web.site import PushSite
 
 INTERVAL_SECONDS = 1.0
 """The least time between two reloads; requests in between are answered by one."""
-NOTIFY_AGAIN_SECONDS = 0.2
-"""The wait while the queue of systemd's socket is full."""
 SHOWN = 20
 """The most settings in one line of the log."""
 STATUS_CHARACTERS = 500
@@ -177,7 +175,8 @@ class Live:
             )
         self._not_before = self._base.node.monotonic() + INTERVAL_SECONDS
         status = " ".join(str(result).split())[:STATUS_CHARACTERS]
-        self._notify(f"READY=1\nSTATUS=configuration: {status}")
+        state = f"READY=1\nSTATUS=configuration: {status}"
+        notify_until_sent(state, self._base.reactor, os.environ, lambda: not self._stopped)
         self._end(result)
 
     def _refused(self, problem: str) -> Invalid:
@@ -263,10 +262,6 @@ class Live:
             else:
                 # An error of its own for each: a raised one keeps its traceback.
                 each.errback(type(result)(*result.args))
-
-    def _notify(self, state: str) -> None:
-        if not self._stopped and not notify(state, os.environ):
-            self._base.reactor.callLater(NOTIFY_AGAIN_SECONDS, self._notify, state)
 
 
 def _listed(names: Sequence[str]) -> str:

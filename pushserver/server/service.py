@@ -33,7 +33,7 @@ from pushserver.server.pulse import INTERVAL, Pulse
 from pushserver.server.readiness import Readiness
 from pushserver.server.room_log import RoomLog
 from pushserver.server.running_sources import RunningSources
-from pushserver.server.systemd import notify
+from pushserver.server.systemd import notify, notify_until_sent
 from pushserver.sessions.node import Node
 from pushserver.sessions.peers import Peer
 from pushserver.store.service import Storage
@@ -47,8 +47,6 @@ from pushserver.wsgi.gateway import Gateway
 SWEEP_SECONDS = 60.0
 ABORT_SECONDS = 1.0
 """The time that aborted connections have to end."""
-NOTIFY_AGAIN_SECONDS = 0.2
-"""The wait while the queue of systemd's socket is full."""
 
 
 class PushService(MultiService):
@@ -308,13 +306,9 @@ class PushService(MultiService):
 
     def _started(self) -> None:
         self.announce(self.ports.urls())
-        self._notify_ready()
+        # systemd would end a service that is not ready in time.
+        notify_until_sent("READY=1", self._reactor, os.environ, lambda: bool(self.running))
         self._collector.start()
-
-    def _notify_ready(self) -> None:
-        """Notify systemd, which would end a service that is not ready in time."""
-        if self.running and not notify("READY=1", os.environ):
-            self._reactor.callLater(NOTIFY_AGAIN_SECONDS, self._notify_ready)
 
     def _log_urls(self, urls: list[str]) -> None:
         state = f"open {' or '.join(urls)}" if urls else "running"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+
+NOTIFY_AGAIN_SECONDS = 0.2
+"""The wait while the queue of the socket is full."""
 
 _log = Logger()
 
@@ -17,6 +21,16 @@ def reloading() -> str:
     The time is that of the system's clock, with which systemd compares that of its own request.
     """
     return f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000}"
+
+
+def notify_until_sent(
+    state: str, reactor: IReactorTime, environment: Mapping[str, str], wanted: Callable[[], bool]
+) -> None:
+    """Send the state now or, while the queue of the socket is full and it is `wanted`, later."""
+    if wanted() and not notify(state, environment):
+        reactor.callLater(
+            NOTIFY_AGAIN_SECONDS, notify_until_sent, state, reactor, environment, wanted
+        )
 
 
 def notify(state: str, environment: Mapping[str, str]) -> bool:

@@ -20,6 +20,7 @@ from pushserver.config.loader import load
 from pushserver.config.settings import Auth, Config, KeySettings, Source, TokenKeySettings
 from pushserver.errors import InvalidConfig, StartFailed, Unavailable
 from pushserver.server import live as live_module
+from pushserver.server import systemd
 from pushserver.server.embedding import PushServer
 from pushserver.server.live import Outcome
 from pushserver.sources.engine.environment import Plan
@@ -614,6 +615,7 @@ class TestSystemd:
             return True
 
         monkeypatch.setattr(live_module, "notify", notify)
+        monkeypatch.setattr(systemd, "notify", notify)
         return sent
 
     def test_is_notified_of_the_start_and_the_end(self, sent: list[str]) -> None:
@@ -643,10 +645,11 @@ class TestSystemd:
             return len(sent) > 3
 
         monkeypatch.setattr(live_module, "notify", full)
+        monkeypatch.setattr(systemd, "notify", full)
         server = Reloaded()
         server.reload("[limits]\nchannels = 5")
         for _ in range(10):
-            server.clock.advance(live_module.NOTIFY_AGAIN_SECONDS)
+            server.clock.advance(systemd.NOTIFY_AGAIN_SECONDS)
         assert sent == ["RELOADING", "READY", "READY", "READY"]
 
 

@@ -21,6 +21,7 @@ from pushserver.config.settings import Config, Source, Store
 from pushserver.config.settings import Server as ServerSection
 from pushserver.errors import StartFailed
 from pushserver.server import service as module
+from pushserver.server import systemd
 from pushserver.server.build import build
 from pushserver.server.service import SWEEP_SECONDS, PushService
 from pushserver.sessions.peers import WAKES
@@ -46,6 +47,7 @@ def states(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return True
 
     monkeypatch.setattr(module, "notify", notify)
+    monkeypatch.setattr(systemd, "notify", notify)
     return received
 
 
@@ -87,16 +89,16 @@ class TestTheStart:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         answers = [False, False, True]
-        monkeypatch.setattr(module, "notify", lambda state, environment: answers.pop(0))
+        monkeypatch.setattr(systemd, "notify", lambda state, environment: answers.pop(0))
         reactor = memory_reactor()
         service = build(QUIET, reactor)
         service.startService()
         reactor.run()
         assert answers == [False, True]
-        reactor.advance(module.NOTIFY_AGAIN_SECONDS)
+        reactor.advance(systemd.NOTIFY_AGAIN_SECONDS)
         assert answers == [True]
         for _ in range(3):
-            reactor.advance(module.NOTIFY_AGAIN_SECONDS)
+            reactor.advance(systemd.NOTIFY_AGAIN_SECONDS)
         assert answers == []
 
     def test_readiness_is_not_notified_after_a_stop(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,12 +109,13 @@ class TestTheStart:
             return False
 
         monkeypatch.setattr(module, "notify", full)
+        monkeypatch.setattr(systemd, "notify", full)
         reactor = memory_reactor()
         service = build(QUIET, reactor)
         service.startService()
         reactor.run()
         service.stopService()
-        reactor.advance(10 * module.NOTIFY_AGAIN_SECONDS)
+        reactor.advance(10 * systemd.NOTIFY_AGAIN_SECONDS)
         assert states == ["READY=1", "STOPPING=1"]
 
     @pytest.mark.parametrize("text", ["nonsense:1", "tcp:", "tcp:http-alt", "", "tcp:1:bogus=2"])
