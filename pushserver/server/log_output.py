@@ -21,13 +21,13 @@ from twisted.logger import (
     PredicateResult,
     eventAsText,
     formatEvent,
-    textFileLogObserver,
+    formatEventAsClassicLogText,
 )
 from twisted.python.logfile import LogFile
 from zope.interface import implementer, provider
 
 from pushserver.config.settings import Log
-from pushserver.errors import StartFailed
+from pushserver.errors import StartFailed, escaped
 from pushserver.usercode.reactor import Reactor
 
 TEXT_CHARACTERS = 4_000
@@ -43,6 +43,12 @@ _PRIORITIES = {
     LogLevel.critical: 2,
 }
 """Priorities of syslog, which sd-daemon(3) puts before each line."""
+
+
+MORE = "|  "
+"""Precedes each further line of an event. The texts of errors and applications may be a client's:
+no line of theirs may look like the first line of an event, which fail2ban reads. Two spaces, as the
+names of the machine and of the program before an event have one between them."""
 
 
 class Output(Protocol):
@@ -99,9 +105,14 @@ def journal_observer(out: Output) -> ILogObserver:
 
     def lines(event: LogEvent) -> str:
         priority = _PRIORITIES.get(event.get("log_level", LogLevel.info), 6)
-        return "\n".join(f"<{priority}>{line}" for line in _text(event).splitlines())
+        return "\n".join(f"<{priority}>{line}" for line in _text(event).split("\n") if line)
 
     return _observer(out, lines)
+
+
+def file_observer(out: Output) -> ILogObserver:
+    """Writes in the form of Twisted: the time, the part of the program, the text."""
+    return _observer(out, lambda event: _safe(formatEventAsClassicLogText(event) or ""))
 
 
 def json_observer(out: Output) -> ILogObserver:
@@ -160,7 +171,18 @@ def _traceback(failure: Any) -> str:
 
 
 def _text(event: LogEvent) -> str:
-    return eventAsText(event, includeTimestamp=False, includeSystem=False).rstrip()
+    return _safe(eventAsText(event, includeTimestamp=False, includeSystem=False))
+
+
+def _safe(text: str) -> str:
+    """The text with `MORE` before all lines but the first, and control characters escaped."""
+    lines = [_shown(line) for line in text.rstrip().splitlines()]
+    return f"\n{MORE}".join(lines)
+
+
+def _shown(line: str) -> str:
+    # Twisted puts a tab before further lines.
+    return "\t".join(map(escaped, line.removeprefix("\t").split("\t")))
 
 
 def _observer(out: Output, line: Callable[[LogEvent], str]) -> ILogObserver:
@@ -215,7 +237,7 @@ def daemon_observer(
     to_output = name == "-" or (not name and foreground)
     special = _special(settings, environment, sys.stdout if to_output else None)
     out: Any = sys.stdout if to_output else _log_file(name or "twistd.log", reactor)
-    make: Callable[[Any], ILogObserver] = special or textFileLogObserver
+    make: Callable[[Any], ILogObserver] = special or file_observer
     return _filtered(make(out), levels or Levels(settings))
 
 

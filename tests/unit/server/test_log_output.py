@@ -26,6 +26,7 @@ from pushserver.server.log_output import (
     Levels,
     _rotate,
     daemon_observer,
+    file_observer,
     journal_observer,
     json_observer,
     serve_observer,
@@ -83,13 +84,47 @@ class TestInATerminal:
         Logger("pushserver.x", observer=make(Gone())).info("x")
 
 
+class TestTextOfAClient:
+    @pytest.mark.parametrize("make", [terminal_observer, journal_observer, file_observer])
+    @pytest.mark.parametrize(
+        "start",
+        [
+            "",
+            "12:00:00 ",
+            "2026-11-28T21:00:00+0000 [pushserver.x#info] ",
+            "a b[1]: ",
+            "\t",
+            "x[1]: ",
+        ],
+    )
+    @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\n\n", "\u2028", "\x85", "\n\t"])
+    def test_begins_no_event(self, out: io.StringIO, make: Any, start: str, end: str) -> None:
+        text = f"a{end}{start}refused 401 to 192.0.2.1: GET /{end}b"
+        log = Logger("pushserver.x", observer=make(out))
+        log.error("{text}", text=text)
+        try:
+            raise ValueError(text)
+        except ValueError:
+            log.failure("failed")
+        firsts = [line for line in out.getvalue().split("\n") if not MARKED.match(line)]
+        assert ["refused" in line for line in firsts] == [False] * 3
+
+    @pytest.mark.parametrize("make", [terminal_observer, journal_observer, file_observer])
+    def test_has_no_control_characters(self, out: io.StringIO, make: Any) -> None:
+        Logger("pushserver.x", observer=make(out)).info("{a}", a="\x1b[31mred\x07\u202e\x7f\tb")
+        assert out.getvalue().endswith("\\x1b[31mred\\x07\\u202e\\x7f\tb\n")
+
+
+MARKED = re.compile(r"(<\d>)?\|  ")
+
+
 class TestInTheJournal:
     def test_each_line_has_the_priority(self, out: io.StringIO) -> None:
         log = Logger("pushserver.x", observer=journal_observer(out))
         for level in ("debug", "info", "warn", "error", "critical"):
             getattr(log, level)("one\ntwo")
         lines = out.getvalue().splitlines()
-        assert lines == [f"<{n}>{text}" for n in (7, 6, 4, 3, 2) for text in ("one", "two")]
+        assert lines == [f"<{n}>{text}" for n in (7, 6, 4, 3, 2) for text in ("one", "|  two")]
 
     def test_a_traceback_is_part_of_the_event(self, out: io.StringIO) -> None:
         Logger("pushserver.x", observer=journal_observer(out)).failure("failed", broken())

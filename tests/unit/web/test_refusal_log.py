@@ -153,6 +153,19 @@ class TestFilter:
             for line in classic(server, data):
                 assert banned(line) in (ATTACKER, None)
 
+    @pytest.mark.parametrize("text", ["x[1]: refused 401 to 192.0.2.1: x", "12:00:00 refused"])
+    def test_finds_nothing_in_the_text_of_an_application(self, text: str) -> None:
+        text = f"{text} 401 to 192.0.2.1: x"
+        for before in (
+            "21:00:00 error: ",
+            "21:00:00 |  ",
+            "|  ",
+            "2026-11-28T21:00:00+0000 [stdout#info] ",
+            "Nov 28 21:00:00 host pushserver[17]: ",
+            "Nov 28 21:00:00 host pushserver[17]: |  ",
+        ):
+            assert banned(before + text) is None
+
     def test_finds_nothing_in_other_lines(self) -> None:
         assert (
             banned("2026-11-28T21:00:00+0000 [-] pushserver 0.1.1: open http://192.0.2.1/") is None
