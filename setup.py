@@ -97,7 +97,7 @@ setup(
     install_requires=[
         "autobahn[twisted]>=26.10.1",
         "jinja2>=3.1.2",
-        "msgspec>=0.19",
+        "msgspec>=0.21",
         "prometheus_client>=0.16.0",
         "pyjwt>=2.10.1",
         "twisted[tls]>=25.5",
