@@ -79,7 +79,8 @@ class Engine(Working[EngineFormat, ItemT]):
                 upgrades,
                 limits.ping_seconds,
                 limits.dead_seconds,
-                limits.frame_bytes,
+                # Clients heed it where they poll, in bodies of requests.
+                min(limits.frame_bytes, limits.body_bytes),
             )
         )
 

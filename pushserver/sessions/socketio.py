@@ -23,7 +23,9 @@ from pushserver.sessions.recovery import KEYS, read_return
 from pushserver.sessions.visit import UNKNOWN, Visit
 
 WAITING_BYTES = 1_048_576
-"""The packets of one client that wait, with their attachments."""
+"""The packets of one client that wait, with their attachments; but WAITING_FRAMES, if more."""
+WAITING_FRAMES = 4
+"""The longest messages of one client that may wait, at least."""
 PACKET_BYTES = 512
 """The memory of a packet or an attachment besides its bytes, roughly."""
 
@@ -125,8 +127,9 @@ class SocketIO(Engine[Incoming]):
             self._check_waiting()
 
     def _check_waiting(self) -> None:
-        if self._waiting_bytes > WAITING_BYTES:
-            reason = f"packets of more than {WAITING_BYTES} bytes wait"
+        most = max(WAITING_BYTES, WAITING_FRAMES * self.node.limits.frame_bytes)
+        if self._waiting_bytes > most:
+            reason = f"packets of more than {most} bytes wait"
             self.disconnect(self.flood_code, reason)
 
     async def handle(self, incoming: Incoming) -> None:

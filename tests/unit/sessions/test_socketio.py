@@ -442,6 +442,19 @@ class TestAnEvent:
         assert client.closed == (3013, f"packets of more than {WAITING_BYTES} bytes wait")
         assert client.session._incomplete is None
 
+    @pytest.mark.parametrize("size", [600_000, 1_000_000, 5_000_000])
+    def test_may_be_long_and_wait_where_the_limit_of_messages_says_so(
+        self, handlers: Handlers, size: int
+    ) -> None:
+        client = IoClient(make_asking_node(handlers, limits=Limits(frame_bytes=size)), "")
+        handlers.pending = Deferred()
+        client.say('42["first"]')
+        for _ in range(3):
+            client.say('451-["a",{"_placeholder":true,"num":0}]', b"x" * (size - 2_000))
+        assert client.closed is None
+        client.say('452-["a"]', b"x" * size, b"x" * size)
+        assert client.closed == (3013, f"packets of more than {4 * size} bytes wait")
+
     def test_gives_back_the_memory_that_it_takes(self, handlers: Handlers) -> None:
         client = IoClient(make_asking_node(handlers, limits=Limits(commands_per_second=10**6)), "")
         mark = '{"_placeholder":true,"num":0}'
