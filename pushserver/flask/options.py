@@ -96,6 +96,9 @@ class Options:
             value = getattr(self, name)
             if value is not None and getattr(limits, name) == getattr(usual, name):
                 limits = replace(limits, **{name: value})
+        if limits.body_bytes == usual.body_bytes < limits.frame_bytes * 257 // 256:
+            # Clients that poll send their events in bodies of requests, a little longer than that.
+            limits = replace(limits, body_bytes=limits.frame_bytes * 257 // 256)
         if self.origins and not server.allowed_origins:
             server = replace(server, allowed_origins=list(self.origins))
         socketio = config.socketio

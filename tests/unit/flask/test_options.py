@@ -46,6 +46,19 @@ def test_defaults_are_those_of_flask_socketio() -> None:
     assert config.channel_options()("$flask::r").history_size == 0
 
 
+@pytest.mark.parametrize("size", [1_048_577, 5_000_000, 1e8])
+def test_large_events_fit_into_requests_of_clients_that_poll(size: float) -> None:
+    limits = adjusted(max_http_buffer_size=size).limits
+    assert limits.frame_bytes == size
+    assert limits.body_bytes >= limits.frame_bytes + limits.frame_bytes // 256
+
+
+def test_limit_of_bodies_is_kept_for_smaller_events_and_if_it_is_set() -> None:
+    assert adjusted(max_http_buffer_size=5_000).limits.body_bytes == Limits().body_bytes
+    given = Config(sources={}, limits=Limits(body_bytes=2_000_000))
+    assert adjusted(given, max_http_buffer_size=5_000_000).limits.body_bytes == 2_000_000
+
+
 def test_configuration_goes_before_options() -> None:
     given = Config(
         sources={},
