@@ -217,7 +217,9 @@ class TestTheRequest:
         client.send(request("/x"))
         client.vanish()
         assert edge.clock.connectors[-1]._disconnected
-        assert edge.accept().take() == b""
+        late = edge.accept()
+        assert late.take() == b""
+        assert late.lost
         assert edge.is_idle()
 
 
@@ -518,7 +520,6 @@ class TestUpgrades:
         assert ends[1 - first].lost
         assert not ends[1 - first].aborted
         assert edge.is_idle()
-        assert edge.server.site.admission._connections._by_name == {}
 
     @pytest.mark.parametrize("slow", [0, 1])
     def test_an_end_that_does_not_read_pauses_the_other(self, slow: int) -> None:
@@ -545,6 +546,18 @@ class TestUpgrades:
             edge.clock.advance(1)
         assert ends[slow].aborted
         assert edge.is_idle()
+
+    def test_it_counts_for_its_client_until_both_ends_are_gone(self) -> None:
+        edge = Edge()
+        client = edge.server.connect("203.0.113.7")
+        client.send(request("/x", **handshake()))
+        other = edge.accept()
+        other.send(UPGRADED)
+        counted = edge.server.site.admission._connections._by_name
+        assert counted == {"203.0.113.7": 1}
+        client.vanish()
+        other.settle()
+        assert counted == {}
 
     def test_another_answer_is_passed_on(self) -> None:
         edge, client, other = self.open()
