@@ -54,13 +54,13 @@ from pushserver.transports.polling import Pollings
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
 from pushserver.usercode.thread_pool import Pool, ThreadPool
+from pushserver.usercode.turns import Turns
 from pushserver.usercode.worker import ThreadWorker
 from pushserver.web.first_bytes import Shortcut
 from pushserver.web.gate import IsOwn
 from pushserver.web.owner import is_own
 from pushserver.web.proxied import ProxiedFactory
 from pushserver.web.site import PushSite
-from pushserver.web.turns import Turns
 from pushserver.wsgi.gateway import Gateway
 from pushserver.wsgi.interface import Application
 

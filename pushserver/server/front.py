@@ -62,11 +62,11 @@ from pushserver.transports.polling import Pollings
 from pushserver.transports.response import Responses
 from pushserver.transports.websocket.upgrade import WebSocketFactory
 from pushserver.usercode.reactor import Reactor
+from pushserver.usercode.turns import Turns
 from pushserver.web.first_bytes import Shortcut
 from pushserver.web.gate import Gate, IsOwn
 from pushserver.web.hosts import Hosts
 from pushserver.web.resource import ContainerResource, NotFound
-from pushserver.web.turns import Turns
 from pushserver.wsgi.gateway import Gateway
 
 

@@ -11,7 +11,7 @@ from pushserver.protocols.engineio import PacketError
 from pushserver.protocols.socketio_formats import EngineFormat
 from pushserver.sessions.base import CLOSING, OPEN, Transport
 from pushserver.sessions.node import Node
-from pushserver.sessions.working import ItemT, Working
+from pushserver.sessions.working import AT_A_TIME, ItemT, Working
 from pushserver.usercode.rate import Budget
 
 AT_ONCE = 10
@@ -35,6 +35,7 @@ class Engine(Working[EngineFormat, ItemT]):
 
     __slots__ = (
         "_budget",
+        "_gathering",
         "_ping_due",
         "_ping_seconds",
         "_pong_due",
@@ -59,6 +60,8 @@ class Engine(Working[EngineFormat, ItemT]):
         self.address = address
         # Whether the client has closed the connection.
         self.is_left = False
+        # Whether the packets of a payload wait until all of them are in the queue.
+        self._gathering = False
         self.when_closed: Callable[[], None] | None = None
         super().__init__(node, transport)
         limits, now = node.limits, node.monotonic()
@@ -119,7 +122,10 @@ class Engine(Working[EngineFormat, ItemT]):
         A packet by which the client closes it is none of these.
         """
         try:
-            for packet in engineio.decode_payload(body):
+            packets = engineio.decode_payload(body)
+            # Each that is handled as it comes has a turn of the queue's share for itself.
+            self._gathering = len(packets) > AT_A_TIME
+            for packet in packets:
                 if not self._takes_another():
                     return self.is_left
                 if packet.is_binary:
@@ -128,7 +134,14 @@ class Engine(Working[EngineFormat, ItemT]):
                     self._process(packet)
         except PacketError as error:
             self.disconnect(centrifuge.BAD_FRAME, str(error))
+        finally:
+            self._gathering = False
+        self.resume()
         return self.state < CLOSING or self.is_left
+
+    def resume(self) -> None:
+        if not self._gathering:
+            super().resume()
 
     def _process(self, packet: engineio.Packet) -> None:
         if packet.kind == engineio.MESSAGE:

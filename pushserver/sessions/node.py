@@ -26,6 +26,7 @@ from pushserver.sessions.directory import Directory
 from pushserver.sessions.identification import Identification, NoTokens
 from pushserver.sessions.peers import Peers
 from pushserver.sessions.replay_cache import Replays
+from pushserver.usercode.turns import Turns
 
 LogRefusal = Callable[[int, str | None, str], None]
 NoteExcess = Callable[[TooMany, str | None, int], None]
@@ -63,6 +64,8 @@ class Node:
         make_presence: Callable[[Hub, int], Presence] = Presence,
     ):
         self.timer = timer
+        # Not those of bytes that wait: many sessions would be before each request of others.
+        self.turns = Turns(timer, monotonic)
         self.history = broker.history
         self.metrics = broker.metrics
         self.sessions = sessions or Directory()

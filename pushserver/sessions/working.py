@@ -10,7 +10,8 @@ from pushserver.sessions.node import Node
 ItemT = TypeVar("ItemT")
 
 AT_A_TIME = 32
-"""Items of one conversation that one turn of the reactor handles: about a millisecond."""
+"""Items of one conversation that one turn of the reactor handles: about a millisecond. The
+conversations whose items wait share a turn (`usercode.turns`)."""
 
 
 class Working(Conversation[FormatT], Generic[FormatT, ItemT]):
@@ -56,7 +57,7 @@ class Working(Conversation[FormatT], Generic[FormatT, ItemT]):
             while self._queue and self.state < CLOSING and self._blocked_at is None:
                 if not left:
                     self._yielding = True
-                    self.node.timer.callLater(0, self._continue)
+                    self.node.turns.later(self._continue)
                     break
                 left -= 1
                 await self.handle(self._queue.pop(0))

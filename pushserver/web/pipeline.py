@@ -26,12 +26,12 @@ from zope.interface import implementer
 from pushserver.config.limits import Limits
 from pushserver.errors import TooMany
 from pushserver.usercode.rate import Budget, Rate
+from pushserver.usercode.turns import SLICE_SECONDS, Turns
 from pushserver.web.admission import Admission
 from pushserver.web.first_bytes import MAX_NAME_BYTES
 from pushserver.web.progress import Progress
 from pushserver.web.short_post import Answers, Post, read_post
 from pushserver.web.sockets import drop, has_halves, is_reset, send_now
-from pushserver.web.turns import SLICE_SECONDS, Turns
 
 MAX_BEHIND = 16_384
 """Bytes that may wait behind an unanswered request; with more the server does not read the peer."""

@@ -17,6 +17,7 @@ from pushserver.auth.origin import valid_host
 from pushserver.auth.proxies import Trust
 from pushserver.config.limits import Limits
 from pushserver.errors import TooMany
+from pushserver.usercode.turns import Turns
 from pushserver.web.admission import Admission
 from pushserver.web.first_bytes import FirstBytes, Shortcut
 from pushserver.web.pipeline import DeadlineChannel
@@ -24,7 +25,6 @@ from pushserver.web.refusal_log import RefusalLog
 from pushserver.web.short_post import Answers
 from pushserver.web.sockets import is_secure
 from pushserver.web.turned_away import Exits, answer_at_once, retry_after
-from pushserver.web.turns import Turns
 
 # Arguments: the status, its name, the message, and the relative URL of the server's root.
 ErrorPage = Callable[[int, str, str, str], bytes]

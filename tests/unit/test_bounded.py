@@ -247,7 +247,7 @@ BOUNDS = {
     "resources.variants.VariantCache._entries": "MAX_VARIANT_BYTES: test_static.py fills it",
     "resources.variants.Variants.codings": "two, of one file",
     "web.refusal_log.RefusalLog._rates": "MAX_ADDRESSES",
-    "web.turns.Turns._waiting": "one of each connection",
+    "usercode.turns.Turns._waiting": "one of each connection",
     "sessions.callbacks.Broadcast.frames": "a frame for each format",
     "sessions.namespace.Namespace._after_connect": "the messages of one `connect` handler",
     "sessions.namespace.Namespace._calls": "MAX_CALLS",

@@ -17,9 +17,9 @@ from pushserver.transports.backlog import Bounds
 from pushserver.transports.outlet import LOST_OUTLET, SLOW, Outlet, make_outlet, send_first
 from pushserver.transports.websocket.deflate import DEFLATED
 from pushserver.usercode.rate import Rate
+from pushserver.usercode.turns import SLICE_SECONDS
 from pushserver.web.peer import host, host_and_port
 from pushserver.web.sockets import drop, is_closed, unsent
-from pushserver.web.turns import SLICE_SECONDS
 
 INTERNAL_ERROR = 1011
 MAX_REASON_BYTES = 120

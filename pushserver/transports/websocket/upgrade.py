@@ -21,12 +21,12 @@ from pushserver.transports.websocket.deflate import accept
 from pushserver.transports.websocket.handshake import accepted_fields, check_handshake
 from pushserver.transports.websocket.lean import LeanShell, hush, lean
 from pushserver.transports.websocket.shell import MakeConversation, WebSocketShell
+from pushserver.usercode.turns import Turns
 from pushserver.web.admission import Admission
 from pushserver.web.checks import client_name
 from pushserver.web.first_bytes import Head, Shortcut, install
 from pushserver.web.site import PushSite
 from pushserver.web.sockets import drop, is_closed
-from pushserver.web.turns import Turns
 
 
 class WebSocketFactory(WebSocketServerFactory):

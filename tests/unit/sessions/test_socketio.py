@@ -34,6 +34,7 @@ from pushserver.sessions.node import Node
 from pushserver.sessions.recovery import Return, make_pid
 from pushserver.sessions.socketio import WAITING_BYTES
 from pushserver.sessions.working import AT_A_TIME
+from pushserver.usercode.turns import TURN_SECONDS
 from tests.unit.fakes.socketio import FRAMES, IoClient, event
 from tests.unit.fakes.tools import Client, Time, drive, make_node, publish
 from tests.unit.fakes.web import patched
@@ -353,6 +354,43 @@ class TestAnEvent:
         time.pass_on()
         assert len(handlers.events) == 500
         assert client.closed is None
+
+    def test_of_a_payload_are_handled_in_portions(self, handlers: Handlers) -> None:
+        time = Time()
+        client = IoClient(make_asking_node(handlers, time=time), "")
+        packets = [b'42["a",%d]' % n for n in range(500)]
+        assert client.session.received_payload(b"\x1e".join(packets))
+        assert len(handlers.events) == AT_A_TIME
+        time.pass_on()
+        assert [arguments for _, _, arguments in handlers.events] == [[n] for n in range(500)]
+
+    def test_unknown_namespaces_of_a_payload_are_refused_in_portions(self) -> None:
+        time = Time()
+        client = IoClient(make_asking_node(Handlers(), time=time))
+        packets = [b"40/a/%d," % n for n in range(500)]
+        assert client.session.received_payload(b"\x1e".join(packets))
+        assert len(client.take()) == AT_A_TIME
+        time.pass_on()
+        assert len(client.take()) == 500 - AT_A_TIME
+
+    def test_of_all_clients_share_a_turn(self, handlers: Handlers) -> None:
+        time = Time()
+        node = make_asking_node(handlers, time=time)
+        spent = [0.0]
+
+        def answer(arguments: list[Any]) -> Values:
+            spent[0] += TURN_SECONDS
+            return values(arguments)
+
+        handlers.answer = answer
+        node.turns.monotonic = lambda: spent[0]
+        body = b"\x1e".join([b'42["a"]'] * (AT_A_TIME + 1))
+        clients = [IoClient(node, "") for _ in range(3)]
+        for client in clients:
+            client.session.received_payload(body)
+        before = len(handlers.events)
+        node.turns._run()
+        assert len(handlers.events) == before + 1
 
     def test_waits_until_the_peer_has_read_earlier_answers(self, handlers: Handlers) -> None:
         client = IoClient(make_asking_node(handlers), "")

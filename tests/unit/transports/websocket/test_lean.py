@@ -34,7 +34,7 @@ from pushserver.transports.websocket.lean import (
 )
 from pushserver.transports.websocket.shell import WebSocketShell
 from pushserver.transports.websocket.upgrade import WebSocketFactory
-from pushserver.web.turns import Turns
+from pushserver.usercode.turns import Turns
 from tests.unit.fakes.heads import RAW, compare, connect, head, with_fields
 from tests.unit.fakes.web import Line, Server, Trouble, masked, set_autobahns_clock
 

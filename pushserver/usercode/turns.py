@@ -8,8 +8,7 @@ its bytes in a turn. The remaining bytes wait here, and the peer is not read mea
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from typing import Any, Protocol
 
 SLICE_SECONDS = 0.002
 """The time after which a slice ends, with the frame or request that is being handled."""
@@ -18,14 +17,21 @@ TURN_SECONDS = 0.01
 """The time of one turn for all waiting slices together, however many peers wait."""
 
 
+class Timer(Protocol):
+    """The reactor's clock."""
+
+    def callLater(self, delay: float, call: Callable[[], object], /) -> Any:
+        """Call after `delay` seconds; returns an `IDelayedCall`."""
+
+
 class Turns:
     """The peers whose bytes wait, in their order; `monotonic` is the steady clock."""
 
-    def __init__(self, reactor: IReactorTime, monotonic: Callable[[], float]):
+    def __init__(self, reactor: Timer, monotonic: Callable[[], float]):
         self.monotonic = monotonic
         self._reactor = reactor
         self._waiting: dict[Callable[[], None], None] = {}
-        self._next: IDelayedCall | None = None
+        self._next: Any = None
 
     def later(self, handle: Callable[[], None]) -> None:
         """Call `handle` once in a later turn; it may call `later` again."""

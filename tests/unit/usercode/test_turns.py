@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from twisted.internet.task import Clock
 
-from pushserver.web.turns import TURN_SECONDS, Turns
+from pushserver.usercode.turns import TURN_SECONDS, Turns
 from tests.unit.fakes.reactors import one_turn
 
 
