@@ -129,8 +129,7 @@ class SocketIO(Engine[Incoming]):
     def _check_waiting(self) -> None:
         most = max(WAITING_BYTES, WAITING_FRAMES * self.node.limits.frame_bytes)
         if self._waiting_bytes > most:
-            reason = f"packets of more than {most} bytes wait"
-            self.disconnect(self.flood_code, reason)
+            self.flooded(TooMany(f"packets of more than {most} bytes wait", "frame_bytes"))
 
     async def handle(self, incoming: Incoming) -> None:
         packet = incoming.packet

@@ -473,11 +473,19 @@ class TestAnEvent:
         assert len(handlers.events) == 1
 
     def test_has_attachments_of_bounded_size(self, handlers: Handlers) -> None:
-        client = IoClient(make_asking_node(handlers), "")
+        noted: list[Any] = []
+        node = make_asking_node(handlers)
+        node.note_excess = lambda *args: noted.append(args)
+        client = IoClient(node, "")
         client.say('4564-["a"]', *[b"x" * 60_000] * 17)
         assert client.closed is None
+        assert noted == []
         client.say(b"x" * 60_000)
-        assert client.closed == (3013, f"packets of more than {WAITING_BYTES} bytes wait")
+        assert client.closed == (
+            3013,
+            f"packets of more than {WAITING_BYTES} bytes wait (frame_bytes)",
+        )
+        assert [code for _, _, code in noted] == [3013]
         assert client.session._incomplete is None
 
     @pytest.mark.parametrize("size", [600_000, 1_000_000, 5_000_000])
@@ -491,7 +499,7 @@ class TestAnEvent:
             client.say('451-["a",{"_placeholder":true,"num":0}]', b"x" * (size - 2_000))
         assert client.closed is None
         client.say('452-["a"]', b"x" * size, b"x" * size)
-        assert client.closed == (3013, f"packets of more than {4 * size} bytes wait")
+        assert client.closed == (3013, f"packets of more than {4 * size} bytes wait (frame_bytes)")
 
     def test_gives_back_the_memory_that_it_takes(self, handlers: Handlers) -> None:
         client = IoClient(make_asking_node(handlers, limits=Limits(commands_per_second=10**6)), "")
