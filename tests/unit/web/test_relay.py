@@ -18,8 +18,9 @@ from pushserver.auth.proxy_header import ProxyHeader, read_proxy_header
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.config.settings import Server as ServerSettings
+from pushserver.web.exchange import MAX_HEAD, PORTION
 from pushserver.web.proxied import PROXIED
-from pushserver.web.relay import MAX_HEAD, PORTION, Relay
+from pushserver.web.relay import Relay
 from tests.unit.fakes.web import (
     Line,
     Log,
