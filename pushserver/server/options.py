@@ -187,7 +187,14 @@ def make(
         path = options["config"]
         if path and os.path.exists(path) and not os.path.isfile(path):
             raise StartFailed(f"{path}: a pipe cannot be read again, expected a regular file")
-        return load()
+        before = _state(path)
+        config = load()
+        # A part of a file may be valid, and lack the rules and the keys.
+        if _state(path) != before:
+            raise StartFailed(f"{path}: the file changed while it was read")
+        if before and not before[0]:
+            raise StartFailed(f"{path}: the file is empty, expected settings or a comment")
+        return config
 
     service.live.allow(load_again)
     if options.parent is not None:
@@ -243,6 +250,15 @@ def with_pages(config: Config, *private: str) -> Config:
     secrets += [key.file for key in config.auth.token_keys]
     folder = pages_folder(config.server.pages, (config.store.path, *secrets, *private))
     return replace(config, server=replace(config.server, pages=folder))
+
+
+def _state(path: str) -> tuple[int, int, int] | None:
+    """The size of a file, its time and its inode; None if there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def main_file() -> str:

@@ -15,11 +15,13 @@ from twisted.web.resource import getChildForRequest
 from pushserver import PushServer
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
+from pushserver.config.loader import read
 from pushserver.config.settings import Config, Source
 from pushserver.config.settings import Store as StoreConfig
 from pushserver.errors import StartFailed
 from pushserver.resources.channels import FrontResource
 from pushserver.resources.root import UserPages
+from pushserver.server import options as options_module
 from pushserver.server.build import build
 from pushserver.server.options import (
     Options,
@@ -142,6 +144,41 @@ def test_pipe_is_read_at_the_start_alone(tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match="a pipe cannot be read again"):
         load()
     os.close(reader)
+
+
+@pytest.mark.parametrize("rest", ["", "[limits]\n", "[limits]\nchannels = 7\n"])
+def test_file_that_is_being_written_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
+    path = tmp_path / "push.toml"
+    path.write_text("[limits]\nchannels = 8\n")
+    load = make(parsed("--config", str(path)), {}, memory_reactor()).live.load
+    assert load is not None
+    assert load().limits.channels == 8
+
+    def read_early(*arguments: Any) -> Config:
+        config = read(*arguments)
+        path.write_text(rest)
+        return config
+
+    monkeypatch.setattr(options_module, "read", read_early)
+    with pytest.raises(StartFailed, match="the file changed while it was read"):
+        load()
+
+
+def test_empty_file_is_not_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "push.toml"
+    path.write_text("[limits]\nchannels = 8\n")
+    load = make(parsed("--config", str(path)), {}, memory_reactor()).live.load
+    assert load is not None
+    path.write_text("")
+    with pytest.raises(StartFailed, match=r"push\.toml: the file is empty"):
+        load()
+    path.write_text("# nothing\n")
+    assert load() == Config()
+    path.unlink()
+    with pytest.raises(StartFailed, match="No such file"):
+        load()
 
 
 def test_unreadable_file_ends_the_start(tmp_path: Path) -> None:
