@@ -11,6 +11,7 @@ from pushserver.app.client import Client
 from pushserver.channels.names import check_event
 from pushserver.errors import InvalidData
 from pushserver.flask.calling import Calling
+from pushserver.flask.handlers import check_namespace
 from pushserver.flask.members import MAIN_CHANNEL, channel_of
 from pushserver.flask.server import Arguments, FlaskServer
 from pushserver.protocols.socketio import RESERVED
@@ -54,8 +55,9 @@ class Sending(Calling):
         (or `room`): a room, the `sid` of a client, or a list of these. `include_self=False`, in a
         handler: not to its own client. `skip_sid`: the ids of others to leave out. `callback`:
         called with the acknowledgement of each client. Raises TypeError for values that JSON cannot
-        hold, ValueError for an event that cannot be sent, and Unavailable while the server cannot
-        publish. `broadcast` and `ignore_queue` have no effect.
+        hold, ValueError for an event that cannot be sent and for the name of no namespace, and
+        Unavailable while the server cannot publish. `broadcast` and `ignore_queue`
+        have no effect.
         """
         check_event(event)
         if event in RESERVED:
@@ -94,6 +96,7 @@ class Sending(Calling):
         if targets is None:
             room, channel = None, self.channel(namespace)
             if not self.accepts(namespace):
+                check_namespace(namespace)
                 return True
         elif len(targets) == 1 and self.members.find(targets[0], namespace) is None:
             room, channel = targets[0], channel_of(namespace, targets[0])

@@ -502,3 +502,16 @@ def test_replayed_publications_have_no_argument_more(program: Program) -> None:
     raw = program.raw("/")
     program.socketio.emit("e", "text")
     assert [json.loads(line[2:]) for line in raw.take()] == [["e", "text"]]
+
+
+@pytest.mark.parametrize("name", ["chat", "chat/a", "/a/b", "/a b"])
+@pytest.mark.parametrize("data", [1, b"bytes", ("several", 1)])
+def test_broadcast_to_the_name_of_no_namespace_is_refused(
+    program: Program, name: str, data: object
+) -> None:
+    with pytest.raises(ValueError, match=r"slash|invalid channel"):
+        program.socketio.emit("e", data, namespace=name)
+
+
+def test_broadcast_to_a_namespace_that_nobody_may_enter_reaches_nobody(program: Program) -> None:
+    program.socketio.emit("e", 1, namespace="/unknown")
