@@ -83,6 +83,9 @@ class Limits:
     second for its answer."""
     queued_commands: AtLeastOne = 256
     """The number of commands of one connection that may wait."""
+    waiting_bytes: AtLeastOne = 67_108_864
+    """The memory of all commands and packets of clients that wait; beyond it those with more than
+    16 KB are disconnected."""
     handler_seconds: Positive = 30.0
     """The time for a handler of the application to answer a client."""
     handler_threads: AtLeastOne = 16

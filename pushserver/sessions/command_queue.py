@@ -75,6 +75,14 @@ class CommandQueue(Working[SessionFormat, Command]):
         except FrameError as error:
             self.disconnect(centrifuge.BAD_FRAME, str(error))
         self.resume()
+        if self._queue:
+            self._wait(len(text))
+            if (excess := self._excess()) is not None:
+                self._flooded(excess)
+
+    def _flooded(self, error: TooMany) -> None:
+        self.node.note_excess(error, self.address, self.flood_code)
+        self.disconnect(self.flood_code, str(error))
 
     def rested(self) -> None:
         if self.state is GONE:
@@ -121,9 +129,7 @@ class CommandQueue(Working[SessionFormat, Command]):
             if command.id and self.state < CLOSING:
                 self.push(centrifuge.error_reply(command.id, error))
         elif len(self._queue) >= limit:
-            error = TooMany(f"more than {limit} commands wait", "queued_commands")
-            self.node.note_excess(error, self.address, self.flood_code)
-            self.disconnect(self.flood_code, str(error))
+            self._flooded(TooMany(f"more than {limit} commands wait", "queued_commands"))
         else:
             self._queue.append(command)
 
@@ -144,6 +150,9 @@ class CommandQueue(Working[SessionFormat, Command]):
         return error
 
     async def handle(self, command: Command) -> None:
+        if self._waiting_bytes:
+            # The bytes of a frame are shared by its commands.
+            self._waited(self._waiting_bytes // (len(self._queue) + 1))
         try:
             name, text = centrifuge.method(command)
             if not name:

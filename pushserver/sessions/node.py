@@ -95,6 +95,8 @@ class Node:
             limits.address_publications_per_second,
             monotonic,
         )
+        self.waiting_bytes = 0
+        """The bytes of all requests of clients that wait to be handled."""
         self.stopping = False
         self.reload: Callable[[], Awaitable[Mapping[str, object]]] = _no_reload
         """Read the configuration again, and return which settings changed; raises Invalid."""

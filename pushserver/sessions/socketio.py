@@ -53,7 +53,6 @@ class SocketIO(Engine[Incoming]):
         "_leaving",
         "_main",
         "_recovers",
-        "_waiting_bytes",
         "credentials",
         "ended_by",
         "namespaces",
@@ -85,7 +84,6 @@ class SocketIO(Engine[Incoming]):
         # The namespaces that the server has ended: packets for them may be on their way.
         self._ended: set[str] = set()
         self._incomplete: Incoming | None = None
-        self._waiting_bytes = 0
         # Those whose `disconnect` handler is called after the current packet.
         self._leaving: list[tuple[Namespace, str]] = []
         self._connect_due = node.monotonic() + node.limits.connect_seconds
@@ -110,14 +108,14 @@ class SocketIO(Engine[Incoming]):
     def _keep(self, incoming: Incoming, size: int) -> None:
         """Count a part of a packet, and handle the packet when it is complete."""
         incoming.size += size + PACKET_BYTES
-        self._waiting_bytes += size + PACKET_BYTES
+        self._wait(size + PACKET_BYTES)
         self._incomplete = incoming
         if len(incoming.attachments) < incoming.packet.attachments:
             self._check_waiting()
             return
         self._incomplete = None
         if incoming.packet.kind in (socketio.ACK, socketio.BINARY_ACK):
-            self._waiting_bytes -= incoming.size
+            self._waited(incoming.size)
             self._acknowledged(incoming)
         else:
             if incoming.packet.kind == socketio.DISCONNECT:
@@ -130,10 +128,12 @@ class SocketIO(Engine[Incoming]):
         most = max(WAITING_BYTES, WAITING_FRAMES * self.node.limits.frame_bytes)
         if self._waiting_bytes > most:
             self.flooded(TooMany(f"packets of more than {most} bytes wait", "frame_bytes"))
+        elif (error := self._excess()) is not None:
+            self.flooded(error)
 
     async def handle(self, incoming: Incoming) -> None:
         packet = incoming.packet
-        self._waiting_bytes -= incoming.size
+        self._waited(incoming.size)
         try:
             if packet.kind == socketio.CONNECT:
                 await self._connect(packet)

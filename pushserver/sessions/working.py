@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from pushserver.errors import TooMany
 from pushserver.sessions.base import CLOSING, Conversation, FormatT, Transport
 from pushserver.sessions.node import Node
 
@@ -13,6 +14,9 @@ AT_A_TIME = 32
 """Items of one conversation that one turn of the reactor handles: about a millisecond. The
 conversations whose items wait share a turn (`usercode.turns`)."""
 
+PART_BYTES = 16_384
+"""The bytes of waiting items that a peer may have while those of all peers are over their bound."""
+
 
 class Working(Conversation[FormatT], Generic[FormatT, ItemT]):
     """A conversation that handles the items of its peer one at a time, in their order.
@@ -21,13 +25,14 @@ class Working(Conversation[FormatT], Generic[FormatT, ItemT]):
     than its outlet may queue.
     """
 
-    __slots__ = ("_queue", "_working", "_yielding")
+    __slots__ = ("_queue", "_waiting_bytes", "_working", "_yielding")
 
     def __init__(self, node: Node, transport: Transport[FormatT]):
         # No deque: an empty one takes 760 bytes.
         self._queue: list[ItemT] = []
         self._working = False
         self._yielding = False
+        self._waiting_bytes = 0
         super().__init__(node, transport)
 
     async def handle(self, item: ItemT) -> None:
@@ -36,6 +41,23 @@ class Working(Conversation[FormatT], Generic[FormatT, ItemT]):
 
     def rested(self) -> None:
         """Note that no item is being handled any more."""
+
+    def _wait(self, size: int) -> None:
+        """Count the bytes of items that wait."""
+        self._waiting_bytes += size
+        self.node.waiting_bytes += size
+
+    def _waited(self, size: int) -> None:
+        """These bytes wait no longer."""
+        self._waiting_bytes -= size
+        self.node.waiting_bytes -= size
+
+    def _excess(self) -> TooMany | None:
+        """The error if the items of all peers have too many bytes, and this peer its part."""
+        most = self.node.limits.waiting_bytes
+        if self.node.waiting_bytes <= most or self._waiting_bytes <= PART_BYTES:
+            return None
+        return TooMany(f"the requests of all clients that wait have {most} bytes", "waiting_bytes")
 
     def drained(self) -> None:
         self.resume()
@@ -72,3 +94,4 @@ class Working(Conversation[FormatT], Generic[FormatT, ItemT]):
     def _leave_all(self) -> None:
         super()._leave_all()
         self._queue.clear()
+        self._waited(self._waiting_bytes)

@@ -81,6 +81,8 @@ BOUNDS = {
     "transports.polling.PAYLOAD_BYTES": PACE,
     "sessions.socketio.PACKET_BYTES": MEMORY,
     "sessions.socketio.WAITING_BYTES": "packets: test_waits_in_a_bounded_memory",
+    "config.limits.waiting_bytes": "requests that wait: test_waiting.py",
+    "sessions.working.PART_BYTES": "the part of each peer of waiting_bytes",
     "sessions.replay_cache.ENTRY_BYTES": MEMORY,
     "sessions.replay_cache.FIRST_BYTES": PACE,
     "sessions.replay_cache.MOST_BYTES": CACHE,
