@@ -177,7 +177,7 @@ class TestInNode:
         assert None not in [name for name, _ in data(history(chat, "gone"))]
         # The traceback has frames of the application only.
         _, _, told = chat.log.partition("the handler fail failed\n")
-        lines = [line.strip() for line in told.splitlines()[:5]]
+        lines = [line.removeprefix("|").strip() for line in told.splitlines()[:5]]
         assert lines[0] == "Traceback (most recent call last):"
         assert lines[1].endswith('chat.py", line 57, in fail')
         assert lines[2:4] == [
