@@ -52,7 +52,7 @@ check:
 # the lines of both do not mix.
 fast:
 	@output=$$(mktemp); trap 'rm -f "$$output"' EXIT; \
-	nice $(BIN)/python -m pytest tests/unit -q -p no:cacheprovider --cov >"$$output" 2>&1; \
+	nice $(BIN)/python -m pytest tests/unit -q -p no:cacheprovider --cov -n 2 --dist loadfile >"$$output" 2>&1; \
 	status=$$?; cat "$$output"; exit $$status
 
 slow:
