@@ -57,7 +57,7 @@ class Author:
         self.node = node
         self.events = frozenset(events)
         self._links: dict[str, dict[FollowerLink, None]] = {}
-        node.tap(self._published)
+        node.tap(self._published, self.has_room)
         node.history.on_clear = self._cleared
 
     def follow(self, link: FollowerLink, channel: str) -> None:
@@ -77,6 +77,10 @@ class Author:
             del self._links[channel]
             self.node.history.unhold(channel, self.node.hub.is_watched(channel))
 
+    def has_room(self, channel: str) -> bool:
+        """Whether all links that follow the channel can take another publication."""
+        return all(link.has_room() for link in self._links.get(channel, ()))
+
     def _published(self, publication: Publication, skip: Sequence[str]) -> None:
         self._send(publication.channel, lambda: Row(publication, tuple(skip)))
 
@@ -94,15 +98,21 @@ class Author:
 class FollowerLink:
     """The author's end of the link to one follower; `send` takes frames and raises nothing.
 
-    `run` runs a coroutine that nothing awaits.
+    `run` runs a coroutine that nothing awaits. `has_room` tells whether the link can take another
+    publication.
     """
 
     _log = Logger()
 
     def __init__(
-        self, author: Author, send: Send, run: Callable[[Coroutine[Any, Any, None]], None]
+        self,
+        author: Author,
+        send: Send,
+        run: Callable[[Coroutine[Any, Any, None]], None],
+        has_room: Callable[[], bool] = lambda: True,
     ):
         self.send = send
+        self.has_room = has_room
         self._author = author
         self._node = author.node
         self._run = run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
@@ -20,7 +20,7 @@ UNSENT_BYTES = 64 * 2**20
 """An end that leaves more bytes unread is too slow, and loses the link."""
 
 
-class _Transport(ITCPTransport, IConsumer):
+class _Transport(ITCPTransport, IConsumer, IPushProducer):
     """That of a Unix socket has these methods too."""
 
 
@@ -48,6 +48,9 @@ class Link(Protocol):
         self._lost = lost
         self._paused = False
         self._ended = False
+        # The messages of the bytes that have come, unless all are handled.
+        self._messages: Iterator[Any] | None = None
+        self._holds = False
         self._queue: deque[bytes] = deque()
         self.unsent = 0
         """The bytes that wait because the other end does not read."""
@@ -73,6 +76,10 @@ class Link(Protocol):
             self._queue.append(frame)
             self.unsent += len(frame)
 
+    def has_room(self) -> bool:
+        """Whether the other end is near enough for another publication."""
+        return self.unsent <= UNSENT_BYTES // 2
+
     def abort(self) -> None:
         """End the link at once."""
         self._ended = True
@@ -80,11 +87,32 @@ class Link(Protocol):
         self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
+        self._messages = self._frames.feed(data)
+        self._handle()
+
+    def hold(self) -> None:
+        """Read no more messages until `go_on`; called while one is handled."""
+        self._holds = True
+        self.transport.pauseProducing()
+
+    def go_on(self) -> None:
+        """Read further messages."""
+        if self._holds and not self._ended:
+            self._holds = False
+            self._handle()
+            if not self._holds and not self._ended:
+                self.transport.resumeProducing()
+
+    def _handle(self) -> None:
+        """Handle the messages that have come, up to one that holds the link."""
         try:
-            for message in self._frames.feed(data):
+            for message in self._messages or ():
                 if self._ended:
                     return
                 self._received(message)
+                if self._holds:
+                    return
+            self._messages = None
         except BadMessage as error:
             self._log.critical(
                 "a link between two processes of the server ends: {problem}",

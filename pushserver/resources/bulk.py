@@ -186,7 +186,7 @@ async def _publish(
         try:
             if ask is not None:
                 await ask(each.data)
-            if not node.hub.has_room(draft.channel):
+            if not node.has_room(draft.channel):
                 await _wait_for_room(node, draft.channel)
             group.waiting.append((number, start(node.publish(each))))
         except PushServerError as error:
@@ -232,7 +232,7 @@ async def _wait_for_admission(node: Node, admit: Admit, count: int) -> None:
 async def _wait_for_room(node: Node, channel: str) -> None:
     """Wait until the subscribers' queues take another publication; raises Unavailable."""
     until = node.monotonic() + ROOM_SECONDS
-    while not node.hub.has_room(channel):
+    while not node.has_room(channel):
         if node.monotonic() >= until:
             raise Unavailable("the channel's backlog is full", "overloaded")
         await _pause(node, PAUSE_SECONDS)

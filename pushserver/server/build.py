@@ -194,7 +194,8 @@ def build(
         node, site, reactor, storage, run_by, shortcuts, wrap, readiness, pulse, gateway
     )
     if following is not None:
-        UplinkService(following.uplink, follows, reactor).setServiceParent(service)
+        uplink = UplinkService(following.uplink, follows, reactor, node.hub.has_room)
+        uplink.setServiceParent(service)
     collector.sources = lambda: service.sources.statuses
     service.live = Live(base, broker, site, run_by, service, front, metrics_site)
     for text in config.server.listen:

@@ -13,12 +13,14 @@ from twisted.logger import Logger
 
 from pushserver.cluster.author import Author, FollowerLink
 from pushserver.cluster.link import Link
-from pushserver.cluster.messages import FromAuthor, FromFollower
+from pushserver.cluster.messages import FromAuthor, FromFollower, Row
 from pushserver.cluster.uplink import Uplink
 from pushserver.usercode.once import Once
 
 AGAIN_SECONDS = 0.2
 """The pause before the next attempt to connect to the author."""
+HOLD_SECONDS = 0.01
+"""The pause before a link is read again, while the fan-out has no room."""
 MODE = 0o600
 """Only the server's own user connects."""
 
@@ -72,7 +74,7 @@ class AuthorPort(Service):
 
         def made(link: Link) -> None:
             self._links.add(link)
-            ends.append(FollowerLink(self._author, link.send, self._run))
+            ends.append(FollowerLink(self._author, link.send, self._run, link.has_room))
 
         def lost() -> None:
             self._links.discard(link)
@@ -83,12 +85,17 @@ class AuthorPort(Service):
 
 
 class UplinkService(Service):
-    """Links a follower to its author, again and again, from its start to its stop."""
+    """Links a follower to its author, again and again, from its start to its stop.
+
+    `has_room` tells whether the fan-out can take another publication of a channel. If it cannot,
+    the link is not read for a moment; the author then refuses publications when too many wait.
+    """
 
     _log = Logger()
 
-    def __init__(self, uplink: Uplink, path: str, reactor: Any):
+    def __init__(self, uplink: Uplink, path: str, reactor: Any, has_room: Callable[[str], bool]):
         self._uplink = uplink
+        self._has_room = has_room
         self._path = path
         self._reactor = reactor
         self._link: Link | None = None
@@ -111,7 +118,7 @@ class UplinkService(Service):
         factory: Any = ClientFactory()
         factory.noisy = False
         factory.buildProtocol = lambda address: Link(
-            FromAuthor, self._made, self._uplink.received, self._lost
+            FromAuthor, self._made, self._received, self._lost
         )
         factory.clientConnectionFailed = lambda connector, reason: self._later()
         self._reactor.connectUNIX(self._path, factory)
@@ -120,6 +127,23 @@ class UplinkService(Service):
         self._link = link
         self._log.info("linked to the main process", event_name="worker_linked")
         self._uplink.connected(link.send)
+
+    def _received(self, message: FromAuthor) -> None:
+        self._uplink.received(message)
+        if isinstance(message, Row) and not self._has_room(message.publication.channel):
+            assert self._link is not None, "a message without a link"
+            self._link.hold()
+            self._go_on_later(self._link, message.publication.channel)
+
+    def _go_on_later(self, link: Link, channel: str) -> None:
+        self._reactor.callLater(HOLD_SECONDS, self._go_on, link, channel)
+
+    def _go_on(self, link: Link, channel: str) -> None:
+        if link is self._link:
+            if self._has_room(channel):
+                link.go_on()
+            else:
+                self._go_on_later(link, channel)
 
     def _lost(self) -> None:
         self._link = None

@@ -101,6 +101,8 @@ class Node:
         self.reload: Callable[[], Awaitable[Mapping[str, object]]] = _no_reload
         """Read the configuration again, and return which settings changed; raises Invalid."""
         self._broker = broker
+        self.has_room: Callable[[str], bool] = self.hub.has_room
+        """Whether another publication of a channel can be taken."""
         broker.attach(self.hub.deliver)
 
     def _is_handled(self, event: str, channel: str) -> bool:
@@ -108,8 +110,13 @@ class Node:
         decides = self.handlers.decides if event == "publish" else self.handlers.guards
         return decides(channel)
 
-    def tap(self, tap: Deliver) -> None:
-        """Call `tap` with each publication too, after its delivery."""
+    def tap(self, tap: Deliver, has_room: Callable[[str], bool]) -> None:
+        """Call `tap` with each publication too, after its delivery.
+
+        While `has_room` of a channel is false, its publications are refused.
+        """
+        hub_has_room = self.hub.has_room
+        self.has_room = lambda channel: hub_has_room(channel) and has_room(channel)
         deliver = self.hub.deliver
 
         def deliver_and_tap(publication: Publication, skip: Sequence[str]) -> None:
@@ -154,7 +161,7 @@ class Node:
         """Raise Unavailable if no publication is accepted now."""
         if self.stopping:
             raise Unavailable("the server is shutting down", "stopping")
-        if not self.hub.has_room(draft.channel):
+        if not self.has_room(draft.channel):
             message = f"the backlog of {draft.channel} is full: too many undelivered publications"
             raise Unavailable(message, "overloaded")
 

@@ -191,7 +191,7 @@ def author_port() -> tuple[Service, End]:
 
 def uplink_service() -> tuple[Service, End]:
     reactor: Any = MemoryReactorClock()
-    return UplinkService(cast(Any, object()), "/run/link", reactor), nothing
+    return UplinkService(cast(Any, object()), "/run/link", reactor, lambda channel: True), nothing
 
 
 MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {

@@ -374,7 +374,7 @@ def test_tap_of_a_node_comes_after_the_delivery_to_its_own_subscribers(cluster: 
     seen: list[int] = []
     watcher = Watcher()
     drive(cluster.node.hub.subscribe(watcher, "numbers", None, 0))
-    cluster.node.tap(lambda *_: seen.append(len(watcher.frames)))
+    cluster.node.tap(lambda *_: seen.append(len(watcher.frames)), lambda _: True)
     publish(cluster.node)
     assert seen == [1]
 

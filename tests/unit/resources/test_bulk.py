@@ -201,7 +201,7 @@ def test_stop_of_the_server_ends_it_with_the_number_of_lines(pauses: list[Deferr
 def test_waits_for_room_in_the_backlog_and_then_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(limits=Limits())
     room = [True]
-    monkeypatch.setattr(server.hub, "has_room", lambda channel: room[0])
+    monkeypatch.setattr(server.node, "has_room", lambda channel: room[0])
     room[0] = False
     line = posted(server, b"1\n2")
     assert data(server) == []

@@ -12,7 +12,9 @@ from twisted.internet.testing import MemoryReactorClock
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.cluster.author import Author
-from pushserver.server.links import AGAIN_SECONDS, MODE, AuthorPort, UplinkService
+from pushserver.cluster.link import UNSENT_BYTES
+from pushserver.errors import Unavailable
+from pushserver.server.links import AGAIN_SECONDS, HOLD_SECONDS, MODE, AuthorPort, UplinkService
 from tests.unit.fakes.cluster import Edge, Wire, run
 from tests.unit.fakes.tools import Time, Watcher, make_broker, make_node, publish
 from tests.unit.fakes.web import Log, Trouble
@@ -25,11 +27,14 @@ class World:
 
     def __init__(self) -> None:
         time = Time()
+        self.has_room = True
         self.node = make_node(time=time, broker=make_broker(OPTIONS, time=time), run=run)
         self.reactor: Any = MemoryReactorClock()
         self.port = AuthorPort(Author(self.node), "/run/link", self.reactor, run)
         self.edge = Edge(OPTIONS, time)
-        self.service = UplinkService(self.edge.uplink, "/run/link", self.reactor)
+        self.service = UplinkService(
+            self.edge.uplink, "/run/link", self.reactor, lambda channel: self.has_room
+        )
         self.wire = Wire(self.reactor)
 
     def connect(self) -> None:
@@ -64,6 +69,56 @@ def test_follower_is_linked_to_its_author(world: World) -> None:
     publish(world.node)
     world.wire.pump()
     assert watcher.offsets == [1]
+
+
+def test_follower_reads_on_when_its_fan_out_has_room(world: World) -> None:
+    world.connect()
+    watcher = Watcher()
+    Deferred.fromCoroutine(world.edge.node.hub.subscribe(watcher, "numbers", None, 0))
+    world.wire.pump()
+    world.has_room = False
+    publish(world.node)
+    publish(world.node)
+    world.wire.pump()
+    history = world.edge.node.history
+    for _ in range(3):
+        world.reactor.advance(HOLD_SECONDS)
+        assert history.top("numbers") == 1
+    world.has_room = True
+    world.reactor.advance(HOLD_SECONDS)
+    assert history.top("numbers") == 2
+
+
+def test_link_that_is_lost_while_it_is_held_is_not_read_again(
+    world: World, trouble: Trouble
+) -> None:
+    world.connect()
+    Deferred.fromCoroutine(world.edge.node.hub.subscribe(Watcher(), "numbers", None, 0))
+    world.wire.pump()
+    world.has_room = False
+    publish(world.node)
+    publish(world.node)
+    world.wire.pump()
+    world.wire.cut()
+    trouble.take()
+    world.has_room = True
+    world.reactor.advance(AGAIN_SECONDS)
+    assert world.edge.node.history.top("numbers") == 1
+    world.connect()
+    assert world.edge.node.history.top("numbers") == 2
+
+
+def test_author_refuses_publications_of_channels_that_a_slow_follower_has(world: World) -> None:
+    world.connect()
+    Deferred.fromCoroutine(world.edge.node.hub.subscribe(Watcher(), "numbers", None, 0))
+    world.wire.pump()
+    (link,) = world.port._links
+    link.unsent = UNSENT_BYTES // 2 + 1
+    with pytest.raises(Unavailable, match="backlog of numbers is full"):
+        publish(world.node)
+    publish(world.node, "other")
+    link.unsent -= 1
+    publish(world.node)
 
 
 def test_follower_connects_again_until_its_author_is_back(world: World, trouble: Trouble) -> None:
