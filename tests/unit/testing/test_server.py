@@ -304,7 +304,7 @@ class TestAGeneratorThatMayBlock:
 
     def test_may_sleep_for_ever(self) -> None:
         app = PushServer()
-        # Ends the sleep, for which the stop of a busy machine's test may not have the time.
+        # Ends the source: the stop of a test waits in the test's time, which may be over at once.
         over = threading.Event()
 
         @app.source("c")
@@ -313,7 +313,8 @@ class TestAGeneratorThatMayBlock:
             while True:
                 number += 1
                 yield number
-                over.wait(0.3)
+                if over.wait(0.3):
+                    return
 
         began = time.monotonic()
         with TestServer(app) as server:
@@ -325,6 +326,7 @@ class TestAGeneratorThatMayBlock:
             assert took >= 0.6
             assert server.history("c")[-1].data <= took / 0.3 + 1
             over.set()
+            wait_until(server, lambda: server.service.sources.statuses[0].state == "ended")
 
     def test_may_wait_for_ever(self) -> None:
         app = PushServer()
