@@ -17,7 +17,7 @@ from tests.e2e.conditions import answers, wait_until
 from tests.e2e.documents import EPOCH, Names
 from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Server, environment, free_port
-from tests.e2e.visits import Visits
+from tests.e2e.visits import LOST_CONNECTION, Visits
 
 FILE = re.compile(r"\b(put|add) this (?:into|to) `([a-z_./]+)`:$", re.IGNORECASE)
 LINE = re.compile(r"\bput this in place of `(.+)` in `([a-z_./]+)`:$", re.IGNORECASE)
@@ -196,5 +196,5 @@ def run(command: Sequence[str], folder: Path) -> str:
 def visits_at(browser: Browser, url: str) -> Visits:
     visits = Visits(browser, url)
     # While the server restarts.
-    visits.allow("ERR_CONNECTION_(REFUSED|RESET)|ERR_INCOMPLETE_CHUNKED|WebSocket connection to")
+    visits.allow(LOST_CONNECTION)
     return visits

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 from tests.e2e.exchange import publish
 from tests.e2e.patience import PATIENCE
 from tests.e2e.server import CHECKOUT, Server
-from tests.e2e.visits import Visits
+from tests.e2e.visits import LOST_CONNECTION, Visits
 
 AXE = CHECKOUT / "tests" / "node" / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -282,7 +282,7 @@ def test_the_page_reconnects_after_a_restart_of_the_server(
     browser: Browser, fresh_server: Server
 ) -> None:
     visits = Visits(browser, fresh_server.url)
-    visits.allow("ERR_CONNECTION_(REFUSED|RESET)")
+    visits.allow(LOST_CONNECTION)
     page = visits.open()
     state(page, "live")
     wait_for_newer(page, 0)

@@ -18,7 +18,7 @@ from tests.e2e.exchange import serving
 from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Server
 from tests.e2e.sockets import closed_with, dial, frame
-from tests.e2e.visits import Visits
+from tests.e2e.visits import LOST_CONNECTION, Visits
 
 APP = """
 import os, signal
@@ -175,7 +175,7 @@ class TestInChromium:
         )
         page.wait_for_function("() => window.opened")
         expect(page.locator("#state[data-state=live]")).to_have_count(1)
-        visits.allow("ERR_CONNECTION_(REFUSED|RESET)|request failed")
+        visits.allow(f"{LOST_CONNECTION}|request failed")
         server.stop()
         server.start()
         assert page.evaluate("window.ended") == [3001, "the server is shutting down", True]

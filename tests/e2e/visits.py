@@ -34,6 +34,14 @@ CHROMIUM = Program(
 )
 
 
+LOST_CONNECTION = (
+    r"ERR_CONNECTION_(REFUSED|RESET)|ERR_INCOMPLETE_CHUNKED|WebSocket connection to"
+    r"|answered 426: .*/connection/websocket$|status of 426"
+)
+"""The problems of a page whose server restarts. It asks for the reason by a request to the URL of
+the WebSocket, which a server that is back answers with 426."""
+
+
 class Visits:
     """Opens pages of one site, each in its own browser profile."""
 
