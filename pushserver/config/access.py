@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from ipaddress import IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -15,6 +17,8 @@ WIDEST = {4: 8, 6: 16}
 """The shortest prefix of a network of trusted proxies without a warning, by version of IP."""
 
 _UNIQUE_LOCAL = IPv6Network("fc00::/7")
+_PART = re.compile(r"\[[^]]*\]|(?:\\.|[^:\\])+")
+"""A part of an endpoint, between colons without a backslash; or an IPv6 address in brackets."""
 
 
 def access_warnings(config: Config, application: bool) -> Iterator[str]:
@@ -71,19 +75,15 @@ def _is_reachable(listen: str) -> bool:
     """Whether an address to listen on is of TCP, and neither of loopback nor a private one."""
     if not listen or listen.isdigit() or listen.startswith(("unix:", "systemd:")):
         return False
-    plain = listen.replace("\\:", ":")
-    interface = plain.partition("interface=")[2]
-    if not interface and ":" in plain and not plain.startswith(("tcp:", "tcp6:", "ssl:")):
-        interface = plain.rpartition(":")[0]
-    host = interface.strip("[]")
-    if host == "localhost":
-        return False
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        # A name, or all addresses of the machine.
-        return True
-    return address.is_unspecified or not address.is_private
+    for part in _PART.findall(listen):
+        host = part.removeprefix("interface=").replace("\\", "").strip("[]")
+        if host == "localhost":
+            return False
+        with suppress(ValueError):
+            address = ip_address(host.partition("%")[0])
+            return address.is_unspecified or not address.is_private
+    # A name, or all addresses of the machine.
+    return True
 
 
 def _is_wide(text: str) -> bool:

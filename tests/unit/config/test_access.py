@@ -62,6 +62,7 @@ def test_a_rule_for_handlers_needs_an_application(table: str, setting: str) -> N
         "tcp:9102",
         "tcp:9102:interface=0.0.0.0",
         "tcp6:9102:interface=\\\\:\\\\:",
+        "ssl:9102:interface=9.9.9.9:privateKey=key.pem:certKey=127.0.0.1",
     ],
 )
 def test_metrics_that_other_machines_may_read_are_told(listen: str) -> None:
@@ -81,6 +82,11 @@ def test_metrics_that_other_machines_may_read_are_told(listen: str) -> None:
         "[fd00::5]:9102",
         "[fe80::1%eth0]:9102",
         "tcp:9102:interface=127.0.0.1",
+        "tcp:9102:interface=127.0.0.1:backlog=50",
+        "tcp:interface=127.0.0.1:port=9102",
+        "tcp:9102:127.0.0.1",
+        "ssl:9102:interface=localhost:privateKey=key.pem",
+        "tcp6:9102:interface=\\\\:\\\\:1:backlog=50",
         "tcp6:9102:interface=\\\\:\\\\:1",
         "unix:/run/metrics.sock",
         "systemd:metrics",
