@@ -22,7 +22,7 @@ HOMES = ("/home", "/root", "/run/user")
 """Folders that ProtectHome= hides."""
 HIDDEN = ("/tmp", "/var/tmp")
 """Folders that PrivateTmp= hides."""
-_PORT = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|\Z)")
+_PORT = re.compile(r"(?:tcp6?|ssl):(?:(?:.*:)?port=)?([0-9]+)(?::|\Z)")
 
 
 def add_unit_commands(commands: Any) -> None:

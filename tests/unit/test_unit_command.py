@@ -198,6 +198,7 @@ def test_private_environment_runs_as_its_owner(
         (["--listen", "80"], "--listen 80: ports below 1024 need --socket, which opens them"),
         (["--listen", "0.0.0.0:443"], "ports below 1024 need --socket"),
         (["--listen", "tcp:port=443"], "ports below 1024 need --socket"),
+        (["--listen", "tcp:interface=127.0.0.1:port=443"], "ports below 1024 need --socket"),
         (["--listen", "ssl:443:privateKey=k:certKey=c"], "ports below 1024 need --socket"),
         (["--socket", "--listen", "x"], "'x', expected a port, ADDRESS:PORT or the path of"),
         (["--listen", "70000"], "port 70000 is out of range"),
