@@ -23,10 +23,6 @@ class RunningSources:
         # Those that a reload has removed, until they have stopped.
         self._ending: list[tuple[str, Deferred[Any]]] = []
 
-    def add(self, source: Service) -> None:
-        """Run this source from the start of the application to its end."""
-        self._sources.append(source)
-
     def replace(self, sources: Sequence[Service]) -> None:
         """Run these sources; those that are among them already are not touched.
 

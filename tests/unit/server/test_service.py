@@ -165,7 +165,7 @@ class TestTheStart:
             def startService(self) -> None:
                 order.append("tick")
 
-        service.sources.add(Ticker())
+        service.sources.replace([Ticker()])
         service.startService()
         assert order == ["open"]
         server.clock.advance(0)
@@ -179,7 +179,7 @@ class TestTheStart:
             def startService(self) -> None:
                 ticked.append(1)
 
-        server.service.sources.add(Ticker())
+        server.service.sources.replace([Ticker()])
         server.service.startService()
         assert stop(server) == [None]
         server.clock.advance(0)
@@ -301,7 +301,7 @@ class TestTheEnd:
             def stopService(self) -> Deferred[None]:
                 return stopped
 
-        server.service.sources.add(Slow())
+        server.service.sources.replace([Slow()])
         socket = server.session()
         over = stop(server)
         assert socket.take() == []
@@ -333,8 +333,9 @@ class TestTheEnd:
                 with suppress(Exception):
                     await Deferred()
 
-        for name in "abc":
-            server.service.sources.add(Runner(Script(deaf), Plan("x", "c", name=name), environment))
+        server.service.sources.replace(
+            [Runner(Script(deaf), Plan("x", "c", name=name), environment) for name in "abc"]
+        )
         started(server)
         line = server.connect()
         line.reading = False
@@ -357,7 +358,7 @@ class TestTheEnd:
                 raise LookupError("x")
 
         server = Server()
-        server.service.sources.add(Broken())
+        server.service.sources.replace([Broken()])
         assert stop(started(server)) == [None]
         assert trouble.take() == ["a source did not stop: LookupError('x')"]
 
@@ -435,7 +436,7 @@ class TestStopsAtOnce:
             def stopService(self) -> None:
                 inner.append(stop(server))
 
-        server.service.sources.add(Asking())
+        server.service.sources.replace([Asking()])
         assert stop(started(server)) == [None]
         assert inner == [[None]]
 
