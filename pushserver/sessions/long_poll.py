@@ -86,9 +86,6 @@ class LongPoll(Subscriber):
     def shut_down(self) -> None:
         self._finish(self._nothing)
 
-    def disconnect(self, code: int, reason: str) -> None:
-        self._finish(self._nothing)
-
     def end(self, code: int, reason: str) -> None:
         self._finish(self._nothing)
 

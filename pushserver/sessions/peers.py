@@ -26,9 +26,6 @@ class Peer(Protocol):
     def shut_down(self) -> None:
         """End the connection because the server stops."""
 
-    def disconnect(self, code: int, reason: str) -> None:
-        """End the connection with this code of the Centrifuge protocol."""
-
     def abort(self) -> None:
         """Drop the connection at once."""
 

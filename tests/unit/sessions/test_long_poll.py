@@ -65,11 +65,11 @@ def test_request_without_a_publication_in_time_gets_an_empty_answer() -> None:
     assert is_empty(node)
 
 
-@pytest.mark.parametrize("how", ["shut_down", "abort", "disconnect", "insufficient"])
+@pytest.mark.parametrize("how", ["shut_down", "abort", "end", "insufficient"])
 def test_every_other_end_is_an_empty_answer(how: str) -> None:
     node = make_node()
     request = Request(node)
-    arguments = {"disconnect": (3503, "go"), "insufficient": ("a",)}.get(how, ())
+    arguments = {"end": (3503, "go"), "insufficient": ("a",)}.get(how, ())
     getattr(request.poll, how)(*arguments)
     assert request.bodies == [NOTHING]
     assert is_empty(node)

@@ -170,10 +170,11 @@ def test_reader_that_does_not_read_its_end_is_dropped() -> None:
 def test_nothing_is_written_to_a_stream_after_its_end() -> None:
     server = Server()
     line, _ = open_stream(server)
+    peer: Any
     (peer,) = server.node.peers
     peer.disconnect(1008, "enough")
     peer.abort()
-    transport = peer._transport  # type: ignore[attr-defined]
+    transport = peer._transport
     transport.write(b"late")
     transport.close(1008, "again")
     transport.abort()

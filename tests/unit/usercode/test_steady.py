@@ -266,6 +266,7 @@ class TestServer:
         server = start()
         line = server.open("/channels/a", **handshake())
         machine.now += step
+        peer: Any
         [peer] = server.node.peers
         peer.disconnect(1008, "the end")
         machine.advance(1)

@@ -589,6 +589,7 @@ def end(server: Server, socket: Socket, by_client: bool) -> None:
     if by_client:
         socket.line.send(masked(b"\x03\xe8", opcode=8))
     else:
+        peer: Any
         for peer in server.node.peers:
             peer.disconnect(3000, "enough")
 
