@@ -21,6 +21,7 @@ from pushserver.resources.root import pages_folder
 from pushserver.server import signals
 from pushserver.server.address import LOOPBACK, PORT, host_and_port
 from pushserver.server.build import build, with_app, without_default_source
+from pushserver.server.config_file import read_again
 from pushserver.server.exit_status import ExitStatus
 from pushserver.server.loading import file_of, load, load_wsgi
 from pushserver.server.log_output import daemon_observer
@@ -182,21 +183,7 @@ def make(
         with_pages(config, file_of(config.server.wsgi))
     beside = "" if app is None or not private else os.path.dirname(os.path.abspath(private))
     service = build(config, reactor, types=types, app=app, shortcuts=on, beside=beside, wsgi=wsgi)
-
-    def load_again() -> Config:
-        path = options["config"]
-        if path and os.path.exists(path) and not os.path.isfile(path):
-            raise StartFailed(f"{path}: a pipe cannot be read again, expected a regular file")
-        before = _state(path)
-        config = load()
-        # A part of a file may be valid, and lack the rules and the keys.
-        if _state(path) != before:
-            raise StartFailed(f"{path}: the file changed while it was read")
-        if before and not before[0]:
-            raise StartFailed(f"{path}: the file is empty, expected settings or a comment")
-        return config
-
-    service.live.allow(load_again)
+    service.live.allow(lambda: read_again(options["config"], load))
     if options.parent is not None:
         service.observer = daemon_observer(
             config.log, environment, options.parent, reactor, service.levels
@@ -250,15 +237,6 @@ def with_pages(config: Config, *private: str) -> Config:
     secrets += [key.file for key in config.auth.token_keys]
     folder = pages_folder(config.server.pages, (config.store.path, *secrets, *private))
     return replace(config, server=replace(config.server, pages=folder))
-
-
-def _state(path: str) -> tuple[int, int, int] | None:
-    """The size of a file, its time and its inode; None if there is none."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def main_file() -> str:
