@@ -78,7 +78,7 @@ def call_method(
 ) -> _Value:
     """Call a method of the server API without parameters, and return its converted result.
 
-    The options are those of `call`, which this raises the same as.
+    It has the options of `call`, and raises the same errors.
     """
 
     def result(answer: Any) -> _Value:
@@ -108,7 +108,7 @@ def checked_request(
 def answer_to(
     request: ServerRequest, url: str, seconds: float, hint: str = "is it running?"
 ) -> Iterator[Any]:
-    """Send the request, and give the response to be read; raises Away and CommandFailed.
+    """Send the request, and yield its open response; raises Away and CommandFailed.
 
     `seconds` is the time limit of each read.
     """
@@ -133,4 +133,4 @@ _UNEXPECTED = (
     OverflowError,
     RecursionError,
 )
-"""Those of JSON of another server, when it is read and converted."""
+"""The errors of reading and converting JSON that is not of a pushserver."""

@@ -231,7 +231,7 @@ def _bound_accepts(port: Any, accepts: _Accepts) -> None:
     if accept is None:
         return
     if isinstance(port, tcp.Port):
-        # Twisted has no other way to it.
+        # Twisted has no public way to replace this logger.
         reactor: Any = port.reactor
         port._logger = Logger(tcp.__name__, observer=_AcceptLog(steady(reactor)))
 

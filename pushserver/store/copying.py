@@ -93,7 +93,7 @@ def replace(store: str, write: Callable[[str], None], keep: bool = True) -> str:
             write(new)
             _give(new, real)
             sync(new)
-            # Both until the log of the old store is moved.
+            # The lock is held, and signals are ignored, until the log of the old store is moved.
             held.callback(unlock, lock(new))
             held.enter_context(unstoppable())
             if keep and os.path.exists(real):
