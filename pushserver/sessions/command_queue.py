@@ -35,15 +35,13 @@ class CommandQueue(Working[SessionFormat, Command]):
         "_after_reply",
         "_awaiting_pong",
         "_budget",
-        "address",
     )
 
     def __init__(self, node: Node, transport: Transport[SessionFormat], address: str | None):
-        self.address = address
         self._awaiting_pong = False
         # Pushes for after the reply to the current command.
         self._after_reply: tuple[bytes | Run, ...] = ()
-        super().__init__(node, transport)
+        super().__init__(node, transport, address)
         self._budget = Budget(AT_ONCE * node.limits.commands_per_second, node.monotonic())
 
     def answer(self, method: str, text: bytes) -> Awaitable[Struct]:
@@ -77,12 +75,7 @@ class CommandQueue(Working[SessionFormat, Command]):
         self.resume()
         if self._queue:
             self._wait(len(text))
-            if (excess := self._excess()) is not None:
-                self._flooded(excess)
-
-    def _flooded(self, error: TooMany) -> None:
-        self.node.note_excess(error, self.address, self.flood_code)
-        self.disconnect(self.flood_code, str(error))
+            self._check_waiting()
 
     def rested(self) -> None:
         if self.state is GONE:
@@ -129,7 +122,7 @@ class CommandQueue(Working[SessionFormat, Command]):
             if command.id and self.state < CLOSING:
                 self.push(centrifuge.error_reply(command.id, error))
         elif len(self._queue) >= limit:
-            self._flooded(TooMany(f"more than {limit} commands wait", "queued_commands"))
+            self.flooded(TooMany(f"more than {limit} commands wait", "queued_commands"))
         else:
             self._queue.append(command)
 

@@ -40,7 +40,6 @@ class Engine(Working[EngineFormat, ItemT]):
         "_ping_seconds",
         "_pong_due",
         "_pong_seconds",
-        "address",
         "is_left",
         "when_closed",
     )
@@ -56,14 +55,12 @@ class Engine(Working[EngineFormat, ItemT]):
         address: str | None = None,
         upgrades: Sequence[str] = (),
     ):
-        """`address` is that of the client, None on a Unix socket."""
-        self.address = address
         # Whether the client has closed the connection.
         self.is_left = False
         # Whether the packets of a payload wait until all of them are in the queue.
         self._gathering = False
         self.when_closed: Callable[[], None] | None = None
-        super().__init__(node, transport)
+        super().__init__(node, transport, address)
         limits, now = node.limits, node.monotonic()
         self._budget = Budget(AT_ONCE * limits.commands_per_second, now)
         # A reload changes the limits, and the client expects the times that the opening has.
@@ -168,11 +165,6 @@ class Engine(Working[EngineFormat, ItemT]):
             return True
         self.flooded(TooMany(f"more than {rate} packets a second", "commands_per_second"))
         return False
-
-    def flooded(self, error: TooMany) -> None:
-        """Disconnect a peer that sends too much."""
-        self.node.note_excess(error, self.address, self.flood_code)
-        self.disconnect(self.flood_code, str(error))
 
     def send_packet(self, packet: bytes) -> None:
         self._transport.write(self.format.frame(packet))

@@ -128,8 +128,8 @@ class SocketIO(Engine[Incoming]):
         most = max(WAITING_BYTES, WAITING_FRAMES * self.node.limits.frame_bytes)
         if self._waiting_bytes > most:
             self.flooded(TooMany(f"packets of more than {most} bytes wait", "frame_bytes"))
-        elif (error := self._excess()) is not None:
-            self.flooded(error)
+        else:
+            super()._check_waiting()
 
     async def handle(self, incoming: Incoming) -> None:
         packet = incoming.packet

@@ -25,9 +25,11 @@ class Working(Conversation[FormatT], Generic[FormatT, ItemT]):
     than its outlet may queue.
     """
 
-    __slots__ = ("_queue", "_waiting_bytes", "_working", "_yielding")
+    __slots__ = ("_queue", "_waiting_bytes", "_working", "_yielding", "address")
 
-    def __init__(self, node: Node, transport: Transport[FormatT]):
+    def __init__(self, node: Node, transport: Transport[FormatT], address: str | None):
+        """`address` is that of the peer, None on a Unix socket."""
+        self.address = address
         # No deque: an empty one takes 760 bytes.
         self._queue: list[ItemT] = []
         self._working = False
@@ -52,12 +54,17 @@ class Working(Conversation[FormatT], Generic[FormatT, ItemT]):
         self._waiting_bytes -= size
         self.node.waiting_bytes -= size
 
-    def _excess(self) -> TooMany | None:
-        """The error if the items of all peers have too many bytes, and this peer its part."""
+    def _check_waiting(self) -> None:
+        """Disconnect the peer if the items of all have too many bytes, and its own PART_BYTES."""
         most = self.node.limits.waiting_bytes
-        if self.node.waiting_bytes <= most or self._waiting_bytes <= PART_BYTES:
-            return None
-        return TooMany(f"the requests of all clients that wait have {most} bytes", "waiting_bytes")
+        if self.node.waiting_bytes > most and self._waiting_bytes > PART_BYTES:
+            reason = f"the requests of all clients that wait have {most} bytes"
+            self.flooded(TooMany(reason, "waiting_bytes"))
+
+    def flooded(self, error: TooMany) -> None:
+        """Disconnect a peer that sends too much."""
+        self.node.note_excess(error, self.address, self.flood_code)
+        self.disconnect(self.flood_code, str(error))
 
     def drained(self) -> None:
         self.resume()
