@@ -74,7 +74,7 @@ class CommandQueue(Working[SessionFormat, Command]):
             self.disconnect(centrifuge.BAD_FRAME, str(error))
         self.resume()
         if self._queue:
-            self._wait(len(text))
+            self._add_waiting(len(text))
             self._check_waiting()
 
     def rested(self) -> None:
@@ -145,7 +145,7 @@ class CommandQueue(Working[SessionFormat, Command]):
     async def handle(self, command: Command) -> None:
         if self._waiting_bytes:
             # The bytes of a frame are shared by its commands.
-            self._waited(self._waiting_bytes // (len(self._queue) + 1))
+            self._remove_waiting(self._waiting_bytes // (len(self._queue) + 1))
         try:
             name, text = centrifuge.method(command)
             if not name:

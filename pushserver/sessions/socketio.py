@@ -108,14 +108,14 @@ class SocketIO(Engine[Incoming]):
     def _keep(self, incoming: Incoming, size: int) -> None:
         """Count a part of a packet, and handle the packet when it is complete."""
         incoming.size += size + PACKET_BYTES
-        self._wait(size + PACKET_BYTES)
+        self._add_waiting(size + PACKET_BYTES)
         self._incomplete = incoming
         if len(incoming.attachments) < incoming.packet.attachments:
             self._check_waiting()
             return
         self._incomplete = None
         if incoming.packet.kind in (socketio.ACK, socketio.BINARY_ACK):
-            self._waited(incoming.size)
+            self._remove_waiting(incoming.size)
             self._acknowledged(incoming)
         else:
             if incoming.packet.kind == socketio.DISCONNECT:
@@ -133,7 +133,7 @@ class SocketIO(Engine[Incoming]):
 
     async def handle(self, incoming: Incoming) -> None:
         packet = incoming.packet
-        self._waited(incoming.size)
+        self._remove_waiting(incoming.size)
         try:
             if packet.kind == socketio.CONNECT:
                 await self._connect(packet)

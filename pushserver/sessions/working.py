@@ -44,13 +44,13 @@ class Working(Conversation[FormatT], Generic[FormatT, ItemT]):
     def rested(self) -> None:
         """Note that no item is being handled any more."""
 
-    def _wait(self, size: int) -> None:
-        """Count the bytes of items that wait."""
+    def _add_waiting(self, size: int) -> None:
+        """Count bytes of items that wait."""
         self._waiting_bytes += size
         self.node.waiting_bytes += size
 
-    def _waited(self, size: int) -> None:
-        """These bytes wait no longer."""
+    def _remove_waiting(self, size: int) -> None:
+        """Count bytes that wait no longer."""
         self._waiting_bytes -= size
         self.node.waiting_bytes -= size
 
@@ -101,4 +101,4 @@ class Working(Conversation[FormatT], Generic[FormatT, ItemT]):
     def _leave_all(self) -> None:
         super()._leave_all()
         self._queue.clear()
-        self._waited(self._waiting_bytes)
+        self._remove_waiting(self._waiting_bytes)
