@@ -89,9 +89,9 @@ with brotli (`https`, and the wheel); a test in Chromium asserts at most 120 KB.
 """
 
 POSTS = """\
-A publication by HTTP keep-alive, from eight connections and without subscribers, cost 0.30 times
-the CPU time of before the short path of small requests (2026-11-29, runs that alternated between
-the two on a busy machine: 218 and 65 µs; an idle one took 105 µs before).
+A publication by HTTP keep-alive, from eight connections and without subscribers, costs 0.30 times
+the CPU time that it cost without the short path of small requests (2026-11-29, runs that alternated
+between the two on a busy machine: 65 and 218 µs; on an idle machine, 105 µs without that path).
 """
 
 

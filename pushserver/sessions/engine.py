@@ -120,7 +120,7 @@ class Engine(Working[EngineFormat, ItemT]):
         """
         try:
             packets = engineio.decode_payload(body)
-            # Each that is handled as it comes has a turn of the queue's share for itself.
+            # Packets that are handled one by one would not count as one run of AT_A_TIME.
             self._gathering = len(packets) > AT_A_TIME
             for packet in packets:
                 if not self._takes_another():
