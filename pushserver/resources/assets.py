@@ -14,8 +14,13 @@ SOURCES = "SOURCES"
 """The file there with the digest of the sources of the bundle."""
 ENTRIES = ("channels", "live", "names")
 """The scripts of pages in `static/js`; each has a bundle of this name."""
-BUNDLED_STYLES = ("vendor/uplot-1.6.32/uPlot.min.css", "parts.css", "app.css")
-"""The styles of all pages after that of Bootstrap, below `static`."""
+STYLES = (
+    "vendor/bootstrap-5.3.9/bootstrap.min.css",
+    "vendor/uplot-1.6.32/uPlot.min.css",
+    "parts.css",
+    "app.css",
+)
+"""The styles of all pages, below `static`, in their order; Bootstrap is the first."""
 
 
 class Assets:

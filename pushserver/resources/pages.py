@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pushserver import __version__
-from pushserver.resources.assets import Assets
+from pushserver.resources.assets import STYLES, Assets
 from pushserver.web.document import Document
 
 LIST_SIZE = 10
@@ -37,7 +37,9 @@ class Pages:
             autoescape=True,
             undefined=StrictUndefined,
         )
-        self._templates.globals.update(asset=self._assets.url, bundled=self._assets.bundled)
+        self._templates.globals.update(
+            asset=self._assets.url, bundled=self._assets.bundled, styles=STYLES
+        )
 
     def channel(
         self,
