@@ -74,6 +74,21 @@ def packets(answer: Response) -> list[bytes]:
     return answer.body.split(b"\x1e")
 
 
+def upgrade_with_backlog(server: Server, count: int, reading: bool) -> Socket:
+    """The WebSocket of a client in `/a` that upgrades while this many publications wait for it.
+
+    `reading`: whether it reads them.
+    """
+    poller = Poller(server, "/a")
+    for n in range(count):
+        server.publish("a", [n, "x" * 20_000])
+    socket = poller.upgrade()
+    socket.say(b"2probe")
+    socket.line.reading = reading
+    socket.line.protocol.dataReceived(masked(b"5"))
+    return socket
+
+
 def is_waiting(line: Line) -> bool:
     return line.take() == b""
 
@@ -445,13 +460,7 @@ class TestAnUpgrade:
     @pytest.mark.parametrize("reading", [True, False])
     def test_whose_websocket_is_lost_leaves_no_bytes_that_wait(self, reading: bool) -> None:
         server = Server()
-        poller = Poller(server, "/a")
-        for n in range(20):
-            server.publish("a", [n, "x" * 20_000])
-        socket = poller.upgrade()
-        socket.say(b"2probe")
-        socket.line.reading = reading
-        socket.line.protocol.dataReceived(masked(b"5"))
+        socket = upgrade_with_backlog(server, 20, reading)
         server.publish("a", "y")
         socket.line.vanish()
         server.clock.advance(1)
@@ -460,13 +469,7 @@ class TestAnUpgrade:
 
     def test_of_a_client_that_reads_nothing_is_dropped_for_the_bytes_of_all(self) -> None:
         server = Server(Limits(unsent_bytes=1_000_000))
-        poller = Poller(server, "/a")
-        for n in range(40):
-            server.publish("a", [n, "x" * 20_000])
-        socket = poller.upgrade()
-        socket.say(b"2probe")
-        socket.line.reading = False
-        socket.line.protocol.dataReceived(masked(b"5"))
+        socket = upgrade_with_backlog(server, 40, reading=False)
         reader = Poller(server, "/b")
         with Log() as events:
             for n in range(17):
