@@ -27,7 +27,6 @@ Where rule 1 forbids it, `PlainOutlet` gives the same order and the same bounds.
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer
@@ -56,17 +55,6 @@ def make_outlet(
     if bounds.direct and owns_its_socket(transport):
         return DirectOutlet(transport, bounds, owner, empty)
     return PlainOutlet(transport, bounds, owner)
-
-
-def send_first(transport: Any, data: bytes) -> bool:
-    """Send the first bytes of a connection; returns whether the transport's buffer is empty."""
-    taken = 0
-    if owns_its_socket(transport):
-        with suppress(OSError):
-            taken = transport.socket.send(data)
-    if taken != len(data):
-        transport.write(data[taken:])
-    return taken == len(data)
 
 
 @implementer(IPullProducer)

@@ -1,4 +1,4 @@
-"""The state and the end of the socket below a transport."""
+"""The socket below a transport: its TLS, sends past the transport, its state and its end."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def owns_its_socket(transport: Any) -> bool:
     return type(transport) in (TCPServer, UnixServer) and not getattr(transport, "TLS", False)
 
 
-def send_now(transport: Any, data: bytes) -> None:
-    """Send the data at once if nothing waits before it and the socket takes it.
+def send_now(transport: Any, data: bytes) -> bool:
+    """Send the data at once if nothing waits before it; return whether the socket took all of it.
 
     `transport.write` takes two more system calls and a trip through the reactor.
     """
@@ -43,6 +43,7 @@ def send_now(transport: Any, data: bytes) -> None:
             taken = transport.socket.send(data)
     if taken != len(data):
         transport.write(data[taken:])
+    return taken == len(data)
 
 
 _CLOSE = 7

@@ -14,12 +14,12 @@ from pushserver.errors import TooMany
 from pushserver.protocols.formats import Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
-from pushserver.transports.outlet import LOST_OUTLET, SLOW, Outlet, make_outlet, send_first
+from pushserver.transports.outlet import LOST_OUTLET, SLOW, Outlet, make_outlet
 from pushserver.transports.websocket.deflate import DEFLATED
 from pushserver.usercode.rate import Rate
 from pushserver.usercode.turns import SLICE_SECONDS
 from pushserver.web.peer import host, host_and_port
-from pushserver.web.sockets import drop, is_closed, unsent
+from pushserver.web.sockets import drop, is_closed, send_now, unsent
 
 INTERNAL_ERROR = 1011
 MAX_REASON_BYTES = 120
@@ -246,7 +246,7 @@ class WebSocketShell(WebSocketServerProtocol):
             self.ps_transport.outlet.write(data)
         elif self.ps_direct:
             self.ps_direct = False
-            self.ps_empty = send_first(self.transport, data)
+            self.ps_empty = send_now(self.transport, data)
         else:
             self.transport.write(data)
 

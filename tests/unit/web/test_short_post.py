@@ -317,7 +317,7 @@ def test_bytes_are_sent_at_once_unless_others_wait(
     transport.socket = Socket(takes)
     behind: list[bytes] = []
     transport.write = behind.append
-    send_now(transport, b"hello")
+    assert send_now(transport, b"hello") is (sent == b"hello")
     assert (transport.socket.sent, b"".join(behind)) == (sent, written)
 
 
