@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 
+import jwt
 import pytest
 
+from pushserver.config.settings import Auth, Config
 from tests.unit.fakes.web import BROWSER, Server
 
 PATHS = ["/", "/channels/numbers", "/channels/"]
@@ -63,13 +65,28 @@ def test_page_of_an_error_is_not_compressed(server: Server) -> None:
     assert answer.body.startswith(b"<!doctype html>")
 
 
-def test_page_has_no_secret_beside_the_name_of_its_channel(server: Server) -> None:
-    # Else its compressed length would tell it to whoever chooses the name.
-    given = {
-        "x_api_key": "secret-key",
-        "authorization": "Bearer secret-token",
-        "cookie": "a=secret",
-    }
-    for path in PATHS:
-        answer = server.get(f"{path}?token=secret", accept=BROWSER, **given)
-        assert b"secret" not in answer.body
+KEY = "a-secret-key"
+SECRET = "a secret of thirty-two characters"
+TOKEN = jwt.encode({"sub": "secret-user"}, SECRET, "HS256")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        ("", {"x_api_key": KEY}),
+        ("", {"authorization": f"ApiKey {KEY}"}),
+        ("", {"authorization": f"Bearer {TOKEN}"}),
+        ("", {"cookie": f"login={TOKEN}; other=secret"}),
+        (f"?token={TOKEN}&other=secret", {}),
+    ],
+)
+def test_page_has_no_secret_beside_the_name_of_its_channel(
+    path: str, query: str, headers: dict[str, str]
+) -> None:
+    # An attacker who chooses the name could guess a secret from the compressed length.
+    auth = Auth(api_keys=[KEY], token_secret=SECRET, token_cookie="login")
+    answer = Server(config=Config(auth=auth)).get(path + query, accept=BROWSER, **headers)
+    assert answer.status == 200
+    for secret in (KEY, SECRET, TOKEN, "secret"):
+        assert secret.encode() not in answer.body
