@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ class RootResource(ContainerResource):
         return super().getChildWithDefault(path, request)
 
     def _is_applications(self, path: bytes, request: Request) -> bool:
-        """Whether a URL of a name of the server is the application's."""
+        """Whether the application has this URL, though the server has a resource of that name."""
         if path == STATIC and self._files is not None:
             return not self._files.finds(request.postpath or [])
         return not path
@@ -124,8 +124,9 @@ def warn_of_hidden_files(files: StaticFiles, application: object) -> None:
     )
     if not isinstance(folder, str) or prefix != f"/{STATIC.decode()}":
         return
-    own = [os.path.relpath(os.path.join(*path), files.path) for path in _walk(files.path)]
-    for name in sorted({*own, *map(bytes.decode, files.children)}):
+    own = Path(files.path)
+    names = (str(path.relative_to(own)) for path in own.rglob("*") if path.is_file())
+    for name in sorted({*names, *map(bytes.decode, files.children)}):
         if os.path.isfile(os.path.join(folder, name)):
             RootResource._log.warn(
                 "{name} in {folder} is not served: {prefix}/{name} is the server's own",
@@ -134,11 +135,6 @@ def warn_of_hidden_files(files: StaticFiles, application: object) -> None:
                 prefix=prefix,
                 event_name="static_file_not_served",
             )
-
-
-def _walk(folder: str) -> Iterator[tuple[str, str]]:
-    for parent, _, names in os.walk(folder):
-        yield from ((parent, name) for name in names)
 
 
 def pages_folder(path: str, private: Iterable[str]) -> str:
