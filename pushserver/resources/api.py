@@ -22,7 +22,7 @@ from pushserver.auth.publishers import publisher
 from pushserver.channels import jsontext
 from pushserver.channels.jsontext import MALFORMED
 from pushserver.channels.publication import Draft
-from pushserver.errors import InvalidData, TooMany, Unavailable
+from pushserver.errors import InvalidData
 from pushserver.resources.api_methods import (
     KNOWN,
     METHODS,
@@ -31,6 +31,7 @@ from pushserver.resources.api_methods import (
     api_error,
     position,
 )
+from pushserver.resources.publish import receipt_at_once
 from pushserver.resources.top import Load
 from pushserver.sessions.node import Node
 from pushserver.web.body import check_coding
@@ -87,18 +88,8 @@ class MethodResource(LeafResource):
 
     def answer_at_once(self, request: Request, body: bytes) -> AtOnce | None:
         """Answer one publication on the short path; see `short_post.AnswerAtOnce`."""
-        try:
-            draft = self._draft_at_once(request, body)
-        except Exception:
-            # The long path raises it again, and answers it.
-            draft = None
-        if draft is None:
-            return None
-        try:
-            receipt = self._node.publish_at_once(draft)
-        except (Unavailable, TooMany):
-            return None
-        return 200, encode_json({"result": position(receipt)})
+        receipt = receipt_at_once(self._node, partial(self._draft_at_once, request, body))
+        return None if receipt is None else (200, encode_json({"result": position(receipt)}))
 
     def _draft_at_once(self, request: Request, body: bytes) -> Draft | None:
         """The publication of a call, counted for its publisher; None if it may have to wait."""

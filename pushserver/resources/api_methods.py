@@ -106,7 +106,7 @@ class Methods:
                 self._node.permissions.check_somebody(method.action, check_name(channel))
 
     def draft(self, body: bytes) -> Draft:
-        """The draft of a call of `publish`; raises what `call` raises, and what it answers."""
+        """The draft of a call of `publish`; raises also the errors that `call` would answer."""
         call = msgspec.json.decode(body, type=PublishCall)
         self._check(METHODS["publish"], call)
         return self._draft(call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -30,23 +31,31 @@ _NUMBERS = (b"NaN", b"Infinity", b"-Infinity")
 def publish_at_once(
     request: Request, channel: str, node: Node, gate: Gate, body: bytes
 ) -> AtOnce | None:
-    """The same for a request that nothing waits for; see `short_post.AnswerAtOnce`.
+    """Publish the body of a request on the short path; see `short_post.AnswerAtOnce`.
 
-    `publish` answers a request that is refused. If the store or a bound of the channels refuses
-    it, the rate of its publisher counts it twice.
+    `publish` handles all other requests, and those that are refused.
+    """
+    receipt = receipt_at_once(node, partial(_draft_at_once, request, channel, node, gate, body))
+    return None if receipt is None else (201, encode_json(_position(receipt)))
+
+
+def receipt_at_once(node: Node, make_draft: Callable[[], Draft | None]) -> Receipt | None:
+    """Publish on the short path; None for a request of the long path.
+
+    `make_draft` counts the publication for its publisher, and returns None if it may have to wait.
+    If the store or a bound of the channels refuses it, the long path counts it a second time.
     """
     try:
-        draft = _draft_at_once(request, channel, node, gate, body)
+        draft = make_draft()
     except Exception:
         # The long path raises it again, and answers it.
-        draft = None
+        return None
     if draft is None:
         return None
     try:
-        receipt = node.publish_at_once(draft)
+        return node.publish_at_once(draft)
     except (Unavailable, TooMany):
         return None
-    return 201, encode_json(_position(receipt))
 
 
 def _draft_at_once(
