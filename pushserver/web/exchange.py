@@ -147,9 +147,8 @@ class Exchange(Protocol):
         if self.transport is not None:
             drop(self.transport)
         elif self._connector is not None and request is not None:
-            # It may be the end of this attempt that calls.
-            connector, self._connector = self._connector, None
-            connector.disconnect()
+            # No-op if this attempt has failed.
+            self._connector.disconnect()
         return request
 
     def _stop_deadline(self) -> None:
