@@ -9,13 +9,12 @@ from typing import Any
 
 from twisted.web.http import NO_BODY_CODES, RESPONSES
 
+from pushserver.web.pipeline import LENGTH_DIGITS
+
 _STATUS = re.compile(r"([2-5][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 """A reason, a name and a value of RFC 9110 (5.1, 5.5); none of them has a line break."""
-
-LENGTH_DIGITS = 18
-"""The longest Content-Length."""
 
 _OF_THE_SERVER = frozenset(
     {
