@@ -136,8 +136,8 @@ class HeaderReader(Protocol):
         if header.tls:
             setattr(transport, OVER_TLS, True)
         if not (self._factory.of_processes and header.direct and header.client):
-            # Also one whose client has no name is no program's on this machine: the other end of
-            # a Unix socket is the process that relays.
+            # A client without an address is not a program on this machine either: the peer on a
+            # Unix socket is the process that relays.
             setattr(transport, PROXIED, True)
         peer: Any = self._peer
         if header.client is not None and header.server is not None:

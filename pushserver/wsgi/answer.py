@@ -24,7 +24,7 @@ AHEAD_BYTES = 1_048_576
 """The most bytes of one answer that wait for its client while the thread works on."""
 
 MEMORY_BYTES = 67_108_864
-"""Those of all answers; with more, the threads of clients that do not read have to wait."""
+"""The same for all answers together; above it, the thread of a client that does not read waits."""
 
 ENTRY_BYTES = 100
 """The memory of a piece beside its bytes, roughly."""
@@ -133,7 +133,7 @@ class Answer:
             return
         request: Any = self._request
         self._started = True
-        # The policies of the server's own pages are none of the application's.
+        # The policies of the server's own pages do not apply to the application.
         for name in HEADERS:
             if name != b"server":
                 request.responseHeaders.removeHeader(name)
@@ -181,7 +181,7 @@ class Answer:
         self._memory.bytes += sign * size
 
     def finish(self, head: Head | None) -> None:
-        """All pieces were taken; `head` if there was none."""
+        """End the answer after its last piece; `head` is for an answer without any."""
         if head is not None:
             self._begin(head)
         self._complete = True

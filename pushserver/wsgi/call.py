@@ -35,7 +35,7 @@ class Call:
         self._is_head = environ["REQUEST_METHOD"] == "HEAD"
         self._length = 0
         self.began: float | None = None
-        """When it began, on the steady clock; None while it waits for a thread."""
+        """The start of the call on the steady clock; None while it waits for a thread."""
 
     @property
     def unsent(self) -> Head | None:

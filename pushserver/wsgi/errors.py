@@ -33,7 +33,7 @@ class Errors:
         self.write("".join(lines))
 
     def flush(self) -> None:
-        """Log what waits."""
+        """Log the text that waits."""
         text, self._waiting = self._waiting.rstrip("\n"), ""
         if text:
             self._log.error("{text}", text=text, event_name="wsgi_message")

@@ -129,7 +129,7 @@ class Gateway(Resource):
         waiting.addBoth(stop)
 
     def _give_up(self, waiting: Deferred[Any]) -> bool:
-        """Do not make a call that waits for a thread; whether it waited."""
+        """Cancel a call that waits for a thread; return whether it waited."""
         waits = self._pool.waits(waiting, _GROUP)
         if waits:
             waiting.cancel()

@@ -68,7 +68,7 @@ class TestTheShop:
         assert module is not None
         assert shop.get(module[1]).headers["Content-Type"].startswith("text/javascript")
 
-    def test_view_publishes_to_those_who_are_logged_in(self, shop: Server, cookie: str) -> None:
+    def test_view_publishes_to_users_with_a_session(self, shop: Server, cookie: str) -> None:
         with closing(Reading(shop, "channels/orders", LINES, Cookie=cookie)) as reading:
             assert "subscribed" in reading.object()
             published = json.loads(post(shop, "orders", "product=caf%C3%A9", cookie).text)
@@ -167,7 +167,7 @@ class TestDjangoInTwistd:
         # Django says so in its own log.
         assert post(desk, "", "name=Eve", cookie_of(page)).status == 403
 
-    def test_is_told_who_asks(self, desk: Server) -> None:
+    def test_has_the_address_of_the_client(self, desk: Server) -> None:
         assert json.loads(desk.get("who").text) == {"address": "127.0.0.1"}
         with socket.socket(socket.AF_UNIX) as line:
             line.settimeout(PATIENCE)

@@ -250,7 +250,7 @@ class TestTheAnswer:
         st.booleans(),
         st.sampled_from([(200, "OK"), (404, "Not Here"), (299, ""), (503, "Later")]),
     )
-    def test_has_all_bytes_whatever_the_pieces(
+    def test_has_all_bytes_in_any_pieces(
         self,
         body: bytes,
         fields: list[tuple[bytes, bytes]],

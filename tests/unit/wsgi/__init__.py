@@ -1,1 +1,1 @@
-"""WSGI applications in real threads, and the whole server on a memory_reactor."""
+"""WSGI applications in real threads, and the whole server on a reactor in memory."""

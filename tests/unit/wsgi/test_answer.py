@@ -18,7 +18,7 @@ HEAD = make_head("200 OK", [("Content-Type", "text/plain")])
 
 
 class Request:
-    """What an answer does with its request."""
+    """The methods of a request that an answer calls."""
 
     def __init__(self) -> None:
         self.responseHeaders = Headers({b"content-security-policy": [b"default-src 'none'"]})
