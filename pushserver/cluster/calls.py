@@ -14,7 +14,7 @@ from pushserver.errors import PushServerError, Unavailable
 WAITING_BYTES = 64 * 2**20
 """The most bytes of calls that wait for their answers."""
 CALL_BYTES = 1_000
-"""The memory of a call besides its texts, roughly."""
+"""The memory of a call besides its message, roughly."""
 
 Send = Callable[[bytes], None]
 
@@ -55,21 +55,22 @@ class Calls:
         if self._send is not None:
             self._send(frame(message))
 
-    def call(self, make: Callable[[int], Message], size: int = 0) -> Deferred[Any]:
+    def call(self, make: Callable[[int], Message]) -> Deferred[Any]:
         """Send the message that `make` makes of the call's number; return its answer.
 
-        `size` is that of its texts. Raises Unavailable.
+        Raises Unavailable.
         """
         if self._send is None:
             raise away()
-        size += CALL_BYTES
+        number = next(self._numbers)
+        text = frame(make(number))
+        size = len(text) + CALL_BYTES
         if self._bytes + size > WAITING_BYTES:
             raise Unavailable("too many calls wait for another process", "overloaded")
-        number = next(self._numbers)
         answer: Deferred[Any] = Deferred()
         self._answers[number] = answer, size
         self._bytes += size
-        self._send(frame(make(number)))
+        self._send(text)
         return answer
 
     def answer(self, number: int, value: object) -> None:

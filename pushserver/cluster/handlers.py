@@ -52,7 +52,7 @@ class RemoteHandlers:
         return ("", "authenticate") in self._events
 
     async def authenticate(self, visit: Visit, data: bytes) -> Identity:
-        found = await self._calls.call(lambda call: Authenticate(call, visit, data), len(data))
+        found = await self._calls.call(lambda call: Authenticate(call, visit, data))
         proof = msgspec.convert(found, Proof, builtin_types=(bytes,))
         if not proof.token:
             return ANONYMOUS
@@ -104,7 +104,7 @@ class RemoteHandlers:
         return Values(json, attachments)
 
     async def _ask(self, number: int, kind: Kind, name: str, data: bytes) -> Any:
-        return await self._calls.call(lambda call: Ask(call, number, kind, name, data), len(data))
+        return await self._calls.call(lambda call: Ask(call, number, kind, name, data))
 
     def _has(self, event: str, namespace: str) -> bool:
         return (namespace, event) in self._events or ("", event) in self._events

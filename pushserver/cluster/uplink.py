@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pushserver import __version__
-from pushserver.channels.publication import Draft, Receipt, content_bytes
+from pushserver.channels.publication import Draft, Receipt
 from pushserver.cluster.calls import Calls, Send
 from pushserver.cluster.handlers import RemoteHandlers
 from pushserver.cluster.messages import (
@@ -87,8 +87,7 @@ class Uplink:
     # --- the log ---------------------------------------
 
     async def publish(self, draft: Draft) -> Receipt:
-        size = content_bytes(draft)
-        receipt: Receipt = await self.calls.call(lambda call: Publish(call, draft), size)
+        receipt: Receipt = await self.calls.call(lambda call: Publish(call, draft))
         return receipt
 
     async def clear(self, channel: str) -> None:

@@ -12,8 +12,9 @@ from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Draft
 from pushserver.channels.room import Room
 from pushserver.cluster import calls
+from pushserver.cluster.messages import AskEvent, Follow, Message, Publish, Request, Spread, frame
 from pushserver.errors import LimitExceeded, Unavailable
-from pushserver.hub.follower import MAX_IDLE_SECONDS
+from pushserver.hub.follower import MAX_IDLE_SECONDS, Point
 from tests.unit.fakes.cluster import Cluster, Edge
 from tests.unit.fakes.tools import Client, Time, Watcher, drive, make_broker, publish
 from tests.unit.fakes.web import Trouble
@@ -278,7 +279,8 @@ def test_calls_fail_while_the_author_is_away(cluster: Cluster) -> None:
 
 
 def test_calls_wait_in_a_bounded_memory(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "WAITING_BYTES", 2 * calls.CALL_BYTES + 100)
+    size = calls.CALL_BYTES + len(frame(Publish(1, Draft("numbers", b"1"))))
+    monkeypatch.setattr(calls, "WAITING_BYTES", 2 * size)
     node = cluster.edges[0].node
     waiting: list[Any] = [
         Deferred.fromCoroutine(node.publish(Draft("numbers", b"1"))) for _ in range(2)
@@ -288,6 +290,26 @@ def test_calls_wait_in_a_bounded_memory(cluster: Cluster, monkeypatch: pytest.Mo
     cluster.settle()
     assert [call.result.offset for call in waiting] == [1, 2]
     assert result(cluster, node.publish(Draft("numbers", b"1"))).offset == 3
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Publish(1, Draft("numbers", b"1" * 1_000)),
+        AskEvent(1, 1, "event", ["x" * 1_000]),
+        Request(1, 1, Spread(["x" * 1_000], False), "event", 1.0),
+        Follow(1, [Point("x" * 100)] * 10),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_whole_message_of_a_call_counts(monkeypatch: pytest.MonkeyPatch, message: Message) -> None:
+    monkeypatch.setattr(calls, "WAITING_BYTES", calls.CALL_BYTES + 1_000)
+    sent: list[bytes] = []
+    waiting = calls.Calls()
+    waiting.connected(sent.append)
+    with pytest.raises(Unavailable, match="too many calls wait"):
+        waiting.call(lambda _: message)
+    assert sent == []
 
 
 def test_settling_waits_for_the_calls_under_way(cluster: Cluster) -> None:
