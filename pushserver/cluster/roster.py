@@ -53,7 +53,8 @@ class Roster(Directory):
         self._numbers: dict[Any, int] = {}
         self._peers: dict[int, Any] = {}
         self._next = count(1)
-        self._observed: dict[tuple[int, str], None] = {}
+        # By number: the channels whose joins and leaves the peer wants.
+        self._observed: dict[int, dict[str, None]] = {}
 
     # --- reports ---------------------------------------
 
@@ -92,18 +93,18 @@ class Roster(Directory):
         """A peer has unsubscribed."""
         number = self._numbers.get(subscriber)
         if number is not None:
-            self._observed.pop((number, channel), None)
+            self._observed.get(number, {}).pop(channel, None)
             self._calls.tell(Parted(number, channel))
 
     def observes(self, channel: str, subscriber: Subscriber, wanted: bool) -> None:
         """A peer wants joins and leaves from now on, or no longer."""
         number = self._numbers.get(subscriber)
-        if number is None or ((number, channel) in self._observed) is wanted:
+        if number is None or (channel in self._observed.get(number, ())) is wanted:
             return
         if wanted:
-            self._observed[number, channel] = None
+            self._observed.setdefault(number, {})[channel] = None
         else:
-            del self._observed[number, channel]
+            del self._observed[number][channel]
         self._calls.tell(Observes(number, channel, wanted))
 
     def announce(self, chan_info: Callable[[str, Subscriber], bytes]) -> None:
@@ -113,8 +114,9 @@ class Roster(Directory):
             for audience in peer.audiences.values():
                 for channel in audience.tops:
                     self._calls.tell(Joined(number, channel, chan_info(channel, peer)))
-        for number, channel in self._observed:
-            self._calls.tell(Observes(number, channel, True))
+        for number, channels in self._observed.items():
+            for channel in channels:
+                self._calls.tell(Observes(number, channel, True))
 
     def _enter(self, peer: Any, is_admitted: bool = True) -> int:
         number = self._numbers.get(peer)
@@ -145,8 +147,7 @@ class Roster(Directory):
         number = self._numbers.pop(peer, None)
         if number is not None:
             del self._peers[number]
-            for key in [key for key in self._observed if key[0] == number]:
-                del self._observed[key]
+            self._observed.pop(number, None)
             self._calls.tell(Gone(number))
 
     # --- orders ---------------------------------------
