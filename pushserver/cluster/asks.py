@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.logger import Logger
 
+from pushserver.cluster.calls import Send
 from pushserver.cluster.messages import (
     Admission,
     Answered,
@@ -22,8 +22,6 @@ from pushserver.cluster.remote import RemotePeer, RemotePeers
 from pushserver.errors import HandlerFailed, PushServerError
 from pushserver.protocols.centrifuge import SHUTDOWN
 from pushserver.sessions.node import Node
-
-Send = Callable[[bytes], None]
 
 
 class Asks:

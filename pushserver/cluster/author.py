@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from twisted.logger import Logger
 
 from pushserver.channels.publication import Publication
 from pushserver.cluster.asks import Asks
-from pushserver.cluster.calls import Calls, Send
+from pushserver.cluster.calls import Calls, Run, Send
 from pushserver.cluster.messages import (
     Acknowledged,
     Answered,
@@ -108,7 +107,7 @@ class FollowerLink:
         self,
         author: Author,
         send: Send,
-        run: Callable[[Coroutine[Any, Any, None]], None],
+        run: Run,
         has_room: Callable[[], bool] = lambda: True,
     ):
         self.send = send

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any
 
@@ -17,6 +17,8 @@ CALL_BYTES = 1_000
 """The memory of a call besides its message, roughly."""
 
 Send = Callable[[bytes], None]
+Run = Callable[[Coroutine[Any, Any, None]], None]
+"""Runs a coroutine that nothing awaits."""
 
 
 def away() -> Unavailable:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 import msgspec
 
 from pushserver.channels.publication import ClientInfo
-from pushserver.cluster.calls import Calls
+from pushserver.cluster.calls import Calls, Run
 from pushserver.cluster.messages import (
     Acknowledged,
     Commands,
@@ -36,8 +36,6 @@ from pushserver.hub.hub import Hub
 from pushserver.hub.presence import Observer, Presence
 from pushserver.sessions.callbacks import ClientSession
 from pushserver.sessions.directory import Directory, Reader
-
-Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
 class Roster(Directory):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -12,6 +12,7 @@ from twisted.internet.protocol import ClientFactory, Factory
 from twisted.logger import Logger
 
 from pushserver.cluster.author import Author, FollowerLink
+from pushserver.cluster.calls import Run
 from pushserver.cluster.link import Link
 from pushserver.cluster.messages import FromAuthor, FromFollower, Row
 from pushserver.cluster.uplink import Uplink
@@ -36,7 +37,7 @@ class AuthorPort(Service):
         author: Author,
         path: str,
         reactor: Any,
-        run: Callable[[Coroutine[Any, Any, None]], None],
+        run: Run,
     ):
         self._path = path
         self._author = author
