@@ -145,14 +145,14 @@ class History:
             self.room.use(channel)
         return channel
 
-    def hold(self, name: str) -> Channel:
+    def hold(self, name: str) -> None:
         """Keep this channel until `unhold`, for a follower of it in another process.
 
         Makes the channel if there is none; raises LimitExceeded.
         """
         self.room.make((name,))
         self._held.add(name)
-        return self.channel(name)
+        self.channel(name)
 
     def unhold(self, name: str, watched: bool) -> None:
         """No follower has the channel any more; `watched`: whether it has subscribers here."""

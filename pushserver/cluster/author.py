@@ -68,10 +68,9 @@ class Author:
         links[link] = None
 
     def leave(self, link: FollowerLink, channel: str) -> None:
-        """Send them no longer."""
-        links = self._links.get(channel)
-        if links is None or links.pop(link, link) is link:
-            return
+        """Send them no longer; the link follows the channel."""
+        links = self._links[channel]
+        del links[link]
         if not links:
             del self._links[channel]
             self.node.history.unhold(channel, self.node.hub.is_watched(channel))
