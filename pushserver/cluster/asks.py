@@ -50,7 +50,10 @@ class Asks:
         self._send(frame(reply))
 
     async def adopt(self, peer: RemotePeer) -> None:
-        """Take a client that another author has admitted; it reconnects if a handler decides."""
+        """Take a client that another author has admitted, or disconnect it.
+
+        It connects again if a handler decides on clients, or if the application cannot take it.
+        """
         if self._handlers.decides_on_clients:
             peer.disconnect(SHUTDOWN, "the server was restarted")
             return

@@ -21,7 +21,7 @@ UNSENT_BYTES = 64 * 2**20
 
 
 class _Transport(ITCPTransport, IConsumer, IPushProducer):
-    """That of a Unix socket has these methods too."""
+    """The transport of a Unix socket has all these methods."""
 
 
 @implementer(IPushProducer)
@@ -77,7 +77,7 @@ class Link(Protocol):
             self.unsent += len(frame)
 
     def has_room(self) -> bool:
-        """Whether the other end is near enough for another publication."""
+        """Whether the other end has read enough to be sent another publication."""
         return self.unsent <= UNSENT_BYTES // 2
 
     def abort(self) -> None:

@@ -1,7 +1,8 @@
 """The messages between the author of the log and its followers, and their frames.
 
 A frame is a length of 4 bytes (big-endian) and one message: a MessagePack array that begins with
-the number of its type. Both ends are the same version of this package; `Hello` makes sure of it.
+the number of its type. Both ends must have the same version of this package; nothing compares the
+version of `Hello` yet.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ FORMAT = Format("remote", _encode_nothing, 1003)
 class RemotePeer:
     """A connection of a follower: a subscriber without frames, a session, and a reader.
 
-    Each method sends an order to its follower, and returns at once.
+    Orders to it are sent to its follower.
     """
 
     format = FORMAT

@@ -53,7 +53,7 @@ class Point(Struct, frozen=True, array_like=True):
 
 
 class Log(Protocol):
-    """The author's log, as a follower uses it. All methods raise Unavailable.
+    """The author's log, as a follower uses it. `publish`, `clear` and `follow` raise Unavailable.
 
     The log calls `Follower.row`, `cleared` and `install` in the order in which the author made the
     changes. The answer to a call comes after all changes that were made before it.

@@ -87,7 +87,7 @@ def build(
     Autobahn (docs/configuration.md). `beside`: the folder of the application's file, whose
     `index.html` is the page at `/` unless there is a folder of pages. `wsgi`: a WSGI application,
     by default that of `app`. `follows`: the path of the Unix socket of another process, whose log
-    and application this one uses; it has neither sources nor a store.
+    and application this one uses; it has no store, and `config` should have no sources.
     """
     monotonic = steady(reactor)
     limits, auth = config.limits, config.auth

@@ -64,7 +64,7 @@ class Node:
         make_presence: Callable[[Hub, int], Presence] = Presence,
     ):
         self.timer = timer
-        # Not those of bytes that wait: many sessions would be before each request of others.
+        # Apart from the turns of received bytes: there, many sessions would delay each request.
         self.turns = Turns(timer, monotonic)
         self.history = broker.history
         self.metrics = broker.metrics
