@@ -53,7 +53,7 @@ class Pipe:
 class Link:
     """A link of a follower to the author, with the ends of both."""
 
-    def __init__(self, author: Author, uplink: Uplink, time: Time):
+    def __init__(self, author: Author, uplink: Uplink):
         self.up = Pipe(FromFollower)
         self.down = Pipe(FromAuthor)
         self._uplink = uplink
@@ -80,7 +80,6 @@ class Edge:
     """A process that follows the log: its node, and its link if there is one."""
 
     def __init__(self, options: ChannelOptions, time: Time, room: Room | None = None):
-        self.time = time
         calls = Calls()
         roster = Roster(calls, run)
         handlers = RemoteHandlers(calls, roster)
@@ -104,7 +103,7 @@ class Edge:
     def connect(self, author: Author) -> None:
         """Link it to the author, in place of the present link."""
         self.cut()
-        self.link = Link(author, self.uplink, self.time)
+        self.link = Link(author, self.uplink)
 
     def cut(self) -> None:
         if self.link is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,6 +162,6 @@ def test_stopped_author_ends_its_links(world: World, trouble: Trouble) -> None:
     assert len(trouble.take()) == 1
 
 
-def test_port_that_never_started_stops(tmp_path: Path) -> None:
+def test_port_that_never_started_stops() -> None:
     world = World()
     assert world.port.stopService().called
