@@ -59,7 +59,7 @@ def problems(database: sqlite3.Connection) -> Iterator[str]:
                 yield from line.splitlines()
         yield from _channel_problems(database)
         yield from _row_problems(database)
-    except (sqlite3.DatabaseError, TypeError) as error:
+    except sqlite3.DatabaseError as error:
         yield str(error)
 
 
@@ -75,7 +75,18 @@ WHERE channel NOT IN (SELECT name FROM channels) GROUP BY channel
 
 def _channel_problems(database: sqlite3.Connection) -> Iterator[str]:
     last = meta(database, "seq") or 0
-    for name, top, floor, floor_seq, rows, first, newest, least, most in database.execute(_COUNTS):
+    if not isinstance(last, int):
+        yield f"the last seq is {last!r:.40}; expected a whole number"
+        return
+    for name, *numbers, rows, first, newest, least, most in database.execute(_COUNTS):
+        if not all(isinstance(number, int) for number in (*numbers, least or 0, most or 0)):
+            shown = ", ".join(f"{number!r:.40}" for number in (*numbers, least, most))
+            yield (
+                f"channel {name}: top, floor, floor_seq, first and last seq are {shown}; expected"
+                " whole numbers"
+            )
+            continue
+        top, floor, floor_seq = numbers
         if (rows, first, newest) != (
             (top - floor, floor + 1, top) if top > floor else (0, None, None)
         ):
