@@ -9,8 +9,6 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from pushserver.channels.forgotten import bucket
 from pushserver.channels.history import History, new_epoch
 from pushserver.channels.idempotency import Keys
@@ -86,7 +84,7 @@ class SqliteFile:
         """
         try:
             return self._load(history, keys, memory, wall, now)
-        except (sqlite3.Error, msgspec.DecodeError, ValueError, OSError) as error:
+        except (sqlite3.Error, ValueError, OSError) as error:
             remedy = "" if isinstance(error, (OSError, sqlite3.OperationalError)) else REMEDY
             raise StoreError(f"cannot read {self._path}: {error}{remedy}") from None
 
