@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from twisted.web.resource import Resource
@@ -14,35 +12,21 @@ from pushserver.app.dispatch import Dispatcher
 from pushserver.auth.access import LocalRules
 from pushserver.auth.allowed_origins import Origins
 from pushserver.auth.keys import Keys
-from pushserver.auth.origin import host_name
 from pushserver.auth.proxies import Proxies, Trust
 from pushserver.auth.tokens import Verifier
 from pushserver.config.keys import make_keys
 from pushserver.config.secret_files import MAX_SECRET_BYTES, read_file
-from pushserver.config.settings import Config, Server, SocketIO, Source, Types
+from pushserver.config.settings import Config, Server, Source, Types
 from pushserver.config.tokens import make_verifier
 from pushserver.errors import StartFailed
-from pushserver.resources.api import ApiResource
-from pushserver.resources.centrifuge import ConnectionContext, EmulationResource
+from pushserver.resources.centrifuge import ConnectionContext
 from pushserver.resources.channels import (
     ChannelContext,
-    ChannelsResource,
-    EventsResource,
-    FrontResource,
 )
 from pushserver.resources.health import health
-from pushserver.resources.hooks import HooksResource
 from pushserver.resources.metrics import MetricsResource
-from pushserver.resources.pages import CLIENT, SOCKET_IO, Pages, asset_folder
+from pushserver.resources.pages import Pages
 from pushserver.resources.protobuf import JsonOnly
-from pushserver.resources.root import (
-    IndexPage,
-    RootResource,
-    UserPages,
-    warn_of_hidden_files,
-)
-from pushserver.resources.socketio import SocketIOResource
-from pushserver.resources.static import PublicFiles
 from pushserver.resources.status import StatusResource
 from pushserver.resources.top import Load
 from pushserver.server.bounds import PeerBounds
@@ -52,11 +36,11 @@ from pushserver.server.jwks import PublishedKeys, published_keys
 from pushserver.server.logging import connection_log
 from pushserver.server.readiness import Readiness
 from pushserver.server.tokens import VerifiedTokens
+from pushserver.server.urls import metrics_tree, tree, user_pages
 from pushserver.sessions.identification import NoTokens, Tokens
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.environment import Environment
 from pushserver.sources.engine.runner import Runner
-from pushserver.sources.interface import IHook
 from pushserver.sources.registry import make
 from pushserver.transports.polling import Pollings
 from pushserver.transports.response import Responses
@@ -65,8 +49,6 @@ from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.turns import Turns
 from pushserver.web.first_bytes import Shortcut
 from pushserver.web.gate import Gate, IsOwn
-from pushserver.web.hosts import Hosts
-from pushserver.web.resource import ContainerResource, NotFound
 from pushserver.wsgi.gateway import Gateway
 
 
@@ -187,7 +169,9 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         base.gateway,
     )
     shortcut = websockets.shortcut(root) if base.shortcuts else None
-    metrics_root = metrics_tree(base, server)
+    # The port for metrics asks for no key.
+    without_key = {**monitoring, b"metrics": MetricsResource(base.collector, None)}
+    metrics_root = metrics_tree(without_key, server)
     return Front(
         config, keys, verifier, published, proxies, trust, root, metrics_root, shortcut, sources
     )
@@ -260,88 +244,3 @@ def front_channel(server: Server, runners: Sequence[Runner]) -> str:
     channels = [runner.plan.channel for runner in runners]
     usual = "numbers" if "numbers" in channels or not channels else channels[0]
     return server.front_channel or usual
-
-
-def names(server: Server) -> set[str]:
-    """The names of the server beside those of loopback: configured, of origins, of the machine."""
-    hosts = [*server.names, socket.gethostname(), "host.docker.internal"]
-    hosts += [origin.partition("://")[2] for origin in Origins.of(server.allowed_origins).exact]
-    return {name for name in map(host_name, hosts) if name}
-
-
-def tree(
-    channels: ChannelContext,
-    connections: ConnectionContext,
-    pollings: Pollings,
-    runners: Sequence[Runner],
-    status: StatusResource,
-    load: Load,
-    server: Server,
-    pages: UserPages | None,
-    monitoring: Mapping[bytes, Resource],
-    socketio: SocketIO,
-    application: Gateway | None,
-) -> Resource:
-    """The resources by URL; raises StartFailed for a path of Socket.IO that is another's."""
-    static = str(asset_folder("static"))
-    files = PublicFiles(static)
-    # Pages of users use this name, without a version.
-    files.putChild(b"centrifuge.js", PublicFiles(os.path.join(static, CLIENT)))
-    hooks = {
-        runner.plan.name: runner.source.receive
-        for runner in runners
-        if IHook.providedBy(runner.source)
-    }
-    children: dict[bytes, Resource] = {
-        b"": FrontResource(channels, server.front_channel),
-        b"channels": ChannelsResource(channels),
-        b"events": EventsResource(channels),
-        b"api": ApiResource(
-            channels.node, channels.gate, lambda: [runner.status() for runner in runners], load
-        ),
-        b"hooks": HooksResource(hooks),
-        b"status": status,
-        b"connection": ContainerResource(connections.children()),
-        b"emulation": EmulationResource(connections),
-        b"static": files,
-        **monitoring,
-    }
-    if path := socketio.path.encode():
-        if path in children:
-            problem = "the server has something else at this URL"
-            raise StartFailed(f"socketio.path: {problem}, value {socketio.path!r}")
-        scripts = socket_io_scripts(static)
-        children[path] = SocketIOResource(connections, pollings, scripts, socketio)
-    if application is not None:
-        warn_of_hidden_files(files, application.application)
-    return RootResource(
-        children,
-        PublicFiles(os.path.join(static, "favicon.svg")),
-        Hosts(names(server)),
-        pages,
-        application,
-        files,
-    )
-
-
-def socket_io_scripts(static: str) -> Mapping[bytes, Resource]:
-    """The scripts of the Socket.IO client by name; pages know these names, without a version."""
-    folder = os.path.join(static, SOCKET_IO)
-    names = ("socket.io.js", "socket.io.min.js", "socket.io.esm.min.js")
-    return {name.encode(): PublicFiles(os.path.join(folder, name)) for name in names}
-
-
-def metrics_tree(base: Base, server: Server) -> Resource:
-    """The URLs of the port for metrics, which need no key."""
-    children = {
-        b"health": health(base.readiness.checks),
-        b"metrics": MetricsResource(base.collector, None),
-    }
-    return RootResource(children, NotFound(), Hosts(names(server)))
-
-
-def user_pages(server: Server, beside: str) -> UserPages | None:
-    """The pages of the user: of the configured folder, or the one beside the application."""
-    if server.pages:
-        return UserPages(server.pages)
-    return IndexPage(beside) if beside else None

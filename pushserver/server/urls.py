@@ -1,0 +1,121 @@
+"""The URLs of the server: which resource is at which."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+
+from twisted.web.resource import Resource
+
+from pushserver.auth.allowed_origins import Origins
+from pushserver.auth.origin import host_name
+from pushserver.config.settings import Server, SocketIO
+from pushserver.errors import StartFailed
+from pushserver.resources.api import ApiResource
+from pushserver.resources.centrifuge import ConnectionContext, EmulationResource
+from pushserver.resources.channels import (
+    ChannelContext,
+    ChannelsResource,
+    EventsResource,
+    FrontResource,
+)
+from pushserver.resources.hooks import HooksResource
+from pushserver.resources.pages import CLIENT, SOCKET_IO, asset_folder
+from pushserver.resources.root import (
+    IndexPage,
+    RootResource,
+    UserPages,
+    warn_of_hidden_files,
+)
+from pushserver.resources.socketio import SocketIOResource
+from pushserver.resources.static import PublicFiles
+from pushserver.resources.status import StatusResource
+from pushserver.resources.top import Load
+from pushserver.sources.engine.runner import Runner
+from pushserver.sources.interface import IHook
+from pushserver.transports.polling import Pollings
+from pushserver.web.hosts import Hosts
+from pushserver.web.resource import ContainerResource, NotFound
+from pushserver.wsgi.gateway import Gateway
+
+
+def names(server: Server) -> set[str]:
+    """The names of the server beside those of loopback: configured, of origins, of the machine."""
+    hosts = [*server.names, socket.gethostname(), "host.docker.internal"]
+    hosts += [origin.partition("://")[2] for origin in Origins.of(server.allowed_origins).exact]
+    return {name for name in map(host_name, hosts) if name}
+
+
+def tree(
+    channels: ChannelContext,
+    connections: ConnectionContext,
+    pollings: Pollings,
+    runners: Sequence[Runner],
+    status: StatusResource,
+    load: Load,
+    server: Server,
+    pages: UserPages | None,
+    monitoring: Mapping[bytes, Resource],
+    socketio: SocketIO,
+    application: Gateway | None,
+) -> Resource:
+    """The resources by URL; raises StartFailed for a path of Socket.IO that is another's."""
+    static = str(asset_folder("static"))
+    files = PublicFiles(static)
+    # Pages of users use this name, without a version.
+    files.putChild(b"centrifuge.js", PublicFiles(os.path.join(static, CLIENT)))
+    hooks = {
+        runner.plan.name: runner.source.receive
+        for runner in runners
+        if IHook.providedBy(runner.source)
+    }
+    children: dict[bytes, Resource] = {
+        b"": FrontResource(channels, server.front_channel),
+        b"channels": ChannelsResource(channels),
+        b"events": EventsResource(channels),
+        b"api": ApiResource(
+            channels.node, channels.gate, lambda: [runner.status() for runner in runners], load
+        ),
+        b"hooks": HooksResource(hooks),
+        b"status": status,
+        b"connection": ContainerResource(connections.children()),
+        b"emulation": EmulationResource(connections),
+        b"static": files,
+        **monitoring,
+    }
+    if path := socketio.path.encode():
+        if path in children:
+            problem = "the server has something else at this URL"
+            raise StartFailed(f"socketio.path: {problem}, value {socketio.path!r}")
+        scripts = socket_io_scripts(static)
+        children[path] = SocketIOResource(connections, pollings, scripts, socketio)
+    if application is not None:
+        warn_of_hidden_files(files, application.application)
+    return RootResource(
+        children,
+        PublicFiles(os.path.join(static, "favicon.svg")),
+        Hosts(names(server)),
+        pages,
+        application,
+        files,
+    )
+
+
+def socket_io_scripts(static: str) -> Mapping[bytes, Resource]:
+    """The scripts of the Socket.IO client by name; pages know these names, without a version."""
+    folder = os.path.join(static, SOCKET_IO)
+    names = ("socket.io.js", "socket.io.min.js", "socket.io.esm.min.js")
+    return {name.encode(): PublicFiles(os.path.join(folder, name)) for name in names}
+
+
+def metrics_tree(monitoring: Mapping[bytes, Resource], server: Server) -> Resource:
+    """The URLs of the port for metrics."""
+    return RootResource(monitoring, NotFound(), Hosts(names(server)))
+
+
+def user_pages(server: Server, beside: str) -> UserPages | None:
+    """The pages of the user: of the configured folder, or the one beside the application."""
+    if server.pages:
+        return UserPages(server.pages)
+    return IndexPage(beside) if beside else None
