@@ -379,13 +379,13 @@ class Namespace:
             answered(arguments)
 
     def acknowledge(self, number: int, values: Values) -> None:
-        """Answer an event of the client."""
-        if self.state is OPEN:
+        """Answer an event of the client, unless it has left."""
+        if self.connected:
             text = socketio.encode(self.name, socketio.ACK, values, number)
             self._connection.send_message(text, values.attachments)
 
     def _emit(self, values: Values, number: int | None = None) -> None:
-        if self.state is OPEN:
+        if self.connected:
             text = socketio.encode(self.name, socketio.EVENT, values, number)
             self._connection.send_message(text, values.attachments)
         elif self.state is CONNECTING:

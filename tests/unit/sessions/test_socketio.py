@@ -620,6 +620,8 @@ class TestTheEnd:
         drive(ended.invite("room"))
         publish(node, "room")
         ended.call(values(["q"]), answers.append, 5.0)
+        ended.sender("z", "e")()
+        ended.acknowledge(1, values(["z"]))
         assert (answers, client.take()) == ([None, None], [])
         assert handlers.departures == []
         handlers.release()
