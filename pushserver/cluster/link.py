@@ -50,7 +50,7 @@ class Link(Protocol):
         self._ended = False
         # The messages of the bytes that have come, unless all are handled.
         self._messages: Iterator[Any] | None = None
-        self._holds = False
+        self._reading_is_paused = False
         self._queue: deque[bytes] = deque()
         self.unsent = 0
         """The bytes that wait because the other end does not read."""
@@ -90,27 +90,27 @@ class Link(Protocol):
         self._messages = self._frames.feed(data)
         self._handle()
 
-    def hold(self) -> None:
-        """Read no more messages until `go_on`; called while one is handled."""
-        self._holds = True
+    def pause_reading(self) -> None:
+        """Read no more messages until `resume_reading`; called while one is handled."""
+        self._reading_is_paused = True
         self.transport.pauseProducing()
 
-    def go_on(self) -> None:
+    def resume_reading(self) -> None:
         """Read further messages."""
-        if self._holds and not self._ended:
-            self._holds = False
+        if self._reading_is_paused and not self._ended:
+            self._reading_is_paused = False
             self._handle()
-            if not self._holds and not self._ended:
+            if not self._reading_is_paused and not self._ended:
                 self.transport.resumeProducing()
 
     def _handle(self) -> None:
-        """Handle the messages that have come, up to one that holds the link."""
+        """Handle the messages that have come, up to one that pauses the reading."""
         try:
             for message in self._messages or ():
                 if self._ended:
                     return
                 self._received(message)
-                if self._holds:
+                if self._reading_is_paused:
                     return
             self._messages = None
         except BadMessage as error:

@@ -20,7 +20,7 @@ from pushserver.usercode.once import Once
 
 AGAIN_SECONDS = 0.2
 """The pause before the next attempt to connect to the author."""
-HOLD_SECONDS = 0.01
+PAUSE_SECONDS = 0.01
 """The pause before a link is read again, while the fan-out has no room."""
 MODE = 0o600
 """Only the server's own user connects."""
@@ -133,18 +133,18 @@ class UplinkService(Service):
         self._uplink.received(message)
         if isinstance(message, Row) and not self._has_room(message.publication.channel):
             assert self._link is not None, "a message without a link"
-            self._link.hold()
-            self._go_on_later(self._link, message.publication.channel)
+            self._link.pause_reading()
+            self._resume_later(self._link, message.publication.channel)
 
-    def _go_on_later(self, link: Link, channel: str) -> None:
-        self._reactor.callLater(HOLD_SECONDS, self._go_on, link, channel)
+    def _resume_later(self, link: Link, channel: str) -> None:
+        self._reactor.callLater(PAUSE_SECONDS, self._resume, link, channel)
 
-    def _go_on(self, link: Link, channel: str) -> None:
+    def _resume(self, link: Link, channel: str) -> None:
         if link is self._link:
             if self._has_room(channel):
-                link.go_on()
+                link.resume_reading()
             else:
-                self._go_on_later(link, channel)
+                self._resume_later(link, channel)
 
     def _lost(self) -> None:
         self._link = None

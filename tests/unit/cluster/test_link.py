@@ -35,7 +35,7 @@ class End:
             raise RuntimeError("no")
         self.messages.append(message)
         if message == Cleared("hold"):
-            self.link.hold()
+            self.link.pause_reading()
 
     def _lost(self) -> None:
         self.lost += 1
@@ -143,10 +143,10 @@ def test_link_that_is_held_keeps_the_messages_that_have_come(end: End) -> None:
     end.link.dataReceived(frame(Done(1)) + hold + data[:-1])
     assert end.messages == [Done(1), Cleared("hold")]
     assert end.transport.producerState == "paused"
-    end.link.go_on()
+    end.link.resume_reading()
     assert end.messages[2:] == [Done(2)]
     assert end.transport.producerState == "producing"
-    end.link.go_on()
+    end.link.resume_reading()
     end.link.dataReceived(data[-1:])
     assert end.messages[2:] == [Done(2), Done(3)]
 
@@ -154,16 +154,16 @@ def test_link_that_is_held_keeps_the_messages_that_have_come(end: End) -> None:
 def test_link_may_be_held_again_by_the_next_message(end: End) -> None:
     end.link.dataReceived(2 * frame(Cleared("hold")) + frame(Done(1)))
     assert len(end.messages) == 1
-    end.link.go_on()
+    end.link.resume_reading()
     assert len(end.messages) == 2
     assert end.transport.producerState == "paused"
-    end.link.go_on()
+    end.link.resume_reading()
     assert end.messages[-1] == Done(1)
 
 
 def test_link_that_ended_while_it_was_held_does_not_go_on(end: End) -> None:
     end.link.dataReceived(frame(Cleared("hold")) + frame(Done(1)))
     end.link.abort()
-    end.link.go_on()
+    end.link.resume_reading()
     assert len(end.messages) == 1
     assert end.transport.producerState == "paused"

@@ -13,7 +13,7 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.cluster.author import Author
 from pushserver.cluster.link import UNSENT_BYTES
 from pushserver.errors import Unavailable
-from pushserver.server.links import AGAIN_SECONDS, HOLD_SECONDS, MODE, AuthorPort, UplinkService
+from pushserver.server.links import AGAIN_SECONDS, MODE, PAUSE_SECONDS, AuthorPort, UplinkService
 from tests.unit.fakes.cluster import Edge, Wire, run
 from tests.unit.fakes.tools import Time, Watcher, make_broker, make_node, publish
 from tests.unit.fakes.web import Log, Trouble
@@ -81,10 +81,10 @@ def test_follower_reads_on_when_its_fan_out_has_room(world: World) -> None:
     world.wire.pump()
     history = world.edge.node.history
     for _ in range(3):
-        world.reactor.advance(HOLD_SECONDS)
+        world.reactor.advance(PAUSE_SECONDS)
         assert history.top("numbers") == 1
     world.has_room = True
-    world.reactor.advance(HOLD_SECONDS)
+    world.reactor.advance(PAUSE_SECONDS)
     assert history.top("numbers") == 2
 
 
