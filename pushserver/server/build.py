@@ -91,11 +91,13 @@ def build(
     """
     monotonic = steady(reactor)
     limits, auth = config.limits, config.auth
-    following = make_following(config, monotonic, lasting(config, app)) if follows else None
+    room = Room(limits.history_total_bytes, limits.channels, lasting(config, app))
+    history = History(config.channel_options(), room=room)
+    following = make_following(history, monotonic, run) if follows else None
     broker: MemoryBroker | Follower
     storage: Storage | None
     if following is None:
-        broker, storage = make_broker(config, reactor, clock, monotonic, lasting(config, app))
+        broker, storage = make_broker(config, reactor, clock, monotonic, history)
     else:
         broker, storage = following.follower, None
     if app is not None and threads is None:
@@ -223,12 +225,10 @@ def make_broker(
     reactor: Reactor,
     clock: Callable[[], float],
     monotonic: Callable[[], float],
-    lasting: frozenset[str] = frozenset(),
+    history: History,
 ) -> tuple[MemoryBroker, Storage | None]:
-    """The broker of the configuration, and its store, if any; `lasting`: see `Room`."""
+    """The broker of the configuration, and its store, if any."""
     limits, metrics = config.limits, Metrics()
-    room = Room(limits.history_total_bytes, limits.channels, lasting)
-    history = History(config.channel_options(), room=room)
     keys = IdempotencyKeys(limits.idempotency_keys, limits.idempotency_keys_per_publisher)
     store = config.store
     if not store.path:

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from pushserver.channels.history import History
-from pushserver.channels.room import Room
-from pushserver.cluster.calls import Calls
+from pushserver.cluster.calls import Calls, Run
 from pushserver.cluster.handlers import RemoteHandlers
 from pushserver.cluster.roster import RemotePresence, Roster
 from pushserver.cluster.uplink import Uplink
-from pushserver.config.settings import Config
 from pushserver.hub.follower import Follower
 from pushserver.hub.hub import Hub
 from pushserver.hub.metrics import Metrics
 from pushserver.hub.presence import Presence
-from pushserver.server.logging import run
 from pushserver.sessions.node import Node
 
 
@@ -37,13 +34,9 @@ class Following:
         self.uplink.chan_info = lambda channel, peer: node.presence.info(channel, peer).chan_info
 
 
-def make_following(
-    config: Config, monotonic: Callable[[], float], lasting: frozenset[str]
-) -> Following:
-    """The parts of a process that follows; `lasting`: see `Room`."""
-    limits, calls = config.limits, Calls()
-    room = Room(limits.history_total_bytes, limits.channels, lasting)
-    history = History(config.channel_options(), room=room)
+def make_following(history: History, monotonic: Callable[[], float], run: Run) -> Following:
+    """The parts of a process that follows; `history` has no channels yet."""
+    calls = Calls()
     roster = Roster(calls, run)
     handlers = RemoteHandlers(calls, roster)
     uplink = Uplink(calls, roster, handlers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -15,14 +14,10 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.room import Room
 from pushserver.cluster.author import Author, FollowerLink
-from pushserver.cluster.calls import Calls
-from pushserver.cluster.handlers import RemoteHandlers
 from pushserver.cluster.messages import Frames, FromAuthor, FromFollower
-from pushserver.cluster.roster import RemotePresence, Roster
 from pushserver.cluster.uplink import Uplink
 from pushserver.hub.broker import Broker
-from pushserver.hub.follower import Follower
-from pushserver.hub.metrics import Metrics
+from pushserver.server.following import make_following
 from pushserver.sessions.callbacks import Handlers
 from tests.unit.fakes.tools import Time, make_node
 
@@ -80,24 +75,18 @@ class Edge:
     """A process that follows the log: its node, and its link if there is one."""
 
     def __init__(self, options: ChannelOptions, time: Time, room: Room | None = None):
-        calls = Calls()
-        roster = Roster(calls, run)
-        handlers = RemoteHandlers(calls, roster)
-        self.uplink = Uplink(calls, roster, handlers)
         history = History(lambda name: options, "none", room=room)
-        self.follower = Follower(history, Metrics(), self.uplink, time.seconds)
-        self.uplink.follower = self.follower
+        parts = make_following(history, time.seconds, run)
+        self.uplink = parts.uplink
         self.node = make_node(
             time=time,
-            broker=self.follower,
+            broker=parts.follower,
             run=run,
-            handlers=handlers,
-            sessions=roster,
-            make_presence=partial(RemotePresence, roster=roster, calls=calls),
+            handlers=parts.handlers,
+            sessions=parts.roster,
+            make_presence=parts.make_presence,
         )
-        presence = self.node.presence
-        self.uplink.chan_info = lambda channel, peer: presence.info(channel, peer).chan_info
-        self.follower.reset = self.node.hub.reset
+        parts.attach(self.node)
         self.link: Link | None = None
 
     def connect(self, author: Author) -> None:
