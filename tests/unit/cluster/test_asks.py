@@ -15,8 +15,7 @@ from pushserver.errors import HandlerFailed, InvalidData, InvalidName, Refused
 from pushserver.protocols.socketio import Values, values
 from pushserver.sessions.callbacks import ClientSession
 from pushserver.sessions.visit import Visit
-from tests.unit.cluster.test_follower import result
-from tests.unit.fakes.cluster import Cluster, Edge
+from tests.unit.fakes.cluster import Cluster, Edge, result, say
 from tests.unit.fakes.socketio import IoClient
 from tests.unit.fakes.tools import Client, Time, make_broker
 from tests.unit.fakes.web import Trouble
@@ -69,15 +68,18 @@ def edge(cluster: Cluster) -> Edge:
     return cluster.edges[0]
 
 
-def say(cluster: Cluster, client: Client, *commands: dict[str, Any]) -> list[Any]:
-    found = client.say(*commands)
-    cluster.settle()
-    return [*found, *client.transport.take()]
-
-
 def connected(cluster: Cluster, edge: Edge, **more: Any) -> Client:
     client = Client(edge.node, connect=False)
     say(cluster, client, {"id": 1, "connect": more})
+    return client
+
+
+def io_connected(cluster: Cluster, edge: Edge) -> IoClient:
+    """A client of Socket.IO that the application has admitted."""
+    client = IoClient(edge.node)
+    client.say("40")
+    cluster.settle()
+    client.take()
     return client
 
 
@@ -262,10 +264,7 @@ def test_application_identifies_peers(cluster: Cluster, edge: Edge, app: Applica
 def test_event_of_socketio_is_answered_with_bytes(
     cluster: Cluster, edge: Edge, app: Application
 ) -> None:
-    client = IoClient(edge.node)
-    client.say("40")
-    cluster.settle()
-    client.take()
+    client = io_connected(cluster, edge)
     client.say('451-7["upload",{"_placeholder":true,"num":0},"x"]', b"\x00\x01")
     cluster.settle()
     assert app.events == [("upload", [b"\x00\x01", "x"])]
@@ -275,10 +274,7 @@ def test_event_of_socketio_is_answered_with_bytes(
 def test_application_calls_a_client_of_socketio(
     cluster: Cluster, edge: Edge, app: Application
 ) -> None:
-    client = IoClient(edge.node)
-    client.say("40")
-    cluster.settle()
-    client.take()
+    client = io_connected(cluster, edge)
     answers: list[Any] = []
     app.sessions[0].caller((1, "two"), "ask", answers.append, 1.0)()
     link = edge.link
@@ -296,9 +292,7 @@ def test_application_calls_a_client_of_socketio(
 def test_call_of_a_client_that_is_gone_has_no_answer(
     cluster: Cluster, edge: Edge, app: Application
 ) -> None:
-    client = IoClient(edge.node)
-    client.say("40")
-    cluster.settle()
+    client = io_connected(cluster, edge)
     client.leave()
     answers: list[Any] = []
     app.sessions[0].caller(1, "ask", answers.append, 1.0)()
@@ -310,9 +304,7 @@ def test_data_that_a_client_cannot_get_is_refused_at_once(
     cluster: Cluster, edge: Edge, app: Application
 ) -> None:
     connected(cluster, edge)
-    io = IoClient(edge.node)
-    io.say("40")
-    cluster.settle()
+    io = io_connected(cluster, edge)
     for session in app.sessions:
         with pytest.raises(InvalidData):
             session.sender(float("nan"), "")

@@ -15,7 +15,7 @@ from pushserver.cluster import calls
 from pushserver.cluster.messages import AskEvent, Follow, Message, Publish, Request, Spread, frame
 from pushserver.errors import LimitExceeded, Unavailable
 from pushserver.hub.follower import MAX_IDLE_SECONDS, Point
-from tests.unit.fakes.cluster import Cluster, Edge
+from tests.unit.fakes.cluster import Cluster, Edge, result
 from tests.unit.fakes.tools import Client, Time, Watcher, drive, make_broker, publish
 from tests.unit.fakes.web import Trouble
 
@@ -26,19 +26,6 @@ OPTIONS = ChannelOptions(history_size=10, history_ttl=100)
 def cluster() -> Cluster:
     time = Time()
     return Cluster(make_broker(OPTIONS, time=time), OPTIONS, time, 2)
-
-
-def result(cluster: Cluster, coroutine: Any) -> Any:
-    """The result of a call when everything has arrived; raises its error."""
-    results: list[Any] = []
-    call = Deferred.fromCoroutine(coroutine)
-    call.addBoth(results.append)
-    cluster.settle()
-    if not results:
-        raise AssertionError("the call waits")
-    if hasattr(results[0], "raiseException"):
-        results[0].raiseException()
-    return results[0]
 
 
 def join(cluster: Cluster, edge: Edge, position: Position | None = None, last: int = 0) -> Any:

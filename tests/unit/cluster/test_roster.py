@@ -10,8 +10,7 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import ClientInfo
 from pushserver.errors import LimitExceeded
 from pushserver.sessions.callbacks import Broadcast, ClientSession, Invitation
-from tests.unit.cluster.test_follower import result
-from tests.unit.fakes.cluster import Cluster, Edge
+from tests.unit.fakes.cluster import Cluster, Edge, result, say
 from tests.unit.fakes.socketio import IoClient
 from tests.unit.fakes.tools import Client, Reader, Time, drive, make_broker, publish
 
@@ -27,13 +26,6 @@ def cluster() -> Cluster:
 @pytest.fixture
 def edge(cluster: Cluster) -> Edge:
     return cluster.edges[0]
-
-
-def say(cluster: Cluster, client: Client, *commands: dict[str, Any]) -> list[Any]:
-    """What a client gets for its commands when everything has arrived."""
-    found = client.say(*commands)
-    cluster.settle()
-    return [*found, *client.transport.take()]
 
 
 def joined(cluster: Cluster, edge: Edge, **fields: Any) -> Client:

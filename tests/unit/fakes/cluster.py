@@ -19,7 +19,7 @@ from pushserver.cluster.uplink import Uplink
 from pushserver.hub.broker import Broker
 from pushserver.server.following import make_following
 from pushserver.sessions.callbacks import Handlers
-from tests.unit.fakes.tools import Time, make_node
+from tests.unit.fakes.tools import Client, Time, make_node
 
 MOST = 2**24
 
@@ -139,6 +139,26 @@ class Cluster:
                     edge.link.bring_up()
                     edge.link.bring_down()
             self.time.pass_on()
+
+
+def result(cluster: Cluster, coroutine: Any) -> Any:
+    """The result of a call when everything has arrived; raises its error."""
+    results: list[Any] = []
+    call = Deferred.fromCoroutine(coroutine)
+    call.addBoth(results.append)
+    cluster.settle()
+    if not results:
+        raise AssertionError("the call waits")
+    if hasattr(results[0], "raiseException"):
+        results[0].raiseException()
+    return results[0]
+
+
+def say(cluster: Cluster, client: Client, *commands: dict[str, Any]) -> list[Any]:
+    """The replies and pushes that a client has when everything has arrived."""
+    found = client.say(*commands)
+    cluster.settle()
+    return [*found, *client.transport.take()]
 
 
 class Wire:
