@@ -20,13 +20,13 @@ from pushserver.cluster.messages import (
     Done,
     Ended,
     Entered,
+    Failed,
     Follow,
     FromFollower,
     Gone,
     Handled,
     Hello,
     Images,
-    Invited,
     Joined,
     Leave,
     Message,
@@ -151,11 +151,10 @@ class FollowerLink:
             self._run(self._present(message))
         elif isinstance(message, Clear):
             self._run(self._clear(message))
-        elif isinstance(message, Invited):
-            if message.failure is None:
-                self._calls.answer(message.call, None)
-            else:
-                self._calls.fail(message.call, error_of(message.failure))
+        elif isinstance(message, Done):
+            self._calls.answer(message.call, None)
+        elif isinstance(message, Failed):
+            self._calls.fail(message.call, error_of(message))
         elif isinstance(message, Hello):
             self.send(frame(Handled(sorted(self._author.events))))
             self._attach(message.points)

@@ -39,6 +39,12 @@ class Message(Struct, frozen=True, array_like=True):
 # --- of both ---------------------------------------
 
 
+class Done(Message, frozen=True, tag=24):
+    """A call has succeeded."""
+
+    call: int
+
+
 class Failed(Message, frozen=True, tag=25):
     """A call has failed: with an error of this class of `errors`, and these attributes."""
 
@@ -186,13 +192,6 @@ class Acknowledged(Message, frozen=True, tag=16):
     arguments: list[Any] | None
 
 
-class Invited(Message, frozen=True, tag=11):
-    """An `Invite` was carried out; `failure` as of `Failed`, if it was not."""
-
-    call: int
-    failure: Failed | None = None
-
-
 # --- of the author ---------------------------------------
 
 
@@ -223,12 +222,6 @@ class Published(Message, frozen=True, tag=23):
 
     call: int
     receipt: Receipt
-
-
-class Done(Message, frozen=True, tag=24):
-    """A call has succeeded."""
-
-    call: int
 
 
 class Answered(Message, frozen=True, tag=26):
@@ -263,7 +256,7 @@ class Unsubscribe(Message, frozen=True, tag=29):
 
 
 class Invite(Message, frozen=True, tag=30):
-    """Subscribe a peer to a channel; `Invited` is the answer."""
+    """Subscribe a peer to a channel; the answer is `Done`."""
 
     call: int
     peer: int
@@ -357,7 +350,8 @@ FromFollower = (
     | Parted
     | Observes
     | Present
-    | Invited
+    | Done
+    | Failed
     | Ask
     | AskEvent
     | Authenticate

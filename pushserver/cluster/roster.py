@@ -13,12 +13,13 @@ from pushserver.cluster.calls import Calls, Run
 from pushserver.cluster.messages import (
     Acknowledged,
     Commands,
+    Done,
     End,
     Entered,
     Gone,
     Invite,
-    Invited,
     Joined,
+    Message,
     Observes,
     Parted,
     Present,
@@ -186,13 +187,13 @@ class Roster(Directory):
             answered(None)
 
     async def _invite(self, peer: ClientSession | None, message: Invite) -> None:
-        failure = None
+        answer: Message = Done(message.call)
         if peer is not None:
             try:
                 await peer.invite(message.channel, message.invitation)
             except PushServerError as error:
-                failure = failed(message.call, error)
-        self._calls.tell(Invited(message.call, failure))
+                answer = failed(message.call, error)
+        self._calls.tell(answer)
 
 
 class RemotePresence(Presence):
