@@ -36,7 +36,7 @@ class RemoteHandlers:
         self._calls = calls
         self._roster = roster
         self._events: frozenset[tuple[str, str]] = frozenset()
-        # The numbers of clients that the application has admitted.
+        # The numbers of clients that are admitted, of whose end the application is notified.
         self._admitted: dict[ClientSession, int] = {}
 
     def handled(self, message: Handled) -> None:
@@ -60,9 +60,11 @@ class RemoteHandlers:
         return Identity(proof.user, proof.info, proof.expires, token=True, channels=channels)
 
     async def connect(self, session: ClientSession, data: bytes) -> bytes:
-        if not self._events:
-            return b""
         number = self._roster.arrived(session)
+        if not self._events:
+            # The application may come later, and is then notified of the client's end.
+            self._admitted[session] = number
+            return b""
         found = await self._ask(number, "connect", "", data)
         admission = msgspec.convert(found, Admission, builtin_types=(bytes,))
         self._admitted[session] = number

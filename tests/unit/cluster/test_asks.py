@@ -148,6 +148,24 @@ def test_application_learns_once_that_a_client_is_gone(
     assert app.departures == ["bye"]
 
 
+def test_application_learns_that_a_client_from_before_the_first_link_is_gone(
+    app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Application, "decides_on_clients", False)
+    time = Time()
+    cluster = Cluster(make_broker(OPTIONS, time=time), OPTIONS, time, 0, app, EVENTS[1:])
+    edge = Edge(OPTIONS, time)
+    cluster.edges.append(edge)
+    client = Client(edge.node)
+    edge.connect(cluster.author)
+    cluster.settle()
+    assert len(app.sessions) == 1
+    client.session.disconnect(3_500, "bye")
+    client.session.closed()
+    cluster.settle()
+    assert app.departures == ["bye"]
+
+
 def test_application_learns_that_a_process_is_gone_with_its_clients(
     cluster: Cluster, edge: Edge, app: Application
 ) -> None:
