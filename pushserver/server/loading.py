@@ -83,6 +83,8 @@ def _wsgi(reference: Reference, module: ModuleType) -> Application:
     value = getattr(module, names[0], None)
     if name and value is None:
         problem = f"{reference.module} has no {names[0]}"
+    elif isinstance(value, App | Adapter):
+        problem = f"it is the application of a server: pushserver serve {text} without --wsgi"
     elif name:
         problem = f"{reference.module}:{name} is {value!r:.60}"
     else:

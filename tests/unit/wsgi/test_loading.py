@@ -19,6 +19,7 @@ from tests.unit.fakes.wsgi import ThreadReactor
 
 WEB = """
 from pushserver import PushServer
+from pushserver.flask import SocketIO
 
 def application(environ, start_response):
     start_response("200 OK", [])
@@ -35,6 +36,7 @@ def fail():
     raise ValueError("no database")
 
 push = PushServer(wsgi=web)
+socketio = SocketIO()
 number = 7
 """
 
@@ -89,7 +91,8 @@ def test_application_is_loaded(here: Path, text: str, expected: bytes) -> None:
     [
         ("pushtest_web:no", "pushtest_web has no no, expected a WSGI application"),
         ("pushtest_web:number", "pushtest_web:number is 7, expected a WSGI application"),
-        ("pushtest_web:push", "pushtest_web:push is <pushserver.*, expected a WSGI application"),
+        ("pushtest_web:push", "pushserver serve pushtest_web:push without --wsgi, expected a WSGI"),
+        ("pushtest_web:socketio", "serve pushtest_web:socketio without --wsgi, expected a WSGI"),
         ("pushtest_web:fail()", "fails:\n(?s:.*)ValueError: no database"),
         ("pushtest_no:web", "there is no module pushtest_no"),
         (":web", "names no application"),
