@@ -71,7 +71,7 @@ class Calling:
                 if event == "disconnect" and not takes_argument(function):
                     return function()
                 return function(*args)
-            except (*REFUSALS, Refused):
+            except REFUSALS:
                 raise
             except Exception as error:
                 handle = self.exception_handlers.get(namespace, self.default_exception_handler)

@@ -28,7 +28,8 @@ class ConnectionRefusedError(Exception):
     """
 
 
-REFUSALS = (ConnectionRefusedError, builtins.ConnectionRefusedError)
+REFUSALS = (ConnectionRefusedError, builtins.ConnectionRefusedError, Refused)
+"""The exceptions by which a `connect` handler refuses a client; they are no failures."""
 
 
 class Reason:

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from pushserver.errors import Refused
-from pushserver.flask.handlers import REFUSALS
+from pushserver.flask.handlers import CONNECTION, REFUSALS
 from pushserver.flask.sending import Sending
 
 
@@ -33,6 +33,8 @@ class Namespace:
         """Call the method of an event; a subclass may call another one."""
         function = getattr(self, f"on_{event}", None)
         if function is None:
+            if event in CONNECTION:
+                return None
             raise Refused("no handler")
         try:
             return self._own._handle_event(function, event, self.namespace, sid, *args)

@@ -17,6 +17,7 @@ from pushserver.errors import InvalidData, Refused
 from pushserver.flask.context import make_environ
 from pushserver.flask.handlers import (
     ANY,
+    CONNECTION,
     REFUSALS,
     Function,
     Reason,
@@ -128,7 +129,7 @@ class SocketIO(Sending, Adapter):
         namespace_handler._set_socketio(self)
         self._namespaces[namespace_handler.namespace] = namespace_handler
         for name in dir(namespace_handler):
-            if name.startswith("on_") and name[3:] not in ("connect", "disconnect"):
+            if name.startswith("on_") and name[3:] not in CONNECTION:
                 self._registry.note(name[3:])
 
     # --- the server ---------------------------------------
@@ -212,7 +213,7 @@ class SocketIO(Sending, Adapter):
                 raise Refused(REJECTED)
         except REFUSALS as refusal:
             self.members.remove(member)
-            raise _refused(refusal.args) from None
+            raise _refused(refusal) from None
         except BaseException:
             self.members.remove(member)
             raise
@@ -239,8 +240,7 @@ class SocketIO(Sending, Adapter):
         return answer
 
     def _trigger(self, event: str, member: Member, arguments: Arguments) -> Any:
-        """Call the handler of an event; raises Refused if there is none."""
-        is_connection = event in ("connect", "disconnect")
+        """Call the handler of an event; raises Refused if there is none, but for a connection."""
         found = self._table.find(member.namespace, event)
         try:
             if found is not None:
@@ -251,22 +251,20 @@ class SocketIO(Sending, Adapter):
             methods = self._namespaces.get(member.namespace) or self._namespaces.get(ANY)
             if methods is not None:
                 return methods.trigger_event(event, member.sid, *arguments)
-        except Refused:
-            if is_connection:
-                return None
-            raise
         except REFUSALS:
             raise
         except BaseException as error:
             self.failure = error
             raise
-        if is_connection:
+        if event in CONNECTION:
             return None
         raise Refused("no handler")
 
 
-def _refused(arguments: tuple[Any, ...]) -> Refused:
-    if not arguments:
+def _refused(refusal: Exception) -> Refused:
+    if isinstance(refusal, Refused):
+        return refusal
+    if not refusal.args:
         return Refused(REJECTED)
-    message, *data = arguments
+    message, *data = refusal.args
     return Refused(str(message), data=data[0] if len(data) == 1 else data or None)

@@ -10,6 +10,7 @@ import flask
 import pytest
 from flask import current_app, g, session
 
+from pushserver.errors import Refused
 from pushserver.flask import ConnectionRefusedError, Namespace, emit, send
 from pushserver.flask.handlers import Reason
 from pushserver.sessions.visit import Visit
@@ -146,6 +147,8 @@ class TestConnections:
             (ConnectionRefusedError("no", {"a": 1}), '44{"message":"no","data":{"a":1}}'),
             (ConnectionRefusedError("no", 1, "b"), '44{"message":"no","data":[1,"b"]}'),
             (builtins.ConnectionRefusedError("no"), '44{"message":"no"}'),
+            (Refused("no"), '44{"message":"no"}'),
+            (Refused("no", data={"a": 1}), '44{"message":"no","data":{"a":1}}'),
         ],
     )
     def test_connect_refuses_a_client(
@@ -450,6 +453,25 @@ class TestClasses:
 
         program.socketio.on_namespace(All("/all"))
         assert program.client("/all").emit("x", 1, callback=True, namespace="/all") == ["x", 1]
+
+    @pytest.mark.parametrize("refusal", [ConnectionRefusedError("no"), Refused("no")])
+    def test_method_refuses_a_client(self, program: Program, refusal: Exception) -> None:
+        class Closed(Namespace):
+            def on_connect(self) -> None:
+                raise refusal
+
+            def error(self, error: Exception) -> None:
+                program.note(error)
+
+        class Open(Namespace):
+            def on_connection(self) -> None: ...
+
+        program.socketio.on_namespace(Closed("/closed"))
+        program.socketio.on_namespace(Open("/open"))
+        assert not program.client("/closed").is_connected("/closed")
+        assert program.client("/open").is_connected("/open")
+        assert program.raw().say("40/closed,") == ['44/closed,{"message":"no"}']
+        assert program.calls == []
 
     def test_namespace_has_to_be_registered(self) -> None:
         with pytest.raises(RuntimeError, match="on_namespace"):
