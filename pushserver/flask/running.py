@@ -64,7 +64,7 @@ def say_where(app: flask.Flask) -> None:
     """Answer requests for Socket.IO that reach Flask: another server than pushserver runs it."""
 
     def refuse() -> Any:
-        if flask.request.path.partition("/socket.io")[0]:
+        if not f"{flask.request.path}/".startswith("/socket.io/"):
             return None
         flask.current_app.logger.error(ELSEWHERE)
         return ELSEWHERE, 501, {"content-type": "text/plain"}

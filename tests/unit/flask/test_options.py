@@ -207,11 +207,13 @@ def test_other_server_says_that_it_has_no_socketio(caplog: pytest.LogCaptureFixt
         SocketIO(app)
     client = app.test_client()
     assert client.get("/").text == "page"
-    assert client.get("/other/socket.io/").status_code == 404
+    for path in ("/other/socket.io/", "/socket.io-docs", "/socket.iox/"):
+        assert client.get(path).status_code == 404
     answer = client.get("/socket.io/?EIO=4&transport=polling")
     assert answer.status_code == 501
     assert "Run the program itself" in answer.text
-    assert len(caplog.records) == 1
+    assert client.get("/socket.io").status_code == 501
+    assert len(caplog.records) == 2
 
 
 def test_package_needs_no_flask_and_its_flask_says_so() -> None:
