@@ -283,7 +283,7 @@ class App:
 
     @property
     def clients(self) -> list[Client]:
-        """The clients that are connected over the Centrifuge protocol now.
+        """The clients that are connected over the Centrifuge protocol or Socket.IO now.
 
         A client is included from its `connect` handler on, and no longer in its `disconnect`
         handler.

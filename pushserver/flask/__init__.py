@@ -1,6 +1,6 @@
 """The interface of Flask-SocketIO 5 for pushserver: `from pushserver.flask import SocketIO, emit`.
 
-docs/from-flask-socketio.md has what is the same, and what differs.
+docs/from-flask-socketio.md lists the parts that are the same, and the differences.
 """
 
 from __future__ import annotations

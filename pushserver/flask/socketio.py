@@ -43,7 +43,7 @@ INVALID_NAMESPACE = "Invalid namespace"
 class SocketIO(Sending, Adapter):
     """The Socket.IO server of a Flask program; `push` is its application of pushserver.
 
-    docs/from-flask-socketio.md has the options, and what differs from Flask-SocketIO.
+    docs/from-flask-socketio.md has the options, and the differences from Flask-SocketIO.
     """
 
     reason = Reason
@@ -80,7 +80,7 @@ class SocketIO(Sending, Adapter):
 
     @property
     def push(self) -> FlaskServer:
-        """The application of pushserver, with all that it can besides."""
+        """The application of pushserver: its sources, handlers, tokens and pages."""
         return self._push
 
     @property
