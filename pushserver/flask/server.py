@@ -93,11 +93,7 @@ class FlaskServer(PushServer):
                 sends.append(session.sender(arguments, event))
             else:
                 sends.append(lambda session=session: session.broadcast(broadcast))  # type: ignore[misc]
-
-        def send(link: ServerLink) -> Deferred[Any]:
-            return maybeDeferred(lambda: [send() for send in sends] and None)
-
-        self._do(send)
+        self._do_all(sends)
 
     def ask(
         self,
@@ -122,11 +118,11 @@ class FlaskServer(PushServer):
             client._session.caller(arguments, event, answered, MAX_CALL_SECONDS)
             for client in clients
         ]
+        self._do_all(sends)
 
-        def send(link: ServerLink) -> Deferred[Any]:
-            return maybeDeferred(lambda: [send() for send in sends] and None)
-
-        self._do(send)
+    def _do_all(self, sends: Sequence[Callable[[], object]]) -> None:
+        """Call all of these functions in one turn of the reactor; see `_do`."""
+        self._do(lambda link: maybeDeferred(lambda: [send() for send in sends] and None))
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value
