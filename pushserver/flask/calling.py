@@ -17,7 +17,7 @@ ErrorHandler = Callable[[BaseException], Any]
 
 
 class Calling:
-    """The part of `SocketIO` that calls functions, and those for their exceptions."""
+    """The part of `SocketIO` that calls handlers, and the functions for their exceptions."""
 
     def __init__(self) -> None:
         self.app: flask.Flask | None = None

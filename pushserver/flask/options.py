@@ -1,4 +1,4 @@
-"""The options of `SocketIO`: which hold, which are ignored, and which are refused."""
+"""The options of `SocketIO`: those that hold, are ignored, or are refused."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Sending(Calling):
         (or `room`): a room, the `sid` of a client, or a list of these. `include_self=False`, in a
         handler: not to its own client. `skip_sid`: the ids of others to leave out. `callback`:
         called with the acknowledgement of each client. Raises TypeError for values that JSON cannot
-        hold, ValueError for an event that cannot be sent and for the name of no namespace, and
+        hold, ValueError for an event that cannot be sent and for an invalid namespace, and
         Unavailable while the server cannot publish. `broadcast` and `ignore_queue`
         have no effect.
         """

@@ -85,7 +85,7 @@ class SocketIO(Sending, Adapter):
 
     @property
     def server(self) -> ServerMethods:
-        """Some methods of python-socketio's server, by their old place."""
+        """Some methods of python-socketio's server, under their names there."""
         return ServerMethods(self)
 
     def _adjust(self, config: Config) -> Config:

@@ -126,7 +126,7 @@ def test_handler_publishes_to_all_but_its_own_client(app: PushServer, thread: bo
 
 
 def wait(room: Room) -> list[list[Any]]:
-    """What each client hears in the next turns."""
+    """The data that each client gets in the next turns."""
     lists: list[list[Any]] = [[] for _ in room.pages]
     for _ in range(20):
         for values, more in zip(lists, room.heard(), strict=True):

@@ -1,4 +1,4 @@
-"""`emit`, `send`, rooms, callbacks: who gets an event, and how often."""
+"""`emit`, `send`, rooms, callbacks: the clients that get an event, each once."""
 
 from __future__ import annotations
 
