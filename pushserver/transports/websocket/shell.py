@@ -21,7 +21,7 @@ from pushserver.usercode.turns import SLICE_SECONDS
 from pushserver.web.peer import host, host_and_port
 from pushserver.web.sockets import drop, is_closed, send_now, unsent
 
-INTERNAL_ERROR = 1011
+MESSAGE_TOO_BIG, INTERNAL_ERROR = 1009, 1011
 MAX_REASON_BYTES = 120
 
 STEPS = 64
@@ -217,9 +217,22 @@ class WebSocketShell(WebSocketServerProtocol):
         error = TooMany("too many control frames", "control_frames_per_second")
         conversation = self.ps_conversation
         if conversation is not None:
-            address = self.ps_client or host(self.transport.getPeer())
-            conversation.node.note_excess(error, address, conversation.flood_code)
+            self.ps_note(error, conversation.flood_code)
             conversation.disconnect(conversation.flood_code, str(error))
+
+    def ps_note(self, error: TooMany, code: int) -> None:
+        """Count and log an excess of the peer, whose connection ends with this close code."""
+        conversation = self.ps_conversation
+        if conversation is not None:
+            address = self.ps_client or host(self.transport.getPeer())
+            conversation.node.note_excess(error, address, code)
+
+    def _max_message_size_exceeded(self, msg_size: int, max_msg_size: int, reason: str) -> None:
+        # A hook of Autobahn, also for a message that is too long after decompression. Its own line
+        # of the log has neither the address nor the setting.
+        error = TooMany(f"a message of more than {max_msg_size} bytes", "frame_bytes")
+        self.ps_guard(self.ps_note, error, MESSAGE_TOO_BIG)
+        super()._max_message_size_exceeded(msg_size, max_msg_size, reason)
 
     def onConnect(self, request: Any) -> str | None:
         # The handshake has at most the accepted one: see `handshake.accepted_fields`.

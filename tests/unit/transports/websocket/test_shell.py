@@ -148,6 +148,9 @@ def test_binary_frame_is_refused_with_the_code_of_the_protocol(path: str, code: 
     assert socket.take() == []
 
 
+SHORTCUTS = pytest.mark.parametrize("shortcuts", [True, False])
+
+
 @pytest.mark.parametrize("path", ["/connection/websocket", RAW])
 def test_frame_or_message_over_the_limit_is_refused(path: str, trouble: Trouble) -> None:
     for data in (
@@ -161,6 +164,23 @@ def test_frame_or_message_over_the_limit_is_refused(path: str, trouble: Trouble)
         assert code == 1009
         assert reason
         trouble.clear()
+
+
+@SHORTCUTS
+@pytest.mark.parametrize(
+    "data", [masked(b"x" * 1_001), masked(b"x" * 600, final=False) + masked(b"x" * 600, 0)]
+)
+def test_message_over_the_limit_is_logged_once_with_the_address_and_the_setting(
+    data: bytes, shortcuts: bool, trouble: Trouble
+) -> None:
+    server = Server(Limits(frame_bytes=1_000), shortcuts=shortcuts)
+    socket = server.websocket("/connection/websocket")
+    with Log(LogLevel.info) as events:
+        socket.line.send(data)
+    line = "refused 1009 to 127.0.0.1: a message of more than 1000 bytes (frame_bytes)"
+    assert [text for text in events.take() if "refused" in text] == [line]
+    assert server.node.metrics.refusals == {"frame_bytes": 1}
+    trouble.clear()
 
 
 def test_frame_of_exactly_the_limit_is_read() -> None:
@@ -236,9 +256,6 @@ def test_raw_stream_lasts_only_while_its_pings_are_answered(
     assert dead.close() == (1008, "no pong")
     assert dead.line.lost
     trouble.clear()
-
-
-SHORTCUTS = pytest.mark.parametrize("shortcuts", [True, False])
 
 
 def close_payload(code: int, reason: str = "") -> bytes:
@@ -356,9 +373,9 @@ def test_log_has_one_line_a_second_for_each_cause_and_the_number_of_others(
                 socket.line.send(frame + frame)
                 socket.line.vanish()
         texts = log.take()
-        assert [text.partition(":")[0] for text in texts] == [
-            f"failing WebSocket connection (code={code})" for code in (1002, 1007, 1009)
-        ]
+        excess = "refused 1009 to 127.0.0.1"
+        failing = [f"failing WebSocket connection (code={code})" for code in (1002, 1007, 1009)]
+        assert [text.partition(":")[0] for text in texts] == [*failing[:2], excess, failing[2]]
         server.advance(1)
         server.websocket(RAW).line.send(masked(b"\xff"))
         (text,) = log.take()
