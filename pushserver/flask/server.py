@@ -14,12 +14,13 @@ from pushserver.app.handlers import Handler, HandlerRegistry
 from pushserver.app.link import ServerLink
 from pushserver.channels import jsontext
 from pushserver.channels.names import check_event, check_name
-from pushserver.channels.publication import Draft, check_tags
+from pushserver.channels.publication import Draft, Receipt, check_tags
 from pushserver.config.settings import Config
 from pushserver.errors import InvalidData, Unavailable
 from pushserver.protocols.socketio_formats import ARGUMENTS, LIST
 from pushserver.server.embedding import PushServer
 from pushserver.sessions.callbacks import Broadcast
+from pushserver.sessions.namespace import Namespace
 
 Arguments = tuple[Any, ...]
 
@@ -58,9 +59,9 @@ class FlaskServer(PushServer):
     ) -> None:
         """Publish an event, and send it to the clients that are `joining`.
 
-        These are not subscribed yet. Both happen in one turn of the reactor, so that a client that
-        connects meanwhile gets the event once. `skipped`: the ids of clients that do not get it.
-        Raises InvalidName, InvalidData, Unavailable and NotRunning.
+        These are not subscribed yet. A client that subscribes meanwhile, or gets the publication
+        from the history when it does, gets the event once. `skipped`: the ids of clients that do
+        not get it. Raises InvalidName, InvalidData, Unavailable and NotRunning.
         """
         one = len(arguments) == 1
         draft = Draft(
@@ -72,10 +73,14 @@ class FlaskServer(PushServer):
         )
 
         def publish(link: ServerLink) -> Deferred[Any]:
-            for client in joining():
-                if client.id not in skipped:
-                    client.send(arguments, event)
-            return Deferred.fromCoroutine(link.node.publish(draft))
+            sessions = [client._session for client in joining() if client.id not in skipped]
+
+            def send(receipt: Receipt) -> None:
+                for session in sessions:
+                    if isinstance(session, Namespace) and channel not in session.channels:
+                        session.send_published(arguments, event, channel, receipt.offset)
+
+            return Deferred.fromCoroutine(link.node.publish(draft)).addCallback(send)
 
         self._do(publish)
 

@@ -103,7 +103,7 @@ class Namespace:
         self.state = CONNECTING
         # The subscriptions and messages that wait for the answer to the CONNECT.
         self.invited: dict[str, Invitation] = {}
-        self._after_connect: list[Callable[[], None]] = []
+        self._after_connect: list[tuple[Callable[[], None], str, int]] = []
         self._connection = connection
         self._calls: dict[int, Answered] = {}
         self._last_call = -1
@@ -193,11 +193,16 @@ class Namespace:
         node.users.enter(self.info.user)
         self._connection.plan_expiry()
         self._connection.send_message(socketio.encode_connect(self.name, self.info.client, pid))
+        sends, self._after_connect = self._after_connect, []
+        first = {channel: rows[0].offset for channel, rows in joined if rows}
+        for send, channel, offset in sends:
+            if offset < first.get(channel, 0):
+                send()
         for channel, rows in joined:
             self._connection.replay(channel, rows, self.format)
-        sends, self._after_connect = self._after_connect, []
-        for send in sends:
-            send()
+        for send, channel, _ in sends:
+            if channel not in first:
+                send()
 
     def end(self, reason: str) -> None:
         """Leave all channels, and forget the client."""
@@ -350,6 +355,15 @@ class Namespace:
         values = _values(data, event)
         return lambda: self._emit(values)
 
+    def send_published(self, data: object, event: str, channel: str, offset: int) -> None:
+        """Send the event of a publication that came before the client subscribes, once it does.
+
+        Not if the client gets the publication then from the history of the channel. Does nothing
+        if the client is admitted.
+        """
+        if self.state is CONNECTING:
+            self._after_connect.append((self.sender(data, event), channel, offset))
+
     def caller(
         self, data: object, event: str, answered: Answered, seconds: float
     ) -> Callable[[], None]:
@@ -389,7 +403,7 @@ class Namespace:
             text = socketio.encode(self.name, socketio.EVENT, values, number)
             self._connection.send_message(text, values.attachments)
         elif self.state is CONNECTING:
-            self._after_connect.append(lambda: self._emit(values, number))
+            self._after_connect.append((lambda: self._emit(values, number), "", 0))
 
 
 def _values(data: object, event: str) -> Values:

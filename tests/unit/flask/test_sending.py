@@ -292,6 +292,24 @@ def test_late_client_gets_the_last_broadcasts_if_the_program_says_so(
         assert names(program.client()) == [("e", number) for number in range(3 - initial, 3)]
 
 
+@pytest.mark.parametrize("initial", [0, 1, 2, 3, 9])
+def test_client_that_connects_gets_each_broadcast_of_its_handler_once_and_in_order(
+    make: Callable[..., Program], initial: int
+) -> None:
+    program = make(initial=initial)
+
+    @program.socketio.on("connect")
+    def connect() -> None:
+        for number in range(3):
+            emit("e", number, broadcast=True)
+
+    expected = [("e", number) for number in range(3)]
+    assert names(program.client()) == expected
+    # The history begins with those of the first client.
+    before = expected[3 - min(3, max(0, initial - 3)) :]
+    assert names(program.client()) == before + expected
+
+
 def test_room_sends_nothing_from_before_the_joining(program: Program) -> None:
     program.socketio.on("enter")(lambda: join_room("r"))
     push = program.socketio.push
