@@ -37,6 +37,7 @@ from pushserver.server.front import Base, make_front
 from pushserver.server.links import UplinkService
 from pushserver.server.live import Live, lasting
 from pushserver.server.logging import connection_log, report, run
+from pushserver.server.place import Place
 from pushserver.server.pulse import Pulse
 from pushserver.server.readiness import Readiness
 from pushserver.server.service import PushService
@@ -77,7 +78,7 @@ def build(
     shortcuts: bool = True,
     beside: str = "",
     wsgi: Application | None = None,
-    follows: str = "",
+    place: Place | None = None,
 ) -> PushService:
     """Put the server together; nothing listens, ticks or is opened before the start.
 
@@ -86,14 +87,15 @@ def build(
     becomes steady. `is_own`: see `gate.IsOwn`. `shortcuts`: use the faster paths around Twisted and
     Autobahn (docs/configuration.md). `beside`: the folder of the application's file, whose
     `index.html` is the page at `/` unless there is a folder of pages. `wsgi`: a WSGI application,
-    by default that of `app`. `follows`: the path of the Unix socket of another process, whose log
-    and application this one uses; it has no store, and `config` should have no sources.
+    by default that of `app`. `place`: that of this process, if the server has several. A worker
+    uses the log and the application of the main process; its `config` has no store and no sources.
     """
     monotonic = steady(reactor)
     limits, auth = config.limits, config.auth
     room = Room(limits.history_total_bytes, limits.channels, lasting(config, app))
     history = History(config.channel_options(), room=room)
-    following = make_following(history, monotonic, run) if follows else None
+    is_worker = place is not None and place.is_worker
+    following = make_following(history, monotonic, run) if is_worker else None
     broker: MemoryBroker | Follower
     storage: Storage | None
     if following is None:
@@ -195,8 +197,8 @@ def build(
     service = PushService(
         node, site, reactor, storage, run_by, shortcuts, wrap, readiness, pulse, gateway
     )
-    if following is not None:
-        uplink = UplinkService(following.uplink, follows, reactor, node.hub.has_room)
+    if following is not None and place is not None:
+        uplink = UplinkService(following.uplink, place.link, reactor, node.hub.has_room)
         uplink.setServiceParent(service)
     collector.sources = lambda: service.sources.statuses
     service.live = Live(base, broker, site, run_by, service, front, metrics_site)

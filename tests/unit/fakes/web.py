@@ -25,6 +25,7 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.server.build import build
 from pushserver.server.embedding import PushServer
+from pushserver.server.place import Place
 from pushserver.server.service import PushService
 from pushserver.testing.reactor import InlinePool
 from tests.unit.fakes.tools import drive
@@ -328,7 +329,7 @@ class Server:
         wall: Callable[[], float] | None = None,
         shortcuts: bool = True,
         beside: str = "",
-        follows: str = "",
+        place: Place | None = None,
     ):
         self.clock = clock or memory_reactor()
         self.own: bool | None = True
@@ -346,7 +347,7 @@ class Server:
             is_own=lambda request: self.own,
             shortcuts=shortcuts,
             beside=beside,
-            follows=follows,
+            place=place,
             **more,
         )
         self.node = self.service.node

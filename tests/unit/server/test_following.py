@@ -12,10 +12,12 @@ from pushserver.cluster.author import Author
 from pushserver.config.limits import Limits
 from pushserver.server.links import AuthorPort, UplinkService
 from pushserver.server.logging import run
+from pushserver.server.place import Place
 from tests.unit.fakes.cluster import Wire
 from tests.unit.fakes.web import Log, Server
 
-PATH = "/run/link"
+PLACE = Place("/run", 1)
+PATH = PLACE.link
 
 
 class Both:
@@ -29,7 +31,7 @@ class Both:
         run_by.startService()
         author = Author(self.first.node, [("", "connect"), ("", "greet"), ("", "disconnect")])
         AuthorPort(author, PATH, clock, run).startService()
-        self.second = Server(clock=clock, follows=PATH)
+        self.second = Server(clock=clock, place=PLACE)
         self.wire = Wire(clock)
         (uplink,) = [s for s in self.second.service if isinstance(s, UplinkService)]
         uplink.startService()
