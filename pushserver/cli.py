@@ -256,6 +256,11 @@ def _add_serve(commands: Any) -> None:
     )
     command.add_argument("--config", default="", metavar="FILE", help="a configuration (TOML)")
     command.add_argument(
+        "--workers",
+        metavar="N | auto",
+        help="the processes for the connections; auto: one less than the cores [default: 1]",
+    )
+    command.add_argument(
         "--reload", action="store_true", help="start again when a Python file has changed"
     )
     command.add_argument("--open", action="store_true", help="open the page in a browser")

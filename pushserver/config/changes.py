@@ -20,6 +20,7 @@ RESTART = frozenset(
         "server.listen",
         "server.metrics_listen",
         "server.proxy_protocol",
+        "server.workers",
         "server.wsgi",
         "store.commit_milliseconds",
         "store.durability",

@@ -181,6 +181,8 @@ def convert(value: object, hint: Any, key: str, location: Location) -> Any:
             str(value) if isinstance(value, Text) else value, hint, strict=not is_text
         )
     except msgspec.ValidationError as error:
+        if expected := _description(hint):
+            raise location.error(key, f"expected {expected}, got {shown(value)}") from None
         problem = re.sub(r" - at `\$.*", "", str(error)).replace("`", "")
         path = key
         if isinstance(value, dict) and value and "dict[" in str(hint):
@@ -190,3 +192,9 @@ def convert(value: object, hint: Any, key: str, location: Location) -> Any:
             path = f"{key}.{next(iter(value))}"
         suffix = "" if _SECRET.search(location.path(path)) else f", value {shown(value)}"
         raise location.error(path, f"{problem[:1].lower()}{problem[1:]}{suffix}") from None
+
+
+def _description(hint: Any) -> str:
+    """What a type says of its values, if it is one for which msgspec has no words."""
+    metas = getattr(hint, "__metadata__", ())
+    return next((meta.description for meta in metas if meta.description), "")

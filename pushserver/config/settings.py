@@ -13,6 +13,11 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.names import namespace_of
 from pushserver.config.limits import Limits
 
+Workers = Annotated[
+    Annotated[int, Meta(ge=1, le=128)] | Literal["auto"],
+    Meta(description="a whole number from 1 to 128, or auto"),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -32,6 +37,8 @@ class Server:
     `proxy_protocol`: whether connections of `trusted_proxies` begin with a header of the PROXY
     protocol.
     `foreign_variables`: variables PUSHSERVER_... that belong to other programs.
+    `workers`: the number of processes that hold the connections of clients; see
+    `server.workers.number`.
     """
 
     listen: Annotated[list[str], Meta(min_length=1)] = field(
@@ -47,6 +54,7 @@ class Server:
     proxy_protocol: bool = False
     metrics_listen: str = ""
     foreign_variables: list[str] = field(default_factory=list)
+    workers: Workers = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,14 @@ from pushserver.app.app import App
 from pushserver.server.build import build, with_app
 from pushserver.server.foreground import serve
 from pushserver.server.loading import load_wsgi, loading
-from pushserver.server.options import Options, configure, main_file, shortcuts, with_pages
+from pushserver.server.options import (
+    Options,
+    configure,
+    main_file,
+    shortcuts,
+    with_one_process,
+    with_pages,
+)
 from pushserver.server.service import PushService
 from pushserver.usercode.reactor import Reactor
 
@@ -41,6 +48,7 @@ class PushServer(App):
         port: int | None = None,
         listen: Sequence[str] = (),
         config: str = "",
+        workers: int | str | None = None,
         reload: bool = False,
         open: bool = False,
         reactor: str = "",
@@ -49,19 +57,19 @@ class PushServer(App):
         """Run the server in the foreground until it is stopped, as `pushserver serve` does.
 
         By default it listens on port 8080 of 127.0.0.1, or where the configuration says. `listen`:
-        ports, HOST:PORT or endpoints, in place of `host` and `port`. `reload`: start again when a
-        Python file has changed. `open`: open the page in a browser. `reactor`: asyncio, epoll,
-        ...; by default asyncio if a source or handler is a coroutine function. It does nothing
-        while a server imports the module. Raises pushserver.errors.StartFailed, which ends the
-        program with one line, and RuntimeError for a second run in one process.
+        ports, HOST:PORT or endpoints, in place of `host` and `port`. `workers`: the number of
+        processes for the connections, or `auto`; by default that of the configuration. `reload`:
+        start again when a Python file has changed. `open`: open the page in a browser. `reactor`:
+        asyncio, epoll, ...; by default asyncio if a source or handler is a coroutine function. It
+        does nothing while a server imports the module. Raises pushserver.errors.StartFailed, which
+        ends the program with one line, and RuntimeError for a second run in one process.
         """
         if loading.get():
             return
         options = Options()
         given = {"config": config, "host": host, "reload": reload, "debug": debug}
-        options.update(
-            given | {"listen": list(listen), "port": None if port is None else str(port)}
-        )
+        given |= {"listen": list(listen), "port": None if port is None else str(port)}
+        options.update(given | {"workers": workers})
         serve(options, self, reactor, open)
 
     def service(
@@ -92,6 +100,7 @@ class PushServer(App):
         options["config"] = path
         config = with_app(configure(options, os.environ, application=True), self)
         config = with_pages(config, path, main_file())
+        config = with_one_process(config, "in a program that contains the server")
         config = replace(config, server=replace(config.server, listen=list(listen)))
         on = shortcuts(os.environ)
         wsgi = load_wsgi(config.server.wsgi) if config.server.wsgi else None

@@ -31,6 +31,7 @@ from pushserver.server.options import (
     prepare,
     retry,
     watch,
+    workers,
 )
 from pushserver.server.service import PushService
 from pushserver.usercode.reactor import Reactor
@@ -48,7 +49,9 @@ def serve(options: Options, app: App | None = None, reactor: str = "", browse: b
     order, and RuntimeError where no reactor can be run.
     """
     _check_can_run()
+    # Before the import of the application, which may take long.
     listen_texts(options)
+    workers(options)
     watched = watch(options)
     error = None
     try:

@@ -7,15 +7,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python import usage
 
 from pushserver.app.app import App
+from pushserver.config.convert import Location, Text, convert
 from pushserver.config.loader import read, warnings
-from pushserver.config.settings import Config, Types
+from pushserver.config.settings import Config, Types, Workers
 from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.resources.root import pages_folder
 from pushserver.server import signals
@@ -29,6 +30,7 @@ from pushserver.server.logging import escape_output
 from pushserver.server.reloading import Reloader, Retrier, Watched, history_file, inherit
 from pushserver.server.service import PushService
 from pushserver.server.watchdog import Watchdog
+from pushserver.server.workers.number import count
 from pushserver.sources.registry import SourceTypes
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
@@ -55,6 +57,7 @@ class Options(usage.Options):
         ["wsgi", None, None, "WSGI application to serve, such as web:app (of Flask or Django)."],
         ["host", None, None, f"Address to listen on. [default: {LOOPBACK}]"],
         ["port", "p", None, f"Port to listen on. [default: {PORT}]"],
+        ["workers", None, None, "Processes for the connections, or auto. [default: 1]"],
     ]
     optFlags: ClassVar = [
         ["debug", None, "Also log connects and disconnects."],
@@ -207,9 +210,20 @@ def complete(
         levels = {**config.log.levels, "connections": "debug"}
         config = replace(config, log=replace(config.log, levels=levels))
     config = with_pages(config, options["config"], _private(options))
-    if options["reload"] and not config.store.path:
-        config = replace(config, store=replace(config.store, path=history_file()))
+    if options["reload"]:
+        config = with_one_process(config, "with --reload")
+        if not config.store.path:
+            config = replace(config, store=replace(config.store, path=history_file()))
     return config
+
+
+def with_one_process(config: Config, where: str) -> Config:
+    """The configuration with one worker; logs a warning if it has more."""
+    workers = config.server.workers
+    if count(workers) > 1:
+        line = f"workers ({workers}) has no effect {where}: the server is one process"
+        _log.warn("{line}", line=line, event_name="setting_dubious")
+    return replace(config, server=replace(config.server, workers=1))
 
 
 def _private(options: Options) -> str:
@@ -261,10 +275,9 @@ def configure(
         raise StartFailed(str(error)) from None
     for line in warnings(environment, types, config, application):
         _log.warn("{line}", line=line, event_name="setting_dubious")
-    listen = listen_texts(options)
-    if listen:
-        config = replace(config, server=replace(config.server, listen=listen))
-    return config
+    given: dict[str, Any] = {"listen": listen_texts(options), "workers": workers(options)}
+    server = replace(config.server, **{key: value for key, value in given.items() if value})
+    return replace(config, server=server)
 
 
 def listen_texts(options: Options) -> list[str]:
@@ -281,6 +294,23 @@ def listen_texts(options: Options) -> list[str]:
         return [host_and_port(host, None if port is None else _port(port))]
     except ValueError as error:
         raise StartFailed(str(error)) from None
+
+
+def workers(options: Options) -> int | str | None:
+    """The number of `--workers`, or `auto`; None without it. Raises StartFailed."""
+    given = options["workers"]
+    if given is None:
+        return None
+    try:
+        value: int | str = convert(
+            Text(given) if isinstance(given, str) else given,
+            Workers,
+            "workers",
+            Location("", "", {}),
+        )
+    except InvalidConfig as error:
+        raise StartFailed(str(error)) from None
+    return value
 
 
 def _port(text: str) -> int:

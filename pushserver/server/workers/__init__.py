@@ -1,0 +1,1 @@
+"""Several processes for one server: how many there are, their log, and their sockets."""
