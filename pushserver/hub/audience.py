@@ -142,12 +142,13 @@ class Audience:
     started. A subscriber that joins gets those from the history: until a pass has taken them
     out of the queue it is in `joining`, with the number of them to skip. `parts` are the frames
     that the pass still has to send. `skips` has places in the queue, in their order, each with a
-    subscriber that does not get the publication there.
+    subscriber that does not get the publication there. Those that are `listed` get none from here.
     """
 
     __slots__ = (
         "groups",
         "joining",
+        "listed",
         "name",
         "parts",
         "queue",
@@ -162,6 +163,7 @@ class Audience:
         self.tops = tops
         self.groups: dict[Format, Group] = {}
         self.joining: dict[Subscriber, int] = {}
+        self.listed: dict[Subscriber, None] = {}
         self.queue: list[Publication] = []
         self.queued_bytes = 0
         self.parts: list[Part] = []
@@ -172,22 +174,30 @@ class Audience:
         for group in self.groups.values():
             yield from group
         yield from self.joining
+        yield from self.listed
+
+    @property
+    def has_receivers(self) -> bool:
+        """Whether some subscriber gets publications from here."""
+        return bool(self.groups or self.joining)
 
     def put(self, publication: Publication, skipped: Sequence[Subscriber] = ()) -> None:
         """Queue a publication for all but the skipped ones, which may be of other audiences."""
         for subscriber in skipped:
-            if self.name in subscriber.audiences:
+            if self.name in subscriber.audiences and subscriber not in self.listed:
                 self.skips.append((len(self.queue), subscriber))
         self.queue.append(publication)
         self.queued_bytes += frame_size(publication)
 
-    def add(self, subscriber: Subscriber) -> bool:
-        """Add a subscriber; False if it is in the audience already."""
+    def add(self, subscriber: Subscriber, listed: bool = False) -> bool:
+        """Add a subscriber, or only list it; False if it is in the audience already."""
         if self.name in subscriber.audiences:
             return False
         subscriber.audiences[self.name] = self
         self.size += 1
-        if self.queue:
+        if listed:
+            self.listed[subscriber] = None
+        elif self.queue:
             self.joining[subscriber] = len(self.queue)
         else:
             self._admit(subscriber)
@@ -198,6 +208,8 @@ class Audience:
         del subscriber.audiences[self.name]
         self.size -= 1
         self.joining.pop(subscriber, None)
+        if self.listed.pop(subscriber, 0) is None:
+            return
         for group in self._groups(subscriber):
             group.discard(subscriber)
         if not self.groups.get(subscriber.format, True):

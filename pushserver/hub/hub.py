@@ -129,10 +129,10 @@ class Hub:
             if publication.offset < expected:
                 continue
             audience.tops[channel] = publication.offset
-            if publication.offset == expected:
-                self._fan_out.put(audience, publication, skipped)
-            else:
+            if publication.offset != expected:
                 gapped.append(audience)
+            elif audience.has_receivers:
+                self._fan_out.put(audience, publication, skipped)
         if gapped:
             self._end_at_gap(channel, gapped)
         self._fan_out.resume()
@@ -195,7 +195,7 @@ class Hub:
 
         Raises LimitExceeded if the server keeps no more channels.
         """
-        self._join(subscriber, channel, (channel,))
+        self._join(subscriber, channel, (channel,), listed=True)
 
     def reset(self, channel: str) -> None:
         """Remove all subscribers of a channel whose log was replaced, and notify each."""
@@ -228,11 +228,13 @@ class Hub:
         """The number of subscribers of each channel that has any."""
         return {channel: self.size(channel) for channel in self._by_channel}
 
-    def _join(self, subscriber: Subscriber, name: str, channels: Sequence[str]) -> None:
+    def _join(
+        self, subscriber: Subscriber, name: str, channels: Sequence[str], listed: bool = False
+    ) -> None:
         audience = self._audiences.get(name)
         if audience is None:
             audience = self._make_audience(name, channels)
-        if audience.add(subscriber):
+        if audience.add(subscriber, listed):
             for channel in channels:
                 for on_join in self.on_join:
                     on_join(channel, subscriber)

@@ -66,6 +66,7 @@ BOUNDS = {
     "app.dispatch.Dispatcher.clients": CONNECTIONS,
     "hub.audience.Audience.groups": "a group for each format, of which there are some ten",
     "hub.audience.Audience.joining": CONNECTIONS,
+    "hub.audience.Audience.listed": CONNECTIONS,
     "hub.audience.Audience.parts": "a part for each format",
     "hub.audience.Audience.queue": "FanOut.room refuses a publication over QUEUE_BYTES",
     "hub.audience.Audience.skips": "of a publication in the queue: those that its draft names",

@@ -12,7 +12,7 @@ from pushserver.errors import LimitExceeded
 from pushserver.sessions.callbacks import Broadcast, ClientSession, Invitation
 from tests.unit.fakes.cluster import Cluster, Edge, result, say
 from tests.unit.fakes.socketio import IoClient
-from tests.unit.fakes.tools import Client, Reader, Time, drive, make_broker, publish
+from tests.unit.fakes.tools import Client, Reader, Time, Watcher, drive, make_broker, publish
 
 OPTIONS = ChannelOptions(history_size=10, initial=2)
 
@@ -255,3 +255,32 @@ def test_remote_client_has_neither_a_user_to_set_nor_calls(cluster: Cluster, edg
         session.identify("anna", b"")
     with pytest.raises(RuntimeError, match=r"client\.call"):
         session.caller(1, "event", lambda _: None, 1.0)
+
+
+def test_author_counts_no_deliveries_to_peers_of_its_followers(cluster: Cluster) -> None:
+    clients = [joined(cluster, edge) for edge in cluster.edges for _ in range(3)]
+    watcher = Watcher()
+    drive(cluster.node.hub.subscribe(watcher, "watched", None, 0))
+    publish(cluster.node)
+    publish(cluster.node, "watched")
+    cluster.settle()
+    assert all(len(client.transport.take()) == 1 for client in clients)
+    author, *others = (node.metrics for node in (cluster.node, *(e.node for e in cluster.edges)))
+    assert [each.deliveries for each in others] == [3, 3]
+    assert [sum(each.fanout_seconds.counts) for each in (author, *others)] == [1, 1, 1]
+    assert (author.deliveries, sum(author.opened.values())) == (1, 0)
+
+
+def test_author_visits_no_peer_of_a_follower_when_it_delivers(cluster: Cluster, edge: Edge) -> None:
+    for _ in range(3):
+        joined(cluster, edge)
+    (audience,) = cluster.node.hub._by_channel["numbers"]
+    watcher = Watcher()
+    drive(cluster.node.hub.subscribe(watcher, "numbers", None, 0))
+    publish(cluster.node)
+    assert list(audience.groups) == [watcher.format]
+    assert (len(audience.listed), audience.size) == (3, 4)
+    assert watcher.offsets == [1]
+    cluster.node.hub.unsubscribe(watcher, "numbers")
+    publish(cluster.node)
+    assert (audience.queue, audience.groups) == ([], {})
