@@ -34,6 +34,9 @@ class Publications:
         self._key = _Bound("API key", "key_publications_per_second", per_key)
         self._address = _Bound("address", "address_publications_per_second", per_address)
         self._clock = clock
+        bounds = (self._user, self._key, self._address)
+        self.rates = {bound.setting: bound.rates for bound in bounds}
+        """The rates by their settings."""
 
     def reconfigure(self, per_user: int, per_key: int, per_address: int) -> None:
         """Change the rates."""
@@ -65,15 +68,15 @@ class _Bound:
 
     def __init__(self, kind: str, setting: str, per_second: int):
         self._kind = kind
-        self._setting = setting
-        self._rates = Rates(per_second, BURST * per_second)
+        self.setting = setting
+        self.rates = Rates(per_second, BURST * per_second)
         self.reconfigure(per_second)
 
     def reconfigure(self, per_second: int) -> None:
         self._message = f"more than {per_second} publications of this {self._kind} a second"
-        self._rates.reconfigure(per_second, BURST * per_second)
+        self.rates.reconfigure(per_second, BURST * per_second)
 
     def check(self, name: str, now: float, count: int) -> None:
-        delay = self._rates.delay(name, now, count)
+        delay = self.rates.delay(name, now, count)
         if delay:
-            raise TooMany(self._message, self._setting, delay)
+            raise TooMany(self._message, self.setting, delay)

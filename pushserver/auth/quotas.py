@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from pushserver.auth.proxies import Proxies
@@ -18,6 +19,10 @@ BURST = 4
 
 FULL_SECONDS = 10.0
 """The time after which a peer that found no room should come back."""
+
+
+Changed = Callable[[str, int], None]
+"""Is told of a name that this process counts, and by how much its number has changed."""
 
 
 class Addresses:
@@ -41,11 +46,16 @@ class Addresses:
 
 
 class Connections:
-    """The open connections, in all and by the name of their address."""
+    """The open connections, in all and by the name of their address.
+
+    Those of other processes of the server count too (`add`).
+    """
 
     def __init__(self, most: int, per_name: int, new_per_second: int):
         self.open = 0
-        self._rates = Rates(new_per_second, BURST * new_per_second)
+        self.rates = Rates(new_per_second, BURST * new_per_second)
+        """Those of new connections."""
+        self.changed: Changed | None = None
         self._by_name: dict[str, int] = {}
         self.reconfigure(most, per_name, new_per_second)
 
@@ -54,7 +64,7 @@ class Connections:
         self._most = most
         self._per_name = per_name
         self._new_per_second = new_per_second
-        self._rates.reconfigure(new_per_second, BURST * new_per_second)
+        self.rates.reconfigure(new_per_second, BURST * new_per_second)
 
     def enter(self, name: str, now: float) -> None:
         """Count a new connection, until `leave`; raises TooMany and counts nothing."""
@@ -64,24 +74,37 @@ class Connections:
         if name:
             self._enter(name, now)
         self.open += 1
+        if self.changed is not None:
+            self.changed(name, 1)
 
     def rename(self, old: str, new: str, now: float) -> None:
         """Count an open connection for another address; raises TooMany and changes nothing."""
         if new:
             self._enter(new, now)
         self._leave(old)
+        if self.changed is not None:
+            self.changed(new, 1)
+            self.changed(old, -1)
 
     def leave(self, name: str) -> None:
         """Forget a connection that was counted under this name."""
         self.open -= 1
         self._leave(name)
+        if self.changed is not None:
+            self.changed(name, -1)
+
+    def add(self, name: str, count: int) -> None:
+        """Count connections of another process, or forget some if `count` is below 0."""
+        self.open += count
+        if name:
+            add(self._by_name, name, count)
 
     def _enter(self, name: str, now: float) -> None:
         count = self._by_name.get(name, 0)
         if count >= self._per_name:
             message = f"this address has {count} connections already"
             raise TooMany(message, "connections_per_address", FULL_SECONDS)
-        delay = self._rates.delay(name, now)
+        delay = self.rates.delay(name, now)
         if delay:
             message = f"more than {self._new_per_second} new connections of this address a second"
             raise TooMany(message, "new_connections_per_second", delay)
@@ -98,10 +121,14 @@ class Connections:
 
 
 class Users:
-    """The connections of each user, at most `most`; the empty user is not counted."""
+    """The connections of each user, at most `most`; the empty user is not counted.
+
+    Those of other processes of the server count too (`add`).
+    """
 
     def __init__(self, most: int):
         self.most = most
+        self.changed: Changed | None = None
         self._counts: dict[str, int] = {}
 
     def check(self, user: str) -> None:
@@ -115,6 +142,8 @@ class Users:
         """Count a connection, until `leave`."""
         if user:
             self._counts[user] = self._counts.get(user, 0) + 1
+            if self.changed is not None:
+                self.changed(user, 1)
 
     def leave(self, user: str) -> None:
         """Forget a connection that was counted."""
@@ -124,3 +153,18 @@ class Users:
                 self._counts[user] = count
             else:
                 del self._counts[user]
+            if self.changed is not None:
+                self.changed(user, -1)
+
+    def add(self, user: str, count: int) -> None:
+        """Count connections of another process, or forget some if `count` is below 0."""
+        add(self._counts, user, count)
+
+
+def add(numbers: dict[str, int], name: str, count: int) -> None:
+    """Add to the number of a name; a number of 0 is not kept."""
+    number = numbers.get(name, 0) + count
+    if number:
+        numbers[name] = number
+    else:
+        numbers.pop(name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from array import array
+from collections.abc import Callable
 
 SLOTS = 32_768
 """The slots of a row: 256 KiB. With 1,000 names over their rate at one time, one name in a thousand
@@ -22,6 +23,8 @@ class Rates:
     """
 
     def __init__(self, per_second: float, at_once: float):
+        self.charged: Callable[[str, int], None] | None = None
+        """Is told of the events that `delay` has counted."""
         self.reconfigure(per_second, at_once)
         self._salt = secrets.token_hex(8)
         # Made by the first event: many servers have only peers without bounds.
@@ -48,7 +51,18 @@ class Rates:
             return min(excess, full_at - now)
         first[at] = max(first[at], full_at_then)
         second[other] = max(second[other], full_at_then)
+        if self.charged is not None:
+            self.charged(name, count)
         return 0.0
+
+    def charge(self, name: str, now: float, count: int) -> None:
+        """Count events that another process has allowed, also if they are more than the rate."""
+        first, second = self._rows or self._make_rows()
+        number = hash(self._salt + name)
+        at, other = number % SLOTS, (number >> 32) % SLOTS
+        full_at_then = max(now, min(first[at], second[other])) + count * self._seconds_each
+        first[at] = max(first[at], full_at_then)
+        second[other] = max(second[other], full_at_then)
 
     def _make_rows(self) -> tuple[array[float], array[float]]:
         # The clock may start anywhere, also below 0.

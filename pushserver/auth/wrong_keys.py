@@ -18,18 +18,18 @@ class WrongKeys:
     """
 
     def __init__(self, per_minute: int):
-        self._rates = Rates(per_minute / 60, per_minute)
+        self.rates = Rates(per_minute / 60, per_minute)
 
     def reconfigure(self, per_minute: int) -> None:
         """Change the rate."""
-        self._rates.reconfigure(per_minute / 60, per_minute)
+        self.rates.reconfigure(per_minute / 60, per_minute)
 
     def is_too_many(self, address: str | None, now: float) -> bool:
         """Count a wrong key from this address; return whether it is one too many.
 
         The address None is a Unix socket. `now` is in seconds of the steady clock.
         """
-        return self._rates.delay(group(address), now) > 0
+        return self.rates.delay(group(address), now) > 0
 
 
 @lru_cache(1_024)

@@ -80,7 +80,7 @@ class Identification:
     ):
         self._keys = keys
         self._tokens = tokens
-        self._wrong_keys = wrong_keys
+        self.wrong_keys = wrong_keys
         self._handlers = handlers
         self._metrics = metrics
         self._monotonic = monotonic
@@ -89,7 +89,7 @@ class Identification:
         """Change the keys and tokens that are accepted from now on."""
         self._keys = keys
         self._tokens = tokens
-        self._wrong_keys.reconfigure(wrong_keys_per_minute)
+        self.wrong_keys.reconfigure(wrong_keys_per_minute)
 
     def current(self, identity: Identity) -> Identity:
         """The identity of a peer by the present configuration, which may have changed.
@@ -198,7 +198,7 @@ class Identification:
     def _counted(self, error: Denied, address: str | None, kind: str = "key") -> Denied:
         """Count a wrong key or token; return the error for its answer."""
         self._metrics.refusals[f"wrong_{kind}"] += 1
-        if not self._wrong_keys.is_too_many(address, self._monotonic()):
+        if not self.wrong_keys.is_too_many(address, self._monotonic()):
             return error
         message = f"{error}; too many wrong {kind}s (wrong_keys_per_minute)"
         return WrongKey(message, 429, SLOW_SECONDS)

@@ -238,6 +238,7 @@ BOUNDS = {
     "resources.api._Channels.channels": ONCE,
     "resources.api._Commands.commands": ONCE,
     "auth.quotas.Users._counts": CONNECTIONS,
+    "auth.publications.Publications.rates": "one for each of three settings",
     "transports.polling.Pollings._by_id": CONNECTIONS,
     "transports.unsent.Unsent._backlogs": CONNECTIONS,
     "transports.unsent.Unsent._counts": "the pieces of all backlogs: unsent_bytes",

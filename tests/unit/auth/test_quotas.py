@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pushserver.auth.excess import Excesses
 from pushserver.auth.proxies import Proxies
-from pushserver.auth.quotas import BURST, RESERVED, Addresses, Connections
+from pushserver.auth.quotas import BURST, RESERVED, Addresses, Connections, Users
 from pushserver.errors import TooMany
 from pushserver.usercode.rate import LOGGED_AT_ONCE
 
@@ -96,6 +96,56 @@ class TestConnections:
                     there.append(name)
             assert connections.open == len(there)
             assert connections._by_name == {n: c for n, c in Counter(there).items() if n}
+
+    def test_of_other_processes_count_too(self) -> None:
+        connections = Connections(6, 3, 10**6)
+        connections.enter(A, 0.0)
+        connections.add(A, 2)
+        connections.add("", 2)
+        assert connections.open == 5
+        assert refusal(connections, A) == ("connections_per_address", 429)
+        connections.enter(B, 0.0)
+        assert refusal(connections, B) == ("connections", 503)
+        connections.add(A, -2)
+        connections.add("", -2)
+        connections.enter(A, 0.0)
+        for name in (A, A, B):
+            connections.leave(name)
+        assert (connections.open, connections._by_name) == (0, {})
+
+    def test_are_reported_as_they_change(self) -> None:
+        connections, changes = Connections(100, 2, 1_000), list[tuple[str, int]]()
+        connections.changed = lambda *change: changes.append(change)
+        connections.enter("", 0.0)
+        connections.rename("", A, 0.0)
+        connections.add(A, 1)
+        refusal(connections, A)
+        connections.leave(A)
+        assert changes == [("", 1), (A, 1), ("", -1), (A, -1)]
+
+
+class TestUsers:
+    def test_connections_of_other_processes_count_too(self) -> None:
+        users = Users(2)
+        users.enter("anna")
+        users.add("anna", 1)
+        with pytest.raises(TooMany):
+            users.check("anna")
+        users.check("bo")
+        users.add("anna", -1)
+        users.check("anna")
+        users.leave("anna")
+        assert users._counts == {}
+
+    def test_connections_are_reported_as_they_change(self) -> None:
+        users, changes = Users(2), list[tuple[str, int]]()
+        users.changed = lambda *change: changes.append(change)
+        users.enter("anna")
+        users.enter("")
+        users.add("anna", 1)
+        users.leave("")
+        users.leave("anna")
+        assert changes == [("anna", 1), ("anna", -1)]
 
 
 @pytest.mark.parametrize(

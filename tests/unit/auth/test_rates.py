@@ -54,6 +54,37 @@ def test_more_than_a_burst_is_allowed_when_the_bucket_is_full() -> None:
     assert not rates.delay("a", 90.1)
 
 
+def test_events_of_another_process_are_counted_without_a_check() -> None:
+    rates = Rates(10, 100)
+    rates.charge("a", 0.0, 250)
+    assert rates.delay("a", 0.0) == pytest.approx(15.1)
+    assert rates.delay("a", 15.0) > 0
+    assert not rates.delay("a", 15.2)
+    assert not rates.delay("b", 0.0, 100)
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.integers(1, 4), st.booleans()), max_size=60))
+def test_events_count_the_same_at_whichever_process(
+    events: list[tuple[float, int, bool]],
+) -> None:
+    alone, one, other, now = Rates(2, 8), Rates(2, 8), Rates(2, 8), -50.0
+    one.charged = lambda name, count: other.charge(name, now, count)
+    other.charged = lambda name, count: one.charge(name, now, count)
+    for pause, count, here in events:
+        now += pause
+        assert alone.delay("a", now, count) == (one if here else other).delay("a", now, count)
+
+
+def test_events_are_reported_if_they_were_allowed() -> None:
+    rates, charges = Rates(1, 3), list[tuple[str, int]]()
+    rates.charged = lambda *charge: charges.append(charge)
+    rates.delay("a", 0.0, 3)
+    assert rates.delay("a", 0.0)
+    rates.charge("b", 0.0, 1)
+    rates.delay("b", 0.0)
+    assert charges == [("a", 3), ("b", 1)]
+
+
 def test_million_names_neither_fill_the_memory_nor_give_a_name_a_new_bucket() -> None:
     rates = Rates(1, 10)
     assert allowed(rates, "attacker", 0.0) == 10

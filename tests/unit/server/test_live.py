@@ -393,7 +393,7 @@ def keys_of(server: Server) -> Any:
 
 
 IN_PLACE: dict[str, Callable[[Reloaded], float]] = {
-    "address_publications_per_second": lambda s: s.rate(s.bounds.publications._address._rates),
+    "address_publications_per_second": lambda s: s.rate(s.bounds.publications._address.rates),
     "announced_audience": lambda s: s.node.presence.announced_audience,
     "channels": lambda s: s.node.history.room.most_channels,
     "connections": lambda s: s.bounds.connections._most,
@@ -403,8 +403,8 @@ IN_PLACE: dict[str, Callable[[Reloaded], float]] = {
     "history_total_bytes": lambda s: s.node.history.room.most_bytes,
     "idempotency_keys": lambda s: keys_of(s)._most,
     "idempotency_keys_per_publisher": lambda s: keys_of(s)._most_of_one,
-    "key_publications_per_second": lambda s: s.rate(s.bounds.publications._key._rates),
-    "new_connections_per_second": lambda s: s.rate(s.bounds.connections._rates),
+    "key_publications_per_second": lambda s: s.rate(s.bounds.publications._key.rates),
+    "new_connections_per_second": lambda s: s.rate(s.bounds.connections.rates),
     "ping_seconds": lambda s: s.node.limits.ping_seconds,
     "queue_bytes": lambda s: s.bounds.unread.bytes,
     "queue_seconds": lambda s: s.bounds.unread.seconds,
@@ -412,8 +412,8 @@ IN_PLACE: dict[str, Callable[[Reloaded], float]] = {
     "requests_per_second": lambda s: s.site.limits.requests_per_second,
     "slow_bytes_per_second": lambda s: s.bounds.unread.slow_bytes_per_second,
     "unsent_bytes": lambda s: s.bounds.unread.unsent.most,
-    "user_publications_per_second": lambda s: s.rate(s.bounds.publications._user._rates),
-    "wrong_keys_per_minute": lambda s: 60 * s.rate(s.node.identification._wrong_keys._rates),
+    "user_publications_per_second": lambda s: s.rate(s.bounds.publications._user.rates),
+    "wrong_keys_per_minute": lambda s: 60 * s.rate(s.node.identification.wrong_keys.rates),
 }
 """Where a limit is kept in a part that outlasts the reload."""
 
