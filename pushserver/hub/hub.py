@@ -46,6 +46,13 @@ class Following:
     reason: str = ""
 
 
+class Joiner(Subscriber, Protocol):
+    """A subscriber that joins: it may end while its channels are loaded."""
+
+    def check_not_ended(self) -> None:
+        """Raise a PushServerError if it has ended."""
+
+
 OnChange = Callable[[str, Subscriber], None]
 FindClient = Callable[[str], Subscriber | None]
 
@@ -139,7 +146,7 @@ class Hub:
 
     async def subscribe(
         self,
-        subscriber: Subscriber,
+        subscriber: Joiner,
         channel: str,
         position: Position | None,
         last: int,
@@ -148,11 +155,13 @@ class Hub:
         """Add the subscriber; return the publications to send before any live one.
 
         They are those after `position`, or without a position the `last` ones, if it may read them
-        (`past`). Raises LimitExceeded if the server keeps no more channels, and Unavailable.
+        (`past`). Raises LimitExceeded if the server keeps no more channels, Unavailable, and the
+        error of a subscriber that has ended meanwhile.
         """
         before = self.history.channels.get(channel)
         ahead = position is not None and before is not None and position.offset > before.top
         await self._load((channel,), ahead)
+        subscriber.check_not_ended()
         self._join(subscriber, channel, (channel,))
         log = self.history.channels[channel]
         if position is None:
@@ -162,15 +171,15 @@ class Hub:
         return Joined(log.epoch, log.top, resumed.publications, resumed.reason)
 
     async def follow(
-        self, subscriber: Subscriber, channels: Sequence[str], start: Start, past: bool = True
+        self, subscriber: Joiner, channels: Sequence[str], start: Start, past: bool = True
     ) -> Following:
         """Add the subscriber to all these channels, as one stream with one cursor.
 
-        `past`: whether it may read earlier publications of all of them. Raises LimitExceeded if
-        the server keeps no more channels, and Unavailable.
+        `past`: whether it may read earlier publications of all of them. Raises as `subscribe`.
         """
         history = self.history
         await self._load(channels, start.since is not None and start.since.seq > history.seq)
+        subscriber.check_not_ended()
         # The name of a channel contains no space.
         name = " ".join(sorted(channels))
         self._join(subscriber, name, channels)

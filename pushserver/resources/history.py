@@ -123,7 +123,7 @@ def _long_poll(
     # If none comes, the reader gets its own cursor back.
     cursor = start.since or Cursor(log.epoch, log.seq)
     nothing = history_object(name, (), channel.epoch, channel.top, str(cursor), "")
-    poll = LongPoll(node, name, answer.callback, nothing, limit, identity)
+    poll = LongPoll(node, name, answer.callback, answer.errback, nothing, limit, identity)
 
     def gone(_: object) -> None:
         poll.leave()

@@ -102,8 +102,11 @@ async def _admit(
         for name in tuple(session.invited):
             subs[name] = await _join_invited(session, name, before, left)
             left -= _size(subs[name])
+        session.check_not_ended()
         session.node.users.check(session.info.user)
     except BaseException:
+        for name in session.channels:
+            session.leave(name)
         session.node.handlers.disconnect(session, session.ended_by)
         raise
     session.open()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.position import Start
 from pushserver.channels.publication import ClientInfo
-from pushserver.errors import LimitExceeded
+from pushserver.errors import Unavailable
 from pushserver.hub.hub import Following
 from pushserver.protocols.formats import End, Reset, StreamFormat, Subscribed
 from pushserver.sessions.base import OPEN, Conversation, Transport
@@ -50,11 +50,12 @@ class Stream(Conversation[StreamFormat]):
     async def follow(self, channels: Sequence[str], start: Start, past: bool = True) -> None:
         """Send the stream's position and the missed publications, then live ones.
 
-        `past`: whether the reader may read earlier publications.
+        `past`: whether the reader may read earlier publications. If the channels cannot be
+        followed now, the stream ends, and the reader may come back.
         """
         try:
             following = await self.node.hub.follow(self, channels, start, past)
-        except LimitExceeded as error:
+        except Unavailable as error:
             self.disconnect(OVERLOADED, str(error))
             return
         retry = random.randint(*RETRY_MILLISECONDS)
@@ -67,6 +68,10 @@ class Stream(Conversation[StreamFormat]):
         self.send(opening)
         if rest is not None:
             self._transport.replay(rest)
+
+    def check_not_ended(self) -> None:
+        if self.state is not OPEN:
+            raise Unavailable("the stream has ended", "stopping")
 
     def received(self, text: bytes) -> None:
         self.disconnect(POLICY, "this stream only sends; publish by POST to the channel's URL")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.position import Start
 from pushserver.channels.publication import ClientInfo
+from pushserver.errors import Unavailable
 from pushserver.hub.audience import Audience, Subscriber
 from pushserver.protocols.formats import HISTORY, Format, cut_history
 from pushserver.sessions.node import Node, new_id
@@ -19,12 +20,14 @@ class LongPoll(Subscriber):
     """The subscriber of a long-poll request.
 
     `answer` is called once with a history object as JSON text: that of the next publications, at
-    most `limit`, or `nothing` when none comes in time or the server stops.
+    most `limit`, or `nothing` when none comes in time or the server stops. `fail` is called instead
+    if the channel cannot be followed now.
     """
 
     __slots__ = (
         "_answer",
         "_channel",
+        "_fail",
         "_limit",
         "_node",
         "_nothing",
@@ -38,6 +41,7 @@ class LongPoll(Subscriber):
         node: Node,
         channel: str,
         answer: Callable[[bytes], None],
+        fail: Callable[[Unavailable], None],
         nothing: bytes,
         limit: int | None = None,
         identity: Identity = ANONYMOUS,
@@ -48,6 +52,7 @@ class LongPoll(Subscriber):
         self._node = node
         self._channel = channel
         self._answer: Callable[[bytes], None] | None = answer
+        self._fail = fail
         self._nothing = nothing
         self._limit = limit
 
@@ -61,7 +66,13 @@ class LongPoll(Subscriber):
             seconds = min(seconds, max(0.0, self.identity.expires - self._node.clock()))
         self._node.sessions.enter(self)
         self._node.metrics.opened[LONG_POLL] += 1
-        await self._node.hub.follow(self, (self._channel,), Start(last=0))
+        try:
+            await self._node.hub.follow(self, (self._channel,), Start(last=0))
+        except Unavailable as error:
+            if self._answer is not None:
+                self.leave()
+                self._fail(error)
+            return
         self._node.peers.wake_at(self, self._node.monotonic() + seconds)
 
     def leave(self) -> None:
@@ -72,6 +83,10 @@ class LongPoll(Subscriber):
         self._node.sessions.leave(self)
         self._node.peers.remove(self)
         self._node.hub.unsubscribe(self, self._channel)
+
+    def check_not_ended(self) -> None:
+        if self._answer is None:
+            raise Unavailable("the request is answered or gone", "stopping")
 
     def send(self, frame: bytes) -> None:
         self._finish(frame if self._limit is None else cut_history(frame, self._limit))

@@ -11,7 +11,7 @@ from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.names import check_event
 from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo, Publication
-from pushserver.errors import InvalidName, LimitExceeded, Refused
+from pushserver.errors import InvalidName, LimitExceeded, PushServerError, Refused
 from pushserver.hub.audience import Audience, Outlet
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge, socketio
@@ -177,7 +177,7 @@ class Namespace:
     async def open(self) -> None:
         """Admit the client: subscribe it to its channels, and send all that waits for that.
 
-        Raises LimitExceeded if the server keeps no more channels.
+        Raises LimitExceeded if the server keeps no more channels, and Unavailable.
         """
         node = self.node
         joined, pid = [], ""
@@ -319,10 +319,10 @@ class Namespace:
     async def _subscribe(
         self, channel: str, position: Position | None, last: int, past: bool
     ) -> Joined:
-        """Subscribe to a channel; raises LimitExceeded, and forgets the facts of `_note`."""
+        """Subscribe to a channel; if that fails, forget the facts of `_note`."""
         try:
             return await self.node.hub.subscribe(self, channel, position, last, past)
-        except LimitExceeded:
+        except PushServerError:
             self.node.presence.forget(channel, self)
             self._ends.pop(channel, None)
             raise

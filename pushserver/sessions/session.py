@@ -14,7 +14,7 @@ from pushserver.auth.credentials import NOTHING, Credentials
 from pushserver.auth.identity import ANONYMOUS, Grant, Identity
 from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo, Publication
-from pushserver.errors import LimitExceeded
+from pushserver.errors import PushServerError
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError
@@ -235,9 +235,14 @@ class Session(CommandQueue):
         """Subscribe to the channel; the result has the publications to send first.
 
         `join_leave`: see `Invitation`. `past`: whether the client may read earlier publications.
+        If it fails, the facts about the subscription are forgotten (`Presence.describe`).
         """
-        self.check_not_ended()
-        joined = await self.node.hub.subscribe(self, channel, position, last, past)
+        try:
+            self.check_not_ended()
+            joined = await self.node.hub.subscribe(self, channel, position, last, past)
+        except PushServerError:
+            self.node.presence.forget(channel, self)
+            raise
         options = self.node.history.options(channel)
         if join_leave is None:
             join_leave = options.force_push_join_leave
@@ -272,13 +277,7 @@ class Session(CommandQueue):
         if invitation.info:
             self.node.presence.describe(channel, self, invitation.info)
         past = invitation.position is not None or self.may("history", channel)
-        try:
-            joined = await self.join(
-                channel, invitation.position, initial, invitation.join_leave, past
-            )
-        except LimitExceeded:
-            self.node.presence.forget(channel, self)
-            raise
+        joined = await self.join(channel, invitation.position, initial, invitation.join_leave, past)
         rows = joined.publications
         first = replace(joined, offset=joined.offset - len(rows), publications=())
         return first, rows
@@ -302,7 +301,7 @@ class Session(CommandQueue):
         if self.connected:
             try:
                 joined, rows = await self.join_by_server(channel, invitation)
-            except LimitExceeded:
+            except PushServerError:
                 self.invited.discard(channel)
                 raise
             if invitation.expires:

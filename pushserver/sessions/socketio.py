@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from pushserver.auth.credentials import NOTHING, Credentials
 from pushserver.channels import jsontext
 from pushserver.channels.publication import Publication
-from pushserver.errors import Denied, InvalidData, PushServerError, Refused, TooMany
+from pushserver.errors import (
+    Denied,
+    InvalidData,
+    LimitExceeded,
+    PushServerError,
+    Refused,
+    TooMany,
+    Unavailable,
+)
 from pushserver.hub.audience import Direct
 from pushserver.protocols import centrifuge, socketio
 from pushserver.protocols.engineio import PacketError
@@ -214,6 +222,10 @@ class SocketIO(Engine[Incoming]):
 
     def _refuse(self, name: str, error: Exception) -> None:
         data: object = None
+        if isinstance(error, Unavailable) and not isinstance(error, LimitExceeded):
+            # A client that gets a CONNECT_ERROR does not try again by itself.
+            self.disconnect(centrifuge.SHUTDOWN, str(error))
+            return
         if not isinstance(error, PushServerError) or not error.centrifuge_code:
             self.node.report("a CONNECT of Socket.IO failed")
             error = Denied(500, "internal server error")

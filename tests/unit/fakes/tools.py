@@ -221,6 +221,8 @@ class Watcher:
         self.frames.append(frame)
         self.on_send(frame)
 
+    def check_not_ended(self) -> None: ...
+
     def insufficient(self, channel: str) -> None:
         self.gaps.append(channel)
 

@@ -22,7 +22,8 @@ class Request:
 
     def __init__(self, node: Node, seconds: float = 25.0, channel: str = "a"):
         self.bodies: list[bytes] = []
-        self.poll = LongPoll(node, channel, self.bodies.append, NOTHING)
+        self.failures: list[Exception] = []
+        self.poll = LongPoll(node, channel, self.bodies.append, self.failures.append, NOTHING)
         drive(self.poll.wait(seconds))
 
     @property

@@ -112,8 +112,11 @@ def test_a_long_poll_ends_with_its_token() -> None:
     time = Time()
     node = make_node(time=time)
     bodies: list[bytes] = []
+    failures: list[Exception] = []
     identity = Identity(user="42", expires=time.now + 10)
-    poll = LongPoll(node, "a", bodies.append, json.dumps("nothing").encode(), None, identity)
+    poll = LongPoll(
+        node, "a", bodies.append, failures.append, json.dumps("nothing").encode(), None, identity
+    )
     drive(poll.wait(50))
     passes(node, time, 9)
     assert bodies == []
