@@ -10,12 +10,20 @@ import os
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from os import getpid
-from typing import NoReturn, TypeVar
+from typing import NoReturn, Protocol, TypeVar
+from weakref import WeakSet
 
 from pushserver.errors import NotRunning
 
 Result = TypeVar("Result")
+
+
+class Closeable(Protocol):
+    """A socket or a file."""
+
+    def close(self) -> None: ...
 
 
 class ForkGuard:
@@ -50,6 +58,28 @@ def call(function: Callable[..., Result], *arguments: object) -> Result:
     if getpid() != process:
         _end(None)
     return result
+
+
+def close_in_forks(file: Closeable) -> None:
+    """Close a socket or file in each later fork of this process, whose copy would keep it open.
+
+    Twisted may fork to spawn a process, so a descriptor for that process is a duplicate (`os.dup`)
+    of the registered one. The daemon of twistd is a fork too: register after its start.
+    """
+    _closed_in_forks().add(file)
+
+
+@cache
+def _closed_in_forks() -> WeakSet[Closeable]:
+    files: WeakSet[Closeable] = WeakSet()
+
+    def close() -> None:
+        for file in files:
+            with suppress(OSError):
+                file.close()
+
+    os.register_at_fork(after_in_child=close)
+    return files
 
 
 def _end(error: BaseException | None) -> NoReturn:

@@ -308,6 +308,7 @@ BOUNDS = {
     "sources.engine.runner.Runner._stop_waiters": "a call for each stop",
     "sources.types.sse.source.Options.events": CONFIGURED,
     "sources.types.sse.source.Options.headers": CONFIGURED,
+    "usercode.fork._closed_in_forks": "one set; sockets and files that their owners keep",
     "usercode.once.Once._waiting": "callers that stop a service",
     "usercode.worker.ThreadWorker._jobs": "one call of a source, or of a handler in its turn",
     "store.batch.Batch.forgotten": WAITING,

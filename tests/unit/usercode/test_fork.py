@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -193,3 +193,64 @@ class TestCall:
         assert fork.call(max, 2, 3) == 3
         with pytest.raises(SystemExit):
             fork.call(fail)
+
+
+class TestCloseInForks:
+    """Real forks, by `os.fork` and by `multiprocessing`."""
+
+    FORKS: ClassVar = {
+        "os": """
+pid = os.fork()
+if not pid:
+    inside()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+""",
+        "multiprocessing": """
+child = multiprocessing.get_context("fork").Process(target=inside)
+child.start()
+child.join()
+assert child.exitcode == 0
+""",
+    }
+
+    def run(self, fork: str, register: str) -> list[str]:
+        """Fork with a listening socket and a file; return what each process can do with them."""
+        program = f"""
+import multiprocessing, os, socket, subprocess, sys
+from pushserver.usercode.fork import close_in_forks
+
+listening = socket.create_server(("127.0.0.1", 0))
+file = open(os.devnull)
+{register}
+
+def state():
+    return listening.fileno() >= 0, not file.closed
+
+def inside():
+    print("child", *state(), flush=True)
+
+{self.FORKS[fork]}
+socket.create_connection(listening.getsockname(), 5).close()
+listening.accept()[0].close()
+print("parent", *state())
+"""
+        command = [sys.executable, "-c", program]
+        ended = subprocess.run(
+            command, env=environment(), capture_output=True, text=True, timeout=30, check=True
+        )
+        assert ended.stderr == ""
+        return ended.stdout.splitlines()
+
+    @pytest.mark.parametrize("fork", FORKS)
+    def test_child_does_not_have_registered_files(self, fork: str) -> None:
+        register = "close_in_forks(listening); close_in_forks(file)"
+        assert self.run(fork, register) == ["child False False", "parent True True"]
+
+    @pytest.mark.parametrize("fork", FORKS)
+    def test_child_has_other_files(self, fork: str) -> None:
+        assert self.run(fork, "close_in_forks(file)") == ["child True False", "parent True True"]
+
+    def test_closed_file_is_none_of_the_child(self) -> None:
+        register = "other = open(os.devnull); close_in_forks(other); other.close(); del other"
+        assert self.run("os", register) == ["child True True", "parent True True"]
