@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import ClientFactory, Factory
 from twisted.logger import Logger
@@ -16,6 +17,7 @@ from pushserver.cluster.calls import Run
 from pushserver.cluster.link import Link
 from pushserver.cluster.messages import FromAuthor, FromFollower, Row
 from pushserver.cluster.uplink import Uplink
+from pushserver.errors import StartFailed
 from pushserver.usercode.once import Once
 
 AGAIN_SECONDS = 0.2
@@ -53,7 +55,11 @@ class AuthorPort(Service):
         factory: Any = Factory()
         factory.noisy = False
         factory.buildProtocol = lambda address: self._link()
-        self._port = self._reactor.listenUNIX(self._path, factory, mode=MODE, wantPID=False)
+        try:
+            self._port = self._reactor.listenUNIX(self._path, factory, mode=MODE, wantPID=False)
+        except CannotListenError as error:
+            problem = getattr(error.socketError, "strerror", None) or error.socketError
+            raise StartFailed(f"the socket of the workers, {self._path}: {problem}") from None
 
     def stopService(self) -> Deferred[None]:
         super().stopService()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.cluster.author import Author
 from pushserver.cluster.link import UNSENT_BYTES
-from pushserver.errors import Unavailable
+from pushserver.errors import StartFailed, Unavailable
 from pushserver.server.links import AGAIN_SECONDS, MODE, PAUSE_SECONDS, AuthorPort, UplinkService
 from tests.unit.fakes.cluster import Edge, Wire, run
 from tests.unit.fakes.tools import Time, Watcher, make_broker, make_node, publish
@@ -160,6 +163,19 @@ def test_stopped_author_ends_its_links(world: World, trouble: Trouble) -> None:
     assert len(world.port) == 0
     assert world.wire.ends == []
     assert len(trouble.take()) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EADDRINUSE])
+def test_socket_that_cannot_be_made_ends_the_start(number: int) -> None:
+    class FullDisk(MemoryReactorClock):
+        def listenUNIX(self, *_: object, **__: object) -> Any:
+            raise CannotListenError(None, "/run/link", OSError(number, os.strerror(number)))
+
+    port = AuthorPort(Author(make_node()), "/run/link", FullDisk(), run)
+    with pytest.raises(StartFailed) as failed:
+        port.startService()
+    problem = os.strerror(number)
+    assert str(failed.value) == f"pushserver: the socket of the workers, /run/link: {problem}"
 
 
 def test_port_that_never_started_stops() -> None:
