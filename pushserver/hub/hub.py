@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -109,11 +110,14 @@ class Hub:
 
     def check_room(self, channels: Sequence[str]) -> None:
         """Raise LimitExceeded if the server cannot keep these channels besides its others."""
-        self._counted(self.history.room.check, channels)
+        with self._counted():
+            self.history.room.check(channels)
 
-    def _counted(self, call: Callable[[Sequence[str]], object], channels: Sequence[str]) -> None:
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a refusal."""
         try:
-            call(channels)
+            yield
         except LimitExceeded as error:
             self.metrics.refusals[error.cause] += 1
             raise
@@ -160,7 +164,8 @@ class Hub:
         """
         before = self.history.channels.get(channel)
         ahead = position is not None and before is not None and position.offset > before.top
-        await self._load((channel,), ahead)
+        with self._counted():
+            await self._load((channel,), ahead)
         subscriber.check_not_ended()
         self._join(subscriber, channel, (channel,))
         log = self.history.channels[channel]
@@ -178,7 +183,8 @@ class Hub:
         `past`: whether it may read earlier publications of all of them. Raises as `subscribe`.
         """
         history = self.history
-        await self._load(channels, start.since is not None and start.since.seq > history.seq)
+        with self._counted():
+            await self._load(channels, start.since is not None and start.since.seq > history.seq)
         subscriber.check_not_ended()
         # The name of a channel contains no space.
         name = " ".join(sorted(channels))
@@ -249,7 +255,8 @@ class Hub:
                     on_join(channel, subscriber)
 
     def _make_audience(self, name: str, channels: Sequence[str]) -> Audience:
-        self._counted(self.history.room.make, channels)
+        with self._counted():
+            self.history.room.make(channels)
         # History.channel: a watched channel is not forgotten, so its numbers stay.
         tops = {channel: self.history.channel(channel).top for channel in channels}
         audience = self._audiences[name] = Audience(name, tops)

@@ -131,16 +131,16 @@ class Node:
 
     async def publish(self, draft: Draft) -> Receipt:
         """Number, retain and deliver the draft; raises Unavailable or TooMany."""
-        return await self.append(_with_whole_key(draft))
-
-    async def append(self, draft: Draft) -> Receipt:
-        """Publish a draft whose key is as it is remembered (`key_of`)."""
         try:
-            self._check_room(draft)
-            return await self._broker.publish(draft)
+            return await self.append(_with_whole_key(draft))
         except Unavailable as error:
             self.metrics.refusals[error.cause] += 1
             raise
+
+    async def append(self, draft: Draft) -> Receipt:
+        """Publish a draft whose key is as it is remembered (`key_of`); no refusal is counted."""
+        self._check_room(draft)
+        return await self._broker.publish(draft)
 
     @property
     def is_immediate(self) -> bool:

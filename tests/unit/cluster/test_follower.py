@@ -310,11 +310,27 @@ def test_settling_waits_for_the_calls_under_way(cluster: Cluster) -> None:
     assert published.called
 
 
+def refusals(cluster: Cluster, edge: Edge) -> tuple[dict[str, int], dict[str, int]]:
+    """Those that the author has counted, and those that the follower has."""
+    return cluster.node.metrics.refusals, edge.node.metrics.refusals
+
+
+def test_refused_publication_is_counted_once_by_the_process_of_the_publisher(
+    cluster: Cluster,
+) -> None:
+    (edge, *_) = cluster.edges
+    cluster.node.stop_publishing()
+    with pytest.raises(Unavailable):
+        result(cluster, edge.node.publish(Draft("numbers", b"1")))
+    assert refusals(cluster, edge) == ({}, {"stopping": 1})
+
+
 def test_author_without_room_refuses_a_reader(cluster: Cluster) -> None:
     cluster.node.history.room.most_channels = 0
     with pytest.raises(LimitExceeded):
         join(cluster, cluster.edges[0])
     assert cluster.node.history.channels == {}
+    assert refusals(cluster, cluster.edges[0]) == ({}, {"channels": 1})
 
 
 def test_follower_without_room_refuses_a_reader_and_leaves_the_channel() -> None:
@@ -324,6 +340,7 @@ def test_follower_without_room_refuses_a_reader_and_leaves_the_channel() -> None
     edge.node.history.room.most_channels = 0
     with pytest.raises(LimitExceeded, match="0 channels are watched"):
         join(cluster, edge)
+    assert refusals(cluster, edge) == ({}, {"channels": 1})
     cluster.settle()
     publish(cluster.node)
     assert edge.link is not None
